@@ -1,0 +1,97 @@
+/**
+ * The configuration: defaults, then the YAML file, then flags, all from mpo/options.def.
+ *
+ * Every error names file, line, column and key, and what was expected there.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "mpo/status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define MPO_AUTO_INTEGER        INT64_MIN
+#define MPO_CONFIG_BYTES_MAX    ((size_t)1 << 22)
+#define MPO_CONFIG_NUMBERS_MAX  1024
+
+struct mpo_numbers {
+    double *value; /* [count], owned by the configuration */
+    int32_t count;
+};
+
+#define MPO_CTYPE_INTEGER      int64_t
+#define MPO_CTYPE_NUMBER       double
+#define MPO_CTYPE_AUTO_INTEGER int64_t
+#define MPO_CTYPE_AUTO_NUMBER  double
+#define MPO_CTYPE_FLAG         bool
+#define MPO_CTYPE_TEXT         char *
+#define MPO_CTYPE_PATH         char *
+#define MPO_CTYPE_CHOICE       char *
+#define MPO_CTYPE_NUMBERS      struct mpo_numbers
+
+/* struct mpo_config_run, struct mpo_config_prompts, ... one a section */
+#define MPO_SECTION_BEGIN(section, sentence) struct mpo_config_##section {
+#define MPO_OPTION(section, name, type, ...) MPO_CTYPE_##type name;
+#define MPO_SECTION_END(section)                                                             \
+    }                                                                                        \
+    ;
+#include "mpo/options.def"
+#undef MPO_SECTION_BEGIN
+#undef MPO_OPTION
+#undef MPO_SECTION_END
+
+/** Everything that can be configured. Strings are owned by it and never NULL. */
+struct mpo_config {
+    struct mpo_config_run run;
+    struct mpo_config_prompts prompts;
+    struct mpo_config_policies *policies; /* [policy_count]: objectives, then the reference */
+    int32_t policy_count;                 /* H */
+    int32_t objective_count;              /* K: the first K policies */
+    struct mpo_config_rollout rollout;
+    struct mpo_config_descent descent;
+    struct mpo_config_exchange exchange;
+    struct mpo_config_record record;
+    struct mpo_config_fit fit;
+    struct mpo_config_generate generate;
+};
+
+/**
+ * Read `argv` of a command: one configuration file and flags, in any order.
+ *
+ * Local (every rank reads the same). An option of the section named `command` may be given
+ * without the section's name. Checks what can be checked without opening any other file:
+ * types, ranges, choices, unknown and duplicate keys, duplicate policy names, unit_prompts
+ * times responses, length and sum of initial, at most one reference, a reference where
+ * proposal: reference needs one.
+ *
+ * @param argv  [argc] what follows the command's name
+ * @return MPO_ERR_USAGE wrong flags; MPO_ERR_INPUT no such file; MPO_ERR_CONFIG the rest
+ */
+enum mpo_status mpo_config_open(const char *command, int argc, char *const *argv,
+                                struct mpo_config **out);
+void mpo_config_close(struct mpo_config **config);
+
+/** The whole configuration as YAML, defaults included; reading it again gives the same
+ *  (paths as they were resolved). The caller frees *text. Local. */
+enum mpo_status mpo_config_print(const struct mpo_config *config, char **text);
+
+/** configs/reference.yaml: every option with its default and sentence. Local. */
+enum mpo_status mpo_config_print_reference(FILE *stream);
+
+/** Usage of one command's flags, by section, for `mpo help COMMAND`. Local. */
+void mpo_config_print_options(FILE *stream, const char *command);
+
+/** Parse "0.4,0.6" into at most capacity numbers.
+ *  @return MPO_ERR_USAGE when it is not such a list */
+enum mpo_status mpo_config_parse_numbers(const char *text, double *value, int32_t capacity,
+                                         int32_t *count);
+
+#ifdef __cplusplus
+}
+#endif

@@ -1,0 +1,74 @@
+/**
+ * Stochastic mirror descent on the simplex.
+ *
+ *     fixed       eta = c / sqrt(T)     log l <- log l - eta g - logsumexp(...)
+ *     decreasing  eta = c / sqrt(t)     the same
+ *     adaptive    log l_{t+1} = log l_1 - eta_t sum_{s<=t} g_s - logsumexp(...)
+ *                 eta_t = sqrt( log K / sum_{s<=t} r_s^2 ),  r_s = (max_k g - min_k g) / 2
+ *     output      the uniform average of the l_t at which gradients were taken
+ *     averaged gap   mean_t(l_t . g_t) - min_k mean_t(g_t,k)  >=  F(average) - F*
+ *                                                              in expectation
+ *                                                              (design.md, section 1)
+ * A mirror map is one file and one row of a table; "entropy" is the one there is.
+ *
+ * Source: MPO, ICML 2025 (fixed); Nesterov, Math. Program. 120 (2009) 221-259 (dual
+ * averaging); Orabona & Pal, ALT 2015 (scale-free step).
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "mpo/status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct mpo_descent;
+
+struct mpo_descent_spec {
+    const char *map;       /* "entropy" */
+    const char *step_rule; /* "adaptive", "decreasing", "fixed" */
+    double step_constant;  /* c, for fixed and decreasing */
+    int64_t steps;         /* T */
+    int32_t objective_count; /* K */
+    const double *initial; /* [K] positive, sums to 1; NULL: uniform */
+};
+
+/** All that resuming needs, bit for bit; arrays are [K] and borrowed. */
+struct mpo_descent_state {
+    int64_t step;               /* gradients taken */
+    double range_squares;       /* sum of r_s^2 */
+    double inner_sum;           /* sum of l_t . g_t */
+    const double *dual;         /* log l (fixed, decreasing) or sum of g (adaptive) */
+    const double *weights_sum;  /* sum of l_t */
+    const double *gradient_sum; /* sum of g_t */
+};
+
+/** Local. @return MPO_ERR_CONFIG for an unknown map or rule, or bad initial weights */
+enum mpo_status mpo_descent_open(const struct mpo_descent_spec *spec,
+                                 struct mpo_descent **out);
+void mpo_descent_close(struct mpo_descent **descent);
+
+/** l_t, where the next gradient is to be taken; [K], borrowed. */
+const double *mpo_descent_weights(const struct mpo_descent *descent);
+
+/** Take a gradient [K] at the present weights and move. Local. Allocates nothing.
+ *  @return MPO_ERR_DATA when the gradient is not finite */
+enum mpo_status mpo_descent_step(struct mpo_descent *descent, const double *gradient);
+
+/** eta of the last step; 0 before the first. */
+double mpo_descent_step_size(const struct mpo_descent *descent);
+
+/** The output: average of the weights at which gradients were taken; [K], borrowed. */
+const double *mpo_descent_average(const struct mpo_descent *descent);
+
+/** Averaged gap, nat; NAN before the first step. */
+double mpo_descent_averaged_gap(const struct mpo_descent *descent);
+
+void mpo_descent_save(const struct mpo_descent *descent, struct mpo_descent_state *out);
+void mpo_descent_load(struct mpo_descent *descent, const struct mpo_descent_state *state);
+
+#ifdef __cplusplus
+}
+#endif

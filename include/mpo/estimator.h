@@ -1,0 +1,93 @@
+/**
+ * The estimator: F and its gradient from scored responses, by self-normalised importance
+ * sampling with a control variate; and the adaptation of the proposal's end tilt.
+ *
+ *     log w_j = sum_k l_k log pi_k(y_j|x) - log q(y_j|x)
+ *     F_x     = logsumexp_j(log w_j) - log m
+ *     g_x,k   = sum_j softmax(log w)_j log pi_k(y_j|x) - c C_x,k
+ *     C_x,k   = (1/m) sum_j sum_t ( log pi_k(y_t|s_t) - E_q log pi_k )       mean 0 under q
+ *     ESS_x   = (sum_j w_j)^2 / (m sum_j w_j^2)
+ *     d       = mean_x sum_j softmax(log w)_j sum_t ( [y_t ends] - q(end|s_t) )
+ *     a <- a + d^2,   b <- b + d / (2 sqrt(a))
+ *                                                              (design.md, section 1)
+ * c comes from a regression over earlier steps only, which keeps g unbiased by C; it is 1
+ * before the fourth step.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "mpo/rollout.h"
+#include "mpo/status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct mpo_estimator;
+
+struct mpo_estimator_spec {
+    int32_t objective_count; /* K: the first K policies */
+    int32_t prompts_max;     /* prompts of a step at most */
+    int32_t responses_max;   /* m at most */
+    double end_bias;         /* b to hold, or NAN: adapt it, from 0 */
+    double control;          /* c to hold, or NAN: by regression */
+};
+
+/** Sums that resuming needs; plain doubles so that the record can hold them bit for bit. */
+struct mpo_estimator_state {
+    double end_bias;           /* b for the next step */
+    double tilt_squares;       /* a */
+    double regression_count;   /* prompts seen */
+    double regression_cross;   /* sum of <G, C>, centred over k */
+    double regression_square;  /* sum of <C, C>, centred over k */
+    double regression_steps;   /* steps seen */
+    const double *regression_gradient; /* [K] sum of G, centred over k */
+    const double *regression_control;  /* [K] sum of C, centred over k */
+};
+
+/** What one step says. Arrays are owned by the estimator, valid until the next step. */
+struct mpo_estimate {
+    double value;            /* F at the weights, nat */
+    double value_jackknife;  /* the same with the jackknife over j, nat */
+    double value_error;      /* standard error of value, nat */
+    double ess;              /* mean over prompts, in (0, 1] */
+    double coefficient;      /* c as used */
+    double end_bias;         /* b that the responses were drawn with */
+    double truncated;        /* fraction of responses cut at max_tokens */
+    double entropy;          /* mean entropy of q per token, nat */
+    int64_t tokens;          /* response tokens of this step */
+    const double *gradient;   /* [K] as used, nat */
+    const double *control;    /* [K] mean over prompts of C_x,k, nat */
+    const double *log_policy; /* [K] weighted mean log pi_k(y|x), nat */
+};
+
+/** Local. */
+enum mpo_status mpo_estimator_open(const struct mpo_estimator_spec *spec,
+                                   struct mpo_estimator **out);
+void mpo_estimator_close(struct mpo_estimator **estimator);
+
+/** The end tilt to draw the next step with, nat. Rank zero knows it; broadcast it. Local. */
+double mpo_estimator_end_bias(const struct mpo_estimator *estimator);
+
+/**
+ * Estimate at weights l, then learn from the step (regression and tilt).
+ *
+ * Local. Allocates nothing.
+ *
+ * @param weights    [K] l, on the simplex
+ * @param responses  drawn from the proposal whose log q they carry
+ */
+enum mpo_status mpo_estimator_step(struct mpo_estimator *estimator, const double *weights,
+                                   const struct mpo_responses *responses,
+                                   struct mpo_estimate *out);
+
+/** The present sums; borrowed. / Take them back. Local. */
+void mpo_estimator_save(const struct mpo_estimator *estimator,
+                        struct mpo_estimator_state *out);
+void mpo_estimator_load(struct mpo_estimator *estimator,
+                        const struct mpo_estimator_state *state);
+
+#ifdef __cplusplus
+}
+#endif

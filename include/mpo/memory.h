@@ -1,0 +1,36 @@
+/**
+ * Allocation that raises MPO_ERR_MEMORY with what was wanted, and zeroes what it gives.
+ *
+ * Everything is allocated while handles are opened; nothing in a step calls these.
+ */
+#pragma once
+
+#include <stddef.h>
+
+#include "mpo/status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** Zeroed memory for count elements of element_bytes each; *out is owned by the caller
+ *  and released with free(). A count of 0 gives a valid pointer. Local. */
+enum mpo_status mpo_memory_take(size_t count, size_t element_bytes, const char *what,
+                                void **out);
+
+/** Owned copy of a string. Local. */
+enum mpo_status mpo_memory_copy_text(const char *text, char **out);
+
+/** Grow *array so that it holds at least `needed` elements, at least doubling it; the new
+ *  part is zeroed. Set-up only. Local. */
+enum mpo_status mpo_memory_grow(void **array, size_t *capacity, size_t needed,
+                                size_t element_bytes, const char *what);
+
+/** MPO_NEW(count, &pointer): mpo_memory_take for a typed pointer, named by its expression. */
+#define MPO_NEW(count, pointer_out)                                                          \
+    MPO_TRY(mpo_memory_take((size_t)(count), sizeof **(pointer_out), #pointer_out,           \
+                            (void **)(pointer_out)))
+
+#ifdef __cplusplus
+}
+#endif

@@ -1,0 +1,101 @@
+/**
+ * The log-linear mixture at one position, and draws from it.
+ *
+ *     log pi_h(v) = logit_h(v) / T_h - log_norm_h
+ *     s(v)        = sum_h mu_h log pi_h(v) + b [v ends],      q(v) = exp( s(v) - log Z )
+ *                                                              (design.md, section 1)
+ * Sums over the vocabulary run in double over fixed blocks of MPO_MIXTURE_BLOCK tokens,
+ * blocks in order, so that a slice of whole blocks can be summed elsewhere to the same bytes.
+ *
+ * Source: Genest & Zidek, Statist. Sci. 1 (1986) 114-135 (logarithmic opinion pool).
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "mpo/exchange.h"
+#include "mpo/status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define MPO_MIXTURE_BLOCK 1024
+
+struct mpo_mixture;
+
+struct mpo_mixture_spec {
+    const char *device;         /* "cpu"; the registry names what was built */
+    const double *temperature;  /* [H] */
+    const int32_t *end_token;   /* [end_count], ascending */
+    const int32_t *masked;      /* [masked_count], ascending */
+    int32_t policy_count;       /* H */
+    int32_t end_count;
+    int32_t masked_count;
+    int32_t vocab_size;         /* V */
+    int32_t row_capacity;       /* rows of one position at most */
+};
+
+/** Local; allocates all it will need. */
+enum mpo_status mpo_mixture_open(const struct mpo_mixture_spec *spec,
+                                 struct mpo_mixture **out);
+void mpo_mixture_close(struct mpo_mixture **mixture);
+
+/**
+ * Log-normalisers of one policy's rows: log sum_v exp(logit(v) / T_h).
+ *
+ * Local, and independent of which rank calls it. Allocates nothing.
+ *
+ * @param policy_index  h
+ * @param logits        [row_count] pointers to [V] floats
+ * @param log_norm      [row_count] out, nat
+ * @return MPO_ERR_DATA when a row has a NaN or no finite logit
+ */
+enum mpo_status mpo_mixture_normalise(struct mpo_mixture *mixture, int32_t policy_index,
+                                      int32_t row_count, const float *const *logits,
+                                      double *log_norm);
+
+/** Set mu [H] (dimensionless) and the end tilt b (nat) for the calls below. Local. */
+void mpo_mixture_set(struct mpo_mixture *mixture, const double *mu, double end_bias);
+
+/** What one position of one row says about its distribution q. */
+struct mpo_mixture_moments {
+    double log_z;           /* log sum_v exp s(v), nat */
+    double entropy;         /* -E_q log q, nat */
+    double end_probability; /* sum of q over the end tokens */
+};
+
+/**
+ * Combine the rows of one position. The rows must stay valid until the draws are done.
+ *
+ * Local. Allocates nothing.
+ *
+ * @param moments      [B] out
+ * @param expectation  [B, H] out: E_q log pi_h(v), nat
+ * @return MPO_ERR_DATA when a combination is not finite
+ */
+enum mpo_status mpo_mixture_combine(struct mpo_mixture *mixture, const struct mpo_rows *rows,
+                                    struct mpo_mixture_moments *moments,
+                                    double *expectation);
+
+/** Draws from combined rows. */
+struct mpo_mixture_draws {
+    int32_t count;
+    const int32_t *row;     /* [count] which combined row each draw is from */
+    const double *uniform;  /* [count] in (0, 1); NULL: greedy, the most probable token */
+    int32_t *token;         /* [count] out (draw) or in (score) */
+    double *log_proposal;   /* [count] out: log q(token), nat */
+    double *log_policy;     /* [count, H] out: log pi_h(token), nat */
+};
+
+/** Draw by inverting the block sums: the first token at which the cumulative sum of q
+ *  exceeds uniform. Local. Allocates nothing. */
+enum mpo_status mpo_mixture_draw(struct mpo_mixture *mixture, struct mpo_mixture_draws *draws);
+
+/** The same figures for tokens that are given in draws->token. Local. Allocates nothing. */
+enum mpo_status mpo_mixture_score(struct mpo_mixture *mixture,
+                                  struct mpo_mixture_draws *draws);
+
+#ifdef __cplusplus
+}
+#endif

@@ -1,0 +1,77 @@
+/**
+ * Prompts: what the policies are asked, and in which order.
+ *
+ * Two formats, each one file under src/prompts:
+ *   text   one prompt a line; empty lines are skipped
+ *   jsonl  one JSON object a line: {"prompt": "..."} or {"messages": [{"role","content"}]};
+ *          a last assistant message, or "prefill" beside "prompt", is the beginning of the
+ *          response, which the policies continue and which is never scored
+ *
+ * All text is valid UTF-8 without NUL. Errors name the file and the line.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "mpo/status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct mpo_prompts;
+
+#define MPO_PROMPTS_LINE_BYTES_MAX   ((size_t)1 << 20)
+#define MPO_PROMPTS_COUNT_MAX        ((int64_t)10000000)
+#define MPO_PROMPTS_MESSAGE_COUNT_MAX 64
+
+struct mpo_message {
+    const char *role;    /* "system", "user" or "assistant" */
+    const char *content; /* UTF-8 */
+};
+
+/** One prompt, borrowed from the handle. */
+struct mpo_prompt {
+    const char *text;                   /* what a record or a person is shown */
+    const struct mpo_message *messages; /* [message_count], system first when there is one;
+                                           never an assistant message at the end */
+    int32_t message_count;
+    const char *prefill; /* "" when there is none */
+};
+
+struct mpo_prompts_spec {
+    const char *path;    /* "-" is standard input */
+    const char *format;  /* "auto" (by suffix .jsonl), "text", "jsonl" */
+    const char *prefill; /* text format: beginning of the response, in which {prompt} stands
+                            for the line; "" for none */
+};
+
+/** Read all prompts. Local (every rank reads the same file).
+ *  @return MPO_ERR_INPUT no such file; MPO_ERR_DATA bad UTF-8, bad JSON, a line over the
+ *          limit, or no prompt at all */
+enum mpo_status mpo_prompts_open(const struct mpo_prompts_spec *spec,
+                                 struct mpo_prompts **out);
+
+/** One prompt given as a string (generate --prompt). Local. */
+enum mpo_status mpo_prompts_open_single(const char *text, const char *prefill,
+                                        struct mpo_prompts **out);
+void mpo_prompts_close(struct mpo_prompts **prompts);
+
+int64_t mpo_prompts_count(const struct mpo_prompts *prompts);
+const struct mpo_prompt *mpo_prompts_get(const struct mpo_prompts *prompts, int64_t index);
+
+/**
+ * The prompts of a step: positions step*count .. step*count+count-1 of an endless sequence
+ * that goes through all prompts in a fresh order every epoch.
+ *
+ * Local: a function of (seed, step) alone. Allocates nothing.
+ *
+ * @param count  1 .. mpo_prompts_count
+ * @param index  [count] prompt indices
+ */
+void mpo_prompts_of_step(struct mpo_prompts *prompts, uint64_t seed, int64_t step,
+                         int32_t count, int64_t *index);
+
+#ifdef __cplusplus
+}
+#endif

@@ -1,0 +1,156 @@
+/**
+ * The record: the trajectory of a fit in one HDF5 file, schema "mpo-1.0" (design.md, 5).
+ *
+ * Writer: rank zero only, serial library, SWMR, flushed every step. `/step` is written last:
+ * a step that len(/step) counts is complete and stays, whatever happens afterwards. Every
+ * data set is created before SWMR starts. The trajectory's data sets are declared once, in
+ * mpo/record.def. A side file PATH.lock is held by flock while a run writes.
+ *
+ * Reader: any process, also while the run goes on; needs no lock.
+ *
+ * Source: HDF5 single-writer/multiple-reader user's guide; CF conventions 1.10; H5MD 1.1
+ * (step/value trajectories).
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "mpo/rollout.h"
+#include "mpo/status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define MPO_RECORD_SCHEMA          "mpo-1.0"
+#define MPO_RECORD_NAME_BYTES      64
+
+struct mpo_record_writer;
+
+/** An attribute of /provenance. */
+struct mpo_record_attribute {
+    const char *name;
+    const char *value;
+};
+
+/** One row of /provenance/ranks: one rank, or one policy of a rank. */
+struct mpo_record_rank {
+    int32_t rank;
+    int32_t local_rank;
+    int32_t threads;
+    char host[64];
+    char device[32];
+    char gpu_uuid[48];
+    char policy[MPO_RECORD_NAME_BYTES];
+    char model[256];
+    char sha256[72];
+    char vocabulary[24]; /* hash, hexadecimal */
+};
+
+struct mpo_record_spec {
+    const char *path;
+    bool force;                        /* move an existing output aside */
+    const char *const *objective;      /* [objective_count] names */
+    const char *const *policy;         /* [policy_count] names, objectives first */
+    int32_t objective_count;           /* K */
+    int32_t policy_count;              /* H */
+    const char *const *prompt;         /* [prompt_count] texts */
+    int64_t prompt_count;
+    const char *config_text;           /* the whole configuration as used */
+    const struct mpo_record_attribute *attribute; /* [attribute_count] of /provenance */
+    int32_t attribute_count;
+    const struct mpo_record_rank *rank; /* [rank_count] */
+    int32_t rank_count;
+    const char *run_id;
+    const char *created_utc;
+    const char *git_commit;
+    const char *job_id;
+};
+
+/** One step's values; members from record.def, [K] arrays borrowed. */
+struct mpo_record_row {
+    int64_t step;
+#define MPO_MEMBER_F64_SCALAR(member)    double member;
+#define MPO_MEMBER_I64_SCALAR(member)    int64_t member;
+#define MPO_MEMBER_F64_OBJECTIVE(member) const double *member;
+#define MPO_FIELD(path, member, type, shape, units, long_name)                               \
+    MPO_MEMBER_##type##_##shape(member)
+#include "mpo/record.def"
+#undef MPO_FIELD
+#undef MPO_MEMBER_F64_SCALAR
+#undef MPO_MEMBER_I64_SCALAR
+#undef MPO_MEMBER_F64_OBJECTIVE
+};
+
+/** The step's responses and their text, for /responses. */
+struct mpo_record_responses {
+    const struct mpo_responses *responses;
+    const char *text;          /* all texts, one after another */
+    const int64_t *text_bytes; /* [N] bytes of each */
+};
+
+/**
+ * Create the record and start writing. Rank zero only.
+ *
+ * @return MPO_ERR_OUTPUT when the path exists (and not force), is locked by another run (the
+ *         text names host, process and job), or cannot be made; MPO_ERR_IO
+ */
+enum mpo_status mpo_record_create(const struct mpo_record_spec *spec,
+                                  struct mpo_record_writer **out);
+
+/** Append one step: everything else first, `/step` last, then flush. When this returns
+ *  MPO_OK the step is acknowledged. Rank zero only.
+ *  @param responses  NULL: store none (record.responses: false)
+ *  @return MPO_ERR_IO, for instance on a full disk; acknowledged steps stay readable */
+enum mpo_status mpo_record_append(struct mpo_record_writer *writer,
+                                  const struct mpo_record_row *row,
+                                  const struct mpo_record_responses *responses);
+
+/** Close, check the file's end, release the lock; NULL-safe. Rank zero only.
+ *  @return MPO_ERR_IO when not everything reached the file */
+enum mpo_status mpo_record_finish(struct mpo_record_writer **writer);
+
+/* ---- reading ---- */
+
+struct mpo_record;
+
+/** Open a record, finished or being written. Local.
+ *  @return MPO_ERR_INPUT no such file; MPO_ERR_DATA not a record, another schema, or left by
+ *          a crash (the text says what to do) */
+enum mpo_status mpo_record_open(const char *path, struct mpo_record **out);
+void mpo_record_close(struct mpo_record **record);
+
+/** Look again for new steps of a live record. */
+enum mpo_status mpo_record_refresh(struct mpo_record *record);
+
+bool mpo_record_is_live(const struct mpo_record *record);
+int64_t mpo_record_step_count(const struct mpo_record *record);      /* N = len(/step) */
+int32_t mpo_record_objective_count(const struct mpo_record *record); /* K */
+int32_t mpo_record_policy_count(const struct mpo_record *record);    /* H */
+const char *mpo_record_objective(const struct mpo_record *record, int32_t index);
+const char *mpo_record_policy(const struct mpo_record *record, int32_t index);
+
+/** A root or provenance attribute as text, "" when absent; borrowed. */
+const char *mpo_record_attribute(const struct mpo_record *record, const char *name);
+
+/** Rows first_step .. first_step+count-1 of a trajectory data set as doubles.
+ *  @param path    as in record.def, for instance "weights" or "timing/decode"
+ *  @param values  [count, columns] out; columns is K for OBJECTIVE fields, else 1 */
+enum mpo_status mpo_record_read(struct mpo_record *record, const char *path,
+                                int64_t first_step, int64_t count, double *values);
+
+/** The fields of record.def, for printing. */
+struct mpo_record_field {
+    const char *path;
+    const char *type;  /* "F64", "I64" */
+    const char *shape; /* "SCALAR", "OBJECTIVE" */
+    const char *units;
+    const char *long_name;
+};
+int32_t mpo_record_field_count(void);
+const struct mpo_record_field *mpo_record_field(int32_t index);
+
+#ifdef __cplusplus
+}
+#endif

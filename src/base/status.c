@@ -1,0 +1,70 @@
+/*
+ * Statuses and the error text. The text is the one piece of global state beside the log: one
+ * buffer a thread, so that raising a failure never allocates and never fails itself.
+ */
+#include "mpo/status.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#define TEXT_BYTES  2048
+#define TRACE_BYTES 2048
+
+static _Thread_local char error_text[TEXT_BYTES];
+static _Thread_local char error_trace[TRACE_BYTES];
+
+static const struct {
+    int exit_code;
+    const char *sentence;
+} statuses[MPO_STATUS_COUNT] = {
+#define STATUS_ROW(name, code, text) [MPO_##name] = {code, text},
+    MPO_STATUS_LIST(STATUS_ROW)
+#undef STATUS_ROW
+};
+
+int mpo_status_exit_code(enum mpo_status status)
+{
+    return (unsigned)status < MPO_STATUS_COUNT ? statuses[status].exit_code : 70;
+}
+
+const char *mpo_status_sentence(enum mpo_status status)
+{
+    return (unsigned)status < MPO_STATUS_COUNT ? statuses[status].sentence : "unknown status";
+}
+
+const char *mpo_error_text(void)
+{
+    return error_text;
+}
+
+const char *mpo_error_trace(void)
+{
+    return error_trace;
+}
+
+void mpo_error_set(const char *text)
+{
+    snprintf(error_text, sizeof error_text, "%s", text);
+}
+
+enum mpo_status mpo_error_raise(enum mpo_status status, const char *file, int line,
+                                const char *format, ...)
+{
+    /* The arguments may point into the present text, so format beside it. */
+    char text[TEXT_BYTES];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    mpo_error_set(text);
+    snprintf(error_trace, sizeof error_trace, "raised at %s:%d\n", file, line);
+    return status;
+}
+
+void mpo_error_relay(const char *function, const char *file, int line)
+{
+    size_t length = strlen(error_trace);
+    snprintf(error_trace + length, sizeof error_trace - length, "through %s at %s:%d\n",
+             function, file, line);
+}

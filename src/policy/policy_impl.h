@@ -1,0 +1,86 @@
+/**
+ * What a kind of policy provides. A new kind is one file and one row of the table in
+ * policy.c.
+ *
+ * Order of calls: open (load) - vocabulary (agreed on by policy_vocabulary.c) - prepare
+ * (tokenise the prompts, make room) - begin / extend / truncate / fork - close.
+ */
+#pragma once
+
+#include "mpo/policy.h"
+
+#define MPO_TOKEN_TEXT_BYTES 512
+
+/** A policy's vocabulary. Arrays are owned by the policy. */
+struct mpo_vocabulary {
+    const char *summary; /* what must agree beside the tokens: kind, special ids, add_bos */
+    const uint8_t *flags; /* [size] of enum mpo_token_flag */
+    int32_t size;         /* as in the file, padding included */
+    int32_t used;         /* ids from here on are padding */
+};
+
+enum mpo_token_flag {
+    MPO_TOKEN_MASKED = 1, /* padding or suppressed: never drawn */
+    MPO_TOKEN_END = 2,    /* ends a generation */
+};
+
+/** One token for hashing and for messages. */
+struct mpo_token {
+    const char *text; /* borrowed; may hold any byte but NUL */
+    uint32_t attribute;
+};
+
+/** What ranks agreed on, given to prepare; borrowed for the policy's life. */
+struct mpo_policy_setup {
+    const struct mpo_policies_spec *spec;
+    const struct mpo_prompts *prompts;
+    const int32_t *masked; /* [masked_count] below vocab_size */
+    int32_t masked_count;
+    int32_t vocab_size; /* V, common: rows handed out have at least this many floats */
+};
+
+struct mpo_policy_ops {
+    const char *kind;
+
+    /** Load. *library is shared by all policies of this kind on the rank (NULL at first);
+     *  the kind makes it when it needs one. */
+    enum mpo_status (*open)(const struct mpo_policy_spec *spec,
+                            const struct mpo_policies_spec *common, void **library,
+                            void **self);
+    void (*close)(void *self);             /* NULL-safe */
+    void (*close_library)(void *library);  /* NULL-safe; after every policy is closed */
+
+    void (*vocabulary)(const void *self, struct mpo_vocabulary *out);
+    void (*token)(const void *self, int32_t id, struct mpo_token *out);
+    enum mpo_status (*prepare)(void *self, const struct mpo_policy_setup *setup);
+    void (*describe)(const void *self, struct mpo_policy_info *out);
+    int32_t (*text)(const void *self, const int32_t *tokens, int32_t token_count, char *text,
+                    int32_t capacity);
+
+    /* The verbs of mpo/policy.h. Masked tokens must read MPO_MASKED_LOGIT in every row. */
+    enum mpo_status (*begin)(void *self, const int64_t *prompt, int32_t prompt_count,
+                             int32_t rows_per_prompt, const float **logits);
+    enum mpo_status (*extend)(void *self, const struct mpo_policy_batch *batch,
+                              const float **logits);
+    enum mpo_status (*truncate)(void *self, int32_t row, int32_t response_tokens);
+    enum mpo_status (*fork)(void *self, int32_t from, int32_t to);
+};
+
+struct mpo_policy {
+    const struct mpo_policy_ops *ops;
+    void *self;
+};
+
+extern const struct mpo_policy_ops mpo_policy_table_ops;
+extern const struct mpo_policy_ops mpo_policy_llama_ops;
+
+/** SHA-256 of a file in hexadecimal (64 characters and a NUL). Local. */
+enum mpo_status mpo_policy_file_sha256(const char *path, char hex[65]);
+
+/** Agree on one vocabulary over all ranks: common size, union of flags.
+ *  Collective. @param flags  out, owned by the caller: [*vocab_size] of mpo_token_flag */
+enum mpo_status mpo_policy_vocabulary_agree(const struct mpo_comm *comm,
+                                            const struct mpo_policy *policies,
+                                            int32_t local_count, const char *const *names,
+                                            int32_t policy_count, int32_t *vocab_size,
+                                            uint64_t *hashes, uint8_t **flags);
