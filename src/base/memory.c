@@ -4,6 +4,7 @@
  */
 #include "mpo/memory.h"
 
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
