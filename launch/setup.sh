@@ -53,9 +53,9 @@ missing_packages() {
 
 install_packages() {
     command -v dpkg-query >/dev/null || { say "not a Debian system: expecting the libraries of README.md to be installed"; return 0; }
+    local missing
     # The word list is meant to be split.
     # shellcheck disable=SC2046
-    local missing
     missing=$(missing_packages $(echo "$packages"; [ $with_test = no ] || echo "$test_packages"))
     [ -n "$missing" ] || return 0
     if [ "$(id -u)" != 0 ]; then

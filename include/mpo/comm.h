@@ -37,6 +37,9 @@ int32_t mpo_comm_job_size(void);
 /** Rank in this job, 0 when MPI was not started. Local. */
 int32_t mpo_comm_job_rank(void);
 
+/** Name and version of the MPI library, one line. Local; MPI need not be up. */
+void mpo_comm_library_version(char *text, size_t bytes);
+
 /**
  * Form the groups.
  *
@@ -69,15 +72,16 @@ int32_t mpo_comm_policy_host(const struct mpo_comm *comm, int32_t policy_index);
 
 /**
  * Agree on the outcome of a set-up phase: every rank passes its own status and returns the
- * status of the lowest failing rank, or MPO_OK. Rank zero prints each distinct message once,
- * with the ranks that raised it.
+ * status of the lowest failing rank, or MPO_OK. Rank zero prints each distinct message
+ * once, with the ranks that raised it.
  *
  * Collective over all ranks of the job; works before mpo_comm_open.
  */
 enum mpo_status mpo_comm_agree(enum mpo_status status);
 
-/** Print this rank's error text and end the whole job with the status's exit code. A failure
- *  inside the step loop has no other way out: leaving otherwise would mask the code. */
+/** Print this rank's error text and end the whole job with the status's exit code. A
+ * failure inside the step loop has no other way out: leaving otherwise would mask the code.
+ */
 _Noreturn void mpo_comm_abort(enum mpo_status status);
 
 /** Broadcast bytes from the root of this rank's group. Collective over the group. */

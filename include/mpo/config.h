@@ -16,9 +16,9 @@
 extern "C" {
 #endif
 
-#define MPO_AUTO_INTEGER        INT64_MIN
-#define MPO_CONFIG_BYTES_MAX    ((size_t)1 << 22)
-#define MPO_CONFIG_NUMBERS_MAX  1024
+#define MPO_AUTO_INTEGER       INT64_MIN
+#define MPO_CONFIG_BYTES_MAX   ((size_t)1 << 22)
+#define MPO_CONFIG_NUMBERS_MAX 1024
 
 struct mpo_numbers {
     double *value; /* [count], owned by the configuration */
@@ -38,8 +38,8 @@ struct mpo_numbers {
 /* struct mpo_config_run, struct mpo_config_prompts, ... one a section */
 #define MPO_SECTION_BEGIN(section, sentence) struct mpo_config_##section {
 #define MPO_OPTION(section, name, type, ...) MPO_CTYPE_##type name;
-#define MPO_SECTION_END(section)                                                             \
-    }                                                                                        \
+#define MPO_SECTION_END(section)                                                           \
+    }                                                                                      \
     ;
 #include "mpo/options.def"
 #undef MPO_SECTION_BEGIN
@@ -50,9 +50,10 @@ struct mpo_numbers {
 struct mpo_config {
     struct mpo_config_run run;
     struct mpo_config_prompts prompts;
-    struct mpo_config_policies *policies; /* [policy_count]: objectives, then the reference */
-    int32_t policy_count;                 /* H */
-    int32_t objective_count;              /* K: the first K policies */
+    struct mpo_config_policies
+        *policies;           /* [policy_count]: objectives, then the reference */
+    int32_t policy_count;    /* H */
+    int32_t objective_count; /* K: the first K policies */
     struct mpo_config_rollout rollout;
     struct mpo_config_descent descent;
     struct mpo_config_exchange exchange;

@@ -27,12 +27,12 @@ extern "C" {
 struct mpo_descent;
 
 struct mpo_descent_spec {
-    const char *map;       /* "entropy" */
-    const char *step_rule; /* "adaptive", "decreasing", "fixed" */
-    double step_constant;  /* c, for fixed and decreasing */
-    int64_t steps;         /* T */
+    const char *map;         /* "entropy" */
+    const char *step_rule;   /* "adaptive", "decreasing", "fixed" */
+    double step_constant;    /* c, for fixed and decreasing */
+    int64_t steps;           /* T */
     int32_t objective_count; /* K */
-    const double *initial; /* [K] positive, sums to 1; NULL: uniform */
+    const double *initial;   /* [K] positive, sums to 1; NULL: uniform */
 };
 
 /** All that resuming needs, bit for bit; arrays are [K] and borrowed. */

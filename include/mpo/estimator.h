@@ -36,27 +36,27 @@ struct mpo_estimator_spec {
 
 /** Sums that resuming needs; plain doubles so that the record can hold them bit for bit. */
 struct mpo_estimator_state {
-    double end_bias;           /* b for the next step */
-    double tilt_squares;       /* a */
-    double regression_count;   /* prompts seen */
-    double regression_cross;   /* sum of <G, C>, centred over k */
-    double regression_square;  /* sum of <C, C>, centred over k */
-    double regression_steps;   /* steps seen */
+    double end_bias;                   /* b for the next step */
+    double tilt_squares;               /* a */
+    double regression_count;           /* prompts seen */
+    double regression_cross;           /* sum of <G, C>, centred over k */
+    double regression_square;          /* sum of <C, C>, centred over k */
+    double regression_steps;           /* steps seen */
     const double *regression_gradient; /* [K] sum of G, centred over k */
     const double *regression_control;  /* [K] sum of C, centred over k */
 };
 
 /** What one step says. Arrays are owned by the estimator, valid until the next step. */
 struct mpo_estimate {
-    double value;            /* F at the weights, nat */
-    double value_jackknife;  /* the same with the jackknife over j, nat */
-    double value_error;      /* standard error of value, nat */
-    double ess;              /* mean over prompts, in (0, 1] */
-    double coefficient;      /* c as used */
-    double end_bias;         /* b that the responses were drawn with */
-    double truncated;        /* fraction of responses cut at max_tokens */
-    double entropy;          /* mean entropy of q per token, nat */
-    int64_t tokens;          /* response tokens of this step */
+    double value;             /* F at the weights, nat */
+    double value_jackknife;   /* the same with the jackknife over j, nat */
+    double value_error;       /* standard error of value, nat */
+    double ess;               /* mean over prompts, in (0, 1] */
+    double coefficient;       /* c as used */
+    double end_bias;          /* b that the responses were drawn with */
+    double truncated;         /* fraction of responses cut at max_tokens */
+    double entropy;           /* mean entropy of q per token, nat */
+    int64_t tokens;           /* response tokens of this step */
     const double *gradient;   /* [K] as used, nat */
     const double *control;    /* [K] mean over prompts of C_x,k, nat */
     const double *log_policy; /* [K] weighted mean log pi_k(y|x), nat */
@@ -67,7 +67,8 @@ enum mpo_status mpo_estimator_open(const struct mpo_estimator_spec *spec,
                                    struct mpo_estimator **out);
 void mpo_estimator_close(struct mpo_estimator **estimator);
 
-/** The end tilt to draw the next step with, nat. Rank zero knows it; broadcast it. Local. */
+/** The end tilt to draw the next step with, nat. Rank zero knows it; broadcast it. Local.
+ */
 double mpo_estimator_end_bias(const struct mpo_estimator *estimator);
 
 /**

@@ -5,7 +5,8 @@
  *     s(v)        = sum_h mu_h log pi_h(v) + b [v ends],      q(v) = exp( s(v) - log Z )
  *                                                              (design.md, section 1)
  * Sums over the vocabulary run in double over fixed blocks of MPO_MIXTURE_BLOCK tokens,
- * blocks in order, so that a slice of whole blocks can be summed elsewhere to the same bytes.
+ * blocks in order, so that a slice of whole blocks can be summed elsewhere to the same
+ * bytes.
  *
  * Source: Genest & Zidek, Statist. Sci. 1 (1986) 114-135 (logarithmic opinion pool).
  */
@@ -25,15 +26,15 @@ extern "C" {
 struct mpo_mixture;
 
 struct mpo_mixture_spec {
-    const char *device;         /* "cpu"; the registry names what was built */
-    const double *temperature;  /* [H] */
-    const int32_t *end_token;   /* [end_count], ascending */
-    const int32_t *masked;      /* [masked_count], ascending */
-    int32_t policy_count;       /* H */
+    const char *device;        /* "cpu"; the registry names what was built */
+    const double *temperature; /* [H] */
+    const int32_t *end_token;  /* [end_count], ascending */
+    const int32_t *masked;     /* [masked_count], ascending */
+    int32_t policy_count;      /* H */
     int32_t end_count;
     int32_t masked_count;
-    int32_t vocab_size;         /* V */
-    int32_t row_capacity;       /* rows of one position at most */
+    int32_t vocab_size;   /* V */
+    int32_t row_capacity; /* rows of one position at most */
 };
 
 /** Local; allocates all it will need. */
@@ -74,23 +75,25 @@ struct mpo_mixture_moments {
  * @param expectation  [B, H] out: E_q log pi_h(v), nat
  * @return MPO_ERR_DATA when a combination is not finite
  */
-enum mpo_status mpo_mixture_combine(struct mpo_mixture *mixture, const struct mpo_rows *rows,
+enum mpo_status mpo_mixture_combine(struct mpo_mixture *mixture,
+                                    const struct mpo_rows *rows,
                                     struct mpo_mixture_moments *moments,
                                     double *expectation);
 
 /** Draws from combined rows. */
 struct mpo_mixture_draws {
     int32_t count;
-    const int32_t *row;     /* [count] which combined row each draw is from */
-    const double *uniform;  /* [count] in (0, 1); NULL: greedy, the most probable token */
-    int32_t *token;         /* [count] out (draw) or in (score) */
-    double *log_proposal;   /* [count] out: log q(token), nat */
-    double *log_policy;     /* [count, H] out: log pi_h(token), nat */
+    const int32_t *row;    /* [count] which combined row each draw is from */
+    const double *uniform; /* [count] in (0, 1); NULL: greedy, the most probable token */
+    int32_t *token;        /* [count] out (draw) or in (score) */
+    double *log_proposal;  /* [count] out: log q(token), nat */
+    double *log_policy;    /* [count, H] out: log pi_h(token), nat */
 };
 
 /** Draw by inverting the block sums: the first token at which the cumulative sum of q
  *  exceeds uniform. Local. Allocates nothing. */
-enum mpo_status mpo_mixture_draw(struct mpo_mixture *mixture, struct mpo_mixture_draws *draws);
+enum mpo_status mpo_mixture_draw(struct mpo_mixture *mixture,
+                                 struct mpo_mixture_draws *draws);
 
 /** The same figures for tokens that are given in draws->token. Local. Allocates nothing. */
 enum mpo_status mpo_mixture_score(struct mpo_mixture *mixture,

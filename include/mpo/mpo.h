@@ -4,8 +4,8 @@
  *     prompts -> policy -> exchange -> mixture -> rollout -> estimator -> descent -> record
  *     which x    log pi_k  [K,B,V]     q, log Z   y, log pi   F, g         lambda      HDF5
  *
- * The tour of the code starts here: one header a stage in this order, one folder of the same
- * name under src/. src/commands/fit.c has the one function that runs them all.
+ * The tour of the code starts here: one header a stage in this order, one folder of the
+ * same name under src/. src/commands/fit.c has the one function that runs them all.
  *
  * Letters, as in the paper (MPO, ICML 2025) and design notes:
  *   K  objectives, index k      H  hosted policies (K, or K + 1 with a reference), index h

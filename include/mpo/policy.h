@@ -72,12 +72,12 @@ struct mpo_policy;
 /**
  * Load this rank's block of policies, agree on the vocabulary, tokenise all prompts.
  *
- * Collective over all ranks; errors are agreed on and printed once by comm. Afterwards every
- * policy masks the union of the masked tokens, and the end tokens are the union.
+ * Collective over all ranks; errors are agreed on and printed once by comm. Afterwards
+ * every policy masks the union of the masked tokens, and the end tokens are the union.
  *
- * @return MPO_ERR_DATA when vocabularies differ (the first differing id, with both texts), a
- *         model cannot work, or a prompt does not fit the context; MPO_ERR_INPUT when a file
- *         is missing; MPO_ERR_MEMORY
+ * @return MPO_ERR_DATA when vocabularies differ (the first differing id, with both texts),
+ * a model cannot work, or a prompt does not fit the context; MPO_ERR_INPUT when a file is
+ * missing; MPO_ERR_MEMORY
  */
 enum mpo_status mpo_policies_open(const struct mpo_policies_spec *spec,
                                   const struct mpo_comm *comm,
@@ -93,7 +93,8 @@ int32_t mpo_policies_vocab_size(const struct mpo_policies *policies); /* V, comm
 int32_t mpo_policies_end_tokens(const struct mpo_policies *policies, const int32_t **out);
 
 /** Masked tokens, ascending; *out borrowed. */
-int32_t mpo_policies_masked_tokens(const struct mpo_policies *policies, const int32_t **out);
+int32_t mpo_policies_masked_tokens(const struct mpo_policies *policies,
+                                   const int32_t **out);
 
 /** Text of response tokens, end tokens left out; bytes of UTF-8 (a cut response may end
  *  inside a character), written to text[capacity] with a NUL.
@@ -101,20 +102,27 @@ int32_t mpo_policies_masked_tokens(const struct mpo_policies *policies, const in
 int32_t mpo_policies_text(const struct mpo_policies *policies, const int32_t *tokens,
                           int32_t token_count, char *text, int32_t capacity);
 
+/** Kinds in this build, separated by spaces, e.g. "llama table". Local. */
+const char *mpo_policy_kinds_built(void);
+
+/** Version of the model engine, "none" without one. Local. */
+const char *mpo_policy_engine_version(void);
+
 /** What the record and a person want to know of a policy; strings are borrowed. */
 struct mpo_policy_info {
     const char *name;
     const char *kind;
     const char *model;
-    const char *sha256;       /* "" when not asked for */
-    const char *lora;         /* "" for none */
-    const char *lora_sha256;  /* "" for none or not asked for */
+    const char *sha256;      /* "" when not asked for */
+    const char *lora;        /* "" for none */
+    const char *lora_sha256; /* "" for none or not asked for */
     uint64_t vocab_hash;
-    int32_t vocab_size;       /* as in the file, padding included */
-    int32_t context_tokens;   /* cells of this policy's context, 0 for tables */
+    int32_t vocab_size;     /* as in the file, padding included */
+    int32_t context_tokens; /* cells of this policy's context, 0 for tables */
     int32_t longest_prompt_tokens;
 };
-void mpo_policy_describe(const struct mpo_policy *policy, struct mpo_policy_info *out);
+void mpo_policies_describe(const struct mpo_policies *policies, int32_t index,
+                           struct mpo_policy_info *out);
 
 /**
  * Start a work unit from a cleared cache: each prompt is prefilled once, and rows

@@ -21,8 +21,8 @@ extern "C" {
 
 struct mpo_prompts;
 
-#define MPO_PROMPTS_LINE_BYTES_MAX   ((size_t)1 << 20)
-#define MPO_PROMPTS_COUNT_MAX        ((int64_t)10000000)
+#define MPO_PROMPTS_LINE_BYTES_MAX    ((size_t)1 << 20)
+#define MPO_PROMPTS_COUNT_MAX         ((int64_t)10000000)
 #define MPO_PROMPTS_MESSAGE_COUNT_MAX 64
 
 struct mpo_message {
@@ -48,7 +48,8 @@ struct mpo_prompts_spec {
 
 /** Read all prompts. Local (every rank reads the same file).
  *  @return MPO_ERR_INPUT no such file; MPO_ERR_DATA bad UTF-8, bad JSON, a line over the
- *          limit, or no prompt at all */
+ *          limit, or no prompt at all; MPO_ERR_CONFIG no such format, or a prefill beside
+ *          the jsonl format */
 enum mpo_status mpo_prompts_open(const struct mpo_prompts_spec *spec,
                                  struct mpo_prompts **out);
 

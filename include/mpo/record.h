@@ -1,10 +1,10 @@
 /**
  * The record: the trajectory of a fit in one HDF5 file, schema "mpo-1.0" (design.md, 5).
  *
- * Writer: rank zero only, serial library, SWMR, flushed every step. `/step` is written last:
- * a step that len(/step) counts is complete and stays, whatever happens afterwards. Every
- * data set is created before SWMR starts. The trajectory's data sets are declared once, in
- * mpo/record.def. A side file PATH.lock is held by flock while a run writes.
+ * Writer: rank zero only, serial library, SWMR, flushed every step. `/step` is written
+ * last: a step that len(/step) counts is complete and stays, whatever happens afterwards.
+ * Every data set is created before SWMR starts. The trajectory's data sets are declared
+ * once, in mpo/record.def. A side file PATH.lock is held by flock while a run writes.
  *
  * Reader: any process, also while the run goes on; needs no lock.
  *
@@ -23,8 +23,8 @@
 extern "C" {
 #endif
 
-#define MPO_RECORD_SCHEMA          "mpo-1.0"
-#define MPO_RECORD_NAME_BYTES      64
+#define MPO_RECORD_SCHEMA     "mpo-1.0"
+#define MPO_RECORD_NAME_BYTES 64
 
 struct mpo_record_writer;
 
@@ -50,14 +50,14 @@ struct mpo_record_rank {
 
 struct mpo_record_spec {
     const char *path;
-    bool force;                        /* move an existing output aside */
-    const char *const *objective;      /* [objective_count] names */
-    const char *const *policy;         /* [policy_count] names, objectives first */
-    int32_t objective_count;           /* K */
-    int32_t policy_count;              /* H */
-    const char *const *prompt;         /* [prompt_count] texts */
+    bool force;                   /* move an existing output aside */
+    const char *const *objective; /* [objective_count] names */
+    const char *const *policy;    /* [policy_count] names, objectives first */
+    int32_t objective_count;      /* K */
+    int32_t policy_count;         /* H */
+    const char *const *prompt;    /* [prompt_count] texts */
     int64_t prompt_count;
-    const char *config_text;           /* the whole configuration as used */
+    const char *config_text;                      /* the whole configuration as used */
     const struct mpo_record_attribute *attribute; /* [attribute_count] of /provenance */
     int32_t attribute_count;
     const struct mpo_record_rank *rank; /* [rank_count] */
@@ -74,7 +74,7 @@ struct mpo_record_row {
 #define MPO_MEMBER_F64_SCALAR(member)    double member;
 #define MPO_MEMBER_I64_SCALAR(member)    int64_t member;
 #define MPO_MEMBER_F64_OBJECTIVE(member) const double *member;
-#define MPO_FIELD(path, member, type, shape, units, long_name)                               \
+#define MPO_FIELD(path, member, type, shape, units, long_name)                             \
     MPO_MEMBER_##type##_##shape(member)
 #include "mpo/record.def"
 #undef MPO_FIELD
@@ -93,8 +93,8 @@ struct mpo_record_responses {
 /**
  * Create the record and start writing. Rank zero only.
  *
- * @return MPO_ERR_OUTPUT when the path exists (and not force), is locked by another run (the
- *         text names host, process and job), or cannot be made; MPO_ERR_IO
+ * @return MPO_ERR_OUTPUT when the path exists (and not force), is locked by another run
+ * (the text names host, process and job), or cannot be made; MPO_ERR_IO
  */
 enum mpo_status mpo_record_create(const struct mpo_record_spec *spec,
                                   struct mpo_record_writer **out);
@@ -115,16 +115,23 @@ enum mpo_status mpo_record_finish(struct mpo_record_writer **writer);
 
 struct mpo_record;
 
-/** Open a record, finished or being written. Local.
- *  @return MPO_ERR_INPUT no such file; MPO_ERR_DATA not a record, another schema, or left by
- *          a crash (the text says what to do) */
+/** Open a record: finished, being written, or left by a crash (its acknowledged steps are
+ *  readable, and mpo_record_is_complete() is false). Local.
+ *  @return MPO_ERR_INPUT no such file; MPO_ERR_PERMISSION; MPO_ERR_DATA not a record,
+ * another schema, or damaged (the text says what to do) */
 enum mpo_status mpo_record_open(const char *path, struct mpo_record **out);
 void mpo_record_close(struct mpo_record **record);
 
 /** Look again for new steps of a live record. */
 enum mpo_status mpo_record_refresh(struct mpo_record *record);
 
+/** True while a run holds the record's lock, as seen at the last open or refresh. */
 bool mpo_record_is_live(const struct mpo_record *record);
+
+/** True when the writer closed the file properly, as seen at the last open or refresh.
+ *  Neither live nor complete: the run was killed. */
+bool mpo_record_is_complete(const struct mpo_record *record);
+
 int64_t mpo_record_step_count(const struct mpo_record *record);      /* N = len(/step) */
 int32_t mpo_record_objective_count(const struct mpo_record *record); /* K */
 int32_t mpo_record_policy_count(const struct mpo_record *record);    /* H */
@@ -135,7 +142,7 @@ const char *mpo_record_policy(const struct mpo_record *record, int32_t index);
 const char *mpo_record_attribute(const struct mpo_record *record, const char *name);
 
 /** Rows first_step .. first_step+count-1 of a trajectory data set as doubles.
- *  @param path    as in record.def, for instance "weights" or "timing/decode"
+ *  @param path    as in record.def, for instance "weights" or "timing/decode", or "step"
  *  @param values  [count, columns] out; columns is K for OBJECTIVE fields, else 1 */
 enum mpo_status mpo_record_read(struct mpo_record *record, const char *path,
                                 int64_t first_step, int64_t count, double *values);
@@ -149,6 +156,10 @@ struct mpo_record_field {
     const char *long_name;
 };
 int32_t mpo_record_field_count(void);
+
+/** Version of the HDF5 library, e.g. "1.10.8". Local. */
+const char *mpo_record_library_version(void);
+
 const struct mpo_record_field *mpo_record_field(int32_t index);
 
 #ifdef __cplusplus

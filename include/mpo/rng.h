@@ -1,7 +1,8 @@
 /**
  * Counter-based random numbers: a draw is a function of what it is for, not of who draws.
  *
- *     u = Philox4x64-10( key = (seed, stream), counter = (step, prompt, response, position) )
+ *     u = Philox4x64-10( key = (seed, stream), counter = (step, prompt, response, position)
+ * )
  *
  * One stream a purpose, so that no two uses ever share a number. The layout is fixed: it is
  * what makes the same seed give the same bytes on any number of ranks.

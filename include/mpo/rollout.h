@@ -53,11 +53,11 @@ struct mpo_rollout_spec {
     struct mpo_mixture *mixture;         /* borrowed */
     struct mpo_timing *timing;           /* borrowed; NULL for none */
     uint64_t seed;
-    int32_t policy_count;   /* H */
-    int32_t prompts_max;    /* prompts of a step at most */
+    int32_t policy_count; /* H */
+    int32_t prompts_max;  /* prompts of a step at most */
     int32_t unit_prompts;
-    int32_t responses;      /* m */
-    int32_t max_tokens;     /* L */
+    int32_t responses;  /* m */
+    int32_t max_tokens; /* L */
 };
 
 /** Local; allocates all it will need. */

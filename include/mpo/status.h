@@ -12,19 +12,19 @@ extern "C" {
 #endif
 
 /* name, exit code (sysexits where one fits), sentence */
-#define MPO_STATUS_LIST(X)                                                                   \
-    X(OK, 0, "success")                                                                      \
-    X(ERR_USAGE, 64, "wrong command line")                                                   \
-    X(ERR_DATA, 65, "bad data, or policies that do not fit together")                        \
-    X(ERR_INPUT, 66, "an input is missing or cannot be read")                                \
-    X(ERR_DEVICE, 69, "a device or a backend is not available")                              \
-    X(ERR_INTERNAL, 70, "a bug in mpo; please report it")                                    \
-    X(ERR_MEMORY, 71, "out of memory")                                                       \
-    X(ERR_OUTPUT, 73, "the output exists already or cannot be made")                         \
-    X(ERR_IO, 74, "input/output error, or the disk is full")                                 \
-    X(ERR_PEER, 75, "a rank was lost or a deadline passed; try again")                       \
-    X(ERR_PERMISSION, 77, "permission denied")                                               \
-    X(ERR_CONFIG, 78, "the configuration is wrong")                                          \
+#define MPO_STATUS_LIST(X)                                                                 \
+    X(OK, 0, "success")                                                                    \
+    X(ERR_USAGE, 64, "wrong command line")                                                 \
+    X(ERR_DATA, 65, "bad data, or policies that do not fit together")                      \
+    X(ERR_INPUT, 66, "an input is missing or cannot be read")                              \
+    X(ERR_DEVICE, 69, "a device or a backend is not available")                            \
+    X(ERR_INTERNAL, 70, "a bug in mpo; please report it")                                  \
+    X(ERR_MEMORY, 71, "out of memory")                                                     \
+    X(ERR_OUTPUT, 73, "the output exists already or cannot be made")                       \
+    X(ERR_IO, 74, "input/output error, or the disk is full")                               \
+    X(ERR_PEER, 75, "a rank was lost or a deadline passed; try again")                     \
+    X(ERR_PERMISSION, 77, "permission denied")                                             \
+    X(ERR_CONFIG, 78, "the configuration is wrong")                                        \
     X(REQUEUE, 85, "stopped on request; the run can be resumed")
 
 enum mpo_status {
@@ -57,25 +57,25 @@ enum mpo_status mpo_error_raise(enum mpo_status status, const char *file, int li
 /** Add a line to the trace; use MPO_TRY. Local. */
 void mpo_error_relay(const char *function, const char *file, int line);
 
-#define MPO_FAIL(code, ...)                                                                  \
-    do {                                                                                     \
-        status = mpo_error_raise((code), __FILE__, __LINE__, __VA_ARGS__);                   \
-        goto cleanup;                                                                        \
+#define MPO_FAIL(code, ...)                                                                \
+    do {                                                                                   \
+        status = mpo_error_raise((code), __FILE__, __LINE__, __VA_ARGS__);                 \
+        goto cleanup;                                                                      \
     } while (0)
 
-#define MPO_CHECK(condition, code, ...)                                                      \
-    do {                                                                                     \
-        if (!(condition))                                                                    \
-            MPO_FAIL(code, __VA_ARGS__);                                                     \
+#define MPO_CHECK(condition, code, ...)                                                    \
+    do {                                                                                   \
+        if (!(condition))                                                                  \
+            MPO_FAIL(code, __VA_ARGS__);                                                   \
     } while (0)
 
-#define MPO_TRY(call)                                                                        \
-    do {                                                                                     \
-        status = (call);                                                                     \
-        if (status != MPO_OK) {                                                              \
-            mpo_error_relay(__func__, __FILE__, __LINE__);                                   \
-            goto cleanup;                                                                    \
-        }                                                                                    \
+#define MPO_TRY(call)                                                                      \
+    do {                                                                                   \
+        status = (call);                                                                   \
+        if (status != MPO_OK) {                                                            \
+            mpo_error_relay(__func__, __FILE__, __LINE__);                                 \
+            goto cleanup;                                                                  \
+        }                                                                                  \
     } while (0)
 
 #ifdef __cplusplus

@@ -8,11 +8,11 @@ extern "C" {
 #endif
 
 /* name, sentence */
-#define MPO_TIMED_STAGE_LIST(X)                                                              \
-    X(decode, "forward passes of the policies")                                              \
-    X(exchange, "rows and token ids between ranks, waiting included")                        \
-    X(mixture, "normalisation, combination and sampling")                                    \
-    X(estimate, "estimator and descent")                                                     \
+#define MPO_TIMED_STAGE_LIST(X)                                                            \
+    X(decode, "forward passes of the policies")                                            \
+    X(exchange, "rows and token ids between ranks, waiting included")                      \
+    X(mixture, "normalisation, combination and sampling")                                  \
+    X(estimate, "estimator and descent")                                                   \
     X(record, "writing the record")
 
 enum mpo_timed_stage {

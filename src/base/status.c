@@ -1,6 +1,6 @@
 /*
- * Statuses and the error text. The text is the one piece of global state beside the log: one
- * buffer a thread, so that raising a failure never allocates and never fails itself.
+ * Statuses and the error text. The text is the one piece of global state beside the log:
+ * one buffer a thread, so that raising a failure never allocates and never fails itself.
  */
 #include "mpo/status.h"
 
@@ -30,7 +30,8 @@ int mpo_status_exit_code(enum mpo_status status)
 
 const char *mpo_status_sentence(enum mpo_status status)
 {
-    return (unsigned)status < MPO_STATUS_COUNT ? statuses[status].sentence : "unknown status";
+    return (unsigned)status < MPO_STATUS_COUNT ? statuses[status].sentence
+                                               : "unknown status";
 }
 
 const char *mpo_error_text(void)

@@ -42,20 +42,23 @@ struct mpo_policy_setup {
 struct mpo_policy_ops {
     const char *kind;
 
+    /** Version of the engine behind the kind; NULL for none. */
+    const char *(*engine_version)(void);
+
     /** Load. *library is shared by all policies of this kind on the rank (NULL at first);
      *  the kind makes it when it needs one. */
     enum mpo_status (*open)(const struct mpo_policy_spec *spec,
                             const struct mpo_policies_spec *common, void **library,
                             void **self);
-    void (*close)(void *self);             /* NULL-safe */
-    void (*close_library)(void *library);  /* NULL-safe; after every policy is closed */
+    void (*close)(void *self);            /* NULL-safe */
+    void (*close_library)(void *library); /* NULL-safe; after every policy is closed */
 
     void (*vocabulary)(const void *self, struct mpo_vocabulary *out);
     void (*token)(const void *self, int32_t id, struct mpo_token *out);
     enum mpo_status (*prepare)(void *self, const struct mpo_policy_setup *setup);
     void (*describe)(const void *self, struct mpo_policy_info *out);
-    int32_t (*text)(const void *self, const int32_t *tokens, int32_t token_count, char *text,
-                    int32_t capacity);
+    int32_t (*text)(const void *self, const int32_t *tokens, int32_t token_count,
+                    char *text, int32_t capacity);
 
     /* The verbs of mpo/policy.h. Masked tokens must read MPO_MASKED_LOGIT in every row. */
     enum mpo_status (*begin)(void *self, const int64_t *prompt, int32_t prompt_count,
@@ -74,13 +77,20 @@ struct mpo_policy {
 extern const struct mpo_policy_ops mpo_policy_table_ops;
 extern const struct mpo_policy_ops mpo_policy_llama_ops;
 
+/** The kinds of this build, ended by NULL. (src/device/registry.c) */
+extern const struct mpo_policy_ops *const mpo_policy_kinds[];
+
 /** SHA-256 of a file in hexadecimal (64 characters and a NUL). Local. */
 enum mpo_status mpo_policy_file_sha256(const char *path, char hex[65]);
 
-/** Agree on one vocabulary over all ranks: common size, union of flags.
- *  Collective. @param flags  out, owned by the caller: [*vocab_size] of mpo_token_flag */
+/** Agree on one vocabulary over all ranks: common size, union of flags. Collective. */
+struct mpo_vocabulary_agreement {
+    int32_t vocab_size; /* common to all policies */
+    uint64_t *hashes;   /* [H], given by the caller */
+    uint8_t *flags;     /* [vocab_size] of enum mpo_token_flag, owned by the caller */
+};
 enum mpo_status mpo_policy_vocabulary_agree(const struct mpo_comm *comm,
-                                            const struct mpo_policy *policies,
-                                            int32_t local_count, const char *const *names,
-                                            int32_t policy_count, int32_t *vocab_size,
-                                            uint64_t *hashes, uint8_t **flags);
+                                            const struct mpo_policies_spec *spec,
+                                            const struct mpo_policy *local,
+                                            int32_t local_count,
+                                            struct mpo_vocabulary_agreement *out);

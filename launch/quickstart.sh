@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# From a fresh clone to a fitted mixture of two small language models, in one command.
+#
+#     launch/quickstart.sh
+#
+# Installs what is missing, builds mpo, fits the weights of configs/reviews.yaml on two MPI
+# ranks, plots the trajectory, and lets each policy and the mixture answer one held-out prompt.
+# Talk goes to stderr; the result goes to stdout.
+#
+# Safe to repeat: what is installed and built stays, and the record of an earlier run is moved
+# aside, never overwritten.  Environment:
+#   MPO_BUILD_DIR    the build tree, where the record and the plot go too (default: build)
+#   MPO_LLAMA_CUDA   ON or OFF: libllama with CUDA (default: ON with nvcc and a GPU, else OFF)
+#   JOBS             parallel compile jobs (default: the number of cores)
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+build=${MPO_BUILD_DIR:-$root/build}
+mkdir -p "$build"
+build=$(cd "$build" && pwd)
+jobs=${JOBS:-$(nproc)}
+config=$root/configs/reviews.yaml
+record=$build/reviews.h5
+plot=$build/reviews.svg
+table=$build/reviews.tsv
+prompt="The soundtrack"
+
+say() { printf -- '-- %s\n' "$*" >&2; }
+die() { printf 'quickstart.sh: %s\n' "$*" >&2; exit 69; }
+
+# One line of a response, whatever it holds.
+answer() {
+    local label=$1 weights=$2 text
+    text=$("$build/mpo" generate "$config" "${paths[@]}" --weights="$weights" \
+        --prompt="$prompt" --run.seed=3 2>>"$build/quickstart.log") \
+        || { tail -5 "$build/quickstart.log" >&2; die "mpo generate stopped; see $build/quickstart.log"; }
+    printf '  %-10s %s\n' "$label" "$(tr '\n' ' ' <<<"$text")"
+}
+
+if [ -z "${MPO_LLAMA_CUDA:-}" ] && command -v nvcc >/dev/null && nvidia-smi -L >/dev/null 2>&1; then
+    say "found nvcc and a GPU: building with CUDA"
+    export MPO_LLAMA_CUDA=ON
+fi
+MPO_BUILD_DIR=$build "$root/launch/setup.sh" --model
+# shellcheck source=launch/env.sh
+. "$root/launch/env.sh"
+
+say "building mpo"
+: >"$build/quickstart.log"
+{
+    # An existing tree keeps its options.
+    [ -e "$build/CMakeCache.txt" ] \
+        || cmake -S "$root" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DMPO_TESTS=OFF
+    cmake --build "$build" -j "$jobs" --target mpo
+} >>"$build/quickstart.log" 2>&1 \
+    || { tail -20 "$build/quickstart.log" >&2; die "mpo did not build; see $build/quickstart.log"; }
+
+# The configuration names files under build/; another build tree is named by flags.
+paths=()
+if [ "$build" != "$root/build" ]; then
+    model=$build/deps/models/SmolLM2-135M-Instruct.Q4_1.gguf
+    paths=("--policies.sentiment.model=$model" "--policies.concise.model=$model" "--record.file=$record")
+fi
+
+say "fitting the weights of two policies on two ranks (2 to 4 minutes on two cores)"
+summary=$(mpirun "${mpirun_options[@]}" -n 2 "$build/mpo" fit "$config" "${paths[@]}" --force)
+"$build/mpo" inspect "$record" --plot "$plot" --format tsv >"$table"
+
+say "asking each policy and the mixture"
+printf '%s\n\nThe prompt "%s", continued by\n' "$summary" "$prompt"
+answer sentiment sentiment
+answer concise concise
+answer mixture "$record"
+printf '\nrecord      %s\ntrajectory  %s\nplot        %s\n' "$record" "$table" "$plot"

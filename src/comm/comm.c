@@ -1,0 +1,339 @@
+/*
+ * Ranks and groups over Open MPI.
+ *
+ * Group g is ranks g*P .. g*P+P-1, so that with one rank a policy and the usual placement
+ * (ranks fill a host before the next) a group stays on as few hosts as possible. Without
+ * MPI every call degenerates to one rank; the commands that need no ranks never start MPI.
+ *
+ * All communicators are duplicates of the world with MPI_ERRORS_RETURN: an MPI error
+ * becomes a status with a text instead of MPI's own abort.
+ */
+#include "mpo/comm_mpi.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "mpo/memory.h"
+
+struct mpo_comm {
+    MPI_Comm world;
+    MPI_Comm group_comm;
+    int32_t rank;
+    int32_t size;
+    int32_t group;
+    int32_t group_count;
+    int32_t group_rank;
+    int32_t group_size;
+    int32_t local_rank;
+    int32_t local_size;
+    int32_t policy_count;
+    bool group_shares_host;
+};
+
+/* Messages larger than this are cut, so that counts always fit MPI's int. */
+#define MESSAGE_BYTES_MAX ((size_t)1 << 30)
+
+static bool mpi_is_up(void)
+{
+    int initialized = 0;
+    int finalized = 0;
+    MPI_Initialized(&initialized);
+    MPI_Finalized(&finalized);
+    return initialized && !finalized;
+}
+
+enum mpo_status mpo_comm_start(int *argc, char ***argv)
+{
+    enum mpo_status status = MPO_OK;
+    int provided = 0;
+    /* libllama and OpenMP have threads of their own; only the main one calls MPI. */
+    int code = MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided);
+    MPO_CHECK(code == MPI_SUCCESS, MPO_ERR_PEER,
+              "MPI did not start; under Slurm use srun --mpi=pmix, elsewhere mpirun");
+    MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
+cleanup:
+    return status;
+}
+
+void mpo_comm_stop(void)
+{
+    if (mpi_is_up())
+        MPI_Finalize();
+}
+
+int32_t mpo_comm_job_size(void)
+{
+    int size = 1;
+    if (mpi_is_up())
+        MPI_Comm_size(MPI_COMM_WORLD, &size);
+    return size;
+}
+
+int32_t mpo_comm_job_rank(void)
+{
+    int rank = 0;
+    if (mpi_is_up())
+        MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    return rank;
+}
+
+void mpo_comm_library_version(char *text, size_t bytes)
+{
+    char version[MPI_MAX_LIBRARY_VERSION_STRING] = "";
+    int length = 0;
+    MPI_Get_library_version(version, &length);
+    version[strcspn(version, ",\n")] = '\0';
+    snprintf(text, bytes, "%s", version);
+}
+
+/* P for W ranks and H policies, or an error that names the next sizes that work. */
+static enum mpo_status settle_group_size(int32_t size, int32_t policy_count,
+                                         int32_t ranks_per_group, int32_t *out)
+{
+    enum mpo_status status = MPO_OK;
+    int32_t group_size = ranks_per_group;
+    MPO_CHECK(group_size >= 0 && group_size <= policy_count, MPO_ERR_CONFIG,
+              "exchange.ranks_per_group is %d, expected 1 to %d: a group has at most one "
+              "rank a policy",
+              group_size, policy_count);
+    if (group_size == 0)
+        group_size = size <= policy_count ? size : policy_count;
+    int32_t below = size / group_size * group_size;
+    MPO_CHECK(
+        size % group_size == 0, MPO_ERR_USAGE,
+        "%d ranks cannot be cut into groups of %d (%d policies are hosted); start %d or "
+        "%d ranks, at most %d for one group, or set exchange.ranks_per_group",
+        size, group_size, policy_count, below > 0 ? below : group_size,
+        below > 0 ? below + group_size : 2 * group_size, policy_count);
+    *out = group_size;
+cleanup:
+    return status;
+}
+
+static enum mpo_status form_groups(struct mpo_comm *comm)
+{
+    enum mpo_status status = MPO_OK;
+    MPI_Comm local = MPI_COMM_NULL;
+    MPI_Comm group_local = MPI_COMM_NULL;
+    int size = 0;
+    MPO_TRY_MPI(MPI_Comm_dup(MPI_COMM_WORLD, &comm->world));
+    MPO_TRY_MPI(
+        MPI_Comm_split(comm->world, comm->group, comm->group_rank, &comm->group_comm));
+    MPO_TRY_MPI(MPI_Comm_split_type(comm->world, MPI_COMM_TYPE_SHARED, comm->rank,
+                                    MPI_INFO_NULL, &local));
+    MPO_TRY_MPI(MPI_Comm_rank(local, &comm->local_rank));
+    MPO_TRY_MPI(MPI_Comm_size(local, &comm->local_size));
+    MPO_TRY_MPI(MPI_Comm_split_type(comm->group_comm, MPI_COMM_TYPE_SHARED,
+                                    comm->group_rank, MPI_INFO_NULL, &group_local));
+    MPO_TRY_MPI(MPI_Comm_size(group_local, &size));
+    int shares = size == comm->group_size;
+    MPO_TRY_MPI(
+        MPI_Allreduce(MPI_IN_PLACE, &shares, 1, MPI_INT, MPI_MIN, comm->group_comm));
+    comm->group_shares_host = shares != 0;
+cleanup:
+    if (group_local != MPI_COMM_NULL)
+        MPI_Comm_free(&group_local);
+    if (local != MPI_COMM_NULL)
+        MPI_Comm_free(&local);
+    return status;
+}
+
+enum mpo_status mpo_comm_open(int32_t policy_count, int32_t ranks_per_group,
+                              struct mpo_comm **out)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_comm *comm = NULL;
+    MPO_NEW(1, &comm);
+    comm->world = MPI_COMM_NULL;
+    comm->group_comm = MPI_COMM_NULL;
+    comm->rank = mpo_comm_job_rank();
+    comm->size = mpo_comm_job_size();
+    comm->policy_count = policy_count;
+    MPO_TRY(
+        settle_group_size(comm->size, policy_count, ranks_per_group, &comm->group_size));
+    comm->group = comm->rank / comm->group_size;
+    comm->group_rank = comm->rank % comm->group_size;
+    comm->group_count = comm->size / comm->group_size;
+    comm->local_size = 1;
+    comm->group_shares_host = true;
+    if (mpi_is_up())
+        MPO_TRY(form_groups(comm));
+cleanup:
+    if (status != MPO_OK)
+        mpo_comm_close(&comm);
+    *out = comm;
+    return status;
+}
+
+void mpo_comm_close(struct mpo_comm **comm)
+{
+    if (*comm == NULL)
+        return;
+    if ((*comm)->group_comm != MPI_COMM_NULL)
+        MPI_Comm_free(&(*comm)->group_comm);
+    if ((*comm)->world != MPI_COMM_NULL)
+        MPI_Comm_free(&(*comm)->world);
+    free(*comm);
+    *comm = NULL;
+}
+
+int32_t mpo_comm_rank(const struct mpo_comm *comm)
+{
+    return comm->rank;
+}
+
+int32_t mpo_comm_size(const struct mpo_comm *comm)
+{
+    return comm->size;
+}
+
+int32_t mpo_comm_group(const struct mpo_comm *comm)
+{
+    return comm->group;
+}
+
+int32_t mpo_comm_group_count(const struct mpo_comm *comm)
+{
+    return comm->group_count;
+}
+
+int32_t mpo_comm_group_rank(const struct mpo_comm *comm)
+{
+    return comm->group_rank;
+}
+
+int32_t mpo_comm_group_size(const struct mpo_comm *comm)
+{
+    return comm->group_size;
+}
+
+int32_t mpo_comm_local_rank(const struct mpo_comm *comm)
+{
+    return comm->local_rank;
+}
+
+int32_t mpo_comm_local_size(const struct mpo_comm *comm)
+{
+    return comm->local_size;
+}
+
+bool mpo_comm_group_shares_host(const struct mpo_comm *comm)
+{
+    return comm->group_shares_host;
+}
+
+MPI_Comm mpo_comm_group_mpi(const struct mpo_comm *comm)
+{
+    return comm->group_comm;
+}
+
+void mpo_comm_policy_block(const struct mpo_comm *comm, int32_t group_rank,
+                           int32_t *first_policy, int32_t *policy_count)
+{
+    int32_t each = comm->policy_count / comm->group_size;
+    int32_t extra = comm->policy_count % comm->group_size;
+    *first_policy = group_rank * each + (group_rank < extra ? group_rank : extra);
+    *policy_count = each + (group_rank < extra ? 1 : 0);
+}
+
+int32_t mpo_comm_policy_host(const struct mpo_comm *comm, int32_t policy_index)
+{
+    int32_t first = 0;
+    int32_t count = 0;
+    for (int32_t rank = 0; rank < comm->group_size; rank++) {
+        mpo_comm_policy_block(comm, rank, &first, &count);
+        if (policy_index < first + count)
+            return rank;
+    }
+    return comm->group_size - 1;
+}
+
+static enum mpo_status broadcast(MPI_Comm communicator, void *data, size_t bytes,
+                                 int32_t root)
+{
+    enum mpo_status status = MPO_OK;
+    if (communicator == MPI_COMM_NULL)
+        return MPO_OK;
+    for (size_t done = 0; done < bytes; done += MESSAGE_BYTES_MAX) {
+        size_t part = bytes - done < MESSAGE_BYTES_MAX ? bytes - done : MESSAGE_BYTES_MAX;
+        MPO_TRY_MPI(
+            MPI_Bcast((char *)data + done, (int)part, MPI_BYTE, root, communicator));
+    }
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_comm_group_broadcast(const struct mpo_comm *comm, void *data,
+                                         size_t bytes)
+{
+    return broadcast(comm->group_comm, data, bytes, 0);
+}
+
+enum mpo_status mpo_comm_broadcast(const struct mpo_comm *comm, void *data, size_t bytes,
+                                   int32_t root)
+{
+    return broadcast(comm->world, data, bytes, root);
+}
+
+enum mpo_status mpo_comm_gather(const struct mpo_comm *comm, const void *data, size_t bytes,
+                                void *out)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_CHECK(bytes <= MESSAGE_BYTES_MAX, MPO_ERR_INTERNAL, "a gather of %zu bytes a rank",
+              bytes);
+    if (comm->world == MPI_COMM_NULL)
+        memcpy(out, data, bytes);
+    else
+        MPO_TRY_MPI(MPI_Gather(data, (int)bytes, MPI_BYTE, out, (int)bytes, MPI_BYTE, 0,
+                               comm->world));
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_comm_send(const struct mpo_comm *comm, int32_t from, int32_t to,
+                              void *data, size_t bytes)
+{
+    enum mpo_status status = MPO_OK;
+    if (from == to || comm->world == MPI_COMM_NULL)
+        return MPO_OK;
+    for (size_t done = 0; done < bytes; done += MESSAGE_BYTES_MAX) {
+        size_t part = bytes - done < MESSAGE_BYTES_MAX ? bytes - done : MESSAGE_BYTES_MAX;
+        char *at = (char *)data + done;
+        if (comm->rank == from)
+            MPO_TRY_MPI(MPI_Send(at, (int)part, MPI_BYTE, to, 0, comm->world));
+        if (comm->rank == to)
+            MPO_TRY_MPI(
+                MPI_Recv(at, (int)part, MPI_BYTE, from, 0, comm->world, MPI_STATUS_IGNORE));
+    }
+cleanup:
+    return status;
+}
+
+static enum mpo_status reduce(const struct mpo_comm *comm, void *values, size_t count,
+                              MPI_Datatype type, MPI_Op operation)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_CHECK(count <= INT_MAX, MPO_ERR_INTERNAL, "a reduction of %zu values", count);
+    if (comm->world != MPI_COMM_NULL)
+        MPO_TRY_MPI(
+            MPI_Allreduce(MPI_IN_PLACE, values, (int)count, type, operation, comm->world));
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_comm_max(const struct mpo_comm *comm, double *values, int32_t count)
+{
+    return reduce(comm, values, (size_t)count, MPI_DOUBLE, MPI_MAX);
+}
+
+enum mpo_status mpo_comm_min(const struct mpo_comm *comm, double *values, int32_t count)
+{
+    return reduce(comm, values, (size_t)count, MPI_DOUBLE, MPI_MIN);
+}
+
+enum mpo_status mpo_comm_or(const struct mpo_comm *comm, uint8_t *bytes, size_t count)
+{
+    return reduce(comm, bytes, count, MPI_UINT8_T, MPI_BOR);
+}

@@ -1,0 +1,30 @@
+/*
+ * The table of sub-commands.
+ */
+#include "commands.h"
+
+#include <stddef.h>
+#include <string.h>
+
+const struct mpo_command mpo_commands[] = {
+    {"fit", "find the weights; write the record", "CONFIG [--section.key=value ...]",
+     mpo_command_fit, true},
+    {"generate", "sample responses from the mixture",
+     "CONFIG [--weights RECORD|NUMBERS|uniform|NAME] [--prompt TEXT] [--n N] [...]",
+     mpo_command_generate, true},
+    {"inspect", "print or plot a record",
+     "RECORD [--format=summary|tsv|json] [--plot FILE.svg] | --schema", mpo_command_inspect,
+     false},
+    {"help", "print help, for one command, or the reference configuration",
+     "[COMMAND | --reference]", mpo_command_help, false},
+    {"version", "print versions and what was built in", "", mpo_command_version, false},
+    {NULL, NULL, NULL, NULL, false},
+};
+
+const struct mpo_command *mpo_command_find(const char *name)
+{
+    for (const struct mpo_command *command = mpo_commands; command->name != NULL; command++)
+        if (strcmp(command->name, name) == 0)
+            return command;
+    return NULL;
+}

@@ -1,0 +1,30 @@
+/**
+ * The sub-commands: one file and one row of the table in commands.c each.
+ */
+#pragma once
+
+#include <stdbool.h>
+
+#include "mpo/status.h"
+
+struct mpo_command {
+    const char *name;
+    const char *sentence;
+    const char *usage;
+    /** What follows the command's name. */
+    enum mpo_status (*run)(int argc, char *const *argv);
+    /** True: MPI is up, and the command has every failure agreed on by mpo_comm_agree. */
+    bool needs_ranks;
+};
+
+/** The table, ended by a row without a name. */
+extern const struct mpo_command mpo_commands[];
+
+/** NULL when there is no such command. */
+const struct mpo_command *mpo_command_find(const char *name);
+
+enum mpo_status mpo_command_fit(int argc, char *const *argv);
+enum mpo_status mpo_command_generate(int argc, char *const *argv);
+enum mpo_status mpo_command_inspect(int argc, char *const *argv);
+enum mpo_status mpo_command_help(int argc, char *const *argv);
+enum mpo_status mpo_command_version(int argc, char *const *argv);

@@ -1,0 +1,154 @@
+/*
+ * What fit says: a line a step and the stage table on standard error, the result on
+ * standard output, and warnings that name what to change.
+ */
+#include "fit_impl.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#define WEIGHTS_SHOWN_MAX 8
+
+/* Below this the weights rest on one or two responses. */
+#define ESS_LOW 0.1
+
+/* Above this F is mostly about where max_tokens cuts. */
+#define TRUNCATED_HIGH 0.25
+
+void fit_report_start(const struct fit *fit)
+{
+    const struct job *job = &fit->job;
+    mpo_log_note(
+        "mpo fit: %d objectives, %d policies on %d rank%s (%d group%s, exchange %s, "
+        "%s, %d thread%s each), %lld prompts, seed %lld",
+        fit->objective_count, fit->policy_count, mpo_comm_size(job->comm),
+        mpo_comm_size(job->comm) == 1 ? "" : "s", mpo_comm_group_count(job->comm),
+        mpo_comm_group_count(job->comm) == 1 ? "" : "s",
+        mpo_exchange_transport(job->exchange), job->device, job->thread_count,
+        job->thread_count == 1 ? "" : "s", (long long)mpo_prompts_count(job->prompts),
+        (long long)fit->config->run.seed);
+}
+
+/* "0.60 0.40", cut after a few. */
+static void format_weights(const double *weights, int32_t count, char *text, size_t bytes)
+{
+    size_t length = 0;
+    int32_t shown = count < WEIGHTS_SHOWN_MAX ? count : WEIGHTS_SHOWN_MAX;
+    for (int32_t k = 0; k < shown; k++)
+        length += (size_t)snprintf(text + length, bytes - length, "%s%.3f",
+                                   k > 0 ? " " : "", weights[k]);
+    if (shown < count)
+        snprintf(text + length, bytes - length, " ...");
+}
+
+static void format_duration(double seconds, char *text, size_t bytes)
+{
+    long whole = lround(seconds);
+    if (whole >= 3600)
+        snprintf(text, bytes, "%ld:%02ld:%02ld", whole / 3600, whole / 60 % 60, whole % 60);
+    else
+        snprintf(text, bytes, "%ld:%02ld", whole / 60, whole % 60);
+}
+
+void fit_report_step(struct fit *fit, const struct mpo_estimate *estimate)
+{
+    struct fit_summary *summary = &fit->summary;
+    char weights[16 * WEIGHTS_SHOWN_MAX] = "";
+    char left[32] = "";
+    int64_t steps = fit->config->descent.steps;
+    double elapsed = mpo_timing_now() - fit->started;
+    summary->steps++;
+    summary->tokens += estimate->tokens;
+    summary->ess_sum += estimate->ess;
+    summary->truncated_sum += estimate->truncated;
+    summary->value_sum += estimate->value;
+    if (isfinite(estimate->value_error))
+        summary->value_variance_sum += estimate->value_error * estimate->value_error;
+    summary->last_gap = mpo_descent_averaged_gap(fit->descent);
+    summary->stopped_on_gap = fit->config->descent.stop_gap > 0.0 &&
+                              summary->last_gap <= fit->config->descent.stop_gap;
+    format_weights(mpo_descent_average(fit->descent), fit->objective_count, weights,
+                   sizeof weights);
+    format_duration(elapsed / (double)summary->steps * (double)(steps - summary->steps),
+                    left, sizeof left);
+    mpo_log_note("step %4lld/%lld  weights %s  F %7.3f +- %.3f  gap %7.4f  ESS %.2f  "
+                 "%5.0f token/s  left %s",
+                 (long long)summary->steps, (long long)steps, weights, estimate->value,
+                 estimate->value_error, summary->last_gap, estimate->ess,
+                 (double)summary->tokens / elapsed, left);
+}
+
+/* Collective: maximum and minimum of every stage over ranks. */
+enum mpo_status fit_report_stages(const struct fit *fit)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_timing most = fit->total;
+    struct mpo_timing least = fit->total;
+    double sum = 0.0;
+    MPO_TRY(mpo_comm_max(fit->job.comm, most.seconds, MPO_TIMED_STAGE_COUNT));
+    MPO_TRY(mpo_comm_min(fit->job.comm, least.seconds, MPO_TIMED_STAGE_COUNT));
+    for (int stage = 0; stage < MPO_TIMED_STAGE_COUNT; stage++)
+        sum += most.seconds[stage];
+    mpo_log_note("\n%-10s %12s %8s %10s", "stage", "max s", "share", "max/min");
+    for (int stage = 0; stage < MPO_TIMED_STAGE_COUNT; stage++) {
+        double ratio =
+            least.seconds[stage] > 0.0 ? most.seconds[stage] / least.seconds[stage] : NAN;
+        char ratio_text[32] = "-";
+        if (isfinite(ratio) && ratio < 1e4)
+            snprintf(ratio_text, sizeof ratio_text, "%.2f", ratio);
+        mpo_log_note("%-10s %12.3f %7.1f%% %10s", mpo_timing_name(stage),
+                     most.seconds[stage], 100.0 * most.seconds[stage] / sum, ratio_text);
+    }
+cleanup:
+    return status;
+}
+
+static void warn_where_needed(const struct fit *fit)
+{
+    const struct fit_summary *summary = &fit->summary;
+    double steps = (double)summary->steps;
+    double ess = summary->ess_sum / steps;
+    double truncated = summary->truncated_sum / steps;
+    double value = summary->value_sum / steps;
+    double value_error = sqrt(summary->value_variance_sum) / steps;
+    bool from_reference = strcmp(fit->config->rollout.proposal, "reference") == 0;
+    if (ess < ESS_LOW)
+        mpo_log_warning("the mean effective sample size is %.2f of %lld responses: the "
+                        "gradient rests on few of them; raise rollout.responses%s",
+                        ess, (long long)fit->config->rollout.responses,
+                        from_reference ? ", or use rollout.proposal: mixture" : "");
+    if (truncated > TRUNCATED_HIGH)
+        mpo_log_warning("%.0f %% of the responses were cut at %lld tokens; raise "
+                        "rollout.max_tokens",
+                        100.0 * truncated, (long long)fit->config->rollout.max_tokens);
+    if (from_reference && value > 3.0 * value_error && value > 0.0)
+        mpo_log_warning("F is %.3f +- %.3f nat, and can never be above 0: the reference "
+                        "hardly ever draws what the policies prefer; use "
+                        "rollout.proposal: mixture",
+                        value, value_error);
+}
+
+void fit_report_end(const struct fit *fit)
+{
+    const struct fit_summary *summary = &fit->summary;
+    const double *average = mpo_descent_average(fit->descent);
+    const double *last = mpo_descent_weights(fit->descent);
+    double steps = (double)summary->steps;
+    if (summary->stopped_on_gap && summary->steps < fit->config->descent.steps)
+        mpo_log_note("stopped after %lld steps: the averaged gap %.4f is at most "
+                     "descent.stop_gap %g",
+                     (long long)summary->steps, summary->last_gap,
+                     fit->config->descent.stop_gap);
+    warn_where_needed(fit);
+    printf("%-24s %10s %10s\n", "objective", "weight", "last");
+    for (int32_t k = 0; k < fit->objective_count; k++)
+        printf("%-24s %10.4f %10.4f\n", fit->config->policies[k].name, average[k], last[k]);
+    printf("\nF             %10.4f nat, mean over %lld steps, +- %.4f\n",
+           summary->value_sum / steps, (long long)summary->steps,
+           sqrt(summary->value_variance_sum) / steps);
+    printf("averaged gap  %10.4f nat\n", summary->last_gap);
+    printf("ESS           %10.4f of the responses\n", summary->ess_sum / steps);
+    printf("tokens        %10lld\n", (long long)summary->tokens);
+    printf("record        %s\n", fit->config->record.file);
+}

@@ -1,0 +1,241 @@
+/*
+ * generate: responses from the token mixture q_l at given or fitted weights.
+ *
+ * Prompts are taken in steps of a fixed size, so that what a prompt gets is a function of
+ * the seed and its place among the prompts alone, for any number of ranks.
+ */
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "commands.h"
+#include "job.h"
+
+/* Prompts of one step, and rows of one batch that pay on a CPU. */
+#define STEP_PROMPTS 64
+#define UNIT_ROWS    16
+
+struct generate {
+    struct mpo_config *config;
+    struct job job;
+    double *weights; /* [H] */
+    char *text;
+    int32_t text_capacity;
+    int64_t prompt_count;
+    bool several; /* text output needs headings */
+};
+
+/* ---- weights ---- */
+
+static enum mpo_status read_record_weights(const struct mpo_config *config,
+                                           const char *path, double *weights)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_record *record = NULL;
+    MPO_TRY(mpo_record_open(path, &record));
+    MPO_CHECK(mpo_record_step_count(record) > 0, MPO_ERR_DATA, "%s has no step yet", path);
+    MPO_CHECK(mpo_record_objective_count(record) == config->objective_count, MPO_ERR_DATA,
+              "%s has %d objectives, the configuration has %d", path,
+              mpo_record_objective_count(record), config->objective_count);
+    for (int32_t k = 0; k < config->objective_count; k++)
+        MPO_CHECK(strcmp(mpo_record_objective(record, k), config->policies[k].name) == 0,
+                  MPO_ERR_DATA, "objective %d is '%s' in %s and '%s' in the configuration",
+                  k + 1, mpo_record_objective(record, k), path, config->policies[k].name);
+    MPO_TRY(
+        mpo_record_read(record, "average", mpo_record_step_count(record) - 1, 1, weights));
+cleanup:
+    mpo_record_close(&record);
+    return status;
+}
+
+static enum mpo_status parse_weights(const struct mpo_config *config, const char *text,
+                                     double *weights)
+{
+    enum mpo_status status = MPO_OK;
+    double sum = 0.0;
+    int32_t count = 0;
+    MPO_TRY(mpo_config_parse_numbers(text, weights, config->objective_count, &count));
+    MPO_CHECK(count == config->objective_count, MPO_ERR_USAGE,
+              "--weights has %d numbers, expected %d, one an objective", count,
+              config->objective_count);
+    for (int32_t k = 0; k < count; k++) {
+        MPO_CHECK(isfinite(weights[k]) && weights[k] >= 0.0, MPO_ERR_USAGE,
+                  "--weights: weight %d is %g, expected at least 0", k + 1, weights[k]);
+        sum += weights[k];
+    }
+    MPO_CHECK(fabs(sum - 1.0) <= 1e-3, MPO_ERR_USAGE, "--weights sums to %g, expected 1",
+              sum);
+    for (int32_t k = 0; k < count; k++)
+        weights[k] /= sum;
+cleanup:
+    return status;
+}
+
+/* A policy's name, uniform, numbers, or else the path of a record. */
+static enum mpo_status settle_weights(const struct mpo_config *config, double *weights)
+{
+    const char *text = config->generate.weights;
+    for (int32_t h = 0; h < config->policy_count; h++)
+        if (strcmp(text, config->policies[h].name) == 0) {
+            weights[h] = 1.0;
+            return MPO_OK;
+        }
+    if (strcmp(text, "uniform") == 0) {
+        for (int32_t k = 0; k < config->objective_count; k++)
+            weights[k] = 1.0 / config->objective_count;
+        return MPO_OK;
+    }
+    if (text[strspn(text, "0123456789.,+-eE ")] == '\0')
+        return parse_weights(config, text, weights);
+    return read_record_weights(config, text, weights);
+}
+
+/* Only rank zero reads the record: other ranks may not see its file system. */
+static enum mpo_status share_weights(struct generate *generate)
+{
+    enum mpo_status status = MPO_OK;
+    size_t count = (size_t)generate->config->policy_count;
+    MPO_NEW(count, &generate->weights);
+    if (mpo_comm_rank(generate->job.comm) == 0)
+        MPO_TRY(settle_weights(generate->config, generate->weights));
+cleanup:
+    status = mpo_comm_agree(status);
+    if (status == MPO_OK)
+        status = mpo_comm_broadcast(generate->job.comm, generate->weights,
+                                    count * sizeof(double), 0);
+    return status;
+}
+
+/* ---- output ---- */
+
+static void print_text(const struct generate *generate, const struct mpo_prompt *prompt)
+{
+    if (generate->several)
+        printf("### %s\n", prompt->text);
+    printf("%s%s\n", prompt->prefill, generate->text);
+}
+
+static enum mpo_status print_json(const struct generate *generate,
+                                  const struct mpo_responses *responses, int32_t index)
+{
+    enum mpo_status status = MPO_OK;
+    int64_t prompt_index = responses->prompt[index / responses->responses];
+    const struct mpo_prompt *prompt = mpo_prompts_get(generate->job.prompts, prompt_index);
+    json_t *scores = json_object();
+    for (int32_t h = 0; h < responses->policy_count; h++)
+        json_object_set_new(
+            scores, generate->config->policies[h].name,
+            json_real(responses->log_policy[index * responses->policy_count + h]));
+    json_t *line = json_pack(
+        "{s:I, s:i, s:s, s:s, s:s, s:i, s:b, s:f, s:o}", "prompt_index",
+        (json_int_t)prompt_index, "sample", index % responses->responses, "prompt",
+        prompt->text, "prefill", prompt->prefill, "response", generate->text, "tokens",
+        responses->token_count[index], "ended", responses->ended[index], "log_mixture",
+        responses->log_proposal[index], "log_policy", scores);
+    MPO_CHECK(line != NULL, MPO_ERR_MEMORY, "no memory for a line of output");
+    MPO_CHECK(json_dumpf(line, stdout, JSON_COMPACT | JSON_PRESERVE_ORDER) == 0, MPO_ERR_IO,
+              "standard output: writing failed");
+    putchar('\n');
+cleanup:
+    json_decref(line);
+    return status;
+}
+
+static enum mpo_status print_responses(struct generate *generate,
+                                       const struct mpo_responses *responses)
+{
+    enum mpo_status status = MPO_OK;
+    bool as_json = strcmp(generate->config->generate.format, "jsonl") == 0;
+    for (int32_t i = 0; i < responses->prompt_count * responses->responses; i++) {
+        job_response_text(&generate->job, responses, i, generate->text,
+                          generate->text_capacity);
+        int64_t prompt = responses->prompt[i / responses->responses];
+        if (as_json)
+            MPO_TRY(print_json(generate, responses, i));
+        else
+            print_text(generate, mpo_prompts_get(generate->job.prompts, prompt));
+    }
+    MPO_CHECK(fflush(stdout) == 0, MPO_ERR_IO, "standard output: writing failed");
+cleanup:
+    return status;
+}
+
+/* ---- the loop ---- */
+
+static enum mpo_status generate_all(struct generate *generate)
+{
+    enum mpo_status status = MPO_OK;
+    double started = mpo_timing_now();
+    int64_t tokens = 0;
+    int64_t prompt[STEP_PROMPTS] = {0};
+    for (int64_t done = 0; done < generate->prompt_count; done += STEP_PROMPTS) {
+        struct mpo_responses responses = {0};
+        int64_t left = generate->prompt_count - done;
+        struct mpo_rollout_step step = {
+            .step = done / STEP_PROMPTS,
+            .prompt = prompt,
+            .prompt_count = (int32_t)(left < STEP_PROMPTS ? left : STEP_PROMPTS),
+            .mu = generate->weights,
+            .greedy = generate->config->generate.greedy,
+        };
+        for (int32_t i = 0; i < step.prompt_count; i++)
+            prompt[i] = done + i;
+        MPO_TRY(mpo_rollout_run(generate->job.rollout, &step, &responses));
+        if (mpo_comm_rank(generate->job.comm) != 0)
+            continue;
+        MPO_TRY(print_responses(generate, &responses));
+        for (int32_t i = 0; i < responses.prompt_count * responses.responses; i++)
+            tokens += responses.token_count[i];
+    }
+    double elapsed = mpo_timing_now() - started;
+    mpo_log_note("%lld tokens in %.2f s, %.1f token/s", (long long)tokens, elapsed,
+                 (double)tokens / elapsed);
+cleanup:
+    return status;
+}
+
+static enum mpo_status open_generate(struct generate *generate)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_config_generate *options = &generate->config->generate;
+    int32_t responses = (int32_t)options->n;
+    struct job_size size = {
+        .prompts_max = STEP_PROMPTS,
+        .unit_prompts = responses < UNIT_ROWS ? UNIT_ROWS / responses : 1,
+        .responses = responses,
+        .prompt = options->prompt,
+    };
+    if (options->prompt[0] != '\0')
+        size.unit_prompts = 1;
+    MPO_TRY(job_open(generate->config, &size, &generate->job));
+    MPO_TRY(share_weights(generate));
+    generate->prompt_count = mpo_prompts_count(generate->job.prompts);
+    if (options->limit > 0 && options->limit < generate->prompt_count)
+        generate->prompt_count = options->limit;
+    generate->several = generate->prompt_count > 1;
+    generate->text_capacity = job_text_capacity(generate->config);
+    MPO_TRY(mpo_comm_agree(mpo_memory_take((size_t)generate->text_capacity, 1, "a response",
+                                           (void **)&generate->text)));
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_command_generate(int argc, char *const *argv)
+{
+    enum mpo_status status = MPO_OK;
+    struct generate generate = {0};
+    MPO_TRY(mpo_comm_agree(mpo_config_open("generate", argc, argv, &generate.config)));
+    generate.config->record.hash_models = false; /* nothing records them */
+    MPO_TRY(open_generate(&generate));
+    status = generate_all(&generate);
+    if (status != MPO_OK)
+        mpo_comm_abort(status);
+cleanup:
+    free(generate.text);
+    free(generate.weights);
+    job_close(&generate.job);
+    mpo_config_close(&generate.config);
+    return status;
+}

@@ -1,0 +1,197 @@
+/*
+ * What fit and generate open alike: ranks, prompts, policies, exchange, mixture, rollout.
+ * Each phase ends in an agreement, so that one rank's failure is everybody's.
+ */
+#include "job.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <utf8proc.h>
+
+static enum mpo_status open_ranks_and_prompts(struct job *job, const struct job_size *size)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_config *config = job->config;
+    int64_t ranks = config->exchange.ranks_per_group;
+    struct mpo_prompts_spec prompts = {config->prompts.file, config->prompts.format,
+                                       config->prompts.prefill};
+    MPO_TRY(mpo_device_choose(config->run.device, &job->device));
+    if (size->prompt[0] != '\0')
+        MPO_TRY(mpo_prompts_open_single(size->prompt, prompts.prefill, &job->prompts));
+    else
+        MPO_TRY(mpo_prompts_open(&prompts, &job->prompts));
+    MPO_TRY(mpo_comm_open(config->policy_count,
+                          ranks == MPO_AUTO_INTEGER ? 0 : (int32_t)ranks, &job->comm));
+cleanup:
+    return status;
+}
+
+static enum mpo_status describe_policies(struct job *job)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_config *config = job->config;
+    MPO_NEW(config->policy_count, &job->policy_specs);
+    MPO_NEW(config->policy_count, &job->temperature);
+    for (int32_t h = 0; h < config->policy_count; h++) {
+        const struct mpo_config_policies *policy = &config->policies[h];
+        job->temperature[h] = policy->temperature;
+        job->policy_specs[h] = (struct mpo_policy_spec){
+            .name = policy->name,
+            .kind = policy->kind,
+            .model = policy->model,
+            .lora = policy->lora,
+            .lora_scale = policy->lora_scale,
+            .system = policy->system,
+            .request = policy->request,
+            .chat_template = policy->template,
+            .temperature = policy->temperature,
+        };
+    }
+cleanup:
+    return status;
+}
+
+/* Cores of this host over its ranks, unless the user says otherwise: the engine's own
+ * default would oversubscribe a host with several ranks. */
+static int32_t settle_threads(const struct job *job)
+{
+    int64_t wanted = job->config->run.threads;
+    if (wanted != MPO_AUTO_INTEGER)
+        return (int32_t)wanted;
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    long each = cores / mpo_comm_local_size(job->comm);
+    return each > 0 ? (int32_t)each : 1;
+}
+
+static enum mpo_status open_policies(struct job *job, const struct job_size *size)
+{
+    struct mpo_policies_spec spec = {
+        .policies = job->policy_specs,
+        .policy_count = job->config->policy_count,
+        .thread_count = job->thread_count,
+        .unit_prompts = size->unit_prompts,
+        .responses = size->responses,
+        .max_tokens = (int32_t)job->config->rollout.max_tokens,
+        .hash_models = job->config->record.hash_models,
+    };
+    return mpo_policies_open(&spec, job->comm, job->prompts, &job->policies);
+}
+
+static enum mpo_status open_mixture(struct job *job, int32_t row_capacity)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_mixture_spec spec = {
+        .device = job->device,
+        .temperature = job->temperature,
+        .policy_count = job->config->policy_count,
+        .vocab_size = mpo_policies_vocab_size(job->policies),
+        .row_capacity = row_capacity,
+    };
+    spec.end_count = mpo_policies_end_tokens(job->policies, &spec.end_token);
+    spec.masked_count = mpo_policies_masked_tokens(job->policies, &spec.masked);
+    MPO_TRY(mpo_mixture_open(&spec, &job->mixture));
+cleanup:
+    return status;
+}
+
+static enum mpo_status open_stages(struct job *job, const struct job_size *size)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_exchange_spec exchange = {
+        .transport = job->config->exchange.transport,
+        .policy_count = job->config->policy_count,
+        .row_capacity = size->unit_prompts * size->responses,
+        .vocab_size = mpo_policies_vocab_size(job->policies),
+    };
+    MPO_TRY(mpo_exchange_open(&exchange, job->comm, &job->exchange));
+    MPO_TRY(open_mixture(job, exchange.row_capacity));
+    struct mpo_rollout_spec rollout = {
+        .comm = job->comm,
+        .policies = job->policies,
+        .exchange = job->exchange,
+        .mixture = job->mixture,
+        .timing = &job->timing,
+        .seed = (uint64_t)job->config->run.seed,
+        .policy_count = job->config->policy_count,
+        .prompts_max = size->prompts_max,
+        .unit_prompts = size->unit_prompts,
+        .responses = size->responses,
+        .max_tokens = (int32_t)job->config->rollout.max_tokens,
+    };
+    MPO_TRY(mpo_rollout_open(&rollout, &job->rollout));
+cleanup:
+    return status;
+}
+
+enum mpo_status job_open(const struct mpo_config *config, const struct job_size *size,
+                         struct job *job)
+{
+    enum mpo_status status = MPO_OK;
+    *job = (struct job){.config = config};
+    MPO_TRY(mpo_comm_agree(open_ranks_and_prompts(job, size)));
+    job->thread_count = settle_threads(job);
+    MPO_TRY(mpo_comm_agree(describe_policies(job)));
+    MPO_TRY(open_policies(job, size));
+    MPO_TRY(mpo_comm_agree(open_stages(job, size)));
+cleanup:
+    if (status != MPO_OK)
+        job_close(job);
+    return status;
+}
+
+void job_close(struct job *job)
+{
+    mpo_rollout_close(&job->rollout);
+    mpo_mixture_close(&job->mixture);
+    mpo_exchange_close(&job->exchange);
+    mpo_policies_close(&job->policies);
+    free(job->temperature);
+    free(job->policy_specs);
+    mpo_prompts_close(&job->prompts);
+    mpo_comm_close(&job->comm);
+    *job = (struct job){0};
+}
+
+/* A token is seldom longer than a few bytes; libllama's longest are below 256. */
+int32_t job_text_capacity(const struct mpo_config *config)
+{
+    return (int32_t)config->rollout.max_tokens * 256 + 16;
+}
+
+/* Replace what is not UTF-8 (a character that the cut split) by U+FFFD, in place. */
+static int32_t repair_utf8(char *text, int32_t bytes, int32_t capacity)
+{
+    static const char replacement[] = "\xef\xbf\xbd";
+    for (int32_t at = 0; at < bytes;) {
+        utf8proc_int32_t codepoint = 0;
+        utf8proc_ssize_t length =
+            utf8proc_iterate((const utf8proc_uint8_t *)text + at, bytes - at, &codepoint);
+        if (length > 0) {
+            at += (int32_t)length;
+            continue;
+        }
+        if (bytes + 2 >= capacity)
+            return at;
+        memmove(text + at + 3, text + at + 1, (size_t)(bytes - at - 1));
+        memcpy(text + at, replacement, 3);
+        bytes += 2;
+        at += 3;
+    }
+    return bytes;
+}
+
+int32_t job_response_text(const struct job *job, const struct mpo_responses *responses,
+                          int32_t index, char *text, int32_t capacity)
+{
+    const int32_t *tokens =
+        responses->token + (size_t)index * (size_t)responses->max_tokens;
+    int32_t bytes = mpo_policies_text(job->policies, tokens, responses->token_count[index],
+                                      text, capacity);
+    if (bytes < 0)
+        bytes = 0; /* cannot be: capacity holds any response */
+    bytes = repair_utf8(text, bytes, capacity);
+    text[bytes] = '\0';
+    return bytes;
+}

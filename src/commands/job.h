@@ -1,0 +1,42 @@
+/**
+ * A decoding job: everything that fit and generate open alike, in flow order.
+ */
+#pragma once
+
+#include "mpo/mpo.h"
+
+struct job {
+    const struct mpo_config *config; /* borrowed */
+    struct mpo_comm *comm;
+    struct mpo_prompts *prompts;
+    struct mpo_policies *policies;
+    struct mpo_exchange *exchange;
+    struct mpo_mixture *mixture;
+    struct mpo_rollout *rollout;
+    struct mpo_policy_spec *policy_specs; /* [H] */
+    double *temperature;                  /* [H] */
+    const char *device;
+    struct mpo_timing timing;
+    int32_t thread_count;
+};
+
+/** What differs between the commands. */
+struct job_size {
+    int32_t prompts_max; /* prompts of a step at most; 0: all prompts up to prompts_limit */
+    int32_t unit_prompts;
+    int32_t responses;
+    const char *prompt; /* one prompt instead of the file, "" for none */
+};
+
+/** Collective over all ranks; failures are agreed on and printed. */
+enum mpo_status job_open(const struct mpo_config *config, const struct job_size *size,
+                         struct job *job);
+void job_close(struct job *job);
+
+/** Text of one response into text[capacity]; a NUL-terminated copy of valid UTF-8, in which
+ *  what a cut character left behind is replaced by U+FFFD. @return its bytes */
+int32_t job_response_text(const struct job *job, const struct mpo_responses *responses,
+                          int32_t index, char *text, int32_t capacity);
+
+/** Bytes that hold the text of any response. */
+int32_t job_text_capacity(const struct mpo_config *config);

@@ -1,0 +1,210 @@
+/*
+ * Where a record comes from: versions, the whole configuration, every rank and every model.
+ */
+#include <openssl/evp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "build_info.h"
+#include "fit_impl.h"
+
+#define ATTRIBUTE_COUNT 18
+#define VALUE_BYTES     4096
+
+/* Everything that mpo_record_spec borrows, until the record is created. */
+struct provenance {
+    const char **objective; /* [H] names, objectives first */
+    const char **prompt;    /* [prompt count] */
+    char *config_text;
+    struct mpo_record_rank *own; /* [rows_per_rank] */
+    struct mpo_record_rank *all; /* [W * rows_per_rank], rank zero only */
+    int32_t rows_per_rank;
+    int32_t rank_count; /* rows in all that name a policy */
+    struct mpo_record_attribute attribute[ATTRIBUTE_COUNT];
+    char value[ATTRIBUTE_COUNT][VALUE_BYTES];
+    int32_t attribute_count;
+    char run_id[64];
+    char created_utc[32];
+};
+
+static void add_attribute(struct provenance *provenance, const char *name,
+                          const char *value)
+{
+    int32_t at = provenance->attribute_count++;
+    snprintf(provenance->value[at], VALUE_BYTES, "%s", value);
+    provenance->attribute[at] = (struct mpo_record_attribute){name, provenance->value[at]};
+}
+
+static void hash_text(const char *text, char hex[65])
+{
+    unsigned char digest[EVP_MAX_MD_SIZE] = {0};
+    unsigned int bytes = 0;
+    hex[0] = '\0';
+    if (EVP_Digest(text, strlen(text), digest, &bytes, EVP_sha256(), NULL) != 1)
+        return;
+    for (unsigned int i = 0; i < bytes && i < 32; i++)
+        snprintf(hex + 2 * (size_t)i, 3, "%02x", digest[i]);
+}
+
+static void format_command_line(int argc, char *const *argv, char *line, size_t bytes)
+{
+    size_t length = (size_t)snprintf(line, bytes, "mpo fit");
+    for (int i = 0; i < argc && length < bytes; i++)
+        length += (size_t)snprintf(line + length, bytes - length, " %s", argv[i]);
+}
+
+static const char *environment(const char *name)
+{
+    const char *value = getenv(name);
+    return value != NULL ? value : "";
+}
+
+static void describe_run(struct provenance *provenance, const struct fit *fit, int argc,
+                         char *const *argv)
+{
+    char text[VALUE_BYTES] = "";
+    add_attribute(provenance, "version", MPO_VERSION);
+    add_attribute(provenance, "git_commit", MPO_GIT_COMMIT);
+    format_command_line(argc, argv, text, sizeof text);
+    add_attribute(provenance, "cmdline", text);
+    hash_text(provenance->config_text, text);
+    add_attribute(provenance, "config_sha256", text);
+    snprintf(text, sizeof text, "%lld", (long long)fit->config->run.seed);
+    add_attribute(provenance, "seed", text);
+    add_attribute(provenance, "slurm_job_id", environment("SLURM_JOB_ID"));
+    mpo_comm_library_version(text, sizeof text);
+    add_attribute(provenance, "mpi", text);
+    add_attribute(provenance, "nccl", "none");
+    add_attribute(provenance, "cuda", "none");
+    add_attribute(provenance, "hdf5", mpo_record_library_version());
+    add_attribute(provenance, "llama", mpo_policy_engine_version());
+    add_attribute(provenance, "compiler", MPO_COMPILER);
+    add_attribute(provenance, "exchange", mpo_exchange_transport(fit->job.exchange));
+    snprintf(text, sizeof text, "%d", mpo_comm_size(fit->job.comm));
+    add_attribute(provenance, "ranks", text);
+    snprintf(text, sizeof text, "%d", mpo_comm_group_size(fit->job.comm));
+    add_attribute(provenance, "ranks_per_group", text);
+}
+
+/* A random name for the run; two runs of one configuration differ in it. */
+static void name_run(struct provenance *provenance)
+{
+    time_t now = time(NULL);
+    struct tm utc = {0};
+    FILE *file = fopen("/proc/sys/kernel/random/uuid", "r");
+    if (file == NULL || fgets(provenance->run_id, 37, file) == NULL)
+        snprintf(provenance->run_id, sizeof provenance->run_id, "%lld-%ld", (long long)now,
+                 (long)getpid());
+    if (file != NULL)
+        fclose(file);
+    gmtime_r(&now, &utc);
+    strftime(provenance->created_utc, sizeof provenance->created_utc, "%Y-%m-%dT%H:%M:%SZ",
+             &utc);
+}
+
+static void describe_policy(const struct fit *fit, int32_t index,
+                            struct mpo_record_rank *row)
+{
+    const struct job *job = &fit->job;
+    struct mpo_policy_info info = {0};
+    mpo_policies_describe(job->policies, index, &info);
+    row->rank = mpo_comm_rank(job->comm);
+    row->local_rank = mpo_comm_local_rank(job->comm);
+    row->threads = job->thread_count;
+    gethostname(row->host, sizeof row->host - 1);
+    snprintf(row->device, sizeof row->device, "%s", job->device);
+    snprintf(row->policy, sizeof row->policy, "%s", info.name);
+    snprintf(row->model, sizeof row->model, "%s%s%s", info.model,
+             info.lora[0] != '\0' ? " + " : "", info.lora);
+    snprintf(row->sha256, sizeof row->sha256, "%s", info.sha256);
+    snprintf(row->vocabulary, sizeof row->vocabulary, "%016llx",
+             (unsigned long long)info.vocab_hash);
+}
+
+/* One row a policy of every rank, on rank zero. */
+static enum mpo_status gather_ranks(struct provenance *provenance, const struct fit *fit)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_comm *comm = fit->job.comm;
+    int32_t first = 0;
+    mpo_comm_policy_block(comm, 0, &first, &provenance->rows_per_rank);
+    int32_t total = mpo_comm_size(comm) * provenance->rows_per_rank;
+    MPO_NEW(provenance->rows_per_rank, &provenance->own);
+    MPO_NEW(total, &provenance->all);
+    for (int32_t i = 0; i < mpo_policies_local_count(fit->job.policies); i++)
+        describe_policy(fit, i, &provenance->own[i]);
+    MPO_TRY(mpo_comm_gather(comm, provenance->own,
+                            (size_t)provenance->rows_per_rank * sizeof *provenance->own,
+                            provenance->all));
+    for (int32_t i = 0; i < total; i++)
+        if (provenance->all[i].policy[0] != '\0')
+            provenance->all[provenance->rank_count++] = provenance->all[i];
+cleanup:
+    return status;
+}
+
+static enum mpo_status name_things(struct provenance *provenance, const struct fit *fit)
+{
+    enum mpo_status status = MPO_OK;
+    int64_t prompt_count = mpo_prompts_count(fit->job.prompts);
+    MPO_NEW(fit->policy_count, &provenance->objective);
+    MPO_NEW(prompt_count, &provenance->prompt);
+    for (int32_t h = 0; h < fit->policy_count; h++)
+        provenance->objective[h] = fit->config->policies[h].name;
+    for (int64_t i = 0; i < prompt_count; i++)
+        provenance->prompt[i] = mpo_prompts_get(fit->job.prompts, i)->text;
+    MPO_TRY(mpo_config_print(fit->config, &provenance->config_text));
+cleanup:
+    return status;
+}
+
+static enum mpo_status create(struct fit *fit, const struct provenance *provenance)
+{
+    struct mpo_record_spec spec = {
+        .path = fit->config->record.file,
+        .force = fit->config->fit.force,
+        .objective = provenance->objective,
+        .policy = provenance->objective,
+        .objective_count = fit->objective_count,
+        .policy_count = fit->policy_count,
+        .prompt = provenance->prompt,
+        .prompt_count = mpo_prompts_count(fit->job.prompts),
+        .config_text = provenance->config_text,
+        .attribute = provenance->attribute,
+        .attribute_count = provenance->attribute_count,
+        .rank = provenance->all,
+        .rank_count = provenance->rank_count,
+        .run_id = provenance->run_id,
+        .created_utc = provenance->created_utc,
+        .git_commit = MPO_GIT_COMMIT,
+        .job_id = environment("SLURM_JOB_ID"),
+    };
+    return mpo_record_create(&spec, &fit->record);
+}
+
+enum mpo_status fit_create_record(struct fit *fit, int argc, char *const *argv)
+{
+    enum mpo_status status = MPO_OK;
+    struct provenance *provenance = NULL;
+    MPO_NEW(1, &provenance);
+    MPO_TRY(gather_ranks(provenance, fit));
+    if (mpo_comm_rank(fit->job.comm) != 0)
+        goto cleanup;
+    MPO_TRY(name_things(provenance, fit));
+    name_run(provenance);
+    describe_run(provenance, fit, argc, argv);
+    MPO_TRY(create(fit, provenance));
+cleanup:
+    if (provenance != NULL) {
+        free(provenance->config_text);
+        free(provenance->all);
+        free(provenance->own);
+        free(provenance->prompt);
+        free(provenance->objective);
+    }
+    free(provenance);
+    return status;
+}

@@ -1,0 +1,346 @@
+/*
+ * The configuration as a whole: defaults, file, flags, in this order, and then the checks
+ * that need more than one option.
+ *
+ * Everything goes by two tables made from mpo/options.def, so a new option is one line
+ * there and no line here. Paths are resolved when they are assigned: the folder of the file
+ * is known before the defaults are, and a default written out means the same as one left
+ * out.
+ */
+#include "config_impl.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <utf8proc.h>
+
+#include "mpo/memory.h"
+#include "mpo/policy.h"
+
+#define NAME_BYTES_MAX 63
+#define SUM_TOLERANCE  1e-6 /* of weights that a person has typed */
+
+const struct mpo_config_section mpo_config_sections[MPO_SECTION_COUNT] = {
+#define MPO_SECTION_BEGIN(section, sentence)                                               \
+    {#section, sentence, offsetof(struct mpo_config, section)},
+#define MPO_OPTION(section, name, type, ...)
+#define MPO_SECTION_END(section)
+#include "mpo/options.def"
+#undef MPO_SECTION_BEGIN
+#undef MPO_OPTION
+#undef MPO_SECTION_END
+};
+
+const struct mpo_config_option mpo_config_options[MPO_OPTION_COUNT] = {
+#define MPO_SECTION_BEGIN(section, sentence)
+#define MPO_OPTION(section, name, type, initial, low, high, choices, sentence)             \
+    {MPO_SECTION_##section,                                                                \
+     #name,                                                                                \
+     #section "." #name,                                                                   \
+     MPO_TYPE_##type,                                                                      \
+     offsetof(struct mpo_config_##section, name),                                          \
+     initial,                                                                              \
+     low,                                                                                  \
+     high,                                                                                 \
+     choices,                                                                              \
+     sentence},
+#define MPO_SECTION_END(section)
+#include "mpo/options.def"
+#undef MPO_SECTION_BEGIN
+#undef MPO_OPTION
+#undef MPO_SECTION_END
+};
+
+void *mpo_config_member(const struct mpo_config *config,
+                        const struct mpo_config_option *option, int32_t policy_index)
+{
+    char *base = (char *)config + mpo_config_sections[option->section].offset;
+    if (option->section == MPO_SECTION_policies)
+        base = (char *)(config->policies + policy_index);
+    return base + option->offset;
+}
+
+/* The defaults of one policy, or of all the other sections. */
+static enum mpo_status assign_defaults(struct mpo_config_build *build, bool policies,
+                                       int32_t policy_index)
+{
+    enum mpo_status status = MPO_OK;
+    for (int i = 0; i < MPO_OPTION_COUNT; i++) {
+        const struct mpo_config_option *option = &mpo_config_options[i];
+        if ((option->section == MPO_SECTION_policies) != policies ||
+            option->initial == NULL)
+            continue;
+        MPO_TRY(mpo_config_assign(build, &(struct mpo_config_assignment){
+                                             .option = option,
+                                             .policy_index = policy_index,
+                                             .text = option->initial,
+                                         }));
+    }
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_config_take_policies(struct mpo_config_build *build, int32_t count)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_NEW(count, &build->config->policies);
+    MPO_NEW(count, &build->policy_place);
+    build->config->policy_count = count;
+    for (int32_t i = 0; i < count; i++)
+        MPO_TRY(assign_defaults(build, true, i));
+cleanup:
+    return status;
+}
+
+/* The place and the name of one option, for the messages of the checks below. */
+static const char *where_of(struct mpo_config_build *build, int option_index,
+                            int32_t policy_index)
+{
+    struct mpo_config_assignment about = {
+        .option = &mpo_config_options[option_index],
+        .policy_index = policy_index,
+        .place = build->place[option_index],
+    };
+    if (about.option->section == MPO_SECTION_policies)
+        about.place = build->policy_place[policy_index];
+    return mpo_config_where(build, &about);
+}
+
+/* One prompt on the command line stands for the file of prompts. */
+static bool prompt_replaces_file(const struct mpo_config_build *build)
+{
+    return strcmp(build->command, "generate") == 0 &&
+           *build->config->generate.prompt != '\0';
+}
+
+/* An option without a default is a text (options.def), so that NULL says: not given. */
+static enum mpo_status check_required(struct mpo_config_build *build)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_config *config = build->config;
+    for (int i = 0; i < MPO_OPTION_COUNT; i++) {
+        const struct mpo_config_option *option = &mpo_config_options[i];
+        bool optional = option->initial != NULL ||
+                        (i == MPO_OPTION_prompts_file && prompt_replaces_file(build));
+        int32_t count = option->section == MPO_SECTION_policies ? config->policy_count : 1;
+        for (int32_t k = 0; k < count && !optional; k++) {
+            const char *text = *(char **)mpo_config_member(config, option, k);
+            MPO_CHECK(text != NULL && *text != '\0', MPO_ERR_CONFIG,
+                      "%s: expected a value, found none (%s)", where_of(build, i, k),
+                      option->sentence);
+        }
+    }
+    if (build->config->prompts.file == NULL)
+        MPO_TRY(mpo_memory_copy_text("", &build->config->prompts.file));
+cleanup:
+    return status;
+}
+
+/* What is wrong with a name, or NULL. A dot would make --policies.NAME.key ambiguous. */
+static const char *name_fault(const char *name)
+{
+    if (strlen(name) > NAME_BYTES_MAX)
+        return "at most 63 bytes";
+    if (strcmp(name, "uniform") == 0)
+        return "another name, because generate.weights gives uniform a meaning";
+    const utf8proc_uint8_t *at = (const utf8proc_uint8_t *)name;
+    while (*at != '\0') {
+        utf8proc_int32_t letter = 0;
+        utf8proc_ssize_t bytes = utf8proc_iterate(at, -1, &letter);
+        if (bytes <= 0 || utf8proc_category(letter) == UTF8PROC_CATEGORY_CC)
+            return "no control characters";
+        if (letter == '.')
+            return "no dot, because flags are --policies.NAME.key";
+        at += bytes;
+    }
+    return NULL;
+}
+
+static enum mpo_status check_names(struct mpo_config_build *build)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_config *config = build->config;
+    char quoted[MPO_CONFIG_QUOTE_BYTES];
+    for (int32_t i = 0; i < config->policy_count; i++) {
+        const char *name = config->policies[i].name;
+        const char *fault = name_fault(name);
+        MPO_CHECK(fault == NULL, MPO_ERR_CONFIG, "%s: expected %s, found '%s'",
+                  where_of(build, MPO_OPTION_policies_name, i), fault,
+                  mpo_config_quote(name, quoted));
+        for (int32_t j = 0; j < i; j++)
+            MPO_CHECK(strcmp(name, config->policies[j].name) != 0, MPO_ERR_CONFIG,
+                      "%s: expected a name of its own, found '%s', which policies[%d] has",
+                      where_of(build, MPO_OPTION_policies_name, i),
+                      mpo_config_quote(name, quoted), j);
+    }
+cleanup:
+    return status;
+}
+
+static bool is_reference(const struct mpo_config_policies *policy)
+{
+    return strcmp(policy->role, "reference") == 0;
+}
+
+/* Objectives come first: the first K policies are those that weights belong to. */
+static enum mpo_status check_and_sort_roles(struct mpo_config_build *build)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_config *config = build->config;
+    int32_t count = config->policy_count;
+    int32_t reference = -1;
+    for (int32_t i = 0; i < count; i++) {
+        if (!is_reference(&config->policies[i]))
+            continue;
+        MPO_CHECK(reference < 0, MPO_ERR_CONFIG,
+                  "%s: expected at most one policy with role reference, found '%s' beside "
+                  "'%s'",
+                  where_of(build, MPO_OPTION_policies_role, i), config->policies[i].name,
+                  config->policies[reference].name);
+        reference = i;
+    }
+    config->objective_count = count - (reference >= 0);
+    MPO_CHECK(config->objective_count > 0, MPO_ERR_CONFIG,
+              "%s: policies: expected at least one policy with role objective, found none",
+              build->path);
+    if (reference >= 0) {
+        struct mpo_config_policies moved = config->policies[reference];
+        memmove(&config->policies[reference], &config->policies[reference + 1],
+                (size_t)(count - 1 - reference) * sizeof moved);
+        config->policies[count - 1] = moved;
+    }
+cleanup:
+    return status;
+}
+
+static enum mpo_status check_initial(struct mpo_config_build *build)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_numbers *initial = &build->config->descent.initial;
+    double sum = 0;
+    if (initial->count == 0)
+        return MPO_OK;
+    MPO_CHECK(initial->count == build->config->objective_count, MPO_ERR_CONFIG,
+              "%s: expected %d numbers, one an objective, found %d",
+              where_of(build, MPO_OPTION_descent_initial, 0),
+              build->config->objective_count, initial->count);
+    for (int32_t i = 0; i < initial->count; i++)
+        sum += initial->value[i];
+    MPO_CHECK(fabs(sum - 1) <= SUM_TOLERANCE, MPO_ERR_CONFIG,
+              "%s: expected weights that sum to 1, found the sum %.9g",
+              where_of(build, MPO_OPTION_descent_initial, 0), sum);
+cleanup:
+    return status;
+}
+
+static enum mpo_status check_rollout(struct mpo_config_build *build)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_config *config = build->config;
+    int64_t row_count = config->rollout.unit_prompts * config->rollout.responses;
+    bool unit_given = config->rollout.unit_prompts > 1;
+    MPO_CHECK(row_count <= MPO_ROW_COUNT_MAX, MPO_ERR_CONFIG,
+              "%s: expected rollout.unit_prompts times rollout.responses to be at most %d, "
+              "found %lld times %lld",
+              where_of(build,
+                       unit_given ? MPO_OPTION_rollout_unit_prompts
+                                  : MPO_OPTION_rollout_responses,
+                       0),
+              MPO_ROW_COUNT_MAX, (long long)config->rollout.unit_prompts,
+              (long long)config->rollout.responses);
+    bool needs_reference = strcmp(config->rollout.proposal, "reference") == 0;
+    MPO_CHECK(!needs_reference || config->objective_count < config->policy_count,
+              MPO_ERR_CONFIG,
+              "%s: reference needs one policy with role reference, found none; add it to "
+              "policies or use mixture",
+              where_of(build, MPO_OPTION_rollout_proposal, 0));
+cleanup:
+    return status;
+}
+
+static enum mpo_status check_all(struct mpo_config_build *build)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_CHECK(build->config->policy_count > 0, MPO_ERR_CONFIG,
+              "%s: policies: expected a list of at least one policy, found none",
+              build->path);
+    MPO_TRY(check_required(build));
+    MPO_TRY(check_names(build));
+    MPO_TRY(check_and_sort_roles(build));
+    MPO_TRY(check_initial(build));
+    MPO_TRY(check_rollout(build));
+cleanup:
+    return status;
+}
+
+/* "configs/" of "configs/x.yaml", "" of "x.yaml". */
+static enum mpo_status take_folder(const char *path, char **folder)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_TRY(mpo_memory_copy_text(path, folder));
+    char *slash = strrchr(*folder, '/');
+    *(slash != NULL ? slash + 1 : *folder) = '\0';
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_config_open(const char *command, int argc, char *const *argv,
+                                struct mpo_config **out)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_config_flags *flags = NULL;
+    struct mpo_config_build *build = NULL;
+    *out = NULL;
+    MPO_NEW(1, &build);
+    MPO_NEW(1, &build->config);
+    build->command = command;
+    MPO_TRY(mpo_config_flags_open(command, argc, argv, &flags, &build->path));
+    MPO_TRY(take_folder(build->path, &build->folder));
+    MPO_TRY(assign_defaults(build, false, 0));
+    MPO_TRY(mpo_config_read_file(build));
+    MPO_TRY(mpo_config_flags_apply(flags, build));
+    MPO_TRY(check_all(build));
+    *out = build->config;
+    build->config = NULL;
+cleanup:
+    if (build != NULL) {
+        mpo_config_close(&build->config);
+        free(build->policy_place);
+        free(build->folder);
+    }
+    free(build);
+    mpo_config_flags_close(&flags);
+    return status;
+}
+
+static void free_member(const struct mpo_config_option *option, void *member)
+{
+    switch (option->type) {
+    case MPO_TYPE_TEXT:
+    case MPO_TYPE_PATH:
+    case MPO_TYPE_CHOICE:
+        free(*(char **)member);
+        break;
+    case MPO_TYPE_NUMBERS:
+        free(((struct mpo_numbers *)member)->value);
+        break;
+    default:
+        break;
+    }
+}
+
+void mpo_config_close(struct mpo_config **config)
+{
+    if (*config == NULL)
+        return;
+    for (int i = 0; i < MPO_OPTION_COUNT; i++) {
+        const struct mpo_config_option *option = &mpo_config_options[i];
+        bool listed = option->section == MPO_SECTION_policies;
+        for (int32_t k = 0; k < (listed ? (*config)->policy_count : 1); k++)
+            free_member(option, mpo_config_member(*config, option, k));
+    }
+    free((*config)->policies);
+    free(*config);
+    *config = NULL;
+}

@@ -1,0 +1,278 @@
+/*
+ * The command line: one file and flags, by getopt_long with a table made from the options.
+ *
+ * getopt takes any beginning of a name that is not ambiguous today, so that a new option
+ * could break a script: every name is compared in full afterwards. Arguments are taken in
+ * order ("-" before the short options), hence argv stays as it is and the argument at hand
+ * is always the one at optind. The flags of policies are no options of getopt, because it
+ * cannot know their names; they come back as unknown and are taken apart here.
+ */
+#include "config_impl.h"
+
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "mpo/memory.h"
+
+#define POLICY_PREFIX "--policies."
+#define FIRST_ANSWER  256 /* of a known option; getopt's own answers are characters */
+
+struct flag {
+    struct mpo_config_assignment assignment;
+    const char *policy; /* name in argv, not terminated; NULL for the other sections */
+    int policy_bytes;
+};
+
+struct mpo_config_flags {
+    const char *command;
+    struct flag *flag; /* [flag_count] in the order of argv */
+    int flag_count;
+    const char *path[2]; /* the first arguments that are no flags */
+    int path_count;
+    struct option known[2 * MPO_OPTION_COUNT + 1]; /* val: FIRST_ANSWER + option */
+    size_t known_count;
+};
+
+static void add_known(struct mpo_config_flags *flags, const char *name, int option_index)
+{
+    enum mpo_config_type type = mpo_config_options[option_index].type;
+    flags->known[flags->known_count++] = (struct option){
+        .name = name,
+        .has_arg = type == MPO_TYPE_FLAG ? optional_argument : required_argument,
+        .val = FIRST_ANSWER + option_index,
+    };
+}
+
+/* Every option by its full name, those of the command's own section by their name too. */
+static void make_known(struct mpo_config_flags *flags)
+{
+    for (int i = 0; i < MPO_OPTION_COUNT; i++) {
+        const struct mpo_config_option *option = &mpo_config_options[i];
+        if (option->section == MPO_SECTION_policies)
+            continue;
+        add_known(flags, option->full_name, i);
+        if (strcmp(mpo_config_sections[option->section].name, flags->command) == 0)
+            add_known(flags, option->name, i);
+    }
+}
+
+/* The nearest name with its section or without: --responses is near rollout.responses. */
+static const char *nearest_known(const struct mpo_config_flags *flags, const char *name)
+{
+    size_t least = SIZE_MAX;
+    const char *nearest = flags->known[0].name;
+    for (size_t i = 0; i < flags->known_count; i++) {
+        const char *full = flags->known[i].name;
+        const char *dot = strchr(full, '.');
+        size_t distance = mpo_config_distance(name, full);
+        size_t without = mpo_config_distance(name, dot != NULL ? dot + 1 : full);
+        if (without < distance)
+            distance = without;
+        if (strncmp(full, name, strlen(name)) == 0)
+            distance = 0; /* the beginning of a name most likely means it */
+        if (distance >= least)
+            continue;
+        least = distance;
+        nearest = full;
+    }
+    return nearest;
+}
+
+static enum mpo_status refuse_unknown(const struct mpo_config_flags *flags,
+                                      const char *argument)
+{
+    enum mpo_status status = MPO_OK;
+    char name[MPO_CONFIG_QUOTE_BYTES];
+    char quoted[MPO_CONFIG_QUOTE_BYTES];
+    const char *bare = argument + strspn(argument, "-");
+    snprintf(name, sizeof name, "%.*s", (int)strcspn(bare, "="), bare);
+    MPO_FAIL(
+        MPO_ERR_USAGE,
+        "mpo %s: unknown option '%.*s%s'; the nearest known one is '--%s' (mpo help %s "
+        "shows all)",
+        flags->command, (int)(bare - argument), argument, mpo_config_quote(name, quoted),
+        nearest_known(flags, name), flags->command);
+cleanup:
+    return status;
+}
+
+/* --policies.NAME.key=value; names have no dot, so the first dot ends the name. */
+static enum mpo_status parse_policy_flag(struct mpo_config_flags *flags,
+                                         const char *argument)
+{
+    enum mpo_status status = MPO_OK;
+    const char *names[MPO_OPTION_COUNT];
+    size_t name_count = 0;
+    char quoted[MPO_CONFIG_QUOTE_BYTES];
+    char hint[MPO_CONFIG_HINT_BYTES];
+    char key[MPO_CONFIG_QUOTE_BYTES];
+    const char *policy = argument + strlen(POLICY_PREFIX);
+    const char *dot = strchr(policy, '.');
+    const char *equals = dot != NULL ? strchr(dot, '=') : NULL;
+    MPO_CHECK(equals != NULL && dot > policy, MPO_ERR_USAGE,
+              "mpo %s: expected --policies.NAME.key=value, found '%s'", flags->command,
+              mpo_config_quote(argument, quoted));
+    snprintf(key, sizeof key, "%.*s", (int)(equals - dot - 1), dot + 1);
+    struct flag *flag = &flags->flag[flags->flag_count];
+    for (int i = 0; i < MPO_OPTION_COUNT; i++) {
+        if (mpo_config_options[i].section != MPO_SECTION_policies)
+            continue;
+        names[name_count++] = mpo_config_options[i].name;
+        if (strcmp(mpo_config_options[i].name, key) == 0)
+            flag->assignment.option = &mpo_config_options[i];
+    }
+    MPO_CHECK(flag->assignment.option != NULL, MPO_ERR_USAGE,
+              "mpo %s: unknown key in '%s'%s", flags->command,
+              mpo_config_quote(argument, quoted),
+              mpo_config_hint(key, names, name_count, hint));
+    flag->assignment.place.flag = argument;
+    flag->assignment.place.flag_bytes = (int)(equals - argument);
+    flag->assignment.text = equals + 1;
+    flag->policy = policy;
+    flag->policy_bytes = (int)(dot - policy);
+    flags->flag_count++;
+cleanup:
+    return status;
+}
+
+static enum mpo_status parse_flag(struct mpo_config_flags *flags, const char *argument,
+                                  const struct option *known, const char *value)
+{
+    size_t bytes = strcspn(argument, "=");
+    if (strlen(known->name) + strlen("--") != bytes)
+        return refuse_unknown(flags, argument); /* only the beginning of the name */
+    flags->flag[flags->flag_count++].assignment = (struct mpo_config_assignment){
+        .option = &mpo_config_options[known->val - FIRST_ANSWER],
+        .place = {.flag = argument, .flag_bytes = (int)bytes},
+        .text = value != NULL ? value : "true", /* only a FLAG can do without one */
+    };
+    return MPO_OK;
+}
+
+static void keep_path(struct mpo_config_flags *flags, const char *path)
+{
+    if (flags->path_count < 2)
+        flags->path[flags->path_count] = path;
+    flags->path_count++;
+}
+
+/* One answer of getopt about the argument at hand; known is NULL unless it knows it. */
+static enum mpo_status take(struct mpo_config_flags *flags, const char *argument,
+                            int answer, const struct option *known)
+{
+    enum mpo_status status = MPO_OK;
+    char quoted[MPO_CONFIG_QUOTE_BYTES];
+    if (answer == 1)
+        keep_path(flags, argument);
+    else if (known != NULL)
+        MPO_TRY(parse_flag(flags, argument, known, optarg));
+    else if (strncmp(argument, POLICY_PREFIX, strlen(POLICY_PREFIX)) == 0)
+        MPO_TRY(parse_policy_flag(flags, argument));
+    else if (answer == ':')
+        MPO_FAIL(MPO_ERR_USAGE, "mpo %s: %s: expected a value, found none; write %s=VALUE",
+                 flags->command, mpo_config_quote(argument, quoted), quoted);
+    else
+        MPO_TRY(refuse_unknown(flags, argument));
+cleanup:
+    return status;
+}
+
+static enum mpo_status parse(struct mpo_config_flags *flags, int argc, char **argv)
+{
+    enum mpo_status status = MPO_OK;
+    opterr = 0;
+    optind = 0; /* begin anew: getopt has a state of its own */
+    for (;;) {
+        const char *argument = argv[optind > 0 ? optind : 1];
+        int index = 0;
+        int answer = getopt_long(argc, argv, "-:", flags->known, &index);
+        if (answer == -1)
+            break;
+        const struct option *known = answer >= FIRST_ANSWER ? &flags->known[index] : NULL;
+        MPO_TRY(take(flags, argument, answer, known));
+    }
+    for (int i = optind; i < argc; i++)
+        keep_path(flags, argv[i]); /* what follows "--" */
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_config_flags_open(const char *command, int argc, char *const *argv,
+                                      struct mpo_config_flags **out, const char **path)
+{
+    enum mpo_status status = MPO_OK;
+    char **whole = NULL; /* argv as getopt wants it, with the program's name before it */
+    char found[2 * MPO_CONFIG_QUOTE_BYTES + 8] = "none";
+    char quoted[2][MPO_CONFIG_QUOTE_BYTES];
+    MPO_NEW(1, out);
+    MPO_NEW(argc + 2, &whole);
+    MPO_NEW(argc, &(*out)->flag);
+    (*out)->command = command;
+    make_known(*out);
+    whole[0] = (char *)"mpo";
+    for (int i = 0; i < argc; i++)
+        whole[i + 1] = argv[i];
+    MPO_TRY(parse(*out, argc + 1, whole));
+    if ((*out)->path_count > 1)
+        snprintf(found, sizeof found, "%s and %s",
+                 mpo_config_quote((*out)->path[0], quoted[0]),
+                 mpo_config_quote((*out)->path[1], quoted[1]));
+    MPO_CHECK((*out)->path_count == 1, MPO_ERR_USAGE,
+              "mpo %s: expected one configuration file, found %s; usage: mpo %s CONFIG "
+              "[--section.key=value ...]",
+              command, found, command);
+    *path = (*out)->path[0];
+cleanup:
+    free(whole);
+    return status;
+}
+
+/* The index of the policy that a flag names. */
+static enum mpo_status find_policy(const struct flag *flag, const struct mpo_config *config,
+                                   int32_t *index)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_config_place *place = &flag->assignment.place;
+    char known[512] = "";
+    size_t bytes = 0;
+    for (*index = 0; *index < config->policy_count; (*index)++) {
+        const char *name = config->policies[*index].name;
+        if (name == NULL)
+            continue; /* an entry that the checks will refuse */
+        if (strlen(name) == (size_t)flag->policy_bytes &&
+            strncmp(name, flag->policy, strlen(name)) == 0)
+            return MPO_OK;
+        if (bytes < sizeof known)
+            bytes += (size_t)snprintf(known + bytes, sizeof known - bytes, "%s%s",
+                                      bytes > 0 ? ", " : "", name);
+    }
+    MPO_FAIL(MPO_ERR_USAGE, "%.*s: unknown policy '%.*s'; known: %s", place->flag_bytes,
+             place->flag, flag->policy_bytes, flag->policy, bytes > 0 ? known : "none");
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_config_flags_apply(const struct mpo_config_flags *flags,
+                                       struct mpo_config_build *build)
+{
+    enum mpo_status status = MPO_OK;
+    for (int i = 0; i < flags->flag_count; i++) {
+        struct mpo_config_assignment assignment = flags->flag[i].assignment;
+        if (flags->flag[i].policy != NULL)
+            MPO_TRY(find_policy(&flags->flag[i], build->config, &assignment.policy_index));
+        MPO_TRY(mpo_config_assign(build, &assignment));
+    }
+cleanup:
+    return status;
+}
+
+void mpo_config_flags_close(struct mpo_config_flags **flags)
+{
+    if (*flags == NULL)
+        return;
+    free((*flags)->flag);
+    free(*flags);
+    *flags = NULL;
+}

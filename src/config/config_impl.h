@@ -1,0 +1,156 @@
+/**
+ * Inside the configuration: the options list as a table, and one assignment as a struct.
+ *
+ * The file and the flags only find out what is assigned to which option; both hand it to
+ * mpo_config_assign(), which alone knows how a text becomes a value. So a value means the
+ * same wherever it is written, and only the place that an error names differs.
+ */
+#pragma once
+
+#include "mpo/config.h"
+
+/* One enumerator a section and one an option, to index the tables of config.c. */
+enum mpo_config_section_index {
+#define MPO_SECTION_BEGIN(section, sentence) MPO_SECTION_##section,
+#define MPO_OPTION(section, name, type, ...)
+#define MPO_SECTION_END(section)
+#include "mpo/options.def"
+#undef MPO_SECTION_BEGIN
+#undef MPO_OPTION
+#undef MPO_SECTION_END
+    MPO_SECTION_COUNT
+};
+
+enum mpo_config_option_index {
+#define MPO_SECTION_BEGIN(section, sentence)
+#define MPO_OPTION(section, name, type, ...) MPO_OPTION_##section##_##name,
+#define MPO_SECTION_END(section)
+#include "mpo/options.def"
+#undef MPO_SECTION_BEGIN
+#undef MPO_OPTION
+#undef MPO_SECTION_END
+    MPO_OPTION_COUNT
+};
+
+enum mpo_config_type {
+    MPO_TYPE_INTEGER,
+    MPO_TYPE_NUMBER,
+    MPO_TYPE_AUTO_INTEGER,
+    MPO_TYPE_AUTO_NUMBER,
+    MPO_TYPE_FLAG,
+    MPO_TYPE_TEXT,
+    MPO_TYPE_PATH,
+    MPO_TYPE_CHOICE,
+    MPO_TYPE_NUMBERS
+};
+
+struct mpo_config_section {
+    const char *name;
+    const char *sentence;
+    size_t offset; /* in struct mpo_config; of the pointer for the list `policies` */
+};
+
+struct mpo_config_option {
+    enum mpo_config_section_index section;
+    const char *name;
+    const char *full_name; /* "section.name" */
+    enum mpo_config_type type;
+    size_t offset;       /* in the section's struct */
+    const char *initial; /* the default as text; NULL: the option must be given */
+    double low;
+    double high;
+    const char *choices; /* "a|b|c", or NULL */
+    const char *sentence;
+};
+
+extern const struct mpo_config_section mpo_config_sections[MPO_SECTION_COUNT];
+extern const struct mpo_config_option mpo_config_options[MPO_OPTION_COUNT];
+
+/** Where a value was written; all zero for a default. */
+struct mpo_config_place {
+    size_t line;      /* from 1; 0 when it is not from the file */
+    size_t column;    /* from 1 */
+    const char *flag; /* borrowed from argv; NULL when it is not from a flag */
+    int flag_bytes;   /* of flag without "=value" */
+};
+
+/** A configuration while it is made. */
+struct mpo_config_build {
+    struct mpo_config *config;
+    const char *command; /* borrowed */
+    const char *path;    /* of the configuration file, borrowed */
+    char *folder;        /* of that file with its slash; "" for the working directory */
+    struct mpo_config_place place[MPO_OPTION_COUNT]; /* without those of policies */
+    struct mpo_config_place *policy_place;           /* [policy_count] of each entry */
+    char where[1536];                                /* of the message in the making */
+};
+
+/** One value for one option of one section, or of one policy. */
+struct mpo_config_assignment {
+    const struct mpo_config_option *option;
+    int32_t policy_index; /* 0 for the other sections */
+    struct mpo_config_place place;
+    const char *text;
+};
+
+#define MPO_CONFIG_QUOTE_BYTES 88
+#define MPO_CONFIG_HINT_BYTES  512
+
+/* config.c ------------------------------------------------------------------------------
+ */
+
+/** The member that an option is kept in. */
+void *mpo_config_member(const struct mpo_config *config,
+                        const struct mpo_config_option *option, int32_t policy_index);
+
+/** Make room for the policies and give them their defaults; once. */
+enum mpo_status mpo_config_take_policies(struct mpo_config_build *build, int32_t count);
+
+/* config_value.c ------------------------------------------------------------------------
+ */
+
+/** Parse, check and keep one value. MPO_ERR_CONFIG, or MPO_ERR_USAGE for a flag. */
+enum mpo_status mpo_config_assign(struct mpo_config_build *build,
+                                  const struct mpo_config_assignment *assignment);
+
+/** The same for a list that is already apart, as YAML sequences are: text is not used. */
+enum mpo_status mpo_config_assign_numbers(struct mpo_config_build *build,
+                                          const struct mpo_config_assignment *assignment,
+                                          const double *value, int32_t count);
+
+/** One finite decimal number and nothing else. */
+bool mpo_config_read_number(const char *text, double *value);
+
+/** "file:line:column: key", "--flag", or "file: key" for a default; in build->where. */
+const char *mpo_config_where(struct mpo_config_build *build,
+                             const struct mpo_config_assignment *assignment);
+
+/** The beginning of a text that someone else wrote, fit for one line of a message. */
+const char *mpo_config_quote(const char *text, char quoted[MPO_CONFIG_QUOTE_BYTES]);
+
+/** Number of letters to change, add or leave out, and of neighbours to swap. */
+size_t mpo_config_distance(const char *a, const char *b);
+
+/** "; did you mean 'x'?" or, when no name is near, "; known: a, b, c". */
+const char *mpo_config_hint(const char *name, const char *const *known, size_t known_count,
+                            char hint[MPO_CONFIG_HINT_BYTES]);
+
+/* config_file.c -------------------------------------------------------------------------
+ */
+
+/** Assign everything that the file at build->path holds. */
+enum mpo_status mpo_config_read_file(struct mpo_config_build *build);
+
+/* config_flags.c ------------------------------------------------------------------------
+ */
+
+struct mpo_config_flags;
+
+/** Take argv apart; *path is the one argument that is not a flag, borrowed from argv. */
+enum mpo_status mpo_config_flags_open(const char *command, int argc, char *const *argv,
+                                      struct mpo_config_flags **out, const char **path);
+
+/** Assign the flags, in the order in which they were given. */
+enum mpo_status mpo_config_flags_apply(const struct mpo_config_flags *flags,
+                                       struct mpo_config_build *build);
+void mpo_config_flags_close(struct mpo_config_flags **flags);

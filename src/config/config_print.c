@@ -1,0 +1,271 @@
+/*
+ * The configuration written out: as YAML that reads back to the same values, as the
+ * commented reference file, and as the flags of a command for its help.
+ *
+ * Texts are double-quoted, the one YAML style that can hold every text on one line. What
+ * libyaml would refuse or fold in its plain form (control characters, line separators, the
+ * byte order mark) is escaped. Numbers have the fewest digits that give the same double.
+ */
+#include "config_impl.h"
+
+#include <ctype.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <utf8proc.h>
+
+/* A section whose sentence begins so belongs to one command (mpo/options.def). */
+#define COMMAND_SENTENCE "the command "
+
+static bool must_escape(int32_t letter)
+{
+    return letter < 0x20 || (letter >= 0x7F && letter <= 0xA0) || letter == 0x2028 ||
+           letter == 0x2029 || letter == 0xFEFF || letter == 0xFFFE || letter == 0xFFFF;
+}
+
+static void print_text(FILE *stream, const char *text)
+{
+    const utf8proc_uint8_t *at = (const utf8proc_uint8_t *)text;
+    fputc('"', stream);
+    while (*at != '\0') {
+        utf8proc_int32_t letter = 0;
+        utf8proc_ssize_t bytes = utf8proc_iterate(at, -1, &letter);
+        if (bytes <= 0)
+            break; /* never: the configuration holds only UTF-8 */
+        if (letter == '\n')
+            fputs("\\n", stream);
+        else if (must_escape(letter))
+            fprintf(stream, "\\u%04X", (unsigned)letter);
+        else
+            fprintf(stream, "%s%.*s", letter == '"' || letter == '\\' ? "\\" : "",
+                    (int)bytes, (const char *)at);
+        at += bytes;
+    }
+    fputc('"', stream);
+}
+
+static void print_number(FILE *stream, double value)
+{
+    char text[32];
+    for (int digits = 15; digits <= 17; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, value);
+        if (strtod(text, NULL) == value)
+            break;
+    }
+    fputs(text, stream);
+}
+
+static void print_numbers(FILE *stream, const struct mpo_numbers *numbers)
+{
+    fputc('[', stream);
+    for (int32_t i = 0; i < numbers->count; i++) {
+        fputs(i > 0 ? ", " : "", stream);
+        print_number(stream, numbers->value[i]);
+    }
+    fputc(']', stream);
+}
+
+static void print_value(FILE *stream, const struct mpo_config_option *option,
+                        const void *member)
+{
+    int64_t integer = 0;
+    switch (option->type) {
+    case MPO_TYPE_INTEGER:
+    case MPO_TYPE_AUTO_INTEGER:
+        integer = *(const int64_t *)member;
+        if (option->type == MPO_TYPE_AUTO_INTEGER && integer == MPO_AUTO_INTEGER)
+            fputs("auto", stream);
+        else
+            fprintf(stream, "%" PRId64, integer);
+        break;
+    case MPO_TYPE_NUMBER:
+    case MPO_TYPE_AUTO_NUMBER:
+        if (isnan(*(const double *)member))
+            fputs("auto", stream);
+        else
+            print_number(stream, *(const double *)member);
+        break;
+    case MPO_TYPE_FLAG:
+        fputs(*(const bool *)member ? "true" : "false", stream);
+        break;
+    case MPO_TYPE_CHOICE:
+        fputs(*(char *const *)member, stream);
+        break;
+    case MPO_TYPE_TEXT:
+    case MPO_TYPE_PATH:
+        print_text(stream, *(char *const *)member);
+        break;
+    case MPO_TYPE_NUMBERS:
+        print_numbers(stream, member);
+        break;
+    }
+}
+
+/* The options of a section, or of one policy as an entry of the list. */
+static void print_section(FILE *stream, const struct mpo_config *config, int section,
+                          int32_t policy_index)
+{
+    const char *indent = section == MPO_SECTION_policies ? "  - " : "  ";
+    for (int i = 0; i < MPO_OPTION_COUNT; i++) {
+        const struct mpo_config_option *option = &mpo_config_options[i];
+        if ((int)option->section != section)
+            continue;
+        fprintf(stream, "%s%s: ", indent, option->name);
+        print_value(stream, option, mpo_config_member(config, option, policy_index));
+        fputc('\n', stream);
+        indent = section == MPO_SECTION_policies ? "    " : "  ";
+    }
+}
+
+enum mpo_status mpo_config_print(const struct mpo_config *config, char **text)
+{
+    enum mpo_status status = MPO_OK;
+    size_t bytes = 0;
+    *text = NULL;
+    FILE *stream = open_memstream(text, &bytes);
+    MPO_CHECK(stream != NULL, MPO_ERR_MEMORY, "no memory to print the configuration");
+    for (int section = 0; section < MPO_SECTION_COUNT; section++) {
+        int32_t count = section == MPO_SECTION_policies ? config->policy_count : 1;
+        fprintf(stream, "%s:\n", mpo_config_sections[section].name);
+        for (int32_t i = 0; i < count; i++)
+            print_section(stream, config, section, i);
+    }
+    bool whole = !ferror(stream);
+    whole = fclose(stream) == 0 && whole;
+    MPO_CHECK(whole, MPO_ERR_MEMORY, "no memory to print the configuration");
+cleanup:
+    if (status != MPO_OK) {
+        free(*text);
+        *text = NULL;
+    }
+    return status;
+}
+
+/* What may be given: "auto|cpu|cuda", "1 to 256, or auto"; nothing for a text. */
+static void print_domain(FILE *stream, const struct mpo_config_option *option)
+{
+    bool may_be_auto =
+        option->type == MPO_TYPE_AUTO_INTEGER || option->type == MPO_TYPE_AUTO_NUMBER;
+    if (option->initial == NULL)
+        fputs(" [required]", stream);
+    else if (option->choices != NULL)
+        fprintf(stream, " [%s]", option->choices);
+    else if (option->low < option->high)
+        fprintf(stream, " [%.15g to %.15g%s]", option->low, option->high,
+                may_be_auto ? ", or auto" : "");
+}
+
+/* One option of the reference. What has no default stays a comment, with a stand-in. */
+static void print_reference_option(FILE *stream, const struct mpo_config_option *option,
+                                   const char *indent)
+{
+    fprintf(stream, "%s%s: ", indent, option->name);
+    if (option->initial == NULL)
+        for (const char *letter = option->name; *letter != '\0'; letter++)
+            fputc(toupper((unsigned char)*letter), stream);
+    else if (option->type == MPO_TYPE_NUMBERS)
+        fprintf(stream, "[%s]", option->initial);
+    else if (option->type == MPO_TYPE_TEXT || option->type == MPO_TYPE_PATH)
+        print_text(stream, option->initial);
+    else
+        fputs(option->initial, stream);
+    fputc('\n', stream);
+}
+
+static void print_reference_section(FILE *stream, int section)
+{
+    bool list = section == MPO_SECTION_policies;
+    bool first = true;
+    fprintf(stream, "\n# %s\n%s%s:\n", mpo_config_sections[section].sentence,
+            list ? "# " : "", mpo_config_sections[section].name);
+    for (int i = 0; i < MPO_OPTION_COUNT; i++) {
+        const struct mpo_config_option *option = &mpo_config_options[i];
+        const char *indent = option->initial == NULL ? "  # " : "  ";
+        if ((int)option->section != section)
+            continue;
+        if (list)
+            indent = first ? "#   - " : "#     ";
+        fprintf(stream, "%s# %s", list ? "#     " : "  ", option->sentence);
+        print_domain(stream, option);
+        fputc('\n', stream);
+        print_reference_option(stream, option, indent);
+        first = false;
+    }
+}
+
+enum mpo_status mpo_config_print_reference(FILE *stream)
+{
+    enum mpo_status status = MPO_OK;
+    fputs("# Every option of mpo with its default. Made by `mpo help --reference`.\n"
+          "# Options that are left out have these values; flags change them for one run:\n"
+          "# --rollout.responses=8, --policies.NAME.temperature=0.7.\n"
+          "# Paths are relative to the folder of the configuration file.\n",
+          stream);
+    for (int section = 0; section < MPO_SECTION_COUNT; section++)
+        print_reference_section(stream, section);
+    MPO_CHECK(fflush(stream) == 0 && !ferror(stream), MPO_ERR_IO,
+              "the reference was not written whole; is the disk full?");
+cleanup:
+    return status;
+}
+
+/* What stands after the name of a flag. */
+static const char *value_form(const struct mpo_config_option *option)
+{
+    switch (option->type) {
+    case MPO_TYPE_INTEGER:
+        return "=N";
+    case MPO_TYPE_NUMBER:
+        return "=X";
+    case MPO_TYPE_AUTO_INTEGER:
+        return "=N|auto";
+    case MPO_TYPE_AUTO_NUMBER:
+        return "=X|auto";
+    case MPO_TYPE_FLAG:
+        return "[=true|false]";
+    case MPO_TYPE_TEXT:
+        return "=TEXT";
+    case MPO_TYPE_PATH:
+        return "=PATH";
+    case MPO_TYPE_CHOICE:
+        return option->choices;
+    case MPO_TYPE_NUMBERS:
+        return "=X,X,...";
+    }
+    return "";
+}
+
+static void print_section_flags(FILE *stream, int section, const char *command)
+{
+    const char *name = mpo_config_sections[section].name;
+    bool own = strcmp(name, command) == 0;
+    const char *entry = section == MPO_SECTION_policies ? "NAME." : "";
+    fprintf(stream, "\n%s: %s\n", name, mpo_config_sections[section].sentence);
+    for (int i = 0; i < MPO_OPTION_COUNT; i++) {
+        const struct mpo_config_option *option = &mpo_config_options[i];
+        if ((int)option->section != section)
+            continue;
+        fprintf(stream, "  --%s%s%s%s%s%s\n", own ? "" : name, own ? "" : ".", entry,
+                option->name, option->type == MPO_TYPE_CHOICE ? "=" : "",
+                value_form(option));
+        fprintf(stream, "        %s", option->sentence);
+        if (option->initial == NULL)
+            fputs(" [required]", stream);
+        else if (*option->initial != '\0')
+            fprintf(stream, " [%s]", option->initial);
+        fputc('\n', stream);
+    }
+}
+
+void mpo_config_print_options(FILE *stream, const char *command)
+{
+    for (int i = 0; i < MPO_SECTION_COUNT; i++)
+        if (strcmp(mpo_config_sections[i].name, command) == 0)
+            print_section_flags(stream, i, command);
+    for (int i = 0; i < MPO_SECTION_COUNT; i++)
+        if (strncmp(mpo_config_sections[i].sentence, COMMAND_SENTENCE,
+                    strlen(COMMAND_SENTENCE)) != 0)
+            print_section_flags(stream, i, command);
+}

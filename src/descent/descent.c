@@ -1,0 +1,238 @@
+/*
+ * Stochastic mirror descent: step rules, the averages and the averaged gap.
+ *
+ * fixed and decreasing move the dual point by -eta g. adaptive is dual averaging: the point
+ * is the start minus eta_t times the sum of all gradients, with an eta_t that the gradients
+ * themselves set, so it has no constant and does not care for the scale of F.
+ */
+#include "descent_impl.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "mpo/memory.h"
+
+enum step_rule { RULE_ADAPTIVE, RULE_DECREASING, RULE_FIXED, RULE_COUNT };
+
+static const char *const rule_names[RULE_COUNT] = {"adaptive", "decreasing", "fixed"};
+
+static const struct mpo_descent_map *const maps[] = {
+    &mpo_descent_entropy_map,
+};
+#define MAP_COUNT (sizeof maps / sizeof *maps)
+
+struct mpo_descent {
+    const struct mpo_descent_map *map;
+    enum step_rule rule;
+    double step_constant;
+    int64_t steps;
+    int32_t count; /* K */
+    int64_t step;  /* gradients taken */
+    double step_size;
+    double range_squares;
+    double inner_sum;
+    double *start;        /* [K] dual point of the initial weights */
+    double *dual;         /* [K] dual point, or the sum of gradients (adaptive) */
+    double *point;        /* [K] scratch: the dual point to go to */
+    double *weights;      /* [K] */
+    double *weights_sum;  /* [K] */
+    double *gradient_sum; /* [K] */
+    double *average;      /* [K] */
+};
+
+static enum mpo_status choose_rule(const struct mpo_descent_spec *spec,
+                                   struct mpo_descent *descent)
+{
+    enum mpo_status status = MPO_OK;
+    for (size_t i = 0; i < MAP_COUNT; i++)
+        if (strcmp(maps[i]->name, spec->map) == 0)
+            descent->map = maps[i];
+    MPO_CHECK(descent->map != NULL, MPO_ERR_CONFIG, "descent.map is '%s', expected entropy",
+              spec->map);
+    for (descent->rule = 0; descent->rule < RULE_COUNT; descent->rule++)
+        if (strcmp(rule_names[descent->rule], spec->step_rule) == 0)
+            return MPO_OK;
+    MPO_FAIL(MPO_ERR_CONFIG,
+             "descent.step_rule is '%s', expected adaptive, decreasing or fixed",
+             spec->step_rule);
+cleanup:
+    return status;
+}
+
+static enum mpo_status set_initial(struct mpo_descent *descent, const double *initial)
+{
+    enum mpo_status status = MPO_OK;
+    double sum = 0.0;
+    for (int32_t k = 0; k < descent->count; k++) {
+        descent->weights[k] = initial != NULL ? initial[k] : 1.0 / descent->count;
+        MPO_CHECK(descent->weights[k] > 0.0, MPO_ERR_CONFIG,
+                  "descent.initial: weight %d is %g, expected one above 0", k + 1,
+                  descent->weights[k]);
+        sum += descent->weights[k];
+    }
+    MPO_CHECK(fabs(sum - 1.0) <= 1e-6, MPO_ERR_CONFIG,
+              "descent.initial sums to %.9g, expected 1", sum);
+    for (int32_t k = 0; k < descent->count; k++)
+        descent->weights[k] /= sum;
+    descent->map->to_dual(descent->weights, descent->count, descent->start);
+    if (descent->rule != RULE_ADAPTIVE)
+        memcpy(descent->dual, descent->start, (size_t)descent->count * sizeof(double));
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_descent_open(const struct mpo_descent_spec *spec,
+                                 struct mpo_descent **out)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_descent *descent = NULL;
+    MPO_NEW(1, &descent);
+    descent->count = spec->objective_count;
+    descent->steps = spec->steps;
+    descent->step_constant = spec->step_constant;
+    MPO_TRY(choose_rule(spec, descent));
+    MPO_NEW(spec->objective_count, &descent->start);
+    MPO_NEW(spec->objective_count, &descent->dual);
+    MPO_NEW(spec->objective_count, &descent->point);
+    MPO_NEW(spec->objective_count, &descent->weights);
+    MPO_NEW(spec->objective_count, &descent->weights_sum);
+    MPO_NEW(spec->objective_count, &descent->gradient_sum);
+    MPO_NEW(spec->objective_count, &descent->average);
+    MPO_TRY(set_initial(descent, spec->initial));
+    memcpy(descent->average, descent->weights, (size_t)descent->count * sizeof(double));
+cleanup:
+    if (status != MPO_OK)
+        mpo_descent_close(&descent);
+    *out = descent;
+    return status;
+}
+
+void mpo_descent_close(struct mpo_descent **out)
+{
+    struct mpo_descent *descent = *out;
+    if (descent == NULL)
+        return;
+    free(descent->average);
+    free(descent->gradient_sum);
+    free(descent->weights_sum);
+    free(descent->weights);
+    free(descent->point);
+    free(descent->dual);
+    free(descent->start);
+    free(descent);
+    *out = NULL;
+}
+
+const double *mpo_descent_weights(const struct mpo_descent *descent)
+{
+    return descent->weights;
+}
+
+/* eta of a rule after `descent->step` gradients, the present one included. */
+static double settle_step_size(const struct mpo_descent *descent)
+{
+    if (descent->rule == RULE_FIXED)
+        return descent->step_constant / sqrt((double)descent->steps);
+    if (descent->rule == RULE_DECREASING)
+        return descent->step_constant / sqrt((double)descent->step);
+    double radius = descent->map->radius(descent->count);
+    return descent->range_squares > 0.0 ? sqrt(radius / descent->range_squares) : 0.0;
+}
+
+/* Add the gradient at the present weights to every running sum. */
+static void add_to_sums(struct mpo_descent *descent, const double *gradient)
+{
+    double norm = descent->map->gradient_norm(gradient, descent->count);
+    descent->step++;
+    descent->range_squares += norm * norm;
+    for (int32_t k = 0; k < descent->count; k++) {
+        descent->inner_sum += descent->weights[k] * gradient[k];
+        descent->weights_sum[k] += descent->weights[k];
+        descent->gradient_sum[k] += gradient[k];
+        descent->average[k] = descent->weights_sum[k] / (double)descent->step;
+    }
+}
+
+/* The weights that belong to the present dual state and step size. */
+static void settle_weights(struct mpo_descent *descent)
+{
+    for (int32_t k = 0; k < descent->count; k++)
+        descent->point[k] = descent->rule == RULE_ADAPTIVE
+                                ? descent->start[k] - descent->step_size * descent->dual[k]
+                                : descent->dual[k];
+    descent->map->to_primal(descent->point, descent->count, descent->weights);
+}
+
+static void move(struct mpo_descent *descent, const double *gradient)
+{
+    descent->step_size = settle_step_size(descent);
+    double pace = descent->rule == RULE_ADAPTIVE ? 1.0 : -descent->step_size;
+    for (int32_t k = 0; k < descent->count; k++)
+        descent->dual[k] += pace * gradient[k];
+    if (descent->rule != RULE_ADAPTIVE)
+        descent->map->settle(descent->dual, descent->count);
+    settle_weights(descent);
+}
+
+enum mpo_status mpo_descent_step(struct mpo_descent *descent, const double *gradient)
+{
+    enum mpo_status status = MPO_OK;
+    for (int32_t k = 0; k < descent->count; k++)
+        MPO_CHECK(isfinite(gradient[k]), MPO_ERR_DATA,
+                  "step %lld: the gradient of objective %d is %g", (long long)descent->step,
+                  k + 1, gradient[k]);
+    add_to_sums(descent, gradient);
+    move(descent, gradient);
+cleanup:
+    return status;
+}
+
+double mpo_descent_step_size(const struct mpo_descent *descent)
+{
+    return descent->step_size;
+}
+
+const double *mpo_descent_average(const struct mpo_descent *descent)
+{
+    return descent->average;
+}
+
+double mpo_descent_averaged_gap(const struct mpo_descent *descent)
+{
+    if (descent->step == 0)
+        return NAN;
+    double least = descent->gradient_sum[0];
+    for (int32_t k = 1; k < descent->count; k++)
+        least = descent->gradient_sum[k] < least ? descent->gradient_sum[k] : least;
+    return (descent->inner_sum - least) / (double)descent->step;
+}
+
+void mpo_descent_save(const struct mpo_descent *descent, struct mpo_descent_state *out)
+{
+    *out = (struct mpo_descent_state){
+        .step = descent->step,
+        .range_squares = descent->range_squares,
+        .inner_sum = descent->inner_sum,
+        .dual = descent->dual,
+        .weights_sum = descent->weights_sum,
+        .gradient_sum = descent->gradient_sum,
+    };
+}
+
+void mpo_descent_load(struct mpo_descent *descent, const struct mpo_descent_state *state)
+{
+    size_t bytes = (size_t)descent->count * sizeof(double);
+    descent->step = state->step;
+    descent->range_squares = state->range_squares;
+    descent->inner_sum = state->inner_sum;
+    memcpy(descent->dual, state->dual, bytes);
+    memcpy(descent->weights_sum, state->weights_sum, bytes);
+    memcpy(descent->gradient_sum, state->gradient_sum, bytes);
+    if (state->step == 0)
+        return;
+    descent->step_size = settle_step_size(descent);
+    for (int32_t k = 0; k < descent->count; k++)
+        descent->average[k] = descent->weights_sum[k] / (double)descent->step;
+    settle_weights(descent);
+}

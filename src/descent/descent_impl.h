@@ -1,0 +1,23 @@
+/**
+ * What a mirror map provides. A new map is one file and one row of the table in descent.c.
+ */
+#pragma once
+
+#include "mpo/descent.h"
+
+struct mpo_descent_map {
+    const char *name;
+    /** Dual point of weights on the simplex. */
+    void (*to_dual)(const double *weights, int32_t count, double *dual);
+    /** The same dual point, its free constant taken out so that it stays bounded. */
+    void (*settle)(double *dual, int32_t count);
+    /** Weights of a dual point. */
+    void (*to_primal)(const double *dual, int32_t count, double *weights);
+    /** Bound of the Bregman divergence from the centre to any point of the simplex. */
+    double (*radius)(int32_t count);
+    /** The norm of a gradient that is dual to the norm in which the map is strongly convex.
+     */
+    double (*gradient_norm)(const double *gradient, int32_t count);
+};
+
+extern const struct mpo_descent_map mpo_descent_entropy_map;

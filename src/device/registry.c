@@ -1,0 +1,44 @@
+/*
+ * What this build has, device by device: the only file that would name an optional backend.
+ */
+#include <stddef.h>
+#include <string.h>
+
+#include "mpo/device.h"
+#include "../mixture/mixture_impl.h"
+#include "../policy/policy_impl.h"
+
+const struct mpo_policy_ops *const mpo_policy_kinds[] = {
+#ifdef MPO_HAVE_LLAMA
+    &mpo_policy_llama_ops,
+#endif
+    &mpo_policy_table_ops,
+    NULL,
+};
+
+static const struct mpo_mixture_ops *const mixtures[] = {
+    &mpo_mixture_cpu_ops,
+};
+#define MIXTURE_COUNT (sizeof mixtures / sizeof *mixtures)
+
+const char *mpo_policy_kinds_built(void)
+{
+#ifdef MPO_HAVE_LLAMA
+    return "llama table";
+#else
+    return "table";
+#endif
+}
+
+const struct mpo_mixture_ops *mpo_registry_mixture(const char *device)
+{
+    for (size_t i = 0; i < MIXTURE_COUNT; i++)
+        if (strcmp(mixtures[i]->device, device) == 0)
+            return mixtures[i];
+    return NULL;
+}
+
+const char *mpo_device_built(void)
+{
+    return "cpu";
+}

@@ -1,0 +1,289 @@
+/*
+ * The estimator of F and its gradient. Rank zero only; sums run over prompts and responses
+ * in a fixed order, in double.
+ *
+ * Source: Owen, Monte Carlo theory, methods and examples (2013), chapter 9 (self-normalised
+ * importance sampling); Kong, Tech. Rep. 348, Univ. of Chicago (1992) (effective sample
+ * size); Efron & Stein, Ann. Statist. 9 (1981) 586-596 (jackknife).
+ */
+#include "estimator_impl.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "mpo/memory.h"
+
+struct mpo_estimator {
+    struct mpo_estimator_spec spec;
+    struct mpo_control control;
+    struct mpo_tilt tilt;
+    double *log_weight;      /* [m] of one prompt */
+    double *weight;          /* [m] softmax of log_weight */
+    double *without;         /* [m] F without response j */
+    double *value;           /* [prompts_max] F_x */
+    double *prompt_gradient; /* [prompts_max, K] before the control variate */
+    double *prompt_control;  /* [prompts_max, K] */
+    double *gradient;        /* [K] */
+    double *mean_control;    /* [K] */
+    double *log_policy;      /* [K] */
+};
+
+enum mpo_status mpo_estimator_open(const struct mpo_estimator_spec *spec,
+                                   struct mpo_estimator **out)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_estimator *estimator = NULL;
+    size_t objectives = (size_t)spec->objective_count;
+    size_t prompts = (size_t)spec->prompts_max;
+    MPO_NEW(1, &estimator);
+    estimator->spec = *spec;
+    estimator->tilt.adapt = isnan(spec->end_bias);
+    estimator->tilt.end_bias = estimator->tilt.adapt ? 0.0 : spec->end_bias;
+    MPO_TRY(mpo_control_open(spec->objective_count, spec->control, &estimator->control));
+    MPO_NEW(spec->responses_max, &estimator->log_weight);
+    MPO_NEW(spec->responses_max, &estimator->weight);
+    MPO_NEW(spec->responses_max, &estimator->without);
+    MPO_NEW(prompts, &estimator->value);
+    MPO_NEW(prompts * objectives, &estimator->prompt_gradient);
+    MPO_NEW(prompts * objectives, &estimator->prompt_control);
+    MPO_NEW(objectives, &estimator->gradient);
+    MPO_NEW(objectives, &estimator->mean_control);
+    MPO_NEW(objectives, &estimator->log_policy);
+cleanup:
+    if (status != MPO_OK)
+        mpo_estimator_close(&estimator);
+    *out = estimator;
+    return status;
+}
+
+void mpo_estimator_close(struct mpo_estimator **out)
+{
+    struct mpo_estimator *estimator = *out;
+    if (estimator == NULL)
+        return;
+    free(estimator->log_policy);
+    free(estimator->mean_control);
+    free(estimator->gradient);
+    free(estimator->prompt_control);
+    free(estimator->prompt_gradient);
+    free(estimator->value);
+    free(estimator->without);
+    free(estimator->weight);
+    free(estimator->log_weight);
+    mpo_control_close(&estimator->control);
+    free(estimator);
+    *out = NULL;
+}
+
+double mpo_estimator_end_bias(const struct mpo_estimator *estimator)
+{
+    return estimator->tilt.end_bias;
+}
+
+/* log sum_j exp(x_j) over j != left_out. */
+static double log_sum_exp(const double *x, int32_t count, int32_t left_out)
+{
+    double top = -INFINITY;
+    double sum = 0.0;
+    for (int32_t j = 0; j < count; j++)
+        if (j != left_out && x[j] > top)
+            top = x[j];
+    for (int32_t j = 0; j < count; j++)
+        if (j != left_out)
+            sum += exp(x[j] - top);
+    return top + log(sum);
+}
+
+/* log w_j, their softmax, and the ESS of one prompt. */
+static double weigh(struct mpo_estimator *estimator, const double *weights,
+                    const struct mpo_responses *responses, int32_t slot)
+{
+    int32_t m = responses->responses;
+    double square_sum = 0.0;
+    for (int32_t j = 0; j < m; j++) {
+        size_t at = (size_t)slot * (size_t)m + (size_t)j;
+        double log_weight = -responses->log_proposal[at];
+        for (int32_t k = 0; k < estimator->spec.objective_count; k++)
+            log_weight +=
+                weights[k] *
+                responses->log_policy[at * (size_t)responses->policy_count + (size_t)k];
+        estimator->log_weight[j] = log_weight;
+    }
+    double total = log_sum_exp(estimator->log_weight, m, -1);
+    estimator->value[slot] = total - log(m);
+    for (int32_t j = 0; j < m; j++) {
+        estimator->weight[j] = exp(estimator->log_weight[j] - total);
+        square_sum += estimator->weight[j] * estimator->weight[j];
+    }
+    return 1.0 / (m * square_sum);
+}
+
+/* Jackknife over the responses of one prompt: the bias-corrected F and its standard error.
+ */
+static double jackknife(struct mpo_estimator *estimator, int32_t slot, int32_t m,
+                        double *error)
+{
+    double mean = 0.0;
+    double square_sum = 0.0;
+    *error = NAN;
+    if (m < 2)
+        return estimator->value[slot];
+    for (int32_t j = 0; j < m; j++) {
+        estimator->without[j] = log_sum_exp(estimator->log_weight, m, j) - log(m - 1);
+        mean += estimator->without[j] / m;
+    }
+    for (int32_t j = 0; j < m; j++)
+        square_sum += (estimator->without[j] - mean) * (estimator->without[j] - mean);
+    *error = sqrt((m - 1.0) / m * square_sum);
+    return m * estimator->value[slot] - (m - 1.0) * mean;
+}
+
+/* Gradient before the control variate, and the control, of one prompt; returns its d. */
+static double prompt_sums(struct mpo_estimator *estimator,
+                          const struct mpo_responses *responses, int32_t slot)
+{
+    int32_t m = responses->responses;
+    int32_t objectives = estimator->spec.objective_count;
+    double *gradient = estimator->prompt_gradient + (size_t)slot * (size_t)objectives;
+    double *control = estimator->prompt_control + (size_t)slot * (size_t)objectives;
+    double direction = 0.0;
+    memset(gradient, 0, (size_t)objectives * sizeof *gradient);
+    memset(control, 0, (size_t)objectives * sizeof *control);
+    for (int32_t j = 0; j < m; j++) {
+        size_t at = (size_t)slot * (size_t)m + (size_t)j;
+        size_t row = at * (size_t)responses->policy_count;
+        direction += estimator->weight[j] * responses->end_surprise[at];
+        for (int32_t k = 0; k < objectives; k++) {
+            gradient[k] += estimator->weight[j] * responses->log_policy[row + (size_t)k];
+            control[k] += responses->control[row + (size_t)k] / m;
+        }
+    }
+    return direction;
+}
+
+/* Mean and standard error of F over prompts; a single prompt keeps the jackknife's. */
+static void value_over_prompts(const struct mpo_estimator *estimator, int32_t prompt_count,
+                               struct mpo_estimate *out)
+{
+    double mean = 0.0;
+    double square_sum = 0.0;
+    for (int32_t slot = 0; slot < prompt_count; slot++)
+        mean += estimator->value[slot] / prompt_count;
+    for (int32_t slot = 0; slot < prompt_count; slot++)
+        square_sum += (estimator->value[slot] - mean) * (estimator->value[slot] - mean);
+    out->value = mean;
+    if (prompt_count > 1)
+        out->value_error = sqrt(square_sum / (prompt_count - 1.0) / prompt_count);
+}
+
+static void gradient_over_prompts(struct mpo_estimator *estimator, int32_t prompt_count,
+                                  double coefficient)
+{
+    int32_t objectives = estimator->spec.objective_count;
+    memset(estimator->log_policy, 0, (size_t)objectives * sizeof *estimator->log_policy);
+    memset(estimator->mean_control, 0,
+           (size_t)objectives * sizeof *estimator->mean_control);
+    for (int32_t slot = 0; slot < prompt_count; slot++)
+        for (int32_t k = 0; k < objectives; k++) {
+            size_t at = (size_t)slot * (size_t)objectives + (size_t)k;
+            estimator->log_policy[k] += estimator->prompt_gradient[at] / prompt_count;
+            estimator->mean_control[k] += estimator->prompt_control[at] / prompt_count;
+        }
+    for (int32_t k = 0; k < objectives; k++)
+        estimator->gradient[k] =
+            estimator->log_policy[k] - coefficient * estimator->mean_control[k];
+}
+
+/* What the responses say of themselves: cut, entropy per token, tokens. */
+static void describe_responses(const struct mpo_responses *responses,
+                               struct mpo_estimate *out)
+{
+    int32_t count = responses->prompt_count * responses->responses;
+    int32_t cut = 0;
+    double entropy = 0.0;
+    out->tokens = 0;
+    for (int32_t i = 0; i < count; i++) {
+        cut += !responses->ended[i];
+        entropy += responses->entropy[i];
+        out->tokens += responses->token_count[i];
+    }
+    out->truncated = (double)cut / count;
+    out->entropy = entropy / (double)out->tokens;
+}
+
+/* Let the regression and the tilt learn from this step, for the next ones. */
+static void learn(struct mpo_estimator *estimator, int32_t prompt_count, double direction)
+{
+    size_t objectives = (size_t)estimator->spec.objective_count;
+    for (int32_t slot = 0; slot < prompt_count; slot++)
+        mpo_control_observe(&estimator->control,
+                            estimator->prompt_gradient + (size_t)slot * objectives,
+                            estimator->prompt_control + (size_t)slot * objectives);
+    mpo_control_end_step(&estimator->control);
+    mpo_tilt_step(&estimator->tilt, direction);
+}
+
+enum mpo_status mpo_estimator_step(struct mpo_estimator *estimator, const double *weights,
+                                   const struct mpo_responses *responses,
+                                   struct mpo_estimate *out)
+{
+    enum mpo_status status = MPO_OK;
+    int32_t prompt_count = responses->prompt_count;
+    double direction = 0.0;
+    MPO_CHECK(prompt_count <= estimator->spec.prompts_max &&
+                  responses->responses <= estimator->spec.responses_max &&
+                  responses->policy_count >= estimator->spec.objective_count,
+              MPO_ERR_INTERNAL,
+              "an estimate of %d prompts x %d responses under %d policies", prompt_count,
+              responses->responses, responses->policy_count);
+    *out = (struct mpo_estimate){
+        .coefficient = mpo_control_coefficient(&estimator->control),
+        .end_bias = estimator->tilt.end_bias,
+        .gradient = estimator->gradient,
+        .control = estimator->mean_control,
+        .log_policy = estimator->log_policy,
+    };
+    for (int32_t slot = 0; slot < prompt_count; slot++) {
+        out->ess += weigh(estimator, weights, responses, slot) / prompt_count;
+        out->value_jackknife +=
+            jackknife(estimator, slot, responses->responses, &out->value_error) /
+            prompt_count;
+        direction += prompt_sums(estimator, responses, slot) / prompt_count;
+    }
+    value_over_prompts(estimator, prompt_count, out);
+    gradient_over_prompts(estimator, prompt_count, out->coefficient);
+    describe_responses(responses, out);
+    learn(estimator, prompt_count, direction);
+cleanup:
+    return status;
+}
+
+void mpo_estimator_save(const struct mpo_estimator *estimator,
+                        struct mpo_estimator_state *out)
+{
+    *out = (struct mpo_estimator_state){
+        .end_bias = estimator->tilt.end_bias,
+        .tilt_squares = estimator->tilt.squares,
+        .regression_count = estimator->control.count,
+        .regression_cross = estimator->control.cross,
+        .regression_square = estimator->control.square,
+        .regression_steps = estimator->control.steps,
+        .regression_gradient = estimator->control.gradient_sum,
+        .regression_control = estimator->control.control_sum,
+    };
+}
+
+void mpo_estimator_load(struct mpo_estimator *estimator,
+                        const struct mpo_estimator_state *state)
+{
+    size_t bytes = (size_t)estimator->spec.objective_count * sizeof(double);
+    estimator->tilt.end_bias = state->end_bias;
+    estimator->tilt.squares = state->tilt_squares;
+    estimator->control.count = state->regression_count;
+    estimator->control.cross = state->regression_cross;
+    estimator->control.square = state->regression_square;
+    estimator->control.steps = state->regression_steps;
+    memcpy(estimator->control.gradient_sum, state->regression_gradient, bytes);
+    memcpy(estimator->control.control_sum, state->regression_control, bytes);
+}

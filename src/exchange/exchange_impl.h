@@ -1,0 +1,34 @@
+/**
+ * What a transport provides. A new transport is one file and one row of the table in
+ * exchange.c.
+ */
+#pragma once
+
+#include "mpo/exchange.h"
+
+struct mpo_exchange_ops {
+    const char *transport;
+
+    /** NULL when the transport can serve this group, else the reason why not. */
+    const char *(*refuses)(const struct mpo_comm *comm);
+    enum mpo_status (*open)(struct mpo_exchange *exchange);
+    void (*close)(struct mpo_exchange *exchange);
+    /** Fill all_logits and all_norms of the exchange at the root. */
+    enum mpo_status (*rows)(struct mpo_exchange *exchange, int32_t row_count,
+                            const float *const *logits, const double *log_norm);
+};
+
+struct mpo_exchange {
+    const struct mpo_exchange_ops *ops;
+    const struct mpo_comm *comm;
+    struct mpo_exchange_spec spec;
+    int32_t first_policy; /* this rank's block */
+    int32_t local_count;
+    const float **all_logits; /* [H, row_capacity] at the root, packed to [H, B] */
+    double *all_norms;        /* [H, row_capacity] at the root, packed to [H, B] */
+    void *self;               /* the transport's own */
+};
+
+extern const struct mpo_exchange_ops mpo_exchange_self_ops;
+extern const struct mpo_exchange_ops mpo_exchange_shared_ops;
+extern const struct mpo_exchange_ops mpo_exchange_mpi_ops;

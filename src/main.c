@@ -1,0 +1,57 @@
+/*
+ * mpo COMMAND ...: MPI up, the command, MPI down.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "commands/commands.h"
+#include "mpo/comm.h"
+#include "mpo/log.h"
+
+/* The command that argv names; --help and --version are help and version. */
+static const struct mpo_command *choose_command(int argc, char **argv)
+{
+    if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)
+        return mpo_command_find("help");
+    if (strcmp(argv[1], "--version") == 0)
+        return mpo_command_find("version");
+    return mpo_command_find(argv[1]);
+}
+
+static enum mpo_status run_with_ranks(const struct mpo_command *command, int argc,
+                                      char **argv)
+{
+    enum mpo_status status = mpo_comm_start(&argc, &argv);
+    if (status != MPO_OK) {
+        mpo_log_error("%s", mpo_error_text());
+        return status;
+    }
+    if (mpo_comm_job_rank() != 0)
+        mpo_log_silence();
+    status = command->run(argc - 2, argv + 2);
+    mpo_comm_stop();
+    return status;
+}
+
+int main(int argc, char **argv)
+{
+    const struct mpo_command *command = choose_command(argc, argv);
+    if (command == NULL) {
+        mpo_log_error("no command '%s'; `mpo help` lists the commands", argv[1]);
+        return mpo_status_exit_code(MPO_ERR_USAGE);
+    }
+    enum mpo_status status = MPO_OK;
+    if (command->needs_ranks) {
+        status = run_with_ranks(command, argc, argv);
+    } else {
+        status = command->run(argc > 2 ? argc - 2 : 0, argv + (argc > 2 ? 2 : argc));
+        if (status != MPO_OK)
+            mpo_log_error("%s", mpo_error_text());
+    }
+    if (fflush(stdout) != 0 && status == MPO_OK) {
+        mpo_log_error("standard output: writing failed");
+        status = MPO_ERR_IO;
+    }
+    return mpo_status_exit_code(status);
+}

@@ -1,0 +1,27 @@
+/**
+ * What a device provides for the mixture. A new device is one file and one row of the
+ * registry (src/device/registry.c).
+ */
+#pragma once
+
+#include <stdbool.h>
+
+#include "mpo/mixture.h"
+
+struct mpo_mixture_ops {
+    const char *device;
+    enum mpo_status (*open)(const struct mpo_mixture_spec *spec, void **self);
+    void (*close)(void *self); /* NULL-safe */
+    void (*set)(void *self, const double *mu, double end_bias);
+    void (*normalise)(void *self, int32_t policy_index, int32_t row_count,
+                      const float *const *logits, double *log_norm);
+    void (*combine)(void *self, const struct mpo_rows *rows,
+                    struct mpo_mixture_moments *moments, double *expectation);
+    /** Draw draws->token when draw is true, and score it. */
+    void (*draw)(void *self, struct mpo_mixture_draws *draws, bool draw);
+};
+
+extern const struct mpo_mixture_ops mpo_mixture_cpu_ops;
+
+/** The mixture of a device by name, NULL when this build has none. (registry.c) */
+const struct mpo_mixture_ops *mpo_registry_mixture(const char *device);

@@ -1,0 +1,312 @@
+/*
+ * The policies of a rank: loading, agreement, and the verbs' argument checks.
+ *
+ * Opening has three phases, each closed by an agreement of all ranks, so that whatever goes
+ * wrong on whichever rank is printed once and nobody is left waiting: load the models,
+ * agree on the vocabulary, tokenise the prompts and make room.
+ */
+#include "policy_impl.h"
+
+#include <openssl/evp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "mpo/memory.h"
+
+struct mpo_policies {
+    struct mpo_policy *local; /* [local_count] */
+    int32_t local_count;
+    int32_t vocab_size;
+    int32_t end_count;
+    int32_t masked_count;
+    int32_t *end_token;
+    int32_t *masked;
+    void **library; /* [kind count] shared by the policies of a kind */
+    uint64_t *hash; /* [H] of every policy's vocabulary */
+    struct mpo_policies_spec spec;
+    int32_t first_policy;
+};
+
+/* ---- kinds ---- */
+
+static size_t kind_count(void)
+{
+    size_t count = 0;
+    while (mpo_policy_kinds[count] != NULL)
+        count++;
+    return count;
+}
+
+static bool has_suffix(const char *text, const char *suffix)
+{
+    size_t length = strlen(text);
+    size_t tail = strlen(suffix);
+    return length >= tail && strcmp(text + length - tail, suffix) == 0;
+}
+
+static enum mpo_status choose_kind(const struct mpo_policy_spec *spec, size_t *index)
+{
+    enum mpo_status status = MPO_OK;
+    const char *kind = spec->kind;
+    if (strcmp(kind, "auto") == 0)
+        kind = has_suffix(spec->model, ".gguf") ? "llama" : "table";
+    for (*index = 0; mpo_policy_kinds[*index] != NULL; (*index)++)
+        if (strcmp(mpo_policy_kinds[*index]->kind, kind) == 0)
+            return MPO_OK;
+    MPO_FAIL(
+        MPO_ERR_DEVICE,
+        "policy '%s' needs kind %s, which this build does not have; configure the build "
+        "with MPO_LLAMA=ON",
+        spec->name, kind);
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_policy_file_sha256(const char *path, char hex[65])
+{
+    enum mpo_status status = MPO_OK;
+    unsigned char digest[EVP_MAX_MD_SIZE] = {0};
+    unsigned int digest_bytes = 0;
+    unsigned char *buffer = NULL;
+    const size_t buffer_bytes = (size_t)1 << 20;
+    EVP_MD_CTX *context = EVP_MD_CTX_new();
+    FILE *file = fopen(path, "rb");
+    MPO_CHECK(file != NULL, MPO_ERR_INPUT, "%s: no such file, or not readable", path);
+    MPO_CHECK(context != NULL, MPO_ERR_MEMORY, "no memory for a hash");
+    MPO_NEW(buffer_bytes, &buffer);
+    bool ok = EVP_DigestInit_ex(context, EVP_sha256(), NULL) == 1;
+    for (size_t got = 0; ok && (got = fread(buffer, 1, buffer_bytes, file)) > 0;)
+        ok = EVP_DigestUpdate(context, buffer, got) == 1;
+    ok = ok && !ferror(file) && EVP_DigestFinal_ex(context, digest, &digest_bytes) == 1;
+    MPO_CHECK(ok && digest_bytes == 32, MPO_ERR_IO, "%s: reading it for its hash failed",
+              path);
+    for (unsigned int i = 0; i < digest_bytes; i++)
+        snprintf(hex + 2 * (size_t)i, 3, "%02x", digest[i]);
+cleanup:
+    free(buffer);
+    EVP_MD_CTX_free(context);
+    if (file != NULL)
+        fclose(file);
+    return status;
+}
+
+const char *mpo_policy_engine_version(void)
+{
+    for (size_t kind = 0; mpo_policy_kinds[kind] != NULL; kind++)
+        if (mpo_policy_kinds[kind]->engine_version != NULL)
+            return mpo_policy_kinds[kind]->engine_version();
+    return "none";
+}
+
+/* ---- open ---- */
+
+static enum mpo_status load_local(struct mpo_policies *policies)
+{
+    enum mpo_status status = MPO_OK;
+    for (int32_t i = 0; i < policies->local_count; i++) {
+        const struct mpo_policy_spec *spec =
+            &policies->spec.policies[policies->first_policy + i];
+        size_t kind = 0;
+        MPO_TRY(choose_kind(spec, &kind));
+        policies->local[i].ops = mpo_policy_kinds[kind];
+        MPO_TRY(mpo_policy_kinds[kind]->open(
+            spec, &policies->spec, &policies->library[kind], &policies->local[i].self));
+    }
+cleanup:
+    return status;
+}
+
+/* Ascending ids that carry a flag. */
+static enum mpo_status list_tokens(const uint8_t *flags, int32_t vocab_size, uint8_t flag,
+                                   int32_t **tokens, int32_t *count)
+{
+    enum mpo_status status = MPO_OK;
+    *count = 0;
+    for (int32_t id = 0; id < vocab_size; id++)
+        *count += (flags[id] & flag) != 0;
+    MPO_NEW(*count, tokens);
+    int32_t at = 0;
+    for (int32_t id = 0; id < vocab_size; id++)
+        if (flags[id] & flag)
+            (*tokens)[at++] = id;
+cleanup:
+    return status;
+}
+
+static enum mpo_status agree_on_vocabulary(struct mpo_policies *policies,
+                                           const struct mpo_comm *comm)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_vocabulary_agreement agreed = {.hashes = policies->hash};
+    MPO_TRY(mpo_policy_vocabulary_agree(comm, &policies->spec, policies->local,
+                                        policies->local_count, &agreed));
+    policies->vocab_size = agreed.vocab_size;
+    MPO_TRY(list_tokens(agreed.flags, agreed.vocab_size, MPO_TOKEN_END,
+                        &policies->end_token, &policies->end_count));
+    MPO_TRY(list_tokens(agreed.flags, agreed.vocab_size, MPO_TOKEN_MASKED,
+                        &policies->masked, &policies->masked_count));
+    MPO_CHECK(policies->end_count > 0, MPO_ERR_DATA,
+              "the vocabulary has no end-of-generation token: responses would never end");
+cleanup:
+    free(agreed.flags);
+    return status;
+}
+
+static enum mpo_status prepare_local(struct mpo_policies *policies,
+                                     const struct mpo_prompts *prompts)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_policy_setup setup = {
+        .spec = &policies->spec,
+        .prompts = prompts,
+        .masked = policies->masked,
+        .masked_count = policies->masked_count,
+        .vocab_size = policies->vocab_size,
+    };
+    for (int32_t i = 0; i < policies->local_count; i++)
+        MPO_TRY(policies->local[i].ops->prepare(policies->local[i].self, &setup));
+cleanup:
+    return status;
+}
+
+static enum mpo_status take_room(const struct mpo_policies_spec *spec,
+                                 const struct mpo_comm *comm, struct mpo_policies **out)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_policies *policies = NULL;
+    MPO_NEW(1, &policies);
+    *out = policies;
+    policies->spec = *spec;
+    mpo_comm_policy_block(comm, mpo_comm_group_rank(comm), &policies->first_policy,
+                          &policies->local_count);
+    MPO_NEW(policies->local_count, &policies->local);
+    MPO_NEW(kind_count(), &policies->library);
+    MPO_NEW(spec->policy_count, &policies->hash);
+    MPO_CHECK((int64_t)spec->unit_prompts * spec->responses <= MPO_ROW_COUNT_MAX,
+              MPO_ERR_CONFIG,
+              "a unit of %d prompts x %d responses, expected at most %d rows",
+              spec->unit_prompts, spec->responses, MPO_ROW_COUNT_MAX);
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_policies_open(const struct mpo_policies_spec *spec,
+                                  const struct mpo_comm *comm,
+                                  const struct mpo_prompts *prompts,
+                                  struct mpo_policies **out)
+{
+    struct mpo_policies *policies = NULL;
+    enum mpo_status status = mpo_comm_agree(take_room(spec, comm, &policies));
+    if (status == MPO_OK)
+        status = mpo_comm_agree(load_local(policies));
+    if (status == MPO_OK)
+        status = mpo_comm_agree(agree_on_vocabulary(policies, comm));
+    if (status == MPO_OK)
+        status = mpo_comm_agree(prepare_local(policies, prompts));
+    if (status != MPO_OK)
+        mpo_policies_close(&policies);
+    *out = policies;
+    return status;
+}
+
+void mpo_policies_close(struct mpo_policies **out)
+{
+    struct mpo_policies *policies = *out;
+    if (policies == NULL)
+        return;
+    for (int32_t i = 0; policies->local != NULL && i < policies->local_count; i++)
+        if (policies->local[i].ops != NULL)
+            policies->local[i].ops->close(policies->local[i].self);
+    for (size_t kind = 0; policies->library != NULL && mpo_policy_kinds[kind] != NULL;
+         kind++)
+        mpo_policy_kinds[kind]->close_library(policies->library[kind]);
+    free(policies->hash);
+    free(policies->library);
+    free(policies->masked);
+    free(policies->end_token);
+    free(policies->local);
+    free(policies);
+    *out = NULL;
+}
+
+/* ---- what was agreed on ---- */
+
+int32_t mpo_policies_local_count(const struct mpo_policies *policies)
+{
+    return policies->local_count;
+}
+
+struct mpo_policy *mpo_policies_local(const struct mpo_policies *policies, int32_t index)
+{
+    return &policies->local[index];
+}
+
+int32_t mpo_policies_vocab_size(const struct mpo_policies *policies)
+{
+    return policies->vocab_size;
+}
+
+int32_t mpo_policies_end_tokens(const struct mpo_policies *policies, const int32_t **out)
+{
+    *out = policies->end_token;
+    return policies->end_count;
+}
+
+int32_t mpo_policies_masked_tokens(const struct mpo_policies *policies, const int32_t **out)
+{
+    *out = policies->masked;
+    return policies->masked_count;
+}
+
+int32_t mpo_policies_text(const struct mpo_policies *policies, const int32_t *tokens,
+                          int32_t token_count, char *text, int32_t capacity)
+{
+    const struct mpo_policy *any = &policies->local[0];
+    return any->ops->text(any->self, tokens, token_count, text, capacity);
+}
+
+void mpo_policies_describe(const struct mpo_policies *policies, int32_t index,
+                           struct mpo_policy_info *out)
+{
+    const struct mpo_policy *policy = &policies->local[index];
+    const struct mpo_policy_spec *spec =
+        &policies->spec.policies[policies->first_policy + index];
+    *out = (struct mpo_policy_info){
+        .name = spec->name,
+        .kind = policy->ops->kind,
+        .model = spec->model,
+        .sha256 = "",
+        .lora = spec->lora,
+        .lora_sha256 = "",
+        .vocab_hash = policies->hash[policies->first_policy + index],
+    };
+    policy->ops->describe(policy->self, out);
+}
+
+/* ---- verbs ---- */
+
+enum mpo_status mpo_policy_begin(struct mpo_policy *policy, const int64_t *prompt,
+                                 int32_t prompt_count, int32_t rows_per_prompt,
+                                 const float **logits)
+{
+    return policy->ops->begin(policy->self, prompt, prompt_count, rows_per_prompt, logits);
+}
+
+enum mpo_status mpo_policy_extend(struct mpo_policy *policy,
+                                  const struct mpo_policy_batch *batch,
+                                  const float **logits)
+{
+    return policy->ops->extend(policy->self, batch, logits);
+}
+
+enum mpo_status mpo_policy_truncate(struct mpo_policy *policy, int32_t row,
+                                    int32_t response_tokens)
+{
+    return policy->ops->truncate(policy->self, row, response_tokens);
+}
+
+enum mpo_status mpo_policy_fork(struct mpo_policy *policy, int32_t from, int32_t to)
+{
+    return policy->ops->fork(policy->self, from, to);
+}

@@ -1,0 +1,284 @@
+/*
+ * Policies from GGUF models through libllama: one context a policy, one sequence a row.
+ * This file opens and prepares them; policy_llama_verbs.c decodes.
+ *
+ * The context has as many cells as a unit can need at most, so that a decode cannot run
+ * out, and room for the logits of a bounded number of positions: libllama aborts when more
+ * are asked for. Everything is allocated here.
+ */
+#include "policy_llama_impl.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "mpo/memory.h"
+
+/* ---- open and close ---- */
+
+static void policy_close(void *self)
+{
+    struct mpo_llama_policy *policy = self;
+    if (policy == NULL)
+        return;
+    if (policy->context != NULL)
+        llama_free(policy->context);
+    free(policy->batch.token);
+    free(policy->batch.pos);
+    free(policy->batch.n_seq_id);
+    free(policy->batch.seq_id);
+    free(policy->batch.logits);
+    free(policy->sequence);
+    free(policy->output);
+    free(policy->spans);
+    free(policy->rows);
+    mpo_llama_prompts_free(&policy->prompts);
+    mpo_llama_model_release(policy->library, policy->model);
+    free(policy);
+}
+
+static enum mpo_status policy_open(const struct mpo_policy_spec *spec,
+                                   const struct mpo_policies_spec *common, void **library,
+                                   void **self)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_llama_policy *policy = NULL;
+    struct mpo_llama_library *shared = *library;
+    const char *chat_template = NULL;
+    *self = NULL;
+    if (shared == NULL)
+        MPO_TRY(mpo_llama_library_open(&shared));
+    *library = shared;
+    MPO_NEW(1, &policy);
+    policy->spec = *spec;
+    policy->library = shared;
+    policy->thread_count = common->thread_count;
+    policy->unit_prompts = common->unit_prompts;
+    policy->responses = common->responses;
+    policy->max_tokens = common->max_tokens;
+    policy->hash_models = common->hash_models;
+    MPO_TRY(mpo_llama_model_acquire(shared, spec, common->hash_models, &policy->model));
+    if (spec->lora[0] != '\0')
+        MPO_TRY(mpo_llama_adapter_acquire(shared, policy->model, spec, common->hash_models,
+                                          &policy->adapter));
+    MPO_TRY(mpo_llama_template_choose(policy->model, spec, &chat_template));
+    *self = policy;
+    policy = NULL;
+cleanup:
+    policy_close(policy);
+    return status;
+}
+
+/* ---- vocabulary ---- */
+
+static void policy_vocabulary(const void *self, struct mpo_vocabulary *out)
+{
+    const struct mpo_llama_policy *policy = self;
+    *out = (struct mpo_vocabulary){
+        .summary = policy->model->summary,
+        .flags = policy->model->flags,
+        .size = policy->model->size,
+        .used = policy->model->used,
+    };
+}
+
+static void policy_token(const void *self, int32_t id, struct mpo_token *out)
+{
+    const struct mpo_llama_policy *policy = self;
+    out->text = llama_vocab_get_text(policy->model->vocab, id);
+    out->attribute = (uint32_t)llama_vocab_get_attr(policy->model->vocab, id);
+}
+
+/* Piece by piece, because detokenising a whole text takes the space before its first word,
+ * which belongs to a response that goes on from a prompt. */
+static int32_t policy_text(const void *self, const int32_t *tokens, int32_t token_count,
+                           char *text, int32_t capacity)
+{
+    const struct mpo_llama_policy *policy = self;
+    const struct mpo_llama_model *model = policy->model;
+    int32_t length = 0;
+    if (capacity < 1)
+        return -1;
+    for (int32_t i = 0; i < token_count; i++) {
+        int32_t id = tokens[i];
+        if (id < 0 || id >= model->size || (model->flags[id] & MPO_TOKEN_END) != 0)
+            continue;
+        int32_t bytes = llama_token_to_piece(model->vocab, id, text + length,
+                                             capacity - 1 - length, 0, false);
+        if (bytes < 0)
+            return -1;
+        length += bytes;
+    }
+    text[length] = '\0';
+    return length;
+}
+
+static void policy_describe(const void *self, struct mpo_policy_info *out)
+{
+    const struct mpo_llama_policy *policy = self;
+    if (policy->hash_models)
+        out->sha256 = policy->model->file.sha256;
+    if (policy->hash_models && policy->adapter != NULL)
+        out->lora_sha256 = policy->adapter->file.sha256;
+    out->vocab_size = policy->model->size;
+    out->context_tokens =
+        policy->context != NULL ? (int32_t)llama_n_ctx(policy->context) : 0;
+    out->longest_prompt_tokens = policy->prompts.longest_tokens;
+}
+
+/* ---- prepare ---- */
+
+static enum mpo_status check_setup(const struct mpo_llama_policy *policy,
+                                   const struct mpo_policy_setup *setup)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_CHECK(
+        policy->row_count >= 1 && policy->row_count <= MPO_ROW_COUNT_MAX, MPO_ERR_CONFIG,
+        "a unit of %d prompts x %d responses has %d rows, expected 1 to %d",
+        policy->unit_prompts, policy->responses, policy->row_count, MPO_ROW_COUNT_MAX);
+    MPO_CHECK(setup->vocab_size <= policy->model->size, MPO_ERR_INTERNAL,
+              "the common vocabulary has %d tokens and policy '%s' only %d",
+              setup->vocab_size, policy->spec.name, policy->model->size);
+    for (int32_t i = 0; i < setup->masked_count; i++)
+        MPO_CHECK(setup->masked[i] >= 0 && setup->masked[i] < policy->model->size,
+                  MPO_ERR_INTERNAL, "masked token %d of a vocabulary of %d",
+                  setup->masked[i], policy->model->size);
+cleanup:
+    return status;
+}
+
+static enum mpo_status check_lengths(const struct mpo_llama_policy *policy)
+{
+    enum mpo_status status = MPO_OK;
+    int64_t context_tokens = policy->model->context_tokens;
+    const size_t *offset = policy->prompts.offset;
+    for (int64_t i = 0; i < policy->prompts.count; i++) {
+        int64_t length = (int64_t)(offset[i + 1] - offset[i]);
+        MPO_CHECK(length + policy->max_tokens <= context_tokens, MPO_ERR_DATA,
+                  "prompt %lld has %lld tokens for policy '%s': with max_tokens %d that is "
+                  "more than the model's context of %lld; shorten or leave out the prompt, "
+                  "or lower max_tokens",
+                  (long long)i + 1, (long long)length, policy->spec.name,
+                  policy->max_tokens, (long long)context_tokens);
+    }
+cleanup:
+    return status;
+}
+
+/* Cells that a unit can need at most, and one for the token that keeps company. */
+static int64_t context_cells(const struct mpo_llama_policy *policy)
+{
+    int64_t prompts = (int64_t)policy->unit_prompts * policy->prompts.longest_tokens;
+    int64_t responses = (int64_t)policy->row_count * policy->max_tokens;
+    return (prompts + responses + 1 + 255) / 256 * 256;
+}
+
+static enum mpo_status make_context(struct mpo_llama_policy *policy)
+{
+    enum mpo_status status = MPO_OK;
+    struct llama_context_params params = llama_context_default_params();
+    int64_t cells = context_cells(policy);
+    MPO_CHECK(
+        cells <= INT32_MAX, MPO_ERR_CONFIG,
+        "policy '%s' would need a context of %lld tokens; lower unit_prompts, responses "
+        "or max_tokens",
+        policy->spec.name, (long long)cells);
+    policy->sequence_count = policy->row_count < MPO_LLAMA_SEQUENCES_MAX
+                                 ? policy->row_count + 1
+                                 : MPO_LLAMA_SEQUENCES_MAX;
+    policy->output_count_max = policy->sequence_count > MPO_LLAMA_OUTPUTS_MIN
+                                   ? policy->sequence_count
+                                   : MPO_LLAMA_OUTPUTS_MIN;
+    params.n_ctx = (uint32_t)cells;
+    params.n_batch = MPO_LLAMA_BATCH_TOKENS;
+    params.n_ubatch = MPO_LLAMA_BATCH_TOKENS;
+    params.n_seq_max = (uint32_t)policy->sequence_count;
+    params.n_outputs_max = (uint32_t)policy->output_count_max;
+    params.n_threads = policy->thread_count;
+    params.n_threads_batch = policy->thread_count;
+    params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_AUTO;
+    params.offload_kqv = false;
+    params.op_offload = false;
+    params.kv_unified = true;
+    mpo_llama_library_listen(policy->library);
+    policy->context = llama_init_from_model(policy->model->handle, params);
+    MPO_CHECK(policy->context != NULL, MPO_ERR_MEMORY,
+              "policy '%s': libllama cannot make a context of %lld tokens (%s); lower "
+              "unit_prompts, responses or max_tokens",
+              policy->spec.name, (long long)cells, mpo_llama_library_said(policy->library));
+    policy->memory = llama_get_memory(policy->context);
+    policy->batch_tokens = (int32_t)llama_n_ubatch(policy->context);
+    MPO_CHECK(policy->memory != NULL && policy->batch_tokens >= policy->output_count_max,
+              MPO_ERR_DATA, "policy '%s': the model in %s has no cache of tokens",
+              policy->spec.name, policy->spec.model);
+cleanup:
+    return status;
+}
+
+static enum mpo_status set_adapter(struct mpo_llama_policy *policy)
+{
+    enum mpo_status status = MPO_OK;
+    float scale = (float)policy->spec.lora_scale;
+    if (policy->adapter == NULL)
+        return MPO_OK;
+    int32_t code =
+        llama_set_adapters_lora(policy->context, &policy->adapter->handle, 1, &scale);
+    MPO_CHECK(code == 0, MPO_ERR_DATA, "policy '%s': adapter %s is refused (code %d)",
+              policy->spec.name, policy->spec.lora, code);
+cleanup:
+    return status;
+}
+
+static enum mpo_status make_buffers(struct mpo_llama_policy *policy)
+{
+    enum mpo_status status = MPO_OK;
+    struct llama_batch *batch = &policy->batch;
+    MPO_NEW(policy->sequence_count, &policy->rows);
+    MPO_NEW(policy->row_count, &policy->spans);
+    MPO_NEW(policy->output_count_max, &policy->output);
+    MPO_NEW(policy->batch_tokens, &policy->sequence);
+    MPO_NEW(policy->batch_tokens, &batch->token);
+    MPO_NEW(policy->batch_tokens, &batch->pos);
+    MPO_NEW(policy->batch_tokens, &batch->n_seq_id);
+    MPO_NEW(policy->batch_tokens, &batch->seq_id);
+    MPO_NEW(policy->batch_tokens, &batch->logits);
+    for (int32_t i = 0; i < policy->batch_tokens; i++) {
+        batch->n_seq_id[i] = 1;
+        batch->seq_id[i] = &policy->sequence[i];
+    }
+cleanup:
+    return status;
+}
+
+static enum mpo_status policy_prepare(void *self, const struct mpo_policy_setup *setup)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_llama_policy *policy = self;
+    policy->row_count = policy->unit_prompts * policy->responses;
+    policy->masked = setup->masked;
+    policy->masked_count = setup->masked_count;
+    MPO_TRY(check_setup(policy, setup));
+    MPO_TRY(mpo_llama_prompts_make(policy->model, &policy->spec, setup->prompts,
+                                   &policy->prompts));
+    MPO_TRY(check_lengths(policy));
+    MPO_TRY(make_context(policy));
+    MPO_TRY(set_adapter(policy));
+    MPO_TRY(make_buffers(policy));
+cleanup:
+    return status;
+}
+
+const struct mpo_policy_ops mpo_policy_llama_ops = {
+    .kind = "llama",
+    .open = policy_open,
+    .close = policy_close,
+    .close_library = mpo_llama_library_close,
+    .vocabulary = policy_vocabulary,
+    .token = policy_token,
+    .prepare = policy_prepare,
+    .describe = policy_describe,
+    .text = policy_text,
+    .begin = mpo_llama_begin,
+    .extend = mpo_llama_extend,
+    .truncate = mpo_llama_truncate,
+    .fork = mpo_llama_fork,
+};

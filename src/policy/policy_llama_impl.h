@@ -1,0 +1,163 @@
+/**
+ * What the files of the llama policy share.
+ *
+ *   policy_llama.c         the kind: open, vocabulary, context
+ *   policy_llama_verbs.c   begin, extend, truncate, fork
+ *   policy_llama_model.c   GGUF files: models and adapters, loaded once a rank
+ *   policy_llama_prompt.c  messages -> text -> tokens
+ *
+ * Written for one version of libllama, the one that launch/setup.sh builds. libllama ends
+ * the process on some bad arguments, so everything is checked before it is called.
+ */
+#pragma once
+
+#include <llama.h>
+#include <sys/stat.h>
+
+#include "policy_impl.h"
+
+/** Positions of which one extend can always give the logits; rows may allow for more. */
+#define MPO_LLAMA_OUTPUTS_MIN 64
+
+/** Tokens in one llama_decode at most. */
+#define MPO_LLAMA_BATCH_TOKENS 512
+
+/** Sequences in a context at most (LLAMA_MAX_SEQ). */
+#define MPO_LLAMA_SEQUENCES_MAX 256
+
+/* ---- policy_llama_model.c ---- */
+
+/** A file, whatever path names it. */
+struct mpo_llama_file {
+    dev_t device;
+    ino_t inode;
+    char sha256[65]; /* "" when not asked for */
+};
+
+/** A LoRA adapter; lives as long as its model. */
+struct mpo_llama_adapter {
+    struct mpo_llama_file file;
+    struct llama_adapter_lora *handle;
+    struct mpo_llama_adapter *next;
+};
+
+/** A loaded model, shared by the policies that name its file. */
+struct mpo_llama_model {
+    struct mpo_llama_file file;
+    struct llama_model *handle;
+    const struct llama_vocab *vocab;
+    uint8_t *flags; /* [size] of enum mpo_token_flag */
+    int32_t size;
+    int32_t used;
+    int32_t context_tokens; /* that the model was trained with */
+    char summary[160];
+    int32_t reference_count;
+    struct mpo_llama_adapter *adapters;
+    struct mpo_llama_model *next;
+};
+
+/** What the llama policies of a rank share. */
+struct mpo_llama_library;
+
+enum mpo_status mpo_llama_library_open(struct mpo_llama_library **out);
+void mpo_llama_library_close(void *library); /* NULL-safe */
+
+/** What libllama said was wrong since the last call that could fail; never empty. */
+const char *mpo_llama_library_said(const struct mpo_llama_library *library);
+
+/** Forget what it said, before a call that can fail. */
+void mpo_llama_library_listen(struct mpo_llama_library *library);
+
+/** The model of a policy, loaded when no other policy has it already. */
+enum mpo_status mpo_llama_model_acquire(struct mpo_llama_library *library,
+                                        const struct mpo_policy_spec *spec, bool hash,
+                                        struct mpo_llama_model **out);
+void mpo_llama_model_release(struct mpo_llama_library *library,
+                             struct mpo_llama_model *model); /* NULL-safe */
+
+/** The adapter of a policy, loaded when no other policy of the model has it already. */
+enum mpo_status mpo_llama_adapter_acquire(struct mpo_llama_library *library,
+                                          struct mpo_llama_model *model,
+                                          const struct mpo_policy_spec *spec, bool hash,
+                                          struct mpo_llama_adapter **out);
+
+/* ---- policy_llama_prompt.c ---- */
+
+/** All prompts as tokens: prompt i is token[offset[i]] .. token[offset[i + 1] - 1]. */
+struct mpo_llama_prompts {
+    int32_t *token;
+    size_t token_capacity;
+    size_t *offset; /* [count + 1] */
+    int64_t count;
+    int32_t longest_tokens;
+};
+
+/** Check a policy's template and request, before any prompt is known.
+ *  @param template_out  the text to give to llama_chat_apply_template, borrowed from the
+ *                       model or the policy; NULL for none (raw)
+ *  @return MPO_ERR_CONFIG */
+enum mpo_status mpo_llama_template_choose(const struct mpo_llama_model *model,
+                                          const struct mpo_policy_spec *spec,
+                                          const char **template_out);
+
+/** Text and tokens of all prompts.
+ *  @return MPO_ERR_DATA two system texts, or a prompt of no token */
+enum mpo_status mpo_llama_prompts_make(const struct mpo_llama_model *model,
+                                       const struct mpo_policy_spec *spec,
+                                       const struct mpo_prompts *prompts,
+                                       struct mpo_llama_prompts *out);
+void mpo_llama_prompts_free(struct mpo_llama_prompts *prompts);
+
+/* ---- policy_llama.c ---- */
+
+/** A row's cells: the prompt's tokens, then the response's; none when the row is empty. */
+struct mpo_llama_row {
+    int32_t length;
+    int32_t prompt_tokens;
+};
+
+/** Tokens to append to a row. */
+struct mpo_llama_span {
+    int32_t row;
+    int32_t count;
+    const int32_t *token;
+};
+
+struct mpo_llama_policy {
+    struct mpo_policy_spec spec; /* strings are borrowed */
+    struct mpo_llama_library *library;
+    struct mpo_llama_model *model;
+    struct mpo_llama_adapter *adapter; /* NULL for none */
+    int32_t thread_count;
+    int32_t unit_prompts;
+    int32_t responses;
+    int32_t max_tokens;
+    int32_t row_count; /* unit_prompts * responses */
+    bool hash_models;
+
+    struct mpo_llama_prompts prompts;
+    const int32_t *masked; /* [masked_count] */
+    int32_t masked_count;
+
+    struct llama_context *context;
+    llama_memory_t memory;
+    int32_t sequence_count; /* one more than rows, where libllama allows it */
+    int32_t batch_tokens;   /* in one llama_decode at most */
+    int32_t output_count_max;
+
+    struct mpo_llama_row *rows;   /* [sequence_count] */
+    struct mpo_llama_span *spans; /* [row_count] */
+    int32_t *output; /* [output_count_max] places of the outputs in the batch */
+    int32_t output_count;
+    struct llama_batch batch; /* [batch_tokens], its arrays are ours */
+    int32_t *sequence;        /* [batch_tokens] what batch.seq_id points to */
+};
+
+/* ---- policy_llama_verbs.c: see struct mpo_policy_ops ---- */
+
+enum mpo_status mpo_llama_begin(void *self, const int64_t *prompt, int32_t prompt_count,
+                                int32_t rows_per_prompt, const float **logits);
+enum mpo_status mpo_llama_extend(void *self, const struct mpo_policy_batch *batch,
+                                 const float **logits);
+enum mpo_status mpo_llama_truncate(void *self, int32_t row, int32_t response_tokens);
+enum mpo_status mpo_llama_fork(void *self, int32_t from, int32_t to);

@@ -1,0 +1,60 @@
+/**
+ * Inside the prompts: the handle, and one row a format.
+ *
+ * A format is asked once for each line that is not blank, and adds at most one prompt. A
+ * third format is one file and one row in the table of prompts.c.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "mpo/prompts.h"
+
+struct mpo_prompts_block; /* a piece of memory that texts are cut from */
+
+struct mpo_prompts {
+    struct mpo_prompt *prompt; /* [count] */
+    size_t count;
+    size_t capacity;
+    struct mpo_prompts_block *block; /* the newest one */
+    int64_t *order;                  /* [count] permutation of order_epoch */
+    int64_t order_epoch;             /* -1 before the first */
+    uint64_t order_seed;
+};
+
+/** One line of the file: valid UTF-8 without NUL, end of line and byte order mark. */
+struct mpo_prompts_line {
+    const char *path;    /* as messages name the file */
+    int64_t line_number; /* from 1 */
+    const char *text;    /* [bytes + 1] */
+    size_t bytes;
+    const char *prefill; /* of the specification */
+};
+
+struct mpo_prompts_format {
+    const char *name;
+    const char *suffix;   /* what `auto` knows it by; NULL: what it takes otherwise */
+    bool takes_a_prefill; /* of the specification */
+    enum mpo_status (*add)(struct mpo_prompts *prompts,
+                           const struct mpo_prompts_line *line);
+};
+
+extern const struct mpo_prompts_format mpo_prompts_text_format;
+extern const struct mpo_prompts_format mpo_prompts_jsonl_format;
+
+/** Memory that lives as long as the handle, zeroed and aligned for pointers. */
+enum mpo_status mpo_prompts_take(struct mpo_prompts *prompts, size_t bytes, void **out);
+
+/** A copy of text[0..bytes) that lives as long as the handle. */
+enum mpo_status mpo_prompts_keep(struct mpo_prompts *prompts, const char *text,
+                                 size_t bytes, const char **out);
+
+/** Add one prompt, whose texts live as long as the handle. */
+enum mpo_status mpo_prompts_add(struct mpo_prompts *prompts,
+                                const struct mpo_prompt *prompt);
+
+/** Add one user message with this text; prefill is a text in which {prompt} stands for it.
+ */
+enum mpo_status mpo_prompts_add_text(struct mpo_prompts *prompts,
+                                     const struct mpo_prompts_line *line);

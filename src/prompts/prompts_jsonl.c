@@ -1,0 +1,191 @@
+/*
+ * The JSONL format: {"prompt": "..."} with an optional "prefill", or {"messages": [...]}.
+ *
+ * Data sets carry members of their own (ids, tags, reference answers), so members that are
+ * not ours are left alone. What would be ambiguous is refused: a key twice, prompt beside
+ * messages, prefill beside messages (there the last assistant message is the prefill).
+ */
+#include "prompts_impl.h"
+
+#include <string.h>
+
+#include <jansson.h>
+
+#define ROLE_SYSTEM    "system"
+#define ROLE_USER      "user"
+#define ROLE_ASSISTANT "assistant"
+
+/* Raise with the file and the line. */
+#define REFUSE(line, format, ...)                                                          \
+    MPO_FAIL(MPO_ERR_DATA, "%s:%lld: " format, (line)->path,                               \
+             (long long)(line)->line_number, __VA_ARGS__)
+
+static const char *kind_of(const json_t *value)
+{
+    static const char *const kinds[] = {
+        [JSON_OBJECT] = "an object", [JSON_ARRAY] = "an array", [JSON_STRING] = "a string",
+        [JSON_INTEGER] = "a number", [JSON_REAL] = "a number",  [JSON_TRUE] = "true",
+        [JSON_FALSE] = "false",      [JSON_NULL] = "null",
+    };
+    return value != NULL ? kinds[json_typeof(value)] : "nothing";
+}
+
+/* A copy of a string member. jansson gives UTF-8 and refuses NUL. */
+static enum mpo_status keep_string(struct mpo_prompts *prompts,
+                                   const struct mpo_prompts_line *line, const char *name,
+                                   const json_t *value, const char **out)
+{
+    enum mpo_status status = MPO_OK;
+    if (!json_is_string(value))
+        REFUSE(line, "expected \"%s\" to be a string, found %s", name, kind_of(value));
+    MPO_TRY(mpo_prompts_keep(prompts, json_string_value(value), json_string_length(value),
+                             out));
+cleanup:
+    return status;
+}
+
+static const char *known_role(const char *role)
+{
+    static const char *const roles[] = {ROLE_SYSTEM, ROLE_USER, ROLE_ASSISTANT};
+    for (size_t i = 0; i < sizeof roles / sizeof *roles; i++)
+        if (strcmp(role, roles[i]) == 0)
+            return roles[i];
+    return NULL;
+}
+
+static enum mpo_status read_message(struct mpo_prompts *prompts,
+                                    const struct mpo_prompts_line *line,
+                                    const json_t *value, size_t index,
+                                    struct mpo_message *message)
+{
+    enum mpo_status status = MPO_OK;
+    const json_t *role = json_object_get(value, "role");
+    if (!json_is_object(value))
+        REFUSE(line, "expected messages[%zu] to be an object, found %s", index,
+               kind_of(value));
+    if (!json_is_string(role))
+        REFUSE(line, "expected a \"role\" that is a string in messages[%zu], found %s",
+               index, kind_of(role));
+    message->role = known_role(json_string_value(role));
+    if (message->role == NULL)
+        REFUSE(line,
+               "expected role system, user or assistant in messages[%zu], found '%.40s'",
+               index, json_string_value(role));
+    if (strcmp(message->role, ROLE_SYSTEM) == 0 && index > 0)
+        REFUSE(line, "expected the system message first, found it as messages[%zu]", index);
+    MPO_TRY(keep_string(prompts, line, "content", json_object_get(value, "content"),
+                        &message->content));
+cleanup:
+    return status;
+}
+
+static bool is_role(const struct mpo_message *message, const char *role)
+{
+    return strcmp(message->role, role) == 0;
+}
+
+/* The last assistant message begins the response; the last user message is what is shown.
+ */
+static enum mpo_status arrange(struct mpo_prompt *prompt,
+                               const struct mpo_prompts_line *line)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_message *messages = prompt->messages;
+    if (is_role(&messages[prompt->message_count - 1], ROLE_ASSISTANT))
+        prompt->prefill = messages[--prompt->message_count].content;
+    for (int32_t i = 0; i < prompt->message_count; i++)
+        if (is_role(&messages[i], ROLE_USER))
+            prompt->text = messages[i].content;
+    if (prompt->text == NULL)
+        REFUSE(line, "expected at least one user message in \"%s\", found none",
+               "messages");
+    if (!is_role(&messages[prompt->message_count - 1], ROLE_USER))
+        REFUSE(line, "expected a user message before the last assistant message, found %s",
+               messages[prompt->message_count - 1].role);
+cleanup:
+    return status;
+}
+
+static enum mpo_status read_messages(struct mpo_prompts *prompts,
+                                     const struct mpo_prompts_line *line,
+                                     const json_t *array, struct mpo_prompt *prompt)
+{
+    enum mpo_status status = MPO_OK;
+    size_t count = json_array_size(array);
+    void *memory = NULL;
+    if (!json_is_array(array))
+        REFUSE(line, "expected \"messages\" to be an array, found %s", kind_of(array));
+    if (count < 1 || count > MPO_PROMPTS_MESSAGE_COUNT_MAX)
+        REFUSE(line, "expected 1 to %d messages, found %zu", MPO_PROMPTS_MESSAGE_COUNT_MAX,
+               count);
+    MPO_TRY(mpo_prompts_take(prompts, count * sizeof *prompt->messages, &memory));
+    struct mpo_message *messages = memory;
+    for (size_t i = 0; i < count; i++)
+        MPO_TRY(read_message(prompts, line, json_array_get(array, i), i, &messages[i]));
+    prompt->messages = messages;
+    prompt->message_count = (int32_t)count;
+    MPO_TRY(arrange(prompt, line));
+cleanup:
+    return status;
+}
+
+static enum mpo_status read_prompt(struct mpo_prompts *prompts,
+                                   const struct mpo_prompts_line *line,
+                                   const json_t *object, struct mpo_prompt *prompt)
+{
+    enum mpo_status status = MPO_OK;
+    const json_t *prefill = json_object_get(object, "prefill");
+    void *memory = NULL;
+    MPO_TRY(keep_string(prompts, line, "prompt", json_object_get(object, "prompt"),
+                        &prompt->text));
+    if (prefill != NULL)
+        MPO_TRY(keep_string(prompts, line, "prefill", prefill, &prompt->prefill));
+    MPO_TRY(mpo_prompts_take(prompts, sizeof *prompt->messages, &memory));
+    struct mpo_message *message = memory;
+    *message = (struct mpo_message){ROLE_USER, prompt->text};
+    prompt->messages = message;
+    prompt->message_count = 1;
+cleanup:
+    return status;
+}
+
+static enum mpo_status add_line(struct mpo_prompts *prompts,
+                                const struct mpo_prompts_line *line)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_prompt prompt = {.prefill = ""};
+    json_error_t error;
+    json_t *object = json_loadb(line->text, line->bytes,
+                                JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &error);
+    if (object == NULL)
+        REFUSE(line, "expected a JSON object, found: %s (column %d)", error.text,
+               error.column);
+    if (!json_is_object(object))
+        REFUSE(line, "expected a JSON object, found %s", kind_of(object));
+    const json_t *messages = json_object_get(object, "messages");
+    bool has_prompt = json_object_get(object, "prompt") != NULL;
+    if (has_prompt == (messages != NULL))
+        REFUSE(line, "expected either \"prompt\" or \"messages\", found %s",
+               has_prompt ? "both" : "neither");
+    if (messages != NULL && json_object_get(object, "prefill") != NULL)
+        REFUSE(line,
+               "expected no \"prefill\" beside \"%s\"; make it the last assistant message",
+               "messages");
+    if (has_prompt)
+        MPO_TRY(read_prompt(prompts, line, object, &prompt));
+    else
+        MPO_TRY(read_messages(prompts, line, messages, &prompt));
+    if (*prompt.text == '\0')
+        REFUSE(line, "expected a prompt, found an empty %s", "text");
+    MPO_TRY(mpo_prompts_add(prompts, &prompt));
+cleanup:
+    json_decref(object);
+    return status;
+}
+
+const struct mpo_prompts_format mpo_prompts_jsonl_format = {
+    .name = "jsonl",
+    .suffix = ".jsonl",
+    .takes_a_prefill = false,
+    .add = add_line,
+};

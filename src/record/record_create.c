@@ -1,0 +1,438 @@
+/*
+ * Making a record: lock, room at the path, the file with everything that will ever be in
+ * it, then SWMR.
+ *
+ * The order matters. The lock comes first, so that nobody else moves or makes the file
+ * meanwhile. H5F_ACC_EXCL makes the file or refuses, in one system call. From
+ * H5Fstart_swmr_write on no object may be made, and no attribute may be open at that
+ * moment. A file that could not be completed is removed again.
+ */
+#include "record_impl.h"
+
+#include <errno.h>
+#include <hdf5_hl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "mpo/memory.h"
+
+#define FIXED_CHUNK_ROWS 65536
+#define PAGE_BYTES       4096
+
+/* A row of /provenance/segments: one row a start or restart. */
+struct segment {
+    int64_t first_step;
+    int64_t restart_count;
+    char job_id[64];
+    char git_commit[64];
+    char start_time[32];
+};
+
+/* ---- the file ---- */
+
+static enum mpo_status make_file(struct mpo_record_writer *writer)
+{
+    enum mpo_status status = MPO_OK;
+    hid_t creation = H5I_INVALID_HID;
+    hid_t access = H5I_INVALID_HID;
+    MPO_TRY(mpo_record_make_properties(H5P_FILE_CREATE, &creation));
+    /* A kill can stop the kernel between two pages of one write, and a header torn so fails
+     * its checksum. In pages of their own, small pieces never cross from one to the next.
+     */
+    MPO_TRY_HDF5(H5Pset_file_space_strategy(creation, H5F_FSPACE_STRATEGY_PAGE, false, 1),
+                 "creation properties");
+    MPO_TRY_HDF5(H5Pset_file_space_page_size(creation, PAGE_BYTES), "creation properties");
+    MPO_TRY_HDF5(access = H5Pcreate(H5P_FILE_ACCESS), "access properties");
+    MPO_TRY_HDF5(H5Pset_libver_bounds(access, H5F_LIBVER_V110, H5F_LIBVER_V110),
+                 "access properties");
+    MPO_TRY_HDF5(H5Pset_fclose_degree(access, H5F_CLOSE_STRONG), "access properties");
+    /* HDF5 locks the file until SWMR starts, so nobody opens it half made. */
+    MPO_TRY_HDF5(H5Pset_file_locking(access, true, true), "access properties");
+    errno = 0;
+    writer->schema.file = H5Fcreate(writer->path, H5F_ACC_EXCL, creation, access);
+    if (writer->schema.file < 0) {
+        const int error = errno;
+        mpo_record_hdf5_raise(__FILE__, __LINE__, "cannot make %s", writer->path);
+        status = mpo_record_errno_status(error);
+        goto cleanup;
+    }
+    writer->created = true;
+cleanup:
+    mpo_record_hdf5_release(&access);
+    mpo_record_hdf5_release(&creation);
+    return status;
+}
+
+/* A data set that is complete when the file is made, with a checksum. */
+struct fixed_spec {
+    const char *path;
+    const char *units;
+    const char *long_name;
+    hid_t file_type;
+    hid_t memory_type;
+    hsize_t rows;
+    bool grows;
+};
+
+static enum mpo_status make_fixed(hid_t file, const struct fixed_spec *spec,
+                                  const void *source, hid_t *out)
+{
+    enum mpo_status status = MPO_OK;
+    const hsize_t limit = spec->grows ? H5S_UNLIMITED : spec->rows;
+    const hsize_t chunk = spec->rows < FIXED_CHUNK_ROWS ? spec->rows : FIXED_CHUNK_ROWS;
+    hid_t id = H5I_INVALID_HID;
+    hid_t space = H5I_INVALID_HID;
+    hid_t properties = H5I_INVALID_HID;
+    MPO_TRY_HDF5(space = H5Screate_simple(1, &spec->rows, &limit), "%s", spec->path);
+    MPO_TRY(mpo_record_make_properties(H5P_DATASET_CREATE, &properties));
+    if (spec->rows > 0) {
+        MPO_TRY_HDF5(H5Pset_chunk(properties, 1, &chunk), "%s", spec->path);
+        MPO_TRY_HDF5(H5Pset_fletcher32(properties), "%s", spec->path);
+    }
+    MPO_TRY_HDF5(id = H5Dcreate2(file, spec->path, spec->file_type, space, H5P_DEFAULT,
+                                 properties, H5P_DEFAULT),
+                 "%s", spec->path);
+    if (spec->rows > 0)
+        MPO_TRY_HDF5(H5Dwrite(id, spec->memory_type, H5S_ALL, H5S_ALL, H5P_DEFAULT, source),
+                     "%s", spec->path);
+    MPO_TRY(mpo_record_put_units(id, spec->units, spec->long_name));
+cleanup:
+    mpo_record_hdf5_release(&properties);
+    mpo_record_hdf5_release(&space);
+    if (out != NULL && status == MPO_OK)
+        *out = id;
+    else
+        mpo_record_hdf5_release(&id);
+    return status;
+}
+
+static enum mpo_status make_group(hid_t file, const char *path, hid_t *out)
+{
+    enum mpo_status status = MPO_OK;
+    hid_t properties = H5I_INVALID_HID;
+    MPO_TRY(mpo_record_make_properties(H5P_GROUP_CREATE, &properties));
+    MPO_TRY_HDF5(*out = H5Gcreate2(file, path, H5P_DEFAULT, properties, H5P_DEFAULT),
+                 "group %s", path);
+cleanup:
+    mpo_record_hdf5_release(&properties);
+    return status;
+}
+
+/* Fixed-length text: NUL-terminated in memory, padded with NUL in the file. */
+static enum mpo_status make_text_type(size_t bytes, H5T_str_t padding, hid_t *out)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_TRY_HDF5(*out = H5Tcopy(H5T_C_S1), "text type");
+    MPO_TRY_HDF5(H5Tset_size(*out, bytes), "text type");
+    MPO_TRY_HDF5(H5Tset_strpad(*out, padding), "text type");
+    MPO_TRY_HDF5(H5Tset_cset(*out, H5T_CSET_UTF8), "text type");
+cleanup:
+    return status;
+}
+
+static enum mpo_status make_scale(hid_t file, const char *path, const char *long_name,
+                                  const char *const *name, int32_t count, hid_t *out)
+{
+    enum mpo_status status = MPO_OK;
+    char *packed = NULL;
+    hid_t type = H5I_INVALID_HID;
+    MPO_NEW(count * MPO_RECORD_NAME_BYTES, &packed);
+    for (int32_t i = 0; i < count; i++) {
+        const size_t bytes = strlen(name[i]);
+        MPO_CHECK(bytes > 0 && bytes <= MPO_RECORD_NAME_BYTES, MPO_ERR_CONFIG,
+                  "the name \"%s\" must have 1 to %d bytes", name[i],
+                  MPO_RECORD_NAME_BYTES);
+        memcpy(packed + (size_t)i * MPO_RECORD_NAME_BYTES, name[i], bytes);
+    }
+    MPO_TRY(make_text_type(MPO_RECORD_NAME_BYTES, H5T_STR_NULLPAD, &type));
+    const struct fixed_spec spec = {.path = path,
+                                    .units = "1",
+                                    .long_name = long_name,
+                                    .file_type = type,
+                                    .memory_type = type,
+                                    .rows = (hsize_t)count};
+    MPO_TRY(make_fixed(file, &spec, packed, out));
+    MPO_TRY_HDF5(H5DSset_scale(*out, path), "%s", path);
+cleanup:
+    mpo_record_hdf5_release(&type);
+    free(packed);
+    return status;
+}
+
+/* ---- prompts ---- */
+
+static enum mpo_status make_prompts(hid_t file, const struct mpo_record_spec *spec)
+{
+    enum mpo_status status = MPO_OK;
+    hid_t group = H5I_INVALID_HID;
+    int64_t *offset = NULL;
+    char *text = NULL;
+    MPO_NEW(spec->prompt_count + 1, &offset);
+    for (int64_t i = 0; i < spec->prompt_count; i++)
+        offset[i + 1] = offset[i] + (int64_t)strlen(spec->prompt[i]);
+    const size_t bytes = (size_t)offset[spec->prompt_count];
+    MPO_NEW(bytes, &text);
+    for (int64_t i = 0; i < spec->prompt_count; i++)
+        memcpy(text + offset[i], spec->prompt[i], (size_t)(offset[i + 1] - offset[i]));
+    const struct fixed_spec offset_spec = {
+        "prompts/offset",
+        "byte",
+        "first byte of each prompt in text; one more at the end",
+        H5T_STD_I64LE,
+        H5T_NATIVE_INT64,
+        (hsize_t)spec->prompt_count + 1,
+        false};
+    const struct fixed_spec text_spec = {"prompts/text",
+                                         "1",
+                                         "prompts in UTF-8, one after another",
+                                         H5T_STD_U8LE,
+                                         H5T_NATIVE_UINT8,
+                                         bytes,
+                                         false};
+    MPO_TRY(make_group(file, "prompts", &group));
+    MPO_TRY(make_fixed(file, &offset_spec, offset, NULL));
+    MPO_TRY(make_fixed(file, &text_spec, text, NULL));
+cleanup:
+    mpo_record_hdf5_release(&group);
+    free(text);
+    free(offset);
+    return status;
+}
+
+/* ---- provenance ---- */
+
+static enum mpo_status insert_text(hid_t file_type, hid_t memory_type, const char *name,
+                                   size_t offset, size_t bytes)
+{
+    enum mpo_status status = MPO_OK;
+    hid_t padded = H5I_INVALID_HID;
+    hid_t terminated = H5I_INVALID_HID;
+    MPO_TRY(make_text_type(bytes, H5T_STR_NULLPAD, &padded));
+    MPO_TRY(make_text_type(bytes, H5T_STR_NULLTERM, &terminated));
+    MPO_TRY_HDF5(H5Tinsert(file_type, name, offset, padded), "%s", name);
+    MPO_TRY_HDF5(H5Tinsert(memory_type, name, offset, terminated), "%s", name);
+cleanup:
+    mpo_record_hdf5_release(&terminated);
+    mpo_record_hdf5_release(&padded);
+    return status;
+}
+
+static enum mpo_status insert_integer(hid_t file_type, hid_t memory_type, const char *name,
+                                      size_t offset, size_t bytes)
+{
+    enum mpo_status status = MPO_OK;
+    const bool wide = bytes == sizeof(int64_t);
+    MPO_TRY_HDF5(H5Tinsert(file_type, name, offset, wide ? H5T_STD_I64LE : H5T_STD_I32LE),
+                 "%s", name);
+    MPO_TRY_HDF5(
+        H5Tinsert(memory_type, name, offset, wide ? H5T_NATIVE_INT64 : H5T_NATIVE_INT32),
+        "%s", name);
+cleanup:
+    return status;
+}
+
+/* A member of a compound type, declared once for file and memory. */
+struct member {
+    const char *name;
+    size_t offset;
+    size_t bytes;
+    bool is_text;
+};
+
+#define INTEGER_MEMBER(type, member)                                                       \
+    {                                                                                      \
+#member, offsetof(struct type, member), sizeof(((struct type *)0)->member), false  \
+    }
+#define TEXT_MEMBER(type, member)                                                          \
+    {                                                                                      \
+#member, offsetof(struct type, member), sizeof(((struct type *)0)->member), true   \
+    }
+
+static const struct member rank_members[] = {
+    INTEGER_MEMBER(mpo_record_rank, rank),    INTEGER_MEMBER(mpo_record_rank, local_rank),
+    INTEGER_MEMBER(mpo_record_rank, threads), TEXT_MEMBER(mpo_record_rank, host),
+    TEXT_MEMBER(mpo_record_rank, device),     TEXT_MEMBER(mpo_record_rank, gpu_uuid),
+    TEXT_MEMBER(mpo_record_rank, policy),     TEXT_MEMBER(mpo_record_rank, model),
+    TEXT_MEMBER(mpo_record_rank, sha256),     TEXT_MEMBER(mpo_record_rank, vocabulary),
+};
+
+static const struct member segment_members[] = {
+    INTEGER_MEMBER(segment, first_step), INTEGER_MEMBER(segment, restart_count),
+    TEXT_MEMBER(segment, job_id), TEXT_MEMBER(segment, git_commit),
+    TEXT_MEMBER(segment, start_time)};
+
+struct table {
+    const struct member *members;
+    size_t member_count;
+    size_t row_bytes;
+    const void *rows;
+};
+
+/* spec lacks its types; they come from the members. */
+static enum mpo_status make_table(hid_t file, struct fixed_spec spec,
+                                  const struct table *table)
+{
+    enum mpo_status status = MPO_OK;
+    spec.file_type = H5I_INVALID_HID;
+    spec.memory_type = H5I_INVALID_HID;
+    MPO_TRY_HDF5(spec.file_type = H5Tcreate(H5T_COMPOUND, table->row_bytes), "%s",
+                 spec.path);
+    MPO_TRY_HDF5(spec.memory_type = H5Tcreate(H5T_COMPOUND, table->row_bytes), "%s",
+                 spec.path);
+    for (size_t i = 0; i < table->member_count; i++) {
+        const struct member *member = &table->members[i];
+        MPO_TRY((member->is_text ? insert_text : insert_integer)(
+            spec.file_type, spec.memory_type, member->name, member->offset, member->bytes));
+    }
+    MPO_TRY(make_fixed(file, &spec, table->rows, NULL));
+cleanup:
+    mpo_record_hdf5_release(&spec.memory_type);
+    mpo_record_hdf5_release(&spec.file_type);
+    return status;
+}
+
+static void fill_text(char *out, size_t bytes, const char *text)
+{
+    snprintf(out, bytes, "%s", text != NULL ? text : "");
+}
+
+static enum mpo_status make_tables(hid_t file, const struct mpo_record_spec *spec)
+{
+    enum mpo_status status = MPO_OK;
+    struct segment segment = {0};
+    fill_text(segment.job_id, sizeof segment.job_id, spec->job_id);
+    fill_text(segment.git_commit, sizeof segment.git_commit, spec->git_commit);
+    fill_text(segment.start_time, sizeof segment.start_time, spec->created_utc);
+    const struct table segments = {segment_members,
+                                   sizeof segment_members / sizeof segment_members[0],
+                                   sizeof segment, &segment};
+    const struct table ranks = {rank_members, sizeof rank_members / sizeof rank_members[0],
+                                sizeof(struct mpo_record_rank), spec->rank};
+    MPO_TRY(make_table(file,
+                       (struct fixed_spec){.path = "provenance/segments",
+                                           .units = "1",
+                                           .long_name = "one row a start or restart",
+                                           .rows = 1,
+                                           .grows = true},
+                       &segments));
+    MPO_TRY(make_table(file,
+                       (struct fixed_spec){.path = "provenance/ranks",
+                                           .units = "1",
+                                           .long_name = "one row a rank and its policies",
+                                           .rows = (hsize_t)spec->rank_count},
+                       &ranks));
+cleanup:
+    return status;
+}
+
+/* The configuration as one string, so that h5dump and h5py show it as text. */
+static enum mpo_status make_config(hid_t file, const char *text)
+{
+    enum mpo_status status = MPO_OK;
+    const char *config = text != NULL ? text : "";
+    hid_t id = H5I_INVALID_HID;
+    hid_t type = H5I_INVALID_HID;
+    hid_t space = H5I_INVALID_HID;
+    hid_t properties = H5I_INVALID_HID;
+    MPO_TRY(make_text_type(strlen(config) + 1, H5T_STR_NULLPAD, &type));
+    MPO_TRY_HDF5(space = H5Screate(H5S_SCALAR), "provenance/config");
+    MPO_TRY(mpo_record_make_properties(H5P_DATASET_CREATE, &properties));
+    MPO_TRY_HDF5(id = H5Dcreate2(file, "provenance/config", type, space, H5P_DEFAULT,
+                                 properties, H5P_DEFAULT),
+                 "provenance/config");
+    MPO_TRY_HDF5(H5Dwrite(id, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, config),
+                 "provenance/config");
+    MPO_TRY(mpo_record_put_units(id, "1", "configuration as used, YAML"));
+cleanup:
+    mpo_record_hdf5_release(&properties);
+    mpo_record_hdf5_release(&space);
+    mpo_record_hdf5_release(&type);
+    mpo_record_hdf5_release(&id);
+    return status;
+}
+
+static enum mpo_status make_provenance(hid_t file, const struct mpo_record_spec *spec)
+{
+    enum mpo_status status = MPO_OK;
+    hid_t group = H5I_INVALID_HID;
+    MPO_TRY(make_group(file, "provenance", &group));
+    for (int32_t i = 0; i < spec->attribute_count; i++)
+        MPO_TRY(mpo_record_put_attribute(group, spec->attribute[i].name,
+                                         spec->attribute[i].value));
+    MPO_TRY(make_config(file, spec->config_text));
+    MPO_TRY(make_tables(file, spec));
+cleanup:
+    mpo_record_hdf5_release(&group);
+    return status;
+}
+
+/* ---- all together ---- */
+
+static enum mpo_status fill_file(struct mpo_record_writer *writer,
+                                 const struct mpo_record_spec *spec)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_record_schema *schema = &writer->schema;
+    const hid_t file = schema->file;
+    MPO_TRY(mpo_record_put_attribute(file, "Conventions", "CF-1.10"));
+    MPO_TRY(mpo_record_put_attribute(file, "log_schema", MPO_RECORD_SCHEMA));
+    MPO_TRY(mpo_record_put_attribute(file, "run_id", spec->run_id));
+    MPO_TRY(mpo_record_put_attribute(file, "created_utc", spec->created_utc));
+    MPO_TRY(make_scale(file, "objective", "objectives", spec->objective,
+                       spec->objective_count, &schema->objective));
+    MPO_TRY(make_scale(file, "policy", "hosted policies, objectives first", spec->policy,
+                       spec->policy_count, &schema->policy));
+    MPO_TRY(mpo_record_make_columns(schema, spec->objective_count, spec->policy_count));
+    MPO_TRY(make_prompts(file, spec));
+    MPO_TRY(make_provenance(file, spec));
+    MPO_TRY_HDF5(H5Fflush(file, H5F_SCOPE_GLOBAL), "flush");
+    MPO_TRY_HDF5(H5Fstart_swmr_write(file), "SWMR");
+cleanup:
+    if (status != MPO_OK)
+        mpo_error_raise(status, __FILE__, __LINE__, "making %s: %s", writer->path,
+                        mpo_error_text());
+    return status;
+}
+
+static void invalidate(struct mpo_record_schema *schema)
+{
+    schema->file = H5I_INVALID_HID;
+    schema->objective = H5I_INVALID_HID;
+    schema->policy = H5I_INVALID_HID;
+    schema->step.id = H5I_INVALID_HID;
+    for (int32_t i = 0; i < MPO_RECORD_FIELD_COUNT; i++)
+        schema->field[i].id = H5I_INVALID_HID;
+    for (int32_t i = 0; i < MPO_RECORD_RESPONSE_COUNT; i++)
+        schema->response[i].id = H5I_INVALID_HID;
+}
+
+enum mpo_status mpo_record_create(const struct mpo_record_spec *spec,
+                                  struct mpo_record_writer **out)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_record_writer *writer = NULL;
+    *out = NULL;
+    mpo_record_hdf5_quiet();
+    MPO_NEW(1, &writer);
+    invalidate(&writer->schema);
+    writer->lock.descriptor = -1;
+    writer->last_step = -1;
+    writer->objective_count = spec->objective_count;
+    writer->policy_count = spec->policy_count;
+    MPO_TRY(mpo_memory_copy_text(spec->path, &writer->path));
+    MPO_TRY(mpo_record_lock_take(spec->path, spec->job_id, &writer->lock));
+    MPO_TRY(mpo_record_make_room(spec->path, spec->force));
+    MPO_TRY(make_file(writer));
+    MPO_TRY(fill_file(writer, spec));
+    mpo_record_warn_of_network(spec->path);
+    *out = writer;
+cleanup:
+    if (status != MPO_OK && writer != NULL) {
+        if (writer->created)
+            unlink(writer->path);
+        mpo_record_writer_free(&writer);
+    }
+    return status;
+}

@@ -1,0 +1,301 @@
+/*
+ * The growing data sets of a record and what HDF5 needs around them.
+ *
+ * All of them are made before SWMR starts, because HDF5 allows no new object after that.
+ * They are chunked along the steps and carry no fletcher32 checksum: the last chunk is
+ * rewritten with every step, and a crash in the middle of that write would make the
+ * checksum reject rows that were acknowledged before and are still there, byte for byte.
+ * Time stamps of objects are off, so that identical runs give identical files. Attributes
+ * are variable-length strings, which h5py and xarray give as str (fixed-length ones as
+ * bytes).
+ */
+#include "record_impl.h"
+
+#include <hdf5_hl.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define FIELD_CHUNK_ROWS 64
+#define PATH_BYTES       64
+
+enum kind { KIND_F64, KIND_I64, KIND_I32, KIND_U8 };
+enum width { COLUMNS_0, COLUMNS_K, COLUMNS_H };
+
+#define COLUMNS_SCALAR    COLUMNS_0
+#define COLUMNS_OBJECTIVE COLUMNS_K
+
+struct column_spec {
+    const char *path;
+    enum kind kind;
+    enum width width;
+    hsize_t chunk_rows;
+    const char *units;
+    const char *long_name;
+};
+
+static const struct mpo_record_field fields[] = {
+#define MPO_FIELD(path, member, type, shape, units, long_name)                             \
+    {#path, #type, #shape, units, long_name},
+#include "mpo/record.def"
+#undef MPO_FIELD
+};
+
+static const struct column_spec field_specs[] = {
+#define MPO_FIELD(path, member, type, shape, units, long_name)                             \
+    {#path, KIND_##type, COLUMNS_##shape, FIELD_CHUNK_ROWS, units, long_name},
+#include "mpo/record.def"
+#undef MPO_FIELD
+};
+
+static const struct column_spec response_specs[] = {
+#define RESPONSE_SPEC(name, type, columns, chunk_rows, units, long_name)                   \
+    {"responses/" #name, KIND_##type, COLUMNS_##columns, chunk_rows, units, long_name},
+    MPO_RECORD_RESPONSE_LIST(RESPONSE_SPEC)
+#undef RESPONSE_SPEC
+};
+
+static const struct column_spec step_spec = {
+    "step",           KIND_I64, COLUMNS_0,
+    FIELD_CHUNK_ROWS, "1",      "step; written last, it commits a row"};
+
+int32_t mpo_record_field_count(void)
+{
+    return MPO_RECORD_FIELD_COUNT;
+}
+
+const struct mpo_record_field *mpo_record_field(int32_t index)
+{
+    return &fields[index];
+}
+
+/* ---- errors ---- */
+
+/* Walking from the deepest record, the first one says what really happened. */
+static herr_t first_reason(unsigned index, const H5E_error2_t *error, void *out)
+{
+    if (index == 0)
+        snprintf(out, MPO_RECORD_TEXT_BYTES, "%s", error->desc);
+    return 0;
+}
+
+enum mpo_status mpo_record_hdf5_raise(const char *file, int line, const char *format, ...)
+{
+    char what[MPO_RECORD_TEXT_BYTES] = "";
+    char reason[MPO_RECORD_TEXT_BYTES] = "HDF5 gives no reason";
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(what, sizeof what, format, arguments);
+    va_end(arguments);
+    H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, first_reason, reason);
+    H5Eclear2(H5E_DEFAULT);
+    /* The file driver writes a long line; its errno says the same in plain words. */
+    const char *number = strstr(reason, "errno = ");
+    long error = number != NULL ? strtol(number + strlen("errno = "), NULL, 10) : 0;
+    if (error > 0)
+        snprintf(reason, sizeof reason, "%s", strerror((int)error));
+    return mpo_error_raise(MPO_ERR_IO, file, line, "%s: %s", what, reason);
+}
+
+void mpo_record_hdf5_quiet(void)
+{
+    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+}
+
+void mpo_record_hdf5_release(hid_t *id)
+{
+    /* H5Idec_ref closes an object of any kind when this was its last reference. */
+    if (*id >= 0)
+        H5Idec_ref(*id);
+    *id = H5I_INVALID_HID;
+}
+
+/* ---- attributes and properties ---- */
+
+enum mpo_status mpo_record_put_attribute(hid_t object, const char *name, const char *value)
+{
+    enum mpo_status status = MPO_OK;
+    const char *text = value != NULL ? value : "";
+    hid_t type = H5I_INVALID_HID;
+    hid_t space = H5I_INVALID_HID;
+    hid_t attribute = H5I_INVALID_HID;
+    MPO_TRY_HDF5(type = H5Tcopy(H5T_C_S1), "attribute %s", name);
+    MPO_TRY_HDF5(H5Tset_size(type, H5T_VARIABLE), "attribute %s", name);
+    MPO_TRY_HDF5(H5Tset_cset(type, H5T_CSET_UTF8), "attribute %s", name);
+    MPO_TRY_HDF5(space = H5Screate(H5S_SCALAR), "attribute %s", name);
+    MPO_TRY_HDF5(attribute =
+                     H5Acreate2(object, name, type, space, H5P_DEFAULT, H5P_DEFAULT),
+                 "attribute %s", name);
+    MPO_TRY_HDF5(H5Awrite(attribute, type, &text), "attribute %s", name);
+cleanup:
+    mpo_record_hdf5_release(&attribute);
+    mpo_record_hdf5_release(&space);
+    mpo_record_hdf5_release(&type);
+    return status;
+}
+
+enum mpo_status mpo_record_put_units(hid_t object, const char *units, const char *long_name)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_TRY(mpo_record_put_attribute(object, "units", units));
+    MPO_TRY(mpo_record_put_attribute(object, "long_name", long_name));
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_record_make_properties(hid_t class_id, hid_t *out)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_TRY_HDF5(*out = H5Pcreate(class_id), "creation properties");
+    MPO_TRY_HDF5(H5Pset_obj_track_times(*out, 0), "creation properties");
+cleanup:
+    return status;
+}
+
+/* ---- growing data sets ---- */
+
+static hid_t file_type(enum kind kind)
+{
+    const hid_t types[] = {H5T_IEEE_F64LE, H5T_STD_I64LE, H5T_STD_I32LE, H5T_STD_U8LE};
+    return types[kind];
+}
+
+static hid_t memory_type(enum kind kind)
+{
+    const hid_t types[] = {H5T_NATIVE_DOUBLE, H5T_NATIVE_INT64, H5T_NATIVE_INT32,
+                           H5T_NATIVE_UINT8};
+    return types[kind];
+}
+
+/* Make the group of "group/name" unless it is there; HDF5's own way gives it time stamps.
+ */
+static enum mpo_status make_group_of(hid_t file, const char *path)
+{
+    enum mpo_status status = MPO_OK;
+    hid_t properties = H5I_INVALID_HID;
+    hid_t group = H5I_INVALID_HID;
+    char name[PATH_BYTES] = "";
+    const char *slash = strchr(path, '/');
+    if (slash == NULL)
+        return MPO_OK;
+    snprintf(name, sizeof name, "%.*s", (int)(slash - path), path);
+    htri_t exists = 0;
+    MPO_TRY_HDF5(exists = H5Lexists(file, name, H5P_DEFAULT), "group %s", name);
+    if (exists > 0)
+        goto cleanup;
+    MPO_TRY(mpo_record_make_properties(H5P_GROUP_CREATE, &properties));
+    MPO_TRY_HDF5(group = H5Gcreate2(file, name, H5P_DEFAULT, properties, H5P_DEFAULT),
+                 "group %s", name);
+cleanup:
+    mpo_record_hdf5_release(&group);
+    mpo_record_hdf5_release(&properties);
+    return status;
+}
+
+static enum mpo_status make_layout(const struct column_spec *spec, hsize_t columns,
+                                   hid_t *space, hid_t *properties)
+{
+    enum mpo_status status = MPO_OK;
+    const double missing = NAN;
+    const int dimensions = columns > 0 ? 2 : 1;
+    const hsize_t extent[2] = {0, columns};
+    const hsize_t limit[2] = {H5S_UNLIMITED, columns};
+    const hsize_t chunk[2] = {spec->chunk_rows, columns};
+    MPO_TRY_HDF5(*space = H5Screate_simple(dimensions, extent, limit), "%s", spec->path);
+    MPO_TRY(mpo_record_make_properties(H5P_DATASET_CREATE, properties));
+    MPO_TRY_HDF5(H5Pset_chunk(*properties, dimensions, chunk), "%s", spec->path);
+    if (spec->kind == KIND_F64)
+        MPO_TRY_HDF5(H5Pset_fill_value(*properties, H5T_NATIVE_DOUBLE, &missing), "%s",
+                     spec->path);
+cleanup:
+    return status;
+}
+
+static enum mpo_status make_column(hid_t file, const struct column_spec *spec,
+                                   hsize_t columns, struct mpo_record_column *out)
+{
+    enum mpo_status status = MPO_OK;
+    hid_t space = H5I_INVALID_HID;
+    hid_t properties = H5I_INVALID_HID;
+    out->path = spec->path;
+    out->memory_type = memory_type(spec->kind);
+    out->columns = columns;
+    MPO_TRY(make_group_of(file, spec->path));
+    MPO_TRY(make_layout(spec, columns, &space, &properties));
+    MPO_TRY_HDF5(out->id = H5Dcreate2(file, spec->path, file_type(spec->kind), space,
+                                      H5P_DEFAULT, properties, H5P_DEFAULT),
+                 "%s", spec->path);
+    MPO_TRY(mpo_record_put_units(out->id, spec->units, spec->long_name));
+cleanup:
+    mpo_record_hdf5_release(&properties);
+    mpo_record_hdf5_release(&space);
+    return status;
+}
+
+enum mpo_status mpo_record_make_columns(struct mpo_record_schema *schema,
+                                        int32_t objectives, int32_t policies)
+{
+    enum mpo_status status = MPO_OK;
+    const hsize_t columns[] = {[COLUMNS_0] = 0,
+                               [COLUMNS_K] = (hsize_t)objectives,
+                               [COLUMNS_H] = (hsize_t)policies};
+    const hid_t scales[] = {[COLUMNS_K] = schema->objective, [COLUMNS_H] = schema->policy};
+    MPO_TRY(make_column(schema->file, &step_spec, 0, &schema->step));
+    MPO_TRY_HDF5(H5DSset_scale(schema->step.id, "step"), "step");
+    for (int32_t i = 0; i < MPO_RECORD_FIELD_COUNT; i++) {
+        const struct column_spec *spec = &field_specs[i];
+        struct mpo_record_column *column = &schema->field[i];
+        MPO_TRY(make_column(schema->file, spec, columns[spec->width], column));
+        MPO_TRY_HDF5(H5DSattach_scale(column->id, schema->step.id, 0), "%s", spec->path);
+        if (spec->width != COLUMNS_0)
+            MPO_TRY_HDF5(H5DSattach_scale(column->id, scales[spec->width], 1), "%s",
+                         spec->path);
+    }
+    for (int32_t i = 0; i < MPO_RECORD_RESPONSE_COUNT; i++) {
+        const struct column_spec *spec = &response_specs[i];
+        struct mpo_record_column *column = &schema->response[i];
+        MPO_TRY(make_column(schema->file, spec, columns[spec->width], column));
+        if (spec->width != COLUMNS_0)
+            MPO_TRY_HDF5(H5DSattach_scale(column->id, scales[spec->width], 1), "%s",
+                         spec->path);
+    }
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_record_append_rows(struct mpo_record_column *column, size_t rows,
+                                       const void *source)
+{
+    enum mpo_status status = MPO_OK;
+    hid_t file_space = H5I_INVALID_HID;
+    hid_t memory_space = H5I_INVALID_HID;
+    const int dimensions = column->columns > 0 ? 2 : 1;
+    const hsize_t start[2] = {column->rows, 0};
+    const hsize_t count[2] = {rows, column->columns};
+    const hsize_t extent[2] = {column->rows + rows, column->columns};
+    if (rows == 0)
+        return MPO_OK;
+    MPO_TRY_HDF5(H5Dset_extent(column->id, extent), "%s", column->path);
+    MPO_TRY_HDF5(file_space = H5Dget_space(column->id), "%s", column->path);
+    MPO_TRY_HDF5(H5Sselect_hyperslab(file_space, H5S_SELECT_SET, start, NULL, count, NULL),
+                 "%s", column->path);
+    MPO_TRY_HDF5(memory_space = H5Screate_simple(dimensions, count, NULL), "%s",
+                 column->path);
+    MPO_TRY_HDF5(H5Dwrite(column->id, column->memory_type, memory_space, file_space,
+                          H5P_DEFAULT, source),
+                 "%s", column->path);
+    column->rows += rows;
+cleanup:
+    mpo_record_hdf5_release(&memory_space);
+    mpo_record_hdf5_release(&file_space);
+    return status;
+}
+
+const char *mpo_record_library_version(void)
+{
+    /* "HDF5 library version 1.10.8": what follows the last space. */
+    const char *space = strrchr(H5_VERS_INFO, ' ');
+    return space != NULL ? space + 1 : H5_VERS_INFO;
+}

@@ -1,0 +1,151 @@
+/**
+ * What the files of this folder share: the data sets, HDF5's errors, and the lock.
+ *
+ * HDF5 is called in this folder only. Its own printing is off; MPO_TRY_HDF5 turns its
+ * innermost message into ours.
+ */
+#pragma once
+
+#include <hdf5.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "mpo/record.h"
+
+#define MPO_RECORD_TEXT_BYTES 512
+
+/* ---- errors (record_fields.c) ---- */
+
+/** Raise with "<what>: <HDF5's reason>" and clear HDF5's stack. Local. */
+enum mpo_status mpo_record_hdf5_raise(const char *file, int line, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/** Relay a failure of HDF5 as MPO_ERR_IO, or MPO_ERR_DATA while reading; the text after the
+ *  call says which object. */
+#define MPO_TRY_HDF5(call, ...)                                                            \
+    do {                                                                                   \
+        if ((call) < 0) {                                                                  \
+            status = mpo_record_hdf5_raise(__FILE__, __LINE__, __VA_ARGS__);               \
+            goto cleanup;                                                                  \
+        }                                                                                  \
+    } while (0)
+
+/** No printing by HDF5 on this thread. Local. */
+void mpo_record_hdf5_quiet(void);
+
+/** Release an identifier of any kind and leave it invalid; an invalid one is left alone. */
+void mpo_record_hdf5_release(hid_t *id);
+
+/* ---- data sets (record_fields.c) ---- */
+
+/** A growing data set: its extent is [rows] or [rows, columns]. */
+struct mpo_record_column {
+    hid_t id;
+    hid_t memory_type; /* predefined, not owned */
+    const char *path;
+    hsize_t rows;
+    hsize_t columns; /* 0: one-dimensional */
+};
+
+/* One constant a field of record.def, in its order. */
+enum mpo_record_field_index {
+#define MPO_FIELD(path, member, type, shape, units, long_name) MPO_RECORD_FIELD_##member,
+#include "mpo/record.def"
+#undef MPO_FIELD
+    MPO_RECORD_FIELD_COUNT
+};
+
+/* Growing data sets of /responses: name, type, columns, rows of a chunk, units, sentence.
+ * R counts responses. `token` and `text` hold all responses one after another. */
+#define MPO_RECORD_RESPONSE_LIST(X)                                                        \
+    X(step, I64, 0, 512, "1", "step that drew the response")                               \
+    X(prompt, I64, 0, 512, "1", "index of the prompt in /prompts")                         \
+    X(token_count, I32, 0, 512, "1", "tokens, a drawn end token included")                 \
+    X(ended, I32, 0, 512, "1", "1: ends with an end token, 0: cut at max_tokens")          \
+    X(log_proposal, F64, 0, 512, "nat", "log-probability under the proposal")              \
+    X(log_policy, F64, H, 512, "nat", "log-probability under each policy")                 \
+    X(token_offset, I64, 0, 512, "1", "first token of the response in token")              \
+    X(token, I32, 0, 8192, "1", "token ids, one response after another")                   \
+    X(text_offset, I64, 0, 512, "byte", "first byte of the response in text")              \
+    X(text_bytes, I64, 0, 512, "byte", "bytes of the response's text")                     \
+    X(text, U8, 0, 16384, "1", "text in UTF-8, one response after another")
+
+enum mpo_record_response_index {
+#define MPO_RECORD_RESPONSE_ENUM(name, ...) MPO_RECORD_RESPONSE_##name,
+    MPO_RECORD_RESPONSE_LIST(MPO_RECORD_RESPONSE_ENUM)
+#undef MPO_RECORD_RESPONSE_ENUM
+        MPO_RECORD_RESPONSE_COUNT
+};
+
+/** The file, its creation properties and every growing data set. */
+struct mpo_record_schema {
+    hid_t file;
+    hid_t objective; /* dimension scale */
+    hid_t policy;    /* dimension scale */
+    struct mpo_record_column step;
+    struct mpo_record_column field[MPO_RECORD_FIELD_COUNT];
+    struct mpo_record_column response[MPO_RECORD_RESPONSE_COUNT];
+};
+
+/** Attribute of text, of variable length because h5py and xarray give those as str. */
+enum mpo_status mpo_record_put_attribute(hid_t object, const char *name, const char *value);
+
+/** units and long_name of a data set. */
+enum mpo_status mpo_record_put_units(hid_t object, const char *units,
+                                     const char *long_name);
+
+/** A data set creation or group creation list without time stamps; *out is owned. */
+enum mpo_status mpo_record_make_properties(hid_t class_id, hid_t *out);
+
+/** Make the growing data sets; the two scales of `schema` exist already. */
+enum mpo_status mpo_record_make_columns(struct mpo_record_schema *schema,
+                                        int32_t objectives, int32_t policies);
+
+/** Append rows to a growing data set. Local, allocates nothing by itself. */
+enum mpo_status mpo_record_append_rows(struct mpo_record_column *column, size_t rows,
+                                       const void *source);
+
+/* ---- the lock and the path (record_lock.c) ---- */
+
+struct mpo_record_lock {
+    int descriptor; /* -1: not held */
+    char *path;     /* owned */
+};
+
+/** Status for an errno met while an output is made: 73, 74 or 77. Local. */
+enum mpo_status mpo_record_errno_status(int error);
+
+/** Take PATH.lock, or refuse with the holder's name (MPO_ERR_OUTPUT). */
+enum mpo_status mpo_record_lock_take(const char *path, const char *job_id,
+                                     struct mpo_record_lock *lock);
+
+/** Remove the lock file and let go; harmless when it is not held. */
+void mpo_record_lock_drop(struct mpo_record_lock *lock);
+
+/** True while some process holds the lock of `path`. Local. */
+bool mpo_record_lock_is_held(const char *path);
+
+/** Refuse what is at the path, or with force move a record aside to PATH.1, PATH.2, ... The
+ *  lock is held. */
+enum mpo_status mpo_record_make_room(const char *path, bool force);
+
+/** Warn when the path is on a network file system, outside SWMR's promises. */
+void mpo_record_warn_of_network(const char *path);
+
+/* ---- the writer (record_create.c, record_write.c) ---- */
+
+struct mpo_record_writer {
+    struct mpo_record_schema schema;
+    struct mpo_record_lock lock;
+    char *path;
+    int32_t objective_count;
+    int32_t policy_count;
+    int64_t last_step;
+    bool created; /* the file at `path` is ours */
+    bool broken;  /* a write was refused: nothing may be written any more */
+    void *gather; /* grown to one step's largest column of responses */
+    size_t gather_capacity;
+};
+
+/** Close HDF5's side and free everything; what was written stays. NULL-safe. */
+void mpo_record_writer_free(struct mpo_record_writer **writer);

@@ -1,0 +1,39 @@
+/**
+ * The rollout's inside: the buffers of one unit and of one step.
+ */
+#pragma once
+
+#include "mpo/rollout.h"
+
+struct mpo_rollout {
+    struct mpo_rollout_spec spec;
+    int32_t local_count;  /* policies of this rank */
+    int32_t row_capacity; /* unit_prompts * responses */
+    bool *is_end;         /* [V] */
+
+    /* one position of a unit */
+    int32_t *live;        /* [row_capacity] rows still being made, ascending */
+    int32_t *source;      /* [row_capacity] batch row that each live row draws from */
+    int32_t *token;       /* [row_capacity] drawn token of each live row */
+    const float **logits; /* [local, row_capacity] packed to [local, B] */
+    double *log_norm;     /* [local, row_capacity] packed to [local, B] */
+    double *uniform;      /* [row_capacity] */
+    double *log_proposal; /* [row_capacity] */
+    double *log_policy;   /* [row_capacity, H] */
+    double *expectation;  /* [row_capacity, H] */
+    struct mpo_mixture_moments *moments; /* [row_capacity] */
+
+    int64_t *prompt;                /* [prompts_max] of the step */
+    struct mpo_responses responses; /* of the step; arrays sized for prompts_max */
+};
+
+/** Decode prompt slots first_slot .. first_slot + prompt_count - 1 as one batch, into
+ *  rollout->responses. Collective over the group; complete on its root. */
+enum mpo_status mpo_rollout_unit(struct mpo_rollout *rollout,
+                                 const struct mpo_rollout_step *step, int32_t first_slot,
+                                 int32_t prompt_count);
+
+/** Bring a unit's responses from the root of the group that made them to rank zero.
+ *  Collective over those two ranks; others return at once. */
+enum mpo_status mpo_rollout_gather(struct mpo_rollout *rollout, int32_t first_slot,
+                                   int32_t prompt_count, int32_t from_rank);
