@@ -10,8 +10,8 @@
  *     d       = mean_x sum_j softmax(log w)_j sum_t ( [y_t ends] - q(end|s_t) )
  *     a <- a + d^2,   b <- b + d / (2 sqrt(a))
  *                                                              (design.md, section 1)
- * c comes from a regression over earlier steps only, which keeps g unbiased by C; it is 1
- * before the fourth step.
+ * c comes from a regression over the responses of earlier steps only, which keeps g
+ * unbiased by C; it is 1 before the fourth step.
  */
 #pragma once
 
@@ -36,14 +36,11 @@ struct mpo_estimator_spec {
 
 /** Sums that resuming needs; plain doubles so that the record can hold them bit for bit. */
 struct mpo_estimator_state {
-    double end_bias;                   /* b for the next step */
-    double tilt_squares;               /* a */
-    double regression_count;           /* prompts seen */
-    double regression_cross;           /* sum of <G, C>, centred over k */
-    double regression_square;          /* sum of <C, C>, centred over k */
-    double regression_steps;           /* steps seen */
-    const double *regression_gradient; /* [K] sum of G, centred over k */
-    const double *regression_control;  /* [K] sum of C, centred over k */
+    double end_bias;          /* b for the next step */
+    double tilt_squares;      /* a */
+    double regression_steps;  /* steps seen */
+    double regression_cross;  /* sum over responses of <influence, C_j>, centred over k */
+    double regression_square; /* sum over responses of <C_j, C_j>, centred over k */
 };
 
 /** What one step says. Arrays are owned by the estimator, valid until the next step. */
@@ -83,7 +80,7 @@ enum mpo_status mpo_estimator_step(struct mpo_estimator *estimator, const double
                                    const struct mpo_responses *responses,
                                    struct mpo_estimate *out);
 
-/** The present sums; borrowed. / Take them back. Local. */
+/** The present sums / take them back. Local. */
 void mpo_estimator_save(const struct mpo_estimator *estimator,
                         struct mpo_estimator_state *out);
 void mpo_estimator_load(struct mpo_estimator *estimator,

@@ -77,11 +77,8 @@ static void fill_state(const struct fit *fit, struct mpo_record_row *row)
     row->state_end_bias = estimator.end_bias;
     row->state_tilt_squares = estimator.tilt_squares;
     row->state_regression_steps = estimator.regression_steps;
-    row->state_regression_count = estimator.regression_count;
     row->state_regression_cross = estimator.regression_cross;
     row->state_regression_square = estimator.regression_square;
-    row->state_regression_gradient = estimator.regression_gradient;
-    row->state_regression_control = estimator.regression_control;
 }
 
 static struct mpo_record_row make_row(const struct fit *fit, int64_t step,

@@ -239,15 +239,11 @@ static enum mpo_status check_rollout(struct mpo_config_build *build)
     enum mpo_status status = MPO_OK;
     const struct mpo_config *config = build->config;
     int64_t row_count = config->rollout.unit_prompts * config->rollout.responses;
-    bool unit_given = config->rollout.unit_prompts > 1;
     MPO_CHECK(row_count <= MPO_ROW_COUNT_MAX, MPO_ERR_CONFIG,
               "%s: expected rollout.unit_prompts times rollout.responses to be at most %d, "
               "found %lld times %lld",
-              where_of(build,
-                       unit_given ? MPO_OPTION_rollout_unit_prompts
-                                  : MPO_OPTION_rollout_responses,
-                       0),
-              MPO_ROW_COUNT_MAX, (long long)config->rollout.unit_prompts,
+              where_of(build, MPO_OPTION_rollout_unit_prompts, 0), MPO_ROW_COUNT_MAX,
+              (long long)config->rollout.unit_prompts,
               (long long)config->rollout.responses);
     bool needs_reference = strcmp(config->rollout.proposal, "reference") == 0;
     MPO_CHECK(!needs_reference || config->objective_count < config->policy_count,

@@ -27,6 +27,8 @@ struct mpo_estimator {
     double *gradient;        /* [K] */
     double *mean_control;    /* [K] */
     double *log_policy;      /* [K] */
+    double *influence;       /* [K] of one response */
+    double *deviation;       /* [K] of one response's control */
 };
 
 enum mpo_status mpo_estimator_open(const struct mpo_estimator_spec *spec,
@@ -40,7 +42,7 @@ enum mpo_status mpo_estimator_open(const struct mpo_estimator_spec *spec,
     estimator->spec = *spec;
     estimator->tilt.adapt = isnan(spec->end_bias);
     estimator->tilt.end_bias = estimator->tilt.adapt ? 0.0 : spec->end_bias;
-    MPO_TRY(mpo_control_open(spec->objective_count, spec->control, &estimator->control));
+    estimator->control.fixed = spec->control;
     MPO_NEW(spec->responses_max, &estimator->log_weight);
     MPO_NEW(spec->responses_max, &estimator->weight);
     MPO_NEW(spec->responses_max, &estimator->without);
@@ -50,6 +52,8 @@ enum mpo_status mpo_estimator_open(const struct mpo_estimator_spec *spec,
     MPO_NEW(objectives, &estimator->gradient);
     MPO_NEW(objectives, &estimator->mean_control);
     MPO_NEW(objectives, &estimator->log_policy);
+    MPO_NEW(objectives, &estimator->influence);
+    MPO_NEW(objectives, &estimator->deviation);
 cleanup:
     if (status != MPO_OK)
         mpo_estimator_close(&estimator);
@@ -62,6 +66,8 @@ void mpo_estimator_close(struct mpo_estimator **out)
     struct mpo_estimator *estimator = *out;
     if (estimator == NULL)
         return;
+    free(estimator->deviation);
+    free(estimator->influence);
     free(estimator->log_policy);
     free(estimator->mean_control);
     free(estimator->gradient);
@@ -71,7 +77,6 @@ void mpo_estimator_close(struct mpo_estimator **out)
     free(estimator->without);
     free(estimator->weight);
     free(estimator->log_weight);
-    mpo_control_close(&estimator->control);
     free(estimator);
     *out = NULL;
 }
@@ -212,16 +217,26 @@ static void describe_responses(const struct mpo_responses *responses,
     out->entropy = entropy / (double)out->tokens;
 }
 
-/* Let the regression and the tilt learn from this step, for the next ones. */
-static void learn(struct mpo_estimator *estimator, int32_t prompt_count, double direction)
+/* Let the regression see each response of one prompt, while its weights are at hand. */
+static void observe_prompt(struct mpo_estimator *estimator,
+                           const struct mpo_responses *responses, int32_t slot)
 {
-    size_t objectives = (size_t)estimator->spec.objective_count;
-    for (int32_t slot = 0; slot < prompt_count; slot++)
-        mpo_control_observe(&estimator->control,
-                            estimator->prompt_gradient + (size_t)slot * objectives,
-                            estimator->prompt_control + (size_t)slot * objectives);
-    mpo_control_end_step(&estimator->control);
-    mpo_tilt_step(&estimator->tilt, direction);
+    int32_t m = responses->responses;
+    int32_t objectives = estimator->spec.objective_count;
+    const double *gradient = estimator->prompt_gradient + (size_t)slot * (size_t)objectives;
+    const double *control = estimator->prompt_control + (size_t)slot * (size_t)objectives;
+    for (int32_t j = 0; j < m; j++) {
+        size_t row =
+            ((size_t)slot * (size_t)m + (size_t)j) * (size_t)responses->policy_count;
+        for (int32_t k = 0; k < objectives; k++) {
+            size_t at = row + (size_t)k;
+            estimator->influence[k] =
+                m * estimator->weight[j] * (responses->log_policy[at] - gradient[k]);
+            estimator->deviation[k] = responses->control[at] - control[k];
+        }
+        mpo_control_observe(&estimator->control, estimator->influence, estimator->deviation,
+                            objectives);
+    }
 }
 
 enum mpo_status mpo_estimator_step(struct mpo_estimator *estimator, const double *weights,
@@ -250,11 +265,13 @@ enum mpo_status mpo_estimator_step(struct mpo_estimator *estimator, const double
             jackknife(estimator, slot, responses->responses, &out->value_error) /
             prompt_count;
         direction += prompt_sums(estimator, responses, slot) / prompt_count;
+        observe_prompt(estimator, responses, slot);
     }
     value_over_prompts(estimator, prompt_count, out);
     gradient_over_prompts(estimator, prompt_count, out->coefficient);
     describe_responses(responses, out);
-    learn(estimator, prompt_count, direction);
+    mpo_control_end_step(&estimator->control);
+    mpo_tilt_step(&estimator->tilt, direction);
 cleanup:
     return status;
 }
@@ -265,25 +282,18 @@ void mpo_estimator_save(const struct mpo_estimator *estimator,
     *out = (struct mpo_estimator_state){
         .end_bias = estimator->tilt.end_bias,
         .tilt_squares = estimator->tilt.squares,
-        .regression_count = estimator->control.count,
+        .regression_steps = estimator->control.steps,
         .regression_cross = estimator->control.cross,
         .regression_square = estimator->control.square,
-        .regression_steps = estimator->control.steps,
-        .regression_gradient = estimator->control.gradient_sum,
-        .regression_control = estimator->control.control_sum,
     };
 }
 
 void mpo_estimator_load(struct mpo_estimator *estimator,
                         const struct mpo_estimator_state *state)
 {
-    size_t bytes = (size_t)estimator->spec.objective_count * sizeof(double);
     estimator->tilt.end_bias = state->end_bias;
     estimator->tilt.squares = state->tilt_squares;
-    estimator->control.count = state->regression_count;
+    estimator->control.steps = state->regression_steps;
     estimator->control.cross = state->regression_cross;
     estimator->control.square = state->regression_square;
-    estimator->control.steps = state->regression_steps;
-    memcpy(estimator->control.gradient_sum, state->regression_gradient, bytes);
-    memcpy(estimator->control.control_sum, state->regression_control, bytes);
 }

@@ -7,29 +7,27 @@
 
 #include "mpo/estimator.h"
 
-/** Regression of the gradient on the control variate over earlier steps, centred over k
- *  because the simplex does not see a constant. */
+/** Regression of the gradient on the control variate over earlier steps. */
 struct mpo_control {
-    int32_t objective_count;
     double fixed; /* the coefficient to hold, NAN: by regression */
     double steps;
-    double count;
     double cross;
     double square;
-    double *gradient_sum; /* [K] */
-    double *control_sum;  /* [K] */
 };
-
-enum mpo_status mpo_control_open(int32_t objective_count, double fixed,
-                                 struct mpo_control *control);
-void mpo_control_close(struct mpo_control *control);
 
 /** c for the next step. */
 double mpo_control_coefficient(const struct mpo_control *control);
 
-/** Take in one prompt's gradient before the control variate [K], and its control [K]. */
-void mpo_control_observe(struct mpo_control *control, const double *gradient,
-                         const double *value);
+/**
+ * Take in one response: what it moves the gradient of its prompt by, and its control, each
+ * relative to its prompt's mean. Both are centred over k here, because the simplex does not
+ * see a constant.
+ *
+ * @param influence  [K] m softmax(log w)_j (log pi_k(y_j|x) - g_x,k), nat
+ * @param value      [K] C_j,k - C_x,k, nat
+ */
+void mpo_control_observe(struct mpo_control *control, const double *influence,
+                         const double *value, int32_t objective_count);
 
 /** A step is over: what it observed counts from now on. */
 void mpo_control_end_step(struct mpo_control *control);

@@ -172,18 +172,48 @@ static int compare_text(const void *a, const void *b)
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-static enum mpo_status check_tokens(const struct gguf_context *metadata, const char *policy,
-                                    const char *path)
+static bool has_text(const char *const *sorted, size_t count, const char *text)
+{
+    return bsearch(&text, sorted, count, sizeof *sorted, compare_text) != NULL;
+}
+
+/* SentencePiece spells what it has no token for byte by byte, and a byte without a token is
+ * an exception that nobody catches. */
+static enum mpo_status check_bytes(const struct gguf_context *metadata,
+                                   const char *const *sorted, size_t count,
+                                   const struct mpo_policy_spec *spec)
+{
+    enum mpo_status status = MPO_OK;
+    int64_t id = gguf_find_key(metadata, "tokenizer.ggml.model");
+    if (id < 0 || gguf_get_kv_type(metadata, id) != GGUF_TYPE_STRING ||
+        strcmp(gguf_get_val_str(metadata, id), "llama") != 0)
+        return MPO_OK;
+    for (unsigned byte = 1; byte < 256; byte++) {
+        char spelled[8];
+        const char single[2] = {(char)byte, '\0'};
+        snprintf(spelled, sizeof spelled, "<0x%02X>", byte);
+        MPO_CHECK(has_text(sorted, count, spelled) || has_text(sorted, count, single),
+                  MPO_ERR_DATA, "policy '%s': %s has no token for the byte 0x%02X",
+                  spec->name, spec->model, byte);
+    }
+cleanup:
+    return status;
+}
+
+static enum mpo_status check_tokens(const struct gguf_context *metadata,
+                                    const struct mpo_policy_spec *spec)
 {
     enum mpo_status status = MPO_OK;
     const char **sorted = NULL;
     int64_t id = gguf_find_key(metadata, "tokenizer.ggml.tokens");
     MPO_CHECK(id >= 0 && gguf_get_kv_type(metadata, id) == GGUF_TYPE_ARRAY &&
                   gguf_get_arr_type(metadata, id) == GGUF_TYPE_STRING,
-              MPO_ERR_DATA, "policy '%s': %s has no list of tokens", policy, path);
+              MPO_ERR_DATA, "policy '%s': %s has no list of tokens", spec->name,
+              spec->model);
     size_t count = gguf_get_arr_n(metadata, id);
     MPO_CHECK(count >= 2 && count < INT32_MAX, MPO_ERR_DATA,
-              "policy '%s': %s has a vocabulary of %zu tokens", policy, path, count);
+              "policy '%s': %s has a vocabulary of %zu tokens", spec->name, spec->model,
+              count);
     MPO_NEW(count, &sorted);
     for (size_t i = 0; i < count; i++)
         sorted[i] = gguf_get_arr_str(metadata, id, i);
@@ -191,8 +221,9 @@ static enum mpo_status check_tokens(const struct gguf_context *metadata, const c
     for (size_t i = 1; i < count; i++)
         MPO_CHECK(sorted[i][0] == '\0' || strcmp(sorted[i - 1], sorted[i]) != 0,
                   MPO_ERR_DATA,
-                  "policy '%s': %s has token '%.100s' twice; the file is damaged", policy,
-                  path, sorted[i]);
+                  "policy '%s': %s has token '%.100s' twice; the file is damaged",
+                  spec->name, spec->model, sorted[i]);
+    MPO_TRY(check_bytes(metadata, sorted, count, spec));
 cleanup:
     free(sorted);
     return status;
@@ -204,7 +235,7 @@ static enum mpo_status check_model_metadata(struct mpo_llama_library *library,
     enum mpo_status status = MPO_OK;
     struct gguf_context *metadata = NULL;
     MPO_TRY(read_metadata(library, spec->name, spec->model, &metadata));
-    MPO_TRY(check_tokens(metadata, spec->name, spec->model));
+    MPO_TRY(check_tokens(metadata, spec));
     int64_t layers = metadata_count(metadata, "block_count", 1);
     MPO_CHECK(layers >= 1 && layers <= LAYER_COUNT_MAX, MPO_ERR_DATA,
               "policy '%s': %s has %lld layers, expected 1 to %d; the file is damaged",

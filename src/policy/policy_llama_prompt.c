@@ -408,8 +408,7 @@ static enum mpo_status tokenise_rendered(struct maker *maker)
         maker->token_count--;
     }
     MPO_CHECK(maker->token_count > first, MPO_ERR_DATA,
-              "prompt %lld has no token for policy '%s'; expected some text before the "
-              "response",
+              "prompt %lld has no token for policy '%s'; expected some text",
               (long long)maker->prompt_number, maker->spec->name);
     int32_t count = (int32_t)(maker->token_count - first);
     out->longest_tokens = count > out->longest_tokens ? count : out->longest_tokens;
@@ -474,8 +473,7 @@ enum mpo_status mpo_llama_template_choose(const struct mpo_llama_model *model,
     *template_out = NULL;
     MPO_CHECK(spec->request[0] == '\0' || strstr(spec->request, PLACE) != NULL,
               MPO_ERR_CONFIG,
-              "policy '%s': its request has no " PLACE
-              ", which stands for the prompt's last user message: '%.200s'",
+              "policy '%s': its request has no " PLACE " for the message: '%.200s'",
               spec->name, spec->request);
     if (strcmp(wanted, "raw") == 0)
         return MPO_OK;

@@ -3,13 +3,14 @@
  * it, then SWMR.
  *
  * The order matters. The lock comes first, so that nobody else moves or makes the file
- * meanwhile. H5F_ACC_EXCL makes the file or refuses, in one system call. From
+ * meanwhile. The name is claimed with O_EXCL before HDF5 fills the file. From
  * H5Fstart_swmr_write on no object may be made, and no attribute may be open at that
  * moment. A file that could not be completed is removed again.
  */
 #include "record_impl.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <hdf5_hl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,6 +33,21 @@ struct segment {
 
 /* ---- the file ---- */
 
+/* Take the name, or find it taken, in one system call; HDF5's own H5F_ACC_EXCL would not
+ * say why it failed, nor whether it left a file. */
+static enum mpo_status claim_path(struct mpo_record_writer *writer)
+{
+    enum mpo_status status = MPO_OK;
+    const int descriptor =
+        open(writer->path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    MPO_CHECK(descriptor >= 0, mpo_record_errno_status(errno), "cannot make %s: %s",
+              writer->path, strerror(errno));
+    writer->created = true;
+    close(descriptor);
+cleanup:
+    return status;
+}
+
 static enum mpo_status make_file(struct mpo_record_writer *writer)
 {
     enum mpo_status status = MPO_OK;
@@ -50,16 +66,14 @@ static enum mpo_status make_file(struct mpo_record_writer *writer)
     MPO_TRY_HDF5(H5Pset_fclose_degree(access, H5F_CLOSE_STRONG), "access properties");
     /* HDF5 locks the file until SWMR starts, so nobody opens it half made. */
     MPO_TRY_HDF5(H5Pset_file_locking(access, true, true), "access properties");
-    errno = 0;
-    writer->schema.file = H5Fcreate(writer->path, H5F_ACC_EXCL, creation, access);
-    if (writer->schema.file < 0) {
-        const int error = errno;
-        mpo_record_hdf5_raise(__FILE__, __LINE__, "cannot make %s", writer->path);
-        status = mpo_record_errno_status(error);
-        goto cleanup;
-    }
-    writer->created = true;
+    /* Pages need an extension of the superblock, which HDF5 makes with the library's
+     * default properties and so with time stamps; without them, identical runs stay
+     * identical. A version of HDF5 that refuses this costs that and nothing else. */
+    H5Pset_obj_track_times(H5P_GROUP_CREATE_DEFAULT, false);
+    writer->schema.file = H5Fcreate(writer->path, H5F_ACC_TRUNC, creation, access);
+    MPO_TRY_HDF5(writer->schema.file, "making %s", writer->path);
 cleanup:
+    H5Pset_obj_track_times(H5P_GROUP_CREATE_DEFAULT, true);
     mpo_record_hdf5_release(&access);
     mpo_record_hdf5_release(&creation);
     return status;
@@ -414,7 +428,7 @@ enum mpo_status mpo_record_create(const struct mpo_record_spec *spec,
     enum mpo_status status = MPO_OK;
     struct mpo_record_writer *writer = NULL;
     *out = NULL;
-    mpo_record_hdf5_quiet();
+    mpo_record_hdf5_prepare();
     MPO_NEW(1, &writer);
     invalidate(&writer->schema);
     writer->lock.descriptor = -1;
@@ -424,6 +438,7 @@ enum mpo_status mpo_record_create(const struct mpo_record_spec *spec,
     MPO_TRY(mpo_memory_copy_text(spec->path, &writer->path));
     MPO_TRY(mpo_record_lock_take(spec->path, spec->job_id, &writer->lock));
     MPO_TRY(mpo_record_make_room(spec->path, spec->force));
+    MPO_TRY(claim_path(writer));
     MPO_TRY(make_file(writer));
     MPO_TRY(fill_file(writer, spec));
     mpo_record_warn_of_network(spec->path);
@@ -432,6 +447,7 @@ cleanup:
     if (status != MPO_OK && writer != NULL) {
         if (writer->created)
             unlink(writer->path);
+        writer->broken = status == MPO_ERR_IO;
         mpo_record_writer_free(&writer);
     }
     return status;

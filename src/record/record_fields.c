@@ -99,8 +99,11 @@ enum mpo_status mpo_record_hdf5_raise(const char *file, int line, const char *fo
     return mpo_error_raise(MPO_ERR_IO, file, line, "%s: %s", what, reason);
 }
 
-void mpo_record_hdf5_quiet(void)
+void mpo_record_hdf5_prepare(void)
 {
+    /* A file that refused a write is left open on purpose; HDF5 must not close it at exit.
+     * Only the first call of all can say so; the others change nothing. */
+    H5dont_atexit();
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
 }
 
@@ -234,6 +237,20 @@ cleanup:
     return status;
 }
 
+/* Attach the scales of a data set; `rows` is the one along its growing dimension. */
+static enum mpo_status attach_scales(const struct mpo_record_schema *schema,
+                                     const struct column_spec *spec, hid_t data_set,
+                                     hid_t rows)
+{
+    enum mpo_status status = MPO_OK;
+    const hid_t columns[] = {[COLUMNS_K] = schema->objective, [COLUMNS_H] = schema->policy};
+    MPO_TRY_HDF5(H5DSattach_scale(data_set, rows, 0), "%s", spec->path);
+    if (spec->width != COLUMNS_0)
+        MPO_TRY_HDF5(H5DSattach_scale(data_set, columns[spec->width], 1), "%s", spec->path);
+cleanup:
+    return status;
+}
+
 enum mpo_status mpo_record_make_columns(struct mpo_record_schema *schema,
                                         int32_t objectives, int32_t policies)
 {
@@ -241,25 +258,22 @@ enum mpo_status mpo_record_make_columns(struct mpo_record_schema *schema,
     const hsize_t columns[] = {[COLUMNS_0] = 0,
                                [COLUMNS_K] = (hsize_t)objectives,
                                [COLUMNS_H] = (hsize_t)policies};
-    const hid_t scales[] = {[COLUMNS_K] = schema->objective, [COLUMNS_H] = schema->policy};
+    const hid_t *response = &schema->response[MPO_RECORD_RESPONSE_response].id;
     MPO_TRY(make_column(schema->file, &step_spec, 0, &schema->step));
     MPO_TRY_HDF5(H5DSset_scale(schema->step.id, "step"), "step");
     for (int32_t i = 0; i < MPO_RECORD_FIELD_COUNT; i++) {
         const struct column_spec *spec = &field_specs[i];
-        struct mpo_record_column *column = &schema->field[i];
-        MPO_TRY(make_column(schema->file, spec, columns[spec->width], column));
-        MPO_TRY_HDF5(H5DSattach_scale(column->id, schema->step.id, 0), "%s", spec->path);
-        if (spec->width != COLUMNS_0)
-            MPO_TRY_HDF5(H5DSattach_scale(column->id, scales[spec->width], 1), "%s",
-                         spec->path);
+        MPO_TRY(make_column(schema->file, spec, columns[spec->width], &schema->field[i]));
+        MPO_TRY(attach_scales(schema, spec, schema->field[i].id, schema->step.id));
     }
     for (int32_t i = 0; i < MPO_RECORD_RESPONSE_COUNT; i++) {
         const struct column_spec *spec = &response_specs[i];
-        struct mpo_record_column *column = &schema->response[i];
-        MPO_TRY(make_column(schema->file, spec, columns[spec->width], column));
-        if (spec->width != COLUMNS_0)
-            MPO_TRY_HDF5(H5DSattach_scale(column->id, scales[spec->width], 1), "%s",
-                         spec->path);
+        MPO_TRY(
+            make_column(schema->file, spec, columns[spec->width], &schema->response[i]));
+        if (i == MPO_RECORD_RESPONSE_response)
+            MPO_TRY_HDF5(H5DSset_scale(*response, "response"), "%s", spec->path);
+        else if (i != MPO_RECORD_RESPONSE_token && i != MPO_RECORD_RESPONSE_text)
+            MPO_TRY(attach_scales(schema, spec, schema->response[i].id, *response));
     }
 cleanup:
     return status;

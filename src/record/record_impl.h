@@ -30,8 +30,8 @@ enum mpo_status mpo_record_hdf5_raise(const char *file, int line, const char *fo
         }                                                                                  \
     } while (0)
 
-/** No printing by HDF5 on this thread. Local. */
-void mpo_record_hdf5_quiet(void);
+/** First call of every entry: no printing by HDF5 on this thread, no closing at exit. */
+void mpo_record_hdf5_prepare(void);
 
 /** Release an identifier of any kind and leave it invalid; an invalid one is left alone. */
 void mpo_record_hdf5_release(hid_t *id);
@@ -56,8 +56,10 @@ enum mpo_record_field_index {
 };
 
 /* Growing data sets of /responses: name, type, columns, rows of a chunk, units, sentence.
- * R counts responses. `token` and `text` hold all responses one after another. */
+ * `response` is the dimension scale of all but `token` and `text`, which hold all responses
+ * one after another. */
 #define MPO_RECORD_RESPONSE_LIST(X)                                                        \
+    X(response, I64, 0, 512, "1", "index of the response")                                 \
     X(step, I64, 0, 512, "1", "step that drew the response")                               \
     X(prompt, I64, 0, 512, "1", "index of the prompt in /prompts")                         \
     X(token_count, I32, 0, 512, "1", "tokens, a drawn end token included")                 \
@@ -142,10 +144,10 @@ struct mpo_record_writer {
     int32_t policy_count;
     int64_t last_step;
     bool created; /* the file at `path` is ours */
-    bool broken;  /* a write was refused: nothing may be written any more */
+    bool broken;  /* a write was refused: HDF5 may not touch the file any more */
     void *gather; /* grown to one step's largest column of responses */
     size_t gather_capacity;
 };
 
-/** Close HDF5's side and free everything; what was written stays. NULL-safe. */
+/** Close the file unless it refused a write, let go of the lock, free. NULL-safe. */
 void mpo_record_writer_free(struct mpo_record_writer **writer);

@@ -287,7 +287,7 @@ enum mpo_status mpo_record_open(const char *path, struct mpo_record **out)
     enum mpo_status status = MPO_OK;
     struct mpo_record *record = NULL;
     *out = NULL;
-    mpo_record_hdf5_quiet();
+    mpo_record_hdf5_prepare();
     MPO_TRY(check_path(path));
     MPO_NEW(1, &record);
     record->file = H5I_INVALID_HID;
@@ -324,7 +324,7 @@ void mpo_record_close(struct mpo_record **record)
 enum mpo_status mpo_record_refresh(struct mpo_record *record)
 {
     enum mpo_status status = MPO_OK;
-    mpo_record_hdf5_quiet();
+    mpo_record_hdf5_prepare();
     MPO_TRY(look_at_superblock(record));
     MPO_TRY(reword(record, count_steps(record)));
 cleanup:
@@ -339,7 +339,7 @@ enum mpo_status mpo_record_read(struct mpo_record *record, const char *path,
     hid_t data_set = H5I_INVALID_HID;
     hid_t file_space = H5I_INVALID_HID;
     hid_t memory_space = H5I_INVALID_HID;
-    mpo_record_hdf5_quiet();
+    mpo_record_hdf5_prepare();
     MPO_CHECK(first_step >= 0 && count >= 0 && count <= record->step_count - first_step,
               MPO_ERR_INTERNAL, "steps %lld to %lld wanted, %lld there",
               (long long)first_step, (long long)(first_step + count),

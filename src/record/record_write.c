@@ -14,7 +14,6 @@
 #include "record_impl.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,19 +33,6 @@ static int descriptor_of(hid_t file)
     return *descriptor;
 }
 
-static void forbid_writing(struct mpo_record_writer *writer)
-{
-    const int descriptor = descriptor_of(writer->schema.file);
-    writer->broken = true;
-    if (descriptor < 0)
-        return;
-    const int reading = open(writer->path, O_RDONLY | O_CLOEXEC);
-    if (reading < 0)
-        return;
-    dup2(reading, descriptor);
-    close(reading);
-}
-
 static const char *advice(void)
 {
     if (strstr(mpo_error_text(), strerror(ENOSPC)) != NULL ||
@@ -58,7 +44,7 @@ static const char *advice(void)
 /* Reword the failure under way for a person, and write nothing any more. */
 static enum mpo_status give_up(struct mpo_record_writer *writer, const char *doing)
 {
-    forbid_writing(writer);
+    writer->broken = true;
     return mpo_error_raise(MPO_ERR_IO, __FILE__, __LINE__,
                            "%s %s: %s; %lld steps are safe in the file; %s", doing,
                            writer->path, mpo_error_text(),
@@ -101,6 +87,11 @@ static enum mpo_status append_indices(const struct gather *gather)
     const struct mpo_responses *responses = gather->batch->responses;
     int64_t *value = NULL;
     MPO_TRY(take_room(gather, gather->count, (void **)&value));
+    const int64_t first =
+        (int64_t)gather->writer->schema.response[MPO_RECORD_RESPONSE_response].rows;
+    for (size_t i = 0; i < gather->count; i++)
+        value[i] = first + (int64_t)i;
+    MPO_TRY(append_response(gather, MPO_RECORD_RESPONSE_response, gather->count, value));
     for (size_t i = 0; i < gather->count; i++)
         value[i] = gather->step;
     MPO_TRY(append_response(gather, MPO_RECORD_RESPONSE_step, gather->count, value));
@@ -224,7 +215,7 @@ enum mpo_status mpo_record_append(struct mpo_record_writer *writer,
 {
     enum mpo_status status = MPO_OK;
     char doing[64] = "";
-    mpo_record_hdf5_quiet();
+    mpo_record_hdf5_prepare();
     MPO_CHECK(!writer->broken, MPO_ERR_IO, "%s: an earlier write was refused",
               writer->path);
     MPO_CHECK(row->step > writer->last_step, MPO_ERR_INTERNAL,
@@ -253,7 +244,7 @@ void mpo_record_writer_free(struct mpo_record_writer **writer)
     if (self == NULL)
         return;
     /* The file closes everything that is open in it (H5F_CLOSE_STRONG). */
-    if (self->schema.file >= 0)
+    if (self->schema.file >= 0 && !self->broken)
         H5Fclose(self->schema.file);
     H5Eclear2(H5E_DEFAULT);
     mpo_record_lock_drop(&self->lock);
@@ -299,7 +290,7 @@ enum mpo_status mpo_record_finish(struct mpo_record_writer **writer)
     struct mpo_record_writer *self = *writer;
     if (self == NULL)
         return MPO_OK;
-    mpo_record_hdf5_quiet();
+    mpo_record_hdf5_prepare();
     if (self->broken) {
         status = MPO_ERR_IO; /* the text of the append that was refused stays */
         goto cleanup;
@@ -309,8 +300,8 @@ enum mpo_status mpo_record_finish(struct mpo_record_writer **writer)
         status = give_up(self, "closing");
         goto cleanup;
     }
+    self->broken = true; /* whatever close says, there is no second try */
     MPO_TRY_HDF5(H5Fclose(self->schema.file), "closing %s", self->path);
-    self->schema.file = H5I_INVALID_HID;
     status = check_closed(self);
     if (status != MPO_OK)
         status = mpo_error_raise(MPO_ERR_IO, __FILE__, __LINE__,

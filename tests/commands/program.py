@@ -1,0 +1,207 @@
+#!/usr/bin/env python3
+"""The program as a person meets it: messages, exit codes, what is left behind.
+
+usage: program.py MPO MPIEXEC WORK_FOLDER SOURCE_FOLDER
+"""
+import os
+import shutil
+import subprocess
+import sys
+
+MPO, MPIEXEC, WORK, SOURCE = sys.argv[1:5]
+FAILURES = []
+
+TABLE = """mpo-table 1
+tokens {tokens}
+row <s> {row}
+row {first} {row}
+row {second} {row}
+"""
+CONFIG = """run: {{seed: 1}}
+prompts: {{file: prompts.txt}}
+policies:
+  - {{name: up, model: up.table}}
+  - {{name: down, model: down.table}}
+rollout: {{responses: 8, max_tokens: 8}}
+descent: {{steps: 6}}
+record: {{file: out.h5}}
+{more}"""
+
+
+def write(name, text):
+    with open(os.path.join(WORK, name), "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def table(name, row, tokens=("a", "b")):
+    write(name, TABLE.format(tokens=" ".join(tokens) + " </s>", row=row, first=tokens[0],
+                             second=tokens[1]))
+
+
+def run(*arguments, ranks=1):
+    command = [MPO, *arguments]
+    if ranks > 1:
+        command = [MPIEXEC, "-n", str(ranks), "--oversubscribe", *command]
+    return subprocess.run(command, cwd=WORK, capture_output=True, text=True, timeout=120)
+
+
+def check(name, condition, result=None):
+    print(("ok    " if condition else "FAIL  ") + name)
+    if not condition:
+        FAILURES.append(name)
+        if result is not None:
+            print(f"      exit {result.returncode}\n{result.stdout}\n{result.stderr}")
+
+
+def refused(name, code, words, *arguments, ranks=1):
+    """The run ends with this code and one message of ours that has all the words."""
+    result = run(*arguments, ranks=ranks)
+    ours = [line for line in result.stderr.splitlines() if line.startswith("mpo: ")]
+    check(f"{name} on {ranks}", result.returncode == code and len(ours) == 1
+          and all(word in ours[0] for word in words), result)
+
+
+def fresh():
+    shutil.rmtree(WORK, ignore_errors=True)
+    os.makedirs(WORK)
+    write("prompts.txt", "a\nb\n")
+    write("config.yaml", CONFIG.format(more=""))
+    table("up.table", "0.6 0.2 0.2")
+    table("down.table", "0.1 0.5 0.4")
+
+
+def test_fit_leaves_a_record():
+    fresh()
+    result = run("fit", "config.yaml")
+    check("fit ends well", result.returncode == 0, result)
+    check("the result is on stdout and names the objectives",
+          "up" in result.stdout and "averaged gap" in result.stdout, result)
+    check("the steps are on stderr", result.stderr.count("step ") >= 6, result)
+    check("the lock is gone", not os.path.exists(os.path.join(WORK, "out.h5.lock")))
+    for ranks in (1, 2):
+        refused("an existing record is never overwritten", 73, ["out.h5"], "fit", "config.yaml",
+                ranks=ranks)
+    result = run("fit", "config.yaml", "--force", "--quiet")
+    check("--force moves it aside", result.returncode == 0
+          and os.path.exists(os.path.join(WORK, "out.h5.1")), result)
+    check("--quiet says nothing", result.stderr == "", result)
+
+
+def test_stop_gap_stops():
+    fresh()
+    result = run("fit", "config.yaml", "--descent.stop_gap=1000", "--descent.steps=50")
+    check("stop_gap ends the fit early", result.returncode == 0
+          and "stopped after 1 steps" in result.stderr, result)
+
+
+def test_wrong_input_is_named():
+    fresh()
+    write("bad.yaml", CONFIG.format(more="").replace("steps: 6", "stepz: 6"))
+    for ranks in (1, 2):
+        refused("an unknown key", 78, ["bad.yaml:7:", "stepz", "steps"], "fit", "bad.yaml",
+                ranks=ranks)
+        refused("a missing configuration", 66, ["no.yaml"], "fit", "no.yaml", ranks=ranks)
+        refused("a missing table", 66, ["up", "no.table"], "fit", "config.yaml",
+                "--policies.up.model=no.table", ranks=ranks)
+        refused("missing prompts", 66, ["no.txt"], "fit", "config.yaml",
+                "--prompts.file=no.txt", ranks=ranks)
+        refused("an unknown flag", 64, ["--rollout.respones", "responses"], "fit", "config.yaml",
+                "--rollout.respones=3", ranks=ranks)
+        refused("a value out of range", 64, ["responses", "0"], "fit", "config.yaml",
+                "--rollout.responses=0", ranks=ranks)
+    table("zero.table", "1.0 0.0 0.0")
+    refused("a table without full support", 65, ["zero.table", "full support"], "fit",
+            "config.yaml", "--policies.down.model=zero.table")
+    write("prompts.txt", "a\nz\n")
+    refused("a prompt outside the vocabulary", 65, ["prompt 2", "'z'"], "fit", "config.yaml")
+    write("prompts.txt", "\n\n")
+    refused("no prompt", 65, ["prompts.txt"], "fit", "config.yaml")
+    fresh()
+    refused("no such device", 69, ["cuda", "cpu"], "fit", "config.yaml", "--run.device=cuda")
+    refused("a record that cannot be made", 73, ["no/out.h5"], "fit", "config.yaml",
+            "--record.file=no/out.h5")
+    result = run("dance")
+    check("no such command", result.returncode == 64 and "dance" in result.stderr, result)
+    check("nothing was written", sorted(os.listdir(WORK)) == [
+        "config.yaml", "down.table", "prompts.txt", "up.table"])
+
+
+def test_vocabularies_must_agree():
+    fresh()
+    table("down.table", "0.1 0.5 0.4", tokens=("a", "c"))
+    for ranks in (1, 2):
+        refused("vocabularies that differ", 65, ["token 1", "'b'", "'c'", "'up'", "'down'"], "fit",
+                "config.yaml", ranks=ranks)
+
+
+def test_generate_takes_weights():
+    fresh()
+    run("fit", "config.yaml", "--quiet")
+    for weights in ("out.h5", "0.5,0.5", "uniform", "up"):
+        result = run("generate", "config.yaml", "--weights", weights, "--n", "3")
+        check(f"generate --weights {weights}", result.returncode == 0
+              and result.stdout.count("###") == 6, result)
+    one = run("generate", "config.yaml", "--weights", "up", "--n", "4")
+    two = run("generate", "config.yaml", "--weights", "1,0", "--n", "4", ranks=2)
+    check("weight 1 on one policy is that policy, on any ranks", one.stdout == two.stdout, two)
+    refused("weights off the simplex", 64, ["sums to 0.7"], "generate", "config.yaml",
+            "--weights", "0.3,0.4")
+    refused("too few weights", 64, ["1 numbers", "expected 2"], "generate", "config.yaml",
+            "--weights", "1.0")
+    write("other.yaml", CONFIG.format(more="").replace("name: up", "name: left"))
+    refused("a record of other objectives", 65, ["objective 1", "'up'", "'left'"], "generate",
+            "other.yaml", "--weights", "out.h5")
+    refused("weights that are no record", 65, ["config.yaml"], "generate", "config.yaml",
+            "--weights", "config.yaml")
+
+
+def test_proposal_reference():
+    fresh()
+    table("ref.table", "0.3 0.4 0.3")
+    write("ref.yaml", CONFIG.format(more="").replace(
+        "rollout: {", "  - {name: base, model: ref.table, role: reference}\nrollout: {proposal: reference, "))
+    result = run("fit", "ref.yaml")
+    check("fit with the reference proposal", result.returncode == 0
+          and "2 objectives, 3 policies" in result.stderr, result)
+    check("the reference has no weight", "base" not in result.stdout, result)
+    refused("a reference is needed", 78, ["reference"], "fit", "config.yaml",
+            "--rollout.proposal=reference")
+
+
+def test_inspect_prints():
+    fresh()
+    run("fit", "config.yaml", "--quiet")
+    summary = run("inspect", "out.h5")
+    check("inspect summarises", summary.returncode == 0 and "up" in summary.stdout, summary)
+    tsv = run("inspect", "out.h5", "--format=tsv")
+    rows = tsv.stdout.strip().split("\n")
+    check("inspect --format=tsv: a header and a line a step", len(rows) == 7
+          and len({line.count("\t") for line in rows}) == 1, tsv)
+    check("inspect --schema", "averaged_gap" in run("inspect", "--schema").stdout)
+    plot = run("inspect", "out.h5", "--plot", "out.svg")
+    check("inspect --plot", plot.returncode == 0
+          and "<svg" in open(os.path.join(WORK, "out.svg"), encoding="utf-8").read(), plot)
+    refused("inspect of a missing record", 66, ["no.h5"], "inspect", "no.h5")
+    refused("inspect of no record", 65, ["config.yaml"], "inspect", "config.yaml")
+
+
+def test_help_and_reference():
+    fresh()
+    for command in ("fit", "generate", "inspect"):
+        result = run("help", command)
+        check(f"help {command}", result.returncode == 0 and "usage" in result.stdout, result)
+    version = run("version")
+    check("version names what was built", "HDF5" in version.stdout and "cpu" in version.stdout)
+    reference = run("help", "--reference").stdout
+    with open(os.path.join(SOURCE, "configs", "reference.yaml"), encoding="utf-8") as file:
+        check("configs/reference.yaml is what `mpo help --reference` prints",
+              file.read() == reference)
+
+
+for test in [value for name, value in sorted(globals().items()) if name.startswith("test_")]:
+    print(f"-- {test.__name__}")
+    test()
+shutil.rmtree(WORK, ignore_errors=True)
+if FAILURES:
+    print(f"{len(FAILURES)} checks failed: {FAILURES}")
+    sys.exit(1)

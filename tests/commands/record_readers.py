@@ -1,0 +1,160 @@
+#!/usr/bin/env python3
+"""A record reads without our help: h5py, h5dump, and xarray where it is installed.
+
+    record_readers.py RECORD [--live]
+
+Checks units and long_name of every data set, the dimension scales, the shapes, and the
+offsets of prompts and responses. With --live the file is one that is being written, or that a
+crash left: h5py opens it beside the writer, and h5dump, which cannot, is left out.
+"""
+
+import argparse
+import subprocess
+import sys
+
+import h5py
+import numpy as np
+
+failures = []
+
+
+def expect(condition, text):
+    if not condition:
+        failures.append(text)
+
+
+def check_root(file):
+    expect(file.attrs["Conventions"] == "CF-1.10", "Conventions")
+    expect(file.attrs["log_schema"] == "mpo-1.0", "log_schema")
+    for name in ("run_id", "created_utc"):
+        expect(isinstance(file.attrs[name], str), f"{name} is not text")
+    for name in ("objective", "policy"):
+        expect(file[name].dtype == "S64", f"{name}: {file[name].dtype}")
+        text = h5py.check_string_dtype(file[name].dtype)
+        expect(text is not None and text.encoding == "utf-8", f"{name} is not UTF-8")
+    for name in ("objective", "policy", "step"):
+        expect(h5py.h5ds.is_scale(file[name].id), f"{name} is no dimension scale")
+
+
+def check_data_set(file, path, data_set):
+    """One data set of any kind; gives 1 so that callers can count."""
+    for name in ("units", "long_name"):
+        value = data_set.attrs.get(name)
+        expect(isinstance(value, str) and value != "", f"{path} has no {name}")
+    top = path.split("/")[0]
+    if top in ("prompts", "provenance", "responses") or path in ("objective", "policy"):
+        return 1
+    steps = len(file["step"])
+    expect(data_set.shape[0] == steps, f"{path}: {data_set.shape[0]} rows, step has {steps}")
+    expect(data_set.maxshape[0] is None, f"{path} cannot grow")
+    expect(data_set.fletcher32 is False, f"{path} has a checksum that a crash would break")
+    if path != "step":
+        expect(list(data_set.dims[0].keys()) == ["step"], f"{path}: no scale step")
+    if data_set.ndim == 2:
+        expect(list(data_set.dims[1].keys()) == ["objective"], f"{path}: no scale objective")
+        expect(data_set.shape[1] == len(file["objective"]), f"{path}: {data_set.shape}")
+    return 1
+
+
+def check_data_sets(file):
+    found = []
+    file.visititems(lambda path, item: found.append(path)
+                    if isinstance(item, h5py.Dataset) else None)
+    return sum(check_data_set(file, path, file[path]) for path in found)
+
+
+def check_prompts(file):
+    offset = file["prompts/offset"][()]
+    text = file["prompts/text"][()].tobytes()
+    expect(offset[0] == 0 and offset[-1] == len(text), "prompts/offset does not cover text")
+    expect(np.all(np.diff(offset) >= 0), "prompts/offset goes down")
+    for begin, end in zip(offset[:-1], offset[1:]):
+        text[begin:end].decode("utf-8")
+    return len(offset) - 1
+
+
+def check_responses(file, prompts):
+    group = file["responses"]
+    rows = int(np.isin(group["step"][()], file["step"][()]).sum())
+    for name in ("prompt", "token_count", "ended", "log_proposal", "token_offset",
+                 "text_offset", "text_bytes"):
+        expect(len(group[name]) >= rows, f"responses/{name} has {len(group[name])} rows")
+    expect(group["log_policy"].shape[1] == len(file["policy"]), "responses/log_policy columns")
+    expect(list(group["step"].dims[0].keys()) == ["response"], "responses: no scale response")
+    expect(list(group["log_policy"].dims[1].keys()) == ["policy"], "responses: no scale policy")
+    tokens = group["token_offset"][:rows] + group["token_count"][:rows]
+    expect(np.all(tokens <= len(group["token"])), "responses/token is too short")
+    expect(np.all(group["prompt"][:rows] < prompts), "responses/prompt out of range")
+    text = group["text"][()].tobytes()
+    for begin, size in zip(group["text_offset"][:rows], group["text_bytes"][:rows]):
+        expect(begin + size <= len(text), "responses/text is too short")
+        text[begin:begin + size].decode("utf-8", errors="replace")
+    return rows
+
+
+def check_provenance(file):
+    group = file["provenance"]
+    for name, value in group.attrs.items():
+        expect(isinstance(value, str), f"provenance/@{name} is not text")
+    group["config"][()].decode("utf-8")
+    expect(group["segments"].maxshape == (None,), "provenance/segments cannot grow")
+    expect(set(group["segments"].dtype.names) == {"first_step", "restart_count", "job_id",
+                                                  "git_commit", "start_time"}, "segments")
+    expect({"rank", "host", "local_rank", "device", "gpu_uuid", "threads", "policy", "model",
+            "sha256", "vocabulary"} == set(group["ranks"].dtype.names), "provenance/ranks")
+    return len(group["ranks"])
+
+
+def check_h5dump(path):
+    dumped = subprocess.run(["h5dump", "-H", path], capture_output=True, text=True, check=False)
+    expect(dumped.returncode == 0, f"h5dump: {dumped.stderr.strip()}")
+    expect('DATASET "weights"' in dumped.stdout, "h5dump shows no weights")
+    print("h5dump: read")
+
+
+def check_xarray(path):
+    try:
+        import h5netcdf  # noqa: F401 (xarray's engine)
+        import xarray
+    except ImportError as error:
+        print(f"xarray: SKIP ({error})")
+        return
+    with xarray.open_dataset(path, engine="h5netcdf") as data:
+        expect(data["weights"].dims == ("step", "objective"), f"xarray: {data['weights'].dims}")
+        expect(data["value"].attrs["units"] == "nat", "xarray: units of value")
+        if data.sizes["step"] > 0:
+            name = data["objective"].values[0]
+            expect(data["weights"].sel(objective=name).shape == data["step"].shape,
+                   "xarray: selecting an objective by name")
+    with xarray.open_dataset(path, engine="h5netcdf", group="timing") as data:
+        expect(data["decode"].dims == ("step",), f"xarray: timing {data['decode'].dims}")
+    with xarray.open_dataset(path, engine="h5netcdf", group="responses",
+                             phony_dims="access") as data:
+        expect(data["log_policy"].dims == ("response", "policy"), "xarray: responses")
+    print("xarray: read")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("record")
+    parser.add_argument("--live", action="store_true")
+    args = parser.parse_args()
+    how = {"swmr": True, "libver": "latest"} if args.live else {}
+    with h5py.File(args.record, "r", **how) as file:
+        check_root(file)
+        data_sets = check_data_sets(file)
+        prompts = check_prompts(file)
+        responses = check_responses(file, prompts)
+        ranks = check_provenance(file)
+        print(f"h5py: {data_sets} data sets, {len(file['step'])} steps, {prompts} prompts, "
+              f"{responses} responses, {ranks} ranks")
+    if not args.live:
+        check_h5dump(args.record)
+        check_xarray(args.record)
+    for text in failures:
+        print("BAD", text)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

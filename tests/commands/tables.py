@@ -1,0 +1,193 @@
+"""Bigram policies for the tests of the program: table files, the exact objective, mpo itself.
+
+    Z_t(s) = sum_v prod_k pi_k(v|s)^l_k Z_{t+1}(v),    Z = 1 after the end token or at the cut
+    F      = mean_x log Z_0(x)
+
+The last token of a vocabulary ends a response; row V of a table is the start of a response.
+Nothing here shares code with mpo.
+"""
+
+import os
+import subprocess
+
+import numpy as np
+
+ENVIRONMENT = {
+    "OMPI_ALLOW_RUN_AS_ROOT": "1",
+    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    "OMPI_MCA_rmaps_base_oversubscribe": "1",
+    "OMP_WAIT_POLICY": "passive",
+    "NO_COLOR": "1",
+}
+
+
+def token_names(vocab_size):
+    """a, b, c, ... and </s> as the last."""
+    return [chr(ord("a") + v) for v in range(vocab_size - 1)] + ["</s>"]
+
+
+def random_tables(seed, policy_count, vocab_size, strength, end_logit=0.0):
+    """Probabilities [K, V + 1, V]: softmax of normal logits, the end's shifted."""
+    generator = np.random.Generator(np.random.Philox(seed))
+    logits = strength * generator.standard_normal((policy_count, vocab_size + 1, vocab_size))
+    logits[:, :, -1] += end_logit
+    table = np.exp(logits - logits.max(axis=2, keepdims=True))
+    return table / table.sum(axis=2, keepdims=True)
+
+
+def log_softmax(logits):
+    top = logits.max(axis=-1, keepdims=True)
+    return logits - top - np.log(np.exp(logits - top).sum(axis=-1, keepdims=True))
+
+
+def log_policies(table):
+    """What mpo makes of a table: logits are floats, the softmax is in double."""
+    return log_softmax(np.log(table).astype(np.float32).astype(np.float64))
+
+
+def write_table(path, table):
+    names = token_names(table.shape[1])
+    with open(path, "w", encoding="utf-8") as stream:
+        stream.write("# bigram probabilities of a test\nmpo-table 1\n")
+        stream.write("tokens " + " ".join(names) + "\n")
+        for state, name in enumerate(names + ["<s>"]):
+            row = " ".join("%.17g" % p for p in table[state])
+            stream.write("row %s %s\n" % (name, row))
+
+
+class Exact:
+    """The exact objective of policies [K, V + 1, V] for start states and a cut at L."""
+
+    def __init__(self, log_policy, starts, max_tokens):
+        self.log_policy = log_policy
+        self.starts = np.array(starts)
+        self.max_tokens = max_tokens
+
+    def scores(self, weights, log_z):
+        """log of prod_k pi_k(v|s)^l_k Z(v) for every state s and token v."""
+        ahead = np.append(log_z[:self.log_policy.shape[2] - 1], 0.0)
+        return np.tensordot(weights, self.log_policy, 1) + ahead
+
+    def backward(self, weights):
+        """log Z_t(s): [L + 1, V + 1]"""
+        log_z = np.zeros((self.max_tokens + 1, self.log_policy.shape[1]))
+        for t in range(self.max_tokens - 1, -1, -1):
+            scores = self.scores(weights, log_z[t + 1])
+            top = scores.max(axis=1)
+            log_z[t] = top + np.log(np.exp(scores - top[:, None]).sum(axis=1))
+        return log_z
+
+    def value(self, weights):
+        return self.backward(weights)[0][self.starts].mean()
+
+    def gradient(self, weights):
+        log_z = self.backward(weights)
+        states = self.log_policy.shape[1]
+        occupied = np.bincount(self.starts, minlength=states) / len(self.starts)
+        total = np.zeros(len(weights))
+        for t in range(self.max_tokens):
+            chosen = np.exp(self.scores(weights, log_z[t + 1]) - log_z[t][:, None])
+            mass = occupied[:, None] * chosen
+            total += (mass * self.log_policy).sum(axis=(1, 2))
+            occupied = np.append(mass.sum(axis=0), 0.0)
+            occupied[-2] = 0.0  # the end token's state goes nowhere
+        return total
+
+    def optimum(self):
+        """(weights, F*): mass moves from the largest to the smallest gradient component as
+        far as the derivative keeps its sign, until l.g - min g is below 1e-10."""
+        count = len(self.log_policy)
+        weights = np.full(count, 1.0 / count)
+        for _ in range(1000):
+            gradient = self.gradient(weights)
+            if weights @ gradient - gradient.min() <= 1e-10:
+                break
+            best = int(np.argmin(gradient))
+            worst = int(np.argmax(np.where(weights > 0.0, gradient, -np.inf)))
+            weights = self.move(weights, worst, best)
+        return weights, self.value(weights)
+
+    def move(self, weights, worst, best):
+        total = weights[worst] + weights[best]
+        low, high = weights[best], total
+        for attempt in range(60):
+            middle = total if attempt == 0 else 0.5 * (low + high)
+            trial = weights.copy()
+            trial[best], trial[worst] = middle, total - middle
+            gradient = self.gradient(trial)
+            if gradient[best] < gradient[worst]:
+                low = middle
+            else:
+                high = middle
+        weights = weights.copy()
+        weights[best], weights[worst] = low, total - low
+        return weights
+
+
+def log_response(log_rows, start, tokens):
+    """log-probability of a response [tokens] under rows [V + 1, V] from a start state."""
+    states = np.concatenate(([start], tokens[:-1])).astype(int)
+    return log_rows[states, tokens].sum()
+
+
+def proposal_rows(log_policy, exponents, end_bias):
+    """log q(v|s) of the tilted token mixture, for every state."""
+    scores = np.tensordot(exponents, log_policy, 1)
+    scores[:, -1] += end_bias
+    return log_softmax(scores)
+
+
+def write_config(folder, tables, prompts, options, roles=None, names=None):
+    """Tables, prompts and config.yaml in a folder; options: {section: {name: value}}."""
+    os.makedirs(folder, exist_ok=True)
+    names = names or ["policy%d" % k for k in range(len(tables))]
+    lines = ["prompts: {file: prompts.txt}", "policies:"]
+    for name, table, role in zip(names, tables, roles or ["objective"] * len(tables)):
+        write_table(os.path.join(folder, name + ".table"), table)
+        lines.append("  - {name: %s, model: %s.table, role: %s}" % (name, name, role))
+    for section, values in options.items():
+        text = ", ".join("%s: %s" % item for item in values.items())
+        lines.append("%s: {%s}" % (section, text))
+    with open(os.path.join(folder, "prompts.txt"), "w", encoding="utf-8") as stream:
+        stream.write("\n".join(prompts) + "\n")
+    path = os.path.join(folder, "config.yaml")
+    with open(path, "w", encoding="utf-8") as stream:
+        stream.write("\n".join(lines) + "\n")
+    return path
+
+
+def run(command, expect=0):
+    """Run a program; its exit code must be the expected one. Returns (stdout, stderr)."""
+    done = subprocess.run(command, env={**os.environ, **ENVIRONMENT}, check=False,
+                          stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                          timeout=240)
+    if done.returncode != expect:
+        raise AssertionError("%s\nended with %d, expected %d\n%s%s" % (
+            " ".join(command), done.returncode, expect, done.stdout, done.stderr))
+    return done.stdout, done.stderr
+
+
+def run_ranks(mpirun, ranks, command, expect=0):
+    """The same under mpirun; one rank is started without it, as a user would."""
+    if ranks == 1:
+        return run(command, expect)
+    return run([mpirun, "-n", str(ranks)] + command, expect)
+
+
+def check(condition, message):
+    if not condition:
+        raise AssertionError(message)
+
+
+def run_cases(cases):
+    """Run functions named like sentences; print each; the exit status counts failures."""
+    failures = 0
+    for case, arguments in cases:
+        title = case.__name__.replace("_", " ")
+        try:
+            case(*arguments)
+            print("ok    ", title, flush=True)
+        except (AssertionError, subprocess.TimeoutExpired) as problem:
+            failures += 1
+            print("FAILED", title, "\n      ", problem, flush=True)
+    return min(failures, 1)

@@ -1,0 +1,222 @@
+/*
+ * The transports of the exchange. Logits are whole numbers that name their policy, row,
+ * token and position, exact in float, so the root's rows are compared for equality; a copy
+ * of all rows by the transport `self` on one rank is the same numbers by construction.
+ *
+ * Runs on any number of ranks: groups are one rank (self), all ranks (shared, mpi), and
+ * pairs or triples where the number of ranks allows it.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "mpo/comm.h"
+#include "mpo/exchange.h"
+#include "runner.h"
+
+enum { VOCAB = 97, ROWS_MAX = 64, POSITIONS = 6 };
+
+/* Row counts grow and shrink as rows finish. */
+static const int32_t row_counts[POSITIONS] = {1, 64, 7, 64, 1, 0};
+
+/* Below 2^24 for up to 8 policies: exact in float. */
+static float logit_of(int32_t policy, int32_t row, int32_t token, int32_t position)
+{
+    return (float)(((policy * ROWS_MAX + row) * VOCAB + token) * POSITIONS + position);
+}
+
+static double norm_of(int32_t policy, int32_t row, int32_t position)
+{
+    return policy + 0.001 * row + 1e-6 * position;
+}
+
+/* What one rank hosts, laid out as policies hand it over: rows scattered in memory. */
+struct hosted {
+    float *values;
+    const float **row;
+    double *norm;
+};
+
+static void fill(struct hosted *hosted, int32_t first, int32_t count, int32_t row_count,
+                 int32_t position)
+{
+    for (int32_t k = 0; k < count; k++)
+        for (int32_t b = 0; b < row_count; b++) {
+            float *row = hosted->values + (k * ROWS_MAX + ROWS_MAX - 1 - b) * VOCAB;
+            for (int32_t v = 0; v < VOCAB; v++)
+                row[v] = logit_of(first + k, b, v, position);
+            hosted->row[k * row_count + b] = row;
+            hosted->norm[k * row_count + b] = norm_of(first + k, b, position);
+        }
+}
+
+static void check_rows(const struct mpo_rows *rows, int32_t policy_count, int32_t row_count,
+                       int32_t position)
+{
+    assert_int_equal(rows->row_count, row_count);
+    for (int32_t h = 0; h < policy_count; h++)
+        for (int32_t b = 0; b < row_count; b++) {
+            const float *row = rows->logits[h * row_count + b];
+            assert_same_bits(rows->log_norm[h * row_count + b], norm_of(h, b, position));
+            for (int32_t v = 0; v < VOCAB; v++)
+                assert_true(row[v] == logit_of(h, b, v, position));
+        }
+}
+
+static void check_tokens(struct mpo_exchange *exchange, const struct mpo_comm *comm,
+                         int32_t row_count, int32_t position)
+{
+    int32_t token[ROWS_MAX];
+    bool is_root = mpo_comm_group_rank(comm) == 0;
+    for (int32_t b = 0; b < row_count; b++)
+        token[b] = is_root ? mpo_comm_group(comm) * 100000 + b * 100 + position : -1;
+    assert_ok(mpo_exchange_tokens(exchange, token, row_count));
+    for (int32_t b = 0; b < row_count; b++)
+        assert_int_equal(token[b], mpo_comm_group(comm) * 100000 + b * 100 + position);
+}
+
+/* All positions of one exchange of H policies over groups of P ranks; P = 0: the default.
+ */
+static void run_exchange(const char *transport, int32_t policy_count, int32_t group_size)
+{
+    struct mpo_comm *comm = NULL;
+    struct mpo_exchange *exchange = NULL;
+    int32_t first = 0;
+    int32_t count = 0;
+    assert_ok(mpo_comm_open(policy_count, group_size, &comm));
+    const struct mpo_exchange_spec spec = {transport, policy_count, ROWS_MAX, VOCAB};
+    assert_ok(mpo_exchange_open(&spec, comm, &exchange));
+    if (strcmp(transport, "auto") != 0)
+        assert_string_equal(mpo_exchange_transport(exchange), transport);
+    mpo_comm_policy_block(comm, mpo_comm_group_rank(comm), &first, &count);
+    size_t rows = (size_t)count * ROWS_MAX;
+    struct hosted hosted = {runner_allocate(rows * VOCAB, sizeof(float)),
+                            runner_allocate(rows, sizeof(float *)),
+                            runner_allocate(rows, sizeof(double))};
+    for (int32_t round = 0; round < 3 * POSITIONS; round++) {
+        int32_t position = round % POSITIONS;
+        int32_t row_count = row_counts[position];
+        struct mpo_rows out;
+        fill(&hosted, first, count, row_count, position);
+        assert_ok(mpo_exchange_rows(exchange, row_count, hosted.row, hosted.norm, &out));
+        if (mpo_comm_group_rank(comm) == 0)
+            check_rows(&out, policy_count, row_count, position);
+        else
+            assert_int_equal(out.row_count, 0);
+        check_tokens(exchange, comm, row_count, position);
+    }
+    free(hosted.norm);
+    free(hosted.row);
+    free(hosted.values);
+    mpo_exchange_close(&exchange);
+    assert_null(exchange);
+    mpo_comm_close(&comm);
+}
+
+static void self_hands_on_the_rows_of_its_own_policies(void **state)
+{
+    (void)state;
+    run_exchange("self", 1, 1);
+    run_exchange("self", 3, 1);
+    run_exchange("self", 8, 1);
+}
+
+/* H = W, and H = W + 1 and more, where blocks are uneven. */
+static void run_over_all_ranks(const char *transport)
+{
+    int32_t size = mpo_comm_job_size();
+    if (size == 1)
+        skip();
+    for (int32_t policy_count = size; policy_count <= 8; policy_count++)
+        run_exchange(transport, policy_count, size);
+}
+
+static void shared_brings_every_row_to_the_root(void **state)
+{
+    (void)state;
+    run_over_all_ranks("shared");
+}
+
+static void mpi_brings_every_row_to_the_root(void **state)
+{
+    (void)state;
+    run_over_all_ranks("mpi");
+}
+
+static void auto_brings_every_row_to_the_root(void **state)
+{
+    (void)state;
+    for (int32_t policy_count = mpo_comm_job_size(); policy_count <= 8; policy_count++)
+        run_exchange("auto", policy_count, 0);
+}
+
+static void groups_do_not_hear_each_other(void **state)
+{
+    (void)state;
+    static const char *const transports[2] = {"shared", "mpi"};
+    int32_t size = mpo_comm_job_size();
+    bool ran = false;
+    for (int32_t group_size = 2; group_size <= 3; group_size++)
+        for (int32_t i = 0; i < 2; i++) {
+            if (size % group_size != 0 || size == group_size)
+                continue;
+            run_exchange(transports[i], 3, group_size);
+            run_exchange(transports[i], 5, group_size);
+            ran = true;
+        }
+    if (!ran)
+        skip();
+}
+
+static void refuse(const char *transport, int32_t group_size)
+{
+    struct mpo_comm *comm = NULL;
+    struct mpo_exchange *exchange = NULL;
+    const struct mpo_exchange_spec spec = {transport, 8, 4, VOCAB};
+    assert_ok(mpo_comm_open(8, group_size, &comm));
+    assert_status(mpo_exchange_open(&spec, comm, &exchange), MPO_ERR_CONFIG);
+    assert_error_names(transport);
+    assert_null(exchange);
+    mpo_comm_close(&comm);
+}
+
+static void transports_that_cannot_serve_the_group_are_refused(void **state)
+{
+    (void)state;
+    refuse("pigeon", 0);
+    if (mpo_comm_job_size() > 1) {
+        refuse("self", mpo_comm_job_size());
+    } else {
+        refuse("shared", 1);
+        refuse("mpi", 1);
+    }
+}
+
+static void more_rows_than_there_is_room_for_are_refused(void **state)
+{
+    (void)state;
+    struct mpo_comm *comm = NULL;
+    struct mpo_exchange *exchange = NULL;
+    struct mpo_rows rows;
+    const struct mpo_exchange_spec spec = {"self", 1, 2, VOCAB};
+    const float *row[3] = {NULL};
+    const double norm[3] = {0};
+    assert_ok(mpo_comm_open(1, 1, &comm));
+    assert_ok(mpo_exchange_open(&spec, comm, &exchange));
+    assert_status(mpo_exchange_rows(exchange, 3, row, norm, &rows), MPO_ERR_INTERNAL);
+    mpo_exchange_close(&exchange);
+    mpo_comm_close(&comm);
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(self_hands_on_the_rows_of_its_own_policies),
+        cmocka_unit_test(shared_brings_every_row_to_the_root),
+        cmocka_unit_test(mpi_brings_every_row_to_the_root),
+        cmocka_unit_test(auto_brings_every_row_to_the_root),
+        cmocka_unit_test(groups_do_not_hear_each_other),
+        cmocka_unit_test(transports_that_cannot_serve_the_group_are_refused),
+        cmocka_unit_test(more_rows_than_there_is_room_for_are_refused),
+    };
+    return run_cases_on_ranks(argc, argv, "exchange", tests);
+}

@@ -1,0 +1,123 @@
+/*
+ * The rows that a bigram model must give are known without running it, so a case is checked
+ * against its own table.
+ */
+#include "llama_case.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bigram.h"
+
+#define STRENGTH 3.0
+#define BOUND    1e-5
+
+void llama_case_make(struct llama_case *test, const struct bigram_gguf_options *options)
+{
+    memset(test, 0, sizeof *test);
+    table_folder_make(test->folder);
+    snprintf(test->model, sizeof test->model, "%.480s/model.gguf", test->folder);
+    test->states = BIGRAM_GGUF_TOKENS + (options != NULL ? options->control_count : 0);
+    size_t count = (size_t)test->states * (size_t)test->states;
+    test->logits = runner_allocate(count, sizeof *test->logits);
+    bigram_random_logits(7, STRENGTH, count, test->logits);
+    bigram_gguf_write(test->model, test->logits, options);
+    test->spec = (struct mpo_policy_spec){
+        .name = "helpful",
+        .kind = "llama",
+        .model = test->model,
+        .lora = "",
+        .lora_scale = 1.0,
+        .system = "",
+        .request = "",
+        .chat_template = "raw",
+        .temperature = 1.0,
+    };
+    test->common = (struct mpo_policies_spec){
+        .policies = &test->spec,
+        .policy_count = 1,
+        .thread_count = 1,
+        .unit_prompts = 1,
+        .responses = 2,
+        .max_tokens = 8,
+    };
+}
+
+enum mpo_status llama_case_open(struct llama_case *test)
+{
+    return mpo_policy_llama_ops.open(&test->spec, &test->common, &test->library,
+                                     &test->self);
+}
+
+enum mpo_status llama_case_prepare(struct llama_case *test, const char *prompts)
+{
+    char path[TABLE_PATH_BYTES];
+    bool json = prompts[0] == '{';
+    table_write_text(test->folder, "prompts", prompts, path);
+    struct mpo_prompts_spec spec = {
+        .path = path, .format = json ? "jsonl" : "text", .prefill = ""};
+    mpo_prompts_close(&test->prompts);
+    assert_ok(mpo_prompts_open(&spec, &test->prompts));
+    test->setup.spec = &test->common;
+    test->setup.prompts = test->prompts;
+    if (test->setup.vocab_size == 0)
+        test->setup.vocab_size = test->states;
+    return mpo_policy_llama_ops.prepare(test->self, &test->setup);
+}
+
+void llama_case_start(struct llama_case *test, const char *prompts)
+{
+    assert_ok(llama_case_open(test));
+    assert_ok(llama_case_prepare(test, prompts));
+}
+
+void llama_case_stop(struct llama_case *test)
+{
+    mpo_policy_llama_ops.close(test->self);
+    mpo_policy_llama_ops.close_library(test->library);
+    mpo_prompts_close(&test->prompts);
+    test->self = NULL;
+    test->library = NULL;
+}
+
+void llama_case_remove(struct llama_case *test)
+{
+    llama_case_stop(test);
+    table_folder_remove(test->folder);
+    free(test->logits);
+    test->logits = NULL;
+}
+
+const struct mpo_llama_policy *llama_case_policy(const struct llama_case *test)
+{
+    return test->self;
+}
+
+void llama_case_begin(struct llama_case *test, int32_t prompt_count,
+                      int32_t rows_per_prompt)
+{
+    int64_t prompt[LLAMA_CASE_ROWS];
+    assert_in_range(prompt_count, 1, LLAMA_CASE_ROWS);
+    for (int32_t i = 0; i < prompt_count; i++)
+        prompt[i] = i;
+    assert_ok(mpo_policy_llama_ops.begin(test->self, prompt, prompt_count, rows_per_prompt,
+                                         test->row));
+}
+
+void llama_case_extend(struct llama_case *test, const int32_t *token, int32_t row_count)
+{
+    int32_t row[LLAMA_CASE_ROWS];
+    assert_in_range(row_count, 1, LLAMA_CASE_ROWS);
+    for (int32_t i = 0; i < row_count; i++)
+        row[i] = i;
+    struct mpo_policy_batch batch = {.row = row, .token = token, .row_count = row_count};
+    assert_ok(mpo_policy_llama_ops.extend(test->self, &batch, test->row));
+}
+
+void llama_case_check(const struct llama_case *test, int32_t output, int32_t last)
+{
+    const float *expected = test->logits + (size_t)last * (size_t)test->states;
+    for (int32_t id = 0; id < test->states; id++)
+        assert_close(test->row[output][id], expected[id], BOUND);
+}

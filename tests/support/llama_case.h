@@ -1,0 +1,60 @@
+/**
+ * A llama policy on a bigram GGUF, driven through its table of operations.
+ *
+ * A case owns a folder with the model and the prompts. The defaults are one prompt a unit,
+ * two responses, eight tokens, one thread, the raw template and random logits within +-3;
+ * change them between make and start. A failure fails the test.
+ */
+#pragma once
+
+#include "bigram_gguf.h"
+#include "policy_llama_impl.h"
+#include "runner.h"
+#include "table_files.h"
+
+#define LLAMA_CASE_ROWS 256
+
+struct llama_case {
+    char folder[TABLE_PATH_BYTES];
+    char model[TABLE_PATH_BYTES]; /* path of model.gguf */
+    int32_t states;
+    float *logits; /* [states, states] the table */
+    struct mpo_policy_spec spec;
+    struct mpo_policies_spec common;
+    struct mpo_policy_setup setup;
+    struct mpo_prompts *prompts;
+    void *library;
+    void *self;
+    const float *row[LLAMA_CASE_ROWS]; /* what the last verb gave */
+};
+
+/** Write the model. @param options  NULL for the plain one */
+void llama_case_make(struct llama_case *test, const struct bigram_gguf_options *options);
+
+/** Open the policy alone. */
+enum mpo_status llama_case_open(struct llama_case *test);
+
+/** Prepare an open policy with prompts: text, one a line, or JSONL when it begins with {.
+ */
+enum mpo_status llama_case_prepare(struct llama_case *test, const char *prompts);
+
+/** Open and prepare; both must succeed. */
+void llama_case_start(struct llama_case *test, const char *prompts);
+
+/** Close policy, library and prompts, so that another start can follow. */
+void llama_case_stop(struct llama_case *test);
+
+/** Stop, and remove the folder. */
+void llama_case_remove(struct llama_case *test);
+
+const struct mpo_llama_policy *llama_case_policy(const struct llama_case *test);
+
+/** Begin a unit with the first prompt_count prompts. */
+void llama_case_begin(struct llama_case *test, int32_t prompt_count,
+                      int32_t rows_per_prompt);
+
+/** Extend rows 0 .. row_count-1 by one token each. */
+void llama_case_extend(struct llama_case *test, const int32_t *token, int32_t row_count);
+
+/** Row `output` of the last verb is the table's row after token `last`, to 1e-5. */
+void llama_case_check(const struct llama_case *test, int32_t output, int32_t last);

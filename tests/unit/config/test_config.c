@@ -1,0 +1,270 @@
+/*
+ * The configuration: what is read from the file, and what from flags, in which precedence.
+ */
+#include <math.h>
+
+#include "config_cases.h"
+
+static void what_is_left_out_has_its_default(void **state)
+{
+    (void)state;
+    struct mpo_config *config = opened(MINIMAL, NO_FLAGS);
+    assert_int_equal(config->run.seed, 1);
+    assert_true(config->run.threads == MPO_AUTO_INTEGER);
+    assert_string_equal(config->run.device, "auto");
+    assert_int_equal(config->rollout.responses, 16);
+    assert_true(isnan(config->rollout.end_bias));
+    assert_int_equal(config->descent.initial.count, 0);
+    assert_true(config->record.responses);
+    assert_false(config->fit.force);
+    assert_string_equal(config->policies[1].template, "auto");
+    assert_close(config->policies[1].temperature, 1, 0);
+    assert_int_equal(config->policy_count, 2);
+    assert_int_equal(config->objective_count, 2);
+    mpo_config_close(&config);
+    assert_null(config);
+    mpo_config_close(&config);
+}
+
+static void every_type_is_read_from_the_file(void **state)
+{
+    (void)state;
+    struct mpo_config *config =
+        opened(MINIMAL "run: {seed: 7, threads: 3, device: cpu}\n"
+                       "rollout: {end_bias: -1.5e0, control: auto}\n"
+                       "descent: {initial: [0.25, 0.75], stop_gap: 0.125}\n"
+                       "record: {responses: false}\n"
+                       "generate:\n  weights: 'a: #b'\n  prompt: |\n    two\n    lines\n",
+               NO_FLAGS);
+    assert_int_equal(config->run.seed, 7);
+    assert_int_equal(config->run.threads, 3);
+    assert_string_equal(config->run.device, "cpu");
+    assert_close(config->rollout.end_bias, -1.5, 0);
+    assert_true(isnan(config->rollout.control));
+    assert_int_equal(config->descent.initial.count, 2);
+    assert_close(config->descent.initial.value[1], 0.75, 0);
+    assert_close(config->descent.stop_gap, 0.125, 0);
+    assert_false(config->record.responses);
+    assert_string_equal(config->generate.weights, "a: #b");
+    assert_string_equal(config->generate.prompt, "two\nlines\n");
+    mpo_config_close(&config);
+}
+
+static void numbers_may_be_one_text_too(void **state)
+{
+    (void)state;
+    struct mpo_config *config =
+        opened(MINIMAL "descent: {initial: '0.4, 0.6'}\n", NO_FLAGS);
+    assert_int_equal(config->descent.initial.count, 2);
+    assert_close(config->descent.initial.value[0], 0.4, 0);
+    mpo_config_close(&config);
+}
+
+static void an_empty_section_is_no_section(void **state)
+{
+    (void)state;
+    struct mpo_config *config = opened(MINIMAL "rollout:\n  # responses: 3\n", NO_FLAGS);
+    assert_int_equal(config->rollout.responses, 16);
+    mpo_config_close(&config);
+}
+
+static void objectives_come_first_in_their_order_then_the_reference(void **state)
+{
+    (void)state;
+    struct mpo_config *config =
+        opened(FILE_PART "policies:\n" REFERENCE "  - {name: z, model: z}\n"
+                         "  - {name: a, model: a}\n",
+               NO_FLAGS);
+    assert_int_equal(config->policy_count, 3);
+    assert_int_equal(config->objective_count, 2);
+    assert_string_equal(config->policies[0].name, "z");
+    assert_string_equal(config->policies[1].name, "a");
+    assert_string_equal(config->policies[2].name, "r");
+    mpo_config_close(&config);
+}
+
+static void paths_are_relative_to_the_folder_of_the_file(void **state)
+{
+    (void)state;
+    const char *yaml = "prompts: {file: '-'}\npolicies:\n"
+                       "  - {name: a, model: m/a.gguf, lora: /abs/l.gguf}\n"
+                       "  - {name: b, model: ../b.gguf}\n";
+    struct mpo_config *config = NULL;
+    write_bytes("sub/c.yaml", yaml, strlen(yaml));
+    assert_ok(open_path("fit", "sub/c.yaml", NO_FLAGS, &config));
+    assert_string_equal(config->prompts.file, "-");
+    assert_string_equal(config->policies[0].model, "sub/m/a.gguf");
+    assert_string_equal(config->policies[0].lora, "/abs/l.gguf");
+    assert_string_equal(config->policies[1].model, "sub/../b.gguf");
+    assert_string_equal(config->policies[1].lora, "");
+    assert_string_equal(config->record.file, "sub/mpo.h5");
+    mpo_config_close(&config);
+}
+
+static void paths_of_flags_stay_as_given(void **state)
+{
+    (void)state;
+    struct mpo_config *config = NULL;
+    write_bytes("sub/c.yaml", MINIMAL, strlen(MINIMAL));
+    assert_ok(open_path("fit", "sub/c.yaml", FLAGS("--record.file=here.h5"), &config));
+    assert_string_equal(config->record.file, "here.h5");
+    assert_string_equal(config->prompts.file, "sub/p.txt");
+    mpo_config_close(&config);
+}
+
+static void flags_beat_the_file_and_the_last_flag_wins(void **state)
+{
+    (void)state;
+    struct mpo_config *config =
+        opened(MINIMAL "rollout: {responses: 4, max_tokens: 5}\n",
+               FLAGS("--rollout.responses=8", "--rollout.responses", "9",
+                     "--rollout.end_bias", "-3", "--descent.initial=0.5,0.5"));
+    assert_int_equal(config->rollout.responses, 9);
+    assert_int_equal(config->rollout.max_tokens, 5);
+    assert_close(config->rollout.end_bias, -3, 0);
+    assert_int_equal(config->descent.initial.count, 2);
+    mpo_config_close(&config);
+}
+
+static void a_flag_without_a_value_means_true(void **state)
+{
+    (void)state;
+    struct mpo_config *config =
+        opened(MINIMAL, FLAGS("--fit.force", "--quiet", "--record.responses=false"));
+    assert_true(config->fit.force);
+    assert_true(config->fit.quiet);
+    assert_false(config->record.responses);
+    mpo_config_close(&config);
+}
+
+static void the_own_section_of_a_command_needs_no_name(void **state)
+{
+    (void)state;
+    struct mpo_config *config = NULL;
+    assert_ok(open_yaml("generate", MINIMAL,
+                        FLAGS("--weights", "0.4,0.6", "--n=3", "--generate.greedy"),
+                        &config));
+    assert_string_equal(config->generate.weights, "0.4,0.6");
+    assert_int_equal(config->generate.n, 3);
+    assert_true(config->generate.greedy);
+    mpo_config_close(&config);
+    assert_refused(
+        MINIMAL, FLAGS("--n=3"), MPO_ERR_USAGE,
+        "mpo fit: unknown option '--n'; the nearest known one is '--generate.n'");
+}
+
+static void flags_of_policies_go_by_name(void **state)
+{
+    (void)state;
+    struct mpo_config *config =
+        opened(MINIMAL, FLAGS("--policies.b.temperature=0.7", "--policies.a.model=x=y",
+                              "--policies.b.role=reference"));
+    assert_close(config->policies[0].temperature, 1, 0);
+    assert_close(config->policies[1].temperature, 0.7, 0);
+    assert_string_equal(config->policies[0].model, "x=y");
+    assert_int_equal(config->objective_count, 1);
+    mpo_config_close(&config);
+}
+
+static void an_unknown_policy_in_a_flag_lists_the_known_ones(void **state)
+{
+    (void)state;
+    assert_flag_refused("--policies.c.model=x",
+                        "--policies.c.model: unknown policy 'c'; known: a, b");
+    assert_flag_refused("--policies.ab.model=x", "unknown policy 'ab'; known: a, b");
+}
+
+static void a_malformed_flag_of_a_policy_shows_the_form(void **state)
+{
+    (void)state;
+    const char *form = "expected --policies.NAME.key=value, found '";
+    assert_flag_refused("--policies.a.temperature", form);
+    assert_flag_refused("--policies.a=1", form);
+    assert_flag_refused("--policies.=1", form);
+    assert_flag_refused("--policies..model=1", form);
+    assert_flag_refused("--policies.a.modle=x", "did you mean 'model'?");
+}
+
+static void an_unknown_flag_names_the_nearest(void **state)
+{
+    (void)state;
+    assert_flag_refused(
+        "--rollout.respones=3",
+        "mpo fit: unknown option '--rollout.respones'; the nearest known one "
+        "is '--rollout.responses'");
+    assert_flag_refused("--responses=3", "the nearest known one is '--rollout.responses'");
+    assert_flag_refused("-f", "unknown option '-f'");
+}
+
+static void the_beginning_of_a_flag_is_not_the_flag(void **state)
+{
+    (void)state;
+    assert_flag_refused("--rollout.resp=3", "unknown option '--rollout.resp'; the nearest "
+                                            "known one is '--rollout.responses'");
+    assert_flag_refused("--forc", "unknown option '--forc'");
+    /* as long as the option's name without its section */
+    assert_flag_refused("--rollout.r=3", "unknown option '--rollout.r'");
+}
+
+static void wrong_values_of_flags_name_the_flag(void **state)
+{
+    (void)state;
+    assert_flag_refused("--rollout.responses=0", "--rollout.responses: expected a whole "
+                                                 "number from 1 to 256, found '0'");
+    assert_flag_refused("--force=maybe", "--force: expected true or false, found 'maybe'");
+    assert_flag_refused("--policies.a.temperature=hot",
+                        "--policies.a.temperature: expected a number from 0.001 to 1000, "
+                        "found 'hot'");
+    assert_flag_refused("--rollout.responses",
+                        "--rollout.responses: expected a value, found none");
+    assert_flag_refused("--generate.prompt=\xff",
+                        "--generate.prompt: expected text in UTF-8");
+}
+
+static void one_configuration_file_is_expected(void **state)
+{
+    (void)state;
+    struct mpo_config *config = NULL;
+    assert_status(mpo_config_open("fit", 0, NULL, &config), MPO_ERR_USAGE);
+    assert_string_equal(mpo_error_text(),
+                        "mpo fit: expected one configuration file, found none; usage: mpo "
+                        "fit CONFIG [--section.key=value ...]");
+    assert_flag_refused("d.yaml",
+                        "expected one configuration file, found c.yaml and d.yaml");
+    assert_null(config);
+}
+
+static void flags_may_stand_before_the_file(void **state)
+{
+    (void)state;
+    struct mpo_config *config = NULL;
+    write_bytes("c.yaml", MINIMAL, strlen(MINIMAL));
+    assert_ok(mpo_config_open("fit", 3, FLAGS("--force", "--", "c.yaml"), &config));
+    assert_true(config->fit.force);
+    mpo_config_close(&config);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_is_left_out_has_its_default),
+        cmocka_unit_test(every_type_is_read_from_the_file),
+        cmocka_unit_test(numbers_may_be_one_text_too),
+        cmocka_unit_test(an_empty_section_is_no_section),
+        cmocka_unit_test(objectives_come_first_in_their_order_then_the_reference),
+        cmocka_unit_test(paths_are_relative_to_the_folder_of_the_file),
+        cmocka_unit_test(paths_of_flags_stay_as_given),
+        cmocka_unit_test(flags_beat_the_file_and_the_last_flag_wins),
+        cmocka_unit_test(a_flag_without_a_value_means_true),
+        cmocka_unit_test(the_own_section_of_a_command_needs_no_name),
+        cmocka_unit_test(flags_of_policies_go_by_name),
+        cmocka_unit_test(an_unknown_policy_in_a_flag_lists_the_known_ones),
+        cmocka_unit_test(a_malformed_flag_of_a_policy_shows_the_form),
+        cmocka_unit_test(an_unknown_flag_names_the_nearest),
+        cmocka_unit_test(the_beginning_of_a_flag_is_not_the_flag),
+        cmocka_unit_test(wrong_values_of_flags_name_the_flag),
+        cmocka_unit_test(one_configuration_file_is_expected),
+        cmocka_unit_test(flags_may_stand_before_the_file),
+    };
+    return cmocka_run_group_tests_name("configuration", tests, make_folder, remove_folder);
+}
