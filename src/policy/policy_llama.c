@@ -207,6 +207,7 @@ static enum mpo_status make_context(struct mpo_llama_policy *policy)
               policy->spec.name, (long long)cells, mpo_llama_library_said(policy->library));
     policy->memory = llama_get_memory(policy->context);
     policy->batch_tokens = (int32_t)llama_n_ubatch(policy->context);
+    policy->needs_company = llama_n_ctx(policy->context) >= MPO_LLAMA_SPLIT_CELLS;
     MPO_CHECK(policy->memory != NULL && policy->batch_tokens >= policy->output_count_max,
               MPO_ERR_DATA, "policy '%s': the model in %s has no cache of tokens",
               policy->spec.name, policy->spec.model);
@@ -275,6 +276,7 @@ const struct mpo_policy_ops mpo_policy_llama_ops = {
     .vocabulary = policy_vocabulary,
     .token = policy_token,
     .prepare = policy_prepare,
+    .engine_version = llama_version,
     .describe = policy_describe,
     .text = policy_text,
     .begin = mpo_llama_begin,

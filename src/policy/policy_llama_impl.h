@@ -23,6 +23,8 @@
 #define MPO_LLAMA_BATCH_TOKENS 512
 
 /** Sequences in a context at most (LLAMA_MAX_SEQ). */
+/* With fewer cells attention is never split over threads. */
+#define MPO_LLAMA_SPLIT_CELLS   512
 #define MPO_LLAMA_SEQUENCES_MAX 256
 
 /* ---- policy_llama_model.c ---- */
@@ -144,6 +146,7 @@ struct mpo_llama_policy {
     int32_t sequence_count; /* one more than rows, where libllama allows it */
     int32_t batch_tokens;   /* in one llama_decode at most */
     int32_t output_count_max;
+    bool needs_company;     /* a batch never has one token alone */
 
     struct mpo_llama_row *rows;   /* [sequence_count] */
     struct mpo_llama_span *spans; /* [row_count] */

@@ -11,8 +11,8 @@
  *
  * Either way every wanted row of logits is in the output of the last llama_decode and is
  * handed out where it lies, without a copy. The exception to the rule of bits is a batch of
- * one token, whose attention is split over the threads (4e-3 of difference with 512 cells
- * or more): a second token keeps it company and is removed right after.
+ * one token, whose attention is split over the threads where the cache has 512 cells or more
+ * (4e-3 of difference): there a second token keeps it company and is removed right after.
  *
  * A prompt is computed once, in the sequence of its first row; the other rows share its
  * cells.
@@ -48,7 +48,7 @@ static enum mpo_status decode(struct mpo_llama_policy *policy)
     int32_t position = 0;
     if (policy->batch.n_tokens == 0)
         return MPO_OK;
-    if (policy->batch.n_tokens == 1) {
+    if (policy->batch.n_tokens == 1 && policy->needs_company) {
         company = empty_sequence(policy);
         if (company < 0) {
             company = policy->sequence[0];
