@@ -235,7 +235,9 @@ def full_disk(args, fields, folder, writes):
     refused = 0
     bad = []
     for kind in ("every", "grow"):
-        for at in range(1, writes + args.disk_stride, args.disk_stride):
+        # The last writes are those of closing the file.
+        places = {*range(1, writes, args.disk_stride), *range(writes - 4, writes + 2)}
+        for at in sorted(places):
             runs += 1
             try:
                 refused += full_disk_once(args, fields, folder, at, kind)
@@ -249,9 +251,9 @@ def main():
     parser.add_argument("tool")
     parser.add_argument("shim")
     parser.add_argument("--steps", type=int, default=70)
-    parser.add_argument("--stride", type=int, default=37, help="replay every n-th write")
-    parser.add_argument("--torn-stride", type=int, default=7, help="kill inside every n-th one")
-    parser.add_argument("--disk-stride", type=int, default=211, help="fill at every n-th write")
+    parser.add_argument("--stride", type=int, default=43, help="replay every n-th write")
+    parser.add_argument("--torn-stride", type=int, default=11, help="kill inside every n-th one")
+    parser.add_argument("--disk-stride", type=int, default=307, help="fill at every n-th write")
     args = parser.parse_args()
     args.tool = os.path.abspath(args.tool)
     args.shim = os.path.abspath(args.shim)

@@ -108,7 +108,8 @@ def fits_with_the_reference_as_proposal_come_close_too(arguments):
 
 
 def scores_of_every_response_are_exact(arguments):
-    """log pi_h and log q of the responses in the record, from their tokens."""
+    """log pi_h and log q of the responses in the record, the control variate and the entropy,
+    from their tokens."""
     folder = os.path.join(arguments.work, "scores")
     table, log_policy = problem(4)
     config = tables.write_config(folder, table, PROMPTS, options())
@@ -118,6 +119,10 @@ def scores_of_every_response_are_exact(arguments):
         end_bias = record["end_bias"][()]
         steps = record["step"][()]
         tokens = record["tokens"][()]
+        control = record["control"][()]
+        entropy = record["entropy"][()]
+    exact_control = np.zeros_like(control)
+    exact_entropy = np.zeros_like(entropy)
     tables.check(responses["token_count"].sum() == tokens.sum(), "tokens are lost")
     tables.check(len(responses["step"]) == 62 * 16, "responses are lost")
     for i in range(len(responses["step"])):
@@ -131,9 +136,17 @@ def scores_of_every_response_are_exact(arguments):
             truth = tables.log_response(log_policy[h], start, token)
             off = max(off, abs(truth - responses["log_policy"][i][h]))
         tables.check(off <= 1e-10, "response %d: a score is off by %g" % (i, off))
+        states = np.concatenate(([start], token[:-1])).astype(int)
+        moments = np.einsum("sv,ksv->ks", np.exp(rows[states]), log_policy[:, states])
+        exact_control[step] += (log_policy[:, states, token] - moments).sum(axis=1) / 16
+        exact_entropy[step] -= (np.exp(rows[states]) * rows[states]).sum() / tokens[step]
         ended = token[-1] == VOCAB - 1
         tables.check(bool(responses["ended"][i]) == ended, "response %d: wrong end" % i)
         tables.check(ended or len(token) == MAX_TOKENS, "response %d: cut early" % i)
+    off = np.abs(control - exact_control).max()
+    tables.check(off <= 1e-10, "/control is off by %g" % off)
+    off = np.abs(entropy - exact_entropy).max()
+    tables.check(off <= 1e-10, "/entropy is off by %g" % off)
 
 
 def figures_of_a_record_fit_together(arguments):
