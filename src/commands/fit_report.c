@@ -133,7 +133,7 @@ void fit_report_end(const struct fit *fit)
 {
     const struct fit_summary *summary = &fit->summary;
     const double *average = mpo_descent_average(fit->descent);
-    const double *last = mpo_descent_weights(fit->descent);
+    const double *last = fit->weights;
     double steps = (double)summary->steps;
     if (summary->stopped_on_gap && summary->steps < fit->config->descent.steps)
         mpo_log_note("stopped after %lld steps: the averaged gap %.4f is at most "

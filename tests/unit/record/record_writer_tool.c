@@ -3,7 +3,7 @@
  * it, fill its disk and read its file.
  *
  *     record_writer_tool write PATH STEPS [PAUSE_MS]   prints "acknowledged N" each step
- *     record_writer_tool check PATH STEPS              exit 0: at least STEPS steps, all right
+ *     record_writer_tool check PATH STEPS              exit 0: STEPS steps or more, right
  *     record_writer_tool fields                        prints index, path, type, shape
  *
  * Under tests/support/write_log.c every acknowledgement is also marked in the log of
