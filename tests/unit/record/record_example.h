@@ -91,9 +91,10 @@ static inline void example_fill_row(struct example_step *out, int64_t step)
         for (int32_t k = 0; k < EXAMPLE_OBJECTIVES; k++)
             out->objective[f][k] = example_value(f, step, k);
     out->row.step = step;
-#define FILL_F64_SCALAR(member)                                out->row.member = example_value(EXAMPLE_##member, step, 0);
-#define FILL_I64_SCALAR(member)                                out->row.member = 1000 * (int64_t)EXAMPLE_##member + step;
-#define FILL_F64_OBJECTIVE(member)                             out->row.member = out->objective[EXAMPLE_##member];
+#define FILL_F64_SCALAR(member)    out->row.member = example_value(EXAMPLE_##member, step, 0);
+#define FILL_I64_SCALAR(member)    out->row.member = 1000 * (int64_t)EXAMPLE_##member + step;
+#define FILL_F64_OBJECTIVE(member) out->row.member = out->objective[EXAMPLE_##member];
+
 #define MPO_FIELD(path, member, type, shape, units, long_name) FILL_##type##_##shape(member)
 #include "mpo/record.def"
 #undef MPO_FIELD
