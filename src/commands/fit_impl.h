@@ -12,7 +12,7 @@ struct fit_summary {
     double ess_sum;
     double truncated_sum;
     double value_sum;
-    double value_variance_sum;
+    double value_square_sum;
     double last_gap;
     bool stopped_on_gap;
 };

@@ -63,8 +63,7 @@ void fit_report_step(struct fit *fit, const struct mpo_estimate *estimate)
     summary->ess_sum += estimate->ess;
     summary->truncated_sum += estimate->truncated;
     summary->value_sum += estimate->value;
-    if (isfinite(estimate->value_error))
-        summary->value_variance_sum += estimate->value_error * estimate->value_error;
+    summary->value_square_sum += estimate->value * estimate->value;
     summary->last_gap = mpo_descent_averaged_gap(fit->descent);
     summary->stopped_on_gap = fit->config->descent.stop_gap > 0.0 &&
                               summary->last_gap <= fit->config->descent.stop_gap;
@@ -104,6 +103,16 @@ cleanup:
     return status;
 }
 
+/* Standard error of the mean F over steps from their scatter, which knows that prompts
+ * differ; the error of a step of one prompt does not. */
+static double value_error(const struct fit_summary *summary)
+{
+    double steps = (double)summary->steps;
+    double mean = summary->value_sum / steps;
+    double variance = (summary->value_square_sum / steps - mean * mean) / (steps - 1.0);
+    return steps > 1.0 ? sqrt(fmax(variance, 0.0)) : NAN;
+}
+
 static void warn_where_needed(const struct fit *fit)
 {
     const struct fit_summary *summary = &fit->summary;
@@ -111,7 +120,7 @@ static void warn_where_needed(const struct fit *fit)
     double ess = summary->ess_sum / steps;
     double truncated = summary->truncated_sum / steps;
     double value = summary->value_sum / steps;
-    double value_error = sqrt(summary->value_variance_sum) / steps;
+    double error = value_error(summary);
     bool from_reference = strcmp(fit->config->rollout.proposal, "reference") == 0;
     if (ess < ESS_LOW)
         mpo_log_warning("the mean effective sample size is %.2f of %lld responses: the "
@@ -122,11 +131,11 @@ static void warn_where_needed(const struct fit *fit)
         mpo_log_warning("%.0f %% of the responses were cut at %lld tokens; raise "
                         "rollout.max_tokens",
                         100.0 * truncated, (long long)fit->config->rollout.max_tokens);
-    if (from_reference && value > 3.0 * value_error && value > 0.0)
+    if (from_reference && value > 3.0 * error && value > 0.0)
         mpo_log_warning("F is %.3f +- %.3f nat, and can never be above 0: the reference "
                         "hardly ever draws what the policies prefer; use "
                         "rollout.proposal: mixture",
-                        value, value_error);
+                        value, error);
 }
 
 void fit_report_end(const struct fit *fit)
@@ -145,8 +154,7 @@ void fit_report_end(const struct fit *fit)
     for (int32_t k = 0; k < fit->objective_count; k++)
         printf("%-24s %10.4f %10.4f\n", fit->config->policies[k].name, average[k], last[k]);
     printf("\nF             %10.4f nat, mean over %lld steps, +- %.4f\n",
-           summary->value_sum / steps, (long long)summary->steps,
-           sqrt(summary->value_variance_sum) / steps);
+           summary->value_sum / steps, (long long)summary->steps, value_error(summary));
     printf("averaged gap  %10.4f nat\n", summary->last_gap);
     printf("ESS           %10.4f of the responses\n", summary->ess_sum / steps);
     printf("tokens        %10lld\n", (long long)summary->tokens);

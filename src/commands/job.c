@@ -18,6 +18,13 @@ static enum mpo_status open_ranks_and_prompts(struct job *job, const struct job_
     struct mpo_prompts_spec prompts = {config->prompts.file, config->prompts.format,
                                        config->prompts.prefill};
     MPO_TRY(mpo_device_choose(config->run.device, &job->device));
+    MPO_CHECK(
+        strcmp(prompts.path, "-") != 0 || size->prompt[0] != '\0' ||
+            mpo_comm_job_size() == 1,
+        MPO_ERR_USAGE,
+        "prompts.file is -, but only one of %d ranks has the standard input; write the "
+        "prompts to a file",
+        mpo_comm_job_size());
     if (size->prompt[0] != '\0')
         MPO_TRY(mpo_prompts_open_single(size->prompt, prompts.prefill, &job->prompts));
     else
