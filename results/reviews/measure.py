@@ -46,6 +46,7 @@ FITS = (
     Fit("mixture", "configs/reviews.yaml"),
     Fit("mixture, no tilt", "configs/reviews.yaml", ("--rollout.end_bias=0",)),
     Fit("reference", "configs/reviews_reference.yaml"),
+    Fit("mixture, seed 2", "configs/reviews.yaml", ("--run.seed=2",)),
 )
 
 
@@ -61,7 +62,7 @@ class Case:
 
 
 @dataclass
-class Session:
+class Workspace:
     """Where things are, and how the program is called."""
 
     root: Path
@@ -117,10 +118,10 @@ def say(text):
     print(f"-- {text}", file=sys.stderr, flush=True)
 
 
-def make_cases(session):
+def make_cases(workspace):
     """Every row of the table, in order; makes the averaged adapters on the way."""
-    adapters = [session.root / "configs" / "reviews" / f"{name}.gguf" for name in OBJECTIVES]
-    record = session.record(FITS[0])
+    adapters = [workspace.root / "configs" / "reviews" / f"{name}.gguf" for name in OBJECTIVES]
+    record = workspace.record(FITS[0])
     with h5py.File(record) as file:
         fitted = file["average"][-1]
     equal = np.full(len(OBJECTIVES), 1 / len(OBJECTIVES))
@@ -130,7 +131,7 @@ def make_cases(session):
     cases += [Case("mixture uniform", both, "uniform", 2)]
     cases += [Case("mixture fitted", both, str(record), 2)]
     for name, shares in (("soup uniform", equal), ("soup fitted", fitted)):
-        path = session.out / (name.replace(" ", "-") + ".gguf")
+        path = workspace.out / (name.replace(" ", "-") + ".gguf")
         soup(adapters, list(shares), path)
         cases.append(Case(name, single, "uniform", 1, (f"--policies.single.lora={path}",)))
     return cases
@@ -204,7 +205,7 @@ def read_fit(path):
     return columns
 
 
-def write_proposal_tables(session):
+def write_proposal_tables(workspace):
     """proposals.tsv, one block a fit for gnuplot; the Markdown table is returned."""
     header = "proposal\tresponses\ttokens\tseconds\tweight\tvalue\tgap\tess\tend_bias"
     blocks = []
@@ -214,7 +215,7 @@ def write_proposal_tables(session):
         "|---" * 8 + "|",
     ]
     for fit in FITS:
-        data = read_fit(session.record(fit))
+        data = read_fit(workspace.record(fit))
         steps = range(len(data["ess"]))
         blocks.append(
             "\n".join(
@@ -241,11 +242,11 @@ def mean_and_error(values):
     return f"{np.mean(values):.2f} ± {np.std(values, ddof=1) / np.sqrt(len(values)):.2f}"
 
 
-def provenance(session):
+def provenance(workspace):
     """What a reader needs to find the same figures again."""
-    git = ["git", "-C", str(session.root), "describe", "--always", "--dirty"]
+    git = ["git", "-C", str(workspace.root), "describe", "--always", "--dirty"]
     commit = subprocess.run(git, stdout=subprocess.PIPE, text=True, check=False).stdout.strip()
-    digest = hashlib.sha256(session.record(FITS[0]).read_bytes()).hexdigest()
+    digest = hashlib.sha256(workspace.record(FITS[0]).read_bytes()).hexdigest()
     return (
         f"Command `results/reviews/measure.sh`, commit `{commit or 'unknown'}`, SHA-256 of the "
         f"fitted mixture's record `{digest[:16]}`."
@@ -268,16 +269,16 @@ def main():
     parser.add_argument("--mpirun", type=shlex.split, default=["mpirun"], help="with its options")
     parser.add_argument("--reuse", action="store_true", help="keep records and samples")
     arguments = parser.parse_args()
-    session = Session(arguments.root.resolve(), arguments.mpirun, arguments.reuse)
+    workspace = Workspace(arguments.root.resolve(), arguments.mpirun, arguments.reuse)
     for fit in FITS:
-        session.run_fit(fit)
-    samples = {case.name: prompt_means(session.run_case(case)) for case in make_cases(session)}
+        workspace.run_fit(fit)
+    samples = {case.name: prompt_means(workspace.run_case(case)) for case in make_cases(workspace)}
     reward_table = write_reward_tables(reward_rows(samples))
-    proposal_table = write_proposal_tables(session)
+    proposal_table = write_proposal_tables(workspace)
     (HERE / "table.md").write_text(f"{reward_table}\n\n{proposal_table}\n", encoding="utf-8")
     title_rewards = "### Mean rewards on 32 held-out prompts, 4 responses each"
     title_proposals = "### Fits from different proposals"
-    parts = (title_rewards, reward_table, title_proposals, proposal_table, provenance(session))
+    parts = (title_rewards, reward_table, title_proposals, proposal_table, provenance(workspace))
     write_readme("\n\n".join(parts))
 
 

@@ -5,8 +5,8 @@ set datafile separator "\t"
 # The table's first line names its columns; its blocks are one fit each.
 stats ARG1 skip 1 using 2 nooutput
 last = STATS_blocks - 1
-array titles[3] = ["mixture", "mixture, no tilt", "reference"]
-array colours[3] = ["#1f77b4", "#2ca02c", "#d62728"]
+array titles[4] = ["mixture", "mixture, no tilt", "reference", "mixture, seed 2"]
+array colours[4] = ["#1f77b4", "#2ca02c", "#d62728", "#9467bd"]
 # Mean of a column over the steps of a block so far.
 mean(value) = (sum = $0 == 0 ? value : sum + value, sum / ($0 + 1))
 sum = 0
