@@ -82,7 +82,7 @@ measure() {
     mpirun "${mpirun_options[@]}" -n "$ranks" "$build/mpo" fit "$root/configs/$config" "${flags[@]}" \
         --rollout.responses="$batch" --rollout.max_tokens=$tokens --rollout.end_bias=-100 \
         --descent.steps=$steps --record.file="$out/$name.h5" --record.hash_models=false \
-        --force --quiet >/dev/null
+        --force --quiet >/dev/null 2>>"$out/log"
 }
 
 prepare_python
@@ -107,12 +107,21 @@ for type in f32 q8_0 q4_0 q4_1; do
         measure "two-ranks-$type-$batch" 2 reviews.yaml $type "$batch" sentiment concise
         rate=$("$python" "$here/timing.py" --rate "$out/two-ranks-$type-$batch.h5")
         awk -v type=$type -v batch="$batch" -v rate="$rate" -v other="${baseline[$batch]:-0}" 'BEGIN {
-            printf "%s\t%d\t%.1f\t%s\t%s\n", type, batch, rate,
-                other > 0 ? sprintf("%.1f", other) : "-", other > 0 ? sprintf("%.2f", rate / other) : "-" }'
+            hf = (other > 0) ? sprintf("%.1f", other) : "-"
+            ratio = (other > 0) ? sprintf("%.2f", rate / other) : "-"
+            printf "%s\t%d\t%.1f\t%s\t%s\n", type, batch, rate, hf, ratio
+        }'
     done
 done
 
 say "mpo: K=3 in one process"
-measure one-process-q4_1-16 1 reviews3.yaml q4_1 16 sentiment concise plain
+measure one-process-q4_1-8 1 reviews3.yaml q4_1 8 sentiment concise plain
 printf '\nWhat mixing adds to the forward passes, (exchange + mixture) / decode:\n'
-"$python" "$here/timing.py" "$out"/two-ranks-*-16.h5 "$out/one-process-q4_1-16.h5"
+"$python" "$here/timing.py" "$out"/two-ranks-*-8.h5 "$out/one-process-q4_1-8.h5"
+
+printf '\nPeak memory of one rank:\n'
+"$python" "$here/memory.py" "$build/mpo" "$root"
+
+printf '\nNo model, K=3 in one process (configs/table.yaml):\n'
+"$build/mpo" fit "$root/configs/table.yaml" --record.file="$out/table.h5" --descent.steps=2000 \
+    --force 2>&1 | awk '/^step/ { line = $0 } END { print line }'
