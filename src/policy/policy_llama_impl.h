@@ -146,7 +146,7 @@ struct mpo_llama_policy {
     int32_t sequence_count; /* one more than rows, where libllama allows it */
     int32_t batch_tokens;   /* in one llama_decode at most */
     int32_t output_count_max;
-    bool needs_company;     /* a batch never has one token alone */
+    bool needs_company; /* a batch never has one token alone */
 
     struct mpo_llama_row *rows;   /* [sequence_count] */
     struct mpo_llama_span *spans; /* [row_count] */

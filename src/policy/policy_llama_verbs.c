@@ -11,8 +11,9 @@
  *
  * Either way every wanted row of logits is in the output of the last llama_decode and is
  * handed out where it lies, without a copy. The exception to the rule of bits is a batch of
- * one token, whose attention is split over the threads where the cache has 512 cells or more
- * (4e-3 of difference): there a second token keeps it company and is removed right after.
+ * one token, whose attention is split over the threads where the cache has 512 cells or
+ * more (4e-3 of difference): there a second token keeps it company and is removed right
+ * after.
  *
  * A prompt is computed once, in the sequence of its first row; the other rows share its
  * cells.
