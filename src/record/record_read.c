@@ -260,7 +260,8 @@ static enum mpo_status reword(const struct mpo_record *record, enum mpo_status s
     if (status == MPO_ERR_IO && record->live)
         advice = "; a run is writing it; look again in a moment";
     else if (status == MPO_ERR_IO && !record->complete)
-        advice = "; the run that wrote it was killed; `mpo recover` repairs a record";
+        advice = "; the run that wrote it was killed; repair a copy by `h5clear -s "
+                 "--increment=0`";
     else if (status == MPO_ERR_IO)
         advice = "; the file is damaged, take a copy of it from elsewhere";
     const enum mpo_status reworded = status == MPO_ERR_IO ? MPO_ERR_DATA : status;

@@ -305,9 +305,9 @@ enum mpo_status mpo_record_finish(struct mpo_record_writer **writer)
     status = check_closed(self);
     if (status != MPO_OK)
         status = mpo_error_raise(MPO_ERR_IO, __FILE__, __LINE__,
-                                 "closing %s: %s; its steps can be read, and `mpo recover "
-                                 "%s` repairs it",
-                                 self->path, mpo_error_text(), self->path);
+                                 "closing %s: %s; its steps can be read, and `h5clear -s "
+                                 "--increment=0` on a copy repairs it",
+                                 self->path, mpo_error_text());
 cleanup:
     mpo_record_writer_free(writer);
     return status;
