@@ -60,6 +60,7 @@ struct mpo_config {
     struct mpo_config_record record;
     struct mpo_config_fit fit;
     struct mpo_config_generate generate;
+    struct mpo_config_score score;
 };
 
 /**

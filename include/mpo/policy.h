@@ -60,7 +60,8 @@ struct mpo_policies_spec {
     int32_t unit_prompts;                   /* prompts in a work unit, >= 1 */
     int32_t responses;                      /* m, rows a prompt, >= 1 */
     int32_t max_tokens;                     /* L, response tokens at most, >= 1 */
-    bool hash_models;                       /* SHA-256 of model files for the record */
+    bool scores_answers; /* tokenise the prompts' answers; L is that of the longest */
+    bool hash_models;    /* SHA-256 of model files for the record */
 };
 
 /** The policies of this rank, and what all ranks agreed on about the vocabulary. */
@@ -101,6 +102,20 @@ int32_t mpo_policies_masked_tokens(const struct mpo_policies *policies,
  *  @return the number of bytes without the NUL, or -1 when capacity is too small. Local. */
 int32_t mpo_policies_text(const struct mpo_policies *policies, const int32_t *tokens,
                           int32_t token_count, char *text, int32_t capacity);
+
+/**
+ * Tokens of an answer of a prompt, its end token included when it is whole. Needs
+ * scores_answers. All ranks have the same. Local.
+ *
+ * An answer is plain text that continues the prompt: what looks like a special token in it
+ * is none. An end token is that of the first policy: end of turn where it has a chat
+ * template that has one, else end of sequence.
+ *
+ * @param tokens  out, borrowed
+ * @return the number of tokens, >= 1
+ */
+int32_t mpo_policies_answer(const struct mpo_policies *policies, int64_t prompt,
+                            int32_t answer, const int32_t **tokens);
 
 /** Kinds in this build, separated by spaces, e.g. "llama table". Local. */
 const char *mpo_policy_kinds_built(void);

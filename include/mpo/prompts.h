@@ -11,6 +11,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "mpo/status.h"
@@ -24,6 +25,7 @@ struct mpo_prompts;
 #define MPO_PROMPTS_LINE_BYTES_MAX    ((size_t)1 << 20)
 #define MPO_PROMPTS_COUNT_MAX         ((int64_t)10000000)
 #define MPO_PROMPTS_MESSAGE_COUNT_MAX 64
+#define MPO_PROMPTS_ANSWER_COUNT_MAX  2
 
 struct mpo_message {
     const char *role;    /* "system", "user" or "assistant" */
@@ -36,7 +38,11 @@ struct mpo_prompt {
     const struct mpo_message *messages; /* [message_count], system first when there is one;
                                            never an assistant message at the end */
     int32_t message_count;
-    const char *prefill; /* "" when there is none */
+    const char *prefill;                              /* "" when there is none */
+    const char *answer[MPO_PROMPTS_ANSWER_COUNT_MAX]; /* [answer_count] to be scored */
+    int32_t answer_count;                             /* 0 unless the specification asks */
+    bool ended;          /* answers end with the end token; else they were cut */
+    int64_t line_number; /* in the file, from 1 */
 };
 
 struct mpo_prompts_spec {
@@ -44,6 +50,11 @@ struct mpo_prompts_spec {
     const char *format;  /* "auto" (by suffix .jsonl), "text", "jsonl" */
     const char *prefill; /* text format: beginning of the response, in which {prompt} stands
                             for the line; "" for none */
+    /* jsonl format: members that each line must have beside the prompt, texts that will be
+       scored as its responses; a line may say "ended": true or false of them */
+    const char *answer_name[MPO_PROMPTS_ANSWER_COUNT_MAX];
+    int32_t answer_count; /* 0: such members are left alone */
+    bool ended;           /* of lines that say nothing */
 };
 
 /** Read all prompts. Local (every rank reads the same file).
@@ -59,6 +70,9 @@ enum mpo_status mpo_prompts_open_single(const char *text, const char *prefill,
 void mpo_prompts_close(struct mpo_prompts **prompts);
 
 int64_t mpo_prompts_count(const struct mpo_prompts *prompts);
+
+/** The file's name as messages have it; borrowed. */
+const char *mpo_prompts_path(const struct mpo_prompts *prompts);
 const struct mpo_prompt *mpo_prompts_get(const struct mpo_prompts *prompts, int64_t index);
 
 /**

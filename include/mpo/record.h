@@ -147,6 +147,11 @@ const char *mpo_record_attribute(const struct mpo_record *record, const char *na
 enum mpo_status mpo_record_read(struct mpo_record *record, const char *path,
                                 int64_t first_step, int64_t count, double *values);
 
+/** Rows of /provenance/ranks: policy, sha256 and vocabulary of each, the other members
+ *  zero. *rank [*count] is owned by the caller; *count is 0 when there are none. */
+enum mpo_status mpo_record_read_ranks(struct mpo_record *record,
+                                      struct mpo_record_rank **rank, int32_t *count);
+
 /** The fields of record.def, for printing. */
 struct mpo_record_field {
     const char *path;

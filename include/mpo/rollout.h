@@ -44,6 +44,22 @@ struct mpo_responses {
     int32_t *token;        /* [N, L] */
 };
 
+/** Most positions of one response that are decoded and mixed at once while it is scored:
+ *  memory does not grow with its length times the vocabulary. */
+#define MPO_ROLLOUT_SCORE_POSITIONS 64
+
+/** Scores of the prompts' answers; N = prompt_count * responses, answer j of prompt slot p
+ *  is p * responses + j. Arrays are owned by the rollout. */
+struct mpo_scores {
+    int32_t prompt_count; /* prompts of this step */
+    int32_t responses;    /* answers of each */
+    int32_t policy_count; /* H */
+    int32_t *token_count; /* [N] tokens, the end token of a whole answer included */
+    double *log_mixture;  /* [N] log q(y|x), nat */
+    double *log_z;        /* [N] sum_t log Z(s_t), nat */
+    double *log_policy;   /* [N, H] log pi_h(y|x), nat */
+};
+
 struct mpo_rollout;
 
 struct mpo_rollout_spec {
@@ -56,9 +72,13 @@ struct mpo_rollout_spec {
     int32_t policy_count; /* H */
     int32_t prompts_max;  /* prompts of a step at most */
     int32_t unit_prompts;
-    int32_t responses;  /* m */
-    int32_t max_tokens; /* L */
+    int32_t responses;   /* m */
+    int32_t max_tokens;  /* L */
+    bool scores_answers; /* for mpo_rollout_score; otherwise for mpo_rollout_run */
 };
+
+/** Rows of one position that exchange and mixture need room for. Local. */
+int32_t mpo_rollout_positions(int32_t unit_rows, bool scores_answers);
 
 /** Local; allocates all it will need. */
 enum mpo_status mpo_rollout_open(const struct mpo_rollout_spec *spec,
@@ -84,6 +104,18 @@ struct mpo_rollout_step {
 enum mpo_status mpo_rollout_run(struct mpo_rollout *rollout,
                                 const struct mpo_rollout_step *step,
                                 struct mpo_responses *out);
+
+/**
+ * Score the answers of prompts under every policy and under the mixture of step->mu and
+ * step->end_bias; greedy and the step's number mean nothing here. Collective over all
+ * ranks; every rank passes the same step. Allocates nothing. Needs scores_answers, here and
+ * in the policies, with as many responses as answers and one prompt a unit.
+ *
+ * @param out  complete on rank zero; valid until the next call
+ */
+enum mpo_status mpo_rollout_score(struct mpo_rollout *rollout,
+                                  const struct mpo_rollout_step *step,
+                                  struct mpo_scores *out);
 
 #ifdef __cplusplus
 }

@@ -5,13 +5,12 @@
  * the seed and its place among the prompts alone, for any number of ranks.
  */
 #include <jansson.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "commands.h"
-#include "job.h"
+#include "weights.h"
 
 /* Prompts of one step, and rows of one batch that pay on a CPU. */
 #define STEP_PROMPTS 64
@@ -26,87 +25,6 @@ struct generate {
     int64_t prompt_count;
     bool several; /* text output needs headings */
 };
-
-/* ---- weights ---- */
-
-static enum mpo_status read_record_weights(const struct mpo_config *config,
-                                           const char *path, double *weights)
-{
-    enum mpo_status status = MPO_OK;
-    struct mpo_record *record = NULL;
-    MPO_TRY(mpo_record_open(path, &record));
-    MPO_CHECK(mpo_record_step_count(record) > 0, MPO_ERR_DATA, "%s has no step yet", path);
-    MPO_CHECK(mpo_record_objective_count(record) == config->objective_count, MPO_ERR_DATA,
-              "%s has %d objectives, the configuration has %d", path,
-              mpo_record_objective_count(record), config->objective_count);
-    for (int32_t k = 0; k < config->objective_count; k++)
-        MPO_CHECK(strcmp(mpo_record_objective(record, k), config->policies[k].name) == 0,
-                  MPO_ERR_DATA, "objective %d is '%s' in %s and '%s' in the configuration",
-                  k + 1, mpo_record_objective(record, k), path, config->policies[k].name);
-    MPO_TRY(
-        mpo_record_read(record, "average", mpo_record_step_count(record) - 1, 1, weights));
-cleanup:
-    mpo_record_close(&record);
-    return status;
-}
-
-static enum mpo_status parse_weights(const struct mpo_config *config, const char *text,
-                                     double *weights)
-{
-    enum mpo_status status = MPO_OK;
-    double sum = 0.0;
-    int32_t count = 0;
-    MPO_TRY(mpo_config_parse_numbers(text, weights, config->objective_count, &count));
-    MPO_CHECK(count == config->objective_count, MPO_ERR_USAGE,
-              "--weights has %d numbers, expected %d, one an objective", count,
-              config->objective_count);
-    for (int32_t k = 0; k < count; k++) {
-        MPO_CHECK(isfinite(weights[k]) && weights[k] >= 0.0, MPO_ERR_USAGE,
-                  "--weights: weight %d is %g, expected at least 0", k + 1, weights[k]);
-        sum += weights[k];
-    }
-    MPO_CHECK(fabs(sum - 1.0) <= 1e-3, MPO_ERR_USAGE, "--weights sums to %g, expected 1",
-              sum);
-    for (int32_t k = 0; k < count; k++)
-        weights[k] /= sum;
-cleanup:
-    return status;
-}
-
-/* A policy's name, uniform, numbers, or else the path of a record. */
-static enum mpo_status settle_weights(const struct mpo_config *config, double *weights)
-{
-    const char *text = config->generate.weights;
-    for (int32_t h = 0; h < config->policy_count; h++)
-        if (strcmp(text, config->policies[h].name) == 0) {
-            weights[h] = 1.0;
-            return MPO_OK;
-        }
-    if (strcmp(text, "uniform") == 0) {
-        for (int32_t k = 0; k < config->objective_count; k++)
-            weights[k] = 1.0 / config->objective_count;
-        return MPO_OK;
-    }
-    if (text[strspn(text, "0123456789.,+-eE ")] == '\0')
-        return parse_weights(config, text, weights);
-    return read_record_weights(config, text, weights);
-}
-
-/* Only rank zero reads the record: other ranks may not see its file system. */
-static enum mpo_status share_weights(struct generate *generate)
-{
-    enum mpo_status status = MPO_OK;
-    size_t count = (size_t)generate->config->policy_count;
-    MPO_NEW(count, &generate->weights);
-    if (mpo_comm_rank(generate->job.comm) == 0)
-        MPO_TRY(settle_weights(generate->config, generate->weights));
-cleanup:
-    status = mpo_comm_agree(status);
-    if (status == MPO_OK)
-        status = mpo_comm_broadcast(generate->job.comm, generate->weights,
-                                    count * sizeof(double), 0);
-    return status;
-}
 
 /* ---- output ---- */
 
@@ -200,6 +118,8 @@ static enum mpo_status open_generate(struct generate *generate)
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_config_generate *options = &generate->config->generate;
+    struct weights_choice choice = {options->weights, options->iterate, options->step,
+                                    options->allow_any_weights};
     int32_t responses = (int32_t)options->n;
     struct job_size size = {
         .prompts_max = STEP_PROMPTS,
@@ -210,7 +130,7 @@ static enum mpo_status open_generate(struct generate *generate)
     if (options->prompt[0] != '\0')
         size.unit_prompts = 1;
     MPO_TRY(job_open(generate->config, &size, &generate->job));
-    MPO_TRY(share_weights(generate));
+    MPO_TRY(weights_open(&generate->job, &choice, &generate->weights));
     generate->prompt_count = mpo_prompts_count(generate->job.prompts);
     if (options->limit > 0 && options->limit < generate->prompt_count)
         generate->prompt_count = options->limit;
@@ -227,7 +147,8 @@ enum mpo_status mpo_command_generate(int argc, char *const *argv)
     enum mpo_status status = MPO_OK;
     struct generate generate = {0};
     MPO_TRY(mpo_comm_agree(mpo_config_open("generate", argc, argv, &generate.config)));
-    generate.config->record.hash_models = false; /* nothing records them */
+    if (!weights_are_of_a_record(generate.config, generate.config->generate.weights))
+        generate.config->record.hash_models = false; /* nothing to compare them with */
     MPO_TRY(open_generate(&generate));
     status = generate_all(&generate);
     if (status != MPO_OK)

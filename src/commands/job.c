@@ -15,16 +15,20 @@ static enum mpo_status open_ranks_and_prompts(struct job *job, const struct job_
     enum mpo_status status = MPO_OK;
     const struct mpo_config *config = job->config;
     int64_t ranks = config->exchange.ranks_per_group;
-    struct mpo_prompts_spec prompts = {config->prompts.file, config->prompts.format,
-                                       config->prompts.prefill};
+    struct mpo_prompts_spec prompts = size->prompts;
+    bool given = prompts.path != NULL; /* not those of the configuration */
+    if (!given) {
+        prompts.path = config->prompts.file;
+        prompts.format = config->prompts.format;
+        prompts.prefill = config->prompts.prefill;
+    }
     MPO_TRY(mpo_device_choose(config->run.device, &job->device));
     MPO_CHECK(
         strcmp(prompts.path, "-") != 0 || size->prompt[0] != '\0' ||
             mpo_comm_job_size() == 1,
         MPO_ERR_USAGE,
-        "prompts.file is -, but only one of %d ranks has the standard input; write the "
-        "prompts to a file",
-        mpo_comm_job_size());
+        "%s is -, but only one of %d ranks has the standard input; write it to a file",
+        given ? "input" : "prompts.file", mpo_comm_job_size());
     if (size->prompt[0] != '\0')
         MPO_TRY(mpo_prompts_open_single(size->prompt, prompts.prefill, &job->prompts));
     else
@@ -81,6 +85,7 @@ static enum mpo_status open_policies(struct job *job, const struct job_size *siz
         .unit_prompts = size->unit_prompts,
         .responses = size->responses,
         .max_tokens = (int32_t)job->config->rollout.max_tokens,
+        .scores_answers = size->prompts.answer_count > 0,
         .hash_models = job->config->record.hash_models,
     };
     return mpo_policies_open(&spec, job->comm, job->prompts, &job->policies);
@@ -109,7 +114,8 @@ static enum mpo_status open_stages(struct job *job, const struct job_size *size)
     struct mpo_exchange_spec exchange = {
         .transport = job->config->exchange.transport,
         .policy_count = job->config->policy_count,
-        .row_capacity = size->unit_prompts * size->responses,
+        .row_capacity = mpo_rollout_positions(size->unit_prompts * size->responses,
+                                              size->prompts.answer_count > 0),
         .vocab_size = mpo_policies_vocab_size(job->policies),
     };
     MPO_TRY(mpo_exchange_open(&exchange, job->comm, &job->exchange));
@@ -126,6 +132,7 @@ static enum mpo_status open_stages(struct job *job, const struct job_size *size)
         .unit_prompts = size->unit_prompts,
         .responses = size->responses,
         .max_tokens = (int32_t)job->config->rollout.max_tokens,
+        .scores_answers = size->prompts.answer_count > 0,
     };
     MPO_TRY(mpo_rollout_open(&rollout, &job->rollout));
 cleanup:

@@ -25,7 +25,8 @@ struct job_size {
     int32_t prompts_max; /* prompts of a step at most; 0: all prompts up to prompts_limit */
     int32_t unit_prompts;
     int32_t responses;
-    const char *prompt; /* one prompt instead of the file, "" for none */
+    const char *prompt;              /* one prompt instead of the file, "" for none */
+    struct mpo_prompts_spec prompts; /* path NULL: those of the configuration */
 };
 
 /** Collective over all ranks; failures are agreed on and printed. */

@@ -107,9 +107,11 @@ static const char *where_of(struct mpo_config_build *build, int option_index,
     return mpo_config_where(build, &about);
 }
 
-/* One prompt on the command line stands for the file of prompts. */
+/* One prompt on the command line stands for the file of prompts, and so does an input. */
 static bool prompt_replaces_file(const struct mpo_config_build *build)
 {
+    if (strcmp(build->command, "score") == 0)
+        return true; /* its prompts are in its input */
     return strcmp(build->command, "generate") == 0 &&
            *build->config->generate.prompt != '\0';
 }

@@ -1,9 +1,9 @@
 /*
  * The policies of a rank: loading, agreement, and the verbs' argument checks.
  *
- * Opening has three phases, each closed by an agreement of all ranks, so that whatever goes
+ * Opening has its phases, each closed by an agreement of all ranks, so that whatever goes
  * wrong on whichever rank is printed once and nobody is left waiting: load the models,
- * agree on the vocabulary, tokenise the prompts and make room.
+ * agree on the vocabulary, tokenise given answers, tokenise the prompts and make room.
  */
 #include "policy_impl.h"
 
@@ -25,6 +25,7 @@ struct mpo_policies {
     void **library; /* [kind count] shared by the policies of a kind */
     uint64_t *hash; /* [H] of every policy's vocabulary */
     struct mpo_policies_spec spec;
+    struct mpo_policy_answers answers;
     int32_t first_policy;
 };
 
@@ -153,6 +154,28 @@ cleanup:
     return status;
 }
 
+/* Before anybody makes room: the longest answer is the longest response. */
+static enum mpo_status tokenise_answers(struct mpo_policies *policies,
+                                        const struct mpo_comm *comm,
+                                        const struct mpo_prompts *prompts)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_answers_spec spec = {
+        .comm = comm,
+        .prompts = prompts,
+        .policy = mpo_comm_rank(comm) == 0 ? policies->local : NULL,
+        .masked = policies->masked,
+        .masked_count = policies->masked_count,
+    };
+    if (!policies->spec.scores_answers)
+        return MPO_OK;
+    MPO_TRY(mpo_policy_answers_make(&spec, &policies->answers));
+    policies->spec.max_tokens =
+        mpo_policy_answers_longest(&policies->answers, 0, mpo_prompts_count(prompts));
+cleanup:
+    return status;
+}
+
 static enum mpo_status prepare_local(struct mpo_policies *policies,
                                      const struct mpo_prompts *prompts)
 {
@@ -160,6 +183,7 @@ static enum mpo_status prepare_local(struct mpo_policies *policies,
     struct mpo_policy_setup setup = {
         .spec = &policies->spec,
         .prompts = prompts,
+        .answers = policies->spec.scores_answers ? &policies->answers : NULL,
         .masked = policies->masked,
         .masked_count = policies->masked_count,
         .vocab_size = policies->vocab_size,
@@ -203,6 +227,8 @@ enum mpo_status mpo_policies_open(const struct mpo_policies_spec *spec,
     if (status == MPO_OK)
         status = mpo_comm_agree(agree_on_vocabulary(policies, comm));
     if (status == MPO_OK)
+        status = tokenise_answers(policies, comm, prompts);
+    if (status == MPO_OK)
         status = mpo_comm_agree(prepare_local(policies, prompts));
     if (status != MPO_OK)
         mpo_policies_close(&policies);
@@ -221,6 +247,7 @@ void mpo_policies_close(struct mpo_policies **out)
     for (size_t kind = 0; policies->library != NULL && mpo_policy_kinds[kind] != NULL;
          kind++)
         mpo_policy_kinds[kind]->close_library(policies->library[kind]);
+    mpo_policy_answers_free(&policies->answers);
     free(policies->hash);
     free(policies->library);
     free(policies->masked);
@@ -264,6 +291,15 @@ int32_t mpo_policies_text(const struct mpo_policies *policies, const int32_t *to
 {
     const struct mpo_policy *any = &policies->local[0];
     return any->ops->text(any->self, tokens, token_count, text, capacity);
+}
+
+int32_t mpo_policies_answer(const struct mpo_policies *policies, int64_t prompt,
+                            int32_t answer, const int32_t **tokens)
+{
+    const struct mpo_policy_answers *answers = &policies->answers;
+    size_t index = (size_t)prompt * (size_t)answers->per_prompt + (size_t)answer;
+    *tokens = answers->token + answers->offset[index];
+    return (int32_t)(answers->offset[index + 1] - answers->offset[index]);
 }
 
 void mpo_policies_describe(const struct mpo_policies *policies, int32_t index,

@@ -17,6 +17,7 @@ struct mpo_vocabulary {
     const uint8_t *flags; /* [size] of enum mpo_token_flag */
     int32_t size;         /* as in the file, padding included */
     int32_t used;         /* ids from here on are padding */
+    int32_t end_token;    /* what a whole response ends with, -1 for none */
 };
 
 enum mpo_token_flag {
@@ -30,11 +31,19 @@ struct mpo_token {
     uint32_t attribute;
 };
 
+/** The answers of all prompts as tokens; see policy_answers.c. */
+struct mpo_policy_answers {
+    size_t *offset; /* [prompts * per_prompt + 1] */
+    int32_t *token; /* [offset[prompts * per_prompt]] */
+    int32_t per_prompt;
+};
+
 /** What ranks agreed on, given to prepare; borrowed for the policy's life. */
 struct mpo_policy_setup {
     const struct mpo_policies_spec *spec;
     const struct mpo_prompts *prompts;
-    const int32_t *masked; /* [masked_count] below vocab_size */
+    const struct mpo_policy_answers *answers; /* NULL when none are scored */
+    const int32_t *masked;                    /* [masked_count] below vocab_size */
     int32_t masked_count;
     int32_t vocab_size; /* V, common: rows handed out have at least this many floats */
 };
@@ -59,6 +68,11 @@ struct mpo_policy_ops {
     void (*describe)(const void *self, struct mpo_policy_info *out);
     int32_t (*text)(const void *self, const int32_t *tokens, int32_t token_count,
                     char *text, int32_t capacity);
+
+    /** Tokens of a text that continues a prompt, without an end token. There is room for
+     *  one a byte and 8 more. */
+    enum mpo_status (*tokenise)(const void *self, const char *text, int32_t *tokens,
+                                int32_t capacity, int32_t *count);
 
     /* The verbs of mpo/policy.h. Masked tokens must read MPO_MASKED_LOGIT in every row. */
     enum mpo_status (*begin)(void *self, const int64_t *prompt, int32_t prompt_count,
@@ -94,3 +108,20 @@ enum mpo_status mpo_policy_vocabulary_agree(const struct mpo_comm *comm,
                                             const struct mpo_policy *local,
                                             int32_t local_count,
                                             struct mpo_vocabulary_agreement *out);
+
+/** Tokenise all answers with rank zero's first policy and give them to all ranks. Errors
+ *  are agreed on. Collective over all ranks. */
+struct mpo_answers_spec {
+    const struct mpo_comm *comm;
+    const struct mpo_prompts *prompts;
+    const struct mpo_policy *policy; /* rank zero's first */
+    const int32_t *masked;           /* [masked_count], ascending */
+    int32_t masked_count;
+};
+enum mpo_status mpo_policy_answers_make(const struct mpo_answers_spec *spec,
+                                        struct mpo_policy_answers *out);
+void mpo_policy_answers_free(struct mpo_policy_answers *answers);
+
+/** Tokens of the longest answer of prompts first .. first+count-1. Local. */
+int32_t mpo_policy_answers_longest(const struct mpo_policy_answers *answers, int64_t first,
+                                   int64_t count);

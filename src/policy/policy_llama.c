@@ -54,7 +54,6 @@ static enum mpo_status policy_open(const struct mpo_policy_spec *spec,
     policy->thread_count = common->thread_count;
     policy->unit_prompts = common->unit_prompts;
     policy->responses = common->responses;
-    policy->max_tokens = common->max_tokens;
     policy->hash_models = common->hash_models;
     MPO_TRY(mpo_llama_model_acquire(shared, spec, common->hash_models, &policy->model));
     if (spec->lora[0] != '\0')
@@ -70,6 +69,19 @@ cleanup:
 
 /* ---- vocabulary ---- */
 
+/* A chat's turn ends with its own token, where the vocabulary has one. */
+static int32_t end_token(const struct mpo_llama_policy *policy)
+{
+    const struct llama_vocab *vocab = policy->model->vocab;
+    int32_t turn = llama_vocab_eot(vocab);
+    int32_t token = strcmp(policy->spec.chat_template, "raw") == 0 || turn < 0
+                        ? llama_vocab_eos(vocab)
+                        : turn;
+    bool ends = token >= 0 && token < policy->model->size &&
+                (policy->model->flags[token] & MPO_TOKEN_END) != 0;
+    return ends ? token : -1;
+}
+
 static void policy_vocabulary(const void *self, struct mpo_vocabulary *out)
 {
     const struct mpo_llama_policy *policy = self;
@@ -78,6 +90,7 @@ static void policy_vocabulary(const void *self, struct mpo_vocabulary *out)
         .flags = policy->model->flags,
         .size = policy->model->size,
         .used = policy->model->used,
+        .end_token = end_token(policy),
     };
 }
 
@@ -110,6 +123,37 @@ static int32_t policy_text(const void *self, const int32_t *tokens, int32_t toke
     }
     text[length] = '\0';
     return length;
+}
+
+/* Whether libllama puts a space before the first word of a text. */
+static bool adds_space(const struct mpo_llama_model *model)
+{
+    char value[8] = "";
+    if (llama_vocab_type(model->vocab) != LLAMA_VOCAB_TYPE_SPM)
+        return false;
+    if (llama_model_meta_val_str(model->handle, "tokenizer.ggml.add_space_prefix", value,
+                                 sizeof value) < 0)
+        return true;
+    return strcmp(value, "true") == 0;
+}
+
+/* The space that libllama adds is the one that a response's text shows at its beginning. */
+static enum mpo_status policy_tokenise(const void *self, const char *text, int32_t *tokens,
+                                       int32_t capacity, int32_t *count)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_llama_policy *policy = self;
+    if (*text == ' ' && adds_space(policy->model))
+        text++;
+    *count = 0;
+    if (*text == '\0')
+        return MPO_OK;
+    *count = llama_tokenize(policy->model->vocab, text, (int32_t)strlen(text), tokens,
+                            capacity, false, false);
+    MPO_CHECK(*count >= 0, MPO_ERR_INTERNAL,
+              "the response could not be tokenised for policy '%s'", policy->spec.name);
+cleanup:
+    return status;
 }
 
 static void policy_describe(const void *self, struct mpo_policy_info *out)
@@ -146,19 +190,25 @@ cleanup:
     return status;
 }
 
-static enum mpo_status check_lengths(const struct mpo_llama_policy *policy)
+static enum mpo_status check_lengths(const struct mpo_llama_policy *policy,
+                                     const struct mpo_policy_setup *setup)
 {
     enum mpo_status status = MPO_OK;
     int64_t context_tokens = policy->model->context_tokens;
     const size_t *offset = policy->prompts.offset;
     for (int64_t i = 0; i < policy->prompts.count; i++) {
         int64_t length = (int64_t)(offset[i + 1] - offset[i]);
-        MPO_CHECK(length + policy->max_tokens <= context_tokens, MPO_ERR_DATA,
-                  "prompt %lld has %lld tokens for policy '%s': with max_tokens %d that is "
-                  "more than the model's context of %lld; shorten or leave out the prompt, "
-                  "or lower max_tokens",
-                  (long long)i + 1, (long long)length, policy->spec.name,
-                  policy->max_tokens, (long long)context_tokens);
+        bool given = setup->answers != NULL;
+        int32_t response =
+            given ? mpo_policy_answers_longest(setup->answers, i, 1) : policy->max_tokens;
+        MPO_CHECK(length + response <= context_tokens, MPO_ERR_DATA,
+                  "%s:%lld: the prompt has %lld tokens for policy '%s': with %s %d that is "
+                  "more than the model's context of %lld; shorten it or leave it out%s",
+                  mpo_prompts_path(setup->prompts),
+                  (long long)mpo_prompts_get(setup->prompts, i)->line_number,
+                  (long long)length, policy->spec.name,
+                  given ? "response tokens" : "max_tokens", response,
+                  (long long)context_tokens, given ? "" : ", or lower max_tokens");
     }
 cleanup:
     return status;
@@ -255,12 +305,13 @@ static enum mpo_status policy_prepare(void *self, const struct mpo_policy_setup 
     enum mpo_status status = MPO_OK;
     struct mpo_llama_policy *policy = self;
     policy->row_count = policy->unit_prompts * policy->responses;
+    policy->max_tokens = setup->spec->max_tokens;
     policy->masked = setup->masked;
     policy->masked_count = setup->masked_count;
     MPO_TRY(check_setup(policy, setup));
     MPO_TRY(mpo_llama_prompts_make(policy->model, &policy->spec, setup->prompts,
                                    &policy->prompts));
-    MPO_TRY(check_lengths(policy));
+    MPO_TRY(check_lengths(policy, setup));
     MPO_TRY(make_context(policy));
     MPO_TRY(set_adapter(policy));
     MPO_TRY(make_buffers(policy));
@@ -279,6 +330,7 @@ const struct mpo_policy_ops mpo_policy_llama_ops = {
     .engine_version = llama_version,
     .describe = policy_describe,
     .text = policy_text,
+    .tokenise = policy_tokenise,
     .begin = mpo_llama_begin,
     .extend = mpo_llama_extend,
     .truncate = mpo_llama_truncate,

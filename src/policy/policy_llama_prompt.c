@@ -20,15 +20,14 @@
 #include "policy_llama_impl.h"
 
 #include <ctype.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "mpo/memory.h"
 
-#define PLACE "{prompt}"
-#define MESSAGES_MAX                                                                       \
-    (MPO_PROMPTS_MESSAGE_COUNT_MAX + 1) /* and the policy's system text                    \
-                                         */
+#define PLACE          "{prompt}"
+#define MESSAGES_MAX   (MPO_PROMPTS_MESSAGE_COUNT_MAX + 1) /* the policy's system text */
 #define HIDDEN_MARK    '\xff'
 #define HIDDEN_BYTES   3
 #define TEMPLATE_COUNT 256 /* names that libllama knows, at most */
@@ -55,10 +54,10 @@ struct maker {
     const char *chat_template; /* NULL for none */
     struct special *specials;  /* [special_count] longest first, as libllama takes them */
     size_t special_count;
-    bool begins[256];      /* some special token begins with this byte */
-    int64_t prompt_number; /* from 1, for messages */
-    bool hidden;           /* something was hidden in this prompt */
-    struct text contents;  /* of this prompt's messages, one after the other */
+    bool begins[256];     /* some special token begins with this byte */
+    char where[512];      /* the prompt's file and line, for messages */
+    bool hidden;          /* something was hidden in this prompt */
+    struct text contents; /* of this prompt's messages, one after the other */
     struct text request;
     struct text rendered;
     struct text plain;
@@ -185,7 +184,7 @@ static enum mpo_status add_message(struct maker *maker, const char *role,
 {
     enum mpo_status status = MPO_OK;
     MPO_CHECK(maker->message_count < MESSAGES_MAX, MPO_ERR_DATA,
-              "prompt %lld has more than %d messages", (long long)maker->prompt_number,
+              "%s: the prompt has more than %d messages", maker->where,
               MPO_PROMPTS_MESSAGE_COUNT_MAX);
     maker->role[maker->message_count] = role;
     maker->content[maker->message_count++] = maker->contents.length;
@@ -225,8 +224,8 @@ static enum mpo_status add_messages(struct maker *maker, const struct mpo_prompt
     const struct mpo_policy_spec *spec = maker->spec;
     int32_t last_user = last_user_message(prompt);
     MPO_CHECK(last_user >= 0 || spec->request[0] == '\0', MPO_ERR_DATA,
-              "prompt %lld has no user message for the request of policy '%s'",
-              (long long)maker->prompt_number, spec->name);
+              "%s: the prompt has no user message for the request of policy '%s'",
+              maker->where, spec->name);
     if (spec->system[0] != '\0')
         MPO_TRY(add_message(maker, "system", spec->system));
     for (int32_t i = 0; i < prompt->message_count; i++) {
@@ -234,9 +233,9 @@ static enum mpo_status add_messages(struct maker *maker, const struct mpo_prompt
         bool system = strcmp(message->role, "system") == 0;
         MPO_CHECK(
             !system || spec->system[0] == '\0', MPO_ERR_DATA,
-            "prompt %lld has a system message and policy '%s' has a system text of its "
+            "%s: the prompt has a system message and policy '%s' has a system text of its "
             "own; remove one of them",
-            (long long)maker->prompt_number, spec->name);
+            maker->where, spec->name);
         const char *content = message->content;
         if (i == last_user && spec->request[0] != '\0') {
             MPO_TRY(fill_request(maker, content));
@@ -274,15 +273,14 @@ static enum mpo_status render_template(struct maker *maker)
     MPO_TRY(reserve(&maker->rendered, 2 * maker->contents.length + 256));
     for (int attempt = 0; attempt < 2; attempt++) {
         MPO_CHECK(maker->rendered.capacity < INT32_MAX, MPO_ERR_DATA,
-                  "prompt %lld is longer than 2 GB", (long long)maker->prompt_number);
+                  "%s: the prompt is longer than 2 GB", maker->where);
         needed = llama_chat_apply_template(maker->chat_template, chat, maker->message_count,
                                            true, maker->rendered.bytes,
                                            (int32_t)maker->rendered.capacity);
-        MPO_CHECK(
-            needed >= 0, MPO_ERR_CONFIG,
-            "policy '%s': libllama cannot apply the chat template to prompt %lld; set "
-            "template: raw, or a template by name",
-            maker->spec->name, (long long)maker->prompt_number);
+        MPO_CHECK(needed >= 0, MPO_ERR_CONFIG,
+                  "policy '%s': libllama cannot apply the chat template to %s; set "
+                  "template: raw, or a template by name",
+                  maker->spec->name, maker->where);
         if ((size_t)needed < maker->rendered.capacity)
             break;
         MPO_TRY(reserve(&maker->rendered, (size_t)needed + 1));
@@ -326,8 +324,8 @@ static enum mpo_status tokenise(struct maker *maker, const struct text *text, bo
     size_t room = text->length + 8;
     if (text->length == 0)
         return MPO_OK;
-    MPO_CHECK(room < INT32_MAX / 2, MPO_ERR_DATA, "prompt %lld is longer than 1 GB",
-              (long long)maker->prompt_number);
+    MPO_CHECK(room < INT32_MAX / 2, MPO_ERR_DATA, "%s: the prompt is longer than 1 GB",
+              maker->where);
     for (int attempt = 0; attempt < 2; attempt++) {
         MPO_TRY(mpo_memory_grow((void **)&out->token, &out->token_capacity,
                                 maker->token_count + room, sizeof *out->token,
@@ -341,8 +339,8 @@ static enum mpo_status tokenise(struct maker *maker, const struct text *text, bo
         }
         room = count == INT32_MIN ? 0 : (size_t)-count;
     }
-    MPO_FAIL(MPO_ERR_INTERNAL, "prompt %lld could not be tokenised for policy '%s'",
-             (long long)maker->prompt_number, maker->spec->name);
+    MPO_FAIL(MPO_ERR_INTERNAL, "%s: the prompt could not be tokenised for policy '%s'",
+             maker->where, maker->spec->name);
 cleanup:
     return status;
 }
@@ -408,8 +406,8 @@ static enum mpo_status tokenise_rendered(struct maker *maker)
         maker->token_count--;
     }
     MPO_CHECK(maker->token_count > first, MPO_ERR_DATA,
-              "prompt %lld has no token for policy '%s'; expected some text",
-              (long long)maker->prompt_number, maker->spec->name);
+              "%s: the prompt has no token for policy '%s'; expected some text",
+              maker->where, maker->spec->name);
     int32_t count = (int32_t)(maker->token_count - first);
     out->longest_tokens = count > out->longest_tokens ? count : out->longest_tokens;
 cleanup:
@@ -428,8 +426,10 @@ enum mpo_status mpo_llama_prompts_make(const struct mpo_llama_model *model,
     MPO_TRY(mpo_llama_template_choose(model, spec, &maker.chat_template));
     MPO_TRY(list_specials(&maker));
     for (int64_t i = 0; i < out->count; i++) {
-        maker.prompt_number = i + 1;
-        MPO_TRY(render(&maker, mpo_prompts_get(prompts, i)));
+        const struct mpo_prompt *prompt = mpo_prompts_get(prompts, i);
+        snprintf(maker.where, sizeof maker.where, "%s:%lld", mpo_prompts_path(prompts),
+                 (long long)prompt->line_number);
+        MPO_TRY(render(&maker, prompt));
         MPO_TRY(tokenise_rendered(&maker));
         out->offset[i + 1] = maker.token_count;
     }

@@ -256,7 +256,7 @@ static void table_vocabulary(const void *self, struct mpo_vocabulary *out)
 {
     const struct table *table = self;
     *out = (struct mpo_vocabulary){"a table's tokens", table->flags, table->vocab_size,
-                                   table->vocab_size};
+                                   table->vocab_size, find_token(table, END_TOKEN_TEXT)};
 }
 
 static void table_token(const void *self, int32_t id, struct mpo_token *out)
@@ -265,25 +265,57 @@ static void table_token(const void *self, int32_t id, struct mpo_token *out)
     *out = (struct mpo_token){table->token[id], table->flags[id]};
 }
 
-/* The state after a text: its last token, or the start state when it has none. */
-static enum mpo_status walk_text(const struct table *table, const char *text, int64_t index,
-                                 int64_t *state)
+/* The tokens of a text; only the last `capacity` of them are kept. */
+static enum mpo_status table_tokenise(const void *self, const char *text, int32_t *tokens,
+                                      int32_t capacity, int32_t *count)
 {
     enum mpo_status status = MPO_OK;
+    const struct table *table = self;
     char *copy = NULL;
     char *rest = NULL;
+    *count = 0;
     MPO_TRY(mpo_memory_copy_text(text, &copy));
     for (char *word = strtok_r(copy, " \t\r\n", &rest); word != NULL;
          word = strtok_r(NULL, " \t\r\n", &rest)) {
         int32_t id = find_token(table, word);
-        MPO_CHECK(id >= 0, MPO_ERR_DATA, "prompt %lld: '%s' is not a token of the table",
-                  (long long)index + 1, word);
+        MPO_CHECK(id >= 0, MPO_ERR_DATA, "'%.80s' is not a token of the table", word);
         MPO_CHECK(table->flags[id] != MPO_TOKEN_END, MPO_ERR_DATA,
-                  "prompt %lld holds the end token", (long long)index + 1);
-        *state = id;
+                  "the text holds the end token");
+        if (*count == capacity)
+            memmove(tokens, tokens + 1, (size_t)(--*count) * sizeof *tokens);
+        tokens[(*count)++] = id;
     }
 cleanup:
     free(copy);
+    return status;
+}
+
+/* The state after a text: its last token, or what it was when it has none. */
+static enum mpo_status walk_text(const struct table *table, const char *text,
+                                 int64_t *state)
+{
+    enum mpo_status status = MPO_OK;
+    int32_t last = 0;
+    int32_t count = 0;
+    MPO_TRY(table_tokenise(table, text, &last, 1, &count));
+    if (count > 0)
+        *state = last;
+cleanup:
+    return status;
+}
+
+static enum mpo_status walk_prompt(struct table *table, const struct mpo_prompt *prompt,
+                                   int64_t *state)
+{
+    enum mpo_status status = MPO_OK;
+    *state = table->has_row[table->vocab_size] ? table->vocab_size : -1;
+    for (int32_t message = 0; message < prompt->message_count; message++)
+        MPO_TRY(walk_text(table, prompt->messages[message].content, state));
+    MPO_TRY(walk_text(table, prompt->prefill, state));
+    MPO_CHECK(*state >= 0, MPO_ERR_DATA,
+              "the prompt has no token, and the table has no row of '%s'",
+              START_STATE_TEXT);
+cleanup:
     return status;
 }
 
@@ -299,14 +331,10 @@ static enum mpo_status table_prepare(void *self, const struct mpo_policy_setup *
     MPO_NEW(table->row_count, &table->length);
     for (int64_t i = 0; i < count; i++) {
         const struct mpo_prompt *prompt = mpo_prompts_get(setup->prompts, i);
-        table->prompt[i] = table->has_row[table->vocab_size] ? table->vocab_size : -1;
-        for (int32_t message = 0; message < prompt->message_count; message++)
-            MPO_TRY(
-                walk_text(table, prompt->messages[message].content, i, &table->prompt[i]));
-        MPO_TRY(walk_text(table, prompt->prefill, i, &table->prompt[i]));
-        MPO_CHECK(table->prompt[i] >= 0, MPO_ERR_DATA,
-                  "prompt %lld has no token, and the table has no row of '%s'",
-                  (long long)i + 1, START_STATE_TEXT);
+        status = walk_prompt(table, prompt, &table->prompt[i]);
+        if (status != MPO_OK)
+            MPO_FAIL(status, "%s:%lld: %s", mpo_prompts_path(setup->prompts),
+                     (long long)prompt->line_number, mpo_error_text());
     }
 cleanup:
     return status;
@@ -423,6 +451,7 @@ const struct mpo_policy_ops mpo_policy_table_ops = {
     .prepare = table_prepare,
     .describe = table_describe,
     .text = table_text,
+    .tokenise = table_tokenise,
     .begin = table_begin,
     .extend = table_extend,
     .truncate = table_truncate,

@@ -193,6 +193,7 @@ cleanup:
 static enum mpo_status finish(struct mpo_prompts *prompts, const char *path)
 {
     enum mpo_status status = MPO_OK;
+    MPO_TRY(mpo_prompts_keep(prompts, path, strlen(path), &prompts->path));
     MPO_CHECK(prompts->count > 0, MPO_ERR_DATA,
               "%s: expected at least one prompt, found none", path);
     MPO_NEW(prompts->count, &prompts->order);
@@ -212,6 +213,7 @@ enum mpo_status mpo_prompts_open(const struct mpo_prompts_spec *spec,
     struct mpo_prompts_line line = {
         .path = standard ? "standard input" : spec->path,
         .prefill = spec->prefill,
+        .spec = spec,
     };
     MPO_TRY(choose_format(spec, &format));
     stream = standard ? stdin : fopen(spec->path, "rb");
@@ -274,6 +276,11 @@ void mpo_prompts_close(struct mpo_prompts **prompts)
 int64_t mpo_prompts_count(const struct mpo_prompts *prompts)
 {
     return (int64_t)prompts->count;
+}
+
+const char *mpo_prompts_path(const struct mpo_prompts *prompts)
+{
+    return prompts->path;
 }
 
 const struct mpo_prompt *mpo_prompts_get(const struct mpo_prompts *prompts, int64_t index)

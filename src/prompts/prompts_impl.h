@@ -18,6 +18,7 @@ struct mpo_prompts {
     size_t count;
     size_t capacity;
     struct mpo_prompts_block *block; /* the newest one */
+    const char *path;                /* as messages name the file */
     int64_t *order;                  /* [count] permutation of order_epoch */
     int64_t order_epoch;             /* -1 before the first */
     uint64_t order_seed;
@@ -29,7 +30,8 @@ struct mpo_prompts_line {
     int64_t line_number; /* from 1 */
     const char *text;    /* [bytes + 1] */
     size_t bytes;
-    const char *prefill; /* of the specification */
+    const char *prefill;                 /* of the specification */
+    const struct mpo_prompts_spec *spec; /* NULL for a prompt that no file holds */
 };
 
 struct mpo_prompts_format {

@@ -1,5 +1,6 @@
 /*
- * The JSONL format: {"prompt": "..."} with an optional "prefill", or {"messages": [...]}.
+ * The JSONL format: {"prompt": "..."} with an optional "prefill", or {"messages": [...]},
+ * and beside either the responses that are to be scored, when there are any.
  *
  * Data sets carry members of their own (ids, tags, reference answers), so members that are
  * not ours are left alone. What would be ambiguous is refused: a key twice, prompt beside
@@ -149,11 +150,36 @@ cleanup:
     return status;
 }
 
+/* What is to be scored, and whether it is whole. */
+static enum mpo_status read_answers(struct mpo_prompts *prompts,
+                                    const struct mpo_prompts_line *line,
+                                    const json_t *object, struct mpo_prompt *prompt)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_prompts_spec *spec = line->spec;
+    const json_t *ended = json_object_get(object, "ended");
+    if (spec == NULL || spec->answer_count == 0)
+        return MPO_OK;
+    if (ended != NULL && !json_is_boolean(ended))
+        REFUSE(line, "expected \"ended\" to be true or false, found %s", kind_of(ended));
+    prompt->ended = ended != NULL ? json_is_true(ended) : spec->ended;
+    for (int32_t i = 0; i < spec->answer_count; i++) {
+        const char *name = spec->answer_name[i];
+        MPO_TRY(keep_string(prompts, line, name, json_object_get(object, name),
+                            &prompt->answer[i]));
+        if (*prompt->answer[i] == '\0' && !prompt->ended)
+            REFUSE(line, "expected some text in \"%s\", which was cut, found none", name);
+    }
+    prompt->answer_count = spec->answer_count;
+cleanup:
+    return status;
+}
+
 static enum mpo_status add_line(struct mpo_prompts *prompts,
                                 const struct mpo_prompts_line *line)
 {
     enum mpo_status status = MPO_OK;
-    struct mpo_prompt prompt = {.prefill = ""};
+    struct mpo_prompt prompt = {.prefill = "", .line_number = line->line_number};
     json_error_t error;
     json_t *object = json_loadb(line->text, line->bytes,
                                 JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &error);
@@ -177,6 +203,7 @@ static enum mpo_status add_line(struct mpo_prompts *prompts,
         MPO_TRY(read_messages(prompts, line, messages, &prompt));
     if (*prompt.text == '\0')
         REFUSE(line, "expected a prompt, found an empty %s", "text");
+    MPO_TRY(read_answers(prompts, line, object, &prompt));
     MPO_TRY(mpo_prompts_add(prompts, &prompt));
 cleanup:
     json_decref(object);

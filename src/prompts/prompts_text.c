@@ -52,7 +52,8 @@ enum mpo_status mpo_prompts_add_text(struct mpo_prompts *prompts,
                                      const struct mpo_prompts_line *line)
 {
     enum mpo_status status = MPO_OK;
-    struct mpo_prompt prompt = {.message_count = 1, .prefill = ""};
+    struct mpo_prompt prompt = {
+        .message_count = 1, .prefill = "", .line_number = line->line_number};
     void *memory = NULL;
     MPO_TRY(mpo_prompts_keep(prompts, line->text, line->bytes, &prompt.text));
     if (*line->prefill != '\0')

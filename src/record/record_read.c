@@ -367,6 +367,50 @@ cleanup:
     return reword(record, status);
 }
 
+#define RANK_TEXT(type, member)                                                            \
+    MPO_TRY_HDF5(H5Tset_size(text, sizeof((struct mpo_record_rank *)0)->member), #member); \
+    MPO_TRY_HDF5(H5Tinsert(type, #member, offsetof(struct mpo_record_rank, member), text), \
+                 #member)
+
+static enum mpo_status make_rank_type(hid_t *type)
+{
+    enum mpo_status status = MPO_OK;
+    hid_t text = H5I_INVALID_HID;
+    MPO_TRY_HDF5(*type = H5Tcreate(H5T_COMPOUND, sizeof(struct mpo_record_rank)), "ranks");
+    MPO_TRY_HDF5(text = H5Tcopy(H5T_C_S1), "ranks");
+    MPO_TRY_HDF5(H5Tset_cset(text, H5T_CSET_UTF8), "ranks");
+    RANK_TEXT(*type, policy);
+    RANK_TEXT(*type, sha256);
+    RANK_TEXT(*type, vocabulary);
+cleanup:
+    mpo_record_hdf5_release(&text);
+    return status;
+}
+
+enum mpo_status mpo_record_read_ranks(struct mpo_record *record,
+                                      struct mpo_record_rank **rank, int32_t *count)
+{
+    enum mpo_status status = MPO_OK;
+    static const char path[] = "provenance/ranks";
+    hsize_t extent[2] = {0, 1};
+    hid_t data_set = H5I_INVALID_HID;
+    hid_t type = H5I_INVALID_HID;
+    *rank = NULL;
+    *count = 0;
+    mpo_record_hdf5_prepare();
+    MPO_TRY(open_current(record, path, &data_set, extent));
+    MPO_CHECK(extent[0] <= NAMES_MAX, MPO_ERR_DATA, "%s has %llu rows", path,
+              (unsigned long long)extent[0]);
+    MPO_NEW(extent[0], rank);
+    MPO_TRY(make_rank_type(&type));
+    MPO_TRY_HDF5(H5Dread(data_set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, *rank), "%s", path);
+    *count = (int32_t)extent[0];
+cleanup:
+    mpo_record_hdf5_release(&type);
+    mpo_record_hdf5_release(&data_set);
+    return reword(record, status);
+}
+
 /* ---- what is known without reading ---- */
 
 bool mpo_record_is_live(const struct mpo_record *record)

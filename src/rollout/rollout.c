@@ -29,13 +29,27 @@ cleanup:
     return status;
 }
 
+static enum mpo_status take_scores_room(struct mpo_rollout *rollout)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_scores *scores = &rollout->scores;
+    size_t count = (size_t)rollout->spec.prompts_max * (size_t)rollout->spec.responses;
+    MPO_NEW(count, &scores->token_count);
+    MPO_NEW(count, &scores->log_mixture);
+    MPO_NEW(count, &scores->log_z);
+    MPO_NEW(count * (size_t)rollout->spec.policy_count, &scores->log_policy);
+    scores->responses = rollout->spec.responses;
+    scores->policy_count = rollout->spec.policy_count;
+cleanup:
+    return status;
+}
+
 static enum mpo_status take_step_room(struct mpo_rollout *rollout)
 {
     enum mpo_status status = MPO_OK;
     struct mpo_responses *responses = &rollout->responses;
     size_t count = (size_t)rollout->spec.prompts_max * (size_t)rollout->spec.responses;
     size_t policies = (size_t)rollout->spec.policy_count;
-    MPO_NEW(rollout->spec.prompts_max, &rollout->prompt);
     MPO_NEW(count, &responses->token_count);
     MPO_NEW(count, &responses->ended);
     MPO_NEW(count, &responses->log_proposal);
@@ -52,6 +66,13 @@ cleanup:
     return status;
 }
 
+int32_t mpo_rollout_positions(int32_t unit_rows, bool scores_answers)
+{
+    return scores_answers && unit_rows < MPO_ROLLOUT_SCORE_POSITIONS
+               ? MPO_ROLLOUT_SCORE_POSITIONS
+               : unit_rows;
+}
+
 enum mpo_status mpo_rollout_open(const struct mpo_rollout_spec *spec,
                                  struct mpo_rollout **out)
 {
@@ -61,13 +82,15 @@ enum mpo_status mpo_rollout_open(const struct mpo_rollout_spec *spec,
     MPO_NEW(1, &rollout);
     rollout->spec = *spec;
     rollout->local_count = mpo_policies_local_count(spec->policies);
-    rollout->row_capacity = spec->unit_prompts * spec->responses;
+    rollout->row_capacity =
+        mpo_rollout_positions(spec->unit_prompts * spec->responses, spec->scores_answers);
     MPO_NEW(mpo_policies_vocab_size(spec->policies), &rollout->is_end);
     int32_t end_count = mpo_policies_end_tokens(spec->policies, &end_token);
     for (int32_t i = 0; i < end_count; i++)
         rollout->is_end[end_token[i]] = true;
+    MPO_NEW(spec->prompts_max, &rollout->prompt);
     MPO_TRY(take_position_room(rollout));
-    MPO_TRY(take_step_room(rollout));
+    MPO_TRY(spec->scores_answers ? take_scores_room(rollout) : take_step_room(rollout));
 cleanup:
     if (status != MPO_OK)
         mpo_rollout_close(&rollout);
@@ -80,6 +103,10 @@ void mpo_rollout_close(struct mpo_rollout **out)
     struct mpo_rollout *rollout = *out;
     if (rollout == NULL)
         return;
+    free(rollout->scores.log_policy);
+    free(rollout->scores.log_z);
+    free(rollout->scores.log_mixture);
+    free(rollout->scores.token_count);
     free(rollout->responses.token);
     free(rollout->responses.entropy);
     free(rollout->responses.end_surprise);

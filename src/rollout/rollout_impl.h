@@ -8,7 +8,7 @@
 struct mpo_rollout {
     struct mpo_rollout_spec spec;
     int32_t local_count;  /* policies of this rank */
-    int32_t row_capacity; /* unit_prompts * responses */
+    int32_t row_capacity; /* unit_prompts * responses; positions when answers are scored */
     bool *is_end;         /* [V] */
 
     /* one position of a unit */
@@ -25,6 +25,7 @@ struct mpo_rollout {
 
     int64_t *prompt;                /* [prompts_max] of the step */
     struct mpo_responses responses; /* of the step; arrays sized for prompts_max */
+    struct mpo_scores scores;       /* the same, when answers are scored */
 };
 
 /** Decode prompt slots first_slot .. first_slot + prompt_count - 1 as one batch, into

@@ -113,7 +113,7 @@ def test_wrong_input_is_named():
     refused("a table without full support", 65, ["zero.table", "full support"], "fit",
             "config.yaml", "--policies.down.model=zero.table")
     write("prompts.txt", "a\nz\n")
-    refused("a prompt outside the vocabulary", 65, ["prompt 2", "'z'"], "fit", "config.yaml")
+    refused("a prompt outside the vocabulary", 65, ["prompts.txt:2", "'z'"], "fit", "config.yaml")
     write("prompts.txt", "\n\n")
     refused("no prompt", 65, ["prompts.txt"], "fit", "config.yaml")
     fresh()

@@ -215,7 +215,7 @@ static void a_prompt_that_does_not_fit_the_context_is_refused(void **state)
     struct llama_case test;
     llama_case_make(&test, &(struct bigram_gguf_options){.context_tokens = 20});
     assert_prepare_refused(&test, "short\nthirteen-long\n", MPO_ERR_DATA,
-                           "prompt 2 has 13");
+                           ":2: the prompt has 13");
     assert_prepare_refused(&test, "short\nthirteen-long\n", MPO_ERR_DATA, "max_tokens 8");
     llama_case_start(&test, "short\ntwelve--long\n");
     llama_case_begin(&test, 1, 2);

@@ -164,7 +164,7 @@ static void two_system_texts_are_refused(void **state)
     test.spec.system = "mine";
     assert_ok(llama_case_open(&test));
     assert_status(llama_case_prepare(&test, prompts), MPO_ERR_DATA);
-    assert_error_names("prompt 2");
+    assert_error_names(":2: ");
     assert_error_names("helpful");
     llama_case_remove(&test);
 }

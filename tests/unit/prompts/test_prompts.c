@@ -39,7 +39,8 @@ static void write_bytes(const char *path, const char *text, size_t bytes)
 static enum mpo_status open_file(const char *path, const char *prefill,
                                  struct mpo_prompts **prompts)
 {
-    const struct mpo_prompts_spec spec = {path, "auto", prefill};
+    const struct mpo_prompts_spec spec = {
+        .path = path, .format = "auto", .prefill = prefill};
     return mpo_prompts_open(&spec, prompts);
 }
 
@@ -189,7 +190,7 @@ static void the_format_goes_by_suffix_or_by_name(void **state)
 {
     (void)state;
     struct mpo_prompts *prompts = NULL;
-    struct mpo_prompts_spec spec = {"p.txt", "jsonl", ""};
+    struct mpo_prompts_spec spec = {.path = "p.txt", .format = "jsonl", .prefill = ""};
     write_bytes("p.txt", "{\"prompt\": \"a\"}\n", 16);
     assert_ok(mpo_prompts_open(&spec, &prompts));
     assert_prompt(prompts, 0, "a", "");

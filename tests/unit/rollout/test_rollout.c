@@ -123,7 +123,8 @@ static void open_policies(struct loop *loop, int32_t unit_prompts)
                                             "",       "auto",  temperature[k]};
     }
     table_write_text(loop->folder, "prompts.txt", "a\nb\nc\n", prompts);
-    struct mpo_prompts_spec prompts_spec = {prompts, "text", ""};
+    struct mpo_prompts_spec prompts_spec = {
+        .path = prompts, .format = "text", .prefill = ""};
     struct mpo_policies_spec spec = {
         .policies = specs,
         .policy_count = POLICIES,

@@ -1,0 +1,226 @@
+/*
+ * Weights: given, or fitted before.
+ *
+ * Only rank zero reads the record, because other ranks may not see its file system. What it
+ * says of the models goes to all ranks, and each compares it with the models that it hosts.
+ */
+#include "weights.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SUM_TOLERANCE 1e-3
+
+/* What a record says, on its way to all ranks. */
+struct models {
+    struct mpo_record_rank *rank; /* [count] */
+    int32_t count;
+};
+
+/* ---- a record ---- */
+
+static enum mpo_status check_objectives(const struct mpo_config *config,
+                                        const struct mpo_record *record, const char *path)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_CHECK(mpo_record_step_count(record) > 0, MPO_ERR_DATA, "%s has no step yet", path);
+    MPO_CHECK(mpo_record_objective_count(record) == config->objective_count, MPO_ERR_DATA,
+              "%s has %d objectives, the configuration has %d", path,
+              mpo_record_objective_count(record), config->objective_count);
+    for (int32_t k = 0; k < config->objective_count; k++)
+        MPO_CHECK(strcmp(mpo_record_objective(record, k), config->policies[k].name) == 0,
+                  MPO_ERR_DATA, "objective %d is '%s' in %s and '%s' in the configuration",
+                  k + 1, mpo_record_objective(record, k), path, config->policies[k].name);
+cleanup:
+    return status;
+}
+
+/* The row of a step by its number, which need not begin at 0. */
+static enum mpo_status find_step(struct mpo_record *record, const char *path,
+                                 int64_t wanted, int64_t *row)
+{
+    enum mpo_status status = MPO_OK;
+    double *step = NULL;
+    int64_t count = mpo_record_step_count(record);
+    *row = count - 1;
+    if (wanted == MPO_AUTO_INTEGER)
+        return MPO_OK;
+    MPO_NEW(count, &step);
+    MPO_TRY(mpo_record_read(record, "step", 0, count, step));
+    while (*row >= 0 && (int64_t)step[*row] != wanted)
+        (*row)--;
+    MPO_CHECK(*row >= 0, MPO_ERR_USAGE, "%s has the steps %lld to %lld, but not %lld", path,
+              (long long)step[0], (long long)step[count - 1], (long long)wanted);
+cleanup:
+    free(step);
+    return status;
+}
+
+static enum mpo_status read_record(const struct mpo_config *config,
+                                   const struct weights_choice *choice, double *weights,
+                                   struct models *models)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_record *record = NULL;
+    const char *path = choice->text;
+    const char *series = strcmp(choice->iterate, "last") == 0 ? "weights" : "average";
+    int64_t row = 0;
+    MPO_TRY(mpo_record_open(path, &record));
+    MPO_TRY(check_objectives(config, record, path));
+    MPO_TRY(find_step(record, path, choice->step, &row));
+    MPO_TRY(mpo_record_read(record, series, row, 1, weights));
+    MPO_TRY(mpo_record_read_ranks(record, &models->rank, &models->count));
+    for (int32_t i = 0; i < models->count; i++)
+        if (!config->record.hash_models)
+            models->rank[i].sha256[0] = '\0';
+cleanup:
+    mpo_record_close(&record);
+    return status;
+}
+
+/* The models of this rank are those that the weights were found for. */
+static enum mpo_status compare_models(const struct job *job, const char *path,
+                                      const struct models *models)
+{
+    enum mpo_status status = MPO_OK;
+    for (int32_t i = 0; i < mpo_policies_local_count(job->policies); i++) {
+        struct mpo_policy_info info = {0};
+        char vocabulary[24] = "";
+        mpo_policies_describe(job->policies, i, &info);
+        snprintf(vocabulary, sizeof vocabulary, "%016llx",
+                 (unsigned long long)info.vocab_hash);
+        for (int32_t j = 0; j < models->count; j++) {
+            const struct mpo_record_rank *rank = &models->rank[j];
+            if (strcmp(rank->policy, info.name) != 0)
+                continue;
+            MPO_CHECK(rank->vocabulary[0] == '\0' ||
+                          strcmp(rank->vocabulary, vocabulary) == 0,
+                      MPO_ERR_DATA,
+                      "policy '%s': %s has another vocabulary (%s) than the model of %s "
+                      "(%s); fit again, or give the weights as numbers",
+                      info.name, info.model, vocabulary, path, rank->vocabulary);
+            MPO_CHECK(
+                rank->sha256[0] == '\0' || info.sha256[0] == '\0' ||
+                    strcmp(rank->sha256, info.sha256) == 0,
+                MPO_ERR_DATA,
+                "policy '%s': %s (SHA-256 %.12s...) is not the model of %s (%.12s...); "
+                "fit again, or give the weights as numbers",
+                info.name, info.model, info.sha256, path, rank->sha256);
+        }
+    }
+cleanup:
+    return status;
+}
+
+static enum mpo_status share_and_compare(const struct job *job, const char *path,
+                                         struct models *models)
+{
+    enum mpo_status status =
+        mpo_comm_broadcast(job->comm, &models->count, sizeof models->count, 0);
+    if (status == MPO_OK && models->rank == NULL)
+        status = mpo_memory_take((size_t)models->count, sizeof *models->rank, "models",
+                                 (void **)&models->rank);
+    status = mpo_comm_agree(status);
+    if (status == MPO_OK)
+        status = mpo_comm_broadcast(job->comm, models->rank,
+                                    (size_t)models->count * sizeof *models->rank, 0);
+    if (status == MPO_OK)
+        status = mpo_comm_agree(compare_models(job, path, models));
+    return status;
+}
+
+/* ---- numbers and names ---- */
+
+static enum mpo_status parse_weights(const struct mpo_config *config,
+                                     const struct weights_choice *choice, double *weights)
+{
+    enum mpo_status status = MPO_OK;
+    double sum = 0.0;
+    int32_t count = 0;
+    MPO_TRY(
+        mpo_config_parse_numbers(choice->text, weights, config->objective_count, &count));
+    MPO_CHECK(count == config->objective_count, MPO_ERR_USAGE,
+              "--weights has %d numbers, expected %d, one an objective", count,
+              config->objective_count);
+    for (int32_t k = 0; k < count; k++) {
+        MPO_CHECK(isfinite(weights[k]), MPO_ERR_USAGE,
+                  "--weights: weight %d is %g, expected a finite number", k + 1,
+                  weights[k]);
+        MPO_CHECK(choice->allow_any || weights[k] >= 0.0, MPO_ERR_USAGE,
+                  "--weights: weight %d is %g, expected at least 0; --allow_any_weights "
+                  "takes it",
+                  k + 1, weights[k]);
+        sum += weights[k];
+    }
+    if (choice->allow_any)
+        goto cleanup;
+    MPO_CHECK(fabs(sum - 1.0) <= SUM_TOLERANCE, MPO_ERR_USAGE,
+              "--weights sums to %g, expected 1; --allow_any_weights takes it", sum);
+    for (int32_t k = 0; k < count; k++)
+        weights[k] /= sum;
+cleanup:
+    return status;
+}
+
+static int32_t policy_of_name(const struct mpo_config *config, const char *name)
+{
+    for (int32_t h = 0; h < config->policy_count; h++)
+        if (strcmp(name, config->policies[h].name) == 0)
+            return h;
+    return -1;
+}
+
+static bool looks_like_numbers(const char *text)
+{
+    return text[strspn(text, "0123456789.,+-eE ")] == '\0';
+}
+
+bool weights_are_of_a_record(const struct mpo_config *config, const char *text)
+{
+    return policy_of_name(config, text) < 0 && strcmp(text, "uniform") != 0 &&
+           !looks_like_numbers(text);
+}
+
+static enum mpo_status settle(const struct mpo_config *config,
+                              const struct weights_choice *choice, double *weights,
+                              struct models *models)
+{
+    int32_t policy = policy_of_name(config, choice->text);
+    if (policy >= 0) {
+        weights[policy] = 1.0;
+        return MPO_OK;
+    }
+    if (strcmp(choice->text, "uniform") == 0) {
+        for (int32_t k = 0; k < config->objective_count; k++)
+            weights[k] = 1.0 / config->objective_count;
+        return MPO_OK;
+    }
+    if (looks_like_numbers(choice->text))
+        return parse_weights(config, choice, weights);
+    return read_record(config, choice, weights, models);
+}
+
+enum mpo_status weights_open(const struct job *job, const struct weights_choice *choice,
+                             double **out)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_config *config = job->config;
+    struct models models = {0};
+    double *weights = NULL;
+    size_t count = (size_t)config->policy_count;
+    status = mpo_memory_take(count, sizeof *weights, "weights", (void **)&weights);
+    if (status == MPO_OK && mpo_comm_rank(job->comm) == 0)
+        status = settle(config, choice, weights, &models);
+    MPO_TRY(mpo_comm_agree(status));
+    MPO_TRY(mpo_comm_broadcast(job->comm, weights, count * sizeof *weights, 0));
+    if (weights_are_of_a_record(config, choice->text))
+        MPO_TRY(share_and_compare(job, choice->text, &models));
+    *out = weights;
+    weights = NULL;
+cleanup:
+    free(models.rank);
+    free(weights);
+    return status;
+}

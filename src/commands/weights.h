@@ -1,0 +1,28 @@
+/**
+ * The weights that a command is told to use.
+ */
+#pragma once
+
+#include "job.h"
+
+/** As the command's options have them; strings are borrowed. */
+struct weights_choice {
+    const char *text;    /* a record, numbers, "uniform", or the name of one policy */
+    const char *iterate; /* of a record: "average" or "last" */
+    int64_t step;        /* of a record; MPO_AUTO_INTEGER: the last one */
+    bool allow_any;      /* negative weights and any sum */
+};
+
+/** True when the weights come from a record: its models are then compared by hash, where it
+ *  has hashes, so the job should be opened with record.hash_models as configured. Local. */
+bool weights_are_of_a_record(const struct mpo_config *config, const char *text);
+
+/**
+ * Settle the weights. Collective over all ranks; failures are agreed on and printed.
+ *
+ * @param out  [H] owned by the caller; 0 for a reference that is not asked for by name
+ * @return MPO_ERR_DATA when the record has other objectives, models or another vocabulary;
+ * MPO_ERR_USAGE when the text is none of the four
+ */
+enum mpo_status weights_open(const struct job *job, const struct weights_choice *choice,
+                             double **out);

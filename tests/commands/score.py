@@ -1,0 +1,288 @@
+#!/usr/bin/env python3
+"""What `mpo score` says of given responses: exact sums, on any number of ranks.
+
+    score.py MPO MPIRUN WORK [BIGRAM_GGUF_TOOL]
+
+Truth is the bigram tables themselves: log pi(y|x) is a sum of table entries, and log Z and
+the mixture follow from them position by position. With the tool the same holds through
+libllama, to the accuracy of its floats.
+"""
+
+import json
+import os
+import shutil
+import sys
+
+import numpy as np
+
+import tables
+
+VOCAB = 6
+END = VOCAB - 1
+START = {"a": 0, "b": 1}
+WEIGHTS = np.array([0.5, 0.2, 0.3])
+FLAG = "--weights=0.5,0.2,0.3"
+TABLE_BOUND = 1e-10
+# Of the engine: 1e-5 a token at most, whatever the order of its sums.
+ENGINE_BOUND = 1e-4
+
+BYTES = 260
+BYTES_END = 2
+LETTERS = "abcde"
+
+
+class Case:
+    """Policies in a folder, and the ways to run mpo on them."""
+
+    def __init__(self, mpo, mpirun, work, tool):
+        self.mpo, self.mpirun, self.work, self.tool = mpo, mpirun, work, tool
+        self.table = tables.random_tables(11, 4, VOCAB, 1.0)
+        self.log_policy = tables.log_policies(self.table)
+        options = {"rollout": {"max_tokens": 9}, "record": {"hash_models": "true"},
+                   "descent": {"steps": 3}}
+        self.config = tables.write_config(
+            os.path.join(work, "tables"), self.table[:3], list(START), options)
+        self.with_reference = tables.write_config(
+            os.path.join(work, "reference"), self.table, list(START), options,
+            roles=["objective"] * 3 + ["reference"])
+
+    def write(self, name, lines):
+        path = os.path.join(self.work, name)
+        with open(path, "w", encoding="utf-8") as stream:
+            for line in lines:
+                stream.write((line if isinstance(line, str) else json.dumps(line)) + "\n")
+        return path
+
+    def score(self, config, path, *flags, ranks=1):
+        out, _ = tables.run_ranks(self.mpirun, ranks, [
+            self.mpo, "score", config, "--input=" + path, FLAG, *flags])
+        return out
+
+    def refused(self, code, named, path, *flags, ranks=1):
+        _, said = tables.run_ranks(self.mpirun, ranks, [
+            self.mpo, "score", self.config, "--input=" + path, *flags], expect=code)
+        for text in named:
+            tables.check(text in said, "expected '%s' in: %s" % (text, said))
+
+
+def read(out):
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def tokens_of(text, ended=True):
+    names = tables.token_names(VOCAB)
+    tokens = [names.index(name) for name in text.split()]
+    return np.array(tokens + [END] if ended else tokens)
+
+
+def truth(log_policy, start, tokens):
+    """(log pi_k, log q, log Z), sums over the tokens."""
+    states = np.concatenate(([start], tokens[:-1])).astype(int)
+    rows = np.tensordot(WEIGHTS, log_policy[:3][:, states], 1)
+    top = rows.max(axis=1)
+    log_z = top + np.log(np.exp(rows - top[:, None]).sum(axis=1))
+    each = log_policy[:, states, tokens].sum(axis=1)
+    mixture = (rows[np.arange(len(tokens)), tokens] - log_z).sum()
+    return each, mixture, log_z.sum()
+
+
+def check_line(line, expected, bound):
+    each, mixture, log_z = expected
+    off = max(abs(mixture - line["log_mixture"]), abs(log_z - line["log_z"]),
+              np.abs(np.array(list(line["log_policy"].values())) - each).max())
+    tables.check(off <= bound, "off by %g: %s" % (off, line))
+
+
+def long_text(seed, count, letters):
+    generator = np.random.Generator(np.random.Philox(seed))
+    return [letters[i] for i in generator.integers(0, len(letters), count)]
+
+
+RESPONSES = [{"prompt": "a", "response": "c"}, {"prompt": "b", "response": ""},
+             {"prompt": "a", "response": "b c d e", "ended": False},
+             {"messages": [{"role": "user", "content": "d"},
+                           {"role": "assistant", "content": "b"}], "response": "e e"},
+             {"prompt": "c", "prefill": "a", "response": "b", "ended": True, "more": [1]}]
+# Lengths at and around the 64 positions that are decoded at once.
+RESPONSES += [{"prompt": "ab"[n % 2], "response": " ".join(long_text(n, n, LETTERS))}
+              for n in (63, 64, 65, 128, 300)]
+STARTS = [0, 1, 0, 1, 0] + [n % 2 for n in (63, 64, 65, 128, 300)]
+
+
+def sums_are_those_of_the_tables(case):
+    lines = read(case.score(case.config, case.write("in.jsonl", RESPONSES)))
+    tables.check(len(lines) == len(RESPONSES), "%d lines" % len(lines))
+    for line, given, start in zip(lines, RESPONSES, STARTS):
+        tokens = tokens_of(given["response"], given.get("ended", True))
+        tables.check(line["tokens"] == len(tokens), "tokens: %s" % line)
+        check_line(line, truth(case.log_policy[:3], start, tokens), TABLE_BOUND)
+
+
+def flag_says_that_lines_hold_cut_responses(case):
+    path = case.write("cut.jsonl", [RESPONSES[0], RESPONSES[4]])
+    cut, whole = read(case.score(case.config, path, "--ended=false"))
+    check_line(cut, truth(case.log_policy[:3], 0, tokens_of("c", False)), TABLE_BOUND)
+    check_line(whole, truth(case.log_policy[:3], 0, tokens_of("b")), TABLE_BOUND)
+
+
+def scores_of_generated_responses_are_those_of_generate(case):
+    out, _ = tables.run([case.mpo, "generate", case.config, FLAG, "--format=jsonl",
+                         "--n=40", "--run.seed=2"])
+    made = read(out)
+    tables.check(not all(line["ended"] for line in made), "no response was cut")
+    given = read(case.score(case.config, case.write("made.jsonl", out.splitlines())))
+    for one, other in zip(made, given, strict=True):
+        off = max([abs(one["log_mixture"] - other["log_mixture"])] + [
+            abs(one["log_policy"][name] - other["log_policy"][name])
+            for name in one["log_policy"]])
+        tables.check(off <= TABLE_BOUND and one["tokens"] == other["tokens"],
+                     "off by %g: %s" % (off, other))
+
+
+def any_number_of_ranks_gives_the_same_bytes(case):
+    path = case.write("ranks.jsonl", RESPONSES * 15)
+    expected = case.score(case.config, path)
+    for ranks in (2, 3, 6):
+        tables.check(case.score(case.config, path, ranks=ranks) == expected,
+                     "%d ranks score otherwise" % ranks)
+
+
+def pairs_count_who_prefers_the_chosen_one(case):
+    generator = np.random.Generator(np.random.Philox(8))
+    pairs = []
+    for i in range(50):
+        first, second = ["".join(generator.choice(list(LETTERS), generator.integers(0, 5)))
+                         for _ in range(2)]
+        pairs.append({"prompt": "ab"[i % 2], "chosen": " ".join(first),
+                      "rejected": " ".join(second)})
+    path = case.write("pairs.jsonl", pairs)
+    lines = read(case.score(case.with_reference, path, "--pairs"))
+    margins = []
+    for line, pair in zip(lines[:-1], pairs, strict=True):
+        rows = []
+        for name in ("chosen", "rejected"):
+            each, mixture, log_z = truth(case.log_policy, START[pair["prompt"]],
+                                         tokens_of(pair[name]))
+            check_line(line[name], (each, mixture, log_z), TABLE_BOUND)
+            reward = line[name]["reward"]["policy1"]
+            tables.check(abs(reward - each[1] + each[3]) <= TABLE_BOUND, "reward: %s" % line)
+            rows.append(np.append(each, [mixture, mixture + log_z]))
+        margins.append(rows[0] - rows[1])
+    margins = np.array(margins)
+    summary = lines[-1]["summary"]
+    for key, values in (("accuracy", margins),
+                        ("reward_accuracy", margins - margins[:, 3:4])):
+        found = summary[key]
+        found = [*found["policy"].values(), found["mixture"], found["sequence_mixture"]]
+        expected = (values > 0).mean(axis=0)
+        expected = expected if key == "accuracy" else np.delete(expected, 3)
+        tables.check(np.array_equal(found, expected), "%s: %s" % (key, summary))
+
+
+def weights_come_from_a_record_of_the_same_models(case):
+    record = os.path.join(case.work, "run.h5")
+    path = case.write("one.jsonl", [RESPONSES[0]])
+    tables.run([case.mpo, "fit", case.config, "--record.file=" + record, "--quiet"])
+    last, average, first = [
+        read(tables.run([case.mpo, "score", case.config, "--input=" + path,
+                         "--weights=" + record, *flags])[0])[0]["log_mixture"]
+        for flags in ([], ["--iterate=last"], ["--step=0"])]
+    uniform = read(tables.run([case.mpo, "score", case.config, "--input=" + path])[0])
+    tables.check(len({last, average, first}) == 3, "iterate or step makes no difference")
+    tables.check(first == uniform[0]["log_mixture"], "step 0 is not uniform")
+    case.refused(64, ["0 to 2", "not 7"], path, "--weights=" + record, "--step=7")
+    other = os.path.join(case.work, "other.table")
+    tables.write_table(other, case.table[3])
+    changed = "--policies.policy1.model=" + other
+    for ranks in (1, 3):
+        case.refused(65, ["policy1", "SHA-256"], path, "--weights=" + record, changed,
+                     ranks=ranks)
+    tables.run([case.mpo, "score", case.config, "--input=" + path, "--weights=" + record,
+                changed, "--record.hash_models=false"])
+
+
+def bad_lines_are_named(case):
+    good = RESPONSES[0]
+    for ranks in (1, 3):
+        for bad, named in (("{", ["expected a JSON object"]),
+                           ({"prompt": "a"}, ['"response"', "nothing"]),
+                           ({"prompt": "a", "response": 3}, ['"response"', "a number"]),
+                           ({"prompt": "a", "response": "c z"}, ["'z'"]),
+                           ({"prompt": "a", "response": "</s>"}, ["end token"]),
+                           ({"prompt": "z", "response": "c"}, ["'z'"]),
+                           ({"prompt": "a", "response": "c", "ended": 1}, ['"ended"']),
+                           ({"prompt": "a", "response": "", "ended": False}, ["none"]),
+                           ({"response": "c"}, ['"prompt"'])):
+            path = case.write("bad.jsonl", [good, "", bad])
+            case.refused(65, ["bad.jsonl:3:"] + named, path, ranks=ranks)
+    case.refused(65, ['"chosen"', ":1:"], case.write("one.jsonl", [good]),
+                 "--pairs")
+    case.refused(66, ["none.jsonl"], os.path.join(case.work, "none.jsonl"))
+    tables.run([case.mpo, "score", case.config], expect=64)
+
+
+def engine_gives_the_sums_of_its_table(case):
+    generator = np.random.Generator(np.random.Philox(4))
+    likely = [3 + ord(letter) for letter in LETTERS] + [BYTES_END]
+    logits = np.full((3, BYTES, BYTES), -9.0)
+    logits[:, :, likely] = generator.standard_normal((3, BYTES, len(likely)))
+    logits = logits.astype(np.float32)
+    log_policy = tables.log_softmax(logits.astype(np.float64))
+    folder = os.path.join(case.work, "gguf")
+    os.makedirs(folder)
+    config = ["prompts: {file: prompts.txt}", "rollout: {max_tokens: 12}", "policies:"]
+    for k in range(3):
+        raw = os.path.join(folder, "p%d.f32" % k)
+        logits[k].tofile(raw)
+        tables.run([case.tool, os.path.join(folder, "p%d.gguf" % k), raw])
+        config.append("  - {name: p%d, model: p%d.gguf, template: raw}" % (k, k))
+    config = case.write("gguf/config.yaml", config)
+    case.write("gguf/prompts.txt", ["a", "b"])
+    given = [{"prompt": "a", "response": "b"}, {"prompt": "b", "response": ""},
+             {"prompt": "cb", "response": "".join(long_text(1, 12, LETTERS))},
+             {"prompt": "a", "response": "".join(long_text(3, 65, LETTERS))},
+             {"prompt": "b", "response": "".join(long_text(2, 200, LETTERS))}]
+    path = case.write("gguf/in.jsonl", given)
+    expected = case.score(config, path)
+    for line, one in zip(read(expected), given, strict=True):
+        tokens = np.array([3 + ord(letter) for letter in one["response"]] + [BYTES_END])
+        start = 3 + ord(one["prompt"][-1])
+        check_line(line, truth(log_policy, start, tokens),
+                   ENGINE_BOUND * max(1, len(tokens) / 12))
+    for ranks in (2, 3):
+        tables.check(case.score(config, path, ranks=ranks) == expected,
+                     "%d ranks score otherwise" % ranks)
+    out, _ = tables.run([case.mpo, "generate", config, FLAG, "--format=jsonl", "--n=30"])
+    # Improbable bytes that are no letters need not come back as the tokens they were.
+    made = [line for line in read(out) if set(line["response"]) <= set(LETTERS)]
+    tables.check(len(made) > 40, "only %d responses of letters" % len(made))
+    scored = read(case.score(config, case.write("gguf/made.jsonl", made)))
+    for one, other in zip(made, scored, strict=True):
+        off = max([abs(one["log_mixture"] - other["log_mixture"])] + [
+            abs(one["log_policy"][name] - other["log_policy"][name])
+            for name in one["log_policy"]])
+        tables.check(off <= ENGINE_BOUND and one["tokens"] == other["tokens"],
+                     "off by %g: %s" % (off, other))
+
+
+def main():
+    if len(sys.argv) not in (4, 5):
+        sys.exit(__doc__)
+    mpo, mpirun, work = (os.path.abspath(path) for path in sys.argv[1:4])
+    shutil.rmtree(work, ignore_errors=True)
+    os.makedirs(work)
+    case = Case(mpo, mpirun, work, sys.argv[4] if len(sys.argv) == 5 else None)
+    cases = [sums_are_those_of_the_tables,
+             flag_says_that_lines_hold_cut_responses,
+             scores_of_generated_responses_are_those_of_generate,
+             any_number_of_ranks_gives_the_same_bytes,
+             pairs_count_who_prefers_the_chosen_one,
+             weights_come_from_a_record_of_the_same_models,
+             bad_lines_are_named]
+    if case.tool is not None:
+        cases.append(engine_gives_the_sums_of_its_table)
+    sys.exit(tables.run_cases([(run, [case]) for run in cases]))
+
+
+if __name__ == "__main__":
+    main()
