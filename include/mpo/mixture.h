@@ -12,6 +12,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "mpo/exchange.h"
@@ -80,14 +81,26 @@ enum mpo_status mpo_mixture_combine(struct mpo_mixture *mixture,
                                     struct mpo_mixture_moments *moments,
                                     double *expectation);
 
+/** What generation may take away before it draws; see mixture_filter.c for the order. */
+struct mpo_mixture_filter {
+    double temperature; /* > 0; 1: the mixture's own */
+    int32_t top_k;      /* the most probable tokens; 0: all */
+    double top_p;       /* the fewest with this share, in (0, 1]; 1: all */
+    double min_p;       /* this times the largest probability at least, in [0, 1]; 0: all */
+};
+
+/** True when it takes nothing away, and for NULL. */
+bool mpo_mixture_filter_is_open(const struct mpo_mixture_filter *filter);
+
 /** Draws from combined rows. */
 struct mpo_mixture_draws {
     int32_t count;
     const int32_t *row;    /* [count] which combined row each draw is from */
     const double *uniform; /* [count] in (0, 1); NULL: greedy, the most probable token */
-    int32_t *token;        /* [count] out (draw) or in (score) */
-    double *log_proposal;  /* [count] out: log q(token), nat */
-    double *log_policy;    /* [count, H] out: log pi_h(token), nat */
+    const struct mpo_mixture_filter *filter; /* NULL: none; scores are never filtered */
+    int32_t *token;                          /* [count] out (draw) or in (score) */
+    double *log_proposal;                    /* [count] out: log q(token), nat */
+    double *log_policy;                      /* [count, H] out: log pi_h(token), nat */
 };
 
 /** Draw by inverting the block sums: the first token at which the cumulative sum of q

@@ -35,18 +35,21 @@ struct mpo_responses {
     int32_t max_tokens;    /* L */
     const int64_t *prompt; /* [prompt_count] prompt indices */
     int32_t *token_count;  /* [N] tokens, a drawn end token included */
-    int32_t *ended;        /* [N] 1 when the last token is an end token, 0 when cut */
-    double *log_proposal;  /* [N] log q(y|x), nat */
-    double *log_policy;    /* [N, H] log pi_h(y|x), nat */
-    double *control;       /* [N, H] sum_t log pi_h(y_t|s_t) - E_q log pi_h, nat */
-    double *end_surprise;  /* [N] sum_t [y_t ends] - q(end|s_t) */
-    double *entropy;       /* [N] sum_t entropy of q(.|s_t), nat */
-    int32_t *token;        /* [N, L] */
+    int32_t *ended; /* [N] 1 when the last token is an end token, 0 when cut or stopped */
+    double *log_proposal; /* [N] log q(y|x), nat */
+    double *log_policy;   /* [N, H] log pi_h(y|x), nat */
+    double *control;      /* [N, H] sum_t log pi_h(y_t|s_t) - E_q log pi_h, nat */
+    double *end_surprise; /* [N] sum_t [y_t ends] - q(end|s_t) */
+    double *entropy;      /* [N] sum_t entropy of q(.|s_t), nat */
+    int32_t *token;       /* [N, L] */
 };
 
 /** Most positions of one response that are decoded and mixed at once while it is scored:
  *  memory does not grow with its length times the vocabulary. */
 #define MPO_ROLLOUT_SCORE_POSITIONS 64
+
+/** Bytes of a text that ends a response at most. */
+#define MPO_ROLLOUT_STOP_BYTES_MAX 1024
 
 /** Scores of the prompts' answers; N = prompt_count * responses, answer j of prompt slot p
  *  is p * responses + j. Arrays are owned by the rollout. */
@@ -72,8 +75,10 @@ struct mpo_rollout_spec {
     int32_t policy_count; /* H */
     int32_t prompts_max;  /* prompts of a step at most */
     int32_t unit_prompts;
-    int32_t responses;   /* m */
-    int32_t max_tokens;  /* L */
+    int32_t responses;       /* m */
+    int32_t max_tokens;      /* L */
+    const char *const *stop; /* [stop_count] texts that end a response; borrowed */
+    int32_t stop_count;
     bool scores_answers; /* for mpo_rollout_score; otherwise for mpo_rollout_run */
 };
 
@@ -87,12 +92,16 @@ void mpo_rollout_close(struct mpo_rollout **rollout);
 
 /** One step's work. */
 struct mpo_rollout_step {
-    int64_t step;          /* counts the draws */
-    const int64_t *prompt; /* [prompt_count] prompt indices */
-    int32_t prompt_count;  /* <= prompts_max */
-    const double *mu;      /* [H] */
-    double end_bias;       /* b, nat */
-    bool greedy;           /* the most probable token instead of a draw */
+    int64_t step;                            /* counts the draws */
+    const int64_t *prompt;                   /* [prompt_count] prompt indices */
+    int32_t prompt_count;                    /* <= prompts_max */
+    const double *mu;                        /* [H] */
+    double end_bias;                         /* b, nat */
+    bool greedy;                             /* the most probable token instead of a draw */
+    const struct mpo_mixture_filter *filter; /* of the draws; NULL: none */
+    /* called on the group's root after each token of each response; NULL: nobody asks */
+    void (*watch)(void *watcher, const int32_t *token, int32_t token_count);
+    void *watcher;
 };
 
 /**

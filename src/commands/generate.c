@@ -3,13 +3,20 @@
  *
  * Prompts are taken in steps of a fixed size, so that what a prompt gets is a function of
  * the seed and its place among the prompts alone, for any number of ranks.
+ *
+ * --best-of m draws m responses for each one wanted and picks one of them with probability
+ * proportional to w_j = prod_k pi_k(y_j|x)^l_k / q_l(y_j|x), which goes to the mixture of
+ * whole responses pi_l as m grows (design.md, section 1).
  */
 #include <jansson.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "commands.h"
+#include "generate_text.h"
 #include "weights.h"
 
 /* Prompts of one step, and rows of one batch that pay on a CPU. */
@@ -24,21 +31,72 @@ struct generate {
     int32_t text_capacity;
     int64_t prompt_count;
     bool several; /* text output needs headings */
+    struct stops stops;
+    struct mpo_mixture_filter filter;
+    struct stream stream;
+    bool streams; /* the response appears as it is made */
 };
+
+/* ---- best of m ---- */
+
+/* log w of a response. */
+static double log_weight(const struct generate *generate,
+                         const struct mpo_responses *responses, int32_t index)
+{
+    double sum = -responses->log_proposal[index];
+    for (int32_t h = 0; h < responses->policy_count; h++)
+        sum += generate->weights[h] *
+               responses->log_policy[index * responses->policy_count + h];
+    return sum;
+}
+
+/* Which of the candidates first .. first + best_of - 1 is taken. */
+static int32_t pick(const struct generate *generate, const struct mpo_responses *responses,
+                    int64_t step, int32_t first)
+{
+    int32_t count = (int32_t)generate->config->generate.best_of;
+    struct mpo_rng_counter counter = {
+        .step = (uint64_t)step,
+        .prompt = (uint64_t)(first / responses->responses),
+        .response = (uint64_t)(first % responses->responses / count),
+    };
+    double top = -INFINITY;
+    double sum = 0.0;
+    for (int32_t i = first; i < first + count; i++)
+        top = fmax(top, log_weight(generate, responses, i));
+    for (int32_t i = first; i < first + count; i++)
+        sum += exp(log_weight(generate, responses, i) - top);
+    double target =
+        sum * mpo_rng_uniform((uint64_t)generate->config->run.seed, MPO_RNG_PICK, counter);
+    sum = 0.0;
+    for (int32_t i = first; i < first + count; i++) {
+        sum += exp(log_weight(generate, responses, i) - top);
+        if (sum > target)
+            return i;
+    }
+    return first + count - 1;
+}
 
 /* ---- output ---- */
 
 static void print_text(const struct generate *generate, const struct mpo_prompt *prompt)
 {
+    if (generate->streams) {
+        printf("%s\n", generate->text + generate->stream.shown);
+        return;
+    }
     if (generate->several)
         printf("### %s\n", prompt->text);
     printf("%s%s\n", prompt->prefill, generate->text);
 }
 
 static enum mpo_status print_json(const struct generate *generate,
-                                  const struct mpo_responses *responses, int32_t index)
+                                  const struct mpo_responses *responses, int32_t index,
+                                  bool stopped)
 {
     enum mpo_status status = MPO_OK;
+    int32_t best_of = (int32_t)generate->config->generate.best_of;
+    const char *finish = stopped ? "stop" : responses->ended[index] ? "end" : "length";
     int64_t prompt_index = responses->prompt[index / responses->responses];
     const struct mpo_prompt *prompt = mpo_prompts_get(generate->job.prompts, prompt_index);
     json_t *scores = json_object();
@@ -47,11 +105,11 @@ static enum mpo_status print_json(const struct generate *generate,
             scores, generate->config->policies[h].name,
             json_real(responses->log_policy[index * responses->policy_count + h]));
     json_t *line = json_pack(
-        "{s:I, s:i, s:s, s:s, s:s, s:i, s:b, s:f, s:o}", "prompt_index",
-        (json_int_t)prompt_index, "sample", index % responses->responses, "prompt",
-        prompt->text, "prefill", prompt->prefill, "response", generate->text, "tokens",
-        responses->token_count[index], "ended", responses->ended[index], "log_mixture",
-        responses->log_proposal[index], "log_policy", scores);
+        "{s:I, s:i, s:s, s:s, s:s, s:i, s:b, s:s, s:f, s:o}", "prompt_index",
+        (json_int_t)prompt_index, "sample", index % responses->responses / best_of,
+        "prompt", prompt->text, "prefill", prompt->prefill, "response", generate->text,
+        "tokens", responses->token_count[index], "ended", responses->ended[index], "finish",
+        finish, "log_mixture", responses->log_proposal[index], "log_policy", scores);
     MPO_CHECK(line != NULL, MPO_ERR_MEMORY, "no memory for a line of output");
     MPO_CHECK(json_dumpf(line, stdout, JSON_COMPACT | JSON_PRESERVE_ORDER) == 0, MPO_ERR_IO,
               "standard output: writing failed");
@@ -62,16 +120,21 @@ cleanup:
 }
 
 static enum mpo_status print_responses(struct generate *generate,
-                                       const struct mpo_responses *responses)
+                                       const struct mpo_responses *responses, int64_t step)
 {
     enum mpo_status status = MPO_OK;
-    bool as_json = strcmp(generate->config->generate.format, "jsonl") == 0;
-    for (int32_t i = 0; i < responses->prompt_count * responses->responses; i++) {
+    const struct mpo_config_generate *options = &generate->config->generate;
+    bool as_json = strcmp(options->format, "jsonl") == 0;
+    int32_t best_of = (int32_t)options->best_of;
+    int32_t count = responses->prompt_count * responses->responses;
+    for (int32_t first = 0; first < count; first += best_of) {
+        int32_t i = best_of > 1 ? pick(generate, responses, step, first) : first;
         job_response_text(&generate->job, responses, i, generate->text,
                           generate->text_capacity);
+        bool stopped = stops_cut(&generate->stops, generate->text);
         int64_t prompt = responses->prompt[i / responses->responses];
         if (as_json)
-            MPO_TRY(print_json(generate, responses, i));
+            MPO_TRY(print_json(generate, responses, i, stopped));
         else
             print_text(generate, mpo_prompts_get(generate->job.prompts, prompt));
     }
@@ -97,13 +160,16 @@ static enum mpo_status generate_all(struct generate *generate)
             .prompt_count = (int32_t)(left < STEP_PROMPTS ? left : STEP_PROMPTS),
             .mu = generate->weights,
             .greedy = generate->config->generate.greedy,
+            .filter = &generate->filter,
+            .watch = generate->streams ? stream_watch : NULL,
+            .watcher = &generate->stream,
         };
         for (int32_t i = 0; i < step.prompt_count; i++)
             prompt[i] = done + i;
         MPO_TRY(mpo_rollout_run(generate->job.rollout, &step, &responses));
         if (mpo_comm_rank(generate->job.comm) != 0)
             continue;
-        MPO_TRY(print_responses(generate, &responses));
+        MPO_TRY(print_responses(generate, &responses, step.step));
         for (int32_t i = 0; i < responses.prompt_count * responses.responses; i++)
             tokens += responses.token_count[i];
     }
@@ -114,18 +180,35 @@ cleanup:
     return status;
 }
 
+/* One response to one prompt appears on a terminal as it is made. */
+static void open_stream(struct generate *generate)
+{
+    const struct mpo_config_generate *options = &generate->config->generate;
+    generate->stream = (struct stream){
+        .job = &generate->job,
+        .stops = &generate->stops,
+        .prefill = mpo_prompts_get(generate->job.prompts, 0)->prefill,
+        .text = generate->text,
+        .capacity = generate->text_capacity,
+    };
+    generate->streams = !generate->several && options->n == 1 && options->best_of == 1 &&
+                        strcmp(options->format, "text") == 0 && isatty(STDOUT_FILENO) == 1;
+}
+
 static enum mpo_status open_generate(struct generate *generate)
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_config_generate *options = &generate->config->generate;
     struct weights_choice choice = {options->weights, options->iterate, options->step,
                                     options->allow_any_weights};
-    int32_t responses = (int32_t)options->n;
+    int32_t responses = (int32_t)(options->n * options->best_of);
     struct job_size size = {
         .prompts_max = STEP_PROMPTS,
         .unit_prompts = responses < UNIT_ROWS ? UNIT_ROWS / responses : 1,
         .responses = responses,
         .prompt = options->prompt,
+        .stop = generate->stops.text,
+        .stop_count = generate->stops.count,
     };
     if (options->prompt[0] != '\0')
         size.unit_prompts = 1;
@@ -138,6 +221,33 @@ static enum mpo_status open_generate(struct generate *generate)
     generate->text_capacity = job_text_capacity(generate->config);
     MPO_TRY(mpo_comm_agree(mpo_memory_take((size_t)generate->text_capacity, 1, "a response",
                                            (void **)&generate->text)));
+    open_stream(generate);
+cleanup:
+    return status;
+}
+
+static enum mpo_status read_options(struct generate *generate, int argc, char *const *argv)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_TRY(mpo_config_open("generate", argc, argv, &generate->config));
+    const struct mpo_config_generate *options = &generate->config->generate;
+    MPO_CHECK(options->n * options->best_of <= MPO_ROW_COUNT_MAX, MPO_ERR_USAGE,
+              "--n times --best_of is %lld, expected at most %d",
+              (long long)(options->n * options->best_of), MPO_ROW_COUNT_MAX);
+    generate->filter = (struct mpo_mixture_filter){
+        .temperature = options->temperature,
+        .top_k = options->top_k < INT32_MAX ? (int32_t)options->top_k : INT32_MAX,
+        .top_p = options->top_p,
+        .min_p = options->min_p,
+    };
+    MPO_CHECK(options->best_of == 1 || (!options->greedy && options->stop[0] == '\0' &&
+                                        mpo_mixture_filter_is_open(&generate->filter)),
+              MPO_ERR_USAGE,
+              "--best_of weighs draws from the mixture itself: expected no greedy, "
+              "temperature, top_k, top_p, min_p or stop beside it");
+    MPO_TRY(stops_open(options->stop, &generate->stops));
+    if (!weights_are_of_a_record(generate->config, options->weights))
+        generate->config->record.hash_models = false; /* nothing to compare them with */
 cleanup:
     return status;
 }
@@ -146,9 +256,7 @@ enum mpo_status mpo_command_generate(int argc, char *const *argv)
 {
     enum mpo_status status = MPO_OK;
     struct generate generate = {0};
-    MPO_TRY(mpo_comm_agree(mpo_config_open("generate", argc, argv, &generate.config)));
-    if (!weights_are_of_a_record(generate.config, generate.config->generate.weights))
-        generate.config->record.hash_models = false; /* nothing to compare them with */
+    MPO_TRY(mpo_comm_agree(read_options(&generate, argc, argv)));
     MPO_TRY(open_generate(&generate));
     status = generate_all(&generate);
     if (status != MPO_OK)
@@ -157,6 +265,7 @@ cleanup:
     free(generate.text);
     free(generate.weights);
     job_close(&generate.job);
+    stops_close(&generate.stops);
     mpo_config_close(&generate.config);
     return status;
 }

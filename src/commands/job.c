@@ -132,6 +132,8 @@ static enum mpo_status open_stages(struct job *job, const struct job_size *size)
         .unit_prompts = size->unit_prompts,
         .responses = size->responses,
         .max_tokens = (int32_t)job->config->rollout.max_tokens,
+        .stop = size->stop,
+        .stop_count = size->stop_count,
         .scores_answers = size->prompts.answer_count > 0,
     };
     MPO_TRY(mpo_rollout_open(&rollout, &job->rollout));
@@ -174,8 +176,7 @@ int32_t job_text_capacity(const struct mpo_config *config)
     return (int32_t)config->rollout.max_tokens * 256 + 16;
 }
 
-/* Replace what is not UTF-8 (a character that the cut split) by U+FFFD, in place. */
-static int32_t repair_utf8(char *text, int32_t bytes, int32_t capacity)
+int32_t job_repair_utf8(char *text, int32_t bytes, int32_t capacity)
 {
     static const char replacement[] = "\xef\xbf\xbd";
     for (int32_t at = 0; at < bytes;) {
@@ -205,7 +206,7 @@ int32_t job_response_text(const struct job *job, const struct mpo_responses *res
                                       text, capacity);
     if (bytes < 0)
         bytes = 0; /* cannot be: capacity holds any response */
-    bytes = repair_utf8(text, bytes, capacity);
+    bytes = job_repair_utf8(text, bytes, capacity);
     text[bytes] = '\0';
     return bytes;
 }

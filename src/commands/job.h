@@ -25,7 +25,9 @@ struct job_size {
     int32_t prompts_max; /* prompts of a step at most; 0: all prompts up to prompts_limit */
     int32_t unit_prompts;
     int32_t responses;
-    const char *prompt;              /* one prompt instead of the file, "" for none */
+    const char *prompt;      /* one prompt instead of the file, "" for none */
+    const char *const *stop; /* [stop_count] texts that end a response, borrowed */
+    int32_t stop_count;
     struct mpo_prompts_spec prompts; /* path NULL: those of the configuration */
 };
 
@@ -38,6 +40,9 @@ void job_close(struct job *job);
  *  what a cut character left behind is replaced by U+FFFD. @return its bytes */
 int32_t job_response_text(const struct job *job, const struct mpo_responses *responses,
                           int32_t index, char *text, int32_t capacity);
+
+/** Replace what is not UTF-8 by U+FFFD, in place. @return the bytes then; without a NUL */
+int32_t job_repair_utf8(char *text, int32_t bytes, int32_t capacity);
 
 /** Bytes that hold the text of any response. */
 int32_t job_text_capacity(const struct mpo_config *config);

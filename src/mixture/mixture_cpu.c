@@ -44,6 +44,8 @@ struct cpu {
     double *row_log_z;    /* [row_capacity] */
     double *scratch;      /* [BLOCK] s, then exp(s - M_b) */
     double *logit_sum;    /* [H] X_b,h of one block */
+    double *weight;       /* [V] of one row, for a filtered draw */
+    int32_t *heap;        /* [V] */
 };
 
 static void cpu_close(void *pointer)
@@ -51,6 +53,8 @@ static void cpu_close(void *pointer)
     struct cpu *cpu = pointer;
     if (cpu == NULL)
         return;
+    free(cpu->heap);
+    free(cpu->weight);
     free(cpu->logit_sum);
     free(cpu->scratch);
     free(cpu->row_log_z);
@@ -110,6 +114,8 @@ static enum mpo_status cpu_open(const struct mpo_mixture_spec *spec, void **self
     MPO_NEW(spec->row_capacity, &cpu->row_log_z);
     MPO_NEW(BLOCK, &cpu->scratch);
     MPO_NEW(spec->policy_count, &cpu->logit_sum);
+    MPO_NEW(spec->vocab_size, &cpu->weight);
+    MPO_NEW(spec->vocab_size, &cpu->heap);
 cleanup:
     if (status != MPO_OK) {
         cpu_close(cpu);
@@ -370,6 +376,19 @@ static int32_t draw_token(struct cpu *cpu, int32_t row, double uniform)
     return invert_block(cpu, row, chosen, target - before);
 }
 
+static int32_t draw_filtered(struct cpu *cpu, int32_t row,
+                             const struct mpo_mixture_filter *filter, double uniform)
+{
+    for (int32_t block = 0; block < cpu->block_count; block++) {
+        double *weight = cpu->weight + (size_t)block * BLOCK;
+        block_scores(cpu, row, block);
+        for (int32_t i = 0; i < block_length(cpu, block); i++)
+            weight[i] = cpu->scratch[i] - cpu->row_max[row];
+    }
+    return mpo_mixture_filter_draw(filter, uniform, cpu->weight, cpu->heap,
+                                   cpu->vocab_size);
+}
+
 static int32_t greedy_token(struct cpu *cpu, int32_t row)
 {
     int32_t best_block = 0;
@@ -413,10 +432,12 @@ static void cpu_draw(void *self, struct mpo_mixture_draws *draws, bool draw)
     struct cpu *cpu = self;
     for (int32_t i = 0; i < draws->count; i++) {
         int32_t row = draws->row[i];
-        if (draw)
-            draws->token[i] = draws->uniform != NULL
-                                  ? draw_token(cpu, row, draws->uniform[i])
-                                  : greedy_token(cpu, row);
+        if (draw && draws->uniform == NULL)
+            draws->token[i] = greedy_token(cpu, row);
+        else if (draw && mpo_mixture_filter_is_open(draws->filter))
+            draws->token[i] = draw_token(cpu, row, draws->uniform[i]);
+        else if (draw)
+            draws->token[i] = draw_filtered(cpu, row, draws->filter, draws->uniform[i]);
         draws->log_proposal[i] =
             score_token(cpu, row, draws->token[i],
                         draws->log_policy + (size_t)i * (size_t)cpu->policy_count);

@@ -25,3 +25,10 @@ extern const struct mpo_mixture_ops mpo_mixture_cpu_ops;
 
 /** The mixture of a device by name, NULL when this build has none. (registry.c) */
 const struct mpo_mixture_ops *mpo_registry_mixture(const char *device);
+
+/** Draw from exp(weight / temperature) as filtered. Local. Allocates nothing.
+ *  @param weight  [count] s(v) less its maximum, -inf for masked tokens; overwritten
+ *  @param heap    [count] room
+ *  @return the token */
+int32_t mpo_mixture_filter_draw(const struct mpo_mixture_filter *filter, double uniform,
+                                double *weight, int32_t *heap, int32_t count);

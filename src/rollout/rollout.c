@@ -90,6 +90,7 @@ enum mpo_status mpo_rollout_open(const struct mpo_rollout_spec *spec,
         rollout->is_end[end_token[i]] = true;
     MPO_NEW(spec->prompts_max, &rollout->prompt);
     MPO_TRY(take_position_room(rollout));
+    MPO_TRY(mpo_rollout_stop_open(rollout));
     MPO_TRY(spec->scores_answers ? take_scores_room(rollout) : take_step_room(rollout));
 cleanup:
     if (status != MPO_OK)
@@ -116,6 +117,7 @@ void mpo_rollout_close(struct mpo_rollout **out)
     free(rollout->responses.ended);
     free(rollout->responses.token_count);
     free(rollout->prompt);
+    free(rollout->window);
     free(rollout->moments);
     free(rollout->expectation);
     free(rollout->log_policy);

@@ -22,6 +22,9 @@ struct mpo_rollout {
     double *log_policy;   /* [row_capacity, H] */
     double *expectation;  /* [row_capacity, H] */
     struct mpo_mixture_moments *moments; /* [row_capacity] */
+    char *window; /* [window_bytes] text of the last tokens; NULL: no stop texts */
+    int32_t window_tokens;
+    int32_t window_bytes;
 
     int64_t *prompt;                /* [prompts_max] of the step */
     struct mpo_responses responses; /* of the step; arrays sized for prompts_max */
@@ -33,6 +36,12 @@ struct mpo_rollout {
 enum mpo_status mpo_rollout_unit(struct mpo_rollout *rollout,
                                  const struct mpo_rollout_step *step, int32_t first_slot,
                                  int32_t prompt_count);
+
+/** Make room to look for spec.stop. Local. */
+enum mpo_status mpo_rollout_stop_open(struct mpo_rollout *rollout);
+
+/** True when a stop text is in the text of the last of these tokens. Local. */
+bool mpo_rollout_stops(struct mpo_rollout *rollout, const int32_t *token, int32_t count);
 
 /** Bring a unit's responses from the root of the group that made them to rank zero.
  *  Collective over those two ranks; others return at once. */

@@ -118,6 +118,20 @@ static void account(struct mpo_rollout *rollout, const struct unit *unit, int32_
     }
 }
 
+/* Who watches sees the token; a row whose text stops marks it by its complement. */
+static void show_and_stop(struct mpo_rollout *rollout, const struct unit *unit, int32_t i)
+{
+    const struct mpo_responses *all = &rollout->responses;
+    size_t response =
+        (size_t)unit->first_slot * (size_t)all->responses + (size_t)rollout->live[i];
+    const int32_t *token = all->token + response * (size_t)all->max_tokens;
+    if (unit->step->watch != NULL)
+        unit->step->watch(unit->step->watcher, token, unit->position + 1);
+    if (!rollout->is_end[rollout->token[i]] &&
+        mpo_rollout_stops(rollout, token, unit->position + 1))
+        rollout->token[i] = ~rollout->token[i];
+}
+
 /* The root turns K rows into one and draws. */
 static enum mpo_status mix_and_draw(struct mpo_rollout *rollout, const struct unit *unit,
                                     const struct mpo_rows *rows)
@@ -131,18 +145,21 @@ static enum mpo_status mix_and_draw(struct mpo_rollout *rollout, const struct un
         .count = unit->live_count,
         .row = rollout->source,
         .uniform = unit->step->greedy ? NULL : rollout->uniform,
+        .filter = unit->step->filter,
         .token = rollout->token,
         .log_proposal = rollout->log_proposal,
         .log_policy = rollout->log_policy,
     };
     MPO_TRY(mpo_mixture_draw(rollout->spec.mixture, &draws));
-    for (int32_t i = 0; i < unit->live_count; i++)
+    for (int32_t i = 0; i < unit->live_count; i++) {
         account(rollout, unit, i);
+        show_and_stop(rollout, unit, i);
+    }
 cleanup:
     return status;
 }
 
-/* Rows that drew an end token, or are full, leave the batch and free their cache. */
+/* Rows that drew an end token, stopped or are full leave the batch and free their cache. */
 static enum mpo_status retire_rows(struct mpo_rollout *rollout, struct unit *unit)
 {
     enum mpo_status status = MPO_OK;
@@ -150,9 +167,10 @@ static enum mpo_status retire_rows(struct mpo_rollout *rollout, struct unit *uni
     int32_t kept = 0;
     for (int32_t i = 0; i < unit->live_count; i++) {
         int32_t row = rollout->live[i];
-        if (!full && !rollout->is_end[rollout->token[i]]) {
+        int32_t token = rollout->token[i];
+        if (!full && token >= 0 && !rollout->is_end[token]) {
             rollout->live[kept] = row;
-            rollout->token[kept++] = rollout->token[i];
+            rollout->token[kept++] = token;
             continue;
         }
         for (int32_t k = 0; k < rollout->local_count; k++)

@@ -152,7 +152,8 @@ static void add_token(struct filling *filling, int32_t state, int32_t token)
     double log_policy[BIGRAM_POLICY_MAX];
     double log_proposal = 0.0;
     bool ends = bigram_ends(filling->bigram, token);
-    struct mpo_mixture_draws draws = {1, &state, NULL, &token, &log_proposal, log_policy};
+    struct mpo_mixture_draws draws = {1,      &state,        NULL,      NULL,
+                                      &token, &log_proposal, log_policy};
     assert_ok(mpo_mixture_score(filling->rows->mixture, &draws));
     out->token[slot * out->max_tokens + out->token_count[slot]++] = token;
     out->ended[slot] = ends;

@@ -189,7 +189,8 @@ static void score_has_the_figures_of_the_draw(void **state)
         row[i] = (i * 2) % 3;
         uniform[i] = runner_uniform(11, (uint64_t)i);
     }
-    struct mpo_mixture_draws draws = {COUNT, row, uniform, token, log_proposal, log_policy};
+    struct mpo_mixture_draws draws = {COUNT, row,          uniform,   NULL,
+                                      token, log_proposal, log_policy};
     assert_ok(mpo_mixture_draw(some.mixture, &draws));
     for (int32_t i = 0; i < COUNT; i++) {
         double alone = mixture_case_score(&some, row[i], token[i], scored);
@@ -212,7 +213,8 @@ static void draws_from_rows_that_were_not_combined_are_refused(void **state)
     int32_t token = 0;
     double log_proposal = 0.0;
     double log_policy = 0.0;
-    struct mpo_mixture_draws draws = {1, &row, NULL, &token, &log_proposal, &log_policy};
+    struct mpo_mixture_draws draws = {1,      &row,          NULL,       NULL,
+                                      &token, &log_proposal, &log_policy};
     assert_status(mpo_mixture_draw(some.mixture, &draws), MPO_ERR_INTERNAL);
     mixture_case_free(&some);
 }

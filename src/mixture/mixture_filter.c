@@ -1,0 +1,132 @@
+/*
+ * Draws from a part of the mixture's distribution, as generation often wants them.
+ *
+ *     p(v) ~ exp(s(v) / T)                                                     temperature
+ *     1. top_k   the k most probable tokens
+ *     2. top_p   of those, the fewest that together have at least the share p
+ *     3. min_p   of those, the ones at least min_p times as probable as the first
+ *
+ * and the draw inverts the cumulative sum of what is left, in the order of the tokens, so
+ * that a filter that takes nothing away draws what no filter draws. Of equally probable
+ * tokens the lower id comes first.
+ *
+ * The most probable tokens are taken one by one from a heap: V steps to make it and log V
+ * for each token taken, where sorting would cost V log V.
+ *
+ * Source: Fan et al., ACL 2018 (top-k); Holtzman et al., ICLR 2020 (top-p); Nguyen et al.,
+ * ICLR 2025 (min-p); the order is that of Hugging Face's generate.
+ */
+#include "mixture_impl.h"
+
+#include "simd_exp.h"
+
+bool mpo_mixture_filter_is_open(const struct mpo_mixture_filter *filter)
+{
+    return filter == NULL || (filter->temperature == 1.0 && filter->top_k == 0 &&
+                              filter->top_p >= 1.0 && filter->min_p <= 0.0);
+}
+
+MPO_SIMD_CLONES
+static void exponentiate_scaled(double *restrict weight, double scale, int32_t count)
+{
+#pragma omp simd
+    for (int32_t v = 0; v < count; v++)
+        weight[v] = mpo_simd_exp(weight[v] * scale);
+}
+
+/* True when token a is more probable than b, or as probable and earlier. */
+static bool precedes(const double *weight, int32_t a, int32_t b)
+{
+    return weight[a] > weight[b] || (weight[a] == weight[b] && a < b);
+}
+
+static void sink(const double *weight, int32_t *heap, int32_t count, int32_t at)
+{
+    int32_t token = heap[at];
+    for (;;) {
+        int32_t child = 2 * at + 1;
+        if (child >= count)
+            break;
+        if (child + 1 < count && precedes(weight, heap[child + 1], heap[child]))
+            child++;
+        if (precedes(weight, token, heap[child]))
+            break;
+        heap[at] = heap[child];
+        at = child;
+    }
+    heap[at] = token;
+}
+
+/* Take the most probable token: it leaves the heap for the place behind it. */
+static int32_t take(const double *weight, int32_t *heap, int32_t *count)
+{
+    int32_t first = heap[0];
+    heap[0] = heap[--*count];
+    heap[*count] = first;
+    if (*count > 0)
+        sink(weight, heap, *count, 0);
+    return first;
+}
+
+/* The last token that top_k and top_p keep. */
+static int32_t last_kept(const struct mpo_mixture_filter *filter, const double *weight,
+                         int32_t *heap, int32_t count)
+{
+    double mass = 0.0;
+    double sum = 0.0;
+    int32_t left = count;
+    int32_t last = 0;
+    for (int32_t v = 0; v < count; v++) {
+        heap[v] = v;
+        mass += weight[v];
+    }
+    for (int32_t at = count / 2 - 1; at >= 0; at--)
+        sink(weight, heap, count, at);
+    if (filter->top_k > 0 && filter->top_k < count) {
+        mass = 0.0;
+        while (count - left < filter->top_k) {
+            last = take(weight, heap, &left);
+            mass += weight[last];
+        }
+        if (filter->top_p >= 1.0)
+            return last;
+        /* Those taken lie behind the heap, the first one last. */
+        int32_t taken = 0;
+        do {
+            last = heap[count - 1 - taken++];
+            sum += weight[last];
+        } while (taken < count - left && sum < filter->top_p * mass);
+        return last;
+    }
+    do {
+        last = take(weight, heap, &left);
+        sum += weight[last];
+    } while (left > 0 && sum < filter->top_p * mass);
+    return last;
+}
+
+int32_t mpo_mixture_filter_draw(const struct mpo_mixture_filter *filter, double uniform,
+                                double *weight, int32_t *heap, int32_t count)
+{
+    bool ranked = filter->top_k > 0 || filter->top_p < 1.0;
+    double sum = 0.0;
+    double target = 0.0;
+    int32_t chosen = 0;
+    exponentiate_scaled(weight, 1.0 / filter->temperature, count);
+    int32_t last = ranked ? last_kept(filter, weight, heap, count) : 0;
+    for (int32_t v = 0; v < count; v++) {
+        if (weight[v] < filter->min_p || (ranked && precedes(weight, last, v)))
+            weight[v] = 0.0;
+        target += weight[v];
+    }
+    target *= uniform;
+    for (int32_t v = 0; v < count; v++) {
+        if (weight[v] == 0.0)
+            continue;
+        chosen = v;
+        sum += weight[v];
+        if (sum > target)
+            break;
+    }
+    return chosen;
+}

@@ -1,0 +1,169 @@
+/*
+ * Filtered draws against brute force: all tokens are sorted, the filters are applied as
+ * their definitions say, and a sweep of the uniform must find the cumulative sums of what
+ * is left.
+ */
+#include "mixture_case.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "mixture_impl.h"
+#include "runner.h"
+
+#define VOCAB 3000 /* three blocks, the last one short */
+#define SWEEP 4001
+#define JUMP  1e-12
+
+/* ---- brute force ---- */
+
+static const double *sorted_by;
+
+static int most_probable_first(const void *left, const void *right)
+{
+    int32_t a = *(const int32_t *)left;
+    int32_t b = *(const int32_t *)right;
+    if (sorted_by[a] != sorted_by[b])
+        return sorted_by[a] > sorted_by[b] ? -1 : 1;
+    return a < b ? -1 : 1;
+}
+
+/* q becomes the filtered distribution. */
+static void filter_by_sorting(const struct mpo_mixture_filter *filter, double *q,
+                              int32_t count)
+{
+    int32_t *order = runner_allocate((size_t)count, sizeof *order);
+    double *power = runner_allocate((size_t)count, sizeof *power);
+    double mass = 0.0;
+    double sum = 0.0;
+    for (int32_t v = 0; v < count; v++) {
+        order[v] = v;
+        power[v] = q[v] > 0.0 ? pow(q[v], 1.0 / filter->temperature) : 0.0;
+    }
+    sorted_by = power;
+    qsort(order, (size_t)count, sizeof *order, most_probable_first);
+    int32_t kept = filter->top_k > 0 && filter->top_k < count ? filter->top_k : count;
+    for (int32_t i = 0; i < kept; i++)
+        mass += power[order[i]];
+    int32_t enough = 0;
+    while (enough < kept && (enough == 0 || sum < filter->top_p * mass))
+        sum += power[order[enough++]];
+    if (filter->top_p >= 1.0)
+        enough = kept;
+    memset(q, 0, (size_t)count * sizeof *q);
+    sum = 0.0;
+    for (int32_t i = 0; i < enough; i++)
+        if (power[order[i]] >= filter->min_p * power[order[0]]) {
+            q[order[i]] = power[order[i]];
+            sum += power[order[i]];
+        }
+    for (int32_t v = 0; v < count; v++)
+        q[v] /= sum;
+    free(power);
+    free(order);
+}
+
+/* ---- the draw ---- */
+
+static int32_t draw(struct mixture_case *some, const struct mpo_mixture_filter *filter,
+                    double uniform, double *log_proposal)
+{
+    int32_t row = 0;
+    int32_t token = -1;
+    double log_policy[MIXTURE_CASE_POLICY_MAX];
+    struct mpo_mixture_draws draws = {
+        .count = 1,
+        .row = &row,
+        .uniform = &uniform,
+        .filter = filter,
+        .token = &token,
+        .log_proposal = log_proposal,
+        .log_policy = log_policy,
+    };
+    assert_ok(mpo_mixture_draw(some->mixture, &draws));
+    return token;
+}
+
+static void check_filter(struct mixture_case *some, const struct mpo_mixture_filter *filter)
+{
+    struct mixture_truth truth;
+    double *filtered = runner_allocate(VOCAB, sizeof *filtered);
+    double below = 0.0;
+    int32_t next = 0;
+    mixture_truth_make(some, 0, &truth);
+    memcpy(filtered, truth.q, VOCAB * sizeof *filtered);
+    filter_by_sorting(filter, filtered, VOCAB);
+    for (int32_t i = 0; i < SWEEP; i++) {
+        double uniform = (i + 0.5) / SWEEP;
+        double log_proposal = 0.0;
+        int32_t token = draw(some, filter, uniform, &log_proposal);
+        assert_true(token >= next);
+        while (next < token)
+            below += filtered[next++];
+        assert_true(filtered[token] > 0.0);
+        assert_between(uniform, below - JUMP, below + filtered[token] + JUMP);
+        assert_close(log_proposal, log(truth.q[token]), 1e-11);
+    }
+    free(filtered);
+    mixture_truth_free(&truth);
+}
+
+static void make_case(struct mixture_case *some)
+{
+    mixture_case_make(some, 2, 1, VOCAB, 6.0);
+    mixture_case_mask(some, 7, 3);
+    /* Equal logits across blocks: ties at every cut. */
+    for (int32_t v = 1500; v < 1600; v++)
+        for (int32_t h = 0; h < 2; h++)
+            if (v % 7 != 3)
+                mixture_case_logits(some, h, 0)[v] = 5.0f;
+    mixture_case_run(some);
+}
+
+static void filters_are_those_of_brute_force(void **state)
+{
+    (void)state;
+    static const struct mpo_mixture_filter filters[] = {
+        {0.5, 0, 1.0, 0.0},     {1.7, 0, 1.0, 0.0},     {1.0, 1, 1.0, 0.0},
+        {1.0, 7, 1.0, 0.0},     {1.0, 40, 1.0, 0.0},    {1.0, VOCAB - 1, 1.0, 0.0},
+        {1.0, 5000, 1.0, 0.0},  {1.0, 0, 0.5, 0.0},     {1.0, 0, 0.999, 0.0},
+        {1.0, 0, 1e-9, 0.0},    {1.0, 0, 1.0, 0.01},    {1.0, 0, 1.0, 0.3},
+        {0.7, 50, 0.9, 0.0},    {1.3, 50, 0.9, 0.05},   {2.0, 200, 0.2, 0.001},
+        {0.8, 5000, 0.6, 0.02}, {0.05, 0, 0.9999, 0.0},
+    };
+    struct mixture_case some;
+    make_case(&some);
+    for (size_t i = 0; i < sizeof filters / sizeof *filters; i++)
+        check_filter(&some, &filters[i]);
+    mixture_case_free(&some);
+}
+
+static void filter_that_takes_nothing_away_draws_the_same(void **state)
+{
+    (void)state;
+    static const struct mpo_mixture_filter open = {1.0, 0, 1.0, 0.0};
+    static const struct mpo_mixture_filter wide = {1.0, VOCAB, 1.0, 0.0};
+    struct mixture_case some;
+    double log_proposal = 0.0;
+    make_case(&some);
+    assert_true(mpo_mixture_filter_is_open(NULL));
+    assert_true(mpo_mixture_filter_is_open(&open));
+    assert_false(mpo_mixture_filter_is_open(&wide));
+    for (uint64_t i = 0; i < 2000; i++) {
+        double uniform = runner_uniform(3, i);
+        int32_t plain = draw(&some, NULL, uniform, &log_proposal);
+        assert_int_equal(draw(&some, &open, uniform, &log_proposal), plain);
+        assert_int_equal(draw(&some, &wide, uniform, &log_proposal), plain);
+    }
+    mixture_case_free(&some);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(filters_are_those_of_brute_force),
+        cmocka_unit_test(filter_that_takes_nothing_away_draws_the_same),
+    };
+    return run_cases("mixture filter", tests);
+}
