@@ -33,6 +33,8 @@ struct mpo_config_flags {
     int path_count;
     struct option known[2 * MPO_OPTION_COUNT + 1]; /* val: FIRST_ANSWER + option */
     size_t known_count;
+    char **respelt; /* [argc] copies of arguments that were written with hyphens, or NULL */
+    int argument_count;
 };
 
 static void add_known(struct mpo_config_flags *flags, const char *name, int option_index)
@@ -199,6 +201,29 @@ cleanup:
     return status;
 }
 
+/* --best-of means --best_of, where no option has the name as it is written. */
+static enum mpo_status respell(struct mpo_config_flags *flags, int index, char **argument)
+{
+    enum mpo_status status = MPO_OK;
+    char *copy = NULL;
+    if (strncmp(*argument, "--", 2) != 0 || strchr(*argument + 2, '-') == NULL)
+        return MPO_OK;
+    MPO_TRY(mpo_memory_copy_text(*argument, &copy));
+    size_t bytes = strcspn(copy, "=");
+    for (size_t i = 2; i < bytes; i++)
+        copy[i] = copy[i] == '-' ? '_' : copy[i];
+    for (size_t i = 0; i < flags->known_count; i++)
+        if (strlen(flags->known[i].name) + 2 == bytes &&
+            strncmp(flags->known[i].name, copy + 2, bytes - 2) == 0) {
+            flags->respelt[index] = copy;
+            *argument = copy;
+            return MPO_OK;
+        }
+cleanup:
+    free(copy);
+    return status;
+}
+
 enum mpo_status mpo_config_flags_open(const char *command, int argc, char *const *argv,
                                       struct mpo_config_flags **out, const char **path)
 {
@@ -212,8 +237,12 @@ enum mpo_status mpo_config_flags_open(const char *command, int argc, char *const
     (*out)->command = command;
     make_known(*out);
     whole[0] = (char *)"mpo";
-    for (int i = 0; i < argc; i++)
+    MPO_NEW(argc, &(*out)->respelt);
+    (*out)->argument_count = argc;
+    for (int i = 0; i < argc; i++) {
         whole[i + 1] = argv[i];
+        MPO_TRY(respell(*out, i, &whole[i + 1]));
+    }
     MPO_TRY(parse(*out, argc + 1, whole));
     if ((*out)->path_count > 1)
         snprintf(found, sizeof found, "%s and %s",
@@ -272,6 +301,9 @@ void mpo_config_flags_close(struct mpo_config_flags **flags)
 {
     if (*flags == NULL)
         return;
+    for (int i = 0; (*flags)->respelt != NULL && i < (*flags)->argument_count; i++)
+        free((*flags)->respelt[i]);
+    free((*flags)->respelt);
     free((*flags)->flag);
     free(*flags);
     *flags = NULL;

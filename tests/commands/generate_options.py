@@ -180,7 +180,7 @@ def best_of_many_goes_to_the_mixture_of_whole_responses(case):
     apart = (means[0] - means[1]) / spread
     tables.check(apart > 8.0, "the two laws are only %.1f deviations apart" % apart)
     tables.check(abs(z) < 4.0, "z = %.2f, where the token mixture is at %.1f" % (z, -apart))
-    flags = ("--n=3", "--best_of=5")
+    flags = ("--n=3", "--best-of", "5")  # as people write it
     tables.check(case.texts(*flags) == case.texts(*flags, ranks=3), "3 ranks pick otherwise")
     for flag in ("--greedy", "--top_k=3", "--stop=c"):
         tables.check("best_of" in case.lines("--best_of=2", flag, expect=64), flag)

@@ -21,6 +21,17 @@
 #define RESPONSES  8
 #define MAX_TOKENS 12
 
+/* Two answers to each of three prompts; the longest one takes several runs of positions. */
+#define ANSWER_COUNT 2
+#define TEN(text)    text text text text text text text text text text
+#define ANSWERS                                                                            \
+    "{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"" TEN("a b c d a ")            \
+        TEN("d c ") TEN("b ")                                                              \
+            TEN("c a ") "\"}\n"                                                            \
+                        "{\"prompt\": \"b\", \"chosen\": \"\", \"rejected\": \"c a\"}\n"   \
+                        "{\"prompt\": \"c\", \"chosen\": \"a a\", \"rejected\": \"d\", "   \
+                        "\"ended\": false}\n"
+
 /* ---- counters ---- */
 
 static long allocation_count;
@@ -86,10 +97,14 @@ struct loop {
     struct mpo_mixture *mixture;
     struct mpo_rollout *rollout;
     int32_t start[PROMPTS];
+    bool scores; /* given answers instead of made responses */
 };
 
 static const double temperature[POLICIES] = {1.0, 0.7, 1.5};
 static const int32_t end_token = VOCAB - 1;
+
+/* Never in a text of these tables: looking for them must change nothing. */
+static const char *const stops[] = {"z", "a  b"};
 
 static void open_bigram(struct loop *loop)
 {
@@ -122,29 +137,38 @@ static void open_policies(struct loop *loop, int32_t unit_prompts)
         specs[k] = (struct mpo_policy_spec){names[k], "table", paths[k],      "", 1.0, "",
                                             "",       "auto",  temperature[k]};
     }
-    table_write_text(loop->folder, "prompts.txt", "a\nb\nc\n", prompts);
+    table_write_text(loop->folder, "prompts.txt", loop->scores ? ANSWERS : "a\nb\nc\n",
+                     prompts);
     struct mpo_prompts_spec prompts_spec = {
-        .path = prompts, .format = "text", .prefill = ""};
+        .path = prompts,
+        .format = loop->scores ? "jsonl" : "text",
+        .prefill = "",
+        .answer_name = {"chosen", "rejected"},
+        .answer_count = loop->scores ? ANSWER_COUNT : 0,
+        .ended = true,
+    };
     struct mpo_policies_spec spec = {
         .policies = specs,
         .policy_count = POLICIES,
         .thread_count = 1,
         .unit_prompts = unit_prompts,
-        .responses = RESPONSES,
+        .responses = loop->scores ? ANSWER_COUNT : RESPONSES,
         .max_tokens = MAX_TOKENS,
+        .scores_answers = loop->scores,
     };
     assert_ok(mpo_prompts_open(&prompts_spec, &loop->prompts));
     assert_ok(mpo_policies_open(&spec, loop->comm, loop->prompts, &loop->policies));
 }
 
-static void open_loop(struct loop *loop, int32_t unit_prompts)
+static void open_as(struct loop *loop, int32_t unit_prompts, bool scores)
 {
-    *loop = (struct loop){0};
+    *loop = (struct loop){.scores = scores};
+    int32_t rows = mpo_rollout_positions(unit_prompts * RESPONSES, scores);
     table_folder_make(loop->folder);
     open_bigram(loop);
     assert_ok(mpo_comm_open(POLICIES, 0, &loop->comm));
     open_policies(loop, unit_prompts);
-    struct mpo_exchange_spec exchange = {"auto", POLICIES, unit_prompts * RESPONSES, VOCAB};
+    struct mpo_exchange_spec exchange = {"auto", POLICIES, rows, VOCAB};
     struct mpo_mixture_spec mixture = {
         .device = "cpu",
         .temperature = temperature,
@@ -152,7 +176,7 @@ static void open_loop(struct loop *loop, int32_t unit_prompts)
         .policy_count = POLICIES,
         .end_count = 1,
         .vocab_size = VOCAB,
-        .row_capacity = unit_prompts * RESPONSES,
+        .row_capacity = rows,
     };
     assert_ok(mpo_exchange_open(&exchange, loop->comm, &loop->exchange));
     assert_ok(mpo_mixture_open(&mixture, &loop->mixture));
@@ -165,10 +189,18 @@ static void open_loop(struct loop *loop, int32_t unit_prompts)
         .policy_count = POLICIES,
         .prompts_max = PROMPTS,
         .unit_prompts = unit_prompts,
-        .responses = RESPONSES,
+        .responses = scores ? ANSWER_COUNT : RESPONSES,
         .max_tokens = MAX_TOKENS,
+        .stop = stops,
+        .stop_count = 2,
+        .scores_answers = scores,
     };
     assert_ok(mpo_rollout_open(&rollout, &loop->rollout));
+}
+
+static void open_loop(struct loop *loop, int32_t unit_prompts)
+{
+    open_as(loop, unit_prompts, false);
 }
 
 static void close_loop(struct loop *loop)
@@ -183,6 +215,9 @@ static void close_loop(struct loop *loop)
     table_folder_remove(loop->folder);
 }
 
+/* Of the later steps. */
+static const struct mpo_mixture_filter filter = {0.8, 4, 0.95, 0.01};
+
 static void run_step(struct loop *loop, int64_t step, bool greedy,
                      struct mpo_responses *responses)
 {
@@ -195,6 +230,7 @@ static void run_step(struct loop *loop, int64_t step, bool greedy,
         .mu = mu,
         .end_bias = 0.4,
         .greedy = greedy,
+        .filter = step > 2 ? &filter : NULL,
     };
     assert_ok(mpo_rollout_run(loop->rollout, &draw, responses));
 }
@@ -272,6 +308,31 @@ static void token_loop_allocates_nothing(void **state)
     close_loop(&loop);
 }
 
+static void scoring_allocates_nothing_and_keeps_its_books(void **state)
+{
+    static const double mu[POLICIES] = {0.5, 0.2, 0.3};
+    static const int64_t prompt[PROMPTS] = {0, 1, 2};
+    static const int32_t lengths[PROMPTS * ANSWER_COUNT] = {2, 101, 1, 3, 2, 1};
+    struct mpo_rollout_step step = {.prompt = prompt, .prompt_count = PROMPTS, .mu = mu};
+    struct mpo_scores scores = {0};
+    struct loop loop;
+    (void)state;
+    open_as(&loop, 1, true);
+    allocation_count = 0;
+    for (int i = 0; i < 3; i++)
+        assert_ok(mpo_rollout_score(loop.rollout, &step, &scores));
+    assert_int_equal(allocation_count, 0);
+    for (int32_t i = 0; i < PROMPTS * ANSWER_COUNT; i++) {
+        double sum = 0.0;
+        for (int32_t h = 0; h < POLICIES; h++)
+            sum += mu[h] * scores.log_policy[i * POLICIES + h];
+        assert_int_equal(scores.token_count[i], lengths[i]);
+        assert_close(scores.log_mixture[i], sum - scores.log_z[i], 1e-10);
+        assert_true(scores.log_z[i] < 0.0);
+    }
+    close_loop(&loop);
+}
+
 /* Units are a matter of batching: what a prompt gets does not depend on them. */
 static void responses_do_not_depend_on_units(void **state)
 {
@@ -332,6 +393,7 @@ int main(void)
         cmocka_unit_test(scores_are_the_policies_own),
         cmocka_unit_test(finished_rows_cost_no_decode),
         cmocka_unit_test(token_loop_allocates_nothing),
+        cmocka_unit_test(scoring_allocates_nothing_and_keeps_its_books),
         cmocka_unit_test(responses_do_not_depend_on_units),
         cmocka_unit_test(greedy_responses_to_a_prompt_are_alike),
         cmocka_unit_test(another_step_draws_other_responses),
