@@ -187,11 +187,11 @@ def best_of_many_goes_to_the_mixture_of_whole_responses(case):
     tables.check("256" in case.lines("--best_of=100", "--n=3", expect=64), "300 rows")
 
 
-def on_a_terminal(case, *flags):
-    """What a terminal gets, in the pieces that arrived."""
+def on_a_terminal(case, *flags, config=None, pieces=None):
+    """What a terminal gets; pieces: a list for what arrived together."""
     leader, follower = pty.openpty()
     environment = {**os.environ, **tables.ENVIRONMENT}
-    with subprocess.Popen([case.mpo, "generate", case.config, "--prompt=a", *flags],
+    with subprocess.Popen([case.mpo, "generate", config or case.config, "--prompt=a", *flags],
                           stdin=subprocess.DEVNULL, stdout=follower,
                           stderr=subprocess.DEVNULL, env=environment) as process:
         os.close(follower)
@@ -204,6 +204,8 @@ def on_a_terminal(case, *flags):
             if not piece:
                 break
             got += piece
+            if pieces is not None:
+                pieces.append(piece)
         tables.check(process.wait() == 0, "generate failed on a terminal")
     os.close(leader)
     return got.decode().replace("\r\n", "\n")
@@ -217,6 +219,31 @@ def terminal_gets_the_same_text(case):
         tables.check(shown == plain, "%s: %r, not %r" % (flags, shown, plain))
 
 
+def terminal_gets_whole_characters(case):
+    """A model that says the bytes of a, e with acute, euro sign, over and over."""
+    cycle = "a\u00e9\u20ac".encode()
+    logits = np.full((BYTES, BYTES), -30.0, dtype=np.float32)
+    for i, byte in enumerate(cycle):
+        logits[3 + byte, 3 + cycle[(i + 1) % len(cycle)]] = 0.0
+    folder = os.path.join(case.work, "characters")
+    os.makedirs(folder)
+    raw = os.path.join(folder, "p.f32")
+    logits.tofile(raw)
+    tables.run([case.tool, os.path.join(folder, "p.gguf"), raw])
+    config = os.path.join(folder, "config.yaml")
+    with open(config, "w", encoding="utf-8") as stream:
+        stream.write("policies:\n  - {name: p, model: p.gguf, template: raw}\n"
+                     "rollout: {max_tokens: 46}\n")
+    plain, _ = tables.run([case.mpo, "generate", config, "--prompt=a", "--greedy"])
+    tables.check(plain.startswith("\u00e9\u20aca\u00e9\u20ac") and
+                 plain.endswith("\ufffd\n"), repr(plain))
+    pieces = []
+    shown = on_a_terminal(case, "--greedy", config=config, pieces=pieces)
+    tables.check(shown == plain, "%r, not %r" % (shown, plain))
+    for piece in pieces:
+        piece.decode()  # no piece ends inside a character
+
+
 def main():
     if len(sys.argv) not in (4, 5):
         sys.exit(__doc__)
@@ -228,7 +255,8 @@ def main():
              best_of_many_goes_to_the_mixture_of_whole_responses,
              terminal_gets_the_same_text]
     if case.tool is not None:
-        cases.append(weight_one_is_that_policy_through_the_engine)
+        cases += [weight_one_is_that_policy_through_the_engine,
+                  terminal_gets_whole_characters]
     sys.exit(tables.run_cases([(run, [case]) for run in cases]))
 
 
