@@ -61,6 +61,7 @@ struct mpo_config {
     struct mpo_config_fit fit;
     struct mpo_config_generate generate;
     struct mpo_config_score score;
+    struct mpo_config_evaluate evaluate;
 };
 
 /**
@@ -69,8 +70,8 @@ struct mpo_config {
  * Local (every rank reads the same). An option of the section named `command` may be given
  * without the section's name. Checks what can be checked without opening any other file:
  * types, ranges, choices, unknown and duplicate keys, duplicate policy names, unit_prompts
- * times responses, length and sum of initial, at most one reference, a reference where
- * proposal: reference needs one.
+ * times responses, length and sum of initial, bounds that some weights keep, at most one
+ * reference, a reference where proposal: reference needs one.
  *
  * @param argv  [argc] what follows the command's name
  * @return MPO_ERR_USAGE wrong flags; MPO_ERR_INPUT no such file; MPO_ERR_CONFIG the rest

@@ -9,6 +9,10 @@
  *     averaged gap   mean_t(l_t . g_t) - min_k mean_t(g_t,k)  >=  F(average) - F*
  *                                                              in expectation
  *                                                              (design.md, section 1)
+ * With bounds low <= l <= high every l is projected by KL onto them, which keeps the map's
+ * form, and the averaged gap takes its minimum over them:
+ *     l = argmin_u KL(u || softmax(...)),   gap = mean_t(l_t . g_t) - min_u u . mean_t g_t
+ *
  * A mirror map is one file and one row of a table; "entropy" is the one there is.
  *
  * Source: MPO, ICML 2025 (fixed); Nesterov, Math. Program. 120 (2009) 221-259 (dual
@@ -33,6 +37,7 @@ struct mpo_descent_spec {
     int64_t steps;           /* T */
     int32_t objective_count; /* K */
     const double *initial;   /* [K] positive, sums to 1; NULL: uniform */
+    const double *bounds;    /* [2, K] lower and upper; NULL: none */
 };
 
 /** All that resuming needs, bit for bit; arrays are [K] and borrowed. */
@@ -45,7 +50,9 @@ struct mpo_descent_state {
     const double *gradient_sum; /* sum of g_t */
 };
 
-/** Local. @return MPO_ERR_CONFIG for an unknown map or rule, or bad initial weights */
+/** Local. @return MPO_ERR_CONFIG for an unknown map or rule, bad initial weights, or bounds
+ *  that no weights keep. Initial weights outside the bounds are a prior: the first weights
+ *  are their projection. */
 enum mpo_status mpo_descent_open(const struct mpo_descent_spec *spec,
                                  struct mpo_descent **out);
 void mpo_descent_close(struct mpo_descent **descent);
@@ -65,6 +72,12 @@ const double *mpo_descent_average(const struct mpo_descent *descent);
 
 /** Averaged gap, nat; NAN before the first step. */
 double mpo_descent_averaged_gap(const struct mpo_descent *descent);
+
+/** Are there weights within the bounds [2, K]? Local. @return MPO_ERR_CONFIG when not */
+enum mpo_status mpo_descent_check_bounds(const double *bounds, int32_t count);
+
+/** min u . g over the weights u within the bounds (NULL: the simplex), nat. Local. */
+double mpo_descent_least(const double *gradient, const double *bounds, int32_t count);
 
 void mpo_descent_save(const struct mpo_descent *descent, struct mpo_descent_state *out);
 void mpo_descent_load(struct mpo_descent *descent, const struct mpo_descent_state *state);

@@ -151,6 +151,21 @@ enum mpo_status mpo_record_read(struct mpo_record *record, const char *path,
  *  zero. *rank [*count] is owned by the caller; *count is 0 when there are none. */
 enum mpo_status mpo_record_read_ranks(struct mpo_record *record,
                                       struct mpo_record_rank **rank, int32_t *count);
+/** Scores of the stored responses of acknowledged steps, in the order they were drawn. */
+struct mpo_record_scores {
+    int64_t count;        /* R */
+    int32_t policy_count; /* H */
+    int64_t *step;        /* [R] step that drew the response */
+    int64_t *prompt;      /* [R] index of the prompt */
+    double *log_proposal; /* [R] nat */
+    double *log_policy;   /* [R, H] nat */
+};
+
+/** Read them; count is 0 when the run stored none. Released by mpo_record_release_scores.
+ *  @return MPO_ERR_DATA when the file is damaged */
+enum mpo_status mpo_record_read_scores(const struct mpo_record *record,
+                                       struct mpo_record_scores *out);
+void mpo_record_release_scores(struct mpo_record_scores *scores);
 
 /** The fields of record.def, for printing. */
 struct mpo_record_field {

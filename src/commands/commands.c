@@ -15,9 +15,18 @@ const struct mpo_command mpo_commands[] = {
     {"score", "log-probabilities of given responses, under every policy and the mixture",
      "CONFIG --input FILE.jsonl [--weights RECORD|NUMBERS|uniform|NAME] [--pairs] [...]",
      mpo_command_score, true},
+    {"evaluate", "F, gap and divergences at given weights, with intervals",
+     "CONFIG [--weights RECORD|NUMBERS|uniform|NAME] [--against W;W] [...]",
+     mpo_command_evaluate, true},
     {"inspect", "print or plot a record",
      "RECORD [--format=summary|tsv|json] [--plot FILE.svg] | --schema", mpo_command_inspect,
      false},
+    {"refit", "fit again from a record's responses, with no model",
+     "RECORD [--descent.step_rule=RULE] [--descent.step_constant=C] [--descent.steps=N]\n"
+     "                        [--descent.initial=W,W] [--objectives a,b] [--min a=0.1]\n"
+     "                        [--max a=0.6] [--min-ess E] [--output FILE]\n"
+     "                        [--frontier[=N] [--plot FILE.svg]]",
+     mpo_command_refit, false},
     {"help", "print help, for one command, or the reference configuration",
      "[COMMAND | --reference]", mpo_command_help, false},
     {"version", "print versions and what was built in", "", mpo_command_version, false},

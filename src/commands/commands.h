@@ -26,6 +26,8 @@ const struct mpo_command *mpo_command_find(const char *name);
 enum mpo_status mpo_command_fit(int argc, char *const *argv);
 enum mpo_status mpo_command_generate(int argc, char *const *argv);
 enum mpo_status mpo_command_score(int argc, char *const *argv);
+enum mpo_status mpo_command_evaluate(int argc, char *const *argv);
 enum mpo_status mpo_command_inspect(int argc, char *const *argv);
+enum mpo_status mpo_command_refit(int argc, char *const *argv);
 enum mpo_status mpo_command_help(int argc, char *const *argv);
 enum mpo_status mpo_command_version(int argc, char *const *argv);

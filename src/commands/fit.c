@@ -14,6 +14,7 @@
 #include <time.h>
 
 #include "commands.h"
+#include "weights.h"
 
 static bool is_rank_zero(const struct fit *fit)
 {
@@ -200,6 +201,7 @@ static enum mpo_status open_optimiser(struct fit *fit)
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_config *config = fit->config;
+    double *bounds = NULL;
     bool from_reference = strcmp(config->rollout.proposal, "reference") == 0;
     struct mpo_estimator_spec estimator = {
         .objective_count = fit->objective_count,
@@ -220,8 +222,11 @@ static enum mpo_status open_optimiser(struct fit *fit)
     if (from_reference && isnan(estimator.end_bias))
         estimator.end_bias = 0.0;
     MPO_TRY(mpo_estimator_open(&estimator, &fit->estimator));
+    MPO_TRY(weights_bounds(config, &bounds));
+    descent.bounds = bounds;
     MPO_TRY(mpo_descent_open(&descent, &fit->descent));
 cleanup:
+    free(bounds);
     return status;
 }
 

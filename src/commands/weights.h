@@ -26,3 +26,7 @@ bool weights_are_of_a_record(const struct mpo_config *config, const char *text);
  */
 enum mpo_status weights_open(const struct job *job, const struct weights_choice *choice,
                              double **out);
+
+/** Bounds per objective, policies.NAME.min and .max: [2, K] lower and upper, owned by the
+ *  caller; NULL where nothing is bounded. Local. */
+enum mpo_status weights_bounds(const struct mpo_config *config, double **bounds);

@@ -32,6 +32,7 @@ struct mpo_descent {
     double step_size;
     double range_squares;
     double inner_sum;
+    double *bounds;       /* [2, K] lower and upper, NULL: none */
     double *start;        /* [K] dual point of the initial weights */
     double *dual;         /* [K] dual point, or the sum of gradients (adaptive) */
     double *point;        /* [K] scratch: the dual point to go to */
@@ -60,6 +61,21 @@ cleanup:
     return status;
 }
 
+/* The weights that belong to the present dual state and step size. */
+static void settle_weights(struct mpo_descent *descent)
+{
+    bool is_adaptive = descent->rule == RULE_ADAPTIVE;
+    for (int32_t k = 0; k < descent->count; k++)
+        descent->point[k] = is_adaptive
+                                ? descent->start[k] - descent->step_size * descent->dual[k]
+                                : descent->dual[k];
+    if (descent->bounds == NULL)
+        descent->map->to_primal(descent->point, descent->count, descent->weights);
+    else
+        descent->map->project(descent->bounds, descent->count, descent->point,
+                              descent->weights);
+}
+
 static enum mpo_status set_initial(struct mpo_descent *descent, const double *initial)
 {
     enum mpo_status status = MPO_OK;
@@ -78,6 +94,8 @@ static enum mpo_status set_initial(struct mpo_descent *descent, const double *in
     descent->map->to_dual(descent->weights, descent->count, descent->start);
     if (descent->rule != RULE_ADAPTIVE)
         memcpy(descent->dual, descent->start, (size_t)descent->count * sizeof(double));
+    if (descent->bounds != NULL)
+        settle_weights(descent);
 cleanup:
     return status;
 }
@@ -99,6 +117,11 @@ enum mpo_status mpo_descent_open(const struct mpo_descent_spec *spec,
     MPO_NEW(spec->objective_count, &descent->weights_sum);
     MPO_NEW(spec->objective_count, &descent->gradient_sum);
     MPO_NEW(spec->objective_count, &descent->average);
+    if (spec->bounds != NULL) {
+        MPO_TRY(mpo_descent_check_bounds(spec->bounds, spec->objective_count));
+        MPO_NEW(2 * spec->objective_count, &descent->bounds);
+        memcpy(descent->bounds, spec->bounds, 2 * (size_t)descent->count * sizeof(double));
+    }
     MPO_TRY(set_initial(descent, spec->initial));
     memcpy(descent->average, descent->weights, (size_t)descent->count * sizeof(double));
 cleanup:
@@ -120,6 +143,7 @@ void mpo_descent_close(struct mpo_descent **out)
     free(descent->point);
     free(descent->dual);
     free(descent->start);
+    free(descent->bounds);
     free(descent);
     *out = NULL;
 }
@@ -154,19 +178,14 @@ static void add_to_sums(struct mpo_descent *descent, const double *gradient)
     }
 }
 
-/* The weights that belong to the present dual state and step size. */
-static void settle_weights(struct mpo_descent *descent)
-{
-    for (int32_t k = 0; k < descent->count; k++)
-        descent->point[k] = descent->rule == RULE_ADAPTIVE
-                                ? descent->start[k] - descent->step_size * descent->dual[k]
-                                : descent->dual[k];
-    descent->map->to_primal(descent->point, descent->count, descent->weights);
-}
-
 static void move(struct mpo_descent *descent, const double *gradient)
 {
     descent->step_size = settle_step_size(descent);
+    /* Mirror descent goes on from the projected point. It is projected here, not when it
+     * was made, so that a dual state that was saved and loaded takes the same way. */
+    if (descent->bounds != NULL && descent->rule != RULE_ADAPTIVE)
+        descent->map->project(descent->bounds, descent->count, descent->dual,
+                              descent->weights);
     double pace = descent->rule == RULE_ADAPTIVE ? 1.0 : -descent->step_size;
     for (int32_t k = 0; k < descent->count; k++)
         descent->dual[k] += pace * gradient[k];
@@ -202,9 +221,8 @@ double mpo_descent_averaged_gap(const struct mpo_descent *descent)
 {
     if (descent->step == 0)
         return NAN;
-    double least = descent->gradient_sum[0];
-    for (int32_t k = 1; k < descent->count; k++)
-        least = descent->gradient_sum[k] < least ? descent->gradient_sum[k] : least;
+    double least =
+        mpo_descent_least(descent->gradient_sum, descent->bounds, descent->count);
     return (descent->inner_sum - least) / (double)descent->step;
 }
 

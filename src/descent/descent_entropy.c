@@ -67,6 +67,7 @@ const struct mpo_descent_map mpo_descent_entropy_map = {
     .to_dual = entropy_to_dual,
     .settle = entropy_settle,
     .to_primal = entropy_to_primal,
+    .project = mpo_descent_project,
     .radius = entropy_radius,
     .gradient_norm = entropy_gradient_norm,
 };

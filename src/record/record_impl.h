@@ -151,3 +151,34 @@ struct mpo_record_writer {
 
 /** Close the file unless it refused a write, let go of the lock, free. NULL-safe. */
 void mpo_record_writer_free(struct mpo_record_writer **writer);
+
+/* ---- the reader (record_read.c, record_read_responses.c) ---- */
+
+struct mpo_record_text_attribute {
+    char *name;
+    char *value;
+};
+
+struct mpo_record {
+    char *path;
+    hid_t file;
+    bool live;
+    bool complete;
+    bool swmr; /* opened beside a writer, or after a crash */
+    int64_t step_count;
+    char (*objective)[MPO_RECORD_NAME_BYTES + 1]; /* [objective_count] */
+    char (*policy)[MPO_RECORD_NAME_BYTES + 1];    /* [policy_count] */
+    int32_t objective_count;
+    int32_t policy_count;
+    struct mpo_record_text_attribute
+        *attribute; /* [attribute_count] of the root, then of /provenance */
+    size_t attribute_count;
+    size_t attribute_capacity;
+};
+
+/** Open a growing data set as it is now in the file, not as it was when last looked at. */
+enum mpo_status mpo_record_open_current(const struct mpo_record *record, const char *path,
+                                        hid_t *out, hsize_t extent[2]);
+
+/** The failure of an opened file is one of the data, and its text begins with the path. */
+enum mpo_status mpo_record_reword(const struct mpo_record *record, enum mpo_status status);

@@ -29,27 +29,6 @@
 #define ATTRIBUTES_MAX 256
 #define NAMES_MAX      65536
 
-struct attribute {
-    char *name;
-    char *value;
-};
-
-struct mpo_record {
-    char *path;
-    hid_t file;
-    bool live;
-    bool complete;
-    bool swmr; /* opened beside a writer, or after a crash */
-    int64_t step_count;
-    char (*objective)[MPO_RECORD_NAME_BYTES + 1]; /* [objective_count] */
-    char (*policy)[MPO_RECORD_NAME_BYTES + 1];    /* [policy_count] */
-    int32_t objective_count;
-    int32_t policy_count;
-    struct attribute *attribute; /* [attribute_count] of the root, then of /provenance */
-    size_t attribute_count;
-    size_t attribute_capacity;
-};
-
 /* ---- the file ---- */
 
 static enum mpo_status check_path(const char *path)
@@ -146,7 +125,7 @@ static enum mpo_status read_attribute(struct mpo_record *record, hid_t object,
                                             H5P_DEFAULT, H5P_DEFAULT),
                  "attributes");
     MPO_TRY_HDF5(H5Aget_name(attribute, sizeof name, name), "attributes");
-    struct attribute *slot = &record->attribute[record->attribute_count];
+    struct mpo_record_text_attribute *slot = &record->attribute[record->attribute_count];
     MPO_TRY(mpo_memory_copy_text(name, &slot->name));
     record->attribute_count++;
     MPO_TRY(read_text(attribute, name, &slot->value));
@@ -226,9 +205,8 @@ cleanup:
 
 /* ---- the trajectory ---- */
 
-/* Open a growing data set as it is now in the file, not as it was when last looked at. */
-static enum mpo_status open_current(const struct mpo_record *record, const char *path,
-                                    hid_t *out, hsize_t extent[2])
+enum mpo_status mpo_record_open_current(const struct mpo_record *record, const char *path,
+                                        hid_t *out, hsize_t extent[2])
 {
     enum mpo_status status = MPO_OK;
     MPO_TRY_HDF5(*out = H5Dopen2(record->file, path, H5P_DEFAULT), "%s", path);
@@ -244,15 +222,14 @@ static enum mpo_status count_steps(struct mpo_record *record)
     enum mpo_status status = MPO_OK;
     hsize_t extent[2] = {0, 1};
     hid_t step = H5I_INVALID_HID;
-    MPO_TRY(open_current(record, "step", &step, extent));
+    MPO_TRY(mpo_record_open_current(record, "step", &step, extent));
     record->step_count = (int64_t)extent[0];
 cleanup:
     mpo_record_hdf5_release(&step);
     return status;
 }
 
-/* The failure of an opened file is one of the data, and its text begins with the path. */
-static enum mpo_status reword(const struct mpo_record *record, enum mpo_status status)
+enum mpo_status mpo_record_reword(const struct mpo_record *record, enum mpo_status status)
 {
     const char *advice = "";
     if (status == MPO_OK)
@@ -280,7 +257,7 @@ static enum mpo_status read_contents(struct mpo_record *record)
     MPO_TRY(read_names(record, "policy", &record->policy, &record->policy_count));
     MPO_TRY(count_steps(record));
 cleanup:
-    return reword(record, status);
+    return mpo_record_reword(record, status);
 }
 
 enum mpo_status mpo_record_open(const char *path, struct mpo_record **out)
@@ -327,7 +304,7 @@ enum mpo_status mpo_record_refresh(struct mpo_record *record)
     enum mpo_status status = MPO_OK;
     mpo_record_hdf5_prepare();
     MPO_TRY(look_at_superblock(record));
-    MPO_TRY(reword(record, count_steps(record)));
+    MPO_TRY(mpo_record_reword(record, count_steps(record)));
 cleanup:
     return status;
 }
@@ -347,7 +324,7 @@ enum mpo_status mpo_record_read(struct mpo_record *record, const char *path,
               (long long)record->step_count);
     if (count == 0)
         goto cleanup;
-    MPO_TRY(open_current(record, path, &data_set, extent));
+    MPO_TRY(mpo_record_open_current(record, path, &data_set, extent));
     MPO_CHECK(extent[0] >= (hsize_t)(first_step + count), MPO_ERR_DATA,
               "%s has %llu rows, fewer than step", path, (unsigned long long)extent[0]);
     const hsize_t start[2] = {(hsize_t)first_step, 0};
@@ -364,7 +341,7 @@ cleanup:
     mpo_record_hdf5_release(&memory_space);
     mpo_record_hdf5_release(&file_space);
     mpo_record_hdf5_release(&data_set);
-    return reword(record, status);
+    return mpo_record_reword(record, status);
 }
 
 #define RANK_TEXT(type, member)                                                            \
@@ -398,7 +375,7 @@ enum mpo_status mpo_record_read_ranks(struct mpo_record *record,
     *rank = NULL;
     *count = 0;
     mpo_record_hdf5_prepare();
-    MPO_TRY(open_current(record, path, &data_set, extent));
+    MPO_TRY(mpo_record_open_current(record, path, &data_set, extent));
     MPO_CHECK(extent[0] <= NAMES_MAX, MPO_ERR_DATA, "%s has %llu rows", path,
               (unsigned long long)extent[0]);
     MPO_NEW(extent[0], rank);
@@ -408,7 +385,7 @@ enum mpo_status mpo_record_read_ranks(struct mpo_record *record,
 cleanup:
     mpo_record_hdf5_release(&type);
     mpo_record_hdf5_release(&data_set);
-    return reword(record, status);
+    return mpo_record_reword(record, status);
 }
 
 /* ---- what is known without reading ---- */

@@ -1,0 +1,73 @@
+/**
+ * A refit: what was asked, the stored responses by prompt, and what came out.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdio.h>
+
+#include "mpo/mpo.h"
+#include "mpo/scored.h"
+
+struct refit_options {
+    const char *path;
+    const char *objectives; /* "" for all; texts borrowed from argv */
+    const char *initial;
+    const char *min;
+    const char *max;
+    const char *output;
+    const char *plot;
+    const char *step_rule;
+    double step_constant;
+    double min_ess;
+    int64_t steps;
+    int32_t divisions; /* of the frontier's grid; 0: no frontier */
+};
+
+/** F and what belongs to it at some weights; [K] arrays owned by the refit. */
+struct refit_point {
+    double value;     /* jackknifed */
+    double ess;       /* mean over prompts, of the responses */
+    double effective; /* mean over prompts: responses that count */
+    double *weights;  /* [K] */
+    double *gradient; /* [K] mean log pi_k */
+};
+
+struct refit {
+    struct refit_options options;
+    struct mpo_record *record;
+    struct mpo_record_scores scores;
+    int32_t count;             /* K: objectives used */
+    int32_t *objective;        /* [K] their indices in the record */
+    double *log_policy;        /* [R, K] by prompt */
+    double *log_proposal;      /* [R] by prompt */
+    struct mpo_scored *prompt; /* [prompt_count] */
+    int32_t prompt_count;
+    double *initial;           /* [K] or NULL */
+    double *bounds;            /* [2, K] or NULL */
+    double *work;              /* [R] */
+    double *prompt_gradient;   /* [K] */
+    double gap;                /* Frank-Wolfe gap of the output */
+    struct refit_point result; /* at the output */
+    struct refit_point stored; /* at the record's weights, when all objectives are used */
+};
+
+/** Parse the command line; the record's objectives are known by then only to the next. */
+enum mpo_status refit_parse(int argc, char *const *argv, struct refit_options *options);
+
+/** The objectives, initial weights and bounds that the options name. */
+enum mpo_status refit_apply(struct refit *refit);
+
+/** F, gradient and ESS at point->weights from the stored responses. Local. */
+void refit_estimate(struct refit *refit, struct refit_point *point);
+
+/** May these responses be used at these weights? */
+bool refit_supports(const struct refit *refit, const struct refit_point *point);
+
+const char *refit_name(const struct refit *refit, int32_t k);
+
+/** The result as a table on standard output, as JSON into options.output. */
+enum mpo_status refit_report(const struct refit *refit);
+
+/** The grid as TSV on standard output, and as a plot. */
+enum mpo_status refit_frontier(struct refit *refit);

@@ -1,0 +1,143 @@
+/*
+ * Bounds per objective: the box-constrained simplex, low_k <= l_k <= high_k, sum l = 1.
+ *
+ * The point of it that is nearest to p in KL(. || p) is l_k = clip(p_k e^-t, low_k, high_k)
+ * with the t that makes the sum 1: the mirror map's own step, so the descent keeps its form
+ * and its bounds of theory. The sum falls with t, from sum high to sum low, and is smooth
+ * between the 2 K values of t at which a weight meets a bound. The values next to the
+ * solution are found by looking at each; between them t has a closed form. Cost K^2.
+ *
+ * A linear function is least on the box by filling the cheapest weights first.
+ *
+ * Source: Herbster & Warmuth, JMLR 1 (2001) 281-309 (projections by relative entropy);
+ * Krichene, Krichene & Bayen, CDC 2015 (Bregman projections onto the simplex).
+ */
+#include "descent_impl.h"
+
+#include <math.h>
+#include <stddef.h>
+
+/* Typed numbers such as 0.3, 0.3, 0.4 sum to 1 but for their rounding. */
+#define SUM_TOLERANCE 1e-6
+
+enum mpo_status mpo_descent_check_bounds(const double *bounds, int32_t count)
+{
+    enum mpo_status status = MPO_OK;
+    double low = 0.0;
+    double high = 0.0;
+    for (int32_t k = 0; k < count; k++) {
+        MPO_CHECK(bounds[k] >= 0.0 && bounds[k] <= bounds[count + k] &&
+                      bounds[count + k] > 0.0,
+                  MPO_ERR_CONFIG,
+                  "objective %d: expected 0 <= min <= max and max above 0, found min %g "
+                  "and max %g",
+                  k + 1, bounds[k], bounds[count + k]);
+        low += bounds[k];
+        high += bounds[count + k];
+    }
+    MPO_CHECK(low <= 1.0 + SUM_TOLERANCE, MPO_ERR_CONFIG,
+              "the minima of the weights sum to %g, expected at most 1", low);
+    MPO_CHECK(high >= 1.0 - SUM_TOLERANCE, MPO_ERR_CONFIG,
+              "the maxima of the weights sum to %g, expected at least 1", high);
+cleanup:
+    return status;
+}
+
+/* The t at which weight k meets its lower (which 0) or upper bound (1); a weight with no
+ * lower bound never meets it. */
+static double meeting(const double *log_point, const double *bounds, int32_t count,
+                      int32_t index)
+{
+    return log_point[index % count] - log(bounds[index]);
+}
+
+static double sum_at(const double *log_point, const double *bounds, int32_t count, double t)
+{
+    double sum = 0.0;
+    for (int32_t k = 0; k < count; k++)
+        sum += fmin(fmax(exp(log_point[k] - t), bounds[k]), bounds[count + k]);
+    return sum;
+}
+
+/* The t of the solution: the two meetings around it, then the closed form between them. */
+static double solve(const double *log_point, const double *bounds, int32_t count)
+{
+    double below = -INFINITY;
+    double above = INFINITY;
+    double fixed = 0.0;
+    double top = -INFINITY;
+    double free = 0.0;
+    for (int32_t i = 0; i < 2 * count; i++) {
+        double t = meeting(log_point, bounds, count, i);
+        if (sum_at(log_point, bounds, count, t) >= 1.0)
+            below = fmax(below, t);
+        else
+            above = fmin(above, t);
+    }
+    /* A weight is free where its meetings lie outside; its upper one comes first. */
+    for (int32_t k = 0; k < count; k++) {
+        if (meeting(log_point, bounds, count, count + k) >= above)
+            fixed += bounds[count + k];
+        else if (meeting(log_point, bounds, count, k) <= below)
+            fixed += bounds[k];
+        else
+            top = fmax(top, log_point[k]);
+    }
+    for (int32_t k = 0; k < count; k++)
+        if (meeting(log_point, bounds, count, count + k) < above &&
+            meeting(log_point, bounds, count, k) > below)
+            free += exp(log_point[k] - top);
+    if (!(free > 0.0) || !(fixed < 1.0))
+        return isfinite(below) ? below : above;
+    double t = top + log(free) - log(1.0 - fixed);
+    return fmin(fmax(t, below), above);
+}
+
+void mpo_descent_project(const double *bounds, int32_t count, double *log_point,
+                         double *weights)
+{
+    double t = solve(log_point, bounds, count);
+    for (int32_t k = 0; k < count; k++) {
+        double low = bounds[k];
+        double high = bounds[count + k];
+        double weight = exp(log_point[k] - t);
+        bool is_low = weight <= low;
+        bool is_high = weight >= high;
+        weights[k] = is_low ? low : is_high ? high : weight;
+        log_point[k] = is_low && low > 0.0 ? log(low)
+                       : is_high           ? log(high)
+                                           : log_point[k] - t;
+    }
+}
+
+double mpo_descent_least(const double *gradient, const double *bounds, int32_t count)
+{
+    double least = gradient[0];
+    if (bounds == NULL) {
+        for (int32_t k = 1; k < count; k++)
+            least = gradient[k] < least ? gradient[k] : least;
+        return least;
+    }
+    double left = 1.0;
+    double sum = 0.0;
+    for (int32_t k = 0; k < count; k++) {
+        left -= bounds[k];
+        sum += bounds[k] * gradient[k];
+    }
+    /* The next cheapest, by (gradient, index), after the last one filled. */
+    int32_t last = -1;
+    for (int32_t filled = 0; filled < count && left > 0.0; filled++) {
+        int32_t next = -1;
+        for (int32_t k = 0; k < count; k++) {
+            bool is_done = last >= 0 && (gradient[k] < gradient[last] ||
+                                         (gradient[k] <= gradient[last] && k <= last));
+            if (!is_done && (next < 0 || gradient[k] < gradient[next]))
+                next = k;
+        }
+        double room = fmin(left, bounds[count + next] - bounds[next]);
+        sum += room * gradient[next];
+        left -= room;
+        last = next;
+    }
+    return sum;
+}

@@ -1,0 +1,200 @@
+#!/usr/bin/env python3
+"""`mpo refit` and bounded fits of bigram policies against the exact objective.
+
+    refit.py MPO WORK
+
+One record with fixed seed serves all cases: 62 steps of 16 responses to two prompts.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+
+import h5py
+import numpy as np
+
+import tables
+
+VOCAB = 6
+MAX_TOKENS = 16
+START_TOKENS = (0, 1)
+# Excess of F over the exact least value, nat, from 992 responses.
+EXCESS = 5e-3
+# Error of F itself, nat: at least 500 responses count and log w deviates by less than 1.
+VALUE_ERROR = 0.1
+
+
+class Setting:
+    def __init__(self, arguments):
+        self.mpo = arguments.mpo
+        self.work = arguments.work
+        self.table = tables.random_tables(4, 3, VOCAB, 1.0)
+        self.log_policy = tables.log_policies(self.table)
+        self.exact = tables.Exact(self.log_policy, START_TOKENS, MAX_TOKENS)
+        self.config = tables.write_config(self.work, self.table, ("a", "b"), {
+            "rollout": {"max_tokens": MAX_TOKENS}, "record": {"hash_models": "false"}})
+        self.record = self.fit("run")
+
+    def fit(self, name, *flags):
+        record = os.path.join(self.work, name + ".h5")
+        tables.run([self.mpo, "fit", self.config, "--quiet", "--record.file=" + record,
+                    *flags])
+        return record
+
+    def refit(self, *flags):
+        """(weights by name, F) of a refit, from its JSON."""
+        output = os.path.join(self.work, "refit.json")
+        if os.path.exists(output):
+            os.remove(output)
+        tables.run([self.mpo, "refit", self.record, "--output", output, *flags])
+        with open(output, encoding="utf-8") as stream:
+            return json.load(stream)
+
+
+def pooled(record, weights, jackknife=True):
+    """F and g at weights from the stored responses, in numpy."""
+    with h5py.File(record, "r") as file:
+        prompt = file["responses/prompt"][()]
+        log_weight = file["responses/log_policy"][()] @ weights \
+            - file["responses/log_proposal"][()]
+        log_policy = file["responses/log_policy"][()]
+    value, gradient = [], []
+    for x in np.unique(prompt):
+        w = np.exp(log_weight[prompt == x])
+        m = len(w)
+        without = np.log((w.sum() - w) / (m - 1))
+        plain = np.log(w.mean())
+        value.append(m * plain - (m - 1) * without.mean() if jackknife else plain)
+        gradient.append(w @ log_policy[prompt == x] / w.sum())
+    return np.mean(value), np.mean(gradient, axis=0)
+
+
+def figures_are_those_of_the_stored_responses(setting):
+    out, _ = tables.run([setting.mpo, "refit", setting.record, "--frontier=5"])
+    rows = [line.split("\t") for line in out.splitlines()]
+    tables.check(len(rows) == 1 + 21, "%d rows of a frontier" % len(rows))
+    tables.check(len({tuple(row[:3]) for row in rows[1:]}) == 21, "a point comes twice")
+    for row in np.array(rows[1:], dtype=float):
+        value, gradient = pooled(setting.record, row[:3])
+        off = max(abs(row[3] - value), np.abs(row[4:7] - gradient).max())
+        tables.check(off <= 1e-9, "%s is off by %g" % (row, off))
+
+
+def f_at_the_weights_of_the_record_is_nearly_exact(setting):
+    out, _ = tables.run([setting.mpo, "refit", setting.record])
+    line = [line for line in out.splitlines() if line.startswith("F ")][0]
+    found = float(line.split()[-2])
+    with h5py.File(setting.record, "r") as file:
+        average = file["average"][-1]
+    tables.check(abs(found - pooled(setting.record, average)[0]) <= 6e-5, "not the record's")
+    off = abs(found - setting.exact.value(average))
+    tables.check(off <= VALUE_ERROR, "F is off by %g" % off)
+
+
+def every_step_rule_comes_close_to_the_exact_optimum(setting):
+    _, least = setting.exact.optimum()
+    for flags in (["--descent.step_rule=adaptive"], ["--descent.step_rule=decreasing"],
+                  ["--descent.step_rule=fixed", "--descent.step_constant=3"],
+                  ["--descent.initial=0.6,0.3,0.1"]):
+        result = setting.refit(*flags)
+        weights = np.array(list(result["weights"].values()))
+        excess = setting.exact.value(weights) - least
+        print("       %-32s excess %.2g, gap %.2g" % (flags[0], excess, result["gap"]),
+              flush=True)
+        tables.check(-1e-9 <= excess <= EXCESS, "%s: excess %g" % (flags, excess))
+        tables.check(abs(result["F"] - pooled(setting.record, weights)[0]) < 1e-9,
+                     "F is not that of the weights")
+        tables.check(0.0 <= result["gap"] <= 0.02, "gap %g" % result["gap"])
+
+
+def fewer_objectives_have_their_own_optimum(setting):
+    result = setting.refit("--objectives=policy2,policy0", "--min-ess=0.05")
+    tables.check(list(result["weights"]) == ["policy2", "policy0"], "other names")
+    chosen = tables.Exact(setting.log_policy[[2, 0]], START_TOKENS, MAX_TOKENS)
+    _, least = chosen.optimum()
+    excess = chosen.value(np.array(list(result["weights"].values()))) - least
+    tables.check(excess <= 3 * EXCESS, "excess %g" % excess)
+
+
+def bounds_are_kept_and_nothing_within_them_is_better(setting):
+    optimum, _ = setting.exact.optimum()
+    top = int(np.argmax(optimum))
+    high = 0.6 * optimum[top]
+    result = setting.refit("--max", "policy%d=%.17g" % (top, high),
+                           "--min", "policy%d=0.1" % ((top + 1) % 3))
+    weights = np.array(list(result["weights"].values()))
+    tables.check(weights[top] <= high + 1e-12 and weights[(top + 1) % 3] >= 0.1 - 1e-12,
+                 "%s is out of bounds" % weights)
+    least = np.inf
+    for share in np.linspace(0.1, 1.0 - high, 200):
+        trial = np.zeros(3)
+        trial[top], trial[(top + 1) % 3] = high, share
+        trial[(top + 2) % 3] = 1.0 - high - share
+        least = min(least, setting.exact.value(trial))
+    excess = setting.exact.value(weights) - least
+    tables.check(excess <= EXCESS, "excess %g" % excess)
+
+
+def a_fit_keeps_its_bounds_at_every_step(setting):
+    for rule in ("adaptive", "decreasing", "fixed"):
+        record = setting.fit("bounds_" + rule, "--policies.policy0.max=0.2",
+                             "--policies.policy1.min=0.45", "--descent.step_rule=" + rule)
+        with h5py.File(record, "r") as file:
+            for name in ("weights", "average"):
+                rows = file[name][()]
+                tables.check((rows[:, 0] <= 0.2 + 1e-12).all(), "%s: above max" % rule)
+                tables.check((rows[:, 1] >= 0.45 - 1e-12).all(), "%s: below min" % rule)
+                tables.check(np.abs(rows.sum(axis=1) - 1).max() <= 1e-12, "off the simplex")
+
+
+def what_the_responses_cannot_support_is_refused(setting):
+    command = [setting.mpo, "refit", setting.record]
+    _, errors = tables.run(command + ["--min-ess=0.99"], expect=65)
+    tables.check("effective" in errors and "0.99" in errors, "no reason: " + errors)
+    without = setting.fit("without", "--record.responses=false")
+    _, errors = tables.run([setting.mpo, "refit", without], expect=65)
+    tables.check("stores no responses" in errors, "no reason: " + errors)
+    few = setting.fit("few", "--rollout.responses=2", "--descent.steps=1")
+    _, errors = tables.run([setting.mpo, "refit", few], expect=65)
+    tables.check("responses a prompt" in errors, "no reason: " + errors)
+
+
+def mistakes_are_named(setting):
+    command = [setting.mpo, "refit", setting.record]
+    for flags, code, word in (
+            (["--min=policy0=0.6,policy1=0.6"], 78, "minima"),
+            (["--max=policy0=0.2,policy1=0.2,policy2=0.2"], 78, "maxima"),
+            (["--min=nobody=0.6"], 64, "nobody"), (["--objectives=policy0,x"], 64, "'x'"),
+            (["--descent.step_rule=none"], 78, "none"), (["--plot=x.svg"], 64, "--frontier"),
+            (["--objective=policy0"], 64, "--objective"),
+            (["--output=" + setting.config], 73, "exists")):
+        _, errors = tables.run(command + flags, expect=code)
+        tables.check(word in errors, "%s: %s" % (flags, errors))
+    _, errors = tables.run([setting.mpo, "fit", setting.config, "--record.file=x.h5",
+                            "--policies.policy0.min=0.7", "--policies.policy1.min=0.7"],
+                           expect=78)
+    tables.check("minima" in errors, errors)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("mpo", type=os.path.abspath)
+    parser.add_argument("work", type=os.path.abspath)
+    arguments = parser.parse_args()
+    shutil.rmtree(arguments.work, ignore_errors=True)
+    setting = Setting(arguments)
+    cases = [figures_are_those_of_the_stored_responses,
+             f_at_the_weights_of_the_record_is_nearly_exact,
+             every_step_rule_comes_close_to_the_exact_optimum,
+             fewer_objectives_have_their_own_optimum,
+             bounds_are_kept_and_nothing_within_them_is_better,
+             a_fit_keeps_its_bounds_at_every_step,
+             what_the_responses_cannot_support_is_refused,
+             mistakes_are_named]
+    sys.exit(tables.run_cases([(case, [setting]) for case in cases]))
+
+
+if __name__ == "__main__":
+    main()
