@@ -1,6 +1,7 @@
 /*
  * mpo COMMAND ...: MPI up, the command, MPI down.
  */
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +10,15 @@
 #include "mpo/comm.h"
 #include "mpo/log.h"
 
+/* mpo COMMAND ... --help is mpo help COMMAND. */
+static bool asks_for_help(int argc, char **argv)
+{
+    for (int i = 2; i < argc; i++)
+        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
+            return true;
+    return false;
+}
+
 /* The command that argv names; --help and --version are help and version. */
 static const struct mpo_command *choose_command(int argc, char **argv)
 {
@@ -16,7 +26,7 @@ static const struct mpo_command *choose_command(int argc, char **argv)
         return mpo_command_find("help");
     if (strcmp(argv[1], "--version") == 0)
         return mpo_command_find("version");
-    return mpo_command_find(argv[1]);
+    return mpo_command_find(argc > 2 && asks_for_help(argc, argv) ? "help" : argv[1]);
 }
 
 static enum mpo_status run_with_ranks(const struct mpo_command *command, int argc,
@@ -45,7 +55,9 @@ int main(int argc, char **argv)
     if (command->needs_ranks) {
         status = run_with_ranks(command, argc, argv);
     } else {
-        status = command->run(argc > 2 ? argc - 2 : 0, argv + (argc > 2 ? 2 : argc));
+        int first = asks_for_help(argc, argv) ? 1 : 2;
+        status = argc > first ? command->run(argc - first, argv + first)
+                              : command->run(0, argv + argc);
         if (status != MPO_OK)
             mpo_log_error("%s", mpo_error_text());
     }

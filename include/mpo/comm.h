@@ -79,6 +79,10 @@ int32_t mpo_comm_policy_host(const struct mpo_comm *comm, int32_t policy_index);
  */
 enum mpo_status mpo_comm_agree(enum mpo_status status);
 
+/** Raise unless this rank has the same hash as rank zero; follow it by mpo_comm_agree.
+ * `what` is named in the message. Collective over all ranks of the job. */
+enum mpo_status mpo_comm_same(uint64_t hash, const char *what);
+
 /** Print this rank's error text and end the whole job with the status's exit code. A
  * failure inside the step loop has no other way out: leaving otherwise would mask the code.
  */

@@ -69,6 +69,9 @@ enum mpo_status mpo_prompts_open_single(const char *text, const char *prefill,
                                         struct mpo_prompts **out);
 void mpo_prompts_close(struct mpo_prompts **prompts);
 
+/** Hash of all texts, roles and prefills in order, to compare between ranks. Local. */
+uint64_t mpo_prompts_hash(const struct mpo_prompts *prompts);
+
 int64_t mpo_prompts_count(const struct mpo_prompts *prompts);
 
 /** The file's name as messages have it; borrowed. */

@@ -114,6 +114,21 @@ enum mpo_status mpo_comm_agree(enum mpo_status status)
     return (enum mpo_status)own.status;
 }
 
+enum mpo_status mpo_comm_same(uint64_t hash, const char *what)
+{
+    enum mpo_status status = MPO_OK;
+    uint64_t expected = hash;
+    if (mpo_comm_job_size() > 1)
+        MPO_TRY_MPI(MPI_Bcast(&expected, 1, MPI_UINT64_T, 0, MPI_COMM_WORLD));
+    MPO_CHECK(
+        hash == expected, MPO_ERR_CONFIG,
+        "%s differ from those of rank 0; every rank must run the same: look for an old "
+        "copy of a file on a node, or different arguments",
+        what);
+cleanup:
+    return status;
+}
+
 _Noreturn void mpo_comm_abort(enum mpo_status status)
 {
     int code = mpo_status_exit_code(status);

@@ -323,7 +323,7 @@ enum mpo_status mpo_command_evaluate(int argc, char *const *argv)
 {
     enum mpo_status status = MPO_OK;
     struct evaluate evaluate = {0};
-    MPO_TRY(mpo_comm_agree(mpo_config_open("evaluate", argc, argv, &evaluate.config)));
+    MPO_TRY(job_configure("evaluate", argc, argv, &evaluate.config));
     MPO_TRY(open_evaluate(&evaluate));
     status = run_evaluate(&evaluate);
     if (status != MPO_OK)

@@ -286,7 +286,7 @@ enum mpo_status mpo_command_fit(int argc, char *const *argv)
 {
     enum mpo_status status = MPO_OK;
     struct fit fit = {0};
-    MPO_TRY(mpo_comm_agree(mpo_config_open("fit", argc, argv, &fit.config)));
+    MPO_TRY(job_configure("fit", argc, argv, &fit.config));
     if (fit.config->fit.quiet)
         mpo_log_quiet();
     fit.objective_count = fit.config->objective_count;

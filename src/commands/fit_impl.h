@@ -11,8 +11,8 @@ struct fit_summary {
     int64_t tokens;
     double ess_sum;
     double truncated_sum;
-    double value_sum;
-    double value_square_sum;
+    double value_mean;
+    double value_square_sum; /* of deviations from the mean (Welford) */
     double last_gap;
     bool stopped_on_gap;
 };

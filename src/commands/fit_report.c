@@ -10,8 +10,8 @@
 
 #define WEIGHTS_SHOWN_MAX 8
 
-/* Below this the weights rest on one or two responses. */
-#define ESS_LOW 0.1
+/* With fewer effective responses a prompt the gradient rests on one or two. */
+#define EFFECTIVE_FEW 2.0
 
 /* Above this F is mostly about where max_tokens cuts. */
 #define TRUNCATED_HIGH 0.25
@@ -62,8 +62,9 @@ void fit_report_step(struct fit *fit, const struct mpo_estimate *estimate)
     summary->tokens += estimate->tokens;
     summary->ess_sum += estimate->ess;
     summary->truncated_sum += estimate->truncated;
-    summary->value_sum += estimate->value;
-    summary->value_square_sum += estimate->value * estimate->value;
+    double off = estimate->value - summary->value_mean;
+    summary->value_mean += off / (double)summary->steps;
+    summary->value_square_sum += off * (estimate->value - summary->value_mean);
     summary->last_gap = mpo_descent_averaged_gap(fit->descent);
     summary->stopped_on_gap = fit->config->descent.stop_gap > 0.0 &&
                               summary->last_gap <= fit->config->descent.stop_gap;
@@ -108,9 +109,7 @@ cleanup:
 static double value_error(const struct fit_summary *summary)
 {
     double steps = (double)summary->steps;
-    double mean = summary->value_sum / steps;
-    double variance = (summary->value_square_sum / steps - mean * mean) / (steps - 1.0);
-    return steps > 1.0 ? sqrt(fmax(variance, 0.0)) : NAN;
+    return steps > 1.0 ? sqrt(summary->value_square_sum / (steps - 1.0) / steps) : NAN;
 }
 
 static void warn_where_needed(const struct fit *fit)
@@ -119,13 +118,19 @@ static void warn_where_needed(const struct fit *fit)
     double steps = (double)summary->steps;
     double ess = summary->ess_sum / steps;
     double truncated = summary->truncated_sum / steps;
-    double value = summary->value_sum / steps;
+    double value = summary->value_mean;
     double error = value_error(summary);
     bool from_reference = strcmp(fit->config->rollout.proposal, "reference") == 0;
-    if (ess < ESS_LOW)
+    long long responses = (long long)fit->config->rollout.responses;
+    if (responses == 1)
+        mpo_log_warning(
+            "with one response to a prompt its weight is always 1: the gradient "
+            "is that of the proposal, and neither weights nor gap can be "
+            "trusted; set rollout.responses to 8 or more");
+    else if (ess * (double)responses < EFFECTIVE_FEW)
         mpo_log_warning("the mean effective sample size is %.2f of %lld responses: the "
                         "gradient rests on few of them; raise rollout.responses%s",
-                        ess, (long long)fit->config->rollout.responses,
+                        ess, responses,
                         from_reference ? ", or use rollout.proposal: mixture" : "");
     if (truncated > TRUNCATED_HIGH)
         mpo_log_warning("%.0f %% of the responses were cut at %lld tokens; raise "
@@ -154,7 +159,7 @@ void fit_report_end(const struct fit *fit)
     for (int32_t k = 0; k < fit->objective_count; k++)
         printf("%-24s %10.4f %10.4f\n", fit->config->policies[k].name, average[k], last[k]);
     printf("\nF             %10.4f nat, mean over %lld steps, +- %.4f\n",
-           summary->value_sum / steps, (long long)summary->steps, value_error(summary));
+           summary->value_mean, (long long)summary->steps, value_error(summary));
     printf("averaged gap  %10.4f nat\n", summary->last_gap);
     printf("ESS           %10.4f of the responses\n", summary->ess_sum / steps);
     printf("tokens        %10lld\n", (long long)summary->tokens);

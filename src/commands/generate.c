@@ -226,10 +226,9 @@ cleanup:
     return status;
 }
 
-static enum mpo_status read_options(struct generate *generate, int argc, char *const *argv)
+static enum mpo_status check_options(struct generate *generate)
 {
     enum mpo_status status = MPO_OK;
-    MPO_TRY(mpo_config_open("generate", argc, argv, &generate->config));
     const struct mpo_config_generate *options = &generate->config->generate;
     MPO_CHECK(options->n * options->best_of <= MPO_ROW_COUNT_MAX, MPO_ERR_USAGE,
               "--n times --best_of is %lld, expected at most %d",
@@ -256,7 +255,8 @@ enum mpo_status mpo_command_generate(int argc, char *const *argv)
 {
     enum mpo_status status = MPO_OK;
     struct generate generate = {0};
-    MPO_TRY(mpo_comm_agree(read_options(&generate, argc, argv)));
+    MPO_TRY(job_configure("generate", argc, argv, &generate.config));
+    MPO_TRY(mpo_comm_agree(check_options(&generate)));
     MPO_TRY(open_generate(&generate));
     status = generate_all(&generate);
     if (status != MPO_OK)

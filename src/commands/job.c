@@ -9,12 +9,12 @@
 #include <string.h>
 #include <unistd.h>
 #include <utf8proc.h>
+#include <xxhash.h>
 
-static enum mpo_status open_ranks_and_prompts(struct job *job, const struct job_size *size)
+static enum mpo_status open_prompts(struct job *job, const struct job_size *size)
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_config *config = job->config;
-    int64_t ranks = config->exchange.ranks_per_group;
     struct mpo_prompts_spec prompts = size->prompts;
     bool given = prompts.path != NULL; /* not those of the configuration */
     if (!given) {
@@ -33,10 +33,16 @@ static enum mpo_status open_ranks_and_prompts(struct job *job, const struct job_
         MPO_TRY(mpo_prompts_open_single(size->prompt, prompts.prefill, &job->prompts));
     else
         MPO_TRY(mpo_prompts_open(&prompts, &job->prompts));
-    MPO_TRY(mpo_comm_open(config->policy_count,
-                          ranks == MPO_AUTO_INTEGER ? 0 : (int32_t)ranks, &job->comm));
 cleanup:
     return status;
+}
+
+/* A phase of its own: opening the ranks is collective, so every rank must get here. */
+static enum mpo_status open_ranks(struct job *job)
+{
+    int64_t ranks = job->config->exchange.ranks_per_group;
+    return mpo_comm_open(job->config->policy_count,
+                         ranks == MPO_AUTO_INTEGER ? 0 : (int32_t)ranks, &job->comm);
 }
 
 static enum mpo_status describe_policies(struct job *job)
@@ -141,12 +147,28 @@ cleanup:
     return status;
 }
 
+enum mpo_status job_configure(const char *command, int argc, char *const *argv,
+                              struct mpo_config **config)
+{
+    enum mpo_status status = MPO_OK;
+    char *text = NULL;
+    MPO_TRY(mpo_comm_agree(mpo_config_open(command, argc, argv, config)));
+    MPO_TRY(mpo_comm_agree(mpo_config_print(*config, &text)));
+    MPO_TRY(mpo_comm_agree(
+        mpo_comm_same(XXH64(text, strlen(text), 0), "configuration and flags")));
+cleanup:
+    free(text);
+    return status;
+}
+
 enum mpo_status job_open(const struct mpo_config *config, const struct job_size *size,
                          struct job *job)
 {
     enum mpo_status status = MPO_OK;
     *job = (struct job){.config = config};
-    MPO_TRY(mpo_comm_agree(open_ranks_and_prompts(job, size)));
+    MPO_TRY(mpo_comm_agree(open_prompts(job, size)));
+    MPO_TRY(mpo_comm_agree(mpo_comm_same(mpo_prompts_hash(job->prompts), "prompts")));
+    MPO_TRY(mpo_comm_agree(open_ranks(job)));
     job->thread_count = settle_threads(job);
     MPO_TRY(mpo_comm_agree(describe_policies(job)));
     MPO_TRY(open_policies(job, size));

@@ -22,7 +22,7 @@ struct job {
 
 /** What differs between the commands. */
 struct job_size {
-    int32_t prompts_max; /* prompts of a step at most; 0: all prompts up to prompts_limit */
+    int32_t prompts_max; /* prompts of a step at most */
     int32_t unit_prompts;
     int32_t responses;
     const char *prompt;      /* one prompt instead of the file, "" for none */
@@ -30,6 +30,11 @@ struct job_size {
     int32_t stop_count;
     struct mpo_prompts_spec prompts; /* path NULL: those of the configuration */
 };
+
+/** Read the configuration and see that all ranks have the same. Collective over all ranks;
+ *  failures are agreed on and printed. */
+enum mpo_status job_configure(const char *command, int argc, char *const *argv,
+                              struct mpo_config **config);
 
 /** Collective over all ranks; failures are agreed on and printed. */
 enum mpo_status job_open(const struct mpo_config *config, const struct job_size *size,

@@ -124,6 +124,25 @@ static void describe_policy(const struct fit *fit, int32_t index,
              (unsigned long long)info.vocab_hash);
 }
 
+/* Groups must host the same models: one policy, one hash. */
+static enum mpo_status compare_groups(const struct provenance *provenance)
+{
+    enum mpo_status status = MPO_OK;
+    for (int32_t i = 0; i < provenance->rank_count; i++)
+        for (int32_t j = 0; j < i; j++) {
+            const struct mpo_record_rank *a = &provenance->all[j];
+            const struct mpo_record_rank *b = &provenance->all[i];
+            MPO_CHECK(strcmp(a->policy, b->policy) != 0 ||
+                          strcmp(a->sha256, b->sha256) == 0,
+                      MPO_ERR_DATA,
+                      "policy '%s' is another model on rank %d (%s) than on rank %d (%s); "
+                      "every group must host the same",
+                      b->policy, b->rank, b->model, a->rank, a->model);
+        }
+cleanup:
+    return status;
+}
+
 /* One row a policy of every rank, on rank zero. */
 static enum mpo_status gather_ranks(struct provenance *provenance, const struct fit *fit)
 {
@@ -193,6 +212,7 @@ enum mpo_status fit_create_record(struct fit *fit, int argc, char *const *argv)
     MPO_TRY(gather_ranks(provenance, fit));
     if (mpo_comm_rank(fit->job.comm) != 0)
         goto cleanup;
+    MPO_TRY(compare_groups(provenance));
     MPO_TRY(name_things(provenance, fit));
     name_run(provenance);
     describe_run(provenance, fit, argc, argv);

@@ -292,10 +292,9 @@ cleanup:
     return status;
 }
 
-static enum mpo_status read_options(struct score *score, int argc, char *const *argv)
+static enum mpo_status check_options(struct score *score)
 {
     enum mpo_status status = MPO_OK;
-    MPO_TRY(mpo_config_open("score", argc, argv, &score->config));
     MPO_CHECK(score->config->score.input[0] != '\0', MPO_ERR_USAGE,
               "mpo score: expected --input FILE.jsonl, found none");
     if (!weights_are_of_a_record(score->config, score->config->score.weights))
@@ -308,7 +307,8 @@ enum mpo_status mpo_command_score(int argc, char *const *argv)
 {
     enum mpo_status status = MPO_OK;
     struct score score = {0};
-    MPO_TRY(mpo_comm_agree(read_options(&score, argc, argv)));
+    MPO_TRY(job_configure("score", argc, argv, &score.config));
+    MPO_TRY(mpo_comm_agree(check_options(&score)));
     MPO_TRY(open_score(&score));
     status = score_all(&score);
     if (status != MPO_OK)

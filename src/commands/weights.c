@@ -58,6 +58,22 @@ cleanup:
     return status;
 }
 
+/* A damaged record must not pass for weights. */
+static enum mpo_status check_simplex(const char *path, const double *weights, int32_t count)
+{
+    enum mpo_status status = MPO_OK;
+    double sum = 0.0;
+    for (int32_t k = 0; k < count; k++) {
+        MPO_CHECK(isfinite(weights[k]) && weights[k] >= 0.0, MPO_ERR_DATA,
+                  "%s: weight %d is %g, expected at least 0", path, k + 1, weights[k]);
+        sum += weights[k];
+    }
+    MPO_CHECK(fabs(sum - 1.0) <= SUM_TOLERANCE, MPO_ERR_DATA,
+              "%s: the weights sum to %g, expected 1", path, sum);
+cleanup:
+    return status;
+}
+
 static enum mpo_status read_record(const struct mpo_config *config,
                                    const struct weights_choice *choice, double *weights,
                                    struct models *models)
@@ -71,6 +87,7 @@ static enum mpo_status read_record(const struct mpo_config *config,
     MPO_TRY(check_objectives(config, record, path));
     MPO_TRY(find_step(record, path, choice->step, &row));
     MPO_TRY(mpo_record_read(record, series, row, 1, weights));
+    MPO_TRY(check_simplex(path, weights, config->objective_count));
     MPO_TRY(mpo_record_read_ranks(record, &models->rank, &models->count));
     for (int32_t i = 0; i < models->count; i++)
         if (!config->record.hash_models)

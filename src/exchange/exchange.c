@@ -19,13 +19,15 @@ static const struct mpo_exchange_ops *const transports[] = {
 };
 #define TRANSPORT_COUNT (sizeof transports / sizeof *transports)
 
-static enum mpo_status choose_transport(const char *name, const struct mpo_comm *comm,
+static enum mpo_status choose_transport(const struct mpo_exchange_spec *spec,
+                                        const struct mpo_comm *comm,
                                         const struct mpo_exchange_ops **out)
 {
     enum mpo_status status = MPO_OK;
+    const char *name = spec->transport;
     *out = NULL;
     for (size_t i = 0; i < TRANSPORT_COUNT && *out == NULL; i++) {
-        const char *reason = transports[i]->refuses(comm);
+        const char *reason = transports[i]->refuses(spec, comm);
         bool named = strcmp(name, transports[i]->transport) == 0;
         MPO_CHECK(!named || reason == NULL, MPO_ERR_CONFIG,
                   "exchange.transport is %s, but %s; use auto", name, reason);
@@ -44,7 +46,7 @@ enum mpo_status mpo_exchange_open(const struct mpo_exchange_spec *spec,
     enum mpo_status status = MPO_OK;
     struct mpo_exchange *exchange = NULL;
     const struct mpo_exchange_ops *ops = NULL;
-    MPO_TRY(choose_transport(spec->transport, comm, &ops));
+    MPO_TRY(choose_transport(spec, comm, &ops));
     MPO_NEW(1, &exchange);
     exchange->spec = *spec;
     exchange->comm = comm;

@@ -9,8 +9,10 @@
 struct mpo_exchange_ops {
     const char *transport;
 
-    /** NULL when the transport can serve this group, else the reason why not. */
-    const char *(*refuses)(const struct mpo_comm *comm);
+    /** NULL when the transport can serve this group, else the reason why not; the same on
+     *  all ranks of the group. Collective over the group. */
+    const char *(*refuses)(const struct mpo_exchange_spec *spec,
+                           const struct mpo_comm *comm);
     enum mpo_status (*open)(struct mpo_exchange *exchange);
     void (*close)(struct mpo_exchange *exchange);
     /** Fill all_logits and all_norms of the exchange at the root. */

@@ -17,8 +17,10 @@ struct messages {
     MPI_Request *requests; /* as many as messages of one position */
 };
 
-static const char *mpi_refuses(const struct mpo_comm *comm)
+static const char *mpi_refuses(const struct mpo_exchange_spec *spec,
+                               const struct mpo_comm *comm)
 {
+    (void)spec;
     return mpo_comm_group_size(comm) > 1 ? NULL : "a group has one rank only";
 }
 

@@ -5,8 +5,10 @@
 
 #include <string.h>
 
-static const char *self_refuses(const struct mpo_comm *comm)
+static const char *self_refuses(const struct mpo_exchange_spec *spec,
+                                const struct mpo_comm *comm)
 {
+    (void)spec;
     return mpo_comm_group_size(comm) == 1 ? NULL : "a group has more than one rank";
 }
 

@@ -16,6 +16,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/statvfs.h>
 
 #include "mpo/comm_mpi.h"
 #include "mpo/memory.h"
@@ -25,12 +26,36 @@ struct shared {
     char **base; /* [P] each rank's part of the window, as seen from here */
 };
 
-static const char *shared_refuses(const struct mpo_comm *comm)
+/* Open MPI's files of shared memory. Containers often have 64 MB of it. */
+#define SHARED_FOLDER "/dev/shm"
+
+/* Where it does not fit, MPI_Win_allocate_shared fails on one rank and the others wait in
+ * it for ever, so the group's root looks first and tells the others. */
+static bool fits(const struct mpo_exchange_spec *spec, const struct mpo_comm *comm)
+{
+    struct statvfs about = {0};
+    int32_t first = 0;
+    int32_t own = 0;
+    uint8_t fits = 1;
+    mpo_comm_policy_block(comm, 0, &first, &own);
+    size_t rows = (size_t)(spec->policy_count - own) * (size_t)spec->row_capacity;
+    size_t groups = (size_t)(mpo_comm_local_size(comm) / mpo_comm_group_size(comm));
+    size_t bytes = rows * ((size_t)spec->vocab_size * sizeof(float) + sizeof(double));
+    if (statvfs(SHARED_FOLDER, &about) == 0)
+        fits = (groups > 0 ? groups : 1) * bytes <= about.f_bavail * about.f_frsize;
+    return mpo_comm_group_broadcast(comm, &fits, sizeof fits) == MPO_OK && fits != 0;
+}
+
+static const char *shared_refuses(const struct mpo_exchange_spec *spec,
+                                  const struct mpo_comm *comm)
 {
     if (mpo_comm_group_size(comm) == 1)
         return "a group has one rank only";
-    return mpo_comm_group_shares_host(comm) ? NULL
-                                            : "the ranks of a group span several hosts";
+    if (!mpo_comm_group_shares_host(comm))
+        return "the ranks of a group span several hosts";
+    return fits(spec, comm) ? NULL
+                            : "its rows do not fit into " SHARED_FOLDER
+                              " (in a container: --shm-size)";
 }
 
 static size_t norms_bytes(const struct mpo_exchange *exchange, int32_t local_count)

@@ -23,6 +23,7 @@
 #include "mpo/memory.h"
 
 #define TABLE_TOKEN_COUNT_MAX 4096
+#define TABLE_TOKEN_BYTES_MAX 250
 #define TABLE_LINE_BYTES_MAX  ((size_t)1 << 20)
 #define END_TOKEN_TEXT        "</s>"
 #define START_STATE_TEXT      "<s>"
@@ -118,6 +119,9 @@ static enum mpo_status read_tokens(struct reader *reader, struct table *table, c
         MPO_CHECK(table->vocab_size < TABLE_TOKEN_COUNT_MAX, MPO_ERR_DATA,
                   "%s:%lld: more than %d tokens", reader->path,
                   (long long)reader->line_number, TABLE_TOKEN_COUNT_MAX);
+        MPO_CHECK(strlen(word) <= TABLE_TOKEN_BYTES_MAX, MPO_ERR_DATA,
+                  "%s:%lld: a token of %zu bytes, expected at most %d", reader->path,
+                  (long long)reader->line_number, strlen(word), TABLE_TOKEN_BYTES_MAX);
         MPO_CHECK(find_token(table, word) < 0 && strcmp(word, START_STATE_TEXT) != 0,
                   MPO_ERR_DATA, "%s:%lld: token '%s' is named twice or reserved",
                   reader->path, (long long)reader->line_number, word);

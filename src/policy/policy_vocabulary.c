@@ -145,6 +145,29 @@ cleanup:
     return status;
 }
 
+/* Group 0 speaks for its policies; another group must host the same ones. */
+static enum mpo_status check_own_group(const struct mpo_comm *comm,
+                                       const struct mpo_policies_spec *spec,
+                                       const struct mpo_policy *local, int32_t local_count,
+                                       const struct summary *all)
+{
+    enum mpo_status status = MPO_OK;
+    int32_t first = 0;
+    int32_t count = 0;
+    mpo_comm_policy_block(comm, mpo_comm_group_rank(comm), &first, &count);
+    for (int32_t i = 0; i < local_count; i++) {
+        struct summary own = {0};
+        summarise(&local[i], &own);
+        MPO_CHECK(own.hash == all[first + i].hash && own.size == all[first + i].size,
+                  MPO_ERR_DATA,
+                  "policy '%s': this rank's model has another vocabulary than the first "
+                  "group's; every host needs the same file",
+                  spec->policies[first + i].name);
+    }
+cleanup:
+    return status;
+}
+
 enum mpo_status mpo_policy_vocabulary_agree(const struct mpo_comm *comm,
                                             const struct mpo_policies_spec *spec,
                                             const struct mpo_policy *local,
@@ -167,10 +190,12 @@ enum mpo_status mpo_policy_vocabulary_agree(const struct mpo_comm *comm,
     for (int32_t i = 0; i < local_count; i++) {
         struct mpo_vocabulary vocabulary = {0};
         local[i].ops->vocabulary(local[i].self, &vocabulary);
-        for (int32_t id = 0; id < out->vocab_size; id++)
+        for (int32_t id = 0; id < out->vocab_size && id < vocabulary.size; id++)
             out->flags[id] |= vocabulary.flags[id];
     }
     MPO_TRY(mpo_comm_or(comm, out->flags, (size_t)out->vocab_size));
+    MPO_TRY(check_own_group(comm, spec, local, local_count, all)); /* after the last call
+                                                                      that others wait in */
 cleanup:
     free(all);
     return status;

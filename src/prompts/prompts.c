@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 
 #include <utf8proc.h>
 
@@ -271,6 +272,25 @@ void mpo_prompts_close(struct mpo_prompts **prompts)
     free((*prompts)->prompt);
     free(*prompts);
     *prompts = NULL;
+}
+
+static uint64_t hash_text(const char *text, uint64_t seed)
+{
+    return XXH64(text, strlen(text) + 1, seed);
+}
+
+uint64_t mpo_prompts_hash(const struct mpo_prompts *prompts)
+{
+    uint64_t hash = 0;
+    for (int64_t i = 0; i < mpo_prompts_count(prompts); i++) {
+        const struct mpo_prompt *prompt = mpo_prompts_get(prompts, i);
+        for (int32_t j = 0; j < prompt->message_count; j++) {
+            hash = hash_text(prompt->messages[j].role, hash);
+            hash = hash_text(prompt->messages[j].content, hash);
+        }
+        hash = hash_text(prompt->prefill, hash);
+    }
+    return hash;
 }
 
 int64_t mpo_prompts_count(const struct mpo_prompts *prompts)

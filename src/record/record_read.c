@@ -97,16 +97,19 @@ static enum mpo_status read_text(hid_t attribute, const char *name, char **out)
 {
     enum mpo_status status = MPO_OK;
     char *text = NULL;
+    hid_t space = H5I_INVALID_HID;
     hid_t file_type = H5I_INVALID_HID;
     hid_t type = H5I_INVALID_HID;
     MPO_TRY_HDF5(file_type = H5Aget_type(attribute), "attribute %s", name);
-    if (H5Tis_variable_str(file_type) <= 0)
+    MPO_TRY_HDF5(space = H5Aget_space(attribute), "attribute %s", name);
+    if (H5Tis_variable_str(file_type) <= 0 || H5Sget_simple_extent_npoints(space) != 1)
         goto cleanup;
     MPO_TRY_HDF5(type = H5Tcopy(file_type), "attribute %s", name);
     MPO_TRY_HDF5(H5Aread(attribute, type, &text), "attribute %s", name);
     MPO_TRY(mpo_memory_copy_text(text != NULL ? text : "", out));
 cleanup:
     H5free_memory(text);
+    mpo_record_hdf5_release(&space);
     mpo_record_hdf5_release(&type);
     mpo_record_hdf5_release(&file_type);
     return status;
@@ -309,6 +312,17 @@ cleanup:
     return status;
 }
 
+/* What a caller makes room for: one value a step, or one an objective. */
+static hsize_t columns_of(const struct mpo_record *record, const char *path)
+{
+    for (int32_t i = 0; i < mpo_record_field_count(); i++) {
+        const struct mpo_record_field *field = mpo_record_field(i);
+        if (strcmp(field->path, path) == 0 && strcmp(field->shape, "OBJECTIVE") == 0)
+            return (hsize_t)record->objective_count;
+    }
+    return 1;
+}
+
 enum mpo_status mpo_record_read(struct mpo_record *record, const char *path,
                                 int64_t first_step, int64_t count, double *values)
 {
@@ -327,6 +341,9 @@ enum mpo_status mpo_record_read(struct mpo_record *record, const char *path,
     MPO_TRY(mpo_record_open_current(record, path, &data_set, extent));
     MPO_CHECK(extent[0] >= (hsize_t)(first_step + count), MPO_ERR_DATA,
               "%s has %llu rows, fewer than step", path, (unsigned long long)extent[0]);
+    const hsize_t columns = columns_of(record, path);
+    MPO_CHECK(extent[1] == columns, MPO_ERR_DATA, "%s has %llu columns, expected %llu",
+              path, (unsigned long long)extent[1], (unsigned long long)columns);
     const hsize_t start[2] = {(hsize_t)first_step, 0};
     const hsize_t block[2] = {(hsize_t)count, extent[1]};
     const hsize_t total = block[0] * block[1];

@@ -68,6 +68,9 @@ static enum mpo_status read_all(const struct mpo_record *record, struct column c
     MPO_CHECK(column[3].extent[1] == (hsize_t)record->policy_count, MPO_ERR_DATA,
               "%s has %llu columns, expected one a policy, %d", column[3].path,
               (unsigned long long)column[3].extent[1], record->policy_count);
+    for (int i = 0; i < 3; i++)
+        MPO_CHECK(column[i].extent[1] == 1, MPO_ERR_DATA, "%s has %llu columns, expected 1",
+                  column[i].path, (unsigned long long)column[i].extent[1]);
     out->policy_count = record->policy_count;
     MPO_NEW(out->count, &out->step);
     MPO_NEW(out->count, &out->prompt);
