@@ -134,6 +134,38 @@ def test_vocabularies_must_agree():
                 "config.yaml", ranks=ranks)
 
 
+def run_apart(*second):
+    """Two ranks of one job, the second with arguments of its own: a stale copy on a node."""
+    command = [MPIEXEC, "--oversubscribe", "-n", "1", MPO, "fit", "config.yaml", ":",
+               "-n", "1", MPO, "fit", "config.yaml", *second]
+    return subprocess.run(command, cwd=WORK, capture_output=True, text=True, timeout=120)
+
+
+def test_ranks_must_run_the_same():
+    fresh()
+    result = run_apart("--descent.steps=3")
+    check("another configuration on one rank", result.returncode == 78
+          and "mpo: rank 1: configuration" in result.stderr, result)
+    result = run_apart("--prompts.file=no.txt")
+    check("a file that is missing on one rank", result.returncode in (66, 78)
+          and "mpo: rank 1: " in result.stderr, result)
+    check("no record of ranks that differ", not os.path.exists(os.path.join(WORK, "out.h5")))
+
+
+def test_help_is_an_option_too():
+    fresh()
+    result = run("fit", "config.yaml", "--help")
+    check("--help after a command is its help", result.returncode == 0
+          and "usage: mpo fit" in result.stdout and result.stderr == "", result)
+
+
+def test_one_response_is_warned_about():
+    fresh()
+    result = run("fit", "config.yaml", "--rollout.responses=1")
+    check("one response a prompt is warned about", result.returncode == 0
+          and "warning: with one response" in result.stderr, result)
+
+
 def test_generate_takes_weights():
     fresh()
     run("fit", "config.yaml", "--quiet")
