@@ -167,6 +167,27 @@ enum mpo_status mpo_record_read_scores(const struct mpo_record *record,
                                        struct mpo_record_scores *out);
 void mpo_record_release_scores(struct mpo_record_scores *scores);
 
+/* ---- repairing ---- */
+
+struct mpo_record_recovery {
+    bool repaired;             /* false: the record was closed properly; no copy was made */
+    int64_t step_count;        /* acknowledged steps, all kept */
+    int64_t response_count;    /* their responses, all kept */
+    int64_t surplus_steps;     /* rows that no acknowledged step wrote, left out */
+    int64_t surplus_responses; /* likewise, of responses */
+};
+
+/**
+ * Repair a record that its writer left open: a copy at `output` with every acknowledged
+ * step, compared with the original value by value and closed, so that any program reads it.
+ * The original is never written. Local.
+ *
+ * @return MPO_ERR_OUTPUT when a run is writing the record (the text names it), or `output`
+ * exists or cannot be made; MPO_ERR_INPUT, MPO_ERR_DATA as mpo_record_open; MPO_ERR_IO
+ */
+enum mpo_status mpo_record_recover(const char *path, const char *output,
+                                   struct mpo_record_recovery *out);
+
 /** The fields of record.def, for printing. */
 struct mpo_record_field {
     const char *path;

@@ -21,6 +21,8 @@ const struct mpo_command mpo_commands[] = {
     {"inspect", "print or plot a record",
      "RECORD [--format=summary|tsv|json] [--plot FILE.svg] | --schema", mpo_command_inspect,
      false},
+    {"recover", "repair the record of a run that was killed, on a copy",
+     "RECORD [--output FILE.h5]", mpo_command_recover, false},
     {"refit", "fit again from a record's responses, with no model",
      "RECORD [--descent.step_rule=RULE] [--descent.step_constant=C] [--descent.steps=N]\n"
      "                        [--descent.initial=W,W] [--objectives a,b] [--min a=0.1]\n"

@@ -229,8 +229,8 @@ static void print_head(const struct inspect *inspect)
     print_label("record");
     printf("%s, %s", inspect->path, state);
     if (strcmp(state, "left by a crash") == 0)
-        printf(" (its steps are whole; `h5clear -s --increment=0` on a copy repairs the "
-               "file)");
+        printf(" (its steps are whole; `mpo recover %s` makes a closed copy)",
+               inspect->path);
     printf("\n");
     print_attribute(inspect, "run", "run_id");
     print_attribute(inspect, "created", "created_utc");

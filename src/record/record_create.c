@@ -410,18 +410,6 @@ cleanup:
     return status;
 }
 
-static void invalidate(struct mpo_record_schema *schema)
-{
-    schema->file = H5I_INVALID_HID;
-    schema->objective = H5I_INVALID_HID;
-    schema->policy = H5I_INVALID_HID;
-    schema->step.id = H5I_INVALID_HID;
-    for (int32_t i = 0; i < MPO_RECORD_FIELD_COUNT; i++)
-        schema->field[i].id = H5I_INVALID_HID;
-    for (int32_t i = 0; i < MPO_RECORD_RESPONSE_COUNT; i++)
-        schema->response[i].id = H5I_INVALID_HID;
-}
-
 enum mpo_status mpo_record_create(const struct mpo_record_spec *spec,
                                   struct mpo_record_writer **out)
 {
@@ -430,7 +418,7 @@ enum mpo_status mpo_record_create(const struct mpo_record_spec *spec,
     *out = NULL;
     mpo_record_hdf5_prepare();
     MPO_NEW(1, &writer);
-    invalidate(&writer->schema);
+    mpo_record_invalidate(&writer->schema);
     writer->lock.descriptor = -1;
     writer->last_step = -1;
     writer->objective_count = spec->objective_count;

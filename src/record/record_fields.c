@@ -5,9 +5,10 @@
  * They are chunked along the steps and carry no fletcher32 checksum: the last chunk is
  * rewritten with every step, and a crash in the middle of that write would make the
  * checksum reject rows that were acknowledged before and are still there, byte for byte.
- * Time stamps of objects are off, so that identical runs give identical files. Attributes
- * are variable-length strings, which h5py and xarray give as str (fixed-length ones as
- * bytes).
+ * What was not written reads as NaN or -1: after a crash, a row that a step left half done
+ * is told from one of step 0. Time stamps of objects are off, so that identical runs give
+ * identical files. Attributes are variable-length strings, which h5py and xarray give as
+ * str (fixed-length ones as bytes).
  */
 #include "record_impl.h"
 
@@ -172,6 +173,22 @@ static hid_t memory_type(enum kind kind)
     return types[kind];
 }
 
+enum mpo_status mpo_record_has_path(hid_t file, const char *path, htri_t *exists)
+{
+    enum mpo_status status = MPO_OK;
+    char group[PATH_BYTES] = "";
+    const char *slash = strchr(path, '/');
+    *exists = 1;
+    if (slash != NULL) {
+        snprintf(group, sizeof group, "%.*s", (int)(slash - path), path);
+        MPO_TRY_HDF5(*exists = H5Lexists(file, group, H5P_DEFAULT), "%s", path);
+    }
+    if (*exists > 0)
+        MPO_TRY_HDF5(*exists = H5Lexists(file, path, H5P_DEFAULT), "%s", path);
+cleanup:
+    return status;
+}
+
 /* Make the group of "group/name" unless it is there; HDF5's own way gives it time stamps.
  */
 static enum mpo_status make_group_of(hid_t file, const char *path)
@@ -202,6 +219,7 @@ static enum mpo_status make_layout(const struct column_spec *spec, hsize_t colum
 {
     enum mpo_status status = MPO_OK;
     const double missing = NAN;
+    const int64_t missing_index = -1;
     const int dimensions = columns > 0 ? 2 : 1;
     const hsize_t extent[2] = {0, columns};
     const hsize_t limit[2] = {H5S_UNLIMITED, columns};
@@ -211,6 +229,9 @@ static enum mpo_status make_layout(const struct column_spec *spec, hsize_t colum
     MPO_TRY_HDF5(H5Pset_chunk(*properties, dimensions, chunk), "%s", spec->path);
     if (spec->kind == KIND_F64)
         MPO_TRY_HDF5(H5Pset_fill_value(*properties, H5T_NATIVE_DOUBLE, &missing), "%s",
+                     spec->path);
+    else if (spec->kind != KIND_U8)
+        MPO_TRY_HDF5(H5Pset_fill_value(*properties, H5T_NATIVE_INT64, &missing_index), "%s",
                      spec->path);
 cleanup:
     return status;
@@ -275,6 +296,55 @@ enum mpo_status mpo_record_make_columns(struct mpo_record_schema *schema,
         else if (i != MPO_RECORD_RESPONSE_token && i != MPO_RECORD_RESPONSE_text)
             MPO_TRY(attach_scales(schema, spec, schema->response[i].id, *response));
     }
+cleanup:
+    return status;
+}
+
+void mpo_record_invalidate(struct mpo_record_schema *schema)
+{
+    *schema = (struct mpo_record_schema){
+        .file = H5I_INVALID_HID, .objective = H5I_INVALID_HID, .policy = H5I_INVALID_HID};
+    schema->step.id = H5I_INVALID_HID;
+    for (int32_t i = 0; i < MPO_RECORD_FIELD_COUNT; i++)
+        schema->field[i].id = H5I_INVALID_HID;
+    for (int32_t i = 0; i < MPO_RECORD_RESPONSE_COUNT; i++)
+        schema->response[i].id = H5I_INVALID_HID;
+}
+
+/* Open a data set of an existing file as it is; one that the file lacks stays invalid. */
+static enum mpo_status open_column(hid_t file, const struct column_spec *spec,
+                                   struct mpo_record_column *out)
+{
+    enum mpo_status status = MPO_OK;
+    hid_t space = H5I_INVALID_HID;
+    hsize_t extent[2] = {0, 0};
+    htri_t exists = 0;
+    out->path = spec->path;
+    out->memory_type = memory_type(spec->kind);
+    MPO_TRY(mpo_record_has_path(file, spec->path, &exists));
+    if (exists == 0)
+        goto cleanup;
+    MPO_TRY_HDF5(out->id = H5Dopen2(file, spec->path, H5P_DEFAULT), "%s", spec->path);
+    MPO_TRY_HDF5(space = H5Dget_space(out->id), "%s", spec->path);
+    const int dimensions = H5Sget_simple_extent_ndims(space);
+    MPO_CHECK(dimensions == (spec->width == COLUMNS_0 ? 1 : 2), MPO_ERR_DATA,
+              "%s has %d dimensions", spec->path, dimensions);
+    MPO_TRY_HDF5(H5Sget_simple_extent_dims(space, extent, NULL), "%s", spec->path);
+    out->rows = extent[0];
+    out->columns = extent[1];
+cleanup:
+    mpo_record_hdf5_release(&space);
+    return status;
+}
+
+enum mpo_status mpo_record_open_columns(hid_t file, struct mpo_record_schema *schema)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_TRY(open_column(file, &step_spec, &schema->step));
+    for (int32_t i = 0; i < MPO_RECORD_FIELD_COUNT; i++)
+        MPO_TRY(open_column(file, &field_specs[i], &schema->field[i]));
+    for (int32_t i = 0; i < MPO_RECORD_RESPONSE_COUNT; i++)
+        MPO_TRY(open_column(file, &response_specs[i], &schema->response[i]));
 cleanup:
     return status;
 }

@@ -103,6 +103,16 @@ enum mpo_status mpo_record_make_properties(hid_t class_id, hid_t *out);
 enum mpo_status mpo_record_make_columns(struct mpo_record_schema *schema,
                                         int32_t objectives, int32_t policies);
 
+/** Every identifier invalid, every count zero. */
+void mpo_record_invalidate(struct mpo_record_schema *schema);
+
+/** Whether a file has "name" or "group/name". */
+enum mpo_status mpo_record_has_path(hid_t file, const char *path, htri_t *exists);
+
+/** Open the growing data sets of an existing file with their rows and columns; those that
+ *  an older file lacks stay invalid. The identifiers are owned by the caller. */
+enum mpo_status mpo_record_open_columns(hid_t file, struct mpo_record_schema *schema);
+
 /** Append rows to a growing data set. Local, allocates nothing by itself. */
 enum mpo_status mpo_record_append_rows(struct mpo_record_column *column, size_t rows,
                                        const void *source);
@@ -123,6 +133,11 @@ enum mpo_status mpo_record_lock_take(const char *path, const char *job_id,
 
 /** Remove the lock file and let go; harmless when it is not held. */
 void mpo_record_lock_drop(struct mpo_record_lock *lock);
+
+#define MPO_RECORD_HOLDER_BYTES 256
+
+/** True while some process holds the lock of `path`, and then who it is. Local. */
+bool mpo_record_lock_names_holder(const char *path, char holder[MPO_RECORD_HOLDER_BYTES]);
 
 /** True while some process holds the lock of `path`. Local. */
 bool mpo_record_lock_is_held(const char *path);
@@ -179,6 +194,11 @@ struct mpo_record {
 /** Open a growing data set as it is now in the file, not as it was when last looked at. */
 enum mpo_status mpo_record_open_current(const struct mpo_record *record, const char *path,
                                         hid_t *out, hsize_t extent[2]);
+
+/** How many leading rows of responses/step belong to steps up to `last`. What a step that
+ *  was not acknowledged left behind is of a later step, or was never written (-1). Local.
+ */
+int64_t mpo_record_acknowledged_rows(const int64_t *step, int64_t rows, int64_t last);
 
 /** The failure of an opened file is one of the data, and its text begins with the path. */
 enum mpo_status mpo_record_reword(const struct mpo_record *record, enum mpo_status status);

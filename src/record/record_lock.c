@@ -23,10 +23,9 @@
 #include "mpo/log.h"
 #include "mpo/memory.h"
 
-#define HOLDER_BYTES 256
-#define TRIES_MAX    20
-#define TRY_NANOS    10000000L
-#define ASIDE_MAX    9999
+#define TRIES_MAX 20
+#define TRY_NANOS 10000000L
+#define ASIDE_MAX 9999
 
 /* statfs types of network file systems (statfs(2)). */
 #define NFS_MAGIC  0x6969u
@@ -54,20 +53,20 @@ cleanup:
 }
 
 /* The first line of the lock file. */
-static void read_holder(int descriptor, char holder[HOLDER_BYTES])
+static void read_holder(int descriptor, char holder[MPO_RECORD_HOLDER_BYTES])
 {
-    ssize_t bytes = pread(descriptor, holder, HOLDER_BYTES - 1, 0);
+    ssize_t bytes = pread(descriptor, holder, MPO_RECORD_HOLDER_BYTES - 1, 0);
     holder[bytes > 0 ? bytes : 0] = '\0';
     holder[strcspn(holder, "\n")] = '\0';
     if (holder[0] == '\0')
-        snprintf(holder, HOLDER_BYTES, "a process that left no name");
+        snprintf(holder, MPO_RECORD_HOLDER_BYTES, "a process that left no name");
 }
 
 static enum mpo_status write_holder(const struct mpo_record_lock *lock, const char *job_id)
 {
     enum mpo_status status = MPO_OK;
     char host[128] = "unknown";
-    char line[HOLDER_BYTES] = "";
+    char line[MPO_RECORD_HOLDER_BYTES] = "";
     const bool has_job = job_id != NULL && job_id[0] != '\0';
     gethostname(host, sizeof host - 1);
     snprintf(line, sizeof line, "host %s, process %ld, job %.64s\n", host, (long)getpid(),
@@ -119,7 +118,7 @@ cleanup:
 static enum mpo_status lock_patiently(const char *path, struct mpo_record_lock *lock)
 {
     enum mpo_status status = MPO_OK;
-    char holder[HOLDER_BYTES] = "";
+    char holder[MPO_RECORD_HOLDER_BYTES] = "";
     bool again = true;
     for (int try = 0; try < TRIES_MAX; try++) {
         MPO_TRY(try_lock(lock, &again));
@@ -163,7 +162,7 @@ void mpo_record_lock_drop(struct mpo_record_lock *lock)
     lock->descriptor = -1;
 }
 
-bool mpo_record_lock_is_held(const char *path)
+bool mpo_record_lock_names_holder(const char *path, char holder[MPO_RECORD_HOLDER_BYTES])
 {
     char *name = NULL;
     bool held = false;
@@ -172,10 +171,18 @@ bool mpo_record_lock_is_held(const char *path)
         descriptor = open(name, O_RDONLY | O_CLOEXEC);
     if (descriptor >= 0) {
         held = flock(descriptor, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+        if (held)
+            read_holder(descriptor, holder);
         close(descriptor);
     }
     free(name);
     return held;
+}
+
+bool mpo_record_lock_is_held(const char *path)
+{
+    char holder[MPO_RECORD_HOLDER_BYTES] = "";
+    return mpo_record_lock_names_holder(path, holder);
 }
 
 /* ---- the path ---- */

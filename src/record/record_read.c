@@ -240,8 +240,8 @@ enum mpo_status mpo_record_reword(const struct mpo_record *record, enum mpo_stat
     if (status == MPO_ERR_IO && record->live)
         advice = "; a run is writing it; look again in a moment";
     else if (status == MPO_ERR_IO && !record->complete)
-        advice = "; the run that wrote it was killed; repair a copy by `h5clear -s "
-                 "--increment=0`";
+        advice = "; the run that wrote it was killed before this was written, or the file "
+                 "is damaged";
     else if (status == MPO_ERR_IO)
         advice = "; the file is damaged, take a copy of it from elsewhere";
     const enum mpo_status reworded = status == MPO_ERR_IO ? MPO_ERR_DATA : status;

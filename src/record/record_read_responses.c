@@ -40,6 +40,16 @@ cleanup:
     return status;
 }
 
+/* Steps only go up, so the first row that goes down was never written. */
+int64_t mpo_record_acknowledged_rows(const int64_t *step, int64_t rows, int64_t last)
+{
+    int64_t before = 0;
+    int64_t count = 0;
+    while (count < rows && step[count] >= before && step[count] <= last)
+        before = step[count++];
+    return count;
+}
+
 /* Rows of steps that are not acknowledged are at the end. */
 static enum mpo_status drop_unacknowledged(const struct mpo_record *record,
                                            struct mpo_record_scores *scores)
@@ -49,8 +59,8 @@ static enum mpo_status drop_unacknowledged(const struct mpo_record *record,
     if (record->step_count > 0)
         MPO_TRY(mpo_record_read((struct mpo_record *)record, "step", record->step_count - 1,
                                 1, &last));
-    while (scores->count > 0 && (double)scores->step[scores->count - 1] > last)
-        scores->count--;
+    scores->count =
+        mpo_record_acknowledged_rows(scores->step, scores->count, (int64_t)last);
 cleanup:
     return status;
 }

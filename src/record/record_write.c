@@ -45,10 +45,12 @@ static const char *advice(void)
 static enum mpo_status give_up(struct mpo_record_writer *writer, const char *doing)
 {
     writer->broken = true;
-    return mpo_error_raise(MPO_ERR_IO, __FILE__, __LINE__,
-                           "%s %s: %s; %lld steps are safe in the file; %s", doing,
-                           writer->path, mpo_error_text(),
-                           (long long)writer->schema.step.rows, advice());
+    return mpo_error_raise(
+        MPO_ERR_IO, __FILE__, __LINE__,
+        "%s %s: %s; %lld steps are safe in the file (`mpo recover %s` makes a "
+        "closed copy of it); %s",
+        doing, writer->path, mpo_error_text(), (long long)writer->schema.step.rows,
+        writer->path, advice());
 }
 
 /* ---- responses ---- */
@@ -304,10 +306,11 @@ enum mpo_status mpo_record_finish(struct mpo_record_writer **writer)
     MPO_TRY_HDF5(H5Fclose(self->schema.file), "closing %s", self->path);
     status = check_closed(self);
     if (status != MPO_OK)
-        status = mpo_error_raise(MPO_ERR_IO, __FILE__, __LINE__,
-                                 "closing %s: %s; its steps can be read, and `h5clear -s "
-                                 "--increment=0` on a copy repairs it",
-                                 self->path, mpo_error_text());
+        status =
+            mpo_error_raise(MPO_ERR_IO, __FILE__, __LINE__,
+                            "closing %s: %s; its steps can be read, and `mpo recover %s` "
+                            "makes a closed copy",
+                            self->path, mpo_error_text(), self->path);
 cleanup:
     mpo_record_writer_free(writer);
     return status;

@@ -38,8 +38,9 @@ static inline int make_folder(void **state)
 static inline int remove_folder(void **state)
 {
     (void)state;
-    const char *const names[] = {"run.h5",      "run.h5.1",  "run.h5.2", "second.h5",
-                                 "run.h5.lock", "other.txt", "directory"};
+    const char *const names[] = {"run.h5",    "run.h5.1",        "run.h5.2",
+                                 "second.h5", "run.h5.lock",     "other.txt",
+                                 "directory", "run.recovered.h5"};
     char name[PATH_BYTES + 32] = "";
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         snprintf(name, sizeof name, "%s/%s", folder, names[i]);
