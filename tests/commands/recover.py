@@ -11,6 +11,7 @@ not changed by a bit. Then the program is asked for what it must refuse.
 
 import argparse
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -38,9 +39,9 @@ def read(path):
         return stream.read()
 
 
-def recover(args, *arguments):
+def recover(args, *arguments, **how):
     return subprocess.run([args.mpo, "recover", *arguments], cwd=args.work, timeout=60,
-                          capture_output=True, text=True, check=False)
+                          capture_output=True, text=True, check=False, **how)
 
 
 def check_recovered(path, fields, acknowledged):
@@ -138,11 +139,31 @@ def refused(args, name, code, words, *arguments):
     check(f"{name}: nothing is made", sorted(os.listdir(args.work)) == before)
 
 
+def limit_files(size):
+    """In the child: files cannot grow beyond this, as on a full disk."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+def full_disk(args, crashed):
+    """live.h5 is a crashed record, and nothing half made is left beside it."""
+    before = sorted(os.listdir(args.work))
+    result = recover(args, "live.h5", preexec_fn=lambda: limit_files(len(crashed) // 2))
+    check("a disk that fills up while copying: exit 74", result.returncode == 74
+          and "live.recovered.h5" in result.stderr, result)
+    environment = dict(os.environ, LD_PRELOAD=args.shim, ENOSPC_AT="1")
+    result = recover(args, "live.h5", env=environment)
+    check("a disk that is full while repairing: exit 74", result.returncode == 74
+          and "No space left" in result.stderr, result)
+    check("a full disk leaves no copy", sorted(os.listdir(args.work)) == before)
+
+
 def manners(args, fields):
     live = crash(args, "live.h5", 5)
     refused(args, "a live record", 73, ["live.h5", f"process {live.pid}", "host "], "live.h5")
     kill(live)
     crashed = read(os.path.join(args.work, "live.h5"))
+    full_disk(args, crashed)
     result = recover(args, "live.h5")
     check("the record of a killed run", result.returncode == 0
           and "live.recovered.h5" in result.stdout, result)
