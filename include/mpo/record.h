@@ -23,6 +23,8 @@
 extern "C" {
 #endif
 
+/* A new minor version only adds data sets; a new major one may change anything. Readers
+ * take their own major version up to their own minor one. */
 #define MPO_RECORD_SCHEMA     "mpo-1.0"
 #define MPO_RECORD_NAME_BYTES 64
 
@@ -122,7 +124,8 @@ struct mpo_record;
 enum mpo_status mpo_record_open(const char *path, struct mpo_record **out);
 void mpo_record_close(struct mpo_record **record);
 
-/** Look again for new steps of a live record. */
+/** Look again for new steps of a live record. One that was moved aside for another run is
+ *  not live any more. */
 enum mpo_status mpo_record_refresh(struct mpo_record *record);
 
 /** True while a run holds the record's lock, as seen at the last open or refresh. */
@@ -166,6 +169,29 @@ struct mpo_record_scores {
 enum mpo_status mpo_record_read_scores(const struct mpo_record *record,
                                        struct mpo_record_scores *out);
 void mpo_record_release_scores(struct mpo_record_scores *scores);
+
+/** Whether the record has a data set: one of an older minor version of the schema lacks
+ *  those that were added since. Local. */
+enum mpo_status mpo_record_has(const struct mpo_record *record, const char *path,
+                               bool *exists);
+
+/** A stored response and its prompt as texts in UTF-8, owned. */
+struct mpo_record_sample {
+    int64_t prompt; /* index of the prompt */
+    int32_t token_count;
+    bool ended; /* with an end token, not cut at max_tokens */
+    char *text;
+    char *prompt_text;
+};
+
+/** Read response `index` of mpo_record_read_scores. Released by mpo_record_release_sample.
+ *  @return MPO_ERR_DATA when the file is damaged */
+enum mpo_status mpo_record_read_sample(const struct mpo_record *record, int64_t index,
+                                       struct mpo_record_sample *out);
+void mpo_record_release_sample(struct mpo_record_sample *sample);
+
+/** The configuration as used, YAML; *text is owned by the caller. */
+enum mpo_status mpo_record_read_config(const struct mpo_record *record, char **text);
 
 /* ---- repairing ---- */
 

@@ -19,8 +19,12 @@ const struct mpo_command mpo_commands[] = {
      "CONFIG [--weights RECORD|NUMBERS|uniform|NAME] [--against W;W] [...]",
      mpo_command_evaluate, true},
     {"inspect", "print or plot a record",
-     "RECORD [--format=summary|tsv|json] [--plot FILE.svg] | --schema", mpo_command_inspect,
-     false},
+     "RECORD [--format=summary|tsv|json] [--series NAME,NAME] [--plot FILE.svg]\n"
+     "       mpo inspect RECORD --follow [--series NAME,NAME]\n"
+     "       mpo inspect RECORD --responses N [--format=json]\n"
+     "       mpo inspect --compare RECORD RECORD\n"
+     "       mpo inspect --schema",
+     mpo_command_inspect, false},
     {"recover", "repair the record of a run that was killed, on a copy",
      "RECORD [--output FILE.h5]", mpo_command_recover, false},
     {"refit", "fit again from a record's responses, with no model",

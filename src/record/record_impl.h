@@ -9,6 +9,7 @@
 #include <hdf5.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/stat.h>
 
 #include "mpo/record.h"
 
@@ -177,6 +178,7 @@ struct mpo_record_text_attribute {
 struct mpo_record {
     char *path;
     hid_t file;
+    struct stat identity; /* of the opened file: device and inode */
     bool live;
     bool complete;
     bool swmr; /* opened beside a writer, or after a crash */

@@ -50,11 +50,21 @@ static enum mpo_status look_at_superblock(struct mpo_record *record)
     enum mpo_status status = MPO_OK;
     static const unsigned char signature[8] = {0x89, 'H', 'D', 'F', '\r', '\n', 0x1a, '\n'};
     unsigned char block[SUPERBLOCK_BYTES] = {0};
+    struct stat found;
     int descriptor = -1;
     record->live = mpo_record_lock_is_held(record->path);
     descriptor = open(record->path, O_RDONLY | O_CLOEXEC);
     MPO_CHECK(descriptor >= 0, errno == EACCES ? MPO_ERR_PERMISSION : MPO_ERR_INPUT,
               "cannot read the record %s: %s", record->path, strerror(errno));
+    MPO_CHECK(fstat(descriptor, &found) == 0, MPO_ERR_IO, "%s: %s", record->path,
+              strerror(errno));
+    if (record->file < 0)
+        record->identity = found;
+    if (found.st_ino != record->identity.st_ino ||
+        found.st_dev != record->identity.st_dev) {
+        record->live = false; /* another run's file; ours is as it was left */
+        goto cleanup;
+    }
     const ssize_t bytes = pread(descriptor, block, sizeof block, 0);
     MPO_CHECK(bytes >= 0, MPO_ERR_IO, "%s: %s", record->path, strerror(errno));
     if (bytes < (ssize_t)sizeof block || memcmp(block, signature, sizeof signature) != 0)
@@ -153,13 +163,35 @@ cleanup:
     return status;
 }
 
+/* "mpo-MAJOR.MINOR" and nothing else. */
+static bool read_version(const char *schema, long version[2])
+{
+    static const char prefix[] = "mpo-";
+    char *end = NULL;
+    if (strncmp(schema, prefix, strlen(prefix)) != 0)
+        return false;
+    version[0] = strtol(schema + strlen(prefix), &end, 10);
+    if (*end != '.' || end[1] < '0' || end[1] > '9')
+        return false;
+    version[1] = strtol(end + 1, &end, 10);
+    return *end == '\0';
+}
+
+static bool is_readable_schema(const char *schema)
+{
+    long found[2] = {0, 0};
+    long ours[2] = {0, 0};
+    return read_version(schema, found) && read_version(MPO_RECORD_SCHEMA, ours) &&
+           found[0] == ours[0] && found[1] <= ours[1];
+}
+
 static enum mpo_status check_schema(const struct mpo_record *record)
 {
     enum mpo_status status = MPO_OK;
     const char *schema = mpo_record_attribute(record, "log_schema");
     MPO_CHECK(schema[0] != '\0', MPO_ERR_DATA,
               "it is an HDF5 file, but not a record of mpo (no attribute log_schema)");
-    MPO_CHECK(strcmp(schema, MPO_RECORD_SCHEMA) == 0, MPO_ERR_DATA,
+    MPO_CHECK(is_readable_schema(schema), MPO_ERR_DATA,
               "its schema is \"%s\", and this program reads \"%s\"; use the version of mpo "
               "that wrote it",
               schema, MPO_RECORD_SCHEMA);
