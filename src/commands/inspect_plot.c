@@ -1,11 +1,12 @@
 /*
  * inspect --plot: the trajectory drawn by gnuplot.
  *
- * The script and its data go through a pipe, so no file but the plot is made. Four panels
+ * The script and its data go through a pipe, so no file but the plot is made. Five panels
  * share the steps: the weights (thin: where each gradient was taken; thick: their average,
- * the output), F with its standard error, the averaged gap, and the effective sample size.
- * Objectives are named at the ends of their lines and differ by dashes as well as by colour
- * (Okabe and Ito's palette, made for colour-blind readers).
+ * the output), F with its standard error, the averaged gap, the effective sample size, and
+ * the time of each stage, on a logarithmic scale because they differ by orders of
+ * magnitude. Lines are named at their ends and differ by dashes as well as by colour (Okabe
+ * and Ito's palette, made for colour-blind readers).
  */
 #include "inspect_impl.h"
 
@@ -20,9 +21,11 @@
 #include <sys/wait.h>
 
 #include "mpo/memory.h"
+#include "mpo/timing.h"
 
-#define NOT_FOUND    127 /* what a shell says of a missing program */
-#define LABEL_GAP    0.075
+#define NOT_FOUND    127   /* what a shell says of a missing program */
+#define LABEL_GAP    0.075 /* of the largest panel */
+#define STAGE_GAP    0.17  /* of the panel of the stages */
 #define STYLE_COUNT  8
 #define LEFT_MARGIN  0.11
 #define LETTER_WIDTH 0.0098 /* of the page */
@@ -89,10 +92,11 @@ static int compare_labels(const void *a, const void *b)
 }
 
 /* Move labels apart, from the top down, then back up from the bottom. */
-static void spread_labels(struct label *label, int32_t count, struct range range)
+static void spread_labels(struct label *label, int32_t count, struct range range,
+                          double spacing)
 {
     const double height = range.high - range.low;
-    const double gap = height * fmin(LABEL_GAP, 0.96 / count);
+    const double gap = height * fmin(spacing, 0.96 / count);
     qsort(label, (size_t)count, sizeof *label, compare_labels);
     for (int32_t i = 1; i < count; i++)
         label[i].at = fmin(label[i].at, label[i - 1].at - gap);
@@ -126,7 +130,20 @@ static void put_number(FILE *script, double value)
         fputs("\tNaN", script);
 }
 
-/* Columns: step, F, error, gap, ESS, then K weights and K averages. */
+/* The time of record.def's timing fields, which are named after the timed stages. */
+static const enum inspect_field stages[MPO_TIMED_STAGE_COUNT] = {
+#define STAGE_FIELD(name, sentence) [MPO_TIMED_##name] = INSPECT_timing_##name,
+    MPO_TIMED_STAGE_LIST(STAGE_FIELD)
+#undef STAGE_FIELD
+};
+
+/* A logarithmic scale has no zero. */
+static double positive(double seconds)
+{
+    return seconds > 0.0 ? seconds : NAN;
+}
+
+/* Columns: step, F, error, gap, ESS, then K weights, K averages and the stages' times. */
 static void put_data(FILE *script, const struct inspect *inspect)
 {
     const int32_t count = inspect->objective_count;
@@ -141,6 +158,8 @@ static void put_data(FILE *script, const struct inspect *inspect)
             put_number(script, inspect->series[INSPECT_weights][n * count + k]);
         for (int32_t k = 0; k < count; k++)
             put_number(script, inspect->series[INSPECT_average][n * count + k]);
+        for (int i = 0; i < MPO_TIMED_STAGE_COUNT; i++)
+            put_number(script, positive(inspect->series[stages[i]][n]));
         fputc('\n', script);
     }
     fputs("END_OF_DATA\n", script);
@@ -172,11 +191,11 @@ static void put_head(FILE *script, const struct inspect *inspect, const char *ou
     const double room = final > first ? 0.0 : 0.5;
     fputs("set encoding utf8\n", script);
     if (is_png)
-        fputs("set terminal pngcairo size 1000,1120 font 'Sans,12' background 'white' "
+        fputs("set terminal pngcairo size 1000,1320 font 'Sans,12' background 'white' "
               "noenhanced\n",
               script);
     else
-        fputs("set terminal svg size 800,900 dynamic font 'Helvetica,Arial,sans-serif,13' "
+        fputs("set terminal svg size 800,1060 dynamic font 'Helvetica,Arial,sans-serif,13' "
               "background 'white' noenhanced\n",
               script);
     fputs("set output ", script);
@@ -222,7 +241,7 @@ static void put_labels(FILE *script, const struct inspect *inspect, struct label
     char text[MPO_RECORD_NAME_BYTES + 16] = "";
     for (int32_t k = 0; k < count; k++)
         label[k] = (struct label){k, isfinite(average[k]) ? average[k] : range.low};
-    spread_labels(label, count, range);
+    spread_labels(label, count, range, LABEL_GAP);
     for (int32_t i = 0; i < count; i++) {
         const int32_t k = label[i].objective;
         snprintf(text, sizeof text, "%s %.3f", mpo_record_objective(inspect->record, k),
@@ -242,7 +261,7 @@ static void put_weights(FILE *script, const struct inspect *inspect, struct labe
     widen(&range, 0.0);
     range.high = fmin(1.0, fmax(range.high * 1.06, 0.1));
     range.low = -0.015 * range.high; /* a line at zero stays visible */
-    put_panel(script, &(struct panel){0.95, 0.585, "weight", false}, range);
+    put_panel(script, &(struct panel){0.9575, 0.635, "weight", false}, range);
     put_title(script, inspect);
     put_labels(script, inspect, label, range);
     fputs("set xlabel 'thick: the average, which is the output; thin: the weights of each "
@@ -267,7 +286,7 @@ static void put_value(FILE *script, const struct inspect *inspect)
         widen(&range, value - (isfinite(error) ? error : 0.0));
         widen(&range, value + (isfinite(error) ? error : 0.0));
     }
-    put_panel(script, &(struct panel){0.525, 0.38, "nat", false}, with_room(range));
+    put_panel(script, &(struct panel){0.584, 0.461, "nat", false}, with_room(range));
     fprintf(script,
             "set label 1 'F at the weights,' at graph 1.015, 0.62 left\n"
             "set label 2 'one standard error' at graph 1.015, 0.42 left tc rgb '#606060'\n"
@@ -284,7 +303,7 @@ static void put_gap(FILE *script, const struct inspect *inspect)
         range = (struct range){range.low / 1.2, range.high * 1.2};
     else
         range = with_room(range);
-    put_panel(script, &(struct panel){0.34, 0.22, "nat", false}, range);
+    put_panel(script, &(struct panel){0.427, 0.325, "nat", false}, range);
     fprintf(script, "%sset label 1 'averaged gap %.4f' at graph 1.015, 0.5 left\n",
             is_positive ? "set logscale y\n" : "",
             inspect->series[INSPECT_averaged_gap][inspect->step_count - 1]);
@@ -296,15 +315,56 @@ static void put_gap(FILE *script, const struct inspect *inspect)
 
 static void put_ess(FILE *script, const struct inspect *inspect)
 {
-    put_panel(script, &(struct panel){0.18, 0.07, "fraction", true},
+    put_panel(script, &(struct panel){0.291, 0.198, "fraction", false},
               (struct range){0.0, 1.05});
     fprintf(script,
             "set ytics 0,0.5,1\n"
             "set label 1 'effective' at graph 1.015, 0.62 left\n"
             "set label 2 'sample size' at graph 1.015, 0.38 left\n"
             "plot $data using 1:5 with %s lw 1.3 lc rgb '#009E73'\n"
-            "unset multiplot\nunset output\n",
+            "unset label\nset ytics auto\n",
             line_style(inspect));
+}
+
+/* Labels of the stages at the ends of their lines, in powers of ten. */
+static void put_stage_labels(FILE *script, const struct inspect *inspect,
+                             struct range range)
+{
+    struct label label[MPO_TIMED_STAGE_COUNT];
+    const struct range powers = {log10(range.low), log10(range.high)};
+    for (int i = 0; i < MPO_TIMED_STAGE_COUNT; i++) {
+        const double seconds = positive(inspect_last(inspect, stages[i]));
+        label[i] = (struct label){i, isfinite(seconds) ? log10(seconds) : powers.low};
+    }
+    spread_labels(label, MPO_TIMED_STAGE_COUNT, powers, STAGE_GAP);
+    for (int i = 0; i < MPO_TIMED_STAGE_COUNT; i++) {
+        const int32_t stage = label[i].objective;
+        fprintf(script,
+                "set label %d '%s %.3g s' at graph 1.015, first %.6g left tc rgb '%s'\n",
+                i + 1, mpo_timing_name((enum mpo_timed_stage)stage),
+                inspect_sum(inspect, stages[stage]), pow(10.0, label[i].at),
+                colors[stage % STYLE_COUNT]);
+    }
+}
+
+static void put_stages(FILE *script, const struct inspect *inspect)
+{
+    const int32_t first = 6 + 2 * inspect->objective_count;
+    struct range range = {INFINITY, -INFINITY};
+    for (int i = 0; i < MPO_TIMED_STAGE_COUNT; i++)
+        for (int64_t n = 0; n < inspect->step_count; n++)
+            widen(&range, positive(inspect->series[stages[i]][n]));
+    if (range.low > range.high)
+        range = (struct range){1e-3, 1.0};
+    range = (struct range){range.low / 2.0, range.high * 2.0};
+    put_panel(script, &(struct panel){0.164, 0.06, "s a step", true}, range);
+    put_stage_labels(script, inspect, range);
+    fputs("set logscale y\nset format y '%.0e'\nplot ", script);
+    for (int i = 0; i < MPO_TIMED_STAGE_COUNT; i++)
+        fprintf(script, "%s$data using 1:%d with %s lw 1.4 dt %s lc rgb '%s'",
+                i > 0 ? ", " : "", first + i, line_style(inspect), dashes[i % STYLE_COUNT],
+                colors[i % STYLE_COUNT]);
+    fputs("\nunset multiplot\nunset output\n", script);
 }
 
 /* ---- gnuplot ---- */
@@ -353,6 +413,7 @@ static enum mpo_status run_gnuplot(const struct inspect *inspect, const char *ou
     put_value(script, inspect);
     put_gap(script, inspect);
     put_ess(script, inspect);
+    put_stages(script, inspect);
     const int ended = pclose(script);
     MPO_CHECK(!(WIFEXITED(ended) && WEXITSTATUS(ended) == NOT_FOUND), MPO_ERR_DEVICE,
               "plots are drawn by gnuplot, which is not installed; on Debian and Ubuntu: "
