@@ -235,10 +235,6 @@ static enum mpo_status open_fit(struct fit *fit)
     enum mpo_status status = MPO_OK;
     const struct mpo_config *config = fit->config;
     size_t prompts = (size_t)config->rollout.prompts_per_step;
-    MPO_CHECK(
-        (int64_t)prompts <= mpo_prompts_count(fit->job.prompts), MPO_ERR_CONFIG,
-        "rollout.prompts_per_step is %zu, expected at most the number of prompts, %lld",
-        prompts, (long long)mpo_prompts_count(fit->job.prompts));
     MPO_NEW(prompts, &fit->prompt);
     MPO_NEW(fit->policy_count + 2, &fit->proposal);
     if (is_rank_zero(fit)) {
@@ -296,6 +292,7 @@ enum mpo_status mpo_command_fit(int argc, char *const *argv)
         .unit_prompts = (int32_t)fit.config->rollout.unit_prompts,
         .responses = (int32_t)fit.config->rollout.responses,
         .prompt = "",
+        .distinct_prompts = true,
     };
     MPO_TRY(job_open(fit.config, &size, &fit.job));
     MPO_TRY(mpo_comm_agree(open_fit(&fit)));

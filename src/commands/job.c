@@ -33,6 +33,11 @@ static enum mpo_status open_prompts(struct job *job, const struct job_size *size
         MPO_TRY(mpo_prompts_open_single(size->prompt, prompts.prefill, &job->prompts));
     else
         MPO_TRY(mpo_prompts_open(&prompts, &job->prompts));
+    MPO_CHECK(
+        !size->distinct_prompts || size->prompts_max <= mpo_prompts_count(job->prompts),
+        MPO_ERR_CONFIG,
+        "rollout.prompts_per_step is %d, expected at most the number of prompts, %lld",
+        size->prompts_max, (long long)mpo_prompts_count(job->prompts));
 cleanup:
     return status;
 }

@@ -117,6 +117,8 @@ def test_wrong_input_is_named():
     write("prompts.txt", "\n\n")
     refused("no prompt", 65, ["prompts.txt"], "fit", "config.yaml")
     fresh()
+    refused("more prompts a step than there are", 78, ["prompts_per_step", "1000000", "2"], "fit",
+            "config.yaml", "--rollout.prompts_per_step=1000000", "--rollout.max_tokens=1000000")
     refused("no such device", 69, ["cuda", "cpu"], "fit", "config.yaml", "--run.device=cuda")
     refused("a record that cannot be made", 73, ["no/out.h5"], "fit", "config.yaml",
             "--record.file=no/out.h5")
