@@ -201,7 +201,7 @@ def test_follow_does_not_take_another_run_for_its_own():
     follow.send_signal(signal.SIGSTOP)
     end(writer, kill=True)
     os.rename(os.path.join(WORK, "again.h5"), os.path.join(WORK, "again.h5.1"))
-    second = start_writer("again.h5", 1000, 10)
+    second = start_writer("again.h5", 100000, 10)
     follow.send_signal(signal.SIGCONT)
     output, _ = finish(follow)
     end(second, kill=True)
