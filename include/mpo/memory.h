@@ -1,7 +1,9 @@
 /**
  * Allocation that raises MPO_ERR_MEMORY with what was wanted, and zeroes what it gives.
  *
- * Everything is allocated while handles are opened; nothing in a step calls these.
+ * Everything is allocated while handles are opened, and the token loop allocates nothing.
+ * Between steps only mpo_memory_grow is called, for the texts and rows that a record
+ * stores.
  */
 #pragma once
 
@@ -22,7 +24,7 @@ enum mpo_status mpo_memory_take(size_t count, size_t element_bytes, const char *
 enum mpo_status mpo_memory_copy_text(const char *text, char **out);
 
 /** Grow *array so that it holds at least `needed` elements, at least doubling it; the new
- *  part is zeroed. Set-up only. Local. */
+ *  part is zeroed. Never in the token loop. Local. */
 enum mpo_status mpo_memory_grow(void **array, size_t *capacity, size_t needed,
                                 size_t element_bytes, const char *what);
 

@@ -231,8 +231,13 @@ int32_t job_response_text(const struct job *job, const struct mpo_responses *res
         responses->token + (size_t)index * (size_t)responses->max_tokens;
     int32_t bytes = mpo_policies_text(job->policies, tokens, responses->token_count[index],
                                       text, capacity);
-    if (bytes < 0)
-        bytes = 0; /* cannot be: capacity holds any response */
+    if (bytes < 0) {
+        mpo_log_warning(
+            "the text of a response is longer than %d bytes and is left out; its "
+            "tokens and scores are kept",
+            capacity);
+        bytes = 0;
+    }
     bytes = job_repair_utf8(text, bytes, capacity);
     text[bytes] = '\0';
     return bytes;

@@ -3,8 +3,8 @@
  * the root reads them there. Each row of another rank is copied once; the root's own rows
  * are not copied at all.
  *
- *     window of a rank:  [local policies, row_capacity] doubles, then as many rows of V
- * floats
+ *     window of a rank:  [local policies, row_capacity] doubles,
+ *                        then as many rows of V floats
  *
  * One barrier a position says "published". The root's reads are over before it broadcasts
  * the drawn tokens, and nobody publishes again without those, so no second barrier is

@@ -37,6 +37,10 @@ enum mpo_status mpo_rollout_unit(struct mpo_rollout *rollout,
                                  const struct mpo_rollout_step *step, int32_t first_slot,
                                  int32_t prompt_count);
 
+/** Log-normalisers of this rank's rows in rollout->logits, into rollout->log_norm. Local.
+ */
+enum mpo_status mpo_rollout_normalise(struct mpo_rollout *rollout, int32_t batch_rows);
+
 /** Make room to look for spec.stop. Local. */
 enum mpo_status mpo_rollout_stop_open(struct mpo_rollout *rollout);
 

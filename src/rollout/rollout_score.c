@@ -6,8 +6,8 @@
  *     repeat     every policy extends one answer by a chunk of its tokens, all but the last
  *                normalise, exchange, combine, score        the tokens that follow
  *
- *     log q(y|x) = sum_t log q(y_t|s_t),   log Z = sum_t log Z(s_t)     (design.md, section
- * 1)
+ *     log q(y|x) = sum_t log q(y_t|s_t),   log Z = sum_t log Z(s_t)
+ *                                                              (design.md, section 1)
  *
  * A unit is one prompt with its answers; its chunks depend on the answers alone, so any
  * number of ranks gives the same bytes. Sums run over positions in order.
@@ -68,14 +68,7 @@ static enum mpo_status score_run(struct mpo_rollout *rollout, const struct run *
     enum mpo_status status = MPO_OK;
     struct mpo_rows rows = {0};
     double clock = mpo_timing_now();
-    int32_t first = 0;
-    int32_t count = 0;
-    mpo_comm_policy_block(rollout->spec.comm, mpo_comm_group_rank(rollout->spec.comm),
-                          &first, &count);
-    for (int32_t k = 0; k < count; k++)
-        MPO_TRY(mpo_mixture_normalise(rollout->spec.mixture, first + k, run->batch_rows,
-                                      rollout->logits + k * run->batch_rows,
-                                      rollout->log_norm + k * run->batch_rows));
+    MPO_TRY(mpo_rollout_normalise(rollout, run->batch_rows));
     clock = mpo_timing_add(rollout->spec.timing, MPO_TIMED_mixture, clock);
     MPO_TRY(mpo_exchange_rows(rollout->spec.exchange, run->batch_rows, rollout->logits,
                               rollout->log_norm, &rows));

@@ -64,7 +64,7 @@ cleanup:
     return status;
 }
 
-static enum mpo_status normalise_rows(struct mpo_rollout *rollout, const struct unit *unit)
+enum mpo_status mpo_rollout_normalise(struct mpo_rollout *rollout, int32_t batch_rows)
 {
     enum mpo_status status = MPO_OK;
     int32_t first = 0;
@@ -72,9 +72,9 @@ static enum mpo_status normalise_rows(struct mpo_rollout *rollout, const struct 
     mpo_comm_policy_block(rollout->spec.comm, mpo_comm_group_rank(rollout->spec.comm),
                           &first, &count);
     for (int32_t k = 0; k < count; k++)
-        MPO_TRY(mpo_mixture_normalise(rollout->spec.mixture, first + k, unit->batch_rows,
-                                      rollout->logits + k * unit->batch_rows,
-                                      rollout->log_norm + k * unit->batch_rows));
+        MPO_TRY(mpo_mixture_normalise(rollout->spec.mixture, first + k, batch_rows,
+                                      rollout->logits + k * batch_rows,
+                                      rollout->log_norm + k * batch_rows));
 cleanup:
     return status;
 }
@@ -186,7 +186,7 @@ static enum mpo_status take_position(struct mpo_rollout *rollout, struct unit *u
 {
     enum mpo_status status = MPO_OK;
     struct mpo_rows rows = {0};
-    MPO_TRY(normalise_rows(rollout, unit));
+    MPO_TRY(mpo_rollout_normalise(rollout, unit->batch_rows));
     end_stage(rollout, unit, MPO_TIMED_mixture);
     MPO_TRY(mpo_exchange_rows(rollout->spec.exchange, unit->batch_rows, rollout->logits,
                               rollout->log_norm, &rows));
