@@ -1,8 +1,10 @@
 /**
  * What the program says on standard error. Standard output is data and belongs to commands.
  *
- * Only rank zero talks: the other ranks call mpo_log_silence() once after MPI is up. Colour
- * is used on a terminal when NO_COLOR is not set.
+ * Only rank zero talks: the other ranks call mpo_log_silence() once after MPI is up. On a
+ * terminal there is colour unless NO_COLOR is set, messages are wrapped to its width, and
+ * progress is a live line; in a file or a pipe a message is one line. TERM=dumb is no
+ * terminal.
  */
 #pragma once
 
@@ -18,8 +20,8 @@ void mpo_log_silence(void);
 /** Leave out progress and notes, keep warnings and errors. */
 void mpo_log_quiet(void);
 
-/** True when standard error is a terminal that may be coloured. */
-bool mpo_log_is_terminal(void);
+/** True when a live line would be seen: a terminal, not silenced, not quiet. */
+bool mpo_log_is_live(void);
 
 /** A line of progress or information. */
 void mpo_log_note(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -30,8 +32,18 @@ void mpo_log_warning(const char *format, ...) __attribute__((format(printf, 1, 2
 /** "mpo: ..." one message of a failure. */
 void mpo_log_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-/** A live line that the next line overwrites; nothing when not on a terminal. */
-void mpo_log_progress(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/**
+ * Show the live line, in place of the one before: as many of the parts as fit the
+ * terminal's width, the first ones first, and of the first as much as fits.
+ *
+ * The cursor waits on the line below, so that whatever ends the program leaves a whole line
+ * and the shell begins a fresh one. What is printed on standard output has to be preceded
+ * by mpo_log_clear_progress(); notes, warnings and errors see to it themselves.
+ */
+void mpo_log_progress(const char *const *part, int part_count);
+
+/** Take the live line away. */
+void mpo_log_clear_progress(void);
 
 #ifdef __cplusplus
 }

@@ -32,4 +32,5 @@
 #include "mpo/memory.h"
 #include "mpo/rng.h"
 #include "mpo/status.h"
+#include "mpo/text.h"
 #include "mpo/timing.h"

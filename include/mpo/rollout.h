@@ -102,6 +102,11 @@ struct mpo_rollout_step {
     /* called on the group's root after each token of each response; NULL: nobody asks */
     void (*watch)(void *watcher, const int32_t *token, int32_t token_count);
     void *watcher;
+    /* called on ranks that give it, after each position of a batch or each answer: how many
+     * of the step's responses are made, parts of them counted in, by a guess what other
+     * groups have made included, and how many tokens more; NULL: nobody asks */
+    void (*report)(void *reporter, double responses, int32_t token_count);
+    void *reporter;
 };
 
 /**

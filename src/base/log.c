@@ -4,9 +4,19 @@
 #include "mpo/log.h"
 
 #include <stdarg.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
+
+#include "mpo/text.h"
+
+#define LINE_BYTES    4096 /* more than an error text has */
+#define COLUMNS_USUAL 80
+#define COLUMNS_MIN   20 /* a narrower terminal is not one to wrap for */
+#define COLUMNS_MAX   1000
 
 enum log_level { LOG_ALL, LOG_WARNINGS, LOG_NOTHING };
 
@@ -24,27 +34,52 @@ void mpo_log_quiet(void)
         log_level = LOG_WARNINGS;
 }
 
-bool mpo_log_is_terminal(void)
+static bool is_terminal(void)
 {
-    const char *no_color = getenv("NO_COLOR");
-    return isatty(STDERR_FILENO) && (no_color == NULL || no_color[0] == '\0');
+    const char *kind = getenv("TERM");
+    return isatty(STDERR_FILENO) && (kind == NULL || strcmp(kind, "dumb") != 0);
 }
 
-static void clear_progress(void)
+static bool is_colored(void)
 {
-    if (progress_shown)
-        fputs("\r\033[K", stderr);
-    progress_shown = false;
+    const char *no_color = getenv("NO_COLOR");
+    return is_terminal() && (no_color == NULL || no_color[0] == '\0');
 }
+
+/* What the terminal says, else what the shell says. */
+static int32_t terminal_columns(void)
+{
+    struct winsize size = {0};
+    const char *columns = getenv("COLUMNS");
+    long count = columns != NULL ? strtol(columns, NULL, 10) : 0;
+    if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0)
+        count = size.ws_col;
+    if (count < COLUMNS_MIN || count > COLUMNS_MAX)
+        count = count > COLUMNS_MAX ? COLUMNS_MAX : count > 0 ? COLUMNS_MIN : COLUMNS_USUAL;
+    return (int32_t)count;
+}
+
+bool mpo_log_is_live(void)
+{
+    return log_level == LOG_ALL && is_terminal();
+}
+
+/* ---- lines ---- */
 
 static void print_line(const char *color, const char *prefix, const char *format,
                        va_list arguments)
 {
-    bool colored = mpo_log_is_terminal();
-    clear_progress();
-    if (prefix[0] != '\0')
-        fprintf(stderr, "%s%s%s", colored ? color : "", prefix, colored ? "\033[0m" : "");
-    vfprintf(stderr, format, arguments);
+    char text[LINE_BYTES];
+    bool colored = is_colored() && prefix[0] != '\0';
+    int32_t indent = mpo_text_columns(prefix);
+    mpo_log_clear_progress();
+    fprintf(stderr, "%s%s%s", colored ? color : "", prefix, colored ? "\033[0m" : "");
+    vsnprintf(text, sizeof text, format, arguments);
+    /* Notes are tables and other lines that were laid out by whom they are from. */
+    if (is_terminal() && prefix[0] != '\0')
+        mpo_text_wrap(stderr, text, indent, indent, terminal_columns());
+    else
+        fputs(text, stderr);
     fputc('\n', stderr);
     fflush(stderr);
 }
@@ -79,15 +114,33 @@ void mpo_log_error(const char *format, ...)
     va_end(arguments);
 }
 
-void mpo_log_progress(const char *format, ...)
+/* ---- the live line ---- */
+
+/* One write a change, so that a killed program leaves no half of one. */
+void mpo_log_progress(const char *const *part, int part_count)
 {
-    if (log_level > LOG_ALL || !mpo_log_is_terminal())
+    char line[LINE_BYTES] = "";
+    if (!mpo_log_is_live() || part_count == 0)
         return;
-    va_list arguments;
-    va_start(arguments, format);
-    clear_progress();
-    vfprintf(stderr, format, arguments);
+    int32_t left = terminal_columns() - 1;
+    int at = snprintf(line, sizeof line, "%s%.*s", progress_shown ? "\033[A\r" : "",
+                      (int)mpo_text_fit(part[0], left), part[0]);
+    left -= mpo_text_columns(part[0]);
+    for (int i = 1; i < part_count; i++) {
+        int32_t columns = mpo_text_columns(part[i]) + 2;
+        if (columns > left || (size_t)at + strlen(part[i]) + 16 > sizeof line)
+            continue;
+        left -= columns;
+        at += snprintf(line + at, sizeof line - (size_t)at, "  %s", part[i]);
+    }
+    fprintf(stderr, "%s\033[K\n", line);
     fflush(stderr);
-    va_end(arguments);
     progress_shown = true;
+}
+
+void mpo_log_clear_progress(void)
+{
+    if (progress_shown)
+        fputs("\033[A\r\033[K", stderr);
+    progress_shown = false;
 }

@@ -134,6 +134,7 @@ _Noreturn void mpo_comm_abort(enum mpo_status status)
     int code = mpo_status_exit_code(status);
     int32_t size = mpo_comm_job_size();
     /* Not through the log: on ranks other than zero the log is silent. */
+    mpo_log_clear_progress();
     if (size > 1)
         fprintf(stderr, "mpo: rank %d: %s\n", mpo_comm_job_rank(), mpo_error_text());
     else

@@ -177,6 +177,18 @@ static void clear_scores(struct mpo_rollout *rollout, const struct mpo_rollout_s
            count * (size_t)scores->policy_count * sizeof *scores->log_policy);
 }
 
+static void report_answer(const struct mpo_rollout *rollout,
+                          const struct mpo_rollout_step *step, int32_t slot, int32_t answer)
+{
+    const int32_t *token = NULL;
+    int32_t group_count = mpo_comm_group_count(rollout->spec.comm);
+    int32_t count =
+        mpo_policies_answer(rollout->spec.policies, rollout->prompt[slot], answer, &token);
+    if (step->report != NULL)
+        step->report(step->reporter, slot * rollout->spec.responses + answer + 1,
+                     group_count * count);
+}
+
 enum mpo_status mpo_rollout_score(struct mpo_rollout *rollout,
                                   const struct mpo_rollout_step *step,
                                   struct mpo_scores *out)
@@ -194,8 +206,10 @@ enum mpo_status mpo_rollout_score(struct mpo_rollout *rollout,
         if (slot % group_count != mpo_comm_group(comm))
             continue;
         MPO_TRY(score_first_tokens(rollout, slot));
-        for (int32_t j = 0; j < rollout->spec.responses; j++)
+        for (int32_t j = 0; j < rollout->spec.responses; j++) {
             MPO_TRY(score_other_tokens(rollout, slot, j));
+            report_answer(rollout, step, slot, j);
+        }
     }
     double start = mpo_timing_now();
     for (int32_t slot = 0; slot < step->prompt_count; slot++)

@@ -202,6 +202,20 @@ cleanup:
     return status;
 }
 
+/* Other groups decode the units beside this one: they are taken to be as far. */
+static void report_position(const struct mpo_rollout *rollout, const struct unit *unit,
+                            int32_t row_count, int32_t token_count)
+{
+    const struct mpo_rollout_step *step = unit->step;
+    int32_t group_count = mpo_comm_group_count(rollout->spec.comm);
+    double live = (double)unit->live_count * unit->position / rollout->spec.max_tokens;
+    double of_unit = row_count - unit->live_count + live;
+    if (step->report != NULL)
+        step->report(step->reporter,
+                     unit->first_slot * rollout->spec.responses + group_count * of_unit,
+                     group_count * token_count);
+}
+
 enum mpo_status mpo_rollout_unit(struct mpo_rollout *rollout,
                                  const struct mpo_rollout_step *step, int32_t first_slot,
                                  int32_t prompt_count)
@@ -213,7 +227,10 @@ enum mpo_status mpo_rollout_unit(struct mpo_rollout *rollout,
         if (unit.position > 0)
             MPO_TRY(extend_rows(rollout, &unit));
         end_stage(rollout, &unit, MPO_TIMED_decode);
+        int32_t token_count = unit.live_count;
         MPO_TRY(take_position(rollout, &unit));
+        report_position(rollout, &unit, prompt_count * rollout->spec.responses,
+                        token_count);
     }
 cleanup:
     return status;
