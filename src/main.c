@@ -55,9 +55,10 @@ int main(int argc, char **argv)
     if (command->needs_ranks) {
         status = run_with_ranks(command, argc, argv);
     } else {
-        int first = asks_for_help(argc, argv) ? 1 : 2;
-        status = argc > first ? command->run(argc - first, argv + first)
-                              : command->run(0, argv + argc);
+        /* Of mpo COMMAND ... --help only the command is left. */
+        bool asks = asks_for_help(argc, argv);
+        int first = argc < 2 ? argc : asks ? 1 : 2;
+        status = command->run(asks ? 1 : argc - first, argv + first);
         if (status != MPO_OK)
             mpo_log_error("%s", mpo_error_text());
     }

@@ -36,8 +36,8 @@ struct mpo_numbers {
 #define MPO_CTYPE_NUMBERS      struct mpo_numbers
 
 /* struct mpo_config_run, struct mpo_config_prompts, ... one a section */
-#define MPO_SECTION_BEGIN(section, sentence) struct mpo_config_##section {
-#define MPO_OPTION(section, name, type, ...) MPO_CTYPE_##type name;
+#define MPO_SECTION_BEGIN(section, scope, sentence) struct mpo_config_##section {
+#define MPO_OPTION(section, name, type, ...)        MPO_CTYPE_##type name;
 #define MPO_SECTION_END(section)                                                           \
     }                                                                                      \
     ;
@@ -62,6 +62,11 @@ struct mpo_config {
     struct mpo_config_generate generate;
     struct mpo_config_score score;
     struct mpo_config_evaluate evaluate;
+    struct mpo_config_inspect inspect;
+    struct mpo_config_recover recover;
+    struct mpo_config_refit refit;
+    struct mpo_config_help help;
+    struct mpo_config_version version;
 };
 
 /**
@@ -78,7 +83,26 @@ struct mpo_config {
  */
 enum mpo_status mpo_config_open(const char *command, int argc, char *const *argv,
                                 struct mpo_config **out);
+
+/** What stands on a command line beside flags; borrowed from argv. */
+struct mpo_config_arguments {
+    const char *text[2]; /* the first two */
+    int count;
+};
+
+/**
+ * Read `argv` of a command without a configuration: its own flags alone, in any order with
+ * its arguments. Local.
+ *
+ * @return MPO_ERR_USAGE
+ */
+enum mpo_status mpo_config_open_flags(const char *command, int argc, char *const *argv,
+                                      struct mpo_config_arguments *arguments,
+                                      struct mpo_config **out);
 void mpo_config_close(struct mpo_config **config);
+
+/** Whether --quiet was given to this command. Local. */
+bool mpo_config_is_quiet(const struct mpo_config *config, const char *command);
 
 /** The whole configuration as YAML, defaults included; reading it again gives the same
  *  (paths as they were resolved). The caller frees *text. Local. */
@@ -87,8 +111,23 @@ enum mpo_status mpo_config_print(const struct mpo_config *config, char **text);
 /** configs/reference.yaml: every option with its default and sentence. Local. */
 enum mpo_status mpo_config_print_reference(FILE *stream);
 
-/** Usage of one command's flags, by section, for `mpo help COMMAND`. Local. */
-void mpo_config_print_options(FILE *stream, const char *command);
+#define MPO_CONFIG_FLAG_BYTES 96
+
+/** One flag of a command, as help, the manual page and completion show it. */
+struct mpo_config_flag {
+    char name[MPO_CONFIG_FLAG_BYTES]; /* "--rollout.responses", "--policies.NAME.min" */
+    const char *section;
+    const char *section_sentence;
+    const char *value;   /* what follows the name: "=N", "=", "[=true|false]", or "" */
+    const char *choices; /* "a|b|c", or NULL */
+    const char *initial; /* the default; NULL when the option must be given */
+    const char *sentence;
+    bool is_path;
+};
+
+/** The flags of a command in order: its own, then the shared ones when it takes a
+ *  configuration. Local. @return false when there are not that many */
+bool mpo_config_flag(const char *command, int index, struct mpo_config_flag *flag);
 
 /** Parse "0.4,0.6" into at most capacity numbers.
  *  @return MPO_ERR_USAGE when it is not such a list */

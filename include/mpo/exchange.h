@@ -42,6 +42,10 @@ enum mpo_status mpo_exchange_open(const struct mpo_exchange_spec *spec,
                                   const struct mpo_comm *comm, struct mpo_exchange **out);
 void mpo_exchange_close(struct mpo_exchange **exchange);
 
+/** Transports of this build by index, in the order in which auto tries them; NULL after the
+ *  last. Local. */
+const char *mpo_exchange_transport_built(int32_t index);
+
 /** The transport in use, e.g. "shared". */
 const char *mpo_exchange_transport(const struct mpo_exchange *exchange);
 

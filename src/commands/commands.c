@@ -6,36 +6,36 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "mpo/log.h"
+
 const struct mpo_command mpo_commands[] = {
     {"fit", "find the weights; write the record", "CONFIG [--section.key=value ...]",
      mpo_command_fit, true},
     {"generate", "sample responses from the mixture",
-     "CONFIG [--weights RECORD|NUMBERS|uniform|NAME] [--prompt TEXT] [--n N] [...]",
-     mpo_command_generate, true},
+     "CONFIG [--weights=WEIGHTS] [--prompt=TEXT] [--n=N] [...]", mpo_command_generate,
+     true},
     {"score", "log-probabilities of given responses, under every policy and the mixture",
-     "CONFIG --input FILE.jsonl [--weights RECORD|NUMBERS|uniform|NAME] [--pairs] [...]",
-     mpo_command_score, true},
+     "CONFIG --input=FILE.jsonl [--weights=WEIGHTS] [--pairs] [...]", mpo_command_score,
+     true},
     {"evaluate", "F, gap and divergences at given weights, with intervals",
-     "CONFIG [--weights RECORD|NUMBERS|uniform|NAME] [--against W;W] [...]",
-     mpo_command_evaluate, true},
+     "CONFIG [--weights=WEIGHTS] [--against=\"W;W\"] [...]", mpo_command_evaluate, true},
     {"inspect", "print or plot a record",
-     "RECORD [--format=summary|tsv|json] [--series NAME,NAME] [--plot FILE.svg]\n"
-     "       mpo inspect RECORD --follow [--series NAME,NAME]\n"
-     "       mpo inspect RECORD --responses N [--format=json]\n"
-     "       mpo inspect --compare RECORD RECORD\n"
-     "       mpo inspect --schema",
+     "RECORD [--format=FORMAT] [--series=NAME,...] [--plot=FILE.svg]\n"
+     "RECORD --follow [--series=NAME,...]\n"
+     "RECORD --responses=N [--format=json]\n"
+     "RECORD RECORD --compare\n"
+     "--schema",
      mpo_command_inspect, false},
     {"recover", "repair the record of a run that was killed, on a copy",
-     "RECORD [--output FILE.h5]", mpo_command_recover, false},
+     "RECORD [--output=FILE.h5]", mpo_command_recover, false},
     {"refit", "fit again from a record's responses, with no model",
-     "RECORD [--descent.step_rule=RULE] [--descent.step_constant=C] [--descent.steps=N]\n"
-     "                        [--descent.initial=W,W] [--objectives a,b] [--min a=0.1]\n"
-     "                        [--max a=0.6] [--min-ess E] [--output FILE]\n"
-     "                        [--frontier[=N] [--plot FILE.svg]]",
+     "RECORD [--objectives=A,B] [--min=A=0.1] [--max=A=0.6] [...]\n"
+     "RECORD --frontier=N [--plot=FILE.svg] [...]",
      mpo_command_refit, false},
-    {"help", "print help, for one command, or the reference configuration",
-     "[COMMAND | --reference]", mpo_command_help, false},
-    {"version", "print versions and what was built in", "", mpo_command_version, false},
+    {"help", "print help, the manual, completion or the reference configuration",
+     "[COMMAND]\n--reference\n--man\n--completion=bash", mpo_command_help, false},
+    {"version", "print versions and what was built in", "[--format=FORMAT]",
+     mpo_command_version, false},
     {NULL, NULL, NULL, NULL, false},
 };
 
@@ -45,4 +45,29 @@ const struct mpo_command *mpo_command_find(const char *name)
         if (strcmp(command->name, name) == 0)
             return command;
     return NULL;
+}
+
+enum mpo_status mpo_command_read_flags(const char *command, int argc, char *const *argv,
+                                       struct mpo_config_arguments *arguments,
+                                       struct mpo_config **config)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_TRY(mpo_config_open_flags(command, argc, argv, arguments, config));
+    if (mpo_config_is_quiet(*config, command))
+        mpo_log_quiet();
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_command_read_record(const char *command, int argc, char *const *argv,
+                                        const char **path, struct mpo_config **config)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_config_arguments arguments = {0};
+    MPO_TRY(mpo_command_read_flags(command, argc, argv, &arguments, config));
+    MPO_CHECK(arguments.count == 1, MPO_ERR_USAGE,
+              "expected one record, found %d; see mpo help %s", arguments.count, command);
+    *path = arguments.text[0];
+cleanup:
+    return status;
 }

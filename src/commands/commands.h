@@ -5,11 +5,13 @@
 
 #include <stdbool.h>
 
+#include "mpo/config.h"
 #include "mpo/status.h"
 
 struct mpo_command {
     const char *name;
     const char *sentence;
+    /** What may follow the name; one form a line. */
     const char *usage;
     /** What follows the command's name. */
     enum mpo_status (*run)(int argc, char *const *argv);
@@ -22,6 +24,15 @@ extern const struct mpo_command mpo_commands[];
 
 /** NULL when there is no such command. */
 const struct mpo_command *mpo_command_find(const char *name);
+
+/** Flags of a command without a configuration, --quiet obeyed; config is the caller's. */
+enum mpo_status mpo_command_read_flags(const char *command, int argc, char *const *argv,
+                                       struct mpo_config_arguments *arguments,
+                                       struct mpo_config **config);
+
+/** The same of a command that takes one record; *path is borrowed from argv. */
+enum mpo_status mpo_command_read_record(const char *command, int argc, char *const *argv,
+                                        const char **path, struct mpo_config **config);
 
 enum mpo_status mpo_command_fit(int argc, char *const *argv);
 enum mpo_status mpo_command_generate(int argc, char *const *argv);

@@ -44,25 +44,41 @@ static bool is_rank_zero(const struct evaluate *evaluate)
 
 /* ---- drawing ---- */
 
+static int32_t warmup_prompts(const struct evaluate *evaluate)
+{
+    int64_t count = mpo_prompts_count(evaluate->job.prompts);
+    return (int32_t)(count < WARMUP_PROMPTS ? count : WARMUP_PROMPTS);
+}
+
+static void count_responses(struct evaluate *evaluate,
+                            const struct mpo_responses *responses)
+{
+    for (int32_t i = 0; i < responses->prompt_count * responses->responses; i++)
+        evaluate->token_count += responses->token_count[i];
+    progress_advance(&evaluate->progress, responses->prompt_count, evaluate->token_count);
+}
+
 static enum mpo_status warm_up_step(struct evaluate *evaluate, int32_t vector,
                                     int64_t index, struct mpo_estimator *estimator)
 {
     enum mpo_status status = MPO_OK;
     const double *weights = evaluate->weights + vector * evaluate->config->policy_count;
     int64_t prompt[WARMUP_PROMPTS] = {0};
-    int64_t count = mpo_prompts_count(evaluate->job.prompts);
     struct mpo_responses responses = {0};
     struct mpo_estimate estimate = {0};
     struct mpo_rollout_step step = {
         .step = FIRST_WARMUP_STEP + index,
         .prompt = prompt,
-        .prompt_count = (int32_t)(count < WARMUP_PROMPTS ? count : WARMUP_PROMPTS),
+        .prompt_count = warmup_prompts(evaluate),
         .mu = weights,
         .end_bias = evaluate->end_bias[vector],
     };
     mpo_prompts_of_step(evaluate->job.prompts, (uint64_t)evaluate->config->run.seed, index,
                         step.prompt_count, prompt);
+    progress_follow(&evaluate->progress, &step, step.prompt_count,
+                    step.prompt_count * evaluate->config->evaluate.responses);
     MPO_TRY(mpo_rollout_run(evaluate->job.rollout, &step, &responses));
+    count_responses(evaluate, &responses);
     if (is_rank_zero(evaluate)) {
         MPO_TRY(mpo_estimator_step(estimator, weights, &responses, &estimate));
         evaluate->end_bias[vector] = mpo_estimator_end_bias(estimator);
@@ -145,7 +161,10 @@ static enum mpo_status ask_prompts(struct evaluate *evaluate, int32_t vector)
         };
         for (int32_t i = 0; i < step.prompt_count; i++)
             prompt[i] = done + i;
+        progress_follow(&evaluate->progress, &step, step.prompt_count,
+                        step.prompt_count * evaluate->config->evaluate.responses);
         MPO_TRY(mpo_rollout_run(evaluate->job.rollout, &step, &responses));
+        count_responses(evaluate, &responses);
         if (is_rank_zero(evaluate))
             keep_statistics(evaluate, vector, done, &responses);
     }
@@ -307,10 +326,15 @@ cleanup:
 static enum mpo_status run_evaluate(struct evaluate *evaluate)
 {
     enum mpo_status status = MPO_OK;
+    int64_t warmup = evaluate->config->evaluate.warmup * warmup_prompts(evaluate);
+    progress_begin(&evaluate->progress, "evaluate",
+                   evaluate->vector_count * (warmup + evaluate->prompt_count));
     for (int32_t a = 0; a < evaluate->vector_count; a++) {
         MPO_TRY(warm_up(evaluate, a));
         MPO_TRY(ask_prompts(evaluate, a));
     }
+    progress_end(&evaluate->progress);
+    progress_tell(&evaluate->progress);
     if (is_rank_zero(evaluate)) {
         MPO_TRY(settle_intervals(evaluate));
         MPO_TRY(evaluate_report(evaluate));

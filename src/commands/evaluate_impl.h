@@ -4,6 +4,7 @@
 #pragma once
 
 #include "mpo/bootstrap.h"
+#include "progress.h"
 #include "weights.h"
 
 #define EVALUATE_VECTORS_MAX 16
@@ -24,6 +25,8 @@ struct evaluate {
     char *against;                          /* owned, cut at its semicolons */
     double *weights;                        /* [A, H] */
     double *bounds;                         /* [2, K] or NULL */
+    struct progress progress;
+    int64_t token_count;
 
     /* rank zero only */
     double end_bias[EVALUATE_VECTORS_MAX];

@@ -7,13 +7,24 @@
 #include <string.h>
 
 #include "evaluate_impl.h"
+#include "output.h"
 
-static const char *const quantities[RESULT_POLICY] = {"F", "F_no_jackknife", "gap", "ESS"};
+/* What a figure is called: in a record and for programs, and by people. */
+struct quantity {
+    const char *name;
+    const char *label;
+};
+
+static const struct quantity quantities[RESULT_POLICY] = {
+    {"value_jackknife", "F"}, {"value", "F, no jackknife"}, {"gap", "gap"}, {"ess", "ESS"}};
+static const struct quantity log_policy = {"log_policy", "mean log pi"};
+static const struct quantity divergence = {"divergence", "divergence"};
+static const struct quantity difference = {"value_jackknife_difference", "F difference"};
 
 /* A row of any format; objective is "" where there is none. */
 struct row {
     int32_t vector;
-    const char *quantity;
+    struct quantity quantity;
     const char *objective;
     struct mpo_interval interval;
 };
@@ -26,14 +37,14 @@ static struct row make_row(const struct evaluate *evaluate, int32_t vector, int3
         evaluate->interval + vector * evaluate_result_count(evaluate);
     if (policy < 0)
         return (struct row){vector, quantities[result], "", of[result]};
-    return (struct row){vector, policy < count ? "mean_log_policy" : "divergence",
+    return (struct row){vector, policy < count ? log_policy : divergence,
                         evaluate->config->policies[policy % count].name, of[result]};
 }
 
 static struct row make_difference(const struct evaluate *evaluate, int32_t vector)
 {
     int32_t first = evaluate->vector_count * evaluate_result_count(evaluate);
-    return (struct row){vector, "F_difference", "", evaluate->interval[first + vector - 1]};
+    return (struct row){vector, difference, "", evaluate->interval[first + vector - 1]};
 }
 
 /* ---- text ---- */
@@ -41,7 +52,7 @@ static struct row make_difference(const struct evaluate *evaluate, int32_t vecto
 static void print_text_row(struct row row)
 {
     char label[128] = "";
-    snprintf(label, sizeof label, "%s%s%s", row.quantity, row.objective[0] ? " " : "",
+    snprintf(label, sizeof label, "%s%s%s", row.quantity.label, row.objective[0] ? " " : "",
              row.objective);
     if (isfinite(row.interval.low))
         printf("%-32s %10.4f   [%.4f, %.4f]\n", label, row.interval.estimate,
@@ -72,8 +83,9 @@ static void print_text(const struct evaluate *evaluate)
 
 static void print_tsv_row(const struct evaluate *evaluate, struct row row)
 {
-    printf("%s\t%s\t%s\t%.17g\t%.17g\t%.17g\n", evaluate->name[row.vector], row.quantity,
-           row.objective, row.interval.estimate, row.interval.low, row.interval.high);
+    printf("%s\t%s\t%s\t%.17g\t%.17g\t%.17g\n", evaluate->name[row.vector],
+           row.quantity.name, row.objective, row.interval.estimate, row.interval.low,
+           row.interval.high);
 }
 
 static void print_tsv(const struct evaluate *evaluate)
@@ -89,21 +101,15 @@ static void print_tsv(const struct evaluate *evaluate)
 
 /* ---- json ---- */
 
-/* JSON knows no NaN. */
-static json_t *make_number(double value)
-{
-    return isfinite(value) ? json_real(value) : json_null();
-}
-
 static json_t *make_json_row(struct row row)
 {
     json_t *object = json_object();
-    json_object_set_new(object, "quantity", json_string(row.quantity));
+    json_object_set_new(object, "quantity", json_string(row.quantity.name));
     if (row.objective[0] != '\0')
         json_object_set_new(object, "objective", json_string(row.objective));
-    json_object_set_new(object, "estimate", make_number(row.interval.estimate));
-    json_object_set_new(object, "low", make_number(row.interval.low));
-    json_object_set_new(object, "high", make_number(row.interval.high));
+    json_object_set_new(object, "estimate", output_number(row.interval.estimate));
+    json_object_set_new(object, "low", output_number(row.interval.low));
+    json_object_set_new(object, "high", output_number(row.interval.high));
     return object;
 }
 
@@ -130,7 +136,6 @@ static json_t *make_vector(const struct evaluate *evaluate, int32_t vector)
 
 static enum mpo_status print_json(const struct evaluate *evaluate)
 {
-    enum mpo_status status = MPO_OK;
     json_t *root = json_object();
     json_t *vectors = json_array();
     for (int32_t a = 0; a < evaluate->vector_count; a++)
@@ -139,12 +144,7 @@ static enum mpo_status print_json(const struct evaluate *evaluate)
     json_object_set_new(root, "responses",
                         json_integer(evaluate->config->evaluate.responses));
     json_object_set_new(root, "vectors", vectors);
-    MPO_CHECK(json_dumpf(root, stdout, JSON_REAL_PRECISION(17)) == 0, MPO_ERR_IO,
-              "standard output: writing failed");
-    printf("\n");
-cleanup:
-    json_decref(root);
-    return status;
+    return output_json(root);
 }
 
 enum mpo_status evaluate_report(const struct evaluate *evaluate)

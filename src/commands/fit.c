@@ -164,6 +164,8 @@ static enum mpo_status take_step(struct fit *fit, int64_t step)
     };
     mpo_prompts_of_step(fit->job.prompts, (uint64_t)fit->config->run.seed, step,
                         draw.prompt_count, fit->prompt);
+    progress_follow(&fit->progress, &draw, 1,
+                    options->prompts_per_step * options->responses);
     MPO_TRY(mpo_rollout_run(fit->job.rollout, &draw, &responses));
     double clock = mpo_timing_now();
     if (is_rank_zero(fit)) {
@@ -192,6 +194,7 @@ static enum mpo_status take_steps(struct fit *fit)
             break;
         MPO_TRY(take_step(fit, step));
     }
+    progress_end(&fit->progress);
     MPO_TRY(fit_report_stages(fit));
 cleanup:
     return status;
@@ -283,8 +286,6 @@ enum mpo_status mpo_command_fit(int argc, char *const *argv)
     enum mpo_status status = MPO_OK;
     struct fit fit = {0};
     MPO_TRY(job_configure("fit", argc, argv, &fit.config));
-    if (fit.config->fit.quiet)
-        mpo_log_quiet();
     fit.objective_count = fit.config->objective_count;
     fit.policy_count = fit.config->policy_count;
     struct job_size size = {
@@ -299,7 +300,7 @@ enum mpo_status mpo_command_fit(int argc, char *const *argv)
     MPO_TRY(mpo_comm_agree(fit_create_record(&fit, argc, argv)));
     MPO_TRY(run_fit(&fit));
     if (is_rank_zero(&fit))
-        fit_report_end(&fit);
+        MPO_TRY(fit_report_end(&fit));
 cleanup:
     close_fit(&fit);
     return status;

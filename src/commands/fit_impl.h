@@ -4,6 +4,7 @@
 #pragma once
 
 #include "job.h"
+#include "progress.h"
 
 /** Sums over the steps taken, for the end's warnings and table. */
 struct fit_summary {
@@ -37,6 +38,7 @@ struct fit {
 
     struct mpo_timing total; /* this rank, all steps */
     struct fit_summary summary;
+    struct progress progress;
     double started;
 };
 
@@ -45,7 +47,7 @@ enum mpo_status fit_create_record(struct fit *fit, int argc, char *const *argv);
 
 /** What is said at the start, after a step, and at the end. Rank zero only but for the
  *  stage table, which gathers. */
-void fit_report_start(const struct fit *fit);
+void fit_report_start(struct fit *fit);
 void fit_report_step(struct fit *fit, const struct mpo_estimate *estimate);
 enum mpo_status fit_report_stages(const struct fit *fit);
-void fit_report_end(const struct fit *fit);
+enum mpo_status fit_report_end(const struct fit *fit);

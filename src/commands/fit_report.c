@@ -4,9 +4,12 @@
  */
 #include "fit_impl.h"
 
+#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+
+#include "output.h"
 
 #define WEIGHTS_SHOWN_MAX 8
 
@@ -16,7 +19,7 @@
 /* Above this F is mostly about where max_tokens cuts. */
 #define TRUNCATED_HIGH 0.25
 
-void fit_report_start(const struct fit *fit)
+void fit_report_start(struct fit *fit)
 {
     const struct job *job = &fit->job;
     mpo_log_note(
@@ -28,6 +31,7 @@ void fit_report_start(const struct fit *fit)
         mpo_exchange_transport(job->exchange), job->device, job->thread_count,
         job->thread_count == 1 ? "" : "s", (long long)mpo_prompts_count(job->prompts),
         (long long)fit->config->run.seed);
+    progress_begin(&fit->progress, "fit", fit->config->descent.steps);
 }
 
 /* "0.60 0.40", cut after a few. */
@@ -42,13 +46,19 @@ static void format_weights(const double *weights, int32_t count, char *text, siz
         snprintf(text + length, bytes - length, " ...");
 }
 
-static void format_duration(double seconds, char *text, size_t bytes)
+/* What the live line says beside progress itself. */
+static void show_progress(struct fit *fit)
 {
-    long whole = lround(seconds);
-    if (whole >= 3600)
-        snprintf(text, bytes, "%ld:%02ld:%02ld", whole / 3600, whole / 60 % 60, whole % 60);
-    else
-        snprintf(text, bytes, "%ld:%02ld", whole / 60, whole % 60);
+    struct progress *progress = &fit->progress;
+    const double *average = mpo_descent_average(fit->descent);
+    int32_t count = fit->objective_count;
+    progress->detail_count = 0;
+    snprintf(progress->detail[progress->detail_count++], PROGRESS_DETAIL_BYTES, "gap %.4f",
+             fit->summary.last_gap);
+    for (int32_t k = 0; k < count && progress->detail_count < PROGRESS_DETAILS_MAX; k++)
+        snprintf(progress->detail[progress->detail_count++], PROGRESS_DETAIL_BYTES,
+                 "%s %.3f", fit->config->policies[k].name, average[k]);
+    progress_advance(progress, 1, fit->summary.tokens);
 }
 
 void fit_report_step(struct fit *fit, const struct mpo_estimate *estimate)
@@ -70,8 +80,13 @@ void fit_report_step(struct fit *fit, const struct mpo_estimate *estimate)
                               summary->last_gap <= fit->config->descent.stop_gap;
     format_weights(mpo_descent_average(fit->descent), fit->objective_count, weights,
                    sizeof weights);
-    format_duration(elapsed / (double)summary->steps * (double)(steps - summary->steps),
-                    left, sizeof left);
+    progress_format_duration(elapsed / (double)summary->steps *
+                                 (double)(steps - summary->steps),
+                             left, sizeof left);
+    if (fit->progress.is_live) {
+        show_progress(fit);
+        return;
+    }
     mpo_log_note("step %4lld/%lld  weights %s  F %7.3f +- %.3f  gap %7.4f  ESS %.2f  "
                  "%5.0f token/s  left %s",
                  (long long)summary->steps, (long long)steps, weights, estimate->value,
@@ -143,25 +158,64 @@ static void warn_where_needed(const struct fit *fit)
                         value, error);
 }
 
-void fit_report_end(const struct fit *fit)
+static void print_table(const struct fit *fit)
 {
     const struct fit_summary *summary = &fit->summary;
     const double *average = mpo_descent_average(fit->descent);
-    const double *last = fit->weights;
+    printf("%-24s %10s %10s\n", "objective", "weight", "last");
+    for (int32_t k = 0; k < fit->objective_count; k++)
+        printf("%-24s %10.4f %10.4f\n", fit->config->policies[k].name, average[k],
+               fit->weights[k]);
+    printf("\nF             %10.4f nat, mean over %lld steps, +- %.4f\n",
+           summary->value_mean, (long long)summary->steps, value_error(summary));
+    printf("averaged gap  %10.4f nat\n", summary->last_gap);
+    printf("ESS           %10.4f of the responses\n",
+           summary->ess_sum / (double)summary->steps);
+    printf("tokens        %10lld\n", (long long)summary->tokens);
+    printf("record        %s\n", fit->config->record.file);
+}
+
+static json_t *make_weights(const struct fit *fit, const double *weights)
+{
+    json_t *object = json_object();
+    for (int32_t k = 0; k < fit->objective_count; k++)
+        json_object_set_new(object, fit->config->policies[k].name,
+                            output_number(weights[k]));
+    return object;
+}
+
+/* Names as in the record; value, ess and truncated are means over the steps. */
+static enum mpo_status print_json(const struct fit *fit)
+{
+    const struct fit_summary *summary = &fit->summary;
     double steps = (double)summary->steps;
+    return output_json(json_pack(
+        "{s:s, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:o, s:b}", "record",
+        fit->config->record.file, "steps", (json_int_t)summary->steps, "average",
+        make_weights(fit, mpo_descent_average(fit->descent)), "weights",
+        make_weights(fit, fit->weights), "value", output_number(summary->value_mean),
+        "value_error", output_number(value_error(summary)), "averaged_gap",
+        output_number(summary->last_gap), "ess", output_number(summary->ess_sum / steps),
+        "truncated", output_number(summary->truncated_sum / steps), "tokens",
+        (json_int_t)summary->tokens, "elapsed",
+        output_number(mpo_timing_now() - fit->started), "stopped_on_gap",
+        summary->stopped_on_gap));
+}
+
+enum mpo_status fit_report_end(const struct fit *fit)
+{
+    enum mpo_status status = MPO_OK;
+    const struct fit_summary *summary = &fit->summary;
     if (summary->stopped_on_gap && summary->steps < fit->config->descent.steps)
         mpo_log_note("stopped after %lld steps: the averaged gap %.4f is at most "
                      "descent.stop_gap %g",
                      (long long)summary->steps, summary->last_gap,
                      fit->config->descent.stop_gap);
     warn_where_needed(fit);
-    printf("%-24s %10s %10s\n", "objective", "weight", "last");
-    for (int32_t k = 0; k < fit->objective_count; k++)
-        printf("%-24s %10.4f %10.4f\n", fit->config->policies[k].name, average[k], last[k]);
-    printf("\nF             %10.4f nat, mean over %lld steps, +- %.4f\n",
-           summary->value_mean, (long long)summary->steps, value_error(summary));
-    printf("averaged gap  %10.4f nat\n", summary->last_gap);
-    printf("ESS           %10.4f of the responses\n", summary->ess_sum / steps);
-    printf("tokens        %10lld\n", (long long)summary->tokens);
-    printf("record        %s\n", fit->config->record.file);
+    if (strcmp(fit->config->fit.format, "json") == 0)
+        MPO_TRY(print_json(fit));
+    else
+        print_table(fit);
+cleanup:
+    return status;
 }

@@ -17,6 +17,8 @@
 
 #include "commands.h"
 #include "generate_text.h"
+#include "output.h"
+#include "progress.h"
 #include "weights.h"
 
 /* Prompts of one step, and rows of one batch that pay on a CPU. */
@@ -30,7 +32,8 @@ struct generate {
     char *text;
     int32_t text_capacity;
     int64_t prompt_count;
-    bool several; /* text output needs headings */
+    int32_t responses; /* to each prompt, candidates included */
+    bool several;      /* text output needs headings */
     struct stops stops;
     struct mpo_mixture_filter filter;
     struct stream stream;
@@ -94,7 +97,6 @@ static enum mpo_status print_json(const struct generate *generate,
                                   const struct mpo_responses *responses, int32_t index,
                                   bool stopped)
 {
-    enum mpo_status status = MPO_OK;
     int32_t best_of = (int32_t)generate->config->generate.best_of;
     const char *finish = stopped ? "stop" : responses->ended[index] ? "end" : "length";
     int64_t prompt_index = responses->prompt[index / responses->responses];
@@ -110,13 +112,7 @@ static enum mpo_status print_json(const struct generate *generate,
         "prompt", prompt->text, "prefill", prompt->prefill, "response", generate->text,
         "tokens", responses->token_count[index], "ended", responses->ended[index], "finish",
         finish, "log_mixture", responses->log_proposal[index], "log_policy", scores);
-    MPO_CHECK(line != NULL, MPO_ERR_MEMORY, "no memory for a line of output");
-    MPO_CHECK(json_dumpf(line, stdout, JSON_COMPACT | JSON_PRESERVE_ORDER) == 0, MPO_ERR_IO,
-              "standard output: writing failed");
-    putchar('\n');
-cleanup:
-    json_decref(line);
-    return status;
+    return output_json(line);
 }
 
 static enum mpo_status print_responses(struct generate *generate,
@@ -148,9 +144,10 @@ cleanup:
 static enum mpo_status generate_all(struct generate *generate)
 {
     enum mpo_status status = MPO_OK;
-    double started = mpo_timing_now();
+    struct progress progress = {0};
     int64_t tokens = 0;
     int64_t prompt[STEP_PROMPTS] = {0};
+    progress_begin(&progress, "generate", generate->streams ? 0 : generate->prompt_count);
     for (int64_t done = 0; done < generate->prompt_count; done += STEP_PROMPTS) {
         struct mpo_responses responses = {0};
         int64_t left = generate->prompt_count - done;
@@ -166,16 +163,19 @@ static enum mpo_status generate_all(struct generate *generate)
         };
         for (int32_t i = 0; i < step.prompt_count; i++)
             prompt[i] = done + i;
+        progress_follow(&progress, &step, step.prompt_count,
+                        step.prompt_count * generate->responses);
         MPO_TRY(mpo_rollout_run(generate->job.rollout, &step, &responses));
         if (mpo_comm_rank(generate->job.comm) != 0)
             continue;
+        mpo_log_clear_progress();
         MPO_TRY(print_responses(generate, &responses, step.step));
         for (int32_t i = 0; i < responses.prompt_count * responses.responses; i++)
             tokens += responses.token_count[i];
+        progress_advance(&progress, step.prompt_count, tokens);
     }
-    double elapsed = mpo_timing_now() - started;
-    mpo_log_note("%lld tokens in %.2f s, %.1f token/s", (long long)tokens, elapsed,
-                 (double)tokens / elapsed);
+    progress_end(&progress);
+    progress_tell(&progress);
 cleanup:
     return status;
 }
@@ -202,6 +202,7 @@ static enum mpo_status open_generate(struct generate *generate)
     struct weights_choice choice = {options->weights, options->iterate, options->step,
                                     options->allow_any_weights};
     int32_t responses = (int32_t)(options->n * options->best_of);
+    generate->responses = responses;
     struct job_size size = {
         .prompts_max = STEP_PROMPTS,
         .unit_prompts = responses < UNIT_ROWS ? UNIT_ROWS / responses : 1,

@@ -1,66 +1,114 @@
 /*
- * help and version. Everything about options comes from the options list.
+ * help. Everything about commands and options comes from their lists.
  */
+#include "help.h"
+
 #include <stdio.h>
 #include <string.h>
 
-#include "build_info.h"
 #include "commands.h"
-#include "mpo/config.h"
-#include "mpo/device.h"
-#include "mpo/policy.h"
-#include "mpo/record.h"
+#include "mpo/text.h"
+
+#define WIDTH          80
+#define COMMAND_COLUMN 13
+#define OPTION_COLUMN  8
 
 static void print_overview(void)
 {
-    printf(
-        "mpo mixes language models that were each aligned to one objective into one\n"
-        "balanced policy, by mirror descent on the weights of their log-linear mixture.\n\n"
-        "usage: mpo COMMAND [ARGUMENTS]\n\ncommands:\n");
-    for (const struct mpo_command *command = mpo_commands; command->name != NULL; command++)
-        printf("  %-10s %s\n", command->name, command->sentence);
+    printf("mpo mixes language models that were each aligned to one objective into one\n"
+           "balanced policy, by mirror descent on the weights of their log-linear "
+           "mixture.\n\n"
+           "usage: mpo COMMAND [ARGUMENTS]\n\ncommands:\n");
+    for (const struct mpo_command *command = mpo_commands; command->name != NULL;
+         command++) {
+        printf("  %-10s ", command->name);
+        mpo_text_wrap(stdout, command->sentence, COMMAND_COLUMN, COMMAND_COLUMN, WIDTH);
+        printf("\n");
+    }
     printf("\n`mpo help COMMAND` prints a command's arguments and options;\n"
-           "`mpo help --reference` prints a configuration with every option.\n\n"
+           "`mpo help --reference` prints a configuration with every option;\n"
+           "`mpo help --man` and `--completion=bash` print what man and a shell read.\n\n"
            "exit codes:\n");
     for (int status = 0; status < MPO_STATUS_COUNT; status++)
         printf("  %3d  %s\n", mpo_status_exit_code((enum mpo_status)status),
                mpo_status_sentence((enum mpo_status)status));
 }
 
-enum mpo_status mpo_command_help(int argc, char *const *argv)
+static void print_usage(const struct mpo_command *command)
+{
+    const char *form = command->usage;
+    int column = printf("mpo %s: ", command->name);
+    mpo_text_wrap(stdout, command->sentence, column, column, WIDTH);
+    printf("\n\nusage: ");
+    while (true) {
+        size_t bytes = strcspn(form, "\n");
+        printf("mpo %s %.*s\n", command->name, (int)bytes, form);
+        if (form[bytes] == '\0')
+            break;
+        form += bytes + 1;
+        printf("       ");
+    }
+}
+
+void help_describe(const struct mpo_config_flag *flag, char text[HELP_TEXT_BYTES])
+{
+    const char *initial = flag->initial != NULL ? flag->initial : "required";
+    bool shown = *initial != '\0';
+    snprintf(text, HELP_TEXT_BYTES, "%s%s%s%s", flag->sentence, shown ? " [" : "", initial,
+             shown ? "]" : "");
+}
+
+static void print_option(const struct mpo_config_flag *flag)
+{
+    char text[HELP_TEXT_BYTES];
+    help_describe(flag, text);
+    printf("  %s%s%s\n%*s", flag->name, flag->value,
+           flag->choices != NULL ? flag->choices : "", OPTION_COLUMN, "");
+    mpo_text_wrap(stdout, text, OPTION_COLUMN, OPTION_COLUMN, WIDTH);
+    printf("\n");
+}
+
+static enum mpo_status print_command(const char *name)
 {
     enum mpo_status status = MPO_OK;
-    if (argc == 0) {
-        print_overview();
-        return MPO_OK;
-    }
-    if (strcmp(argv[0], "--reference") == 0)
-        return mpo_config_print_reference(stdout);
-    const struct mpo_command *command = mpo_command_find(argv[0]);
+    const char *section = "";
+    struct mpo_config_flag flag = {0};
+    const struct mpo_command *command = mpo_command_find(name);
     MPO_CHECK(command != NULL, MPO_ERR_USAGE,
-              "no command '%s'; `mpo help` lists the commands", argv[0]);
-    printf("mpo %s: %s\n\nusage: mpo %s %s\n", command->name, command->sentence,
-           command->name, command->usage);
-    if (command->needs_ranks) {
-        printf("\n");
-        mpo_config_print_options(stdout, command->name);
+              "no command '%s'; `mpo help` lists the commands", name);
+    print_usage(command);
+    for (int i = 0; mpo_config_flag(name, i, &flag); i++) {
+        if (strcmp(section, flag.section) != 0)
+            printf("\n%s: %s\n", flag.section, flag.section_sentence);
+        section = flag.section;
+        print_option(&flag);
     }
 cleanup:
     return status;
 }
 
-enum mpo_status mpo_command_version(int argc, char *const *argv)
+enum mpo_status mpo_command_help(int argc, char *const *argv)
 {
-    char mpi[256] = "";
-    (void)argc;
-    (void)argv;
-    mpo_comm_library_version(mpi, sizeof mpi);
-    printf("mpo %s (%s)\n", MPO_VERSION, MPO_GIT_COMMIT);
-    printf("devices   %s\n", mpo_device_built());
-    printf("policies  %s\n", mpo_policy_kinds_built());
-    printf("libllama  %s\n", mpo_policy_engine_version());
-    printf("MPI       %s\n", mpi);
-    printf("HDF5      %s\n", mpo_record_library_version());
-    printf("compiler  %s\n", MPO_COMPILER);
-    return MPO_OK;
+    enum mpo_status status = MPO_OK;
+    struct mpo_config_arguments arguments = {0};
+    struct mpo_config *config = NULL;
+    MPO_TRY(mpo_command_read_flags("help", argc, argv, &arguments, &config));
+    const struct mpo_config_help *options = &config->help;
+    bool completes = strcmp(options->completion, "none") != 0;
+    MPO_CHECK(arguments.count + options->reference + options->man + completes <= 1,
+              MPO_ERR_USAGE,
+              "mpo help: expected one command or one of --reference, --man, --completion");
+    if (options->reference)
+        MPO_TRY(mpo_config_print_reference(stdout));
+    else if (options->man)
+        help_print_man(stdout);
+    else if (completes)
+        help_print_completion(stdout);
+    else if (arguments.count == 1)
+        MPO_TRY(print_command(arguments.text[0]));
+    else
+        print_overview();
+cleanup:
+    mpo_config_close(&config);
+    return status;
 }

@@ -23,7 +23,7 @@ enum inspect_field {
 struct inspect_request {
     const char *path;
     const char *other;  /* the second record of --compare */
-    const char *format; /* NULL: summary, unless something else was asked for */
+    const char *format; /* NULL: text, unless something else was asked for */
     const char *plot;
     bool schema;
     bool follow;

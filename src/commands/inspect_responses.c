@@ -15,6 +15,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "output.h"
+
 #define LABEL_WIDTH 12
 
 struct scored {
@@ -90,17 +92,6 @@ static void print_sample(const struct scored *scored)
 
 /* ---- json ---- */
 
-static json_t *make_number(double value)
-{
-    return isfinite(value) ? json_real(value) : json_null();
-}
-
-static json_t *make_text(const char *text)
-{
-    json_t *value = json_string(text);
-    return value != NULL ? value : json_null(); /* not UTF-8 */
-}
-
 static json_t *make_sample(const struct scored *scored)
 {
     const struct mpo_record_scores *scores = scored->scores;
@@ -109,14 +100,14 @@ static json_t *make_sample(const struct scored *scored)
     for (int32_t h = 0; h < scores->policy_count; h++)
         json_object_set_new(
             log_policy, mpo_record_policy(scored->inspect->record, h),
-            make_number(scores->log_policy[scored->index * scores->policy_count + h]));
+            output_number(scores->log_policy[scored->index * scores->policy_count + h]));
     return json_pack("{sIsIsIsosososisbsoso}", "response", (json_int_t)scored->index,
                      "step", (json_int_t)scores->step[scored->index], "prompt_index",
-                     (json_int_t)sample->prompt, "prompt", make_text(sample->prompt_text),
-                     "text", make_text(sample->text), "log_policy", log_policy,
+                     (json_int_t)sample->prompt, "prompt", output_text(sample->prompt_text),
+                     "text", output_text(sample->text), "log_policy", log_policy,
                      "token_count", sample->token_count, "ended", sample->ended,
-                     "log_proposal", make_number(scores->log_proposal[scored->index]),
-                     "log_weight", make_number(scored->log_weight));
+                     "log_proposal", output_number(scores->log_proposal[scored->index]),
+                     "log_weight", output_number(scored->log_weight));
 }
 
 /* ---- both ---- */
@@ -160,9 +151,8 @@ enum mpo_status inspect_print_responses(const struct inspect *inspect,
                (long long)count, (long long)scores.count);
     MPO_TRY(print_samples(inspect, &scores, count, list));
     if (is_json) {
-        MPO_CHECK(json_dumpf(list, stdout, JSON_REAL_PRECISION(17)) == 0, MPO_ERR_IO,
-                  "standard output: %s", strerror(errno));
-        printf("\n");
+        status = output_json(list);
+        list = NULL;
     }
 cleanup:
     json_decref(list);

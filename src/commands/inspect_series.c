@@ -5,11 +5,12 @@
  */
 #include "inspect_impl.h"
 
-#include <errno.h>
 #include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+
+#include "output.h"
 
 static const char *const provenance[] = {
     "version", "git_commit", "cmdline", "config_sha256", "seed",  "slurm_job_id",
@@ -72,18 +73,10 @@ void inspect_print_tsv_rows(const struct inspect *inspect,
 
 /* ---- json ---- */
 
-/* JSON knows no NaN; null says that there is no number. */
 static json_t *make_number(double value, bool whole)
 {
-    if (!isfinite(value))
-        return json_null();
-    return whole ? json_integer((json_int_t)value) : json_real(value);
-}
-
-static json_t *make_text(const char *text)
-{
-    json_t *value = json_string(text);
-    return value != NULL ? value : json_null(); /* not UTF-8 */
+    return whole && isfinite(value) ? json_integer((json_int_t)value)
+                                    : output_number(value);
 }
 
 static json_t *make_series(const struct inspect *inspect, int32_t field)
@@ -107,7 +100,7 @@ static json_t *make_names(const struct inspect *inspect, int32_t count,
 {
     json_t *names = json_array();
     for (int32_t i = 0; i < count; i++)
-        json_array_append_new(names, make_text(name(inspect->record, i)));
+        json_array_append_new(names, output_text(name(inspect->record, i)));
     return names;
 }
 
@@ -117,14 +110,13 @@ static json_t *make_attributes(const struct inspect *inspect)
     for (size_t i = 0; i < PROVENANCE_COUNT; i++)
         json_object_set_new(
             object, provenance[i],
-            make_text(mpo_record_attribute(inspect->record, provenance[i])));
+            output_text(mpo_record_attribute(inspect->record, provenance[i])));
     return object;
 }
 
 enum mpo_status inspect_print_json(const struct inspect *inspect,
                                    const struct inspect_request *request)
 {
-    enum mpo_status status = MPO_OK;
     const struct mpo_record *record = inspect->record;
     json_t *root = json_object();
     json_t *steps = json_array();
@@ -134,13 +126,14 @@ enum mpo_status inspect_print_json(const struct inspect *inspect,
     for (int32_t i = 0; i < INSPECT_FIELD_COUNT; i++)
         if (is_shown(inspect, request, i))
             json_object_set_new(series, mpo_record_field(i)->path, make_series(inspect, i));
-    json_object_set_new(root, "path", make_text(inspect->path));
-    json_object_set_new(root, "state", make_text(inspect_state(inspect)));
+    json_object_set_new(root, "path", output_text(inspect->path));
+    json_object_set_new(root, "state", output_text(inspect_state(inspect)));
     json_object_set_new(root, "log_schema",
-                        make_text(mpo_record_attribute(record, "log_schema")));
-    json_object_set_new(root, "run_id", make_text(mpo_record_attribute(record, "run_id")));
+                        output_text(mpo_record_attribute(record, "log_schema")));
+    json_object_set_new(root, "run_id",
+                        output_text(mpo_record_attribute(record, "run_id")));
     json_object_set_new(root, "created_utc",
-                        make_text(mpo_record_attribute(record, "created_utc")));
+                        output_text(mpo_record_attribute(record, "created_utc")));
     json_object_set_new(
         root, "objective",
         make_names(inspect, mpo_record_objective_count(record), mpo_record_objective));
@@ -150,10 +143,5 @@ enum mpo_status inspect_print_json(const struct inspect *inspect,
     json_object_set_new(root, "provenance", make_attributes(inspect));
     json_object_set_new(root, "step", steps);
     json_object_set_new(root, "series", series);
-    MPO_CHECK(json_dumpf(root, stdout, JSON_REAL_PRECISION(17)) == 0, MPO_ERR_IO,
-              "standard output: %s", strerror(errno));
-    printf("\n");
-cleanup:
-    json_decref(root);
-    return status;
+    return output_json(root);
 }

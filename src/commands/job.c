@@ -158,6 +158,8 @@ enum mpo_status job_configure(const char *command, int argc, char *const *argv,
     enum mpo_status status = MPO_OK;
     char *text = NULL;
     MPO_TRY(mpo_comm_agree(mpo_config_open(command, argc, argv, config)));
+    if (mpo_config_is_quiet(*config, command))
+        mpo_log_quiet();
     MPO_TRY(mpo_comm_agree(mpo_config_print(*config, &text)));
     MPO_TRY(mpo_comm_agree(
         mpo_comm_same(XXH64(text, strlen(text), 0), "configuration and flags")));

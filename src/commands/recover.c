@@ -5,7 +5,7 @@
  * failure: it is said, and no copy is made.
  */
 #include <errno.h>
-#include <getopt.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,39 +13,10 @@
 #include "commands.h"
 #include "mpo/memory.h"
 #include "mpo/record.h"
+#include "output.h"
 
-#define ARGUMENTS_MAX 8
-#define SUFFIX        ".h5"
-#define NEW_SUFFIX    ".recovered.h5"
-
-static const struct option options[] = {{"output", required_argument, NULL, 'o'},
-                                        {NULL, 0, NULL, 0}};
-
-static enum mpo_status parse(int argc, char *const *argv, const char **path,
-                             const char **output)
-{
-    enum mpo_status status = MPO_OK;
-    char *arguments[ARGUMENTS_MAX + 2] = {"recover"};
-    int letter = 0;
-    MPO_CHECK(argc <= ARGUMENTS_MAX, MPO_ERR_USAGE, "recover takes one record at a time");
-    for (int i = 0; i < argc; i++)
-        arguments[i + 1] = argv[i];
-    opterr = 0;
-    optind = 0; /* glibc: start afresh */
-    while ((letter = getopt_long(argc + 1, arguments, ":", options, NULL)) != -1) {
-        MPO_CHECK(letter != ':', MPO_ERR_USAGE, "%s needs a value; see mpo help recover",
-                  arguments[optind - 1]);
-        MPO_CHECK(letter == 'o', MPO_ERR_USAGE,
-                  "recover does not understand %s; see mpo help recover",
-                  arguments[optind - 1]);
-        *output = optarg;
-    }
-    MPO_CHECK(argc + 1 - optind == 1, MPO_ERR_USAGE,
-              "expected one record, found %d; see mpo help recover", argc + 1 - optind);
-    *path = arguments[optind];
-cleanup:
-    return status;
-}
+#define SUFFIX     ".h5"
+#define NEW_SUFFIX ".recovered.h5"
 
 /* run.h5 becomes run.recovered.h5; *out is owned. */
 static enum mpo_status default_output(const char *path, char **out)
@@ -81,20 +52,38 @@ static void print_recovery(const char *path, const char *output,
     printf("\n");
 }
 
+static enum mpo_status print_json(const char *path, const char *output,
+                                  const struct mpo_record_recovery *recovery)
+{
+    enum mpo_status status = MPO_OK;
+    json_t *root = json_pack("{s:s, s:s?, s:b, s:I, s:I, s:I, s:I}", "record", path,
+                             "recovered", recovery->repaired ? output : NULL, "repaired",
+                             recovery->repaired, "steps", (json_int_t)recovery->step_count,
+                             "responses", (json_int_t)recovery->response_count,
+                             "surplus_steps", (json_int_t)recovery->surplus_steps,
+                             "surplus_responses", (json_int_t)recovery->surplus_responses);
+    MPO_TRY(output_json(root));
+cleanup:
+    return status;
+}
+
 enum mpo_status mpo_command_recover(int argc, char *const *argv)
 {
     enum mpo_status status = MPO_OK;
     struct mpo_record_recovery recovery = {0};
+    struct mpo_config *config = NULL;
     const char *path = NULL;
-    const char *output = NULL;
     char *made = NULL;
-    MPO_TRY(parse(argc, argv, &path, &output));
-    if (output == NULL) {
+    MPO_TRY(mpo_command_read_record("recover", argc, argv, &path, &config));
+    const char *output = config->recover.output;
+    if (*output == '\0') {
         MPO_TRY(default_output(path, &made));
         output = made;
     }
     MPO_TRY(mpo_record_recover(path, output, &recovery));
-    if (recovery.repaired)
+    if (strcmp(config->recover.format, "json") == 0)
+        MPO_TRY(print_json(path, output, &recovery));
+    else if (recovery.repaired)
         print_recovery(path, output, &recovery);
     else
         printf("%s is finished, %lld steps: it needs no repair, and no copy was made\n",
@@ -102,5 +91,6 @@ enum mpo_status mpo_command_recover(int argc, char *const *argv)
     MPO_CHECK(fflush(stdout) == 0, MPO_ERR_IO, "standard output: %s", strerror(errno));
 cleanup:
     free(made);
+    mpo_config_close(&config);
     return status;
 }

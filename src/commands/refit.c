@@ -62,9 +62,9 @@ static enum mpo_status group_by_prompt(struct refit *refit)
     MPO_CHECK(count > 0, MPO_ERR_DATA,
               "%s stores no responses (record.responses: false, or no step yet); refit "
               "needs them",
-              refit->options.path);
+              refit->path);
     MPO_CHECK(count <= INT32_MAX, MPO_ERR_DATA, "%s stores %lld responses, too many",
-              refit->options.path, (long long)count);
+              refit->path, (long long)count);
     MPO_NEW(count, &place);
     MPO_NEW(count * refit->count, &refit->log_policy);
     MPO_NEW(count, &refit->log_proposal);
@@ -103,7 +103,7 @@ void refit_estimate(struct refit *refit, struct refit_point *point)
 
 bool refit_supports(const struct refit *refit, const struct refit_point *point)
 {
-    double least = refit->options.min_ess;
+    double least = refit->options->min_ess;
     return isfinite(point->value) && point->ess >= least &&
            (least <= 0.0 || point->effective >= EFFECTIVE_MIN);
 }
@@ -122,8 +122,8 @@ static enum mpo_status check_support(const struct refit *refit)
               "%s: the stored responses cannot support the weights %s: their effective "
               "sample size is %.3f, %.1f responses a prompt, expected at least %g and %g; "
               "fit with these objectives and bounds, or lower --min-ess to see them",
-              refit->options.path, weights, result->ess, result->effective,
-              refit->options.min_ess, EFFECTIVE_MIN);
+              refit->path, weights, result->ess, result->effective, refit->options->min_ess,
+              EFFECTIVE_MIN);
 cleanup:
     return status;
 }
@@ -137,11 +137,13 @@ static enum mpo_status descend(struct refit *refit)
     size_t bytes = (size_t)refit->count * sizeof(double);
     struct mpo_descent_spec spec = {
         .map = "entropy",
-        .step_rule = refit->options.step_rule,
-        .step_constant = refit->options.step_constant,
-        .steps = refit->options.steps,
+        .step_rule = refit->options->descent_step_rule,
+        .step_constant = refit->options->descent_step_constant,
+        .steps = refit->options->descent_steps,
         .objective_count = refit->count,
-        .initial = refit->initial,
+        .initial = refit->options->descent_initial.count > 0
+                       ? refit->options->descent_initial.value
+                       : NULL,
         .bounds = refit->bounds,
     };
     MPO_TRY(mpo_descent_open(&spec, &descent));
@@ -184,7 +186,7 @@ cleanup:
 static enum mpo_status open_refit(struct refit *refit)
 {
     enum mpo_status status = MPO_OK;
-    MPO_TRY(mpo_record_open(refit->options.path, &refit->record));
+    MPO_TRY(mpo_record_open(refit->path, &refit->record));
     MPO_TRY(refit_apply(refit));
     MPO_TRY(mpo_record_read_scores(refit->record, &refit->scores));
     MPO_TRY(group_by_prompt(refit));
@@ -208,19 +210,19 @@ static void close_refit(struct refit *refit)
     free(refit->log_proposal);
     free(refit->log_policy);
     free(refit->bounds);
-    free(refit->initial);
     free(refit->objective);
     mpo_record_release_scores(&refit->scores);
     mpo_record_close(&refit->record);
+    mpo_config_close(&refit->config);
 }
 
 enum mpo_status mpo_command_refit(int argc, char *const *argv)
 {
     enum mpo_status status = MPO_OK;
     struct refit refit = {0};
-    MPO_TRY(refit_parse(argc, argv, &refit.options));
+    MPO_TRY(refit_read(argc, argv, &refit));
     MPO_TRY(open_refit(&refit));
-    if (refit.options.divisions > 0) {
+    if (refit.options->frontier > 0) {
         MPO_TRY(refit_frontier(&refit));
         goto cleanup;
     }

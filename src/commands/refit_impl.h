@@ -9,21 +9,6 @@
 #include "mpo/mpo.h"
 #include "mpo/scored.h"
 
-struct refit_options {
-    const char *path;
-    const char *objectives; /* "" for all; texts borrowed from argv */
-    const char *initial;
-    const char *min;
-    const char *max;
-    const char *output;
-    const char *plot;
-    const char *step_rule;
-    double step_constant;
-    double min_ess;
-    int64_t steps;
-    int32_t divisions; /* of the frontier's grid; 0: no frontier */
-};
-
 /** F and what belongs to it at some weights; [K] arrays owned by the refit. */
 struct refit_point {
     double value;     /* jackknifed */
@@ -34,7 +19,9 @@ struct refit_point {
 };
 
 struct refit {
-    struct refit_options options;
+    struct mpo_config *config;
+    const struct mpo_config_refit *options; /* in config */
+    const char *path;                       /* of the record, borrowed from argv */
     struct mpo_record *record;
     struct mpo_record_scores scores;
     int32_t count;             /* K: objectives used */
@@ -43,7 +30,6 @@ struct refit {
     double *log_proposal;      /* [R] by prompt */
     struct mpo_scored *prompt; /* [prompt_count] */
     int32_t prompt_count;
-    double *initial;           /* [K] or NULL */
     double *bounds;            /* [2, K] or NULL */
     double *work;              /* [R] */
     double *prompt_gradient;   /* [K] */
@@ -52,10 +38,10 @@ struct refit {
     struct refit_point stored; /* at the record's weights, when all objectives are used */
 };
 
-/** Parse the command line; the record's objectives are known by then only to the next. */
-enum mpo_status refit_parse(int argc, char *const *argv, struct refit_options *options);
+/** Read the command line; what depends on the record's objectives is read by the next. */
+enum mpo_status refit_read(int argc, char *const *argv, struct refit *refit);
 
-/** The objectives, initial weights and bounds that the options name. */
+/** The objectives and bounds that the options name. */
 enum mpo_status refit_apply(struct refit *refit);
 
 /** F, gradient and ESS at point->weights from the stored responses. Local. */
@@ -66,8 +52,8 @@ bool refit_supports(const struct refit *refit, const struct refit_point *point);
 
 const char *refit_name(const struct refit *refit, int32_t k);
 
-/** The result as a table on standard output, as JSON into options.output. */
+/** The result on standard output, and as JSON into options->output. */
 enum mpo_status refit_report(const struct refit *refit);
 
-/** The grid as TSV on standard output, and as a plot. */
+/** The grid as TSV or JSON on standard output, and as a plot. */
 enum mpo_status refit_frontier(struct refit *refit);

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/wait.h>
 
+#include "output.h"
 #include "refit_impl.h"
 
 #define POINTS_MAX 1000000
@@ -48,23 +49,30 @@ static void print_table(const struct refit *refit)
            (long long)refit->scores.count);
 }
 
-static json_t *make_result(const struct refit *refit)
+/* F and what belongs to it at some weights. */
+static json_t *make_figures(const struct refit *refit, const struct refit_point *point)
 {
-    const struct refit_point *result = &refit->result;
     json_t *root = json_object();
     json_t *weights = json_object();
     json_t *log_policy = json_object();
     for (int32_t k = 0; k < refit->count; k++) {
-        json_object_set_new(weights, refit_name(refit, k), json_real(result->weights[k]));
+        json_object_set_new(weights, refit_name(refit, k),
+                            output_number(point->weights[k]));
         json_object_set_new(log_policy, refit_name(refit, k),
-                            json_real(result->gradient[k]));
+                            output_number(point->gradient[k]));
     }
-    json_object_set_new(root, "record", json_string(refit->options.path));
     json_object_set_new(root, "weights", weights);
-    json_object_set_new(root, "mean_log_policy", log_policy);
-    json_object_set_new(root, "F", json_real(result->value));
-    json_object_set_new(root, "gap", json_real(refit->gap));
-    json_object_set_new(root, "ESS", json_real(result->ess));
+    json_object_set_new(root, "log_policy", log_policy);
+    json_object_set_new(root, "value_jackknife", output_number(point->value));
+    json_object_set_new(root, "ess", output_number(point->ess));
+    return root;
+}
+
+static json_t *make_result(const struct refit *refit)
+{
+    json_t *root = make_figures(refit, &refit->result);
+    json_object_set_new(root, "record", output_text(refit->path));
+    json_object_set_new(root, "gap", output_number(refit->gap));
     json_object_set_new(root, "responses", json_integer(refit->scores.count));
     return root;
 }
@@ -73,7 +81,7 @@ static json_t *make_result(const struct refit *refit)
 static enum mpo_status write_result(const struct refit *refit)
 {
     enum mpo_status status = MPO_OK;
-    const char *path = refit->options.output;
+    const char *path = refit->options->output;
     json_t *root = NULL;
     FILE *file = fopen(path, "wx");
     MPO_CHECK(file != NULL, MPO_ERR_OUTPUT, "cannot make %s: %s", path, strerror(errno));
@@ -92,9 +100,12 @@ cleanup:
 enum mpo_status refit_report(const struct refit *refit)
 {
     enum mpo_status status = MPO_OK;
-    if (refit->options.output != NULL)
+    if (*refit->options->output != '\0')
         MPO_TRY(write_result(refit));
-    print_table(refit);
+    if (strcmp(refit->options->format, "json") == 0)
+        MPO_TRY(output_json(make_result(refit)));
+    else
+        print_table(refit);
 cleanup:
     return status;
 }
@@ -119,11 +130,11 @@ static bool next_parts(int32_t *parts, int32_t count)
 static void print_head(const struct refit *refit, FILE *out)
 {
     for (int32_t k = 0; k < refit->count; k++)
-        fprintf(out, "weight.%s\t", refit_name(refit, k));
-    fprintf(out, "F\t");
+        fprintf(out, "weights.%s\t", refit_name(refit, k));
+    fprintf(out, "value_jackknife\t");
     for (int32_t k = 0; k < refit->count; k++)
-        fprintf(out, "mean_log_policy.%s\t", refit_name(refit, k));
-    fprintf(out, "ESS\tsupported\n");
+        fprintf(out, "log_policy.%s\t", refit_name(refit, k));
+    fprintf(out, "ess\tsupported\n");
 }
 
 static void print_point(const struct refit *refit, const struct refit_point *point,
@@ -151,7 +162,7 @@ static void put_text(FILE *script, const char *text)
 static void put_script(const struct refit *refit, const char *table, FILE *script)
 {
     int32_t count = refit->count;
-    const char *path = refit->options.plot;
+    const char *path = refit->options->plot;
     size_t length = strlen(path);
     bool is_png = length > 4 && strcmp(path + length - 4, ".png") == 0;
     fprintf(script, "set terminal %s size 800,600 noenhanced\nset output '",
@@ -173,6 +184,13 @@ static void put_script(const struct refit *refit, const char *table, FILE *scrip
             count + 3);
 }
 
+static json_t *make_point(const struct refit *refit, const struct refit_point *point)
+{
+    json_t *root = make_figures(refit, point);
+    json_object_set_new(root, "supported", json_boolean(refit_supports(refit, point)));
+    return root;
+}
+
 static enum mpo_status plot(const struct refit *refit, const char *table)
 {
     enum mpo_status status = MPO_OK;
@@ -184,16 +202,17 @@ static enum mpo_status plot(const struct refit *refit, const char *table)
     int code = pclose(script);
     MPO_CHECK(!WIFEXITED(code) || WEXITSTATUS(code) != 127, MPO_ERR_DEVICE,
               "--plot needs gnuplot (Debian: gnuplot-nox)");
-    MPO_CHECK(code == 0, MPO_ERR_OUTPUT, "gnuplot could not draw %s", refit->options.plot);
-    mpo_log_note("drew %s", refit->options.plot);
+    MPO_CHECK(code == 0, MPO_ERR_OUTPUT, "gnuplot could not draw %s", refit->options->plot);
+    mpo_log_note("drew %s", refit->options->plot);
 cleanup:
     return status;
 }
 
-static enum mpo_status walk_grid(struct refit *refit, int32_t *parts, FILE *out)
+static enum mpo_status walk_grid(struct refit *refit, int32_t *parts, FILE *out,
+                                 json_t *list)
 {
     enum mpo_status status = MPO_OK;
-    int32_t divisions = refit->options.divisions;
+    int32_t divisions = (int32_t)refit->options->frontier;
     int64_t points = 0;
     parts[0] = divisions;
     print_head(refit, out);
@@ -205,6 +224,8 @@ static enum mpo_status walk_grid(struct refit *refit, int32_t *parts, FILE *out)
             refit->result.weights[k] = (double)parts[k] / divisions;
         refit_estimate(refit, &refit->result);
         print_point(refit, &refit->result, out);
+        if (list != NULL)
+            json_array_append_new(list, make_point(refit, &refit->result));
     } while (next_parts(parts, refit->count));
 cleanup:
     return status;
@@ -216,15 +237,21 @@ enum mpo_status refit_frontier(struct refit *refit)
     int32_t *parts = NULL; /* [K] */
     char *table = NULL;
     size_t bytes = 0;
+    bool is_json = strcmp(refit->options->format, "json") == 0;
+    json_t *list = is_json ? json_array() : NULL;
     FILE *out = open_memstream(&table, &bytes);
     MPO_CHECK(out != NULL, MPO_ERR_MEMORY, "no memory for the frontier");
     MPO_NEW(refit->count, &parts);
-    MPO_TRY(walk_grid(refit, parts, out));
+    MPO_TRY(walk_grid(refit, parts, out, list));
     MPO_CHECK(fflush(out) == 0, MPO_ERR_MEMORY, "no memory for the frontier");
-    fputs(table, stdout);
-    if (refit->options.plot != NULL)
+    if (list != NULL)
+        MPO_TRY(output_json(json_pack("{s:O}", "frontier", list)));
+    else
+        fputs(table, stdout);
+    if (*refit->options->plot != '\0')
         MPO_TRY(plot(refit, table));
 cleanup:
+    json_decref(list);
     if (out != NULL)
         fclose(out);
     free(table);

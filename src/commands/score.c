@@ -23,6 +23,8 @@
 #include <string.h>
 
 #include "commands.h"
+#include "output.h"
+#include "progress.h"
 #include "weights.h"
 
 /* Prompts between two outputs; they are dealt to the groups of ranks. */
@@ -157,18 +159,6 @@ static void tell_accuracy(const struct score *score)
 
 /* ---- output ---- */
 
-static enum mpo_status print_line(json_t *line)
-{
-    enum mpo_status status = MPO_OK;
-    MPO_CHECK(line != NULL, MPO_ERR_MEMORY, "no memory for a line of output");
-    MPO_CHECK(json_dumpf(line, stdout, JSON_COMPACT | JSON_PRESERVE_ORDER) == 0 &&
-                  putchar('\n') != EOF,
-              MPO_ERR_IO, "standard output: writing failed");
-cleanup:
-    json_decref(line);
-    return status;
-}
-
 static enum mpo_status print_scores(struct score *score, const struct mpo_scores *scores,
                                     int64_t first_prompt)
 {
@@ -193,7 +183,7 @@ static enum mpo_status print_scores(struct score *score, const struct mpo_scores
             json_object_set_new(line, "rejected", pair[1]);
             count_pair(score, scores, slot);
         }
-        MPO_TRY(print_line(line));
+        MPO_TRY(output_json(line));
     }
     MPO_CHECK(fflush(stdout) == 0, MPO_ERR_IO, "standard output: writing failed");
 cleanup:
@@ -211,7 +201,7 @@ static enum mpo_status print_summary(const struct score *score)
         json_object_set_new(
             json_object_get(line, "summary"), "reward_accuracy",
             accuracy(score, &score->rewarded, score->config->objective_count));
-    MPO_TRY(print_line(line));
+    MPO_TRY(output_json(line));
     tell_accuracy(score);
 cleanup:
     return status;
@@ -222,10 +212,11 @@ cleanup:
 static enum mpo_status score_all(struct score *score)
 {
     enum mpo_status status = MPO_OK;
-    double started = mpo_timing_now();
+    struct progress progress = {0};
     int64_t tokens = 0;
     int64_t prompt[STEP_PROMPTS] = {0};
     bool is_root = mpo_comm_rank(score->job.comm) == 0;
+    progress_begin(&progress, "score", score->prompt_count);
     for (int64_t done = 0; done < score->prompt_count; done += STEP_PROMPTS) {
         struct mpo_scores scores = {0};
         int64_t left = score->prompt_count - done;
@@ -236,18 +227,21 @@ static enum mpo_status score_all(struct score *score)
         };
         for (int32_t i = 0; i < step.prompt_count; i++)
             prompt[i] = done + i;
+        progress_follow(&progress, &step, step.prompt_count,
+                        step.prompt_count * (score->config->score.pairs ? 2 : 1));
         MPO_TRY(mpo_rollout_score(score->job.rollout, &step, &scores));
         if (!is_root)
             continue;
+        mpo_log_clear_progress();
         MPO_TRY(print_scores(score, &scores, done));
         for (int32_t i = 0; i < scores.prompt_count * scores.responses; i++)
             tokens += scores.token_count[i];
+        progress_advance(&progress, step.prompt_count, tokens);
     }
+    progress_end(&progress);
     if (is_root && score->config->score.pairs)
         MPO_TRY(print_summary(score));
-    double elapsed = mpo_timing_now() - started;
-    mpo_log_note("%lld tokens in %.2f s, %.1f token/s", (long long)tokens, elapsed,
-                 (double)tokens / elapsed);
+    progress_tell(&progress);
 cleanup:
     return status;
 }

@@ -22,8 +22,8 @@
 #define SUM_TOLERANCE  1e-6 /* of weights that a person has typed */
 
 const struct mpo_config_section mpo_config_sections[MPO_SECTION_COUNT] = {
-#define MPO_SECTION_BEGIN(section, sentence)                                               \
-    {#section, sentence, offsetof(struct mpo_config, section)},
+#define MPO_SECTION_BEGIN(section, scope, sentence)                                        \
+    {#section, MPO_SCOPE_##scope, sentence, offsetof(struct mpo_config, section)},
 #define MPO_OPTION(section, name, type, ...)
 #define MPO_SECTION_END(section)
 #include "mpo/options.def"
@@ -33,7 +33,7 @@ const struct mpo_config_section mpo_config_sections[MPO_SECTION_COUNT] = {
 };
 
 const struct mpo_config_option mpo_config_options[MPO_OPTION_COUNT] = {
-#define MPO_SECTION_BEGIN(section, sentence)
+#define MPO_SECTION_BEGIN(section, scope, sentence)
 #define MPO_OPTION(section, name, type, initial, low, high, choices, sentence)             \
     {MPO_SECTION_##section,                                                                \
      #name,                                                                                \
@@ -314,33 +314,86 @@ cleanup:
     return status;
 }
 
+/* The one argument: the configuration file. */
+static enum mpo_status take_path(struct mpo_config_build *build,
+                                 const struct mpo_config_arguments *arguments)
+{
+    enum mpo_status status = MPO_OK;
+    char found[2 * MPO_CONFIG_QUOTE_BYTES + 8] = "none";
+    char quoted[2][MPO_CONFIG_QUOTE_BYTES];
+    if (arguments->count > 1)
+        snprintf(found, sizeof found, "%s and %s",
+                 mpo_config_quote(arguments->text[0], quoted[0]),
+                 mpo_config_quote(arguments->text[1], quoted[1]));
+    MPO_CHECK(arguments->count == 1, MPO_ERR_USAGE,
+              "mpo %s: expected one configuration file, found %s; usage: mpo %s CONFIG "
+              "[--section.key=value ...]",
+              build->command, found, build->command);
+    build->path = arguments->text[0];
+cleanup:
+    return status;
+}
+
+/* Hand the configuration over, or drop it after a failure. */
+static void finish_build(struct mpo_config_build *build, enum mpo_status status,
+                         struct mpo_config **out)
+{
+    if (status != MPO_OK)
+        mpo_config_close(&build->config);
+    *out = build->config;
+    free(build->policy_place);
+    free(build->folder);
+}
+
 enum mpo_status mpo_config_open(const char *command, int argc, char *const *argv,
                                 struct mpo_config **out)
 {
     enum mpo_status status = MPO_OK;
     struct mpo_config_flags *flags = NULL;
-    struct mpo_config_build *build = NULL;
+    struct mpo_config_build build = {.command = command};
+    struct mpo_config_arguments arguments = {0};
     *out = NULL;
-    MPO_NEW(1, &build);
-    MPO_NEW(1, &build->config);
-    build->command = command;
-    MPO_TRY(mpo_config_flags_open(command, argc, argv, &flags, &build->path));
-    MPO_TRY(take_folder(build->path, &build->folder));
-    MPO_TRY(assign_defaults(build, false, 0));
-    MPO_TRY(mpo_config_read_file(build));
-    MPO_TRY(mpo_config_flags_apply(flags, build));
-    MPO_TRY(check_all(build));
-    *out = build->config;
-    build->config = NULL;
+    MPO_NEW(1, &build.config);
+    MPO_TRY(mpo_config_flags_open(command, argc, argv, &arguments, &flags));
+    MPO_TRY(take_path(&build, &arguments));
+    MPO_TRY(take_folder(build.path, &build.folder));
+    MPO_TRY(assign_defaults(&build, false, 0));
+    MPO_TRY(mpo_config_read_file(&build));
+    MPO_TRY(mpo_config_flags_apply(flags, &build));
+    MPO_TRY(check_all(&build));
 cleanup:
-    if (build != NULL) {
-        mpo_config_close(&build->config);
-        free(build->policy_place);
-        free(build->folder);
-    }
-    free(build);
+    finish_build(&build, status, out);
     mpo_config_flags_close(&flags);
     return status;
+}
+
+enum mpo_status mpo_config_open_flags(const char *command, int argc, char *const *argv,
+                                      struct mpo_config_arguments *arguments,
+                                      struct mpo_config **out)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_config_flags *flags = NULL;
+    struct mpo_config_build build = {.command = command, .path = ""};
+    *out = NULL;
+    MPO_NEW(1, &build.config);
+    MPO_TRY(mpo_config_flags_open(command, argc, argv, arguments, &flags));
+    MPO_TRY(take_folder(build.path, &build.folder));
+    MPO_TRY(assign_defaults(&build, false, 0));
+    MPO_TRY(mpo_config_flags_apply(flags, &build));
+cleanup:
+    finish_build(&build, status, out);
+    mpo_config_flags_close(&flags);
+    return status;
+}
+
+bool mpo_config_is_quiet(const struct mpo_config *config, const char *command)
+{
+    for (int i = 0; i < MPO_OPTION_COUNT; i++) {
+        const struct mpo_config_option *option = &mpo_config_options[i];
+        if (mpo_config_is_own(option, command) && strcmp(option->name, "quiet") == 0)
+            return *(const bool *)mpo_config_member(config, option, 0);
+    }
+    return false;
 }
 
 static void free_member(const struct mpo_config_option *option, void *member)

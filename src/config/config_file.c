@@ -30,8 +30,8 @@ struct mapping {
 /* The names that may be keys of a mapping: the sections, or the options of one section. */
 struct names {
     const char *text[MPO_OPTION_COUNT]; /* a section has an option at least */
+    int index[MPO_OPTION_COUNT];        /* of each in the table of sections or of options */
     size_t count;
-    size_t first; /* index of text[0] in the table of sections or of options */
 };
 
 static enum mpo_status read_bytes(const char *path, char **text, size_t *bytes)
@@ -131,18 +131,21 @@ cleanup:
     return status;
 }
 
+static void add_name(struct names *names, const char *text, int index)
+{
+    names->index[names->count] = index;
+    names->text[names->count++] = text;
+}
+
 static struct names names_of(int section)
 {
     struct names names = {.count = 0};
     for (int i = 0; section < 0 && i < MPO_SECTION_COUNT; i++)
-        names.text[names.count++] = mpo_config_sections[i].name;
-    for (int i = 0; i < MPO_OPTION_COUNT; i++) {
-        if ((int)mpo_config_options[i].section != section)
-            continue;
-        if (names.count == 0)
-            names.first = (size_t)i;
-        names.text[names.count++] = mpo_config_options[i].name;
-    }
+        if (mpo_config_sections[i].scope != MPO_SCOPE_FLAGS)
+            add_name(&names, mpo_config_sections[i].name, i);
+    for (int i = 0; i < MPO_OPTION_COUNT; i++)
+        if ((int)mpo_config_options[i].section == section)
+            add_name(&names, mpo_config_options[i].name, i);
     return names;
 }
 
@@ -164,12 +167,12 @@ static enum mpo_status match_key(const struct mapping *mapping, const struct nam
     *index = 0;
     while (*index < names->count && strcmp(names->text[*index], name) != 0)
         (*index)++;
-    MPO_CHECK(*index < names->count, MPO_ERR_CONFIG, "%s:%zu:%zu: unknown key '%s%s%s'%s",
+    MPO_CHECK(*index < names->count, MPO_ERR_CONFIG, "%s:%zu:%zu: %s%s%s: unknown key%s",
               path, place.line, place.column, mapping->name, dot,
               mpo_config_quote(name, quoted),
               mpo_config_hint(name, names->text, names->count, hint));
     MPO_CHECK(seen[*index] == 0, MPO_ERR_CONFIG,
-              "%s:%zu:%zu: duplicate key '%s%s%s'; line %zu has it already", path,
+              "%s:%zu:%zu: %s%s%s: duplicate key; line %zu has it already", path,
               place.line, place.column, mapping->name, dot, name, seen[*index]);
     seen[*index] = place.line;
 cleanup:
@@ -243,7 +246,7 @@ static enum mpo_status read_options(const struct mapping *mapping, const yaml_no
         const yaml_node_t *key = yaml_document_get_node(mapping->document, pair->key);
         size_t index = 0;
         MPO_TRY(match_key(mapping, &names, key, seen, &index));
-        MPO_TRY(read_option(mapping, &mpo_config_options[names.first + index], key,
+        MPO_TRY(read_option(mapping, &mpo_config_options[names.index[index]], key,
                             yaml_document_get_node(mapping->document, pair->value)));
     }
 cleanup:
@@ -289,10 +292,11 @@ static enum mpo_status read_root(const struct mapping *file, const yaml_node_t *
     for (; pair < root->data.mapping.pairs.top; pair++) {
         const yaml_node_t *key = yaml_document_get_node(file->document, pair->key);
         const yaml_node_t *value = yaml_document_get_node(file->document, pair->value);
-        size_t section = 0;
-        MPO_TRY(match_key(file, &names, key, seen, &section));
-        struct mapping mapping = {file->build, file->document, names.text[section],
-                                  (int)section, 0};
+        size_t index = 0;
+        MPO_TRY(match_key(file, &names, key, seen, &index));
+        int section = names.index[index];
+        struct mapping mapping = {file->build, file->document, names.text[index], section,
+                                  0};
         if (section == MPO_SECTION_policies)
             MPO_TRY(read_policies(file, key, value));
         else

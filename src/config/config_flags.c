@@ -17,7 +17,8 @@
 #include "mpo/memory.h"
 
 #define POLICY_PREFIX "--policies."
-#define FIRST_ANSWER  256 /* of a known option; getopt's own answers are characters */
+#define JSON_NAME     "json" /* --json is --format=json, or jsonl */
+#define FIRST_ANSWER  256    /* of a known option; getopt's own answers are characters */
 
 struct flag {
     struct mpo_config_assignment assignment;
@@ -29,9 +30,8 @@ struct mpo_config_flags {
     const char *command;
     struct flag *flag; /* [flag_count] in the order of argv */
     int flag_count;
-    const char *path[2]; /* the first arguments that are no flags */
-    int path_count;
-    struct option known[2 * MPO_OPTION_COUNT + 1]; /* val: FIRST_ANSWER + option */
+    struct mpo_config_arguments *arguments;
+    struct option known[2 * MPO_OPTION_COUNT + 2]; /* val: FIRST_ANSWER + option */
     size_t known_count;
     char **respelt; /* [argc] copies of arguments that were written with hyphens, or NULL */
     int argument_count;
@@ -40,23 +40,30 @@ struct mpo_config_flags {
 static void add_known(struct mpo_config_flags *flags, const char *name, int option_index)
 {
     enum mpo_config_type type = mpo_config_options[option_index].type;
+    bool alone = type == MPO_TYPE_FLAG || strcmp(name, JSON_NAME) == 0;
     flags->known[flags->known_count++] = (struct option){
         .name = name,
-        .has_arg = type == MPO_TYPE_FLAG ? optional_argument : required_argument,
+        .has_arg = alone ? optional_argument : required_argument,
         .val = FIRST_ANSWER + option_index,
     };
 }
 
-/* Every option by its full name, those of the command's own section by their name too. */
+/* Those of the command's own section by their name; what a configuration holds by its full
+ * name, where there is one. */
 static void make_known(struct mpo_config_flags *flags)
 {
+    bool configured = mpo_config_takes_shared(flags->command);
     for (int i = 0; i < MPO_OPTION_COUNT; i++) {
         const struct mpo_config_option *option = &mpo_config_options[i];
         if (option->section == MPO_SECTION_policies)
             continue;
-        add_known(flags, option->full_name, i);
-        if (strcmp(mpo_config_sections[option->section].name, flags->command) == 0)
-            add_known(flags, option->name, i);
+        if (configured && mpo_config_sections[option->section].scope != MPO_SCOPE_FLAGS)
+            add_known(flags, option->full_name, i);
+        if (!mpo_config_is_own(option, flags->command))
+            continue;
+        add_known(flags, option->name, i);
+        if (mpo_config_json_choice(option) != NULL)
+            add_known(flags, JSON_NAME, i);
     }
 }
 
@@ -142,22 +149,31 @@ cleanup:
 static enum mpo_status parse_flag(struct mpo_config_flags *flags, const char *argument,
                                   const struct option *known, const char *value)
 {
+    enum mpo_status status = MPO_OK;
+    const struct mpo_config_option *option = &mpo_config_options[known->val - FIRST_ANSWER];
+    char quoted[MPO_CONFIG_QUOTE_BYTES];
     size_t bytes = strcspn(argument, "=");
     if (strlen(known->name) + strlen("--") != bytes)
         return refuse_unknown(flags, argument); /* only the beginning of the name */
+    if (strcmp(known->name, JSON_NAME) == 0) {
+        MPO_CHECK(value == NULL, MPO_ERR_USAGE, "--json: expected no value, found '%s'",
+                  mpo_config_quote(value, quoted));
+        value = mpo_config_json_choice(option);
+    }
     flags->flag[flags->flag_count++].assignment = (struct mpo_config_assignment){
-        .option = &mpo_config_options[known->val - FIRST_ANSWER],
+        .option = option,
         .place = {.flag = argument, .flag_bytes = (int)bytes},
         .text = value != NULL ? value : "true", /* only a FLAG can do without one */
     };
-    return MPO_OK;
+cleanup:
+    return status;
 }
 
-static void keep_path(struct mpo_config_flags *flags, const char *path)
+static void keep_argument(struct mpo_config_flags *flags, const char *text)
 {
-    if (flags->path_count < 2)
-        flags->path[flags->path_count] = path;
-    flags->path_count++;
+    if (flags->arguments->count < 2)
+        flags->arguments->text[flags->arguments->count] = text;
+    flags->arguments->count++;
 }
 
 /* One answer of getopt about the argument at hand; known is NULL unless it knows it. */
@@ -167,7 +183,7 @@ static enum mpo_status take(struct mpo_config_flags *flags, const char *argument
     enum mpo_status status = MPO_OK;
     char quoted[MPO_CONFIG_QUOTE_BYTES];
     if (answer == 1)
-        keep_path(flags, argument);
+        keep_argument(flags, argument);
     else if (known != NULL)
         MPO_TRY(parse_flag(flags, argument, known, optarg));
     else if (strncmp(argument, POLICY_PREFIX, strlen(POLICY_PREFIX)) == 0)
@@ -181,37 +197,42 @@ cleanup:
     return status;
 }
 
-static enum mpo_status parse(struct mpo_config_flags *flags, int argc, char **argv)
+/* typed: argv before names were respelt, as messages show them. */
+static enum mpo_status parse(struct mpo_config_flags *flags, int argc, char **argv,
+                             char *const *typed)
 {
     enum mpo_status status = MPO_OK;
     opterr = 0;
     optind = 0; /* begin anew: getopt has a state of its own */
     for (;;) {
-        const char *argument = argv[optind > 0 ? optind : 1];
+        int at = optind > 0 ? optind : 1;
         int index = 0;
         int answer = getopt_long(argc, argv, "-:", flags->known, &index);
         if (answer == -1)
             break;
         const struct option *known = answer >= FIRST_ANSWER ? &flags->known[index] : NULL;
-        MPO_TRY(take(flags, argument, answer, known));
+        MPO_TRY(take(flags, typed[at - 1], answer, known));
     }
     for (int i = optind; i < argc; i++)
-        keep_path(flags, argv[i]); /* what follows "--" */
+        keep_argument(flags, argv[i]); /* what follows "--" */
 cleanup:
     return status;
 }
 
-/* --best-of means --best_of, where no option has the name as it is written. */
+/* --best-of means --best_of and --descent.steps descent_steps, where no option has the name
+ * as it is written. */
 static enum mpo_status respell(struct mpo_config_flags *flags, int index, char **argument)
 {
     enum mpo_status status = MPO_OK;
     char *copy = NULL;
-    if (strncmp(*argument, "--", 2) != 0 || strchr(*argument + 2, '-') == NULL)
+    size_t bytes = strcspn(*argument, "=");
+    bool dotted = !mpo_config_takes_shared(flags->command);
+    if (strncmp(*argument, "--", 2) != 0 || strcspn(*argument + 2, "-.") + 2 >= bytes)
         return MPO_OK;
     MPO_TRY(mpo_memory_copy_text(*argument, &copy));
-    size_t bytes = strcspn(copy, "=");
     for (size_t i = 2; i < bytes; i++)
-        copy[i] = copy[i] == '-' ? '_' : copy[i];
+        if (copy[i] == '-' || (dotted && copy[i] == '.'))
+            copy[i] = '_';
     for (size_t i = 0; i < flags->known_count; i++)
         if (strlen(flags->known[i].name) + 2 == bytes &&
             strncmp(flags->known[i].name, copy + 2, bytes - 2) == 0) {
@@ -225,16 +246,17 @@ cleanup:
 }
 
 enum mpo_status mpo_config_flags_open(const char *command, int argc, char *const *argv,
-                                      struct mpo_config_flags **out, const char **path)
+                                      struct mpo_config_arguments *arguments,
+                                      struct mpo_config_flags **out)
 {
     enum mpo_status status = MPO_OK;
     char **whole = NULL; /* argv as getopt wants it, with the program's name before it */
-    char found[2 * MPO_CONFIG_QUOTE_BYTES + 8] = "none";
-    char quoted[2][MPO_CONFIG_QUOTE_BYTES];
+    *arguments = (struct mpo_config_arguments){0};
     MPO_NEW(1, out);
     MPO_NEW(argc + 2, &whole);
     MPO_NEW(argc, &(*out)->flag);
     (*out)->command = command;
+    (*out)->arguments = arguments;
     make_known(*out);
     whole[0] = (char *)"mpo";
     MPO_NEW(argc, &(*out)->respelt);
@@ -243,16 +265,7 @@ enum mpo_status mpo_config_flags_open(const char *command, int argc, char *const
         whole[i + 1] = argv[i];
         MPO_TRY(respell(*out, i, &whole[i + 1]));
     }
-    MPO_TRY(parse(*out, argc + 1, whole));
-    if ((*out)->path_count > 1)
-        snprintf(found, sizeof found, "%s and %s",
-                 mpo_config_quote((*out)->path[0], quoted[0]),
-                 mpo_config_quote((*out)->path[1], quoted[1]));
-    MPO_CHECK((*out)->path_count == 1, MPO_ERR_USAGE,
-              "mpo %s: expected one configuration file, found %s; usage: mpo %s CONFIG "
-              "[--section.key=value ...]",
-              command, found, command);
-    *path = (*out)->path[0];
+    MPO_TRY(parse(*out, argc + 1, whole, argv));
 cleanup:
     free(whole);
     return status;

@@ -11,7 +11,7 @@
 
 /* One enumerator a section and one an option, to index the tables of config.c. */
 enum mpo_config_section_index {
-#define MPO_SECTION_BEGIN(section, sentence) MPO_SECTION_##section,
+#define MPO_SECTION_BEGIN(section, scope, sentence) MPO_SECTION_##section,
 #define MPO_OPTION(section, name, type, ...)
 #define MPO_SECTION_END(section)
 #include "mpo/options.def"
@@ -22,7 +22,7 @@ enum mpo_config_section_index {
 };
 
 enum mpo_config_option_index {
-#define MPO_SECTION_BEGIN(section, sentence)
+#define MPO_SECTION_BEGIN(section, scope, sentence)
 #define MPO_OPTION(section, name, type, ...) MPO_OPTION_##section##_##name,
 #define MPO_SECTION_END(section)
 #include "mpo/options.def"
@@ -44,8 +44,11 @@ enum mpo_config_type {
     MPO_TYPE_NUMBERS
 };
 
+enum mpo_config_scope { MPO_SCOPE_SHARED, MPO_SCOPE_COMMAND, MPO_SCOPE_FLAGS };
+
 struct mpo_config_section {
     const char *name;
+    enum mpo_config_scope scope;
     const char *sentence;
     size_t offset; /* in struct mpo_config; of the pointer for the list `policies` */
 };
@@ -121,6 +124,9 @@ enum mpo_status mpo_config_assign_numbers(struct mpo_config_build *build,
 /** One finite decimal number and nothing else. */
 bool mpo_config_read_number(const char *text, double *value);
 
+/** Whether the text is one of "a|b|c". */
+bool mpo_config_is_choice(const char *choices, const char *text);
+
 /** "file:line:column: key", "--flag", or "file: key" for a default; in build->where. */
 const char *mpo_config_where(struct mpo_config_build *build,
                              const struct mpo_config_assignment *assignment);
@@ -146,11 +152,21 @@ enum mpo_status mpo_config_read_file(struct mpo_config_build *build);
 
 struct mpo_config_flags;
 
-/** Take argv apart; *path is the one argument that is not a flag, borrowed from argv. */
+/** Take argv apart into flags and arguments. */
 enum mpo_status mpo_config_flags_open(const char *command, int argc, char *const *argv,
-                                      struct mpo_config_flags **out, const char **path);
+                                      struct mpo_config_arguments *arguments,
+                                      struct mpo_config_flags **out);
 
 /** Assign the flags, in the order in which they were given. */
 enum mpo_status mpo_config_flags_apply(const struct mpo_config_flags *flags,
                                        struct mpo_config_build *build);
 void mpo_config_flags_close(struct mpo_config_flags **flags);
+
+/** What --json stands for at this option: "json" or "jsonl"; NULL when it is no format. */
+const char *mpo_config_json_choice(const struct mpo_config_option *option);
+
+/** Whether the option is of the command's own section. */
+bool mpo_config_is_own(const struct mpo_config_option *option, const char *command);
+
+/** Whether the command takes the options of shared sections. */
+bool mpo_config_takes_shared(const char *command);

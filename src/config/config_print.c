@@ -1,6 +1,6 @@
 /*
- * The configuration written out: as YAML that reads back to the same values, as the
- * commented reference file, and as the flags of a command for its help.
+ * The configuration written out: as YAML that reads back to the same values, and as the
+ * commented reference file.
  *
  * Texts are double-quoted, the one YAML style that can hold every text on one line. What
  * libyaml would refuse or fold in its plain form (control characters, line separators, the
@@ -15,9 +15,6 @@
 #include <string.h>
 
 #include <utf8proc.h>
-
-/* A section whose sentence begins so belongs to one command (mpo/options.def). */
-#define COMMAND_SENTENCE "the command "
 
 static bool must_escape(int32_t letter)
 {
@@ -127,6 +124,8 @@ enum mpo_status mpo_config_print(const struct mpo_config *config, char **text)
     FILE *stream = open_memstream(text, &bytes);
     MPO_CHECK(stream != NULL, MPO_ERR_MEMORY, "no memory to print the configuration");
     for (int section = 0; section < MPO_SECTION_COUNT; section++) {
+        if (mpo_config_sections[section].scope == MPO_SCOPE_FLAGS)
+            continue;
         int32_t count = section == MPO_SECTION_policies ? config->policy_count : 1;
         fprintf(stream, "%s:\n", mpo_config_sections[section].name);
         for (int32_t i = 0; i < count; i++)
@@ -204,68 +203,10 @@ enum mpo_status mpo_config_print_reference(FILE *stream)
           "# Paths are relative to the folder of the configuration file.\n",
           stream);
     for (int section = 0; section < MPO_SECTION_COUNT; section++)
-        print_reference_section(stream, section);
+        if (mpo_config_sections[section].scope != MPO_SCOPE_FLAGS)
+            print_reference_section(stream, section);
     MPO_CHECK(fflush(stream) == 0 && !ferror(stream), MPO_ERR_IO,
               "the reference was not written whole; is the disk full?");
 cleanup:
     return status;
-}
-
-/* What stands after the name of a flag. */
-static const char *value_form(const struct mpo_config_option *option)
-{
-    switch (option->type) {
-    case MPO_TYPE_INTEGER:
-        return "=N";
-    case MPO_TYPE_NUMBER:
-        return "=X";
-    case MPO_TYPE_AUTO_INTEGER:
-        return "=N|auto";
-    case MPO_TYPE_AUTO_NUMBER:
-        return "=X|auto";
-    case MPO_TYPE_FLAG:
-        return "[=true|false]";
-    case MPO_TYPE_TEXT:
-        return "=TEXT";
-    case MPO_TYPE_PATH:
-        return "=PATH";
-    case MPO_TYPE_CHOICE:
-        return option->choices;
-    case MPO_TYPE_NUMBERS:
-        return "=X,X,...";
-    }
-    return "";
-}
-
-static void print_section_flags(FILE *stream, int section, const char *command)
-{
-    const char *name = mpo_config_sections[section].name;
-    bool own = strcmp(name, command) == 0;
-    const char *entry = section == MPO_SECTION_policies ? "NAME." : "";
-    fprintf(stream, "\n%s: %s\n", name, mpo_config_sections[section].sentence);
-    for (int i = 0; i < MPO_OPTION_COUNT; i++) {
-        const struct mpo_config_option *option = &mpo_config_options[i];
-        if ((int)option->section != section)
-            continue;
-        fprintf(stream, "  --%s%s%s%s%s%s\n", own ? "" : name, own ? "" : ".", entry,
-                option->name, option->type == MPO_TYPE_CHOICE ? "=" : "",
-                value_form(option));
-        fprintf(stream, "        %s", option->sentence);
-        if (option->initial == NULL)
-            fputs(" [required]", stream);
-        else if (*option->initial != '\0')
-            fprintf(stream, " [%s]", option->initial);
-        fputc('\n', stream);
-    }
-}
-
-void mpo_config_print_options(FILE *stream, const char *command)
-{
-    for (int i = 0; i < MPO_SECTION_COUNT; i++)
-        if (strcmp(mpo_config_sections[i].name, command) == 0)
-            print_section_flags(stream, i, command);
-    for (int i = 0; i < MPO_SECTION_COUNT; i++)
-        if (strncmp(mpo_config_sections[i].sentence, COMMAND_SENTENCE,
-                    strlen(COMMAND_SENTENCE)) != 0)
-            print_section_flags(stream, i, command);
 }

@@ -265,7 +265,7 @@ static enum mpo_status assign_path(struct mpo_config_build *build,
     return keep_text(build, assignment, as_given ? "" : build->folder, member);
 }
 
-static bool is_choice(const char *choices, const char *text)
+bool mpo_config_is_choice(const char *choices, const char *text)
 {
     size_t bytes = strlen(text);
     for (const char *at = choices; at != NULL;) {
@@ -285,7 +285,7 @@ static enum mpo_status assign_choice(struct mpo_config_build *build,
     char expected[128];
     snprintf(expected, sizeof expected, "%s%s", strchr(choices, '|') ? "one of " : "",
              choices);
-    if (!is_choice(choices, assignment->text))
+    if (!mpo_config_is_choice(choices, assignment->text))
         return refuse(build, assignment, expected);
     return keep_text(build, assignment, "", member);
 }

@@ -40,6 +40,11 @@ cleanup:
     return status;
 }
 
+const char *mpo_exchange_transport_built(int32_t index)
+{
+    return (size_t)index < TRANSPORT_COUNT ? transports[index]->transport : NULL;
+}
+
 enum mpo_status mpo_exchange_open(const struct mpo_exchange_spec *spec,
                                   const struct mpo_comm *comm, struct mpo_exchange **out)
 {

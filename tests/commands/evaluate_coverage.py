@@ -55,9 +55,9 @@ def truth_of(exact, weights):
     value = exact.value(weights)
     gradient = exact.gradient(weights)
     inner = weights @ gradient
-    truth = {("F", ""): value, ("gap", ""): inner - gradient.min()}
+    truth = {("value_jackknife", ""): value, ("gap", ""): inner - gradient.min()}
     for k in range(POLICIES):
-        truth["mean_log_policy", "policy%d" % k] = gradient[k]
+        truth["log_policy", "policy%d" % k] = gradient[k]
         truth["divergence", "policy%d" % k] = inner - value - gradient[k]
     return truth
 
@@ -66,7 +66,7 @@ def figures_are_within_their_standard_errors(arguments):
     config, exact = setting(arguments)
     found = evaluate(arguments, config, 1, "--against=uniform")
     truths = [truth_of(exact, WEIGHTS), truth_of(exact, np.full(3, 1.0 / 3.0))]
-    truths[1]["F_difference", ""] = truths[1]["F", ""] - truths[0]["F", ""]
+    truths[1]["value_jackknife_difference", ""] = truths[1]["value_jackknife", ""] - truths[0]["value_jackknife", ""]
     for result, truth in zip(found, truths):
         for key, value in truth.items():
             estimate, low, high = result[key]
@@ -82,9 +82,9 @@ def differences_are_paired(arguments):
     """The interval of a difference is shorter than unpaired ones would make it."""
     config, _ = setting(arguments)
     first, second = evaluate(arguments, config, 2, "--against=0.45,0.35,0.2")
-    width = [result["F", ""][2] - result["F", ""][1] for result in (first, second)]
-    estimate, low, high = second["F_difference", ""]
-    tables.check(abs(estimate - (second["F", ""][0] - first["F", ""][0])) < 1e-12,
+    width = [result["value_jackknife", ""][2] - result["value_jackknife", ""][1] for result in (first, second)]
+    estimate, low, high = second["value_jackknife_difference", ""]
+    tables.check(abs(estimate - (second["value_jackknife", ""][0] - first["value_jackknife", ""][0])) < 1e-12,
                  "the difference is not that of the two")
     tables.check(high - low < 0.8 * np.hypot(*width),
                  "difference %g wide, each %s" % (high - low, width))

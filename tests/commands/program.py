@@ -98,7 +98,7 @@ def test_wrong_input_is_named():
     fresh()
     write("bad.yaml", CONFIG.format(more="").replace("steps: 6", "stepz: 6"))
     for ranks in (1, 2):
-        refused("an unknown key", 78, ["bad.yaml:7:", "stepz", "steps"], "fit", "bad.yaml",
+        refused("an unknown key", 78, ["bad.yaml:7:11: descent.stepz: ", "steps"], "fit", "bad.yaml",
                 ranks=ranks)
         refused("a missing configuration", 66, ["no.yaml"], "fit", "no.yaml", ranks=ranks)
         refused("a missing table", 66, ["up", "no.table"], "fit", "config.yaml",
@@ -224,8 +224,6 @@ def test_help_and_reference():
     for command in ("fit", "generate", "inspect"):
         result = run("help", command)
         check(f"help {command}", result.returncode == 0 and "usage" in result.stdout, result)
-    version = run("version")
-    check("version names what was built", "HDF5" in version.stdout and "cpu" in version.stdout)
     reference = run("help", "--reference").stdout
     with open(os.path.join(SOURCE, "configs", "reference.yaml"), encoding="utf-8") as file:
         check("configs/reference.yaml is what `mpo help --reference` prints",

@@ -3,6 +3,7 @@
  * every option, and help shows what a command takes. Here too: lists of numbers.
  */
 #include "config_cases.h"
+#include "config_impl.h"
 
 static char *printed(const struct mpo_config *config)
 {
@@ -75,12 +76,15 @@ static void the_reference_holds_every_option_with_its_default(void **state)
     char *left = printed(written);
     char *right = printed(omitted);
     assert_string_equal(left, right);
-#define MPO_SECTION_BEGIN(section, sentence)                                               \
-    assert_non_null(strstr(reference, "\n# " sentence "\n" #section ":"));
+#define MPO_SECTION_BEGIN(section, scope, sentence)                                        \
+    {                                                                                      \
+        bool is_in_files = MPO_SCOPE_##scope != MPO_SCOPE_FLAGS;                           \
+        assert_int_equal(strstr(reference, "\n# " sentence "\n" #section ":") != NULL,     \
+                         is_in_files);
 #define MPO_OPTION(section, name, type, initial, low, high, choices, sentence)             \
-    assert_non_null(strstr(reference, "# " sentence));                                     \
-    assert_non_null(strstr(left, #name ": "));
-#define MPO_SECTION_END(section)
+    assert_true(!is_in_files || strstr(reference, "# " sentence) != NULL);                 \
+    assert_true(!is_in_files || strstr(left, #name ": ") != NULL);
+#define MPO_SECTION_END(section) }
 #include "mpo/options.def"
 #undef MPO_SECTION_BEGIN
 #undef MPO_OPTION
@@ -92,24 +96,102 @@ static void the_reference_holds_every_option_with_its_default(void **state)
     mpo_config_close(&omitted);
 }
 
-static void help_shows_the_own_section_first_and_no_other_command(void **state)
+/* The flags of a command as "NAME VALUE CHOICES DEFAULT" lines. */
+static char *listed(const char *command)
 {
-    (void)state;
     char *text = NULL;
     size_t bytes = 0;
     FILE *stream = open_memstream(&text, &bytes);
-    mpo_config_print_options(stream, "generate");
+    struct mpo_config_flag flag = {0};
+    for (int i = 0; mpo_config_flag(command, i, &flag); i++)
+        fprintf(stream, "\n%s %s %s %s;", flag.name, flag.value,
+                flag.choices != NULL ? flag.choices : "",
+                flag.initial != NULL ? flag.initial : "required");
     fclose(stream);
-    const char *own = strstr(text, "  --weights=TEXT\n");
-    const char *common = strstr(text, "  --run.seed=N\n");
+    return text;
+}
+
+static void a_command_has_its_own_flags_first_and_no_other_command_s(void **state)
+{
+    (void)state;
+    char *text = listed("generate");
+    const char *own = strstr(text, "\n--weights =TEXT  uniform;");
+    const char *common = strstr(text, "\n--run.seed =N  1;");
     assert_non_null(own);
     assert_non_null(common);
     assert_true(own < common);
-    assert_non_null(strstr(text, "  --policies.NAME.temperature=X\n"));
-    assert_non_null(strstr(text, "  --run.device=auto|cpu|cuda\n"));
-    assert_non_null(strstr(text, "  --record.responses[=true|false]\n"));
+    assert_non_null(strstr(text, "\n--policies.NAME.temperature =X  1;"));
+    assert_non_null(strstr(text, "\n--policies.NAME.name =TEXT  required;"));
+    assert_non_null(strstr(text, "\n--run.device = auto|cpu|cuda auto;"));
+    assert_non_null(strstr(text, "\n--record.responses [=true|false]  true;"));
+    assert_non_null(strstr(text, "\n--format = text|jsonl text;\n--json   ;"));
     assert_null(strstr(text, "force"));
     free(text);
+}
+
+static void a_command_without_a_configuration_has_its_own_flags_only(void **state)
+{
+    (void)state;
+    char *text = listed("refit");
+    assert_non_null(strstr(text, "\n--descent.steps =N  500;"));
+    assert_non_null(strstr(text, "\n--min_ess =X  0.1;"));
+    assert_null(strstr(text, "--run."));
+    assert_null(strstr(text, "--descent.map"));
+    free(text);
+    text = listed("no such command");
+    assert_string_equal(text, "");
+    free(text);
+}
+
+static void flags_alone_are_read_with_what_else_there_is(void **state)
+{
+    (void)state;
+    struct mpo_config *config = NULL;
+    struct mpo_config_arguments arguments = {0};
+    assert_ok(mpo_config_open_flags(
+        "refit", 5, FLAGS("a.h5", "--json", "--descent.steps=7", "--min-ess", "0.5"),
+        &arguments, &config));
+    assert_int_equal(arguments.count, 1);
+    assert_string_equal(arguments.text[0], "a.h5");
+    assert_string_equal(config->refit.format, "json");
+    assert_int_equal(config->refit.descent_steps, 7);
+    assert_close(config->refit.min_ess, 0.5, 0);
+    assert_false(mpo_config_is_quiet(config, "refit"));
+    mpo_config_close(&config);
+    assert_ok(mpo_config_open_flags("inspect", 4, FLAGS("a", "b", "c", "--quiet"),
+                                    &arguments, &config));
+    assert_int_equal(arguments.count, 3);
+    assert_true(mpo_config_is_quiet(config, "inspect"));
+    mpo_config_close(&config);
+    const char *bad[] = {"--json=x", "--run.seed=1", "--descent.map=entropy", "--min-es=1",
+                         "--descent.steps=0"};
+    const char *words[] = {"expected no value", "--run.seed", "--descent.map", "--min_ess",
+                           "from 1 to 1000000"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        assert_status(
+            mpo_config_open_flags("refit", 1, FLAGS((char *)bad[i]), &arguments, &config),
+            MPO_ERR_USAGE);
+        assert_error_names(words[i]);
+        assert_null(config);
+    }
+}
+
+static void json_is_a_synonym_wherever_there_is_a_format(void **state)
+{
+    (void)state;
+    struct mpo_config *config = NULL;
+    assert_ok(open_yaml("generate", MINIMAL, FLAGS("--json"), &config));
+    assert_string_equal(config->generate.format, "jsonl");
+    mpo_config_close(&config);
+    assert_ok(open_yaml("evaluate", MINIMAL, FLAGS("--json"), &config));
+    assert_string_equal(config->evaluate.format, "json");
+    mpo_config_close(&config);
+    assert_ok(open_yaml("fit", MINIMAL, FLAGS("--json", "--quiet"), &config));
+    assert_string_equal(config->fit.format, "json");
+    assert_true(mpo_config_is_quiet(config, "fit"));
+    assert_false(mpo_config_is_quiet(config, "score"));
+    mpo_config_close(&config);
+    assert_flag_refused("--json=true", "--json: expected no value, found 'true'");
 }
 
 static void lists_of_numbers_are_parsed_strictly(void **state)
@@ -135,7 +217,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(printing_and_reading_again_is_the_identity),
         cmocka_unit_test(the_reference_holds_every_option_with_its_default),
-        cmocka_unit_test(help_shows_the_own_section_first_and_no_other_command),
+        cmocka_unit_test(a_command_has_its_own_flags_first_and_no_other_command_s),
+        cmocka_unit_test(a_command_without_a_configuration_has_its_own_flags_only),
+        cmocka_unit_test(flags_alone_are_read_with_what_else_there_is),
+        cmocka_unit_test(json_is_a_synonym_wherever_there_is_a_format),
         cmocka_unit_test(lists_of_numbers_are_parsed_strictly),
     };
     return cmocka_run_group_tests_name("printed configurations", tests, make_folder,

@@ -1,0 +1,128 @@
+/*
+ * The flags of a command as a list, from which come its help, the manual page and the
+ * completion of shells.
+ */
+#include "config_impl.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define JSON_FLAG MPO_OPTION_COUNT /* beside the options, the synonym of --format=json */
+
+bool mpo_config_is_own(const struct mpo_config_option *option, const char *command)
+{
+    return strcmp(mpo_config_sections[option->section].name, command) == 0;
+}
+
+bool mpo_config_takes_shared(const char *command)
+{
+    for (int i = 0; i < MPO_SECTION_COUNT; i++)
+        if (strcmp(mpo_config_sections[i].name, command) == 0)
+            return mpo_config_sections[i].scope == MPO_SCOPE_COMMAND;
+    return false;
+}
+
+const char *mpo_config_json_choice(const struct mpo_config_option *option)
+{
+    if (strcmp(option->name, "format") != 0)
+        return NULL;
+    if (mpo_config_is_choice(option->choices, "json"))
+        return "json";
+    return mpo_config_is_choice(option->choices, "jsonl") ? "jsonl" : NULL;
+}
+
+/* Options of the command in the order in which it shows them. */
+static int list_flags(const char *command, int order[MPO_OPTION_COUNT + 1])
+{
+    int count = 0;
+    bool shared = mpo_config_takes_shared(command);
+    for (int i = 0; i < MPO_OPTION_COUNT; i++) {
+        if (!mpo_config_is_own(&mpo_config_options[i], command))
+            continue;
+        order[count++] = i;
+        if (mpo_config_json_choice(&mpo_config_options[i]) != NULL)
+            order[count++] = JSON_FLAG;
+    }
+    for (int i = 0; shared && i < MPO_OPTION_COUNT; i++)
+        if (mpo_config_sections[mpo_config_options[i].section].scope == MPO_SCOPE_SHARED)
+            order[count++] = i;
+    return count;
+}
+
+static const char *value_form(const struct mpo_config_option *option)
+{
+    switch (option->type) {
+    case MPO_TYPE_INTEGER:
+        return "=N";
+    case MPO_TYPE_NUMBER:
+        return "=X";
+    case MPO_TYPE_AUTO_INTEGER:
+        return "=N|auto";
+    case MPO_TYPE_AUTO_NUMBER:
+        return "=X|auto";
+    case MPO_TYPE_FLAG:
+        return "[=true|false]";
+    case MPO_TYPE_TEXT:
+        return "=TEXT";
+    case MPO_TYPE_PATH:
+        return "=PATH";
+    case MPO_TYPE_CHOICE:
+        return "=";
+    case MPO_TYPE_NUMBERS:
+        return "=X,X,...";
+    }
+    return "";
+}
+
+/* descent_steps of a command is shown as descent.steps: that is how other commands know it
+ * (mpo/options.def). */
+static void restore_dot(char *name)
+{
+    for (int i = 0; i < MPO_SECTION_COUNT; i++) {
+        size_t bytes = strlen(mpo_config_sections[i].name);
+        if (mpo_config_sections[i].scope == MPO_SCOPE_SHARED &&
+            strncmp(name, mpo_config_sections[i].name, bytes) == 0 && name[bytes] == '_')
+            name[bytes] = '.';
+    }
+}
+
+static void name_flag(const struct mpo_config_option *option, const char *command,
+                      char name[MPO_CONFIG_FLAG_BYTES])
+{
+    const char *section = mpo_config_sections[option->section].name;
+    const char *entry = option->section == MPO_SECTION_policies ? "NAME." : "";
+    if (!mpo_config_is_own(option, command)) {
+        snprintf(name, MPO_CONFIG_FLAG_BYTES, "--%s.%s%s", section, entry, option->name);
+        return;
+    }
+    snprintf(name, MPO_CONFIG_FLAG_BYTES, "--%s", option->name);
+    restore_dot(name + strlen("--"));
+}
+
+bool mpo_config_flag(const char *command, int index, struct mpo_config_flag *flag)
+{
+    int order[MPO_OPTION_COUNT + 1];
+    if (index >= list_flags(command, order))
+        return false;
+    bool is_json = order[index] == JSON_FLAG;
+    const struct mpo_config_option *option =
+        &mpo_config_options[order[is_json ? index - 1 : index]];
+    *flag = (struct mpo_config_flag){
+        .section = mpo_config_sections[option->section].name,
+        .section_sentence = mpo_config_sections[option->section].sentence,
+        .value = is_json ? "" : value_form(option),
+        .choices = is_json ? NULL : option->choices,
+        .initial = is_json ? "" : option->initial,
+        .sentence = option->sentence,
+        .is_path = !is_json && option->type == MPO_TYPE_PATH,
+    };
+    if (is_json) {
+        snprintf(flag->name, sizeof flag->name, "--json");
+        flag->sentence = strcmp(mpo_config_json_choice(option), "json") == 0
+                             ? "the same as --format=json"
+                             : "the same as --format=jsonl";
+        return true;
+    }
+    name_flag(option, command, flag->name);
+    return true;
+}
