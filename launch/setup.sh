@@ -2,9 +2,12 @@
 # Fetch what mpo builds on: Debian packages, libllama, and (with --model) the demo model.
 #
 #     launch/setup.sh [--model] [--test]
+#     launch/setup.sh --converters
 #
-#   --model   also fetch SmolLM2-135M-Instruct (98 MB), the base model of the demo
-#   --test    also install what only the tests use
+#   --model        also fetch SmolLM2-135M-Instruct (98 MB), the base model of the demo
+#   --test         also install what only the tests use
+#   --converters   only fetch what launch/convert.sh runs: llama.cpp's converters, unpacked from
+#                  libllama's archive, and a Python environment for them
 #
 # Safe to repeat: what was done before is not done again.  Environment:
 #   MPO_BUILD_DIR       the build tree (default: build, beside src); deps/ inside it is filled here
@@ -19,11 +22,13 @@ deps=$build/deps
 jobs=${JOBS:-$(nproc)}
 with_model=no
 with_test=no
+only_converters=no
 for argument in "$@"; do
     case $argument in
         --model) with_model=yes ;;
         --test) with_test=yes ;;
-        *) echo "setup.sh: unknown argument '$argument'; expected --model or --test" >&2; exit 64 ;;
+        --converters) only_converters=yes ;;
+        *) echo "setup.sh: unknown argument '$argument'; expected --model, --test or --converters" >&2; exit 64 ;;
     esac
 done
 
@@ -40,6 +45,7 @@ packages="ca-certificates gcc g++ cmake ninja-build pkg-config git unzip python3
     libopenmpi-dev openmpi-bin libhdf5-dev libyaml-dev libjansson-dev librandom123-dev
     libxxhash-dev libssl-dev libutf8proc-dev gnuplot-nox"
 test_packages="libcmocka-dev hdf5-tools python3-h5py clang-format"
+converter_packages="ca-certificates binutils gcc python3 python3-pip python3-venv"
 
 say() { printf '%s\n' "-- $*" >&2; }
 die() { printf 'setup.sh: %s\n' "$*" >&2; exit 69; }
@@ -51,12 +57,11 @@ missing_packages() {
     done
 }
 
+# install_packages PACKAGE...
 install_packages() {
     command -v dpkg-query >/dev/null || { say "not a Debian system: expecting the libraries of README.md to be installed"; return 0; }
     local missing
-    # The word list is meant to be split.
-    # shellcheck disable=SC2046
-    missing=$(missing_packages $(echo "$packages"; [ $with_test = no ] || echo "$test_packages"))
+    missing=$(missing_packages "$@")
     [ -n "$missing" ] || return 0
     if [ "$(id -u)" != 0 ]; then
         die "these packages are missing; run as root: apt-get install --no-install-recommends $missing"
@@ -104,15 +109,24 @@ llama_in_prefix_path() {
     return 1
 }
 
-build_llama() {
-    local prefix=$deps/llama stamp cuda=${MPO_LLAMA_CUDA:-OFF} archive
-    stamp=$prefix/built-$llama_version-cuda-$cuda
+unpack_llama() {
+    local source=$deps/llama-src stamp archive
+    stamp=$source/unpacked-$llama_version
     [ ! -e "$stamp" ] || return 0
     archive=$(fetch $llama_package $llama_version $llama_sha256 --no-binary $llama_package)
+    rm -rf "$source"
+    mkdir -p "$source"
+    tar -xzf "$archive" -C "$source" --strip-components=1 || die "$archive could not be unpacked; is the disk full?"
+    touch "$stamp"
+}
+
+build_llama() {
+    local prefix=$deps/llama stamp cuda=${MPO_LLAMA_CUDA:-OFF}
+    stamp=$prefix/built-$llama_version-cuda-$cuda
+    [ ! -e "$stamp" ] || return 0
+    unpack_llama
     say "building libllama of $llama_package $llama_version (a few minutes)"
-    rm -rf "$deps/llama-src" "$deps/llama-build" "$prefix"
-    mkdir -p "$deps/llama-src"
-    tar -xzf "$archive" -C "$deps/llama-src" --strip-components=1
+    rm -rf "$deps/llama-build" "$prefix"
     {
         cmake -S "$deps/llama-src/vendor/llama.cpp" -B "$deps/llama-build" -G Ninja \
             -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=ON -DCMAKE_INSTALL_PREFIX="$prefix" \
@@ -135,8 +149,51 @@ fetch_model() {
     mv "$target.part" "$target"
 }
 
+# PyPI's torch is linked against CUDA, of which a conversion never calls a function. In place of
+# 2 GB of NVIDIA's libraries stand empty ones, and functions are looked up only when called. The
+# two real ones (launch/convert-requirements.txt) are those torch calls while it is loaded. A
+# torch built for CPUs alone needs none of this, and gets nothing here.
+stand_in_for_cuda() {
+    local site=$1 name
+    local lib=$site/torch/lib
+    for name in $(readelf -d "$lib"/*.so | sed -n 's/.*(NEEDED).*\[\(lib\(cu\|nccl\|nv\)[^]]*\)\]/\1/p' | sort -u); do
+        [ -z "$(find "$site/nvidia" "$lib" -name "$name")" ] || continue
+        gcc -shared -nostdlib -x c /dev/null -o "$lib/$name" -Wl,-soname,"$name" || return 1
+    done
+    echo 'import os, sys; sys.setdlopenflags(os.RTLD_LAZY)' >"$site/lazy_binding.pth"
+}
+
+make_converter_venv() {
+    local venv=$deps/convert-venv wanted=$root/launch/convert-requirements.txt
+    local stamp=$venv/requirements.txt log=$deps/convert-venv.log
+    ! cmp -s "$wanted" "$stamp" || return 0
+    say "installing the converters' Python packages (0.75 GB to download)"
+    rm -rf "$venv"
+    {
+        python3 -m venv "$venv" \
+            && "$venv/bin/python" -m pip install -q --disable-pip-version-check --no-deps -r "$wanted" \
+            && stand_in_for_cuda "$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
+            && "$venv/bin/python" "$deps/llama-src/vendor/llama.cpp/convert_lora_to_gguf.py" --help
+    } >"$log" 2>&1 || { tail -5 "$log" >&2; die "the converters' Python packages could not be installed; see $log"; }
+    cp "$wanted" "$stamp"
+}
+
 mkdir -p "$deps"
-install_packages
+exec 9>"$deps/setup.lock"
+flock 9
+if [ $only_converters = yes ]; then
+    # Any Python with pip and venv will do, not only Debian's.
+    # The word list is meant to be split, here and below.
+    # shellcheck disable=SC2086
+    { python3 -c 'import ensurepip, pip' && command -v gcc readelf; } >/dev/null 2>&1 \
+        || install_packages $converter_packages
+    unpack_llama
+    make_converter_venv
+    exit 0
+fi
+[ $with_test = no ] || packages="$packages $test_packages"
+# shellcheck disable=SC2086
+install_packages $packages
 if llama_in_prefix_path; then
     say "using the libllama of CMAKE_PREFIX_PATH"
 else
