@@ -1,0 +1,130 @@
+#!/usr/bin/env bash
+# Convert a Hugging Face checkpoint to the GGUF file that mpo reads.
+#
+#     launch/convert.sh FOLDER [--type TYPE] [--output FILE] [--name NAME] [--base FOLDER]
+#
+#   FOLDER     a full model (config.json, *.safetensors, its tokenizer), or a PEFT adapter
+#              (adapter_config.json, adapter_model.safetensors)
+#   --type     f32, f16, bf16, q8_0, or auto (default): for a model the 16-bit type closest to
+#              its own, for an adapter f32
+#   --output   the file to write, which must not exist (default: NAME.gguf in this folder)
+#   --name     the name written into the file, an adapter's with capitals (default: FOLDER's)
+#   --base     the folder of an adapter's base model, of which only the configuration is read
+#              (default: what the adapter names, where that is a folder)
+#
+# The converters are llama.cpp's, from the archive that libllama is built from.  The first call
+# makes a Python environment for them (launch/setup.sh --converters): 0.75 GB to download,
+# 1.8 GB on disk.  With PIP_EXTRA_INDEX_URL set to PyTorch's own index of CPU builds, pip takes
+# its smaller torch.  Talk goes to stderr.  Environment: see launch/setup.sh.
+# Exit codes: 0 done, 64 usage, 65 FOLDER is not what the converters read, 66 no such FOLDER,
+# 69 converters not to be had, 73 the output exists or cannot be made, 74 the disk is full.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+deps=${MPO_BUILD_DIR:-$root/build}/deps
+folder="" type=auto output="" name="" base=""
+
+say() { printf -- '-- %s\n' "$*" >&2; }
+die() { local code=$1; shift; printf 'convert.sh: %s\n' "$*" >&2; exit "$code"; }
+usage() { die 64 "$*; usage: ${0##*/} FOLDER [--type TYPE] [--output FILE] [--name NAME] [--base FOLDER]"; }
+
+read_arguments() {
+    local option
+    while [ $# -gt 0 ]; do
+        case $1 in
+            --help) sed -n '2,/^[^#]/s/^#\( \|$\)//p' "$0"; exit 0 ;;
+            --*=*) option=$1; shift; set -- "${option%%=*}" "${option#*=}" "$@" ;;
+            --type | --output | --name | --base)
+                [ -n "${2-}" ] || usage "$1 needs a value"
+                printf -v "${1#--}" '%s' "$2"
+                shift 2 ;;
+            -*) usage "unknown option '$1'" ;;
+            *) [ -z "$folder" ] || usage "one FOLDER expected, found '$folder' and '$1'"; folder=$1; shift ;;
+        esac
+    done
+    [ -n "$folder" ] || usage "FOLDER is missing"
+    case $type in
+        f32 | f16 | bf16 | q8_0 | auto) ;;
+        *) usage "--type is f32, f16, bf16, q8_0 or auto, not '$type'" ;;
+    esac
+}
+
+# Sets kind to model or adapter.
+find_kind() {
+    [ -d "$folder" ] || die 66 "no folder '$folder'"
+    if [ -e "$folder/adapter_config.json" ]; then
+        kind=adapter
+        [ -e "$folder/adapter_model.safetensors" ] \
+            || die 65 "'$folder' has an adapter_config.json but no adapter_model.safetensors"
+    elif [ -e "$folder/config.json" ]; then
+        kind=model
+        find "$folder/" -maxdepth 1 -name '*.safetensors' | grep -q . \
+            || die 65 "'$folder' has a config.json but no *.safetensors"
+        [ -z "$base" ] || usage "--base is for adapters, and '$folder' is a full model"
+    else
+        die 65 "'$folder' has neither a config.json (a full model) nor an adapter_config.json (a PEFT adapter)"
+    fi
+}
+
+find_base() {
+    local named
+    if [ -n "$base" ]; then
+        [ -d "$base" ] || die 66 "no folder '$base', the --base"
+    else
+        named=$(sed -n 's/.*"base_model_name_or_path": *"\([^"]*\)".*/\1/p' "$folder/adapter_config.json")
+        [ -d "$named" ] \
+            || die 66 "the adapter's base model '$named' is no folder here: name its folder with --base"
+        base=$named
+    fi
+    [ -e "$base/config.json" ] || die 65 "the base model's folder '$base' has no config.json"
+}
+
+check_output() {
+    local target
+    name=${name:-$(basename "$(realpath "$folder")")}
+    output=${output:-$name.gguf}
+    target=$(dirname "$output")
+    [ ! -e "$output" ] || die 73 "'$output' exists; remove it, or name another file with --output"
+    [ -w "$target/." ] || die 73 "'$output' cannot be made: '$target' is no folder to write to"
+}
+
+# An adapter is named after its folder, and its model card would bring the trainer's paths
+# along: the converter sees its two files alone, in a folder of the wanted name.  Its own auto
+# stops at every adapter.
+run_converter() {
+    local python=$deps/convert-venv/bin/python converters=$deps/llama-src/vendor/llama.cpp seen
+    if [ "$kind" = model ]; then
+        "$python" "$converters/convert_hf_to_gguf.py" --outtype "$type" --outfile "$part" \
+            --model-name "$name" "$folder"
+    else
+        seen=$work/${name//\//-}
+        mkdir "$seen"
+        ln -s "$(realpath "$folder")"/adapter_{config.json,model.safetensors} "$seen"
+        "$python" "$converters/convert_lora_to_gguf.py" --outtype "${type/auto/f32}" --outfile "$part" \
+            --base "$base" "$seen"
+    fi
+}
+
+# A converter ends with the same code whatever happened; numpy names no cause of a short write.
+explain_failure() {
+    tail -5 "$work/log" >&2
+    ! grep -q 'No space left\|File too large\| requested and [0-9]* written' "$work/log" \
+        || die 74 "the disk with '$output' is full"
+    die 65 "llama.cpp's converter stopped at '$folder' (its last words are above)"
+}
+
+read_arguments "$@"
+find_kind
+[ "$kind" = model ] || find_base
+check_output
+"$root/launch/setup.sh" --converters
+
+part=$output.$$.part
+work=$(mktemp -d)
+trap 'rm -rf "$work" "$part"' EXIT
+say "converting the $kind '$folder' (type $type)"
+# Nothing is looked for on a hub: what is missing here is an error here.
+HF_HUB_OFFLINE=1 run_converter >"$work/log" 2>&1 || explain_failure
+mv -n "$part" "$output"
+[ ! -e "$part" ] || die 73 "'$output' was made by another program meanwhile"
+say "wrote '$output' ($(du -h --apparent-size "$output" | cut -f1))"

@@ -1,0 +1,165 @@
+#!/usr/bin/env python3
+"""From checkpoints to a fit: what launch/convert.sh makes is what transformers has.
+
+    convert.py MPO WORK SOURCE BUILD
+
+Needs the converters' Python environment, which it has launch/setup.sh make in BUILD/deps: a
+download of 0.75 GB the first time, and the packages it lacks. Skipped where that cannot be.
+"""
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+
+import h5py
+import numpy as np
+
+import tables
+
+# Of a token's log-probability from 32-bit files: libllama keeps keys and values in 16 bits.
+BOUND = 1e-3
+CONFIG = """run: {seed: 3}
+prompts: {file: prompts.txt}
+policies:
+  - {name: base, model: base-f32.gguf, template: raw}
+  - {name: tuned, model: base-f32.gguf, lora: tuned-f32.gguf, template: raw}
+rollout: {responses: 8, max_tokens: 12}
+descent: {steps: 4}
+record: {file: out.h5}
+"""
+
+
+class Case:
+    """A folder of checkpoints, and the ways to run convert.sh and mpo on it."""
+
+    def __init__(self, mpo, work, source, build):
+        self.mpo, self.work = mpo, work
+        self.script = os.path.join(source, "launch", "convert.sh")
+        self.environment = {**os.environ, **tables.ENVIRONMENT, "MPO_BUILD_DIR": build}
+
+    def path(self, name):
+        return os.path.join(self.work, name)
+
+    def convert(self, *arguments, expect=0, **more):
+        done = subprocess.run([self.script, *arguments], cwd=self.work, env=self.environment,
+                              capture_output=True, text=True, timeout=300, check=False, **more)
+        tables.check(done.returncode == expect, "convert.sh %s ended with %d, expected %d\n%s" % (
+            " ".join(arguments), done.returncode, expect, done.stderr))
+        return done.stderr
+
+    def refused(self, code, words, *arguments, **more):
+        """The code, the words in the last line, and no file more than before."""
+        before = sorted(os.listdir(self.work))
+        said = self.convert(*arguments, expect=code, **more).splitlines()[-1]
+        tables.check(all(word in said for word in words), said)
+        tables.check(sorted(os.listdir(self.work)) == before, "left: %s" % os.listdir(self.work))
+
+    def bytes_of(self, name):
+        with open(self.path(name), "rb") as stream:
+            return stream.read()
+
+    def variant(self, name, change):
+        """A copy of base with a changed config.json."""
+        shutil.copytree(self.path("base"), self.path(name))
+        with open(self.path(name + "/config.json"), "r+", encoding="utf-8") as stream:
+            config = {**json.load(stream), **change}
+            stream.seek(0)
+            stream.truncate()
+            json.dump(config, stream)
+
+
+def a_model_and_an_adapter_become_files(case):
+    case.convert("base", "--type=f32", "--output", "base-f32.gguf")
+    case.convert("tuned", "--type", "f32", "--name", "warm words", "--output=tuned-f32.gguf")
+    adapter = case.bytes_of("tuned-f32.gguf")
+    tables.check(b"Warm Words" in adapter, "the adapter lacks its name")
+    tables.check(b"/home/somebody" not in adapter, "the model card's path went along")
+    tables.check(not [name for name in os.listdir(case.work) if "part" in name], "a part is left")
+
+
+def scores_are_those_of_transformers(case):
+    with open(case.path("truth.json"), encoding="utf-8") as stream:
+        given = json.load(stream)
+    with open(case.path("in.jsonl"), "w", encoding="utf-8") as stream:
+        stream.writelines(json.dumps(line) + "\n" for line in given["lines"])
+    out, _ = tables.run([case.mpo, "score", case.path("config.yaml"), "--weights=0.5,0.5",
+                         "--input=" + case.path("in.jsonl")])
+    lines = [json.loads(line) for line in out.splitlines()]
+    truth, count = given["truth"], given["tokens"]
+    tables.check([line["tokens"] for line in lines] == count, "other tokens: %s" % lines)
+    for name in ("base", "tuned"):
+        found = [line["log_policy"][name] for line in lines]
+        off = (np.abs(np.subtract(found, truth[name])) / count).max()
+        print("       %s: off by %.1e a token" % (name, off), flush=True)
+        tables.check(off <= BOUND, "%s is off by %g" % (name, off))
+    apart = (np.abs(np.subtract(truth["base"], truth["tuned"])) / count).min()
+    tables.check(apart > 20 * BOUND, "the adapter hardly changes anything: %g" % apart)
+
+
+def the_two_policies_can_be_fitted(case):
+    tables.run([case.mpo, "fit", case.path("config.yaml"), "--quiet"])
+    with h5py.File(case.path("out.h5"), "r") as record:
+        tables.check(len(record["step"]) == 4, "%d steps" % len(record["step"]))
+        tables.check(list(record["objective"].asstr()) == ["base", "tuned"], "other objectives")
+
+
+def types_and_the_default_name_are_as_asked(case):
+    for name in ("f16", "bf16", "q8_0"):
+        case.convert("base", "--type", name, "--output", name + ".gguf")
+    case.convert("base")
+    case.convert("tuned", "--base", "base/")
+    size = {name: os.path.getsize(case.path(name + ".gguf"))
+            for name in ("base-f32", "f16", "bf16", "q8_0", "base")}
+    tables.check(size["q8_0"] < size["f16"] < size["base-f32"], "sizes: %s" % size)
+    tables.check(size["f16"] == size["bf16"] == size["base"], "sizes: %s" % size)
+    tables.check(case.bytes_of("f16.gguf") != case.bytes_of("bf16.gguf"), "one type for two")
+    tables.check(case.bytes_of("tuned.gguf")[:4] == b"GGUF", "tuned.gguf is no GGUF")
+
+
+def what_the_converter_refuses_leaves_no_file(case):
+    case.variant("strange", {"architectures": ["NobodyForCausalLM"]})
+    case.refused(65, ["strange"], "strange", "--output=x.gguf")
+    case.variant("cut", {})
+    os.truncate(case.path("cut/model.safetensors"), 5000)
+    case.refused(65, ["cut"], "cut", "--output=x.gguf")
+
+
+def a_full_disk_leaves_no_file(case):
+    limit = 100 * 1024
+    case.refused(74, ["full"], "base", "--output=x.gguf",
+                 preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+
+
+def make_checkpoints(case, source, build):
+    setup = subprocess.run([os.path.join(source, "launch", "setup.sh"), "--converters"],
+                           env=case.environment, capture_output=True, text=True, check=False)
+    if setup.returncode == 69:
+        print("SKIP: the converters cannot be had here:", setup.stderr)
+        sys.exit(77)
+    tables.check(setup.returncode == 0, setup.stderr)
+    here = os.path.dirname(os.path.abspath(__file__))
+    tables.run([os.path.join(build, "deps", "convert-venv", "bin", "python"),
+                os.path.join(here, "convert_checkpoints.py"), case.work])
+    with open(case.path("config.yaml"), "w", encoding="utf-8") as stream:
+        stream.write(CONFIG)
+    with open(case.path("prompts.txt"), "w", encoding="utf-8") as stream:
+        stream.write("the cat\na good film\n")
+
+
+def main():
+    mpo, work, source, build = sys.argv[1:5]
+    shutil.rmtree(work, ignore_errors=True)
+    os.makedirs(work)
+    case = Case(mpo, work, source, build)
+    make_checkpoints(case, source, build)
+    cases = [a_model_and_an_adapter_become_files, scores_are_those_of_transformers,
+             the_two_policies_can_be_fitted, types_and_the_default_name_are_as_asked,
+             what_the_converter_refuses_leaves_no_file, a_full_disk_leaves_no_file]
+    sys.exit(tables.run_cases([(each, [case]) for each in cases]))
+
+
+if __name__ == "__main__":
+    main()
