@@ -31,6 +31,19 @@ enum mpo_status mpo_comm_start(int *argc, char ***argv);
 /** End MPI; nothing when it was not started. Collective over all processes. */
 void mpo_comm_stop(void);
 
+/**
+ * Say what the ranks do from now on, and how long one may wait for another.
+ *
+ * A wait that lasts longer ends the job: one message names the ranks that do not answer,
+ * their hosts and the step, and the exit code is 75 (MPO_ERR_PEER). Ranks other than zero
+ * are more patient, so that rank zero speaks. Local; the same on all ranks.
+ *
+ * @param doing             e.g. "set-up", "fit"; a literal, borrowed
+ * @param step              the step under way, -1 outside steps
+ * @param deadline_seconds  0: wait for ever
+ */
+void mpo_comm_expect(const char *doing, int64_t step, double deadline_seconds);
+
 /** Number of ranks of this job, 1 when MPI was not started. Local. */
 int32_t mpo_comm_job_size(void);
 

@@ -7,17 +7,42 @@
 
 #include "mpo/comm.h"
 
+/** Raise MPO_ERR_PEER with MPI's own text unless `code` is MPI_SUCCESS. */
+#define MPO_CHECK_MPI(code, call_text)                                                     \
+    do {                                                                                   \
+        if ((code) != MPI_SUCCESS) {                                                       \
+            char mpi_text[MPI_MAX_ERROR_STRING] = "";                                      \
+            int mpi_length = 0;                                                            \
+            MPI_Error_string((code), mpi_text, &mpi_length);                               \
+            MPO_FAIL(MPO_ERR_PEER, "MPI: %s in %s", mpi_text, call_text);                  \
+        }                                                                                  \
+    } while (0)
+
 /** Relay an MPI error as MPO_ERR_PEER with MPI's own text. */
 #define MPO_TRY_MPI(call)                                                                  \
     do {                                                                                   \
         int mpi_code = (call);                                                             \
-        if (mpi_code != MPI_SUCCESS) {                                                     \
-            char mpi_text[MPI_MAX_ERROR_STRING] = "";                                      \
-            int mpi_length = 0;                                                            \
-            MPI_Error_string(mpi_code, mpi_text, &mpi_length);                             \
-            MPO_FAIL(MPO_ERR_PEER, "MPI: %s in %s", mpi_text, #call);                      \
-        }                                                                                  \
+        MPO_CHECK_MPI(mpi_code, #call);                                                    \
     } while (0)
+
+/**
+ * Complete requests, or end the job: when the deadline of mpo_comm_expect passes, rank zero
+ * names the ranks that do not answer and aborts with exit code 75. Every wait of the
+ * program is this one. Allocates nothing.
+ */
+enum mpo_status mpo_comm_wait(MPI_Request *requests, int count);
+
+/** MPO_TRY_MPI for a call that blocks and has no other form: under an alarm that ends this
+ *  process, and so the job, with exit code 75 at the deadline. Never in the token loop. */
+#define MPO_TRY_MPI_ALARM(call)                                                            \
+    do {                                                                                   \
+        mpo_comm_alarm_set(#call);                                                         \
+        int mpi_code = (call);                                                             \
+        mpo_comm_alarm_clear();                                                            \
+        MPO_CHECK_MPI(mpi_code, #call);                                                    \
+    } while (0)
+void mpo_comm_alarm_set(const char *call);
+void mpo_comm_alarm_clear(void);
 
 /** Communicator of this rank's group; borrowed. MPI_COMM_NULL without MPI. */
 MPI_Comm mpo_comm_group_mpi(const struct mpo_comm *comm);

@@ -32,5 +32,6 @@
 #include "mpo/memory.h"
 #include "mpo/rng.h"
 #include "mpo/status.h"
+#include "mpo/stop.h"
 #include "mpo/text.h"
 #include "mpo/timing.h"

@@ -101,6 +101,27 @@ struct mpo_record_responses {
 enum mpo_status mpo_record_create(const struct mpo_record_spec *spec,
                                   struct mpo_record_writer **out);
 
+/** A start or restart, for /provenance/segments. */
+struct mpo_record_segment {
+    const char *git_commit;
+    const char *job_id;
+    const char *start_utc;
+};
+
+/**
+ * Go on writing a record behind its acknowledged steps, and add a row to its segments.
+ * What an unfinished step left behind is dropped. A record that its writer left open is
+ * first repaired on a copy, which takes its place in one move (as mpo_record_recover), so
+ * that a kill at any moment leaves a whole record. Rank zero only.
+ *
+ * @param step_count  the steps that the caller saw in it, for a record that was written
+ *                    meanwhile is refused
+ * @return MPO_ERR_OUTPUT when another run writes it; MPO_ERR_DATA; MPO_ERR_IO
+ */
+enum mpo_status mpo_record_resume(const char *path,
+                                  const struct mpo_record_segment *segment,
+                                  int64_t step_count, struct mpo_record_writer **out);
+
 /** Append one step: everything else first, `/step` last, then flush. When this returns
  *  MPO_OK the step is acknowledged. Rank zero only.
  *  @param responses  NULL: store none (record.responses: false)

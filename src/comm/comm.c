@@ -8,7 +8,7 @@
  * All communicators are duplicates of the world with MPI_ERRORS_RETURN: an MPI error
  * becomes a status with a text instead of MPI's own abort.
  */
-#include "mpo/comm_mpi.h"
+#include "comm_impl.h"
 
 #include <limits.h>
 #include <stdio.h>
@@ -53,14 +53,19 @@ enum mpo_status mpo_comm_start(int *argc, char ***argv)
     MPO_CHECK(code == MPI_SUCCESS, MPO_ERR_PEER,
               "MPI did not start; under Slurm use srun --mpi=pmix, elsewhere mpirun");
     MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
+    MPO_TRY(mpo_comm_watch_open());
 cleanup:
     return status;
 }
 
 void mpo_comm_stop(void)
 {
-    if (mpi_is_up())
-        MPI_Finalize();
+    if (!mpi_is_up())
+        return;
+    mpo_comm_alarm_set("MPI_Finalize");
+    mpo_comm_watch_close();
+    MPI_Finalize();
+    mpo_comm_alarm_clear();
 }
 
 int32_t mpo_comm_job_size(void)
@@ -118,19 +123,21 @@ static enum mpo_status form_groups(struct mpo_comm *comm)
     MPI_Comm local = MPI_COMM_NULL;
     MPI_Comm group_local = MPI_COMM_NULL;
     int size = 0;
-    MPO_TRY_MPI(MPI_Comm_dup(MPI_COMM_WORLD, &comm->world));
-    MPO_TRY_MPI(
+    MPO_TRY_MPI_ALARM(MPI_Comm_dup(MPI_COMM_WORLD, &comm->world));
+    MPO_TRY_MPI_ALARM(
         MPI_Comm_split(comm->world, comm->group, comm->group_rank, &comm->group_comm));
-    MPO_TRY_MPI(MPI_Comm_split_type(comm->world, MPI_COMM_TYPE_SHARED, comm->rank,
-                                    MPI_INFO_NULL, &local));
+    MPO_TRY_MPI_ALARM(MPI_Comm_split_type(comm->world, MPI_COMM_TYPE_SHARED, comm->rank,
+                                          MPI_INFO_NULL, &local));
     MPO_TRY_MPI(MPI_Comm_rank(local, &comm->local_rank));
     MPO_TRY_MPI(MPI_Comm_size(local, &comm->local_size));
-    MPO_TRY_MPI(MPI_Comm_split_type(comm->group_comm, MPI_COMM_TYPE_SHARED,
-                                    comm->group_rank, MPI_INFO_NULL, &group_local));
+    MPO_TRY_MPI_ALARM(MPI_Comm_split_type(comm->group_comm, MPI_COMM_TYPE_SHARED,
+                                          comm->group_rank, MPI_INFO_NULL, &group_local));
     MPO_TRY_MPI(MPI_Comm_size(group_local, &size));
     int shares = size == comm->group_size;
-    MPO_TRY_MPI(
-        MPI_Allreduce(MPI_IN_PLACE, &shares, 1, MPI_INT, MPI_MIN, comm->group_comm));
+    MPI_Request request = MPI_REQUEST_NULL;
+    MPO_TRY_MPI(MPI_Iallreduce(MPI_IN_PLACE, &shares, 1, MPI_INT, MPI_MIN, comm->group_comm,
+                               &request));
+    MPO_TRY(mpo_comm_wait(&request, 1));
     comm->group_shares_host = shares != 0;
 cleanup:
     if (group_local != MPI_COMM_NULL)
@@ -258,8 +265,10 @@ static enum mpo_status broadcast(MPI_Comm communicator, void *data, size_t bytes
         return MPO_OK;
     for (size_t done = 0; done < bytes; done += MESSAGE_BYTES_MAX) {
         size_t part = bytes - done < MESSAGE_BYTES_MAX ? bytes - done : MESSAGE_BYTES_MAX;
-        MPO_TRY_MPI(
-            MPI_Bcast((char *)data + done, (int)part, MPI_BYTE, root, communicator));
+        MPI_Request request = MPI_REQUEST_NULL;
+        MPO_TRY_MPI(MPI_Ibcast((char *)data + done, (int)part, MPI_BYTE, root, communicator,
+                               &request));
+        MPO_TRY(mpo_comm_wait(&request, 1));
     }
 cleanup:
     return status;
@@ -283,11 +292,14 @@ enum mpo_status mpo_comm_gather(const struct mpo_comm *comm, const void *data, s
     enum mpo_status status = MPO_OK;
     MPO_CHECK(bytes <= MESSAGE_BYTES_MAX, MPO_ERR_INTERNAL, "a gather of %zu bytes a rank",
               bytes);
-    if (comm->world == MPI_COMM_NULL)
+    if (comm->world == MPI_COMM_NULL) {
         memcpy(out, data, bytes);
-    else
-        MPO_TRY_MPI(MPI_Gather(data, (int)bytes, MPI_BYTE, out, (int)bytes, MPI_BYTE, 0,
-                               comm->world));
+        goto cleanup;
+    }
+    MPI_Request request = MPI_REQUEST_NULL;
+    MPO_TRY_MPI(MPI_Igather(data, (int)bytes, MPI_BYTE, out, (int)bytes, MPI_BYTE, 0,
+                            comm->world, &request));
+    MPO_TRY(mpo_comm_wait(&request, 1));
 cleanup:
     return status;
 }
@@ -301,11 +313,12 @@ enum mpo_status mpo_comm_send(const struct mpo_comm *comm, int32_t from, int32_t
     for (size_t done = 0; done < bytes; done += MESSAGE_BYTES_MAX) {
         size_t part = bytes - done < MESSAGE_BYTES_MAX ? bytes - done : MESSAGE_BYTES_MAX;
         char *at = (char *)data + done;
+        MPI_Request request = MPI_REQUEST_NULL;
         if (comm->rank == from)
-            MPO_TRY_MPI(MPI_Send(at, (int)part, MPI_BYTE, to, 0, comm->world));
+            MPO_TRY_MPI(MPI_Isend(at, (int)part, MPI_BYTE, to, 0, comm->world, &request));
         if (comm->rank == to)
-            MPO_TRY_MPI(
-                MPI_Recv(at, (int)part, MPI_BYTE, from, 0, comm->world, MPI_STATUS_IGNORE));
+            MPO_TRY_MPI(MPI_Irecv(at, (int)part, MPI_BYTE, from, 0, comm->world, &request));
+        MPO_TRY(mpo_comm_wait(&request, 1));
     }
 cleanup:
     return status;
@@ -316,9 +329,12 @@ static enum mpo_status reduce(const struct mpo_comm *comm, void *values, size_t 
 {
     enum mpo_status status = MPO_OK;
     MPO_CHECK(count <= INT_MAX, MPO_ERR_INTERNAL, "a reduction of %zu values", count);
-    if (comm->world != MPI_COMM_NULL)
-        MPO_TRY_MPI(
-            MPI_Allreduce(MPI_IN_PLACE, values, (int)count, type, operation, comm->world));
+    if (comm->world == MPI_COMM_NULL)
+        goto cleanup;
+    MPI_Request request = MPI_REQUEST_NULL;
+    MPO_TRY_MPI(MPI_Iallreduce(MPI_IN_PLACE, values, (int)count, type, operation,
+                               comm->world, &request));
+    MPO_TRY(mpo_comm_wait(&request, 1));
 cleanup:
     return status;
 }

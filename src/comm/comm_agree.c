@@ -6,7 +6,7 @@
  * same status. Inside the step loop ranks are not in step with each other any more, so a
  * failure there prints and calls MPI_Abort: any other way out would mask the exit code.
  */
-#include "mpo/comm_mpi.h"
+#include "comm_impl.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -79,7 +79,10 @@ static void print_verdicts(const struct verdict *verdicts, int32_t size)
 static int32_t lowest_failing_rank(enum mpo_status status, int32_t rank, int32_t size)
 {
     int32_t candidate = status == MPO_OK ? size : rank;
-    MPI_Allreduce(MPI_IN_PLACE, &candidate, 1, MPI_INT32_T, MPI_MIN, MPI_COMM_WORLD);
+    MPI_Request request = MPI_REQUEST_NULL;
+    MPI_Iallreduce(MPI_IN_PLACE, &candidate, 1, MPI_INT32_T, MPI_MIN, MPI_COMM_WORLD,
+                   &request);
+    mpo_comm_wait(&request, 1);
     return candidate;
 }
 
@@ -102,14 +105,19 @@ enum mpo_status mpo_comm_agree(enum mpo_status status)
      * text is lost, not the verdict. */
     struct verdict *all = rank == 0 ? calloc((size_t)size, sizeof *all) : NULL;
     int32_t can_print = rank != 0 || all != NULL;
-    MPI_Bcast(&can_print, 1, MPI_INT32_T, 0, MPI_COMM_WORLD);
-    if (can_print)
-        MPI_Gather(&own, (int)sizeof own, MPI_BYTE, all, (int)sizeof own, MPI_BYTE, 0,
-                   MPI_COMM_WORLD);
+    MPI_Request request = MPI_REQUEST_NULL;
+    MPI_Ibcast(&can_print, 1, MPI_INT32_T, 0, MPI_COMM_WORLD, &request);
+    mpo_comm_wait(&request, 1);
+    if (can_print) {
+        MPI_Igather(&own, (int)sizeof own, MPI_BYTE, all, (int)sizeof own, MPI_BYTE, 0,
+                    MPI_COMM_WORLD, &request);
+        mpo_comm_wait(&request, 1);
+    }
     if (all != NULL)
         print_verdicts(all, size);
     free(all);
-    MPI_Bcast(&own, (int)sizeof own, MPI_BYTE, decider, MPI_COMM_WORLD);
+    MPI_Ibcast(&own, (int)sizeof own, MPI_BYTE, decider, MPI_COMM_WORLD, &request);
+    mpo_comm_wait(&request, 1);
     mpo_error_set(own.text);
     return (enum mpo_status)own.status;
 }
@@ -118,8 +126,11 @@ enum mpo_status mpo_comm_same(uint64_t hash, const char *what)
 {
     enum mpo_status status = MPO_OK;
     uint64_t expected = hash;
-    if (mpo_comm_job_size() > 1)
-        MPO_TRY_MPI(MPI_Bcast(&expected, 1, MPI_UINT64_T, 0, MPI_COMM_WORLD));
+    MPI_Request request = MPI_REQUEST_NULL;
+    if (mpo_comm_job_size() > 1) {
+        MPO_TRY_MPI(MPI_Ibcast(&expected, 1, MPI_UINT64_T, 0, MPI_COMM_WORLD, &request));
+        MPO_TRY(mpo_comm_wait(&request, 1));
+    }
     MPO_CHECK(
         hash == expected, MPO_ERR_CONFIG,
         "%s differ from those of rank 0; every rank must run the same: look for an old "

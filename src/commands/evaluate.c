@@ -73,6 +73,9 @@ static enum mpo_status warm_up_step(struct evaluate *evaluate, int32_t vector,
         .mu = weights,
         .end_bias = evaluate->end_bias[vector],
     };
+    MPO_TRY(job_begin_step(
+        &evaluate->job, &(struct job_progress){
+                            index, index, evaluate->config->evaluate.warmup, "warm-ups"}));
     mpo_prompts_of_step(evaluate->job.prompts, (uint64_t)evaluate->config->run.seed, index,
                         step.prompt_count, prompt);
     progress_follow(&evaluate->progress, &step, step.prompt_count,
@@ -152,6 +155,9 @@ static enum mpo_status ask_prompts(struct evaluate *evaluate, int32_t vector)
     for (int64_t done = 0; done < evaluate->prompt_count; done += STEP_PROMPTS) {
         struct mpo_responses responses = {0};
         int64_t left = evaluate->prompt_count - done;
+        MPO_TRY(job_begin_step(&evaluate->job,
+                               &(struct job_progress){done / STEP_PROMPTS, done,
+                                                      evaluate->prompt_count, "prompts"}));
         struct mpo_rollout_step step = {
             .step = FIRST_STEP + done / STEP_PROMPTS,
             .prompt = prompt,
@@ -309,7 +315,7 @@ static enum mpo_status open_evaluate(struct evaluate *evaluate)
         .responses = responses,
         .prompt = "",
     };
-    MPO_TRY(job_open(evaluate->config, &size, &evaluate->job));
+    MPO_TRY(job_open("evaluate", evaluate->config, &size, &evaluate->job));
     evaluate->objective_count = evaluate->config->objective_count;
     evaluate->prompt_count = mpo_prompts_count(evaluate->job.prompts);
     if (options->limit > 0 && options->limit < evaluate->prompt_count)
@@ -349,9 +355,7 @@ enum mpo_status mpo_command_evaluate(int argc, char *const *argv)
     struct evaluate evaluate = {0};
     MPO_TRY(job_configure("evaluate", argc, argv, &evaluate.config));
     MPO_TRY(open_evaluate(&evaluate));
-    status = run_evaluate(&evaluate);
-    if (status != MPO_OK)
-        mpo_comm_abort(status);
+    MPO_TRY(job_end_loop(run_evaluate(&evaluate)));
 cleanup:
     free(evaluate.interval);
     free(evaluate.value);

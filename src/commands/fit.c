@@ -9,12 +9,15 @@
 #include "fit_impl.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "commands.h"
 #include "weights.h"
+
+#define TEXT_BYTES 2048
 
 static bool is_rank_zero(const struct fit *fit)
 {
@@ -105,7 +108,7 @@ static struct mpo_record_row make_row(const struct fit *fit, int64_t step,
         .truncated = estimate->truncated,
         .entropy = estimate->entropy,
         .tokens = estimate->tokens,
-        .elapsed = mpo_timing_now() - fit->started,
+        .elapsed = fit->summary.elapsed_before + mpo_timing_now() - fit->started,
         .time = (double)now.tv_sec + 1e-9 * (double)now.tv_nsec,
         .state_coefficient = estimate->coefficient,
         .timing_decode = slowest->seconds[MPO_TIMED_decode],
@@ -188,15 +191,17 @@ static enum mpo_status take_steps(struct fit *fit)
 {
     enum mpo_status status = MPO_OK;
     bool go_on = true;
-    for (int64_t step = 0; step < fit->config->descent.steps; step++) {
+    for (int64_t step = fit->first_step; step < fit->config->descent.steps; step++) {
+        MPO_TRY(job_begin_step(
+            &fit->job,
+            &(struct job_progress){step, step, fit->config->descent.steps, "steps"}));
         MPO_TRY(share_proposal(fit, &go_on));
         if (!go_on)
             break;
         MPO_TRY(take_step(fit, step));
     }
-    progress_end(&fit->progress);
-    MPO_TRY(fit_report_stages(fit));
 cleanup:
+    progress_end(&fit->progress);
     return status;
 }
 
@@ -264,21 +269,65 @@ static void close_fit(struct fit *fit)
     mpo_config_close(&fit->config);
 }
 
-/* The loop; a failure ends the job with the record finished as far as it goes. */
+/* A failure inside the loop ends the job with the record finished as far as it goes. */
+static _Noreturn void abort_fit(struct fit *fit, enum mpo_status status)
+{
+    char text[TEXT_BYTES] = "";
+    snprintf(text, sizeof text, "%s", mpo_error_text());
+    mpo_record_finish(&fit->record);
+    mpo_error_set(text);
+    mpo_comm_abort(status);
+}
+
+/* The loop, to its end or to a request to stop, of which all ranks know. */
 static enum mpo_status run_fit(struct fit *fit)
 {
+    enum mpo_status status = MPO_OK;
+    char stop[TEXT_BYTES] = "";
     if (is_rank_zero(fit))
         fit_report_start(fit);
     fit->started = mpo_timing_now();
-    enum mpo_status status = take_steps(fit);
-    if (status != MPO_OK) {
-        char text[2048] = "";
-        strncpy(text, mpo_error_text(), sizeof text - 1);
-        mpo_record_finish(&fit->record);
-        mpo_error_set(text);
-        mpo_comm_abort(status);
+    enum mpo_status ended = take_steps(fit);
+    if (ended != MPO_OK && ended != MPO_REQUEUE)
+        abort_fit(fit, ended);
+    snprintf(stop, sizeof stop, "%s", mpo_error_text());
+    mpo_comm_expect("the end of fit", -1, fit->config->run.setup_deadline);
+    MPO_TRY(mpo_comm_agree(mpo_record_finish(&fit->record)));
+    MPO_TRY(fit_report_stages(fit));
+    if (is_rank_zero(fit))
+        MPO_TRY(fit_report_end(fit));
+    MPO_CHECK(ended == MPO_OK, MPO_REQUEUE, "%s; %s is whole; continue with --resume", stop,
+              fit->config->record.file);
+cleanup:
+    return ended == MPO_REQUEUE ? mpo_comm_agree(status) : status;
+}
+
+/* Rank zero's optimiser and record, new or as they were left; all learn the first step. */
+static enum mpo_status open_or_resume(struct fit *fit, int argc, char *const *argv)
+{
+    enum mpo_status status = MPO_OK;
+    if (fit->config->fit.resume) {
+        if (is_rank_zero(fit))
+            status = fit_resume_load(fit);
+        MPO_TRY(mpo_comm_agree(status));
+        MPO_TRY(
+            mpo_comm_broadcast(fit->job.comm, &fit->first_step, sizeof fit->first_step, 0));
+        MPO_TRY(mpo_comm_broadcast(fit->job.comm, &fit->resumes, sizeof fit->resumes, 0));
     }
-    return mpo_comm_agree(mpo_record_finish(&fit->record));
+    if (fit->resumes)
+        MPO_TRY(weights_check_models(&fit->job, fit->config->record.file));
+    MPO_TRY(mpo_comm_agree(fit_create_record(fit, argc, argv)));
+cleanup:
+    return status;
+}
+
+static enum mpo_status check_options(const struct mpo_config *config)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_CHECK(!(config->fit.resume && config->fit.force), MPO_ERR_USAGE,
+              "--resume continues the record and --force moves it aside; give one of them");
+cleanup:
+    return status;
 }
 
 enum mpo_status mpo_command_fit(int argc, char *const *argv)
@@ -286,6 +335,7 @@ enum mpo_status mpo_command_fit(int argc, char *const *argv)
     enum mpo_status status = MPO_OK;
     struct fit fit = {0};
     MPO_TRY(job_configure("fit", argc, argv, &fit.config));
+    MPO_TRY(mpo_comm_agree(check_options(fit.config)));
     fit.objective_count = fit.config->objective_count;
     fit.policy_count = fit.config->policy_count;
     struct job_size size = {
@@ -295,12 +345,10 @@ enum mpo_status mpo_command_fit(int argc, char *const *argv)
         .prompt = "",
         .distinct_prompts = true,
     };
-    MPO_TRY(job_open(fit.config, &size, &fit.job));
+    MPO_TRY(job_open("fit", fit.config, &size, &fit.job));
     MPO_TRY(mpo_comm_agree(open_fit(&fit)));
-    MPO_TRY(mpo_comm_agree(fit_create_record(&fit, argc, argv)));
+    MPO_TRY(open_or_resume(&fit, argc, argv));
     MPO_TRY(run_fit(&fit));
-    if (is_rank_zero(&fit))
-        MPO_TRY(fit_report_end(&fit));
 cleanup:
     close_fit(&fit);
     return status;

@@ -16,6 +16,8 @@ struct fit_summary {
     double value_square_sum; /* of deviations from the mean (Welford) */
     double last_gap;
     bool stopped_on_gap;
+    int64_t tokens_before; /* of earlier processes of a resumed run */
+    double elapsed_before; /* seconds, likewise */
 };
 
 struct fit {
@@ -25,6 +27,8 @@ struct fit {
     int32_t policy_count;    /* H */
     int64_t *prompt;         /* [prompts_per_step] */
     double *proposal;        /* [H + 2]: mu, end bias, 1 to go on or 0 to stop */
+    int64_t first_step;      /* steps that the record had when this process began */
+    bool resumes;            /* there is such a record; rank zero only */
 
     /* rank zero only */
     struct mpo_estimator *estimator;
@@ -42,8 +46,25 @@ struct fit {
     double started;
 };
 
-/** Create the record with everything known before the first step. Collective. */
+/** Take up where the record ends: compare it with this job, load the optimiser's state and
+ *  the summary, set first_step. A record that does not exist leaves all as it is. Rank zero
+ *  only. @return MPO_ERR_CONFIG when the configuration is another (the text shows the
+ *  difference); MPO_ERR_DATA when models or prompts are */
+enum mpo_status fit_resume_load(struct fit *fit);
+
+/** Create the record with everything known before the first step, or
+ *  open the one to resume. Collective. */
 enum mpo_status fit_create_record(struct fit *fit, int argc, char *const *argv);
+
+/** Add a step to the summary; once all are in it, settle what follows from the last. Rank
+ *  zero only. */
+void fit_summary_add(struct fit *fit, const struct mpo_estimate *estimate);
+void fit_summary_settle(struct fit *fit);
+
+/** Hash of all prompts as the record has it. */
+#define FIT_PROMPTS_HASH_ATTRIBUTE "prompts_xxh64"
+#define FIT_PROMPTS_HASH_BYTES     24
+void fit_prompts_hash(const struct fit *fit, char text[FIT_PROMPTS_HASH_BYTES]);
 
 /** What is said at the start, after a step, and at the end. Rank zero only but for the
  *  stage table, which gathers. */

@@ -31,7 +31,11 @@ void fit_report_start(struct fit *fit)
         mpo_exchange_transport(job->exchange), job->device, job->thread_count,
         job->thread_count == 1 ? "" : "s", (long long)mpo_prompts_count(job->prompts),
         (long long)fit->config->run.seed);
+    if (fit->resumes)
+        mpo_log_note("resuming %s after its %lld steps", fit->config->record.file,
+                     (long long)fit->first_step);
     progress_begin(&fit->progress, "fit", fit->config->descent.steps);
+    progress_resume(&fit->progress, fit->first_step);
 }
 
 /* "0.60 0.40", cut after a few. */
@@ -58,7 +62,27 @@ static void show_progress(struct fit *fit)
     for (int32_t k = 0; k < count && progress->detail_count < PROGRESS_DETAILS_MAX; k++)
         snprintf(progress->detail[progress->detail_count++], PROGRESS_DETAIL_BYTES,
                  "%s %.3f", fit->config->policies[k].name, average[k]);
-    progress_advance(progress, 1, fit->summary.tokens);
+    progress_advance(progress, 1, fit->summary.tokens - fit->summary.tokens_before);
+}
+
+void fit_summary_add(struct fit *fit, const struct mpo_estimate *estimate)
+{
+    struct fit_summary *summary = &fit->summary;
+    summary->steps++;
+    summary->tokens += estimate->tokens;
+    summary->ess_sum += estimate->ess;
+    summary->truncated_sum += estimate->truncated;
+    double off = estimate->value - summary->value_mean;
+    summary->value_mean += off / (double)summary->steps;
+    summary->value_square_sum += off * (estimate->value - summary->value_mean);
+}
+
+void fit_summary_settle(struct fit *fit)
+{
+    struct fit_summary *summary = &fit->summary;
+    summary->last_gap = mpo_descent_averaged_gap(fit->descent);
+    summary->stopped_on_gap = fit->config->descent.stop_gap > 0.0 &&
+                              summary->last_gap <= fit->config->descent.stop_gap;
 }
 
 void fit_report_step(struct fit *fit, const struct mpo_estimate *estimate)
@@ -68,21 +92,13 @@ void fit_report_step(struct fit *fit, const struct mpo_estimate *estimate)
     char left[32] = "";
     int64_t steps = fit->config->descent.steps;
     double elapsed = mpo_timing_now() - fit->started;
-    summary->steps++;
-    summary->tokens += estimate->tokens;
-    summary->ess_sum += estimate->ess;
-    summary->truncated_sum += estimate->truncated;
-    double off = estimate->value - summary->value_mean;
-    summary->value_mean += off / (double)summary->steps;
-    summary->value_square_sum += off * (estimate->value - summary->value_mean);
-    summary->last_gap = mpo_descent_averaged_gap(fit->descent);
-    summary->stopped_on_gap = fit->config->descent.stop_gap > 0.0 &&
-                              summary->last_gap <= fit->config->descent.stop_gap;
+    fit_summary_add(fit, estimate);
+    fit_summary_settle(fit);
+    double steps_here = (double)(summary->steps - fit->first_step);
     format_weights(mpo_descent_average(fit->descent), fit->objective_count, weights,
                    sizeof weights);
-    progress_format_duration(elapsed / (double)summary->steps *
-                                 (double)(steps - summary->steps),
-                             left, sizeof left);
+    progress_format_duration(elapsed / steps_here * (double)(steps - summary->steps), left,
+                             sizeof left);
     if (fit->progress.is_live) {
         show_progress(fit);
         return;
@@ -91,7 +107,7 @@ void fit_report_step(struct fit *fit, const struct mpo_estimate *estimate)
                  "%5.0f token/s  left %s",
                  (long long)summary->steps, (long long)steps, weights, estimate->value,
                  estimate->value_error, summary->last_gap, estimate->ess,
-                 (double)summary->tokens / elapsed, left);
+                 (double)(summary->tokens - summary->tokens_before) / elapsed, left);
 }
 
 /* Collective: maximum and minimum of every stage over ranks. */
@@ -198,14 +214,16 @@ static enum mpo_status print_json(const struct fit *fit)
         output_number(summary->last_gap), "ess", output_number(summary->ess_sum / steps),
         "truncated", output_number(summary->truncated_sum / steps), "tokens",
         (json_int_t)summary->tokens, "elapsed",
-        output_number(mpo_timing_now() - fit->started), "stopped_on_gap",
-        summary->stopped_on_gap));
+        output_number(summary->elapsed_before + mpo_timing_now() - fit->started),
+        "stopped_on_gap", summary->stopped_on_gap));
 }
 
 enum mpo_status fit_report_end(const struct fit *fit)
 {
     enum mpo_status status = MPO_OK;
     const struct fit_summary *summary = &fit->summary;
+    if (summary->steps == 0)
+        return MPO_OK;
     if (summary->stopped_on_gap && summary->steps < fit->config->descent.steps)
         mpo_log_note("stopped after %lld steps: the averaged gap %.4f is at most "
                      "descent.stop_gap %g",

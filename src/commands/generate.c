@@ -151,6 +151,9 @@ static enum mpo_status generate_all(struct generate *generate)
     for (int64_t done = 0; done < generate->prompt_count; done += STEP_PROMPTS) {
         struct mpo_responses responses = {0};
         int64_t left = generate->prompt_count - done;
+        MPO_TRY(job_begin_step(&generate->job,
+                               &(struct job_progress){done / STEP_PROMPTS, done,
+                                                      generate->prompt_count, "prompts"}));
         struct mpo_rollout_step step = {
             .step = done / STEP_PROMPTS,
             .prompt = prompt,
@@ -213,7 +216,7 @@ static enum mpo_status open_generate(struct generate *generate)
     };
     if (options->prompt[0] != '\0')
         size.unit_prompts = 1;
-    MPO_TRY(job_open(generate->config, &size, &generate->job));
+    MPO_TRY(job_open("generate", generate->config, &size, &generate->job));
     MPO_TRY(weights_open(&generate->job, &choice, &generate->weights));
     generate->prompt_count = mpo_prompts_count(generate->job.prompts);
     if (options->limit > 0 && options->limit < generate->prompt_count)
@@ -259,9 +262,7 @@ enum mpo_status mpo_command_generate(int argc, char *const *argv)
     MPO_TRY(job_configure("generate", argc, argv, &generate.config));
     MPO_TRY(mpo_comm_agree(check_options(&generate)));
     MPO_TRY(open_generate(&generate));
-    status = generate_all(&generate);
-    if (status != MPO_OK)
-        mpo_comm_abort(status);
+    MPO_TRY(job_end_loop(generate_all(&generate)));
 cleanup:
     free(generate.text);
     free(generate.weights);

@@ -13,11 +13,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "mpo/memory.h"
+#include "settings.h"
 
 #define LABEL_WIDTH 24
 #define VALUE_WIDTH 18
-#define KEY_BYTES   192
 
 /* ---- figures ---- */
 
@@ -125,101 +124,28 @@ static void print_head(const struct inspect pair[2])
 
 /* ---- configuration ---- */
 
-struct setting {
-    char key[KEY_BYTES]; /* section.key or policies.NAME.key */
-    const char *value;   /* in the text */
-    bool is_common;
-};
-
-struct settings {
-    char *text; /* owned; its line ends become NULs */
-    struct setting *setting;
-    size_t count;
-    size_t capacity;
-};
-
-/* The configuration in a record is what the program printed: sections at the margin, keys
- * two columns in, policies as a list whose first key is the name. */
-static enum mpo_status take_line(struct settings *settings, char *line, char *section,
-                                 char *policy)
-{
-    enum mpo_status status = MPO_OK;
-    const size_t indent = strspn(line, " -");
-    char *key = line + indent;
-    char *colon = strchr(key, ':');
-    if (colon == NULL)
-        goto cleanup;
-    *colon = '\0';
-    const char *value = colon + 1 + strspn(colon + 1, " ");
-    if (indent == 0) {
-        snprintf(section, KEY_BYTES / 3, "%s", key);
-        policy[0] = '\0';
-        goto cleanup;
-    }
-    if (strchr(line, '-') != NULL && strchr(line, '-') < key) {
-        snprintf(policy, KEY_BYTES / 3, ".%.*s",
-                 (int)strcspn(value + (*value == '"'), "\""), value + (*value == '"'));
-        goto cleanup; /* its name is in every key */
-    }
-    MPO_TRY(mpo_memory_grow((void **)&settings->setting, &settings->capacity,
-                            settings->count + 1, sizeof *settings->setting, "settings"));
-    struct setting *setting = &settings->setting[settings->count++];
-    snprintf(setting->key, sizeof setting->key, "%s%s.%.*s", section, policy, KEY_BYTES / 4,
-             key);
-    setting->value = value;
-cleanup:
-    return status;
-}
-
 static enum mpo_status read_settings(const struct inspect *inspect,
                                      struct settings *settings)
 {
     enum mpo_status status = MPO_OK;
-    char section[KEY_BYTES / 3] = "";
-    char policy[KEY_BYTES / 3] = "";
-    char *rest = NULL;
     MPO_TRY(mpo_record_read_config(inspect->record, &settings->text));
-    for (char *line = strtok_r(settings->text, "\n", &rest); line != NULL;
-         line = strtok_r(NULL, "\n", &rest))
-        MPO_TRY(take_line(settings, line, section, policy));
+    MPO_TRY(settings_read(settings));
 cleanup:
     return status;
 }
 
-static struct setting *find_setting(const struct settings *settings, const char *key)
-{
-    for (size_t i = 0; i < settings->count; i++)
-        if (strcmp(settings->setting[i].key, key) == 0)
-            return &settings->setting[i];
-    return NULL;
-}
-
-static void print_setting(const char *key, const char *first, const char *second)
+static void print_setting(void *context, const char *key, const char *first,
+                          const char *second)
 {
     printf("  %s\n    first   %s\n    second  %s\n", key, first, second);
+    *(bool *)context = true;
 }
 
-static void print_settings(const struct settings settings[2])
+static void print_settings(struct settings settings[2])
 {
     bool differs = false;
     printf("\nconfiguration, where it differs\n");
-    for (size_t i = 0; i < settings[0].count; i++) {
-        const struct setting *first = &settings[0].setting[i];
-        struct setting *second = find_setting(&settings[1], first->key);
-        if (second != NULL)
-            second->is_common = true;
-        if (second != NULL && strcmp(first->value, second->value) == 0)
-            continue;
-        print_setting(first->key, first->value, second != NULL ? second->value : "-");
-        differs = true;
-    }
-    for (size_t i = 0; i < settings[1].count; i++) {
-        const struct setting *second = &settings[1].setting[i];
-        if (second->is_common)
-            continue;
-        print_setting(second->key, "-", second->value);
-        differs = true;
-    }
+    settings_compare(&settings[0], &settings[1], print_setting, &differs);
     if (!differs)
         printf("  nowhere\n");
 }
@@ -242,8 +168,7 @@ enum mpo_status inspect_compare(const struct inspect_request *request)
     print_settings(settings);
 cleanup:
     for (int i = 0; i < 2; i++) {
-        free(settings[i].setting);
-        free(settings[i].text);
+        settings_free(&settings[i]);
         inspect_close(&pair[i]);
     }
     return status;

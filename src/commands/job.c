@@ -157,9 +157,11 @@ enum mpo_status job_configure(const char *command, int argc, char *const *argv,
 {
     enum mpo_status status = MPO_OK;
     char *text = NULL;
+    mpo_stop_catch();
     MPO_TRY(mpo_comm_agree(mpo_config_open(command, argc, argv, config)));
     if (mpo_config_is_quiet(*config, command))
         mpo_log_quiet();
+    mpo_comm_expect("set-up", -1, (*config)->run.setup_deadline);
     MPO_TRY(mpo_comm_agree(mpo_config_print(*config, &text)));
     MPO_TRY(mpo_comm_agree(
         mpo_comm_same(XXH64(text, strlen(text), 0), "configuration and flags")));
@@ -168,11 +170,11 @@ cleanup:
     return status;
 }
 
-enum mpo_status job_open(const struct mpo_config *config, const struct job_size *size,
-                         struct job *job)
+enum mpo_status job_open(const char *command, const struct mpo_config *config,
+                         const struct job_size *size, struct job *job)
 {
     enum mpo_status status = MPO_OK;
-    *job = (struct job){.config = config};
+    *job = (struct job){.config = config, .command = command};
     MPO_TRY(mpo_comm_agree(open_prompts(job, size)));
     MPO_TRY(mpo_comm_agree(mpo_comm_same(mpo_prompts_hash(job->prompts), "prompts")));
     MPO_TRY(mpo_comm_agree(open_ranks(job)));
@@ -197,6 +199,29 @@ void job_close(struct job *job)
     mpo_prompts_close(&job->prompts);
     mpo_comm_close(&job->comm);
     *job = (struct job){0};
+}
+
+enum mpo_status job_begin_step(struct job *job, const struct job_progress *progress)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_config_run *run = &job->config->run;
+    double signal_number = mpo_stop_signal();
+    MPO_TRY(mpo_comm_max(job->comm, &signal_number, 1));
+    MPO_CHECK(signal_number == 0.0, MPO_REQUEUE, "stopped by %s after %lld of %lld %s",
+              mpo_stop_name((int)signal_number), (long long)progress->done,
+              (long long)progress->total, progress->unit);
+    mpo_comm_expect(job->command, progress->step,
+                    job->has_stepped ? run->step_deadline : run->setup_deadline);
+    job->has_stepped = true;
+cleanup:
+    return status;
+}
+
+enum mpo_status job_end_loop(enum mpo_status status)
+{
+    if (status != MPO_OK && status != MPO_REQUEUE)
+        mpo_comm_abort(status);
+    return mpo_comm_agree(status);
 }
 
 /* A token is seldom longer than a few bytes; libllama's longest are below 256. */

@@ -18,6 +18,8 @@ struct job {
     const char *device;
     struct mpo_timing timing;
     int32_t thread_count;
+    const char *command; /* a literal */
+    bool has_stepped;
 };
 
 /** What differs between the commands. */
@@ -37,10 +39,32 @@ struct job_size {
 enum mpo_status job_configure(const char *command, int argc, char *const *argv,
                               struct mpo_config **config);
 
-/** Collective over all ranks; failures are agreed on and printed. */
-enum mpo_status job_open(const struct mpo_config *config, const struct job_size *size,
-                         struct job *job);
+/** Collective over all ranks; failures are agreed on and printed.
+ *  @param command  what messages call the job, a literal */
+enum mpo_status job_open(const char *command, const struct mpo_config *config,
+                         const struct job_size *size, struct job *job);
 void job_close(struct job *job);
+
+/** How far a command's loop has come. */
+struct job_progress {
+    int64_t step; /* the step that begins */
+    int64_t done; /* of `total` units */
+    int64_t total;
+    const char *unit; /* "steps", "prompts" */
+};
+
+/**
+ * Begin a step of the command's loop: waits in it have their deadline from here on (the
+ * first step of a process has that of the set-up). Collective over all ranks.
+ *
+ * @return MPO_REQUEUE when a signal asked this or any other rank to stop: no step begins
+ */
+enum mpo_status job_begin_step(struct job *job, const struct job_progress *progress);
+
+/** How a loop ended: a stop (MPO_REQUEUE), of which all ranks know, is told once and
+ *  returned; any other failure ends the whole job, for the ranks are not in step any more.
+ *  Collective over all ranks. */
+enum mpo_status job_end_loop(enum mpo_status status);
 
 /** Text of one response into text[capacity]; a NUL-terminated copy of valid UTF-8, in which
  *  what a cut character left behind is replaced by U+FFFD. @return its bytes */

@@ -26,12 +26,14 @@ void progress_format_duration(double seconds, char *text, size_t bytes)
         snprintf(text, bytes, "%ld:%02ld", whole / 60, whole % 60);
 }
 
-static double share_done(const struct progress *progress)
+/* What is done of the total but for its first `from` units. */
+static double share_done(const struct progress *progress, int64_t from)
 {
     double within =
         progress->whole > 0.0 ? fmin(progress->within / progress->whole, 1.0) : 0.0;
-    double done = (double)progress->done + progress->part * within;
-    return progress->total > 0 ? fmin(done / (double)progress->total, 1.0) : 1.0;
+    double done = (double)(progress->done - from) + progress->part * within;
+    double total = (double)(progress->total - from);
+    return total > 0.0 ? fmin(done / total, 1.0) : 1.0;
 }
 
 static void show(struct progress *progress, double now)
@@ -40,11 +42,12 @@ static void show(struct progress *progress, double now)
     char text[OWN][64];
     char duration[32];
     const char *part[OWN + PROGRESS_DETAILS_MAX];
-    double share = share_done(progress);
+    double share = share_done(progress, progress->before); /* of this process */
     double elapsed = now - progress->started;
     snprintf(text[POSITION], sizeof text[0], "%s %lld/%lld", progress->name,
              (long long)progress->done, (long long)progress->total);
-    snprintf(text[PERCENT], sizeof text[0], "%3.0f %%", floor(100.0 * share));
+    snprintf(text[PERCENT], sizeof text[0], "%3.0f %%",
+             floor(100.0 * share_done(progress, 0)));
     progress_format_duration(elapsed * (1.0 - share) / share, duration, sizeof duration);
     snprintf(text[LEFT], sizeof text[0], "left %s", share > 0.0 ? duration : "-:--");
     progress_format_duration(elapsed, duration, sizeof duration);
@@ -67,6 +70,12 @@ static void show_at_times(struct progress *progress)
     double now = mpo_timing_now();
     if (progress->is_live && now - progress->shown >= SECONDS_BETWEEN)
         show(progress, now);
+}
+
+void progress_resume(struct progress *progress, int64_t before)
+{
+    progress->before = before;
+    progress->done = before;
 }
 
 void progress_begin(struct progress *progress, const char *name, int64_t total)

@@ -17,6 +17,7 @@ struct progress {
     const char *name; /* of the command */
     int64_t total;    /* steps or prompts */
     int64_t done;
+    int64_t before; /* of done, by an earlier process that this one resumes */
     double within; /* responses of the rollout at hand */
     double whole;  /* responses that it has all in all */
     double part;   /* of total that the rollout is */
@@ -34,6 +35,9 @@ void progress_begin(struct progress *progress, const char *name, int64_t total);
 /** Have a rollout report, which is `part` of the total and makes so many responses. */
 void progress_follow(struct progress *progress, struct mpo_rollout_step *step, int64_t part,
                      int64_t responses);
+
+/** So much was done before this process began. */
+void progress_resume(struct progress *progress, int64_t before);
 
 /** So much more of the total is done, and so many tokens have been made in all. */
 void progress_advance(struct progress *progress, int64_t part, int64_t tokens);

@@ -11,7 +11,7 @@
 #include "build_info.h"
 #include "fit_impl.h"
 
-#define ATTRIBUTE_COUNT 18
+#define ATTRIBUTE_COUNT 19
 #define VALUE_BYTES     4096
 
 /* Everything that mpo_record_spec borrows, until the record is created. */
@@ -74,6 +74,8 @@ static void describe_run(struct provenance *provenance, const struct fit *fit, i
     add_attribute(provenance, "config_sha256", text);
     snprintf(text, sizeof text, "%lld", (long long)fit->config->run.seed);
     add_attribute(provenance, "seed", text);
+    fit_prompts_hash(fit, text);
+    add_attribute(provenance, FIT_PROMPTS_HASH_ATTRIBUTE, text);
     add_attribute(provenance, "slurm_job_id", environment("SLURM_JOB_ID"));
     mpo_comm_library_version(text, sizeof text);
     add_attribute(provenance, "mpi", text);
@@ -89,20 +91,30 @@ static void describe_run(struct provenance *provenance, const struct fit *fit, i
     add_attribute(provenance, "ranks_per_group", text);
 }
 
-/* A random name for the run; two runs of one configuration differ in it. */
-static void name_run(struct provenance *provenance)
+void fit_prompts_hash(const struct fit *fit, char text[FIT_PROMPTS_HASH_BYTES])
+{
+    snprintf(text, FIT_PROMPTS_HASH_BYTES, "%016llx",
+             (unsigned long long)mpo_prompts_hash(fit->job.prompts));
+}
+
+static void format_utc(char *text, size_t bytes)
 {
     time_t now = time(NULL);
     struct tm utc = {0};
+    gmtime_r(&now, &utc);
+    strftime(text, bytes, "%Y-%m-%dT%H:%M:%SZ", &utc);
+}
+
+/* A random name for the run; two runs of one configuration differ in it. */
+static void name_run(struct provenance *provenance)
+{
     FILE *file = fopen("/proc/sys/kernel/random/uuid", "r");
     if (file == NULL || fgets(provenance->run_id, 37, file) == NULL)
-        snprintf(provenance->run_id, sizeof provenance->run_id, "%lld-%ld", (long long)now,
-                 (long)getpid());
+        snprintf(provenance->run_id, sizeof provenance->run_id, "%lld-%ld",
+                 (long long)time(NULL), (long)getpid());
     if (file != NULL)
         fclose(file);
-    gmtime_r(&now, &utc);
-    strftime(provenance->created_utc, sizeof provenance->created_utc, "%Y-%m-%dT%H:%M:%SZ",
-             &utc);
+    format_utc(provenance->created_utc, sizeof provenance->created_utc);
 }
 
 static void describe_policy(const struct fit *fit, int32_t index,
@@ -204,10 +216,26 @@ static enum mpo_status create(struct fit *fit, const struct provenance *provenan
     return mpo_record_create(&spec, &fit->record);
 }
 
+/* The record goes on behind its last step; its provenance stays that of its start. */
+static enum mpo_status resume(struct fit *fit)
+{
+    char start_utc[32] = "";
+    struct mpo_record_segment segment = {
+        .git_commit = MPO_GIT_COMMIT,
+        .job_id = environment("SLURM_JOB_ID"),
+        .start_utc = start_utc,
+    };
+    format_utc(start_utc, sizeof start_utc);
+    return mpo_record_resume(fit->config->record.file, &segment, fit->first_step,
+                             &fit->record);
+}
+
 enum mpo_status fit_create_record(struct fit *fit, int argc, char *const *argv)
 {
     enum mpo_status status = MPO_OK;
     struct provenance *provenance = NULL;
+    if (fit->resumes)
+        return mpo_comm_rank(fit->job.comm) == 0 ? resume(fit) : MPO_OK;
     MPO_NEW(1, &provenance);
     MPO_TRY(gather_ranks(provenance, fit));
     if (mpo_comm_rank(fit->job.comm) != 0)

@@ -220,6 +220,9 @@ static enum mpo_status score_all(struct score *score)
     for (int64_t done = 0; done < score->prompt_count; done += STEP_PROMPTS) {
         struct mpo_scores scores = {0};
         int64_t left = score->prompt_count - done;
+        MPO_TRY(job_begin_step(&score->job,
+                               &(struct job_progress){done / STEP_PROMPTS, done,
+                                                      score->prompt_count, "lines"}));
         struct mpo_rollout_step step = {
             .prompt = prompt,
             .prompt_count = (int32_t)(left < STEP_PROMPTS ? left : STEP_PROMPTS),
@@ -273,7 +276,7 @@ static enum mpo_status open_score(struct score *score)
                     .answer_count = options->pairs ? 2 : 1,
                     .ended = options->ended},
     };
-    MPO_TRY(job_open(score->config, &size, &score->job));
+    MPO_TRY(job_open("score", score->config, &size, &score->job));
     MPO_TRY(weights_open(&score->job, &choice, &score->weights));
     MPO_TRY(mpo_comm_agree(take_room(score)));
     score->prompt_count = mpo_prompts_count(score->job.prompts);
@@ -304,9 +307,7 @@ enum mpo_status mpo_command_score(int argc, char *const *argv)
     MPO_TRY(job_configure("score", argc, argv, &score.config));
     MPO_TRY(mpo_comm_agree(check_options(&score)));
     MPO_TRY(open_score(&score));
-    status = score_all(&score);
-    if (status != MPO_OK)
-        mpo_comm_abort(status);
+    MPO_TRY(job_end_loop(score_all(&score)));
 cleanup:
     free(score.rewarded.policy);
     free(score.likely.policy);

@@ -74,6 +74,18 @@ cleanup:
     return status;
 }
 
+static enum mpo_status read_models(const struct mpo_config *config,
+                                   struct mpo_record *record, struct models *models)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_TRY(mpo_record_read_ranks(record, &models->rank, &models->count));
+    for (int32_t i = 0; i < models->count; i++)
+        if (!config->record.hash_models)
+            models->rank[i].sha256[0] = '\0';
+cleanup:
+    return status;
+}
+
 static enum mpo_status read_record(const struct mpo_config *config,
                                    const struct weights_choice *choice, double *weights,
                                    struct models *models)
@@ -88,10 +100,7 @@ static enum mpo_status read_record(const struct mpo_config *config,
     MPO_TRY(find_step(record, path, choice->step, &row));
     MPO_TRY(mpo_record_read(record, series, row, 1, weights));
     MPO_TRY(check_simplex(path, weights, config->objective_count));
-    MPO_TRY(mpo_record_read_ranks(record, &models->rank, &models->count));
-    for (int32_t i = 0; i < models->count; i++)
-        if (!config->record.hash_models)
-            models->rank[i].sha256[0] = '\0';
+    MPO_TRY(read_models(config, record, models));
 cleanup:
     mpo_record_close(&record);
     return status;
@@ -145,6 +154,23 @@ static enum mpo_status share_and_compare(const struct job *job, const char *path
                                     (size_t)models->count * sizeof *models->rank, 0);
     if (status == MPO_OK)
         status = mpo_comm_agree(compare_models(job, path, models));
+    return status;
+}
+
+enum mpo_status weights_check_models(const struct job *job, const char *path)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_record *record = NULL;
+    struct models models = {0};
+    if (mpo_comm_rank(job->comm) == 0)
+        status = mpo_record_open(path, &record);
+    if (status == MPO_OK && record != NULL)
+        status = read_models(job->config, record, &models);
+    mpo_record_close(&record);
+    MPO_TRY(mpo_comm_agree(status));
+    MPO_TRY(share_and_compare(job, path, &models));
+cleanup:
+    free(models.rank);
     return status;
 }
 

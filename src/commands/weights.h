@@ -30,3 +30,7 @@ enum mpo_status weights_open(const struct job *job, const struct weights_choice 
 /** Bounds per objective, policies.NAME.min and .max: [2, K] lower and upper, owned by the
  *  caller; NULL where nothing is bounded. Local. */
 enum mpo_status weights_bounds(const struct mpo_config *config, double **bounds);
+
+/** Refuse to go on unless this job's models and vocabulary are those that a record was made
+ *  with. Collective over all ranks; failures are agreed on and printed. */
+enum mpo_status weights_check_models(const struct job *job, const char *path);

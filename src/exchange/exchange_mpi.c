@@ -97,7 +97,7 @@ static enum mpo_status mpi_rows(struct mpo_exchange *exchange, int32_t row_count
             MPO_TRY_MPI(MPI_Isend(logits[i], exchange->spec.vocab_size, MPI_FLOAT, 0,
                                   TAG_ROW, group, &self->requests[posted++]));
     }
-    MPO_TRY_MPI(MPI_Waitall(posted, self->requests, MPI_STATUSES_IGNORE));
+    MPO_TRY(mpo_comm_wait(self->requests, posted));
 cleanup:
     return status;
 }

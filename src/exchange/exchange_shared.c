@@ -83,8 +83,8 @@ static enum mpo_status shared_open(struct mpo_exchange *exchange)
     size_t bytes =
         norms_bytes(exchange, exchange->local_count) + rows * row_bytes(exchange);
     void *own = NULL;
-    MPO_TRY_MPI(MPI_Win_allocate_shared(is_root ? 0 : (MPI_Aint)bytes, 1, MPI_INFO_NULL,
-                                        group, &own, &self->window));
+    MPO_TRY_MPI_ALARM(MPI_Win_allocate_shared(is_root ? 0 : (MPI_Aint)bytes, 1,
+                                              MPI_INFO_NULL, group, &own, &self->window));
     for (int32_t rank = 0; rank < size; rank++) {
         MPI_Aint part = 0;
         int unit = 0;
@@ -103,8 +103,10 @@ static void shared_close(struct mpo_exchange *exchange)
     if (self == NULL)
         return;
     if (self->window != MPI_WIN_NULL) {
+        mpo_comm_alarm_set("MPI_Win_free");
         MPI_Win_unlock_all(self->window);
         MPI_Win_free(&self->window);
+        mpo_comm_alarm_clear();
     }
     free(self->base);
     free(self);
@@ -146,8 +148,10 @@ static enum mpo_status shared_rows(struct mpo_exchange *exchange, int32_t row_co
     bool is_root = mpo_comm_group_rank(exchange->comm) == 0;
     if (!is_root)
         publish(exchange, row_count, logits, log_norm);
+    MPI_Request request = MPI_REQUEST_NULL;
     MPO_TRY_MPI(MPI_Win_sync(self->window));
-    MPO_TRY_MPI(MPI_Barrier(mpo_comm_group_mpi(exchange->comm)));
+    MPO_TRY_MPI(MPI_Ibarrier(mpo_comm_group_mpi(exchange->comm), &request));
+    MPO_TRY(mpo_comm_wait(&request, 1));
     MPO_TRY_MPI(MPI_Win_sync(self->window));
     if (!is_root)
         return MPO_OK;

@@ -22,15 +22,6 @@
 #define FIXED_CHUNK_ROWS 65536
 #define PAGE_BYTES       4096
 
-/* A row of /provenance/segments: one row a start or restart. */
-struct segment {
-    int64_t first_step;
-    int64_t restart_count;
-    char job_id[64];
-    char git_commit[64];
-    char start_time[32];
-};
-
 /* ---- the file ---- */
 
 /* Take the name, or find it taken, in one system call; HDF5's own H5F_ACC_EXCL would not
@@ -79,19 +70,8 @@ cleanup:
     return status;
 }
 
-/* A data set that is complete when the file is made, with a checksum. */
-struct fixed_spec {
-    const char *path;
-    const char *units;
-    const char *long_name;
-    hid_t file_type;
-    hid_t memory_type;
-    hsize_t rows;
-    bool grows;
-};
-
-static enum mpo_status make_fixed(hid_t file, const struct fixed_spec *spec,
-                                  const void *source, hid_t *out)
+enum mpo_status mpo_record_make_fixed(hid_t file, const struct mpo_record_fixed *spec,
+                                      const void *source, hid_t *out)
 {
     enum mpo_status status = MPO_OK;
     const hsize_t limit = spec->grows ? H5S_UNLIMITED : spec->rows;
@@ -134,8 +114,7 @@ cleanup:
     return status;
 }
 
-/* Fixed-length text: NUL-terminated in memory, padded with NUL in the file. */
-static enum mpo_status make_text_type(size_t bytes, H5T_str_t padding, hid_t *out)
+enum mpo_status mpo_record_make_text_type(size_t bytes, H5T_str_t padding, hid_t *out)
 {
     enum mpo_status status = MPO_OK;
     MPO_TRY_HDF5(*out = H5Tcopy(H5T_C_S1), "text type");
@@ -160,14 +139,14 @@ static enum mpo_status make_scale(hid_t file, const char *path, const char *long
                   MPO_RECORD_NAME_BYTES);
         memcpy(packed + (size_t)i * MPO_RECORD_NAME_BYTES, name[i], bytes);
     }
-    MPO_TRY(make_text_type(MPO_RECORD_NAME_BYTES, H5T_STR_NULLPAD, &type));
-    const struct fixed_spec spec = {.path = path,
-                                    .units = "1",
-                                    .long_name = long_name,
-                                    .file_type = type,
-                                    .memory_type = type,
-                                    .rows = (hsize_t)count};
-    MPO_TRY(make_fixed(file, &spec, packed, out));
+    MPO_TRY(mpo_record_make_text_type(MPO_RECORD_NAME_BYTES, H5T_STR_NULLPAD, &type));
+    const struct mpo_record_fixed spec = {.path = path,
+                                          .units = "1",
+                                          .long_name = long_name,
+                                          .file_type = type,
+                                          .memory_type = type,
+                                          .rows = (hsize_t)count};
+    MPO_TRY(mpo_record_make_fixed(file, &spec, packed, out));
     MPO_TRY_HDF5(H5DSset_scale(*out, path), "%s", path);
 cleanup:
     mpo_record_hdf5_release(&type);
@@ -190,7 +169,7 @@ static enum mpo_status make_prompts(hid_t file, const struct mpo_record_spec *sp
     MPO_NEW(bytes, &text);
     for (int64_t i = 0; i < spec->prompt_count; i++)
         memcpy(text + offset[i], spec->prompt[i], (size_t)(offset[i + 1] - offset[i]));
-    const struct fixed_spec offset_spec = {
+    const struct mpo_record_fixed offset_spec = {
         "prompts/offset",
         "byte",
         "first byte of each prompt in text; one more at the end",
@@ -198,16 +177,16 @@ static enum mpo_status make_prompts(hid_t file, const struct mpo_record_spec *sp
         H5T_NATIVE_INT64,
         (hsize_t)spec->prompt_count + 1,
         false};
-    const struct fixed_spec text_spec = {"prompts/text",
-                                         "1",
-                                         "prompts in UTF-8, one after another",
-                                         H5T_STD_U8LE,
-                                         H5T_NATIVE_UINT8,
-                                         bytes,
-                                         false};
+    const struct mpo_record_fixed text_spec = {"prompts/text",
+                                               "1",
+                                               "prompts in UTF-8, one after another",
+                                               H5T_STD_U8LE,
+                                               H5T_NATIVE_UINT8,
+                                               bytes,
+                                               false};
     MPO_TRY(make_group(file, "prompts", &group));
-    MPO_TRY(make_fixed(file, &offset_spec, offset, NULL));
-    MPO_TRY(make_fixed(file, &text_spec, text, NULL));
+    MPO_TRY(mpo_record_make_fixed(file, &offset_spec, offset, NULL));
+    MPO_TRY(mpo_record_make_fixed(file, &text_spec, text, NULL));
 cleanup:
     mpo_record_hdf5_release(&group);
     free(text);
@@ -216,130 +195,6 @@ cleanup:
 }
 
 /* ---- provenance ---- */
-
-static enum mpo_status insert_text(hid_t file_type, hid_t memory_type, const char *name,
-                                   size_t offset, size_t bytes)
-{
-    enum mpo_status status = MPO_OK;
-    hid_t padded = H5I_INVALID_HID;
-    hid_t terminated = H5I_INVALID_HID;
-    MPO_TRY(make_text_type(bytes, H5T_STR_NULLPAD, &padded));
-    MPO_TRY(make_text_type(bytes, H5T_STR_NULLTERM, &terminated));
-    MPO_TRY_HDF5(H5Tinsert(file_type, name, offset, padded), "%s", name);
-    MPO_TRY_HDF5(H5Tinsert(memory_type, name, offset, terminated), "%s", name);
-cleanup:
-    mpo_record_hdf5_release(&terminated);
-    mpo_record_hdf5_release(&padded);
-    return status;
-}
-
-static enum mpo_status insert_integer(hid_t file_type, hid_t memory_type, const char *name,
-                                      size_t offset, size_t bytes)
-{
-    enum mpo_status status = MPO_OK;
-    const bool wide = bytes == sizeof(int64_t);
-    MPO_TRY_HDF5(H5Tinsert(file_type, name, offset, wide ? H5T_STD_I64LE : H5T_STD_I32LE),
-                 "%s", name);
-    MPO_TRY_HDF5(
-        H5Tinsert(memory_type, name, offset, wide ? H5T_NATIVE_INT64 : H5T_NATIVE_INT32),
-        "%s", name);
-cleanup:
-    return status;
-}
-
-/* A member of a compound type, declared once for file and memory. */
-struct member {
-    const char *name;
-    size_t offset;
-    size_t bytes;
-    bool is_text;
-};
-
-#define INTEGER_MEMBER(type, member)                                                       \
-    {                                                                                      \
-#member, offsetof(struct type, member), sizeof(((struct type *)0)->member), false  \
-    }
-#define TEXT_MEMBER(type, member)                                                          \
-    {                                                                                      \
-#member, offsetof(struct type, member), sizeof(((struct type *)0)->member), true   \
-    }
-
-static const struct member rank_members[] = {
-    INTEGER_MEMBER(mpo_record_rank, rank),    INTEGER_MEMBER(mpo_record_rank, local_rank),
-    INTEGER_MEMBER(mpo_record_rank, threads), TEXT_MEMBER(mpo_record_rank, host),
-    TEXT_MEMBER(mpo_record_rank, device),     TEXT_MEMBER(mpo_record_rank, gpu_uuid),
-    TEXT_MEMBER(mpo_record_rank, policy),     TEXT_MEMBER(mpo_record_rank, model),
-    TEXT_MEMBER(mpo_record_rank, sha256),     TEXT_MEMBER(mpo_record_rank, vocabulary),
-};
-
-static const struct member segment_members[] = {
-    INTEGER_MEMBER(segment, first_step), INTEGER_MEMBER(segment, restart_count),
-    TEXT_MEMBER(segment, job_id), TEXT_MEMBER(segment, git_commit),
-    TEXT_MEMBER(segment, start_time)};
-
-struct table {
-    const struct member *members;
-    size_t member_count;
-    size_t row_bytes;
-    const void *rows;
-};
-
-/* spec lacks its types; they come from the members. */
-static enum mpo_status make_table(hid_t file, struct fixed_spec spec,
-                                  const struct table *table)
-{
-    enum mpo_status status = MPO_OK;
-    spec.file_type = H5I_INVALID_HID;
-    spec.memory_type = H5I_INVALID_HID;
-    MPO_TRY_HDF5(spec.file_type = H5Tcreate(H5T_COMPOUND, table->row_bytes), "%s",
-                 spec.path);
-    MPO_TRY_HDF5(spec.memory_type = H5Tcreate(H5T_COMPOUND, table->row_bytes), "%s",
-                 spec.path);
-    for (size_t i = 0; i < table->member_count; i++) {
-        const struct member *member = &table->members[i];
-        MPO_TRY((member->is_text ? insert_text : insert_integer)(
-            spec.file_type, spec.memory_type, member->name, member->offset, member->bytes));
-    }
-    MPO_TRY(make_fixed(file, &spec, table->rows, NULL));
-cleanup:
-    mpo_record_hdf5_release(&spec.memory_type);
-    mpo_record_hdf5_release(&spec.file_type);
-    return status;
-}
-
-static void fill_text(char *out, size_t bytes, const char *text)
-{
-    snprintf(out, bytes, "%s", text != NULL ? text : "");
-}
-
-static enum mpo_status make_tables(hid_t file, const struct mpo_record_spec *spec)
-{
-    enum mpo_status status = MPO_OK;
-    struct segment segment = {0};
-    fill_text(segment.job_id, sizeof segment.job_id, spec->job_id);
-    fill_text(segment.git_commit, sizeof segment.git_commit, spec->git_commit);
-    fill_text(segment.start_time, sizeof segment.start_time, spec->created_utc);
-    const struct table segments = {segment_members,
-                                   sizeof segment_members / sizeof segment_members[0],
-                                   sizeof segment, &segment};
-    const struct table ranks = {rank_members, sizeof rank_members / sizeof rank_members[0],
-                                sizeof(struct mpo_record_rank), spec->rank};
-    MPO_TRY(make_table(file,
-                       (struct fixed_spec){.path = "provenance/segments",
-                                           .units = "1",
-                                           .long_name = "one row a start or restart",
-                                           .rows = 1,
-                                           .grows = true},
-                       &segments));
-    MPO_TRY(make_table(file,
-                       (struct fixed_spec){.path = "provenance/ranks",
-                                           .units = "1",
-                                           .long_name = "one row a rank and its policies",
-                                           .rows = (hsize_t)spec->rank_count},
-                       &ranks));
-cleanup:
-    return status;
-}
 
 /* The configuration as one string, so that h5dump and h5py show it as text. */
 static enum mpo_status make_config(hid_t file, const char *text)
@@ -350,7 +205,7 @@ static enum mpo_status make_config(hid_t file, const char *text)
     hid_t type = H5I_INVALID_HID;
     hid_t space = H5I_INVALID_HID;
     hid_t properties = H5I_INVALID_HID;
-    MPO_TRY(make_text_type(strlen(config) + 1, H5T_STR_NULLPAD, &type));
+    MPO_TRY(mpo_record_make_text_type(strlen(config) + 1, H5T_STR_NULLPAD, &type));
     MPO_TRY_HDF5(space = H5Screate(H5S_SCALAR), "provenance/config");
     MPO_TRY(mpo_record_make_properties(H5P_DATASET_CREATE, &properties));
     MPO_TRY_HDF5(id = H5Dcreate2(file, "provenance/config", type, space, H5P_DEFAULT,
@@ -376,7 +231,7 @@ static enum mpo_status make_provenance(hid_t file, const struct mpo_record_spec 
         MPO_TRY(mpo_record_put_attribute(group, spec->attribute[i].name,
                                          spec->attribute[i].value));
     MPO_TRY(make_config(file, spec->config_text));
-    MPO_TRY(make_tables(file, spec));
+    MPO_TRY(mpo_record_make_tables(file, spec));
 cleanup:
     mpo_record_hdf5_release(&group);
     return status;
@@ -410,6 +265,24 @@ cleanup:
     return status;
 }
 
+enum mpo_status mpo_record_writer_new(const char *path, const char *job_id,
+                                      struct mpo_record_writer **out)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_record_writer *writer = NULL;
+    MPO_NEW(1, &writer);
+    mpo_record_invalidate(&writer->schema);
+    writer->lock.descriptor = -1;
+    writer->last_step = -1;
+    MPO_TRY(mpo_memory_copy_text(path, &writer->path));
+    MPO_TRY(mpo_record_lock_take(path, job_id, &writer->lock));
+cleanup:
+    if (status != MPO_OK)
+        mpo_record_writer_free(&writer);
+    *out = writer;
+    return status;
+}
+
 enum mpo_status mpo_record_create(const struct mpo_record_spec *spec,
                                   struct mpo_record_writer **out)
 {
@@ -417,14 +290,9 @@ enum mpo_status mpo_record_create(const struct mpo_record_spec *spec,
     struct mpo_record_writer *writer = NULL;
     *out = NULL;
     mpo_record_hdf5_prepare();
-    MPO_NEW(1, &writer);
-    mpo_record_invalidate(&writer->schema);
-    writer->lock.descriptor = -1;
-    writer->last_step = -1;
+    MPO_TRY(mpo_record_writer_new(spec->path, spec->job_id, &writer));
     writer->objective_count = spec->objective_count;
     writer->policy_count = spec->policy_count;
-    MPO_TRY(mpo_memory_copy_text(spec->path, &writer->path));
-    MPO_TRY(mpo_record_lock_take(spec->path, spec->job_id, &writer->lock));
     MPO_TRY(mpo_record_make_room(spec->path, spec->force));
     MPO_TRY(claim_path(writer));
     MPO_TRY(make_file(writer));

@@ -118,6 +118,33 @@ enum mpo_status mpo_record_open_columns(hid_t file, struct mpo_record_schema *sc
 enum mpo_status mpo_record_append_rows(struct mpo_record_column *column, size_t rows,
                                        const void *source);
 
+/* ---- what is complete when the file is made (record_create.c, record_tables.c) ---- */
+
+/** A data set that is written once, with a checksum; one that grows has few rows. */
+struct mpo_record_fixed {
+    const char *path;
+    const char *units;
+    const char *long_name;
+    hid_t file_type;
+    hid_t memory_type;
+    hsize_t rows;
+    bool grows;
+};
+
+/** Make it; *out is owned by the caller, NULL closes it. */
+enum mpo_status mpo_record_make_fixed(hid_t file, const struct mpo_record_fixed *spec,
+                                      const void *source, hid_t *out);
+
+/** Fixed-length text: NUL-terminated in memory, padded with NUL in the file. */
+enum mpo_status mpo_record_make_text_type(size_t bytes, H5T_str_t padding, hid_t *out);
+
+/** /provenance/ranks and /provenance/segments. */
+enum mpo_status mpo_record_make_tables(hid_t file, const struct mpo_record_spec *spec);
+
+/** Add a row to /provenance/segments and flush it. */
+enum mpo_status mpo_record_append_segment(hid_t file, int64_t first_step,
+                                          const struct mpo_record_segment *segment);
+
 /* ---- the lock and the path (record_lock.c) ---- */
 
 struct mpo_record_lock {
@@ -165,8 +192,18 @@ struct mpo_record_writer {
     size_t gather_capacity;
 };
 
+/** A writer without a file yet, that holds the lock of `path`. */
+enum mpo_status mpo_record_writer_new(const char *path, const char *job_id,
+                                      struct mpo_record_writer **out);
+
 /** Close the file unless it refused a write, let go of the lock, free. NULL-safe. */
 void mpo_record_writer_free(struct mpo_record_writer **writer);
+
+/* ---- repairing (record_recover.c) ---- */
+
+/** mpo_record_recover for who holds the record's lock. */
+enum mpo_status mpo_record_repair(const char *path, const char *output,
+                                  struct mpo_record_recovery *out);
 
 /* ---- the reader (record_read.c, record_read_responses.c) ---- */
 

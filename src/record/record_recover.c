@@ -45,6 +45,7 @@ struct repair {
     struct mpo_record *copy;
     struct kept kept;
     bool claimed; /* the file at `output` is ours */
+    bool owned;   /* the caller holds the record's lock */
 };
 
 /* ---- the columns of a schema, all in one order ---- */
@@ -388,7 +389,8 @@ static enum mpo_status recover(struct repair *repair, struct mpo_record_recovery
     enum mpo_status status = MPO_OK;
     MPO_TRY(mpo_record_reword(repair->source, look_at_source(repair, out)));
     MPO_TRY(make_copy(repair));
-    MPO_TRY(refuse_live(repair->path)); /* nobody began to write meanwhile */
+    if (!repair->owned)
+        MPO_TRY(refuse_live(repair->path)); /* nobody began to write meanwhile */
     status = repair_copy(repair);
     if (status == MPO_OK)
         status = check_copy(repair);
@@ -401,24 +403,40 @@ cleanup:
     return status;
 }
 
+static enum mpo_status open_and_recover(struct repair *repair,
+                                        struct mpo_record_recovery *out)
+{
+    enum mpo_status status = MPO_OK;
+    *out = (struct mpo_record_recovery){0};
+    MPO_TRY(mpo_record_open(repair->path, &repair->source));
+    out->repaired = !mpo_record_is_complete(repair->source);
+    out->step_count = mpo_record_step_count(repair->source);
+    if (out->repaired)
+        MPO_TRY(recover(repair, out));
+cleanup:
+    mpo_record_close(&repair->copy);
+    mpo_record_close(&repair->source);
+    if (status != MPO_OK && repair->claimed)
+        unlink(repair->output);
+    return status;
+}
+
+enum mpo_status mpo_record_repair(const char *path, const char *output,
+                                  struct mpo_record_recovery *out)
+{
+    struct repair repair = {.path = path, .output = output, .owned = true};
+    return open_and_recover(&repair, out);
+}
+
 enum mpo_status mpo_record_recover(const char *path, const char *output,
                                    struct mpo_record_recovery *out)
 {
     enum mpo_status status = MPO_OK;
     struct repair repair = {.path = path, .output = output};
-    *out = (struct mpo_record_recovery){0};
     mpo_record_hdf5_prepare();
     if (access(path, F_OK) == 0)
         MPO_TRY(refuse_live(path));
-    MPO_TRY(mpo_record_open(path, &repair.source));
-    out->repaired = !mpo_record_is_complete(repair.source);
-    out->step_count = mpo_record_step_count(repair.source);
-    if (out->repaired)
-        MPO_TRY(recover(&repair, out));
+    MPO_TRY(open_and_recover(&repair, out));
 cleanup:
-    mpo_record_close(&repair.copy);
-    mpo_record_close(&repair.source);
-    if (status != MPO_OK && repair.claimed)
-        unlink(output);
     return status;
 }

@@ -16,8 +16,8 @@ import h5py
 import numpy as np
 
 import tables
+from records import data_sets, same
 
-CLOCKS = ("timing", "time", "elapsed", "provenance")
 PROMPTS = ["a", "b a", "c", "a b c", "b", "c c", "a a"]
 
 
@@ -38,19 +38,6 @@ def write_case(folder, policy_count=3, names=None, order=None, options=None):
                                names=[names[k] for k in order])
 
 
-def data_sets(path):
-    """{name: bytes and shape} of every data set but the clocks."""
-    found = {}
-
-    def visit(name, item):
-        if isinstance(item, h5py.Dataset) and name.split("/")[0] not in CLOCKS:
-            found[name] = (item.dtype.str, item.shape, item[()].tobytes())
-
-    with h5py.File(path, "r") as record:
-        record.visititems(visit)
-    return found
-
-
 def fit(arguments, config, record, ranks, *flags):
     """Fit on some ranks; returns the record's data sets."""
     if os.path.exists(record):
@@ -58,13 +45,6 @@ def fit(arguments, config, record, ranks, *flags):
     command = [arguments.mpo, "fit", config, "--record.file=" + record, "--quiet", *flags]
     tables.run_ranks(arguments.mpirun, ranks, command)
     return data_sets(record)
-
-
-def same(expected, found, what):
-    tables.check(expected.keys() == found.keys(), "%s: other data sets: %s" % (
-        what, sorted(expected.keys() ^ found.keys())))
-    for name, content in expected.items():
-        tables.check(content == found[name], "%s: /%s differs" % (what, name))
 
 
 class Arguments:

@@ -1,0 +1,67 @@
+/*
+ * The first request to stop is a number in one variable, which is all that a signal handler
+ * may safely do; whoever has steps looks at it between them.
+ *
+ * Launchers often deliver one request twice within a moment (to a process and to its
+ * group), so what follows within a tenth of a second is the same request still.
+ */
+#include "mpo/stop.h"
+
+#include <signal.h>
+#include <stddef.h>
+#include <time.h>
+
+#define SAME_REQUEST_SECONDS 0.1
+
+static const struct stop_signal {
+    int number;
+    const char *name;
+} stop_signals[] = {
+    {SIGINT, "SIGINT"},
+    {SIGTERM, "SIGTERM"},
+    {SIGUSR1, "SIGUSR1"},
+};
+#define STOP_SIGNAL_COUNT (sizeof stop_signals / sizeof *stop_signals)
+
+static volatile sig_atomic_t caught;
+static struct timespec caught_at; /* written by the handler alone */
+
+static void note(int number)
+{
+    struct timespec now = {0};
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    if (caught == 0) {
+        caught = number;
+        caught_at = now;
+        return;
+    }
+    double since = (double)(now.tv_sec - caught_at.tv_sec) +
+                   1e-9 * (double)(now.tv_nsec - caught_at.tv_nsec);
+    if (since < SAME_REQUEST_SECONDS)
+        return;
+    signal(number, SIG_DFL);
+    raise(number);
+}
+
+void mpo_stop_catch(void)
+{
+    struct sigaction action = {.sa_handler = note, .sa_flags = SA_RESTART};
+    sigemptyset(&action.sa_mask);
+    for (size_t i = 0; i < STOP_SIGNAL_COUNT; i++)
+        sigaddset(&action.sa_mask, stop_signals[i].number);
+    for (size_t i = 0; i < STOP_SIGNAL_COUNT; i++)
+        sigaction(stop_signals[i].number, &action, NULL);
+}
+
+int mpo_stop_signal(void)
+{
+    return caught;
+}
+
+const char *mpo_stop_name(int signal_number)
+{
+    for (size_t i = 0; i < STOP_SIGNAL_COUNT; i++)
+        if (stop_signals[i].number == signal_number)
+            return stop_signals[i].name;
+    return "a request";
+}

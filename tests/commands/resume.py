@@ -1,0 +1,269 @@
+#!/usr/bin/env python3
+"""A fit that is stopped or killed and resumed is the fit that never was.
+
+    resume.py MPO MPIRUN WORK
+
+Table policies; the interrupted record is compared with that of one run, data set by data set,
+byte for byte. Signals go out when a step line appears, so every case stops at another step.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import h5py
+
+import tables
+from records import data_sets, same
+
+PROMPTS = ["a", "b a", "c", "a b c", "b", "c c", "a a"]
+STEPS = 24
+SECONDS = 60
+
+
+class Case:
+    """One folder with a configuration of table policies that takes some milliseconds a step."""
+
+    def __init__(self, arguments, name, descent=None):
+        self.mpo, self.mpirun, work = arguments
+        self.folder = os.path.join(work, name)
+        options = {
+            "run": {"seed": 5},
+            "rollout": {"responses": 128, "max_tokens": 24, "prompts_per_step": 7},
+            "descent": {"steps": STEPS, **(descent or {})},
+            "record": {"file": "run.h5"},
+        }
+        self.config = tables.write_config(
+            self.folder, tables.random_tables(3, 3, 5, 1.0), PROMPTS, options)
+        self.record = os.path.join(self.folder, "run.h5")
+
+    def command(self, ranks, *flags):
+        launcher = [self.mpirun, "-n", str(ranks)] if ranks > 1 else []
+        return launcher + [self.mpo, "fit", self.config, *flags]
+
+    def run(self, ranks, *flags, expect=0):
+        return tables.run(self.command(ranks, *flags), expect)
+
+    def start(self, ranks, *flags):
+        return subprocess.Popen(
+            self.command(ranks, *flags), env={**os.environ, **tables.ENVIRONMENT},
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def whole(self, *flags):
+        """The data sets of one uninterrupted run."""
+        other = os.path.join(self.folder, "whole.h5")
+        self.run(1, "--record.file=" + other, "--quiet", *flags)
+        return data_sets(other)
+
+    def steps(self):
+        with h5py.File(self.record, "r", swmr=True, libver="latest") as record:
+            return len(record["step"])
+
+    def segments(self):
+        with h5py.File(self.record, "r") as record:
+            return [(int(row["first_step"]), int(row["restart_count"]))
+                    for row in record["provenance/segments"]]
+
+
+def wait_for_step(process, step):
+    """Read the talk until the line of a step; gives all lines read."""
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if line.startswith("step") and int(line.split()[1].split("/")[0]) >= step:
+            return lines
+    raise AssertionError("step %d never came:\n%s" % (step, "".join(lines)))
+
+
+def ranks_of(process):
+    """Process ids of the ranks that mpirun started, in order of rank; of mpo alone itself."""
+    found = {}
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open("/proc/%s/environ" % pid, "rb") as stream:
+                environment = dict(item.split(b"=", 1) for item in
+                                   stream.read().split(b"\0") if b"=" in item)
+            with open("/proc/%s/stat" % pid, encoding="utf-8") as stream:
+                parent = int(stream.read().rsplit(")", 1)[1].split()[1])
+        except (OSError, ValueError):
+            continue
+        if parent == process.pid and b"OMPI_COMM_WORLD_RANK" in environment:
+            found[int(environment[b"OMPI_COMM_WORLD_RANK"])] = int(pid)
+    return [found[rank] for rank in sorted(found)] or [process.pid]
+
+
+def finish(process):
+    """Exit code and the rest of the talk; a run that hangs is an error."""
+    try:
+        out, talk = process.communicate(timeout=SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise AssertionError("hangs") from None
+    return process.returncode, out, talk
+
+
+def interrupt(case, ranks, step, number, *flags, whom=None):
+    """Run to a step, send a signal to ranks (or all), give exit code and talk."""
+    process = case.start(ranks, *flags)
+    wait_for_step(process, step)
+    pids = ranks_of(process)
+    for rank in whom if whom is not None else range(len(pids)):
+        os.kill(pids[rank], number)
+    code, _, talk = finish(process)
+    return code, talk
+
+
+def stopped_runs_resume_to_the_same_bytes(arguments):
+    for rule in ("adaptive", "decreasing", "fixed"):
+        case = Case(arguments, "stopped_" + rule, {"step_rule": rule})
+        expected = case.whole()
+        for round_, (number, ranks) in enumerate([(signal.SIGINT, 1), (signal.SIGTERM, 3),
+                                                  (signal.SIGUSR1, 2)]):
+            code, talk = interrupt(case, ranks, 3 + 6 * round_, number, "--resume")
+            name = signal.Signals(number).name
+            tables.check(code == 85, "%s: exit %d\n%s" % (name, code, talk))
+            message = "stopped by %s after %d of %d steps" % (name, case.steps(), STEPS)
+            tables.check(talk.count(message) == 1 and "--resume" in talk,
+                         "no '%s' in\n%s" % (message, talk))
+        case.run(3, "--resume", "--quiet")
+        same(expected, data_sets(case.record), rule)
+        segments = case.segments()
+        tables.check([count for _, count in segments] == [0, 1, 2, 3]
+                     and [first for first, _ in segments] == sorted(f for f, _ in segments)
+                     and segments[1][0] >= 3, "segments %s" % segments)
+
+
+def a_signal_to_one_rank_stops_all(arguments):
+    case = Case(arguments, "one_rank")
+    expected = case.whole()
+    for rank in (0, 1, 2):
+        code, talk = interrupt(case, 3, 2 + 5 * rank, signal.SIGUSR1, "--resume", whom=[rank])
+        tables.check(code == 85, "rank %d: exit %d\n%s" % (rank, code, talk))
+    case.run(1, "--resume", "--quiet")
+    same(expected, data_sets(case.record), "after signals to single ranks")
+
+
+def killed_runs_resume_to_the_same_bytes(arguments):
+    case = Case(arguments, "killed")
+    expected = case.whole()
+    for ranks, rank, step in ((1, 0, 2), (3, 0, 6), (3, 1, 10), (2, 1, 14)):
+        acknowledged = case.steps() if os.path.exists(case.record) else 0
+        code, talk = interrupt(case, ranks, acknowledged + 2, signal.SIGKILL, "--resume",
+                               whom=[rank])
+        tables.check(code in (-9, 137), "%d of %d: exit %d\n%s" % (rank, ranks, code, talk))
+        tables.check(case.steps() >= acknowledged + 2, "%d steps" % case.steps())
+    _, talk = case.run(2, "--resume")
+    tables.check("was left open by a run that was killed" in talk, talk)
+    same(expected, data_sets(case.record), "after kills")
+    left = sorted(os.listdir(case.folder))
+    tables.check(not [name for name in left if "repaired" in name or "lock" in name],
+                 "left behind: %s" % left)
+
+
+def a_second_signal_leaves_at_once(arguments):
+    case = Case(arguments, "twice")
+    process = case.start(1, "--rollout.responses=256", "--rollout.max_tokens=200000",
+                         "--rollout.end_bias=-12")
+    tables.check("mpo fit: " in process.stderr.readline(), "another first line")
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    tables.check(process.poll() is None, "the first signal did not wait for the step")
+    process.send_signal(signal.SIGINT)
+    code, _, talk = finish(process)
+    tables.check(code == -signal.SIGINT, "exit %s\n%s" % (code, talk))
+    tables.check(case.steps() == 0, "%d steps" % case.steps())
+
+
+def what_changes_the_steps_is_refused_and_shown(arguments):
+    case = Case(arguments, "changed")
+    case.run(1, "--quiet", "--descent.steps=4")
+    for flag, words in (
+            ("--rollout.responses=64", ["rollout.responses was 128, is 64"]),
+            ("--run.seed=6", ["run.seed was 5, is 6"]),
+            ("--policies.policy1.temperature=0.5", ["policies.policy1.temperature was 1, is 0.5"]),
+            ("--descent.step_rule=decreasing", ["was adaptive, is decreasing"]),
+            ("--descent.steps=3", ["descent.steps was 4, is 3", "only be raised"])):
+        _, talk = case.run(1, "--resume", flag, expect=78)
+        tables.check(all(word in talk for word in words) and talk.count("mpo: ") == 1, talk)
+    shutil.copy(os.path.join(case.folder, "policy0.table"),
+                os.path.join(case.folder, "policy1.table"))
+    for ranks in (1, 2):
+        _, talk = case.run(ranks, "--resume", expect=65)
+        tables.check("policy1" in talk and "SHA-256" in talk, talk)
+    _, talk = case.run(1, "--resume", "--force", expect=64)
+    tables.check("--resume" in talk and "--force" in talk, talk)
+    tables.check(case.steps() == 4, "a refused run wrote steps")
+
+
+def other_prompts_are_refused(arguments):
+    case = Case(arguments, "prompts")
+    case.run(1, "--quiet", "--descent.steps=2")
+    with open(os.path.join(case.folder, "prompts.txt"), "a", encoding="utf-8") as stream:
+        stream.write("b b\n")
+    _, talk = case.run(1, "--resume", expect=65)
+    tables.check("prompts.txt" in talk and "run.h5" in talk, talk)
+
+
+def a_finished_run_can_be_extended_but_not_under_the_fixed_rule(arguments):
+    case = Case(arguments, "extended")
+    expected = case.whole()
+    case.run(1, "--quiet", "--descent.steps=9")
+    out, _ = case.run(1, "--resume", "--descent.steps=9")
+    tables.check("mean over 9 steps" in out, out)
+    case.run(3, "--resume", "--run.threads=2", "--exchange.transport=mpi")
+    same(expected, data_sets(case.record), "extended")
+    case = Case(arguments, "extended_fixed", {"step_rule": "fixed", "steps": 5})
+    case.run(1, "--quiet")
+    _, talk = case.run(1, "--resume", "--descent.steps=6", expect=78)
+    tables.check("fixed" in talk and "was 5, is 6" in talk, talk)
+
+
+def the_end_of_a_resumed_run_sums_up_all_steps(arguments):
+    case = Case(arguments, "summary")
+    whole, _ = case.run(1, "--quiet", "--record.file=" + os.path.join(case.folder, "whole.h5"))
+    case.run(1, "--quiet", "--descent.steps=7")
+    resumed, _ = case.run(1, "--quiet", "--resume")
+    tables.check(whole.split("record")[0] == resumed.split("record")[0],
+                 "%s\n%s" % (whole, resumed))
+
+
+def a_rank_that_stands_still_is_named(arguments):
+    case = Case(arguments, "hang")
+    expected = case.whole()
+    for rank in (1, 2, 0):
+        process = case.start(3, "--resume", "--run.step_deadline=1", "--run.setup_deadline=5")
+        wait_for_step(process, case.steps() + 2 if os.path.exists(case.record) else 2)
+        os.kill(ranks_of(process)[rank], signal.SIGSTOP)
+        code, _, talk = finish(process)
+        tables.check(code == 75, "rank %d: exit %d\n%s" % (rank, code, talk))
+        messages = [line for line in talk.splitlines() if line.startswith("mpo: ")]
+        tables.check(len(messages) == 1 and "from rank %d on " % rank in messages[0]
+                     and "in step" in messages[0], "rank %d:\n%s" % (rank, talk))
+    case.run(2, "--resume", "--quiet")
+    same(expected, data_sets(case.record), "after ranks that stood still")
+
+
+def main():
+    if len(sys.argv) != 4:
+        sys.exit(__doc__)
+    arguments = sys.argv[1:]
+    shutil.rmtree(arguments[2], ignore_errors=True)
+    cases = [
+        stopped_runs_resume_to_the_same_bytes,
+        a_signal_to_one_rank_stops_all,
+        killed_runs_resume_to_the_same_bytes,
+        a_second_signal_leaves_at_once,
+        what_changes_the_steps_is_refused_and_shown,
+        other_prompts_are_refused,
+        a_finished_run_can_be_extended_but_not_under_the_fixed_rule,
+        the_end_of_a_resumed_run_sums_up_all_steps,
+        a_rank_that_stands_still_is_named,
+    ]
+    sys.exit(tables.run_cases([(case, [arguments]) for case in cases]))
+
+
+if __name__ == "__main__":
+    main()
