@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Every acknowledged step of a record survives a crash at any write, and a full disk.
 
-    crash_replay.py TOOL SHIM [--steps N] [--stride N] [--torn-stride N] [--disk-stride N]
+    crash_replay.py TOOL SHIM [--steps N] [--resume-at N] [--stride N] [--torn-stride N] [--disk-stride N]
 
 TOOL is record_writer_tool, SHIM the library made of tests/support/write_log.c. One run is
 logged write by write. For every stride-th write, the file is rebuilt as a crash right after
 that write leaves it, and as a kill inside it does, which the kernel heeds between two pages; it is opened with h5py beside no writer (SWMR)
 and compared value by value with what record_example.h wrote; every 20th image goes to our own
-reader too. Then the program runs with a disk that is full from the n-th write on.
+reader too. Then the program runs with a disk that is full from the n-th write on. With
+--resume-at the run that is logged goes on with a record of so many steps.
 """
 
 import argparse
@@ -115,6 +116,8 @@ def check_file(path, fields, acknowledged):
         expect(np.array_equal(file["step"][()], np.arange(steps)), "step is wrong")
         check_fields(file, fields, steps)
         check_responses(file, steps)
+        segments = file["provenance/segments"][()]
+        expect(list(segments["restart_count"]) in ([0], [0, 1]), f"segments {segments}")
     return steps
 
 
@@ -149,10 +152,8 @@ def check_image(path, image, fields, acknowledged, tool):
         expect(checked.returncode == 0, f"our reader: {checked.stderr.strip()}")
 
 
-def crash_images(entries, stride, torn_stride):
-    """Yield (name, image, acknowledged) for crashes after and inside of writes."""
-    image = bytearray()
-    acknowledged = -1
+def crash_images(entries, stride, torn_stride, image, acknowledged):
+    """Yield (name, image, acknowledged) for crashes after and inside of writes to an image."""
     writes = 0
     cuts = 0
     for kind, first, data in entries:
@@ -172,17 +173,30 @@ def crash_images(entries, stride, torn_stride):
             yield f"after write {writes}", image, acknowledged
 
 
+def begin(args, path):
+    """(verb, the file as it is before the logged run, steps acknowledged so far)"""
+    if args.resume_at == 0:
+        return "write", bytearray(), -1
+    subprocess.run([args.tool, "write", path, str(args.resume_at)],
+                   stdout=subprocess.DEVNULL, check=True)
+    with open(path, "rb") as stream:
+        return "resume", bytearray(stream.read()), args.resume_at
+
+
 def replay(args, fields, folder):
     """Crash images of one logged run; gives counts and the failures."""
     log = os.path.join(folder, "log")
+    path = os.path.join(folder, "run.h5")
     environment = dict(os.environ, LD_PRELOAD=args.shim, WRITE_LOG=log)
-    subprocess.run([args.tool, "write", os.path.join(folder, "run.h5"), str(args.steps)],
+    verb, image, acknowledged = begin(args, path)
+    subprocess.run([args.tool, verb, path, str(args.steps)],
                    env=environment, stdout=subprocess.DEVNULL, check=True)
     entries = load_log(log)
     torn = 0
     images = 0
     bad = []
-    for name, image, acknowledged in crash_images(entries, args.stride, args.torn_stride):
+    for name, image, acknowledged in crash_images(entries, args.stride, args.torn_stride,
+                                                  image, acknowledged):
         images += 1
         torn += "into" in name
         tool = args.tool if images % 20 == 0 else None
@@ -206,9 +220,12 @@ def full_disk_once(args, fields, folder, at, kind):
     """One run with a disk that is full from write `at` on; True when it made a difference."""
     path = os.path.join(folder, "full.h5")
     environment = dict(os.environ, LD_PRELOAD=args.shim, ENOSPC_AT=str(at), ENOSPC_KIND=kind)
-    ran = subprocess.run([args.tool, "write", path, str(args.steps)], env=environment,
+    verb, _, before = begin(args, path)
+    ran = subprocess.run([args.tool, verb, path, str(args.steps)], env=environment,
                          capture_output=True, text=True, timeout=60, check=False)
     acknowledged = last_acknowledged(ran.stdout)
+    if acknowledged is None and before > 0:
+        acknowledged = before
     try:
         if ran.returncode == 0:
             expect(acknowledged == args.steps, "exit 0 with steps missing")
@@ -251,6 +268,7 @@ def main():
     parser.add_argument("tool")
     parser.add_argument("shim")
     parser.add_argument("--steps", type=int, default=70)
+    parser.add_argument("--resume-at", type=int, default=0, help="resume a record of N steps")
     parser.add_argument("--stride", type=int, default=43, help="replay every n-th write")
     parser.add_argument("--torn-stride", type=int, default=11, help="kill inside every n-th one")
     parser.add_argument("--disk-stride", type=int, default=307, help="fill at every n-th write")

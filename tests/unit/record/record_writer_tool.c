@@ -3,6 +3,7 @@
  * it, fill its disk and read its file.
  *
  *     record_writer_tool write PATH STEPS [PAUSE_MS]   prints "acknowledged N" each step
+ *     record_writer_tool resume PATH STEPS             goes on up to so many steps, likewise
  *     record_writer_tool check PATH STEPS              exit 0: STEPS steps or more, right
  *     record_writer_tool fields                        prints index, path, type, shape
  *
@@ -27,23 +28,49 @@ static void acknowledge(int64_t steps)
     fflush(stdout);
 }
 
-static enum mpo_status write_record(const char *path, int64_t steps, long pause_ms)
+/* Steps first .. steps - 1, each acknowledged; the writer is finished. */
+static enum mpo_status append_steps(struct mpo_record_writer **writer, int64_t first,
+                                    int64_t steps, long pause_ms)
 {
     enum mpo_status status = MPO_OK;
     enum mpo_status finished = MPO_OK;
-    struct mpo_record_writer *writer = NULL;
-    const struct mpo_record_spec spec = example_spec(path);
     const struct timespec pause = {pause_ms / 1000, pause_ms % 1000 * 1000000};
-    MPO_TRY(mpo_record_create(&spec, &writer));
-    acknowledge(0);
-    for (int64_t n = 0; n < steps; n++) {
-        MPO_TRY(example_append(writer, n, n + 1));
+    acknowledge(first);
+    for (int64_t n = first; n < steps; n++) {
+        MPO_TRY(example_append(*writer, n, n + 1));
         acknowledge(n + 1);
         nanosleep(&pause, NULL);
     }
 cleanup:
-    finished = mpo_record_finish(&writer);
+    finished = mpo_record_finish(writer);
     return status != MPO_OK ? status : finished;
+}
+
+static enum mpo_status write_record(const char *path, int64_t steps, long pause_ms)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_record_writer *writer = NULL;
+    const struct mpo_record_spec spec = example_spec(path);
+    MPO_TRY(mpo_record_create(&spec, &writer));
+    MPO_TRY(append_steps(&writer, 0, steps, pause_ms));
+cleanup:
+    return status;
+}
+
+static enum mpo_status resume_record(const char *path, int64_t steps)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_record *record = NULL;
+    struct mpo_record_writer *writer = NULL;
+    const struct mpo_record_segment segment = {"commit", "job", "2026-01-01T00:00:00Z"};
+    MPO_TRY(mpo_record_open(path, &record));
+    const int64_t first = mpo_record_step_count(record);
+    mpo_record_close(&record);
+    MPO_TRY(mpo_record_resume(path, &segment, first, &writer));
+    MPO_TRY(append_steps(&writer, first, steps, 0));
+cleanup:
+    mpo_record_close(&record);
+    return status;
 }
 
 static enum mpo_status check_record(const char *path, int64_t steps)
@@ -73,7 +100,8 @@ static void print_fields(void)
 int main(int argc, char **argv)
 {
     enum mpo_status status = MPO_ERR_USAGE;
-    mpo_error_set("usage: write PATH STEPS [PAUSE_MS] | check PATH STEPS | fields");
+    mpo_error_set("usage: write PATH STEPS [PAUSE_MS] | resume PATH STEPS | "
+                  "check PATH STEPS | fields");
     if (argc == 2 && strcmp(argv[1], "fields") == 0) {
         print_fields();
         return 0;
@@ -81,6 +109,8 @@ int main(int argc, char **argv)
     if (argc >= 4 && strcmp(argv[1], "write") == 0)
         status = write_record(argv[2], strtoll(argv[3], NULL, 10),
                               argc > 4 ? strtol(argv[4], NULL, 10) : 0);
+    else if (argc == 4 && strcmp(argv[1], "resume") == 0)
+        status = resume_record(argv[2], strtoll(argv[3], NULL, 10));
     else if (argc == 4 && strcmp(argv[1], "check") == 0)
         status = check_record(argv[2], strtoll(argv[3], NULL, 10));
     if (status != MPO_OK)
