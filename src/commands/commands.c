@@ -20,8 +20,8 @@ const struct mpo_command mpo_commands[] = {
     {"evaluate", "F, gap and divergences at given weights, with intervals",
      "CONFIG [--weights=WEIGHTS] [--against=\"W;W\"] [...]", mpo_command_evaluate, true},
     {"inspect", "print or plot a record",
-     "RECORD [--format=FORMAT] [--series=NAME,...] [--plot=FILE.svg]\n"
-     "RECORD --follow [--series=NAME,...]\n"
+     "RECORD [--format=FORMAT] [--plot=FILE.svg] [--series=NAMES]\n"
+     "RECORD --follow [--series=NAMES]\n"
      "RECORD --responses=N [--format=json]\n"
      "RECORD RECORD --compare\n"
      "--schema",

@@ -16,7 +16,7 @@ static const char function[] =
     "# The values of option $2 of command $1 are words in choices, or paths.\n"
     "_mpo_complete_value()\n"
     "{\n"
-    "    local choices paths prefix=\n"
+    "    local choices prefix=\n"
     "    [[ $COMP_WORDBREAKS == *=* || $cur != *=* ]] || prefix=$2=\n"
     "    choices=$(_mpo_choices \"$1 $2\")\n"
     "    if [[ $choices == PATH ]]; then\n"
@@ -77,15 +77,14 @@ static void put_options(FILE *stream, const struct mpo_command *command)
     fprintf(stream, "\" ;;\n");
 }
 
-/* Shared options have the same choices everywhere: the first command that has them will do.
- */
-static void put_choices(FILE *stream, const struct mpo_command *command, bool with_shared)
+/* Choices of a command's own options, or of those that it shares with others. */
+static void put_choices(FILE *stream, const struct mpo_command *command, bool shared)
 {
     struct mpo_config_flag flag = {0};
     for (int i = 0; mpo_config_flag(command->name, i, &flag); i++) {
         const char *policy = name_of_policy(&flag);
         bool own = is_own(&flag, command);
-        if ((flag.choices == NULL && !flag.is_path) || (!own && !with_shared))
+        if ((flag.choices == NULL && !flag.is_path) || own == shared)
             continue;
         fprintf(stream, "    %s\" %.*s\"%s%s%s) echo \"", own ? command->name : "*",
                 policy != NULL ? (int)(policy - flag.name) : (int)strlen(flag.name),
@@ -100,7 +99,6 @@ static void put_choices(FILE *stream, const struct mpo_command *command, bool wi
 
 void help_print_completion(FILE *stream)
 {
-    bool shared = false;
     fputs("# Completion of mpo for bash; made by `mpo help --completion=bash`.\n"
           "_mpo_commands=\"",
           stream);
@@ -110,11 +108,9 @@ void help_print_completion(FILE *stream)
     for (const struct mpo_command *command = mpo_commands; command->name != NULL; command++)
         put_options(stream, command);
     fputs("    esac\n}\n\n_mpo_choices()\n{\n    case $1 in\n", stream);
-    for (const struct mpo_command *command = mpo_commands; command->name != NULL;
-         command++) {
-        put_choices(stream, command, !shared);
-        shared = shared || command->needs_ranks;
-    }
+    for (const struct mpo_command *command = mpo_commands; command->name != NULL; command++)
+        put_choices(stream, command, false);
+    put_choices(stream, mpo_command_find("fit"), true); /* the same for every command */
     fputs("    esac\n}\n\n", stream);
     fputs(function, stream);
 }

@@ -136,7 +136,7 @@ static void put_surroundings(FILE *stream)
 
 void help_print_man(FILE *stream)
 {
-    fputs(".TH MPO 1 \"\" \"mpo " MPO_VERSION "\" \"User Commands\"\n"
+    fputs(".TH MPO 1 \"" MPO_GIT_DATE "\" \"mpo " MPO_VERSION "\" \"User Commands\"\n"
           ".SH NAME\nmpo \\- mix aligned language models into one policy\n"
           ".SH SYNOPSIS\n.B mpo\n.I COMMAND\n.RI [ ARGUMENTS ]\n"
           ".SH DESCRIPTION\n"
