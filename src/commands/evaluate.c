@@ -283,9 +283,10 @@ static enum mpo_status check_vector(const struct evaluate *evaluate, int32_t vec
     enum mpo_status status = MPO_OK;
     const double *weights = evaluate->weights + vector * evaluate->config->policy_count;
     for (int32_t h = evaluate->objective_count; h < evaluate->config->policy_count; h++)
-        MPO_CHECK(!(weights[h] > 0.0), MPO_ERR_USAGE,
-                  "'%s' is a reference, which has no weight; expected an objective",
-                  evaluate->name[vector]);
+        MPO_CHECK(
+            !(weights[h] > 0.0), MPO_ERR_USAGE,
+            "--%s: expected an objective, found '%s', a reference, which has no weight",
+            vector == 0 ? "weights" : "against", evaluate->name[vector]);
 cleanup:
     return status;
 }

@@ -235,19 +235,20 @@ static enum mpo_status check_options(struct generate *generate)
     enum mpo_status status = MPO_OK;
     const struct mpo_config_generate *options = &generate->config->generate;
     MPO_CHECK(options->n * options->best_of <= MPO_ROW_COUNT_MAX, MPO_ERR_USAGE,
-              "--n times --best_of is %lld, expected at most %d",
-              (long long)(options->n * options->best_of), MPO_ROW_COUNT_MAX);
+              "--n: expected --n times --best_of to be at most %d, found %lld times %lld",
+              MPO_ROW_COUNT_MAX, (long long)options->n, (long long)options->best_of);
     generate->filter = (struct mpo_mixture_filter){
         .temperature = options->temperature,
         .top_k = options->top_k < INT32_MAX ? (int32_t)options->top_k : INT32_MAX,
         .top_p = options->top_p,
         .min_p = options->min_p,
     };
-    MPO_CHECK(options->best_of == 1 || (!options->greedy && options->stop[0] == '\0' &&
-                                        mpo_mixture_filter_is_open(&generate->filter)),
-              MPO_ERR_USAGE,
-              "--best_of weighs draws from the mixture itself: expected no greedy, "
-              "temperature, top_k, top_p, min_p or stop beside it");
+    MPO_CHECK(
+        options->best_of == 1 || (!options->greedy && options->stop[0] == '\0' &&
+                                  mpo_mixture_filter_is_open(&generate->filter)),
+        MPO_ERR_USAGE,
+        "--best_of: expected no greedy, temperature, top_k, top_p, min_p or stop beside "
+        "it, because it weighs draws from the mixture itself");
     MPO_TRY(stops_open(options->stop, &generate->stops));
     if (!weights_are_of_a_record(generate->config, options->weights))
         generate->config->record.hash_models = false; /* nothing to compare them with */

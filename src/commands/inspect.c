@@ -31,9 +31,11 @@ static enum mpo_status want_series(const char *list, struct inspect_request *req
                (strlen(mpo_record_field(i)->path) != length ||
                 strncmp(mpo_record_field(i)->path, name, length)))
             i++;
-        MPO_CHECK(i < INSPECT_FIELD_COUNT, MPO_ERR_USAGE,
-                  "a record has no series \"%.*s\"; mpo inspect --schema lists them",
-                  (int)length, name);
+        MPO_CHECK(
+            i < INSPECT_FIELD_COUNT, MPO_ERR_USAGE,
+            "--series: expected the name of a series, found '%.*s'; mpo inspect --schema "
+            "lists them",
+            (int)length, name);
         request->wanted[i] = true;
         if (name[length] == '\0')
             break;
@@ -52,16 +54,17 @@ static enum mpo_status check_combination(const struct inspect_request *request)
     MPO_CHECK(views <= 1 && !(views > 0 && request->plot != NULL), MPO_ERR_USAGE,
               "choose one of --follow, --compare, --responses and --plot");
     MPO_CHECK(!request->follow || format == NULL || strcmp(format, "tsv") == 0,
-              MPO_ERR_USAGE, "--follow prints tsv, not %s", format);
+              MPO_ERR_USAGE, "--follow: expected --format=tsv, found %s", format);
     MPO_CHECK(!(request->compare || request->schema) || format == NULL ||
                   strcmp(format, "text") == 0,
-              MPO_ERR_USAGE, "--%s prints text, not %s",
+              MPO_ERR_USAGE, "--%s: expected --format=text, found %s",
               request->compare ? "compare" : "schema", format);
     MPO_CHECK(request->responses == 0 || format == NULL || strcmp(format, "tsv") != 0,
-              MPO_ERR_USAGE, "--responses prints text or json, not tsv");
+              MPO_ERR_USAGE, "--responses: expected --format=text or json, found tsv");
     MPO_CHECK(!request->chosen || request->follow ||
                   (format != NULL && strcmp(format, "text") != 0),
-              MPO_ERR_USAGE, "--series needs --format=tsv, --format=json or --follow");
+              MPO_ERR_USAGE,
+              "--series: expected --format=tsv, --format=json or --follow beside it");
 cleanup:
     return status;
 }
@@ -87,7 +90,7 @@ static enum mpo_status read_request(const struct mpo_config_inspect *options,
     if (*options->series != '\0')
         MPO_TRY(want_series(options->series, request));
     MPO_CHECK(!request->compare || count == 2, MPO_ERR_USAGE,
-              "--compare expects two records, found %d; see mpo help inspect", count);
+              "--compare: expected two records, found %d; see mpo help inspect", count);
     MPO_CHECK(request->compare || count == 1 || (count == 0 && request->schema),
               MPO_ERR_USAGE, "expected one record, found %d; see mpo help inspect", count);
     MPO_TRY(check_combination(request));

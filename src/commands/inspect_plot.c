@@ -391,7 +391,7 @@ static enum mpo_status check_output(const char *output)
               "--plot=%s: expected a name that ends with .svg or .png", output);
     stream = fopen(output, "ab"); /* an earlier plot stays until gnuplot replaces it */
     MPO_CHECK(stream != NULL, errno == EACCES ? MPO_ERR_PERMISSION : MPO_ERR_OUTPUT,
-              "cannot make %s: %s", output, strerror(errno));
+              "%s: cannot be made: %s", output, strerror(errno));
 cleanup:
     if (stream != NULL)
         fclose(stream);
@@ -419,7 +419,8 @@ static enum mpo_status run_gnuplot(const struct inspect *inspect, const char *ou
               "plots are drawn by gnuplot, which is not installed; on Debian and Ubuntu: "
               "apt-get install gnuplot-nox");
     MPO_CHECK(WIFEXITED(ended) && WEXITSTATUS(ended) == 0, MPO_ERR_IO,
-              "gnuplot did not draw %s (status %d); its message is above", output, ended);
+              "%s: gnuplot did not draw it (status %d); its message is above", output,
+              ended);
 cleanup:
     signal(SIGPIPE, handler);
     return status;
@@ -429,8 +430,8 @@ enum mpo_status inspect_plot(const struct inspect *inspect, const char *output)
 {
     enum mpo_status status = MPO_OK;
     struct label *label = NULL;
-    MPO_CHECK(inspect->step_count > 0, MPO_ERR_DATA, "%s has no step to plot yet",
-              inspect->path);
+    MPO_CHECK(inspect->step_count > 0, MPO_ERR_DATA,
+              "%s: expected a step to plot, found none yet", inspect->path);
     MPO_NEW(inspect->objective_count, &label);
     MPO_TRY(check_output(output));
     status = run_gnuplot(inspect, output, label);

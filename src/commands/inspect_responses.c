@@ -142,7 +142,8 @@ enum mpo_status inspect_print_responses(const struct inspect *inspect,
     const bool is_json = request->format != NULL && strcmp(request->format, "json") == 0;
     json_t *list = is_json ? json_array() : NULL;
     MPO_TRY(mpo_record_read_scores(inspect->record, &scores));
-    MPO_CHECK(scores.count > 0, MPO_ERR_DATA, "%s has no responses%s", inspect->path,
+    MPO_CHECK(scores.count > 0, MPO_ERR_DATA, "%s: expected responses, found none%s",
+              inspect->path,
               inspect->step_count > 0 ? "; its run had record.responses: false" : " yet");
     const int64_t count =
         request->responses < scores.count ? request->responses : scores.count;

@@ -23,12 +23,11 @@ static enum mpo_status open_prompts(struct job *job, const struct job_size *size
         prompts.prefill = config->prompts.prefill;
     }
     MPO_TRY(mpo_device_choose(config->run.device, &job->device));
-    MPO_CHECK(
-        strcmp(prompts.path, "-") != 0 || size->prompt[0] != '\0' ||
-            mpo_comm_job_size() == 1,
-        MPO_ERR_USAGE,
-        "%s is -, but only one of %d ranks has the standard input; write it to a file",
-        given ? "input" : "prompts.file", mpo_comm_job_size());
+    MPO_CHECK(strcmp(prompts.path, "-") != 0 || size->prompt[0] != '\0' ||
+                  mpo_comm_job_size() == 1,
+              MPO_ERR_USAGE,
+              "%s: expected a file, found -: only one of %d ranks has the standard input",
+              given ? "--input" : "prompts.file", mpo_comm_job_size());
     if (size->prompt[0] != '\0')
         MPO_TRY(mpo_prompts_open_single(size->prompt, prompts.prefill, &job->prompts));
     else
@@ -36,8 +35,8 @@ static enum mpo_status open_prompts(struct job *job, const struct job_size *size
     MPO_CHECK(
         !size->distinct_prompts || size->prompts_max <= mpo_prompts_count(job->prompts),
         MPO_ERR_CONFIG,
-        "rollout.prompts_per_step is %d, expected at most the number of prompts, %lld",
-        size->prompts_max, (long long)mpo_prompts_count(job->prompts));
+        "rollout.prompts_per_step: expected at most %lld, the number of prompts, found %d",
+        (long long)mpo_prompts_count(job->prompts), size->prompts_max);
 cleanup:
     return status;
 }

@@ -59,12 +59,14 @@ static enum mpo_status group_by_prompt(struct refit *refit)
     enum mpo_status status = MPO_OK;
     struct place *place = NULL;
     int64_t count = refit->scores.count;
-    MPO_CHECK(count > 0, MPO_ERR_DATA,
-              "%s stores no responses (record.responses: false, or no step yet); refit "
-              "needs them",
-              refit->path);
-    MPO_CHECK(count <= INT32_MAX, MPO_ERR_DATA, "%s stores %lld responses, too many",
-              refit->path, (long long)count);
+    MPO_CHECK(
+        count > 0, MPO_ERR_DATA,
+        "%s: expected stored responses, found none (record.responses: false, or no step "
+        "yet)",
+        refit->path);
+    MPO_CHECK(count <= INT32_MAX, MPO_ERR_DATA,
+              "%s: expected at most %d responses, found %lld", refit->path, INT32_MAX,
+              (long long)count);
     MPO_NEW(count, &place);
     MPO_NEW(count * refit->count, &refit->log_policy);
     MPO_NEW(count, &refit->log_proposal);

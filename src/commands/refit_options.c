@@ -14,7 +14,7 @@ enum mpo_status refit_read(int argc, char *const *argv, struct refit *refit)
     MPO_TRY(mpo_command_read_record("refit", argc, argv, &refit->path, &refit->config));
     refit->options = &refit->config->refit;
     MPO_CHECK(*refit->options->plot == '\0' || refit->options->frontier > 0, MPO_ERR_USAGE,
-              "--plot draws the frontier; add --frontier=N");
+              "--plot: expected --frontier=N beside it, which it draws");
 cleanup:
     return status;
 }
@@ -35,11 +35,13 @@ static enum mpo_status add_objective(struct refit *refit, const char *name, size
         if (strlen(other) == length && strncmp(other, name, length) == 0)
             found = k;
     }
-    MPO_CHECK(found >= 0, MPO_ERR_USAGE, "--objectives: %s has no objective '%.*s'",
-              refit->path, (int)length, name);
+    MPO_CHECK(found >= 0, MPO_ERR_USAGE,
+              "--objectives: expected objectives of %s, found '%.*s'", refit->path,
+              (int)length, name);
     for (int32_t k = 0; k < refit->count; k++)
         MPO_CHECK(refit->objective[k] != found, MPO_ERR_USAGE,
-                  "--objectives: '%.*s' is there twice", (int)length, name);
+                  "--objectives: expected each once, found '%.*s' twice", (int)length,
+                  name);
     refit->objective[refit->count++] = found;
 cleanup:
     return status;

@@ -84,7 +84,8 @@ static enum mpo_status write_result(const struct refit *refit)
     const char *path = refit->options->output;
     json_t *root = NULL;
     FILE *file = fopen(path, "wx");
-    MPO_CHECK(file != NULL, MPO_ERR_OUTPUT, "cannot make %s: %s", path, strerror(errno));
+    MPO_CHECK(file != NULL, MPO_ERR_OUTPUT, "%s: cannot be made: %s", path,
+              strerror(errno));
     root = make_result(refit);
     int failed = json_dumpf(root, file, JSON_INDENT(2) | JSON_REAL_PRECISION(17));
     failed |= fputc('\n', file) == EOF;
@@ -195,14 +196,16 @@ static enum mpo_status plot(const struct refit *refit, const char *table)
 {
     enum mpo_status status = MPO_OK;
     FILE *script = NULL;
-    MPO_CHECK(refit->count >= 2, MPO_ERR_USAGE, "--plot needs two objectives or more");
+    MPO_CHECK(refit->count >= 2, MPO_ERR_USAGE,
+              "--plot: expected two objectives or more, found one");
     script = popen("gnuplot", "w");
     MPO_CHECK(script != NULL, MPO_ERR_DEVICE, "cannot start gnuplot: %s", strerror(errno));
     put_script(refit, table, script);
     int code = pclose(script);
     MPO_CHECK(!WIFEXITED(code) || WEXITSTATUS(code) != 127, MPO_ERR_DEVICE,
-              "--plot needs gnuplot (Debian: gnuplot-nox)");
-    MPO_CHECK(code == 0, MPO_ERR_OUTPUT, "gnuplot could not draw %s", refit->options->plot);
+              "--plot: expected gnuplot, which is not installed (Debian: gnuplot-nox)");
+    MPO_CHECK(code == 0, MPO_ERR_OUTPUT, "%s: gnuplot could not draw it",
+              refit->options->plot);
     mpo_log_note("drew %s", refit->options->plot);
 cleanup:
     return status;
@@ -217,9 +220,11 @@ static enum mpo_status walk_grid(struct refit *refit, int32_t *parts, FILE *out,
     parts[0] = divisions;
     print_head(refit, out);
     do {
-        MPO_CHECK(points++ < POINTS_MAX, MPO_ERR_USAGE,
-                  "--frontier=%d has more than %d points for %d objectives", divisions,
-                  POINTS_MAX, refit->count);
+        MPO_CHECK(
+            points++ < POINTS_MAX, MPO_ERR_USAGE,
+            "--frontier: expected at most %d points, found more: %d parts a side for %d "
+            "objectives",
+            POINTS_MAX, divisions, refit->count);
         for (int32_t k = 0; k < refit->count; k++)
             refit->result.weights[k] = (double)parts[k] / divisions;
         refit_estimate(refit, &refit->result);

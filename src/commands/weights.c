@@ -25,14 +25,16 @@ static enum mpo_status check_objectives(const struct mpo_config *config,
                                         const struct mpo_record *record, const char *path)
 {
     enum mpo_status status = MPO_OK;
-    MPO_CHECK(mpo_record_step_count(record) > 0, MPO_ERR_DATA, "%s has no step yet", path);
+    MPO_CHECK(mpo_record_step_count(record) > 0, MPO_ERR_DATA,
+              "%s: expected a step, found none yet", path);
     MPO_CHECK(mpo_record_objective_count(record) == config->objective_count, MPO_ERR_DATA,
-              "%s has %d objectives, the configuration has %d", path,
-              mpo_record_objective_count(record), config->objective_count);
+              "%s: expected %d objectives, as the configuration has, found %d", path,
+              config->objective_count, mpo_record_objective_count(record));
     for (int32_t k = 0; k < config->objective_count; k++)
         MPO_CHECK(strcmp(mpo_record_objective(record, k), config->policies[k].name) == 0,
-                  MPO_ERR_DATA, "objective %d is '%s' in %s and '%s' in the configuration",
-                  k + 1, mpo_record_objective(record, k), path, config->policies[k].name);
+                  MPO_ERR_DATA,
+                  "%s: expected '%s' as objective %d, as the configuration has, found '%s'",
+                  path, config->policies[k].name, k + 1, mpo_record_objective(record, k));
 cleanup:
     return status;
 }
@@ -51,8 +53,8 @@ static enum mpo_status find_step(struct mpo_record *record, const char *path,
     MPO_TRY(mpo_record_read(record, "step", 0, count, step));
     while (*row >= 0 && (int64_t)step[*row] != wanted)
         (*row)--;
-    MPO_CHECK(*row >= 0, MPO_ERR_USAGE, "%s has the steps %lld to %lld, but not %lld", path,
-              (long long)step[0], (long long)step[count - 1], (long long)wanted);
+    MPO_CHECK(*row >= 0, MPO_ERR_USAGE, "%s: expected a step from %lld to %lld, found %lld",
+              path, (long long)step[0], (long long)step[count - 1], (long long)wanted);
 cleanup:
     free(step);
     return status;
@@ -65,11 +67,12 @@ static enum mpo_status check_simplex(const char *path, const double *weights, in
     double sum = 0.0;
     for (int32_t k = 0; k < count; k++) {
         MPO_CHECK(isfinite(weights[k]) && weights[k] >= 0.0, MPO_ERR_DATA,
-                  "%s: weight %d is %g, expected at least 0", path, k + 1, weights[k]);
+                  "%s: expected weights of at least 0, found %g as number %d", path,
+                  weights[k], k + 1);
         sum += weights[k];
     }
     MPO_CHECK(fabs(sum - 1.0) <= SUM_TOLERANCE, MPO_ERR_DATA,
-              "%s: the weights sum to %g, expected 1", path, sum);
+              "%s: expected weights that sum to 1, found the sum %g", path, sum);
 cleanup:
     return status;
 }
@@ -121,19 +124,19 @@ static enum mpo_status compare_models(const struct job *job, const char *path,
             const struct mpo_record_rank *rank = &models->rank[j];
             if (strcmp(rank->policy, info.name) != 0)
                 continue;
-            MPO_CHECK(rank->vocabulary[0] == '\0' ||
-                          strcmp(rank->vocabulary, vocabulary) == 0,
-                      MPO_ERR_DATA,
-                      "policy '%s': %s has another vocabulary (%s) than the model of %s "
-                      "(%s); fit again, or give the weights as numbers",
-                      info.name, info.model, vocabulary, path, rank->vocabulary);
+            MPO_CHECK(
+                rank->vocabulary[0] == '\0' || strcmp(rank->vocabulary, vocabulary) == 0,
+                MPO_ERR_DATA,
+                "%s: expected the vocabulary (%s) of '%s' in %s, found another (%s); fit "
+                "again, or give the weights as numbers",
+                info.model, rank->vocabulary, info.name, path, vocabulary);
             MPO_CHECK(
                 rank->sha256[0] == '\0' || info.sha256[0] == '\0' ||
                     strcmp(rank->sha256, info.sha256) == 0,
                 MPO_ERR_DATA,
-                "policy '%s': %s (SHA-256 %.12s...) is not the model of %s (%.12s...); "
-                "fit again, or give the weights as numbers",
-                info.name, info.model, info.sha256, path, rank->sha256);
+                "%s: expected the model (SHA-256 %.12s...) of '%s' in %s, found another "
+                "(%.12s...); fit again, or give the weights as numbers",
+                info.model, rank->sha256, info.name, path, info.sha256);
         }
     }
 cleanup:
@@ -185,22 +188,22 @@ static enum mpo_status parse_weights(const struct mpo_config *config,
     MPO_TRY(
         mpo_config_parse_numbers(choice->text, weights, config->objective_count, &count));
     MPO_CHECK(count == config->objective_count, MPO_ERR_USAGE,
-              "--weights has %d numbers, expected %d, one an objective", count,
-              config->objective_count);
+              "--weights: expected %d numbers, one an objective, found %d",
+              config->objective_count, count);
     for (int32_t k = 0; k < count; k++) {
         MPO_CHECK(isfinite(weights[k]), MPO_ERR_USAGE,
-                  "--weights: weight %d is %g, expected a finite number", k + 1,
-                  weights[k]);
+                  "--weights: expected finite numbers, found %g as number %d", weights[k],
+                  k + 1);
         MPO_CHECK(choice->allow_any || weights[k] >= 0.0, MPO_ERR_USAGE,
-                  "--weights: weight %d is %g, expected at least 0; --allow_any_weights "
-                  "takes it",
-                  k + 1, weights[k]);
+                  "--weights: expected numbers of at least 0, found %g as number %d; "
+                  "--allow_any_weights takes it",
+                  weights[k], k + 1);
         sum += weights[k];
     }
     if (choice->allow_any)
         goto cleanup;
     MPO_CHECK(fabs(sum - 1.0) <= SUM_TOLERANCE, MPO_ERR_USAGE,
-              "--weights sums to %g, expected 1; --allow_any_weights takes it", sum);
+              "--weights: expected the sum 1, found %g; --allow_any_weights takes it", sum);
     for (int32_t k = 0; k < count; k++)
         weights[k] /= sum;
 cleanup:

@@ -236,25 +236,36 @@ cleanup:
     return status;
 }
 
-/* Bounds that no weights keep are named where the policies are. */
+/* Of each policy, while policies are in the order of the file and so have its places. */
 static enum mpo_status check_bounds(struct mpo_config_build *build)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_config *config = build->config;
+    for (int32_t i = 0; i < config->policy_count; i++) {
+        const struct mpo_config_policies *policy = &config->policies[i];
+        bool is_bounded = policy->min > 0.0 || policy->max < 1.0;
+        MPO_CHECK(!is_reference(policy) || !is_bounded, MPO_ERR_CONFIG,
+                  "%s: expected no min and max for '%s', because a reference has no weight",
+                  where_of(build, MPO_OPTION_policies_min, i), policy->name);
+        MPO_CHECK(policy->min <= policy->max, MPO_ERR_CONFIG,
+                  "%s: expected min to be at most max, found min %g and max %g for '%s'",
+                  where_of(build, MPO_OPTION_policies_min, i), policy->min, policy->max,
+                  policy->name);
+    }
+cleanup:
+    return status;
+}
+
+/* Bounds that no weights keep. */
+static enum mpo_status check_bound_sums(struct mpo_config_build *build)
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_config *config = build->config;
     double low = 0.0;
     double high = 0.0;
-    for (int32_t i = 0; i < config->policy_count; i++) {
-        const struct mpo_config_policies *policy = &config->policies[i];
-        bool is_bounded = policy->min > 0.0 || policy->max < 1.0;
-        MPO_CHECK(i < config->objective_count || !is_bounded, MPO_ERR_CONFIG,
-                  "%s: expected no min and max for '%s', because a reference has no weight",
-                  build->path, policy->name);
-        MPO_CHECK(policy->min <= policy->max, MPO_ERR_CONFIG,
-                  "%s: policies: expected min to be at most max, found min %g and max %g "
-                  "for '%s'",
-                  build->path, policy->min, policy->max, policy->name);
-        low += i < config->objective_count ? policy->min : 0.0;
-        high += i < config->objective_count ? policy->max : 0.0;
+    for (int32_t k = 0; k < config->objective_count; k++) {
+        low += config->policies[k].min;
+        high += config->policies[k].max;
     }
     MPO_CHECK(low <= 1.0 + SUM_TOLERANCE, MPO_ERR_CONFIG,
               "%s: policies: expected minima that sum to at most 1, found the sum %.9g",
@@ -295,9 +306,10 @@ static enum mpo_status check_all(struct mpo_config_build *build)
               build->path);
     MPO_TRY(check_required(build));
     MPO_TRY(check_names(build));
-    MPO_TRY(check_and_sort_roles(build));
-    MPO_TRY(check_initial(build));
     MPO_TRY(check_bounds(build));
+    MPO_TRY(check_and_sort_roles(build));
+    MPO_TRY(check_bound_sums(build));
+    MPO_TRY(check_initial(build));
     MPO_TRY(check_rollout(build));
 cleanup:
     return status;

@@ -315,10 +315,14 @@ static enum mpo_status refuse_more(const struct mpo_config_build *build,
     if (!yaml_parser_load(parser, &more))
         return refuse_yaml(build, parser, text, bytes);
     const yaml_node_t *root = yaml_document_get_root_node(&more);
-    size_t line = root != NULL ? root->start_mark.line + 1 : 0;
+    bool is_last = root == NULL;
+    struct mpo_config_place place = {0};
+    if (!is_last)
+        place = place_of(root);
     yaml_document_delete(&more);
-    MPO_CHECK(root == NULL, MPO_ERR_CONFIG,
-              "%s:%zu: expected one YAML document, found a second one", build->path, line);
+    MPO_CHECK(is_last, MPO_ERR_CONFIG,
+              "%s:%zu:%zu: expected one YAML document, found a second one", build->path,
+              place.line, place.column);
 cleanup:
     return status;
 }

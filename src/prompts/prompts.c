@@ -181,10 +181,10 @@ static enum mpo_status choose_format(const struct mpo_prompts_spec *spec,
             *out = formats[i];
     }
     MPO_CHECK(*out != NULL, MPO_ERR_CONFIG,
-              "prompts.format is '%s', expected auto, text or jsonl", spec->format);
+              "prompts.format: expected auto, text or jsonl, found '%s'", spec->format);
     MPO_CHECK((*out)->takes_a_prefill || *spec->prefill == '\0', MPO_ERR_CONFIG,
-              "prompts.prefill is set, but %s is read as %s, where each prompt has its own "
-              "\"prefill\"; expected none",
+              "prompts.prefill: expected none, because %s is read as %s, where each prompt "
+              "has its own \"prefill\"",
               spec->path, (*out)->name);
 cleanup:
     return status;

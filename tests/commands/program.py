@@ -178,9 +178,9 @@ def test_generate_takes_weights():
     one = run("generate", "config.yaml", "--weights", "up", "--n", "4")
     two = run("generate", "config.yaml", "--weights", "1,0", "--n", "4", ranks=2)
     check("weight 1 on one policy is that policy, on any ranks", one.stdout == two.stdout, two)
-    refused("weights off the simplex", 64, ["sums to 0.7"], "generate", "config.yaml",
+    refused("weights off the simplex", 64, ["--weights: ", "0.7"], "generate", "config.yaml",
             "--weights", "0.3,0.4")
-    refused("too few weights", 64, ["1 numbers", "expected 2"], "generate", "config.yaml",
+    refused("too few weights", 64, ["expected 2 numbers", "found 1"], "generate", "config.yaml",
             "--weights", "1.0")
     write("other.yaml", CONFIG.format(more="").replace("name: up", "name: left"))
     refused("a record of other objectives", 65, ["objective 1", "'up'", "'left'"], "generate",

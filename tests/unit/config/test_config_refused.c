@@ -30,6 +30,28 @@ static void unknown_key_names_line_and_column(void **state)
                         "transport, ranks_per_group");
 }
 
+static void bounds_are_named_where_their_policy_is(void **state)
+{
+    (void)state;
+    const char *policy =
+        FILE_PART "policies:\n  - {name: r, model: r.gguf, role: reference}\n"
+                  "  - {name: a, model: a.gguf, min: 0.5, max: 0.25}\n";
+    assert_file_refused(policy,
+                        "c.yaml:4:5: policies[1].min: expected min to be at most max, "
+                        "found min 0.5 and max 0.25 for 'a'");
+    assert_file_refused(MINIMAL "  - {name: r, model: r.gguf, role: reference, max: 0.5}\n",
+                        "c.yaml:5:5: policies[2].min: expected no min and max for 'r'");
+    assert_file_refused(FILE_PART "policies:\n  - {name: a, model: a.gguf, max: 0.5}\n",
+                        "c.yaml: policies: expected maxima that sum to at least 1");
+}
+
+static void a_second_document_is_refused_where_it_begins(void **state)
+{
+    (void)state;
+    assert_file_refused(MINIMAL "---\nrun: {seed: 1}\n",
+                        "c.yaml:6:1: expected one YAML document, found a second one");
+}
+
 static void duplicate_key_names_both_lines(void **state)
 {
     (void)state;
@@ -216,6 +238,8 @@ int main(void)
         cmocka_unit_test(a_missing_file_is_a_missing_input),
         cmocka_unit_test(unknown_key_names_line_and_column),
         cmocka_unit_test(duplicate_key_names_both_lines),
+        cmocka_unit_test(bounds_are_named_where_their_policy_is),
+        cmocka_unit_test(a_second_document_is_refused_where_it_begins),
         cmocka_unit_test(wrong_values_name_place_expectation_and_finding),
         cmocka_unit_test(numbers_are_decimal_finite_and_whole_texts),
         cmocka_unit_test(wrong_kinds_of_node_are_named),

@@ -201,7 +201,7 @@ static void the_format_goes_by_suffix_or_by_name(void **state)
     mpo_prompts_close(&prompts);
     spec.format = "csv";
     assert_status(mpo_prompts_open(&spec, &prompts), MPO_ERR_CONFIG);
-    assert_error_names("prompts.format is 'csv'");
+    assert_error_names("prompts.format: expected auto, text or jsonl, found 'csv'");
 }
 
 /* JSONL ------------------------------------------------------------------------------- */

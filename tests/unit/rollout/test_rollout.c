@@ -218,6 +218,23 @@ static void close_loop(struct loop *loop)
 /* Of the later steps. */
 static const struct mpo_mixture_filter filter = {0.8, 4, 0.95, 0.01};
 
+/* What the last rollout has reported. */
+static struct {
+    double responses;
+    long tokens;
+    long count;
+    bool fell;
+} reported;
+
+static void take_report(void *reporter, double responses, int32_t token_count)
+{
+    assert_ptr_equal(reporter, &reported);
+    reported.fell = reported.fell || responses < reported.responses;
+    reported.responses = responses;
+    reported.tokens += token_count;
+    reported.count++;
+}
+
 static void run_step(struct loop *loop, int64_t step, bool greedy,
                      struct mpo_responses *responses)
 {
@@ -231,7 +248,10 @@ static void run_step(struct loop *loop, int64_t step, bool greedy,
         .end_bias = 0.4,
         .greedy = greedy,
         .filter = step > 2 ? &filter : NULL,
+        .report = take_report,
+        .reporter = &reported,
     };
+    memset(&reported, 0, sizeof reported);
     assert_ok(mpo_rollout_run(loop->rollout, &draw, responses));
 }
 
@@ -293,6 +313,25 @@ static void finished_rows_cost_no_decode(void **state)
     close_loop(&loop);
 }
 
+static void reports_grow_to_all_responses_and_tokens(void **state)
+{
+    struct loop loop;
+    struct mpo_responses responses = {0};
+    (void)state;
+    for (int32_t unit_prompts = 1; unit_prompts <= PROMPTS; unit_prompts++) {
+        long tokens = 0;
+        open_loop(&loop, unit_prompts);
+        run_step(&loop, 0, false, &responses);
+        for (int32_t i = 0; i < PROMPTS * RESPONSES; i++)
+            tokens += responses.token_count[i];
+        assert_false(reported.fell);
+        assert_true(reported.count > 1);
+        assert_close(reported.responses, PROMPTS * RESPONSES, 0);
+        assert_int_equal(reported.tokens, tokens);
+        close_loop(&loop);
+    }
+}
+
 static void token_loop_allocates_nothing(void **state)
 {
     struct loop loop;
@@ -313,15 +352,23 @@ static void scoring_allocates_nothing_and_keeps_its_books(void **state)
     static const double mu[POLICIES] = {0.5, 0.2, 0.3};
     static const int64_t prompt[PROMPTS] = {0, 1, 2};
     static const int32_t lengths[PROMPTS * ANSWER_COUNT] = {2, 101, 1, 3, 2, 1};
-    struct mpo_rollout_step step = {.prompt = prompt, .prompt_count = PROMPTS, .mu = mu};
+    struct mpo_rollout_step step = {.prompt = prompt,
+                                    .prompt_count = PROMPTS,
+                                    .mu = mu,
+                                    .report = take_report,
+                                    .reporter = &reported};
     struct mpo_scores scores = {0};
     struct loop loop;
     (void)state;
     open_as(&loop, 1, true);
     allocation_count = 0;
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < 3; i++) {
+        memset(&reported, 0, sizeof reported);
         assert_ok(mpo_rollout_score(loop.rollout, &step, &scores));
+    }
     assert_int_equal(allocation_count, 0);
+    assert_close(reported.responses, PROMPTS * ANSWER_COUNT, 0);
+    assert_int_equal(reported.tokens, 2 + 101 + 1 + 3 + 2 + 1);
     for (int32_t i = 0; i < PROMPTS * ANSWER_COUNT; i++) {
         double sum = 0.0;
         for (int32_t h = 0; h < POLICIES; h++)
@@ -392,6 +439,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(scores_are_the_policies_own),
         cmocka_unit_test(finished_rows_cost_no_decode),
+        cmocka_unit_test(reports_grow_to_all_responses_and_tokens),
         cmocka_unit_test(token_loop_allocates_nothing),
         cmocka_unit_test(scoring_allocates_nothing_and_keeps_its_books),
         cmocka_unit_test(responses_do_not_depend_on_units),
