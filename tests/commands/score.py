@@ -190,7 +190,7 @@ def weights_come_from_a_record_of_the_same_models(case):
     uniform = read(tables.run([case.mpo, "score", case.config, "--input=" + path])[0])
     tables.check(len({last, average, first}) == 3, "iterate or step makes no difference")
     tables.check(first == uniform[0]["log_mixture"], "step 0 is not uniform")
-    case.refused(64, ["0 to 2", "not 7"], path, "--weights=" + record, "--step=7")
+    case.refused(64, ["0 to 2", "found 7"], path, "--weights=" + record, "--step=7")
     other = os.path.join(case.work, "other.table")
     tables.write_table(other, case.table[3])
     changed = "--policies.policy1.model=" + other
