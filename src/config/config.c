@@ -116,6 +116,21 @@ static bool prompt_replaces_file(const struct mpo_config_build *build)
            *build->config->generate.prompt != '\0';
 }
 
+/* `--prompt "$question"` with nothing in it would ask all prompts of the file. In a file an
+ * empty prompt is the default written out. */
+static enum mpo_status check_prompt(struct mpo_config_build *build)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_CHECK(build->place[MPO_OPTION_generate_prompt].flag == NULL ||
+                  *build->config->generate.prompt != '\0',
+              MPO_ERR_USAGE,
+              "%s: expected a prompt, found an empty text; without the flag, prompts.file "
+              "is asked",
+              where_of(build, MPO_OPTION_generate_prompt, 0));
+cleanup:
+    return status;
+}
+
 /* An option without a default is a text (options.def), so that NULL says: not given. */
 static enum mpo_status check_required(struct mpo_config_build *build)
 {
@@ -304,6 +319,7 @@ static enum mpo_status check_all(struct mpo_config_build *build)
     MPO_CHECK(build->config->policy_count > 0, MPO_ERR_CONFIG,
               "%s: policies: expected a list of at least one policy, found none",
               build->path);
+    MPO_TRY(check_prompt(build));
     MPO_TRY(check_required(build));
     MPO_TRY(check_names(build));
     MPO_TRY(check_bounds(build));
