@@ -54,7 +54,7 @@ int32_t mpo_comm_job_rank(void);
 void mpo_comm_library_version(char *text, size_t bytes);
 
 /**
- * Form the groups.
+ * Form the groups. Errors are agreed on and printed.
  *
  * Collective over all ranks.
  *

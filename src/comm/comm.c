@@ -147,8 +147,9 @@ cleanup:
     return status;
 }
 
-enum mpo_status mpo_comm_open(int32_t policy_count, int32_t ranks_per_group,
-                              struct mpo_comm **out)
+/* Local: what may fail on one rank alone. */
+static enum mpo_status place_rank(int32_t policy_count, int32_t ranks_per_group,
+                                  struct mpo_comm **out)
 {
     enum mpo_status status = MPO_OK;
     struct mpo_comm *comm = NULL;
@@ -165,12 +166,19 @@ enum mpo_status mpo_comm_open(int32_t policy_count, int32_t ranks_per_group,
     comm->group_count = comm->size / comm->group_size;
     comm->local_size = 1;
     comm->group_shares_host = true;
-    if (mpi_is_up())
-        MPO_TRY(form_groups(comm));
 cleanup:
-    if (status != MPO_OK)
-        mpo_comm_close(&comm);
     *out = comm;
+    return status;
+}
+
+enum mpo_status mpo_comm_open(int32_t policy_count, int32_t ranks_per_group,
+                              struct mpo_comm **out)
+{
+    enum mpo_status status = mpo_comm_agree(place_rank(policy_count, ranks_per_group, out));
+    if (status == MPO_OK && mpi_is_up())
+        status = mpo_comm_agree(form_groups(*out));
+    if (status != MPO_OK)
+        mpo_comm_close(out);
     return status;
 }
 

@@ -316,7 +316,7 @@ static enum mpo_status open_or_resume(struct fit *fit, int argc, char *const *ar
     }
     if (fit->resumes)
         MPO_TRY(weights_check_models(&fit->job, fit->config->record.file));
-    MPO_TRY(mpo_comm_agree(fit_create_record(fit, argc, argv)));
+    MPO_TRY(fit_create_record(fit, argc, argv));
 cleanup:
     return status;
 }

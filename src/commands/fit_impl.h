@@ -53,7 +53,7 @@ struct fit {
 enum mpo_status fit_resume_load(struct fit *fit);
 
 /** Create the record with everything known before the first step, or
- *  open the one to resume. Collective. */
+ *  open the one to resume. Collective; errors are agreed on. */
 enum mpo_status fit_create_record(struct fit *fit, int argc, char *const *argv);
 
 /** Add a step to the summary; once all are in it, settle what follows from the last. Rank

@@ -41,7 +41,6 @@ cleanup:
     return status;
 }
 
-/* A phase of its own: opening the ranks is collective, so every rank must get here. */
 static enum mpo_status open_ranks(struct job *job)
 {
     int64_t ranks = job->config->exchange.ranks_per_group;
@@ -118,18 +117,28 @@ cleanup:
     return status;
 }
 
-static enum mpo_status open_stages(struct job *job, const struct job_size *size)
+/* Rows of one position at most. */
+static int32_t row_capacity(const struct job_size *size)
 {
-    enum mpo_status status = MPO_OK;
-    struct mpo_exchange_spec exchange = {
+    return mpo_rollout_positions(size->unit_prompts * size->responses,
+                                 size->prompts.answer_count > 0);
+}
+
+static enum mpo_status open_exchange(struct job *job, const struct job_size *size)
+{
+    struct mpo_exchange_spec spec = {
         .transport = job->config->exchange.transport,
         .policy_count = job->config->policy_count,
-        .row_capacity = mpo_rollout_positions(size->unit_prompts * size->responses,
-                                              size->prompts.answer_count > 0),
+        .row_capacity = row_capacity(size),
         .vocab_size = mpo_policies_vocab_size(job->policies),
     };
-    MPO_TRY(mpo_exchange_open(&exchange, job->comm, &job->exchange));
-    MPO_TRY(open_mixture(job, exchange.row_capacity));
+    return mpo_exchange_open(&spec, job->comm, &job->exchange);
+}
+
+static enum mpo_status open_rollout(struct job *job, const struct job_size *size)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_TRY(open_mixture(job, row_capacity(size)));
     struct mpo_rollout_spec rollout = {
         .comm = job->comm,
         .policies = job->policies,
@@ -176,11 +185,12 @@ enum mpo_status job_open(const char *command, const struct mpo_config *config,
     *job = (struct job){.config = config, .command = command};
     MPO_TRY(mpo_comm_agree(open_prompts(job, size)));
     MPO_TRY(mpo_comm_agree(mpo_comm_same(mpo_prompts_hash(job->prompts), "prompts")));
-    MPO_TRY(mpo_comm_agree(open_ranks(job)));
+    MPO_TRY(open_ranks(job));
     job->thread_count = settle_threads(job);
     MPO_TRY(mpo_comm_agree(describe_policies(job)));
     MPO_TRY(open_policies(job, size));
-    MPO_TRY(mpo_comm_agree(open_stages(job, size)));
+    MPO_TRY(open_exchange(job, size));
+    MPO_TRY(mpo_comm_agree(open_rollout(job, size)));
 cleanup:
     if (status != MPO_OK)
         job_close(job);

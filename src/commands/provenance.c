@@ -155,16 +155,25 @@ cleanup:
     return status;
 }
 
+static enum mpo_status take_room(const struct fit *fit, struct provenance **out)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_comm *comm = fit->job.comm;
+    int32_t first = 0;
+    MPO_NEW(1, out);
+    mpo_comm_policy_block(comm, 0, &first, &(*out)->rows_per_rank);
+    MPO_NEW((*out)->rows_per_rank, &(*out)->own);
+    MPO_NEW(mpo_comm_size(comm) * (*out)->rows_per_rank, &(*out)->all);
+cleanup:
+    return status;
+}
+
 /* One row a policy of every rank, on rank zero. */
 static enum mpo_status gather_ranks(struct provenance *provenance, const struct fit *fit)
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_comm *comm = fit->job.comm;
-    int32_t first = 0;
-    mpo_comm_policy_block(comm, 0, &first, &provenance->rows_per_rank);
     int32_t total = mpo_comm_size(comm) * provenance->rows_per_rank;
-    MPO_NEW(provenance->rows_per_rank, &provenance->own);
-    MPO_NEW(total, &provenance->all);
     for (int32_t i = 0; i < mpo_policies_local_count(fit->job.policies); i++)
         describe_policy(fit, i, &provenance->own[i]);
     MPO_TRY(mpo_comm_gather(comm, provenance->own,
@@ -230,13 +239,10 @@ static enum mpo_status resume(struct fit *fit)
                              &fit->record);
 }
 
-enum mpo_status fit_create_record(struct fit *fit, int argc, char *const *argv)
+static enum mpo_status describe_and_create(struct fit *fit, struct provenance *provenance,
+                                           int argc, char *const *argv)
 {
     enum mpo_status status = MPO_OK;
-    struct provenance *provenance = NULL;
-    if (fit->resumes)
-        return mpo_comm_rank(fit->job.comm) == 0 ? resume(fit) : MPO_OK;
-    MPO_NEW(1, &provenance);
     MPO_TRY(gather_ranks(provenance, fit));
     if (mpo_comm_rank(fit->job.comm) != 0)
         goto cleanup;
@@ -246,6 +252,17 @@ enum mpo_status fit_create_record(struct fit *fit, int argc, char *const *argv)
     describe_run(provenance, fit, argc, argv);
     MPO_TRY(create(fit, provenance));
 cleanup:
+    return status;
+}
+
+enum mpo_status fit_create_record(struct fit *fit, int argc, char *const *argv)
+{
+    struct provenance *provenance = NULL;
+    if (fit->resumes)
+        return mpo_comm_agree(mpo_comm_rank(fit->job.comm) == 0 ? resume(fit) : MPO_OK);
+    enum mpo_status status = mpo_comm_agree(take_room(fit, &provenance));
+    if (status == MPO_OK)
+        status = mpo_comm_agree(describe_and_create(fit, provenance, argc, argv));
     if (provenance != NULL) {
         free(provenance->config_text);
         free(provenance->all);

@@ -45,14 +45,16 @@ const char *mpo_exchange_transport_built(int32_t index)
     return (size_t)index < TRANSPORT_COUNT ? transports[index]->transport : NULL;
 }
 
-enum mpo_status mpo_exchange_open(const struct mpo_exchange_spec *spec,
-                                  const struct mpo_comm *comm, struct mpo_exchange **out)
+/* Everything that may fail on one rank alone, before ranks wait for each other. */
+static enum mpo_status take_room(const struct mpo_exchange_spec *spec,
+                                 const struct mpo_comm *comm, struct mpo_exchange **out)
 {
     enum mpo_status status = MPO_OK;
     struct mpo_exchange *exchange = NULL;
     const struct mpo_exchange_ops *ops = NULL;
     MPO_TRY(choose_transport(spec, comm, &ops));
     MPO_NEW(1, &exchange);
+    *out = exchange;
     exchange->spec = *spec;
     exchange->comm = comm;
     mpo_comm_policy_block(comm, mpo_comm_group_rank(comm), &exchange->first_policy,
@@ -63,11 +65,20 @@ enum mpo_status mpo_exchange_open(const struct mpo_exchange_spec *spec,
         MPO_NEW(count, &exchange->all_norms);
     }
     exchange->ops = ops;
-    MPO_TRY(ops->open(exchange));
+    MPO_TRY(ops->take_room(exchange));
 cleanup:
+    return status;
+}
+
+enum mpo_status mpo_exchange_open(const struct mpo_exchange_spec *spec,
+                                  const struct mpo_comm *comm, struct mpo_exchange **out)
+{
+    *out = NULL;
+    enum mpo_status status = mpo_comm_agree(take_room(spec, comm, out));
+    if (status == MPO_OK)
+        status = mpo_comm_agree((*out)->ops->connect(*out));
     if (status != MPO_OK)
-        mpo_exchange_close(&exchange);
-    *out = exchange;
+        mpo_exchange_close(out);
     return status;
 }
 

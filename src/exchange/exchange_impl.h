@@ -13,7 +13,10 @@ struct mpo_exchange_ops {
      *  all ranks of the group. Collective over the group. */
     const char *(*refuses)(const struct mpo_exchange_spec *spec,
                            const struct mpo_comm *comm);
-    enum mpo_status (*open)(struct mpo_exchange *exchange);
+    /** Allocate. Local. */
+    enum mpo_status (*take_room)(struct mpo_exchange *exchange);
+    /** Meet the other ranks; all of them have their room. Collective over the group. */
+    enum mpo_status (*connect)(struct mpo_exchange *exchange);
     void (*close)(struct mpo_exchange *exchange);
     /** Fill all_logits and all_norms of the exchange at the root. */
     enum mpo_status (*rows)(struct mpo_exchange *exchange, int32_t row_count,

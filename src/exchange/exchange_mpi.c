@@ -24,7 +24,7 @@ static const char *mpi_refuses(const struct mpo_exchange_spec *spec,
     return mpo_comm_group_size(comm) > 1 ? NULL : "a group has one rank only";
 }
 
-static enum mpo_status mpi_open(struct mpo_exchange *exchange)
+static enum mpo_status mpi_take_room(struct mpo_exchange *exchange)
 {
     enum mpo_status status = MPO_OK;
     struct messages *self = NULL;
@@ -39,6 +39,13 @@ static enum mpo_status mpi_open(struct mpo_exchange *exchange)
         MPO_NEW(rows * (size_t)exchange->spec.vocab_size, &self->rows);
 cleanup:
     return status;
+}
+
+/* Messages need no introduction. */
+static enum mpo_status mpi_connect(struct mpo_exchange *exchange)
+{
+    (void)exchange;
+    return MPO_OK;
 }
 
 static void mpi_close(struct mpo_exchange *exchange)
@@ -105,7 +112,8 @@ cleanup:
 const struct mpo_exchange_ops mpo_exchange_mpi_ops = {
     .transport = "mpi",
     .refuses = mpi_refuses,
-    .open = mpi_open,
+    .take_room = mpi_take_room,
+    .connect = mpi_connect,
     .close = mpi_close,
     .rows = mpi_rows,
 };

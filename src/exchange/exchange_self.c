@@ -12,7 +12,7 @@ static const char *self_refuses(const struct mpo_exchange_spec *spec,
     return mpo_comm_group_size(comm) == 1 ? NULL : "a group has more than one rank";
 }
 
-static enum mpo_status self_open(struct mpo_exchange *exchange)
+static enum mpo_status self_needs_nothing(struct mpo_exchange *exchange)
 {
     (void)exchange;
     return MPO_OK;
@@ -35,7 +35,8 @@ static enum mpo_status self_rows(struct mpo_exchange *exchange, int32_t row_coun
 const struct mpo_exchange_ops mpo_exchange_self_ops = {
     .transport = "self",
     .refuses = self_refuses,
-    .open = self_open,
+    .take_room = self_needs_nothing,
+    .connect = self_needs_nothing,
     .close = self_close,
     .rows = self_rows,
 };

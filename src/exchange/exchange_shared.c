@@ -68,17 +68,25 @@ static size_t row_bytes(const struct mpo_exchange *exchange)
     return (size_t)exchange->spec.vocab_size * sizeof(float);
 }
 
-static enum mpo_status shared_open(struct mpo_exchange *exchange)
+static enum mpo_status shared_take_room(struct mpo_exchange *exchange)
 {
     enum mpo_status status = MPO_OK;
     struct shared *self = NULL;
-    MPI_Comm group = mpo_comm_group_mpi(exchange->comm);
-    int32_t size = mpo_comm_group_size(exchange->comm);
-    bool is_root = mpo_comm_group_rank(exchange->comm) == 0;
     MPO_NEW(1, &self);
     exchange->self = self;
     self->window = MPI_WIN_NULL;
-    MPO_NEW(size, &self->base);
+    MPO_NEW(mpo_comm_group_size(exchange->comm), &self->base);
+cleanup:
+    return status;
+}
+
+static enum mpo_status shared_connect(struct mpo_exchange *exchange)
+{
+    enum mpo_status status = MPO_OK;
+    struct shared *self = exchange->self;
+    MPI_Comm group = mpo_comm_group_mpi(exchange->comm);
+    int32_t size = mpo_comm_group_size(exchange->comm);
+    bool is_root = mpo_comm_group_rank(exchange->comm) == 0;
     size_t rows = (size_t)exchange->local_count * (size_t)exchange->spec.row_capacity;
     size_t bytes =
         norms_bytes(exchange, exchange->local_count) + rows * row_bytes(exchange);
@@ -167,7 +175,8 @@ cleanup:
 const struct mpo_exchange_ops mpo_exchange_shared_ops = {
     .transport = "shared",
     .refuses = shared_refuses,
-    .open = shared_open,
+    .take_room = shared_take_room,
+    .connect = shared_connect,
     .close = shared_close,
     .rows = shared_rows,
 };

@@ -135,6 +135,21 @@ cleanup:
     return status;
 }
 
+static enum mpo_status keep_vocabulary(struct mpo_policies *policies,
+                                       const struct mpo_vocabulary_agreement *agreed)
+{
+    enum mpo_status status = MPO_OK;
+    policies->vocab_size = agreed->vocab_size;
+    MPO_TRY(list_tokens(agreed->flags, agreed->vocab_size, MPO_TOKEN_END,
+                        &policies->end_token, &policies->end_count));
+    MPO_TRY(list_tokens(agreed->flags, agreed->vocab_size, MPO_TOKEN_MASKED,
+                        &policies->masked, &policies->masked_count));
+    MPO_CHECK(policies->end_count > 0, MPO_ERR_DATA,
+              "the vocabulary has no end-of-generation token: responses would never end");
+cleanup:
+    return status;
+}
+
 static enum mpo_status agree_on_vocabulary(struct mpo_policies *policies,
                                            const struct mpo_comm *comm)
 {
@@ -142,13 +157,7 @@ static enum mpo_status agree_on_vocabulary(struct mpo_policies *policies,
     struct mpo_vocabulary_agreement agreed = {.hashes = policies->hash};
     MPO_TRY(mpo_policy_vocabulary_agree(comm, &policies->spec, policies->local,
                                         policies->local_count, &agreed));
-    policies->vocab_size = agreed.vocab_size;
-    MPO_TRY(list_tokens(agreed.flags, agreed.vocab_size, MPO_TOKEN_END,
-                        &policies->end_token, &policies->end_count));
-    MPO_TRY(list_tokens(agreed.flags, agreed.vocab_size, MPO_TOKEN_MASKED,
-                        &policies->masked, &policies->masked_count));
-    MPO_CHECK(policies->end_count > 0, MPO_ERR_DATA,
-              "the vocabulary has no end-of-generation token: responses would never end");
+    MPO_TRY(mpo_comm_agree(keep_vocabulary(policies, &agreed)));
 cleanup:
     free(agreed.flags);
     return status;
@@ -225,7 +234,7 @@ enum mpo_status mpo_policies_open(const struct mpo_policies_spec *spec,
     if (status == MPO_OK)
         status = mpo_comm_agree(load_local(policies));
     if (status == MPO_OK)
-        status = mpo_comm_agree(agree_on_vocabulary(policies, comm));
+        status = agree_on_vocabulary(policies, comm);
     if (status == MPO_OK)
         status = tokenise_answers(policies, comm, prompts);
     if (status == MPO_OK)

@@ -97,7 +97,8 @@ extern const struct mpo_policy_ops *const mpo_policy_kinds[];
 /** SHA-256 of a file in hexadecimal (64 characters and a NUL). Local. */
 enum mpo_status mpo_policy_file_sha256(const char *path, char hex[65]);
 
-/** Agree on one vocabulary over all ranks: common size, union of flags. Collective. */
+/** Agree on one vocabulary over all ranks: common size, union of flags. Errors are agreed
+ *  on. Collective. */
 struct mpo_vocabulary_agreement {
     int32_t vocab_size; /* common to all policies */
     uint64_t *hashes;   /* [H], given by the caller */

@@ -17,6 +17,9 @@
 
 #include "mpo/memory.h"
 
+/* Hashes that travel at a time. */
+#define BLOCK_TOKENS 1024
+
 /* What a rank tells the others of one policy. */
 struct summary {
     uint64_t hash;
@@ -73,25 +76,29 @@ static enum mpo_status share_token(const struct mpo_comm *comm,
     return mpo_comm_broadcast(comm, text, MPO_TOKEN_TEXT_BYTES, host);
 }
 
-/* The first id below `used` at which policy `index` differs from policy 0, or `used`. */
+/* The first id below `used` at which policy `index` differs from policy 0, or `used`. Block
+ * by block: memory for a whole table might be missing on one rank, while others wait. */
 static enum mpo_status first_difference(const struct mpo_comm *comm,
                                         const struct mpo_policy *policies, int32_t index,
                                         int32_t used, int32_t *out)
 {
     enum mpo_status status = MPO_OK;
-    uint64_t *table = NULL;
+    uint64_t table[BLOCK_TOKENS] = {0};
     const struct mpo_policy *base = hosted(comm, policies, 0);
     const struct mpo_policy *other = hosted(comm, policies, index);
-    MPO_NEW(used, &table);
-    for (int32_t id = 0; base != NULL && id < used; id++)
-        table[id] = token_hash(base, id);
-    MPO_TRY(mpo_comm_broadcast(comm, table, (size_t)used * sizeof *table, 0));
     *out = 0;
-    while (other != NULL && *out < used && token_hash(other, *out) == table[*out])
-        (*out)++;
-    MPO_TRY(mpo_comm_broadcast(comm, out, sizeof *out, mpo_comm_policy_host(comm, index)));
+    for (int32_t first = 0; *out == first && first < used; first += BLOCK_TOKENS) {
+        int32_t end = used - first < BLOCK_TOKENS ? used : first + BLOCK_TOKENS;
+        for (int32_t id = first; base != NULL && id < end; id++)
+            table[id - first] = token_hash(base, id);
+        MPO_TRY(mpo_comm_broadcast(comm, table, sizeof table, 0));
+        while (other != NULL && *out < end &&
+               token_hash(other, *out) == table[*out - first])
+            (*out)++;
+        MPO_TRY(
+            mpo_comm_broadcast(comm, out, sizeof *out, mpo_comm_policy_host(comm, index)));
+    }
 cleanup:
-    free(table);
     return status;
 }
 
@@ -168,15 +175,13 @@ cleanup:
     return status;
 }
 
-enum mpo_status mpo_policy_vocabulary_agree(const struct mpo_comm *comm,
-                                            const struct mpo_policies_spec *spec,
-                                            const struct mpo_policy *local,
-                                            int32_t local_count,
-                                            struct mpo_vocabulary_agreement *out)
+/* The common size, and what differs: every rank comes to the same verdict. */
+static enum mpo_status compare(const struct mpo_comm *comm,
+                               const struct mpo_policies_spec *spec,
+                               const struct mpo_policy *local, struct summary *all,
+                               struct mpo_vocabulary_agreement *out)
 {
     enum mpo_status status = MPO_OK;
-    struct summary *all = NULL;
-    MPO_NEW(spec->policy_count, &all);
     MPO_TRY(share_summaries(comm, local, spec->policy_count, all));
     out->vocab_size = all[0].size;
     for (int32_t index = 0; index < spec->policy_count; index++) {
@@ -186,16 +191,38 @@ enum mpo_status mpo_policy_vocabulary_agree(const struct mpo_comm *comm,
         if (all[index].hash != all[0].hash)
             MPO_TRY(explain_mismatch(comm, local, spec->policies, all, index));
     }
-    MPO_NEW(out->vocab_size, &out->flags);
+cleanup:
+    return status;
+}
+
+static enum mpo_status unite_flags(const struct mpo_comm *comm,
+                                   const struct mpo_policy *local, int32_t local_count,
+                                   struct mpo_vocabulary_agreement *out)
+{
     for (int32_t i = 0; i < local_count; i++) {
         struct mpo_vocabulary vocabulary = {0};
         local[i].ops->vocabulary(local[i].self, &vocabulary);
         for (int32_t id = 0; id < out->vocab_size && id < vocabulary.size; id++)
             out->flags[id] |= vocabulary.flags[id];
     }
-    MPO_TRY(mpo_comm_or(comm, out->flags, (size_t)out->vocab_size));
-    MPO_TRY(check_own_group(comm, spec, local, local_count, all)); /* after the last call
-                                                                      that others wait in */
+    return mpo_comm_or(comm, out->flags, (size_t)out->vocab_size);
+}
+
+enum mpo_status mpo_policy_vocabulary_agree(const struct mpo_comm *comm,
+                                            const struct mpo_policies_spec *spec,
+                                            const struct mpo_policy *local,
+                                            int32_t local_count,
+                                            struct mpo_vocabulary_agreement *out)
+{
+    enum mpo_status status = MPO_OK;
+    struct summary *all = NULL;
+    MPO_TRY(mpo_comm_agree(mpo_memory_take((size_t)spec->policy_count, sizeof *all,
+                                           "vocabularies", (void **)&all)));
+    MPO_TRY(mpo_comm_agree(compare(comm, spec, local, all, out)));
+    MPO_TRY(mpo_comm_agree(mpo_memory_take((size_t)out->vocab_size, sizeof *out->flags,
+                                           "a vocabulary", (void **)&out->flags)));
+    MPO_TRY(mpo_comm_agree(unite_flags(comm, local, local_count, out)));
+    MPO_TRY(mpo_comm_agree(check_own_group(comm, spec, local, local_count, all)));
 cleanup:
     free(all);
     return status;
