@@ -52,16 +52,15 @@ cleanup:
 static enum mpo_status collect_text(struct fit *fit, const struct mpo_responses *responses)
 {
     enum mpo_status status = MPO_OK;
-    int32_t capacity = job_text_capacity(fit->config);
+    const struct job_text *one = &fit->response_text;
     size_t used = 0;
     for (int32_t i = 0; i < responses->prompt_count * responses->responses; i++) {
-        int32_t bytes =
-            job_response_text(&fit->job, responses, i, fit->response_text, capacity);
+        MPO_TRY(job_response_text(&fit->job, responses, i, &fit->response_text));
         MPO_TRY(mpo_memory_grow((void **)&fit->text, &fit->text_capacity,
-                                used + (size_t)bytes + 1, 1, "texts of a step"));
-        memcpy(fit->text + used, fit->response_text, (size_t)bytes);
-        used += (size_t)bytes;
-        fit->text_bytes[i] = bytes;
+                                used + (size_t)one->bytes + 1, 1, "texts of a step"));
+        memcpy(fit->text + used, one->text, (size_t)one->bytes);
+        used += (size_t)one->bytes;
+        fit->text_bytes[i] = one->bytes;
     }
 cleanup:
     return status;
@@ -247,7 +246,6 @@ static enum mpo_status open_fit(struct fit *fit)
     MPO_NEW(fit->policy_count + 2, &fit->proposal);
     if (is_rank_zero(fit)) {
         MPO_NEW(fit->objective_count, &fit->weights);
-        MPO_NEW(job_text_capacity(config), &fit->response_text);
         MPO_NEW(prompts * (size_t)config->rollout.responses, &fit->text_bytes);
         MPO_TRY(open_optimiser(fit));
     }
@@ -261,7 +259,7 @@ static void close_fit(struct fit *fit)
     mpo_estimator_close(&fit->estimator);
     free(fit->text_bytes);
     free(fit->text);
-    free(fit->response_text);
+    free(fit->response_text.text);
     free(fit->weights);
     free(fit->proposal);
     free(fit->prompt);

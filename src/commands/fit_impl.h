@@ -34,9 +34,9 @@ struct fit {
     struct mpo_estimator *estimator;
     struct mpo_descent *descent;
     struct mpo_record_writer *record;
-    double *weights;     /* [K] l_t of the present step */
-    char *response_text; /* one response */
-    char *text;          /* all responses of the step, one after another */
+    double *weights; /* [K] l_t of the present step */
+    struct job_text response_text;
+    char *text; /* all responses of the step, one after another */
     size_t text_capacity;
     int64_t *text_bytes; /* [prompts_per_step * responses] */
 

@@ -29,8 +29,7 @@ struct generate {
     struct mpo_config *config;
     struct job job;
     double *weights; /* [H] */
-    char *text;
-    int32_t text_capacity;
+    struct job_text text;
     int64_t prompt_count;
     int32_t responses; /* to each prompt, candidates included */
     bool several;      /* text output needs headings */
@@ -85,12 +84,12 @@ static int32_t pick(const struct generate *generate, const struct mpo_responses 
 static void print_text(const struct generate *generate, const struct mpo_prompt *prompt)
 {
     if (generate->streams) {
-        printf("%s\n", generate->text + generate->stream.shown);
+        printf("%s\n", generate->text.text + generate->stream.shown);
         return;
     }
     if (generate->several)
         printf("### %s\n", prompt->text);
-    printf("%s%s\n", prompt->prefill, generate->text);
+    printf("%s%s\n", prompt->prefill, generate->text.text);
 }
 
 static enum mpo_status print_json(const struct generate *generate,
@@ -109,7 +108,7 @@ static enum mpo_status print_json(const struct generate *generate,
     json_t *line = json_pack(
         "{s:I, s:i, s:s, s:s, s:s, s:i, s:b, s:s, s:f, s:o}", "prompt_index",
         (json_int_t)prompt_index, "sample", index % responses->responses / best_of,
-        "prompt", prompt->text, "prefill", prompt->prefill, "response", generate->text,
+        "prompt", prompt->text, "prefill", prompt->prefill, "response", generate->text.text,
         "tokens", responses->token_count[index], "ended", responses->ended[index], "finish",
         finish, "log_mixture", responses->log_proposal[index], "log_policy", scores);
     return output_json(line);
@@ -125,9 +124,8 @@ static enum mpo_status print_responses(struct generate *generate,
     int32_t count = responses->prompt_count * responses->responses;
     for (int32_t first = 0; first < count; first += best_of) {
         int32_t i = best_of > 1 ? pick(generate, responses, step, first) : first;
-        job_response_text(&generate->job, responses, i, generate->text,
-                          generate->text_capacity);
-        bool stopped = stops_cut(&generate->stops, generate->text);
+        MPO_TRY(job_response_text(&generate->job, responses, i, &generate->text));
+        bool stopped = stops_cut(&generate->stops, generate->text.text);
         int64_t prompt = responses->prompt[i / responses->responses];
         if (as_json)
             MPO_TRY(print_json(generate, responses, i, stopped));
@@ -191,8 +189,7 @@ static void open_stream(struct generate *generate)
         .job = &generate->job,
         .stops = &generate->stops,
         .prefill = mpo_prompts_get(generate->job.prompts, 0)->prefill,
-        .text = generate->text,
-        .capacity = generate->text_capacity,
+        .text = &generate->text,
     };
     generate->streams = !generate->several && options->n == 1 && options->best_of == 1 &&
                         strcmp(options->format, "text") == 0 && isatty(STDOUT_FILENO) == 1;
@@ -222,9 +219,6 @@ static enum mpo_status open_generate(struct generate *generate)
     if (options->limit > 0 && options->limit < generate->prompt_count)
         generate->prompt_count = options->limit;
     generate->several = generate->prompt_count > 1;
-    generate->text_capacity = job_text_capacity(generate->config);
-    MPO_TRY(mpo_comm_agree(mpo_memory_take((size_t)generate->text_capacity, 1, "a response",
-                                           (void **)&generate->text)));
     open_stream(generate);
 cleanup:
     return status;
@@ -265,7 +259,7 @@ enum mpo_status mpo_command_generate(int argc, char *const *argv)
     MPO_TRY(open_generate(&generate));
     MPO_TRY(job_end_loop(generate_all(&generate)));
 cleanup:
-    free(generate.text);
+    free(generate.text.text);
     free(generate.weights);
     job_close(&generate.job);
     stops_close(&generate.stops);

@@ -87,22 +87,19 @@ static int32_t certain_bytes(const struct stops *stops, const char *text, int32_
 void stream_watch(void *watcher, const int32_t *token, int32_t token_count)
 {
     struct stream *stream = watcher;
-    int32_t bytes = mpo_policies_text(stream->job->policies, token, token_count,
-                                      stream->text, stream->capacity);
-    if (bytes < 0)
-        return; /* cannot be: capacity holds any response */
-    bytes = job_repair_utf8(stream->text, whole_characters(stream->text, bytes),
-                            stream->capacity);
-    stream->text[bytes] = '\0';
-    if (stops_cut(stream->stops, stream->text))
-        bytes = (int32_t)strlen(stream->text);
-    else
-        bytes = certain_bytes(stream->stops, stream->text, bytes);
+    struct job_text *said = stream->text;
+    if (job_token_text(stream->job, token, token_count, said) != MPO_OK)
+        return; /* without memory for it now, the text appears at the end */
+    said->bytes = whole_characters(said->text, said->bytes);
+    job_text_repair(said);
+    int32_t bytes = stops_cut(stream->stops, said->text)
+                        ? (int32_t)strlen(said->text)
+                        : certain_bytes(stream->stops, said->text, said->bytes);
     if (!stream->begun)
         fputs(stream->prefill, stdout);
     stream->begun = true;
     if (bytes > stream->shown) {
-        fwrite(stream->text + stream->shown, 1, (size_t)(bytes - stream->shown), stdout);
+        fwrite(said->text + stream->shown, 1, (size_t)(bytes - stream->shown), stdout);
         stream->shown = bytes;
     }
     fflush(stdout);

@@ -28,9 +28,8 @@ struct stream {
     const struct job *job;     /* borrowed */
     const struct stops *stops; /* borrowed */
     const char *prefill;       /* borrowed; shown before the first token */
-    char *text;                /* [capacity] borrowed room */
-    int32_t capacity;
-    int32_t shown; /* bytes of the response */
+    struct job_text *text;     /* borrowed room */
+    int32_t shown;             /* bytes of the response */
     bool begun;
 };
 

@@ -11,6 +11,10 @@
 #include <utf8proc.h>
 #include <xxhash.h>
 
+/* U+FFFD in place of a byte that is no character. */
+#define REPLACEMENT       "\xef\xbf\xbd"
+#define REPLACEMENT_BYTES 3
+
 static enum mpo_status open_prompts(struct job *job, const struct job_size *size)
 {
     enum mpo_status status = MPO_OK;
@@ -233,48 +237,60 @@ enum mpo_status job_end_loop(enum mpo_status status)
     return mpo_comm_agree(status);
 }
 
-/* A token is seldom longer than a few bytes; libllama's longest are below 256. */
-int32_t job_text_capacity(const struct mpo_config *config)
+const char *job_adapter_sha256(const struct mpo_policy_info *info)
 {
-    return (int32_t)config->rollout.max_tokens * 256 + 16;
+    return info->lora[0] == '\0' && info->sha256[0] != '\0' ? "none" : info->lora_sha256;
 }
 
-int32_t job_repair_utf8(char *text, int32_t bytes, int32_t capacity)
+void job_text_repair(struct job_text *text)
 {
-    static const char replacement[] = "\xef\xbf\xbd";
-    for (int32_t at = 0; at < bytes;) {
+    for (int32_t at = 0; at < text->bytes;) {
         utf8proc_int32_t codepoint = 0;
+        char *here = text->text + at;
+        int32_t left = text->bytes - at;
         utf8proc_ssize_t length =
-            utf8proc_iterate((const utf8proc_uint8_t *)text + at, bytes - at, &codepoint);
+            utf8proc_iterate((const utf8proc_uint8_t *)here, left, &codepoint);
         if (length > 0) {
             at += (int32_t)length;
             continue;
         }
-        if (bytes + 2 >= capacity)
-            return at;
-        memmove(text + at + 3, text + at + 1, (size_t)(bytes - at - 1));
-        memcpy(text + at, replacement, 3);
-        bytes += 2;
-        at += 3;
+        memmove(here + REPLACEMENT_BYTES, here + 1, (size_t)(left - 1));
+        memcpy(here, REPLACEMENT, REPLACEMENT_BYTES);
+        text->bytes += REPLACEMENT_BYTES - 1;
+        at += REPLACEMENT_BYTES;
     }
-    return bytes;
+    text->text[text->bytes] = '\0';
 }
 
-int32_t job_response_text(const struct job *job, const struct mpo_responses *responses,
-                          int32_t index, char *text, int32_t capacity)
+enum mpo_status job_token_text(const struct job *job, const int32_t *tokens,
+                               int32_t token_count, struct job_text *out)
 {
+    enum mpo_status status = MPO_OK;
+    static const char what[] = "the text of a response";
+    size_t wanted = 1;
+    do {
+        MPO_TRY(mpo_memory_grow((void **)&out->text, &out->capacity, wanted, 1, what));
+        MPO_CHECK(out->capacity <= INT32_MAX, MPO_ERR_MEMORY, "%s is over %d bytes long",
+                  what, INT32_MAX / 2);
+        out->bytes = mpo_policies_text(job->policies, tokens, token_count, out->text,
+                                       (int32_t)out->capacity);
+        wanted = out->capacity + 1; /* which at least doubles it */
+    } while (out->bytes < 0);
+    wanted = REPLACEMENT_BYTES * (size_t)out->bytes + 1;
+    MPO_TRY(mpo_memory_grow((void **)&out->text, &out->capacity, wanted, 1, what));
+cleanup:
+    return status;
+}
+
+enum mpo_status job_response_text(const struct job *job,
+                                  const struct mpo_responses *responses, int32_t index,
+                                  struct job_text *out)
+{
+    enum mpo_status status = MPO_OK;
     const int32_t *tokens =
         responses->token + (size_t)index * (size_t)responses->max_tokens;
-    int32_t bytes = mpo_policies_text(job->policies, tokens, responses->token_count[index],
-                                      text, capacity);
-    if (bytes < 0) {
-        mpo_log_warning(
-            "the text of a response is longer than %d bytes and is left out; its "
-            "tokens and scores are kept",
-            capacity);
-        bytes = 0;
-    }
-    bytes = job_repair_utf8(text, bytes, capacity);
-    text[bytes] = '\0';
-    return bytes;
+    MPO_TRY(job_token_text(job, tokens, responses->token_count[index], out));
+    job_text_repair(out);
+cleanup:
+    return status;
 }

@@ -66,13 +66,25 @@ enum mpo_status job_begin_step(struct job *job, const struct job_progress *progr
  *  Collective over all ranks. */
 enum mpo_status job_end_loop(enum mpo_status status);
 
-/** Text of one response into text[capacity]; a NUL-terminated copy of valid UTF-8, in which
- *  what a cut character left behind is replaced by U+FFFD. @return its bytes */
-int32_t job_response_text(const struct job *job, const struct mpo_responses *responses,
-                          int32_t index, char *text, int32_t capacity);
+/** Hash of a policy's adapter as a record stores it: "none" without one, "" when hashes
+ * were not asked for. */
+const char *job_adapter_sha256(const struct mpo_policy_info *info);
 
-/** Replace what is not UTF-8 by U+FFFD, in place. @return the bytes then; without a NUL */
-int32_t job_repair_utf8(char *text, int32_t bytes, int32_t capacity);
+/** A text that grows between steps; zero is an empty one, `text` is freed by the caller. */
+struct job_text {
+    char *text; /* NUL-terminated */
+    size_t capacity;
+    int32_t bytes;
+};
 
-/** Bytes that hold the text of any response. */
-int32_t job_text_capacity(const struct mpo_config *config);
+/** The bytes of some tokens, which may end inside a character, with room to repair them. */
+enum mpo_status job_token_text(const struct job *job, const int32_t *tokens,
+                               int32_t token_count, struct job_text *out);
+
+/** Replace what is not UTF-8 by U+FFFD, in the room that job_token_text left. */
+void job_text_repair(struct job_text *text);
+
+/** Text of one response, valid UTF-8: what a cut character left behind is replaced. */
+enum mpo_status job_response_text(const struct job *job,
+                                  const struct mpo_responses *responses, int32_t index,
+                                  struct job_text *out);
