@@ -47,7 +47,9 @@ struct mpo_record_rank {
     char policy[MPO_RECORD_NAME_BYTES];
     char model[256];
     char sha256[72];
-    char vocabulary[24]; /* hash, hexadecimal */
+    char lora_sha256[72]; /* "none" without an adapter; "" when not asked for, and in
+                               records of older programs */
+    char vocabulary[24];  /* hash, hexadecimal */
 };
 
 struct mpo_record_spec {
@@ -171,8 +173,9 @@ const char *mpo_record_attribute(const struct mpo_record *record, const char *na
 enum mpo_status mpo_record_read(struct mpo_record *record, const char *path,
                                 int64_t first_step, int64_t count, double *values);
 
-/** Rows of /provenance/ranks: policy, sha256 and vocabulary of each, the other members
- *  zero. *rank [*count] is owned by the caller; *count is 0 when there are none. */
+/** Rows of /provenance/ranks: policy, both hashes and vocabulary of each, the other members
+ *  zero, and so is what an older program did not store. *rank [*count] is owned by the
+ * caller; *count is 0 when there are none. */
 enum mpo_status mpo_record_read_ranks(struct mpo_record *record,
                                       struct mpo_record_rank **rank, int32_t *count);
 /** Scores of the stored responses of acknowledged steps, in the order they were drawn. */

@@ -132,6 +132,7 @@ static void describe_policy(const struct fit *fit, int32_t index,
     snprintf(row->model, sizeof row->model, "%s%s%s", info.model,
              info.lora[0] != '\0' ? " + " : "", info.lora);
     snprintf(row->sha256, sizeof row->sha256, "%s", info.sha256);
+    snprintf(row->lora_sha256, sizeof row->lora_sha256, "%s", job_adapter_sha256(&info));
     snprintf(row->vocabulary, sizeof row->vocabulary, "%016llx",
              (unsigned long long)info.vocab_hash);
 }
@@ -145,7 +146,8 @@ static enum mpo_status compare_groups(const struct provenance *provenance)
             const struct mpo_record_rank *a = &provenance->all[j];
             const struct mpo_record_rank *b = &provenance->all[i];
             MPO_CHECK(strcmp(a->policy, b->policy) != 0 ||
-                          strcmp(a->sha256, b->sha256) == 0,
+                          (strcmp(a->sha256, b->sha256) == 0 &&
+                           strcmp(a->lora_sha256, b->lora_sha256) == 0),
                       MPO_ERR_DATA,
                       "policy '%s' is another model on rank %d (%s) than on rank %d (%s); "
                       "every group must host the same",

@@ -84,7 +84,7 @@ static enum mpo_status read_models(const struct mpo_config *config,
     MPO_TRY(mpo_record_read_ranks(record, &models->rank, &models->count));
     for (int32_t i = 0; i < models->count; i++)
         if (!config->record.hash_models)
-            models->rank[i].sha256[0] = '\0';
+            models->rank[i].sha256[0] = models->rank[i].lora_sha256[0] = '\0';
 cleanup:
     return status;
 }
@@ -109,6 +109,38 @@ cleanup:
     return status;
 }
 
+/* A hash that one side does not know says nothing. */
+static bool may_be_same(const char *a, const char *b)
+{
+    return a[0] == '\0' || b[0] == '\0' || strcmp(a, b) == 0;
+}
+
+/* One policy is what it was in the record. */
+static enum mpo_status compare_model(const struct mpo_policy_info *info, const char *path,
+                                     const struct mpo_record_rank *rank)
+{
+    enum mpo_status status = MPO_OK;
+    char vocabulary[24] = "";
+    const char *adapter = job_adapter_sha256(info);
+    snprintf(vocabulary, sizeof vocabulary, "%016llx",
+             (unsigned long long)info->vocab_hash);
+    MPO_CHECK(may_be_same(rank->vocabulary, vocabulary), MPO_ERR_DATA,
+              "%s: expected the vocabulary (%s) of '%s' in %s, found another (%s); fit "
+              "again, or give the weights as numbers",
+              info->model, rank->vocabulary, info->name, path, vocabulary);
+    MPO_CHECK(may_be_same(rank->sha256, info->sha256), MPO_ERR_DATA,
+              "%s: expected the model (SHA-256 %.12s...) of '%s' in %s, found another "
+              "(%.12s...); fit again, or give the weights as numbers",
+              info->model, rank->sha256, info->name, path, info->sha256);
+    MPO_CHECK(may_be_same(rank->lora_sha256, adapter), MPO_ERR_DATA,
+              "%s: expected the adapter (SHA-256 %.12s) of '%s' in %s, found another "
+              "(%.12s); fit again, or give the weights as numbers",
+              info->lora[0] != '\0' ? info->lora : info->model, rank->lora_sha256,
+              info->name, path, adapter);
+cleanup:
+    return status;
+}
+
 /* The models of this rank are those that the weights were found for. */
 static enum mpo_status compare_models(const struct job *job, const char *path,
                                       const struct models *models)
@@ -116,28 +148,10 @@ static enum mpo_status compare_models(const struct job *job, const char *path,
     enum mpo_status status = MPO_OK;
     for (int32_t i = 0; i < mpo_policies_local_count(job->policies); i++) {
         struct mpo_policy_info info = {0};
-        char vocabulary[24] = "";
         mpo_policies_describe(job->policies, i, &info);
-        snprintf(vocabulary, sizeof vocabulary, "%016llx",
-                 (unsigned long long)info.vocab_hash);
-        for (int32_t j = 0; j < models->count; j++) {
-            const struct mpo_record_rank *rank = &models->rank[j];
-            if (strcmp(rank->policy, info.name) != 0)
-                continue;
-            MPO_CHECK(
-                rank->vocabulary[0] == '\0' || strcmp(rank->vocabulary, vocabulary) == 0,
-                MPO_ERR_DATA,
-                "%s: expected the vocabulary (%s) of '%s' in %s, found another (%s); fit "
-                "again, or give the weights as numbers",
-                info.model, rank->vocabulary, info.name, path, vocabulary);
-            MPO_CHECK(
-                rank->sha256[0] == '\0' || info.sha256[0] == '\0' ||
-                    strcmp(rank->sha256, info.sha256) == 0,
-                MPO_ERR_DATA,
-                "%s: expected the model (SHA-256 %.12s...) of '%s' in %s, found another "
-                "(%.12s...); fit again, or give the weights as numbers",
-                info.model, rank->sha256, info.name, path, info.sha256);
-        }
+        for (int32_t j = 0; j < models->count; j++)
+            if (strcmp(models->rank[j].policy, info.name) == 0)
+                MPO_TRY(compare_model(&info, path, &models->rank[j]));
     }
 cleanup:
     return status;

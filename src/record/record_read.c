@@ -407,6 +407,7 @@ static enum mpo_status make_rank_type(hid_t *type)
     MPO_TRY_HDF5(H5Tset_cset(text, H5T_CSET_UTF8), "ranks");
     RANK_TEXT(*type, policy);
     RANK_TEXT(*type, sha256);
+    RANK_TEXT(*type, lora_sha256);
     RANK_TEXT(*type, vocabulary);
 cleanup:
     mpo_record_hdf5_release(&text);

@@ -69,7 +69,8 @@ static const struct member rank_members[] = {
     INTEGER_MEMBER(mpo_record_rank, threads), TEXT_MEMBER(mpo_record_rank, host),
     TEXT_MEMBER(mpo_record_rank, device),     TEXT_MEMBER(mpo_record_rank, gpu_uuid),
     TEXT_MEMBER(mpo_record_rank, policy),     TEXT_MEMBER(mpo_record_rank, model),
-    TEXT_MEMBER(mpo_record_rank, sha256),     TEXT_MEMBER(mpo_record_rank, vocabulary),
+    TEXT_MEMBER(mpo_record_rank, sha256),     TEXT_MEMBER(mpo_record_rank, lora_sha256),
+    TEXT_MEMBER(mpo_record_rank, vocabulary),
 };
 
 static const struct member segment_members[] = {

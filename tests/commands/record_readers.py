@@ -101,7 +101,8 @@ def check_provenance(file):
     expect(set(group["segments"].dtype.names) == {"first_step", "restart_count", "job_id",
                                                   "git_commit", "start_time"}, "segments")
     expect({"rank", "host", "local_rank", "device", "gpu_uuid", "threads", "policy", "model",
-            "sha256", "vocabulary"} == set(group["ranks"].dtype.names), "provenance/ranks")
+            "sha256", "lora_sha256", "vocabulary"} == set(group["ranks"].dtype.names),
+           "provenance/ranks")
     return len(group["ranks"])
 
 

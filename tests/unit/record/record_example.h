@@ -55,8 +55,8 @@ static const struct mpo_record_attribute example_attributes[] = {
     {"version", "0.1.0"}, {"git_commit", "0123abcd"}, {"cmdline", "mpo fit example.yaml"},
     {"seed", "7"},        {"hdf5", "1.10.8"},         {"compiler", ""}};
 static const struct mpo_record_rank example_ranks[] = {
-    {0, 0, 4, "n1", "cpu", "", "helpful", "/models/a.gguf", "aa", "cafe"},
-    {1, 1, 4, "n2", "cpu", "", "harmless, concise", "/models/b.gguf", "bb", "cafe"}};
+    {0, 0, 4, "n1", "cpu", "", "helpful", "/models/a.gguf", "aa", "none", "cafe"},
+    {1, 1, 4, "n2", "cpu", "", "harmless, concise", "/models/b.gguf", "bb", "dd", "cafe"}};
 
 static inline struct mpo_record_spec example_spec(const char *path)
 {
