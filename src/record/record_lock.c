@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -164,18 +165,16 @@ void mpo_record_lock_drop(struct mpo_record_lock *lock)
 
 bool mpo_record_lock_names_holder(const char *path, char holder[MPO_RECORD_HOLDER_BYTES])
 {
-    char *name = NULL;
+    char name[PATH_MAX] = ""; /* the answer must not hang on memory */
     bool held = false;
-    int descriptor = -1;
-    if (lock_path(path, &name) == MPO_OK)
-        descriptor = open(name, O_RDONLY | O_CLOEXEC);
+    snprintf(name, sizeof name, "%s.lock", path);
+    int descriptor = open(name, O_RDONLY | O_CLOEXEC);
     if (descriptor >= 0) {
         held = flock(descriptor, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
         if (held)
             read_holder(descriptor, holder);
         close(descriptor);
     }
-    free(name);
     return held;
 }
 

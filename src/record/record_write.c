@@ -33,8 +33,10 @@ static int descriptor_of(hid_t file)
     return *descriptor;
 }
 
-static const char *advice(void)
+static const char *advice(enum mpo_status status)
 {
+    if (status == MPO_ERR_MEMORY)
+        return "free memory and run again";
     if (strstr(mpo_error_text(), strerror(ENOSPC)) != NULL ||
         strstr(mpo_error_text(), strerror(EDQUOT)) != NULL)
         return "free space and run again";
@@ -42,15 +44,18 @@ static const char *advice(void)
 }
 
 /* Reword the failure under way for a person, and write nothing any more. */
-static enum mpo_status give_up(struct mpo_record_writer *writer, const char *doing)
+static enum mpo_status give_up(struct mpo_record_writer *writer, const char *doing,
+                               enum mpo_status found)
 {
+    /* Memory that is missing is no fault of the disk. */
+    enum mpo_status status = found == MPO_ERR_MEMORY ? MPO_ERR_MEMORY : MPO_ERR_IO;
     writer->broken = true;
     return mpo_error_raise(
-        MPO_ERR_IO, __FILE__, __LINE__,
+        status, __FILE__, __LINE__,
         "%s %s: %s; %lld steps are safe in the file (`mpo recover %s` makes a "
         "closed copy of it); %s",
         doing, writer->path, mpo_error_text(), (long long)writer->schema.step.rows,
-        writer->path, advice());
+        writer->path, advice(status));
 }
 
 /* ---- responses ---- */
@@ -230,7 +235,7 @@ enum mpo_status mpo_record_append(struct mpo_record_writer *writer,
     if (status == MPO_OK)
         status = commit_step(writer, row->step);
     if (status != MPO_OK) {
-        status = give_up(writer, doing);
+        status = give_up(writer, doing, status);
         goto cleanup;
     }
     writer->last_step = row->step;
@@ -286,6 +291,18 @@ cleanup:
     return status;
 }
 
+/* Whatever close says, there is no second try. */
+static enum mpo_status close_file(struct mpo_record_writer *writer)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_TRY(flush_to_disk(writer));
+    writer->broken = true;
+    MPO_TRY_HDF5(H5Fclose(writer->schema.file), "close");
+    MPO_TRY(check_closed(writer));
+cleanup:
+    return status;
+}
+
 enum mpo_status mpo_record_finish(struct mpo_record_writer **writer)
 {
     enum mpo_status status = MPO_OK;
@@ -297,20 +314,9 @@ enum mpo_status mpo_record_finish(struct mpo_record_writer **writer)
         status = MPO_ERR_IO; /* the text of the append that was refused stays */
         goto cleanup;
     }
-    status = flush_to_disk(self);
-    if (status != MPO_OK) {
-        status = give_up(self, "closing");
-        goto cleanup;
-    }
-    self->broken = true; /* whatever close says, there is no second try */
-    MPO_TRY_HDF5(H5Fclose(self->schema.file), "closing %s", self->path);
-    status = check_closed(self);
+    status = close_file(self);
     if (status != MPO_OK)
-        status =
-            mpo_error_raise(MPO_ERR_IO, __FILE__, __LINE__,
-                            "closing %s: %s; its steps can be read, and `mpo recover %s` "
-                            "makes a closed copy",
-                            self->path, mpo_error_text(), self->path);
+        status = give_up(self, "closing", status);
 cleanup:
     mpo_record_writer_free(writer);
     return status;

@@ -4,70 +4,11 @@
 usage: program.py MPO MPIEXEC WORK_FOLDER SOURCE_FOLDER
 """
 import os
-import shutil
-import subprocess
 import sys
 
-MPO, MPIEXEC, WORK, SOURCE = sys.argv[1:5]
-FAILURES = []
+from person import CONFIG, WORK, check, fresh, refused, run, run_apart, run_tests, table, write
 
-TABLE = """mpo-table 1
-tokens {tokens}
-row <s> {row}
-row {first} {row}
-row {second} {row}
-"""
-CONFIG = """run: {{seed: 1}}
-prompts: {{file: prompts.txt}}
-policies:
-  - {{name: up, model: up.table}}
-  - {{name: down, model: down.table}}
-rollout: {{responses: 8, max_tokens: 8}}
-descent: {{steps: 6}}
-record: {{file: out.h5}}
-{more}"""
-
-
-def write(name, text):
-    with open(os.path.join(WORK, name), "w", encoding="utf-8") as file:
-        file.write(text)
-
-
-def table(name, row, tokens=("a", "b")):
-    write(name, TABLE.format(tokens=" ".join(tokens) + " </s>", row=row, first=tokens[0],
-                             second=tokens[1]))
-
-
-def run(*arguments, ranks=1):
-    command = [MPO, *arguments]
-    if ranks > 1:
-        command = [MPIEXEC, "-n", str(ranks), "--oversubscribe", *command]
-    return subprocess.run(command, cwd=WORK, capture_output=True, text=True, timeout=120)
-
-
-def check(name, condition, result=None):
-    print(("ok    " if condition else "FAIL  ") + name)
-    if not condition:
-        FAILURES.append(name)
-        if result is not None:
-            print(f"      exit {result.returncode}\n{result.stdout}\n{result.stderr}")
-
-
-def refused(name, code, words, *arguments, ranks=1):
-    """The run ends with this code and one message of ours that has all the words."""
-    result = run(*arguments, ranks=ranks)
-    ours = [line for line in result.stderr.splitlines() if line.startswith("mpo: ")]
-    check(f"{name} on {ranks}", result.returncode == code and len(ours) == 1
-          and all(word in ours[0] for word in words), result)
-
-
-def fresh():
-    shutil.rmtree(WORK, ignore_errors=True)
-    os.makedirs(WORK)
-    write("prompts.txt", "a\nb\n")
-    write("config.yaml", CONFIG.format(more=""))
-    table("up.table", "0.6 0.2 0.2")
-    table("down.table", "0.1 0.5 0.4")
+SOURCE = sys.argv[4]
 
 
 def test_fit_leaves_a_record():
@@ -136,19 +77,12 @@ def test_vocabularies_must_agree():
                 "config.yaml", ranks=ranks)
 
 
-def run_apart(*second):
-    """Two ranks of one job, the second with arguments of its own: a stale copy on a node."""
-    command = [MPIEXEC, "--oversubscribe", "-n", "1", MPO, "fit", "config.yaml", ":",
-               "-n", "1", MPO, "fit", "config.yaml", *second]
-    return subprocess.run(command, cwd=WORK, capture_output=True, text=True, timeout=120)
-
-
 def test_ranks_must_run_the_same():
     fresh()
-    result = run_apart("--descent.steps=3")
+    result = run_apart(["fit", "config.yaml"], "--descent.steps=3")
     check("another configuration on one rank", result.returncode == 78
           and "mpo: rank 1: configuration" in result.stderr, result)
-    result = run_apart("--prompts.file=no.txt")
+    result = run_apart(["fit", "config.yaml"], "--prompts.file=no.txt")
     check("a file that is missing on one rank", result.returncode in (66, 78)
           and "mpo: rank 1: " in result.stderr, result)
     check("no record of ranks that differ", not os.path.exists(os.path.join(WORK, "out.h5")))
@@ -230,10 +164,4 @@ def test_help_and_reference():
               file.read() == reference)
 
 
-for test in [value for name, value in sorted(globals().items()) if name.startswith("test_")]:
-    print(f"-- {test.__name__}")
-    test()
-shutil.rmtree(WORK, ignore_errors=True)
-if FAILURES:
-    print(f"{len(FAILURES)} checks failed: {FAILURES}")
-    sys.exit(1)
+run_tests(globals())

@@ -1,0 +1,130 @@
+#!/usr/bin/env python3
+"""A disk that fills up at any write of a fit, and output that nobody takes.
+
+    disk_full.py MPO MPIEXEC WORK_FOLDER SHIM [EVERY]
+
+SHIM is the library made of tests/support/write_log.c: from the N-th write to the record on, the
+disk is full. On one rank every N of a short fit is tried, on two ranks every EVERY-th
+(default 37): exit 74, one message that names the record, the acknowledged steps as in a run
+with room, no lock left, nothing left of a record that was not yet complete.
+"""
+import os
+import sys
+
+import h5py
+import numpy as np
+
+from person import WORK, check, fresh, run, run_tests, says_once, write
+
+SHIM = sys.argv[4]
+EVERY = int(sys.argv[5]) if len(sys.argv) > 5 else 37
+WRITES_MAX = 5000
+RESPONSES = 3
+FIT = ["fit", "config.yaml", "--quiet", "--descent.steps=2", f"--rollout.responses={RESPONSES}"]
+CLOCKS = ("time", "elapsed")
+RECORD = os.path.join(WORK, "out.h5")
+
+
+def clean():
+    for name in ("out.h5", "out.h5.lock"):
+        if os.path.exists(os.path.join(WORK, name)):
+            os.remove(os.path.join(WORK, name))
+
+
+def growing(record, steps):
+    """{name: rows that belong to acknowledged steps} of every data set that grows."""
+    group = record["responses"]
+    rows = steps * RESPONSES
+    kept = {"responses/" + name: rows for name in group}
+    kept["responses/token"] = int(group["token_count"][:rows].sum())
+    kept["responses/text"] = int(group["text_bytes"][:rows].sum())
+    for name, item in record.items():
+        if isinstance(item, h5py.Dataset) and item.maxshape[0] is None and name not in CLOCKS:
+            kept[name] = steps
+    return kept
+
+
+def contents(steps=None):
+    """Acknowledged steps, and {name: bytes} of the first of them."""
+    with h5py.File(RECORD, "r", swmr=True, libver="latest") as record:
+        count = len(record["step"])
+        kept = growing(record, count if steps is None else steps)
+        return count, {name: np.asarray(record[name][:rows]).tobytes()
+                       for name, rows in kept.items()}
+
+
+def undisturbed():
+    """[{name: bytes}] of the first 0, 1, .. steps of a run with room."""
+    result = run(*FIT)
+    check("a run with room", result.returncode == 0, result)
+    count, _ = contents()
+    return [contents(steps)[1] for steps in range(count + 1)]
+
+
+def wrong(result, expected):
+    """What is wrong with a run on a full disk, "" when nothing is."""
+    if not says_once(result, 74, ["out.h5", "No space left on device"]):
+        return f"exit {result.returncode}: {result.stderr.strip()}"
+    if os.path.exists(RECORD + ".lock"):
+        return "the lock is left"
+    if not os.path.exists(RECORD):
+        return "" if "making" in result.stderr else "the record is gone"
+    count, found = contents()
+    if count >= len(expected) or f"{count} steps are safe" not in result.stderr:
+        return f"{count} steps in the file: {result.stderr.strip()}"
+    return "" if found == expected[count] else f"other values in {count} steps"
+
+
+def fill_at_every(stride, ranks, expected):
+    full = 0
+    bad = []
+    for at in range(1, WRITES_MAX, stride):
+        clean()
+        result = run(*FIT, ranks=ranks,
+                     env={**os.environ, "LD_PRELOAD": SHIM, "ENOSPC_AT": str(at)})
+        if result.returncode == 0:
+            break
+        full += 1
+        found = wrong(result, expected)
+        if found:
+            bad.append(f"from write {at}: {found}")
+    check(f"on {ranks}: {full} runs on a full disk, {len(bad)} go wrong", full > 5 and not bad)
+    for line in bad[:20]:
+        print("     ", line)
+
+
+def test_every_write():
+    fresh()
+    expected = undisturbed()
+    fill_at_every(1, 1, expected)
+    fill_at_every(EVERY, 2, expected)
+    result = run(*FIT, "--force")
+    check("the next run starts", result.returncode == 0 and contents()[1] == expected[-1], result)
+
+
+def test_output_that_nobody_takes():
+    fresh()
+    clean()
+    write("scored.jsonl", '{"prompt": "a", "response": "b"}\n')
+    run(*FIT)
+    os.rename(RECORD, os.path.join(WORK, "kept.h5"))
+    commands = [
+        FIT, ["generate", "config.yaml"], ["generate", "config.yaml", "--format=jsonl"],
+        ["score", "config.yaml", "--input=scored.jsonl"],
+        ["evaluate", "config.yaml", "--replicates=100"],
+        ["evaluate", "config.yaml", "--replicates=100", "--format=json"],
+        ["inspect", "kept.h5"], ["inspect", "kept.h5", "--format=tsv"],
+        ["inspect", "kept.h5", "--format=json"], ["inspect", "kept.h5", "--responses", "2"],
+        ["inspect", "--compare", "kept.h5", "kept.h5"], ["inspect", "--schema"],
+        ["recover", "kept.h5"], ["refit", "kept.h5", "--min-ess=0"], ["help"], ["help", "fit"],
+        ["help", "--reference"], ["version"]]
+    for command in commands:  # under mpirun the output of a rank is mpirun's to write
+        clean()
+        with open("/dev/full", "w", encoding="utf-8") as full:
+            result = run(*command, stdout=full)
+        words = ["written whole" if command[-1] == "--reference" else "standard output"]
+        check(" ".join(command), says_once(result, 74, words), result)
+    clean()
+
+
+run_tests(globals())
