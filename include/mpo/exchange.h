@@ -46,6 +46,24 @@ void mpo_exchange_close(struct mpo_exchange **exchange);
  *  last. Local. */
 const char *mpo_exchange_transport_built(int32_t index);
 
+/** What opening would come to. */
+struct mpo_exchange_plan {
+    const char *transport;
+    const char *shared_refuses; /* why it is not `shared` on one host, NULL when it is or
+                                   could not be */
+    size_t rank_bytes;          /* for rows, on this rank */
+    size_t shared_bytes;        /* of shared memory, on this host by all groups */
+    size_t shared_free_bytes;
+};
+
+/** Collective over the group; opens nothing. @return as mpo_exchange_open */
+enum mpo_status mpo_exchange_survey(const struct mpo_exchange_spec *spec,
+                                    const struct mpo_comm *comm,
+                                    struct mpo_exchange_plan *out);
+
+/** Bytes that rows of some policies take where they are handed over. Local. */
+size_t mpo_exchange_rows_bytes(const struct mpo_exchange_spec *spec, int32_t policy_count);
+
 /** The transport in use, e.g. "shared". */
 const char *mpo_exchange_transport(const struct mpo_exchange *exchange);
 

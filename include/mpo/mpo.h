@@ -28,6 +28,7 @@
 #include "mpo/comm.h"
 #include "mpo/config.h"
 #include "mpo/device.h"
+#include "mpo/host.h"
 #include "mpo/log.h"
 #include "mpo/memory.h"
 #include "mpo/rng.h"

@@ -62,6 +62,8 @@ struct mpo_policies_spec {
     int32_t max_tokens;                     /* L, response tokens at most, >= 1 */
     bool scores_answers; /* tokenise the prompts' answers; L is that of the longest */
     bool hash_models;    /* SHA-256 of model files for the record */
+    bool metadata_only;  /* read what describes the models but no weights: nothing can be
+                            decoded (mpo_policies_survey sets it) */
 };
 
 /** The policies of this rank, and what all ranks agreed on about the vocabulary. */
@@ -138,6 +140,51 @@ struct mpo_policy_info {
 };
 void mpo_policies_describe(const struct mpo_policies *policies, int32_t index,
                            struct mpo_policy_info *out);
+
+/** What one policy takes where it is hosted. Estimates; libllama's own come close. */
+struct mpo_policy_need {
+    uint64_t model_file[2]; /* device and inode: policies of a rank share what is equal */
+    uint64_t model_bytes;   /* weights, mapped from the file where libllama can */
+    uint64_t adapter_bytes;
+    uint64_t cache_bytes;   /* of all tokens of a work unit */
+    uint64_t work_bytes;    /* logits, and what one decode computes in */
+    int32_t trained_tokens; /* longest context the model was trained with, 0 for tables */
+    int32_t context_tokens; /* cells of the context it would be given, 0 for tables */
+    int32_t longest_prompt_tokens;
+    int32_t vocab_size; /* as in the file, padding included */
+};
+
+/** What opening one policy would come to. Plain data, so that ranks can send it. */
+struct mpo_policy_survey {
+    int32_t policy;             /* index, 0..H-1 */
+    uint64_t vocab_hash;        /* 0 when it did not load */
+    struct mpo_failure load;    /* its files */
+    struct mpo_failure prompts; /* its template's and context's */
+    struct mpo_policy_need need;
+};
+
+/** What all policies together would come to. */
+struct mpo_policies_survey {
+    struct mpo_policy_survey *local; /* [local_count] this rank's block, owned */
+    int32_t local_count;
+    bool all_loaded;    /* on every rank; otherwise vocabularies were not compared */
+    int32_t vocab_size; /* V, common; 0 when they were not, or differ */
+    struct mpo_failure vocabulary;
+};
+
+/**
+ * Do all that mpo_policies_open does but load weights and make room, and go on after a
+ * failure, so that all of them are known.
+ *
+ * Collective over all ranks. Failures of single policies are in *out, not returned.
+ *
+ * @param prompts  NULL on ranks that could not read them: none are tokenised
+ */
+enum mpo_status mpo_policies_survey(const struct mpo_policies_spec *spec,
+                                    const struct mpo_comm *comm,
+                                    const struct mpo_prompts *prompts,
+                                    struct mpo_policies_survey *out);
+void mpo_policies_survey_release(struct mpo_policies_survey *survey);
 
 /**
  * Start a work unit from a cleared cache: each prompt is prefilled once, and rows

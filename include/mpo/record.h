@@ -124,6 +124,18 @@ enum mpo_status mpo_record_resume(const char *path,
                                   const struct mpo_record_segment *segment,
                                   int64_t step_count, struct mpo_record_writer **out);
 
+/** Whether mpo_record_create would refuse the path, without making anything. Local.
+ *  @return MPO_ERR_OUTPUT, MPO_ERR_PERMISSION, MPO_ERR_IO */
+enum mpo_status mpo_record_check(const char *path, bool force);
+
+/** Whether the path's folder is on NFS, SMB or CIFS. Local. */
+bool mpo_record_is_on_network(const char *path);
+
+/** What to say then, after the path. */
+#define MPO_RECORD_NETWORK_ADVICE                                                          \
+    "is on a network file system, where HDF5 promises nothing to those who read while it " \
+    "is written; prefer a local or parallel one"
+
 /** Append one step: everything else first, `/step` last, then flush. When this returns
  *  MPO_OK the step is acknowledged. Rank zero only.
  *  @param responses  NULL: store none (record.responses: false)

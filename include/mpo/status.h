@@ -49,6 +49,15 @@ const char *mpo_error_trace(void);
 /** Replace the text (a NUL-terminated copy is kept). Local. */
 void mpo_error_set(const char *text);
 
+/** A failure kept for later, for those who look for all failures and not for the first. */
+struct mpo_failure {
+    enum mpo_status status;
+    char text[1024];
+};
+
+/** Keep a status, and the text that was raised with it. Local. */
+void mpo_failure_keep(struct mpo_failure *failure, enum mpo_status status);
+
 /** Format the text and begin a new trace; use MPO_FAIL. Local. */
 enum mpo_status mpo_error_raise(enum mpo_status status, const char *file, int line,
                                 const char *format, ...)

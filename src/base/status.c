@@ -49,6 +49,13 @@ void mpo_error_set(const char *text)
     snprintf(error_text, sizeof error_text, "%s", text);
 }
 
+void mpo_failure_keep(struct mpo_failure *failure, enum mpo_status status)
+{
+    failure->status = status;
+    snprintf(failure->text, sizeof failure->text, "%.*s", (int)sizeof failure->text - 1,
+             status == MPO_OK ? "" : error_text);
+}
+
 enum mpo_status mpo_error_raise(enum mpo_status status, const char *file, int line,
                                 const char *format, ...)
 {

@@ -328,6 +328,17 @@ cleanup:
     return status;
 }
 
+struct job_size fit_job_size(const struct mpo_config *config)
+{
+    return (struct job_size){
+        .prompts_max = (int32_t)config->rollout.prompts_per_step,
+        .unit_prompts = (int32_t)config->rollout.unit_prompts,
+        .responses = (int32_t)config->rollout.responses,
+        .prompt = "",
+        .distinct_prompts = true,
+    };
+}
+
 enum mpo_status mpo_command_fit(int argc, char *const *argv)
 {
     enum mpo_status status = MPO_OK;
@@ -336,13 +347,7 @@ enum mpo_status mpo_command_fit(int argc, char *const *argv)
     MPO_TRY(mpo_comm_agree(check_options(fit.config)));
     fit.objective_count = fit.config->objective_count;
     fit.policy_count = fit.config->policy_count;
-    struct job_size size = {
-        .prompts_max = (int32_t)fit.config->rollout.prompts_per_step,
-        .unit_prompts = (int32_t)fit.config->rollout.unit_prompts,
-        .responses = (int32_t)fit.config->rollout.responses,
-        .prompt = "",
-        .distinct_prompts = true,
-    };
+    struct job_size size = fit_job_size(fit.config);
     MPO_TRY(job_open("fit", fit.config, &size, &fit.job));
     MPO_TRY(mpo_comm_agree(open_fit(&fit)));
     MPO_TRY(open_or_resume(&fit, argc, argv));

@@ -52,6 +52,9 @@ struct fit {
  *  difference); MPO_ERR_DATA when models or prompts are */
 enum mpo_status fit_resume_load(struct fit *fit);
 
+/** How large a job a fit opens. */
+struct job_size fit_job_size(const struct mpo_config *config);
+
 /** Create the record with everything known before the first step, or
  *  open the one to resume. Collective; errors are agreed on. */
 enum mpo_status fit_create_record(struct fit *fit, int argc, char *const *argv);

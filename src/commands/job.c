@@ -15,7 +15,7 @@
 #define REPLACEMENT       "\xef\xbf\xbd"
 #define REPLACEMENT_BYTES 3
 
-static enum mpo_status open_prompts(struct job *job, const struct job_size *size)
+enum mpo_status job_read_prompts(struct job *job, const struct job_size *size)
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_config *config = job->config;
@@ -26,7 +26,6 @@ static enum mpo_status open_prompts(struct job *job, const struct job_size *size
         prompts.format = config->prompts.format;
         prompts.prefill = config->prompts.prefill;
     }
-    MPO_TRY(mpo_device_choose(config->run.device, &job->device));
     MPO_CHECK(strcmp(prompts.path, "-") != 0 || size->prompt[0] != '\0' ||
                   mpo_comm_job_size() == 1,
               MPO_ERR_USAGE,
@@ -45,14 +44,23 @@ cleanup:
     return status;
 }
 
-static enum mpo_status open_ranks(struct job *job)
+static enum mpo_status open_prompts(struct job *job, const struct job_size *size)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_TRY(mpo_device_choose(job->config->run.device, &job->device));
+    MPO_TRY(job_read_prompts(job, size));
+cleanup:
+    return status;
+}
+
+enum mpo_status job_open_ranks(struct job *job)
 {
     int64_t ranks = job->config->exchange.ranks_per_group;
     return mpo_comm_open(job->config->policy_count,
                          ranks == MPO_AUTO_INTEGER ? 0 : (int32_t)ranks, &job->comm);
 }
 
-static enum mpo_status describe_policies(struct job *job)
+enum mpo_status job_describe_policies(struct job *job)
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_config *config = job->config;
@@ -79,7 +87,7 @@ cleanup:
 
 /* Cores of this host over its ranks, unless the user says otherwise: the engine's own
  * default would oversubscribe a host with several ranks. */
-static int32_t settle_threads(const struct job *job)
+int32_t job_threads(const struct job *job)
 {
     int64_t wanted = job->config->run.threads;
     if (wanted != MPO_AUTO_INTEGER)
@@ -89,9 +97,10 @@ static int32_t settle_threads(const struct job *job)
     return each > 0 ? (int32_t)each : 1;
 }
 
-static enum mpo_status open_policies(struct job *job, const struct job_size *size)
+struct mpo_policies_spec job_policies_spec(const struct job *job,
+                                           const struct job_size *size)
 {
-    struct mpo_policies_spec spec = {
+    return (struct mpo_policies_spec){
         .policies = job->policy_specs,
         .policy_count = job->config->policy_count,
         .thread_count = job->thread_count,
@@ -101,6 +110,11 @@ static enum mpo_status open_policies(struct job *job, const struct job_size *siz
         .scores_answers = size->prompts.answer_count > 0,
         .hash_models = job->config->record.hash_models,
     };
+}
+
+static enum mpo_status open_policies(struct job *job, const struct job_size *size)
+{
+    struct mpo_policies_spec spec = job_policies_spec(job, size);
     return mpo_policies_open(&spec, job->comm, job->prompts, &job->policies);
 }
 
@@ -128,14 +142,21 @@ static int32_t row_capacity(const struct job_size *size)
                                  size->prompts.answer_count > 0);
 }
 
+struct mpo_exchange_spec job_exchange_spec(const struct mpo_config *config,
+                                           const struct job_size *size, int32_t vocab_size)
+{
+    return (struct mpo_exchange_spec){
+        .transport = config->exchange.transport,
+        .policy_count = config->policy_count,
+        .row_capacity = row_capacity(size),
+        .vocab_size = vocab_size,
+    };
+}
+
 static enum mpo_status open_exchange(struct job *job, const struct job_size *size)
 {
-    struct mpo_exchange_spec spec = {
-        .transport = job->config->exchange.transport,
-        .policy_count = job->config->policy_count,
-        .row_capacity = row_capacity(size),
-        .vocab_size = mpo_policies_vocab_size(job->policies),
-    };
+    struct mpo_exchange_spec spec =
+        job_exchange_spec(job->config, size, mpo_policies_vocab_size(job->policies));
     return mpo_exchange_open(&spec, job->comm, &job->exchange);
 }
 
@@ -189,9 +210,9 @@ enum mpo_status job_open(const char *command, const struct mpo_config *config,
     *job = (struct job){.config = config, .command = command};
     MPO_TRY(mpo_comm_agree(open_prompts(job, size)));
     MPO_TRY(mpo_comm_agree(mpo_comm_same(mpo_prompts_hash(job->prompts), "prompts")));
-    MPO_TRY(open_ranks(job));
-    job->thread_count = settle_threads(job);
-    MPO_TRY(mpo_comm_agree(describe_policies(job)));
+    MPO_TRY(job_open_ranks(job));
+    job->thread_count = job_threads(job);
+    MPO_TRY(mpo_comm_agree(job_describe_policies(job)));
     MPO_TRY(open_policies(job, size));
     MPO_TRY(open_exchange(job, size));
     MPO_TRY(mpo_comm_agree(open_rollout(job, size)));

@@ -70,6 +70,25 @@ enum mpo_status job_end_loop(enum mpo_status status);
  * were not asked for. */
 const char *job_adapter_sha256(const struct mpo_policy_info *info);
 
+/* Phases of job_open, for doctor; statuses are this rank's own. */
+
+/** The prompts of the file, of the input or of the command line. Local. */
+enum mpo_status job_read_prompts(struct job *job, const struct job_size *size);
+
+/** Form the groups. Failures are agreed on. Collective over all ranks. */
+enum mpo_status job_open_ranks(struct job *job);
+
+/** The policies of the configuration as the policy stage wants them. Local. */
+enum mpo_status job_describe_policies(struct job *job);
+
+/** Threads of this rank. Local. */
+int32_t job_threads(const struct job *job);
+
+struct mpo_policies_spec job_policies_spec(const struct job *job,
+                                           const struct job_size *size);
+struct mpo_exchange_spec job_exchange_spec(const struct mpo_config *config,
+                                           const struct job_size *size, int32_t vocab_size);
+
 /** A text that grows between steps; zero is an empty one, `text` is freed by the caller. */
 struct job_text {
     char *text; /* NUL-terminated */

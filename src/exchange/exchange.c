@@ -45,6 +45,31 @@ const char *mpo_exchange_transport_built(int32_t index)
     return (size_t)index < TRANSPORT_COUNT ? transports[index]->transport : NULL;
 }
 
+size_t mpo_exchange_rows_bytes(const struct mpo_exchange_spec *spec, int32_t policy_count)
+{
+    size_t row_bytes = (size_t)spec->vocab_size * sizeof(float) + sizeof(double);
+    return (size_t)policy_count * (size_t)spec->row_capacity * row_bytes;
+}
+
+enum mpo_status mpo_exchange_survey(const struct mpo_exchange_spec *spec,
+                                    const struct mpo_comm *comm,
+                                    struct mpo_exchange_plan *out)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_exchange_ops *ops = NULL;
+    *out = (struct mpo_exchange_plan){0};
+    MPO_TRY(choose_transport(spec, comm, &ops));
+    out->transport = ops->transport;
+    out->rank_bytes = mpo_exchange_rows_bytes(spec, ops->keeps_policies(spec, comm));
+    mpo_exchange_shared_room(spec, comm, &out->shared_bytes, &out->shared_free_bytes);
+    bool could_share = mpo_comm_group_size(comm) > 1 && mpo_comm_group_shares_host(comm);
+    if (could_share && ops != &mpo_exchange_shared_ops &&
+        strcmp(spec->transport, "auto") == 0)
+        out->shared_refuses = mpo_exchange_shared_ops.refuses(spec, comm);
+cleanup:
+    return status;
+}
+
 /* Everything that may fail on one rank alone, before ranks wait for each other. */
 static enum mpo_status take_room(const struct mpo_exchange_spec *spec,
                                  const struct mpo_comm *comm, struct mpo_exchange **out)

@@ -13,6 +13,9 @@ struct mpo_exchange_ops {
      *  all ranks of the group. Collective over the group. */
     const char *(*refuses)(const struct mpo_exchange_spec *spec,
                            const struct mpo_comm *comm);
+    /** Policies whose rows this rank keeps beside the policies' own memory. Local. */
+    int32_t (*keeps_policies)(const struct mpo_exchange_spec *spec,
+                              const struct mpo_comm *comm);
     /** Allocate. Local. */
     enum mpo_status (*take_room)(struct mpo_exchange *exchange);
     /** Meet the other ranks; all of them have their room. Collective over the group. */
@@ -33,6 +36,11 @@ struct mpo_exchange {
     double *all_norms;        /* [H, row_capacity] at the root, packed to [H, B] */
     void *self;               /* the transport's own */
 };
+
+/** Bytes of shared memory that the groups of this host would take, and what is free. Local.
+ */
+void mpo_exchange_shared_room(const struct mpo_exchange_spec *spec,
+                              const struct mpo_comm *comm, size_t *needed, size_t *free);
 
 extern const struct mpo_exchange_ops mpo_exchange_self_ops;
 extern const struct mpo_exchange_ops mpo_exchange_shared_ops;

@@ -24,6 +24,16 @@ static const char *mpi_refuses(const struct mpo_exchange_spec *spec,
     return mpo_comm_group_size(comm) > 1 ? NULL : "a group has one rank only";
 }
 
+/* The root keeps the rows of the other ranks. */
+static int32_t mpi_keeps_policies(const struct mpo_exchange_spec *spec,
+                                  const struct mpo_comm *comm)
+{
+    int32_t first = 0;
+    int32_t own = 0;
+    mpo_comm_policy_block(comm, 0, &first, &own);
+    return mpo_comm_group_rank(comm) == 0 ? spec->policy_count - own : 0;
+}
+
 static enum mpo_status mpi_take_room(struct mpo_exchange *exchange)
 {
     enum mpo_status status = MPO_OK;
@@ -112,6 +122,7 @@ cleanup:
 const struct mpo_exchange_ops mpo_exchange_mpi_ops = {
     .transport = "mpi",
     .refuses = mpi_refuses,
+    .keeps_policies = mpi_keeps_policies,
     .take_room = mpi_take_room,
     .connect = mpi_connect,
     .close = mpi_close,

@@ -32,9 +32,18 @@ static enum mpo_status self_rows(struct mpo_exchange *exchange, int32_t row_coun
     return MPO_OK;
 }
 
+static int32_t self_keeps_policies(const struct mpo_exchange_spec *spec,
+                                   const struct mpo_comm *comm)
+{
+    (void)spec;
+    (void)comm;
+    return 0;
+}
+
 const struct mpo_exchange_ops mpo_exchange_self_ops = {
     .transport = "self",
     .refuses = self_refuses,
+    .keeps_policies = self_keeps_policies,
     .take_room = self_needs_nothing,
     .connect = self_needs_nothing,
     .close = self_close,

@@ -29,20 +29,28 @@ struct shared {
 /* Open MPI's files of shared memory. Containers often have 64 MB of it. */
 #define SHARED_FOLDER "/dev/shm"
 
-/* Where it does not fit, MPI_Win_allocate_shared fails on one rank and the others wait in
- * it for ever, so the group's root looks first and tells the others. */
-static bool fits(const struct mpo_exchange_spec *spec, const struct mpo_comm *comm)
+void mpo_exchange_shared_room(const struct mpo_exchange_spec *spec,
+                              const struct mpo_comm *comm, size_t *needed, size_t *free)
 {
     struct statvfs about = {0};
     int32_t first = 0;
     int32_t own = 0;
-    uint8_t fits = 1;
     mpo_comm_policy_block(comm, 0, &first, &own);
-    size_t rows = (size_t)(spec->policy_count - own) * (size_t)spec->row_capacity;
     size_t groups = (size_t)(mpo_comm_local_size(comm) / mpo_comm_group_size(comm));
-    size_t bytes = rows * ((size_t)spec->vocab_size * sizeof(float) + sizeof(double));
-    if (statvfs(SHARED_FOLDER, &about) == 0)
-        fits = (groups > 0 ? groups : 1) * bytes <= about.f_bavail * about.f_frsize;
+    *needed =
+        (groups > 0 ? groups : 1) * mpo_exchange_rows_bytes(spec, spec->policy_count - own);
+    *free =
+        statvfs(SHARED_FOLDER, &about) == 0 ? about.f_bavail * about.f_frsize : SIZE_MAX;
+}
+
+/* Where it does not fit, MPI_Win_allocate_shared fails on one rank and the others wait in
+ * it for ever, so the group's root looks first and tells the others. */
+static bool fits(const struct mpo_exchange_spec *spec, const struct mpo_comm *comm)
+{
+    size_t needed = 0;
+    size_t free = 0;
+    mpo_exchange_shared_room(spec, comm, &needed, &free);
+    uint8_t fits = needed <= free;
     return mpo_comm_group_broadcast(comm, &fits, sizeof fits) == MPO_OK && fits != 0;
 }
 
@@ -56,6 +64,17 @@ static const char *shared_refuses(const struct mpo_exchange_spec *spec,
     return fits(spec, comm) ? NULL
                             : "its rows do not fit into " SHARED_FOLDER
                               " (in a container: --shm-size)";
+}
+
+/* The root's own rows are read where they are. */
+static int32_t shared_keeps_policies(const struct mpo_exchange_spec *spec,
+                                     const struct mpo_comm *comm)
+{
+    (void)spec;
+    int32_t first = 0;
+    int32_t own = 0;
+    mpo_comm_policy_block(comm, mpo_comm_group_rank(comm), &first, &own);
+    return mpo_comm_group_rank(comm) == 0 ? 0 : own;
 }
 
 static size_t norms_bytes(const struct mpo_exchange *exchange, int32_t local_count)
@@ -175,6 +194,7 @@ cleanup:
 const struct mpo_exchange_ops mpo_exchange_shared_ops = {
     .transport = "shared",
     .refuses = shared_refuses,
+    .keeps_policies = shared_keeps_policies,
     .take_room = shared_take_room,
     .connect = shared_connect,
     .close = shared_close,

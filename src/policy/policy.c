@@ -14,21 +14,6 @@
 
 #include "mpo/memory.h"
 
-struct mpo_policies {
-    struct mpo_policy *local; /* [local_count] */
-    int32_t local_count;
-    int32_t vocab_size;
-    int32_t end_count;
-    int32_t masked_count;
-    int32_t *end_token;
-    int32_t *masked;
-    void **library; /* [kind count] shared by the policies of a kind */
-    uint64_t *hash; /* [H] of every policy's vocabulary */
-    struct mpo_policies_spec spec;
-    struct mpo_policy_answers answers;
-    int32_t first_policy;
-};
-
 /* ---- kinds ---- */
 
 static size_t kind_count(void)
@@ -102,18 +87,26 @@ const char *mpo_policy_engine_version(void)
 
 /* ---- open ---- */
 
+enum mpo_status mpo_policies_load(struct mpo_policies *policies, int32_t local_index)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_policy *policy = &policies->local[local_index];
+    const struct mpo_policy_spec *spec =
+        &policies->spec.policies[policies->first_policy + local_index];
+    size_t kind = 0;
+    MPO_TRY(choose_kind(spec, &kind));
+    policy->ops = mpo_policy_kinds[kind];
+    MPO_TRY(
+        policy->ops->open(spec, &policies->spec, &policies->library[kind], &policy->self));
+cleanup:
+    return status;
+}
+
 static enum mpo_status load_local(struct mpo_policies *policies)
 {
     enum mpo_status status = MPO_OK;
-    for (int32_t i = 0; i < policies->local_count; i++) {
-        const struct mpo_policy_spec *spec =
-            &policies->spec.policies[policies->first_policy + i];
-        size_t kind = 0;
-        MPO_TRY(choose_kind(spec, &kind));
-        policies->local[i].ops = mpo_policy_kinds[kind];
-        MPO_TRY(mpo_policy_kinds[kind]->open(
-            spec, &policies->spec, &policies->library[kind], &policies->local[i].self));
-    }
+    for (int32_t i = 0; i < policies->local_count; i++)
+        MPO_TRY(mpo_policies_load(policies, i));
 cleanup:
     return status;
 }
@@ -150,8 +143,8 @@ cleanup:
     return status;
 }
 
-static enum mpo_status agree_on_vocabulary(struct mpo_policies *policies,
-                                           const struct mpo_comm *comm)
+enum mpo_status mpo_policies_agree_on_vocabulary(struct mpo_policies *policies,
+                                                 const struct mpo_comm *comm)
 {
     enum mpo_status status = MPO_OK;
     struct mpo_vocabulary_agreement agreed = {.hashes = policies->hash};
@@ -185,11 +178,10 @@ cleanup:
     return status;
 }
 
-static enum mpo_status prepare_local(struct mpo_policies *policies,
-                                     const struct mpo_prompts *prompts)
+struct mpo_policy_setup mpo_policies_setup(const struct mpo_policies *policies,
+                                           const struct mpo_prompts *prompts)
 {
-    enum mpo_status status = MPO_OK;
-    struct mpo_policy_setup setup = {
+    return (struct mpo_policy_setup){
         .spec = &policies->spec,
         .prompts = prompts,
         .answers = policies->spec.scores_answers ? &policies->answers : NULL,
@@ -197,14 +189,25 @@ static enum mpo_status prepare_local(struct mpo_policies *policies,
         .masked_count = policies->masked_count,
         .vocab_size = policies->vocab_size,
     };
-    for (int32_t i = 0; i < policies->local_count; i++)
-        MPO_TRY(policies->local[i].ops->prepare(policies->local[i].self, &setup));
+}
+
+static enum mpo_status prepare_local(struct mpo_policies *policies,
+                                     const struct mpo_prompts *prompts)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_policy_setup setup = mpo_policies_setup(policies, prompts);
+    for (int32_t i = 0; i < policies->local_count; i++) {
+        const struct mpo_policy *policy = &policies->local[i];
+        MPO_TRY(policy->ops->prepare(policy->self, &setup));
+        MPO_TRY(policy->ops->allocate(policy->self));
+    }
 cleanup:
     return status;
 }
 
-static enum mpo_status take_room(const struct mpo_policies_spec *spec,
-                                 const struct mpo_comm *comm, struct mpo_policies **out)
+enum mpo_status mpo_policies_take_room(const struct mpo_policies_spec *spec,
+                                       const struct mpo_comm *comm,
+                                       struct mpo_policies **out)
 {
     enum mpo_status status = MPO_OK;
     struct mpo_policies *policies = NULL;
@@ -230,11 +233,11 @@ enum mpo_status mpo_policies_open(const struct mpo_policies_spec *spec,
                                   struct mpo_policies **out)
 {
     struct mpo_policies *policies = NULL;
-    enum mpo_status status = mpo_comm_agree(take_room(spec, comm, &policies));
+    enum mpo_status status = mpo_comm_agree(mpo_policies_take_room(spec, comm, &policies));
     if (status == MPO_OK)
         status = mpo_comm_agree(load_local(policies));
     if (status == MPO_OK)
-        status = agree_on_vocabulary(policies, comm);
+        status = mpo_policies_agree_on_vocabulary(policies, comm);
     if (status == MPO_OK)
         status = tokenise_answers(policies, comm, prompts);
     if (status == MPO_OK)

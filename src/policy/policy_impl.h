@@ -3,7 +3,8 @@
  * policy.c.
  *
  * Order of calls: open (load) - vocabulary (agreed on by policy_vocabulary.c) - prepare
- * (tokenise the prompts, make room) - begin / extend / truncate / fork - close.
+ * (tokenise the prompts) - allocate - begin / extend / truncate / fork - close. A survey
+ * (policy_survey.c) asks for `need` where a job would allocate.
  */
 #pragma once
 
@@ -64,7 +65,12 @@ struct mpo_policy_ops {
 
     void (*vocabulary)(const void *self, struct mpo_vocabulary *out);
     void (*token)(const void *self, int32_t id, struct mpo_token *out);
+    /** Tokenise the prompts, check them and settle all sizes. */
     enum mpo_status (*prepare)(void *self, const struct mpo_policy_setup *setup);
+    /** What `allocate` takes and loading did or would take; prepare may have failed. */
+    void (*need)(const void *self, struct mpo_policy_need *out);
+    /** Make room for a unit; everything that is ever allocated. */
+    enum mpo_status (*allocate)(void *self);
     void (*describe)(const void *self, struct mpo_policy_info *out);
     int32_t (*text)(const void *self, const int32_t *tokens, int32_t token_count,
                     char *text, int32_t capacity);
@@ -88,6 +94,32 @@ struct mpo_policy {
     void *self;
 };
 
+/** The policies of a rank; policy.c. */
+struct mpo_policies {
+    struct mpo_policy *local; /* [local_count] */
+    int32_t local_count;
+    int32_t vocab_size;
+    int32_t end_count;
+    int32_t masked_count;
+    int32_t *end_token;
+    int32_t *masked;
+    void **library; /* [kind count] shared by the policies of a kind */
+    uint64_t *hash; /* [H] of every policy's vocabulary */
+    struct mpo_policies_spec spec;
+    struct mpo_policy_answers answers;
+    int32_t first_policy;
+};
+
+/* The phases of mpo_policies_open, for the survey. */
+enum mpo_status mpo_policies_take_room(const struct mpo_policies_spec *spec,
+                                       const struct mpo_comm *comm,
+                                       struct mpo_policies **out);
+enum mpo_status mpo_policies_load(struct mpo_policies *policies, int32_t local_index);
+enum mpo_status mpo_policies_agree_on_vocabulary(struct mpo_policies *policies,
+                                                 const struct mpo_comm *comm);
+struct mpo_policy_setup mpo_policies_setup(const struct mpo_policies *policies,
+                                           const struct mpo_prompts *prompts);
+
 extern const struct mpo_policy_ops mpo_policy_table_ops;
 extern const struct mpo_policy_ops mpo_policy_llama_ops;
 
@@ -109,6 +141,9 @@ enum mpo_status mpo_policy_vocabulary_agree(const struct mpo_comm *comm,
                                             const struct mpo_policy *local,
                                             int32_t local_count,
                                             struct mpo_vocabulary_agreement *out);
+
+/** Hash of one policy's vocabulary: equal for policies that can be mixed. Local. */
+uint64_t mpo_policy_vocabulary_hash(const struct mpo_policy *policy);
 
 /** Tokenise all answers with rank zero's first policy and give them to all ranks. Errors
  *  are agreed on. Collective over all ranks. */

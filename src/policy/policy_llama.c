@@ -55,7 +55,7 @@ static enum mpo_status policy_open(const struct mpo_policy_spec *spec,
     policy->unit_prompts = common->unit_prompts;
     policy->responses = common->responses;
     policy->hash_models = common->hash_models;
-    MPO_TRY(mpo_llama_model_acquire(shared, spec, common->hash_models, &policy->model));
+    MPO_TRY(mpo_llama_model_acquire(shared, spec, common, &policy->model));
     if (spec->lora[0] != '\0')
         MPO_TRY(mpo_llama_adapter_acquire(shared, policy->model, spec, common->hash_models,
                                           &policy->adapter));
@@ -214,31 +214,35 @@ cleanup:
     return status;
 }
 
-/* Cells that a unit can need at most, and one for the token that keeps company. */
-static int64_t context_cells(const struct mpo_llama_policy *policy)
-{
-    int64_t prompts = (int64_t)policy->unit_prompts * policy->prompts.longest_tokens;
-    int64_t responses = (int64_t)policy->row_count * policy->max_tokens;
-    return (prompts + responses + 1 + 255) / 256 * 256;
-}
-
-static enum mpo_status make_context(struct mpo_llama_policy *policy)
+/* Cells that a unit can need at most, and one for the token that keeps company; and what a
+ * context has room for beside them. */
+static enum mpo_status settle_sizes(struct mpo_llama_policy *policy)
 {
     enum mpo_status status = MPO_OK;
-    struct llama_context_params params = llama_context_default_params();
-    int64_t cells = context_cells(policy);
+    int64_t prompts = (int64_t)policy->unit_prompts * policy->prompts.longest_tokens;
+    int64_t responses = (int64_t)policy->row_count * policy->max_tokens;
+    int64_t cells = (prompts + responses + 1 + 255) / 256 * 256;
     MPO_CHECK(
         cells <= INT32_MAX, MPO_ERR_CONFIG,
         "policy '%s' would need a context of %lld tokens; lower unit_prompts, responses "
         "or max_tokens",
         policy->spec.name, (long long)cells);
+    policy->cell_count = (int32_t)cells;
     policy->sequence_count = policy->row_count < MPO_LLAMA_SEQUENCES_MAX
                                  ? policy->row_count + 1
                                  : MPO_LLAMA_SEQUENCES_MAX;
     policy->output_count_max = policy->sequence_count > MPO_LLAMA_OUTPUTS_MIN
                                    ? policy->sequence_count
                                    : MPO_LLAMA_OUTPUTS_MIN;
-    params.n_ctx = (uint32_t)cells;
+cleanup:
+    return status;
+}
+
+static enum mpo_status make_context(struct mpo_llama_policy *policy)
+{
+    enum mpo_status status = MPO_OK;
+    struct llama_context_params params = llama_context_default_params();
+    params.n_ctx = (uint32_t)policy->cell_count;
     params.n_batch = MPO_LLAMA_BATCH_TOKENS;
     params.n_ubatch = MPO_LLAMA_BATCH_TOKENS;
     params.n_seq_max = (uint32_t)policy->sequence_count;
@@ -252,9 +256,10 @@ static enum mpo_status make_context(struct mpo_llama_policy *policy)
     mpo_llama_library_listen(policy->library);
     policy->context = llama_init_from_model(policy->model->handle, params);
     MPO_CHECK(policy->context != NULL, MPO_ERR_MEMORY,
-              "policy '%s': libllama cannot make a context of %lld tokens (%s); lower "
+              "policy '%s': libllama cannot make a context of %d tokens (%s); lower "
               "unit_prompts, responses or max_tokens",
-              policy->spec.name, (long long)cells, mpo_llama_library_said(policy->library));
+              policy->spec.name, policy->cell_count,
+              mpo_llama_library_said(policy->library));
     policy->memory = llama_get_memory(policy->context);
     policy->batch_tokens = (int32_t)llama_n_ubatch(policy->context);
     policy->needs_company = llama_n_ctx(policy->context) >= MPO_LLAMA_SPLIT_CELLS;
@@ -312,6 +317,15 @@ static enum mpo_status policy_prepare(void *self, const struct mpo_policy_setup 
     MPO_TRY(mpo_llama_prompts_make(policy->model, &policy->spec, setup->prompts,
                                    &policy->prompts));
     MPO_TRY(check_lengths(policy, setup));
+    MPO_TRY(settle_sizes(policy));
+cleanup:
+    return status;
+}
+
+static enum mpo_status policy_allocate(void *self)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_llama_policy *policy = self;
     MPO_TRY(make_context(policy));
     MPO_TRY(set_adapter(policy));
     MPO_TRY(make_buffers(policy));
@@ -327,6 +341,8 @@ const struct mpo_policy_ops mpo_policy_llama_ops = {
     .vocabulary = policy_vocabulary,
     .token = policy_token,
     .prepare = policy_prepare,
+    .need = mpo_llama_need,
+    .allocate = policy_allocate,
     .engine_version = llama_version,
     .describe = policy_describe,
     .text = policy_text,

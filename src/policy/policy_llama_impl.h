@@ -5,6 +5,7 @@
  *   policy_llama_verbs.c   begin, extend, truncate, fork
  *   policy_llama_model.c   GGUF files: models and adapters, loaded once a rank
  *   policy_llama_prompt.c  messages -> text -> tokens
+ *   policy_llama_need.c    what a policy takes, from the metadata
  *
  * Written for one version of libllama, the one that launch/setup.sh builds. libllama ends
  * the process on some bad arguments, so everything is checked before it is called.
@@ -33,6 +34,7 @@
 struct mpo_llama_file {
     dev_t device;
     ino_t inode;
+    off_t bytes;
     char sha256[65]; /* "" when not asked for */
 };
 
@@ -72,10 +74,15 @@ void mpo_llama_library_listen(struct mpo_llama_library *library);
 
 /** The model of a policy, loaded when no other policy has it already. */
 enum mpo_status mpo_llama_model_acquire(struct mpo_llama_library *library,
-                                        const struct mpo_policy_spec *spec, bool hash,
+                                        const struct mpo_policy_spec *spec,
+                                        const struct mpo_policies_spec *common,
                                         struct mpo_llama_model **out);
 void mpo_llama_model_release(struct mpo_llama_library *library,
                              struct mpo_llama_model *model); /* NULL-safe */
+
+/** The model's value of ARCHITECTURE.name as text, "" when there is none. */
+void mpo_llama_model_value(const struct llama_model *model, const char *name, char *value,
+                           size_t value_bytes);
 
 /** The adapter of a policy, loaded when no other policy of the model has it already. */
 enum mpo_status mpo_llama_adapter_acquire(struct mpo_llama_library *library,
@@ -143,6 +150,7 @@ struct mpo_llama_policy {
 
     struct llama_context *context;
     llama_memory_t memory;
+    int32_t cell_count;     /* that a unit can need at most */
     int32_t sequence_count; /* one more than rows, where libllama allows it */
     int32_t batch_tokens;   /* in one llama_decode at most */
     int32_t output_count_max;
@@ -164,3 +172,7 @@ enum mpo_status mpo_llama_extend(void *self, const struct mpo_policy_batch *batc
                                  const float **logits);
 enum mpo_status mpo_llama_truncate(void *self, int32_t row, int32_t response_tokens);
 enum mpo_status mpo_llama_fork(void *self, int32_t from, int32_t to);
+
+/* ---- policy_llama_need.c: see struct mpo_policy_ops ---- */
+
+void mpo_llama_need(const void *self, struct mpo_policy_need *out);

@@ -107,6 +107,7 @@ static enum mpo_status find_file(const char *policy, const char *path,
               path);
     out->device = about.st_dev;
     out->inode = about.st_ino;
+    out->bytes = about.st_size;
 cleanup:
     if (file != NULL)
         fclose(file);
@@ -270,9 +271,8 @@ cleanup:
 
 /* ---- models ---- */
 
-/* The model's value of ARCHITECTURE.name as text, "" when there is none. */
-static void model_value(const struct llama_model *model, const char *name, char *value,
-                        size_t value_bytes)
+void mpo_llama_model_value(const struct llama_model *model, const char *name, char *value,
+                           size_t value_bytes)
 {
     char arch[128] = "";
     char key[256] = "";
@@ -288,8 +288,8 @@ static const char *unfit(const struct llama_model *model)
 {
     char causal[16] = "";
     char pooling[16] = "";
-    model_value(model, "attention.causal", causal, sizeof causal);
-    model_value(model, "pooling_type", pooling, sizeof pooling);
+    mpo_llama_model_value(model, "attention.causal", causal, sizeof causal);
+    mpo_llama_model_value(model, "pooling_type", pooling, sizeof pooling);
     if (llama_model_has_encoder(model) || !llama_model_has_decoder(model))
         return "is an encoder or an encoder-decoder";
     if (llama_model_is_recurrent(model) || llama_model_is_hybrid(model))
@@ -347,12 +347,17 @@ cleanup:
 }
 
 static enum mpo_status load_model(struct mpo_llama_library *library,
-                                  const struct mpo_policy_spec *spec,
+                                  const struct mpo_policy_spec *spec, bool metadata_only,
                                   struct mpo_llama_model *model)
 {
     enum mpo_status status = MPO_OK;
     struct llama_model_params params = llama_model_default_params();
     choose_device(&params);
+    if (metadata_only) {
+        params.no_alloc = true;
+        params.load_mode =
+            LLAMA_LOAD_MODE_NONE; /* libllama insists: no_alloc maps nothing */
+    }
     MPO_TRY(check_model_metadata(library, spec));
     mpo_llama_library_listen(library);
     model->handle = llama_model_load_from_file(spec->model, params);
@@ -388,7 +393,8 @@ static void free_model(struct mpo_llama_model *model)
 }
 
 enum mpo_status mpo_llama_model_acquire(struct mpo_llama_library *library,
-                                        const struct mpo_policy_spec *spec, bool hash,
+                                        const struct mpo_policy_spec *spec,
+                                        const struct mpo_policies_spec *common,
                                         struct mpo_llama_model **out)
 {
     enum mpo_status status = MPO_OK;
@@ -401,7 +407,7 @@ enum mpo_status mpo_llama_model_acquire(struct mpo_llama_library *library,
     if (model == NULL) {
         MPO_NEW(1, &fresh);
         fresh->file = file;
-        MPO_TRY(load_model(library, spec, fresh));
+        MPO_TRY(load_model(library, spec, common->metadata_only, fresh));
         fresh->next = library->models;
         library->models = fresh;
         model = fresh;
@@ -409,7 +415,7 @@ enum mpo_status mpo_llama_model_acquire(struct mpo_llama_library *library,
     }
     model->reference_count++;
     *out = model;
-    MPO_TRY(hash_file(hash, spec->model, &model->file));
+    MPO_TRY(hash_file(common->hash_models, spec->model, &model->file));
 cleanup:
     if (fresh != NULL)
         free_model(fresh);

@@ -331,8 +331,6 @@ static enum mpo_status table_prepare(void *self, const struct mpo_policy_setup *
     table->row_count = setup->spec->unit_prompts * setup->spec->responses;
     table->max_tokens = setup->spec->max_tokens;
     MPO_NEW(count, &table->prompt);
-    MPO_NEW((size_t)table->row_count * ((size_t)table->max_tokens + 1), &table->state);
-    MPO_NEW(table->row_count, &table->length);
     for (int64_t i = 0; i < count; i++) {
         const struct mpo_prompt *prompt = mpo_prompts_get(setup->prompts, i);
         status = walk_prompt(table, prompt, &table->prompt[i]);
@@ -340,6 +338,27 @@ static enum mpo_status table_prepare(void *self, const struct mpo_policy_setup *
             MPO_FAIL(status, "%s:%lld: %s", mpo_prompts_path(setup->prompts),
                      (long long)prompt->line_number, mpo_error_text());
     }
+cleanup:
+    return status;
+}
+
+static size_t state_count(const struct table *table)
+{
+    return (size_t)table->row_count * ((size_t)table->max_tokens + 1);
+}
+
+static void table_need(const void *self, struct mpo_policy_need *out)
+{
+    const struct table *table = self;
+    out->cache_bytes = state_count(table) * sizeof *table->state;
+}
+
+static enum mpo_status table_allocate(void *self)
+{
+    enum mpo_status status = MPO_OK;
+    struct table *table = self;
+    MPO_NEW(state_count(table), &table->state);
+    MPO_NEW(table->row_count, &table->length);
 cleanup:
     return status;
 }
@@ -453,6 +472,8 @@ const struct mpo_policy_ops mpo_policy_table_ops = {
     .vocabulary = table_vocabulary,
     .token = table_token,
     .prepare = table_prepare,
+    .need = table_need,
+    .allocate = table_allocate,
     .describe = table_describe,
     .text = table_text,
     .tokenise = table_tokenise,

@@ -51,6 +51,13 @@ static void summarise(const struct mpo_policy *policy, struct summary *out)
     out->hash = hash;
 }
 
+uint64_t mpo_policy_vocabulary_hash(const struct mpo_policy *policy)
+{
+    struct summary summary = {0};
+    summarise(policy, &summary);
+    return summary.hash;
+}
+
 /* The rank of the first group that hosts a policy: the one that speaks for it. */
 static const struct mpo_policy *hosted(const struct mpo_comm *comm,
                                        const struct mpo_policy *policies, int32_t index)

@@ -17,6 +17,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "mpo/log.h"
 #include "mpo/memory.h"
 
 #define FIXED_CHUNK_ROWS 65536
@@ -297,7 +298,8 @@ enum mpo_status mpo_record_create(const struct mpo_record_spec *spec,
     MPO_TRY(claim_path(writer));
     MPO_TRY(make_file(writer));
     MPO_TRY(fill_file(writer, spec));
-    mpo_record_warn_of_network(spec->path);
+    if (mpo_record_is_on_network(spec->path))
+        mpo_log_warning("%s " MPO_RECORD_NETWORK_ADVICE, spec->path);
     *out = writer;
 cleanup:
     if (status != MPO_OK && writer != NULL) {

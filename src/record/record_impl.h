@@ -174,9 +174,6 @@ bool mpo_record_lock_is_held(const char *path);
  *  lock is held. */
 enum mpo_status mpo_record_make_room(const char *path, bool force);
 
-/** Warn when the path is on a network file system, outside SWMR's promises. */
-void mpo_record_warn_of_network(const char *path);
-
 /* ---- the writer (record_create.c, record_write.c) ---- */
 
 struct mpo_record_writer {

@@ -209,11 +209,13 @@ cleanup:
     return status;
 }
 
-enum mpo_status mpo_record_make_room(const char *path, bool force)
+/* What is at the path may be moved aside, or there is nothing. */
+static enum mpo_status look_at_path(const char *path, bool force, bool *occupied)
 {
     enum mpo_status status = MPO_OK;
     struct stat found;
-    if (lstat(path, &found) != 0) {
+    *occupied = lstat(path, &found) == 0;
+    if (!*occupied) {
         MPO_CHECK(errno == ENOENT, mpo_record_errno_status(errno), "%s: %s", path,
                   strerror(errno));
         goto cleanup;
@@ -231,21 +233,60 @@ enum mpo_status mpo_record_make_room(const char *path, bool force)
               "%s exists already; name another file with --record.file, or give --force to "
               "move it aside",
               path);
-    MPO_TRY(move_aside(path));
 cleanup:
     return status;
 }
 
-void mpo_record_warn_of_network(const char *path)
+enum mpo_status mpo_record_make_room(const char *path, bool force)
+{
+    enum mpo_status status = MPO_OK;
+    bool occupied = false;
+    MPO_TRY(look_at_path(path, force, &occupied));
+    if (occupied)
+        MPO_TRY(move_aside(path));
+cleanup:
+    return status;
+}
+
+/* "runs/" of "runs/x.h5", "." of "x.h5"; owned by the caller. */
+static enum mpo_status folder_of(const char *path, char **out)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_TRY(mpo_memory_copy_text(strchr(path, '/') != NULL ? path : ".", out));
+    char *slash = strrchr(*out, '/');
+    if (slash != NULL)
+        slash[1] = '\0';
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_record_check(const char *path, bool force)
+{
+    enum mpo_status status = MPO_OK;
+    char holder[MPO_RECORD_HOLDER_BYTES] = "";
+    char *folder = NULL;
+    bool occupied = false;
+    MPO_TRY(folder_of(path, &folder));
+    MPO_CHECK(access(folder, W_OK | X_OK) == 0, mpo_record_errno_status(errno),
+              "no file can be made in %s: %s%s", folder, strerror(errno),
+              errno == ENOENT ? "; make the directory first" : "");
+    MPO_CHECK(!mpo_record_lock_names_holder(path, holder), MPO_ERR_OUTPUT,
+              "%s is being written by another run (%s); wait for it, or name "
+              "another file with --record.file",
+              path, holder);
+    MPO_TRY(look_at_path(path, force, &occupied));
+cleanup:
+    free(folder);
+    return status;
+}
+
+bool mpo_record_is_on_network(const char *path)
 {
     struct statfs system;
-    if (statfs(path, &system) != 0)
-        return;
-    const uint32_t magic = (uint32_t)system.f_type;
-    if (magic == NFS_MAGIC || magic == SMB_MAGIC || magic == CIFS_MAGIC ||
-        magic == SMB2_MAGIC)
-        mpo_log_warning(
-            "%s is on a network file system, where HDF5 promises nothing to those "
-            "who read while it is written; prefer a local or parallel one",
-            path);
+    char *folder = NULL;
+    bool known = folder_of(path, &folder) == MPO_OK && statfs(folder, &system) == 0;
+    free(folder);
+    const uint32_t magic = known ? (uint32_t)system.f_type : 0;
+    return magic == NFS_MAGIC || magic == SMB_MAGIC || magic == CIFS_MAGIC ||
+           magic == SMB2_MAGIC;
 }

@@ -63,7 +63,8 @@ enum mpo_status llama_case_prepare(struct llama_case *test, const char *prompts)
     test->setup.prompts = test->prompts;
     if (test->setup.vocab_size == 0)
         test->setup.vocab_size = test->states;
-    return mpo_policy_llama_ops.prepare(test->self, &test->setup);
+    enum mpo_status status = mpo_policy_llama_ops.prepare(test->self, &test->setup);
+    return status == MPO_OK ? mpo_policy_llama_ops.allocate(test->self) : status;
 }
 
 void llama_case_start(struct llama_case *test, const char *prompts)

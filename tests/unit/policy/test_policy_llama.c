@@ -235,6 +235,7 @@ static void policies_that_name_one_file_share_its_model(void **state)
     assert_ptr_equal(policy->model, llama_case_policy(&test)->model);
     assert_int_equal(policy->model->reference_count, 2);
     assert_ok(OPS.prepare(other, &test.setup));
+    assert_ok(OPS.allocate(other));
     OPS.close(test.self);
     test.self = NULL;
     assert_int_equal(policy->model->reference_count, 1);
@@ -267,6 +268,7 @@ static void an_adapter_changes_its_own_policy_by_its_scale(void **state)
     for (int32_t id = 0; id < test.states; id++)
         assert_close(test.row[0][id], expected[id] + 0.5f * shift[id], 1e-4);
     assert_ok(OPS.prepare(plain, &test.setup));
+    assert_ok(OPS.allocate(plain));
     assert_ok(OPS.begin(plain, &(int64_t){0}, 1, 1, test.row));
     llama_case_check(&test, 0, BYTE('x'));
     OPS.close(plain);
