@@ -62,6 +62,7 @@ struct mpo_config {
     struct mpo_config_generate generate;
     struct mpo_config_score score;
     struct mpo_config_evaluate evaluate;
+    struct mpo_config_doctor doctor;
     struct mpo_config_inspect inspect;
     struct mpo_config_recover recover;
     struct mpo_config_refit refit;

@@ -19,6 +19,8 @@ const struct mpo_command mpo_commands[] = {
      true},
     {"evaluate", "F, gap and divergences at given weights, with intervals",
      "CONFIG [--weights=WEIGHTS] [--against=\"W;W\"] [...]", mpo_command_evaluate, true},
+    {"doctor", "say what each rank sees and needs, and whether fit would run",
+     "CONFIG [--section.key=value ...]", mpo_command_doctor, true},
     {"inspect", "print or plot a record",
      "RECORD [--format=FORMAT] [--plot=FILE.svg] [--series=NAMES]\n"
      "RECORD --follow [--series=NAMES]\n"

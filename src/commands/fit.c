@@ -319,7 +319,7 @@ cleanup:
     return status;
 }
 
-static enum mpo_status check_options(const struct mpo_config *config)
+enum mpo_status fit_check_options(const struct mpo_config *config)
 {
     enum mpo_status status = MPO_OK;
     MPO_CHECK(!(config->fit.resume && config->fit.force), MPO_ERR_USAGE,
@@ -344,7 +344,7 @@ enum mpo_status mpo_command_fit(int argc, char *const *argv)
     enum mpo_status status = MPO_OK;
     struct fit fit = {0};
     MPO_TRY(job_configure("fit", argc, argv, &fit.config));
-    MPO_TRY(mpo_comm_agree(check_options(fit.config)));
+    MPO_TRY(mpo_comm_agree(fit_check_options(fit.config)));
     fit.objective_count = fit.config->objective_count;
     fit.policy_count = fit.config->policy_count;
     struct job_size size = fit_job_size(fit.config);

@@ -52,6 +52,9 @@ struct fit {
  *  difference); MPO_ERR_DATA when models or prompts are */
 enum mpo_status fit_resume_load(struct fit *fit);
 
+/** Refuse flags that contradict each other. Local. */
+enum mpo_status fit_check_options(const struct mpo_config *config);
+
 /** How large a job a fit opens. */
 struct job_size fit_job_size(const struct mpo_config *config);
 

@@ -61,6 +61,7 @@ enum mpo_status mpo_policies_survey(const struct mpo_policies_spec *spec,
     *out = (struct mpo_policies_survey){0};
     light.metadata_only = true;
     light.hash_models = false;
+    light.scores_answers = false;
     status = mpo_policies_take_room(&light, comm, &policies);
     if (status == MPO_OK)
         status = mpo_memory_take((size_t)policies->local_count, sizeof *out->local,

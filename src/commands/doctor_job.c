@@ -1,0 +1,264 @@
+/*
+ * Checks that need the answers of all ranks, or belong to rank zero alone: how the job was
+ * started, the memory of each host, versions, and the record.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "doctor_impl.h"
+
+#define MEGABYTE_BITS 20
+
+static const char *plural(int32_t count)
+{
+    return count == 1 ? "" : "s";
+}
+
+static void praise(struct doctor *doctor, enum doctor_check check, const char *text)
+{
+    doctor_note(doctor, check, DOCTOR_OK, MPO_OK, "%s", text);
+}
+
+/* ---- launch ---- */
+
+/* Whether a variable was set when the process began: MPI sets some of its own by now. */
+static bool started_with(const char *name)
+{
+    bool found = false;
+    char *line = NULL;
+    size_t capacity = 0;
+    size_t length = strlen(name);
+    FILE *file = fopen("/proc/self/environ", "r");
+    while (file != NULL && !found && getdelim(&line, &capacity, '\0', file) > 0)
+        found = strncmp(line, name, length) == 0 && line[length] == '=';
+    free(line);
+    if (file != NULL)
+        fclose(file);
+    return found;
+}
+
+/* With Debian's Open MPI, srun's other plugins start every task as a job of its own. */
+static void examine_launch(struct doctor *doctor)
+{
+    int32_t size = mpo_comm_size(doctor->job.comm);
+    int32_t hosts = 0;
+    if (started_with("SLURM_STEP_ID") && !started_with("PMIX_RANK"))
+        doctor_note(doctor, DOCTOR_launch, DOCTOR_WARNING, MPO_OK,
+                    "this is a Slurm step without PMIx: every task would be a job of its "
+                    "own; start it with srun --mpi=pmix, or with mpirun");
+    for (int32_t r = 0; r < size; r++) {
+        const struct doctor_rank *rank = &doctor->rank[r];
+        hosts += rank->local_rank == 0;
+        if (strcmp(rank->versions, doctor->rank[0].versions) != 0)
+            doctor_note(doctor, DOCTOR_launch, DOCTOR_WARNING, MPO_OK,
+                        "rank %d (%s) runs %s, and rank 0 runs %s", r, rank->host.name,
+                        rank->versions, doctor->rank[0].versions);
+    }
+    doctor_note(doctor, DOCTOR_launch, DOCTOR_OK, MPO_OK, "%d rank%s on %d host%s", size,
+                plural(size), hosts, plural(hosts));
+}
+
+static void praise_stages(struct doctor *doctor)
+{
+    const struct mpo_comm *comm = doctor->job.comm;
+    const struct mpo_prompts *prompts = doctor->job.prompts;
+    int32_t groups = mpo_comm_group_count(comm);
+    int32_t policies = doctor->config->policy_count;
+    if (prompts != NULL)
+        doctor_note(doctor, DOCTOR_prompts, DOCTOR_OK, MPO_OK, "%lld in %s",
+                    (long long)mpo_prompts_count(prompts), mpo_prompts_path(prompts));
+    doctor_note(doctor, DOCTOR_ranks, DOCTOR_OK, MPO_OK, "%d policies on %d group%s of %d",
+                policies, groups, plural(groups), mpo_comm_group_size(comm));
+    praise(doctor, DOCTOR_policies, "all files can be read");
+    doctor_note(doctor, DOCTOR_vocabulary, DOCTOR_OK, MPO_OK,
+                "the same for all policies, %d tokens", doctor->survey.vocab_size);
+    doctor_note(doctor, DOCTOR_context, DOCTOR_OK, MPO_OK,
+                "templates are known; all prompts fit with %lld response tokens",
+                (long long)doctor->config->rollout.max_tokens);
+}
+
+static void admit(struct doctor *doctor, enum doctor_check check, const char *reason)
+{
+    doctor_note(doctor, check, DOCTOR_WARNING, MPO_OK, "not checked, because %s", reason);
+}
+
+static bool all_prompts_fit(const struct doctor *doctor)
+{
+    for (int32_t i = 0; i < doctor->policy_count; i++)
+        if (doctor->policy[i].prompts.status != MPO_OK)
+            return false;
+    return doctor->job.prompts != NULL;
+}
+
+/* Why a figure would mislead, "" when it would not. */
+static const char *gap(const struct doctor *doctor, bool of_memory)
+{
+    if (!doctor->survey.all_loaded)
+        return "not every policy could be read";
+    if (!doctor->ranks_fit)
+        return "the number of ranks is wrong";
+    if (of_memory && !all_prompts_fit(doctor))
+        return "not every prompt could be read and fitted";
+    if (!of_memory && doctor->survey.vocab_size == 0)
+        return "vocabularies differ";
+    return "";
+}
+
+/* What could not be looked at must not read like praise. */
+static void admit_gaps(struct doctor *doctor)
+{
+    const char *memory = gap(doctor, true);
+    const char *exchange = gap(doctor, false);
+    if (doctor->job.prompts == NULL)
+        admit(doctor, DOCTOR_context, "the prompts could not be read");
+    else if (!doctor->survey.all_loaded)
+        admit(doctor, DOCTOR_context, memory);
+    if (!doctor->survey.all_loaded)
+        admit(doctor, DOCTOR_vocabulary, memory);
+    if (memory[0] != '\0')
+        admit(doctor, DOCTOR_memory, memory);
+    if (exchange[0] != '\0')
+        admit(doctor, DOCTOR_exchange, exchange);
+}
+
+/* ---- memory ---- */
+
+/* What the ranks of one host take together. */
+struct host_needs {
+    const struct mpo_host *host;
+    int32_t rank_count;
+    uint64_t alone;  /* every rank with weights of its own */
+    uint64_t shared; /* every file in memory once */
+};
+
+static bool on_host(const struct doctor *doctor, int32_t rank, const struct mpo_host *host)
+{
+    return strcmp(doctor->rank[rank].host.name, host->name) == 0;
+}
+
+/* Policies of the host's ranks side by side, to count their files once. */
+static uint64_t weights_once(const struct doctor *doctor, const struct mpo_host *host,
+                             struct mpo_policy_survey *side_by_side)
+{
+    const struct mpo_policy_survey *next = doctor->policy;
+    int32_t count = 0;
+    for (int32_t r = 0; r < mpo_comm_size(doctor->job.comm); r++) {
+        int32_t own = doctor->rank[r].policy_count;
+        if (on_host(doctor, r, host)) {
+            memcpy(side_by_side + count, next, (size_t)own * sizeof *next);
+            count += own;
+        }
+        next += own;
+    }
+    return needs_weights_once(side_by_side, count);
+}
+
+static struct host_needs sum_host(const struct doctor *doctor, const struct mpo_host *host,
+                                  struct mpo_policy_survey *side_by_side)
+{
+    struct host_needs sum = {.host = host};
+    uint64_t weights = 0;
+    for (int32_t r = 0; r < mpo_comm_size(doctor->job.comm); r++) {
+        const struct needs *needs = &doctor->rank[r].needs;
+        if (!on_host(doctor, r, host))
+            continue;
+        sum.rank_count++;
+        sum.alone += needs_to_take(needs);
+        weights += needs->weights_bytes;
+    }
+    sum.shared = sum.alone - weights + weights_once(doctor, host, side_by_side);
+    return sum;
+}
+
+static void judge_host(struct doctor *doctor, const struct host_needs *sum)
+{
+    const struct mpo_host *host = sum->host;
+    unsigned long long alone = sum->alone >> MEGABYTE_BITS;
+    unsigned long long shared = sum->shared >> MEGABYTE_BITS;
+    unsigned long long free_mb = host->memory_free_bytes >> MEGABYTE_BITS;
+    if (sum->shared > host->memory_free_bytes)
+        doctor_note(
+            doctor, DOCTOR_memory, DOCTOR_PROBLEM, MPO_ERR_MEMORY,
+            "%s: %d rank%s still to take %llu MB, and %s leaves %llu MB; use "
+            "more hosts, smaller models, or lower rollout.unit_prompts, responses or "
+            "max_tokens",
+            host->name, sum->rank_count, plural(sum->rank_count), shared,
+            host->memory_limit, free_mb);
+    else if (sum->alone > host->memory_free_bytes)
+        doctor_note(doctor, DOCTOR_memory, DOCTOR_WARNING, MPO_OK,
+                    "%s: %d ranks take %llu MB when they share weights, but %llu MB when "
+                    "libllama repacks them, and %s leaves %llu MB",
+                    host->name, sum->rank_count, shared, alone, host->memory_limit,
+                    free_mb);
+    else
+        doctor_note(doctor, DOCTOR_memory, DOCTOR_OK, MPO_OK,
+                    "%s: %d rank%s still to take %llu MB of %llu MB (%s)", host->name,
+                    sum->rank_count, plural(sum->rank_count), alone, free_mb,
+                    host->memory_limit);
+}
+
+static void examine_memory(struct doctor *doctor)
+{
+    struct mpo_policy_survey *side_by_side = NULL;
+    if (gap(doctor, true)[0] != '\0')
+        return;
+    side_by_side = calloc((size_t)doctor->policy_count, sizeof *side_by_side);
+    for (int32_t r = 0; side_by_side != NULL && r < mpo_comm_size(doctor->job.comm); r++) {
+        const struct doctor_rank *rank = &doctor->rank[r];
+        if (rank->local_rank != 0)
+            continue;
+        struct host_needs sum = sum_host(doctor, &rank->host, side_by_side);
+        judge_host(doctor, &sum);
+    }
+    free(side_by_side);
+}
+
+/* ---- the record ---- */
+
+/* A size that differs is found without the hashes that fit compares. */
+static void examine_groups(struct doctor *doctor)
+{
+    for (int32_t i = 0; doctor->config->record.hash_models && i < doctor->policy_count; i++)
+        for (int32_t j = 0; j < i; j++) {
+            const struct mpo_policy_survey *a = &doctor->policy[j];
+            const struct mpo_policy_survey *b = &doctor->policy[i];
+            if (a->policy == b->policy && a->load.status == MPO_OK &&
+                b->load.status == MPO_OK &&
+                (a->need.model_bytes != b->need.model_bytes ||
+                 a->need.adapter_bytes != b->need.adapter_bytes)) {
+                doctor_note(doctor, DOCTOR_record, DOCTOR_PROBLEM, MPO_ERR_DATA,
+                            "policy '%s' is another model in one group than in another; "
+                            "every group must host the same",
+                            doctor->config->policies[a->policy].name);
+                return;
+            }
+        }
+}
+
+/* A record to resume may exist; whether it is of this job, fit compares. */
+static void examine_record(struct doctor *doctor)
+{
+    const char *path = doctor->config->record.file;
+    const struct mpo_config_fit *fit = &doctor->config->fit;
+    enum mpo_status status = mpo_record_check(path, fit->force || fit->resume);
+    if (mpo_record_is_on_network(path))
+        doctor_note(doctor, DOCTOR_record, DOCTOR_WARNING, MPO_OK,
+                    "%s " MPO_RECORD_NETWORK_ADVICE, path);
+    if (status != MPO_OK)
+        doctor_note(doctor, DOCTOR_record, DOCTOR_PROBLEM, status, "%s", mpo_error_text());
+    else
+        doctor_note(doctor, DOCTOR_record, DOCTOR_OK, MPO_OK, "%s can be %s", path,
+                    fit->resume ? "made or continued" : "made");
+}
+
+void doctor_examine_job(struct doctor *doctor)
+{
+    doctor->speaks_for_job = true;
+    examine_launch(doctor);
+    praise_stages(doctor);
+    admit_gaps(doctor);
+    examine_memory(doctor);
+    examine_groups(doctor);
+    examine_record(doctor);
+}

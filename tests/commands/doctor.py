@@ -1,0 +1,324 @@
+#!/usr/bin/env python3
+"""doctor says ok: fit runs. doctor names a problem: fit ends with the same exit code.
+
+    doctor.py MPO MPIRUN WORK [BIGRAM_GGUF_TOOL]
+
+Every case is a configuration, flags, a number of ranks, and the checks that must not be ok.
+Both programs run it, so no exit code is written down here that fit does not give.
+"""
+
+import json
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+
+import tables
+
+MPO, MPIRUN, WORK = [sys.argv[1], sys.argv[2], os.path.abspath(sys.argv[3])]
+TOOL = sys.argv[4] if len(sys.argv) > 4 else ""
+VOCAB = 260
+CHECKS = ["launch", "device", "prompts", "ranks", "policies", "vocabulary", "context", "memory",
+          "exchange", "threads", "record"]
+# Estimates may be too high by as much; too low is worse, but pages that nobody writes count not.
+PEAK_BOUNDS = (0.8, 1.6)
+
+
+def run(command, ranks=1, limit=None, **environment):
+    settings = {**os.environ, **tables.ENVIRONMENT, **environment}
+    if ranks > 1:
+        command = [MPIRUN, "-n", str(ranks), *command]
+
+    def keep_small():
+        if limit:
+            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+    return subprocess.run(command, env=settings, capture_output=True, text=True, timeout=240,
+                          check=False, preexec_fn=keep_small)
+
+
+def doctor(config, *flags, ranks=1, **more):
+    result = run([MPO, "doctor", config, *flags, "--format=json"], ranks, **more)
+    return result, json.loads(result.stdout)
+
+
+def found(report, level):
+    return {check["check"] for check in report["checks"] if check["level"] == level}
+
+
+def text_of(report, check):
+    return " / ".join(one["text"] for one in report["checks"] if one["check"] == check)
+
+
+def folder(name):
+    path = os.path.join(WORK, name)
+    shutil.rmtree(path, ignore_errors=True)
+    os.makedirs(path)
+    return path
+
+
+def table_case(name, **options):
+    """Three table policies of five tokens, and prompts they know."""
+    settings = {"rollout": {"responses": 4, "max_tokens": 8}, "descent": {"steps": 2},
+                "record": {"file": "out.h5"}}
+    for section, values in options.items():
+        settings.setdefault(section, {}).update(values)
+    return tables.write_config(folder(name), tables.random_tables(3, 3, 5, 1.0), ["a", "b a"],
+                               settings, names=["p0", "p1", "p2"])
+
+
+def beside(config, name):
+    return os.path.join(os.path.dirname(config), name)
+
+
+def write_beside(config, name, text):
+    with open(beside(config, name), "w", encoding="utf-8") as stream:
+        stream.write(text)
+    return beside(config, name)
+
+
+def agrees(config, problems, *flags, ranks=1, words=(), limit=None):
+    """doctor finds exactly these problems, and fit ends as doctor says it would."""
+    before = sorted(os.listdir(os.path.dirname(config)))
+    result, report = doctor(config, *flags, ranks=ranks, limit=limit)
+    names = found(report, "problem")
+    tables.check(names == set(problems), "problems %s, expected %s\n%s%s" % (
+        sorted(names), sorted(problems), result.stdout, result.stderr))
+    tables.check(result.returncode == report["exit_code"], "exit %d" % result.returncode)
+    tables.check(bool(problems) == (result.returncode != 0), "exit %d" % result.returncode)
+    for word in words:
+        tables.check(word in result.stdout, "no '%s' in\n%s" % (word, result.stdout))
+    tables.check(sorted(os.listdir(os.path.dirname(config))) == before, "files came or went")
+    fit = run([MPO, "fit", config, *flags, "--quiet"], ranks, limit=limit)
+    tables.check(fit.returncode == result.returncode, "doctor %d, fit %d: %s" % (
+        result.returncode, fit.returncode, fit.stderr))
+    return report
+
+
+def a_sound_configuration_is_ok_on_every_valid_number_of_ranks():
+    for ranks in (1, 2, 3, 6):
+        config = table_case("sound")
+        report = agrees(config, [], ranks=ranks)
+        tables.check(found(report, "ok") >= set(CHECKS) - {"threads"}, str(report["checks"]))
+        tables.check([row["rank"] for row in report["ranks"]] == list(range(ranks)), "ranks")
+        names = [policy["name"] for row in report["ranks"][:3] for policy in row["policies"]]
+        tables.check(sorted(names)[:3] == sorted(set(names)), "policies %s" % names)
+
+
+def a_wrong_number_of_ranks_is_named_with_the_next_ones():
+    config = table_case("ranks")
+    report = agrees(config, ["ranks"], ranks=4, words=["start 3 or 6"])
+    tables.check("memory" in found(report, "warning"), "a sum over wrong ranks")
+    agrees(config, ["ranks"], "--exchange.ranks_per_group=7")
+    agrees(config, ["ranks", "record"], "--record.file=no/x.h5", ranks=4)
+
+
+def every_class_of_problem_has_the_exit_code_of_fit():
+    config = table_case("classes")
+    agrees(config, ["prompts"], "--prompts.file=no.txt", words=["no.txt"])
+    agrees(config, ["prompts"], "--rollout.prompts_per_step=3")
+    agrees(config, ["device"], "--run.device=cuda", words=["cuda"])
+    agrees(config, ["policies"], "--policies.p1.model=no.table", ranks=2, words=["no.table"])
+    agrees(config, ["policies"], "--policies.p1.lora=x.gguf")
+    agrees(config, ["exchange"], "--exchange.transport=shared")
+    agrees(config, ["exchange"], "--exchange.transport=self", ranks=2)
+    strange = write_beside(config, "strange.txt", "a\nz\n")
+    agrees(config, ["context"], "--prompts.file=" + strange, ranks=2, words=["'z'"])
+    agrees(config, ["record"], "--record.file=no/x.h5", ranks=2, words=["directory"])
+    agrees(config, ["record"], "--record.file=" + os.path.dirname(config))
+    agrees(config, [])
+    agrees(config, ["record"], ranks=2, words=["out.h5", "--force"])
+    agrees(config, [], "--fit.force", ranks=2)
+    agrees(config, [], "--fit.resume")
+
+
+def a_record_that_is_written_now_is_named():
+    config = table_case("live")
+    slow = subprocess.Popen([MPO, "fit", config, "--quiet", "--descent.steps=1000000"],
+                            env=dict(os.environ, **tables.ENVIRONMENT),
+                            stderr=subprocess.PIPE)
+    try:
+        while not os.path.exists(beside(config, "out.h5")) and slow.poll() is None:
+            pass
+        agrees(config, ["record"], words=["being written by another run"])
+    finally:
+        slow.kill()
+        slow.communicate()
+
+
+def vocabularies_that_differ_are_a_problem_of_data():
+    config = table_case("vocabulary")
+    write_beside(config, "prompts.txt", "a\n")
+    with open(beside(config, "p1.table"), encoding="utf-8") as stream:
+        text = stream.read()
+    other = write_beside(config, "other.table", re.sub(r"\bb\b", "x", text))
+    for ranks in (1, 2):
+        agrees(config, ["vocabulary"], "--policies.p1.model=" + other, ranks=ranks,
+               words=["token 1"])
+
+
+def all_problems_are_listed_and_the_first_decides():
+    config = table_case("many")
+    report = agrees(config, ["prompts", "policies", "record"], "--prompts.file=no.txt",
+                    "--policies.p0.model=no.table", "--policies.p2.model=none.table",
+                    "--record.file=no/x.h5", ranks=3)
+    texts = text_of(report, "policies")
+    tables.check("no.table" in texts and "none.table" in texts, texts)
+    tables.check(report["problems"] == 4, "%d problems" % report["problems"])
+    ranks = [one["ranks"] for one in report["checks"] if one["check"] in ("prompts", "policies")]
+    tables.check(ranks == [[0, 1, 2], [0], [2]], str(ranks))
+
+
+def a_file_missing_on_one_rank_hangs_nobody():
+    config = table_case("here")
+    away = folder("away")
+    for name in os.listdir(os.path.dirname(config)):
+        if name != "p2.table":
+            shutil.copy(beside(config, name), away)
+    for command in ("doctor", "fit"):
+        parts = []
+        for path in (os.path.dirname(config), away):
+            parts += [":", "-n", "1", "--wdir", path, MPO, command, os.path.basename(config)]
+        result = run([MPIRUN, *parts[1:]])
+        tables.check(result.returncode == 66, "exit %d" % result.returncode)
+        text = " ".join((result.stdout + result.stderr).split())
+        tables.check("rank 1: policy 'p2': p2.table" in text, text)
+
+
+def configuration_errors_end_it_at_once():
+    config = table_case("wrong")
+    for flag, code in (("--rollout.respones=3", 64), ("--rollout.unit_prompts=100", 78)):
+        result = run([MPO, "doctor", config, flag])
+        tables.check(result.returncode == code and result.stdout == "", str(result))
+        tables.check(run([MPO, "fit", config, flag]).returncode == code, "fit differs")
+
+
+def memory_that_is_missing_is_a_problem():
+    """Slurm's part, ending the job, cannot be played here; ulimit is kept by the kernel."""
+    config = table_case("memory", rollout={"responses": 256, "max_tokens": 1000000})
+    result, report = doctor(config, SLURM_MEM_PER_NODE="200")
+    tables.check(result.returncode == 71 and found(report, "problem") == {"memory"},
+                 result.stdout)
+    tables.check("SLURM_MEM_PER_NODE" in text_of(report, "memory"), result.stdout)
+    agrees(config, ["memory"], limit=1 << 30, words=["ulimit"])
+
+
+def advice_is_given_where_a_job_would_crawl():
+    config = table_case("advice")
+    result, report = doctor(config, "--run.threads=4096", OMP_WAIT_POLICY="active")
+    warnings = text_of(report, "threads")
+    tables.check(result.returncode == 0 and "threads" in found(report, "warning"), warnings)
+    tables.check("OMP_WAIT_POLICY" in warnings and "run.threads" in warnings, warnings)
+    result, report = doctor(config, "--run.threads=4096", OMP_WAIT_POLICY="passive")
+    tables.check("OMP_WAIT_POLICY" not in text_of(report, "threads"), str(report["checks"]))
+    result, report = doctor(config, SLURM_STEP_ID="0")
+    tables.check("--mpi=pmix" in text_of(report, "launch"), str(report["checks"]))
+
+
+def the_text_is_readable_at_100_columns():
+    config = table_case("text")
+    for flags in ((), ("--prompts.file=" + "long/" * 30 + "no.txt", "--policies.p0.model=no")):
+        result = run([MPO, "doctor", config, *flags], 3)
+        lines = result.stdout.splitlines()
+        # A path is one word, and a word is never broken.
+        long = [line for line in lines if len(line) > 100 and "long/long/" not in line]
+        tables.check(not long, "lines of %s columns" % [len(line) for line in long])
+        tables.check(len([line for line in lines if "p2.table" in line]) == 1, result.stdout)
+        words = {line.split()[1] for line in lines
+                 if line.split()[:1] and line.split()[0] in ("ok", "warning", "problem")}
+        tables.check(words == set(CHECKS), "checks %s" % sorted(words ^ set(CHECKS)))
+
+
+# ---- through libllama ----
+
+
+def gguf_case(name, **rollout):
+    config = table_case(name, rollout=dict({"responses": 4, "max_tokens": 8}, **rollout))
+    with open(config, encoding="utf-8") as stream:
+        text = stream.read()
+    generator = np.random.Generator(np.random.Philox(5))
+    for k in range(3):
+        raw = beside(config, "p%d.f32" % k)
+        generator.standard_normal((VOCAB, VOCAB)).astype(np.float32).tofile(raw)
+        tables.run([TOOL, beside(config, "p%d.gguf" % k), raw])
+        text = text.replace("p%d.table" % k, "p%d.gguf, template: raw" % k)
+    with open(config, "w", encoding="utf-8") as stream:
+        stream.write(text)
+    return config
+
+
+def models_are_described_by_their_metadata():
+    for ranks in (1, 3):
+        config = gguf_case("gguf")
+        report = agrees(config, [], ranks=ranks)
+        policy = report["ranks"][0]["policies"][0]
+        tables.check(policy["trained_tokens"] == 512, str(policy))
+        tables.check(policy["longest_prompt_tokens"] == 3, str(policy))
+        tables.check(policy["model_bytes"] > 2 * 4 * VOCAB * VOCAB, str(policy))
+
+
+def models_have_problems_of_their_own():
+    config = gguf_case("gguf_problems")
+    agrees(config, ["policies"], "--policies.p1.template=auto", words=["chat template"])
+    agrees(config, ["policies"], "--policies.p1.template=none-such", words=["none-such"])
+    agrees(config, ["policies"], "--policies.p1.model=" + config.replace("config.yaml", "p0.f32"),
+           "--policies.p1.kind=llama", words=["GGUF"])
+    agrees(config, ["policies"], "--policies.p1.lora=no.gguf", words=["no.gguf"])
+    agrees(config, ["context"], "--rollout.max_tokens=600", words=["context of 512"])
+    with open(beside(config, "p1.gguf"), "rb") as stream:
+        whole = stream.read()
+    with open(beside(config, "cut.gguf"), "wb") as stream:
+        stream.write(whole[:len(whole) // 2])
+    agrees(config, ["policies"], "--policies.p1.model=" + beside(config, "cut.gguf"))
+
+
+def policies_of_one_model_share_its_weights():
+    config = gguf_case("gguf_shared")
+    same = ["--policies.p%d.model=%s" % (k, beside(config, "p0.gguf")) for k in (1, 2)]
+    _, alone = doctor(config)
+    _, shared = doctor(config, *same)
+    weights = [report["ranks"][0]["needs"]["weights_bytes"] for report in (alone, shared)]
+    tables.check(weights[0] == 3 * weights[1] > 0, "weights %s" % weights)
+
+
+def needs_are_close_to_the_peak():
+    config = gguf_case("gguf_peak", responses=16, max_tokens=400)
+    _, report = doctor(config)
+    needs = report["ranks"][0]["needs"]
+    code = ("import resource,subprocess,sys; subprocess.run(sys.argv[1:], check=True,"
+            "stdout=subprocess.DEVNULL); "
+            "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)")
+    result = run([sys.executable, "-c", code, MPO, "fit", config, "--quiet",
+                  "--descent.steps=1"])
+    peak = 1024 * int(result.stdout)
+    print("       needs %.0f MB, peak %.0f MB, ratio %.2f" % (
+        needs["total_bytes"] / 1e6, peak / 1e6, needs["total_bytes"] / peak), flush=True)
+    tables.check(PEAK_BOUNDS[0] <= needs["total_bytes"] / peak <= PEAK_BOUNDS[1], str(needs))
+
+
+def main():
+    cases = [a_sound_configuration_is_ok_on_every_valid_number_of_ranks,
+             a_wrong_number_of_ranks_is_named_with_the_next_ones,
+             every_class_of_problem_has_the_exit_code_of_fit,
+             a_record_that_is_written_now_is_named,
+             vocabularies_that_differ_are_a_problem_of_data,
+             all_problems_are_listed_and_the_first_decides,
+             a_file_missing_on_one_rank_hangs_nobody,
+             configuration_errors_end_it_at_once,
+             memory_that_is_missing_is_a_problem,
+             advice_is_given_where_a_job_would_crawl,
+             the_text_is_readable_at_100_columns]
+    if TOOL:
+        cases += [models_are_described_by_their_metadata,
+                  models_have_problems_of_their_own,
+                  policies_of_one_model_share_its_weights,
+                  needs_are_close_to_the_peak]
+    sys.exit(tables.run_cases([(case, []) for case in cases]))
+
+
+if __name__ == "__main__":
+    main()
