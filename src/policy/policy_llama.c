@@ -190,6 +190,40 @@ cleanup:
     return status;
 }
 
+/* Bytes of the longest text that one token stands for. */
+static size_t longest_piece(const struct mpo_llama_model *model)
+{
+    int32_t longest = 1;
+    for (int32_t id = 0; id < model->used; id++) {
+        int32_t bytes = -llama_token_to_piece(model->vocab, id, NULL, 0, 0, false);
+        longest = bytes > longest ? bytes : longest;
+    }
+    return (size_t)longest;
+}
+
+/* SentencePiece in libllama takes a time that grows with the square of a text without
+ * words: minutes for a megabyte. What cannot fit is refused before it is tokenised. */
+static enum mpo_status check_bytes(const struct mpo_llama_policy *policy,
+                                   const struct mpo_prompts *prompts)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_llama_model *model = policy->model;
+    if (llama_vocab_type(model->vocab) != LLAMA_VOCAB_TYPE_SPM)
+        return MPO_OK;
+    size_t piece = longest_piece(model);
+    for (int64_t i = 0; i < mpo_prompts_count(prompts); i++) {
+        const struct mpo_prompt *prompt = mpo_prompts_get(prompts, i);
+        size_t bytes = strlen(prompt->text);
+        MPO_CHECK(bytes / piece <= (size_t)model->context_tokens, MPO_ERR_DATA,
+                  "%s:%lld: the prompt has %zu bytes, at least %zu tokens for policy '%s': "
+                  "that is more than the model's context of %d; shorten it or leave it out",
+                  mpo_prompts_path(prompts), (long long)prompt->line_number, bytes,
+                  bytes / piece, policy->spec.name, model->context_tokens);
+    }
+cleanup:
+    return status;
+}
+
 static enum mpo_status check_lengths(const struct mpo_llama_policy *policy,
                                      const struct mpo_policy_setup *setup)
 {
@@ -314,6 +348,7 @@ static enum mpo_status policy_prepare(void *self, const struct mpo_policy_setup 
     policy->masked = setup->masked;
     policy->masked_count = setup->masked_count;
     MPO_TRY(check_setup(policy, setup));
+    MPO_TRY(check_bytes(policy, setup->prompts));
     MPO_TRY(mpo_llama_prompts_make(policy->model, &policy->spec, setup->prompts,
                                    &policy->prompts));
     MPO_TRY(check_lengths(policy, setup));
