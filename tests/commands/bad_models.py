@@ -1,0 +1,180 @@
+#!/usr/bin/env python3
+"""Bad models and adapters, and prompts that a model cannot take: one message, the right exit
+code, nothing left behind, on one rank and on several.
+
+    bad_models.py MPO MPIEXEC WORK_FOLDER BIGRAM_GGUF_TOOL
+"""
+import os
+import shutil
+import sys
+
+import h5py
+import numpy as np
+
+from person import WORK, check, fresh, refused, run, run_tests, start, write
+
+TOOL = sys.argv[4]
+VOCAB = 260
+CONTEXT = 512
+CONFIG = """prompts: {file: prompts.txt}
+policies:
+  - {name: up, model: up.gguf, template: raw}
+  - {name: down, model: down.gguf, template: raw, lora: down.lora.gguf}
+rollout: {responses: 4, max_tokens: 8}
+descent: {steps: 2}
+record: {file: out.h5}
+"""
+GIVEN = ["config.yaml", "down.gguf", "down.lora.gguf", "prompts.txt", "up.gguf"]
+BAD = "--policies.down.model=bad.gguf"
+BAD_ADAPTER = "--policies.down.lora=bad.gguf"
+
+
+def make(name, values, *options):
+    raw = os.path.join(WORK, "values.f32")
+    np.asarray(values, dtype=np.float32).tofile(raw)
+    before = ["--adapter"] if "--adapter" in options else []
+    after = [option for option in options if option != "--adapter"]
+    result = start([TOOL, *before, name, raw, *after])
+    if result.returncode != 0:
+        sys.exit(result.stderr)
+    os.remove(raw)
+
+
+def logits(seed):
+    generator = np.random.Generator(np.random.Philox(seed))
+    values = np.full((VOCAB, VOCAB), -9.0)
+    likely = [3 + ord(letter) for letter in "abc"] + [2]
+    values[:, likely] = generator.standard_normal((VOCAB, len(likely)))
+    return values
+
+
+def prepare():
+    fresh()
+    for name in ("up.table", "down.table"):
+        os.remove(os.path.join(WORK, name))
+    write("config.yaml", CONFIG)
+    make("up.gguf", logits(1))
+    make("down.gguf", logits(2))
+    make("down.lora.gguf", np.linspace(-1.0, 1.0, VOCAB), "--adapter")
+
+
+def content(name):
+    with open(os.path.join(WORK, name), "rb") as file:
+        return bytearray(file.read())
+
+
+def write_bad(data):
+    with open(os.path.join(WORK, "bad.gguf"), "wb") as file:
+        file.write(data)
+
+
+def refused_everywhere(name, code, words, *arguments):
+    for command in ("fit", "generate"):
+        refused(f"{name}, {command}", code, words, command, "config.yaml", *arguments)
+    for ranks in (2, 4):
+        refused(name, code, words, "fit", "config.yaml", *arguments, ranks=ranks)
+
+
+def prompt_refused(name, words):
+    """Every policy has its own count of tokens, so that each may have a message."""
+    for ranks in (1, 2, 4):
+        result = run("fit", "config.yaml", ranks=ranks)
+        ours = [line for line in result.stderr.splitlines() if line.startswith("mpo: ")]
+        check(f"{name} on {ranks}", result.returncode == 65 and len(ours) == min(ranks, 2)
+              and all(word in line for line in ours for word in words), result)
+
+
+def nothing_written():
+    left = sorted(os.listdir(WORK))
+    check("nothing was written", [name for name in left if name != "bad.gguf"] == GIVEN)
+
+
+def test_files():
+    prepare()
+    refused_everywhere("a missing model", 66, ["'down'", "no.gguf"],
+                       "--policies.down.model=no.gguf")
+    refused_everywhere("a missing adapter", 66, ["'down'", "no.gguf"],
+                       "--policies.down.lora=no.gguf")
+    whole = content("down.gguf")
+    for name, data in (("empty", b""), ("of another format", b"PK\3\4 and so on"),
+                       ("cut in its header", whole[:200]), ("cut in half", whole[:len(whole) // 2]),
+                       ("short of one byte", whole[:-1])):
+        write_bad(data)
+        refused_everywhere(f"a model that is {name}", 65, ["'down'", "bad.gguf"], BAD)
+    damaged = whole.copy()
+    damaged[8:16] = b"\xff" * 8  # the number of tensors
+    write_bad(damaged)
+    refused_everywhere("a model with a damaged header", 65, ["'down'", "bad.gguf"], BAD)
+    nothing_written()
+
+
+def test_adapters():
+    prepare()
+    make("bad.gguf", np.zeros(VOCAB + 40), "--adapter")
+    refused_everywhere("an adapter for another model", 65, ["'down'", "bad.gguf"], BAD_ADAPTER)
+    shutil.copy(os.path.join(WORK, "up.gguf"), os.path.join(WORK, "bad.gguf"))
+    refused_everywhere("a model for an adapter", 65, ["'down'", "bad.gguf"], BAD_ADAPTER)
+    write_bad(content("down.lora.gguf")[:-100])
+    refused_everywhere("an adapter that is cut", 65, ["'down'", "bad.gguf"], BAD_ADAPTER)
+    nothing_written()
+
+
+def test_vocabularies():
+    prepare()
+    make("bad.gguf", logits(2), "other")
+    refused_everywhere("another vocabulary", 65, ["token 259", "other", "'up'", "'down'"], BAD,
+                       "--policies.down.lora=")
+    nothing_written()
+
+
+def test_numbers():
+    """The tables are read as they are; that they hold no number shows in the first step."""
+    prepare()
+    broken = logits(2)
+    broken[:, 100] = np.nan
+    make("bad.gguf", broken)
+    numbers = [BAD, "--policies.down.lora=", "--record.file=nan.h5"]
+    for ranks in (1, 2):
+        for command in ("fit", "generate"):
+            refused(f"weights that are no numbers, {command}", 65, ["policy 1", "damaged"],
+                    command, "config.yaml", *numbers, ranks=ranks)
+        result = run("fit", "config.yaml", "--record.file=nan.h5", "--force", "--quiet")
+        check("the next run may have its place", result.returncode == 0, result)
+        for name in ("nan.h5", "nan.h5.1"):
+            os.remove(os.path.join(WORK, name))
+    nothing_written()
+
+
+def test_prompts():
+    prepare()
+    write("prompts.txt", "a\n" + "b" * CONTEXT + "\n")
+    prompt_refused("a prompt longer than the context", ["prompts.txt:2", "512"])
+    write("prompts.txt", "a" * (1 << 20) + "\n")
+    prompt_refused("a prompt of 1 MiB", ["prompts.txt:1", "1048576"])
+    nothing_written()
+
+
+def test_adapter_of_a_record():
+    prepare()
+    result = run("fit", "config.yaml", "--quiet")
+    check("a fit with an adapter", result.returncode == 0, result)
+    with h5py.File(os.path.join(WORK, "out.h5"), "r") as record:
+        hashes = {row["policy"]: row["lora_sha256"] for row in record["provenance/ranks"][()]}
+    check("its hash is stored", hashes[b"up"] == b"none" and len(hashes[b"down"]) == 64)
+    scored = ["score", "config.yaml", "--input=in.jsonl"]
+    write("in.jsonl", '{"prompt": "a", "response": "b"}\n')
+    for ranks in (1, 2):
+        result = run("generate", "config.yaml", "--weights=out.h5", ranks=ranks)
+        check(f"the same adapter on {ranks}", result.returncode == 0, result)
+    make("down.lora.gguf", np.linspace(-1.0, 2.0, VOCAB), "--adapter")
+    for ranks in (1, 2):
+        for command in (["generate", "config.yaml"], scored):
+            refused(f"another adapter, {command[0]}", 65, ["'down'", "adapter", "SHA-256"],
+                    *command, "--weights=out.h5", ranks=ranks)
+            refused(f"no adapter, {command[0]}", 65, ["'down'", "adapter", "none"], *command,
+                    "--weights=out.h5", "--policies.down.lora=", ranks=ranks)
+    result = run("generate", "config.yaml", "--weights=out.h5", "--record.hash_models=false")
+    check("unless hashes are not asked for", result.returncode == 0, result)
+
+
+run_tests(globals())
