@@ -8,9 +8,9 @@
  *
  * A *row* is a response being made. A policy keeps its own prompt tokens; the response
  * tokens are common to all policies. The verbs that carry every decode of the program:
- *   begin (prompts into rows), extend (tokens onto rows, logits of the wanted positions),
- *   truncate (a row back to a length), fork (a row becomes a copy of another).
- * Nothing outside src/policy/policy_llama*.c knows libllama.
+ *   clear (no row lives), begin (prompts into empty rows), extend (tokens onto rows, logits
+ *   of the wanted positions), truncate (a row back to a length, or out), fork (a row
+ * becomes a copy of another). Nothing outside src/policy/policy_llama*.c knows libllama.
  *
  * Order of policies everywhere: the K objectives as configured, then the reference if any.
  */
@@ -32,7 +32,7 @@ extern "C" {
  *  probability is exactly 0 in double. */
 #define MPO_MASKED_LOGIT (-1e30f)
 
-/** Rows of one work unit at most (libllama's limit of sequences). */
+/** Rows that are decoded at once at most (libllama's limit of sequences). */
 #define MPO_ROW_COUNT_MAX 256
 
 /** Policies of a job at most. */
@@ -59,6 +59,7 @@ struct mpo_policies_spec {
     int32_t thread_count;                   /* threads of this rank, >= 1 */
     int32_t unit_prompts;                   /* prompts in a work unit, >= 1 */
     int32_t responses;                      /* m, rows a prompt, >= 1 */
+    int32_t row_capacity;                   /* rows at once, m to unit_prompts * m */
     int32_t max_tokens;                     /* L, response tokens at most, >= 1 */
     bool scores_answers; /* tokenise the prompts' answers; L is that of the longest */
     bool hash_models;    /* SHA-256 of model files for the record */
@@ -146,7 +147,7 @@ struct mpo_policy_need {
     uint64_t model_file[2]; /* device and inode: policies of a rank share what is equal */
     uint64_t model_bytes;   /* weights, mapped from the file where libllama can */
     uint64_t adapter_bytes;
-    uint64_t cache_bytes;   /* of all tokens of a work unit */
+    uint64_t cache_bytes;   /* of the most tokens a work unit holds at once */
     uint64_t work_bytes;    /* logits, and what one decode computes in */
     int32_t trained_tokens; /* longest context the model was trained with, 0 for tables */
     int32_t context_tokens; /* cells of the context it would be given, 0 for tables */
@@ -186,18 +187,29 @@ enum mpo_status mpo_policies_survey(const struct mpo_policies_spec *spec,
                                     struct mpo_policies_survey *out);
 void mpo_policies_survey_release(struct mpo_policies_survey *survey);
 
+/** Empty every row and its cache: what the verbs give from here on is a function of the
+ *  calls alone, to the bit. Local. */
+void mpo_policy_clear(struct mpo_policy *policy);
+
+/** Prompts to begin, and the rows they take. */
+struct mpo_policy_entry {
+    const int64_t *prompt; /* [prompt_count] indices into the prompts given to open */
+    const int32_t *row;    /* [prompt_count, rows_per_prompt] distinct empty rows */
+    int32_t prompt_count;
+    int32_t rows_per_prompt;
+};
+
 /**
- * Start a work unit from a cleared cache: each prompt is prefilled once, and rows
- * p*rows_per_prompt .. (p+1)*rows_per_prompt-1 become copies of prompt p.
+ * Prefill each prompt once, and make its rows copies of it. Rows that live are left as they
+ * are.
  *
  * Local. Allocates nothing.
  *
- * @param prompt         [prompt_count] indices into the prompts given to open
- * @param logits         [prompt_count] out: the first response position of each prompt;
- *                       [V] floats each, borrowed until the next verb on this policy
+ * @param logits  [prompt_count] out: the first response position of each prompt; [V] floats
+ *                each, borrowed until the next verb on this policy
  */
-enum mpo_status mpo_policy_begin(struct mpo_policy *policy, const int64_t *prompt,
-                                 int32_t prompt_count, int32_t rows_per_prompt,
+enum mpo_status mpo_policy_begin(struct mpo_policy *policy,
+                                 const struct mpo_policy_entry *entry,
                                  const float **logits);
 
 /** Rows to extend, all by the same number of tokens or each by its own. */

@@ -6,7 +6,8 @@
  * and everything the estimator needs to know of them. This is the one decode loop.
  *
  * The prompts of a step are cut into work units of `unit_prompts`; a unit is decoded as one
- * batch from a cleared cache by one group. Finished rows leave the batch. What is computed
+ * batch from a cleared cache by one group. Finished rows leave the batch, which has
+ * `row_capacity` rows at most, and make room for the unit's next prompts. What is computed
  * depends on the unit alone, so any number of ranks gives the same bytes.
  */
 #pragma once
@@ -75,6 +76,7 @@ struct mpo_rollout_spec {
     int32_t policy_count; /* H */
     int32_t prompts_max;  /* prompts of a step at most */
     int32_t unit_prompts;
+    int32_t row_capacity;    /* rows at once; with all of a unit's, no prompt waits */
     int32_t responses;       /* m */
     int32_t max_tokens;      /* L */
     const char *const *stop; /* [stop_count] texts that end a response; borrowed */
@@ -83,7 +85,7 @@ struct mpo_rollout_spec {
 };
 
 /** Rows of one position that exchange and mixture need room for. Local. */
-int32_t mpo_rollout_positions(int32_t unit_rows, bool scores_answers);
+int32_t mpo_rollout_positions(int32_t row_capacity, bool scores_answers);
 
 /** Local; allocates all it will need. */
 enum mpo_status mpo_rollout_open(const struct mpo_rollout_spec *spec,
@@ -92,12 +94,13 @@ void mpo_rollout_close(struct mpo_rollout **rollout);
 
 /** One step's work. */
 struct mpo_rollout_step {
-    int64_t step;                            /* counts the draws */
-    const int64_t *prompt;                   /* [prompt_count] prompt indices */
-    int32_t prompt_count;                    /* <= prompts_max */
-    const double *mu;                        /* [H] */
-    double end_bias;                         /* b, nat */
-    bool greedy;                             /* the most probable token instead of a draw */
+    int64_t step;          /* counts the draws, with the slot */
+    int64_t first_slot;    /* of prompt[0]: not 0 when a step comes in several calls */
+    const int64_t *prompt; /* [prompt_count] prompt indices */
+    int32_t prompt_count;  /* <= prompts_max */
+    const double *mu;      /* [H] */
+    double end_bias;       /* b, nat */
+    bool greedy;           /* the most probable token instead of a draw */
     const struct mpo_mixture_filter *filter; /* of the draws; NULL: none */
     /* called on the group's root after each token of each response; NULL: nobody asks */
     void (*watch)(void *watcher, const int32_t *token, int32_t token_count);

@@ -1,8 +1,10 @@
 /*
  * generate: responses from the token mixture q_l at given or fitted weights.
  *
- * Prompts are taken in steps of a fixed size, so that what a prompt gets is a function of
- * the seed and its place among the prompts alone, for any number of ranks.
+ * Prompts are cut into units of a fixed size, and each group of ranks decodes one at a
+ * time: as many responses side by side as --parallel says, and a waiting prompt as soon as
+ * there is room. Draws are counted by a prompt's place among all prompts. So what a prompt
+ * gets does not depend on the number of ranks, and results appear a unit a group at a time.
  *
  * --best-of m draws m responses for each one wanted and picks one of them with probability
  * proportional to w_j = prod_k pi_k(y_j|x)^l_k / q_l(y_j|x), which goes to the mixture of
@@ -21,9 +23,12 @@
 #include "progress.h"
 #include "weights.h"
 
-/* Prompts of one step, and rows of one batch that pay on a CPU. */
-#define STEP_PROMPTS 64
-#define UNIT_ROWS    16
+/* Rows of one batch that pay on a CPU. */
+#define PARALLEL_ROWS 16
+
+/* Batches' worth of prompts in a unit: a batch runs dry once a unit, and results wait for
+ * the unit's last response. */
+#define UNIT_BATCHES 4
 
 struct generate {
     struct mpo_config *config;
@@ -31,6 +36,7 @@ struct generate {
     double *weights; /* [H] */
     struct job_text text;
     int64_t prompt_count;
+    int64_t *prompt;   /* [job.prompts_max] of one rollout */
     int32_t responses; /* to each prompt, candidates included */
     bool several;      /* text output needs headings */
     struct stops stops;
@@ -54,12 +60,11 @@ static double log_weight(const struct generate *generate,
 
 /* Which of the candidates first .. first + best_of - 1 is taken. */
 static int32_t pick(const struct generate *generate, const struct mpo_responses *responses,
-                    int64_t step, int32_t first)
+                    int32_t first)
 {
     int32_t count = (int32_t)generate->config->generate.best_of;
     struct mpo_rng_counter counter = {
-        .step = (uint64_t)step,
-        .prompt = (uint64_t)(first / responses->responses),
+        .prompt = (uint64_t)responses->prompt[first / responses->responses],
         .response = (uint64_t)(first % responses->responses / count),
     };
     double top = -INFINITY;
@@ -115,7 +120,7 @@ static enum mpo_status print_json(const struct generate *generate,
 }
 
 static enum mpo_status print_responses(struct generate *generate,
-                                       const struct mpo_responses *responses, int64_t step)
+                                       const struct mpo_responses *responses)
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_config_generate *options = &generate->config->generate;
@@ -123,7 +128,7 @@ static enum mpo_status print_responses(struct generate *generate,
     int32_t best_of = (int32_t)options->best_of;
     int32_t count = responses->prompt_count * responses->responses;
     for (int32_t first = 0; first < count; first += best_of) {
-        int32_t i = best_of > 1 ? pick(generate, responses, step, first) : first;
+        int32_t i = best_of > 1 ? pick(generate, responses, first) : first;
         MPO_TRY(job_response_text(&generate->job, responses, i, &generate->text));
         bool stopped = stops_cut(&generate->stops, generate->text.text);
         int64_t prompt = responses->prompt[i / responses->responses];
@@ -144,18 +149,18 @@ static enum mpo_status generate_all(struct generate *generate)
     enum mpo_status status = MPO_OK;
     struct progress progress = {0};
     int64_t tokens = 0;
-    int64_t prompt[STEP_PROMPTS] = {0};
+    int32_t prompts_max = generate->job.prompts_max;
     progress_begin(&progress, "generate", generate->streams ? 0 : generate->prompt_count);
-    for (int64_t done = 0; done < generate->prompt_count; done += STEP_PROMPTS) {
+    for (int64_t done = 0; done < generate->prompt_count; done += prompts_max) {
         struct mpo_responses responses = {0};
         int64_t left = generate->prompt_count - done;
         MPO_TRY(job_begin_step(&generate->job,
-                               &(struct job_progress){done / STEP_PROMPTS, done,
+                               &(struct job_progress){done / prompts_max, done,
                                                       generate->prompt_count, "prompts"}));
         struct mpo_rollout_step step = {
-            .step = done / STEP_PROMPTS,
-            .prompt = prompt,
-            .prompt_count = (int32_t)(left < STEP_PROMPTS ? left : STEP_PROMPTS),
+            .first_slot = done,
+            .prompt = generate->prompt,
+            .prompt_count = (int32_t)(left < prompts_max ? left : prompts_max),
             .mu = generate->weights,
             .greedy = generate->config->generate.greedy,
             .filter = &generate->filter,
@@ -163,14 +168,14 @@ static enum mpo_status generate_all(struct generate *generate)
             .watcher = &generate->stream,
         };
         for (int32_t i = 0; i < step.prompt_count; i++)
-            prompt[i] = done + i;
+            generate->prompt[i] = done + i;
         progress_follow(&progress, &step, step.prompt_count,
                         step.prompt_count * generate->responses);
         MPO_TRY(mpo_rollout_run(generate->job.rollout, &step, &responses));
         if (mpo_comm_rank(generate->job.comm) != 0)
             continue;
         mpo_log_clear_progress();
-        MPO_TRY(print_responses(generate, &responses, step.step));
+        MPO_TRY(print_responses(generate, &responses));
         for (int32_t i = 0; i < responses.prompt_count * responses.responses; i++)
             tokens += responses.token_count[i];
         progress_advance(&progress, step.prompt_count, tokens);
@@ -195,30 +200,41 @@ static void open_stream(struct generate *generate)
                         strcmp(options->format, "text") == 0 && isatty(STDOUT_FILENO) == 1;
 }
 
+/* Rows at once, and the prompts that take turns in them; neither depends on the ranks. */
+static void settle_batch(const struct mpo_config_generate *options, struct job_size *size)
+{
+    int64_t rows = options->parallel;
+    if (rows == MPO_AUTO_INTEGER)
+        rows = size->responses > PARALLEL_ROWS ? size->responses : PARALLEL_ROWS;
+    bool single = options->prompt[0] != '\0';
+    size->unit_prompts =
+        single ? 1 : (int32_t)(UNIT_BATCHES * rows + size->responses - 1) / size->responses;
+    size->row_capacity = single ? size->responses : (int32_t)rows;
+}
+
 static enum mpo_status open_generate(struct generate *generate)
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_config_generate *options = &generate->config->generate;
     struct weights_choice choice = {options->weights, options->iterate, options->step,
                                     options->allow_any_weights};
-    int32_t responses = (int32_t)(options->n * options->best_of);
-    generate->responses = responses;
+    generate->responses = (int32_t)(options->n * options->best_of);
     struct job_size size = {
-        .prompts_max = STEP_PROMPTS,
-        .unit_prompts = responses < UNIT_ROWS ? UNIT_ROWS / responses : 1,
-        .responses = responses,
+        .responses = generate->responses,
         .prompt = options->prompt,
         .stop = generate->stops.text,
         .stop_count = generate->stops.count,
     };
-    if (options->prompt[0] != '\0')
-        size.unit_prompts = 1;
+    settle_batch(options, &size);
     MPO_TRY(job_open("generate", generate->config, &size, &generate->job));
     MPO_TRY(weights_open(&generate->job, &choice, &generate->weights));
     generate->prompt_count = mpo_prompts_count(generate->job.prompts);
     if (options->limit > 0 && options->limit < generate->prompt_count)
         generate->prompt_count = options->limit;
     generate->several = generate->prompt_count > 1;
+    MPO_TRY(mpo_comm_agree(mpo_memory_take((size_t)generate->job.prompts_max,
+                                           sizeof *generate->prompt, "prompts",
+                                           (void **)&generate->prompt)));
     open_stream(generate);
 cleanup:
     return status;
@@ -231,6 +247,13 @@ static enum mpo_status check_options(struct generate *generate)
     MPO_CHECK(options->n * options->best_of <= MPO_ROW_COUNT_MAX, MPO_ERR_USAGE,
               "--n: expected --n times --best_of to be at most %d, found %lld times %lld",
               MPO_ROW_COUNT_MAX, (long long)options->n, (long long)options->best_of);
+    MPO_CHECK(
+        options->parallel == MPO_AUTO_INTEGER ||
+            options->parallel >= options->n * options->best_of,
+        MPO_ERR_USAGE,
+        "--parallel: expected at least --n times --best_of, %lld, for the responses to "
+        "a prompt are decoded together; found %lld",
+        (long long)(options->n * options->best_of), (long long)options->parallel);
     generate->filter = (struct mpo_mixture_filter){
         .temperature = options->temperature,
         .top_k = options->top_k < INT32_MAX ? (int32_t)options->top_k : INT32_MAX,
@@ -259,6 +282,7 @@ enum mpo_status mpo_command_generate(int argc, char *const *argv)
     MPO_TRY(open_generate(&generate));
     MPO_TRY(job_end_loop(generate_all(&generate)));
 cleanup:
+    free(generate.prompt);
     free(generate.text.text);
     free(generate.weights);
     job_close(&generate.job);

@@ -97,6 +97,12 @@ int32_t job_threads(const struct job *job)
     return each > 0 ? (int32_t)each : 1;
 }
 
+static int32_t rows_at_once(const struct job_size *size)
+{
+    return size->row_capacity > 0 ? size->row_capacity
+                                  : size->unit_prompts * size->responses;
+}
+
 struct mpo_policies_spec job_policies_spec(const struct job *job,
                                            const struct job_size *size)
 {
@@ -106,6 +112,7 @@ struct mpo_policies_spec job_policies_spec(const struct job *job,
         .thread_count = job->thread_count,
         .unit_prompts = size->unit_prompts,
         .responses = size->responses,
+        .row_capacity = rows_at_once(size),
         .max_tokens = (int32_t)job->config->rollout.max_tokens,
         .scores_answers = size->prompts.answer_count > 0,
         .hash_models = job->config->record.hash_models,
@@ -136,10 +143,9 @@ cleanup:
 }
 
 /* Rows of one position at most. */
-static int32_t row_capacity(const struct job_size *size)
+static int32_t position_rows(const struct job_size *size)
 {
-    return mpo_rollout_positions(size->unit_prompts * size->responses,
-                                 size->prompts.answer_count > 0);
+    return mpo_rollout_positions(rows_at_once(size), size->prompts.answer_count > 0);
 }
 
 struct mpo_exchange_spec job_exchange_spec(const struct mpo_config *config,
@@ -148,7 +154,7 @@ struct mpo_exchange_spec job_exchange_spec(const struct mpo_config *config,
     return (struct mpo_exchange_spec){
         .transport = config->exchange.transport,
         .policy_count = config->policy_count,
-        .row_capacity = row_capacity(size),
+        .row_capacity = position_rows(size),
         .vocab_size = vocab_size,
     };
 }
@@ -163,7 +169,10 @@ static enum mpo_status open_exchange(struct job *job, const struct job_size *siz
 static enum mpo_status open_rollout(struct job *job, const struct job_size *size)
 {
     enum mpo_status status = MPO_OK;
-    MPO_TRY(open_mixture(job, row_capacity(size)));
+    job->prompts_max = size->prompts_max > 0
+                           ? size->prompts_max
+                           : size->unit_prompts * mpo_comm_group_count(job->comm);
+    MPO_TRY(open_mixture(job, position_rows(size)));
     struct mpo_rollout_spec rollout = {
         .comm = job->comm,
         .policies = job->policies,
@@ -172,8 +181,9 @@ static enum mpo_status open_rollout(struct job *job, const struct job_size *size
         .timing = &job->timing,
         .seed = (uint64_t)job->config->run.seed,
         .policy_count = job->config->policy_count,
-        .prompts_max = size->prompts_max,
+        .prompts_max = job->prompts_max,
         .unit_prompts = size->unit_prompts,
+        .row_capacity = rows_at_once(size),
         .responses = size->responses,
         .max_tokens = (int32_t)job->config->rollout.max_tokens,
         .stop = size->stop,

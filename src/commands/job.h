@@ -18,15 +18,17 @@ struct job {
     const char *device;
     struct mpo_timing timing;
     int32_t thread_count;
+    int32_t prompts_max; /* prompts of a rollout at most */
     const char *command; /* a literal */
     bool has_stepped;
 };
 
 /** What differs between the commands. */
 struct job_size {
-    int32_t prompts_max; /* prompts of a step at most */
+    int32_t prompts_max; /* prompts of a rollout at most; 0: a unit for each group */
     int32_t unit_prompts;
     int32_t responses;
+    int32_t row_capacity;    /* rows decoded at once; 0: all of a unit's */
     const char *prompt;      /* one prompt instead of the file, "" for none */
     const char *const *stop; /* [stop_count] texts that end a response, borrowed */
     int32_t stop_count;

@@ -219,10 +219,12 @@ enum mpo_status mpo_policies_take_room(const struct mpo_policies_spec *spec,
     MPO_NEW(policies->local_count, &policies->local);
     MPO_NEW(kind_count(), &policies->library);
     MPO_NEW(spec->policy_count, &policies->hash);
-    MPO_CHECK((int64_t)spec->unit_prompts * spec->responses <= MPO_ROW_COUNT_MAX,
-              MPO_ERR_CONFIG,
-              "a unit of %d prompts x %d responses, expected at most %d rows",
-              spec->unit_prompts, spec->responses, MPO_ROW_COUNT_MAX);
+    MPO_CHECK(spec->row_capacity <= MPO_ROW_COUNT_MAX, MPO_ERR_CONFIG,
+              "%d rows at once for units of %d prompts x %d responses, expected at most %d",
+              spec->row_capacity, spec->unit_prompts, spec->responses, MPO_ROW_COUNT_MAX);
+    MPO_CHECK(spec->row_capacity >= spec->responses, MPO_ERR_CONFIG,
+              "%d rows at once have no room for the %d responses to a prompt",
+              spec->row_capacity, spec->responses);
 cleanup:
     return status;
 }
@@ -334,11 +336,15 @@ void mpo_policies_describe(const struct mpo_policies *policies, int32_t index,
 
 /* ---- verbs ---- */
 
-enum mpo_status mpo_policy_begin(struct mpo_policy *policy, const int64_t *prompt,
-                                 int32_t prompt_count, int32_t rows_per_prompt,
-                                 const float **logits)
+void mpo_policy_clear(struct mpo_policy *policy)
 {
-    return policy->ops->begin(policy->self, prompt, prompt_count, rows_per_prompt, logits);
+    policy->ops->clear(policy->self);
+}
+
+enum mpo_status mpo_policy_begin(struct mpo_policy *policy,
+                                 const struct mpo_policy_entry *entry, const float **logits)
+{
+    return policy->ops->begin(policy->self, entry, logits);
 }
 
 enum mpo_status mpo_policy_extend(struct mpo_policy *policy,

@@ -3,8 +3,8 @@
  * policy.c.
  *
  * Order of calls: open (load) - vocabulary (agreed on by policy_vocabulary.c) - prepare
- * (tokenise the prompts) - allocate - begin / extend / truncate / fork - close. A survey
- * (policy_survey.c) asks for `need` where a job would allocate.
+ * (tokenise the prompts) - allocate - clear / begin / extend / truncate / fork - close. A
+ * survey (policy_survey.c) asks for `need` where a job would allocate.
  */
 #pragma once
 
@@ -81,8 +81,9 @@ struct mpo_policy_ops {
                                 int32_t capacity, int32_t *count);
 
     /* The verbs of mpo/policy.h. Masked tokens must read MPO_MASKED_LOGIT in every row. */
-    enum mpo_status (*begin)(void *self, const int64_t *prompt, int32_t prompt_count,
-                             int32_t rows_per_prompt, const float **logits);
+    void (*clear)(void *self);
+    enum mpo_status (*begin)(void *self, const struct mpo_policy_entry *entry,
+                             const float **logits);
     enum mpo_status (*extend)(void *self, const struct mpo_policy_batch *batch,
                               const float **logits);
     enum mpo_status (*truncate)(void *self, int32_t row, int32_t response_tokens);

@@ -175,10 +175,10 @@ static enum mpo_status check_setup(const struct mpo_llama_policy *policy,
                                    const struct mpo_policy_setup *setup)
 {
     enum mpo_status status = MPO_OK;
-    MPO_CHECK(
-        policy->row_count >= 1 && policy->row_count <= MPO_ROW_COUNT_MAX, MPO_ERR_CONFIG,
-        "a unit of %d prompts x %d responses has %d rows, expected 1 to %d",
-        policy->unit_prompts, policy->responses, policy->row_count, MPO_ROW_COUNT_MAX);
+    MPO_CHECK(policy->row_count >= policy->responses &&
+                  policy->row_count <= MPO_ROW_COUNT_MAX,
+              MPO_ERR_CONFIG, "%d rows at once, expected %d, those of a prompt, to %d",
+              policy->row_count, policy->responses, MPO_ROW_COUNT_MAX);
     MPO_CHECK(setup->vocab_size <= policy->model->size, MPO_ERR_INTERNAL,
               "the common vocabulary has %d tokens and policy '%s' only %d",
               setup->vocab_size, policy->spec.name, policy->model->size);
@@ -248,12 +248,21 @@ cleanup:
     return status;
 }
 
+/* Prompts whose cells are held at once at most. A prompt holds them while one of its rows
+ * lives, and another can join as long as its m rows are free: the most are held when one
+ * row of each is left and one prompt has just joined. */
+static int32_t held_prompts(const struct mpo_llama_policy *policy)
+{
+    int32_t crowded = policy->row_count - policy->responses + 1;
+    return crowded < policy->unit_prompts ? crowded : policy->unit_prompts;
+}
+
 /* Cells that a unit can need at most, and one for the token that keeps company; and what a
  * context has room for beside them. */
 static enum mpo_status settle_sizes(struct mpo_llama_policy *policy)
 {
     enum mpo_status status = MPO_OK;
-    int64_t prompts = (int64_t)policy->unit_prompts * policy->prompts.longest_tokens;
+    int64_t prompts = (int64_t)held_prompts(policy) * policy->prompts.longest_tokens;
     int64_t responses = (int64_t)policy->row_count * policy->max_tokens;
     int64_t cells = (prompts + responses + 1 + 255) / 256 * 256;
     MPO_CHECK(
@@ -343,7 +352,7 @@ static enum mpo_status policy_prepare(void *self, const struct mpo_policy_setup 
 {
     enum mpo_status status = MPO_OK;
     struct mpo_llama_policy *policy = self;
-    policy->row_count = policy->unit_prompts * policy->responses;
+    policy->row_count = setup->spec->row_capacity;
     policy->max_tokens = setup->spec->max_tokens;
     policy->masked = setup->masked;
     policy->masked_count = setup->masked_count;
@@ -382,6 +391,7 @@ const struct mpo_policy_ops mpo_policy_llama_ops = {
     .describe = policy_describe,
     .text = policy_text,
     .tokenise = policy_tokenise,
+    .clear = mpo_llama_clear,
     .begin = mpo_llama_begin,
     .extend = mpo_llama_extend,
     .truncate = mpo_llama_truncate,

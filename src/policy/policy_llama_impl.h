@@ -2,7 +2,7 @@
  * What the files of the llama policy share.
  *
  *   policy_llama.c         the kind: open, vocabulary, context
- *   policy_llama_verbs.c   begin, extend, truncate, fork
+ *   policy_llama_verbs.c   clear, begin, extend, truncate, fork
  *   policy_llama_model.c   GGUF files: models and adapters, loaded once a rank
  *   policy_llama_prompt.c  messages -> text -> tokens
  *   policy_llama_need.c    what a policy takes, from the metadata
@@ -141,7 +141,7 @@ struct mpo_llama_policy {
     int32_t unit_prompts;
     int32_t responses;
     int32_t max_tokens;
-    int32_t row_count; /* unit_prompts * responses */
+    int32_t row_count; /* rows at once */
     bool hash_models;
 
     struct mpo_llama_prompts prompts;
@@ -166,8 +166,9 @@ struct mpo_llama_policy {
 
 /* ---- policy_llama_verbs.c: see struct mpo_policy_ops ---- */
 
-enum mpo_status mpo_llama_begin(void *self, const int64_t *prompt, int32_t prompt_count,
-                                int32_t rows_per_prompt, const float **logits);
+void mpo_llama_clear(void *self);
+enum mpo_status mpo_llama_begin(void *self, const struct mpo_policy_entry *entry,
+                                const float **logits);
 enum mpo_status mpo_llama_extend(void *self, const struct mpo_policy_batch *batch,
                                  const float **logits);
 enum mpo_status mpo_llama_truncate(void *self, int32_t row, int32_t response_tokens);

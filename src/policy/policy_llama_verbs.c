@@ -16,7 +16,7 @@
  * after.
  *
  * A prompt is computed once, in the sequence of its first row; the other rows share its
- * cells.
+ * cells. Cells that no row holds any more are free for prompts that begin later.
  */
 #include "policy_llama_impl.h"
 
@@ -160,52 +160,6 @@ cleanup:
 
 /* ---- verbs ---- */
 
-static enum mpo_status check_unit(const struct mpo_llama_policy *policy,
-                                  const int64_t *prompt, int32_t prompt_count,
-                                  int32_t rows_per_prompt)
-{
-    enum mpo_status status = MPO_OK;
-    MPO_CHECK(prompt_count >= 1 && prompt_count <= policy->unit_prompts &&
-                  rows_per_prompt >= 1 && rows_per_prompt <= policy->responses,
-              MPO_ERR_INTERNAL, "a unit of %d prompts x %d rows, prepared for %d x %d",
-              prompt_count, rows_per_prompt, policy->unit_prompts, policy->responses);
-    for (int32_t i = 0; i < prompt_count; i++)
-        MPO_CHECK(prompt[i] >= 0 && prompt[i] < policy->prompts.count, MPO_ERR_INTERNAL,
-                  "prompt %lld of %lld", (long long)prompt[i],
-                  (long long)policy->prompts.count);
-cleanup:
-    return status;
-}
-
-enum mpo_status mpo_llama_begin(void *self, const int64_t *prompt, int32_t prompt_count,
-                                int32_t rows_per_prompt, const float **logits)
-{
-    enum mpo_status status = MPO_OK;
-    struct mpo_llama_policy *policy = self;
-    const struct mpo_llama_prompts *prompts = &policy->prompts;
-    MPO_TRY(check_unit(policy, prompt, prompt_count, rows_per_prompt));
-    llama_memory_clear(policy->memory, true);
-    memset(policy->rows, 0, (size_t)policy->sequence_count * sizeof *policy->rows);
-    for (int32_t i = 0; i < prompt_count; i++) {
-        size_t first = prompts->offset[prompt[i]];
-        policy->spans[i] = (struct mpo_llama_span){
-            .row = i * rows_per_prompt,
-            .count = (int32_t)(prompts->offset[prompt[i] + 1] - first),
-            .token = prompts->token + first,
-        };
-    }
-    MPO_TRY(feed(policy, prompt_count, false, logits));
-    for (int32_t i = 0; i < prompt_count * rows_per_prompt; i++) {
-        int32_t first = i - i % rows_per_prompt;
-        if (i != first)
-            llama_memory_seq_cp(policy->memory, first, i, -1, -1);
-        policy->rows[i].length = policy->rows[first].length;
-        policy->rows[i].prompt_tokens = policy->rows[first].length;
-    }
-cleanup:
-    return status;
-}
-
 static enum mpo_status check_row(const struct mpo_llama_policy *policy, int32_t row,
                                  bool live)
 {
@@ -214,6 +168,69 @@ static enum mpo_status check_row(const struct mpo_llama_policy *policy, int32_t 
               policy->row_count);
     MPO_CHECK(!live || policy->rows[row].length > 0, MPO_ERR_INTERNAL, "row %d is empty",
               row);
+cleanup:
+    return status;
+}
+
+void mpo_llama_clear(void *self)
+{
+    struct mpo_llama_policy *policy = self;
+    llama_memory_clear(policy->memory, true);
+    memset(policy->rows, 0, (size_t)policy->sequence_count * sizeof *policy->rows);
+}
+
+static enum mpo_status check_entry(const struct mpo_llama_policy *policy,
+                                   const struct mpo_policy_entry *entry)
+{
+    enum mpo_status status = MPO_OK;
+    const int64_t *prompt = entry->prompt;
+    int32_t row_count = 0;
+    MPO_CHECK(entry->prompt_count >= 1 && entry->prompt_count <= policy->unit_prompts &&
+                  entry->rows_per_prompt >= 1 &&
+                  entry->rows_per_prompt <= policy->responses,
+              MPO_ERR_INTERNAL, "%d prompts x %d rows, prepared for units of %d x %d",
+              entry->prompt_count, entry->rows_per_prompt, policy->unit_prompts,
+              policy->responses);
+    row_count = entry->prompt_count * entry->rows_per_prompt;
+    MPO_CHECK(row_count <= policy->row_count, MPO_ERR_INTERNAL,
+              "%d rows to begin, room for %d", row_count, policy->row_count);
+    for (int32_t i = 0; i < entry->prompt_count; i++)
+        MPO_CHECK(prompt[i] >= 0 && prompt[i] < policy->prompts.count, MPO_ERR_INTERNAL,
+                  "prompt %lld of %lld", (long long)prompt[i],
+                  (long long)policy->prompts.count);
+    for (int32_t i = 0; i < row_count; i++) {
+        MPO_TRY(check_row(policy, entry->row[i], false));
+        MPO_CHECK(policy->rows[entry->row[i]].length == 0, MPO_ERR_INTERNAL,
+                  "row %d is not empty", entry->row[i]);
+    }
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_llama_begin(void *self, const struct mpo_policy_entry *entry,
+                                const float **logits)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_llama_policy *policy = self;
+    const struct mpo_llama_prompts *prompts = &policy->prompts;
+    MPO_TRY(check_entry(policy, entry));
+    for (int32_t i = 0; i < entry->prompt_count; i++) {
+        size_t first = prompts->offset[entry->prompt[i]];
+        policy->spans[i] = (struct mpo_llama_span){
+            .row = entry->row[i * entry->rows_per_prompt],
+            .count = (int32_t)(prompts->offset[entry->prompt[i] + 1] - first),
+            .token = prompts->token + first,
+        };
+    }
+    MPO_TRY(feed(policy, entry->prompt_count, false, logits));
+    for (int32_t i = 0; i < entry->prompt_count * entry->rows_per_prompt; i++) {
+        int32_t first = policy->spans[i / entry->rows_per_prompt].row;
+        int32_t row = entry->row[i];
+        if (row != first)
+            llama_memory_seq_cp(policy->memory, first, row, -1, -1);
+        policy->rows[row].length = policy->rows[first].length;
+        policy->rows[row].prompt_tokens = policy->rows[first].length;
+    }
 cleanup:
     return status;
 }

@@ -328,7 +328,7 @@ static enum mpo_status table_prepare(void *self, const struct mpo_policy_setup *
     enum mpo_status status = MPO_OK;
     struct table *table = self;
     int64_t count = mpo_prompts_count(setup->prompts);
-    table->row_count = setup->spec->unit_prompts * setup->spec->responses;
+    table->row_count = setup->spec->row_capacity;
     table->max_tokens = setup->spec->max_tokens;
     MPO_NEW(count, &table->prompt);
     for (int64_t i = 0; i < count; i++) {
@@ -402,20 +402,26 @@ static const float *state_logits(const struct table *table, int32_t state)
     return table->logit + (size_t)state * (size_t)table->vocab_size;
 }
 
-static enum mpo_status table_begin(void *self, const int64_t *prompt, int32_t prompt_count,
-                                   int32_t rows_per_prompt, const float **logits)
+/* A table keeps nothing that the next begin does not write. */
+static void table_clear(void *self)
+{
+    (void)self;
+}
+
+static enum mpo_status table_begin(void *self, const struct mpo_policy_entry *entry,
+                                   const float **logits)
 {
     enum mpo_status status = MPO_OK;
     struct table *table = self;
-    MPO_CHECK(prompt_count * rows_per_prompt <= table->row_count, MPO_ERR_INTERNAL,
-              "%d x %d rows, room for %d", prompt_count, rows_per_prompt, table->row_count);
-    for (int32_t p = 0; p < prompt_count; p++) {
-        int32_t state = (int32_t)table->prompt[prompt[p]];
+    for (int32_t i = 0; i < entry->prompt_count * entry->rows_per_prompt; i++) {
+        int32_t row = entry->row[i];
+        int32_t p = i / entry->rows_per_prompt;
+        int32_t state = (int32_t)table->prompt[entry->prompt[p]];
+        MPO_CHECK(row >= 0 && row < table->row_count, MPO_ERR_INTERNAL, "row %d of %d", row,
+                  table->row_count);
         logits[p] = state_logits(table, state);
-        for (int32_t row = p * rows_per_prompt; row < (p + 1) * rows_per_prompt; row++) {
-            row_states(table, row)[0] = state;
-            table->length[row] = 0;
-        }
+        row_states(table, row)[0] = state;
+        table->length[row] = 0;
     }
 cleanup:
     return status;
@@ -477,6 +483,7 @@ const struct mpo_policy_ops mpo_policy_table_ops = {
     .describe = table_describe,
     .text = table_text,
     .tokenise = table_tokenise,
+    .clear = table_clear,
     .begin = table_begin,
     .extend = table_extend,
     .truncate = table_truncate,

@@ -15,6 +15,7 @@ static enum mpo_status take_position_room(struct mpo_rollout *rollout)
     size_t rows = (size_t)rollout->row_capacity;
     size_t policies = (size_t)rollout->spec.policy_count;
     size_t local = (size_t)rollout->local_count;
+    MPO_NEW(rows, &rollout->rows);
     MPO_NEW(rows, &rollout->live);
     MPO_NEW(rows, &rollout->source);
     MPO_NEW(rows, &rollout->token);
@@ -66,11 +67,11 @@ cleanup:
     return status;
 }
 
-int32_t mpo_rollout_positions(int32_t unit_rows, bool scores_answers)
+int32_t mpo_rollout_positions(int32_t row_capacity, bool scores_answers)
 {
-    return scores_answers && unit_rows < MPO_ROLLOUT_SCORE_POSITIONS
+    return scores_answers && row_capacity < MPO_ROLLOUT_SCORE_POSITIONS
                ? MPO_ROLLOUT_SCORE_POSITIONS
-               : unit_rows;
+               : row_capacity;
 }
 
 enum mpo_status mpo_rollout_open(const struct mpo_rollout_spec *spec,
@@ -82,8 +83,7 @@ enum mpo_status mpo_rollout_open(const struct mpo_rollout_spec *spec,
     MPO_NEW(1, &rollout);
     rollout->spec = *spec;
     rollout->local_count = mpo_policies_local_count(spec->policies);
-    rollout->row_capacity =
-        mpo_rollout_positions(spec->unit_prompts * spec->responses, spec->scores_answers);
+    rollout->row_capacity = mpo_rollout_positions(spec->row_capacity, spec->scores_answers);
     MPO_NEW(mpo_policies_vocab_size(spec->policies), &rollout->is_end);
     int32_t end_count = mpo_policies_end_tokens(spec->policies, &end_token);
     for (int32_t i = 0; i < end_count; i++)
@@ -128,6 +128,7 @@ void mpo_rollout_close(struct mpo_rollout **out)
     free(rollout->token);
     free(rollout->source);
     free(rollout->live);
+    free(rollout->rows);
     free(rollout->is_end);
     free(rollout);
     *out = NULL;

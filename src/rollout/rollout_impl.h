@@ -5,14 +5,22 @@
 
 #include "mpo/rollout.h"
 
+/** A row of the policies and the response that is made in it. */
+struct mpo_rollout_row {
+    int32_t response;    /* of the step: prompt slot * m + j */
+    int32_t token_count; /* drawn so far */
+    bool is_live;
+};
+
 struct mpo_rollout {
     struct mpo_rollout_spec spec;
-    int32_t local_count;  /* policies of this rank */
-    int32_t row_capacity; /* unit_prompts * responses; positions when answers are scored */
-    bool *is_end;         /* [V] */
+    int32_t local_count;          /* policies of this rank */
+    int32_t row_capacity;         /* of the spec; positions when answers are scored */
+    bool *is_end;                 /* [V] */
+    struct mpo_rollout_row *rows; /* [row_capacity] */
 
-    /* one position of a unit */
-    int32_t *live;        /* [row_capacity] rows still being made, ascending */
+    /* one position of a batch */
+    int32_t *live;        /* [row_capacity] rows still being made, in order of joining */
     int32_t *source;      /* [row_capacity] batch row that each live row draws from */
     int32_t *token;       /* [row_capacity] drawn token of each live row */
     const float **logits; /* [local, row_capacity] packed to [local, B] */
@@ -31,8 +39,8 @@ struct mpo_rollout {
     struct mpo_scores scores;       /* the same, when answers are scored */
 };
 
-/** Decode prompt slots first_slot .. first_slot + prompt_count - 1 as one batch, into
- *  rollout->responses. Collective over the group; complete on its root. */
+/** Decode prompt slots first_slot .. first_slot + prompt_count - 1 from a cleared cache,
+ *  into rollout->responses. Collective over the group; complete on its root. */
 enum mpo_status mpo_rollout_unit(struct mpo_rollout *rollout,
                                  const struct mpo_rollout_step *step, int32_t first_slot,
                                  int32_t prompt_count);

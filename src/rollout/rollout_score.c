@@ -92,10 +92,18 @@ static enum mpo_status score_first_tokens(struct mpo_rollout *rollout, int32_t s
                       .batch_rows = 1,
                       .draw_count = answers,
                       .answer_stride = 1};
+    struct mpo_policy_entry entry = {.prompt = &run.prompt,
+                                     .row = rollout->live,
+                                     .prompt_count = 1,
+                                     .rows_per_prompt = answers};
     double clock = mpo_timing_now();
-    for (int32_t k = 0; k < rollout->local_count; k++)
-        MPO_TRY(mpo_policy_begin(mpo_policies_local(rollout->spec.policies, k), &run.prompt,
-                                 1, answers, rollout->logits + k));
+    for (int32_t j = 0; j < answers; j++)
+        rollout->live[j] = j;
+    for (int32_t k = 0; k < rollout->local_count; k++) {
+        struct mpo_policy *policy = mpo_policies_local(rollout->spec.policies, k);
+        mpo_policy_clear(policy);
+        MPO_TRY(mpo_policy_begin(policy, &entry, rollout->logits + k));
+    }
     mpo_timing_add(rollout->spec.timing, MPO_TIMED_decode, clock);
     for (int32_t j = 0; j < answers; j++) {
         const int32_t *token = NULL;

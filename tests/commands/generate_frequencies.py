@@ -50,12 +50,13 @@ def all_responses():
 class Case:
     """Policies in a folder, and the ways to run generate on them."""
 
-    def __init__(self, mpo, mpirun, work):
+    def __init__(self, mpo, mpirun, work, repeats=REPEATS):
         self.mpo = mpo
+        self.repeats = repeats
         self.mpirun = mpirun
         self.table = tables.random_tables(5, 2, VOCAB, 1.0)
         self.log_policy = log_policies(self.table)
-        prompts = ["a"] * REPEATS + ["b"] * REPEATS
+        prompts = ["a"] * repeats + ["b"] * repeats
         self.config = tables.write_config(
             work, self.table, prompts, {"rollout": {"max_tokens": MAX_TOKENS}})
         self.flags = ["--policies.policy%d.temperature=%g" % item
@@ -81,12 +82,12 @@ def chi_square_z(observed, expected):
     return (np.cbrt(chi_square / freedom) - (1.0 - spread)) / np.sqrt(spread)
 
 
-def check_frequencies(case, weights, flag):
+def check_frequencies(case, weights, flag, samples=SAMPLES, more=()):
     responses = all_responses()
     tables.check(len(responses) == 15, "%d responses" % len(responses))
     rows = tables.proposal_rows(case.log_policy, weights, 0.0)
-    lines = case.generate("--weights=" + flag, "--n=%d" % SAMPLES, "--run.seed=4")
-    tables.check(len(lines) == 2 * REPEATS * SAMPLES, "%d lines" % len(lines))
+    lines = case.generate("--weights=" + flag, "--n=%d" % samples, "--run.seed=4", *more)
+    tables.check(len(lines) == 2 * case.repeats * samples, "%d lines" % len(lines))
     for prompt, start in START.items():
         drawn = [tokens_of(line) for line in lines if line["prompt"] == prompt]
         observed = np.array([drawn.count(tuple(tokens)) for tokens in responses])

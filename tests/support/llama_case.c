@@ -46,6 +46,8 @@ void llama_case_make(struct llama_case *test, const struct bigram_gguf_options *
 
 enum mpo_status llama_case_open(struct llama_case *test)
 {
+    if (test->common.row_capacity == 0)
+        test->common.row_capacity = test->common.unit_prompts * test->common.responses;
     return mpo_policy_llama_ops.open(&test->spec, &test->common, &test->library,
                                      &test->self);
 }
@@ -95,15 +97,26 @@ const struct mpo_llama_policy *llama_case_policy(const struct llama_case *test)
     return test->self;
 }
 
+enum mpo_status llama_case_enter(struct llama_case *test, int64_t prompt,
+                                 const int32_t *row, int32_t row_count)
+{
+    struct mpo_policy_entry entry = {&prompt, row, 1, row_count};
+    return mpo_policy_llama_ops.begin(test->self, &entry, test->row);
+}
+
 void llama_case_begin(struct llama_case *test, int32_t prompt_count,
                       int32_t rows_per_prompt)
 {
     int64_t prompt[LLAMA_CASE_ROWS];
-    assert_in_range(prompt_count, 1, LLAMA_CASE_ROWS);
-    for (int32_t i = 0; i < prompt_count; i++)
-        prompt[i] = i;
-    assert_ok(mpo_policy_llama_ops.begin(test->self, prompt, prompt_count, rows_per_prompt,
-                                         test->row));
+    int32_t row[LLAMA_CASE_ROWS];
+    struct mpo_policy_entry entry = {prompt, row, prompt_count, rows_per_prompt};
+    assert_in_range(prompt_count * rows_per_prompt, 1, LLAMA_CASE_ROWS);
+    for (int32_t i = 0; i < prompt_count * rows_per_prompt; i++) {
+        prompt[i / rows_per_prompt] = i / rows_per_prompt;
+        row[i] = i;
+    }
+    mpo_policy_llama_ops.clear(test->self);
+    assert_ok(mpo_policy_llama_ops.begin(test->self, &entry, test->row));
 }
 
 void llama_case_extend(struct llama_case *test, const int32_t *token, int32_t row_count)

@@ -49,7 +49,11 @@ void llama_case_remove(struct llama_case *test);
 
 const struct mpo_llama_policy *llama_case_policy(const struct llama_case *test);
 
-/** Begin a unit with the first prompt_count prompts. */
+/** Begin prompt `prompt` in the given rows, beside those that live. */
+enum mpo_status llama_case_enter(struct llama_case *test, int64_t prompt,
+                                 const int32_t *row, int32_t row_count);
+
+/** Begin a unit with the first prompt_count prompts, from a cleared cache. */
 void llama_case_begin(struct llama_case *test, int32_t prompt_count,
                       int32_t rows_per_prompt);
 

@@ -111,6 +111,67 @@ static void a_unit_of_256_rows_works_down_to_its_last_row(void **state)
     llama_case_remove(&test);
 }
 
+/* ---- rows that come and go ---- */
+
+static void prompts_join_rows_that_live_and_are_exact(void **state)
+{
+    (void)state;
+    struct llama_case test;
+    llama_case_make(&test, NULL);
+    test.common.unit_prompts = 3;
+    test.common.row_capacity = 4;
+    llama_case_start(&test, "one\ntwo words\nlonger prompt\n");
+    llama_case_begin(&test, 2, 2);
+    const int32_t token[4] = {BYTE('a'), BYTE('b'), BYTE('c'), BYTE('d')};
+    llama_case_extend(&test, token, 4);
+    assert_ok(OPS.truncate(test.self, 0, -1));
+    assert_ok(OPS.truncate(test.self, 3, -1));
+    assert_ok(llama_case_enter(&test, 2, (const int32_t[]){0, 3}, 2));
+    llama_case_check(&test, 0, BYTE('t'));
+    llama_case_extend(&test, token, 4);
+    for (int32_t i = 0; i < 4; i++)
+        llama_case_check(&test, i, token[i]);
+    const struct mpo_llama_policy *policy = llama_case_policy(&test);
+    assert_int_equal(llama_memory_seq_pos_max(policy->memory, 0), 13);
+    assert_int_equal(llama_memory_seq_pos_max(policy->memory, 1), 4);
+    assert_int_equal(llama_memory_seq_pos_max(policy->memory, 2), 10);
+    assert_int_equal(llama_memory_seq_pos_max(policy->memory, 3), 13);
+    llama_case_remove(&test);
+}
+
+/* One row of each earlier prompt stays and is full, and the last prompt fills its two rows:
+ * 800 cells, and no unit of these sizes needs more. A context for one prompt less would
+ * have 768. */
+static void the_most_crowded_unit_fits_its_context(void **state)
+{
+    (void)state;
+    enum { PROMPTS = 8, LONG = 100, ROWS = 6, TOKENS = 50 };
+    struct llama_case test;
+    char prompts[PROMPTS * (LONG + 1) + 1];
+    llama_case_make(&test, NULL);
+    test.common.unit_prompts = PROMPTS;
+    test.common.row_capacity = ROWS;
+    test.common.max_tokens = TOKENS;
+    memset(prompts, 'x', sizeof prompts);
+    for (int32_t i = 0; i < PROMPTS; i++)
+        prompts[i * (LONG + 1) + LONG] = '\n';
+    prompts[sizeof prompts - 1] = '\0';
+    llama_case_start(&test, prompts);
+    OPS.clear(test.self);
+    for (int32_t i = 0; i < ROWS - 1; i++) {
+        int32_t count[2] = {TOKENS, TOKENS};
+        int32_t token[2 * TOKENS] = {0};
+        const int32_t row[2] = {i, i + 1};
+        struct mpo_policy_batch batch = {row, count, token, 2, false};
+        if (i > 0)
+            assert_ok(OPS.truncate(test.self, i, -1));
+        assert_ok(llama_case_enter(&test, i, row, 2));
+        assert_ok(OPS.extend(test.self, &batch, test.row));
+        llama_case_check(&test, 1, 0);
+    }
+    llama_case_remove(&test);
+}
+
 /* ---- truncate and fork ---- */
 
 static void copy_row(const struct llama_case *test, int32_t output, float *copy)
@@ -224,7 +285,6 @@ static void policies_that_name_one_file_share_its_model(void **state)
     struct llama_case test;
     char link[TABLE_PATH_BYTES];
     void *other = NULL;
-    const float *row[1] = {NULL};
     llama_case_make(&test, NULL);
     llama_case_start(&test, "x\n");
     snprintf(link, sizeof link, "%.480s/./model.gguf", test.folder);
@@ -237,12 +297,10 @@ static void policies_that_name_one_file_share_its_model(void **state)
     assert_ok(OPS.prepare(other, &test.setup));
     assert_ok(OPS.allocate(other));
     OPS.close(test.self);
-    test.self = NULL;
+    test.self = other;
     assert_int_equal(policy->model->reference_count, 1);
-    assert_ok(OPS.begin(other, &(int64_t){0}, 1, 1, row));
-    test.row[0] = row[0];
+    llama_case_begin(&test, 1, 1);
     llama_case_check(&test, 0, BYTE('x'));
-    OPS.close(other);
     llama_case_remove(&test);
 }
 
@@ -269,9 +327,10 @@ static void an_adapter_changes_its_own_policy_by_its_scale(void **state)
         assert_close(test.row[0][id], expected[id] + 0.5f * shift[id], 1e-4);
     assert_ok(OPS.prepare(plain, &test.setup));
     assert_ok(OPS.allocate(plain));
-    assert_ok(OPS.begin(plain, &(int64_t){0}, 1, 1, test.row));
+    OPS.close(test.self);
+    test.self = plain;
+    llama_case_begin(&test, 1, 1);
     llama_case_check(&test, 0, BYTE('x'));
-    OPS.close(plain);
     llama_case_remove(&test);
 }
 
@@ -386,8 +445,11 @@ static void calls_that_would_end_the_process_are_refused(void **state)
     assert_status(OPS.truncate(test.self, 0, 1), MPO_ERR_INTERNAL);
     assert_status(OPS.truncate(test.self, 1, 0), MPO_ERR_INTERNAL);
     assert_status(OPS.fork(test.self, 1, 0), MPO_ERR_INTERNAL);
-    assert_status(OPS.begin(test.self, &(int64_t){1}, 1, 1, test.row), MPO_ERR_INTERNAL);
-    assert_status(OPS.begin(test.self, &(int64_t){0}, 1, 3, test.row), MPO_ERR_INTERNAL);
+    const int32_t row[3] = {1, 0, 2};
+    assert_status(llama_case_enter(&test, 1, row, 1), MPO_ERR_INTERNAL);
+    assert_status(llama_case_enter(&test, 0, row, 2), MPO_ERR_INTERNAL);
+    assert_status(llama_case_enter(&test, 0, row, 3), MPO_ERR_INTERNAL);
+    assert_status(llama_case_enter(&test, 0, row + 2, 1), MPO_ERR_INTERNAL);
     token = BYTE('a');
     assert_ok(OPS.extend(test.self, &batch, test.row));
     llama_case_check(&test, 0, token);
@@ -401,6 +463,8 @@ int main(void)
         cmocka_unit_test(several_tokens_at_once_give_every_position_in_order),
         cmocka_unit_test(prompts_and_rows_of_several_batches_are_exact),
         cmocka_unit_test(a_unit_of_256_rows_works_down_to_its_last_row),
+        cmocka_unit_test(prompts_join_rows_that_live_and_are_exact),
+        cmocka_unit_test(the_most_crowded_unit_fits_its_context),
         cmocka_unit_test(rows_cut_back_and_copied_go_on_like_fresh_ones),
         cmocka_unit_test(a_unit_gives_the_same_bits_again_and_with_two_threads),
         cmocka_unit_test(a_single_row_and_a_single_token_have_company),

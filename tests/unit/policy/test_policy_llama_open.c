@@ -231,6 +231,8 @@ static void a_unit_of_too_many_rows_is_refused(void **state)
     test.common.unit_prompts = 2;
     test.common.responses = 129;
     assert_prepare_refused(&test, "x\n", MPO_ERR_CONFIG, "258 rows");
+    test.common.row_capacity = 128;
+    assert_prepare_refused(&test, "x\n", MPO_ERR_CONFIG, "128 rows at once, expected 129");
     llama_case_remove(&test);
 }
 

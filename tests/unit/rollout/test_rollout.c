@@ -9,17 +9,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "mpo/mpo.h"
-
-#include "bigram.h"
+#include "rollout_case.h"
 #include "runner.h"
-#include "table_files.h"
 
-#define POLICIES   3
-#define VOCAB      5
-#define PROMPTS    3
+#define POLICIES   ROLLOUT_CASE_POLICIES
+#define VOCAB      ROLLOUT_CASE_VOCAB
+#define PROMPTS    ROLLOUT_CASE_STARTS
 #define RESPONSES  8
-#define MAX_TOKENS 12
+#define MAX_TOKENS ROLLOUT_CASE_MAX_TOKENS
 
 /* Two answers to each of three prompts; the longest one takes several runs of positions. */
 #define ANSWER_COUNT 2
@@ -84,135 +81,19 @@ enum mpo_status __wrap_mpo_policy_extend(struct mpo_policy *policy,
     return __real_mpo_policy_extend(policy, batch, logits);
 }
 
-/* ---- a job of table policies ---- */
-
-struct loop {
-    char folder[TABLE_PATH_BYTES];
-    float logits[POLICIES][VOCAB + 1][VOCAB];
-    struct bigram *bigram;
-    struct mpo_comm *comm;
-    struct mpo_prompts *prompts;
-    struct mpo_policies *policies;
-    struct mpo_exchange *exchange;
-    struct mpo_mixture *mixture;
-    struct mpo_rollout *rollout;
-    int32_t start[PROMPTS];
-    bool scores; /* given answers instead of made responses */
-};
-
-static const double temperature[POLICIES] = {1.0, 0.7, 1.5};
-static const int32_t end_token = VOCAB - 1;
+/* ---- jobs of table policies ---- */
 
 /* Never in a text of these tables: looking for them must change nothing. */
 static const char *const stops[] = {"z", "a  b"};
 
-static void open_bigram(struct loop *loop)
+static void open_loop(struct rollout_case *loop, int32_t unit_prompts)
 {
-    for (int32_t p = 0; p < PROMPTS; p++)
-        loop->start[p] = p;
-    bigram_random_logits(5, 1.5, sizeof loop->logits / sizeof(float),
-                         &loop->logits[0][0][0]);
-    struct bigram_spec spec = {
-        .logits = &loop->logits[0][0][0],
-        .end_token = &end_token,
-        .start = loop->start,
-        .policy_count = POLICIES,
-        .vocab_size = VOCAB,
-        .state_count = VOCAB + 1,
-        .end_count = 1,
-        .start_count = PROMPTS,
-        .max_tokens = MAX_TOKENS,
-    };
-    loop->bigram = bigram_open(&spec);
-}
-
-static void open_policies(struct loop *loop, int32_t unit_prompts)
-{
-    static const char *const names[POLICIES] = {"one", "two", "three"};
-    char paths[POLICIES][TABLE_PATH_BYTES];
-    struct mpo_policy_spec specs[POLICIES];
-    char prompts[TABLE_PATH_BYTES];
-    for (int32_t k = 0; k < POLICIES; k++) {
-        table_write_bigram(loop->folder, names[k], loop->bigram, k, VOCAB, paths[k]);
-        specs[k] = (struct mpo_policy_spec){names[k], "table", paths[k],      "", 1.0, "",
-                                            "",       "auto",  temperature[k]};
-    }
-    table_write_text(loop->folder, "prompts.txt", loop->scores ? ANSWERS : "a\nb\nc\n",
-                     prompts);
-    struct mpo_prompts_spec prompts_spec = {
-        .path = prompts,
-        .format = loop->scores ? "jsonl" : "text",
-        .prefill = "",
-        .answer_name = {"chosen", "rejected"},
-        .answer_count = loop->scores ? ANSWER_COUNT : 0,
-        .ended = true,
-    };
-    struct mpo_policies_spec spec = {
-        .policies = specs,
-        .policy_count = POLICIES,
-        .thread_count = 1,
-        .unit_prompts = unit_prompts,
-        .responses = loop->scores ? ANSWER_COUNT : RESPONSES,
-        .max_tokens = MAX_TOKENS,
-        .scores_answers = loop->scores,
-    };
-    assert_ok(mpo_prompts_open(&prompts_spec, &loop->prompts));
-    assert_ok(mpo_policies_open(&spec, loop->comm, loop->prompts, &loop->policies));
-}
-
-static void open_as(struct loop *loop, int32_t unit_prompts, bool scores)
-{
-    *loop = (struct loop){.scores = scores};
-    int32_t rows = mpo_rollout_positions(unit_prompts * RESPONSES, scores);
-    table_folder_make(loop->folder);
-    open_bigram(loop);
-    assert_ok(mpo_comm_open(POLICIES, 0, &loop->comm));
-    open_policies(loop, unit_prompts);
-    struct mpo_exchange_spec exchange = {"auto", POLICIES, rows, VOCAB};
-    struct mpo_mixture_spec mixture = {
-        .device = "cpu",
-        .temperature = temperature,
-        .end_token = &end_token,
-        .policy_count = POLICIES,
-        .end_count = 1,
-        .vocab_size = VOCAB,
-        .row_capacity = rows,
-    };
-    assert_ok(mpo_exchange_open(&exchange, loop->comm, &loop->exchange));
-    assert_ok(mpo_mixture_open(&mixture, &loop->mixture));
-    struct mpo_rollout_spec rollout = {
-        .comm = loop->comm,
-        .policies = loop->policies,
-        .exchange = loop->exchange,
-        .mixture = loop->mixture,
-        .seed = 3,
-        .policy_count = POLICIES,
-        .prompts_max = PROMPTS,
-        .unit_prompts = unit_prompts,
-        .responses = scores ? ANSWER_COUNT : RESPONSES,
-        .max_tokens = MAX_TOKENS,
-        .stop = stops,
-        .stop_count = 2,
-        .scores_answers = scores,
-    };
-    assert_ok(mpo_rollout_open(&rollout, &loop->rollout));
-}
-
-static void open_loop(struct loop *loop, int32_t unit_prompts)
-{
-    open_as(loop, unit_prompts, false);
-}
-
-static void close_loop(struct loop *loop)
-{
-    mpo_rollout_close(&loop->rollout);
-    mpo_mixture_close(&loop->mixture);
-    mpo_exchange_close(&loop->exchange);
-    mpo_policies_close(&loop->policies);
-    mpo_prompts_close(&loop->prompts);
-    mpo_comm_close(&loop->comm);
-    bigram_close(&loop->bigram);
-    table_folder_remove(loop->folder);
+    struct rollout_case_spec spec = {.prompt_count = PROMPTS,
+                                     .unit_prompts = unit_prompts,
+                                     .responses = RESPONSES,
+                                     .stop = stops,
+                                     .stop_count = 2};
+    rollout_case_open(loop, &spec);
 }
 
 /* Of the later steps. */
@@ -235,22 +116,14 @@ static void take_report(void *reporter, double responses, int32_t token_count)
     reported.count++;
 }
 
-static void run_step(struct loop *loop, int64_t step, bool greedy,
+static void run_step(struct rollout_case *loop, int64_t step, bool greedy,
                      struct mpo_responses *responses)
 {
-    static const double mu[POLICIES] = {0.5, 0.2, 0.3};
-    static const int64_t prompt[PROMPTS] = {0, 1, 2};
-    struct mpo_rollout_step draw = {
-        .step = step,
-        .prompt = prompt,
-        .prompt_count = PROMPTS,
-        .mu = mu,
-        .end_bias = 0.4,
-        .greedy = greedy,
-        .filter = step > 2 ? &filter : NULL,
-        .report = take_report,
-        .reporter = &reported,
-    };
+    struct mpo_rollout_step draw = rollout_case_step(loop, step);
+    draw.greedy = greedy;
+    draw.filter = step > 2 ? &filter : NULL;
+    draw.report = take_report;
+    draw.reporter = &reported;
     memset(&reported, 0, sizeof reported);
     assert_ok(mpo_rollout_run(loop->rollout, &draw, responses));
 }
@@ -258,7 +131,7 @@ static void run_step(struct loop *loop, int64_t step, bool greedy,
 /* ---- cases ---- */
 
 /* log pi_h(y|x) by hand, from the tables as the policies read them. */
-static double log_response(const struct loop *loop, int32_t h, int32_t start,
+static double log_response(const struct rollout_case *loop, int32_t h, int32_t start,
                            const int32_t *token, int32_t token_count)
 {
     double sum = 0.0;
@@ -266,8 +139,10 @@ static double log_response(const struct loop *loop, int32_t h, int32_t start,
     for (int32_t t = 0; t < token_count; t++) {
         double norm = 0.0;
         for (int32_t v = 0; v < VOCAB; v++)
-            norm += exp(bigram_log_policy(loop->bigram, h, state, v) / temperature[h]);
-        sum += bigram_log_policy(loop->bigram, h, state, token[t]) / temperature[h] -
+            norm += exp(bigram_log_policy(loop->bigram, h, state, v) /
+                        rollout_case_temperature[h]);
+        sum += bigram_log_policy(loop->bigram, h, state, token[t]) /
+                   rollout_case_temperature[h] -
                log(norm);
         state = token[t];
     }
@@ -276,7 +151,7 @@ static double log_response(const struct loop *loop, int32_t h, int32_t start,
 
 static void scores_are_the_policies_own(void **state)
 {
-    struct loop loop;
+    struct rollout_case loop;
     struct mpo_responses responses = {0};
     (void)state;
     open_loop(&loop, 2);
@@ -285,21 +160,20 @@ static void scores_are_the_policies_own(void **state)
         const int32_t *token = responses.token + i * MAX_TOKENS;
         int32_t count = responses.token_count[i];
         assert_in_range(count, 1, MAX_TOKENS);
-        assert_int_equal(responses.ended[i], token[count - 1] == end_token);
+        assert_int_equal(responses.ended[i], token[count - 1] == ROLLOUT_CASE_END);
         if (!responses.ended[i])
             assert_int_equal(count, MAX_TOKENS);
         /* Tables hold log-probabilities as float: 1e-6 a token is what is left of them. */
         for (int32_t h = 0; h < POLICIES; h++)
             assert_close(responses.log_policy[i * POLICIES + h],
-                         log_response(&loop, h, loop.start[i / RESPONSES], token, count),
-                         2e-6 * count);
+                         log_response(&loop, h, i / RESPONSES, token, count), 2e-6 * count);
     }
-    close_loop(&loop);
+    rollout_case_close(&loop);
 }
 
 static void finished_rows_cost_no_decode(void **state)
 {
-    struct loop loop;
+    struct rollout_case loop;
     struct mpo_responses responses = {0};
     long needed = 0;
     (void)state;
@@ -310,12 +184,12 @@ static void finished_rows_cost_no_decode(void **state)
     for (int32_t i = 0; i < PROMPTS * RESPONSES; i++)
         needed += responses.token_count[i] - 1;
     assert_int_equal(extended_rows, POLICIES * needed);
-    close_loop(&loop);
+    rollout_case_close(&loop);
 }
 
 static void reports_grow_to_all_responses_and_tokens(void **state)
 {
-    struct loop loop;
+    struct rollout_case loop;
     struct mpo_responses responses = {0};
     (void)state;
     for (int32_t unit_prompts = 1; unit_prompts <= PROMPTS; unit_prompts++) {
@@ -328,39 +202,46 @@ static void reports_grow_to_all_responses_and_tokens(void **state)
         assert_true(reported.count > 1);
         assert_close(reported.responses, PROMPTS * RESPONSES, 0);
         assert_int_equal(reported.tokens, tokens);
-        close_loop(&loop);
+        rollout_case_close(&loop);
     }
 }
 
 static void token_loop_allocates_nothing(void **state)
 {
-    struct loop loop;
+    struct rollout_case loop;
     struct mpo_responses responses = {0};
     (void)state;
+    struct rollout_case_spec spec = {.prompt_count = PROMPTS,
+                                     .unit_prompts = PROMPTS,
+                                     .responses = RESPONSES,
+                                     .row_capacity = RESPONSES + 3, /* two prompts wait */
+                                     .stop = stops,
+                                     .stop_count = 2};
     allocation_count = 0;
-    open_loop(&loop, 2);
+    rollout_case_open(&loop, &spec);
     assert_true(allocation_count > 0); /* the counter counts */
     allocation_count = 0;
     for (int64_t step = 0; step < 5; step++)
         run_step(&loop, step, false, &responses);
     assert_int_equal(allocation_count, 0);
-    close_loop(&loop);
+    rollout_case_close(&loop);
 }
 
 static void scoring_allocates_nothing_and_keeps_its_books(void **state)
 {
-    static const double mu[POLICIES] = {0.5, 0.2, 0.3};
-    static const int64_t prompt[PROMPTS] = {0, 1, 2};
     static const int32_t lengths[PROMPTS * ANSWER_COUNT] = {2, 101, 1, 3, 2, 1};
-    struct mpo_rollout_step step = {.prompt = prompt,
-                                    .prompt_count = PROMPTS,
-                                    .mu = mu,
-                                    .report = take_report,
-                                    .reporter = &reported};
+    struct rollout_case_spec spec = {.prompt_count = PROMPTS,
+                                     .unit_prompts = 1,
+                                     .responses = ANSWER_COUNT,
+                                     .answers = ANSWERS};
     struct mpo_scores scores = {0};
-    struct loop loop;
+    struct rollout_case loop;
     (void)state;
-    open_as(&loop, 1, true);
+    rollout_case_open(&loop, &spec);
+    struct mpo_rollout_step step = rollout_case_step(&loop, 0);
+    step.end_bias = 0.0;
+    step.report = take_report;
+    step.reporter = &reported;
     allocation_count = 0;
     for (int i = 0; i < 3; i++) {
         memset(&reported, 0, sizeof reported);
@@ -372,19 +253,19 @@ static void scoring_allocates_nothing_and_keeps_its_books(void **state)
     for (int32_t i = 0; i < PROMPTS * ANSWER_COUNT; i++) {
         double sum = 0.0;
         for (int32_t h = 0; h < POLICIES; h++)
-            sum += mu[h] * scores.log_policy[i * POLICIES + h];
+            sum += step.mu[h] * scores.log_policy[i * POLICIES + h];
         assert_int_equal(scores.token_count[i], lengths[i]);
         assert_close(scores.log_mixture[i], sum - scores.log_z[i], 1e-10);
         assert_true(scores.log_z[i] < 0.0);
     }
-    close_loop(&loop);
+    rollout_case_close(&loop);
 }
 
 /* Units are a matter of batching: what a prompt gets does not depend on them. */
 static void responses_do_not_depend_on_units(void **state)
 {
-    struct loop one;
-    struct loop three;
+    struct rollout_case one;
+    struct rollout_case three;
     struct mpo_responses a = {0};
     struct mpo_responses b = {0};
     (void)state;
@@ -399,13 +280,13 @@ static void responses_do_not_depend_on_units(void **state)
         assert_same_bits(a.log_proposal[i], b.log_proposal[i]);
         assert_same_bits(a.end_surprise[i], b.end_surprise[i]);
     }
-    close_loop(&three);
-    close_loop(&one);
+    rollout_case_close(&three);
+    rollout_case_close(&one);
 }
 
 static void greedy_responses_to_a_prompt_are_alike(void **state)
 {
-    struct loop loop;
+    struct rollout_case loop;
     struct mpo_responses responses = {0};
     (void)state;
     open_loop(&loop, 1);
@@ -417,12 +298,12 @@ static void greedy_responses_to_a_prompt_are_alike(void **state)
                             responses.token + first * MAX_TOKENS,
                             (size_t)responses.token_count[i] * sizeof(int32_t));
     }
-    close_loop(&loop);
+    rollout_case_close(&loop);
 }
 
 static void another_step_draws_other_responses(void **state)
 {
-    struct loop loop;
+    struct rollout_case loop;
     struct mpo_responses responses = {0};
     int32_t before[PROMPTS * RESPONSES];
     (void)state;
@@ -431,7 +312,7 @@ static void another_step_draws_other_responses(void **state)
     memcpy(before, responses.token_count, sizeof before);
     run_step(&loop, 1, false, &responses);
     assert_memory_not_equal(before, responses.token_count, sizeof before);
-    close_loop(&loop);
+    rollout_case_close(&loop);
 }
 
 int main(void)

@@ -1,0 +1,324 @@
+/*
+ * Prompts that wait for rows: what the decode loop asks of a policy, call by call, is what
+ * follows from the lengths of the responses by the rule of mpo/rollout.h. Tables do not
+ * depend on the batch, so no capacity may change a response.
+ *
+ * The linker sends the calls of two verbs through the functions below (--wrap, see
+ * tests/CMakeLists.txt).
+ */
+#include <string.h>
+
+#include "rollout_case.h"
+#include "runner.h"
+
+#define PROMPTS    11
+#define ROWS_MAX   24
+#define CALLS_MAX  256
+#define MAX_TOKENS ROLLOUT_CASE_MAX_TOKENS
+
+/* ---- what was asked of the first policy ---- */
+
+struct call {
+    int32_t prompt_count; /* begun, the first of them is `prompt`; 0: rows were extended */
+    int64_t prompt;
+    int32_t row_count;
+    int32_t row[ROWS_MAX];
+    int32_t token[ROWS_MAX]; /* of each row, when rows were extended */
+};
+
+static const struct mpo_policy *listened;
+static struct call calls[CALLS_MAX];
+static int32_t call_count;
+
+enum mpo_status __real_mpo_policy_begin(struct mpo_policy *policy,
+                                        const struct mpo_policy_entry *entry,
+                                        const float **logits);
+enum mpo_status __wrap_mpo_policy_begin(struct mpo_policy *policy,
+                                        const struct mpo_policy_entry *entry,
+                                        const float **logits);
+enum mpo_status __real_mpo_policy_extend(struct mpo_policy *policy,
+                                         const struct mpo_policy_batch *batch,
+                                         const float **logits);
+enum mpo_status __wrap_mpo_policy_extend(struct mpo_policy *policy,
+                                         const struct mpo_policy_batch *batch,
+                                         const float **logits);
+
+static struct call *next_call(int32_t row_count, const int32_t *row)
+{
+    assert_in_range(call_count, 0, CALLS_MAX - 1);
+    assert_in_range(row_count, 1, ROWS_MAX);
+    struct call *call = &calls[call_count++];
+    *call = (struct call){.row_count = row_count};
+    memcpy(call->row, row, (size_t)row_count * sizeof *row);
+    return call;
+}
+
+enum mpo_status __wrap_mpo_policy_begin(struct mpo_policy *policy,
+                                        const struct mpo_policy_entry *entry,
+                                        const float **logits)
+{
+    if (policy == listened) {
+        struct call *call =
+            next_call(entry->prompt_count * entry->rows_per_prompt, entry->row);
+        call->prompt_count = entry->prompt_count;
+        call->prompt = entry->prompt[0];
+        for (int32_t i = 1; i < entry->prompt_count; i++)
+            assert_int_equal(entry->prompt[i], call->prompt + i);
+    }
+    return __real_mpo_policy_begin(policy, entry, logits);
+}
+
+enum mpo_status __wrap_mpo_policy_extend(struct mpo_policy *policy,
+                                         const struct mpo_policy_batch *batch,
+                                         const float **logits)
+{
+    if (policy == listened) {
+        struct call *call = next_call(batch->row_count, batch->row);
+        memcpy(call->token, batch->token, (size_t)batch->row_count * sizeof(int32_t));
+    }
+    return __real_mpo_policy_extend(policy, batch, logits);
+}
+
+/* ---- what the rule asks for ---- */
+
+/* A batch in which every response takes as many positions as it has tokens. */
+struct oracle {
+    const struct mpo_responses *responses;
+    int32_t capacity;
+    int32_t response[ROWS_MAX]; /* of each row, -1 when it is free */
+    int32_t order[ROWS_MAX];    /* rows in order of joining */
+    int32_t made[ROWS_MAX];     /* tokens of each row's response so far */
+    int32_t live_count;
+};
+
+/* Rows place .. live_count - 1 draw a token; those whose response is whole become free. */
+static void oracle_draw(struct oracle *oracle, int32_t place)
+{
+    int32_t kept = place;
+    for (int32_t i = place; i < oracle->live_count; i++) {
+        int32_t row = oracle->order[i];
+        if (++oracle->made[row] == oracle->responses->token_count[oracle->response[row]])
+            oracle->response[row] = -1;
+        else
+            oracle->order[kept++] = row;
+    }
+    oracle->live_count = kept;
+}
+
+static void oracle_begin(struct oracle *oracle, const struct call *call)
+{
+    int32_t first = oracle->live_count;
+    int32_t m = oracle->responses->responses;
+    assert_int_equal(call->row_count, call->prompt_count * m);
+    for (int32_t i = 0; i < call->row_count; i++) {
+        int32_t row = 0;
+        while (row < oracle->capacity && oracle->response[row] >= 0)
+            row++;
+        assert_in_range(row, 0, oracle->capacity - 1);
+        assert_int_equal(call->row[i], row);
+        oracle->response[row] = (int32_t)call->prompt * m + i;
+        oracle->made[row] = 0;
+        oracle->order[oracle->live_count++] = row;
+    }
+    oracle_draw(oracle, first);
+}
+
+static void oracle_extend(struct oracle *oracle, const struct call *call)
+{
+    assert_int_equal(call->prompt_count, 0);
+    assert_int_equal(call->row_count, oracle->live_count);
+    for (int32_t i = 0; i < call->row_count; i++) {
+        int32_t row = oracle->order[i];
+        int32_t last = oracle->response[row] * MAX_TOKENS + oracle->made[row] - 1;
+        assert_int_equal(call->row[i], row);
+        assert_int_equal(call->token[i], oracle->responses->token[last]);
+    }
+    oracle_draw(oracle, 0);
+}
+
+/* One unit's calls, from calls[at] on. @return where the next unit's begin */
+static int32_t check_unit(struct oracle *oracle, int32_t at, int64_t prompt, int64_t end)
+{
+    memset(oracle->response, -1, sizeof oracle->response);
+    while (prompt < end || oracle->live_count > 0) {
+        assert_in_range(at, 0, call_count - 1);
+        const struct call *call = &calls[at++];
+        int64_t room =
+            (oracle->capacity - oracle->live_count) / oracle->responses->responses;
+        int64_t joining = room < end - prompt ? room : end - prompt;
+        if (joining == 0) {
+            oracle_extend(oracle, call);
+            continue;
+        }
+        assert_int_equal(call->prompt_count, joining);
+        assert_int_equal(call->prompt, prompt);
+        oracle_begin(oracle, call);
+        prompt += joining;
+    }
+    return at;
+}
+
+/* ---- cases ---- */
+
+static const struct rollout_case_spec waiting[] = {
+    {PROMPTS, PROMPTS, 1, 1, NULL, NULL, 0}, {PROMPTS, PROMPTS, 1, 4, NULL, NULL, 0},
+    {PROMPTS, 4, 1, 3, NULL, NULL, 0},       {PROMPTS, PROMPTS, 2, 5, NULL, NULL, 0},
+    {PROMPTS, PROMPTS, 3, 3, NULL, NULL, 0}, {PROMPTS, 6, 4, ROWS_MAX, NULL, NULL, 0},
+};
+#define WAITING_COUNT (sizeof waiting / sizeof *waiting)
+
+static void waiting_prompts_take_the_rows_of_finished_ones(void **state)
+{
+    (void)state;
+    int32_t joined_beside_others = 0;
+    for (size_t i = 0; i < WAITING_COUNT; i++) {
+        struct rollout_case loop;
+        struct mpo_responses responses = {0};
+        rollout_case_open(&loop, &waiting[i]);
+        struct mpo_rollout_step step = rollout_case_step(&loop, 0);
+        listened = mpo_policies_local(loop.policies, 0);
+        call_count = 0;
+        assert_ok(mpo_rollout_run(loop.rollout, &step, &responses));
+        struct oracle oracle = {.responses = &responses,
+                                .capacity = waiting[i].row_capacity};
+        int32_t at = 0;
+        for (int32_t first = 0; first < PROMPTS; first += waiting[i].unit_prompts) {
+            int32_t end = first + waiting[i].unit_prompts;
+            at = check_unit(&oracle, at, first, end < PROMPTS ? end : PROMPTS);
+        }
+        assert_int_equal(at, call_count);
+        for (int32_t j = 2; j < call_count; j++)
+            joined_beside_others +=
+                calls[j].prompt_count > 0 && calls[j].row_count < waiting[i].row_capacity;
+        listened = NULL;
+        rollout_case_close(&loop);
+    }
+    assert_true(joined_beside_others > 10); /* the cases are such that it happens */
+}
+
+/* All responses of a step under one capacity; the arrays stay the caller's. */
+struct kept {
+    int32_t token_count[ROWS_MAX];
+    int32_t token[ROWS_MAX * MAX_TOKENS];
+    double log_proposal[ROWS_MAX];
+    double control[ROWS_MAX * ROLLOUT_CASE_POLICIES];
+};
+
+static void keep_step(const struct rollout_case_spec *spec, bool greedy, struct kept *kept)
+{
+    struct rollout_case loop;
+    struct mpo_responses responses = {0};
+    size_t count = (size_t)spec->prompt_count * (size_t)spec->responses;
+    rollout_case_open(&loop, spec);
+    struct mpo_rollout_step step = rollout_case_step(&loop, 7);
+    step.greedy = greedy;
+    assert_ok(mpo_rollout_run(loop.rollout, &step, &responses));
+    *kept = (struct kept){.token_count = {0}};
+    memcpy(kept->token_count, responses.token_count, count * sizeof(int32_t));
+    for (size_t i = 0; i < count; i++)
+        memcpy(kept->token + i * MAX_TOKENS, responses.token + i * MAX_TOKENS,
+               (size_t)responses.token_count[i] * sizeof(int32_t));
+    memcpy(kept->log_proposal, responses.log_proposal, count * sizeof(double));
+    memcpy(kept->control, responses.control,
+           count * ROLLOUT_CASE_POLICIES * sizeof(double));
+    rollout_case_close(&loop);
+}
+
+static void no_capacity_changes_what_tables_give(void **state)
+{
+    static const char *const stops[] = {"b", "c a"};
+    (void)state;
+    for (int32_t variant = 0; variant < 3; variant++) {
+        struct rollout_case_spec spec = {.prompt_count = PROMPTS,
+                                         .unit_prompts = PROMPTS,
+                                         .responses = 2,
+                                         .stop = stops,
+                                         .stop_count = variant == 2 ? 2 : 0};
+        struct kept all;
+        struct kept few;
+        keep_step(&spec, variant == 1, &all);
+        for (spec.row_capacity = 2; spec.row_capacity < 2 * PROMPTS; spec.row_capacity++) {
+            keep_step(&spec, variant == 1, &few);
+            assert_memory_equal(&few, &all, sizeof all);
+        }
+    }
+}
+
+static void a_step_in_several_calls_draws_what_one_call_does(void **state)
+{
+    (void)state;
+    struct rollout_case loop;
+    struct mpo_responses responses = {0};
+    struct rollout_case_spec spec = {
+        .prompt_count = PROMPTS, .unit_prompts = 4, .responses = 2, .row_capacity = 4};
+    struct kept whole;
+    keep_step(&spec, false, &whole);
+    rollout_case_open(&loop, &spec);
+    for (int32_t first = 0; first < PROMPTS; first += 4) {
+        struct mpo_rollout_step step = rollout_case_step(&loop, 7);
+        step.first_slot = first;
+        step.prompt += first;
+        step.prompt_count = PROMPTS - first < 4 ? PROMPTS - first : 4;
+        assert_ok(mpo_rollout_run(loop.rollout, &step, &responses));
+        size_t count = (size_t)step.prompt_count * 2;
+        assert_memory_equal(responses.token_count, whole.token_count + 2 * first,
+                            count * sizeof(int32_t));
+        assert_memory_equal(responses.log_proposal, whole.log_proposal + 2 * first,
+                            count * sizeof(double));
+    }
+    rollout_case_close(&loop);
+}
+
+struct seen {
+    int32_t watched;
+    int32_t reported;
+    double responses;
+};
+
+static void count_token(void *watcher, const int32_t *token, int32_t token_count)
+{
+    struct seen *seen = watcher;
+    assert_in_range(token[token_count - 1], 0, ROLLOUT_CASE_VOCAB - 1);
+    seen->watched++;
+}
+
+static void count_report(void *reporter, double responses, int32_t token_count)
+{
+    struct seen *seen = reporter;
+    assert_true(responses > seen->responses);
+    seen->responses = responses;
+    seen->reported += token_count;
+}
+
+static void every_token_is_watched_and_reported(void **state)
+{
+    (void)state;
+    struct rollout_case loop;
+    struct mpo_responses responses = {0};
+    struct seen seen = {0};
+    int32_t made = 0;
+    rollout_case_open(&loop, &waiting[3]);
+    struct mpo_rollout_step step = rollout_case_step(&loop, 0);
+    step.watch = count_token;
+    step.watcher = &seen;
+    step.report = count_report;
+    step.reporter = &seen;
+    assert_ok(mpo_rollout_run(loop.rollout, &step, &responses));
+    for (int32_t i = 0; i < PROMPTS * responses.responses; i++)
+        made += responses.token_count[i];
+    assert_int_equal(seen.watched, made);
+    assert_int_equal(seen.reported, made);
+    assert_same_bits(seen.responses, PROMPTS * responses.responses);
+    rollout_case_close(&loop);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(waiting_prompts_take_the_rows_of_finished_ones),
+        cmocka_unit_test(no_capacity_changes_what_tables_give),
+        cmocka_unit_test(a_step_in_several_calls_draws_what_one_call_does),
+        cmocka_unit_test(every_token_is_watched_and_reported),
+    };
+    return run_cases("rollout_rows", tests);
+}
