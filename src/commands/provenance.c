@@ -137,22 +137,22 @@ static void describe_policy(const struct fit *fit, int32_t index,
              (unsigned long long)info.vocab_hash);
 }
 
-/* Groups must host the same models: one policy, one hash. */
-static enum mpo_status compare_groups(const struct provenance *provenance)
+/* Groups must host the same models: one policy, one hash. Each group has the rows of all
+ * policies, in their order. */
+static enum mpo_status compare_groups(const struct provenance *provenance,
+                                      int32_t policy_count)
 {
     enum mpo_status status = MPO_OK;
-    for (int32_t i = 0; i < provenance->rank_count; i++)
-        for (int32_t j = 0; j < i; j++) {
-            const struct mpo_record_rank *a = &provenance->all[j];
-            const struct mpo_record_rank *b = &provenance->all[i];
-            MPO_CHECK(strcmp(a->policy, b->policy) != 0 ||
-                          (strcmp(a->sha256, b->sha256) == 0 &&
-                           strcmp(a->lora_sha256, b->lora_sha256) == 0),
-                      MPO_ERR_DATA,
-                      "policy '%s' is another model on rank %d (%s) than on rank %d (%s); "
-                      "every group must host the same",
-                      b->policy, b->rank, b->model, a->rank, a->model);
-        }
+    for (int32_t i = policy_count; i < provenance->rank_count; i++) {
+        const struct mpo_record_rank *a = &provenance->all[i % policy_count];
+        const struct mpo_record_rank *b = &provenance->all[i];
+        MPO_CHECK(strcmp(a->sha256, b->sha256) == 0 &&
+                      strcmp(a->lora_sha256, b->lora_sha256) == 0,
+                  MPO_ERR_DATA,
+                  "policy '%s' is another model on rank %d (%s) than on rank %d (%s); "
+                  "every group must host the same",
+                  b->policy, b->rank, b->model, a->rank, a->model);
+    }
 cleanup:
     return status;
 }
@@ -165,7 +165,8 @@ static enum mpo_status take_room(const struct fit *fit, struct provenance **out)
     MPO_NEW(1, out);
     mpo_comm_policy_block(comm, 0, &first, &(*out)->rows_per_rank);
     MPO_NEW((*out)->rows_per_rank, &(*out)->own);
-    MPO_NEW(mpo_comm_size(comm) * (*out)->rows_per_rank, &(*out)->all);
+    if (mpo_comm_rank(comm) == 0)
+        MPO_NEW(mpo_comm_size(comm) * (*out)->rows_per_rank, &(*out)->all);
 cleanup:
     return status;
 }
@@ -181,7 +182,7 @@ static enum mpo_status gather_ranks(struct provenance *provenance, const struct 
     MPO_TRY(mpo_comm_gather(comm, provenance->own,
                             (size_t)provenance->rows_per_rank * sizeof *provenance->own,
                             provenance->all));
-    for (int32_t i = 0; i < total; i++)
+    for (int32_t i = 0; provenance->all != NULL && i < total; i++)
         if (provenance->all[i].policy[0] != '\0')
             provenance->all[provenance->rank_count++] = provenance->all[i];
 cleanup:
@@ -248,7 +249,7 @@ static enum mpo_status describe_and_create(struct fit *fit, struct provenance *p
     MPO_TRY(gather_ranks(provenance, fit));
     if (mpo_comm_rank(fit->job.comm) != 0)
         goto cleanup;
-    MPO_TRY(compare_groups(provenance));
+    MPO_TRY(compare_groups(provenance, fit->policy_count));
     MPO_TRY(name_things(provenance, fit));
     name_run(provenance);
     describe_run(provenance, fit, argc, argv);

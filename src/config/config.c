@@ -174,6 +174,37 @@ static const char *name_fault(const char *name)
     return NULL;
 }
 
+/* By name, and policies of one name in the order of the file. */
+static int compare_names(const void *left, const void *right)
+{
+    const struct mpo_config_policies *a = *(const struct mpo_config_policies *const *)left;
+    const struct mpo_config_policies *b = *(const struct mpo_config_policies *const *)right;
+    int order = strcmp(a->name, b->name);
+    return order != 0 ? order : (a > b) - (a < b);
+}
+
+static enum mpo_status check_names_differ(struct mpo_config_build *build)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_config *config = build->config;
+    const struct mpo_config_policies **sorted = NULL;
+    char quoted[MPO_CONFIG_QUOTE_BYTES];
+    MPO_NEW(config->policy_count, &sorted);
+    for (int32_t i = 0; i < config->policy_count; i++)
+        sorted[i] = &config->policies[i];
+    qsort(sorted, (size_t)config->policy_count, sizeof(*sorted), compare_names);
+    for (int32_t i = 1; i < config->policy_count; i++)
+        MPO_CHECK(strcmp(sorted[i - 1]->name, sorted[i]->name) != 0, MPO_ERR_CONFIG,
+                  "%s: expected a name of its own, found '%s', which policies[%td] has",
+                  where_of(build, MPO_OPTION_policies_name,
+                           (int32_t)(sorted[i] - config->policies)),
+                  mpo_config_quote(sorted[i]->name, quoted),
+                  sorted[i - 1] - config->policies);
+cleanup:
+    free(sorted);
+    return status;
+}
+
 static enum mpo_status check_names(struct mpo_config_build *build)
 {
     enum mpo_status status = MPO_OK;
@@ -185,12 +216,8 @@ static enum mpo_status check_names(struct mpo_config_build *build)
         MPO_CHECK(fault == NULL, MPO_ERR_CONFIG, "%s: expected %s, found '%s'",
                   where_of(build, MPO_OPTION_policies_name, i), fault,
                   mpo_config_quote(name, quoted));
-        for (int32_t j = 0; j < i; j++)
-            MPO_CHECK(strcmp(name, config->policies[j].name) != 0, MPO_ERR_CONFIG,
-                      "%s: expected a name of its own, found '%s', which policies[%d] has",
-                      where_of(build, MPO_OPTION_policies_name, i),
-                      mpo_config_quote(name, quoted), j);
     }
+    MPO_TRY(check_names_differ(build));
 cleanup:
     return status;
 }

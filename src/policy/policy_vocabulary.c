@@ -28,6 +28,13 @@ struct summary {
     char text[256];
 };
 
+struct summaries {
+    struct summary *own;      /* [own_count] of this rank's policies */
+    struct summary *all;      /* [H] */
+    struct summary *gathered; /* [W, own_count] on rank zero, else NULL */
+    int32_t own_count;        /* policies of the rank that hosts most */
+};
+
 static uint64_t token_hash(const struct mpo_policy *policy, int32_t id)
 {
     struct mpo_token token = {0};
@@ -143,18 +150,42 @@ cleanup:
     return status;
 }
 
-static enum mpo_status share_summaries(const struct mpo_comm *comm,
-                                       const struct mpo_policy *policies,
-                                       int32_t policy_count, struct summary *all)
+/* Local: room for the summaries, and those of this rank's policies. */
+static enum mpo_status take_summaries(const struct mpo_comm *comm, int32_t policy_count,
+                                      const struct mpo_policy *local, int32_t local_count,
+                                      struct summaries *out)
 {
     enum mpo_status status = MPO_OK;
-    for (int32_t index = 0; index < policy_count; index++) {
-        const struct mpo_policy *policy = hosted(comm, policies, index);
-        if (policy != NULL)
-            summarise(policy, &all[index]);
-        MPO_TRY(mpo_comm_broadcast(comm, &all[index], sizeof all[index],
-                                   mpo_comm_policy_host(comm, index)));
+    int32_t first = 0;
+    mpo_comm_policy_block(comm, 0, &first, &out->own_count);
+    MPO_NEW(out->own_count, &out->own);
+    MPO_NEW(policy_count, &out->all);
+    if (mpo_comm_rank(comm) == 0)
+        MPO_NEW(mpo_comm_size(comm) * out->own_count, &out->gathered);
+    for (int32_t i = 0; i < local_count; i++)
+        summarise(&local[i], &out->own[i]);
+cleanup:
+    return status;
+}
+
+/* One gather and one broadcast, however many policies and ranks there are. */
+static enum mpo_status share_summaries(const struct mpo_comm *comm, int32_t policy_count,
+                                       struct summaries *summaries)
+{
+    enum mpo_status status = MPO_OK;
+    size_t own_count = (size_t)summaries->own_count;
+    MPO_TRY(mpo_comm_gather(comm, summaries->own, own_count * sizeof *summaries->own,
+                            summaries->gathered));
+    for (int32_t rank = 0; rank < mpo_comm_group_size(comm); rank++) {
+        int32_t first = 0;
+        int32_t count = 0;
+        mpo_comm_policy_block(comm, rank, &first, &count);
+        if (summaries->gathered != NULL)
+            memcpy(summaries->all + first, summaries->gathered + (size_t)rank * own_count,
+                   (size_t)count * sizeof *summaries->all);
     }
+    MPO_TRY(mpo_comm_broadcast(comm, summaries->all,
+                               (size_t)policy_count * sizeof *summaries->all, 0));
 cleanup:
     return status;
 }
@@ -162,22 +193,18 @@ cleanup:
 /* Group 0 speaks for its policies; another group must host the same ones. */
 static enum mpo_status check_own_group(const struct mpo_comm *comm,
                                        const struct mpo_policies_spec *spec,
-                                       const struct mpo_policy *local, int32_t local_count,
-                                       const struct summary *all)
+                                       const struct summary *own, const struct summary *all)
 {
     enum mpo_status status = MPO_OK;
     int32_t first = 0;
     int32_t count = 0;
     mpo_comm_policy_block(comm, mpo_comm_group_rank(comm), &first, &count);
-    for (int32_t i = 0; i < local_count; i++) {
-        struct summary own = {0};
-        summarise(&local[i], &own);
-        MPO_CHECK(own.hash == all[first + i].hash && own.size == all[first + i].size,
+    for (int32_t i = 0; i < count; i++)
+        MPO_CHECK(own[i].hash == all[first + i].hash && own[i].size == all[first + i].size,
                   MPO_ERR_DATA,
                   "policy '%s': this rank's model has another vocabulary than the first "
                   "group's; every host needs the same file",
                   spec->policies[first + i].name);
-    }
 cleanup:
     return status;
 }
@@ -185,11 +212,12 @@ cleanup:
 /* The common size, and what differs: every rank comes to the same verdict. */
 static enum mpo_status compare(const struct mpo_comm *comm,
                                const struct mpo_policies_spec *spec,
-                               const struct mpo_policy *local, struct summary *all,
+                               const struct mpo_policy *local, struct summaries *summaries,
                                struct mpo_vocabulary_agreement *out)
 {
     enum mpo_status status = MPO_OK;
-    MPO_TRY(share_summaries(comm, local, spec->policy_count, all));
+    const struct summary *all = summaries->all;
+    MPO_TRY(share_summaries(comm, spec->policy_count, summaries));
     out->vocab_size = all[0].size;
     for (int32_t index = 0; index < spec->policy_count; index++) {
         out->hashes[index] = all[index].hash;
@@ -222,15 +250,17 @@ enum mpo_status mpo_policy_vocabulary_agree(const struct mpo_comm *comm,
                                             struct mpo_vocabulary_agreement *out)
 {
     enum mpo_status status = MPO_OK;
-    struct summary *all = NULL;
-    MPO_TRY(mpo_comm_agree(mpo_memory_take((size_t)spec->policy_count, sizeof *all,
-                                           "vocabularies", (void **)&all)));
-    MPO_TRY(mpo_comm_agree(compare(comm, spec, local, all, out)));
+    struct summaries summaries = {0};
+    MPO_TRY(mpo_comm_agree(
+        take_summaries(comm, spec->policy_count, local, local_count, &summaries)));
+    MPO_TRY(mpo_comm_agree(compare(comm, spec, local, &summaries, out)));
     MPO_TRY(mpo_comm_agree(mpo_memory_take((size_t)out->vocab_size, sizeof *out->flags,
                                            "a vocabulary", (void **)&out->flags)));
     MPO_TRY(mpo_comm_agree(unite_flags(comm, local, local_count, out)));
-    MPO_TRY(mpo_comm_agree(check_own_group(comm, spec, local, local_count, all)));
+    MPO_TRY(mpo_comm_agree(check_own_group(comm, spec, summaries.own, summaries.all)));
 cleanup:
-    free(all);
+    free(summaries.gathered);
+    free(summaries.all);
+    free(summaries.own);
     return status;
 }
