@@ -76,6 +76,9 @@ int32_t mpo_comm_local_rank(const struct mpo_comm *comm);  /* rank on this host 
 int32_t mpo_comm_local_size(const struct mpo_comm *comm);  /* ranks on this host */
 bool mpo_comm_group_shares_host(const struct mpo_comm *comm);
 
+/** The first rank of the group on the host of one of its ranks. Local. */
+int32_t mpo_comm_group_leader(const struct mpo_comm *comm, int32_t group_rank);
+
 /** First policy and number of policies that a rank of the group hosts. Local. */
 void mpo_comm_policy_block(const struct mpo_comm *comm, int32_t group_rank,
                            int32_t *first_policy, int32_t *policy_count);

@@ -46,3 +46,7 @@ void mpo_comm_alarm_clear(void);
 
 /** Communicator of this rank's group; borrowed. MPI_COMM_NULL without MPI. */
 MPI_Comm mpo_comm_group_mpi(const struct mpo_comm *comm);
+
+/** Communicator of this rank's group on this host, in the group's order; borrowed.
+ *  MPI_COMM_NULL without MPI. */
+MPI_Comm mpo_comm_host_mpi(const struct mpo_comm *comm);

@@ -20,6 +20,7 @@
 struct mpo_comm {
     MPI_Comm world;
     MPI_Comm group_comm;
+    MPI_Comm host_comm; /* this rank's group on this host */
     int32_t rank;
     int32_t size;
     int32_t group;
@@ -29,7 +30,7 @@ struct mpo_comm {
     int32_t local_rank;
     int32_t local_size;
     int32_t policy_count;
-    bool group_shares_host;
+    int32_t *leader; /* [P] of each rank of the group: the first one on its host */
 };
 
 /* Messages larger than this are cut, so that counts always fit MPI's int. */
@@ -117,12 +118,28 @@ cleanup:
     return status;
 }
 
+/* Who shares a host with whom, in the group. */
+static enum mpo_status find_leaders(struct mpo_comm *comm)
+{
+    enum mpo_status status = MPO_OK;
+    int32_t leader = comm->group_rank;
+    MPI_Request request = MPI_REQUEST_NULL;
+    MPO_TRY_MPI_ALARM(MPI_Comm_split_type(comm->group_comm, MPI_COMM_TYPE_SHARED,
+                                          comm->group_rank, MPI_INFO_NULL,
+                                          &comm->host_comm));
+    MPO_TRY_MPI(MPI_Ibcast(&leader, 1, MPI_INT32_T, 0, comm->host_comm, &request));
+    MPO_TRY(mpo_comm_wait(&request, 1));
+    MPO_TRY_MPI(MPI_Iallgather(&leader, 1, MPI_INT32_T, comm->leader, 1, MPI_INT32_T,
+                               comm->group_comm, &request));
+    MPO_TRY(mpo_comm_wait(&request, 1));
+cleanup:
+    return status;
+}
+
 static enum mpo_status form_groups(struct mpo_comm *comm)
 {
     enum mpo_status status = MPO_OK;
     MPI_Comm local = MPI_COMM_NULL;
-    MPI_Comm group_local = MPI_COMM_NULL;
-    int size = 0;
     MPO_TRY_MPI_ALARM(MPI_Comm_dup(MPI_COMM_WORLD, &comm->world));
     MPO_TRY_MPI_ALARM(
         MPI_Comm_split(comm->world, comm->group, comm->group_rank, &comm->group_comm));
@@ -130,18 +147,8 @@ static enum mpo_status form_groups(struct mpo_comm *comm)
                                           MPI_INFO_NULL, &local));
     MPO_TRY_MPI(MPI_Comm_rank(local, &comm->local_rank));
     MPO_TRY_MPI(MPI_Comm_size(local, &comm->local_size));
-    MPO_TRY_MPI_ALARM(MPI_Comm_split_type(comm->group_comm, MPI_COMM_TYPE_SHARED,
-                                          comm->group_rank, MPI_INFO_NULL, &group_local));
-    MPO_TRY_MPI(MPI_Comm_size(group_local, &size));
-    int shares = size == comm->group_size;
-    MPI_Request request = MPI_REQUEST_NULL;
-    MPO_TRY_MPI(MPI_Iallreduce(MPI_IN_PLACE, &shares, 1, MPI_INT, MPI_MIN, comm->group_comm,
-                               &request));
-    MPO_TRY(mpo_comm_wait(&request, 1));
-    comm->group_shares_host = shares != 0;
+    MPO_TRY(find_leaders(comm));
 cleanup:
-    if (group_local != MPI_COMM_NULL)
-        MPI_Comm_free(&group_local);
     if (local != MPI_COMM_NULL)
         MPI_Comm_free(&local);
     return status;
@@ -156,6 +163,7 @@ static enum mpo_status place_rank(int32_t policy_count, int32_t ranks_per_group,
     MPO_NEW(1, &comm);
     comm->world = MPI_COMM_NULL;
     comm->group_comm = MPI_COMM_NULL;
+    comm->host_comm = MPI_COMM_NULL;
     comm->rank = mpo_comm_job_rank();
     comm->size = mpo_comm_job_size();
     comm->policy_count = policy_count;
@@ -165,7 +173,7 @@ static enum mpo_status place_rank(int32_t policy_count, int32_t ranks_per_group,
     comm->group_rank = comm->rank % comm->group_size;
     comm->group_count = comm->size / comm->group_size;
     comm->local_size = 1;
-    comm->group_shares_host = true;
+    MPO_NEW(comm->group_size, &comm->leader);
 cleanup:
     *out = comm;
     return status;
@@ -186,10 +194,13 @@ void mpo_comm_close(struct mpo_comm **comm)
 {
     if (*comm == NULL)
         return;
+    if ((*comm)->host_comm != MPI_COMM_NULL)
+        MPI_Comm_free(&(*comm)->host_comm);
     if ((*comm)->group_comm != MPI_COMM_NULL)
         MPI_Comm_free(&(*comm)->group_comm);
     if ((*comm)->world != MPI_COMM_NULL)
         MPI_Comm_free(&(*comm)->world);
+    free((*comm)->leader);
     free(*comm);
     *comm = NULL;
 }
@@ -234,14 +245,27 @@ int32_t mpo_comm_local_size(const struct mpo_comm *comm)
     return comm->local_size;
 }
 
+int32_t mpo_comm_group_leader(const struct mpo_comm *comm, int32_t group_rank)
+{
+    return comm->leader[group_rank];
+}
+
 bool mpo_comm_group_shares_host(const struct mpo_comm *comm)
 {
-    return comm->group_shares_host;
+    for (int32_t rank = 0; rank < comm->group_size; rank++)
+        if (comm->leader[rank] != 0)
+            return false;
+    return true;
 }
 
 MPI_Comm mpo_comm_group_mpi(const struct mpo_comm *comm)
 {
     return comm->group_comm;
+}
+
+MPI_Comm mpo_comm_host_mpi(const struct mpo_comm *comm)
+{
+    return comm->host_comm;
 }
 
 void mpo_comm_policy_block(const struct mpo_comm *comm, int32_t group_rank,
@@ -255,14 +279,11 @@ void mpo_comm_policy_block(const struct mpo_comm *comm, int32_t group_rank,
 
 int32_t mpo_comm_policy_host(const struct mpo_comm *comm, int32_t policy_index)
 {
-    int32_t first = 0;
-    int32_t count = 0;
-    for (int32_t rank = 0; rank < comm->group_size; rank++) {
-        mpo_comm_policy_block(comm, rank, &first, &count);
-        if (policy_index < first + count)
-            return rank;
-    }
-    return comm->group_size - 1;
+    int32_t each = comm->policy_count / comm->group_size;
+    int32_t extra = comm->policy_count % comm->group_size;
+    int32_t in_longer = extra * (each + 1); /* policies of the ranks that host one more */
+    return policy_index < in_longer ? policy_index / (each + 1)
+                                    : extra + (policy_index - in_longer) / each;
 }
 
 static enum mpo_status broadcast(MPI_Comm communicator, void *data, size_t bytes,

@@ -10,13 +10,51 @@
 #include "mpo/comm.h"
 #include "runner.h"
 
-enum { TEXT_BYTES = 8192 };
+enum { TEXT_BYTES = 8192, RANKS_MAX = 64 };
+
+/* The host of every rank of the job, one letter each. tests/support/host.sh names it. */
+static void list_hosts(char host[RANKS_MAX])
+{
+    struct mpo_comm *comm = NULL;
+    const char *own = getenv("MPO_TEST_HOST");
+    assert_in_range(mpo_comm_job_size(), 1, RANKS_MAX);
+    assert_ok(mpo_comm_open(1, 1, &comm));
+    assert_ok(mpo_comm_gather(comm, own != NULL ? own : "a", 1, host));
+    assert_ok(mpo_comm_broadcast(comm, host, RANKS_MAX, 0));
+    mpo_comm_close(&comm);
+}
+
+/* Ranks first .. end - 1 on the host of rank `of`. */
+static int32_t count_on_host(const char *host, int32_t of, int32_t first, int32_t end)
+{
+    int32_t count = 0;
+    for (int32_t rank = first; rank < end; rank++)
+        count += host[rank] == host[of];
+    return count;
+}
+
+/* The leader of each rank of a group: the first of the group on its host. */
+static void check_leaders(const struct mpo_comm *comm, const char *host)
+{
+    int32_t first = mpo_comm_group(comm) * mpo_comm_group_size(comm);
+    bool shares = true;
+    for (int32_t rank = 0; rank < mpo_comm_group_size(comm); rank++) {
+        int32_t expected = 0;
+        while (host[first + expected] != host[first + rank])
+            expected++;
+        assert_int_equal(mpo_comm_group_leader(comm, rank), expected);
+        shares = shares && expected == 0;
+    }
+    assert_int_equal(mpo_comm_group_shares_host(comm), shares);
+}
 
 static void groups_are_neighbouring_ranks_of_equal_number(void **state)
 {
     (void)state;
     int32_t size = mpo_comm_job_size();
     int32_t rank = mpo_comm_job_rank();
+    char host[RANKS_MAX] = "";
+    list_hosts(host);
     for (int32_t group_size = 1; group_size <= size; group_size++) {
         struct mpo_comm *comm = NULL;
         if (size % group_size != 0)
@@ -28,9 +66,9 @@ static void groups_are_neighbouring_ranks_of_equal_number(void **state)
         assert_int_equal(mpo_comm_group_count(comm), size / group_size);
         assert_int_equal(mpo_comm_group(comm), rank / group_size);
         assert_int_equal(mpo_comm_group_rank(comm), rank % group_size);
-        assert_int_equal(mpo_comm_local_rank(comm), rank);
-        assert_int_equal(mpo_comm_local_size(comm), size);
-        assert_true(mpo_comm_group_shares_host(comm));
+        assert_int_equal(mpo_comm_local_rank(comm), count_on_host(host, rank, 0, rank));
+        assert_int_equal(mpo_comm_local_size(comm), count_on_host(host, rank, 0, size));
+        check_leaders(comm, host);
         mpo_comm_close(&comm);
         assert_null(comm);
     }
