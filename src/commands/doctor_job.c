@@ -203,8 +203,12 @@ static void examine_memory(struct doctor *doctor)
     struct mpo_policy_survey *side_by_side = NULL;
     if (gap(doctor, true)[0] != '\0')
         return;
-    side_by_side = calloc((size_t)doctor->policy_count, sizeof *side_by_side);
-    for (int32_t r = 0; side_by_side != NULL && r < mpo_comm_size(doctor->job.comm); r++) {
+    enum mpo_status status =
+        mpo_memory_take((size_t)doctor->policy_count, sizeof *side_by_side,
+                        "the sum of a host", (void **)&side_by_side);
+    if (status != MPO_OK)
+        doctor_note(doctor, DOCTOR_memory, DOCTOR_PROBLEM, status, "%s", mpo_error_text());
+    for (int32_t r = 0; status == MPO_OK && r < mpo_comm_size(doctor->job.comm); r++) {
         const struct doctor_rank *rank = &doctor->rank[r];
         if (rank->local_rank != 0)
             continue;

@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -248,25 +249,22 @@ cleanup:
     return status;
 }
 
-/* "runs/" of "runs/x.h5", "." of "x.h5"; owned by the caller. */
-static enum mpo_status folder_of(const char *path, char **out)
+/* "runs/" of "runs/x.h5", "." of "x.h5"; what is longer than a path can be is cut, and then
+ * names nothing. */
+static void folder_of(const char *path, char folder[PATH_MAX])
 {
-    enum mpo_status status = MPO_OK;
-    MPO_TRY(mpo_memory_copy_text(strchr(path, '/') != NULL ? path : ".", out));
-    char *slash = strrchr(*out, '/');
-    if (slash != NULL)
-        slash[1] = '\0';
-cleanup:
-    return status;
+    const char *slash = strrchr(path, '/');
+    int length = slash != NULL ? (int)(slash + 1 - path) : 1;
+    snprintf(folder, PATH_MAX, "%.*s", length, slash != NULL ? path : ".");
 }
 
 enum mpo_status mpo_record_check(const char *path, bool force)
 {
     enum mpo_status status = MPO_OK;
     char holder[MPO_RECORD_HOLDER_BYTES] = "";
-    char *folder = NULL;
+    char folder[PATH_MAX] = "";
     bool occupied = false;
-    MPO_TRY(folder_of(path, &folder));
+    folder_of(path, folder);
     MPO_CHECK(access(folder, W_OK | X_OK) == 0, mpo_record_errno_status(errno),
               "no file can be made in %s: %s%s", folder, strerror(errno),
               errno == ENOENT ? "; make the directory first" : "");
@@ -276,16 +274,15 @@ enum mpo_status mpo_record_check(const char *path, bool force)
               path, holder);
     MPO_TRY(look_at_path(path, force, &occupied));
 cleanup:
-    free(folder);
     return status;
 }
 
 bool mpo_record_is_on_network(const char *path)
 {
     struct statfs system;
-    char *folder = NULL;
-    bool known = folder_of(path, &folder) == MPO_OK && statfs(folder, &system) == 0;
-    free(folder);
+    char folder[PATH_MAX] = "";
+    folder_of(path, folder);
+    bool known = statfs(folder, &system) == 0;
     const uint32_t magic = known ? (uint32_t)system.f_type : 0;
     return magic == NFS_MAGIC || magic == SMB_MAGIC || magic == CIFS_MAGIC ||
            magic == SMB2_MAGIC;
