@@ -12,6 +12,7 @@
  */
 #include "record_impl.h"
 
+#include <errno.h>
 #include <hdf5_hl.h>
 #include <math.h>
 #include <stdarg.h>
@@ -173,6 +174,38 @@ static hid_t memory_type(enum kind kind)
     return types[kind];
 }
 
+int mpo_record_descriptor(hid_t file)
+{
+    int *descriptor = NULL;
+    if (H5Fget_vfd_handle(file, H5P_DEFAULT, (void **)&descriptor) < 0 ||
+        descriptor == NULL)
+        return -1;
+    return *descriptor;
+}
+
+/* Nothing in a record is compressed, so an element takes a byte of the file at least. */
+enum mpo_status mpo_record_check_extent(hid_t data_set, const char *path,
+                                        const hsize_t extent[2])
+{
+    enum mpo_status status = MPO_OK;
+    struct stat found = {0};
+    hid_t file = H5I_INVALID_HID;
+    MPO_TRY_HDF5(file = H5Iget_file_id(data_set), "%s", path);
+    MPO_CHECK(fstat(mpo_record_descriptor(file), &found) == 0, MPO_ERR_IO, "%s: %s", path,
+              strerror(errno));
+    const hsize_t room = (hsize_t)found.st_size;
+    MPO_CHECK(extent[0] <= room && extent[1] <= room &&
+                  (extent[1] == 0 || extent[0] <= room / extent[1]),
+              MPO_ERR_DATA,
+              "%s claims %llu rows and %llu columns, more than the %llu bytes of the file "
+              "can hold; the file is damaged",
+              path, (unsigned long long)extent[0], (unsigned long long)extent[1],
+              (unsigned long long)room);
+cleanup:
+    mpo_record_hdf5_release(&file);
+    return status;
+}
+
 enum mpo_status mpo_record_has_path(hid_t file, const char *path, htri_t *exists)
 {
     enum mpo_status status = MPO_OK;
@@ -330,6 +363,7 @@ static enum mpo_status open_column(hid_t file, const struct column_spec *spec,
     MPO_CHECK(dimensions == (spec->width == COLUMNS_0 ? 1 : 2), MPO_ERR_DATA,
               "%s has %d dimensions", spec->path, dimensions);
     MPO_TRY_HDF5(H5Sget_simple_extent_dims(space, extent, NULL), "%s", spec->path);
+    MPO_TRY(mpo_record_check_extent(out->id, spec->path, extent));
     out->rows = extent[0];
     out->columns = extent[1];
 cleanup:

@@ -107,6 +107,13 @@ enum mpo_status mpo_record_make_columns(struct mpo_record_schema *schema,
 /** Every identifier invalid, every count zero. */
 void mpo_record_invalidate(struct mpo_record_schema *schema);
 
+/** Refuse an extent that the file has no room for, before anything is sized by it. */
+enum mpo_status mpo_record_check_extent(hid_t data_set, const char *path,
+                                        const hsize_t extent[2]);
+
+/** Borrowed; -1 when HDF5 does not tell. */
+int mpo_record_descriptor(hid_t file);
+
 /** Whether a file has "name" or "group/name". */
 enum mpo_status mpo_record_has_path(hid_t file, const char *path, htri_t *exists);
 
@@ -202,7 +209,7 @@ void mpo_record_writer_free(struct mpo_record_writer **writer);
 enum mpo_status mpo_record_repair(const char *path, const char *output,
                                   struct mpo_record_recovery *out);
 
-/* ---- the reader (record_read.c, record_read_responses.c) ---- */
+/* ---- the reader (record_read.c, record_read_responses.c, record_read_samples.c) ---- */
 
 struct mpo_record_text_attribute {
     char *name;
@@ -227,9 +234,23 @@ struct mpo_record {
     size_t attribute_capacity;
 };
 
-/** Open a growing data set as it is now in the file, not as it was when last looked at. */
-enum mpo_status mpo_record_open_current(const struct mpo_record *record, const char *path,
-                                        hid_t *out, hsize_t extent[2]);
+/** Rows of a growing data set: first .. first + count - 1, each of `columns` elements. */
+struct mpo_record_rows {
+    const char *path;
+    hid_t type; /* in memory, not owned */
+    hsize_t columns;
+    int64_t first;
+    int64_t count;
+};
+
+/** Read rows as they are now in the file, not as they were when last looked at; *rows is
+ *  checked against the extent of the data set. Local. */
+enum mpo_status mpo_record_read_rows(const struct mpo_record *record,
+                                     const struct mpo_record_rows *rows, void *values);
+
+/** How many rows a data set has now. Local. */
+enum mpo_status mpo_record_count_rows(const struct mpo_record *record, const char *path,
+                                      int64_t *count);
 
 /** How many leading rows of responses/step belong to steps up to `last`. What a step that
  *  was not acknowledged left behind is of a later step, or was never written (-1). Local.

@@ -28,6 +28,7 @@
 #define READ_ATTEMPTS  20
 #define ATTRIBUTES_MAX 256
 #define NAMES_MAX      65536
+#define STEP_MAX       9007199254740992.0 /* 2^53 */
 
 /* ---- the file ---- */
 
@@ -209,6 +210,7 @@ static enum mpo_status extent_of(hid_t data_set, const char *path, hsize_t exten
     MPO_CHECK(dimensions == 1 || dimensions == 2, MPO_ERR_DATA,
               "%s: expected 1 or 2 dimensions, found %d", path, dimensions);
     MPO_TRY_HDF5(H5Sget_simple_extent_dims(space, extent, NULL), "%s", path);
+    MPO_TRY(mpo_record_check_extent(data_set, path, extent));
 cleanup:
     mpo_record_hdf5_release(&space);
     return status;
@@ -240,8 +242,9 @@ cleanup:
 
 /* ---- the trajectory ---- */
 
-enum mpo_status mpo_record_open_current(const struct mpo_record *record, const char *path,
-                                        hid_t *out, hsize_t extent[2])
+/* Open a growing data set as it is now in the file, not as it was when last looked at. */
+static enum mpo_status open_current(const struct mpo_record *record, const char *path,
+                                    hid_t *out, hsize_t extent[2])
 {
     enum mpo_status status = MPO_OK;
     MPO_TRY_HDF5(*out = H5Dopen2(record->file, path, H5P_DEFAULT), "%s", path);
@@ -252,15 +255,61 @@ cleanup:
     return status;
 }
 
-static enum mpo_status count_steps(struct mpo_record *record)
+enum mpo_status mpo_record_count_rows(const struct mpo_record *record, const char *path,
+                                      int64_t *count)
 {
     enum mpo_status status = MPO_OK;
     hsize_t extent[2] = {0, 1};
-    hid_t step = H5I_INVALID_HID;
-    MPO_TRY(mpo_record_open_current(record, "step", &step, extent));
-    record->step_count = (int64_t)extent[0];
+    hid_t data_set = H5I_INVALID_HID;
+    MPO_TRY(open_current(record, path, &data_set, extent));
+    *count = (int64_t)extent[0];
 cleanup:
-    mpo_record_hdf5_release(&step);
+    mpo_record_hdf5_release(&data_set);
+    return status;
+}
+
+static enum mpo_status read_block(hid_t data_set, const struct mpo_record_rows *rows,
+                                  void *values)
+{
+    enum mpo_status status = MPO_OK;
+    hid_t file_space = H5I_INVALID_HID;
+    hid_t memory_space = H5I_INVALID_HID;
+    const hsize_t start[2] = {(hsize_t)rows->first, 0};
+    const hsize_t block[2] = {(hsize_t)rows->count, rows->columns};
+    const hsize_t total = block[0] * block[1];
+    MPO_TRY_HDF5(file_space = H5Dget_space(data_set), "%s", rows->path);
+    MPO_TRY_HDF5(H5Sselect_hyperslab(file_space, H5S_SELECT_SET, start, NULL, block, NULL),
+                 "%s", rows->path);
+    MPO_TRY_HDF5(memory_space = H5Screate_simple(1, &total, NULL), "%s", rows->path);
+    MPO_TRY_HDF5(
+        H5Dread(data_set, rows->type, memory_space, file_space, H5P_DEFAULT, values), "%s",
+        rows->path);
+cleanup:
+    mpo_record_hdf5_release(&memory_space);
+    mpo_record_hdf5_release(&file_space);
+    return status;
+}
+
+enum mpo_status mpo_record_read_rows(const struct mpo_record *record,
+                                     const struct mpo_record_rows *rows, void *values)
+{
+    enum mpo_status status = MPO_OK;
+    hsize_t extent[2] = {0, 1};
+    hid_t data_set = H5I_INVALID_HID;
+    if (rows->count == 0)
+        return MPO_OK;
+    MPO_TRY(open_current(record, rows->path, &data_set, extent));
+    MPO_CHECK(extent[1] == rows->columns, MPO_ERR_DATA,
+              "%s has %llu columns, expected %llu", rows->path,
+              (unsigned long long)extent[1], (unsigned long long)rows->columns);
+    MPO_CHECK(rows->first >= 0 && rows->count > 0 && (hsize_t)rows->first <= extent[0] &&
+                  (hsize_t)rows->count <= extent[0] - (hsize_t)rows->first,
+              MPO_ERR_DATA, "%s has %llu rows, %lld from %lld on are wanted", rows->path,
+              (unsigned long long)extent[0], (long long)rows->count,
+              (long long)rows->first);
+    MPO_TRY(read_block(data_set, rows, values));
+cleanup:
+    mpo_record_hdf5_release(&data_set);
     return status;
 }
 
@@ -290,7 +339,7 @@ static enum mpo_status read_contents(struct mpo_record *record)
     MPO_TRY(read_attributes(record, "provenance"));
     MPO_TRY(read_names(record, "objective", &record->objective, &record->objective_count));
     MPO_TRY(read_names(record, "policy", &record->policy, &record->policy_count));
-    MPO_TRY(count_steps(record));
+    MPO_TRY(mpo_record_count_rows(record, "step", &record->step_count));
 cleanup:
     return mpo_record_reword(record, status);
 }
@@ -339,7 +388,8 @@ enum mpo_status mpo_record_refresh(struct mpo_record *record)
     enum mpo_status status = MPO_OK;
     mpo_record_hdf5_prepare();
     MPO_TRY(look_at_superblock(record));
-    MPO_TRY(mpo_record_reword(record, count_steps(record)));
+    status = mpo_record_count_rows(record, "step", &record->step_count);
+    MPO_TRY(mpo_record_reword(record, status));
 cleanup:
     return status;
 }
@@ -355,41 +405,33 @@ static hsize_t columns_of(const struct mpo_record *record, const char *path)
     return 1;
 }
 
+/* Numbers of steps go up, and are exact as doubles. */
+static enum mpo_status check_steps(const double *step, int64_t count)
+{
+    enum mpo_status status = MPO_OK;
+    for (int64_t i = 0; i < count; i++)
+        MPO_CHECK(
+            step[i] >= 0.0 && step[i] <= STEP_MAX && (i == 0 || step[i] > step[i - 1]),
+            MPO_ERR_DATA, "step holds %.17g, expected whole numbers that go up", step[i]);
+cleanup:
+    return status;
+}
+
 enum mpo_status mpo_record_read(struct mpo_record *record, const char *path,
                                 int64_t first_step, int64_t count, double *values)
 {
     enum mpo_status status = MPO_OK;
-    hsize_t extent[2] = {0, 1};
-    hid_t data_set = H5I_INVALID_HID;
-    hid_t file_space = H5I_INVALID_HID;
-    hid_t memory_space = H5I_INVALID_HID;
+    const struct mpo_record_rows rows = {path, H5T_NATIVE_DOUBLE, columns_of(record, path),
+                                         first_step, count};
     mpo_record_hdf5_prepare();
     MPO_CHECK(first_step >= 0 && count >= 0 && count <= record->step_count - first_step,
               MPO_ERR_INTERNAL, "steps %lld to %lld wanted, %lld there",
               (long long)first_step, (long long)(first_step + count),
               (long long)record->step_count);
-    if (count == 0)
-        goto cleanup;
-    MPO_TRY(mpo_record_open_current(record, path, &data_set, extent));
-    MPO_CHECK(extent[0] >= (hsize_t)(first_step + count), MPO_ERR_DATA,
-              "%s has %llu rows, fewer than step", path, (unsigned long long)extent[0]);
-    const hsize_t columns = columns_of(record, path);
-    MPO_CHECK(extent[1] == columns, MPO_ERR_DATA, "%s has %llu columns, expected %llu",
-              path, (unsigned long long)extent[1], (unsigned long long)columns);
-    const hsize_t start[2] = {(hsize_t)first_step, 0};
-    const hsize_t block[2] = {(hsize_t)count, extent[1]};
-    const hsize_t total = block[0] * block[1];
-    MPO_TRY_HDF5(file_space = H5Dget_space(data_set), "%s", path);
-    MPO_TRY_HDF5(H5Sselect_hyperslab(file_space, H5S_SELECT_SET, start, NULL, block, NULL),
-                 "%s", path);
-    MPO_TRY_HDF5(memory_space = H5Screate_simple(1, &total, NULL), "%s", path);
-    MPO_TRY_HDF5(
-        H5Dread(data_set, H5T_NATIVE_DOUBLE, memory_space, file_space, H5P_DEFAULT, values),
-        "%s", path);
+    MPO_TRY(mpo_record_read_rows(record, &rows, values));
+    if (strcmp(path, "step") == 0)
+        MPO_TRY(check_steps(values, count));
 cleanup:
-    mpo_record_hdf5_release(&memory_space);
-    mpo_record_hdf5_release(&file_space);
-    mpo_record_hdf5_release(&data_set);
     return mpo_record_reword(record, status);
 }
 
@@ -425,9 +467,10 @@ enum mpo_status mpo_record_read_ranks(struct mpo_record *record,
     *rank = NULL;
     *count = 0;
     mpo_record_hdf5_prepare();
-    MPO_TRY(mpo_record_open_current(record, path, &data_set, extent));
-    MPO_CHECK(extent[0] <= NAMES_MAX, MPO_ERR_DATA, "%s has %llu rows", path,
-              (unsigned long long)extent[0]);
+    MPO_TRY(open_current(record, path, &data_set, extent));
+    MPO_CHECK(extent[0] <= NAMES_MAX && extent[1] == 1, MPO_ERR_DATA,
+              "%s has %llu rows and %llu columns", path, (unsigned long long)extent[0],
+              (unsigned long long)extent[1]);
     MPO_NEW(extent[0], rank);
     MPO_TRY(make_rank_type(&type));
     MPO_TRY_HDF5(H5Dread(data_set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, *rank), "%s", path);

@@ -12,35 +12,12 @@
 
 #define CONFIG_BYTES_MAX (1 << 24)
 
-/* `rows` elements from `first` on of a one-dimensional data set. */
+/* Elements part[0] .. part[0] + part[1] - 1 of a one-dimensional data set. */
 static enum mpo_status read_part(const struct mpo_record *record, const char *path,
                                  const int64_t part[2], hid_t type, void *out)
 {
-    enum mpo_status status = MPO_OK;
-    hsize_t extent[2] = {0, 1};
-    hid_t data_set = H5I_INVALID_HID;
-    hid_t file_space = H5I_INVALID_HID;
-    hid_t memory_space = H5I_INVALID_HID;
-    const hsize_t start[1] = {(hsize_t)part[0]};
-    const hsize_t rows[1] = {(hsize_t)part[1]};
-    if (part[1] == 0)
-        return MPO_OK;
-    MPO_TRY(mpo_record_open_current(record, path, &data_set, extent));
-    MPO_CHECK(part[0] >= 0 && part[1] > 0 && start[0] <= extent[0] &&
-                  rows[0] <= extent[0] - start[0],
-              MPO_ERR_DATA, "%s has %llu rows, %lld from %lld on are wanted", path,
-              (unsigned long long)extent[0], (long long)part[1], (long long)part[0]);
-    MPO_TRY_HDF5(file_space = H5Dget_space(data_set), "%s", path);
-    MPO_TRY_HDF5(H5Sselect_hyperslab(file_space, H5S_SELECT_SET, start, NULL, rows, NULL),
-                 "%s", path);
-    MPO_TRY_HDF5(memory_space = H5Screate_simple(1, rows, NULL), "%s", path);
-    MPO_TRY_HDF5(H5Dread(data_set, type, memory_space, file_space, H5P_DEFAULT, out), "%s",
-                 path);
-cleanup:
-    mpo_record_hdf5_release(&memory_space);
-    mpo_record_hdf5_release(&file_space);
-    mpo_record_hdf5_release(&data_set);
-    return status;
+    return mpo_record_read_rows(
+        record, &(struct mpo_record_rows){path, type, 1, part[0], part[1]}, out);
 }
 
 /* Owned, ended by a NUL. */
@@ -48,16 +25,14 @@ static enum mpo_status read_text(const struct mpo_record *record, const char *pa
                                  const int64_t part[2], char **out)
 {
     enum mpo_status status = MPO_OK;
-    hsize_t extent[2] = {0, 1};
-    hid_t data_set = H5I_INVALID_HID;
-    MPO_TRY(mpo_record_open_current(record, path, &data_set, extent));
-    MPO_CHECK(part[1] >= 0 && (hsize_t)part[1] <= extent[0], MPO_ERR_DATA,
-              "%s has %llu bytes, fewer than a text of %lld", path,
-              (unsigned long long)extent[0], (long long)part[1]);
+    int64_t bytes = 0;
+    MPO_TRY(mpo_record_count_rows(record, path, &bytes));
+    MPO_CHECK(part[1] >= 0 && part[1] <= bytes, MPO_ERR_DATA,
+              "%s has %lld bytes, fewer than a text of %lld", path, (long long)bytes,
+              (long long)part[1]);
     MPO_NEW(part[1] + 1, out);
     MPO_TRY(read_part(record, path, part, H5T_NATIVE_UINT8, *out));
 cleanup:
-    mpo_record_hdf5_release(&data_set);
     return status;
 }
 
@@ -90,6 +65,9 @@ enum mpo_status mpo_record_read_sample(const struct mpo_record *record, int64_t 
     MPO_TRY(read_response(record, index, out));
     const int64_t two[2] = {out->prompt, 2};
     MPO_TRY(read_part(record, "prompts/offset", two, H5T_NATIVE_INT64, offset));
+    MPO_CHECK(offset[0] >= 0 && offset[1] >= offset[0], MPO_ERR_DATA,
+              "prompts/offset holds %lld before %lld, expected numbers that go up",
+              (long long)offset[0], (long long)offset[1]);
     const int64_t part[2] = {offset[0], offset[1] - offset[0]};
     MPO_TRY(read_text(record, "prompts/text", part, &out->prompt_text));
 cleanup:
@@ -110,18 +88,21 @@ enum mpo_status mpo_record_read_config(const struct mpo_record *record, char **o
     enum mpo_status status = MPO_OK;
     static const char path[] = "provenance/config";
     hid_t data_set = H5I_INVALID_HID;
+    hid_t space = H5I_INVALID_HID;
     hid_t type = H5I_INVALID_HID;
     mpo_record_hdf5_prepare();
     MPO_TRY_HDF5(data_set = H5Dopen2(record->file, path, H5P_DEFAULT), "%s", path);
+    MPO_TRY_HDF5(space = H5Dget_space(data_set), "%s", path);
     MPO_TRY_HDF5(type = H5Dget_type(data_set), "%s", path);
     const size_t bytes = H5Tget_size(type);
     MPO_CHECK(H5Tget_class(type) == H5T_STRING && H5Tis_variable_str(type) == 0 &&
-                  bytes <= CONFIG_BYTES_MAX,
-              MPO_ERR_DATA, "%s is not a text of fixed length", path);
+                  H5Sget_simple_extent_npoints(space) == 1 && bytes <= CONFIG_BYTES_MAX,
+              MPO_ERR_DATA, "%s is not one text of fixed length", path);
     MPO_NEW(bytes + 1, out);
     MPO_TRY_HDF5(H5Dread(data_set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, *out), "%s", path);
 cleanup:
     mpo_record_hdf5_release(&type);
+    mpo_record_hdf5_release(&space);
     mpo_record_hdf5_release(&data_set);
     return mpo_record_reword(record, status);
 }

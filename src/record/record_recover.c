@@ -130,9 +130,14 @@ static enum mpo_status end_of(const struct mpo_record_column *offset,
     *end = 0;
     MPO_TRY(read_numbers(*offset, rows, &first));
     MPO_TRY(read_numbers(*length, rows, &count));
-    for (int64_t i = 0; i < rows; i++)
-        if (first[i] >= 0 && count[i] >= 0 && first[i] + count[i] > *end)
-            *end = first[i] + count[i];
+    for (int64_t i = 0; i < rows; i++) {
+        if (first[i] < 0 || count[i] < 0)
+            continue;
+        const int64_t past =
+            first[i] <= INT64_MAX - count[i] ? first[i] + count[i] : INT64_MAX;
+        if (past > *end)
+            *end = past;
+    }
 cleanup:
     free(count);
     free(first);
@@ -339,7 +344,8 @@ static enum mpo_status compare_column(const struct mpo_record_column *original,
     enum mpo_status status = MPO_OK;
     const size_t row_bytes = H5Tget_size(original->memory_type) *
                              (original->columns > 0 ? original->columns : 1);
-    const int64_t block = row_bytes < BLOCK_BYTES ? (int64_t)(BLOCK_BYTES / row_bytes) : 1;
+    const int64_t most = row_bytes < BLOCK_BYTES ? (int64_t)(BLOCK_BYTES / row_bytes) : 1;
+    const int64_t block = rows < most ? rows : most;
     char *first = NULL;
     char *second = NULL;
     MPO_CHECK(copy->id >= 0 && copy->rows == (hsize_t)rows, MPO_ERR_DATA,

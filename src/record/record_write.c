@@ -21,18 +21,6 @@
 
 #include "mpo/memory.h"
 
-/* ---- the file descriptor under HDF5 ---- */
-
-/* Borrowed; -1 when HDF5 does not tell. */
-static int descriptor_of(hid_t file)
-{
-    int *descriptor = NULL;
-    if (H5Fget_vfd_handle(file, H5P_DEFAULT, (void **)&descriptor) < 0 ||
-        descriptor == NULL)
-        return -1;
-    return *descriptor;
-}
-
 static const char *advice(enum mpo_status status)
 {
     if (status == MPO_ERR_MEMORY)
@@ -267,7 +255,7 @@ static enum mpo_status flush_to_disk(const struct mpo_record_writer *writer)
 {
     enum mpo_status status = MPO_OK;
     MPO_TRY_HDF5(H5Fflush(writer->schema.file, H5F_SCOPE_GLOBAL), "flush");
-    const int descriptor = descriptor_of(writer->schema.file);
+    const int descriptor = mpo_record_descriptor(writer->schema.file);
     MPO_CHECK(descriptor >= 0, MPO_ERR_IO, "HDF5 gives no file descriptor");
     MPO_CHECK(fsync(descriptor) == 0, MPO_ERR_IO, "fsync: %s", strerror(errno));
 cleanup:

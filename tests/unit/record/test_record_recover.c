@@ -22,7 +22,7 @@ static int make_names(void **state)
 }
 
 /* What a step had written of the next one when it was killed. */
-enum unfinished { NOTHING, ONE_FIELD, ALL_BUT_STEP, GROWN_RESPONSES };
+enum unfinished { NOTHING, ONE_FIELD, ALL_BUT_STEP, GROWN_RESPONSES, WRONG_OFFSET };
 
 static void leave_unfinished(struct mpo_record_writer *writer, int64_t step,
                              enum unfinished unfinished)
@@ -32,6 +32,12 @@ static void leave_unfinished(struct mpo_record_writer *writer, int64_t step,
     const hsize_t grown =
         schema->response[MPO_RECORD_RESPONSE_step].rows + EXAMPLE_RESPONSES;
     example_fill(&next, step);
+    if (unfinished == WRONG_OFFSET) {
+        const int64_t wrong[EXAMPLE_RESPONSES] = {INT64_MAX};
+        schema->response[MPO_RECORD_RESPONSE_text_offset].rows = 0;
+        mpo_record_append_rows(&schema->response[MPO_RECORD_RESPONSE_text_offset],
+                               EXAMPLE_RESPONSES, wrong);
+    }
     if (unfinished == ONE_FIELD || unfinished == ALL_BUT_STEP)
         for (int32_t i = 0; i < (unfinished == ONE_FIELD ? 1 : MPO_RECORD_FIELD_COUNT); i++)
             mpo_record_append_rows(&schema->field[i], 1, next.objective[i]);
@@ -233,6 +239,17 @@ static void an_existing_output_is_never_overwritten(void **state)
                    "exists already");
 }
 
+/* The end of such a text is past the largest number there is. */
+static void an_offset_out_of_all_bounds_is_refused(void **state)
+{
+    (void)state;
+    struct mpo_record_recovery recovery;
+    write_crashed(1, WRONG_OFFSET);
+    expect_failure(mpo_record_recover(path, recovered, &recovery), MPO_ERR_DATA,
+                   "fewer than the acknowledged 9223372036854775807");
+    assert_false(exists(recovered));
+}
+
 static void what_is_no_record_is_refused(void **state)
 {
     (void)state;
@@ -262,6 +279,7 @@ int main(void)
         RECOVER_CASE(a_recovered_record_needs_no_second_repair),
         RECOVER_CASE(a_live_record_is_refused_with_its_writer),
         RECOVER_CASE(an_existing_output_is_never_overwritten),
+        RECOVER_CASE(an_offset_out_of_all_bounds_is_refused),
         RECOVER_CASE(what_is_no_record_is_refused),
     };
     return cmocka_run_group_tests_name("record recover", tests, NULL, NULL);
