@@ -44,7 +44,7 @@ model_file=SmolLM2-135M-Instruct.Q4_1.gguf
 packages="ca-certificates gcc g++ cmake ninja-build pkg-config git unzip python3 python3-pip
     libopenmpi-dev openmpi-bin libhdf5-dev libyaml-dev libjansson-dev librandom123-dev
     libxxhash-dev libssl-dev libutf8proc-dev gnuplot-nox"
-test_packages="libcmocka-dev hdf5-tools python3-h5py clang-format groff-base"
+test_packages="libcmocka-dev hdf5-tools python3-h5py clang-format groff-base clang libclang-rt-dev llvm"
 converter_packages="ca-certificates binutils gcc python3 python3-pip python3-venv"
 
 say() { printf '%s\n' "-- $*" >&2; }

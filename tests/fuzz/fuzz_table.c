@@ -1,0 +1,116 @@
+/*
+ * Fuzzing the table policy: the file, the prompt's tokens, and the rows of an open table.
+ *
+ * The argument of an input is the prompt. What is accepted is a policy: every row that the
+ * verbs give is a finite log-probability and sums to 1.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "fuzz_case.h"
+#include "mpo/log.h"
+#include "mpo/policy.h"
+
+#define ROWS      2
+#define TEXT_MAX  4096
+#define SUM_ERROR 1e-4 /* of the file, 1e-6, and of up to 4096 floats */
+
+static void check_row(const float *logits, int32_t count)
+{
+    double sum = 0.0;
+    for (int32_t i = 0; i < count; i++) {
+        fuzz_check(isfinite(logits[i]) && logits[i] <= 0.0f, "no log-probability");
+        sum += exp((double)logits[i]);
+    }
+    fuzz_check(fabs(sum - 1.0) < SUM_ERROR, "probabilities that do not sum to 1");
+}
+
+/* The row of every token but the end token, which has none. */
+static enum mpo_status walk(struct mpo_policies *policies)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_policy *policy = mpo_policies_local(policies, 0);
+    const int32_t vocab_size = mpo_policies_vocab_size(policies);
+    const int64_t prompt[1] = {0};
+    const int32_t row[ROWS] = {0, 1};
+    const struct mpo_policy_entry entry = {
+        .prompt = prompt, .prompt_count = 1, .row = row, .rows_per_prompt = ROWS};
+    const int32_t *end = NULL;
+    const float *logits[ROWS];
+    char text[TEXT_MAX];
+    fuzz_check(mpo_policies_end_tokens(policies, &end) == 1, "not one end token");
+    MPO_TRY(mpo_policy_begin(policy, &entry, logits));
+    check_row(logits[0], vocab_size);
+    for (int32_t i = 0; i < vocab_size; i++) {
+        const int32_t token[ROWS] = {i, *end};
+        const struct mpo_policy_batch batch = {
+            .row = row, .token = token, .row_count = ROWS};
+        MPO_TRY(mpo_policy_extend(policy, &batch, logits));
+        if (i != *end)
+            check_row(logits[0], vocab_size);
+        fuzz_check(mpo_policies_text(policies, token, ROWS, text, TEXT_MAX) >= 0,
+                   "a token without a text");
+        MPO_TRY(mpo_policy_truncate(policy, 0, 0));
+        MPO_TRY(mpo_policy_fork(policy, 0, 1));
+    }
+cleanup:
+    return status;
+}
+
+static enum mpo_status open_table(const struct fuzz_input *input,
+                                  const struct mpo_comm *comm,
+                                  const struct mpo_prompts *prompts,
+                                  struct mpo_policies **out)
+{
+    const struct mpo_policy_spec policy = {
+        .name = "fuzzed",
+        .kind = "table",
+        .model = fuzz_file(input->body, input->body_bytes),
+        .lora = "",
+        .system = "",
+        .request = "",
+        .chat_template = "auto",
+        .temperature = 1.0,
+    };
+    const struct mpo_policies_spec spec = {
+        .policies = &policy,
+        .policy_count = 1,
+        .thread_count = 1,
+        .unit_prompts = 1,
+        .responses = ROWS,
+        .row_capacity = ROWS,
+        .max_tokens = 1,
+    };
+    enum mpo_status status = mpo_policies_open(&spec, comm, prompts, out);
+    if (status == MPO_OK)
+        status = walk(*out);
+    return status;
+}
+
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+    (void)argc;
+    (void)argv;
+    mpo_log_silence();
+    return 0;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
+{
+    enum mpo_status status = MPO_OK;
+    struct fuzz_input input;
+    struct mpo_comm *comm = NULL;
+    struct mpo_prompts *prompts = NULL;
+    struct mpo_policies *policies = NULL;
+    fuzz_input_open(data, bytes, &input);
+    MPO_TRY(mpo_comm_open(1, 0, &comm));
+    MPO_TRY(mpo_prompts_open_single(fuzz_argument(&input, 0, "a"), "", &prompts));
+    MPO_TRY(open_table(&input, comm, prompts, &policies));
+cleanup:
+    fuzz_verdict(status);
+    mpo_policies_close(&policies);
+    mpo_prompts_close(&prompts);
+    mpo_comm_close(&comm);
+    fuzz_input_close(&input);
+    return 0;
+}
