@@ -103,10 +103,12 @@ static const struct shape {
 
 /* ---- types ---- */
 
+/* In UTF-8, as the reader's types are: HDF5 converts no other text into them. */
 static hid_t text_type(size_t bytes)
 {
     hid_t type = H5Tcopy(H5T_C_S1);
     H5Tset_size(type, bytes);
+    H5Tset_cset(type, H5T_CSET_UTF8);
     return type;
 }
 

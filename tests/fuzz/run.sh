@@ -37,7 +37,6 @@ write_dictionary() {
         | sed 's/.*/"&"/' >>"$work/config.dict"
     cat "$root/tests/fuzz/config.dict" >>"$work/config.dict"
     cp "$root/tests/fuzz/prompts.dict" "$root/tests/fuzz/table.dict" "$work"
-    : >"$work/record.dict"
 }
 
 check_seeds() {
@@ -50,15 +49,16 @@ check_seeds() {
 }
 
 run_target() {
-    local target=$1 log=$work/$1.log runs accepted
+    local target=$1 log=$work/$1.log dictionary=() runs accepted
     check_seeds "$target" || return 1
+    [ ! -e "$work/$target.dict" ] || dictionary=(-dict="$work/$target.dict")
     mkdir "$work/$target"
     if ! "$build/tests/fuzz/fuzz_$target" -max_total_time="$seconds" -max_len="${longest[$target]}" \
         -len_control=0 -rss_limit_mb=1024 -malloc_limit_mb=256 -timeout=60 -print_final_stats=1 \
-        -dict="$work/$target.dict" -artifact_prefix="$work/$target-" \
+        "${dictionary[@]}" -artifact_prefix="$work/$target-" \
         "$work/$target" "$root/tests/fuzz/corpus/$target" >"$log" 2>&1; then
         tail -60 "$log"
-        say "FAIL $target; to run it again: $build/tests/fuzz/fuzz_$target $work/$target-*"
+        say "FAIL $target; to run it again: $build/tests/fuzz/fuzz_$target" "$work/$target-"*
         return 1
     fi
     runs=$(stat number_of_executed_units "$log")
