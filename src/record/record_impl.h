@@ -209,7 +209,7 @@ void mpo_record_writer_free(struct mpo_record_writer **writer);
 enum mpo_status mpo_record_repair(const char *path, const char *output,
                                   struct mpo_record_recovery *out);
 
-/* ---- the reader (record_read.c, record_read_responses.c, record_read_samples.c) ---- */
+/* ---- the reader (record_read.c and record_read_*.c) ---- */
 
 struct mpo_record_text_attribute {
     char *name;

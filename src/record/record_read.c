@@ -200,118 +200,26 @@ cleanup:
     return status;
 }
 
-static enum mpo_status extent_of(hid_t data_set, const char *path, hsize_t extent[2])
-{
-    enum mpo_status status = MPO_OK;
-    hid_t space = H5I_INVALID_HID;
-    extent[1] = 1;
-    MPO_TRY_HDF5(space = H5Dget_space(data_set), "%s", path);
-    const int dimensions = H5Sget_simple_extent_ndims(space);
-    MPO_CHECK(dimensions == 1 || dimensions == 2, MPO_ERR_DATA,
-              "%s: expected 1 or 2 dimensions, found %d", path, dimensions);
-    MPO_TRY_HDF5(H5Sget_simple_extent_dims(space, extent, NULL), "%s", path);
-    MPO_TRY(mpo_record_check_extent(data_set, path, extent));
-cleanup:
-    mpo_record_hdf5_release(&space);
-    return status;
-}
-
 static enum mpo_status read_names(const struct mpo_record *record, const char *path,
                                   char (**names)[MPO_RECORD_NAME_BYTES + 1], int32_t *count)
 {
     enum mpo_status status = MPO_OK;
-    hsize_t extent[2] = {0, 1};
-    hid_t data_set = H5I_INVALID_HID;
-    hid_t type = H5I_INVALID_HID;
-    MPO_TRY_HDF5(data_set = H5Dopen2(record->file, path, H5P_DEFAULT), "%s", path);
-    MPO_TRY(extent_of(data_set, path, extent));
-    MPO_CHECK(extent[0] > 0 && extent[0] <= NAMES_MAX && extent[1] == 1, MPO_ERR_DATA,
-              "%s has %llu names", path, (unsigned long long)extent[0]);
-    MPO_NEW(extent[0], names);
-    MPO_TRY_HDF5(type = H5Tcopy(H5T_C_S1), "%s", path);
-    MPO_TRY_HDF5(H5Tset_size(type, MPO_RECORD_NAME_BYTES + 1), "%s", path);
-    MPO_TRY_HDF5(H5Tset_cset(type, H5T_CSET_UTF8), "%s", path);
-    MPO_TRY_HDF5(H5Dread(data_set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, *names), "%s",
-                 path);
-    *count = (int32_t)extent[0];
+    struct mpo_record_rows rows = {path, H5I_INVALID_HID, 1, 0, 0};
+    MPO_TRY(mpo_record_count_rows(record, path, &rows.count));
+    MPO_CHECK(rows.count > 0 && rows.count <= NAMES_MAX, MPO_ERR_DATA, "%s has %lld names",
+              path, (long long)rows.count);
+    MPO_NEW(rows.count, names);
+    MPO_TRY_HDF5(rows.type = H5Tcopy(H5T_C_S1), "%s", path);
+    MPO_TRY_HDF5(H5Tset_size(rows.type, MPO_RECORD_NAME_BYTES + 1), "%s", path);
+    MPO_TRY_HDF5(H5Tset_cset(rows.type, H5T_CSET_UTF8), "%s", path);
+    MPO_TRY(mpo_record_read_rows(record, &rows, *names));
+    *count = (int32_t)rows.count;
 cleanup:
-    mpo_record_hdf5_release(&type);
-    mpo_record_hdf5_release(&data_set);
+    mpo_record_hdf5_release(&rows.type);
     return status;
 }
 
 /* ---- the trajectory ---- */
-
-/* Open a growing data set as it is now in the file, not as it was when last looked at. */
-static enum mpo_status open_current(const struct mpo_record *record, const char *path,
-                                    hid_t *out, hsize_t extent[2])
-{
-    enum mpo_status status = MPO_OK;
-    MPO_TRY_HDF5(*out = H5Dopen2(record->file, path, H5P_DEFAULT), "%s", path);
-    if (record->swmr)
-        MPO_TRY_HDF5(H5Drefresh(*out), "%s", path);
-    MPO_TRY(extent_of(*out, path, extent));
-cleanup:
-    return status;
-}
-
-enum mpo_status mpo_record_count_rows(const struct mpo_record *record, const char *path,
-                                      int64_t *count)
-{
-    enum mpo_status status = MPO_OK;
-    hsize_t extent[2] = {0, 1};
-    hid_t data_set = H5I_INVALID_HID;
-    MPO_TRY(open_current(record, path, &data_set, extent));
-    *count = (int64_t)extent[0];
-cleanup:
-    mpo_record_hdf5_release(&data_set);
-    return status;
-}
-
-static enum mpo_status read_block(hid_t data_set, const struct mpo_record_rows *rows,
-                                  void *values)
-{
-    enum mpo_status status = MPO_OK;
-    hid_t file_space = H5I_INVALID_HID;
-    hid_t memory_space = H5I_INVALID_HID;
-    const hsize_t start[2] = {(hsize_t)rows->first, 0};
-    const hsize_t block[2] = {(hsize_t)rows->count, rows->columns};
-    const hsize_t total = block[0] * block[1];
-    MPO_TRY_HDF5(file_space = H5Dget_space(data_set), "%s", rows->path);
-    MPO_TRY_HDF5(H5Sselect_hyperslab(file_space, H5S_SELECT_SET, start, NULL, block, NULL),
-                 "%s", rows->path);
-    MPO_TRY_HDF5(memory_space = H5Screate_simple(1, &total, NULL), "%s", rows->path);
-    MPO_TRY_HDF5(
-        H5Dread(data_set, rows->type, memory_space, file_space, H5P_DEFAULT, values), "%s",
-        rows->path);
-cleanup:
-    mpo_record_hdf5_release(&memory_space);
-    mpo_record_hdf5_release(&file_space);
-    return status;
-}
-
-enum mpo_status mpo_record_read_rows(const struct mpo_record *record,
-                                     const struct mpo_record_rows *rows, void *values)
-{
-    enum mpo_status status = MPO_OK;
-    hsize_t extent[2] = {0, 1};
-    hid_t data_set = H5I_INVALID_HID;
-    if (rows->count == 0)
-        return MPO_OK;
-    MPO_TRY(open_current(record, rows->path, &data_set, extent));
-    MPO_CHECK(extent[1] == rows->columns, MPO_ERR_DATA,
-              "%s has %llu columns, expected %llu", rows->path,
-              (unsigned long long)extent[1], (unsigned long long)rows->columns);
-    MPO_CHECK(rows->first >= 0 && rows->count > 0 && (hsize_t)rows->first <= extent[0] &&
-                  (hsize_t)rows->count <= extent[0] - (hsize_t)rows->first,
-              MPO_ERR_DATA, "%s has %llu rows, %lld from %lld on are wanted", rows->path,
-              (unsigned long long)extent[0], (long long)rows->count,
-              (long long)rows->first);
-    MPO_TRY(read_block(data_set, rows, values));
-cleanup:
-    mpo_record_hdf5_release(&data_set);
-    return status;
-}
 
 enum mpo_status mpo_record_reword(const struct mpo_record *record, enum mpo_status status)
 {
@@ -460,24 +368,19 @@ enum mpo_status mpo_record_read_ranks(struct mpo_record *record,
                                       struct mpo_record_rank **rank, int32_t *count)
 {
     enum mpo_status status = MPO_OK;
-    static const char path[] = "provenance/ranks";
-    hsize_t extent[2] = {0, 1};
-    hid_t data_set = H5I_INVALID_HID;
-    hid_t type = H5I_INVALID_HID;
+    struct mpo_record_rows rows = {"provenance/ranks", H5I_INVALID_HID, 1, 0, 0};
     *rank = NULL;
     *count = 0;
     mpo_record_hdf5_prepare();
-    MPO_TRY(open_current(record, path, &data_set, extent));
-    MPO_CHECK(extent[0] <= NAMES_MAX && extent[1] == 1, MPO_ERR_DATA,
-              "%s has %llu rows and %llu columns", path, (unsigned long long)extent[0],
-              (unsigned long long)extent[1]);
-    MPO_NEW(extent[0], rank);
-    MPO_TRY(make_rank_type(&type));
-    MPO_TRY_HDF5(H5Dread(data_set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, *rank), "%s", path);
-    *count = (int32_t)extent[0];
+    MPO_TRY(mpo_record_count_rows(record, rows.path, &rows.count));
+    MPO_CHECK(rows.count <= NAMES_MAX, MPO_ERR_DATA, "%s has %lld rows", rows.path,
+              (long long)rows.count);
+    MPO_NEW(rows.count, rank);
+    MPO_TRY(make_rank_type(&rows.type));
+    MPO_TRY(mpo_record_read_rows(record, &rows, *rank));
+    *count = (int32_t)rows.count;
 cleanup:
-    mpo_record_hdf5_release(&type);
-    mpo_record_hdf5_release(&data_set);
+    mpo_record_hdf5_release(&rows.type);
     return mpo_record_reword(record, status);
 }
 

@@ -1,0 +1,95 @@
+/*
+ * Reading rows of a data set, whatever the file says.
+ *
+ * Every reader of this folder goes through here: the shape of a data set is compared with
+ * what was asked for before HDF5 writes into anybody's buffer, and an extent is believed
+ * only as far as the file has room for it.
+ */
+#include "record_impl.h"
+
+static enum mpo_status extent_of(hid_t data_set, const char *path, hsize_t extent[2])
+{
+    enum mpo_status status = MPO_OK;
+    hid_t space = H5I_INVALID_HID;
+    extent[1] = 1;
+    MPO_TRY_HDF5(space = H5Dget_space(data_set), "%s", path);
+    const int dimensions = H5Sget_simple_extent_ndims(space);
+    MPO_CHECK(dimensions == 1 || dimensions == 2, MPO_ERR_DATA,
+              "%s: expected 1 or 2 dimensions, found %d", path, dimensions);
+    MPO_TRY_HDF5(H5Sget_simple_extent_dims(space, extent, NULL), "%s", path);
+    MPO_TRY(mpo_record_check_extent(data_set, path, extent));
+cleanup:
+    mpo_record_hdf5_release(&space);
+    return status;
+}
+
+/* Open a growing data set as it is now in the file, not as it was when last looked at. */
+static enum mpo_status open_current(const struct mpo_record *record, const char *path,
+                                    hid_t *out, hsize_t extent[2])
+{
+    enum mpo_status status = MPO_OK;
+    MPO_TRY_HDF5(*out = H5Dopen2(record->file, path, H5P_DEFAULT), "%s", path);
+    if (record->swmr)
+        MPO_TRY_HDF5(H5Drefresh(*out), "%s", path);
+    MPO_TRY(extent_of(*out, path, extent));
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_record_count_rows(const struct mpo_record *record, const char *path,
+                                      int64_t *count)
+{
+    enum mpo_status status = MPO_OK;
+    hsize_t extent[2] = {0, 1};
+    hid_t data_set = H5I_INVALID_HID;
+    MPO_TRY(open_current(record, path, &data_set, extent));
+    *count = (int64_t)extent[0];
+cleanup:
+    mpo_record_hdf5_release(&data_set);
+    return status;
+}
+
+static enum mpo_status read_block(hid_t data_set, const struct mpo_record_rows *rows,
+                                  void *values)
+{
+    enum mpo_status status = MPO_OK;
+    hid_t file_space = H5I_INVALID_HID;
+    hid_t memory_space = H5I_INVALID_HID;
+    const hsize_t start[2] = {(hsize_t)rows->first, 0};
+    const hsize_t block[2] = {(hsize_t)rows->count, rows->columns};
+    const hsize_t total = block[0] * block[1];
+    MPO_TRY_HDF5(file_space = H5Dget_space(data_set), "%s", rows->path);
+    MPO_TRY_HDF5(H5Sselect_hyperslab(file_space, H5S_SELECT_SET, start, NULL, block, NULL),
+                 "%s", rows->path);
+    MPO_TRY_HDF5(memory_space = H5Screate_simple(1, &total, NULL), "%s", rows->path);
+    MPO_TRY_HDF5(
+        H5Dread(data_set, rows->type, memory_space, file_space, H5P_DEFAULT, values), "%s",
+        rows->path);
+cleanup:
+    mpo_record_hdf5_release(&memory_space);
+    mpo_record_hdf5_release(&file_space);
+    return status;
+}
+
+enum mpo_status mpo_record_read_rows(const struct mpo_record *record,
+                                     const struct mpo_record_rows *rows, void *values)
+{
+    enum mpo_status status = MPO_OK;
+    hsize_t extent[2] = {0, 1};
+    hid_t data_set = H5I_INVALID_HID;
+    if (rows->count == 0)
+        return MPO_OK;
+    MPO_TRY(open_current(record, rows->path, &data_set, extent));
+    MPO_CHECK(extent[1] == rows->columns, MPO_ERR_DATA,
+              "%s has %llu columns, expected %llu", rows->path,
+              (unsigned long long)extent[1], (unsigned long long)rows->columns);
+    MPO_CHECK(rows->first >= 0 && rows->count > 0 && (hsize_t)rows->first <= extent[0] &&
+                  (hsize_t)rows->count <= extent[0] - (hsize_t)rows->first,
+              MPO_ERR_DATA, "%s has %llu rows, %lld from %lld on are wanted", rows->path,
+              (unsigned long long)extent[0], (long long)rows->count,
+              (long long)rows->first);
+    MPO_TRY(read_block(data_set, rows, values));
+cleanup:
+    mpo_record_hdf5_release(&data_set);
+    return status;
+}
