@@ -213,6 +213,9 @@ static enum mpo_status read_names(const struct mpo_record *record, const char *p
     MPO_TRY_HDF5(H5Tset_size(rows.type, MPO_RECORD_NAME_BYTES + 1), "%s", path);
     MPO_TRY_HDF5(H5Tset_cset(rows.type, H5T_CSET_UTF8), "%s", path);
     MPO_TRY(mpo_record_read_rows(record, &rows, *names));
+    /* HDF5 copies a text of the same size as it is, with its end or without. */
+    for (int64_t i = 0; i < rows.count; i++)
+        (*names)[i][MPO_RECORD_NAME_BYTES] = '\0';
     *count = (int32_t)rows.count;
 cleanup:
     mpo_record_hdf5_release(&rows.type);
@@ -378,6 +381,12 @@ enum mpo_status mpo_record_read_ranks(struct mpo_record *record,
     MPO_NEW(rows.count, rank);
     MPO_TRY(make_rank_type(&rows.type));
     MPO_TRY(mpo_record_read_rows(record, &rows, *rank));
+    for (int64_t i = 0; i < rows.count; i++) {
+        struct mpo_record_rank *row = &(*rank)[i];
+        row->policy[sizeof row->policy - 1] = '\0';
+        row->sha256[sizeof row->sha256 - 1] = '\0';
+        row->vocabulary[sizeof row->vocabulary - 1] = '\0';
+    }
     *count = (int32_t)rows.count;
 cleanup:
     mpo_record_hdf5_release(&rows.type);

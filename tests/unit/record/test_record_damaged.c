@@ -65,6 +65,38 @@ static void more_ranks_than_rows_are_refused(void **state)
     mpo_record_close(&record);
 }
 
+/* HDF5 copies a text of the reader's own size as it is. */
+static void texts_without_an_end_get_one(void **state)
+{
+    (void)state;
+    char names[EXAMPLE_OBJECTIVES][MPO_RECORD_NAME_BYTES + 1];
+    static char ranks[2][1 << 12];
+    struct mpo_record_rank *rank = NULL;
+    int32_t count = 0;
+    memset(names, 'x', sizeof names);
+    memset(ranks, 'x', sizeof ranks);
+    const hid_t type = H5Tcopy(H5T_C_S1);
+    H5Tset_size(type, sizeof names[0]);
+    H5Tset_cset(type, H5T_CSET_UTF8);
+    struct mpo_record *record = opened_with(
+        &(struct replacement){"objective", type, 1, {EXAMPLE_OBJECTIVES}, names});
+    H5Tclose(type);
+    for (int32_t k = 0; k < EXAMPLE_OBJECTIVES; k++)
+        assert_int_equal(strlen(mpo_record_objective(record, k)), MPO_RECORD_NAME_BYTES);
+    mpo_record_close(&record);
+    remove(path);
+    record = opened_with(&(struct replacement){"provenance/ranks", 0, 1, {2}, ranks});
+    expect_ok(mpo_record_read_ranks(record, &rank, &count));
+    assert_int_equal(count, 2);
+    for (int32_t i = 0; i < count; i++) {
+        assert_int_equal(strlen(rank[i].policy), sizeof rank->policy - 1);
+        assert_int_equal(strlen(rank[i].sha256), sizeof rank->sha256 - 1);
+        assert_int_equal(strlen(rank[i].vocabulary), sizeof rank->vocabulary - 1);
+    }
+    free(rank);
+    mpo_record_close(&record);
+}
+
 static void several_configurations_are_refused(void **state)
 {
     (void)state;
@@ -158,6 +190,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         CASE(more_ranks_than_rows_are_refused),
+        CASE(texts_without_an_end_get_one),
         CASE(several_configurations_are_refused),
         CASE(a_second_dimension_of_responses_is_refused),
         CASE(offsets_of_prompts_that_go_down_are_refused),
