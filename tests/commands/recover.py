@@ -99,7 +99,8 @@ def replay(args, fields):
     repaired = 0
     bad = []
     for name, image, acknowledged in crash_replay.crash_images(entries, args.stride,
-                                                               args.torn_stride):
+                                                               args.torn_stride, bytearray(),
+                                                               -1):
         images += 1
         try:
             repaired += recover_image(args, image, fields, acknowledged)
