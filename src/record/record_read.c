@@ -385,6 +385,7 @@ enum mpo_status mpo_record_read_ranks(struct mpo_record *record,
         struct mpo_record_rank *row = &(*rank)[i];
         row->policy[sizeof row->policy - 1] = '\0';
         row->sha256[sizeof row->sha256 - 1] = '\0';
+        row->lora_sha256[sizeof row->lora_sha256 - 1] = '\0';
         row->vocabulary[sizeof row->vocabulary - 1] = '\0';
     }
     *count = (int32_t)rows.count;

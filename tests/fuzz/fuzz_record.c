@@ -165,6 +165,7 @@ static enum mpo_status read_names(struct mpo_record *record)
     for (int32_t i = 0; i < count; i++) {
         fuzz_check(strlen(rank[i].policy) < sizeof rank->policy, "a name without an end");
         fuzz_check(strlen(rank[i].sha256) < sizeof rank->sha256, "a hash without an end");
+        fuzz_check(strlen(rank[i].lora_sha256) < sizeof rank->lora_sha256, "likewise");
         fuzz_check(strlen(rank[i].vocabulary) < sizeof rank->vocabulary, "likewise");
     }
 cleanup:

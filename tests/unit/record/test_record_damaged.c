@@ -91,6 +91,7 @@ static void texts_without_an_end_get_one(void **state)
     for (int32_t i = 0; i < count; i++) {
         assert_int_equal(strlen(rank[i].policy), sizeof rank->policy - 1);
         assert_int_equal(strlen(rank[i].sha256), sizeof rank->sha256 - 1);
+        assert_int_equal(strlen(rank[i].lora_sha256), sizeof rank->lora_sha256 - 1);
         assert_int_equal(strlen(rank[i].vocabulary), sizeof rank->vocabulary - 1);
     }
     free(rank);
