@@ -49,6 +49,7 @@ enum mpo_status mpo_comm_start(int *argc, char ***argv)
 {
     enum mpo_status status = MPO_OK;
     int provided = 0;
+    MPO_TRY(mpo_comm_check_launch());
     /* libllama and OpenMP have threads of their own; only the main one calls MPI. */
     int code = MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided);
     MPO_CHECK(code == MPI_SUCCESS, MPO_ERR_PEER,
