@@ -1,19 +1,59 @@
 # shellcheck shell=bash
-# Settings for runs on one machine; source it: . launch/env.sh
-# It also sets the array mpirun_options: mpirun "${mpirun_options[@]}" -n 2 build/mpo ...
+# Settings for runs of mpo; source it: . launch/env.sh
+# Besides the environment it sets
+#   MPO_HOME         the source tree that this file is in
+#   mpo              array: the program; MPO names another one, with what has to stand before
+#                    it, e.g. MPO="apptainer exec mpo.sif mpo" (default: build/mpo)
+#   mpirun_options   array: mpirun "${mpirun_options[@]}" -n 2 "${mpo[@]}" fit my.yaml
+#   srun_options     array: srun "${srun_options[@]}" "${mpo[@]}" fit my.yaml
+# Values that are set already stay.  What depends on the cluster is in launch/README.md.
 
-# Threads that wait sleep instead of spinning: ranks that share cores would stall each other.
-export OMP_WAIT_POLICY=passive
+MPO_HOME=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+export MPO_HOME
+# shellcheck disable=SC2034
+read -r -a mpo <<<"${MPO:-${MPO_BUILD_DIR:-$MPO_HOME/build}/mpo}"
 
-# Containers often forbid reading another process's memory, and Open MPI then complains.
-export OMPI_MCA_btl_vader_single_copy_mechanism=none
+# ---- threads ----
 
-# Open MPI refuses to run as root without these two; in a container root is the usual user.
+# Always: threads that wait sleep instead of spinning; ranks that share cores would stall
+# each other.
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
+
+# ---- Open MPI ----
+
+# In containers, which often forbid reading another process's memory; costs nothing
+# elsewhere, since ranks of one host exchange rows through a shared window.
+export OMPI_MCA_btl_vader_single_copy_mechanism=${OMPI_MCA_btl_vader_single_copy_mechanism:-none}
+
+# As root, the usual user of a container: Open MPI refuses to run without these two.
 if [ "$(id -u)" = 0 ]; then
     export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 fi
 
-# Open MPI binds two or fewer ranks to one core each, which leaves the other threads no core.
-# It counts cores, not hardware threads, and refuses more ranks than those.
+# With mpirun: Open MPI binds two or fewer ranks to one core each, which leaves the other
+# threads no core; it counts cores, not hardware threads, and refuses more ranks than those.
 # shellcheck disable=SC2034
 mpirun_options=(--bind-to none --oversubscribe)
+
+# ---- Slurm ----
+
+# pmix: how Open MPI's ranks find each other, and how a lost one ends the step.
+# kill-on-bad-exit=0: the first rank that leaves with 85 (requeue me) is no reason to kill the
+# others, whose codes would hide it; some clusters have it on.
+# shellcheck disable=SC2034
+srun_options=(--mpi=pmix --kill-on-bad-exit=0)
+
+# In batch scripts: since Slurm 22.05 srun does not take sbatch's --cpus-per-task by itself.
+if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then
+    export SRUN_CPUS_PER_TASK=${SRUN_CPUS_PER_TASK:-$SLURM_CPUS_PER_TASK}
+fi
+
+# ---- NCCL ----
+
+# With GPUs: one line when something is wrong; INFO to see which network was chosen.
+export NCCL_DEBUG=${NCCL_DEBUG:-WARN}
+
+# ---- UCX ----
+
+# With an Open MPI built on UCX: do not warn of UCX_ variables that a module has set.
+export UCX_WARN_UNUSED_ENV_VARS=${UCX_WARN_UNUSED_ENV_VARS:-n}
