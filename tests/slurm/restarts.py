@@ -1,0 +1,189 @@
+#!/usr/bin/env python3
+"""Fits that Slurm stops and starts again are the fits that never stopped.
+
+    restarts.py MPO WORK
+
+resume.sbatch and sweep.sbatch on a real Slurm: signalled before the time limit, preempted,
+cancelled, cut at the time limit. Each record is compared, byte for byte but for clocks, with
+that of one uninterrupted process.
+"""
+
+import os
+import shutil
+import sys
+
+import cluster
+import h5py
+import tables
+from records import data_sets, same
+
+STEPS = 30
+ENDLESS = 100000
+
+
+class Fit:
+    """A configuration of four table policies, some tenths of a second a step."""
+
+    def __init__(self, slurm, mpo, work, name):
+        self.slurm = slurm
+        self.mpo = mpo
+        self.folder = os.path.join(work, name)
+        options = {
+            "run": {"seed": 5},
+            "rollout": {"responses": 128, "max_tokens": 24, "prompts_per_step": 7},
+            "descent": {"steps": STEPS},
+            "record": {"hash_models": "false"},
+        }
+        self.config = tables.write_config(
+            self.folder, tables.random_tables(3, 4, 5, 1.0),
+            ["a", "b a", "c", "a b c", "b", "c c", "a a"], options)
+        self.record = os.path.join(self.folder, "run.h5")
+
+    def submit(self, script="resume.sbatch", *flags, ranks=2, options=(), **environment):
+        return self.slurm.submit(
+            script, self.config, "--record.file=" + self.record, *flags, options=[
+                "--nodes=2", "--ntasks-per-node=%d" % (ranks // 2), "--gpus-per-node=0",
+                "--cpus-per-task=1", *options], **environment)
+
+    def steps(self):
+        """Steps of the record as of now; 0 while it is being made."""
+        try:
+            with h5py.File(self.record, "r", swmr=True, libver="latest") as record:
+                return len(record["step"])
+        except (OSError, KeyError):
+            return 0
+
+    def wait_for_step(self, step):
+        cluster.until(lambda: self.steps() >= step, "step %d of %s" % (step, self.record))
+
+    def is_whole(self):
+        """The record is that of one process that was left alone."""
+        whole = os.path.join(self.folder, "whole.h5")
+        tables.run([self.mpo, "fit", self.config, "--record.file=" + whole, "--quiet"])
+        same(data_sets(whole), data_sets(self.record), self.record)
+
+    def restarts(self):
+        with h5py.File(self.record, "r") as record:
+            return [int(row["restart_count"]) for row in record["provenance/segments"]]
+
+
+def restart_count(slurm, job):
+    return int(slurm.show(job)["Restarts"])
+
+
+def a_preempted_job_goes_on_when_there_is_room_again(slurm, mpo, work):
+    fit = Fit(slurm, mpo, work, "preempted")
+    job = fit.submit(ranks=4, options=["--cpus-per-task=8"])
+    fit.wait_for_step(4)
+    # 16 of the 32 cores of each node are taken.
+    urgent = slurm.submit(os.path.join(work, "short.sh"), options=[
+        "--partition=high", "--nodes=2", "--ntasks-per-node=24"])
+    slurm.ended_well(urgent)
+    slurm.ended_well(job, 120)
+    tables.check(restart_count(slurm, job) == 1, "%d restarts" % restart_count(slurm, job))
+    tables.check(fit.restarts() == [0, 1], "segments %s" % fit.restarts())
+    tables.check("stopped by SIGTERM" in slurm.output(job), slurm.output(job))
+    fit.is_whole()
+
+
+def a_cancelled_job_stays_cancelled_and_goes_on_by_hand_with_other_ranks(slurm, mpo, work):
+    fit = Fit(slurm, mpo, work, "cancelled")
+    job = fit.submit(ranks=4)
+    fit.wait_for_step(4)
+    slurm.run("scancel", job)
+    state, code = slurm.wait(job)
+    tables.check((state, code) == ("CANCELLED", 85), "%s %d\n%s" % (
+        state, code, slurm.output(job)))
+    tables.check("submit it again to go on" in slurm.output(job), slurm.output(job))
+    tables.check(4 <= fit.steps() < STEPS, "%d steps" % fit.steps())
+    slurm.ended_well(fit.submit(ranks=2))
+    fit.is_whole()
+
+
+def restarts_have_a_limit(slurm, mpo, work):
+    fit = Fit(slurm, mpo, work, "limit")
+    job = fit.submit(MPO_RESTARTS="0")
+    fit.wait_for_step(2)
+    slurm.run("scancel", "--batch", "--signal=USR1", job)
+    ended = slurm.wait(job)
+    tables.check(ended == ("FAILED", 85), "%s\n%s" % (ended, slurm.output(job)))
+    tables.check("MPO_RESTARTS allows no more" in slurm.output(job), slurm.output(job))
+
+
+def one_task_of_a_sweep_is_requeued_alone(slurm, mpo, work):
+    fit = Fit(slurm, mpo, work, "sweep")
+    manifest = os.path.join(fit.folder, "run.txt")
+    with open(manifest, "w", encoding="utf-8") as stream:
+        stream.write(fit.config + " --descent.steps=4\n" + fit.config + "\n")
+    job = slurm.submit("sweep.sbatch", manifest, options=[
+        "--array=1-2", "--cpus-per-task=1", "--output=%s/%%A_%%a.out" % slurm.folder])
+    fit.record = os.path.join(fit.folder, "run-2.h5")
+    fit.wait_for_step(4)
+    slurm.run("scancel", "--batch", "--signal=USR1", job + "_2")
+    slurm.ended_well(job + "_2", 120)
+    slurm.ended_well(job + "_1")
+    counts = [restart_count(slurm, "%s_%d" % (job, task)) for task in (1, 2)]
+    tables.check(counts == [0, 1], "restarts %s" % counts)
+    fit.is_whole()
+
+
+def a_job_cut_at_its_time_limit_says_so_and_can_go_on(slurm, fit, job):
+    state, code = slurm.wait(job, 180)
+    said = slurm.output(job)
+    tables.check(state == "TIMEOUT", "%s %d\n%s" % (state, code, said))
+    for words in ("DUE TO TIME LIMIT", "stopped by SIGTERM", "--resume"):
+        tables.check(words in said, "no '%s' in\n%s" % (words, said))
+    steps = fit.steps()
+    tables.check(steps > 0, "no steps are left")
+    again = fit.submit("resume.sbatch", "--descent.steps=%d" % ENDLESS)
+    fit.wait_for_step(steps + 1)
+    slurm.run("scancel", again)
+
+
+def slurms_signal_before_the_time_limit_requeues_the_job(slurm, fit, job):
+    """Slurm looks for jobs to signal every 30 s."""
+    cluster.until(lambda: restart_count(slurm, job) >= 1, "a restart of job %s" % job, 120)
+    steps = fit.steps()
+    fit.wait_for_step(steps + 1)
+    said = slurm.output(job)
+    for words in ("stopped by SIGUSR1", "exit code 85: job %s is requeued" % job):
+        tables.check(words in said, "no '%s' in\n%s" % (words, said))
+    slurm.run("scancel", job)
+    slurm.wait(job)
+    tables.check(fit.restarts()[:2] == [0, 1], "segments %s" % fit.restarts())
+
+
+def main():
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    mpo, work = sys.argv[1:]
+    shutil.rmtree(work, ignore_errors=True)
+    os.makedirs(work)
+    with open(os.path.join(work, "short.sh"), "w", encoding="utf-8") as stream:
+        stream.write("#!/bin/sh\nsleep 1\n")
+    cases = [
+        a_preempted_job_goes_on_when_there_is_room_again,
+        a_cancelled_job_stays_cancelled_and_goes_on_by_hand_with_other_ranks,
+        restarts_have_a_limit,
+        one_task_of_a_sweep_is_requeued_alone,
+    ]
+    with cluster.Cluster(mpo) as slurm:
+        # Slurm knows no limit below a minute, so these two run beside the others; nothing
+        # preempts them.
+        endless = ["--partition=high", "--time=1"]
+        cut = Fit(slurm, mpo, work, "cut")
+        cut_job = cut.submit("single_node.sbatch", "--descent.steps=%d" % ENDLESS,
+                             options=["--nodes=1", "--ntasks-per-node=2", *endless])
+        warned = Fit(slurm, mpo, work, "warned")
+        warned_job = warned.submit("resume.sbatch", "--descent.steps=%d" % ENDLESS,
+                                   options=["--signal=B:USR1@59", *endless])
+        code = tables.run_cases(
+            [(case, [slurm, mpo, work]) for case in cases]
+            + [(slurms_signal_before_the_time_limit_requeues_the_job,
+                [slurm, warned, warned_job]),
+               (a_job_cut_at_its_time_limit_says_so_and_can_go_on, [slurm, cut, cut_job])])
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()
