@@ -1,0 +1,151 @@
+#!/usr/bin/env python3
+"""A rank that dies or stands still, in every phase of a fit, under mpirun and under srun.
+
+    faults.py MPO WORK MPIRUN FAULT [--all]
+
+FAULT is the module of tests/support/fault.c, which makes one rank send itself a signal at an
+exact moment. Whoever it is and whenever: the job ends with the right exit code, no process is
+left, the record is readable, and a resumed run ends with the bytes of a run that nobody
+disturbed. Without --all each phase is tried with each signal on one of the ranks.
+"""
+
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import cluster
+import h5py
+import tables
+from records import data_sets, same
+
+RANKS = 4
+# name: what fault.c calls it, and which of its calls
+PHASES = {
+    "load": ("load", 1),
+    "first exchange": ("exchange", 1),
+    "steady": ("exchange", 150),
+    "record": ("record", 300),
+    "finish": ("finish", 1),
+}
+EXIT_CODES = {signal.SIGKILL: 137, signal.SIGSTOP: 75}
+
+
+class Fits:
+    """One small configuration, a rank a policy, and how to start it."""
+
+    def __init__(self, slurm, mpo, work, mpirun, module):
+        self.slurm = slurm
+        self.mpo = mpo
+        self.module = module
+        options = {
+            "run": {"seed": 5, "setup_deadline": 3, "step_deadline": 2},
+            "rollout": {"responses": 8, "max_tokens": 12, "prompts_per_step": 5},
+            "descent": {"steps": 8},
+            "record": {"hash_models": "false"},
+        }
+        self.config = tables.write_config(work, tables.random_tables(3, RANKS, 5, 1.0),
+                                          ["a", "b a", "c", "a b c", "b"], options)
+        self.record = os.path.join(work, "run.h5")
+        self.launchers = {
+            "mpirun": [mpirun, "-n", str(RANKS)],
+            "srun": ["srun", "--mpi=pmix", "--nodes=2", "--ntasks=%d" % RANKS],
+        }
+        whole = os.path.join(work, "whole.h5")
+        tables.run([mpo, "fit", self.config, "--record.file=" + whole, "--quiet"])
+        self.expected = data_sets(whole)
+
+    def run(self, launcher, fault):
+        """(exit code, what was said) of a fit with a fault."""
+        command = self.launchers[launcher] + ["env", "LD_PRELOAD=" + self.module,
+                                              "MPO_FAULT=" + fault]
+        done = subprocess.run(command + self.fit(), env=self.slurm.environment, timeout=60,
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                              check=False)
+        return done.returncode, done.stdout + done.stderr
+
+    def fit(self):
+        return [self.mpo, "fit", self.config, "--record.file=" + self.record, "--resume",
+                "--quiet"]
+
+    def remove_record(self):
+        for name in (self.record, self.record + ".lock"):
+            if os.path.exists(name):
+                os.remove(name)
+
+
+def running(fault):
+    """Ids of processes that were started with a fault."""
+    mark = ("MPO_FAULT=" + fault).encode()
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open("/proc/%s/environ" % pid, "rb") as stream:
+                if mark in stream.read().split(b"\0"):
+                    found.append(int(pid))
+        except OSError:
+            continue  # it has ended meanwhile
+    return found
+
+
+def one_fault(fits, launcher, phase, number, rank):
+    call, count = PHASES[phase]
+    fault = "%d %s %d %d" % (rank, call, count, number)
+    fits.remove_record()
+    code, said = fits.run(launcher, fault)
+    tables.check(code == EXIT_CODES[number], "exit %d, expected %d\n%s" % (
+        code, EXIT_CODES[number], said))
+    if number == signal.SIGSTOP:
+        ours = [line for line in said.splitlines() if "mpo: " in line]
+        tables.check(ours and "rank %d" % rank in ours[0] or phase == "finish",
+                     "rank %d is not named:\n%s" % (rank, said))
+    cluster.until(lambda: not running(fault), "processes %s to end" % running(fault), 15)
+    if os.path.exists(fits.record):
+        with h5py.File(fits.record, "r", swmr=True, libver="latest") as record:
+            steps = len(record["step"]) if "step" in record else 0
+        tables.check(steps == 8 or phase != "finish", "%d steps at the end" % steps)
+    else:
+        tables.check(phase in ("load", "first exchange"), "no record")
+    tables.run(fits.fit())
+    same(fits.expected, data_sets(fits.record), "resumed")
+
+
+def all_trials():
+    """(launcher, signal, phase, rank); only rank zero writes."""
+    return [(launcher, number, phase, rank)
+            for launcher, number, phase, rank in itertools.product(
+                ("mpirun", "srun"), EXIT_CODES, PHASES, range(RANKS))
+            if phase != "record" or rank == 0]
+
+
+def some_trials():
+    """Every phase with every signal; launchers and ranks take turns."""
+    return [(("mpirun", "srun")[(p + s) % 2], number, phase,
+             0 if phase == "record" else (p + 2 * s) % RANKS)
+            for s, number in enumerate(EXIT_CODES) for p, phase in enumerate(PHASES)]
+
+
+def main():
+    if len(sys.argv) not in (5, 6) or sys.argv[5:] not in ([], ["--all"]):
+        sys.exit(__doc__)
+    mpo, work, mpirun, module = sys.argv[1:5]
+    shutil.rmtree(work, ignore_errors=True)
+    trials = all_trials() if sys.argv[5:] else some_trials()
+    failures = 0
+    with cluster.Cluster(mpo) as slurm:
+        fits = Fits(slurm, mpo, work, mpirun, module)
+        for launcher, number, phase, rank in trials:
+            title = "%s of rank %d at %s under %s" % (number.name, rank, phase, launcher)
+            try:
+                one_fault(fits, launcher, phase, number, rank)
+                print("ok    ", title, flush=True)
+            except (AssertionError, OSError, subprocess.TimeoutExpired) as problem:
+                failures += 1
+                print("FAILED", title, "\n      ", problem, flush=True)
+    sys.exit(min(failures, 1))
+
+
+if __name__ == "__main__":
+    main()
