@@ -10,6 +10,7 @@ that of one uninterrupted process.
 
 import os
 import shutil
+import subprocess
 import sys
 
 import cluster
@@ -22,24 +23,26 @@ ENDLESS = 100000
 
 
 class Fit:
-    """A configuration of four table policies, some tenths of a second a step."""
+    """A fit that jobs work on: of four table policies, some tenths of a second a step, or of
+    another configuration."""
 
-    def __init__(self, slurm, mpo, work, name):
+    def __init__(self, slurm, mpo, work, name, steps=STEPS, config=None):
         self.slurm = slurm
         self.mpo = mpo
         self.folder = os.path.join(work, name)
-        options = {
-            "run": {"seed": 5},
-            "rollout": {"responses": 128, "max_tokens": 24, "prompts_per_step": 7},
-            "descent": {"steps": STEPS},
-            "record": {"hash_models": "false"},
-        }
-        self.config = tables.write_config(
+        os.makedirs(self.folder)
+        self.config = config or tables.write_config(
             self.folder, tables.random_tables(3, 4, 5, 1.0),
-            ["a", "b a", "c", "a b c", "b", "c c", "a a"], options)
+            ["a", "b a", "c", "a b c", "b", "c c", "a a"], {
+                "run": {"seed": 5},
+                "rollout": {"responses": 128, "max_tokens": 24, "prompts_per_step": 7},
+                "descent": {"steps": steps},
+                "record": {"hash_models": "false"},
+            })
         self.record = os.path.join(self.folder, "run.h5")
 
-    def submit(self, script="resume.sbatch", *flags, ranks=2, options=(), **environment):
+    def submit(self, script, *flags, ranks=2, options=(), **environment):
+        """sbatch a script of launch/ for this record, on both nodes unless told otherwise."""
         return self.slurm.submit(
             script, self.config, "--record.file=" + self.record, *flags, options=[
                 "--nodes=2", "--ntasks-per-node=%d" % (ranks // 2), "--gpus-per-node=0",
@@ -53,18 +56,29 @@ class Fit:
         except (OSError, KeyError):
             return 0
 
-    def wait_for_step(self, step):
-        cluster.until(lambda: self.steps() >= step, "step %d of %s" % (step, self.record))
+    def wait_for_step(self, step, seconds=60):
+        cluster.until(lambda: self.steps() >= step, "step %d of %s" % (step, self.record), seconds)
 
-    def is_whole(self):
+    def is_whole(self, *flags, seconds=240):
         """The record is that of one process that was left alone."""
         whole = os.path.join(self.folder, "whole.h5")
-        tables.run([self.mpo, "fit", self.config, "--record.file=" + whole, "--quiet"])
+        command = [self.mpo, "fit", self.config, "--record.file=" + whole, "--quiet", *flags]
+        subprocess.run(command, check=True, timeout=seconds, capture_output=True)
         same(data_sets(whole), data_sets(self.record), self.record)
 
     def restarts(self):
+        """Of each piece of the record, how often its job had been restarted."""
         with h5py.File(self.record, "r") as record:
             return [int(row["restart_count"]) for row in record["provenance/segments"]]
+
+
+def preempt(slurm, work):
+    """A job of higher priority takes both nodes for a second."""
+    script = os.path.join(work, "urgent.sh")
+    with open(script, "w", encoding="utf-8") as stream:
+        stream.write("#!/bin/sh\nsleep 1\n")
+    slurm.ended_well(slurm.submit(script, options=["--partition=high", "--nodes=2",
+                                                   "--ntasks-per-node=24"]))
 
 
 def restart_count(slurm, job):
@@ -73,12 +87,10 @@ def restart_count(slurm, job):
 
 def a_preempted_job_goes_on_when_there_is_room_again(slurm, mpo, work):
     fit = Fit(slurm, mpo, work, "preempted")
-    job = fit.submit(ranks=4, options=["--cpus-per-task=8"])
+    # 16 of the 32 cores of each node, so that the other job needs some of them.
+    job = fit.submit("resume.sbatch", ranks=4, options=["--cpus-per-task=8"])
     fit.wait_for_step(4)
-    # 16 of the 32 cores of each node are taken.
-    urgent = slurm.submit(os.path.join(work, "short.sh"), options=[
-        "--partition=high", "--nodes=2", "--ntasks-per-node=24"])
-    slurm.ended_well(urgent)
+    preempt(slurm, work)
     slurm.ended_well(job, 120)
     tables.check(restart_count(slurm, job) == 1, "%d restarts" % restart_count(slurm, job))
     tables.check(fit.restarts() == [0, 1], "segments %s" % fit.restarts())
@@ -88,7 +100,7 @@ def a_preempted_job_goes_on_when_there_is_room_again(slurm, mpo, work):
 
 def a_cancelled_job_stays_cancelled_and_goes_on_by_hand_with_other_ranks(slurm, mpo, work):
     fit = Fit(slurm, mpo, work, "cancelled")
-    job = fit.submit(ranks=4)
+    job = fit.submit("resume.sbatch", ranks=4)
     fit.wait_for_step(4)
     slurm.run("scancel", job)
     state, code = slurm.wait(job)
@@ -96,13 +108,13 @@ def a_cancelled_job_stays_cancelled_and_goes_on_by_hand_with_other_ranks(slurm, 
         state, code, slurm.output(job)))
     tables.check("submit it again to go on" in slurm.output(job), slurm.output(job))
     tables.check(4 <= fit.steps() < STEPS, "%d steps" % fit.steps())
-    slurm.ended_well(fit.submit(ranks=2))
+    slurm.ended_well(fit.submit("resume.sbatch", ranks=2))
     fit.is_whole()
 
 
 def restarts_have_a_limit(slurm, mpo, work):
     fit = Fit(slurm, mpo, work, "limit")
-    job = fit.submit(MPO_RESTARTS="0")
+    job = fit.submit("resume.sbatch", MPO_RESTARTS="0")
     fit.wait_for_step(2)
     slurm.run("scancel", "--batch", "--signal=USR1", job)
     ended = slurm.wait(job)
@@ -159,8 +171,6 @@ def main():
     mpo, work = sys.argv[1:]
     shutil.rmtree(work, ignore_errors=True)
     os.makedirs(work)
-    with open(os.path.join(work, "short.sh"), "w", encoding="utf-8") as stream:
-        stream.write("#!/bin/sh\nsleep 1\n")
     cases = [
         a_preempted_job_goes_on_when_there_is_room_again,
         a_cancelled_job_stays_cancelled_and_goes_on_by_hand_with_other_ranks,
