@@ -51,6 +51,9 @@
 #define PATIENCE_SECONDS (2.0 * ANSWER_SECONDS)
 #define PATIENCE_STAGGER 0.1
 
+/* MPI_Abort in a process that stands still has this long. */
+#define ABORT_SECONDS 3
+
 enum control_tag { TAG_CALL = 1, TAG_ANSWER = 2 };
 
 /* One wait of the process at a time, like errno's one error. */
@@ -205,11 +208,28 @@ cleanup:
 
 /* ---- calls that have no non-blocking form ---- */
 
+static void on_second_alarm(int number)
+{
+    (void)number;
+    _exit(mpo_status_exit_code(MPO_ERR_PEER));
+}
+
+/* MPI_Abort is not made for a signal handler, but only it tells srun the code: srun takes
+ * the others' death for the job's otherwise. Should it hang, a second alarm leaves without
+ * it. */
 static void on_alarm(int number)
 {
+    struct sigaction action = {.sa_handler = on_second_alarm};
+    sigset_t alarm_only;
     (void)number;
     ssize_t written = write(STDERR_FILENO, watch.alarm_text, strlen(watch.alarm_text));
     (void)written;
+    sigaction(SIGALRM, &action, NULL);
+    sigemptyset(&alarm_only);
+    sigaddset(&alarm_only, SIGALRM);
+    sigprocmask(SIG_UNBLOCK, &alarm_only, NULL);
+    alarm(ABORT_SECONDS);
+    MPI_Abort(MPI_COMM_WORLD, mpo_status_exit_code(MPO_ERR_PEER));
     _exit(mpo_status_exit_code(MPO_ERR_PEER));
 }
 
