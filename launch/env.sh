@@ -40,8 +40,9 @@ mpirun_options=(--bind-to none --oversubscribe)
 # pmix: how Open MPI's ranks find each other, and how a lost one ends the step.
 # kill-on-bad-exit=0: the first rank that leaves with 85 (requeue me) is no reason to kill the
 # others, whose codes would hide it; some clusters have it on.
+# wait: ranks end together, so one that stays behind for a minute stands still.
 # shellcheck disable=SC2034
-srun_options=(--mpi=pmix --kill-on-bad-exit=0)
+srun_options=(--mpi=pmix --kill-on-bad-exit=0 --wait=60)
 
 # In batch scripts: since Slurm 22.05 srun does not take sbatch's --cpus-per-task by itself.
 if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then

@@ -14,6 +14,7 @@ import sys
 import cluster
 import fit_ranks
 import tables
+from records import data_sets, same
 
 NO_GPUS = "--gpus-per-node=0"
 
@@ -66,7 +67,7 @@ def eight_ranks_on_two_nodes_write_what_one_process_writes(case):
         said = case.slurm.output(job)
         group = "8 ranks (%d group" % (8 // policy_count)
         tables.check(group in said, "no '%s' in\n%s" % (group, said))
-        fit_ranks.same(expected, fit_ranks.data_sets(record), "%d policies" % policy_count)
+        same(expected, data_sets(record), "%d policies" % policy_count)
 
 
 def ranks_of_one_node_see_all_its_gpus_and_their_share_of_cores(case):
@@ -132,7 +133,7 @@ def mpirun_inside_a_job_writes_the_same_bytes(case):
                             options=["--nodes=2", "--ntasks-per-node=3"])
     case.slurm.ended_well(job)
     tables.check("6 ranks (2 groups" in case.slurm.output(job), case.slurm.output(job))
-    fit_ranks.same(expected, fit_ranks.data_sets(record), "mpirun")
+    same(expected, data_sets(record), "mpirun")
 
 
 def a_sweep_writes_one_record_a_line(case):
@@ -157,7 +158,7 @@ def a_sweep_writes_one_record_a_line(case):
     for seed, record in enumerate([path(case, "sweep-%d.h5" % n) for n in (1, 2, 3)] + [named], 1):
         expected = fit_ranks.fit(case, config, path(case, "direct.h5"), 1, "--run.seed=%d" % seed,
                                  "--descent.steps=4")
-        fit_ranks.same(expected, fit_ranks.data_sets(record), "line %d" % seed)
+        same(expected, data_sets(record), "line %d" % seed)
     said = case.slurm.output(job + "_5")
     tables.check("has no line 5; submit with --array=1-4" in said, said)
 
