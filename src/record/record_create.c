@@ -3,8 +3,9 @@
  * it, then SWMR.
  *
  * The order matters. The lock comes first, so that nobody else moves or makes the file
- * meanwhile. The name is claimed with O_EXCL before HDF5 fills the file. From
- * H5Fstart_swmr_write on no object may be made, and no attribute may be open at that
+ * meanwhile. The file is made beside its name, as PATH.part, and gets the name when it is
+ * whole: a run that is killed before leaves nothing at PATH that would stop the next one.
+ * From H5Fstart_swmr_write on no object may be made, and no attribute may be open at that
  * moment. A file that could not be completed is removed again.
  */
 #include "record_impl.h"
@@ -25,22 +26,49 @@
 
 /* ---- the file ---- */
 
-/* Take the name, or find it taken, in one system call; HDF5's own H5F_ACC_EXCL would not
- * say why it failed, nor whether it left a file. */
-static enum mpo_status claim_path(struct mpo_record_writer *writer)
+static enum mpo_status name_draft(const char *path, char **draft)
 {
     enum mpo_status status = MPO_OK;
-    const int descriptor =
-        open(writer->path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    const size_t bytes = strlen(path) + sizeof ".part";
+    MPO_NEW(bytes, draft);
+    snprintf(*draft, bytes, "%s.part", path);
+cleanup:
+    return status;
+}
+
+/* HDF5 would not say why a file cannot be made. What a killed run left there goes. */
+static enum mpo_status empty_draft(const struct mpo_record_writer *writer,
+                                   const char *draft)
+{
+    enum mpo_status status = MPO_OK;
+    const int descriptor = open(draft, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     MPO_CHECK(descriptor >= 0, mpo_record_errno_status(errno), "cannot make %s: %s",
               writer->path, strerror(errno));
-    writer->created = true;
     close(descriptor);
 cleanup:
     return status;
 }
 
-static enum mpo_status make_file(struct mpo_record_writer *writer)
+/* link refuses a name that is taken, in one system call; some file systems have no links.
+ */
+static enum mpo_status publish(const struct mpo_record_writer *writer, const char *draft)
+{
+    enum mpo_status status = MPO_OK;
+    if (link(draft, writer->path) == 0) {
+        unlink(draft);
+        goto cleanup;
+    }
+    MPO_CHECK(errno != EEXIST, MPO_ERR_OUTPUT,
+              "%s was made by another program meanwhile; name another file with "
+              "--record.file",
+              writer->path);
+    MPO_CHECK(rename(draft, writer->path) == 0, mpo_record_errno_status(errno),
+              "cannot rename %s to %s: %s", draft, writer->path, strerror(errno));
+cleanup:
+    return status;
+}
+
+static enum mpo_status make_file(struct mpo_record_writer *writer, const char *draft)
 {
     enum mpo_status status = MPO_OK;
     hid_t creation = H5I_INVALID_HID;
@@ -62,7 +90,7 @@ static enum mpo_status make_file(struct mpo_record_writer *writer)
      * default properties and so with time stamps; without them, identical runs stay
      * identical. A version of HDF5 that refuses this costs that and nothing else. */
     H5Pset_obj_track_times(H5P_GROUP_CREATE_DEFAULT, false);
-    writer->schema.file = H5Fcreate(writer->path, H5F_ACC_TRUNC, creation, access);
+    writer->schema.file = H5Fcreate(draft, H5F_ACC_TRUNC, creation, access);
     MPO_TRY_HDF5(writer->schema.file, "making %s", writer->path);
 cleanup:
     H5Pset_obj_track_times(H5P_GROUP_CREATE_DEFAULT, true);
@@ -289,24 +317,28 @@ enum mpo_status mpo_record_create(const struct mpo_record_spec *spec,
 {
     enum mpo_status status = MPO_OK;
     struct mpo_record_writer *writer = NULL;
+    char *draft = NULL;
     *out = NULL;
     mpo_record_hdf5_prepare();
     MPO_TRY(mpo_record_writer_new(spec->path, spec->job_id, &writer));
     writer->objective_count = spec->objective_count;
     writer->policy_count = spec->policy_count;
     MPO_TRY(mpo_record_make_room(spec->path, spec->force));
-    MPO_TRY(claim_path(writer));
-    MPO_TRY(make_file(writer));
+    MPO_TRY(name_draft(spec->path, &draft));
+    MPO_TRY(empty_draft(writer, draft));
+    MPO_TRY(make_file(writer, draft));
     MPO_TRY(fill_file(writer, spec));
+    MPO_TRY(publish(writer, draft));
     if (mpo_record_is_on_network(spec->path))
         mpo_log_warning("%s " MPO_RECORD_NETWORK_ADVICE, spec->path);
     *out = writer;
 cleanup:
     if (status != MPO_OK && writer != NULL) {
-        if (writer->created)
-            unlink(writer->path);
+        if (draft != NULL)
+            unlink(draft);
         writer->broken = status == MPO_ERR_IO;
         mpo_record_writer_free(&writer);
     }
+    free(draft);
     return status;
 }

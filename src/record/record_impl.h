@@ -190,7 +190,6 @@ struct mpo_record_writer {
     int32_t objective_count;
     int32_t policy_count;
     int64_t last_step;
-    bool created; /* the file at `path` is ours */
     bool broken;  /* a write was refused: HDF5 may not touch the file any more */
     void *gather; /* grown to one step's largest column of responses */
     size_t gather_capacity;

@@ -1,7 +1,8 @@
 /*
  * LD_PRELOAD: a log of every write to the record, and a disk that fills up.
  *
- *     WRITE_LOG=FILE    log of what reaches files named *.h5 that are opened for writing
+ *     WRITE_LOG=FILE    log of what reaches files named *.h5 (or *.h5.part, while they
+ *                      are made) that are opened for writing
  *     ENOSPC_AT=N       from the N-th write on, fail with "No space left on device"
  *     ENOSPC_KIND=grow  only where the file would grow, as on a real disk: blocks that it
  *                       has already can still be written (default: every write fails)
@@ -53,8 +54,9 @@ static int open_logged(const char *name, const char *path, int flags, mode_t mod
     int (*next)(const char *, int, ...) = NULL;
     *(void **)&next = real(name);
     const int descriptor = next(path, flags, mode);
-    const size_t length = strlen(path);
-    const bool is_record = length > 3 && strcmp(path + length - 3, ".h5") == 0;
+    const char *suffix = strstr(path, ".h5");
+    const bool is_record =
+        suffix != NULL && (strcmp(suffix, ".h5") == 0 || strcmp(suffix, ".h5.part") == 0);
     if (descriptor < 0 || !is_record || (flags & O_ACCMODE) != O_RDWR)
         return descriptor;
     record_descriptor = descriptor;
