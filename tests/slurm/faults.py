@@ -3,7 +3,7 @@
 
     faults.py MPO WORK MPIRUN FAULT [--all]
 
-FAULT is the module of tests/support/fault.c, which makes one rank send itself a signal at an
+FAULT is the module of tests/support/rank_fault.c, which makes one rank send itself a signal at an
 exact moment. Whoever it is and whenever: the job ends with the right exit code, no process is
 left, the record is readable, and a resumed run ends with the bytes of a run that nobody
 disturbed. Without --all each phase is tried with each signal on one of the ranks.
@@ -22,7 +22,7 @@ import tables
 from records import data_sets, same
 
 RANKS = 4
-# name: what fault.c calls it, and which of its calls
+# name: what rank_fault.c calls it, and which of its calls
 PHASES = {
     "load": ("load", 1),
     "first exchange": ("exchange", 1),
