@@ -2,9 +2,11 @@
  * The exchange: rows of logits from the ranks that host the policies to the group's root,
  * and the drawn token ids back to everybody.
  *
- * Three transports, each one file under src/exchange:
+ * Four transports, each one file under src/exchange:
  *   self    one rank: the root reads the policies' own memory, nothing is copied
  *   shared  ranks of one host: each row is copied once, into an MPI-3 shared window
+ *   nodes   several ranks on each of several hosts: a window on each, one message from each
+ *           host to the root's
  *   mpi     any hosts: each row is one message to the root
  * All give the root the same bytes.
  */
@@ -30,7 +32,7 @@ struct mpo_rows {
 struct mpo_exchange;
 
 struct mpo_exchange_spec {
-    const char *transport; /* "auto", "self", "shared", "mpi" */
+    const char *transport; /* "auto", "self", "shared", "nodes", "mpi" */
     int32_t policy_count;  /* H */
     int32_t row_capacity;  /* rows of one position at most */
     int32_t vocab_size;    /* V */

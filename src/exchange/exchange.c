@@ -15,6 +15,7 @@
 static const struct mpo_exchange_ops *const transports[] = {
     &mpo_exchange_self_ops,
     &mpo_exchange_shared_ops,
+    &mpo_exchange_nodes_ops,
     &mpo_exchange_mpi_ops,
 };
 #define TRANSPORT_COUNT (sizeof transports / sizeof *transports)
@@ -35,7 +36,8 @@ static enum mpo_status choose_transport(const struct mpo_exchange_spec *spec,
             *out = transports[i];
     }
     MPO_CHECK(*out != NULL, MPO_ERR_CONFIG,
-              "exchange.transport is '%s', expected auto, self, shared or mpi", name);
+              "exchange.transport is '%s', expected auto, self, shared, nodes or mpi",
+              name);
 cleanup:
     return status;
 }

@@ -174,6 +174,19 @@ def run_ranks(mpirun, ranks, command, expect=0):
     return run([mpirun, "-n", str(ranks)] + command, expect)
 
 
+HOST = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support", "host.sh")
+
+
+def run_hosts(mpirun, hosts, command, folder):
+    """The same on hosts of our own making, "a:2,b:2" for two of two ranks each; the folder is
+    for their shared memory."""
+    ranks = sum(int(host.split(":")[1]) for host in hosts.split(","))
+    options = ["--mca", "plm", "rsh", "--mca", "plm_rsh_agent", HOST,
+               "--mca", "btl_tcp_if_include", "lo", "--mca", "oob_tcp_if_include", "lo"]
+    return run(["env", "MPO_TEST_HOSTS=" + folder, mpirun, *options, "--host", hosts,
+                "-n", str(ranks)] + command)
+
+
 def check(condition, message):
     if not condition:
         raise AssertionError(message)

@@ -318,7 +318,7 @@ def test_json_reads_back():
 def test_version_names_what_was_built():
     facts = json.loads(run("--version", "--json").stdout)
     check("version --json", "cpu" in facts["devices"] and "table" in facts["policies"]
-          and facts["transports"] == ["self", "shared", "mpi"] and facts["git_commit"]
+          and facts["transports"] == ["self", "shared", "nodes", "mpi"] and facts["git_commit"]
           and facts["hdf5"].count(".") == 2 and "MPI" in facts["mpi"], facts)
     text = run("--version").stdout
     check("version in words", text.startswith(f"mpo {facts['version']} ({facts['git_commit']})")

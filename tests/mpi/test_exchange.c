@@ -3,8 +3,9 @@
  * token and position, exact in float, so the root's rows are compared for equality; a copy
  * of all rows by the transport `self` on one rank is the same numbers by construction.
  *
- * Runs on any number of ranks: groups are one rank (self), all ranks (shared, mpi), and
- * pairs or triples where the number of ranks allows it.
+ * Runs on any number of ranks: groups are one rank (self), all ranks (shared, nodes, mpi),
+ * and pairs or triples where the number of ranks allows it; on one host and on several
+ * (support/host.sh).
  */
 #include <stdlib.h>
 #include <string.h>
@@ -74,6 +75,23 @@ static void check_tokens(struct mpo_exchange *exchange, const struct mpo_comm *c
         assert_int_equal(token[b], mpo_comm_group(comm) * 100000 + b * 100 + position);
 }
 
+/* Whether a transport is for these groups of more than one rank, all of them. */
+static bool serves(const char *transport, int32_t group_size)
+{
+    struct mpo_comm *comm = NULL;
+    assert_ok(mpo_comm_open(group_size, group_size, &comm));
+    bool shares = mpo_comm_group_shares_host(comm);
+    bool has_neighbours = false;
+    for (int32_t rank = 0; rank < group_size; rank++)
+        has_neighbours = has_neighbours || mpo_comm_group_leader(comm, rank) != rank;
+    double yes = strcmp(transport, "shared") == 0  ? shares
+                 : strcmp(transport, "nodes") == 0 ? has_neighbours
+                                                   : true;
+    assert_ok(mpo_comm_min(comm, &yes, 1));
+    mpo_comm_close(&comm);
+    return yes > 0.0;
+}
+
 /* All positions of one exchange of H policies over groups of P ranks; P = 0: the default.
  */
 static void run_exchange(const char *transport, int32_t policy_count, int32_t group_size)
@@ -124,7 +142,7 @@ static void self_hands_on_the_rows_of_its_own_policies(void **state)
 static void run_over_all_ranks(const char *transport)
 {
     int32_t size = mpo_comm_job_size();
-    if (size == 1)
+    if (size == 1 || !serves(transport, size))
         skip();
     for (int32_t policy_count = size; policy_count <= 8; policy_count++)
         run_exchange(transport, policy_count, size);
@@ -134,6 +152,12 @@ static void shared_brings_every_row_to_the_root(void **state)
 {
     (void)state;
     run_over_all_ranks("shared");
+}
+
+static void nodes_brings_every_row_to_the_root(void **state)
+{
+    (void)state;
+    run_over_all_ranks("nodes");
 }
 
 static void mpi_brings_every_row_to_the_root(void **state)
@@ -152,12 +176,13 @@ static void auto_brings_every_row_to_the_root(void **state)
 static void groups_do_not_hear_each_other(void **state)
 {
     (void)state;
-    static const char *const transports[2] = {"shared", "mpi"};
+    static const char *const transports[3] = {"shared", "nodes", "mpi"};
     int32_t size = mpo_comm_job_size();
     bool ran = false;
     for (int32_t group_size = 2; group_size <= 3; group_size++)
-        for (int32_t i = 0; i < 2; i++) {
-            if (size % group_size != 0 || size == group_size)
+        for (int32_t i = 0; i < 3; i++) {
+            if (size % group_size != 0 || size == group_size ||
+                !serves(transports[i], group_size))
                 continue;
             run_exchange(transports[i], 3, group_size);
             run_exchange(transports[i], 5, group_size);
@@ -187,6 +212,7 @@ static void transports_that_cannot_serve_the_group_are_refused(void **state)
         refuse("self", mpo_comm_job_size());
     } else {
         refuse("shared", 1);
+        refuse("nodes", 1);
         refuse("mpi", 1);
     }
 }
@@ -212,6 +238,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(self_hands_on_the_rows_of_its_own_policies),
         cmocka_unit_test(shared_brings_every_row_to_the_root),
+        cmocka_unit_test(nodes_brings_every_row_to_the_root),
         cmocka_unit_test(mpi_brings_every_row_to_the_root),
         cmocka_unit_test(auto_brings_every_row_to_the_root),
         cmocka_unit_test(groups_do_not_hear_each_other),
