@@ -102,7 +102,7 @@ enum mpo_status mpo_comm_same(uint64_t hash, const char *what);
 /** Print this rank's error text and end the whole job with the status's exit code. A
  * failure inside the step loop has no other way out: leaving otherwise would mask the code.
  */
-_Noreturn void mpo_comm_abort(enum mpo_status status);
+void mpo_comm_abort(enum mpo_status status) __attribute__((noreturn));
 
 /** Broadcast bytes from the root of this rank's group. Collective over the group. */
 enum mpo_status mpo_comm_group_broadcast(const struct mpo_comm *comm, void *data,

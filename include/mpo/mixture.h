@@ -27,7 +27,7 @@ extern "C" {
 struct mpo_mixture;
 
 struct mpo_mixture_spec {
-    const char *device;        /* "cpu"; the registry names what was built */
+    const char *device;        /* "cpu", "cuda"; the registry names what was built */
     const double *temperature; /* [H] */
     const int32_t *end_token;  /* [end_count], ascending */
     const int32_t *masked;     /* [masked_count], ascending */
@@ -36,9 +36,12 @@ struct mpo_mixture_spec {
     int32_t masked_count;
     int32_t vocab_size;   /* V */
     int32_t row_capacity; /* rows of one position at most */
+    bool rows_on_device;  /* pointers to logits are in the device's memory, in all calls */
 };
 
-/** Local; allocates all it will need. */
+/** Local; allocates all it will need, on the thread's device (mpo/device.h). Rows in host
+ *  memory are copied to the device in each call.
+ *  @return MPO_ERR_MEMORY when the device is too small, with what to change */
 enum mpo_status mpo_mixture_open(const struct mpo_mixture_spec *spec,
                                  struct mpo_mixture **out);
 void mpo_mixture_close(struct mpo_mixture **mixture);
@@ -46,12 +49,14 @@ void mpo_mixture_close(struct mpo_mixture **mixture);
 /**
  * Log-normalisers of one policy's rows: log sum_v exp(logit(v) / T_h).
  *
- * Local, and independent of which rank calls it. Allocates nothing.
+ * Local, and independent of which rank calls it. Allocates nothing. Ends what was combined
+ * before: there are no draws until the next mpo_mixture_combine.
  *
  * @param policy_index  h
  * @param logits        [row_count] pointers to [V] floats
  * @param log_norm      [row_count] out, nat
- * @return MPO_ERR_DATA when a row has a NaN or no finite logit
+ * @return MPO_ERR_DATA when a row has a NaN or no finite logit; MPO_ERR_DEVICE when a
+ *         launch fails, here and below (cuda only)
  */
 enum mpo_status mpo_mixture_normalise(struct mpo_mixture *mixture, int32_t policy_index,
                                       int32_t row_count, const float *const *logits,

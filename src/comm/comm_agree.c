@@ -140,7 +140,7 @@ cleanup:
     return status;
 }
 
-_Noreturn void mpo_comm_abort(enum mpo_status status)
+void mpo_comm_abort(enum mpo_status status)
 {
     int code = mpo_status_exit_code(status);
     int32_t size = mpo_comm_job_size();

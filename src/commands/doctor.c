@@ -56,11 +56,14 @@ static enum mpo_status examine_ranks(struct doctor *doctor)
 
 static void examine_device(struct doctor *doctor)
 {
+    struct job *job = &doctor->job;
     const char *wanted = doctor->config->run.device;
-    if (!note_status(doctor, DOCTOR_device, mpo_device_choose(wanted, &doctor->job.device)))
-        doctor->job.device = "none";
+    if (!note_status(doctor, DOCTOR_device,
+                     mpo_device_open(wanted, job->comm, &job->device)))
+        job->device = (struct mpo_device){.kind = "none"};
     else
-        doctor_note(doctor, DOCTOR_device, DOCTOR_OK, MPO_OK, "%s", doctor->job.device);
+        doctor_note(doctor, DOCTOR_device, DOCTOR_OK, MPO_OK, "%s%s%s", job->device.kind,
+                    job->device.name[0] != '\0' ? " " : "", job->device.name);
 }
 
 static enum mpo_status examine_prompts(struct doctor *doctor)
@@ -169,7 +172,8 @@ static void describe_rank(struct doctor *doctor)
     mpo_host_describe(&own->host);
     own->needs = needs_of_rank(doctor->survey.local, doctor->survey.local_count, &own->host,
                                doctor->exchange.rank_bytes);
-    snprintf(own->device, sizeof own->device, "%s", job->device);
+    snprintf(own->device, sizeof own->device, "%s", job->device.kind);
+    snprintf(own->gpu_uuid, sizeof own->gpu_uuid, "%s", job->device.uuid);
     snprintf(own->versions, sizeof own->versions, "mpo %s (%s), libllama %s, HDF5 %s, %s",
              MPO_VERSION, MPO_GIT_COMMIT, mpo_policy_engine_version(),
              mpo_record_library_version(), mpi);
@@ -258,8 +262,8 @@ static enum mpo_status examine(struct doctor *doctor, int32_t *verdict)
 {
     enum mpo_status status = MPO_OK;
     MPO_TRY(examine_ranks(doctor));
-    examine_device(doctor);
     MPO_TRY(examine_prompts(doctor));
+    examine_device(doctor);
     doctor->job.thread_count = job_threads(&doctor->job);
     MPO_TRY(mpo_comm_agree(job_describe_policies(&doctor->job)));
     MPO_TRY(examine_policies(doctor));
@@ -300,7 +304,7 @@ enum mpo_status mpo_command_doctor(int argc, char *const *argv)
     MPO_TRY(job_configure("doctor", argc, argv, &doctor->config));
     MPO_TRY(mpo_comm_agree(fit_check_options(doctor->config)));
     doctor->job.config = doctor->config;
-    doctor->job.device = "none";
+    doctor->job.device.kind = "none";
     doctor->size = fit_job_size(doctor->config);
     /* From here on failures are findings, also those that ranks agree on by themselves. */
     mpo_log_silence();

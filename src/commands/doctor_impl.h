@@ -13,9 +13,9 @@
 /** The checks in the order in which fit would meet the failure. */
 #define DOCTOR_CHECK_LIST(X)                                                               \
     X(launch)                                                                              \
-    X(device)                                                                              \
     X(prompts)                                                                             \
     X(ranks)                                                                               \
+    X(device)                                                                              \
     X(policies)                                                                            \
     X(vocabulary)                                                                          \
     X(context)                                                                             \
@@ -53,6 +53,7 @@ struct doctor_rank {
     int32_t thread_count;
     int32_t policy_count;
     char device[32];
+    char gpu_uuid[48]; /* "" when the device has none */
     struct mpo_host host;
     struct needs needs;
     char versions[256];

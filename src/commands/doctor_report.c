@@ -272,7 +272,10 @@ static json_t *make_rank(const struct doctor *doctor, const struct doctor_rank *
     set_integer(object, "usable_cores", rank->host.usable_core_count);
     set_integer(object, "threads", rank->thread_count);
     set_text(object, "device", rank->device);
-    json_object_set_new(object, "gpu_uuid", json_null());
+    if (rank->gpu_uuid[0] != '\0')
+        set_text(object, "gpu_uuid", rank->gpu_uuid);
+    else
+        json_object_set_new(object, "gpu_uuid", json_null());
     json_object_set_new(object, "needs", make_needs(&rank->needs));
     set_bytes(object, "memory_free_bytes", rank->host.memory_free_bytes);
     set_text(object, "memory_limit", rank->host.memory_limit);

@@ -28,7 +28,7 @@ void fit_report_start(struct fit *fit)
         fit->objective_count, fit->policy_count, mpo_comm_size(job->comm),
         mpo_comm_size(job->comm) == 1 ? "" : "s", mpo_comm_group_count(job->comm),
         mpo_comm_group_count(job->comm) == 1 ? "" : "s",
-        mpo_exchange_transport(job->exchange), job->device, job->thread_count,
+        mpo_exchange_transport(job->exchange), job->device.kind, job->thread_count,
         job->thread_count == 1 ? "" : "s", (long long)mpo_prompts_count(job->prompts),
         (long long)fit->config->run.seed);
     if (fit->resumes)

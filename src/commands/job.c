@@ -44,15 +44,6 @@ cleanup:
     return status;
 }
 
-static enum mpo_status open_prompts(struct job *job, const struct job_size *size)
-{
-    enum mpo_status status = MPO_OK;
-    MPO_TRY(mpo_device_choose(job->config->run.device, &job->device));
-    MPO_TRY(job_read_prompts(job, size));
-cleanup:
-    return status;
-}
-
 enum mpo_status job_open_ranks(struct job *job)
 {
     int64_t ranks = job->config->exchange.ranks_per_group;
@@ -129,7 +120,7 @@ static enum mpo_status open_mixture(struct job *job, int32_t row_capacity)
 {
     enum mpo_status status = MPO_OK;
     struct mpo_mixture_spec spec = {
-        .device = job->device,
+        .device = job->device.kind,
         .temperature = job->temperature,
         .policy_count = job->config->policy_count,
         .vocab_size = mpo_policies_vocab_size(job->policies),
@@ -218,9 +209,10 @@ enum mpo_status job_open(const char *command, const struct mpo_config *config,
 {
     enum mpo_status status = MPO_OK;
     *job = (struct job){.config = config, .command = command};
-    MPO_TRY(mpo_comm_agree(open_prompts(job, size)));
+    MPO_TRY(mpo_comm_agree(job_read_prompts(job, size)));
     MPO_TRY(mpo_comm_agree(mpo_comm_same(mpo_prompts_hash(job->prompts), "prompts")));
     MPO_TRY(job_open_ranks(job));
+    MPO_TRY(mpo_comm_agree(mpo_device_open(config->run.device, job->comm, &job->device)));
     job->thread_count = job_threads(job);
     MPO_TRY(mpo_comm_agree(job_describe_policies(job)));
     MPO_TRY(open_policies(job, size));

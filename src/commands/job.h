@@ -15,7 +15,7 @@ struct job {
     struct mpo_rollout *rollout;
     struct mpo_policy_spec *policy_specs; /* [H] */
     double *temperature;                  /* [H] */
-    const char *device;
+    struct mpo_device device;
     struct mpo_timing timing;
     int32_t thread_count;
     int32_t prompts_max; /* prompts of a rollout at most */

@@ -127,7 +127,8 @@ static void describe_policy(const struct fit *fit, int32_t index,
     row->local_rank = mpo_comm_local_rank(job->comm);
     row->threads = job->thread_count;
     gethostname(row->host, sizeof row->host - 1);
-    snprintf(row->device, sizeof row->device, "%s", job->device);
+    snprintf(row->device, sizeof row->device, "%s", job->device.kind);
+    snprintf(row->gpu_uuid, sizeof row->gpu_uuid, "%s", job->device.uuid);
     snprintf(row->policy, sizeof row->policy, "%s", info.name);
     snprintf(row->model, sizeof row->model, "%s%s%s", info.model,
              info.lora[0] != '\0' ? " + " : "", info.lora);

@@ -1,10 +1,10 @@
 /*
- * What this build has, device by device: the only file that would name an optional backend.
+ * What this build has, device by device: the only file that names an optional backend.
  */
 #include <stddef.h>
 #include <string.h>
 
-#include "mpo/device.h"
+#include "device_impl.h"
 #include "../mixture/mixture_impl.h"
 #include "../policy/policy_impl.h"
 
@@ -18,6 +18,9 @@ const struct mpo_policy_ops *const mpo_policy_kinds[] = {
 
 static const struct mpo_mixture_ops *const mixtures[] = {
     &mpo_mixture_cpu_ops,
+#ifdef MPO_HAVE_CUDA
+    &mpo_mixture_cuda_ops,
+#endif
 };
 #define MIXTURE_COUNT (sizeof mixtures / sizeof *mixtures)
 
@@ -38,7 +41,26 @@ const struct mpo_mixture_ops *mpo_registry_mixture(const char *device)
     return NULL;
 }
 
+const struct mpo_device_ops *mpo_registry_accelerator(void)
+{
+#ifdef MPO_HAVE_CUDA
+    return &mpo_device_cuda_ops;
+#else
+    return NULL;
+#endif
+}
+
+const struct mpo_device_ops *mpo_registry_device(const char *kind)
+{
+    const struct mpo_device_ops *ops = mpo_registry_accelerator();
+    return ops != NULL && strcmp(ops->kind, kind) == 0 ? ops : NULL;
+}
+
 const char *mpo_device_built(void)
 {
+#ifdef MPO_HAVE_CUDA
+    return "cpu cuda";
+#else
     return "cpu";
+#endif
 }

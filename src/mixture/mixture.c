@@ -1,7 +1,7 @@
 /*
  * The mixture: argument checks and the choice of a device.
  *
- * The devices' functions return nothing: they compute, and what can be wrong with the
+ * The devices' functions fail only where the device does. What can be wrong with the
  * figures (a NaN, a row with no finite logit) is looked for here, once for all devices.
  */
 #include "mixture_impl.h"
@@ -56,7 +56,11 @@ enum mpo_status mpo_mixture_normalise(struct mpo_mixture *mixture, int32_t polic
                                       double *log_norm)
 {
     enum mpo_status status = MPO_OK;
-    mixture->ops->normalise(mixture->self, policy_index, row_count, logits, log_norm);
+    MPO_CHECK(row_count <= mixture->row_capacity, MPO_ERR_INTERNAL,
+              "%d rows to normalise, room for %d", row_count, mixture->row_capacity);
+    mixture->row_count = 0; /* a device may use the same memory for both */
+    MPO_TRY(
+        mixture->ops->normalise(mixture->self, policy_index, row_count, logits, log_norm));
     for (int32_t row = 0; row < row_count; row++)
         MPO_CHECK(
             isfinite(log_norm[row]), MPO_ERR_DATA,
@@ -82,7 +86,7 @@ enum mpo_status mpo_mixture_combine(struct mpo_mixture *mixture,
     MPO_CHECK(rows->row_count <= mixture->row_capacity, MPO_ERR_INTERNAL,
               "a mixture of %d rows, room for %d", rows->row_count, mixture->row_capacity);
     mixture->row_count = rows->row_count;
-    mixture->ops->combine(mixture->self, rows, moments, expectation);
+    MPO_TRY(mixture->ops->combine(mixture->self, rows, moments, expectation));
     for (int32_t row = 0; row < rows->row_count; row++) {
         bool finite = isfinite(moments[row].log_z) && isfinite(moments[row].entropy);
         for (int32_t h = 0; h < policy_count; h++)
@@ -105,7 +109,7 @@ static enum mpo_status draw_or_score(struct mpo_mixture *mixture,
         MPO_CHECK(draws->row[i] >= 0 && draws->row[i] < mixture->row_count,
                   MPO_ERR_INTERNAL, "a draw from row %d of %d combined rows", draws->row[i],
                   mixture->row_count);
-    mixture->ops->draw(mixture->self, draws, draw);
+    MPO_TRY(mixture->ops->draw(mixture->self, draws, draw));
 cleanup:
     return status;
 }

@@ -95,6 +95,8 @@ static enum mpo_status cpu_open(const struct mpo_mixture_spec *spec, void **self
     enum mpo_status status = MPO_OK;
     struct cpu *cpu = NULL;
     int32_t block_count = (spec->vocab_size + BLOCK - 1) / BLOCK;
+    MPO_CHECK(!spec->rows_on_device, MPO_ERR_INTERNAL,
+              "rows in a device's memory for a mixture on the cpu");
     MPO_NEW(1, &cpu);
     cpu->policy_count = spec->policy_count;
     cpu->vocab_size = spec->vocab_size;
@@ -223,13 +225,14 @@ static double row_log_norm(const struct cpu *cpu, const float *x, double scale)
     return all_masked ? -INFINITY : top + log(sum);
 }
 
-static void cpu_normalise(void *self, int32_t policy_index, int32_t row_count,
-                          const float *const *logits, double *log_norm)
+static enum mpo_status cpu_normalise(void *self, int32_t policy_index, int32_t row_count,
+                                     const float *const *logits, double *log_norm)
 {
     const struct cpu *cpu = self;
     for (int32_t row = 0; row < row_count; row++)
         log_norm[row] =
             row_log_norm(cpu, logits[row], cpu->inverse_temperature[policy_index]);
+    return MPO_OK;
 }
 
 static const float *policy_row(const struct cpu *cpu, int32_t h, int32_t row)
@@ -323,14 +326,15 @@ static void combine_row(struct cpu *cpu, int32_t row, struct mpo_mixture_moments
     *moments = (struct mpo_mixture_moments){cpu->row_log_z[row], entropy, end_probability};
 }
 
-static void cpu_combine(void *self, const struct mpo_rows *rows,
-                        struct mpo_mixture_moments *moments, double *expectation)
+static enum mpo_status cpu_combine(void *self, const struct mpo_rows *rows,
+                                   struct mpo_mixture_moments *moments, double *expectation)
 {
     struct cpu *cpu = self;
     cpu->rows = *rows;
     for (int32_t row = 0; row < rows->row_count; row++)
         combine_row(cpu, row, &moments[row],
                     expectation + (size_t)row * (size_t)cpu->policy_count);
+    return MPO_OK;
 }
 
 /* ---- draws ---- */
@@ -427,7 +431,7 @@ static double score_token(const struct cpu *cpu, int32_t row, int32_t token,
     return score - cpu->row_log_z[row];
 }
 
-static void cpu_draw(void *self, struct mpo_mixture_draws *draws, bool draw)
+static enum mpo_status cpu_draw(void *self, struct mpo_mixture_draws *draws, bool draw)
 {
     struct cpu *cpu = self;
     for (int32_t i = 0; i < draws->count; i++) {
@@ -442,6 +446,7 @@ static void cpu_draw(void *self, struct mpo_mixture_draws *draws, bool draw)
             score_token(cpu, row, draws->token[i],
                         draws->log_policy + (size_t)i * (size_t)cpu->policy_count);
     }
+    return MPO_OK;
 }
 
 const struct mpo_mixture_ops mpo_mixture_cpu_ops = {

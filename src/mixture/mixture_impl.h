@@ -8,20 +8,25 @@
 
 #include "mpo/mixture.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 struct mpo_mixture_ops {
     const char *device;
     enum mpo_status (*open)(const struct mpo_mixture_spec *spec, void **self);
     void (*close)(void *self); /* NULL-safe */
     void (*set)(void *self, const double *mu, double end_bias);
-    void (*normalise)(void *self, int32_t policy_index, int32_t row_count,
-                      const float *const *logits, double *log_norm);
-    void (*combine)(void *self, const struct mpo_rows *rows,
-                    struct mpo_mixture_moments *moments, double *expectation);
+    enum mpo_status (*normalise)(void *self, int32_t policy_index, int32_t row_count,
+                                 const float *const *logits, double *log_norm);
+    enum mpo_status (*combine)(void *self, const struct mpo_rows *rows,
+                               struct mpo_mixture_moments *moments, double *expectation);
     /** Draw draws->token when draw is true, and score it. */
-    void (*draw)(void *self, struct mpo_mixture_draws *draws, bool draw);
+    enum mpo_status (*draw)(void *self, struct mpo_mixture_draws *draws, bool draw);
 };
 
 extern const struct mpo_mixture_ops mpo_mixture_cpu_ops;
+extern const struct mpo_mixture_ops mpo_mixture_cuda_ops;
 
 /** The mixture of a device by name, NULL when this build has none. (registry.c) */
 const struct mpo_mixture_ops *mpo_registry_mixture(const char *device);
@@ -32,3 +37,7 @@ const struct mpo_mixture_ops *mpo_registry_mixture(const char *device);
  *  @return the token */
 int32_t mpo_mixture_filter_draw(const struct mpo_mixture_filter *filter, double uniform,
                                 double *weight, int32_t *heap, int32_t count);
+
+#ifdef __cplusplus
+}
+#endif

@@ -22,7 +22,7 @@ import tables
 MPO, MPIRUN, WORK = [sys.argv[1], sys.argv[2], os.path.abspath(sys.argv[3])]
 TOOL = sys.argv[4] if len(sys.argv) > 4 else ""
 VOCAB = 260
-CHECKS = ["launch", "device", "prompts", "ranks", "policies", "vocabulary", "context", "memory",
+CHECKS = ["launch", "prompts", "ranks", "device", "policies", "vocabulary", "context", "memory",
           "exchange", "threads", "record"]
 # Estimates may be too high by as much; too low is worse, but pages that nobody writes count not.
 PEAK_BOUNDS = (0.8, 1.6)

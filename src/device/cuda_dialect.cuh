@@ -1,0 +1,23 @@
+/**
+ * The little that lets one kernel text be compiled by nvcc for a device and by a host
+ * compiler for tests, where tests/support/hostsim/cuda_runtime.h stands in for CUDA's own
+ * header and defines these two macros itself.
+ *
+ * Kernels keep to what both know: no cub, no cooperative groups, no inline PTX.
+ */
+#pragma once
+
+#include <cuda_runtime.h>
+
+#ifndef MPO_LAUNCH
+
+/** Launch kernel(...) on a stream; a failure shows in cudaGetLastError. */
+#define MPO_LAUNCH(kernel, grid, threads, shared_bytes, stream, ...)                       \
+    kernel<<<(grid), (threads), (shared_bytes), (stream)>>>(__VA_ARGS__)
+
+/** The launch's dynamic shared memory as an array. */
+#define MPO_DYNAMIC_SHARED(type, name)                                                     \
+    extern __shared__ __align__(16) unsigned char name##_bytes[];                          \
+    type *name = reinterpret_cast<type *>(name##_bytes)
+
+#endif
