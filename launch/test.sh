@@ -43,7 +43,7 @@ check_format() {
         return 0
     fi
     say "checking the format of the C files"
-    (cd "$root" && git ls-files -z '*.c' '*.h' '*.cu' | xargs -0 -r clang-format --dry-run -Werror)
+    (cd "$root" && git ls-files -z '*.c' '*.h' '*.cu' '*.cuh' '*.cpp' | xargs -0 -r clang-format --dry-run -Werror)
 }
 
 # Neither libllama nor MPI is in the way of a parser.

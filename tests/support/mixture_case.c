@@ -7,9 +7,21 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "mpo/policy.h"
 #include "runner.h"
+
+const char *mixture_case_device(void)
+{
+    const char *device = getenv("MPO_TEST_DEVICE");
+    return device != NULL ? device : "cpu";
+}
+
+int32_t mixture_case_sweep(int32_t points)
+{
+    return strcmp(mixture_case_device(), "cpu") == 0 ? points : points / 100 + 1;
+}
 
 void mixture_case_make(struct mixture_case *self, int32_t policy_count, int32_t row_count,
                        int32_t vocab_size, double strength)
@@ -17,7 +29,8 @@ void mixture_case_make(struct mixture_case *self, int32_t policy_count, int32_t 
     assert_in_range(policy_count, 1, MIXTURE_CASE_POLICY_MAX);
     size_t rows = (size_t)policy_count * (size_t)row_count;
     size_t count = rows * (size_t)vocab_size;
-    *self = (struct mixture_case){.policy_count = policy_count,
+    *self = (struct mixture_case){.device = mixture_case_device(),
+                                  .policy_count = policy_count,
                                   .row_count = row_count,
                                   .vocab_size = vocab_size,
                                   .end_token = {vocab_size - 1},
@@ -59,7 +72,7 @@ float *mixture_case_logits(struct mixture_case *self, int32_t policy, int32_t ro
 
 void mixture_case_run(struct mixture_case *self)
 {
-    const struct mpo_mixture_spec spec = {.device = "cpu",
+    const struct mpo_mixture_spec spec = {.device = self->device,
                                           .temperature = self->temperature,
                                           .end_token = self->end_token,
                                           .masked = self->masked,
@@ -67,7 +80,8 @@ void mixture_case_run(struct mixture_case *self)
                                           .end_count = self->end_count,
                                           .masked_count = self->masked_count,
                                           .vocab_size = self->vocab_size,
-                                          .row_capacity = self->row_count};
+                                          .row_capacity = self->row_count,
+                                          .rows_on_device = self->rows_on_device};
     mpo_mixture_close(&self->mixture);
     assert_ok(mpo_mixture_open(&spec, &self->mixture));
     for (int32_t h = 0; h < self->policy_count; h++)
@@ -197,6 +211,28 @@ void mixture_case_check(const struct mixture_case *self, double bound)
                          truth.expectation[h], bound);
         }
         mixture_truth_free(&truth);
+    }
+}
+
+static void compare(double actual, double expected, double bound)
+{
+    assert_close(actual, expected, bound * (1.0 + fabs(expected)));
+}
+
+void mixture_case_compare(const struct mixture_case *self, const struct mixture_case *other,
+                          double bound)
+{
+    int32_t policies = self->policy_count;
+    for (int32_t row = 0; row < self->row_count; row++) {
+        const struct mpo_mixture_moments *own = &self->moments[row];
+        const struct mpo_mixture_moments *expected = &other->moments[row];
+        compare(own->log_z, expected->log_z, bound);
+        compare(own->entropy, expected->entropy, bound);
+        compare(own->end_probability, expected->end_probability, bound);
+    }
+    for (int32_t i = 0; i < self->row_count * policies; i++) {
+        compare(self->log_norm[i], other->log_norm[i], bound);
+        compare(self->expectation[i], other->expectation[i], bound);
     }
 }
 

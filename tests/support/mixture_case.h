@@ -14,7 +14,15 @@
 
 #define MIXTURE_CASE_POLICY_MAX 8
 
+/** The device of the tests that ask for none: MPO_TEST_DEVICE, or the CPU. */
+const char *mixture_case_device(void);
+
+/** Points of a sweep: as many as asked for on the CPU, a hundredth on a device, where each
+ *  draw is a launch and may be simulated. */
+int32_t mixture_case_sweep(int32_t points);
+
 struct mixture_case {
+    const char *device;
     int32_t policy_count; /* H */
     int32_t row_count;    /* B */
     int32_t vocab_size;   /* V */
@@ -25,9 +33,10 @@ struct mixture_case {
     int32_t end_count;
     int32_t *masked; /* ascending; owned */
     int32_t masked_count;
-    float *logits;     /* [H, B, V] owned */
-    const float **row; /* [H, B] owned */
-    double *log_norm;  /* [H, B] owned */
+    float *logits;       /* [H, B, V] owned */
+    const float **row;   /* [H, B] owned */
+    bool rows_on_device; /* the test has put device pointers into row */
+    double *log_norm;    /* [H, B] owned */
     struct mpo_mixture *mixture;
     struct mpo_rows rows;
     struct mpo_mixture_moments *moments; /* [B] owned */
@@ -55,6 +64,10 @@ void mixture_case_mask(struct mixture_case *self, int32_t period, int32_t rest);
 /** Open the mixture, normalise and combine all rows; every call must succeed. May be called
  *  again after changes. */
 void mixture_case_run(struct mixture_case *self);
+
+/** Compare every figure of every row with another case's, within bound of its size. */
+void mixture_case_compare(const struct mixture_case *self, const struct mixture_case *other,
+                          double bound);
 
 /** Set the exponents and the tilt again and combine the same rows. */
 void mixture_case_combine(struct mixture_case *self);

@@ -52,8 +52,8 @@ static void sweep_of_the_uniform_reproduces_the_distribution(void **state)
         if (sizes[i] > 1)
             mixture_case_mask(&some, 4, 1);
         mixture_case_run(&some);
-        check_sweep(&some, 0, 2500);
-        check_sweep(&some, 1, 2500);
+        check_sweep(&some, 0, mixture_case_sweep(2500));
+        check_sweep(&some, 1, mixture_case_sweep(2500));
         mixture_case_free(&some);
     }
 }
@@ -121,7 +121,7 @@ static void masked_tokens_are_never_drawn(void **state)
     some.mu[0] = 1.5;
     some.mu[1] = -0.5;
     mixture_case_run(&some);
-    for (int32_t i = 0; i < 5000; i++) {
+    for (int32_t i = 0; i < mixture_case_sweep(5000); i++) {
         double uniform = runner_uniform(3, (uint64_t)i);
         int32_t token = mixture_case_draw(&some, 0, &uniform, &log_proposal, log_policy);
         assert_int_equal(token % 2, 0);

@@ -13,7 +13,6 @@
 #include "runner.h"
 
 #define VOCAB 3000 /* three blocks, the last one short */
-#define SWEEP 4001
 #define JUMP  1e-12
 
 /* ---- brute force ---- */
@@ -91,11 +90,12 @@ static void check_filter(struct mixture_case *some, const struct mpo_mixture_fil
     double *filtered = runner_allocate(VOCAB, sizeof *filtered);
     double below = 0.0;
     int32_t next = 0;
+    int32_t sweep = mixture_case_sweep(4001);
     mixture_truth_make(some, 0, &truth);
     memcpy(filtered, truth.q, VOCAB * sizeof *filtered);
     filter_by_sorting(filter, filtered, VOCAB);
-    for (int32_t i = 0; i < SWEEP; i++) {
-        double uniform = (i + 0.5) / SWEEP;
+    for (int32_t i = 0; i < sweep; i++) {
+        double uniform = (i + 0.5) / sweep;
         double log_proposal = 0.0;
         int32_t token = draw(some, filter, uniform, &log_proposal);
         assert_true(token >= next);
@@ -150,8 +150,8 @@ static void filter_that_takes_nothing_away_draws_the_same(void **state)
     assert_true(mpo_mixture_filter_is_open(NULL));
     assert_true(mpo_mixture_filter_is_open(&open));
     assert_false(mpo_mixture_filter_is_open(&wide));
-    for (uint64_t i = 0; i < 2000; i++) {
-        double uniform = runner_uniform(3, i);
+    for (int32_t i = 0; i < mixture_case_sweep(2000); i++) {
+        double uniform = runner_uniform(3, (uint64_t)i);
         int32_t plain = draw(&some, NULL, uniform, &log_proposal);
         assert_int_equal(draw(&some, &open, uniform, &log_proposal), plain);
         assert_int_equal(draw(&some, &wide, uniform, &log_proposal), plain);

@@ -1,0 +1,402 @@
+/*
+ * The mixture on CUDA against the mixture on the CPU, which has been tested against scalar
+ * code. Runs on a real device (skipped where there is none) and on simulated ones.
+ *
+ *     test_mixture_cuda [small | usual | large]         sizes, for slow simulations
+ *
+ * Scores have the CPU's bits on every device; exp may differ in its last bit and sums in
+ * their order, so figures agree within 1e-12 of their size, greedy choices agree always,
+ * and draws agree unless the uniform lies within 1e-12 of a cumulative sum.
+ */
+#include "mixture_case.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cuda_runtime_api.h>
+
+#include "mpo/policy.h"
+#include "runner.h"
+
+#define BOUND 1e-12
+#define JUMP  1e-12
+
+static int32_t vocab_max = 152000;
+
+/* ---- a case on both devices ---- */
+
+struct pair {
+    struct mixture_case cpu;
+    struct mixture_case cuda;
+};
+
+static void check_cuda(cudaError_t error)
+{
+    if (error != cudaSuccess)
+        fail_msg("CUDA: %s", cudaGetErrorString(error));
+}
+
+static void pair_make(struct pair *pair, int32_t policy_count, int32_t row_count,
+                      int32_t vocab_size, double strength)
+{
+    mixture_case_make(&pair->cpu, policy_count, row_count, vocab_size, strength);
+    mixture_case_make(&pair->cuda, policy_count, row_count, vocab_size, strength);
+    pair->cpu.device = "cpu";
+    pair->cuda.device = "cuda";
+    for (int32_t h = 0; h < policy_count; h++) {
+        pair->cpu.temperature[h] = 0.7 + 0.2 * h;
+        pair->cpu.mu[h] = h == 2 ? 0.0 : 0.8 / (1 + h);
+    }
+    pair->cpu.end_bias = 1.25;
+}
+
+static size_t logit_count(const struct mixture_case *self)
+{
+    return (size_t)self->policy_count * (size_t)self->row_count * (size_t)self->vocab_size;
+}
+
+/* What was changed in the CPU's case goes for the other too; then both are run. */
+static void pair_run(struct pair *pair)
+{
+    const struct mixture_case *cpu = &pair->cpu;
+    struct mixture_case *cuda = &pair->cuda;
+    memcpy(cuda->temperature, cpu->temperature, sizeof cpu->temperature);
+    memcpy(cuda->mu, cpu->mu, sizeof cpu->mu);
+    memcpy(cuda->end_token, cpu->end_token, sizeof cpu->end_token);
+    memcpy(cuda->masked, cpu->masked, (size_t)cpu->masked_count * sizeof *cpu->masked);
+    memcpy(cuda->logits, cpu->logits, logit_count(cpu) * sizeof *cpu->logits);
+    cuda->end_bias = cpu->end_bias;
+    cuda->end_count = cpu->end_count;
+    cuda->masked_count = cpu->masked_count;
+    mixture_case_run(&pair->cpu);
+    mixture_case_run(cuda);
+}
+
+static void pair_free(struct pair *pair)
+{
+    mixture_case_free(&pair->cuda);
+    mixture_case_free(&pair->cpu);
+}
+
+/* ---- draws ---- */
+
+struct drawn {
+    int32_t count;
+    int32_t *token;
+    double *log_proposal;
+    double *log_policy;
+};
+
+static void draw(struct mixture_case *self, int32_t count, bool greedy,
+                 const struct mpo_mixture_filter *filter, struct drawn *drawn)
+{
+    size_t some = (size_t)count;
+    int32_t *row = runner_allocate(some, sizeof *row);
+    double *uniform = runner_allocate(some, sizeof *uniform);
+    drawn->count = count;
+    drawn->token = runner_allocate(some, sizeof *drawn->token);
+    drawn->log_proposal = runner_allocate(some, sizeof(double));
+    drawn->log_policy = runner_allocate(some * (size_t)self->policy_count, sizeof(double));
+    for (int32_t i = 0; i < count; i++) {
+        row[i] = i * 5 % self->row_count;
+        uniform[i] = runner_uniform(17, (uint64_t)i);
+    }
+    struct mpo_mixture_draws draws = {.count = count,
+                                      .row = row,
+                                      .uniform = greedy ? NULL : uniform,
+                                      .filter = filter,
+                                      .token = drawn->token,
+                                      .log_proposal = drawn->log_proposal,
+                                      .log_policy = drawn->log_policy};
+    assert_ok(mpo_mixture_draw(self->mixture, &draws));
+    free(uniform);
+    free(row);
+}
+
+static void drawn_free(struct drawn *drawn)
+{
+    free(drawn->log_policy);
+    free(drawn->log_proposal);
+    free(drawn->token);
+}
+
+/* Two tokens for one uniform: right only when it lies where they meet. */
+static void check_boundary(const struct mixture_case *cpu, int32_t i, int32_t a, int32_t b)
+{
+    struct mixture_truth truth;
+    double uniform = runner_uniform(17, (uint64_t)i);
+    double below = 0.0;
+    mixture_truth_make(cpu, i * 5 % cpu->row_count, &truth);
+    for (int32_t v = 0; v <= (a < b ? a : b); v++)
+        below += truth.q[v];
+    assert_close(below, uniform, JUMP);
+    for (int32_t v = (a < b ? a : b) + 1; v < (a < b ? b : a); v++)
+        below += truth.q[v];
+    assert_close(below, uniform, JUMP);
+    mixture_truth_free(&truth);
+}
+
+static void check_figures(const struct pair *pair, const struct drawn *cpu,
+                          const struct drawn *cuda, int32_t i)
+{
+    int32_t policies = pair->cpu.policy_count;
+    double size = 1.0 + fabs(cpu->log_proposal[i]);
+    assert_close(cuda->log_proposal[i], cpu->log_proposal[i], BOUND * size);
+    for (int32_t h = 0; h < policies; h++) {
+        double expected = cpu->log_policy[i * policies + h];
+        assert_close(cuda->log_policy[i * policies + h], expected,
+                     BOUND * (1.0 + fabs(expected)));
+    }
+}
+
+static void check_draws(struct pair *pair, int32_t count)
+{
+    struct drawn cpu;
+    struct drawn cuda;
+    int32_t different = 0;
+    draw(&pair->cpu, count, false, NULL, &cpu);
+    draw(&pair->cuda, count, false, NULL, &cuda);
+    for (int32_t i = 0; i < count; i++) {
+        if (cpu.token[i] == cuda.token[i]) {
+            check_figures(pair, &cpu, &cuda, i);
+            continue;
+        }
+        different++;
+        check_boundary(&pair->cpu, i, cpu.token[i], cuda.token[i]);
+    }
+    if (different > 0)
+        print_message("%d of %d draws fell on a boundary\n", different, count);
+    assert_true(different <= count / 100);
+    drawn_free(&cuda);
+    drawn_free(&cpu);
+}
+
+/* Draws that agree without exception. */
+static void check_same_draws(struct pair *pair, int32_t count, bool greedy,
+                             const struct mpo_mixture_filter *filter)
+{
+    struct drawn cpu;
+    struct drawn cuda;
+    draw(&pair->cpu, count, greedy, filter, &cpu);
+    draw(&pair->cuda, count, greedy, filter, &cuda);
+    for (int32_t i = 0; i < count; i++) {
+        assert_int_equal(cuda.token[i], cpu.token[i]);
+        check_figures(pair, &cpu, &cuda, i);
+    }
+    drawn_free(&cuda);
+    drawn_free(&cpu);
+}
+
+/* ---- the tests ---- */
+
+static void figures_and_draws_agree_at_every_size(void **state)
+{
+    (void)state;
+    static const int32_t sizes[][3] = {
+        {1, 1, 1},      {3, 2, 2},      {2, 7, 33},     {8, 1, 257},   {5, 3, 1023},
+        {3, 64, 1024},  {8, 7, 1025},   {4, 2, 5000},   {6, 1, 20001}, {7, 1, 49152},
+        {2, 1, 151936}, {8, 3, 151936}, {3, 2, 262144},
+    };
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        struct pair pair;
+        if (sizes[i][2] > vocab_max)
+            continue;
+        pair_make(&pair, sizes[i][0], sizes[i][1], sizes[i][2], 8.0);
+        pair_run(&pair);
+        mixture_case_compare(&pair.cuda, &pair.cpu, BOUND);
+        check_draws(&pair, 40);
+        check_same_draws(&pair, 10, true, NULL);
+        pair_free(&pair);
+    }
+}
+
+static void ties_take_the_lowest_id_on_both(void **state)
+{
+    (void)state;
+    static const struct mpo_mixture_filter filters[] = {
+        {1.0, 3, 1.0, 0.0},
+        {1.0, 70, 0.5, 0.0},
+        {0.5, 0, 0.3, 0.0},
+    };
+    struct pair pair;
+    pair_make(&pair, 2, 3, 2100, 1.0);
+    for (size_t i = 0; i < logit_count(&pair.cpu); i++)
+        pair.cpu.logits[i] = rintf(2.0f * pair.cpu.logits[i]);
+    pair_run(&pair);
+    mixture_case_compare(&pair.cuda, &pair.cpu, BOUND);
+    check_same_draws(&pair, 6, true, NULL);
+    for (size_t i = 0; i < sizeof filters / sizeof *filters; i++)
+        check_same_draws(&pair, 5, false, &filters[i]);
+    pair_free(&pair);
+}
+
+static void filters_keep_the_same_tokens(void **state)
+{
+    (void)state;
+    static const struct mpo_mixture_filter filters[] = {
+        {0.7, 0, 1.0, 0.0},       {1.0, 40, 1.0, 0.0},   {1.0, 0, 0.9, 0.0},
+        {1.0, 0, 1.0, 0.05},      {0.8, 50, 0.95, 0.02}, {1.3, 1, 1.0, 0.0},
+        {1.0, 1 << 30, 1.0, 0.0}, {1.0, 0, 1e-9, 0.0},
+    };
+    struct pair pair;
+    pair_make(&pair, 3, 2, vocab_max < 49152 ? 1500 : 49152, 6.0);
+    mixture_case_mask(&pair.cpu, 7, 3);
+    pair_run(&pair);
+    for (size_t i = 0; i < sizeof filters / sizeof *filters; i++)
+        check_same_draws(&pair, 2, false, &filters[i]);
+    pair_free(&pair);
+}
+
+/* More draws than are filtered at a time, and than there are rows. */
+static void many_filtered_draws_come_in_rounds(void **state)
+{
+    (void)state;
+    static const struct mpo_mixture_filter filter = {1.0, 5, 1.0, 0.0};
+    struct pair pair;
+    pair_make(&pair, 1, 33, 50, 3.0);
+    pair_run(&pair);
+    check_same_draws(&pair, 35, false, &filter);
+    pair_free(&pair);
+}
+
+static void denormal_and_sharp_logits_agree(void **state)
+{
+    (void)state;
+    static const float factor[] = {1e-41f, 200.0f};
+    for (size_t f = 0; f < sizeof factor / sizeof *factor; f++) {
+        struct pair pair;
+        pair_make(&pair, 3, 2, 1100, 8.0);
+        for (size_t i = 0; i < logit_count(&pair.cpu); i++)
+            pair.cpu.logits[i] *= factor[f];
+        pair_run(&pair);
+        mixture_case_compare(&pair.cuda, &pair.cpu, BOUND);
+        check_draws(&pair, 20);
+        pair_free(&pair);
+    }
+}
+
+static void blocks_may_be_masked_altogether(void **state)
+{
+    (void)state;
+    struct pair pair;
+    pair_make(&pair, 2, 2, 3 * MPO_MIXTURE_BLOCK, 5.0);
+    pair.cpu.masked_count = 0;
+    for (int32_t v = 0; v < 3 * MPO_MIXTURE_BLOCK; v++) {
+        if (v / MPO_MIXTURE_BLOCK == 1 && v % 5 != 0)
+            continue;
+        pair.cpu.masked[pair.cpu.masked_count++] = v;
+        for (int32_t i = 0; i < 4; i++)
+            mixture_case_logits(&pair.cpu, i / 2, i % 2)[v] = MPO_MASKED_LOGIT;
+    }
+    pair_run(&pair);
+    mixture_case_compare(&pair.cuda, &pair.cpu, BOUND);
+    check_draws(&pair, 20);
+    check_same_draws(&pair, 2, true, NULL);
+    pair_free(&pair);
+}
+
+static void rows_without_a_normaliser_are_refused_by_both(void **state)
+{
+    (void)state;
+    static const float wrong[] = {NAN, INFINITY};
+    struct pair pair;
+    double norm = 0.0;
+    pair_make(&pair, 1, 1, 1100, 1.0);
+    pair_run(&pair);
+    struct mixture_case *both[] = {&pair.cpu, &pair.cuda};
+    for (int i = 0; i < 2; i++) {
+        float *row = mixture_case_logits(both[i], 0, 0);
+        const float *logits = row;
+        for (int j = 0; j < 2; j++) {
+            row[1099] = wrong[j];
+            assert_status(mpo_mixture_normalise(both[i]->mixture, 0, 1, &logits, &norm),
+                          MPO_ERR_DATA);
+        }
+        for (int32_t v = 0; v < 1100; v++)
+            row[v] = v % 2 ? -INFINITY : MPO_MASKED_LOGIT;
+        assert_status(mpo_mixture_normalise(both[i]->mixture, 0, 1, &logits, &norm),
+                      MPO_ERR_DATA);
+        for (int32_t v = 0; v < 1100; v++)
+            row[v] = -INFINITY;
+        assert_status(mpo_mixture_normalise(both[i]->mixture, 0, 1, &logits, &norm),
+                      MPO_ERR_DATA);
+    }
+    pair_free(&pair);
+}
+
+/* Rows where a policy or an exchange would leave them, each as long as it must be and not a
+ * byte longer, some of them at odd addresses. */
+static void rows_in_device_memory_are_read_in_place(void **state)
+{
+    (void)state;
+    static const int32_t sizes[] = {1, 33, 1024, 2051};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        struct pair pair;
+        float *memory[6];
+        pair_make(&pair, 3, 2, sizes[i], 4.0);
+        size_t bytes = (size_t)sizes[i] * sizeof(float);
+        pair.cuda.rows_on_device = true;
+        for (int32_t row = 0; row < 6; row++) {
+            size_t shift = row % 2 ? sizeof(float) : 0;
+            check_cuda(cudaMalloc((void **)&memory[row], bytes + shift));
+            pair.cuda.row[row] = memory[row] + shift / sizeof(float);
+            check_cuda(cudaMemcpy(memory[row] + shift / sizeof(float), pair.cpu.row[row],
+                                  bytes, cudaMemcpyHostToDevice));
+        }
+        pair_run(&pair);
+        mixture_case_compare(&pair.cuda, &pair.cpu, BOUND);
+        check_draws(&pair, 20);
+        check_same_draws(&pair, 4, true, NULL);
+        pair_free(&pair);
+        for (int32_t row = 0; row < 6; row++)
+            check_cuda(cudaFree(memory[row]));
+    }
+}
+
+static void the_same_rows_give_the_same_bytes_again(void **state)
+{
+    (void)state;
+    struct pair pair;
+    struct mpo_mixture_moments first[3];
+    double expectation[9];
+    pair_make(&pair, 3, 3, 3000, 6.0);
+    pair_run(&pair);
+    memcpy(first, pair.cuda.moments, sizeof first);
+    memcpy(expectation, pair.cuda.expectation, sizeof expectation);
+    mixture_case_run(&pair.cuda);
+    for (int32_t row = 0; row < 3; row++) {
+        assert_same_bits(pair.cuda.moments[row].log_z, first[row].log_z);
+        assert_same_bits(pair.cuda.moments[row].entropy, first[row].entropy);
+    }
+    for (int32_t i = 0; i < 9; i++)
+        assert_same_bits(pair.cuda.expectation[i], expectation[i]);
+    pair_free(&pair);
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(figures_and_draws_agree_at_every_size),
+        cmocka_unit_test(ties_take_the_lowest_id_on_both),
+        cmocka_unit_test(filters_keep_the_same_tokens),
+        cmocka_unit_test(many_filtered_draws_come_in_rounds),
+        cmocka_unit_test(denormal_and_sharp_logits_agree),
+        cmocka_unit_test(blocks_may_be_masked_altogether),
+        cmocka_unit_test(rows_without_a_normaliser_are_refused_by_both),
+        cmocka_unit_test(rows_in_device_memory_are_read_in_place),
+        cmocka_unit_test(the_same_rows_give_the_same_bytes_again),
+    };
+    int devices = 0;
+    cudaError_t error = cudaGetDeviceCount(&devices);
+    if (error != cudaSuccess || devices == 0) {
+        printf("SKIP: no CUDA device here (%s)\n", cudaGetErrorString(error));
+        return 77;
+    }
+    if (argc > 1 && strcmp(argv[1], "small") == 0)
+        vocab_max = 2100;
+    if (argc > 1 && strcmp(argv[1], "large") == 0)
+        vocab_max = INT32_MAX;
+    return run_cases("mixture on cuda", tests);
+}

@@ -1,0 +1,213 @@
+/*
+ * What can go wrong between mpo and CUDA, on simulated devices that can be told to fail:
+ * which device a rank takes, memory that does not suffice, launches that fail.
+ */
+#include "mixture_case.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "cudart.h"
+#include "device_impl.h"
+#include "runner.h"
+
+static enum mpo_status open_device(int visible, int32_t local_rank, struct mpo_device *out)
+{
+    cudart_set_devices(visible);
+    enum mpo_status status = mpo_device_cuda_ops.open(local_rank, out);
+    cudart_set_devices(1);
+    return status;
+}
+
+static void a_rank_takes_the_device_of_its_place_on_the_host(void **state)
+{
+    (void)state;
+    struct mpo_device device;
+    for (int32_t rank = 0; rank < 4; rank++) {
+        assert_ok(open_device(4, rank, &device));
+        assert_int_equal(device.index, rank);
+        assert_int_equal(cudart_device(), rank);
+        assert_string_equal(device.kind, "cuda");
+    }
+    assert_string_equal(device.name, "simulated device 3");
+    assert_string_equal(device.uuid, "GPU-30313233-3435-3637-3839-3a3b3c3d3e3f");
+    assert_int_equal(device.total_bytes, 16ull << 30);
+}
+
+/* A launcher that shows each rank its own device shows it as the only one. */
+static void of_one_visible_device_every_rank_takes_that(void **state)
+{
+    (void)state;
+    struct mpo_device device;
+    assert_ok(open_device(1, 3, &device));
+    assert_int_equal(device.index, 0);
+}
+
+static void a_rank_beyond_the_devices_is_refused(void **state)
+{
+    (void)state;
+    struct mpo_device device;
+    assert_status(open_device(2, 2, &device), MPO_ERR_DEVICE);
+    assert_error_names("rank 2 of this host");
+    assert_error_names("at most 2 ranks");
+}
+
+static void hosts_without_a_device_or_a_driver_are_told_apart(void **state)
+{
+    (void)state;
+    struct mpo_device device;
+    assert_status(open_device(0, 0, &device), MPO_ERR_DEVICE);
+    assert_error_names("CUDA_VISIBLE_DEVICES");
+    assert_status(open_device(-1, 0, &device), MPO_ERR_DEVICE);
+    assert_error_names("cudaErrorInsufficientDriver");
+    assert_error_names("run.device=cpu");
+}
+
+/* From nothing up to what it needs: every allocation fails once. */
+static void memory_that_does_not_suffice_is_named_and_given_back(void **state)
+{
+    (void)state;
+    struct mixture_case some;
+    enum mpo_status status = MPO_ERR_MEMORY;
+    int refusals = 0;
+    mixture_case_make(&some, 2, 3, 5000, 1.0);
+    const struct mpo_mixture_spec spec = {.device = "cuda",
+                                          .temperature = some.temperature,
+                                          .end_token = some.end_token,
+                                          .end_count = 1,
+                                          .policy_count = 2,
+                                          .vocab_size = 5000,
+                                          .row_capacity = 3};
+    for (size_t bytes = 0; status != MPO_OK; bytes += 64) {
+        cudart_set_memory(bytes);
+        status = mpo_mixture_open(&spec, &some.mixture);
+        if (status == MPO_OK)
+            break;
+        assert_status(status, MPO_ERR_MEMORY);
+        assert_error_names("rollout.unit_prompts");
+        assert_int_equal(cudart_allocated(), 0);
+        refusals++;
+    }
+    assert_true(refusals > 1000);
+    mpo_mixture_close(&some.mixture);
+    assert_int_equal(cudart_allocated(), 0);
+    cudart_set_memory((size_t)16 << 30);
+    mixture_case_free(&some);
+}
+
+/* One launch after another fails; whatever was under way says so, and nothing is lost. */
+static void every_launch_that_fails_is_reported(void **state)
+{
+    (void)state;
+    static const struct mpo_mixture_filter filter = {1.0, 3, 1.0, 0.0};
+    static const double half = 0.5;
+    struct mixture_case some;
+    int32_t row = 0;
+    int32_t token = 0;
+    double log_proposal = 0.0;
+    double log_policy[2];
+    struct mpo_mixture_draws draws = {.count = 1,
+                                      .row = &row,
+                                      .uniform = &half,
+                                      .token = &token,
+                                      .log_proposal = &log_proposal,
+                                      .log_policy = log_policy};
+    mixture_case_make(&some, 2, 1, 100, 1.0);
+    some.device = "cuda";
+    mixture_case_run(&some);
+    for (int launch = 0; launch < 2; launch++) {
+        cudart_fail_launch_after(launch);
+        assert_status(mpo_mixture_normalise(some.mixture, 0, 1, some.row, some.log_norm),
+                      MPO_ERR_DEVICE);
+        assert_error_names("cudaErrorLaunchFailure");
+        cudart_fail_launch_after(launch);
+        assert_status(
+            mpo_mixture_combine(some.mixture, &some.rows, some.moments, some.expectation),
+            MPO_ERR_DEVICE);
+    }
+    mixture_case_combine(&some);
+    for (int launch = 0; launch < 2; launch++) {
+        cudart_fail_launch_after(launch);
+        assert_status(mpo_mixture_draw(some.mixture, &draws), MPO_ERR_DEVICE);
+    }
+    draws.filter = &filter;
+    for (int launch = 0; launch < 3; launch++) {
+        cudart_fail_launch_after(launch);
+        assert_status(mpo_mixture_draw(some.mixture, &draws), MPO_ERR_DEVICE);
+    }
+    draws.uniform = NULL;
+    cudart_fail_launch_after(0);
+    assert_status(mpo_mixture_draw(some.mixture, &draws), MPO_ERR_DEVICE);
+    assert_ok(mpo_mixture_draw(some.mixture, &draws));
+    mixture_case_free(&some);
+    assert_int_equal(cudart_allocated(), 0);
+}
+
+static void draws_after_a_normaliser_need_another_combination(void **state)
+{
+    (void)state;
+    struct mixture_case some;
+    double uniform = 0.5;
+    int32_t row = 0;
+    int32_t token = 0;
+    double log_proposal = 0.0;
+    double log_policy = 0.0;
+    struct mpo_mixture_draws draws = {1,      &row,          &uniform,   NULL,
+                                      &token, &log_proposal, &log_policy};
+    mixture_case_make(&some, 1, 1, 10, 1.0);
+    mixture_case_run(&some);
+    assert_ok(mpo_mixture_draw(some.mixture, &draws));
+    assert_ok(mpo_mixture_normalise(some.mixture, 0, 1, some.row, some.log_norm));
+    assert_status(mpo_mixture_draw(some.mixture, &draws), MPO_ERR_INTERNAL);
+    mixture_case_free(&some);
+}
+
+static void more_policies_than_shared_memory_holds_are_refused(void **state)
+{
+    (void)state;
+    double temperature[23];
+    struct mpo_mixture *mixture = NULL;
+    struct mpo_mixture_spec spec = {.device = "cuda",
+                                    .temperature = temperature,
+                                    .policy_count = 22,
+                                    .vocab_size = 10,
+                                    .row_capacity = 1};
+    for (int i = 0; i < 23; i++)
+        temperature[i] = 1.0;
+    assert_ok(mpo_mixture_open(&spec, &mixture));
+    mpo_mixture_close(&mixture);
+    spec.policy_count = 23;
+    assert_status(mpo_mixture_open(&spec, &mixture), MPO_ERR_DEVICE);
+    assert_error_names("at most 22 policies");
+    assert_int_equal(cudart_allocated(), 0);
+}
+
+static void rows_on_a_device_are_no_rows_for_the_cpu(void **state)
+{
+    (void)state;
+    const double temperature = 1.0;
+    struct mpo_mixture *mixture = NULL;
+    struct mpo_mixture_spec spec = {.device = "cpu",
+                                    .temperature = &temperature,
+                                    .policy_count = 1,
+                                    .vocab_size = 10,
+                                    .row_capacity = 1,
+                                    .rows_on_device = true};
+    assert_status(mpo_mixture_open(&spec, &mixture), MPO_ERR_INTERNAL);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_rank_takes_the_device_of_its_place_on_the_host),
+        cmocka_unit_test(of_one_visible_device_every_rank_takes_that),
+        cmocka_unit_test(a_rank_beyond_the_devices_is_refused),
+        cmocka_unit_test(hosts_without_a_device_or_a_driver_are_told_apart),
+        cmocka_unit_test(memory_that_does_not_suffice_is_named_and_given_back),
+        cmocka_unit_test(every_launch_that_fails_is_reported),
+        cmocka_unit_test(draws_after_a_normaliser_need_another_combination),
+        cmocka_unit_test(more_policies_than_shared_memory_holds_are_refused),
+        cmocka_unit_test(rows_on_a_device_are_no_rows_for_the_cpu),
+    };
+    return run_cases("cuda faults", tests);
+}

@@ -1,0 +1,30 @@
+/**
+ * What tests may do to the stand-in for CUDA's run time.
+ */
+#pragma once
+
+#include <stddef.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** What cudaGetDeviceCount finds; -1: it fails with 35 and leaves the count unwritten, as
+ *  CUDA's does where there is no driver. */
+void cudart_set_devices(int count);
+
+/** Device memory in bytes; what is over it cannot be allocated. */
+void cudart_set_memory(size_t bytes);
+
+/** The next launches succeed, and then one fails. */
+void cudart_fail_launch_after(int launches);
+
+/** Bytes of device and pinned memory that are allocated. */
+size_t cudart_allocated(void);
+
+/** Device that was set last. */
+int cudart_device(void);
+
+#ifdef __cplusplus
+}
+#endif
