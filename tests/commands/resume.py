@@ -234,7 +234,7 @@ def a_rank_that_stands_still_is_named(arguments):
     case = Case(arguments, "hang")
     expected = case.whole()
     for rank in (1, 2, 0):
-        process = case.start(3, "--resume", "--run.step_deadline=1", "--run.setup_deadline=5")
+        process = case.start(3, "--resume", "--run.step_deadline=4", "--run.setup_deadline=8")
         wait_for_step(process, case.steps() + 2 if os.path.exists(case.record) else 2)
         os.kill(ranks_of(process)[rank], signal.SIGSTOP)
         code, _, talk = finish(process)
