@@ -3,7 +3,9 @@
  * may safely do; whoever has steps looks at it between them.
  *
  * Launchers often deliver one request twice within a moment (to a process and to its
- * group), so what follows within a tenth of a second is the same request still.
+ * group), so what follows within a moment is the same request still. At a time limit Slurm
+ * ends the step, then the job, and srun hands on its own signal: a second may lie between
+ * them. A person who presses Ctrl-C again means it sooner.
  */
 #include "mpo/stop.h"
 
@@ -11,7 +13,8 @@
 #include <stddef.h>
 #include <time.h>
 
-#define SAME_REQUEST_SECONDS 0.1
+#define SAME_KEYS_SECONDS    0.1 /* SIGINT */
+#define SAME_REQUEST_SECONDS 2.0 /* the others */
 
 static const struct stop_signal {
     int number;
@@ -37,7 +40,7 @@ static void note(int number)
     }
     double since = (double)(now.tv_sec - caught_at.tv_sec) +
                    1e-9 * (double)(now.tv_nsec - caught_at.tv_nsec);
-    if (since < SAME_REQUEST_SECONDS)
+    if (since < (number == SIGINT ? SAME_KEYS_SECONDS : SAME_REQUEST_SECONDS))
         return;
     signal(number, SIG_DFL);
     raise(number);

@@ -178,6 +178,21 @@ def a_second_signal_leaves_at_once(arguments):
     tables.check(case.steps() == 0, "%d steps" % case.steps())
 
 
+def a_launcher_that_repeats_itself_is_heeded_once(arguments):
+    """At a time limit Slurm signals the step and then the job; the step here takes longer."""
+    case = Case(arguments, "repeated")
+    process = case.start(1, "--rollout.responses=256", "--rollout.max_tokens=1500",
+                         "--rollout.end_bias=-12")
+    wait_for_step(process, 1)
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.5)
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+    code, _, talk = finish(process)
+    tables.check(code == 85, "exit %d\n%s" % (code, talk))
+    tables.check(case.steps() >= 1, "no steps are left")
+
+
 def what_changes_the_steps_is_refused_and_shown(arguments):
     case = Case(arguments, "changed")
     case.run(1, "--quiet", "--descent.steps=4")
@@ -257,6 +272,7 @@ def main():
         a_signal_to_one_rank_stops_all,
         killed_runs_resume_to_the_same_bytes,
         a_second_signal_leaves_at_once,
+        a_launcher_that_repeats_itself_is_heeded_once,
         what_changes_the_steps_is_refused_and_shown,
         other_prompts_are_refused,
         a_finished_run_can_be_extended_but_not_under_the_fixed_rule,
