@@ -83,6 +83,15 @@ int32_t mpo_comm_group_leader(const struct mpo_comm *comm, int32_t group_rank);
 void mpo_comm_policy_block(const struct mpo_comm *comm, int32_t group_rank,
                            int32_t *first_policy, int32_t *policy_count);
 
+/** The same of a job that is not running, H policies on a group of P ranks. Local. */
+void mpo_comm_plan_block(int32_t policy_count, int32_t group_size, int32_t group_rank,
+                         int32_t *first_policy, int32_t *block_count);
+
+/** P of a job that is not running, for W ranks; parameters and statuses are those of
+ *  mpo_comm_open. Local. */
+enum mpo_status mpo_comm_plan_group_size(int32_t size, int32_t policy_count,
+                                         int32_t ranks_per_group, int32_t *group_size);
+
 /** The rank of the group that hosts a policy. Local. */
 int32_t mpo_comm_policy_host(const struct mpo_comm *comm, int32_t policy_index);
 

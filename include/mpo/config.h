@@ -63,6 +63,7 @@ struct mpo_config {
     struct mpo_config_score score;
     struct mpo_config_evaluate evaluate;
     struct mpo_config_doctor doctor;
+    struct mpo_config_launch launch;
     struct mpo_config_inspect inspect;
     struct mpo_config_recover recover;
     struct mpo_config_refit refit;
@@ -101,6 +102,18 @@ enum mpo_status mpo_config_open_flags(const char *command, int argc, char *const
                                       struct mpo_config_arguments *arguments,
                                       struct mpo_config **out);
 void mpo_config_close(struct mpo_config **config);
+
+/**
+ * The flags of a command line that are not of the command's own section, spelt in full, for
+ * a command line of another command: "--run.seed=3", "--policies.up.min=0.1". Local.
+ *
+ * @param arguments  what stands beside flags; borrowed from argv
+ * @param flags      [*count] in the order of argv; the caller frees each and the array
+ * @return MPO_ERR_USAGE
+ */
+enum mpo_status mpo_config_pass_on(const char *command, int argc, char *const *argv,
+                                   struct mpo_config_arguments *arguments, char ***flags,
+                                   int *count);
 
 /** Whether --quiet was given to this command. Local. */
 bool mpo_config_is_quiet(const struct mpo_config *config, const char *command);

@@ -95,8 +95,8 @@ void mpo_comm_library_version(char *text, size_t bytes)
     snprintf(text, bytes, "%s", version);
 }
 
-/* P for W ranks and H policies, or an error that names the next sizes that work. */
-static enum mpo_status settle_group_size(int32_t size, int32_t policy_count,
+/* The error names the next sizes that work. */
+enum mpo_status mpo_comm_plan_group_size(int32_t size, int32_t policy_count,
                                          int32_t ranks_per_group, int32_t *out)
 {
     enum mpo_status status = MPO_OK;
@@ -168,8 +168,8 @@ static enum mpo_status place_rank(int32_t policy_count, int32_t ranks_per_group,
     comm->rank = mpo_comm_job_rank();
     comm->size = mpo_comm_job_size();
     comm->policy_count = policy_count;
-    MPO_TRY(
-        settle_group_size(comm->size, policy_count, ranks_per_group, &comm->group_size));
+    MPO_TRY(mpo_comm_plan_group_size(comm->size, policy_count, ranks_per_group,
+                                     &comm->group_size));
     comm->group = comm->rank / comm->group_size;
     comm->group_rank = comm->rank % comm->group_size;
     comm->group_count = comm->size / comm->group_size;
@@ -269,13 +269,20 @@ MPI_Comm mpo_comm_host_mpi(const struct mpo_comm *comm)
     return comm->host_comm;
 }
 
+void mpo_comm_plan_block(int32_t policy_count, int32_t group_size, int32_t group_rank,
+                         int32_t *first_policy, int32_t *block_count)
+{
+    int32_t each = policy_count / group_size;
+    int32_t extra = policy_count % group_size;
+    *first_policy = group_rank * each + (group_rank < extra ? group_rank : extra);
+    *block_count = each + (group_rank < extra ? 1 : 0);
+}
+
 void mpo_comm_policy_block(const struct mpo_comm *comm, int32_t group_rank,
                            int32_t *first_policy, int32_t *policy_count)
 {
-    int32_t each = comm->policy_count / comm->group_size;
-    int32_t extra = comm->policy_count % comm->group_size;
-    *first_policy = group_rank * each + (group_rank < extra ? group_rank : extra);
-    *policy_count = each + (group_rank < extra ? 1 : 0);
+    mpo_comm_plan_block(comm->policy_count, comm->group_size, group_rank, first_policy,
+                        policy_count);
 }
 
 int32_t mpo_comm_policy_host(const struct mpo_comm *comm, int32_t policy_index)

@@ -21,6 +21,9 @@ const struct mpo_command mpo_commands[] = {
      "CONFIG [--weights=WEIGHTS] [--against=\"W;W\"] [...]", mpo_command_evaluate, true},
     {"doctor", "say what each rank sees and needs, and whether fit would run",
      "CONFIG [--section.key=value ...]", mpo_command_doctor, true},
+    {"launch", "print the batch script of a fit for Slurm, with what it needs",
+     "CONFIG [--groups=N] [--ranks_per_node=N] [--time=TIME] [...]", mpo_command_launch,
+     false},
     {"inspect", "print or plot a record",
      "RECORD [--format=FORMAT] [--plot=FILE.svg] [--series=NAMES]\n"
      "RECORD --follow [--series=NAMES]\n"

@@ -310,6 +310,42 @@ cleanup:
     return status;
 }
 
+/* A flag of a policy stands in argv in full; the others may be two words. */
+static enum mpo_status spell_out(const struct flag *flag, char **out)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_config_assignment *assignment = &flag->assignment;
+    const char *name = assignment->option->full_name;
+    size_t bytes = strlen("--=") + strlen(name) + strlen(assignment->text) + 1;
+    if (flag->policy != NULL)
+        return mpo_memory_copy_text(assignment->place.flag, out);
+    MPO_NEW(bytes, out);
+    snprintf(*out, bytes, "--%s=%s", name, assignment->text);
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_config_pass_on(const char *command, int argc, char *const *argv,
+                                   struct mpo_config_arguments *arguments, char ***flags,
+                                   int *count)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_config_flags *parsed = NULL;
+    *count = 0;
+    MPO_NEW(argc, flags);
+    MPO_TRY(mpo_config_flags_open(command, argc, argv, arguments, &parsed));
+    for (int i = 0; i < parsed->flag_count; i++) {
+        const struct flag *flag = &parsed->flag[i];
+        if (mpo_config_is_own(flag->assignment.option, command))
+            continue;
+        MPO_TRY(spell_out(flag, &(*flags)[*count]));
+        (*count)++;
+    }
+cleanup:
+    mpo_config_flags_close(&parsed);
+    return status;
+}
+
 void mpo_config_flags_close(struct mpo_config_flags **flags)
 {
     if (*flags == NULL)

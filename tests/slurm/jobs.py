@@ -8,6 +8,7 @@ one clear message and the right exit code.
 """
 
 import os
+import re
 import shutil
 import sys
 
@@ -136,6 +137,25 @@ def mpirun_inside_a_job_writes_the_same_bytes(case):
     same(expected, data_sets(record), "mpirun")
 
 
+def a_script_that_launch_prints_runs_as_it_is(case):
+    """Two groups, a node each, with the numbers that the script asks for."""
+    config, expected = case.configure("launch", 3)
+    record = path(case, "launch.h5")
+    printed, _ = case.slurm.run(case.mpo, "launch", config, "--groups=2",
+                                "--cpus_per_task=2", "--record.file=" + record)
+    script = path(case, "launch.sbatch")
+    with open(script, "w", encoding="utf-8") as stream:
+        stream.write(printed)
+    job = case.slurm.submit(script)
+    case.slurm.ended_well(job)
+    tables.check("6 ranks (2 groups" in case.slurm.output(job), case.slurm.output(job))
+    shown = case.slurm.show(job)
+    asked = dict(re.findall(r"^#SBATCH --([\w-]+)=(\S+)", printed, re.M))
+    found = (shown["NumNodes"], shown["NumTasks"], shown["CPUs/Task"], shown["MinMemoryNode"])
+    tables.check(found == ("2", "6", "2", asked["mem"]), "%s of %s" % (found, asked))
+    same(expected, data_sets(record), "a printed script")
+
+
 def a_sweep_writes_one_record_a_line(case):
     config, _ = case.configure("sweep", 2)
     manifest = path(case, "sweep.txt")
@@ -177,6 +197,7 @@ def main():
         srun_without_pmix_is_refused_by_one_rank,
         one_process_for_many_tasks_is_warned_of,
         mpirun_inside_a_job_writes_the_same_bytes,
+        a_script_that_launch_prints_runs_as_it_is,
         a_sweep_writes_one_record_a_line,
     ]
     with cluster.Cluster(mpo) as slurm:

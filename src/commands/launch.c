@@ -1,0 +1,316 @@
+/*
+ * launch: the batch script of a fit, with what its ranks need.
+ *
+ * One process without MPI surveys all policies as doctor does, and adds up what the ranks
+ * of each node will need; whatever fit would refuse on every node is refused here, in the
+ * same order and with the same exit code. The machine that prints the script need not be
+ * like the one that runs it: its cores, GPUs and memory do not count.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "commands.h"
+#include "fit_impl.h"
+#include "launch_impl.h"
+
+#define CPUS_ALONE        8 /* as the scripts of launch/ ask for */
+#define CPUS_BESIDE_GPU   2
+#define SIGNAL_SECONDS    180
+#define LIMIT_SECONDS_MAX (365 * INT64_C(86400))
+
+/* ---- options ---- */
+
+/* A word of an #SBATCH line, where a blank or a # would begin something else. */
+static enum mpo_status check_word(const char *name, const char *text)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_CHECK(strspn(text, LAUNCH_WORD_LETTERS) == strlen(text), MPO_ERR_CONFIG,
+              "launch.%s: expected one word as sbatch --%s takes it, found '%.*s'", name,
+              name, (int)strcspn(text, "\n\r"), text);
+cleanup:
+    return status;
+}
+
+static bool is_given(const char *time)
+{
+    return strcmp(time, "auto") != 0;
+}
+
+static enum mpo_status check_options(const struct mpo_config *config)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_config_launch *options = &config->launch;
+    MPO_TRY(fit_check_options(config));
+    MPO_TRY(check_word("partition", options->partition));
+    MPO_TRY(check_word("account", options->account));
+    MPO_CHECK(!is_given(options->time) ||
+                  (options->time[0] != '\0' &&
+                   strspn(options->time, "0123456789:-") == strlen(options->time)),
+              MPO_ERR_CONFIG,
+              "launch.time: expected auto or a time like 90 (minutes), 04:00:00 or "
+              "2-12:00:00, found '%.*s'",
+              (int)strcspn(options->time, "\n\r"), options->time);
+    MPO_CHECK(strcmp(config->prompts.file, "-") != 0, MPO_ERR_USAGE,
+              "prompts.file: expected a file, found -: a batch job has no standard input");
+cleanup:
+    return status;
+}
+
+/* A group works on whole units of prompts. */
+static void warn_of_idle_groups(const struct mpo_config *config)
+{
+    int64_t prompts = config->rollout.prompts_per_step;
+    int64_t unit = config->rollout.unit_prompts;
+    int64_t units = (prompts + unit - 1) / unit;
+    if (config->launch.groups > units)
+        mpo_log_warning("%lld groups share the prompts of a step, of which there are "
+                        "enough for %lld; raise rollout.prompts_per_step",
+                        (long long)config->launch.groups, (long long)units);
+}
+
+static enum mpo_status configure(struct launch *launch, int argc, char *const *argv)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_config_arguments arguments = {0};
+    MPO_TRY(mpo_config_open("launch", argc, argv, &launch->config));
+    launch->config->fit.resume = true; /* as the script does */
+    MPO_TRY(check_options(launch->config));
+    MPO_TRY(mpo_config_pass_on("launch", argc, argv, &arguments, &launch->flag,
+                               &launch->flag_count));
+    launch->config_path = arguments.text[0];
+    launch->job.config = launch->config;
+    warn_of_idle_groups(launch->config);
+cleanup:
+    return status;
+}
+
+/* ---- layout ---- */
+
+/* GPUs of this machine do not count, only whether the program could use one. */
+static bool program_has_cuda(void)
+{
+    return strstr(mpo_device_built(), "cuda") != NULL;
+}
+
+/* A survey needs none; an unknown one is refused as fit would. */
+static enum mpo_status open_device(struct launch *launch)
+{
+    const char *wanted = program_has_cuda() ? "cpu" : launch->config->run.device;
+    return mpo_device_open(wanted, launch->job.comm, &launch->job.device);
+}
+
+/* The divisor of `ranks` that is next to `each`, in steps of -1 or 1. */
+static int32_t next_divisor(int32_t ranks, int32_t each, int32_t step)
+{
+    while (ranks % each != 0)
+        each += step;
+    return each;
+}
+
+/* Every node has as many ranks, so these must be a divisor of all of them. */
+static enum mpo_status fill_nodes(struct launch *launch, int64_t wanted)
+{
+    enum mpo_status status = MPO_OK;
+    int32_t ranks = launch->rank_count;
+    int32_t each = wanted == MPO_AUTO_INTEGER ? launch->group_size : (int32_t)wanted;
+    MPO_CHECK(each <= ranks, MPO_ERR_USAGE,
+              "launch.ranks_per_node is %d, expected at most %d, which are all ranks "
+              "(launch.groups times %d)",
+              each, ranks, launch->group_size);
+    MPO_CHECK(ranks % each == 0, MPO_ERR_USAGE,
+              "launch.ranks_per_node is %d, but %d ranks (launch.groups times %d) do not "
+              "fill nodes of %d; the next sizes are %d and %d",
+              each, ranks, launch->group_size, each, next_divisor(ranks, each, -1),
+              next_divisor(ranks, each, 1));
+    launch->ranks_per_node = each;
+    launch->node_count = ranks / each;
+cleanup:
+    return status;
+}
+
+static enum mpo_status lay_out_ranks(struct launch *launch)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_config *config = launch->config;
+    int64_t wanted = config->exchange.ranks_per_group;
+    int64_t group = wanted == MPO_AUTO_INTEGER ? config->policy_count : wanted;
+    launch->rank_count = (int32_t)(group * config->launch.groups);
+    MPO_TRY(mpo_comm_plan_group_size(launch->rank_count, config->policy_count,
+                                     (int32_t)group, &launch->group_size));
+    MPO_TRY(fill_nodes(launch, config->launch.ranks_per_node));
+    if (program_has_cuda() && strcmp(config->run.device, "cpu") != 0)
+        launch->gpus_per_node = launch->ranks_per_node;
+cleanup:
+    return status;
+}
+
+static void choose_cores(struct launch *launch)
+{
+    int64_t cores = launch->config->launch.cpus_per_task;
+    if (cores == MPO_AUTO_INTEGER)
+        cores = launch->config->run.threads;
+    if (cores == MPO_AUTO_INTEGER)
+        cores = launch->gpus_per_node > 0 ? CPUS_BESIDE_GPU : CPUS_ALONE;
+    launch->cpus_per_task = (int32_t)cores;
+    launch->job.thread_count = launch->cpus_per_task;
+}
+
+static enum mpo_status choose_time(struct launch *launch)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_config *config = launch->config;
+    double step = config->launch.seconds_per_step;
+    double signal = fmax(LAUNCH_SIGNAL_SECONDS, ceil(2.0 * step));
+    double limit =
+        (double)config->descent.steps * step * (100 + LAUNCH_MARGIN_PERCENT) / 100 +
+        LAUNCH_SETUP_SECONDS + signal;
+    launch->signal_seconds = (int32_t)signal;
+    if (step == 0.0 || is_given(config->launch.time))
+        return MPO_OK;
+    MPO_CHECK(limit <= (double)LIMIT_SECONDS_MAX, MPO_ERR_CONFIG,
+              "%lld steps of %g s take %.0f days; give launch.time, after which the job is "
+              "requeued and goes on",
+              (long long)config->descent.steps, step, limit / 86400.0);
+    launch->limit_seconds = (int64_t)limit;
+cleanup:
+    return status;
+}
+
+/* ---- survey ---- */
+
+static enum mpo_status raise_failure(const struct mpo_failure *failure)
+{
+    enum mpo_status status = MPO_OK;
+    if (failure->status != MPO_OK)
+        MPO_FAIL(failure->status, "%s", failure->text);
+cleanup:
+    return status;
+}
+
+/* What fit would meet first: files, then the vocabulary, then prompts. */
+static enum mpo_status judge_survey(const struct mpo_policies_survey *survey)
+{
+    enum mpo_status status = MPO_OK;
+    for (int32_t i = 0; i < survey->local_count; i++)
+        MPO_TRY(raise_failure(&survey->local[i].load));
+    MPO_TRY(raise_failure(&survey->vocabulary));
+    for (int32_t i = 0; i < survey->local_count; i++)
+        MPO_TRY(raise_failure(&survey->local[i].prompts));
+cleanup:
+    return status;
+}
+
+static enum mpo_status survey_policies(struct launch *launch, const struct job_size *size)
+{
+    enum mpo_status status = MPO_OK;
+    struct job *job = &launch->job;
+    MPO_TRY(job_describe_policies(job));
+    struct mpo_policies_spec spec = job_policies_spec(job, size);
+    MPO_TRY(mpo_policies_survey(&spec, job->comm, job->prompts, &launch->survey));
+    MPO_TRY(judge_survey(&launch->survey));
+cleanup:
+    return status;
+}
+
+/* ---- memory ---- */
+
+static void add_needs(struct needs *sum, const struct needs *more)
+{
+    sum->program_bytes += more->program_bytes;
+    sum->weights_bytes += more->weights_bytes;
+    sum->cache_bytes += more->cache_bytes;
+    sum->work_bytes += more->work_bytes;
+    sum->exchange_bytes += more->exchange_bytes;
+}
+
+/* Policies whose rows a rank keeps at most, whichever transport serves: in a window those
+ * of its host, and at the root those of all other ranks, which covers the windows there. */
+static int32_t policies_kept(const struct launch *launch, int32_t rank, int32_t own)
+{
+    int32_t root = rank - rank % launch->group_size;
+    if (rank == root)
+        return launch->config->policy_count - own;
+    return rank / launch->ranks_per_node == root / launch->ranks_per_node ? 0 : own;
+}
+
+/* The program is this one, which has the vocabularies and adapters of all policies: an
+ * upper bound. */
+static struct needs rank_needs(const struct launch *launch, const struct job_size *size,
+                               const struct mpo_host *host, int32_t rank)
+{
+    int32_t first = 0;
+    int32_t count = 0;
+    struct mpo_exchange_spec spec =
+        job_exchange_spec(launch->config, size, launch->survey.vocab_size);
+    mpo_comm_plan_block(launch->config->policy_count, launch->group_size,
+                        rank % launch->group_size, &first, &count);
+    size_t rows = mpo_exchange_rows_bytes(&spec, policies_kept(launch, rank, count));
+    return needs_of_rank(launch->survey.local + first, count, host, rows);
+}
+
+/* Every rank with weights of its own: libllama repacks those of most models for the CPU,
+ * and then ranks share none. */
+static void find_neediest_node(struct launch *launch, const struct job_size *size)
+{
+    struct mpo_host host = {0};
+    mpo_host_describe(&host);
+    for (int32_t node = 0; node < launch->node_count; node++) {
+        struct needs sum = {0};
+        for (int32_t i = 0; i < launch->ranks_per_node; i++) {
+            struct needs needs =
+                rank_needs(launch, size, &host, node * launch->ranks_per_node + i);
+            add_needs(&sum, &needs);
+        }
+        if (needs_total(&sum) > needs_total(&launch->node))
+            launch->node = sum;
+    }
+}
+
+/* ---- the command ---- */
+
+static enum mpo_status plan(struct launch *launch)
+{
+    enum mpo_status status = MPO_OK;
+    struct job_size size = fit_job_size(launch->config);
+    MPO_TRY(job_read_prompts(&launch->job, &size));
+    MPO_TRY(lay_out_ranks(launch));
+    MPO_TRY(mpo_comm_open(launch->config->policy_count, 1, &launch->job.comm));
+    MPO_TRY(open_device(launch));
+    choose_cores(launch);
+    MPO_TRY(choose_time(launch));
+    MPO_TRY(survey_policies(launch, &size));
+    find_neediest_node(launch, &size);
+    MPO_TRY(mpo_record_check(launch->config->record.file, true));
+cleanup:
+    return status;
+}
+
+static void close_launch(struct launch *launch)
+{
+    for (int i = 0; i < launch->flag_count; i++)
+        free(launch->flag[i]);
+    free(launch->flag);
+    mpo_policies_survey_release(&launch->survey);
+    job_close(&launch->job);
+    mpo_config_close(&launch->config);
+}
+
+enum mpo_status mpo_command_launch(int argc, char *const *argv)
+{
+    enum mpo_status status = MPO_OK;
+    struct launch launch = {0};
+    MPO_TRY(configure(&launch, argc, argv));
+    /* What ranks agree on is printed by the agreement, and the program prints what this
+     * returns: one of the two must be silent. */
+    mpo_log_silence();
+    status = plan(&launch);
+    if (status == MPO_OK)
+        launch_print(&launch);
+    else
+        fprintf(stderr, "mpo: %s\n", mpo_error_text());
+cleanup:
+    close_launch(&launch);
+    return status;
+}

@@ -1,0 +1,199 @@
+/*
+ * The script: launch/resume.sbatch with the numbers of one job, each with where it is from.
+ * Texts of the user stand in the command alone, quoted: in a comment a line end would begin
+ * a command.
+ */
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "build_info.h"
+#include "launch_impl.h"
+
+#define OPTION_COLUMNS 25
+#define OPTION_BYTES   256
+#define REASON_BYTES   128
+
+static const char *plural(int32_t count)
+{
+    return count == 1 ? "" : "s";
+}
+
+static void print_option(const char *reason, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+static void print_option(const char *reason, const char *format, ...)
+{
+    char option[OPTION_BYTES];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(option, sizeof option, format, arguments);
+    va_end(arguments);
+    if (reason[0] == '\0')
+        printf("#SBATCH --%s\n", option);
+    else
+        printf("#SBATCH --%-*s # %s\n", OPTION_COLUMNS, option, reason);
+}
+
+static unsigned long long megabytes(uint64_t bytes)
+{
+    return (unsigned long long)((bytes + (1 << 20) - 1) >> 20);
+}
+
+/* ---- the head ---- */
+
+static void print_head(const struct launch *launch)
+{
+    int32_t groups = launch->rank_count / launch->group_size;
+    printf(
+        "#!/usr/bin/env bash\n"
+        "# Fit %d policies with %d rank%s, in %d group%s of %d; printed by mpo launch %s.\n"
+        "#\n"
+        "#     mpo launch my.yaml >job.sbatch && sbatch job.sbatch\n"
+        "#\n"
+        "# Stops before the time limit or when preempted, is requeued and goes on where "
+        "it\n"
+        "# was, as launch/resume.sbatch does.  Submit from the source tree, or set "
+        "MPO_HOME\n"
+        "# to it.  Options of sbatch win over the lines below; arguments go to `mpo "
+        "fit`.\n",
+        launch->config->policy_count, launch->rank_count, plural(launch->rank_count),
+        groups, plural(groups), launch->group_size, MPO_VERSION);
+}
+
+/* ---- the lines for sbatch ---- */
+
+static const char *reason_for_gpus(const struct launch *launch)
+{
+    if (launch->gpus_per_node > 0)
+        return "one a rank";
+    return strcmp(launch->config->run.device, "cpu") == 0 ? "run.device is cpu"
+                                                          : "this build has no cuda";
+}
+
+static const char *reason_for_cores(const struct launch *launch)
+{
+    if (launch->config->launch.cpus_per_task != MPO_AUTO_INTEGER)
+        return "threads of a rank: launch.cpus_per_task";
+    if (launch->config->run.threads != MPO_AUTO_INTEGER)
+        return "threads of a rank: run.threads";
+    return launch->gpus_per_node > 0 ? "threads of a rank, enough beside a GPU"
+                                     : "threads of a rank, as in launch/*.sbatch";
+}
+
+static void print_size(const struct launch *launch)
+{
+    char reason[REASON_BYTES] = "";
+    bool given = launch->config->launch.ranks_per_node != MPO_AUTO_INTEGER;
+    snprintf(reason, sizeof reason, "for %d ranks", launch->rank_count);
+    print_option(reason, "nodes=%d", launch->node_count);
+    print_option(given ? "launch.ranks_per_node" : "the ranks of one group",
+                 "ntasks-per-node=%d", launch->ranks_per_node);
+    print_option(reason_for_gpus(launch), "gpus-per-node=%d", launch->gpus_per_node);
+    print_option(reason_for_cores(launch), "cpus-per-task=%d", launch->cpus_per_task);
+}
+
+static void print_memory(const struct launch *launch)
+{
+    char reason[REASON_BYTES] = "";
+    const struct needs *node = &launch->node;
+    unsigned long long needed = megabytes(needs_total(node));
+    unsigned long long ranks_mb = LAUNCH_RANK_MB * (unsigned)launch->ranks_per_node;
+    snprintf(reason, sizeof reason, "of each node: %llu MB + %d %% + %d MB a rank", needed,
+             LAUNCH_MARGIN_PERCENT, LAUNCH_RANK_MB);
+    print_option(reason, "mem=%lluM",
+                 needed * (100 + LAUNCH_MARGIN_PERCENT) / 100 + ranks_mb);
+    printf(
+        "# MB of the neediest node: program %llu, weights %llu, cache %llu, work %llu,\n"
+        "# exchange %llu, as mpo doctor counts them; the rest is for MPI and the record.\n",
+        megabytes(node->program_bytes), megabytes(node->weights_bytes),
+        megabytes(node->cache_bytes), megabytes(node->work_bytes),
+        megabytes(node->exchange_bytes));
+}
+
+/* Days, hours and minutes, rounded up. */
+static void print_derived_limit(const struct launch *launch)
+{
+    char reason[REASON_BYTES] = "";
+    const struct mpo_config *config = launch->config;
+    long long minutes = (long long)(launch->limit_seconds + 59) / 60;
+    snprintf(reason, sizeof reason,
+             "%lld steps x %g s + %d %%, %d s to load, %d s of signal",
+             (long long)config->descent.steps, config->launch.seconds_per_step,
+             LAUNCH_MARGIN_PERCENT, LAUNCH_SETUP_SECONDS, launch->signal_seconds);
+    print_option(reason, "time=%lld-%02lld:%02lld:00", minutes / 1440, minutes / 60 % 24,
+                 minutes % 60);
+}
+
+static void print_time(const struct launch *launch)
+{
+    const struct mpo_config_launch *options = &launch->config->launch;
+    if (launch->limit_seconds > 0)
+        print_derived_limit(launch);
+    else if (strcmp(options->time, "auto") != 0)
+        print_option("of each piece: launch.time", "time=%s", options->time);
+    else
+        print_option("of each piece, as in launch/resume.sbatch", "time=04:00:00");
+    print_option(launch->signal_seconds > LAUNCH_SIGNAL_SECONDS
+                     ? "seconds before the end: 2 x launch.seconds_per_step"
+                     : "seconds before the end: more than the longest step takes",
+                 "signal=B:USR1@%d", launch->signal_seconds);
+}
+
+static void print_options(const struct launch *launch)
+{
+    const struct mpo_config_launch *options = &launch->config->launch;
+    print_option("", "job-name=mpo");
+    if (options->partition[0] != '\0')
+        print_option("launch.partition", "partition=%s", options->partition);
+    if (options->account[0] != '\0')
+        print_option("launch.account", "account=%s", options->account);
+    print_size(launch);
+    print_memory(launch);
+    print_time(launch);
+    print_option("after preemption, or when a node is lost, too", "requeue");
+    print_option("all pieces in one file", "open-mode=append");
+    print_option("job name and number", "output=%%x-%%j.out");
+}
+
+/* ---- the command ---- */
+
+/* As the shell reads it back. */
+static void print_quoted(const char *text)
+{
+    if (text[0] != '\0' && strspn(text, LAUNCH_WORD_LETTERS) == strlen(text)) {
+        fputs(text, stdout);
+        return;
+    }
+    putchar('\'');
+    for (; *text != '\0'; text++)
+        if (*text == '\'')
+            fputs("'\\''", stdout);
+        else
+            putchar(*text);
+    putchar('\'');
+}
+
+static void print_command(const struct launch *launch)
+{
+    printf("set -euo pipefail\n\n"
+           "# shellcheck source=launch/env.sh\n"
+           ". \"${MPO_HOME:-$SLURM_SUBMIT_DIR}/launch/env.sh\"\n"
+           "# exec: Slurm sends the signal to this process.\n"
+           "exec \"$MPO_HOME/launch/requeue.sh\" srun \"${srun_options[@]}\"%s \\\n"
+           "    \"${mpo[@]}\" fit --resume --run.threads=\"$SLURM_CPUS_PER_TASK\" \\\n    ",
+           launch->node_count > 1 ? " --distribution=block" : "");
+    print_quoted(launch->config_path);
+    for (int i = 0; i < launch->flag_count; i++) {
+        putchar(' ');
+        print_quoted(launch->flag[i]);
+    }
+    printf(" \"$@\"\n");
+}
+
+void launch_print(const struct launch *launch)
+{
+    print_head(launch);
+    print_options(launch);
+    print_command(launch);
+}
