@@ -12,6 +12,8 @@ host=$1
 shift
 folder=${MPO_TEST_HOSTS:?expected the folder for files of shared memory}/$host
 mkdir -p "$folder"
+# Daemons of one machine would make and remove each other's session folders.
+export OMPI_MCA_orte_tmpdir_base="$folder"
 export OMPI_MCA_btl_vader_backing_directory="$folder"
 export OMPI_MCA_osc_sm_backing_directory="$folder"
 export MPO_TEST_HOST="$host"

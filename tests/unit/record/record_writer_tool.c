@@ -3,8 +3,8 @@
  * it, fill its disk and read its file.
  *
  *     record_writer_tool write PATH STEPS [PAUSE_MS]   prints "acknowledged N" each step
- *     record_writer_tool resume PATH STEPS             goes on up to so many steps, likewise
- *     record_writer_tool check PATH STEPS              exit 0: STEPS steps or more, right
+ *     record_writer_tool resume PATH STEPS             goes on, likewise
+ *     record_writer_tool check PATH STEPS              exit 0: as many or more
  *     record_writer_tool fields                        prints index, path, type, shape
  *
  * Under tests/support/write_log.c every acknowledgement is also marked in the log of
