@@ -1,17 +1,30 @@
 /**
- * The exchange: rows of logits from the ranks that host the policies to the group's root,
- * and the drawn token ids back to everybody.
+ * The exchange: rows of logits from the ranks that host the policies to those that reduce
+ * them, what they found to the group's root, and the drawn token ids back to everybody.
  *
- * Four transports, each one file under src/exchange:
+ * The vocabulary is cut into slices, whole blocks of MPO_MIXTURE_BLOCK tokens, one slice a
+ * rank in order of ranks; a rank gets its slice of the rows of all H policies. Who gets how
+ * much is the pattern:
+ *   gather    the root gets everything, the others nothing: few messages, one rank works
+ *   alltoall  slices as even as possible: everybody works, the bytes a rank sends and gets
+ *             stay the same as policies and ranks are added
+ *
+ *     rows [H, B, V]            gather           alltoall
+ *       rank 0  policy a     0: a b c  V      0: a b c  V/3     then the sums of blocks,
+ *       rank 1  policy b     1: -             1: a b c  V/3     small messages, to the
+ *       rank 2  policy c     2: -             2: a b c  V/3     root
+ *
+ * Four transports carry the rows, each one file under src/exchange:
  *   self    one rank: the root reads the policies' own memory, nothing is copied
  *   shared  ranks of one host: each row is copied once, into an MPI-3 shared window
  *   nodes   several ranks on each of several hosts: a window on each, one message from each
- *           host to the root's
- *   mpi     any hosts: each row is one message to the root
- * All give the root the same bytes.
+ *           host to the root's; for gathers
+ *   mpi     any hosts: each slice of a row is one message
+ * All transports and both patterns end in the same bytes.
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -22,10 +35,10 @@
 extern "C" {
 #endif
 
-/** Rows of all H policies at one position of B batch rows, on the group's root. */
+/** This rank's slice of the rows of all H policies at one position of B batch rows. */
 struct mpo_rows {
-    int32_t row_count;          /* B */
-    const float *const *logits; /* [H, B] pointers to [V] floats: logits[h * B + b] */
+    int32_t row_count;          /* B; 0 on a rank whose slice is empty */
+    const float *const *logits; /* [H, B] pointers to the slice: logits[h * B + b] */
     const double *log_norm;     /* [H, B] log sum_v exp(logit / temperature), nat */
 };
 
@@ -33,13 +46,15 @@ struct mpo_exchange;
 
 struct mpo_exchange_spec {
     const char *transport; /* "auto", "self", "shared", "nodes", "mpi" */
+    const char *pattern;   /* "auto", "gather", "alltoall" */
     int32_t policy_count;  /* H */
     int32_t row_capacity;  /* rows of one position at most */
     int32_t vocab_size;    /* V */
+    bool whole_rows;       /* the mixture cannot reduce slices: alltoall is refused */
 };
 
 /** Collective over the group; allocates all it will need.
- *  @return MPO_ERR_CONFIG when the transport cannot serve this group */
+ *  @return MPO_ERR_CONFIG when transport or pattern cannot serve this group */
 enum mpo_status mpo_exchange_open(const struct mpo_exchange_spec *spec,
                                   const struct mpo_comm *comm, struct mpo_exchange **out);
 void mpo_exchange_close(struct mpo_exchange **exchange);
@@ -51,6 +66,7 @@ const char *mpo_exchange_transport_built(int32_t index);
 /** What opening would come to. */
 struct mpo_exchange_plan {
     const char *transport;
+    const char *pattern;
     const char *shared_refuses; /* why it is not `shared` on one host, NULL when it is or
                                    could not be */
     size_t rank_bytes;          /* for rows, on this rank */
@@ -66,23 +82,52 @@ enum mpo_status mpo_exchange_survey(const struct mpo_exchange_spec *spec,
 /** Bytes that rows of some policies take where they are handed over. Local. */
 size_t mpo_exchange_rows_bytes(const struct mpo_exchange_spec *spec, int32_t policy_count);
 
-/** The transport in use, e.g. "shared". */
+/** The transport in use, e.g. "shared", and the pattern, e.g. "gather". Local. */
 const char *mpo_exchange_transport(const struct mpo_exchange *exchange);
+const char *mpo_exchange_pattern(const struct mpo_exchange *exchange);
+
+/** Where slices begin: rank r of the group has blocks first[r] .. first[r + 1] - 1. [P +
+ * 1], borrowed. The root's is never empty. Local. */
+const int32_t *mpo_exchange_slices(const struct mpo_exchange *exchange);
+
+/** Ranks that have slices, and this one's place among them. Local. */
+int32_t mpo_exchange_size(const struct mpo_exchange *exchange); /* P */
+int32_t mpo_exchange_rank(const struct mpo_exchange *exchange); /* 0: the root */
+
+/** What this rank moved since the exchange was opened. A broadcast counts once at the root
+ *  and once at each receiver; rows in a shared window count where they are written and
+ *  where they are read, as bytes and as no message. */
+struct mpo_exchange_traffic {
+    int64_t sent_messages;
+    int64_t sent_bytes;
+    int64_t received_messages;
+    int64_t received_bytes;
+};
+struct mpo_exchange_traffic mpo_exchange_traffic(const struct mpo_exchange *exchange);
 
 /**
- * Bring this position's rows of all policies to the group's root.
+ * Bring to each rank its slice of this position's rows of all policies.
  *
- * Collective over the group. Allocates nothing. The rows stay valid at the root until the
- * next call of mpo_exchange_tokens, which every position must make.
+ * Collective over the group. Allocates nothing. Every position ends in mpo_exchange_tokens:
+ * the root may call it as soon as every rank has sent what it made of its rows (by
+ * mpo_exchange_parts), and the rows stay valid until then.
  *
  * @param row_count  B, the same on all ranks of the group
  * @param logits     [local policies, B] pointers to [V] floats: logits[k * B + b]
  * @param log_norm   [local policies, B] nat
- * @param out        the rows at the root; elsewhere row_count is 0
+ * @param out        this rank's slice
  */
 enum mpo_status mpo_exchange_rows(struct mpo_exchange *exchange, int32_t row_count,
                                   const float *const *logits, const double *log_norm,
                                   struct mpo_rows *out);
+
+/** Bring parts of a table to the root, in place: rank r has elements start[r] ..
+ *  start[r + 1] - 1 of it. Collective over the group. Allocates nothing. */
+enum mpo_status mpo_exchange_parts(struct mpo_exchange *exchange, double *table,
+                                   const size_t *start);
+
+/** Broadcast bytes from the root. Collective over the group. Allocates nothing. */
+enum mpo_status mpo_exchange_share(struct mpo_exchange *exchange, void *data, size_t bytes);
 
 /** Broadcast the root's drawn tokens [count]. Collective over the group. */
 enum mpo_status mpo_exchange_tokens(struct mpo_exchange *exchange, int32_t *tokens,

@@ -24,6 +24,12 @@ extern "C" {
 
 #define MPO_MIXTURE_BLOCK 1024
 
+/** Blocks of a vocabulary; the last one may be shorter. Local. */
+static inline int32_t mpo_mixture_block_count(int32_t vocab_size)
+{
+    return (vocab_size + MPO_MIXTURE_BLOCK - 1) / MPO_MIXTURE_BLOCK;
+}
+
 struct mpo_mixture;
 
 struct mpo_mixture_spec {
@@ -37,7 +43,11 @@ struct mpo_mixture_spec {
     int32_t vocab_size;   /* V */
     int32_t row_capacity; /* rows of one position at most */
     bool rows_on_device;  /* pointers to logits are in the device's memory, in all calls */
+    struct mpo_exchange *exchange; /* that cuts rows; borrowed; NULL: all are whole */
 };
+
+/** True when a device reduces slices of rows, not only whole ones. Local. */
+bool mpo_mixture_takes_slices(const char *device);
 
 /** Local; allocates all it will need, on the thread's device (mpo/device.h). Rows in host
  *  memory are copied to the device in each call.
@@ -75,11 +85,13 @@ struct mpo_mixture_moments {
 /**
  * Combine the rows of one position. The rows must stay valid until the draws are done.
  *
- * Local. Allocates nothing.
+ * Collective over the group of the exchange, or local without one: every rank sums the
+ * blocks of its slice, and the root folds them in order. Allocates nothing.
  *
- * @param moments      [B] out
- * @param expectation  [B, H] out: E_q log pi_h(v), nat
- * @return MPO_ERR_DATA when a combination is not finite
+ * @param rows         this rank's slice
+ * @param moments      [B] out, at the root
+ * @param expectation  [B, H] out, at the root: E_q log pi_h(v), nat
+ * @return MPO_ERR_DATA at the root when a combination is not finite
  */
 enum mpo_status mpo_mixture_combine(struct mpo_mixture *mixture,
                                     const struct mpo_rows *rows,
@@ -97,7 +109,8 @@ struct mpo_mixture_filter {
 /** True when it takes nothing away, and for NULL. */
 bool mpo_mixture_filter_is_open(const struct mpo_mixture_filter *filter);
 
-/** Draws from combined rows. */
+/** Draws from combined rows. Without a slice at other ranks the root's call alone counts;
+ *  with some, count, row, filter and whether uniform is NULL must be the same on all. */
 struct mpo_mixture_draws {
     int32_t count;
     const int32_t *row;    /* [count] which combined row each draw is from */
@@ -109,11 +122,14 @@ struct mpo_mixture_draws {
 };
 
 /** Draw by inverting the block sums: the first token at which the cumulative sum of q
- *  exceeds uniform. Local. Allocates nothing. */
+ *  exceeds uniform. The root inverts to a block, whoever has the block inverts inside it.
+ *  A filtered draw brings the scores of its row to the root. Collective over the group of
+ *  the exchange, or local without one; results at the root. Allocates nothing. */
 enum mpo_status mpo_mixture_draw(struct mpo_mixture *mixture,
                                  struct mpo_mixture_draws *draws);
 
-/** The same figures for tokens that are given in draws->token. Local. Allocates nothing. */
+/** The same figures for tokens that are given in draws->token. Collective as the draw is.
+ *  Allocates nothing. */
 enum mpo_status mpo_mixture_score(struct mpo_mixture *mixture,
                                   struct mpo_mixture_draws *draws);
 

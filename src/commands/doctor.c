@@ -108,8 +108,8 @@ static void examine_exchange(struct doctor *doctor)
 {
     struct mpo_exchange_plan *plan = &doctor->exchange;
     const struct mpo_comm *comm = doctor->job.comm;
-    struct mpo_exchange_spec spec =
-        job_exchange_spec(doctor->config, &doctor->size, doctor->survey.vocab_size);
+    struct mpo_exchange_spec spec = job_exchange_spec(
+        doctor->config, doctor->job.device.kind, &doctor->size, doctor->survey.vocab_size);
     if (!doctor->ranks_fit || spec.vocab_size == 0)
         return;
     if (!note_status(doctor, DOCTOR_exchange, mpo_exchange_survey(&spec, comm, plan)))
@@ -119,7 +119,8 @@ static void examine_exchange(struct doctor *doctor)
                     "rows will go by messages, which is slower: for shared memory, %s",
                     plan->shared_refuses);
     else
-        doctor_note(doctor, DOCTOR_exchange, DOCTOR_OK, MPO_OK, "%s", plan->transport);
+        doctor_note(doctor, DOCTOR_exchange, DOCTOR_OK, MPO_OK, "%s %s", plan->transport,
+                    plan->pattern);
 }
 
 static void examine_threads(struct doctor *doctor)

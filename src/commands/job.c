@@ -125,6 +125,7 @@ static enum mpo_status open_mixture(struct job *job, int32_t row_capacity)
         .policy_count = job->config->policy_count,
         .vocab_size = mpo_policies_vocab_size(job->policies),
         .row_capacity = row_capacity,
+        .exchange = job->exchange,
     };
     spec.end_count = mpo_policies_end_tokens(job->policies, &spec.end_token);
     spec.masked_count = mpo_policies_masked_tokens(job->policies, &spec.masked);
@@ -140,20 +141,23 @@ static int32_t position_rows(const struct job_size *size)
 }
 
 struct mpo_exchange_spec job_exchange_spec(const struct mpo_config *config,
-                                           const struct job_size *size, int32_t vocab_size)
+                                           const char *device, const struct job_size *size,
+                                           int32_t vocab_size)
 {
     return (struct mpo_exchange_spec){
         .transport = config->exchange.transport,
+        .pattern = config->exchange.pattern,
         .policy_count = config->policy_count,
         .row_capacity = position_rows(size),
         .vocab_size = vocab_size,
+        .whole_rows = !mpo_mixture_takes_slices(device),
     };
 }
 
 static enum mpo_status open_exchange(struct job *job, const struct job_size *size)
 {
-    struct mpo_exchange_spec spec =
-        job_exchange_spec(job->config, size, mpo_policies_vocab_size(job->policies));
+    struct mpo_exchange_spec spec = job_exchange_spec(
+        job->config, job->device.kind, size, mpo_policies_vocab_size(job->policies));
     return mpo_exchange_open(&spec, job->comm, &job->exchange);
 }
 

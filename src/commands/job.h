@@ -89,7 +89,8 @@ int32_t job_threads(const struct job *job);
 struct mpo_policies_spec job_policies_spec(const struct job *job,
                                            const struct job_size *size);
 struct mpo_exchange_spec job_exchange_spec(const struct mpo_config *config,
-                                           const struct job_size *size, int32_t vocab_size);
+                                           const char *device, const struct job_size *size,
+                                           int32_t vocab_size);
 
 /** A text that grows between steps; zero is an empty one, `text` is freed by the caller. */
 struct job_text {

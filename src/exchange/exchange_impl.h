@@ -1,41 +1,62 @@
 /**
- * What a transport provides. A new transport is one file and one row of the table in
- * exchange.c.
+ * What a transport and a pattern provide. A new transport is one file and one row of the
+ * table in exchange.c; a new pattern is one row of the table in exchange_pattern.c.
  */
 #pragma once
 
 #include "mpo/comm_mpi.h"
 #include "mpo/exchange.h"
 
+/** What a message between two ranks of a group carries. */
+enum mpo_exchange_tag {
+    MPO_EXCHANGE_TAG_ROW = 1,
+    MPO_EXCHANGE_TAG_NORM = 2,
+    MPO_EXCHANGE_TAG_PART = 3,
+    MPO_EXCHANGE_TAG_HOST = 4,
+};
+
 struct mpo_exchange_ops {
     const char *transport;
+    bool gathers_only; /* it refuses other patterns, and auto takes none with it */
 
-    /** NULL when the transport can serve this group, else the reason why not; the same on
-     *  all ranks of the group. Collective over the group. */
+    /** NULL when the transport can serve this group with spec->pattern, else the reason why
+     *  not; the same on all ranks of the group. Collective over the group. */
     const char *(*refuses)(const struct mpo_exchange_spec *spec,
                            const struct mpo_comm *comm);
-    /** Policies whose rows this rank keeps beside the policies' own memory. Local. */
-    int32_t (*keeps_policies)(const struct mpo_exchange_spec *spec,
-                              const struct mpo_comm *comm);
+    /** Bytes for rows that this rank keeps beside the policies' own memory. Local. */
+    size_t (*keeps_bytes)(const struct mpo_exchange_spec *spec,
+                          const struct mpo_comm *comm);
     /** Allocate. Local. */
     enum mpo_status (*take_room)(struct mpo_exchange *exchange);
     /** Meet the other ranks; all of them have their room. Collective over the group. */
     enum mpo_status (*connect)(struct mpo_exchange *exchange);
     void (*close)(struct mpo_exchange *exchange);
-    /** Fill all_logits and all_norms of the exchange at the root. */
+    /** Fill logits and log_norm of the exchange with the other ranks' rows, on every rank
+     *  with a slice; this rank's own are there already. */
     enum mpo_status (*rows)(struct mpo_exchange *exchange, int32_t row_count,
                             const float *const *logits, const double *log_norm);
+};
+
+struct mpo_exchange_pattern {
+    const char *name;
+    /** The first block of a rank's slice; for rank = size: block_count. */
+    int32_t (*first_block)(int32_t block_count, int32_t rank, int32_t size);
 };
 
 struct mpo_exchange {
     const struct mpo_exchange_ops *ops;
     const struct mpo_comm *comm;
-    struct mpo_exchange_spec spec;
-    int32_t first_policy; /* this rank's block */
+    struct mpo_exchange_spec spec; /* its pattern is never auto */
+    int32_t size;                  /* P */
+    int32_t rank;                  /* 0..P-1 */
+    int32_t first_policy;          /* this rank's block */
     int32_t local_count;
-    const float **all_logits; /* [H, row_capacity] at the root, packed to [H, B] */
-    double *all_norms;        /* [H, row_capacity] at the root, packed to [H, B] */
-    void *self;               /* the transport's own */
+    int32_t *first_block; /* [P + 1] */
+    const float **logits; /* [H, row_capacity] on ranks with a slice, packed to [H, B] */
+    double *log_norm;     /* the same */
+    MPI_Request *parts;   /* [P] */
+    struct mpo_exchange_traffic traffic;
+    void *self; /* the transport's own */
 };
 
 /** Shared memory of ranks of one host. */
@@ -62,9 +83,32 @@ enum mpo_status mpo_exchange_window_meet(struct mpo_exchange_window *window);
 const char *mpo_exchange_window_refuses(const struct mpo_exchange_spec *spec,
                                         const struct mpo_comm *comm);
 
-/** Policies whose rows this rank puts into a window: all of its own but the root's, which
- *  are read where they are. Local. */
-int32_t mpo_exchange_window_policies(const struct mpo_comm *comm, int32_t group_rank);
+/** Policies whose rows a rank puts into a window: its own if another rank needs them. With
+ * a gather the root's are read where they are. Local. */
+int32_t mpo_exchange_window_policies(const struct mpo_exchange_spec *spec,
+                                     const struct mpo_comm *comm, int32_t group_rank);
+
+/** Tokens of a rank's slice. */
+struct mpo_slice {
+    int32_t first;
+    int32_t count; /* 0: none */
+};
+
+/** The slice of a rank among so many; the pattern must not be auto. */
+struct mpo_slice mpo_exchange_slice(const struct mpo_exchange_spec *spec, int32_t rank,
+                                    int32_t size);
+struct mpo_slice mpo_exchange_slice_of(const struct mpo_exchange *exchange, int32_t rank);
+
+void mpo_exchange_count_sent(struct mpo_exchange *exchange, int32_t messages, size_t bytes);
+void mpo_exchange_count_received(struct mpo_exchange *exchange, int32_t messages,
+                                 size_t bytes);
+
+/** A pattern by name, NULL when there is none. */
+const struct mpo_exchange_pattern *mpo_exchange_pattern_find(const char *name);
+
+/** The pattern that auto takes: the faster one, as measured. */
+const char *mpo_exchange_pattern_auto(const struct mpo_exchange_spec *spec,
+                                      int32_t group_size);
 
 /** Bytes of shared memory that the groups of this host would take, and what is free. Local.
  */

@@ -1,20 +1,18 @@
 /*
- * Transport `mpi`: every row is one message from the policies' own memory to the root's
- * buffer, so no row is packed first; one small message a rank carries the normalisers.
+ * Transport `mpi`: a rank's slice of every row is one message from the policies' own memory
+ * to that rank's buffer, so no row is packed first; one small message from each rank to
+ * each carries the normalisers.
  */
 #include "exchange_impl.h"
 
 #include <stdlib.h>
-#include <string.h>
 
-#include "mpo/comm_mpi.h"
 #include "mpo/memory.h"
 
-enum message_tag { TAG_ROW = 1, TAG_NORM = 2 };
-
 struct messages {
-    float *rows;           /* [H - root's own, row_capacity, V] at the root */
+    float *rows;           /* [H - own, row_capacity, slice] on ranks with a slice */
     MPI_Request *requests; /* as many as messages of one position */
+    int posted;
 };
 
 static const char *mpi_refuses(const struct mpo_exchange_spec *spec,
@@ -24,29 +22,31 @@ static const char *mpi_refuses(const struct mpo_exchange_spec *spec,
     return mpo_comm_group_size(comm) > 1 ? NULL : "a group has one rank only";
 }
 
-/* The root keeps the rows of the other ranks. */
-static int32_t mpi_keeps_policies(const struct mpo_exchange_spec *spec,
-                                  const struct mpo_comm *comm)
+/* The slices of other ranks' rows. */
+static size_t mpi_keeps_bytes(const struct mpo_exchange_spec *spec,
+                              const struct mpo_comm *comm)
 {
+    int32_t rank = mpo_comm_group_rank(comm);
+    struct mpo_slice slice = mpo_exchange_slice(spec, rank, mpo_comm_group_size(comm));
     int32_t first = 0;
     int32_t own = 0;
-    mpo_comm_policy_block(comm, 0, &first, &own);
-    return mpo_comm_group_rank(comm) == 0 ? spec->policy_count - own : 0;
+    mpo_comm_policy_block(comm, rank, &first, &own);
+    return (size_t)(spec->policy_count - own) * (size_t)spec->row_capacity *
+           (size_t)slice.count * sizeof(float);
 }
 
 static enum mpo_status mpi_take_room(struct mpo_exchange *exchange)
 {
     enum mpo_status status = MPO_OK;
     struct messages *self = NULL;
-    bool is_root = mpo_comm_group_rank(exchange->comm) == 0;
-    int32_t policies = is_root ? exchange->spec.policy_count - exchange->local_count
-                               : exchange->local_count;
-    size_t rows = (size_t)policies * (size_t)exchange->spec.row_capacity;
+    size_t capacity = (size_t)exchange->spec.row_capacity;
+    size_t own = (size_t)exchange->local_count * capacity;
+    size_t others = (size_t)exchange->spec.policy_count * capacity - own;
+    size_t peers = (size_t)exchange->size - 1;
     MPO_NEW(1, &self);
     exchange->self = self;
-    MPO_NEW(rows + (size_t)mpo_comm_group_size(exchange->comm), &self->requests);
-    if (is_root)
-        MPO_NEW(rows * (size_t)exchange->spec.vocab_size, &self->rows);
+    MPO_NEW(others + own * peers + 2 * peers, &self->requests);
+    MPO_NEW(mpi_keeps_bytes(&exchange->spec, exchange->comm) / sizeof(float), &self->rows);
 cleanup:
     return status;
 }
@@ -69,29 +69,57 @@ static void mpi_close(struct mpo_exchange *exchange)
     exchange->self = NULL;
 }
 
-/* Post the receives of one rank's rows; *posted counts requests. */
+/* Post the receives of this rank's slice of the rows of another, into *room and on. */
 static enum mpo_status receive(struct mpo_exchange *exchange, int32_t rank,
-                               int32_t row_count, int32_t *posted)
+                               int32_t row_count, float **room)
 {
     enum mpo_status status = MPO_OK;
     struct messages *self = exchange->self;
+    struct mpo_slice slice = mpo_exchange_slice_of(exchange, exchange->rank);
     MPI_Comm group = mpo_comm_group_mpi(exchange->comm);
-    int vocab_size = exchange->spec.vocab_size;
     int32_t first = 0;
     int32_t local_count = 0;
     mpo_comm_policy_block(exchange->comm, rank, &first, &local_count);
     size_t at = (size_t)first * (size_t)row_count;
-    size_t own = (size_t)exchange->local_count * (size_t)row_count;
-    MPO_TRY_MPI(MPI_Irecv(exchange->all_norms + at, local_count * row_count, MPI_DOUBLE,
-                          rank, TAG_NORM, group, &self->requests[(*posted)++]));
-    for (size_t i = at; i < at + (size_t)local_count * (size_t)row_count; i++) {
-        float *row = self->rows + (i - own) * (size_t)vocab_size;
-        exchange->all_logits[i] = row;
-        MPO_TRY_MPI(MPI_Irecv(row, vocab_size, MPI_FLOAT, rank, TAG_ROW, group,
-                              &self->requests[(*posted)++]));
+    int32_t count = local_count * row_count;
+    MPO_TRY_MPI(MPI_Irecv(exchange->log_norm + at, count, MPI_DOUBLE, rank,
+                          MPO_EXCHANGE_TAG_NORM, group, &self->requests[self->posted++]));
+    mpo_exchange_count_received(exchange, 1, (size_t)count * sizeof(double));
+    for (int32_t i = 0; i < count; i++, *room += slice.count) {
+        exchange->logits[at + (size_t)i] = *room;
+        MPO_TRY_MPI(MPI_Irecv(*room, slice.count, MPI_FLOAT, rank, MPO_EXCHANGE_TAG_ROW,
+                              group, &self->requests[self->posted++]));
+        mpo_exchange_count_received(exchange, 1, (size_t)slice.count * sizeof(float));
     }
 cleanup:
     return status;
+}
+
+/* Post the sends of another rank's slice of this one's rows. */
+static enum mpo_status send(struct mpo_exchange *exchange, int32_t rank, int32_t row_count,
+                            const float *const *logits, const double *log_norm)
+{
+    enum mpo_status status = MPO_OK;
+    struct messages *self = exchange->self;
+    struct mpo_slice slice = mpo_exchange_slice_of(exchange, rank);
+    MPI_Comm group = mpo_comm_group_mpi(exchange->comm);
+    int32_t count = exchange->local_count * row_count;
+    MPO_TRY_MPI(MPI_Isend(log_norm, count, MPI_DOUBLE, rank, MPO_EXCHANGE_TAG_NORM, group,
+                          &self->requests[self->posted++]));
+    mpo_exchange_count_sent(exchange, 1, (size_t)count * sizeof(double));
+    for (int32_t i = 0; i < count; i++) {
+        MPO_TRY_MPI(MPI_Isend(logits[i] + slice.first, slice.count, MPI_FLOAT, rank,
+                              MPO_EXCHANGE_TAG_ROW, group,
+                              &self->requests[self->posted++]));
+        mpo_exchange_count_sent(exchange, 1, (size_t)slice.count * sizeof(float));
+    }
+cleanup:
+    return status;
+}
+
+static bool has_slice(const struct mpo_exchange *exchange, int32_t rank)
+{
+    return mpo_exchange_slice_of(exchange, rank).count > 0;
 }
 
 static enum mpo_status mpi_rows(struct mpo_exchange *exchange, int32_t row_count,
@@ -99,22 +127,15 @@ static enum mpo_status mpi_rows(struct mpo_exchange *exchange, int32_t row_count
 {
     enum mpo_status status = MPO_OK;
     struct messages *self = exchange->self;
-    MPI_Comm group = mpo_comm_group_mpi(exchange->comm);
-    int32_t own = exchange->local_count * row_count;
-    int32_t posted = 0;
-    if (mpo_comm_group_rank(exchange->comm) == 0) {
-        memcpy(exchange->all_logits, logits, (size_t)own * sizeof *logits);
-        memcpy(exchange->all_norms, log_norm, (size_t)own * sizeof *log_norm);
-        for (int32_t rank = 1; rank < mpo_comm_group_size(exchange->comm); rank++)
-            MPO_TRY(receive(exchange, rank, row_count, &posted));
-    } else {
-        MPO_TRY_MPI(MPI_Isend(log_norm, own, MPI_DOUBLE, 0, TAG_NORM, group,
-                              &self->requests[posted++]));
-        for (int32_t i = 0; i < own; i++)
-            MPO_TRY_MPI(MPI_Isend(logits[i], exchange->spec.vocab_size, MPI_FLOAT, 0,
-                                  TAG_ROW, group, &self->requests[posted++]));
-    }
-    MPO_TRY(mpo_comm_wait(self->requests, posted));
+    float *room = self->rows;
+    self->posted = 0;
+    for (int32_t rank = 0; rank < exchange->size; rank++)
+        if (rank != exchange->rank && has_slice(exchange, exchange->rank))
+            MPO_TRY(receive(exchange, rank, row_count, &room));
+    for (int32_t rank = 0; rank < exchange->size; rank++)
+        if (rank != exchange->rank && has_slice(exchange, rank))
+            MPO_TRY(send(exchange, rank, row_count, logits, log_norm));
+    MPO_TRY(mpo_comm_wait(self->requests, self->posted));
 cleanup:
     return status;
 }
@@ -122,7 +143,7 @@ cleanup:
 const struct mpo_exchange_ops mpo_exchange_mpi_ops = {
     .transport = "mpi",
     .refuses = mpi_refuses,
-    .keeps_policies = mpi_keeps_policies,
+    .keeps_bytes = mpi_keeps_bytes,
     .take_room = mpi_take_room,
     .connect = mpi_connect,
     .close = mpi_close,

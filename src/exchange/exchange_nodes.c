@@ -23,8 +23,6 @@
 
 #include "mpo/memory.h"
 
-enum { TAG_HOST = 1 };
-
 /* Where a rank's rows go. */
 struct place {
     int32_t slot;      /* published policies of its host before its own */
@@ -59,6 +57,8 @@ static const char *nodes_refuses(const struct mpo_exchange_spec *spec,
         return "a group has one rank only";
     for (int32_t rank = 0; rank < mpo_comm_group_size(comm); rank++)
         hosts += mpo_comm_group_leader(comm, rank) == rank;
+    if (mpo_exchange_slice(spec, 0, mpo_comm_group_size(comm)).count < spec->vocab_size)
+        return "it brings rows to the root alone, and exchange.pattern is alltoall";
     if (hosts == mpo_comm_group_size(comm))
         return "each rank of a group is alone on its host";
     return mpo_exchange_window_refuses(spec, comm);
@@ -68,23 +68,29 @@ static const char *nodes_refuses(const struct mpo_exchange_spec *spec,
 static int32_t nodes_keeps_policies(const struct mpo_exchange_spec *spec,
                                     const struct mpo_comm *comm)
 {
-    int32_t policies = mpo_exchange_window_policies(comm, mpo_comm_group_rank(comm));
-    (void)spec;
+    int32_t policies = mpo_exchange_window_policies(spec, comm, mpo_comm_group_rank(comm));
     for (int32_t rank = 1;
          mpo_comm_group_rank(comm) == 0 && rank < mpo_comm_group_size(comm); rank++)
         if (mpo_comm_group_leader(comm, rank) != 0)
-            policies += mpo_exchange_window_policies(comm, rank);
+            policies += mpo_exchange_window_policies(spec, comm, rank);
     return policies;
 }
 
+static size_t nodes_keeps_bytes(const struct mpo_exchange_spec *spec,
+                                const struct mpo_comm *comm)
+{
+    return mpo_exchange_rows_bytes(spec, nodes_keeps_policies(spec, comm));
+}
+
 /* The same table on every rank. */
-static void assign_places(const struct mpo_comm *comm, struct place *place)
+static void assign_places(const struct mpo_exchange_spec *spec, const struct mpo_comm *comm,
+                          struct place *place)
 {
     int32_t inbox = 0;
     for (int32_t rank = 1; rank < mpo_comm_group_size(comm); rank++) {
         struct place *leader = &place[mpo_comm_group_leader(comm, rank)];
         place[rank].slot = leader->published;
-        leader->published += mpo_exchange_window_policies(comm, rank);
+        leader->published += mpo_exchange_window_policies(spec, comm, rank);
     }
     for (int32_t rank = 1; rank < mpo_comm_group_size(comm); rank++) {
         place[rank].inbox = inbox;
@@ -104,11 +110,9 @@ static enum mpo_status nodes_take_room(struct mpo_exchange *exchange)
     MPO_TRY(mpo_exchange_window_take_room(&self->window, mpo_comm_host_mpi(comm)));
     MPO_NEW(mpo_comm_group_size(comm), &self->place);
     MPO_NEW(mpo_comm_group_size(comm), &self->requests);
-    assign_places(comm, self->place);
+    assign_places(&exchange->spec, comm, self->place);
     if (is_root(exchange))
-        MPO_NEW(mpo_exchange_rows_bytes(&exchange->spec,
-                                        nodes_keeps_policies(&exchange->spec, comm)),
-                &self->inbox);
+        MPO_NEW(nodes_keeps_bytes(&exchange->spec, comm), &self->inbox);
 cleanup:
     return status;
 }
@@ -158,6 +162,7 @@ static void publish(struct mpo_exchange *exchange, int32_t row_count,
     for (int32_t i = 0; i < exchange->local_count * row_count; i++, record += bytes) {
         memcpy(record, logits[i], row_bytes);
         memcpy(record + row_bytes, &log_norm[i], sizeof log_norm[i]);
+        mpo_exchange_count_sent(exchange, 0, bytes);
     }
 }
 
@@ -173,8 +178,10 @@ static enum mpo_status receive(struct mpo_exchange *exchange, int32_t row_count,
             continue;
         size_t at = (size_t)place->inbox * (size_t)row_count * record_bytes(exchange);
         MPO_TRY_MPI(MPI_Irecv(self->inbox + at, place->published * row_count, self->record,
-                              rank, TAG_HOST, mpo_comm_group_mpi(exchange->comm),
+                              rank, MPO_EXCHANGE_TAG_HOST,
+                              mpo_comm_group_mpi(exchange->comm),
                               &self->requests[(*posted)++]));
+        mpo_exchange_count_received(exchange, 1, 0);
     }
 cleanup:
     return status;
@@ -194,8 +201,9 @@ static void collect(struct mpo_exchange *exchange, int32_t rank, int32_t row_cou
     record += (size_t)slot * (size_t)row_count * bytes;
     size_t end = (size_t)(first + local_count) * (size_t)row_count;
     for (size_t i = (size_t)first * (size_t)row_count; i < end; i++, record += bytes) {
-        exchange->all_logits[i] = (const float *)record;
-        memcpy(&exchange->all_norms[i], record + bytes - sizeof(double), sizeof(double));
+        exchange->logits[i] = (const float *)record;
+        memcpy(&exchange->log_norm[i], record + bytes - sizeof(double), sizeof(double));
+        mpo_exchange_count_received(exchange, 0, bytes);
     }
 }
 
@@ -205,22 +213,23 @@ static enum mpo_status nodes_rows(struct mpo_exchange *exchange, int32_t row_cou
     enum mpo_status status = MPO_OK;
     struct nodes *self = exchange->self;
     int32_t rank = mpo_comm_group_rank(exchange->comm);
-    size_t own = (size_t)exchange->local_count * (size_t)row_count;
     int posted = 0;
     if (is_root(exchange))
         MPO_TRY(receive(exchange, row_count, &posted));
     else
         publish(exchange, row_count, logits, log_norm);
     MPO_TRY(mpo_exchange_window_meet(&self->window));
-    if (is_sender(exchange->comm, rank))
+    if (is_sender(exchange->comm, rank)) {
+        size_t count = (size_t)self->place[rank].published * (size_t)row_count;
+        mpo_exchange_count_sent(exchange, 1, count * record_bytes(exchange));
         MPO_TRY_MPI(MPI_Isend(self->window.base[0], self->place[rank].published * row_count,
-                              self->record, 0, TAG_HOST, mpo_comm_group_mpi(exchange->comm),
+                              self->record, 0, MPO_EXCHANGE_TAG_HOST,
+                              mpo_comm_group_mpi(exchange->comm),
                               &self->requests[posted++]));
+    }
     MPO_TRY(mpo_comm_wait(self->requests, posted));
     if (!is_root(exchange))
         return MPO_OK;
-    memcpy(exchange->all_logits, logits, own * sizeof *logits);
-    memcpy(exchange->all_norms, log_norm, own * sizeof *log_norm);
     for (int32_t other = 1; other < mpo_comm_group_size(exchange->comm); other++)
         collect(exchange, other, row_count);
 cleanup:
@@ -229,8 +238,9 @@ cleanup:
 
 const struct mpo_exchange_ops mpo_exchange_nodes_ops = {
     .transport = "nodes",
+    .gathers_only = true,
     .refuses = nodes_refuses,
-    .keeps_policies = nodes_keeps_policies,
+    .keeps_bytes = nodes_keeps_bytes,
     .take_room = nodes_take_room,
     .connect = nodes_connect,
     .close = nodes_close,

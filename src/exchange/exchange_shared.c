@@ -1,14 +1,14 @@
 /*
  * Transport `shared`: ranks of one host publish their rows in an MPI-3 shared window, and
- * the root reads them there. Each row of another rank is copied once; the root's own rows
- * are not copied at all.
+ * the others read their slices there, in place. Each row is copied once, less the slice
+ * that its own rank reduces: the root of a gather copies nothing at all.
  *
  *     window of a rank:  [local policies, row_capacity] doubles,
  *                        then as many rows of V floats
  *
- * One barrier a position says "published". The root's reads are over before it broadcasts
- * the drawn tokens, and nobody publishes again without those, so no second barrier is
- * needed.
+ * One barrier a position says "published". All reads are over when the root has what every
+ * rank made of its slice, so before it broadcasts the drawn tokens, and nobody publishes
+ * again without those: no second barrier is needed.
  */
 #include "exchange_impl.h"
 
@@ -27,13 +27,6 @@ static const char *shared_refuses(const struct mpo_exchange_spec *spec,
     return mpo_exchange_window_refuses(spec, comm);
 }
 
-static int32_t shared_keeps_policies(const struct mpo_exchange_spec *spec,
-                                     const struct mpo_comm *comm)
-{
-    (void)spec;
-    return mpo_exchange_window_policies(comm, mpo_comm_group_rank(comm));
-}
-
 static size_t norms_bytes(const struct mpo_exchange *exchange, int32_t local_count)
 {
     return (size_t)local_count * (size_t)exchange->spec.row_capacity * sizeof(double);
@@ -42,6 +35,14 @@ static size_t norms_bytes(const struct mpo_exchange *exchange, int32_t local_cou
 static size_t row_bytes(const struct mpo_exchange *exchange)
 {
     return (size_t)exchange->spec.vocab_size * sizeof(float);
+}
+
+/* This rank's rows, where others read them. */
+static size_t shared_keeps_bytes(const struct mpo_exchange_spec *spec,
+                                 const struct mpo_comm *comm)
+{
+    return mpo_exchange_rows_bytes(
+        spec, mpo_exchange_window_policies(spec, comm, mpo_comm_group_rank(comm)));
 }
 
 static enum mpo_status shared_take_room(struct mpo_exchange *exchange)
@@ -57,10 +58,8 @@ cleanup:
 
 static enum mpo_status shared_connect(struct mpo_exchange *exchange)
 {
-    int32_t policies =
-        mpo_exchange_window_policies(exchange->comm, mpo_comm_group_rank(exchange->comm));
     return mpo_exchange_window_connect(exchange->self,
-                                       mpo_exchange_rows_bytes(&exchange->spec, policies));
+                                       shared_keeps_bytes(&exchange->spec, exchange->comm));
 }
 
 static void shared_close(struct mpo_exchange *exchange)
@@ -72,48 +71,59 @@ static void shared_close(struct mpo_exchange *exchange)
     exchange->self = NULL;
 }
 
+/* Copy what other ranks may read: all of a row but this rank's own slice. */
 static void publish(struct mpo_exchange *exchange, int32_t row_count,
                     const float *const *logits, const double *log_norm)
 {
     struct mpo_exchange_window *self = exchange->self;
-    char *own = self->base[mpo_comm_group_rank(exchange->comm)];
+    char *own = self->base[exchange->rank];
     char *rows = own + norms_bytes(exchange, exchange->local_count);
-    int32_t count = exchange->local_count * row_count;
-    memcpy(own, log_norm, (size_t)count * sizeof *log_norm);
-    for (int32_t i = 0; i < count; i++)
-        memcpy(rows + (size_t)i * row_bytes(exchange), logits[i], row_bytes(exchange));
+    size_t count = (size_t)exchange->local_count * (size_t)row_count;
+    struct mpo_slice slice = mpo_exchange_slice_of(exchange, exchange->rank);
+    size_t before = (size_t)slice.first;
+    size_t behind = before + (size_t)slice.count;
+    size_t end = (size_t)exchange->spec.vocab_size;
+    memcpy(own, log_norm, count * sizeof *log_norm);
+    for (size_t i = 0; i < count; i++) {
+        float *row = (float *)(rows + i * row_bytes(exchange));
+        memcpy(row, logits[i], before * sizeof *row);
+        memcpy(row + behind, logits[i] + behind, (end - behind) * sizeof *row);
+    }
+    mpo_exchange_count_sent(exchange, 0,
+                            count * (sizeof *log_norm + row_bytes(exchange) -
+                                     (size_t)slice.count * sizeof(float)));
 }
 
-/* Point the root's table at one rank's published rows. */
+/* Point this rank's table at its slice of another's published rows. */
 static void collect(struct mpo_exchange *exchange, int32_t rank, int32_t row_count)
 {
     const struct mpo_exchange_window *self = exchange->self;
+    struct mpo_slice slice = mpo_exchange_slice_of(exchange, exchange->rank);
     int32_t first = 0;
     int32_t local_count = 0;
     mpo_comm_policy_block(exchange->comm, rank, &first, &local_count);
     const char *rows = self->base[rank] + norms_bytes(exchange, local_count);
     size_t at = (size_t)first * (size_t)row_count;
     size_t count = (size_t)local_count * (size_t)row_count;
-    memcpy(exchange->all_norms + at, self->base[rank], count * sizeof(double));
+    memcpy(exchange->log_norm + at, self->base[rank], count * sizeof(double));
     for (size_t i = 0; i < count; i++)
-        exchange->all_logits[at + i] = (const float *)(rows + i * row_bytes(exchange));
+        exchange->logits[at + i] =
+            (const float *)(rows + i * row_bytes(exchange)) + slice.first;
+    mpo_exchange_count_received(
+        exchange, 0, count * (sizeof(double) + (size_t)slice.count * sizeof(float)));
 }
 
 static enum mpo_status shared_rows(struct mpo_exchange *exchange, int32_t row_count,
                                    const float *const *logits, const double *log_norm)
 {
     enum mpo_status status = MPO_OK;
-    bool is_root = mpo_comm_group_rank(exchange->comm) == 0;
-    if (!is_root)
+    struct mpo_slice own = mpo_exchange_slice_of(exchange, exchange->rank);
+    if (own.count < exchange->spec.vocab_size)
         publish(exchange, row_count, logits, log_norm);
     MPO_TRY(mpo_exchange_window_meet(exchange->self));
-    if (!is_root)
-        return MPO_OK;
-    size_t own = (size_t)exchange->local_count * (size_t)row_count;
-    memcpy(exchange->all_logits, logits, own * sizeof *logits);
-    memcpy(exchange->all_norms, log_norm, own * sizeof *log_norm);
-    for (int32_t rank = 1; rank < mpo_comm_group_size(exchange->comm); rank++)
-        collect(exchange, rank, row_count);
+    for (int32_t rank = 0; own.count > 0 && rank < exchange->size; rank++)
+        if (rank != exchange->rank)
+            collect(exchange, rank, row_count);
 cleanup:
     return status;
 }
@@ -121,7 +131,7 @@ cleanup:
 const struct mpo_exchange_ops mpo_exchange_shared_ops = {
     .transport = "shared",
     .refuses = shared_refuses,
-    .keeps_policies = shared_keeps_policies,
+    .keeps_bytes = shared_keeps_bytes,
     .take_room = shared_take_room,
     .connect = shared_connect,
     .close = shared_close,

@@ -73,12 +73,15 @@ cleanup:
     return status;
 }
 
-int32_t mpo_exchange_window_policies(const struct mpo_comm *comm, int32_t group_rank)
+int32_t mpo_exchange_window_policies(const struct mpo_exchange_spec *spec,
+                                     const struct mpo_comm *comm, int32_t group_rank)
 {
+    struct mpo_slice slice =
+        mpo_exchange_slice(spec, group_rank, mpo_comm_group_size(comm));
     int32_t first = 0;
     int32_t own = 0;
     mpo_comm_policy_block(comm, group_rank, &first, &own);
-    return group_rank == 0 ? 0 : own;
+    return slice.count == spec->vocab_size ? 0 : own;
 }
 
 void mpo_exchange_shared_room(const struct mpo_exchange_spec *spec,
@@ -92,7 +95,7 @@ void mpo_exchange_shared_room(const struct mpo_exchange_spec *spec,
         if (mpo_comm_group_leader(comm, rank) != leader)
             continue;
         rank_count++;
-        policies += mpo_exchange_window_policies(comm, rank);
+        policies += mpo_exchange_window_policies(spec, comm, rank);
     }
     size_t windows = (size_t)(mpo_comm_local_size(comm) / rank_count);
     *needed = windows * mpo_exchange_rows_bytes(spec, policies);

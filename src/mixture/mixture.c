@@ -1,24 +1,90 @@
 /*
- * The mixture: argument checks and the choice of a device.
+ * The mixture: argument checks, the choice of a device, and who does what where the ranks
+ * of a group have slices of the vocabulary.
  *
- * The devices' functions fail only where the device does. What can be wrong with the
- * figures (a NaN, a row with no finite logit) is looked for here, once for all devices.
+ *     combine   every rank  sums of its blocks
+ *               root        folds them in order: log Z, moments
+ *     draw      root        inverts each uniform to a block, asks its rank
+ *               that rank   finds the token, says it with its logits
+ *               root        log q, log pi_h
+ *
+ * One rank with whole rows asks itself, so the figures are the same for every cut. The
+ * devices' functions fail only where the device does. What can be wrong with the figures (a
+ * NaN, a row with no finite logit) is looked for here, once for all devices.
  */
-#include "mixture_impl.h"
+#include "mixture_fold.h"
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "mpo/device.h"
 #include "mpo/memory.h"
 
-struct mpo_mixture {
-    const struct mpo_mixture_ops *ops;
-    void *self;
-    int32_t policy_count;
-    int32_t row_capacity;
-    int32_t row_count; /* rows combined last */
-};
+/* Slices as the exchange cuts them; without one the whole vocabulary is the only slice. */
+static enum mpo_status copy_slices(struct mpo_mixture *mixture,
+                                   struct mpo_exchange *exchange)
+{
+    enum mpo_status status = MPO_OK;
+    const int32_t whole[2] = {0, mixture->block_count};
+    const int32_t *first_block = exchange != NULL ? mpo_exchange_slices(exchange) : whole;
+    mixture->exchange = exchange;
+    mixture->rank = exchange != NULL ? mpo_exchange_rank(exchange) : 0;
+    mixture->size = exchange != NULL ? mpo_exchange_size(exchange) : 1;
+    MPO_NEW(mixture->size + 1, &mixture->part);
+    MPO_NEW(mixture->size + 1, &mixture->first_block);
+    memcpy(mixture->first_block, first_block,
+           (size_t)(mixture->size + 1) * sizeof *first_block);
+cleanup:
+    return status;
+}
+
+static enum mpo_status copy_spec(struct mpo_mixture *mixture,
+                                 const struct mpo_mixture_spec *spec)
+{
+    enum mpo_status status = MPO_OK;
+    mixture->policy_count = spec->policy_count;
+    mixture->vocab_size = spec->vocab_size;
+    mixture->block_count = mpo_mixture_block_count(spec->vocab_size);
+    mixture->row_capacity = spec->row_capacity;
+    mixture->end_count = spec->end_count;
+    MPO_NEW(spec->policy_count, &mixture->mu);
+    MPO_NEW(spec->policy_count, &mixture->inverse_temperature);
+    for (int32_t h = 0; h < spec->policy_count; h++)
+        mixture->inverse_temperature[h] = 1.0 / spec->temperature[h];
+    MPO_NEW(spec->end_count, &mixture->end_token);
+    if (spec->end_count > 0)
+        memcpy(mixture->end_token, spec->end_token,
+               (size_t)spec->end_count * sizeof *spec->end_token);
+    MPO_TRY(copy_slices(mixture, spec->exchange));
+cleanup:
+    return status;
+}
+
+static enum mpo_status take_room(struct mpo_mixture *mixture)
+{
+    enum mpo_status status = MPO_OK;
+    size_t rows = (size_t)mixture->row_capacity;
+    size_t blocks = (size_t)mixture->block_count;
+    MPO_NEW(rows * blocks * MPO_MIXTURE_SUMS_WIDTH(mixture->policy_count), &mixture->sums);
+    MPO_NEW(mixture->policy_count, &mixture->logit_sum);
+    MPO_NEW(rows, &mixture->row_top);
+    MPO_NEW(rows, &mixture->row_sum);
+    MPO_NEW(rows, &mixture->row_log_z);
+    MPO_NEW(rows, &mixture->draft);
+    MPO_NEW(rows, &mixture->question);
+    MPO_NEW(rows * MPO_MIXTURE_ANSWER_WIDTH(mixture->policy_count), &mixture->answers);
+    MPO_NEW(blocks * MPO_MIXTURE_BLOCK, &mixture->score);
+    MPO_NEW(mixture->vocab_size, &mixture->heap);
+cleanup:
+    return status;
+}
+
+bool mpo_mixture_takes_slices(const char *device)
+{
+    const struct mpo_mixture_ops *ops = mpo_registry_mixture(device);
+    return ops != NULL && ops->sum != NULL;
+}
 
 enum mpo_status mpo_mixture_open(const struct mpo_mixture_spec *spec,
                                  struct mpo_mixture **out)
@@ -32,8 +98,8 @@ enum mpo_status mpo_mixture_open(const struct mpo_mixture_spec *spec,
               "all %d tokens of the vocabulary are masked", spec->vocab_size);
     MPO_NEW(1, &mixture);
     mixture->ops = ops;
-    mixture->policy_count = spec->policy_count;
-    mixture->row_capacity = spec->row_capacity;
+    MPO_TRY(copy_spec(mixture, spec));
+    MPO_TRY(take_room(mixture));
     MPO_TRY(ops->open(spec, &mixture->self));
 cleanup:
     if (status != MPO_OK)
@@ -42,13 +108,29 @@ cleanup:
     return status;
 }
 
-void mpo_mixture_close(struct mpo_mixture **mixture)
+void mpo_mixture_close(struct mpo_mixture **out)
 {
-    if (*mixture == NULL)
+    struct mpo_mixture *mixture = *out;
+    if (mixture == NULL)
         return;
-    (*mixture)->ops->close((*mixture)->self);
-    free(*mixture);
-    *mixture = NULL;
+    mixture->ops->close(mixture->self);
+    free(mixture->heap);
+    free(mixture->score);
+    free(mixture->answers);
+    free(mixture->question);
+    free(mixture->draft);
+    free(mixture->row_log_z);
+    free(mixture->row_sum);
+    free(mixture->row_top);
+    free(mixture->logit_sum);
+    free(mixture->sums);
+    free(mixture->first_block);
+    free(mixture->part);
+    free(mixture->end_token);
+    free(mixture->inverse_temperature);
+    free(mixture->mu);
+    free(mixture);
+    *out = NULL;
 }
 
 enum mpo_status mpo_mixture_normalise(struct mpo_mixture *mixture, int32_t policy_index,
@@ -58,7 +140,7 @@ enum mpo_status mpo_mixture_normalise(struct mpo_mixture *mixture, int32_t polic
     enum mpo_status status = MPO_OK;
     MPO_CHECK(row_count <= mixture->row_capacity, MPO_ERR_INTERNAL,
               "%d rows to normalise, room for %d", row_count, mixture->row_capacity);
-    mixture->row_count = 0; /* a device may use the same memory for both */
+    mixture->rows.row_count = 0; /* a device may use the same memory for both */
     MPO_TRY(
         mixture->ops->normalise(mixture->self, policy_index, row_count, logits, log_norm));
     for (int32_t row = 0; row < row_count; row++)
@@ -73,21 +155,47 @@ cleanup:
 
 void mpo_mixture_set(struct mpo_mixture *mixture, const double *mu, double end_bias)
 {
+    memcpy(mixture->mu, mu, (size_t)mixture->policy_count * sizeof *mu);
+    mixture->end_bias = end_bias;
     mixture->ops->set(mixture->self, mu, end_bias);
 }
 
-enum mpo_status mpo_mixture_combine(struct mpo_mixture *mixture,
-                                    const struct mpo_rows *rows,
-                                    struct mpo_mixture_moments *moments,
-                                    double *expectation)
+static int32_t own_first_block(const struct mpo_mixture *mixture)
+{
+    return mixture->first_block[mixture->rank];
+}
+
+static int32_t own_end_block(const struct mpo_mixture *mixture)
+{
+    return mixture->first_block[mixture->rank + 1];
+}
+
+/* True when the root has whole rows, so that no other rank has anything to do. */
+static bool root_has_all(const struct mpo_mixture *mixture)
+{
+    return mixture->first_block[1] == mixture->block_count;
+}
+
+/* Bring a table [block, width] to the root. */
+static enum mpo_status bring_slices(struct mpo_mixture *mixture, double *table,
+                                    size_t width)
+{
+    if (root_has_all(mixture))
+        return MPO_OK;
+    for (int32_t rank = 0; rank <= mixture->size; rank++)
+        mixture->part[rank] = (size_t)mixture->first_block[rank] * width;
+    return mpo_exchange_parts(mixture->exchange, table, mixture->part);
+}
+
+/* ---- combine ---- */
+
+static enum mpo_status check_finite(const struct mpo_mixture *mixture,
+                                    const struct mpo_mixture_moments *moments,
+                                    const double *expectation)
 {
     enum mpo_status status = MPO_OK;
     int32_t policy_count = mixture->policy_count;
-    MPO_CHECK(rows->row_count <= mixture->row_capacity, MPO_ERR_INTERNAL,
-              "a mixture of %d rows, room for %d", rows->row_count, mixture->row_capacity);
-    mixture->row_count = rows->row_count;
-    MPO_TRY(mixture->ops->combine(mixture->self, rows, moments, expectation));
-    for (int32_t row = 0; row < rows->row_count; row++) {
+    for (int32_t row = 0; row < mixture->rows.row_count; row++) {
         bool finite = isfinite(moments[row].log_z) && isfinite(moments[row].entropy);
         for (int32_t h = 0; h < policy_count; h++)
             finite = finite && isfinite(expectation[row * policy_count + h]);
@@ -101,15 +209,139 @@ cleanup:
     return status;
 }
 
+static enum mpo_status combine_slices(struct mpo_mixture *mixture,
+                                      struct mpo_mixture_moments *moments,
+                                      double *expectation)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_rows *rows = &mixture->rows;
+    size_t width = (size_t)rows->row_count * MPO_MIXTURE_SUMS_WIDTH(mixture->policy_count);
+    int32_t first = own_first_block(mixture);
+    if (first < own_end_block(mixture))
+        MPO_TRY(mixture->ops->sum(mixture->self, rows, first, own_end_block(mixture),
+                                  mixture->sums + (size_t)first * width));
+    MPO_TRY(bring_slices(mixture, mixture->sums, width));
+    for (int32_t row = 0; mixture->rank == 0 && row < rows->row_count; row++)
+        mpo_mixture_fold(mixture, row, &moments[row],
+                         expectation + (size_t)row * (size_t)mixture->policy_count);
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_mixture_combine(struct mpo_mixture *mixture,
+                                    const struct mpo_rows *rows,
+                                    struct mpo_mixture_moments *moments,
+                                    double *expectation)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_CHECK(rows->row_count <= mixture->row_capacity, MPO_ERR_INTERNAL,
+              "a mixture of %d rows, room for %d", rows->row_count, mixture->row_capacity);
+    mixture->rows = *rows;
+    if (root_has_all(mixture) && mixture->rank != 0)
+        return MPO_OK;
+    if (root_has_all(mixture) && mixture->ops->combine != NULL)
+        MPO_TRY(mixture->ops->combine(mixture->self, rows, moments, expectation));
+    else
+        MPO_TRY(combine_slices(mixture, moments, expectation));
+    if (mixture->rank == 0)
+        MPO_TRY(check_finite(mixture, moments, expectation));
+cleanup:
+    return status;
+}
+
+/* ---- draws ---- */
+
+/* A filter looks at all scores of a row, so they come to the root: one row, not H. */
+static enum mpo_status draw_filtered(struct mpo_mixture *mixture,
+                                     struct mpo_mixture_draws *draws, int32_t draw)
+{
+    enum mpo_status status = MPO_OK;
+    int32_t first = own_first_block(mixture);
+    int32_t row = draws->row[draw];
+    if (first < own_end_block(mixture))
+        MPO_TRY(mixture->ops->scores(mixture->self, row, first, own_end_block(mixture),
+                                     mixture->score + (size_t)first * MPO_MIXTURE_BLOCK));
+    MPO_TRY(bring_slices(mixture, mixture->score, MPO_MIXTURE_BLOCK));
+    if (mixture->rank != 0)
+        return MPO_OK;
+    for (int32_t v = 0; v < mixture->vocab_size; v++)
+        mixture->score[v] -= mixture->row_top[row];
+    draws->token[draw] =
+        mpo_mixture_filter_draw(draws->filter, draws->uniform[draw], mixture->score,
+                                mixture->heap, mixture->vocab_size);
+cleanup:
+    return status;
+}
+
+/* Where each rank's questions begin. */
+static void part_questions(struct mpo_mixture *mixture, int32_t count)
+{
+    size_t at = 0;
+    for (int32_t rank = 0; rank <= mixture->size; rank++) {
+        while (at < (size_t)count &&
+               mixture->question[at].block < mixture->first_block[rank])
+            at++;
+        mixture->part[rank] = at;
+    }
+}
+
+/* Each rank answers the questions about its slice. */
+static enum mpo_status answer(struct mpo_mixture *mixture, int32_t count)
+{
+    enum mpo_status status = MPO_OK;
+    size_t width = MPO_MIXTURE_ANSWER_WIDTH(mixture->policy_count);
+    if (!root_has_all(mixture))
+        MPO_TRY(mpo_exchange_share(mixture->exchange, mixture->question,
+                                   (size_t)count * sizeof *mixture->question));
+    part_questions(mixture, count);
+    size_t first = mixture->part[mixture->rank];
+    size_t asked = mixture->part[mixture->rank + 1] - first;
+    if (asked > 0)
+        MPO_TRY(mixture->ops->answer(mixture->self, mixture->question + first,
+                                     (int32_t)asked, mixture->answers + first * width));
+    for (int32_t rank = 0; rank <= mixture->size; rank++)
+        mixture->part[rank] *= width;
+    if (!root_has_all(mixture))
+        MPO_TRY(mpo_exchange_parts(mixture->exchange, mixture->answers, mixture->part));
+cleanup:
+    return status;
+}
+
+static enum mpo_status draw_slices(struct mpo_mixture *mixture,
+                                   struct mpo_mixture_draws *draws, bool draw)
+{
+    enum mpo_status status = MPO_OK;
+    bool is_filtered =
+        draw && draws->uniform != NULL && !mpo_mixture_filter_is_open(draws->filter);
+    for (int32_t i = 0; is_filtered && i < draws->count; i++)
+        MPO_TRY(draw_filtered(mixture, draws, i));
+    for (int32_t first = 0; first < draws->count; first += mixture->row_capacity) {
+        int32_t left = draws->count - first;
+        int32_t count = left < mixture->row_capacity ? left : mixture->row_capacity;
+        if (mixture->rank == 0)
+            mpo_mixture_ask(mixture, draws, first, count, !draw || is_filtered);
+        MPO_TRY(answer(mixture, count));
+        if (mixture->rank == 0)
+            mpo_mixture_settle(mixture, count, draws);
+    }
+cleanup:
+    return status;
+}
+
 static enum mpo_status draw_or_score(struct mpo_mixture *mixture,
                                      struct mpo_mixture_draws *draws, bool draw)
 {
     enum mpo_status status = MPO_OK;
-    for (int32_t i = 0; i < draws->count; i++)
-        MPO_CHECK(draws->row[i] >= 0 && draws->row[i] < mixture->row_count,
+    if (root_has_all(mixture) && mixture->rank != 0)
+        return MPO_OK;
+    for (int32_t i = 0; mixture->rank == 0 && i < draws->count; i++)
+        MPO_CHECK(draws->row[i] >= 0 && draws->row[i] < mixture->rows.row_count,
                   MPO_ERR_INTERNAL, "a draw from row %d of %d combined rows", draws->row[i],
-                  mixture->row_count);
-    MPO_TRY(mixture->ops->draw(mixture->self, draws, draw));
+                  mixture->rows.row_count);
+    if (root_has_all(mixture) && mixture->ops->draw != NULL)
+        MPO_TRY(mixture->ops->draw(mixture->self, draws, draw));
+    else
+        MPO_TRY(draw_slices(mixture, draws, draw));
 cleanup:
     return status;
 }

@@ -8,12 +8,12 @@
  * own maximum, so the logits are read from memory once and no exponent over- or underflows:
  *
  *     per block   M_b = max s,  S_b = sum exp(s - M_b),  X_b,h = sum exp(s - M_b) x_h
- *     the row     M = max M_b,  Z = sum_b S_b exp(M_b - M),  log Z = M + log Z
+ *     the row     mixture_fold.c
  *
  * The inner loops are written for vector code; a block's sum has one fixed order on one
- * kind of machine, and blocks are added in order. Cost a row: 4 H V bytes read, V exp.
+ * kind of machine, whoever sums it. Cost a row: 4 H V bytes read, V exp.
  */
-#include "mixture_impl.h"
+#include "mixture_fold.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -36,16 +36,9 @@ struct cpu {
     int32_t *end_start;          /* [block_count + 1] first of each block in end_token */
     double *mu;                  /* [H] */
     double end_bias;
-    struct mpo_rows rows; /* combined last; borrowed */
-    double *block_max;    /* [row_capacity, block_count] M_b */
-    double *block_sum;    /* [row_capacity, block_count] S_b */
-    double *row_max;      /* [row_capacity] M */
-    double *row_sum;      /* [row_capacity] Z relative to M */
-    double *row_log_z;    /* [row_capacity] */
+    struct mpo_rows rows; /* summed last; borrowed */
+    int32_t first_block;  /* of the slice that rows holds */
     double *scratch;      /* [BLOCK] s, then exp(s - M_b) */
-    double *logit_sum;    /* [H] X_b,h of one block */
-    double *weight;       /* [V] of one row, for a filtered draw */
-    int32_t *heap;        /* [V] */
 };
 
 static void cpu_close(void *pointer)
@@ -53,15 +46,7 @@ static void cpu_close(void *pointer)
     struct cpu *cpu = pointer;
     if (cpu == NULL)
         return;
-    free(cpu->heap);
-    free(cpu->weight);
-    free(cpu->logit_sum);
     free(cpu->scratch);
-    free(cpu->row_log_z);
-    free(cpu->row_sum);
-    free(cpu->row_max);
-    free(cpu->block_sum);
-    free(cpu->block_max);
     free(cpu->mu);
     free(cpu->end_start);
     free(cpu->masked_start);
@@ -94,7 +79,7 @@ static enum mpo_status cpu_open(const struct mpo_mixture_spec *spec, void **self
 {
     enum mpo_status status = MPO_OK;
     struct cpu *cpu = NULL;
-    int32_t block_count = (spec->vocab_size + BLOCK - 1) / BLOCK;
+    int32_t block_count = mpo_mixture_block_count(spec->vocab_size);
     MPO_CHECK(!spec->rows_on_device, MPO_ERR_INTERNAL,
               "rows in a device's memory for a mixture on the cpu");
     MPO_NEW(1, &cpu);
@@ -109,15 +94,7 @@ static enum mpo_status cpu_open(const struct mpo_mixture_spec *spec, void **self
     MPO_TRY(index_tokens(spec->end_token, spec->end_count, block_count, &cpu->end_token,
                          &cpu->end_start));
     MPO_NEW(spec->policy_count, &cpu->mu);
-    MPO_NEW((size_t)spec->row_capacity * (size_t)block_count, &cpu->block_max);
-    MPO_NEW((size_t)spec->row_capacity * (size_t)block_count, &cpu->block_sum);
-    MPO_NEW(spec->row_capacity, &cpu->row_max);
-    MPO_NEW(spec->row_capacity, &cpu->row_sum);
-    MPO_NEW(spec->row_capacity, &cpu->row_log_z);
     MPO_NEW(BLOCK, &cpu->scratch);
-    MPO_NEW(spec->policy_count, &cpu->logit_sum);
-    MPO_NEW(spec->vocab_size, &cpu->weight);
-    MPO_NEW(spec->vocab_size, &cpu->heap);
 cleanup:
     if (status != MPO_OK) {
         cpu_close(cpu);
@@ -235,216 +212,129 @@ static enum mpo_status cpu_normalise(void *self, int32_t policy_index, int32_t r
     return MPO_OK;
 }
 
-static const float *policy_row(const struct cpu *cpu, int32_t h, int32_t row)
+/* The logits of one block. */
+static const float *policy_block(const struct cpu *cpu, int32_t h, int32_t row,
+                                 int32_t block)
 {
-    return cpu->rows.logits[(size_t)h * (size_t)cpu->rows.row_count + (size_t)row];
+    size_t index = (size_t)h * (size_t)cpu->rows.row_count + (size_t)row;
+    return cpu->rows.logits[index] + (size_t)(block - cpu->first_block) * BLOCK;
 }
 
-static double policy_norm(const struct cpu *cpu, int32_t h, int32_t row)
-{
-    return cpu->rows.log_norm[(size_t)h * (size_t)cpu->rows.row_count + (size_t)row];
-}
-
-/* s of one block into scratch, masked tokens at -inf, end tokens tilted. */
-static void block_scores(struct cpu *cpu, int32_t row, int32_t block)
+/* s of one block, masked tokens at -inf, end tokens tilted. */
+static void block_scores(const struct cpu *cpu, int32_t row, int32_t block, double *s)
 {
     int32_t n = block_length(cpu, block);
     int32_t first = block * BLOCK;
     double constant = 0.0;
     for (int32_t h = 0; h < cpu->policy_count; h++)
-        constant -= cpu->mu[h] * policy_norm(cpu, h, row);
+        constant -= cpu->mu[h] * mpo_mixture_norm(&cpu->rows, h, row);
     for (int32_t i = 0; i < n; i++)
-        cpu->scratch[i] = constant;
+        s[i] = constant;
     for (int32_t h = 0; h < cpu->policy_count; h++)
         if (cpu->mu[h] != 0.0)
-            add_scaled(cpu->scratch, policy_row(cpu, h, row) + first,
+            add_scaled(s, policy_block(cpu, h, row, block),
                        cpu->mu[h] * cpu->inverse_temperature[h], n);
     for (int32_t i = cpu->end_start[block]; i < cpu->end_start[block + 1]; i++)
-        cpu->scratch[cpu->end_token[i] - first] += cpu->end_bias;
+        s[cpu->end_token[i] - first] += cpu->end_bias;
     for (int32_t i = cpu->masked_start[block]; i < cpu->masked_start[block + 1]; i++)
-        cpu->scratch[cpu->masked[i] - first] = -INFINITY;
+        s[cpu->masked[i] - first] = -INFINITY;
 }
 
-/* Sums of one row while its blocks are combined, relative to the running maximum. */
-struct row_sums {
-    double top;
-    double sum;
-    double end_sum;
-};
-
-static void combine_block(struct cpu *cpu, int32_t row, int32_t block,
-                          struct row_sums *sums, double *logit_sum)
+static void sum_block(struct cpu *cpu, int32_t row, int32_t block,
+                      struct mpo_mixture_sums *sums)
 {
     int32_t n = block_length(cpu, block);
-    int32_t first = block * BLOCK;
-    size_t at = (size_t)row * (size_t)cpu->block_count + (size_t)block;
-    block_scores(cpu, row, block);
-    double block_top = block_maximum(cpu->scratch, n);
-    cpu->block_max[at] = block_top;
-    cpu->block_sum[at] = 0.0;
-    if (block_top == -INFINITY)
-        return; /* every token of the block is masked */
-    double block_sum = exponentiate(cpu->scratch, block_top, n);
-    cpu->block_sum[at] = block_sum;
-    double top = block_top > sums->top ? block_top : sums->top;
-    double old_scale = exp(sums->top - top);
-    double new_scale = exp(block_top - top);
-    double end_sum = 0.0;
+    block_scores(cpu, row, block, cpu->scratch);
+    sums->top = block_maximum(cpu->scratch, n);
+    if (sums->top == -INFINITY)
+        return; /* every token of the block is masked; fold looks no further */
+    sums->sum = exponentiate(cpu->scratch, sums->top, n);
+    sums->end_sum = 0.0;
     for (int32_t i = cpu->end_start[block]; i < cpu->end_start[block + 1]; i++)
-        end_sum += cpu->scratch[cpu->end_token[i] - first];
-    sums->top = top;
-    sums->sum = sums->sum * old_scale + block_sum * new_scale;
-    sums->end_sum = sums->end_sum * old_scale + end_sum * new_scale;
+        sums->end_sum += cpu->scratch[cpu->end_token[i] - block * BLOCK];
     for (int32_t h = 0; h < cpu->policy_count; h++)
-        logit_sum[h] =
-            logit_sum[h] * old_scale +
-            weighted_sum(cpu->scratch, policy_row(cpu, h, row) + first, n) * new_scale;
+        sums->logit_sum[h] =
+            weighted_sum(cpu->scratch, policy_block(cpu, h, row, block), n);
 }
 
-static void combine_row(struct cpu *cpu, int32_t row, struct mpo_mixture_moments *moments,
-                        double *expectation)
-{
-    struct row_sums sums = {.top = -INFINITY};
-    memset(cpu->logit_sum, 0, (size_t)cpu->policy_count * sizeof *cpu->logit_sum);
-    for (int32_t block = 0; block < cpu->block_count; block++)
-        combine_block(cpu, row, block, &sums, cpu->logit_sum);
-    cpu->row_max[row] = sums.top;
-    cpu->row_log_z[row] = sums.top + log(sums.sum);
-    /* The draw adds the same products in the same order, so it ends at this very sum. */
-    cpu->row_sum[row] = 0.0;
-    for (int32_t block = 0; block < cpu->block_count; block++) {
-        size_t at = (size_t)row * (size_t)cpu->block_count + (size_t)block;
-        cpu->row_sum[row] += cpu->block_sum[at] * exp(cpu->block_max[at] - sums.top);
-    }
-    double end_probability = sums.end_sum / sums.sum;
-    double entropy = cpu->row_log_z[row] - cpu->end_bias * end_probability;
-    for (int32_t h = 0; h < cpu->policy_count; h++) {
-        expectation[h] = cpu->logit_sum[h] / sums.sum * cpu->inverse_temperature[h] -
-                         policy_norm(cpu, h, row);
-        entropy -= cpu->mu[h] * expectation[h];
-    }
-    *moments = (struct mpo_mixture_moments){cpu->row_log_z[row], entropy, end_probability};
-}
-
-static enum mpo_status cpu_combine(void *self, const struct mpo_rows *rows,
-                                   struct mpo_mixture_moments *moments, double *expectation)
+static enum mpo_status cpu_sum(void *self, const struct mpo_rows *rows, int32_t first_block,
+                               int32_t end_block, double *table)
 {
     struct cpu *cpu = self;
     cpu->rows = *rows;
+    cpu->first_block = first_block;
     for (int32_t row = 0; row < rows->row_count; row++)
-        combine_row(cpu, row, &moments[row],
-                    expectation + (size_t)row * (size_t)cpu->policy_count);
+        for (int32_t block = first_block; block < end_block; block++)
+            sum_block(cpu, row, block,
+                      mpo_mixture_sums_of(table, cpu->policy_count, rows->row_count,
+                                          block - first_block, row));
     return MPO_OK;
 }
 
-/* ---- draws ---- */
-
-/* The token of one block at which the cumulative sum of exp(s - M) exceeds target. Rounding
- * may leave target at or beyond the end: then it is the last token with any probability. */
-static int32_t invert_block(struct cpu *cpu, int32_t row, int32_t block, double target)
+static enum mpo_status cpu_scores(void *self, int32_t row, int32_t first_block,
+                                  int32_t end_block, double *score)
 {
-    int32_t n = block_length(cpu, block);
-    size_t at = (size_t)row * (size_t)cpu->block_count + (size_t)block;
-    double scale = exp(cpu->block_max[at] - cpu->row_max[row]);
+    struct cpu *cpu = self;
+    for (int32_t block = first_block; block < end_block; block++, score += BLOCK)
+        block_scores(cpu, row, block, score);
+    return MPO_OK;
+}
+
+/* ---- tokens ---- */
+
+/* The token of the block at which the cumulative sum of exp(s - M) exceeds the target.
+ * Rounding may leave the target at or beyond the end: then it is the last token with any
+ * probability. */
+static int32_t invert_block(struct cpu *cpu, const struct mpo_mixture_question *question)
+{
+    int32_t n = block_length(cpu, question->block);
     double sum = 0.0;
     int32_t last = 0;
-    block_scores(cpu, row, block);
-    exponentiate(cpu->scratch, cpu->block_max[at], n);
+    exponentiate(cpu->scratch, question->block_top, n);
     for (int32_t i = 0; i < n; i++) {
         if (cpu->scratch[i] == 0.0)
             continue;
         last = i;
-        sum += cpu->scratch[i] * scale;
-        if (sum > target)
+        sum += cpu->scratch[i] * question->scale;
+        if (sum > question->target)
             break;
     }
-    return block * BLOCK + last;
+    return last;
 }
 
-static int32_t draw_token(struct cpu *cpu, int32_t row, double uniform)
+static int32_t greatest_score(const double *s, int32_t n)
 {
-    double target = uniform * cpu->row_sum[row];
-    double sum = 0.0;
-    double before = 0.0;
-    int32_t chosen = 0;
-    for (int32_t block = 0; block < cpu->block_count; block++) {
-        size_t at = (size_t)row * (size_t)cpu->block_count + (size_t)block;
-        if (cpu->block_sum[at] == 0.0)
-            continue;
-        chosen = block;
-        before = sum;
-        sum += cpu->block_sum[at] * exp(cpu->block_max[at] - cpu->row_max[row]);
-        if (sum > target)
-            break;
-    }
-    return invert_block(cpu, row, chosen, target - before);
-}
-
-static int32_t draw_filtered(struct cpu *cpu, int32_t row,
-                             const struct mpo_mixture_filter *filter, double uniform)
-{
-    for (int32_t block = 0; block < cpu->block_count; block++) {
-        double *weight = cpu->weight + (size_t)block * BLOCK;
-        block_scores(cpu, row, block);
-        for (int32_t i = 0; i < block_length(cpu, block); i++)
-            weight[i] = cpu->scratch[i] - cpu->row_max[row];
-    }
-    return mpo_mixture_filter_draw(filter, uniform, cpu->weight, cpu->heap,
-                                   cpu->vocab_size);
-}
-
-static int32_t greedy_token(struct cpu *cpu, int32_t row)
-{
-    int32_t best_block = 0;
-    const double *block_max = cpu->block_max + (size_t)row * (size_t)cpu->block_count;
-    for (int32_t block = 1; block < cpu->block_count; block++)
-        if (block_max[block] > block_max[best_block])
-            best_block = block;
-    block_scores(cpu, row, best_block);
     int32_t best = 0;
-    for (int32_t i = 1; i < block_length(cpu, best_block); i++)
-        if (cpu->scratch[i] > cpu->scratch[best])
+    for (int32_t i = 1; i < n; i++)
+        if (s[i] > s[best])
             best = i;
-    return best_block * BLOCK + best;
+    return best;
 }
 
-static bool is_end_token(const struct cpu *cpu, int32_t token)
+static int32_t find_token(struct cpu *cpu, const struct mpo_mixture_question *question)
 {
-    int32_t block = token / BLOCK;
-    for (int32_t i = cpu->end_start[block]; i < cpu->end_start[block + 1]; i++)
-        if (cpu->end_token[i] == token)
-            return true;
-    return false;
+    int32_t block = question->block;
+    if (question->kind == MPO_MIXTURE_GIVEN)
+        return question->token;
+    block_scores(cpu, question->row, block, cpu->scratch);
+    return block * BLOCK + (question->kind == MPO_MIXTURE_DRAWN
+                                ? invert_block(cpu, question)
+                                : greatest_score(cpu->scratch, block_length(cpu, block)));
 }
 
-/* log pi_h(token) of every policy; returns s(token) - log Z. */
-static double score_token(const struct cpu *cpu, int32_t row, int32_t token,
-                          double *log_policy)
-{
-    double score = is_end_token(cpu, token) ? cpu->end_bias : 0.0;
-    for (int32_t h = 0; h < cpu->policy_count; h++) {
-        log_policy[h] =
-            (double)policy_row(cpu, h, row)[token] * cpu->inverse_temperature[h] -
-            policy_norm(cpu, h, row);
-        score += cpu->mu[h] * log_policy[h];
-    }
-    return score - cpu->row_log_z[row];
-}
-
-static enum mpo_status cpu_draw(void *self, struct mpo_mixture_draws *draws, bool draw)
+static enum mpo_status cpu_answer(void *self, const struct mpo_mixture_question *question,
+                                  int32_t count, double *answers)
 {
     struct cpu *cpu = self;
-    for (int32_t i = 0; i < draws->count; i++) {
-        int32_t row = draws->row[i];
-        if (draw && draws->uniform == NULL)
-            draws->token[i] = greedy_token(cpu, row);
-        else if (draw && mpo_mixture_filter_is_open(draws->filter))
-            draws->token[i] = draw_token(cpu, row, draws->uniform[i]);
-        else if (draw)
-            draws->token[i] = draw_filtered(cpu, row, draws->filter, draws->uniform[i]);
-        draws->log_proposal[i] =
-            score_token(cpu, row, draws->token[i],
-                        draws->log_policy + (size_t)i * (size_t)cpu->policy_count);
+    for (int32_t i = 0; i < count; i++) {
+        struct mpo_mixture_answer *answer =
+            mpo_mixture_answer_of(answers, cpu->policy_count, i);
+        int32_t block = question[i].block;
+        int32_t token = find_token(cpu, &question[i]);
+        answer->token = token;
+        for (int32_t h = 0; h < cpu->policy_count; h++)
+            answer->logit[h] =
+                (double)policy_block(cpu, h, question[i].row, block)[token - block * BLOCK];
     }
     return MPO_OK;
 }
@@ -455,6 +345,7 @@ const struct mpo_mixture_ops mpo_mixture_cpu_ops = {
     .close = cpu_close,
     .set = cpu_set,
     .normalise = cpu_normalise,
-    .combine = cpu_combine,
-    .draw = cpu_draw,
+    .sum = cpu_sum,
+    .scores = cpu_scores,
+    .answer = cpu_answer,
 };

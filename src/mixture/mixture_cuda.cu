@@ -481,5 +481,6 @@ cleanup:
 }
 
 const struct mpo_mixture_ops mpo_mixture_cuda_ops = {
-    "cuda", cuda_open, cuda_close, cuda_set, cuda_normalise, cuda_combine, cuda_draw,
+    "cuda",       cuda_open, cuda_close, cuda_set, cuda_normalise,
+    cuda_combine, cuda_draw, NULL,       NULL,     NULL, /* no slices */
 };

@@ -1,6 +1,10 @@
 /**
  * What a device provides for the mixture. A new device is one file and one row of the
  * registry (src/device/registry.c).
+ *
+ * A device looks at logits; it sees a slice of every row, whole blocks of the vocabulary.
+ * Everything that is made of block sums (mixture_fold.c) is the same for all devices and
+ * slices.
  */
 #pragma once
 
@@ -12,6 +16,8 @@
 extern "C" {
 #endif
 
+struct mpo_mixture_question; /* mixture_fold.h */
+
 struct mpo_mixture_ops {
     const char *device;
     enum mpo_status (*open)(const struct mpo_mixture_spec *spec, void **self);
@@ -19,10 +25,25 @@ struct mpo_mixture_ops {
     void (*set)(void *self, const double *mu, double end_bias);
     enum mpo_status (*normalise)(void *self, int32_t policy_index, int32_t row_count,
                                  const float *const *logits, double *log_norm);
+
+    /** Whole rows, as a device may do them faster in one go; NULL: as one slice. */
     enum mpo_status (*combine)(void *self, const struct mpo_rows *rows,
                                struct mpo_mixture_moments *moments, double *expectation);
     /** Draw draws->token when draw is true, and score it. */
     enum mpo_status (*draw)(void *self, struct mpo_mixture_draws *draws, bool draw);
+
+    /** Slices: the blocks first_block .. end_block - 1, where rows->logits point. Sums go
+     *  to a table [blocks of the slice, B] of struct mpo_mixture_sums; the rows stay for
+     * the two calls below. All three may be NULL in a device that has the two above: no
+     * other rank gets a slice then. */
+    enum mpo_status (*sum)(void *self, const struct mpo_rows *rows, int32_t first_block,
+                           int32_t end_block, double *table);
+    /** s of a row's slice, [blocks of the slice, MPO_MIXTURE_BLOCK] doubles. */
+    enum mpo_status (*scores)(void *self, int32_t row, int32_t first_block,
+                              int32_t end_block, double *score);
+    /** Answers [count] of struct mpo_mixture_answer, about blocks of the slice. */
+    enum mpo_status (*answer)(void *self, const struct mpo_mixture_question *question,
+                              int32_t count, double *answers);
 };
 
 extern const struct mpo_mixture_ops mpo_mixture_cpu_ops;

@@ -42,7 +42,7 @@ static void account(struct mpo_rollout *rollout, const struct run *run)
     }
 }
 
-/* The root turns K rows into one and looks the tokens up. */
+/* All ranks of the group turn K rows into one, and look the tokens up for the root. */
 static enum mpo_status mix_and_score(struct mpo_rollout *rollout, const struct run *run,
                                      const struct mpo_rows *rows)
 {
@@ -57,7 +57,8 @@ static enum mpo_status mix_and_score(struct mpo_rollout *rollout, const struct r
     MPO_TRY(mpo_mixture_combine(rollout->spec.mixture, rows, rollout->moments,
                                 rollout->expectation));
     MPO_TRY(mpo_mixture_score(rollout->spec.mixture, &draws));
-    account(rollout, run);
+    if (mpo_comm_group_rank(rollout->spec.comm) == 0)
+        account(rollout, run);
 cleanup:
     return status;
 }
@@ -73,8 +74,7 @@ static enum mpo_status score_run(struct mpo_rollout *rollout, const struct run *
     MPO_TRY(mpo_exchange_rows(rollout->spec.exchange, run->batch_rows, rollout->logits,
                               rollout->log_norm, &rows));
     clock = mpo_timing_add(rollout->spec.timing, MPO_TIMED_exchange, clock);
-    if (mpo_comm_group_rank(rollout->spec.comm) == 0)
-        MPO_TRY(mix_and_score(rollout, run, &rows));
+    MPO_TRY(mix_and_score(rollout, run, &rows));
     clock = mpo_timing_add(rollout->spec.timing, MPO_TIMED_mixture, clock);
     MPO_TRY(mpo_exchange_tokens(rollout->spec.exchange, rollout->token, run->draw_count));
     mpo_timing_add(rollout->spec.timing, MPO_TIMED_exchange, clock);

@@ -149,30 +149,30 @@ static void account(struct mpo_rollout *rollout, int32_t i)
     }
 }
 
-/* Who watches sees the token; a row that is to stop, or whose text does, marks it by its
- * complement. */
+/* Who watches sees the token; a row whose text stops marks it by its complement. */
 static void show_and_stop(struct mpo_rollout *rollout, const struct unit *unit, int32_t i)
 {
     const struct mpo_responses *all = &rollout->responses;
     size_t response = (size_t)rollout->rows[rollout->live[i]].response;
     const int32_t *token = all->token + response * (size_t)all->max_tokens;
     int32_t token_count = all->token_count[response];
-    bool goes_on = unit->step->watch == NULL ||
-                   unit->step->watch(unit->step->watcher, token, token_count);
+    if (unit->step->watch != NULL)
+        unit->step->watch(unit->step->watcher, token, token_count);
     if (!rollout->is_end[rollout->token[i]] &&
-        (!goes_on || mpo_rollout_stops(rollout, token, token_count)))
+        mpo_rollout_stops(rollout, token, token_count))
         rollout->token[i] = ~rollout->token[i];
 }
 
-/* The root turns K rows into one and draws. */
+/* All ranks of the group turn K rows into one, and the root draws. */
 static enum mpo_status mix_and_draw(struct mpo_rollout *rollout, const struct unit *unit,
                                     const struct mpo_rows *rows)
 {
     enum mpo_status status = MPO_OK;
+    bool is_root = mpo_comm_group_rank(rollout->spec.comm) == 0;
     int32_t first = unit->first;
     MPO_TRY(mpo_mixture_combine(rollout->spec.mixture, rows, rollout->moments,
                                 rollout->expectation));
-    if (!unit->step->greedy)
+    if (is_root && !unit->step->greedy)
         draw_uniforms(rollout, unit);
     struct mpo_mixture_draws draws = {
         .count = unit->live_count - first,
@@ -184,7 +184,7 @@ static enum mpo_status mix_and_draw(struct mpo_rollout *rollout, const struct un
         .log_policy = rollout->log_policy + first * rollout->spec.policy_count,
     };
     MPO_TRY(mpo_mixture_draw(rollout->spec.mixture, &draws));
-    for (int32_t i = first; i < unit->live_count; i++) {
+    for (int32_t i = first; is_root && i < unit->live_count; i++) {
         account(rollout, i);
         show_and_stop(rollout, unit, i);
     }
@@ -225,8 +225,7 @@ static enum mpo_status take_position(struct mpo_rollout *rollout, struct unit *u
     MPO_TRY(mpo_exchange_rows(rollout->spec.exchange, unit->batch_rows, rollout->logits,
                               rollout->log_norm, &rows));
     end_stage(rollout, unit, MPO_TIMED_exchange);
-    if (mpo_comm_group_rank(rollout->spec.comm) == 0)
-        MPO_TRY(mix_and_draw(rollout, unit, &rows));
+    MPO_TRY(mix_and_draw(rollout, unit, &rows));
     end_stage(rollout, unit, MPO_TIMED_mixture);
     MPO_TRY(mpo_exchange_tokens(rollout->spec.exchange, rollout->token + unit->first,
                                 unit->live_count - unit->first));

@@ -101,7 +101,8 @@ static void run_exchange(const char *transport, int32_t policy_count, int32_t gr
     int32_t first = 0;
     int32_t count = 0;
     assert_ok(mpo_comm_open(policy_count, group_size, &comm));
-    const struct mpo_exchange_spec spec = {transport, policy_count, ROWS_MAX, VOCAB};
+    const struct mpo_exchange_spec spec = {transport, "gather", policy_count,
+                                           ROWS_MAX,  VOCAB,    false};
     assert_ok(mpo_exchange_open(&spec, comm, &exchange));
     if (strcmp(transport, "auto") != 0)
         assert_string_equal(mpo_exchange_transport(exchange), transport);
@@ -196,7 +197,7 @@ static void refuse(const char *transport, int32_t group_size)
 {
     struct mpo_comm *comm = NULL;
     struct mpo_exchange *exchange = NULL;
-    const struct mpo_exchange_spec spec = {transport, 8, 4, VOCAB};
+    const struct mpo_exchange_spec spec = {transport, "gather", 8, 4, VOCAB, false};
     assert_ok(mpo_comm_open(8, group_size, &comm));
     assert_status(mpo_exchange_open(&spec, comm, &exchange), MPO_ERR_CONFIG);
     assert_error_names(transport);
@@ -217,13 +218,51 @@ static void transports_that_cannot_serve_the_group_are_refused(void **state)
     }
 }
 
+static void patterns_that_cannot_serve_the_mixture_are_refused(void **state)
+{
+    (void)state;
+    struct mpo_comm *comm = NULL;
+    struct mpo_exchange *exchange = NULL;
+    struct mpo_exchange_spec spec = {"auto", "star", 8, 64, 1 << 20, true};
+    assert_ok(mpo_comm_open(8, 0, &comm));
+    assert_status(mpo_exchange_open(&spec, comm, &exchange), MPO_ERR_CONFIG);
+    assert_error_names("star");
+    spec.pattern = "alltoall";
+    assert_status(mpo_exchange_open(&spec, comm, &exchange), MPO_ERR_CONFIG);
+    assert_error_names("whole");
+    mpo_comm_close(&comm);
+}
+
+/* Many logits are worth sharing, few are not; whole rows, and rows by nodes, cannot be. */
+static void auto_takes_the_pattern_that_was_measured_faster(void **state)
+{
+    (void)state;
+    static const struct {
+        int32_t row_capacity;
+        bool whole_rows;
+        const char *pattern;
+    } cases[] = {{1, false, "gather"}, {64, false, "alltoall"}, {64, true, "gather"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct mpo_comm *comm = NULL;
+        struct mpo_exchange_plan plan;
+        const struct mpo_exchange_spec spec = {
+            "auto", "auto", 8, cases[i].row_capacity, 8192, cases[i].whole_rows};
+        assert_ok(mpo_comm_open(8, 0, &comm));
+        assert_ok(mpo_exchange_survey(&spec, comm, &plan));
+        bool gathers =
+            mpo_comm_group_size(comm) == 1 || strcmp(plan.transport, "nodes") == 0;
+        assert_string_equal(plan.pattern, gathers ? "gather" : cases[i].pattern);
+        mpo_comm_close(&comm);
+    }
+}
+
 static void more_rows_than_there_is_room_for_are_refused(void **state)
 {
     (void)state;
     struct mpo_comm *comm = NULL;
     struct mpo_exchange *exchange = NULL;
     struct mpo_rows rows;
-    const struct mpo_exchange_spec spec = {"self", 1, 2, VOCAB};
+    const struct mpo_exchange_spec spec = {"self", "gather", 1, 2, VOCAB, false};
     const float *row[3] = {NULL};
     const double norm[3] = {0};
     assert_ok(mpo_comm_open(1, 1, &comm));
@@ -243,6 +282,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(auto_brings_every_row_to_the_root),
         cmocka_unit_test(groups_do_not_hear_each_other),
         cmocka_unit_test(transports_that_cannot_serve_the_group_are_refused),
+        cmocka_unit_test(patterns_that_cannot_serve_the_mixture_are_refused),
+        cmocka_unit_test(auto_takes_the_pattern_that_was_measured_faster),
         cmocka_unit_test(more_rows_than_there_is_room_for_are_refused),
     };
     return run_cases_on_ranks(argc, argv, "exchange", tests);

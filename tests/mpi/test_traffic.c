@@ -79,6 +79,7 @@ static void run_positions(const char *transport, int32_t policy_count)
     struct mpo_comm *comm = NULL;
     struct mpo_exchange *exchange = NULL;
     const struct mpo_exchange_spec spec = {.transport = transport,
+                                           .pattern = "gather",
                                            .policy_count = policy_count,
                                            .row_capacity = ROWS_MAX,
                                            .vocab_size = VOCAB};
@@ -108,8 +109,11 @@ static void auto_sends_as_little_as_the_hosts_allow(void **state)
     (void)state;
     struct mpo_comm *comm = NULL;
     struct mpo_exchange *exchange = NULL;
-    const struct mpo_exchange_spec spec = {
-        .transport = "auto", .policy_count = 8, .row_capacity = 2, .vocab_size = VOCAB};
+    const struct mpo_exchange_spec spec = {.transport = "auto",
+                                           .pattern = "auto",
+                                           .policy_count = 8,
+                                           .row_capacity = 2,
+                                           .vocab_size = VOCAB};
     assert_ok(mpo_comm_open(8, 0, &comm));
     assert_ok(mpo_exchange_open(&spec, comm, &exchange));
     bool shares = mpo_comm_group_shares_host(comm);

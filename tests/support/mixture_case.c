@@ -70,18 +70,23 @@ float *mixture_case_logits(struct mixture_case *self, int32_t policy, int32_t ro
     return self->logits + index * (size_t)self->vocab_size;
 }
 
+struct mpo_mixture_spec mixture_case_spec(const struct mixture_case *self)
+{
+    return (struct mpo_mixture_spec){.device = self->device,
+                                     .temperature = self->temperature,
+                                     .end_token = self->end_token,
+                                     .masked = self->masked,
+                                     .policy_count = self->policy_count,
+                                     .end_count = self->end_count,
+                                     .masked_count = self->masked_count,
+                                     .vocab_size = self->vocab_size,
+                                     .row_capacity = self->row_count,
+                                     .rows_on_device = self->rows_on_device};
+}
+
 void mixture_case_run(struct mixture_case *self)
 {
-    const struct mpo_mixture_spec spec = {.device = self->device,
-                                          .temperature = self->temperature,
-                                          .end_token = self->end_token,
-                                          .masked = self->masked,
-                                          .policy_count = self->policy_count,
-                                          .end_count = self->end_count,
-                                          .masked_count = self->masked_count,
-                                          .vocab_size = self->vocab_size,
-                                          .row_capacity = self->row_count,
-                                          .rows_on_device = self->rows_on_device};
+    const struct mpo_mixture_spec spec = mixture_case_spec(self);
     mpo_mixture_close(&self->mixture);
     assert_ok(mpo_mixture_open(&spec, &self->mixture));
     for (int32_t h = 0; h < self->policy_count; h++)

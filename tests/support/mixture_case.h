@@ -61,6 +61,9 @@ void mixture_case_make(struct mixture_case *self, int32_t policy_count, int32_t 
 /** Mask every token v with v mod period = rest, in the rows and in the list. */
 void mixture_case_mask(struct mixture_case *self, int32_t period, int32_t rest);
 
+/** The mixture of the case, in one process. */
+struct mpo_mixture_spec mixture_case_spec(const struct mixture_case *self);
+
 /** Open the mixture, normalise and combine all rows; every call must succeed. May be called
  *  again after changes. */
 void mixture_case_run(struct mixture_case *self);

@@ -107,8 +107,8 @@ void rollout_case_open(struct rollout_case *loop, const struct rollout_case_spec
     assert_ok(mpo_comm_open(ROLLOUT_CASE_POLICIES, 0, &loop->comm));
     open_prompts(loop);
     open_policies(loop);
-    struct mpo_exchange_spec exchange = {"auto", ROLLOUT_CASE_POLICIES, rows,
-                                         ROLLOUT_CASE_VOCAB};
+    struct mpo_exchange_spec exchange = {
+        "auto", "auto", ROLLOUT_CASE_POLICIES, rows, ROLLOUT_CASE_VOCAB, false};
     struct mpo_mixture_spec mixture = {
         .device = "cpu",
         .temperature = rollout_case_temperature,
@@ -119,6 +119,7 @@ void rollout_case_open(struct rollout_case *loop, const struct rollout_case_spec
         .row_capacity = rows,
     };
     assert_ok(mpo_exchange_open(&exchange, loop->comm, &loop->exchange));
+    mixture.exchange = loop->exchange;
     assert_ok(mpo_mixture_open(&mixture, &loop->mixture));
     open_rollout(loop);
 }

@@ -1,0 +1,103 @@
+/**
+ * What ranks and devices find out about slices of rows, and what the root makes of it.
+ */
+#pragma once
+
+#include "mixture_impl.h"
+
+/** Figures of one block of one row, s as in mixture_cpu.c. With top = -inf, where every
+ *  token is masked, nobody reads the others. */
+struct mpo_mixture_sums {
+    double top;         /* M_b = max s */
+    double sum;         /* S_b = sum exp(s - M_b) */
+    double end_sum;     /* the same over the end tokens */
+    double logit_sum[]; /* [H] sum exp(s - M_b) x_h */
+};
+#define MPO_MIXTURE_SUMS_WIDTH(policy_count) ((size_t)(policy_count) + 3) /* doubles */
+
+/** Of a table [blocks, B] of them. */
+static inline struct mpo_mixture_sums *mpo_mixture_sums_of(double *table,
+                                                           int32_t policy_count,
+                                                           int32_t row_count, int32_t block,
+                                                           int32_t row)
+{
+    size_t index = (size_t)block * (size_t)row_count + (size_t)row;
+    return (void *)(table + index * MPO_MIXTURE_SUMS_WIDTH(policy_count));
+}
+
+/** What the root asks of the rank that has a block, about one draw from it. */
+struct mpo_mixture_question {
+    enum mpo_mixture_kind {
+        MPO_MIXTURE_GIVEN,    /* the token is known */
+        MPO_MIXTURE_DRAWN,    /* the first one whose cumulative sum exceeds target */
+        MPO_MIXTURE_GREATEST, /* the first one with the greatest score */
+    } kind;
+    int32_t draw;
+    int32_t row;
+    int32_t block;
+    int32_t token;
+    double block_top; /* M_b */
+    double scale;     /* exp(M_b - M): target is relative to the row's maximum M */
+    double target;
+};
+
+struct mpo_mixture_answer {
+    double token;
+    double logit[]; /* [H] of the token */
+};
+#define MPO_MIXTURE_ANSWER_WIDTH(policy_count) ((size_t)(policy_count) + 1) /* doubles */
+
+static inline struct mpo_mixture_answer *
+mpo_mixture_answer_of(double *answers, int32_t policy_count, int32_t index)
+{
+    return (void *)(answers + (size_t)index * MPO_MIXTURE_ANSWER_WIDTH(policy_count));
+}
+
+static inline double mpo_mixture_norm(const struct mpo_rows *rows, int32_t h, int32_t row)
+{
+    return rows->log_norm[(size_t)h * (size_t)rows->row_count + (size_t)row];
+}
+
+struct mpo_mixture {
+    const struct mpo_mixture_ops *ops;
+    void *self;
+    struct mpo_exchange *exchange;
+    int32_t policy_count;
+    int32_t vocab_size;
+    int32_t block_count;
+    int32_t row_capacity;
+    int32_t rank;                /* of the exchange, 0 without one: the root */
+    int32_t size;                /* ranks that may have slices */
+    int32_t *first_block;        /* [size + 1] of each rank's slice */
+    double *inverse_temperature; /* [H] */
+    int32_t *end_token;          /* [end_count] */
+    int32_t end_count;
+    double *mu; /* [H] */
+    double end_bias;
+    struct mpo_rows rows; /* combined last; borrowed */
+
+    double *sums;      /* [block, B] of struct mpo_mixture_sums; the whole at the root */
+    double *logit_sum; /* [H] of one row */
+    double *row_top;   /* [row_capacity] M */
+    double *row_sum;   /* [row_capacity] Z relative to M */
+    double *row_log_z; /* [row_capacity] */
+    size_t *part;      /* [size + 1] where each rank's part of a table begins */
+
+    struct mpo_mixture_question *draft;    /* [row_capacity] in order of draws */
+    struct mpo_mixture_question *question; /* [row_capacity] in order of ranks */
+    double *answers;                       /* [row_capacity] */
+    double *score;                         /* [block, MPO_MIXTURE_BLOCK] of one row */
+    int32_t *heap;                         /* [V] */
+};
+
+/** Fold the block sums of one row. At the root. */
+void mpo_mixture_fold(struct mpo_mixture *mixture, int32_t row,
+                      struct mpo_mixture_moments *moments, double *expectation);
+
+/** Questions about draws first .. first + count - 1, to each rank about its blocks. */
+void mpo_mixture_ask(struct mpo_mixture *mixture, const struct mpo_mixture_draws *draws,
+                     int32_t first, int32_t count, bool is_given);
+
+/** Draws of the last questions, from the answers. */
+void mpo_mixture_settle(const struct mpo_mixture *mixture, int32_t count,
+                        struct mpo_mixture_draws *draws);

@@ -1,0 +1,417 @@
+/*
+ * Both patterns of the exchange, through every transport, against one process that has all
+ * rows: the same bits of every figure and every token. And what a rank sends and gets,
+ * against its formula, exactly.
+ *
+ * Every rank makes all rows from the same uniforms and hands over those that it hosts.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "mpo/comm.h"
+#include "mpo/exchange.h"
+#include "mpo/policy.h"
+#include "mixture/mixture_fold.h"
+#include "mixture_case.h"
+#include "runner.h"
+
+/* What is asked of the combined rows, B draws each. */
+enum mode { DRAWN, GREEDY, FILTERED, GIVEN, MODE_COUNT };
+
+static const struct mpo_mixture_filter filter = {0.8, 40, 0.95, 0.001};
+
+/* Everything that the root learns of one position. */
+struct figures {
+    struct mpo_mixture_moments *moments; /* [B] */
+    double *expectation;                 /* [B, H] */
+    int32_t *token[MODE_COUNT];          /* [B] */
+    double *log_proposal[MODE_COUNT];    /* [B] */
+    double *log_policy[MODE_COUNT];      /* [B, H] */
+};
+
+static void make_figures(struct figures *figures, size_t rows, size_t policies)
+{
+    figures->moments = runner_allocate(rows, sizeof *figures->moments);
+    figures->expectation = runner_allocate(rows * policies, sizeof(double));
+    for (int32_t mode = 0; mode < MODE_COUNT; mode++) {
+        figures->token[mode] = runner_allocate(rows, sizeof(int32_t));
+        figures->log_proposal[mode] = runner_allocate(rows, sizeof(double));
+        figures->log_policy[mode] = runner_allocate(rows * policies, sizeof(double));
+    }
+}
+
+static void free_figures(struct figures *figures)
+{
+    for (int32_t mode = 0; mode < MODE_COUNT; mode++) {
+        free(figures->log_policy[mode]);
+        free(figures->log_proposal[mode]);
+        free(figures->token[mode]);
+    }
+    free(figures->expectation);
+    free(figures->moments);
+}
+
+/* Draw i is from row 5 i mod B, so that rows are out of order and some have several. */
+static void draw(struct mpo_mixture *mixture, const struct mixture_case *some,
+                 enum mode mode, struct figures *figures)
+{
+    int32_t count = some->row_count;
+    int32_t *row = runner_allocate((size_t)count, sizeof *row);
+    double *uniform = runner_allocate((size_t)count, sizeof *uniform);
+    for (int32_t i = 0; i < count; i++) {
+        row[i] = 5 * i % count;
+        uniform[i] = runner_uniform(17 + mode, (uint64_t)i);
+        if (mode == GIVEN)
+            figures->token[mode][i] = (int32_t)(uniform[i] * some->vocab_size);
+    }
+    struct mpo_mixture_draws draws = {.count = count,
+                                      .row = row,
+                                      .uniform = mode == GREEDY ? NULL : uniform,
+                                      .filter = mode == FILTERED ? &filter : NULL,
+                                      .token = figures->token[mode],
+                                      .log_proposal = figures->log_proposal[mode],
+                                      .log_policy = figures->log_policy[mode]};
+    assert_ok(mode == GIVEN ? mpo_mixture_score(mixture, &draws)
+                            : mpo_mixture_draw(mixture, &draws));
+    free(uniform);
+    free(row);
+}
+
+static void same_figures(const struct figures *found, const struct figures *expected,
+                         size_t rows, size_t policies)
+{
+    assert_memory_equal(found->moments, expected->moments, rows * sizeof *found->moments);
+    assert_memory_equal(found->expectation, expected->expectation,
+                        rows * policies * sizeof(double));
+    for (int32_t mode = 0; mode < MODE_COUNT; mode++) {
+        assert_memory_equal(found->token[mode], expected->token[mode],
+                            rows * sizeof(int32_t));
+        assert_memory_equal(found->log_proposal[mode], expected->log_proposal[mode],
+                            rows * sizeof(double));
+        assert_memory_equal(found->log_policy[mode], expected->log_policy[mode],
+                            rows * policies * sizeof(double));
+    }
+}
+
+/* ---- one pattern on one group ---- */
+
+struct group {
+    const struct mixture_case *some;
+    struct mpo_comm *comm;
+    struct mpo_exchange *exchange;
+    struct mpo_mixture *mixture;
+    const float **row; /* [local, B] */
+    double *log_norm;  /* [local, B] */
+    int32_t first_policy;
+    int32_t local_count;
+};
+
+static void open_group(struct group *group, const struct mixture_case *some,
+                       const char *transport, const char *pattern, int32_t group_size)
+{
+    *group = (struct group){.some = some};
+    assert_ok(mpo_comm_open(some->policy_count, group_size, &group->comm));
+    const struct mpo_exchange_spec exchange = {.transport = transport,
+                                               .pattern = pattern,
+                                               .policy_count = some->policy_count,
+                                               .row_capacity = some->row_count,
+                                               .vocab_size = some->vocab_size};
+    assert_ok(mpo_exchange_open(&exchange, group->comm, &group->exchange));
+    assert_string_equal(mpo_exchange_transport(group->exchange), transport);
+    assert_string_equal(mpo_exchange_pattern(group->exchange), pattern);
+    struct mpo_mixture_spec mixture = mixture_case_spec(some);
+    mixture.exchange = group->exchange;
+    assert_ok(mpo_mixture_open(&mixture, &group->mixture));
+    mpo_mixture_set(group->mixture, some->mu, some->end_bias);
+    mpo_comm_policy_block(group->comm, mpo_comm_group_rank(group->comm),
+                          &group->first_policy, &group->local_count);
+    size_t rows = (size_t)group->local_count * (size_t)some->row_count;
+    group->row = runner_allocate(rows, sizeof *group->row);
+    group->log_norm = runner_allocate(rows, sizeof *group->log_norm);
+    memcpy(group->row, some->row + group->first_policy * some->row_count,
+           rows * sizeof *group->row);
+}
+
+static void close_group(struct group *group)
+{
+    free(group->log_norm);
+    free(group->row);
+    mpo_mixture_close(&group->mixture);
+    mpo_exchange_close(&group->exchange);
+    mpo_comm_close(&group->comm);
+}
+
+static void combine(struct group *group, struct figures *figures)
+{
+    struct mpo_rows rows;
+    int32_t row_count = group->some->row_count;
+    for (int32_t k = 0; k < group->local_count; k++)
+        assert_ok(mpo_mixture_normalise(group->mixture, group->first_policy + k, row_count,
+                                        group->row + k * row_count,
+                                        group->log_norm + k * row_count));
+    assert_ok(
+        mpo_exchange_rows(group->exchange, row_count, group->row, group->log_norm, &rows));
+    assert_ok(
+        mpo_mixture_combine(group->mixture, &rows, figures->moments, figures->expectation));
+}
+
+/* ---- traffic ---- */
+
+static int32_t blocks_of(const struct group *group, int32_t rank)
+{
+    const int32_t *first = mpo_exchange_slices(group->exchange);
+    return first[rank + 1] - first[rank];
+}
+
+static int32_t tokens_of(const struct group *group, int32_t rank)
+{
+    int32_t first = mpo_exchange_slices(group->exchange)[rank] * MPO_MIXTURE_BLOCK;
+    int32_t left = group->some->vocab_size - first;
+    int32_t count = blocks_of(group, rank) * MPO_MIXTURE_BLOCK;
+    return count < left ? count : left > 0 ? left : 0;
+}
+
+/* Rows of 4 V bytes and their normalisers, B of each policy:
+ *   mpi     a message a row and receiver, and one of normalisers a receiver
+ *   shared, nodes on one host
+ *           written once but for the own slice, read slice by slice, no messages */
+static void add_rows(const struct group *group, struct mpo_exchange_traffic *sum)
+{
+    int32_t rank = mpo_comm_group_rank(group->comm);
+    int32_t size = mpo_comm_group_size(group->comm);
+    int64_t own = (int64_t)group->local_count * group->some->row_count;
+    int64_t others = (int64_t)group->some->policy_count * group->some->row_count - own;
+    int64_t slice = tokens_of(group, rank);
+    int64_t receivers = 0;
+    for (int32_t other = 0; other < size; other++)
+        receivers += other != rank && tokens_of(group, other) > 0;
+    bool by_messages = strcmp(mpo_exchange_transport(group->exchange), "mpi") == 0;
+    int64_t copies = by_messages || receivers == 0 ? receivers : 1;
+    sum->sent_messages += by_messages ? receivers * (own + 1) : 0;
+    sum->sent_bytes += own * (8 * copies + 4 * (group->some->vocab_size - slice));
+    sum->received_messages += by_messages && slice > 0 ? others + size - 1 : 0;
+    sum->received_bytes += slice > 0 ? others * (8 + 4 * slice) : 0;
+}
+
+static void add_message(struct mpo_exchange_traffic *sum, bool sends, int64_t bytes)
+{
+    *(sends ? &sum->sent_messages : &sum->received_messages) += bytes > 0;
+    *(sends ? &sum->sent_bytes : &sum->received_bytes) += bytes;
+}
+
+/* Where ranks other than the root have slices: H + 3 doubles a block and row to the root, a
+ * question a draw from it, H + 1 doubles a draw back from the rank that has its token. */
+static void add_parts(const struct group *group, const int32_t *token,
+                      struct mpo_exchange_traffic *sum)
+{
+    const int32_t *first = mpo_exchange_slices(group->exchange);
+    int32_t own_rank = mpo_comm_group_rank(group->comm);
+    int32_t row_count = group->some->row_count;
+    int64_t policies = group->some->policy_count;
+    int64_t questions = row_count * (int64_t)sizeof(struct mpo_mixture_question);
+    if (first[1] == first[mpo_comm_group_size(group->comm)])
+        return;
+    add_message(sum, own_rank == 0, questions);
+    for (int32_t rank = 1; rank < mpo_comm_group_size(group->comm); rank++) {
+        int64_t answers = 0;
+        for (int32_t i = 0; i < row_count; i++)
+            answers += token[i] / MPO_MIXTURE_BLOCK >= first[rank] &&
+                       token[i] / MPO_MIXTURE_BLOCK < first[rank + 1];
+        if (own_rank != 0 && own_rank != rank)
+            continue;
+        add_message(sum, own_rank != 0,
+                    8 * (policies + 3) * row_count * blocks_of(group, rank));
+        add_message(sum, own_rank != 0, 8 * (policies + 1) * answers);
+    }
+}
+
+/* Combine, draw and broadcast one position; compare what moved with the formulas. */
+static void check_traffic(struct group *group, struct figures *figures)
+{
+    struct mpo_exchange_traffic expected = mpo_exchange_traffic(group->exchange);
+    int32_t row_count = group->some->row_count;
+    combine(group, figures);
+    draw(group->mixture, group->some, DRAWN, figures);
+    assert_ok(mpo_exchange_tokens(group->exchange, figures->token[DRAWN], row_count));
+    add_rows(group, &expected);
+    add_parts(group, figures->token[DRAWN], &expected);
+    if (mpo_comm_group_size(group->comm) > 1)
+        add_message(&expected, mpo_comm_group_rank(group->comm) == 0, 4 * row_count);
+    struct mpo_exchange_traffic found = mpo_exchange_traffic(group->exchange);
+    assert_int_equal(found.sent_messages, expected.sent_messages);
+    assert_int_equal(found.sent_bytes, expected.sent_bytes);
+    assert_int_equal(found.received_messages, expected.received_messages);
+    assert_int_equal(found.received_bytes, expected.received_bytes);
+}
+
+/* ---- cases ---- */
+
+static void check_pattern(const struct mixture_case *some, const struct figures *expected,
+                          const char *transport, const char *pattern, int32_t group_size)
+{
+    struct group group;
+    struct figures found;
+    size_t rows = (size_t)some->row_count;
+    size_t policies = (size_t)some->policy_count;
+    open_group(&group, some, transport, pattern, group_size);
+    make_figures(&found, rows, policies);
+    check_traffic(&group, &found);
+    combine(&group, &found);
+    for (int32_t mode = 0; mode < MODE_COUNT; mode++)
+        draw(group.mixture, some, mode, &found);
+    if (mpo_comm_group_rank(group.comm) == 0)
+        same_figures(&found, expected, rows, policies);
+    assert_ok(mpo_exchange_tokens(group.exchange, found.token[DRAWN], some->row_count));
+    free_figures(&found);
+    close_group(&group);
+}
+
+/* Both patterns and all transports (nodes gathers only), groups of all ranks and smaller
+ * ones. */
+static void check_case(struct mixture_case *some)
+{
+    struct figures expected;
+    int32_t size = mpo_comm_job_size();
+    make_figures(&expected, (size_t)some->row_count, (size_t)some->policy_count);
+    mixture_case_run(some);
+    memcpy(expected.moments, some->moments,
+           (size_t)some->row_count * sizeof *expected.moments);
+    memcpy(expected.expectation, some->expectation,
+           (size_t)(some->row_count * some->policy_count) * sizeof(double));
+    for (int32_t mode = 0; mode < MODE_COUNT; mode++)
+        draw(some->mixture, some, mode, &expected);
+    for (int32_t group_size = 1; group_size <= size; group_size++) {
+        static const char *const transports[2][2] = {{"self", NULL}, {"shared", "mpi"}};
+        if (size % group_size != 0 || group_size > some->policy_count)
+            continue;
+        if (group_size > 1)
+            check_pattern(some, &expected, "nodes", "gather", group_size);
+        for (int32_t i = 0; i < 2; i++) {
+            const char *transport = transports[group_size > 1][i];
+            if (transport == NULL)
+                continue;
+            check_pattern(some, &expected, transport, "gather", group_size);
+            check_pattern(some, &expected, transport, "alltoall", group_size);
+        }
+    }
+    free_figures(&expected);
+    mixture_case_free(some);
+}
+
+static void make_case(struct mixture_case *some, int32_t policy_count, int32_t row_count,
+                      int32_t vocab_size)
+{
+    mixture_case_make(some, policy_count, row_count, vocab_size, 6.0);
+    for (int32_t h = 0; h < policy_count; h++) {
+        some->temperature[h] = 0.7 + 0.1 * h;
+        some->mu[h] = (h + 1) * 2.0 / (policy_count * (policy_count + 1));
+    }
+    some->end_bias = 0.7;
+    some->end_count = 3;
+    some->end_token[0] = 2;
+    some->end_token[1] = vocab_size / 2;
+    some->end_token[2] = vocab_size - 1;
+}
+
+/* One row, few and many; one block and less, one token more than a block, and 48 blocks. */
+static void every_cut_of_the_vocabulary_gives_the_same_bits(void **state)
+{
+    (void)state;
+    static const int32_t vocab_sizes[] = {33, 1024, 1025, 49152};
+    static const int32_t row_counts[] = {1, 7, 64};
+    for (size_t v = 0; v < 4; v++)
+        for (size_t b = 0; b < 3; b++) {
+            struct mixture_case some;
+            int32_t least = mpo_comm_job_size() == 6 ? 6 : 2;
+            int32_t policy_count = row_counts[b] == 64 && v == 3 ? least : (int32_t)(8 - b);
+            make_case(&some, policy_count, row_counts[b], vocab_sizes[v]);
+            check_case(&some);
+        }
+}
+
+static void every_number_of_policies_gives_the_same_bits(void **state)
+{
+    (void)state;
+    for (int32_t policy_count = 2; policy_count <= 8; policy_count++) {
+        struct mixture_case some;
+        make_case(&some, policy_count, 7, 5000);
+        mixture_case_mask(&some, 4, 1);
+        some.mu[0] = -some.mu[0];
+        check_case(&some);
+    }
+}
+
+/* Whole slices are masked at both ends and in the middle. */
+static void masked_blocks_give_the_same_bits(void **state)
+{
+    (void)state;
+    struct mixture_case some;
+    make_case(&some, 6, 7, 8000);
+    for (int32_t v = 0; v < 8000; v++) {
+        if (v / MPO_MIXTURE_BLOCK == 2 || v / MPO_MIXTURE_BLOCK == 5)
+            continue;
+        some.masked[some.masked_count++] = v;
+        for (int32_t h = 0; h < 6; h++)
+            for (int32_t row = 0; row < 7; row++)
+                mixture_case_logits(&some, h, row)[v] = MPO_MASKED_LOGIT;
+    }
+    check_case(&some);
+}
+
+/* The greatest score in several slices, and rows of nothing but ties. */
+static void ties_give_the_same_tokens(void **state)
+{
+    (void)state;
+    struct mixture_case some;
+    make_case(&some, 6, 7, 8000);
+    some.end_bias = 0.0;
+    for (int32_t h = 0; h < 6; h++)
+        for (int32_t row = 0; row < 7; row++)
+            for (int32_t v = 0; v < 8000; v++)
+                if (row >= 5 || v % 1999 == row)
+                    mixture_case_logits(&some, h, row)[v] = 7.0f;
+    check_case(&some);
+}
+
+/* The point of alltoall: with a rank a policy, rows sent and received by a rank are fewer
+ * than V tokens a row, however many policies there are. A gather brings K - 1 to the root.
+ */
+static void bytes_a_rank_do_not_grow_with_the_policies(void **state)
+{
+    (void)state;
+    int32_t size = mpo_comm_job_size();
+    if (size == 1)
+        skip();
+    static const char *const patterns[2] = {"gather", "alltoall"};
+    for (int32_t i = 0; i < 2; i++) {
+        struct mixture_case some;
+        struct group group;
+        struct mpo_rows rows;
+        make_case(&some, size, 4, 24 * MPO_MIXTURE_BLOCK);
+        open_group(&group, &some, "mpi", patterns[i], size);
+        assert_ok(mpo_exchange_rows(group.exchange, 4, group.row, group.log_norm, &rows));
+        struct mpo_exchange_traffic found = mpo_exchange_traffic(group.exchange);
+        int64_t row_bytes = 4 * 4 * (int64_t)some.vocab_size;
+        int64_t norm_bytes = 4 * 8 * (int64_t)(size - 1);
+        if (i == 1) {
+            assert_int_equal(found.sent_bytes, row_bytes * (size - 1) / size + norm_bytes);
+            assert_int_equal(found.received_bytes, found.sent_bytes);
+        } else if (mpo_comm_group_rank(group.comm) == 0) {
+            assert_int_equal(found.received_bytes, row_bytes * (size - 1) + norm_bytes);
+        }
+        close_group(&group);
+        mixture_case_free(&some);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_cut_of_the_vocabulary_gives_the_same_bits),
+        cmocka_unit_test(every_number_of_policies_gives_the_same_bits),
+        cmocka_unit_test(masked_blocks_give_the_same_bits),
+        cmocka_unit_test(ties_give_the_same_tokens),
+        cmocka_unit_test(bytes_a_rank_do_not_grow_with_the_policies),
+    };
+    return run_cases_on_ranks(argc, argv, "patterns", tests);
+}
