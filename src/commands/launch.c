@@ -243,7 +243,8 @@ static struct needs rank_needs(const struct launch *launch, const struct job_siz
     int32_t first = 0;
     int32_t count = 0;
     struct mpo_exchange_spec spec =
-        job_exchange_spec(launch->config, size, launch->survey.vocab_size);
+        job_exchange_spec(launch->config, launch->gpus_per_node > 0 ? "cuda" : "cpu", size,
+                          launch->survey.vocab_size);
     mpo_comm_plan_block(launch->config->policy_count, launch->group_size,
                         rank % launch->group_size, &first, &count);
     size_t rows = mpo_exchange_rows_bytes(&spec, policies_kept(launch, rank, count));

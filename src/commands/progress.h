@@ -18,9 +18,9 @@ struct progress {
     int64_t total;    /* steps or prompts */
     int64_t done;
     int64_t before; /* of done, by an earlier process that this one resumes */
-    double within; /* responses of the rollout at hand */
-    double whole;  /* responses that it has all in all */
-    double part;   /* of total that the rollout is */
+    double within;  /* responses of the rollout at hand */
+    double whole;   /* responses that it has all in all */
+    double part;    /* of total that the rollout is */
     int64_t tokens;
     double started;
     double shown; /* when the line was shown last */
