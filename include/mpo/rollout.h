@@ -102,8 +102,9 @@ struct mpo_rollout_step {
     double end_bias;       /* b, nat */
     bool greedy;           /* the most probable token instead of a draw */
     const struct mpo_mixture_filter *filter; /* of the draws; NULL: none */
-    /* called on the group's root after each token of each response; NULL: nobody asks */
-    void (*watch)(void *watcher, const int32_t *token, int32_t token_count);
+    /* called on the group's root after each token of each response; false: the response
+       ends here, as if its text had stopped. NULL: nobody asks */
+    bool (*watch)(void *watcher, const int32_t *token, int32_t token_count);
     void *watcher;
     /* called on ranks that give it, after each position of a batch or each answer: how many
      * of the step's responses are made, parts of them counted in, by a guess what other

@@ -144,6 +144,17 @@ cleanup:
 
 /* ---- the loop ---- */
 
+/* A streamed response that a request to stop cut short. */
+static enum mpo_status tell_cut(struct generate *generate)
+{
+    enum mpo_status status = MPO_OK;
+    double is_cut = generate->stream.is_cut;
+    MPO_TRY(mpo_comm_max(generate->job.comm, &is_cut, 1));
+    MPO_CHECK(is_cut == 0.0, MPO_REQUEUE, "stopped inside the response");
+cleanup:
+    return status;
+}
+
 static enum mpo_status generate_all(struct generate *generate)
 {
     enum mpo_status status = MPO_OK;
@@ -182,6 +193,7 @@ static enum mpo_status generate_all(struct generate *generate)
     }
     progress_end(&progress);
     progress_tell(&progress);
+    MPO_TRY(tell_cut(generate));
 cleanup:
     return status;
 }

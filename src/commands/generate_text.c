@@ -84,12 +84,12 @@ static int32_t certain_bytes(const struct stops *stops, const char *text, int32_
     return certain;
 }
 
-void stream_watch(void *watcher, const int32_t *token, int32_t token_count)
+bool stream_watch(void *watcher, const int32_t *token, int32_t token_count)
 {
     struct stream *stream = watcher;
     struct job_text *said = stream->text;
     if (job_token_text(stream->job, token, token_count, said) != MPO_OK)
-        return; /* without memory for it now, the text appears at the end */
+        return true; /* without memory for it now, the text appears at the end */
     said->bytes = whole_characters(said->text, said->bytes);
     job_text_repair(said);
     int32_t bytes = stops_cut(stream->stops, said->text)
@@ -103,4 +103,6 @@ void stream_watch(void *watcher, const int32_t *token, int32_t token_count)
         stream->shown = bytes;
     }
     fflush(stdout);
+    stream->is_cut = mpo_stop_signal() != 0;
+    return !stream->is_cut;
 }

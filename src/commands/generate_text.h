@@ -31,8 +31,10 @@ struct stream {
     struct job_text *text;     /* borrowed room */
     int32_t shown;             /* bytes of the response */
     bool begun;
+    bool is_cut; /* by a request to stop */
 };
 
-/** Show what is certain of these tokens' text: whole characters, and nothing that may yet
- *  become a stop text. A watch of mpo/rollout.h; the watcher is the stream. */
-void stream_watch(void *watcher, const int32_t *token, int32_t token_count);
+/** Until somebody asks to stop, show what is certain of these tokens' text: whole
+ *  characters, and nothing that may yet become a stop text. A watch of mpo/rollout.h; the
+ *  watcher is the stream. */
+bool stream_watch(void *watcher, const int32_t *token, int32_t token_count);

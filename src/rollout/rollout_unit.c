@@ -149,17 +149,18 @@ static void account(struct mpo_rollout *rollout, int32_t i)
     }
 }
 
-/* Who watches sees the token; a row whose text stops marks it by its complement. */
+/* Who watches sees the token; a row that is to stop, or whose text does, marks it by its
+ * complement. */
 static void show_and_stop(struct mpo_rollout *rollout, const struct unit *unit, int32_t i)
 {
     const struct mpo_responses *all = &rollout->responses;
     size_t response = (size_t)rollout->rows[rollout->live[i]].response;
     const int32_t *token = all->token + response * (size_t)all->max_tokens;
     int32_t token_count = all->token_count[response];
-    if (unit->step->watch != NULL)
-        unit->step->watch(unit->step->watcher, token, token_count);
+    bool goes_on = unit->step->watch == NULL ||
+                   unit->step->watch(unit->step->watcher, token, token_count);
     if (!rollout->is_end[rollout->token[i]] &&
-        mpo_rollout_stops(rollout, token, token_count))
+        (!goes_on || mpo_rollout_stops(rollout, token, token_count)))
         rollout->token[i] = ~rollout->token[i];
 }
 

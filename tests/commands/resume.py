@@ -168,6 +168,7 @@ def a_second_signal_leaves_at_once(arguments):
     process = case.start(1, "--rollout.responses=256", "--rollout.max_tokens=200000",
                          "--rollout.end_bias=-12")
     tables.check("mpo fit: " in process.stderr.readline(), "another first line")
+    time.sleep(1.0)  # into the first step
     process.send_signal(signal.SIGINT)
     time.sleep(0.5)
     tables.check(process.poll() is None, "the first signal did not wait for the step")

@@ -67,7 +67,8 @@ def run(*arguments):
                           text=True, timeout=120)
 
 
-def on_terminal(*arguments, columns=80, interrupt_after=None, stdout_too=False, **changes):
+def on_terminal(*arguments, columns=80, interrupt_after=None, number=signal.SIGKILL,
+                stdout_too=False, **changes):
     """(exit code, standard output, what the terminal got on standard error)"""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
@@ -86,7 +87,7 @@ def on_terminal(*arguments, columns=80, interrupt_after=None, stdout_too=False, 
             break
         got += piece
         if interrupt_after is not None and interrupt_after in got:
-            process.send_signal(signal.SIGKILL)
+            process.send_signal(number)
             interrupt_after = None
     os.close(master)
     code = process.wait(timeout=120)
@@ -236,6 +237,18 @@ def test_whatever_ends_it_leaves_whole_lines():
     check("an error takes the live line away", process.wait(timeout=60) == 74
           and not progress_lines(left, "generate")
           and any(line.startswith("mpo: ") for line in left), left)
+
+
+def test_ctrl_c_ends_a_streamed_response():
+    fresh()
+    endless = TABLE.format(row="0.6 0.3999999 0.0000001")
+    write("up.table", endless)
+    write("down.table", endless)
+    code, _, text = on_terminal("generate", "config.yaml", "--prompt=a",
+                                "--rollout.max_tokens=100000", interrupt_after=b"a",
+                                number=signal.SIGINT, stdout_too=True)
+    check("Ctrl-C ends a streamed response and leaves what was shown", code == 85
+          and "stopped inside the response" in text and 0 < text.count("a") < 100000, text[-300:])
 
 
 def test_colour_and_width_of_errors():

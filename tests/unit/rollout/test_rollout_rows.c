@@ -275,11 +275,19 @@ struct seen {
     double responses;
 };
 
-static void count_token(void *watcher, const int32_t *token, int32_t token_count)
+static bool count_token(void *watcher, const int32_t *token, int32_t token_count)
 {
     struct seen *seen = watcher;
     assert_in_range(token[token_count - 1], 0, ROLLOUT_CASE_VOCAB - 1);
     seen->watched++;
+    return true;
+}
+
+static bool allow_two_tokens(void *watcher, const int32_t *token, int32_t token_count)
+{
+    (void)watcher;
+    (void)token;
+    return token_count < 2;
 }
 
 static void count_report(void *reporter, double responses, int32_t token_count)
@@ -312,6 +320,25 @@ static void every_token_is_watched_and_reported(void **state)
     rollout_case_close(&loop);
 }
 
+static void a_watcher_ends_responses(void **state)
+{
+    (void)state;
+    struct rollout_case loop;
+    struct mpo_responses responses = {0};
+    int32_t cut = 0;
+    rollout_case_open(&loop, &waiting[3]);
+    struct mpo_rollout_step step = rollout_case_step(&loop, 0);
+    step.watch = allow_two_tokens;
+    assert_ok(mpo_rollout_run(loop.rollout, &step, &responses));
+    for (int32_t i = 0; i < PROMPTS * responses.responses; i++) {
+        assert_in_range(responses.token_count[i], 1, 2);
+        assert_true(responses.ended[i] || responses.token_count[i] == 2);
+        cut += !responses.ended[i];
+    }
+    assert_true(cut > 0);
+    rollout_case_close(&loop);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -319,6 +346,7 @@ int main(void)
         cmocka_unit_test(no_capacity_changes_what_tables_give),
         cmocka_unit_test(a_step_in_several_calls_draws_what_one_call_does),
         cmocka_unit_test(every_token_is_watched_and_reported),
+        cmocka_unit_test(a_watcher_ends_responses),
     };
     return run_cases("rollout_rows", tests);
 }
