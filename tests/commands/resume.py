@@ -256,7 +256,9 @@ def a_rank_that_stands_still_is_named(arguments):
         code, _, talk = finish(process)
         tables.check(code == 75, "rank %d: exit %d\n%s" % (rank, code, talk))
         messages = [line for line in talk.splitlines() if line.startswith("mpo: ")]
-        tables.check(len(messages) == 1 and "from rank %d on " % rank in messages[0]
+        # The launcher wakes a stopped rank before it ends it; rank zero may then speak too.
+        tables.check((len(messages) == 1 or rank == 0 and messages)
+                     and "from rank %d on " % rank in messages[0]
                      and "in step" in messages[0], "rank %d:\n%s" % (rank, talk))
     case.run(2, "--resume", "--quiet")
     same(expected, data_sets(case.record), "after ranks that stood still")
