@@ -11,7 +11,11 @@
 MPO_HOME=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 export MPO_HOME
 # shellcheck disable=SC2034
-read -r -a mpo <<<"${MPO:-${MPO_BUILD_DIR:-$MPO_HOME/build}/mpo}"
+if [ -n "${MPO:-}" ]; then
+    read -r -a mpo <<<"$MPO"
+else
+    mpo=("${MPO_BUILD_DIR:-$MPO_HOME/build}/mpo")
+fi
 
 # ---- threads ----
 

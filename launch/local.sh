@@ -10,7 +10,7 @@
 set -euo pipefail
 
 # shellcheck source=launch/env.sh
-. "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/env.sh"
 
 # Entries of the list `policies:`, when each begins on a line of its own.
 count_policies() {
@@ -20,14 +20,22 @@ count_policies() {
          END { print count + 0 }' "$1"
 }
 
+refuse() { echo "local.sh: $*" >&2; exit 64; }
+
 ranks=${RANKS:-}
+found=
 for argument in "$@"; do
-    if [ -z "$ranks" ] && [ -f "$argument" ]; then
+    # A record has a configuration in it, too.
+    if [ -z "$ranks" ] && [ -f "$argument" ] && grep -Iq . "$argument"; then
+        found=$argument
         ranks=$(count_policies "$argument")
     fi
 done
+# Without a configuration there is nothing to spread: help, a record, or a name that mpo will
+# say is wrong.
+[ -n "$ranks" ] || exec "${mpo[@]}" "$@"
 if ! [[ $ranks =~ ^[1-9][0-9]*$ ]]; then
-    echo "local.sh: no configuration with a list of policies among the arguments; set RANKS, e.g. RANKS=2" >&2
-    exit 64
+    [ -n "$found" ] || refuse "RANKS is '$ranks', expected a number of ranks, e.g. RANKS=2"
+    refuse "$found has no list of policies with a line for each; set RANKS, e.g. RANKS=2"
 fi
 exec mpirun "${mpirun_options[@]}" -n "$ranks" "${mpo[@]}" "$@"

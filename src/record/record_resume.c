@@ -86,10 +86,14 @@ enum mpo_status mpo_record_resume(const char *path,
 {
     enum mpo_status status = MPO_OK;
     struct mpo_record_writer *writer = NULL;
+    /* A lock and a repaired copy beside a link would leave the record itself as it is. */
+    char *target = realpath(path, NULL);
     *out = NULL;
     mpo_record_hdf5_prepare();
-    MPO_TRY(mpo_record_writer_new(path, segment->job_id, &writer));
-    MPO_TRY(close_properly(path));
+    MPO_CHECK(target != NULL, errno == ENOMEM ? MPO_ERR_MEMORY : MPO_ERR_INPUT, "%s: %s",
+              path, strerror(errno));
+    MPO_TRY(mpo_record_writer_new(target, segment->job_id, &writer));
+    MPO_TRY(close_properly(target));
     MPO_TRY(open_for_appending(writer));
     MPO_TRY(check_rows(writer, step_count));
     MPO_TRY(mpo_record_append_segment(writer->schema.file, step_count, segment));
@@ -99,5 +103,6 @@ cleanup:
     if (writer != NULL)
         writer->broken = status == MPO_ERR_IO;
     mpo_record_writer_free(&writer);
+    free(target);
     return status;
 }

@@ -4,6 +4,7 @@
     local_ranks.py MPO WORK SOURCE
 """
 
+import json
 import os
 import shutil
 import sys
@@ -38,9 +39,35 @@ def ranks_can_be_chosen(mpo, work, source):
 
 def without_a_configuration_it_says_what_to_set(mpo, _, source):
     nothing = os.path.join(source, "configs", "reference.yaml")
-    for argument in ("no_such.yaml", nothing):
-        _, said = local(mpo, source, "fit", argument, expect=64)
-        tables.check("set RANKS" in said, "%s: %s" % (argument, said))
+    _, said = local(mpo, source, "fit", nothing, expect=64)
+    tables.check("set RANKS" in said and nothing in said, said)
+    _, said = local(mpo, source, "fit", nothing, expect=64, ranks="0")
+    tables.check("RANKS is '0'" in said, said)
+
+
+def what_needs_no_ranks_is_left_to_the_program(mpo, work, source):
+    _, said = local(mpo, source, "fit", "no_such.yaml", expect=66)
+    tables.check(said.count("mpo: ") == 1 and "no_such.yaml" in said, said)
+    shown, _ = local(mpo, source, "help", "fit")
+    tables.check("mpo fit" in shown, shown)
+    config = fit_ranks.write_case(work)
+    record = os.path.join(work, "shown.h5")
+    local(mpo, source, "fit", config, "--record.file=" + record, "--descent.steps=2")
+    shown, _ = local(mpo, source, "inspect", "--format=json", record)
+    json.loads(shown)  # one document, not one a rank
+
+
+def a_tree_with_a_blank_and_a_link_to_the_script_work(mpo, work, source):
+    tree = os.path.join(work, "a tree")
+    shutil.copytree(os.path.join(source, "launch"), os.path.join(tree, "launch"))
+    os.makedirs(os.path.join(tree, "build"))
+    os.symlink(mpo, os.path.join(tree, "build", "mpo"))
+    link = os.path.join(work, "local")
+    os.symlink(os.path.join(tree, "launch", "local.sh"), link)
+    config = fit_ranks.write_case(os.path.join(work, "blank"))
+    _, said = tables.run(["env", "-u", "RANKS", "-u", "MPO", link, "fit", config,
+                          "--record.file=" + os.path.join(work, "blank.h5")])
+    tables.check("3 policies on 3 ranks" in said, said)
 
 
 def main():
@@ -48,7 +75,9 @@ def main():
         sys.exit(__doc__)
     shutil.rmtree(sys.argv[2], ignore_errors=True)
     cases = [every_policy_gets_a_rank, ranks_can_be_chosen,
-             without_a_configuration_it_says_what_to_set]
+             without_a_configuration_it_says_what_to_set,
+             what_needs_no_ranks_is_left_to_the_program,
+             a_tree_with_a_blank_and_a_link_to_the_script_work]
     sys.exit(tables.run_cases([(case, sys.argv[1:]) for case in cases]))
 
 

@@ -163,6 +163,23 @@ def killed_runs_resume_to_the_same_bytes(arguments):
                  "left behind: %s" % left)
 
 
+def a_link_to_a_record_is_followed(arguments):
+    case = Case(arguments, "link")
+    expected = case.whole()
+    interrupt(case, 1, 3, signal.SIGKILL)
+    target = os.path.join(case.folder, "scratch", "run.h5")
+    os.makedirs(os.path.dirname(target))
+    os.rename(case.record, target)
+    os.symlink(target, case.record)
+    process = case.start(1, "--resume")
+    wait_for_step(process, 5)
+    locked = os.path.exists(target + ".lock")
+    finish(process)
+    tables.check(locked, "the link was locked, not the record")
+    tables.check(os.path.islink(case.record), "the link was replaced")
+    same(expected, data_sets(target), "through a link")
+
+
 def a_second_signal_leaves_at_once(arguments):
     case = Case(arguments, "twice")
     process = case.start(1, "--rollout.responses=256", "--rollout.max_tokens=200000",
@@ -273,6 +290,7 @@ def main():
         stopped_runs_resume_to_the_same_bytes,
         a_signal_to_one_rank_stops_all,
         killed_runs_resume_to_the_same_bytes,
+        a_link_to_a_record_is_followed,
         a_second_signal_leaves_at_once,
         a_launcher_that_repeats_itself_is_heeded_once,
         what_changes_the_steps_is_refused_and_shown,

@@ -35,12 +35,21 @@ check_host() {
     [ ${#folder} -le 60 ] || die "$folder: names of sockets in it would be too long; use a folder of at most 60 bytes"
 }
 
+# Below those that the kernel gives to connections: another program could get one of these
+# before a daemon has it.
 free_ports() {
     python3 -c '
-import socket
-held = [socket.socket() for _ in range(3)]
-for one in held:
-    one.bind(("127.0.0.1", 0))
+import random, socket
+held = []
+for port in random.sample(range(20000, 32000), 300):
+    one = socket.socket()
+    try:
+        one.bind(("127.0.0.1", port))
+    except OSError:
+        continue
+    held.append(one)
+    if len(held) == 3:
+        break
 print(*(one.getsockname()[1] for one in held))'
 }
 
@@ -77,7 +86,7 @@ start_daemons() {
     done
 }
 
-idle_nodes() { sinfo -h -p main -t idle -o %D 2>/dev/null || true; }
+idle_nodes() { timeout 5 sinfo -h -p main -t idle -o %D 2>/dev/null || true; }
 
 up() {
     check_host
@@ -85,7 +94,8 @@ up() {
     write_configuration
     trap 'down' EXIT
     start_daemons
-    for _ in $(seq 300); do
+    local give_up=$((SECONDS + 30))
+    while [ $SECONDS -lt $give_up ]; do
         if [ "$(idle_nodes)" = 2 ]; then
             trap - EXIT
             return 0

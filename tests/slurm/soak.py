@@ -46,16 +46,22 @@ class Soak:
             except ProcessLookupError:
                 pass  # it has ended meanwhile
 
+    def order(self, *command):
+        """Something of Slurm; it refuses when it has requeued the job a moment before."""
+        try:
+            self.slurm.run(*command, self.job)
+        except AssertionError as refusal:
+            tables.check("Job is pending" in str(refusal), str(refusal))
+
     def disturb(self):
         """Do one bad thing; returns its name."""
         deeds = {
             "SIGKILL of a rank": lambda: self.hit_a_rank(signal.SIGKILL),
             "SIGSTOP of a rank": lambda: self.hit_a_rank(signal.SIGSTOP),
             "SIGUSR1 of a rank": lambda: self.hit_a_rank(signal.SIGUSR1),
-            "SIGUSR1 of the job": lambda: self.slurm.run(
-                "scancel", "--batch", "--signal=USR1", self.job),
-            "requeue": lambda: self.slurm.run("scontrol", "requeue", self.job),
-            "cancel": lambda: self.slurm.run("scancel", self.job),
+            "SIGUSR1 of the job": lambda: self.order("scancel", "--batch", "--signal=USR1"),
+            "requeue": lambda: self.order("scontrol", "requeue"),
+            "cancel": lambda: self.order("scancel"),
         }
         name = self.chance.choice(sorted(deeds))
         deeds[name]()
