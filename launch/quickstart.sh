@@ -4,13 +4,14 @@
 #     launch/quickstart.sh
 #
 # Installs what is missing, builds mpo, fits the weights of configs/reviews.yaml on two MPI
-# ranks, plots the trajectory, and lets each policy and the mixture answer one held-out prompt.
+# ranks (on one where there is one GPU for both policies), plots the trajectory, and lets each policy and the mixture answer one held-out prompt.
 # Talk goes to stderr; the result goes to stdout.
 #
 # Safe to repeat: what is installed and built stays, and the record of an earlier run is moved
 # aside, never overwritten.  Environment:
 #   MPO_BUILD_DIR    the build tree, where the record and the plot go too (default: build)
-#   MPO_LLAMA_CUDA   ON or OFF: libllama with CUDA (default: ON with nvcc and a GPU, else OFF)
+#   MPO_LLAMA_CUDA   ON or OFF: libllama and mpo with CUDA (default: ON with nvcc and a GPU,
+#                    else OFF); a build tree that exists keeps what mpo was built with
 #   JOBS             parallel compile jobs (default: the number of cores)
 set -euo pipefail
 
@@ -39,8 +40,11 @@ answer() {
 
 if [ -z "${MPO_LLAMA_CUDA:-}" ] && command -v nvcc >/dev/null && nvidia-smi -L >/dev/null 2>&1; then
     say "found nvcc and a GPU: building with CUDA"
-    export MPO_LLAMA_CUDA=ON
+    MPO_LLAMA_CUDA=ON
 fi
+export MPO_LLAMA_CUDA=${MPO_LLAMA_CUDA:-OFF}
+ranks=2
+[ "$MPO_LLAMA_CUDA" = OFF ] || [ "$(nvidia-smi -L 2>/dev/null | wc -l)" -ne 1 ] || ranks=1
 MPO_BUILD_DIR=$build "$root/launch/setup.sh" --model
 # shellcheck source=launch/env.sh
 . "$root/launch/env.sh"
@@ -50,7 +54,8 @@ say "building mpo"
 {
     # An existing tree keeps its options.
     [ -e "$build/CMakeCache.txt" ] \
-        || cmake -S "$root" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DMPO_TESTS=OFF
+        || cmake -S "$root" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DMPO_TESTS=OFF \
+            -DMPO_CUDA="$MPO_LLAMA_CUDA"
     cmake --build "$build" -j "$jobs" --target mpo
 } >>"$build/quickstart.log" 2>&1 \
     || { tail -20 "$build/quickstart.log" >&2; die "mpo did not build; see $build/quickstart.log"; }
@@ -62,8 +67,8 @@ if [ "$build" != "$root/build" ]; then
     paths=("--policies.sentiment.model=$model" "--policies.concise.model=$model" "--record.file=$record")
 fi
 
-say "fitting the weights of two policies on two ranks (2 to 4 minutes on two cores)"
-summary=$(mpirun "${mpirun_options[@]}" -n 2 "$build/mpo" fit "$config" "${paths[@]}" --force)
+say "fitting the weights of two policies, ranks: $ranks (2 to 4 minutes on two cores)"
+summary=$(mpirun "${mpirun_options[@]}" -n "$ranks" "$build/mpo" fit "$config" "${paths[@]}" --force)
 "$build/mpo" inspect "$record" --plot "$plot" --format tsv >"$table"
 
 say "asking each policy and the mixture"

@@ -12,7 +12,8 @@
 # Safe to repeat: what was done before is not done again.  Environment:
 #   MPO_BUILD_DIR       the build tree (default: build, beside src); deps/ inside it is filled here
 #   CMAKE_PREFIX_PATH   a libllama found there is used instead of building one
-#   MPO_LLAMA_CUDA      ON builds libllama with its CUDA backend (default OFF)
+#   MPO_LLAMA_CUDA      ON builds libllama with its CUDA backend (default OFF), for the GPU of this
+#                       machine, or for those of CUDAARCHS (such as "80;90") where it has none
 #   JOBS                parallel compile jobs (default: the number of cores)
 set -euo pipefail
 
@@ -136,6 +137,7 @@ build_llama() {
             -DLLAMA_BUILD_COMMON=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_TOOLS=OFF \
             -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_APP=OFF \
             -DLLAMA_CURL=OFF -DGGML_CUDA="$cuda" -DGGML_CUDA_NCCL=OFF \
+            ${CUDAARCHS:+"-DCMAKE_CUDA_ARCHITECTURES=$CUDAARCHS"} \
             && cmake --build "$deps/llama-build" -j "$jobs" && cmake --install "$deps/llama-build"
     } >"$deps/llama.log" 2>&1 || { tail -20 "$deps/llama.log" >&2; die "libllama did not build; see $deps/llama.log"; }
     rm -rf "$deps/llama-build"

@@ -121,6 +121,16 @@ enum mpo_status mpo_comm_group_broadcast(const struct mpo_comm *comm, void *data
 enum mpo_status mpo_comm_broadcast(const struct mpo_comm *comm, void *data, size_t bytes,
                                    int32_t root);
 
+/** The sum of what lower ranks of this host pass, 0 on its first. Collective over all
+ *  ranks. */
+enum mpo_status mpo_comm_local_before(const struct mpo_comm *comm, int32_t value,
+                                      int32_t *before);
+
+/** How many ranks of this host pass the same value, this one included. Collective over all
+ *  ranks. */
+enum mpo_status mpo_comm_local_same(const struct mpo_comm *comm, uint64_t value,
+                                    int32_t *count);
+
 /** Bytes from each rank to rank zero; out: [W, bytes], rank zero only. Collective. */
 enum mpo_status mpo_comm_gather(const struct mpo_comm *comm, const void *data, size_t bytes,
                                 void *out);

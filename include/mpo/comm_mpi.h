@@ -32,6 +32,17 @@
  */
 enum mpo_status mpo_comm_wait(MPI_Request *requests, int count);
 
+/** What is waited for that is no request of MPI. */
+struct mpo_comm_event {
+    /** Says whether it is done, or why it never will be; does not block. */
+    enum mpo_status (*test)(void *self, bool *done);
+    void *self;
+    const char *culprit; /* who does not answer when all ranks wait, and what to do */
+};
+
+/** The same for such an event. */
+enum mpo_status mpo_comm_wait_for(const struct mpo_comm_event *event);
+
 /** MPO_TRY_MPI for a call that blocks and has no other form: under an alarm that ends this
  *  process, and so the job, with exit code 75 at the deadline. Never in the token loop. */
 #define MPO_TRY_MPI_ALARM(call)                                                            \

@@ -14,12 +14,13 @@
  *       rank 1  policy b     1: -             1: a b c  V/3     small messages, to the
  *       rank 2  policy c     2: -             2: a b c  V/3     root
  *
- * Four transports carry the rows, each one file under src/exchange:
+ * Five transports carry the rows, each one file under src/exchange:
  *   self    one rank: the root reads the policies' own memory, nothing is copied
  *   shared  ranks of one host: each row is copied once, into an MPI-3 shared window
  *   nodes   several ranks on each of several hosts: a window on each, one message from each
  *           host to the root's; for gathers
  *   mpi     any hosts: each slice of a row is one message
+ *   nccl    devices: each rank's slices are one message from device to device
  * All transports and both patterns end in the same bytes.
  */
 #pragma once
@@ -45,23 +46,32 @@ struct mpo_rows {
 struct mpo_exchange;
 
 struct mpo_exchange_spec {
-    const char *transport; /* "auto", "self", "shared", "nodes", "mpi" */
+    const char *transport; /* "auto", "self", "shared", "nodes", "mpi", "nccl" */
     const char *pattern;   /* "auto", "gather", "alltoall" */
     int32_t policy_count;  /* H */
     int32_t row_capacity;  /* rows of one position at most */
     int32_t vocab_size;    /* V */
-    bool whole_rows;       /* the mixture cannot reduce slices: alltoall is refused */
+    bool rows_on_device;   /* rows lie in a device's memory, in all calls */
 };
 
 /** Collective over the group; allocates all it will need.
- *  @return MPO_ERR_CONFIG when transport or pattern cannot serve this group */
+ *  @return MPO_ERR_CONFIG when transport or pattern cannot serve this group, MPO_ERR_DEVICE
+ *          when this build has no such transport */
 enum mpo_status mpo_exchange_open(const struct mpo_exchange_spec *spec,
                                   const struct mpo_comm *comm, struct mpo_exchange **out);
 void mpo_exchange_close(struct mpo_exchange **exchange);
 
+/** True when rows can stay in devices' memory: what policies and mixture are opened with
+ *  where ranks have devices. The same on all ranks of the group. Local.
+ *  @param transport  as in the spec */
+bool mpo_exchange_carries_device_rows(const char *transport, const struct mpo_comm *comm);
+
 /** Transports of this build by index, in the order in which auto tries them; NULL after the
  *  last. Local. */
 const char *mpo_exchange_transport_built(int32_t index);
+
+/** The version of NCCL, e.g. "2.27.3", "none" in a build without. Local. */
+void mpo_exchange_library_version(char *text, size_t bytes);
 
 /** What opening would come to. */
 struct mpo_exchange_plan {
@@ -104,6 +114,18 @@ struct mpo_exchange_traffic {
     int64_t received_bytes;
 };
 struct mpo_exchange_traffic mpo_exchange_traffic(const struct mpo_exchange *exchange);
+
+/**
+ * Start to move this position's rows, where the transport can do so beside other work: the
+ * normalisers need not be known yet. Optional.
+ *
+ * Collective over the group; mpo_exchange_rows of the same rows must be the next call.
+ * Allocates nothing.
+ *
+ * @param row_count, logits  as in mpo_exchange_rows
+ */
+enum mpo_status mpo_exchange_post(struct mpo_exchange *exchange, int32_t row_count,
+                                  const float *const *logits);
 
 /**
  * Bring to each rank its slice of this position's rows of all policies.

@@ -14,6 +14,7 @@ struct mpo_host {
     char name[64];
     int32_t core_count;         /* of the machine, hardware threads included */
     int32_t usable_core_count;  /* that this process may run on */
+    uint64_t core_set_hash;     /* equal where these are the same ones */
     uint64_t memory_free_bytes; /* the least of what the limits leave to all ranks here */
     char memory_limit[32];      /* which of them: "MemAvailable", "cgroup", ... */
     uint64_t

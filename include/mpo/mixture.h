@@ -42,19 +42,35 @@ struct mpo_mixture_spec {
     int32_t masked_count;
     int32_t vocab_size;   /* V */
     int32_t row_capacity; /* rows of one position at most */
-    bool rows_on_device;  /* pointers to logits are in the device's memory, in all calls */
+    bool rows_on_device;  /* rows are normalised and combined in the device's memory */
+    int32_t placed_first; /* policies whose rows mpo_mixture_place brings there: */
+    int32_t placed_count; /* placed_first .. placed_first + placed_count - 1 */
     struct mpo_exchange *exchange; /* that cuts rows; borrowed; NULL: all are whole */
 };
 
-/** True when a device reduces slices of rows, not only whole ones. Local. */
-bool mpo_mixture_takes_slices(const char *device);
+/** Bytes of the device's own memory that a mixture takes; needs the spec's device and
+ *  sizes. Local. */
+size_t mpo_mixture_device_bytes(const struct mpo_mixture_spec *spec);
 
-/** Local; allocates all it will need, on the thread's device (mpo/device.h). Rows in host
- *  memory are copied to the device in each call.
+/** Local; allocates all it will need, on the thread's device (mpo/device.h). Without
+ *  rows_on_device a device copies the host's rows in each call.
  *  @return MPO_ERR_MEMORY when the device is too small, with what to change */
 enum mpo_status mpo_mixture_open(const struct mpo_mixture_spec *spec,
                                  struct mpo_mixture **out);
 void mpo_mixture_close(struct mpo_mixture **mixture);
+
+/**
+ * Bring one policy's rows from the host's memory to where they are normalised, exchanged
+ * and combined: into the device's with spec.rows_on_device, else they stay as they are.
+ *
+ * Local. Allocates nothing. Rows stay there until the next call for the same policy.
+ *
+ * @param policy_index  h, one of the spec's placed ones
+ * @param logits        [row_count] pointers to [V] floats, replaced
+ * @return MPO_ERR_DEVICE when a copy fails
+ */
+enum mpo_status mpo_mixture_place(struct mpo_mixture *mixture, int32_t policy_index,
+                                  int32_t row_count, const float **logits);
 
 /**
  * Log-normalisers of one policy's rows: log sum_v exp(logit(v) / T_h).

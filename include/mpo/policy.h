@@ -21,6 +21,7 @@
 #include <stdint.h>
 
 #include "mpo/comm.h"
+#include "mpo/device.h"
 #include "mpo/prompts.h"
 #include "mpo/status.h"
 
@@ -50,6 +51,7 @@ struct mpo_policy_spec {
                                   {prompt} stands for it; "" for the message itself */
     const char *chat_template; /* "auto", "raw", or a name that libllama knows */
     double temperature;        /* > 0 */
+    int32_t devices; /* of its rank's run that its layers are spread over, 0 as 1 */
 };
 
 /** What all policies of a job are opened with. */
@@ -63,6 +65,8 @@ struct mpo_policies_spec {
     int32_t max_tokens;                     /* L, response tokens at most, >= 1 */
     bool scores_answers; /* tokenise the prompts' answers; L is that of the longest */
     bool hash_models;    /* SHA-256 of model files for the record */
+    const struct mpo_device *device; /* where kinds that can compute; NULL: the CPU */
+    bool rows_on_device; /* leave logits in its memory, where the kind can do that */
     bool metadata_only;  /* read what describes the models but no weights: nothing can be
                             decoded (mpo_policies_survey sets it) */
 };
@@ -123,6 +127,13 @@ int32_t mpo_policies_answer(const struct mpo_policies *policies, int64_t prompt,
 /** Kinds in this build, separated by spaces, e.g. "llama table". Local. */
 const char *mpo_policy_kinds_built(void);
 
+/** Whether the engines behind these policies can compute on a kind of device; those that
+ *  compute on the host work beside any. Local.
+ *  @param kind  as struct mpo_device names it
+ *  @return MPO_ERR_DEVICE with the reason */
+enum mpo_status mpo_policies_check_device(const struct mpo_policy_spec *policies,
+                                          int32_t policy_count, const char *kind);
+
 /** Version of the model engine, "none" without one. Local. */
 const char *mpo_policy_engine_version(void);
 
@@ -149,6 +160,8 @@ struct mpo_policy_need {
     uint64_t adapter_bytes;
     uint64_t cache_bytes;   /* of the most tokens a work unit holds at once */
     uint64_t work_bytes;    /* logits, and what one decode computes in */
+    uint64_t host_bytes;    /* of the host, where it is on devices */
+    int32_t devices;        /* that all but host_bytes is spread over, 0: the host */
     int32_t trained_tokens; /* longest context the model was trained with, 0 for tables */
     int32_t context_tokens; /* cells of the context it would be given, 0 for tables */
     int32_t longest_prompt_tokens;
@@ -186,6 +199,10 @@ enum mpo_status mpo_policies_survey(const struct mpo_policies_spec *spec,
                                     const struct mpo_prompts *prompts,
                                     struct mpo_policies_survey *out);
 void mpo_policies_survey_release(struct mpo_policies_survey *survey);
+
+/** True when the logits that begin and extend give lie in the device's memory, masked
+ * tokens as the model left them; otherwise in the host's, masked. Local. */
+bool mpo_policy_rows_on_device(const struct mpo_policy *policy);
 
 /** Empty every row and its cache: what the verbs give from here on is a function of the
  *  calls alone, to the bit. Local. */

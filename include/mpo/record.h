@@ -114,7 +114,7 @@ struct mpo_record_segment {
  * Go on writing a record behind its acknowledged steps, and add a row to its segments.
  * What an unfinished step left behind is dropped. A record that its writer left open is
  * first repaired on a copy, which takes its place in one move (as mpo_record_recover), so
- * that a kill at any moment leaves a whole record. Rank zero only.
+ * that a kill at any moment leaves a whole record. A link is followed. Rank zero only.
  *
  * @param step_count  the steps that the caller saw in it, for a record that was written
  *                    meanwhile is refused

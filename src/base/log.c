@@ -70,17 +70,19 @@ static void print_line(const char *color, const char *prefix, const char *format
                        va_list arguments)
 {
     char text[LINE_BYTES];
-    bool colored = is_colored() && prefix[0] != '\0';
+    bool colored = is_colored();
     int32_t indent = mpo_text_columns(prefix);
     mpo_log_clear_progress();
-    fprintf(stderr, "%s%s%s", colored ? color : "", prefix, colored ? "\033[0m" : "");
     vsnprintf(text, sizeof text, format, arguments);
     /* Notes are tables and other lines that were laid out by whom they are from. */
-    if (is_terminal() && prefix[0] != '\0')
+    if (is_terminal() && prefix[0] != '\0') {
+        fprintf(stderr, "%s%s%s", colored ? color : "", prefix, colored ? "\033[0m" : "");
         mpo_text_wrap(stderr, text, indent, indent, terminal_columns());
-    else
-        fputs(text, stderr);
-    fputc('\n', stderr);
+        fputc('\n', stderr);
+    } else {
+        /* One write, so that no other rank's line falls into this one. */
+        fprintf(stderr, "%s%s\n", prefix, text);
+    }
     fflush(stderr);
 }
 

@@ -20,7 +20,8 @@
 struct mpo_comm {
     MPI_Comm world;
     MPI_Comm group_comm;
-    MPI_Comm host_comm; /* this rank's group on this host */
+    MPI_Comm host_comm;  /* this rank's group on this host */
+    MPI_Comm local_comm; /* all ranks on this host */
     int32_t rank;
     int32_t size;
     int32_t group;
@@ -140,18 +141,15 @@ cleanup:
 static enum mpo_status form_groups(struct mpo_comm *comm)
 {
     enum mpo_status status = MPO_OK;
-    MPI_Comm local = MPI_COMM_NULL;
     MPO_TRY_MPI_ALARM(MPI_Comm_dup(MPI_COMM_WORLD, &comm->world));
     MPO_TRY_MPI_ALARM(
         MPI_Comm_split(comm->world, comm->group, comm->group_rank, &comm->group_comm));
     MPO_TRY_MPI_ALARM(MPI_Comm_split_type(comm->world, MPI_COMM_TYPE_SHARED, comm->rank,
-                                          MPI_INFO_NULL, &local));
-    MPO_TRY_MPI(MPI_Comm_rank(local, &comm->local_rank));
-    MPO_TRY_MPI(MPI_Comm_size(local, &comm->local_size));
+                                          MPI_INFO_NULL, &comm->local_comm));
+    MPO_TRY_MPI(MPI_Comm_rank(comm->local_comm, &comm->local_rank));
+    MPO_TRY_MPI(MPI_Comm_size(comm->local_comm, &comm->local_size));
     MPO_TRY(find_leaders(comm));
 cleanup:
-    if (local != MPI_COMM_NULL)
-        MPI_Comm_free(&local);
     return status;
 }
 
@@ -165,6 +163,7 @@ static enum mpo_status place_rank(int32_t policy_count, int32_t ranks_per_group,
     comm->world = MPI_COMM_NULL;
     comm->group_comm = MPI_COMM_NULL;
     comm->host_comm = MPI_COMM_NULL;
+    comm->local_comm = MPI_COMM_NULL;
     comm->rank = mpo_comm_job_rank();
     comm->size = mpo_comm_job_size();
     comm->policy_count = policy_count;
@@ -195,6 +194,8 @@ void mpo_comm_close(struct mpo_comm **comm)
 {
     if (*comm == NULL)
         return;
+    if ((*comm)->local_comm != MPI_COMM_NULL)
+        MPI_Comm_free(&(*comm)->local_comm);
     if ((*comm)->host_comm != MPI_COMM_NULL)
         MPI_Comm_free(&(*comm)->host_comm);
     if ((*comm)->group_comm != MPI_COMM_NULL)
@@ -338,6 +339,44 @@ enum mpo_status mpo_comm_gather(const struct mpo_comm *comm, const void *data, s
                             comm->world, &request));
     MPO_TRY(mpo_comm_wait(&request, 1));
 cleanup:
+    return status;
+}
+
+enum mpo_status mpo_comm_local_before(const struct mpo_comm *comm, int32_t value,
+                                      int32_t *before)
+{
+    enum mpo_status status = MPO_OK;
+    *before = 0; /* MPI leaves it as it is on the first rank */
+    if (comm->local_comm == MPI_COMM_NULL)
+        goto cleanup;
+    MPI_Request request = MPI_REQUEST_NULL;
+    MPO_TRY_MPI(
+        MPI_Iexscan(&value, before, 1, MPI_INT32_T, MPI_SUM, comm->local_comm, &request));
+    MPO_TRY(mpo_comm_wait(&request, 1));
+    if (comm->local_rank == 0)
+        *before = 0;
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_comm_local_same(const struct mpo_comm *comm, uint64_t value,
+                                    int32_t *count)
+{
+    enum mpo_status status = MPO_OK;
+    uint64_t *values = NULL;
+    *count = 1;
+    if (comm->local_comm == MPI_COMM_NULL)
+        goto cleanup;
+    MPI_Request request = MPI_REQUEST_NULL;
+    MPO_NEW(comm->local_size, &values);
+    MPO_TRY_MPI(MPI_Iallgather(&value, 1, MPI_UINT64_T, values, 1, MPI_UINT64_T,
+                               comm->local_comm, &request));
+    MPO_TRY(mpo_comm_wait(&request, 1));
+    *count = 0;
+    for (int32_t rank = 0; rank < comm->local_size; rank++)
+        *count += values[rank] == value;
+cleanup:
+    free(values);
     return status;
 }
 

@@ -15,7 +15,9 @@
  * stood still and leaves; the launcher then ends the others.
  *
  * The loop spins for a moment, because the peer is usually there, and then sleeps between
- * tests: spinning would take the cores from ranks that share them.
+ * tests: spinning would take the cores from ranks that share them. The moment is several
+ * sleeps long, for a rank that oversleeps sends its peers to sleep as well; Open MPI yields
+ * by itself in every test where it knows that ranks share cores.
  */
 #include "comm_impl.h"
 
@@ -38,7 +40,7 @@
 #define DEADLINE_SECONDS 1800.0
 
 /* Spinning, then sleeping this long between tests. */
-#define SPIN_SECONDS 50e-6
+#define SPIN_SECONDS 500e-6
 #define SLEEP_NANOS  20000L
 
 /* A waiting rank looks for the roll call this often; rank zero waits this long for answers.
@@ -61,6 +63,7 @@ static struct {
     MPI_Comm control;         /* roll calls alone */
     char (*host)[HOST_BYTES]; /* [W] */
     const char *doing;        /* a literal */
+    const char *culprit;      /* of the wait under way, a literal */
     int64_t step;             /* -1 outside steps */
     double deadline;          /* seconds; 0: none */
     char alarm_text[256];
@@ -85,16 +88,16 @@ static double patience(void)
     return PATIENCE_FACTOR * watch.deadline + PATIENCE_SECONDS + PATIENCE_STAGGER * rank;
 }
 
-/* "in step 12 (11 is the last complete one)", "in set-up". */
+/* "in step 12 of fit (11 are complete)", counted as fit prints them; "in set-up". */
 static void describe_place(char *text, size_t bytes)
 {
     if (watch.step < 0)
         snprintf(text, bytes, "in %s", watch.doing);
     else if (watch.step == 0)
-        snprintf(text, bytes, "in step 0, the first of %s", watch.doing);
+        snprintf(text, bytes, "in step 1, the first of %s", watch.doing);
     else
-        snprintf(text, bytes, "in step %lld of %s (step %lld is the last complete one)",
-                 (long long)watch.step, watch.doing, (long long)watch.step - 1);
+        snprintf(text, bytes, "in step %lld of %s (%lld are complete)",
+                 (long long)watch.step + 1, watch.doing, (long long)watch.step);
 }
 
 /* Name who did not answer and end the job. */
@@ -114,8 +117,7 @@ static _Noreturn void give_up_on(const bool *answered, int32_t size)
     mpo_error_raise(MPO_ERR_PEER, __FILE__, __LINE__,
                     "no answer for %g s %s from %s; look there for what stands still; "
                     "longer waits: --run.setup_deadline, --run.step_deadline",
-                    watch.deadline, place,
-                    count > 0 ? who : "a message, though all ranks wait (a bug in mpo)");
+                    watch.deadline, place, count > 0 ? who : watch.culprit);
     mpo_comm_abort(MPO_ERR_PEER);
 }
 
@@ -179,11 +181,12 @@ static _Noreturn void miss_rank_zero(void)
     give_up_on(answered, size);
 }
 
-enum mpo_status mpo_comm_wait(MPI_Request *requests, int count)
+enum mpo_status mpo_comm_wait_for(const struct mpo_comm_event *event)
 {
     enum mpo_status status = MPO_OK;
-    int done = 0;
-    MPO_TRY_MPI(MPI_Testall(count, requests, &done, MPI_STATUSES_IGNORE));
+    bool done = false;
+    MPO_TRY(event->test(event->self, &done));
+    watch.culprit = event->culprit;
     double start = mpo_timing_now();
     double limit = patience();
     double listened = start;
@@ -200,10 +203,33 @@ enum mpo_status mpo_comm_wait(MPI_Request *requests, int count)
         }
         if (now - start > SPIN_SECONDS)
             pause_shortly();
-        MPO_TRY_MPI(MPI_Testall(count, requests, &done, MPI_STATUSES_IGNORE));
+        MPO_TRY(event->test(event->self, &done));
     }
 cleanup:
     return status;
+}
+
+struct requests {
+    MPI_Request *request;
+    int count;
+};
+
+static enum mpo_status are_complete(void *self, bool *done)
+{
+    enum mpo_status status = MPO_OK;
+    struct requests *all = self;
+    int complete = 0;
+    MPO_TRY_MPI(MPI_Testall(all->count, all->request, &complete, MPI_STATUSES_IGNORE));
+    *done = complete;
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_comm_wait(MPI_Request *requests, int count)
+{
+    struct requests all = {requests, count};
+    return mpo_comm_wait_for(&(struct mpo_comm_event){
+        are_complete, &all, "a message, though all ranks wait (a bug in mpo)"});
 }
 
 /* ---- calls that have no non-blocking form ---- */

@@ -54,16 +54,26 @@ static enum mpo_status examine_ranks(struct doctor *doctor)
     return MPO_OK;
 }
 
-static void examine_device(struct doctor *doctor)
+/* When one rank has no device to itself all go on without: what a device decides, such as
+ * the transport, all must decide alike. The report says what each of them found. */
+static enum mpo_status examine_device(struct doctor *doctor)
 {
+    enum mpo_status status = MPO_OK;
     struct job *job = &doctor->job;
-    const char *wanted = doctor->config->run.device;
-    if (!note_status(doctor, DOCTOR_device,
-                     mpo_device_open(wanted, job->comm, &job->device)))
+    struct doctor_rank *own = &doctor->own;
+    double all = note_status(doctor, DOCTOR_device, job_open_device(job)) ? 1.0 : 0.0;
+    if (all > 0.0)
+        doctor_note(doctor, DOCTOR_device, DOCTOR_OK, MPO_OK, "%s%s%s%s", job->device.kind,
+                    job->device.name[0] != '\0' ? " " : "", job->device.name,
+                    job->device.first < job->device.index ? " and those before it" : "");
+    snprintf(own->device, sizeof own->device, "%s", job->device.kind);
+    snprintf(own->gpu_uuid, sizeof own->gpu_uuid, "%s", job->device.uuid);
+    own->device_index = job->device.index;
+    MPO_TRY(mpo_comm_min(job->comm, &all, 1));
+    if (all == 0.0)
         job->device = (struct mpo_device){.kind = "none"};
-    else
-        doctor_note(doctor, DOCTOR_device, DOCTOR_OK, MPO_OK, "%s%s%s", job->device.kind,
-                    job->device.name[0] != '\0' ? " " : "", job->device.name);
+cleanup:
+    return status;
 }
 
 static enum mpo_status examine_prompts(struct doctor *doctor)
@@ -108,10 +118,11 @@ static void examine_exchange(struct doctor *doctor)
 {
     struct mpo_exchange_plan *plan = &doctor->exchange;
     const struct mpo_comm *comm = doctor->job.comm;
-    struct mpo_exchange_spec spec = job_exchange_spec(
-        doctor->config, doctor->job.device.kind, &doctor->size, doctor->survey.vocab_size);
+    struct mpo_exchange_spec spec =
+        job_exchange_spec(doctor->config, &doctor->size, doctor->survey.vocab_size);
     if (!doctor->ranks_fit || spec.vocab_size == 0)
         return;
+    spec.rows_on_device = job_rows_on_device(&doctor->job);
     if (!note_status(doctor, DOCTOR_exchange, mpo_exchange_survey(&spec, comm, plan)))
         return;
     if (plan->shared_refuses != NULL)
@@ -160,6 +171,33 @@ static void examine_address_space(struct doctor *doctor)
             (unsigned long long)(doctor->own.host.address_free_bytes >> 20));
 }
 
+/* A figure only where all that it is made of is known. */
+static void examine_device_memory(struct doctor *doctor)
+{
+    struct doctor_rank *own = &doctor->own;
+    const struct mpo_device *device = &doctor->job.device;
+    const struct mpo_policies_survey *survey = &doctor->survey;
+    if (device->total_bytes == 0 || survey->vocab_size == 0 || !doctor->ranks_fit)
+        return;
+    struct needs_device needs = {
+        .device = device,
+        .host = own->host.name,
+        .policies = survey->local,
+        .specs = doctor->job.policy_specs,
+        .policy_count = survey->local_count,
+        .rows_bytes = job_device_rows(&doctor->job, &doctor->size, survey,
+                                      doctor->exchange.rank_bytes),
+    };
+    own->device_bytes = needs_of_device(&needs);
+    own->device_free_bytes = device->free_bytes;
+    if (note_status(doctor, DOCTOR_memory, needs_check_device(&needs)))
+        doctor_note(doctor, DOCTOR_memory, DOCTOR_OK, MPO_OK,
+                    "%s, %s %d: a rank takes %llu MB of %llu MB", own->host.name,
+                    device->kind, device->index,
+                    (unsigned long long)(own->device_bytes >> 20),
+                    (unsigned long long)(own->device_free_bytes >> 20));
+}
+
 static void describe_rank(struct doctor *doctor)
 {
     struct doctor_rank *own = &doctor->own;
@@ -168,13 +206,11 @@ static void describe_rank(struct doctor *doctor)
     mpo_comm_library_version(mpi, sizeof mpi);
     own->rank = mpo_comm_rank(job->comm);
     own->local_rank = mpo_comm_local_rank(job->comm);
-    own->thread_count = job_threads(job);
+    own->thread_count = job->thread_count;
     own->policy_count = doctor->survey.local_count;
     mpo_host_describe(&own->host);
     own->needs = needs_of_rank(doctor->survey.local, doctor->survey.local_count, &own->host,
-                               doctor->exchange.rank_bytes);
-    snprintf(own->device, sizeof own->device, "%s", job->device.kind);
-    snprintf(own->gpu_uuid, sizeof own->gpu_uuid, "%s", job->device.uuid);
+                               job_rows_on_device(job) ? 0 : doctor->exchange.rank_bytes);
     snprintf(own->versions, sizeof own->versions, "mpo %s (%s), libllama %s, HDF5 %s, %s",
              MPO_VERSION, MPO_GIT_COMMIT, mpo_policy_engine_version(),
              mpo_record_library_version(), mpi);
@@ -264,14 +300,15 @@ static enum mpo_status examine(struct doctor *doctor, int32_t *verdict)
     enum mpo_status status = MPO_OK;
     MPO_TRY(examine_ranks(doctor));
     MPO_TRY(examine_prompts(doctor));
-    examine_device(doctor);
-    doctor->job.thread_count = job_threads(&doctor->job);
     MPO_TRY(mpo_comm_agree(job_describe_policies(&doctor->job)));
+    MPO_TRY(examine_device(doctor));
+    MPO_TRY(job_choose_threads(&doctor->job));
     MPO_TRY(examine_policies(doctor));
     examine_exchange(doctor);
     describe_rank(doctor);
     examine_threads(doctor);
     examine_address_space(doctor);
+    examine_device_memory(doctor);
     MPO_TRY(gather_ranks(doctor));
     if (mpo_comm_job_rank() == 0)
         doctor_examine_job(doctor);

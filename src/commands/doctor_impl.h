@@ -52,10 +52,13 @@ struct doctor_rank {
     int32_t local_rank;
     int32_t thread_count;
     int32_t policy_count;
+    int32_t device_index;
     char device[32];
     char gpu_uuid[48]; /* "" when the device has none */
     struct mpo_host host;
     struct needs needs;
+    uint64_t device_bytes; /* of the device's memory; 0 when it has none of its own */
+    uint64_t device_free_bytes;
     char versions[256];
 };
 

@@ -163,11 +163,11 @@ static void list_ranks(const struct doctor *doctor, int32_t first,
         list[0] = '\0';
 }
 
-/* Words of a text, wrapped behind the indent. */
+/* Words of a text, wrapped behind the indent; its own lines stay lines. */
 static void print_wrapped(const char *text, int32_t column)
 {
     for (const char *word = text; *word != '\0';) {
-        int32_t length = (int32_t)strcspn(word, " ");
+        int32_t length = (int32_t)strcspn(word, " \n");
         if (column + length > LINE_COLUMNS && column > FINDING_INDENT) {
             printf("\n%*s", FINDING_INDENT, "");
             column = FINDING_INDENT;
@@ -175,6 +175,11 @@ static void print_wrapped(const char *text, int32_t column)
         printf("%s%.*s", column > FINDING_INDENT ? " " : "", length, word);
         column += length + 1;
         word += length + (word[length] == ' ');
+        if (*word == '\n') {
+            printf("\n%*s", FINDING_INDENT, "");
+            column = FINDING_INDENT;
+            word++;
+        }
     }
     printf("\n");
 }
@@ -272,11 +277,14 @@ static json_t *make_rank(const struct doctor *doctor, const struct doctor_rank *
     set_integer(object, "usable_cores", rank->host.usable_core_count);
     set_integer(object, "threads", rank->thread_count);
     set_text(object, "device", rank->device);
+    set_integer(object, "device_index", rank->device_index);
     if (rank->gpu_uuid[0] != '\0')
         set_text(object, "gpu_uuid", rank->gpu_uuid);
     else
         json_object_set_new(object, "gpu_uuid", json_null());
     json_object_set_new(object, "needs", make_needs(&rank->needs));
+    set_bytes(object, "device_bytes", rank->device_bytes);
+    set_bytes(object, "device_free_bytes", rank->device_free_bytes);
     set_bytes(object, "memory_free_bytes", rank->host.memory_free_bytes);
     set_text(object, "memory_limit", rank->host.memory_limit);
     set_text(object, "versions", rank->versions);

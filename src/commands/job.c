@@ -3,11 +3,11 @@
  * Each phase ends in an agreement, so that one rank's failure is everybody's.
  */
 #include "job.h"
+#include "needs.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 #include <utf8proc.h>
 #include <xxhash.h>
 
@@ -70,28 +70,69 @@ enum mpo_status job_describe_policies(struct job *job)
             .request = policy->request,
             .chat_template = policy->template,
             .temperature = policy->temperature,
+            .devices = (int32_t)policy->devices,
         };
     }
 cleanup:
     return status;
 }
 
-/* Cores of this host over its ranks, unless the user says otherwise: the engine's own
- * default would oversubscribe a host with several ranks. */
-int32_t job_threads(const struct job *job)
+static enum mpo_status check_policies(const void *asker, const char *kind)
 {
+    const struct job *job = asker;
+    return mpo_policies_check_device(job->policy_specs, job->config->policy_count, kind);
+}
+
+int32_t job_devices(const struct mpo_config *config, int32_t first, int32_t count)
+{
+    int64_t devices = 1;
+    for (int32_t h = first; h < first + count; h++)
+        if (config->policies[h].devices > devices)
+            devices = config->policies[h].devices;
+    return (int32_t)devices;
+}
+
+enum mpo_status job_open_device(struct job *job)
+{
+    enum mpo_status status = MPO_OK;
+    int32_t first = 0;
+    int32_t count = 0;
+    struct mpo_device_wish wish = {
+        .choice = job->config->run.device, .check = check_policies, .asker = job};
+    mpo_comm_policy_block(job->comm, mpo_comm_group_rank(job->comm), &first, &count);
+    wish.count = job_devices(job->config, first, count);
+    MPO_TRY(mpo_comm_local_before(job->comm, wish.count, &wish.before));
+    MPO_TRY(mpo_device_open(&wish, job->comm, &job->device));
+cleanup:
+    return status;
+}
+
+/* The cores that this rank may run on, over the ranks that may run on the same ones, unless
+ * the user says otherwise: launchers bind ranks to cores of their own, or to none. */
+enum mpo_status job_choose_threads(struct job *job)
+{
+    enum mpo_status status = MPO_OK;
     int64_t wanted = job->config->run.threads;
-    if (wanted != MPO_AUTO_INTEGER)
-        return (int32_t)wanted;
-    long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    long each = cores / mpo_comm_local_size(job->comm);
-    return each > 0 ? (int32_t)each : 1;
+    int32_t sharing = 0;
+    struct mpo_host host;
+    mpo_host_describe(&host);
+    MPO_TRY(mpo_comm_local_same(job->comm, host.core_set_hash, &sharing));
+    int32_t each = host.usable_core_count / sharing;
+    job->thread_count = wanted != MPO_AUTO_INTEGER ? (int32_t)wanted : each > 0 ? each : 1;
+cleanup:
+    return status;
 }
 
 static int32_t rows_at_once(const struct job_size *size)
 {
     return size->row_capacity > 0 ? size->row_capacity
                                   : size->unit_prompts * size->responses;
+}
+
+bool job_rows_on_device(const struct job *job)
+{
+    return job->device.total_bytes > 0 && /* memory of its own */
+           mpo_exchange_carries_device_rows(job->config->exchange.transport, job->comm);
 }
 
 struct mpo_policies_spec job_policies_spec(const struct job *job,
@@ -106,6 +147,8 @@ struct mpo_policies_spec job_policies_spec(const struct job *job,
         .row_capacity = rows_at_once(size),
         .max_tokens = (int32_t)job->config->rollout.max_tokens,
         .scores_answers = size->prompts.answer_count > 0,
+        .device = &job->device,
+        .rows_on_device = job_rows_on_device(job),
         .hash_models = job->config->record.hash_models,
     };
 }
@@ -116,22 +159,16 @@ static enum mpo_status open_policies(struct job *job, const struct job_size *siz
     return mpo_policies_open(&spec, job->comm, job->prompts, &job->policies);
 }
 
-static enum mpo_status open_mixture(struct job *job, int32_t row_capacity)
+/* Policies that leave their rows on the host, if any, are among these of the rank. */
+static void place_policies(const struct job *job, struct mpo_mixture_spec *spec)
 {
-    enum mpo_status status = MPO_OK;
-    struct mpo_mixture_spec spec = {
-        .device = job->device.kind,
-        .temperature = job->temperature,
-        .policy_count = job->config->policy_count,
-        .vocab_size = mpo_policies_vocab_size(job->policies),
-        .row_capacity = row_capacity,
-        .exchange = job->exchange,
-    };
-    spec.end_count = mpo_policies_end_tokens(job->policies, &spec.end_token);
-    spec.masked_count = mpo_policies_masked_tokens(job->policies, &spec.masked);
-    MPO_TRY(mpo_mixture_open(&spec, &job->mixture));
-cleanup:
-    return status;
+    int32_t first = 0;
+    int32_t count = 0;
+    mpo_comm_policy_block(job->comm, mpo_comm_group_rank(job->comm), &first, &count);
+    spec->placed_first = first;
+    for (int32_t k = 0; k < count; k++)
+        if (!mpo_policy_rows_on_device(mpo_policies_local(job->policies, k)))
+            spec->placed_count = count;
 }
 
 /* Rows of one position at most. */
@@ -140,9 +177,35 @@ static int32_t position_rows(const struct job_size *size)
     return mpo_rollout_positions(rows_at_once(size), size->prompts.answer_count > 0);
 }
 
+static struct mpo_mixture_spec mixture_spec(const struct job *job,
+                                            const struct job_size *size, int32_t vocab_size)
+{
+    return (struct mpo_mixture_spec){
+        .device = job->device.kind,
+        .temperature = job->temperature,
+        .policy_count = job->config->policy_count,
+        .vocab_size = vocab_size,
+        .row_capacity = position_rows(size),
+        .rows_on_device = job_rows_on_device(job),
+    };
+}
+
+static enum mpo_status open_mixture(struct job *job, const struct job_size *size)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_mixture_spec spec =
+        mixture_spec(job, size, mpo_policies_vocab_size(job->policies));
+    spec.exchange = job->exchange;
+    place_policies(job, &spec);
+    spec.end_count = mpo_policies_end_tokens(job->policies, &spec.end_token);
+    spec.masked_count = mpo_policies_masked_tokens(job->policies, &spec.masked);
+    MPO_TRY(mpo_mixture_open(&spec, &job->mixture));
+cleanup:
+    return status;
+}
+
 struct mpo_exchange_spec job_exchange_spec(const struct mpo_config *config,
-                                           const char *device, const struct job_size *size,
-                                           int32_t vocab_size)
+                                           const struct job_size *size, int32_t vocab_size)
 {
     return (struct mpo_exchange_spec){
         .transport = config->exchange.transport,
@@ -150,14 +213,14 @@ struct mpo_exchange_spec job_exchange_spec(const struct mpo_config *config,
         .policy_count = config->policy_count,
         .row_capacity = position_rows(size),
         .vocab_size = vocab_size,
-        .whole_rows = !mpo_mixture_takes_slices(device),
     };
 }
 
 static enum mpo_status open_exchange(struct job *job, const struct job_size *size)
 {
-    struct mpo_exchange_spec spec = job_exchange_spec(
-        job->config, job->device.kind, size, mpo_policies_vocab_size(job->policies));
+    struct mpo_exchange_spec spec =
+        job_exchange_spec(job->config, size, mpo_policies_vocab_size(job->policies));
+    spec.rows_on_device = job_rows_on_device(job);
     return mpo_exchange_open(&spec, job->comm, &job->exchange);
 }
 
@@ -167,7 +230,7 @@ static enum mpo_status open_rollout(struct job *job, const struct job_size *size
     job->prompts_max = size->prompts_max > 0
                            ? size->prompts_max
                            : size->unit_prompts * mpo_comm_group_count(job->comm);
-    MPO_TRY(open_mixture(job, position_rows(size)));
+    MPO_TRY(open_mixture(job, size));
     struct mpo_rollout_spec rollout = {
         .comm = job->comm,
         .policies = job->policies,
@@ -187,6 +250,69 @@ static enum mpo_status open_rollout(struct job *job, const struct job_size *size
     };
     MPO_TRY(mpo_rollout_open(&rollout, &job->rollout));
 cleanup:
+    return status;
+}
+
+/* ---- a device's memory ---- */
+
+uint64_t job_device_rows(const struct job *job, const struct job_size *size,
+                         const struct mpo_policies_survey *survey, uint64_t exchange_bytes)
+{
+    struct mpo_mixture_spec spec = mixture_spec(job, size, survey->vocab_size);
+    for (int32_t i = 0; i < survey->local_count; i++)
+        spec.placed_count += survey->local[i].need.devices == 0;
+    return mpo_mixture_device_bytes(&spec) + (spec.rows_on_device ? exchange_bytes : 0);
+}
+
+/* True on all ranks when a survey found nothing that would keep a figure from being known.
+ * What it did find, opening will find again and report. Collective. */
+static enum mpo_status is_known(const struct job *job,
+                                const struct mpo_policies_survey *survey, bool *known)
+{
+    enum mpo_status status = MPO_OK;
+    double all = survey->all_loaded && survey->vocab_size > 0 ? 1.0 : 0.0;
+    for (int32_t i = 0; i < survey->local_count; i++)
+        if (survey->local[i].prompts.status != MPO_OK)
+            all = 0.0;
+    MPO_TRY(mpo_comm_min(job->comm, &all, 1));
+    *known = all > 0.0;
+cleanup:
+    return status;
+}
+
+/* Whether all that this rank will put on its device has room there, before weights are
+ * read. Where answers are scored their length decides, which a survey does not know. */
+static enum mpo_status check_device_memory(struct job *job, const struct job_size *size)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_policies_survey survey = {0};
+    struct mpo_exchange_plan plan = {0};
+    struct mpo_host host = {0};
+    bool known = false;
+    if (job->device.total_bytes == 0 || size->prompts.answer_count > 0)
+        return MPO_OK;
+    struct mpo_policies_spec spec = job_policies_spec(job, size);
+    MPO_TRY(mpo_policies_survey(&spec, job->comm, job->prompts, &survey));
+    MPO_TRY(is_known(job, &survey, &known));
+    if (!known)
+        goto cleanup;
+    struct mpo_exchange_spec exchange =
+        job_exchange_spec(job->config, size, survey.vocab_size);
+    exchange.rows_on_device = job_rows_on_device(job);
+    if (mpo_exchange_survey(&exchange, job->comm, &plan) != MPO_OK)
+        plan.rank_bytes = 0; /* opening it will say what is wrong */
+    mpo_host_describe(&host);
+    struct needs_device device = {
+        .device = &job->device,
+        .host = host.name,
+        .policies = survey.local,
+        .specs = job->policy_specs,
+        .policy_count = survey.local_count,
+        .rows_bytes = job_device_rows(job, size, &survey, plan.rank_bytes),
+    };
+    MPO_TRY(mpo_comm_agree(needs_check_device(&device)));
+cleanup:
+    mpo_policies_survey_release(&survey);
     return status;
 }
 
@@ -216,9 +342,10 @@ enum mpo_status job_open(const char *command, const struct mpo_config *config,
     MPO_TRY(mpo_comm_agree(job_read_prompts(job, size)));
     MPO_TRY(mpo_comm_agree(mpo_comm_same(mpo_prompts_hash(job->prompts), "prompts")));
     MPO_TRY(job_open_ranks(job));
-    MPO_TRY(mpo_comm_agree(mpo_device_open(config->run.device, job->comm, &job->device)));
-    job->thread_count = job_threads(job);
     MPO_TRY(mpo_comm_agree(job_describe_policies(job)));
+    MPO_TRY(mpo_comm_agree(job_open_device(job)));
+    MPO_TRY(job_choose_threads(job));
+    MPO_TRY(check_device_memory(job, size));
     MPO_TRY(open_policies(job, size));
     MPO_TRY(open_exchange(job, size));
     MPO_TRY(mpo_comm_agree(open_rollout(job, size)));

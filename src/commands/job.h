@@ -83,14 +83,29 @@ enum mpo_status job_open_ranks(struct job *job);
 /** The policies of the configuration as the policy stage wants them. Local. */
 enum mpo_status job_describe_policies(struct job *job);
 
-/** Threads of this rank. Local. */
-int32_t job_threads(const struct job *job);
+/** The device of this rank, on which all policies can compute; needs their description.
+ *  Collective over all ranks. */
+enum mpo_status job_open_device(struct job *job);
+
+/** Devices that a rank with these policies asks for: as many as the one that is spread over
+ *  most. Local. */
+int32_t job_devices(const struct mpo_config *config, int32_t first, int32_t count);
+
+/** Settle on the threads of this rank. Collective over all ranks. */
+enum mpo_status job_choose_threads(struct job *job);
+
+/** Whether rows stay in the devices' memory on their way. Local. */
+bool job_rows_on_device(const struct job *job);
+
+/** Bytes of the device's memory that the mixture and the exchange take, after a survey with
+ *  a common vocabulary; `exchange_bytes` is the exchange's figure. Local. */
+uint64_t job_device_rows(const struct job *job, const struct job_size *size,
+                         const struct mpo_policies_survey *survey, uint64_t exchange_bytes);
 
 struct mpo_policies_spec job_policies_spec(const struct job *job,
                                            const struct job_size *size);
 struct mpo_exchange_spec job_exchange_spec(const struct mpo_config *config,
-                                           const char *device, const struct job_size *size,
-                                           int32_t vocab_size);
+                                           const struct job_size *size, int32_t vocab_size);
 
 /** A text that grows between steps; zero is an empty one, `text` is freed by the caller. */
 struct job_text {

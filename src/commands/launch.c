@@ -2,11 +2,13 @@
  * launch: the batch script of a fit, with what its ranks need.
  *
  * One process without MPI surveys all policies as doctor does, and adds up what the ranks
- * of each node will need; whatever fit would refuse on every node is refused here, in the
- * same order and with the same exit code. The machine that prints the script need not be
- * like the one that runs it: its cores, GPUs and memory do not count.
+ * of each node will need. What fit would refuse in the configuration, the models and the
+ * prompts is refused here, in the same order and with the same exit code; what depends on
+ * ranks that meet, such as a transport, is not. The machine that prints the script need not
+ * be like the one that runs it: its cores, GPUs and memory do not count.
  */
 #include <math.h>
+#include <regex.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,6 +35,20 @@ cleanup:
     return status;
 }
 
+/* Minutes, minutes:seconds, hours:minutes:seconds, and days-hours with either behind it, as
+ * in sbatch's manual. */
+static bool is_time(const char *text)
+{
+    regex_t pattern;
+    if (regcomp(&pattern,
+                "^([0-9]{1,4}-[0-9]{1,4}(:[0-9]{1,2}){0,2}|[0-9]{1,7}(:[0-9]{1,4}){0,2})$",
+                REG_EXTENDED | REG_NOSUB) != 0)
+        return false;
+    bool matches = regexec(&pattern, text, 0, NULL, 0) == 0;
+    regfree(&pattern);
+    return matches;
+}
+
 static bool is_given(const char *time)
 {
     return strcmp(time, "auto") != 0;
@@ -45,10 +61,7 @@ static enum mpo_status check_options(const struct mpo_config *config)
     MPO_TRY(fit_check_options(config));
     MPO_TRY(check_word("partition", options->partition));
     MPO_TRY(check_word("account", options->account));
-    MPO_CHECK(!is_given(options->time) ||
-                  (options->time[0] != '\0' &&
-                   strspn(options->time, "0123456789:-") == strlen(options->time)),
-              MPO_ERR_CONFIG,
+    MPO_CHECK(!is_given(options->time) || is_time(options->time), MPO_ERR_CONFIG,
               "launch.time: expected auto or a time like 90 (minutes), 04:00:00 or "
               "2-12:00:00, found '%.*s'",
               (int)strcspn(options->time, "\n\r"), options->time);
@@ -97,8 +110,9 @@ static bool program_has_cuda(void)
 /* A survey needs none; an unknown one is refused as fit would. */
 static enum mpo_status open_device(struct launch *launch)
 {
-    const char *wanted = program_has_cuda() ? "cpu" : launch->config->run.device;
-    return mpo_device_open(wanted, launch->job.comm, &launch->job.device);
+    struct mpo_device_wish wish = {
+        .choice = program_has_cuda() ? "cpu" : launch->config->run.device};
+    return mpo_device_open(&wish, launch->job.comm, &launch->job.device);
 }
 
 /* The divisor of `ranks` that is next to `each`, in steps of -1 or 1. */
@@ -130,6 +144,23 @@ cleanup:
     return status;
 }
 
+/* Of the node whose ranks ask for most. */
+static int32_t count_gpus(const struct launch *launch)
+{
+    int32_t most = 0;
+    int32_t here = 0;
+    for (int32_t rank = 0; rank < launch->rank_count; rank++) {
+        int32_t first = 0;
+        int32_t count = 0;
+        mpo_comm_plan_block(launch->config->policy_count, launch->group_size,
+                            rank % launch->group_size, &first, &count);
+        here = rank % launch->ranks_per_node == 0 ? 0 : here;
+        here += job_devices(launch->config, first, count);
+        most = here > most ? here : most;
+    }
+    return most;
+}
+
 static enum mpo_status lay_out_ranks(struct launch *launch)
 {
     enum mpo_status status = MPO_OK;
@@ -141,7 +172,7 @@ static enum mpo_status lay_out_ranks(struct launch *launch)
                                      (int32_t)group, &launch->group_size));
     MPO_TRY(fill_nodes(launch, config->launch.ranks_per_node));
     if (program_has_cuda() && strcmp(config->run.device, "cpu") != 0)
-        launch->gpus_per_node = launch->ranks_per_node;
+        launch->gpus_per_node = count_gpus(launch);
 cleanup:
     return status;
 }
@@ -243,8 +274,7 @@ static struct needs rank_needs(const struct launch *launch, const struct job_siz
     int32_t first = 0;
     int32_t count = 0;
     struct mpo_exchange_spec spec =
-        job_exchange_spec(launch->config, launch->gpus_per_node > 0 ? "cuda" : "cpu", size,
-                          launch->survey.vocab_size);
+        job_exchange_spec(launch->config, size, launch->survey.vocab_size);
     mpo_comm_plan_block(launch->config->policy_count, launch->group_size,
                         rank % launch->group_size, &first, &count);
     size_t rows = mpo_exchange_rows_bytes(&spec, policies_kept(launch, rank, count));

@@ -65,6 +65,8 @@ static void print_head(const struct launch *launch)
 
 static const char *reason_for_gpus(const struct launch *launch)
 {
+    if (launch->gpus_per_node > launch->ranks_per_node)
+        return "a rank takes as many as its largest policy (devices)";
     if (launch->gpus_per_node > 0)
         return "one a rank";
     return strcmp(launch->config->run.device, "cpu") == 0 ? "run.device is cpu"

@@ -1,23 +1,35 @@
 /*
- * Sums over policies. Weights are the one thing that policies share.
+ * Sums over policies. Weights are the one thing that policies share. What is a device's is
+ * no need of the host's.
  */
 #include "needs.h"
 
-static bool same_model(const struct mpo_policy_need *a, const struct mpo_policy_need *b)
+#include <stdio.h>
+
+#define MEGABYTE_BITS 20
+#define LIST_BYTES    512
+
+static bool same_weights(const struct mpo_policy_need *a, const struct mpo_policy_need *b)
 {
-    return a->model_file[0] == b->model_file[0] && a->model_file[1] == b->model_file[1];
+    return a->model_file[0] == b->model_file[0] && a->model_file[1] == b->model_file[1] &&
+           a->devices == b->devices;
+}
+
+/* Weights of a policy, 0 when an earlier one has them already. */
+static uint64_t own_weights(const struct mpo_policy_survey *policies, int32_t index)
+{
+    for (int32_t earlier = 0; earlier < index; earlier++)
+        if (same_weights(&policies[earlier].need, &policies[index].need))
+            return 0;
+    return policies[index].need.model_bytes;
 }
 
 uint64_t needs_weights_once(const struct mpo_policy_survey *policies, int32_t policy_count)
 {
     uint64_t bytes = 0;
-    for (int32_t i = 0; i < policy_count; i++) {
-        int32_t earlier = 0;
-        while (earlier < i && !same_model(&policies[earlier].need, &policies[i].need))
-            earlier++;
-        if (earlier == i)
-            bytes += policies[i].need.model_bytes;
-    }
+    for (int32_t i = 0; i < policy_count; i++)
+        if (policies[i].need.devices == 0)
+            bytes += own_weights(policies, i);
     return bytes;
 }
 
@@ -30,8 +42,9 @@ struct needs needs_of_rank(const struct mpo_policy_survey *policies, int32_t pol
         .exchange_bytes = exchange_bytes,
     };
     for (int32_t i = 0; i < policy_count; i++) {
-        needs.cache_bytes += policies[i].need.cache_bytes;
-        needs.work_bytes += policies[i].need.work_bytes;
+        const struct mpo_policy_need *need = &policies[i].need;
+        needs.cache_bytes += need->devices > 0 ? 0 : need->cache_bytes;
+        needs.work_bytes += need->devices > 0 ? need->host_bytes : need->work_bytes;
     }
     return needs;
 }
@@ -45,4 +58,58 @@ uint64_t needs_to_take(const struct needs *needs)
 uint64_t needs_total(const struct needs *needs)
 {
     return needs->program_bytes + needs_to_take(needs);
+}
+
+/* ---- a device ---- */
+
+/* What a policy adds to those before it on each of its devices: libllama spreads layers
+ * evenly where devices have as much free. */
+static uint64_t of_policy(const struct needs_device *device, int32_t index)
+{
+    const struct mpo_policy_need *need = &device->policies[index].need;
+    if (need->devices == 0)
+        return 0;
+    uint64_t spread =
+        own_weights(device->policies, index) + need->adapter_bytes + need->cache_bytes;
+    return spread / (uint64_t)need->devices + need->work_bytes;
+}
+
+uint64_t needs_of_device(const struct needs_device *device)
+{
+    uint64_t bytes = device->rows_bytes;
+    for (int32_t i = 0; i < device->policy_count; i++)
+        bytes += of_policy(device, i);
+    return bytes;
+}
+
+/* "helpful 812, concise 64" */
+static void list_policies(const struct needs_device *device, char text[LIST_BYTES])
+{
+    size_t length = 0;
+    text[0] = '\0';
+    for (int32_t i = 0; i < device->policy_count && length < LIST_BYTES; i++)
+        length += (size_t)snprintf(
+            text + length, LIST_BYTES - length, "%s%s %llu", i > 0 ? ", " : "",
+            device->specs[device->policies[i].policy].name,
+            (unsigned long long)(of_policy(device, i) >> MEGABYTE_BITS));
+}
+
+enum mpo_status needs_check_device(const struct needs_device *device)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_device *where = device->device;
+    uint64_t needed = needs_of_device(device);
+    char list[LIST_BYTES];
+    list_policies(device, list);
+    MPO_CHECK(needed <= where->free_bytes, MPO_ERR_MEMORY,
+              "%s, %s %d (%s %s): a rank needs %llu MB of its memory and %llu MB are free "
+              "(policies: %s; rows: %llu); start more ranks, so that each has fewer "
+              "policies, spread a policy over more devices (policies.NAME.devices), lower "
+              "rollout.unit_prompts, responses or max_tokens, or quantise the models",
+              device->host, where->kind, where->index, where->name, where->uuid,
+              (unsigned long long)(needed >> MEGABYTE_BITS),
+              (unsigned long long)(where->free_bytes >> MEGABYTE_BITS), list,
+              (unsigned long long)(device->rows_bytes >> MEGABYTE_BITS));
+cleanup:
+    return status;
 }

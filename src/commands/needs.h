@@ -4,10 +4,11 @@
  */
 #pragma once
 
+#include "mpo/device.h"
 #include "mpo/host.h"
 #include "mpo/policy.h"
 
-/** Of one rank, by what it is for. Plain data. */
+/** Of one rank and its host's memory, by what it is for. Plain data. */
 struct needs {
     uint64_t program_bytes; /* the process as a survey leaves it: code, vocabularies,
                                prompts, adapters */
@@ -28,6 +29,23 @@ uint64_t needs_total(const struct needs *needs);
 /** What the process has still to take. */
 uint64_t needs_to_take(const struct needs *needs);
 
-/** Weights of these policies when each model file is in memory once: what ranks of one
- *  host share where libllama maps the file, as it does unless it repacks the weights. */
+/** Weights on the host of these policies when each model file is in memory once: what ranks
+ * of one host share where libllama maps the file, as it does unless it repacks the weights.
+ */
 uint64_t needs_weights_once(const struct mpo_policy_survey *policies, int32_t policy_count);
+
+/** A device and what a rank will put there. */
+struct needs_device {
+    const struct mpo_device *device;
+    const char *host;                         /* its name, for messages */
+    const struct mpo_policy_survey *policies; /* [policy_count] of the rank */
+    const struct mpo_policy_spec *specs;      /* [H] */
+    int32_t policy_count;
+    uint64_t rows_bytes; /* the mixture's and the exchange's */
+};
+
+/** Bytes of the device's memory. Local. */
+uint64_t needs_of_device(const struct needs_device *device);
+
+/** @return MPO_ERR_MEMORY, with what to change, when that is more than is free. Local. */
+enum mpo_status needs_check_device(const struct needs_device *device);

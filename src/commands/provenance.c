@@ -79,8 +79,10 @@ static void describe_run(struct provenance *provenance, const struct fit *fit, i
     add_attribute(provenance, "slurm_job_id", environment("SLURM_JOB_ID"));
     mpo_comm_library_version(text, sizeof text);
     add_attribute(provenance, "mpi", text);
-    add_attribute(provenance, "nccl", "none");
-    add_attribute(provenance, "cuda", "none");
+    mpo_exchange_library_version(text, sizeof text);
+    add_attribute(provenance, "nccl", text);
+    mpo_device_library_version(text, sizeof text);
+    add_attribute(provenance, "cuda", text);
     add_attribute(provenance, "hdf5", mpo_record_library_version());
     add_attribute(provenance, "llama", mpo_policy_engine_version());
     add_attribute(provenance, "compiler", MPO_COMPILER);

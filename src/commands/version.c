@@ -59,14 +59,20 @@ enum mpo_status mpo_command_version(int argc, char *const *argv)
     struct mpo_config_arguments arguments = {0};
     struct mpo_config *config = NULL;
     char mpi[256] = "";
+    char cuda[64] = "";
+    char nccl[64] = "";
     char transports[64] = "";
     mpo_comm_library_version(mpi, sizeof mpi);
+    mpo_device_library_version(cuda, sizeof cuda);
+    mpo_exchange_library_version(nccl, sizeof nccl);
     list_transports(transports, sizeof transports);
     const struct fact facts[] = {
         {"version", MPO_VERSION, false},
         {"git_commit", MPO_GIT_COMMIT, false},
         {"compiler", MPO_COMPILER, false},
         {"mpi", mpi, false},
+        {"cuda", cuda, false},
+        {"nccl", nccl, false},
         {"hdf5", mpo_record_library_version(), false},
         {"llama", mpo_policy_engine_version(), false},
         {"devices", mpo_device_built(), true},

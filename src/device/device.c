@@ -1,20 +1,33 @@
 /*
  * The choice of a device. `auto` takes an accelerator when every rank finds one; a device
- * that is asked for by name and cannot be had is an error, never a silent fall-back.
+ * that is asked for by name and cannot be had is an error, never a silent fall-back. Nor
+ * may two ranks have one device, however it was chosen (device_shared.c).
  */
 #include "device_impl.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "mpo/log.h"
 
+static const struct mpo_device none = {.kind = "none"};
 static const struct mpo_device cpu = {.kind = "cpu"};
 
-/* Every rank has an accelerator, or none uses it: a job runs on one kind of device. */
-static enum mpo_status open_any(const struct mpo_device_ops *ops,
-                                const struct mpo_comm *comm, struct mpo_device *out)
+static enum mpo_status open_one(const struct mpo_device_ops *ops,
+                                const struct mpo_device_wish *wish, struct mpo_device *out)
 {
-    enum mpo_status opened = ops->open(mpo_comm_local_rank(comm), out);
+    enum mpo_status status = MPO_OK;
+    if (wish->check != NULL)
+        MPO_TRY(wish->check(wish->asker, ops->kind));
+    MPO_TRY(ops->open(wish->before, wish->count > 1 ? wish->count : 1, out));
+cleanup:
+    return status;
+}
+
+/* Every rank has an accelerator, or none uses it: a job runs on one kind of device. */
+static enum mpo_status settle(enum mpo_status opened, const struct mpo_comm *comm,
+                              struct mpo_device *out)
+{
     double everywhere = opened == MPO_OK ? 1.0 : 0.0;
     enum mpo_status status = MPO_OK;
     MPO_TRY(mpo_comm_min(comm, &everywhere, 1));
@@ -27,21 +40,45 @@ cleanup:
     return status;
 }
 
-enum mpo_status mpo_device_open(const char *choice, const struct mpo_comm *comm,
-                                struct mpo_device *out)
+enum mpo_status mpo_device_open(const struct mpo_device_wish *wish,
+                                const struct mpo_comm *comm, struct mpo_device *out)
 {
     enum mpo_status status = MPO_OK;
-    const struct mpo_device_ops *ops = mpo_registry_accelerator();
+    const char *choice = wish->choice;
+    bool any = strcmp(choice, "auto") == 0;
+    const struct mpo_device_ops *ops =
+        any ? mpo_registry_accelerator() : mpo_registry_device(choice);
     *out = cpu;
-    if (strcmp(choice, "cpu") == 0 || (strcmp(choice, "auto") == 0 && ops == NULL))
+    if (strcmp(choice, "cpu") == 0 || (any && ops == NULL))
         return MPO_OK;
-    if (strcmp(choice, "auto") == 0)
-        return open_any(ops, comm, out);
-    ops = mpo_registry_device(choice);
+    *out = none;
     MPO_CHECK(ops != NULL, MPO_ERR_DEVICE,
               "run.device is %s, but this build has no %s; it has: %s", choice, choice,
               mpo_device_built());
-    MPO_TRY(ops->open(mpo_comm_local_rank(comm), out));
+    enum mpo_status opened = open_one(ops, wish, out);
+    if (opened != MPO_OK)
+        *out = none;
+    if (any)
+        MPO_TRY(settle(opened, comm, out));
+    /* All ranks come here, with a device or without: they look together. */
+    MPO_TRY(mpo_device_check_shared(out, comm));
+    status = any ? MPO_OK : opened;
 cleanup:
     return status;
+}
+
+void mpo_device_library_version(char *text, size_t bytes)
+{
+    const struct mpo_device_ops *ops = mpo_registry_accelerator();
+    if (ops != NULL)
+        ops->library_version(text, bytes);
+    else
+        snprintf(text, bytes, "none");
+}
+
+enum mpo_status mpo_device_use(const struct mpo_device *device)
+{
+    const struct mpo_device_ops *ops =
+        device != NULL ? mpo_registry_device(device->kind) : NULL;
+    return ops != NULL ? ops->use(device) : MPO_OK;
 }

@@ -34,17 +34,20 @@ static void format_uuid(const cudaUUID_t *uuid, char *text, size_t bytes)
     }
 }
 
-static enum mpo_status cuda_open(int32_t local_rank, struct mpo_device *out)
+static enum mpo_status cuda_open(int32_t before, int32_t count, struct mpo_device *out)
 {
     enum mpo_status status = MPO_OK;
     int visible = 0;
     struct cudaDeviceProp properties;
     MPO_TRY(count_visible(&visible));
-    MPO_CHECK(visible == 1 || local_rank < visible, MPO_ERR_DEVICE,
-              "rank %d of this host finds %d CUDA devices and none for itself; start at "
-              "most %d ranks a host, or run with run.device=cpu",
-              local_rank, visible, visible);
-    *out = (struct mpo_device){.kind = "cuda", .index = visible == 1 ? 0 : local_rank};
+    int32_t first = visible == count ? 0 : before;
+    MPO_CHECK(
+        first + count <= visible, MPO_ERR_DEVICE,
+        "a rank needs %d of its host's CUDA devices beside the %d of the ranks before "
+        "it, and finds %d in all; start fewer ranks a host, lower "
+        "policies.NAME.devices, or run with run.device=cpu",
+        count, before, visible);
+    *out = (struct mpo_device){.kind = "cuda", .first = first, .index = first + count - 1};
     MPO_TRY_CUDA(cudaSetDevice(out->index));
     MPO_TRY_CUDA(cudaGetDeviceProperties(&properties, out->index));
     MPO_TRY_CUDA(cudaMemGetInfo(&out->free_bytes, &out->total_bytes));
@@ -54,4 +57,65 @@ cleanup:
     return status;
 }
 
-const struct mpo_device_ops mpo_device_cuda_ops = {.kind = "cuda", .open = cuda_open};
+static enum mpo_status cuda_uuid(int32_t index, char *text, size_t bytes)
+{
+    enum mpo_status status = MPO_OK;
+    struct cudaDeviceProp properties;
+    MPO_TRY_CUDA(cudaGetDeviceProperties(&properties, index));
+    format_uuid(&properties.uuid, text, bytes);
+cleanup:
+    return status;
+}
+
+static enum mpo_status cuda_use(const struct mpo_device *device)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_TRY_CUDA(cudaSetDevice(device->index));
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_device_cuda_take(size_t bytes, const char *what, const char *advice,
+                                     void **out)
+{
+    enum mpo_status status = MPO_OK;
+    size_t free_bytes = 0;
+    size_t total_bytes = 0;
+    cudaError_t error = cudaSuccess;
+    MPO_TRY_CUDA(cudaMemGetInfo(&free_bytes, &total_bytes));
+    error = cudaMalloc(out, bytes);
+    if (error == cudaErrorMemoryAllocation) {
+        cudaGetLastError(); /* or the next launch would report it again */
+        MPO_FAIL(MPO_ERR_MEMORY,
+                 "%s: %zu MiB of device memory are needed, and %zu of %zu MiB are free; "
+                 "lower rollout.unit_prompts or rollout.responses, or %s",
+                 what, (bytes >> 20) + 1, free_bytes >> 20, total_bytes >> 20, advice);
+    }
+    MPO_TRY_CUDA(error);
+cleanup:
+    return status;
+}
+
+/* CUDA writes 12.4 as 12040. */
+static void cuda_library_version(char *text, size_t bytes)
+{
+    int built = 0;
+    int driver = 0;
+    size_t at = 0;
+    cudaRuntimeGetVersion(&built);
+    cudaDriverGetVersion(&driver);
+    at = (size_t)snprintf(text, bytes, "%d.%d", built / 1000, built % 1000 / 10);
+    if (driver == 0)
+        snprintf(text + at, bytes - at, " (no driver)");
+    else
+        snprintf(text + at, bytes - at, " (driver %d.%d)", driver / 1000,
+                 driver % 1000 / 10);
+}
+
+const struct mpo_device_ops mpo_device_cuda_ops = {
+    .kind = "cuda",
+    .library_version = cuda_library_version,
+    .open = cuda_open,
+    .uuid = cuda_uuid,
+    .use = cuda_use,
+};

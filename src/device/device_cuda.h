@@ -1,5 +1,5 @@
 /**
- * CUDA's errors as statuses, for the few files that call CUDA.
+ * CUDA's errors as statuses, and its memory, for the few files that call CUDA.
  */
 #pragma once
 
@@ -16,3 +16,18 @@
             MPO_FAIL(MPO_ERR_DEVICE, "CUDA answered \"%s\" (%s) to %s",                    \
                      cudaGetErrorString(cuda_error), cudaGetErrorName(cuda_error), #call); \
     } while (0)
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** Take memory of the thread's device, to be given back by cudaFree. Local.
+ *  @param what    that needs it, "the mixture of 8 rows"
+ *  @param advice  a way to do without, "set run.device to cpu"
+ *  @return MPO_ERR_MEMORY with what is free; MPO_ERR_DEVICE when the device fails */
+enum mpo_status mpo_device_cuda_take(size_t bytes, const char *what, const char *advice,
+                                     void **out);
+
+#ifdef __cplusplus
+}
+#endif

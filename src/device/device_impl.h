@@ -11,12 +11,25 @@ extern "C" {
 
 struct mpo_device_ops {
     const char *kind;
-    /** Choose by the rank on this host, make it the thread's device and describe it.
-     *  @return MPO_ERR_DEVICE with the reason when there is none for this rank */
-    enum mpo_status (*open)(int32_t local_rank, struct mpo_device *out);
+    /** Its library and its driver, e.g. "13.0 (driver 12.4)". */
+    void (*library_version)(char *text, size_t bytes);
+    /** Take `count` >= 1 devices after the `before` of other ranks, make the last one the
+     *  thread's and describe it.
+     *  @return MPO_ERR_DEVICE with the reason when there are not enough for this rank */
+    enum mpo_status (*open)(int32_t before, int32_t count, struct mpo_device *out);
+    /** What its maker says is unique about a device that was opened. */
+    enum mpo_status (*uuid)(int32_t index, char *text, size_t bytes);
+    /** Make it the thread's device again. */
+    enum mpo_status (*use)(const struct mpo_device *device);
 };
 
 extern const struct mpo_device_ops mpo_device_cuda_ops;
+
+/** Raise on every rank, with one text, when two ranks have the same device. A rank without
+ *  one has no UUID. Collective over all ranks. (device_shared.c)
+ *  @return MPO_ERR_DEVICE with a table of the ranks that share */
+enum mpo_status mpo_device_check_shared(const struct mpo_device *own,
+                                        const struct mpo_comm *comm);
 
 /** A kind of device by name, NULL when this build has none. (registry.c) */
 const struct mpo_device_ops *mpo_registry_device(const char *kind);

@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 #define PATH_BYTES 4096
 
@@ -108,19 +109,21 @@ static uint64_t address_space_left(void)
     return left_of(limit.rlim_cur, read_number("/proc/self/status", "VmSize:", 0) << 10);
 }
 
-static int32_t usable_cores(int32_t all)
+static void describe_cores(struct mpo_host *host)
 {
     cpu_set_t set;
     CPU_ZERO(&set);
-    return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : all;
+    host->core_count = (int32_t)sysconf(_SC_NPROCESSORS_ONLN);
+    bool known = sched_getaffinity(0, sizeof set, &set) == 0;
+    host->usable_core_count = known ? CPU_COUNT(&set) : host->core_count;
+    host->core_set_hash = XXH3_64bits(&set, sizeof set);
 }
 
 void mpo_host_describe(struct mpo_host *out)
 {
     *out = (struct mpo_host){.memory_free_bytes = UINT64_MAX};
     gethostname(out->name, sizeof out->name - 1);
-    out->core_count = (int32_t)sysconf(_SC_NPROCESSORS_ONLN);
-    out->usable_core_count = usable_cores(out->core_count);
+    describe_cores(out);
     out->resident_bytes = read_number("/proc/self/status", "VmRSS:", 0) << 10;
     out->resident_peak_bytes = read_number("/proc/self/status", "VmHWM:", 0) << 10;
     out->address_free_bytes = address_space_left();

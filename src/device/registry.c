@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "device_impl.h"
+#include "../exchange/exchange_impl.h"
 #include "../mixture/mixture_impl.h"
 #include "../policy/policy_impl.h"
 
@@ -14,6 +15,14 @@ const struct mpo_policy_ops *const mpo_policy_kinds[] = {
 #endif
     &mpo_policy_table_ops,
     NULL,
+};
+
+const struct mpo_exchange_ops *const mpo_exchange_transports[] = {
+    &mpo_exchange_self_ops,
+#ifdef MPO_HAVE_NCCL
+    &mpo_exchange_nccl_ops,
+#endif
+    &mpo_exchange_shared_ops, &mpo_exchange_nodes_ops, &mpo_exchange_mpi_ops, NULL,
 };
 
 static const struct mpo_mixture_ops *const mixtures[] = {

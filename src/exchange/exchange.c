@@ -7,20 +7,37 @@
  */
 #include "exchange_impl.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "mpo/memory.h"
 #include "mpo/mixture.h"
 
-/* In the order in which `auto` tries them. */
-static const struct mpo_exchange_ops *const transports[] = {
-    &mpo_exchange_self_ops,
-    &mpo_exchange_shared_ops,
-    &mpo_exchange_nodes_ops,
-    &mpo_exchange_mpi_ops,
-};
-#define TRANSPORT_COUNT (sizeof transports / sizeof *transports)
+static const struct mpo_exchange_ops *find_transport(const char *name)
+{
+    for (int32_t i = 0; mpo_exchange_transports[i] != NULL; i++)
+        if (strcmp(mpo_exchange_transports[i]->transport, name) == 0)
+            return mpo_exchange_transports[i];
+    return NULL;
+}
+
+static enum mpo_status check_transport(const char *name)
+{
+    enum mpo_status status = MPO_OK;
+    char built[64] = "";
+    size_t length = 0;
+    if (strcmp(name, "auto") == 0 || find_transport(name) != NULL)
+        return MPO_OK;
+    for (int32_t i = 0; mpo_exchange_transports[i] != NULL; i++)
+        length += (size_t)snprintf(built + length, sizeof built - length, " %s",
+                                   mpo_exchange_transports[i]->transport);
+    MPO_FAIL(MPO_ERR_DEVICE,
+             "exchange.transport is %s, but this build has no %s; it has:%s", name, name,
+             built);
+cleanup:
+    return status;
+}
 
 static enum mpo_status check_pattern(const struct mpo_exchange_spec *spec)
 {
@@ -29,11 +46,33 @@ static enum mpo_status check_pattern(const struct mpo_exchange_spec *spec)
                   mpo_exchange_pattern_find(spec->pattern) != NULL,
               MPO_ERR_CONFIG, "exchange.pattern is '%s', expected auto, gather or alltoall",
               spec->pattern);
-    MPO_CHECK(!spec->whole_rows || strcmp(spec->pattern, "alltoall") != 0, MPO_ERR_CONFIG,
-              "exchange.pattern is alltoall, but the mixture of this device takes whole "
-              "rows only; use auto");
 cleanup:
     return status;
+}
+
+/* As ops->refuses, after a look at where the rows are. */
+static const char *refuses(const struct mpo_exchange_ops *ops,
+                           const struct mpo_exchange_spec *spec,
+                           const struct mpo_comm *comm)
+{
+    if (ops->memory == MPO_EXCHANGE_HOST && spec->rows_on_device)
+        return "rows are in the memory of devices";
+    if (ops->memory == MPO_EXCHANGE_DEVICE && !spec->rows_on_device)
+        return "rows are in the memory of the host (run.device is cpu)";
+    return ops->refuses(spec, comm);
+}
+
+bool mpo_exchange_carries_device_rows(const char *transport, const struct mpo_comm *comm)
+{
+    const struct mpo_exchange_spec spec = {.transport = transport, .rows_on_device = true};
+    for (int32_t i = 0; mpo_exchange_transports[i] != NULL; i++) {
+        const struct mpo_exchange_ops *ops = mpo_exchange_transports[i];
+        bool wanted =
+            strcmp(transport, "auto") == 0 || strcmp(transport, ops->transport) == 0;
+        if (wanted && refuses(ops, &spec, comm) == NULL)
+            return true;
+    }
+    return false;
 }
 
 /* The first transport that is asked for and can serve the group; settled is the spec with
@@ -46,31 +85,40 @@ static enum mpo_status choose(const struct mpo_exchange_spec *spec,
     enum mpo_status status = MPO_OK;
     const char *name = spec->transport;
     *out = NULL;
+    MPO_TRY(check_transport(name));
     MPO_TRY(check_pattern(spec));
-    for (size_t i = 0; i < TRANSPORT_COUNT && *out == NULL; i++) {
+    for (int32_t i = 0; mpo_exchange_transports[i] != NULL && *out == NULL; i++) {
+        const struct mpo_exchange_ops *ops = mpo_exchange_transports[i];
+        bool named = strcmp(name, ops->transport) == 0;
         *settled = *spec;
         if (strcmp(spec->pattern, "auto") == 0)
             settled->pattern =
-                transports[i]->gathers_only
+                ops->gathers_only
                     ? "gather"
                     : mpo_exchange_pattern_auto(spec, mpo_comm_group_size(comm));
-        const char *reason = transports[i]->refuses(settled, comm);
-        bool named = strcmp(name, transports[i]->transport) == 0;
+        const char *reason = refuses(ops, settled, comm);
         MPO_CHECK(!named || reason == NULL, MPO_ERR_CONFIG,
                   "exchange.transport is %s, but %s; use auto", name, reason);
         if (named || (strcmp(name, "auto") == 0 && reason == NULL))
-            *out = transports[i];
+            *out = ops;
     }
-    MPO_CHECK(*out != NULL, MPO_ERR_CONFIG,
-              "exchange.transport is '%s', expected auto, self, shared, nodes or mpi",
-              name);
+    MPO_CHECK(*out != NULL, MPO_ERR_CONFIG, "no transport of this build can serve a group");
 cleanup:
     return status;
 }
 
 const char *mpo_exchange_transport_built(int32_t index)
 {
-    return (size_t)index < TRANSPORT_COUNT ? transports[index]->transport : NULL;
+    const struct mpo_exchange_ops *ops = mpo_exchange_transports[index];
+    return ops != NULL ? ops->transport : NULL;
+}
+
+void mpo_exchange_library_version(char *text, size_t bytes)
+{
+    snprintf(text, bytes, "none");
+    for (int32_t i = 0; mpo_exchange_transports[i] != NULL; i++)
+        if (mpo_exchange_transports[i]->library_version != NULL)
+            mpo_exchange_transports[i]->library_version(text, bytes);
 }
 
 size_t mpo_exchange_rows_bytes(const struct mpo_exchange_spec *spec, int32_t policy_count)
@@ -95,7 +143,7 @@ enum mpo_status mpo_exchange_survey(const struct mpo_exchange_spec *spec,
     bool could_share = mpo_comm_group_size(comm) > 1 && mpo_comm_group_shares_host(comm);
     if (could_share && ops != &mpo_exchange_shared_ops &&
         strcmp(spec->transport, "auto") == 0)
-        out->shared_refuses = mpo_exchange_shared_ops.refuses(&settled, comm);
+        out->shared_refuses = refuses(&mpo_exchange_shared_ops, &settled, comm);
 cleanup:
     return status;
 }
@@ -111,7 +159,7 @@ static enum mpo_status take_common_room(struct mpo_exchange *exchange)
     for (int32_t rank = 0; rank <= exchange->size; rank++)
         exchange->first_block[rank] =
             pattern->first_block(block_count, rank, exchange->size);
-    MPO_NEW(exchange->size, &exchange->parts);
+    MPO_NEW(2 * exchange->size, &exchange->parts);
     if (mpo_exchange_slice_of(exchange, exchange->rank).count > 0) {
         size_t count = (size_t)spec->policy_count * (size_t)spec->row_capacity;
         MPO_NEW(count, &exchange->logits);
@@ -214,6 +262,17 @@ void mpo_exchange_count_received(struct mpo_exchange *exchange, int32_t messages
     exchange->traffic.received_bytes += (int64_t)bytes;
 }
 
+static enum mpo_status check_row_count(const struct mpo_exchange *exchange,
+                                       int32_t row_count)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_CHECK(row_count >= 0 && row_count <= exchange->spec.row_capacity, MPO_ERR_INTERNAL,
+              "an exchange of %d rows, room for %d", row_count,
+              exchange->spec.row_capacity);
+cleanup:
+    return status;
+}
+
 /* This rank's slice of its own rows is read where the policies left it. */
 static void place_own(struct mpo_exchange *exchange, struct mpo_slice slice,
                       int32_t row_count, const float *const *logits, const double *log_norm)
@@ -225,6 +284,18 @@ static void place_own(struct mpo_exchange *exchange, struct mpo_slice slice,
         exchange->logits[at + i] = logits[i] + slice.first;
 }
 
+enum mpo_status mpo_exchange_post(struct mpo_exchange *exchange, int32_t row_count,
+                                  const float *const *logits)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_TRY(check_row_count(exchange, row_count));
+    if (exchange->ops->post != NULL)
+        MPO_TRY(exchange->ops->post(exchange, row_count, logits));
+    exchange->is_posted = true;
+cleanup:
+    return status;
+}
+
 enum mpo_status mpo_exchange_rows(struct mpo_exchange *exchange, int32_t row_count,
                                   const float *const *logits, const double *log_norm,
                                   struct mpo_rows *out)
@@ -232,14 +303,52 @@ enum mpo_status mpo_exchange_rows(struct mpo_exchange *exchange, int32_t row_cou
     enum mpo_status status = MPO_OK;
     struct mpo_slice slice = mpo_exchange_slice_of(exchange, exchange->rank);
     *out = (struct mpo_rows){0};
-    MPO_CHECK(row_count >= 0 && row_count <= exchange->spec.row_capacity, MPO_ERR_INTERNAL,
-              "an exchange of %d rows, room for %d", row_count,
-              exchange->spec.row_capacity);
+    if (!exchange->is_posted)
+        MPO_TRY(mpo_exchange_post(exchange, row_count, logits));
+    exchange->is_posted = false;
     if (slice.count > 0) {
         place_own(exchange, slice, row_count, logits, log_norm);
         *out = (struct mpo_rows){row_count, exchange->logits, exchange->log_norm};
     }
     MPO_TRY(exchange->ops->rows(exchange, row_count, logits, log_norm));
+cleanup:
+    return status;
+}
+
+static enum mpo_status receive_norms(struct mpo_exchange *exchange, int32_t rank,
+                                     int32_t row_count, MPI_Request *request)
+{
+    enum mpo_status status = MPO_OK;
+    int32_t first = 0;
+    int32_t count = 0;
+    mpo_comm_policy_block(exchange->comm, rank, &first, &count);
+    count *= row_count;
+    MPO_TRY_MPI(MPI_Irecv(exchange->log_norm + (size_t)first * (size_t)row_count, count,
+                          MPI_DOUBLE, rank, MPO_EXCHANGE_TAG_NORM,
+                          mpo_comm_group_mpi(exchange->comm), request));
+    mpo_exchange_count_received(exchange, 1, (size_t)count * sizeof(double));
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_exchange_post_norms(struct mpo_exchange *exchange, int32_t row_count,
+                                        const double *log_norm, MPI_Request *requests,
+                                        int *posted)
+{
+    enum mpo_status status = MPO_OK;
+    int32_t own = exchange->local_count * row_count;
+    bool receives = mpo_exchange_slice_of(exchange, exchange->rank).count > 0;
+    for (int32_t rank = 0; rank < exchange->size; rank++) {
+        if (rank == exchange->rank)
+            continue;
+        if (receives)
+            MPO_TRY(receive_norms(exchange, rank, row_count, &requests[(*posted)++]));
+        if (mpo_exchange_slice_of(exchange, rank).count == 0)
+            continue;
+        MPO_TRY_MPI(MPI_Isend(log_norm, own, MPI_DOUBLE, rank, MPO_EXCHANGE_TAG_NORM,
+                              mpo_comm_group_mpi(exchange->comm), &requests[(*posted)++]));
+        mpo_exchange_count_sent(exchange, 1, (size_t)own * sizeof *log_norm);
+    }
 cleanup:
     return status;
 }
@@ -284,5 +393,7 @@ enum mpo_status mpo_exchange_share(struct mpo_exchange *exchange, void *data, si
 enum mpo_status mpo_exchange_tokens(struct mpo_exchange *exchange, int32_t *tokens,
                                     int32_t count)
 {
+    if (exchange->ops->tokens != NULL)
+        return exchange->ops->tokens(exchange, tokens, count);
     return mpo_exchange_share(exchange, tokens, (size_t)count * sizeof *tokens);
 }

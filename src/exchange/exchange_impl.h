@@ -1,6 +1,7 @@
 /**
  * What a transport and a pattern provide. A new transport is one file and one row of the
- * table in exchange.c; a new pattern is one row of the table in exchange_pattern.c.
+ * registry (src/device/registry.c); a new pattern is one row of the table in
+ * exchange_pattern.c.
  */
 #pragma once
 
@@ -13,12 +14,20 @@ enum mpo_exchange_tag {
     MPO_EXCHANGE_TAG_NORM = 2,
     MPO_EXCHANGE_TAG_PART = 3,
     MPO_EXCHANGE_TAG_HOST = 4,
+    MPO_EXCHANGE_TAG_EXCUSE = 5,
 };
 
 struct mpo_exchange_ops {
     const char *transport;
     bool gathers_only; /* it refuses other patterns, and auto takes none with it */
+    enum mpo_exchange_memory {
+        MPO_EXCHANGE_HOST,
+        MPO_EXCHANGE_DEVICE,
+        MPO_EXCHANGE_ANY
+    } memory; /* that it carries rows in */
 
+    /** The library that it is built on, beside MPI; NULL: none. */
+    void (*library_version)(char *text, size_t bytes);
     /** NULL when the transport can serve this group with spec->pattern, else the reason why
      *  not; the same on all ranks of the group. Collective over the group. */
     const char *(*refuses)(const struct mpo_exchange_spec *spec,
@@ -31,10 +40,16 @@ struct mpo_exchange_ops {
     /** Meet the other ranks; all of them have their room. Collective over the group. */
     enum mpo_status (*connect)(struct mpo_exchange *exchange);
     void (*close)(struct mpo_exchange *exchange);
+    /** Start to move the rows; NULL: `rows` does all of it. Always called before it. */
+    enum mpo_status (*post)(struct mpo_exchange *exchange, int32_t row_count,
+                            const float *const *logits);
     /** Fill logits and log_norm of the exchange with the other ranks' rows, on every rank
      *  with a slice; this rank's own are there already. */
     enum mpo_status (*rows)(struct mpo_exchange *exchange, int32_t row_count,
                             const float *const *logits, const double *log_norm);
+    /** Broadcast the root's tokens; NULL: by MPI. */
+    enum mpo_status (*tokens)(struct mpo_exchange *exchange, int32_t *tokens,
+                              int32_t count);
 };
 
 struct mpo_exchange_pattern {
@@ -54,7 +69,8 @@ struct mpo_exchange {
     int32_t *first_block; /* [P + 1] */
     const float **logits; /* [H, row_capacity] on ranks with a slice, packed to [H, B] */
     double *log_norm;     /* the same */
-    MPI_Request *parts;   /* [P] */
+    MPI_Request *parts;   /* [2 P] of small messages */
+    bool is_posted;       /* this position's rows are on their way */
     struct mpo_exchange_traffic traffic;
     void *self; /* the transport's own */
 };
@@ -99,6 +115,12 @@ struct mpo_slice mpo_exchange_slice(const struct mpo_exchange_spec *spec, int32_
                                     int32_t size);
 struct mpo_slice mpo_exchange_slice_of(const struct mpo_exchange *exchange, int32_t rank);
 
+/** Post this rank's small messages that carry normalisers, to and from all ranks with
+ *  slices; requests has room for 2 (P - 1) more. Local. */
+enum mpo_status mpo_exchange_post_norms(struct mpo_exchange *exchange, int32_t row_count,
+                                        const double *log_norm, MPI_Request *requests,
+                                        int *posted);
+
 void mpo_exchange_count_sent(struct mpo_exchange *exchange, int32_t messages, size_t bytes);
 void mpo_exchange_count_received(struct mpo_exchange *exchange, int32_t messages,
                                  size_t bytes);
@@ -119,3 +141,8 @@ extern const struct mpo_exchange_ops mpo_exchange_self_ops;
 extern const struct mpo_exchange_ops mpo_exchange_shared_ops;
 extern const struct mpo_exchange_ops mpo_exchange_nodes_ops;
 extern const struct mpo_exchange_ops mpo_exchange_mpi_ops;
+extern const struct mpo_exchange_ops mpo_exchange_nccl_ops;
+
+/** The transports of this build in the order in which `auto` tries them, ended by NULL.
+ *  (src/device/registry.c) */
+extern const struct mpo_exchange_ops *const mpo_exchange_transports[];

@@ -82,9 +82,6 @@ static enum mpo_status receive(struct mpo_exchange *exchange, int32_t rank,
     mpo_comm_policy_block(exchange->comm, rank, &first, &local_count);
     size_t at = (size_t)first * (size_t)row_count;
     int32_t count = local_count * row_count;
-    MPO_TRY_MPI(MPI_Irecv(exchange->log_norm + at, count, MPI_DOUBLE, rank,
-                          MPO_EXCHANGE_TAG_NORM, group, &self->requests[self->posted++]));
-    mpo_exchange_count_received(exchange, 1, (size_t)count * sizeof(double));
     for (int32_t i = 0; i < count; i++, *room += slice.count) {
         exchange->logits[at + (size_t)i] = *room;
         MPO_TRY_MPI(MPI_Irecv(*room, slice.count, MPI_FLOAT, rank, MPO_EXCHANGE_TAG_ROW,
@@ -97,16 +94,13 @@ cleanup:
 
 /* Post the sends of another rank's slice of this one's rows. */
 static enum mpo_status send(struct mpo_exchange *exchange, int32_t rank, int32_t row_count,
-                            const float *const *logits, const double *log_norm)
+                            const float *const *logits)
 {
     enum mpo_status status = MPO_OK;
     struct messages *self = exchange->self;
     struct mpo_slice slice = mpo_exchange_slice_of(exchange, rank);
     MPI_Comm group = mpo_comm_group_mpi(exchange->comm);
     int32_t count = exchange->local_count * row_count;
-    MPO_TRY_MPI(MPI_Isend(log_norm, count, MPI_DOUBLE, rank, MPO_EXCHANGE_TAG_NORM, group,
-                          &self->requests[self->posted++]));
-    mpo_exchange_count_sent(exchange, 1, (size_t)count * sizeof(double));
     for (int32_t i = 0; i < count; i++) {
         MPO_TRY_MPI(MPI_Isend(logits[i] + slice.first, slice.count, MPI_FLOAT, rank,
                               MPO_EXCHANGE_TAG_ROW, group,
@@ -122,8 +116,8 @@ static bool has_slice(const struct mpo_exchange *exchange, int32_t rank)
     return mpo_exchange_slice_of(exchange, rank).count > 0;
 }
 
-static enum mpo_status mpi_rows(struct mpo_exchange *exchange, int32_t row_count,
-                                const float *const *logits, const double *log_norm)
+static enum mpo_status mpi_post(struct mpo_exchange *exchange, int32_t row_count,
+                                const float *const *logits)
 {
     enum mpo_status status = MPO_OK;
     struct messages *self = exchange->self;
@@ -134,7 +128,19 @@ static enum mpo_status mpi_rows(struct mpo_exchange *exchange, int32_t row_count
             MPO_TRY(receive(exchange, rank, row_count, &room));
     for (int32_t rank = 0; rank < exchange->size; rank++)
         if (rank != exchange->rank && has_slice(exchange, rank))
-            MPO_TRY(send(exchange, rank, row_count, logits, log_norm));
+            MPO_TRY(send(exchange, rank, row_count, logits));
+cleanup:
+    return status;
+}
+
+static enum mpo_status mpi_rows(struct mpo_exchange *exchange, int32_t row_count,
+                                const float *const *logits, const double *log_norm)
+{
+    enum mpo_status status = MPO_OK;
+    struct messages *self = exchange->self;
+    (void)logits;
+    MPO_TRY(mpo_exchange_post_norms(exchange, row_count, log_norm, self->requests,
+                                    &self->posted));
     MPO_TRY(mpo_comm_wait(self->requests, self->posted));
 cleanup:
     return status;
@@ -147,5 +153,6 @@ const struct mpo_exchange_ops mpo_exchange_mpi_ops = {
     .take_room = mpi_take_room,
     .connect = mpi_connect,
     .close = mpi_close,
+    .post = mpi_post,
     .rows = mpi_rows,
 };

@@ -42,6 +42,7 @@ static enum mpo_status self_rows(struct mpo_exchange *exchange, int32_t row_coun
 
 const struct mpo_exchange_ops mpo_exchange_self_ops = {
     .transport = "self",
+    .memory = MPO_EXCHANGE_ANY,
     .refuses = self_refuses,
     .keeps_bytes = self_keeps_bytes,
     .take_room = self_needs_nothing,

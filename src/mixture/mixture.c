@@ -8,9 +8,10 @@
  *               that rank   finds the token, says it with its logits
  *               root        log q, log pi_h
  *
- * One rank with whole rows asks itself, so the figures are the same for every cut. The
- * devices' functions fail only where the device does. What can be wrong with the figures (a
- * NaN, a row with no finite logit) is looked for here, once for all devices.
+ * One rank with whole rows asks itself, or has the device do all of it by the same kernels,
+ * so the figures are the same for every cut. The devices' functions fail only where the
+ * device does. What can be wrong with the figures (a NaN, a row with no finite logit) is
+ * looked for here, once for all devices.
  */
 #include "mixture_fold.h"
 
@@ -47,6 +48,7 @@ static enum mpo_status copy_spec(struct mpo_mixture *mixture,
     mixture->vocab_size = spec->vocab_size;
     mixture->block_count = mpo_mixture_block_count(spec->vocab_size);
     mixture->row_capacity = spec->row_capacity;
+    mixture->rows_on_device = spec->rows_on_device;
     mixture->end_count = spec->end_count;
     MPO_NEW(spec->policy_count, &mixture->mu);
     MPO_NEW(spec->policy_count, &mixture->inverse_temperature);
@@ -80,10 +82,10 @@ cleanup:
     return status;
 }
 
-bool mpo_mixture_takes_slices(const char *device)
+size_t mpo_mixture_device_bytes(const struct mpo_mixture_spec *spec)
 {
-    const struct mpo_mixture_ops *ops = mpo_registry_mixture(device);
-    return ops != NULL && ops->sum != NULL;
+    const struct mpo_mixture_ops *ops = mpo_registry_mixture(spec->device);
+    return ops != NULL && ops->bytes != NULL ? ops->bytes(spec) : 0;
 }
 
 enum mpo_status mpo_mixture_open(const struct mpo_mixture_spec *spec,
@@ -94,6 +96,8 @@ enum mpo_status mpo_mixture_open(const struct mpo_mixture_spec *spec,
     const struct mpo_mixture_ops *ops = mpo_registry_mixture(spec->device);
     MPO_CHECK(ops != NULL, MPO_ERR_DEVICE, "this build has no %s mixture; it has: %s",
               spec->device, mpo_device_built());
+    MPO_CHECK(!spec->rows_on_device || ops->place != NULL, MPO_ERR_INTERNAL,
+              "rows in a device's memory for a mixture on the %s", spec->device);
     MPO_CHECK(spec->masked_count < spec->vocab_size, MPO_ERR_DATA,
               "all %d tokens of the vocabulary are masked", spec->vocab_size);
     MPO_NEW(1, &mixture);
@@ -131,6 +135,19 @@ void mpo_mixture_close(struct mpo_mixture **out)
     free(mixture->mu);
     free(mixture);
     *out = NULL;
+}
+
+enum mpo_status mpo_mixture_place(struct mpo_mixture *mixture, int32_t policy_index,
+                                  int32_t row_count, const float **logits)
+{
+    enum mpo_status status = MPO_OK;
+    if (!mixture->rows_on_device)
+        return MPO_OK;
+    MPO_CHECK(row_count <= mixture->row_capacity, MPO_ERR_INTERNAL,
+              "%d rows to place, room for %d", row_count, mixture->row_capacity);
+    MPO_TRY(mixture->ops->place(mixture->self, policy_index, row_count, logits));
+cleanup:
+    return status;
 }
 
 enum mpo_status mpo_mixture_normalise(struct mpo_mixture *mixture, int32_t policy_index,
@@ -209,6 +226,25 @@ cleanup:
     return status;
 }
 
+/* The root makes rows of the blocks of all slices. */
+static enum mpo_status fold_rows(struct mpo_mixture *mixture,
+                                 struct mpo_mixture_moments *moments, double *expectation)
+{
+    enum mpo_status status = MPO_OK;
+    int32_t row_count = mixture->rows.row_count;
+    if (mixture->ops->fold != NULL)
+        MPO_TRY(mixture->ops->fold(mixture->self, own_end_block(mixture), mixture->sums,
+                                   moments, expectation));
+    for (int32_t row = 0; row < row_count; row++)
+        if (mixture->ops->fold != NULL)
+            mixture->row_log_z[row] = moments[row].log_z;
+        else
+            mpo_mixture_fold(mixture, row, &moments[row],
+                             expectation + (size_t)row * (size_t)mixture->policy_count);
+cleanup:
+    return status;
+}
+
 static enum mpo_status combine_slices(struct mpo_mixture *mixture,
                                       struct mpo_mixture_moments *moments,
                                       double *expectation)
@@ -217,13 +253,13 @@ static enum mpo_status combine_slices(struct mpo_mixture *mixture,
     const struct mpo_rows *rows = &mixture->rows;
     size_t width = (size_t)rows->row_count * MPO_MIXTURE_SUMS_WIDTH(mixture->policy_count);
     int32_t first = own_first_block(mixture);
+    bool stays = mixture->rank == 0 && mixture->ops->fold != NULL;
     if (first < own_end_block(mixture))
         MPO_TRY(mixture->ops->sum(mixture->self, rows, first, own_end_block(mixture),
-                                  mixture->sums + (size_t)first * width));
+                                  stays ? NULL : mixture->sums + (size_t)first * width));
     MPO_TRY(bring_slices(mixture, mixture->sums, width));
-    for (int32_t row = 0; mixture->rank == 0 && row < rows->row_count; row++)
-        mpo_mixture_fold(mixture, row, &moments[row],
-                         expectation + (size_t)row * (size_t)mixture->policy_count);
+    if (mixture->rank == 0)
+        MPO_TRY(fold_rows(mixture, moments, expectation));
 cleanup:
     return status;
 }
@@ -264,11 +300,28 @@ static enum mpo_status draw_filtered(struct mpo_mixture *mixture,
     MPO_TRY(bring_slices(mixture, mixture->score, MPO_MIXTURE_BLOCK));
     if (mixture->rank != 0)
         return MPO_OK;
+    if (mixture->ops->filter != NULL)
+        return mixture->ops->filter(mixture->self, draws, draw, mixture->score);
     for (int32_t v = 0; v < mixture->vocab_size; v++)
         mixture->score[v] -= mixture->row_top[row];
     draws->token[draw] =
         mpo_mixture_filter_draw(draws->filter, draws->uniform[draw], mixture->score,
                                 mixture->heap, mixture->vocab_size);
+cleanup:
+    return status;
+}
+
+/* The root asks about draws first .. first + count - 1. */
+static enum mpo_status ask(struct mpo_mixture *mixture,
+                           const struct mpo_mixture_draws *draws, int32_t first,
+                           int32_t count, bool is_given)
+{
+    enum mpo_status status = MPO_OK;
+    if (!is_given && mixture->ops->ask != NULL)
+        MPO_TRY(mixture->ops->ask(mixture->self, draws, first, count, mixture->draft));
+    else
+        mpo_mixture_ask(mixture, draws, first, count, is_given);
+    mpo_mixture_deal(mixture, count);
 cleanup:
     return status;
 }
@@ -319,7 +372,7 @@ static enum mpo_status draw_slices(struct mpo_mixture *mixture,
         int32_t left = draws->count - first;
         int32_t count = left < mixture->row_capacity ? left : mixture->row_capacity;
         if (mixture->rank == 0)
-            mpo_mixture_ask(mixture, draws, first, count, !draw || is_filtered);
+            MPO_TRY(ask(mixture, draws, first, count, !draw || is_filtered));
         MPO_TRY(answer(mixture, count));
         if (mixture->rank == 0)
             mpo_mixture_settle(mixture, count, draws);

@@ -80,8 +80,6 @@ static enum mpo_status cpu_open(const struct mpo_mixture_spec *spec, void **self
     enum mpo_status status = MPO_OK;
     struct cpu *cpu = NULL;
     int32_t block_count = mpo_mixture_block_count(spec->vocab_size);
-    MPO_CHECK(!spec->rows_on_device, MPO_ERR_INTERNAL,
-              "rows in a device's memory for a mixture on the cpu");
     MPO_NEW(1, &cpu);
     cpu->policy_count = spec->policy_count;
     cpu->vocab_size = spec->vocab_size;

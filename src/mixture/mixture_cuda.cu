@@ -2,11 +2,16 @@
  * The mixture on a CUDA device: memory, launches and copies. What the kernels compute and
  * what it costs is written in mixture_kernels.cuh.
  *
- * Rows stay where they are when they are in the device's memory. Rows in host memory (table
- * policies, or an exchange that gathers on the host) are copied in each call; they are
- * pageable, so the driver moves them through pinned buffers of its own, and another set
- * here would only copy them once more. Everything else that goes to or fro is small and
- * lies in a mailbox, laid out alike in pinned host memory and on the device.
+ * Rows stay on the device where the exchange carries them there; those of policies that
+ * compute on the host are placed there once. Where the exchange works on the host they are
+ * copied in each call, of a slice only the slice. Host rows are pageable, so the driver
+ * moves them through pinned buffers of its own, and another set here would only copy them
+ * once more. So do the sums and scores of slices. Everything else that goes to or fro is
+ * small and lies in a mailbox, laid out alike in pinned host memory and on the device.
+ *
+ * Of slices, the other ranks' block sums go to the root by the hosts and up to its device,
+ * which folds them and asks about draws with the kernels for whole rows; so both patterns
+ * end in the same bits.
  *
  * A normaliser is log Z of the mixture of one policy with exponent 1, so normalise and
  * combine are the same two kernels.
@@ -17,232 +22,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "mpo/memory.h"
 #include "mpo/policy.h"
-#include "mixture_filter_kernels.cuh"
-#include "../device/device_cuda.h"
-
-/* Filtered draws that are made at a time; each needs 8 V bytes. */
-#define FILTER_SLOTS 32
-
-/* Small arrays of a call, the same offsets on both sides. */
-struct mailbox {
-    const float **row;           /* [H, B] */
-    double *log_norm;            /* [H, B] */
-    double *mu;                  /* [H] */
-    double *inverse_temperature; /* [H] */
-    double *one;                 /* the exponent of a policy alone */
-    int32_t *draw_row;           /* [B] */
-    double *uniform;             /* [B] */
-    int32_t *token;              /* [B] */
-    struct mpo_mixture_moments *moments;
-    double *expectation;  /* [B, H] */
-    double *log_proposal; /* [B] */
-    double *log_policy;   /* [B, H] */
-};
-
-struct cuda {
-    int32_t policy_count;
-    int32_t vocab_size;
-    int32_t block_count;
-    int32_t row_capacity;
-    bool rows_on_device;
-    size_t row_stride; /* floats from a copied row to the next; keeps rows aligned */
-    double end_bias;
-    cudaStream_t stream;
-    char *host_memory;   /* pinned */
-    char *device_memory; /* the other mailbox */
-    struct mailbox host;
-    struct mailbox device;
-    struct mixture_sums sums;
-    uint8_t *flags;           /* [V] */
-    float *copied;            /* [H, B, row_stride], none when rows are on the device */
-    double *weight;           /* [FILTER_SLOTS, V] */
-    struct mixture_view view; /* of the rows combined last */
-};
-
-static void cuda_close(void *pointer)
-{
-    struct cuda *cuda = (struct cuda *)pointer;
-    if (cuda == NULL)
-        return;
-    cudaFree(cuda->copied);
-    cudaFree(cuda->weight);
-    cudaFree(cuda->flags);
-    cudaFree(cuda->sums.row_sum);
-    cudaFree(cuda->sums.row_max);
-    cudaFree(cuda->sums.block_weight);
-    cudaFree(cuda->sums.part);
-    cudaFree(cuda->sums.block_max);
-    cudaFree(cuda->device_memory);
-    cudaFreeHost(cuda->host_memory);
-    if (cuda->stream != NULL)
-        cudaStreamDestroy(cuda->stream);
-    free(cuda);
-}
-
-/* ---- memory ---- */
-
-/* Device memory; an allocation an array, so that a memory checker sees where each ends. */
-template <class T>
-static enum mpo_status reserve(const struct cuda *cuda, const char *what, size_t count,
-                               T **out)
-{
-    enum mpo_status status = MPO_OK;
-    size_t free_bytes = 0;
-    size_t total_bytes = 0;
-    MPO_TRY_CUDA(cudaMemGetInfo(&free_bytes, &total_bytes));
-    if (cudaMalloc((void **)out, count * sizeof(T)) != cudaSuccess) {
-        cudaGetLastError(); /* or the next launch would report it again */
-        MPO_FAIL(MPO_ERR_MEMORY,
-                 "the mixture of %d rows of %d policies needs %zu MiB of device memory for "
-                 "%s, and %zu of %zu MiB are free; lower rollout.unit_prompts or "
-                 "rollout.responses, or set run.device to cpu",
-                 cuda->row_capacity, cuda->policy_count, (count * sizeof(T) >> 20) + 1,
-                 what, free_bytes >> 20, total_bytes >> 20);
-    }
-cleanup:
-    return status;
-}
-
-/* An array of the mailbox at base, which may not be there yet; returns where it ends. */
-template <class T> static size_t lay_out(char *base, size_t offset, size_t count, T **out)
-{
-    const size_t line = 256;
-    *out = base == NULL ? NULL : reinterpret_cast<T *>(base + offset);
-    return offset + (count * sizeof(T) + line - 1) / line * line;
-}
-
-static size_t lay_out_mailbox(const struct cuda *cuda, char *base, struct mailbox *box)
-{
-    size_t policies = (size_t)cuda->policy_count;
-    size_t rows = (size_t)cuda->row_capacity;
-    size_t end = lay_out(base, 0, policies * rows, &box->row);
-    end = lay_out(base, end, policies * rows, &box->log_norm);
-    end = lay_out(base, end, policies, &box->mu);
-    end = lay_out(base, end, policies, &box->inverse_temperature);
-    end = lay_out(base, end, 1, &box->one);
-    end = lay_out(base, end, rows, &box->draw_row);
-    end = lay_out(base, end, rows, &box->uniform);
-    end = lay_out(base, end, rows, &box->token);
-    end = lay_out(base, end, rows, &box->moments);
-    end = lay_out(base, end, rows * policies, &box->expectation);
-    end = lay_out(base, end, rows, &box->log_proposal);
-    return lay_out(base, end, rows * policies, &box->log_policy);
-}
-
-static enum mpo_status allocate(struct cuda *cuda)
-{
-    enum mpo_status status = MPO_OK;
-    size_t policies = (size_t)cuda->policy_count;
-    size_t rows = (size_t)cuda->row_capacity;
-    size_t vocab = (size_t)cuda->vocab_size;
-    size_t blocks = rows * (size_t)cuda->block_count;
-    size_t box_bytes = lay_out_mailbox(cuda, NULL, &cuda->host);
-    MPO_TRY_CUDA(cudaMallocHost((void **)&cuda->host_memory, box_bytes));
-    MPO_TRY(reserve(cuda, "its mailbox", box_bytes, &cuda->device_memory));
-    lay_out_mailbox(cuda, cuda->host_memory, &cuda->host);
-    lay_out_mailbox(cuda, cuda->device_memory, &cuda->device);
-    cuda->sums.moments = cuda->device.moments;
-    cuda->sums.expectation = cuda->device.expectation;
-    MPO_TRY(reserve(cuda, "block sums", blocks, &cuda->sums.block_max));
-    MPO_TRY(reserve(cuda, "block sums", blocks * (policies + 2), &cuda->sums.part));
-    MPO_TRY(reserve(cuda, "block sums", blocks, &cuda->sums.block_weight));
-    MPO_TRY(reserve(cuda, "row sums", rows, &cuda->sums.row_max));
-    MPO_TRY(reserve(cuda, "row sums", rows, &cuda->sums.row_sum));
-    MPO_TRY(reserve(cuda, "the vocabulary", vocab, &cuda->flags));
-    MPO_TRY(reserve(cuda, "filtered draws", FILTER_SLOTS * vocab, &cuda->weight));
-    if (!cuda->rows_on_device)
-        MPO_TRY(reserve(cuda, "rows of logits", policies * rows * cuda->row_stride,
-                        &cuda->copied));
-cleanup:
-    return status;
-}
-
-/* ---- copies ---- */
-
-/* Send count elements of the host's mailbox to the same place on the device. */
-template <class T>
-static enum mpo_status send(struct cuda *cuda, const T *from, size_t count)
-{
-    enum mpo_status status = MPO_OK;
-    size_t offset = (size_t)((const char *)from - cuda->host_memory);
-    MPO_TRY_CUDA(cudaMemcpyAsync(cuda->device_memory + offset, from, count * sizeof(T),
-                                 cudaMemcpyHostToDevice, cuda->stream));
-cleanup:
-    return status;
-}
-
-/* The other way. The elements are there after the stream was waited for. */
-template <class T> static enum mpo_status fetch(struct cuda *cuda, T *to, size_t count)
-{
-    enum mpo_status status = MPO_OK;
-    size_t offset = (size_t)((char *)to - cuda->host_memory);
-    MPO_TRY_CUDA(cudaMemcpyAsync(to, cuda->device_memory + offset, count * sizeof(T),
-                                 cudaMemcpyDeviceToHost, cuda->stream));
-cleanup:
-    return status;
-}
-
-/* Tell the device where the rows are, and bring them there if they are not. */
-static enum mpo_status send_rows(struct cuda *cuda, const float *const *logits,
-                                 size_t count)
-{
-    enum mpo_status status = MPO_OK;
-    for (size_t i = 0; i < count; i++) {
-        if (cuda->rows_on_device) {
-            cuda->host.row[i] = logits[i];
-            continue;
-        }
-        float *copy = cuda->copied + i * cuda->row_stride;
-        cuda->host.row[i] = copy;
-        MPO_TRY_CUDA(cudaMemcpyAsync(copy, logits[i],
-                                     (size_t)cuda->vocab_size * sizeof *copy,
-                                     cudaMemcpyHostToDevice, cuda->stream));
-    }
-    MPO_TRY(send(cuda, cuda->host.row, count));
-cleanup:
-    return status;
-}
-
-static enum mpo_status send_tokens(struct cuda *cuda, const struct mpo_mixture_spec *spec)
-{
-    enum mpo_status status = MPO_OK;
-    uint8_t *flags = NULL;
-    MPO_NEW(spec->vocab_size, &flags);
-    for (int32_t i = 0; i < spec->end_count; i++)
-        flags[spec->end_token[i]] |= MIXTURE_ENDS;
-    for (int32_t i = 0; i < spec->masked_count; i++)
-        flags[spec->masked[i]] |= MIXTURE_MASKED;
-    MPO_TRY_CUDA(
-        cudaMemcpy(cuda->flags, flags, (size_t)spec->vocab_size, cudaMemcpyHostToDevice));
-cleanup:
-    free(flags);
-    return status;
-}
-
-/* ---- life ---- */
-
-/* A block of every policy's logits must fit into shared memory. */
-static enum mpo_status reserve_shared(const struct cuda *cuda)
-{
-    enum mpo_status status = MPO_OK;
-    const int static_bytes = 1024; /* at most, of the kernel's own */
-    int device = 0;
-    int limit = 0;
-    int wanted = (int)MIXTURE_SLOT_BYTES(cuda->policy_count);
-    MPO_TRY_CUDA(cudaGetDevice(&device));
-    MPO_TRY_CUDA(
-        cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
-    MPO_CHECK(wanted + static_bytes <= limit, MPO_ERR_DEVICE,
-              "this device mixes at most %d policies, and there are %d; set run.device to "
-              "cpu",
-              (limit - static_bytes) / (int)MIXTURE_SLOT_BYTES(-1) - 2, cuda->policy_count);
-    MPO_TRY_CUDA(cudaFuncSetAttribute(mixture_combine_blocks,
-                                      cudaFuncAttributeMaxDynamicSharedMemorySize, wanted));
-cleanup:
-    return status;
-}
+#include "mixture_cuda_memory.cuh"
+#include "mixture_slice_kernels.cuh"
 
 static enum mpo_status cuda_open(const struct mpo_mixture_spec *spec, void **self)
 {
@@ -252,16 +34,11 @@ static enum mpo_status cuda_open(const struct mpo_mixture_spec *spec, void **sel
               "a vocabulary of %d tokens; the cuda mixture takes at most %d",
               spec->vocab_size, MIXTURE_VOCAB_MAX);
     MPO_NEW(1, &cuda);
-    cuda->policy_count = spec->policy_count;
-    cuda->vocab_size = spec->vocab_size;
-    cuda->block_count = (spec->vocab_size + MPO_MIXTURE_BLOCK - 1) / MPO_MIXTURE_BLOCK;
-    cuda->row_capacity = spec->row_capacity;
-    cuda->rows_on_device = spec->rows_on_device;
-    cuda->row_stride =
-        ((size_t)spec->vocab_size + MIXTURE_TOKENS - 1) / MIXTURE_TOKENS * MIXTURE_TOKENS;
+    set_sizes(cuda, spec);
     MPO_TRY(reserve_shared(cuda));
     MPO_TRY_CUDA(cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking));
-    MPO_TRY(allocate(cuda));
+    cuda->placed_first = spec->placed_first;
+    MPO_TRY(allocate(cuda, copied_policies(spec)));
     MPO_TRY(send_tokens(cuda, spec));
     cuda->host.one[0] = 1.0;
     for (int32_t h = 0; h < spec->policy_count; h++)
@@ -287,14 +64,34 @@ static void cuda_set(void *self, const double *mu, double end_bias)
 
 /* ---- rows ---- */
 
-static enum mpo_status launch_combine(const struct cuda *cuda,
-                                      const struct mixture_view *view)
+static enum mpo_status cuda_place(void *self, int32_t policy_index, int32_t row_count,
+                                  const float **logits)
+{
+    enum mpo_status status = MPO_OK;
+    struct cuda *cuda = (struct cuda *)self;
+    size_t first = (size_t)(policy_index - cuda->placed_first) * (size_t)cuda->row_capacity;
+    const struct mixture_batch batch = {logits, (size_t)row_count, cuda->vocab_size, first};
+    MPO_TRY(copy_rows(cuda, &batch, logits));
+    MPO_TRY_CUDA(cudaStreamSynchronize(cuda->stream)); /* other streams read them next */
+cleanup:
+    return status;
+}
+
+static enum mpo_status launch_blocks(const struct cuda *cuda,
+                                     const struct mixture_view *view)
 {
     enum mpo_status status = MPO_OK;
     dim3 blocks((unsigned)view->block_count, (unsigned)view->row_count);
     MPO_LAUNCH(mixture_combine_blocks, blocks, MIXTURE_THREADS,
                MIXTURE_SLOT_BYTES(view->policy_count), cuda->stream, *view, cuda->sums);
     MPO_TRY_CUDA(cudaGetLastError());
+cleanup:
+    return status;
+}
+
+static enum mpo_status launch_rows(const struct cuda *cuda, const struct mixture_view *view)
+{
+    enum mpo_status status = MPO_OK;
     MPO_LAUNCH(mixture_combine_rows, dim3((unsigned)view->row_count), MIXTURE_THREADS,
                MIXTURE_LIST_BYTES(view->block_count, view->policy_count), cuda->stream,
                *view, cuda->sums);
@@ -313,12 +110,14 @@ static enum mpo_status cuda_normalise(void *self, int32_t policy_index, int32_t 
     alone.row = cuda->device.row;
     alone.mu = cuda->device.one;
     alone.inverse_temperature = cuda->device.inverse_temperature + policy_index;
+    alone.flags = cuda->flags; /* a row that never was on the host is not masked */
     alone.policy_count = 1;
     alone.row_count = row_count;
     alone.vocab_size = cuda->vocab_size;
     alone.block_count = cuda->block_count;
-    MPO_TRY(send_rows(cuda, logits, (size_t)row_count));
-    MPO_TRY(launch_combine(cuda, &alone));
+    MPO_TRY(send_rows(cuda, logits, (size_t)row_count, cuda->vocab_size));
+    MPO_TRY(launch_blocks(cuda, &alone));
+    MPO_TRY(launch_rows(cuda, &alone));
     MPO_TRY(fetch(cuda, cuda->host.moments, (size_t)row_count));
     MPO_TRY_CUDA(cudaStreamSynchronize(cuda->stream));
     for (int32_t row = 0; row < row_count; row++) {
@@ -330,48 +129,132 @@ cleanup:
     return status;
 }
 
+static struct mixture_view slice_view(const struct cuda *cuda, int32_t row_count,
+                                      int32_t first_block, int32_t end_block)
+{
+    struct mixture_view view = {};
+    int32_t first = first_block * MPO_MIXTURE_BLOCK;
+    int32_t end = end_block * MPO_MIXTURE_BLOCK;
+    view.row = cuda->device.row;
+    view.log_norm = cuda->device.log_norm;
+    view.mu = cuda->device.mu;
+    view.inverse_temperature = cuda->device.inverse_temperature;
+    view.flags = cuda->flags + first;
+    view.end_bias = cuda->end_bias;
+    view.policy_count = cuda->policy_count;
+    view.row_count = row_count;
+    view.vocab_size = (end < cuda->vocab_size ? end : cuda->vocab_size) - first;
+    view.block_count = end_block - first_block;
+    return view;
+}
+
+/* The rows that were combined last as if all of them were here. */
+static struct mixture_view whole_view(const struct cuda *cuda)
+{
+    return slice_view(cuda, cuda->view.row_count, 0, cuda->block_count);
+}
+
+/* Sum the blocks of a slice, or of whole rows. */
+static enum mpo_status sum_blocks(struct cuda *cuda, const struct mpo_rows *rows,
+                                  int32_t first_block, int32_t end_block)
+{
+    enum mpo_status status = MPO_OK;
+    size_t policies = (size_t)cuda->policy_count;
+    size_t count = policies * (size_t)rows->row_count;
+    cuda->view = slice_view(cuda, rows->row_count, first_block, end_block);
+    cuda->first_block = first_block;
+    if (count == 0)
+        return MPO_OK; /* a grid of no rows is no launch */
+    memcpy(cuda->host.log_norm, rows->log_norm, count * sizeof(double));
+    MPO_TRY(send(cuda, cuda->host.mu, policies));
+    MPO_TRY(send(cuda, cuda->host.log_norm, count));
+    MPO_TRY(send_rows(cuda, rows->logits, count, cuda->view.vocab_size));
+    MPO_TRY(launch_blocks(cuda, &cuda->view));
+cleanup:
+    return status;
+}
+
+/* Make rows of the sums of all blocks. */
+static enum mpo_status fold_blocks(struct cuda *cuda, struct mpo_mixture_moments *moments,
+                                   double *expectation)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mixture_view whole = whole_view(cuda);
+    size_t row_count = (size_t)whole.row_count;
+    size_t count = row_count * (size_t)whole.policy_count;
+    if (row_count == 0)
+        return MPO_OK;
+    MPO_TRY(launch_rows(cuda, &whole));
+    MPO_TRY(fetch(cuda, cuda->host.moments, row_count));
+    MPO_TRY(fetch(cuda, cuda->host.expectation, count));
+    MPO_TRY_CUDA(cudaStreamSynchronize(cuda->stream));
+    memcpy(moments, cuda->host.moments, row_count * sizeof *moments);
+    memcpy(expectation, cuda->host.expectation, count * sizeof *expectation);
+cleanup:
+    return status;
+}
+
 static enum mpo_status cuda_combine(void *self, const struct mpo_rows *rows,
                                     struct mpo_mixture_moments *moments,
                                     double *expectation)
 {
     enum mpo_status status = MPO_OK;
     struct cuda *cuda = (struct cuda *)self;
-    size_t policies = (size_t)cuda->policy_count;
-    size_t row_count = (size_t)rows->row_count;
-    cuda->view.row = cuda->device.row;
-    cuda->view.log_norm = cuda->device.log_norm;
-    cuda->view.mu = cuda->device.mu;
-    cuda->view.inverse_temperature = cuda->device.inverse_temperature;
-    cuda->view.flags = cuda->flags;
-    cuda->view.end_bias = cuda->end_bias;
-    cuda->view.policy_count = cuda->policy_count;
-    cuda->view.row_count = rows->row_count;
-    cuda->view.vocab_size = cuda->vocab_size;
-    cuda->view.block_count = cuda->block_count;
-    if (row_count == 0)
-        return MPO_OK; /* a grid of no rows is no launch */
-    memcpy(cuda->host.log_norm, rows->log_norm, policies * row_count * sizeof(double));
-    MPO_TRY(send(cuda, cuda->host.mu, policies));
-    MPO_TRY(send(cuda, cuda->host.log_norm, policies * row_count));
-    MPO_TRY(send_rows(cuda, rows->logits, policies * row_count));
-    MPO_TRY(launch_combine(cuda, &cuda->view));
-    MPO_TRY(fetch(cuda, cuda->host.moments, row_count));
-    MPO_TRY(fetch(cuda, cuda->host.expectation, row_count * policies));
+    MPO_TRY(sum_blocks(cuda, rows, 0, cuda->block_count));
+    MPO_TRY(fold_blocks(cuda, moments, expectation));
+cleanup:
+    return status;
+}
+
+/* Doubles of the sums of some blocks of all rows. */
+static size_t sums_count(const struct cuda *cuda, int32_t block_count)
+{
+    return (size_t)block_count * (size_t)cuda->view.row_count *
+           MPO_MIXTURE_SUMS_WIDTH(cuda->policy_count);
+}
+
+static enum mpo_status cuda_sum(void *self, const struct mpo_rows *rows,
+                                int32_t first_block, int32_t end_block, double *table)
+{
+    enum mpo_status status = MPO_OK;
+    struct cuda *cuda = (struct cuda *)self;
+    MPO_TRY(sum_blocks(cuda, rows, first_block, end_block));
+    if (table == NULL || rows->row_count == 0)
+        return MPO_OK; /* the device works while the root waits for the others */
+    MPO_TRY_CUDA(cudaMemcpyAsync(table, cuda->sums.table,
+                                 sums_count(cuda, end_block - first_block) * sizeof *table,
+                                 cudaMemcpyDeviceToHost, cuda->stream));
     MPO_TRY_CUDA(cudaStreamSynchronize(cuda->stream));
-    memcpy(moments, cuda->host.moments, row_count * sizeof *moments);
-    memcpy(expectation, cuda->host.expectation, row_count * policies * sizeof *expectation);
+cleanup:
+    return status;
+}
+
+static enum mpo_status cuda_fold(void *self, int32_t end_block, const double *table,
+                                 struct mpo_mixture_moments *moments, double *expectation)
+{
+    enum mpo_status status = MPO_OK;
+    struct cuda *cuda = (struct cuda *)self;
+    size_t own = sums_count(cuda, end_block);
+    size_t others = sums_count(cuda, cuda->block_count) - own;
+    if (others > 0)
+        MPO_TRY_CUDA(cudaMemcpyAsync(cuda->sums.table + own, table + own,
+                                     others * sizeof *table, cudaMemcpyHostToDevice,
+                                     cuda->stream));
+    MPO_TRY(fold_blocks(cuda, moments, expectation));
 cleanup:
     return status;
 }
 
 /* ---- draws ---- */
 
-static struct mixture_draw_view draw_view(const struct cuda *cuda, int32_t first,
-                                          int32_t count)
+/* Draws first .. first + count - 1 of those in the mailbox. */
+static struct mixture_draw_view draw_view(const struct cuda *cuda,
+                                          const struct mpo_mixture_draws *draws,
+                                          int32_t first, int32_t count)
 {
     struct mixture_draw_view view = {};
     view.row = cuda->device.draw_row + first;
-    view.uniform = cuda->device.uniform + first;
+    view.uniform = draws->uniform != NULL ? cuda->device.uniform + first : NULL;
     view.token = cuda->device.token + first;
     view.log_proposal = cuda->device.log_proposal + first;
     view.log_policy = cuda->device.log_policy + (size_t)first * (size_t)cuda->policy_count;
@@ -379,25 +262,34 @@ static struct mixture_draw_view draw_view(const struct cuda *cuda, int32_t first
     return view;
 }
 
-static enum mpo_status launch_filtered(const struct cuda *cuda, int32_t count,
-                                       const struct mpo_mixture_filter *filter)
+static enum mpo_status launch_filter(const struct cuda *cuda,
+                                     const struct mixture_draw_view *draws,
+                                     const struct mixture_filter_view *filtered)
 {
     enum mpo_status status = MPO_OK;
-    struct mixture_filter_view filtered = {};
-    filtered.weight = cuda->weight;
-    filtered.filter = *filter;
+    const struct mixture_view whole = whole_view(cuda);
+    dim3 blocks((unsigned)whole.block_count, (unsigned)draws->count);
+    MPO_LAUNCH(mixture_filter_weights, blocks, MIXTURE_THREADS, 0, cuda->stream, whole,
+               cuda->sums, *draws, *filtered);
+    MPO_TRY_CUDA(cudaGetLastError());
+    MPO_LAUNCH(mixture_filter_draw, dim3((unsigned)draws->count), MIXTURE_THREADS,
+               MIXTURE_LIST_BYTES(whole.block_count, 0), cuda->stream, whole, *draws,
+               *filtered);
+    MPO_TRY_CUDA(cudaGetLastError());
+cleanup:
+    return status;
+}
+
+static enum mpo_status launch_filtered(const struct cuda *cuda,
+                                       const struct mpo_mixture_draws *draws, int32_t count)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mixture_filter_view filtered = {cuda->weight, *draws->filter, false};
     for (int32_t first = 0; first < count; first += FILTER_SLOTS) {
         int32_t left = count - first;
         int32_t round = left < FILTER_SLOTS ? left : FILTER_SLOTS;
-        struct mixture_draw_view draws = draw_view(cuda, first, round);
-        dim3 blocks((unsigned)cuda->block_count, (unsigned)round);
-        MPO_LAUNCH(mixture_filter_weights, blocks, MIXTURE_THREADS, 0, cuda->stream,
-                   cuda->view, cuda->sums, draws, filtered);
-        MPO_TRY_CUDA(cudaGetLastError());
-        MPO_LAUNCH(mixture_filter_draw, dim3((unsigned)round), MIXTURE_THREADS,
-                   MIXTURE_LIST_BYTES(cuda->block_count, 0), cuda->stream, cuda->view,
-                   draws, filtered);
-        MPO_TRY_CUDA(cudaGetLastError());
+        const struct mixture_draw_view view = draw_view(cuda, draws, first, round);
+        MPO_TRY(launch_filter(cuda, &view, &filtered));
     }
 cleanup:
     return status;
@@ -407,17 +299,12 @@ static enum mpo_status launch_draw(const struct cuda *cuda,
                                    const struct mpo_mixture_draws *draws, int32_t count)
 {
     enum mpo_status status = MPO_OK;
-    struct mixture_draw_view view = draw_view(cuda, 0, count);
-    dim3 grid((unsigned)count);
-    if (draws->uniform == NULL)
-        MPO_LAUNCH(mixture_greedy, grid, MIXTURE_THREADS, 0, cuda->stream, cuda->view,
-                   cuda->sums, view);
-    else if (mpo_mixture_filter_is_open(draws->filter))
-        MPO_LAUNCH(mixture_draw, grid, MIXTURE_THREADS,
-                   MIXTURE_LIST_BYTES(cuda->block_count, 0), cuda->stream, cuda->view,
-                   cuda->sums, view);
-    else
-        MPO_TRY(launch_filtered(cuda, count, draws->filter));
+    const struct mixture_draw_view view = draw_view(cuda, draws, 0, count);
+    if (draws->uniform != NULL && !mpo_mixture_filter_is_open(draws->filter))
+        return launch_filtered(cuda, draws, count);
+    MPO_LAUNCH(mixture_draw, dim3((unsigned)count), MIXTURE_THREADS,
+               MIXTURE_LIST_BYTES(cuda->block_count, 0), cuda->stream, cuda->view,
+               cuda->sums, view);
     MPO_TRY_CUDA(cudaGetLastError());
 cleanup:
     return status;
@@ -453,7 +340,7 @@ static enum mpo_status draw_some(struct cuda *cuda, struct mpo_mixture_draws *dr
     if (draw)
         MPO_TRY(launch_draw(cuda, draws, count));
     MPO_LAUNCH(mixture_score, groups, MIXTURE_THREADS, 0, cuda->stream, cuda->view,
-               cuda->sums, draw_view(cuda, 0, count));
+               cuda->sums, draw_view(cuda, draws, 0, count));
     MPO_TRY_CUDA(cudaGetLastError());
     MPO_TRY(fetch(cuda, cuda->host.token, some));
     MPO_TRY(fetch(cuda, cuda->host.log_proposal, some));
@@ -480,7 +367,96 @@ cleanup:
     return status;
 }
 
+/* ---- slices ---- */
+
+static enum mpo_status cuda_scores(void *self, int32_t row, int32_t first_block,
+                                   int32_t end_block, double *score)
+{
+    enum mpo_status status = MPO_OK;
+    struct cuda *cuda = (struct cuda *)self;
+    const struct mixture_view view =
+        slice_view(cuda, cuda->view.row_count, first_block, end_block);
+    MPO_LAUNCH(mixture_scores, dim3((unsigned)view.block_count), MIXTURE_THREADS, 0,
+               cuda->stream, view, row, cuda->weight);
+    MPO_TRY_CUDA(cudaGetLastError());
+    MPO_TRY_CUDA(cudaMemcpyAsync(score, cuda->weight,
+                                 (size_t)view.vocab_size * sizeof *score,
+                                 cudaMemcpyDeviceToHost, cuda->stream));
+    MPO_TRY_CUDA(cudaStreamSynchronize(cuda->stream));
+cleanup:
+    return status;
+}
+
+static enum mpo_status cuda_ask(void *self, const struct mpo_mixture_draws *draws,
+                                int32_t first, int32_t count,
+                                struct mpo_mixture_question *question)
+{
+    enum mpo_status status = MPO_OK;
+    struct cuda *cuda = (struct cuda *)self;
+    size_t some = (size_t)count;
+    MPO_TRY(send_draws(cuda, draws, first, some, true));
+    MPO_LAUNCH(mixture_ask, dim3((unsigned)count), MIXTURE_THREADS,
+               MIXTURE_LIST_BYTES(cuda->block_count, 0), cuda->stream, whole_view(cuda),
+               cuda->sums, draw_view(cuda, draws, 0, count), cuda->device.question);
+    MPO_TRY_CUDA(cudaGetLastError());
+    MPO_TRY(fetch(cuda, cuda->host.question, some));
+    MPO_TRY_CUDA(cudaStreamSynchronize(cuda->stream));
+    for (int32_t i = 0; i < count; i++) {
+        question[i] = cuda->host.question[i];
+        question[i].draw += first;
+    }
+cleanup:
+    return status;
+}
+
+/* To the kernels the slice begins with block 0 and its first token. */
+static enum mpo_status cuda_answer(void *self, const struct mpo_mixture_question *question,
+                                   int32_t count, double *answers)
+{
+    enum mpo_status status = MPO_OK;
+    struct cuda *cuda = (struct cuda *)self;
+    int32_t first_token = cuda->first_block * MPO_MIXTURE_BLOCK;
+    size_t some = (size_t)count;
+    size_t width = MPO_MIXTURE_ANSWER_WIDTH(cuda->policy_count);
+    for (int32_t i = 0; i < count; i++) {
+        cuda->host.question[i] = question[i];
+        cuda->host.question[i].block -= cuda->first_block;
+        cuda->host.question[i].token -= first_token;
+    }
+    MPO_TRY(send(cuda, cuda->host.question, some));
+    MPO_LAUNCH(mixture_answer, dim3((unsigned)count), MIXTURE_THREADS, 0, cuda->stream,
+               cuda->view, cuda->device.question, cuda->device.answers);
+    MPO_TRY_CUDA(cudaGetLastError());
+    MPO_TRY(fetch(cuda, cuda->host.answers, some * width));
+    MPO_TRY_CUDA(cudaStreamSynchronize(cuda->stream));
+    memcpy(answers, cuda->host.answers, some * width * sizeof *answers);
+    for (size_t i = 0; i < some; i++)
+        answers[i * width] += first_token;
+cleanup:
+    return status;
+}
+
+static enum mpo_status cuda_filter(void *self, const struct mpo_mixture_draws *draws,
+                                   int32_t draw, const double *score)
+{
+    enum mpo_status status = MPO_OK;
+    struct cuda *cuda = (struct cuda *)self;
+    const struct mixture_filter_view filtered = {cuda->weight, *draws->filter, true};
+    const struct mixture_draw_view view = draw_view(cuda, draws, 0, 1);
+    MPO_TRY(send_draws(cuda, draws, draw, 1, true));
+    MPO_TRY_CUDA(cudaMemcpyAsync(cuda->weight, score,
+                                 (size_t)cuda->vocab_size * sizeof *score,
+                                 cudaMemcpyHostToDevice, cuda->stream));
+    MPO_TRY(launch_filter(cuda, &view, &filtered));
+    MPO_TRY(fetch(cuda, cuda->host.token, 1));
+    MPO_TRY_CUDA(cudaStreamSynchronize(cuda->stream));
+    draws->token[draw] = cuda->host.token[0];
+cleanup:
+    return status;
+}
+
 const struct mpo_mixture_ops mpo_mixture_cuda_ops = {
-    "cuda",       cuda_open, cuda_close, cuda_set, cuda_normalise,
-    cuda_combine, cuda_draw, NULL,       NULL,     NULL, /* no slices */
+    "cuda",      cuda_open,      cuda_close,   cuda_bytes, cuda_set,
+    cuda_place,  cuda_normalise, cuda_combine, cuda_draw,  cuda_sum,
+    cuda_scores, cuda_answer,    cuda_fold,    cuda_ask,   cuda_filter,
 };

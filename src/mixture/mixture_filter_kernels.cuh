@@ -10,10 +10,13 @@
  * are integers, so their order of addition is of no account and the same rows give the same
  * tokens; a token at the edge may differ from the CPU's where the share p falls within
  * some 1e-10 of a partial sum.
+ *
+ *     filter_weights   4 H V + 8 V written, or 8 V + 8 V of scores      bandwidth
+ *     filter_draw      8 V a pass, about 30 passes a filter, from cache
  */
 #pragma once
 
-#include "mixture_kernels.cuh"
+#include "mixture_draw_kernels.cuh"
 
 #define MIXTURE_KEYS 3 /* tried in one pass; a warp each adds up what it finds */
 #define MIXTURE_UNIT 0x1p40
@@ -24,6 +27,7 @@
 struct mixture_filter_view {
     double *weight; /* [draws, V] */
     struct mpo_mixture_filter filter;
+    bool is_scored; /* weight has the scores of the one draw, from all slices */
 };
 
 /** The last token that is kept: its weight as bits, and among equal ones the last index. */
@@ -59,12 +63,13 @@ static __global__ void __launch_bounds__(MIXTURE_THREADS)
     int32_t token = first_token((int32_t)blockIdx.x);
     double scale = 1.0 / filter.filter.temperature;
     double *weight = filter.weight + (size_t)blockIdx.y * (size_t)view.vocab_size;
-    double score[MIXTURE_TOKENS];
-    token_scores(&view, row, (int32_t)blockIdx.x, NULL, score);
-    for (int i = 0; i < MIXTURE_TOKENS; i++) {
-        double exponent = (score[i] - sums.row_max[row]) * scale;
-        if (token + i < view.vocab_size)
-            weight[token + i] = exponent < -708.0 ? 0.0 : exp(exponent);
+    double score[MIXTURE_TOKENS] = {};
+    if (!filter.is_scored)
+        token_scores(&view, row, (int32_t)blockIdx.x, NULL, score);
+    for (int i = 0; i < MIXTURE_TOKENS && token + i < view.vocab_size; i++) {
+        double own = filter.is_scored ? weight[token + i] : score[i];
+        double exponent = (own - sums.row_max[row]) * scale;
+        weight[token + i] = exponent < -708.0 ? 0.0 : exp(exponent);
     }
 }
 

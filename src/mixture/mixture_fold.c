@@ -1,6 +1,7 @@
 /*
- * From block sums to a row, and from a uniform to a block: what the root does with figures
- * that any rank and any device may have made, blocks in order.
+ * From block sums to a row, and from a uniform to a block, on the host: what the root does
+ * with figures that any rank may have made, blocks in order. A device may have kernels for
+ * the same (mpo_mixture_ops.fold and ask).
  *
  *     M = max M_b,   Z = sum_b S_b exp(M_b - M),   log Z = M + log Z
  *     E_q log pi_h = sum_v q(v) x_h(v) / T_h - norm_h
@@ -124,6 +125,7 @@ static struct mpo_mixture_question make_question(const struct mpo_mixture *mixtu
     } else if (draws->uniform == NULL) {
         question.kind = MPO_MIXTURE_GREATEST;
         question.block = greatest_block(mixture, question.row);
+        question.block_top = sums_of(mixture, question.row, question.block)->top;
     } else {
         invert_row(mixture, draws->uniform[draw], &question);
     }
@@ -138,9 +140,13 @@ static bool has_block(const struct mpo_mixture *mixture, int32_t rank, int32_t b
 void mpo_mixture_ask(struct mpo_mixture *mixture, const struct mpo_mixture_draws *draws,
                      int32_t first, int32_t count, bool is_given)
 {
-    int32_t asked = 0;
     for (int32_t i = 0; i < count; i++)
         mixture->draft[i] = make_question(mixture, draws, first + i, is_given);
+}
+
+void mpo_mixture_deal(struct mpo_mixture *mixture, int32_t count)
+{
+    int32_t asked = 0;
     for (int32_t rank = 0; rank < mixture->size; rank++)
         for (int32_t i = 0; i < count; i++)
             if (has_block(mixture, rank, mixture->draft[i].block))

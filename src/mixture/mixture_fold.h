@@ -3,17 +3,20 @@
  */
 #pragma once
 
+#include <assert.h>
+
 #include "mixture_impl.h"
 
-/** Figures of one block of one row, s as in mixture_cpu.c. With top = -inf, where every
- *  token is masked, nobody reads the others. */
+/** A table's figures of one block of one row (enum mpo_mixture_figure). */
 struct mpo_mixture_sums {
-    double top;         /* M_b = max s */
-    double sum;         /* S_b = sum exp(s - M_b) */
-    double end_sum;     /* the same over the end tokens */
-    double logit_sum[]; /* [H] sum exp(s - M_b) x_h */
+    double top;
+    double sum;
+    double end_sum;
+    double logit_sum[]; /* [H] */
 };
-#define MPO_MIXTURE_SUMS_WIDTH(policy_count) ((size_t)(policy_count) + 3) /* doubles */
+static_assert(offsetof(struct mpo_mixture_sums, logit_sum) ==
+                  MPO_MIXTURE_LOGIT_SUM * sizeof(double),
+              "a device writes the same by their numbers");
 
 /** Of a table [blocks, B] of them. */
 static inline struct mpo_mixture_sums *mpo_mixture_sums_of(double *table,
@@ -25,27 +28,10 @@ static inline struct mpo_mixture_sums *mpo_mixture_sums_of(double *table,
     return (void *)(table + index * MPO_MIXTURE_SUMS_WIDTH(policy_count));
 }
 
-/** What the root asks of the rank that has a block, about one draw from it. */
-struct mpo_mixture_question {
-    enum mpo_mixture_kind {
-        MPO_MIXTURE_GIVEN,    /* the token is known */
-        MPO_MIXTURE_DRAWN,    /* the first one whose cumulative sum exceeds target */
-        MPO_MIXTURE_GREATEST, /* the first one with the greatest score */
-    } kind;
-    int32_t draw;
-    int32_t row;
-    int32_t block;
-    int32_t token;
-    double block_top; /* M_b */
-    double scale;     /* exp(M_b - M): target is relative to the row's maximum M */
-    double target;
-};
-
 struct mpo_mixture_answer {
     double token;
     double logit[]; /* [H] of the token */
 };
-#define MPO_MIXTURE_ANSWER_WIDTH(policy_count) ((size_t)(policy_count) + 1) /* doubles */
 
 static inline struct mpo_mixture_answer *
 mpo_mixture_answer_of(double *answers, int32_t policy_count, int32_t index)
@@ -66,6 +52,7 @@ struct mpo_mixture {
     int32_t vocab_size;
     int32_t block_count;
     int32_t row_capacity;
+    bool rows_on_device;
     int32_t rank;                /* of the exchange, 0 without one: the root */
     int32_t size;                /* ranks that may have slices */
     int32_t *first_block;        /* [size + 1] of each rank's slice */
@@ -94,9 +81,12 @@ struct mpo_mixture {
 void mpo_mixture_fold(struct mpo_mixture *mixture, int32_t row,
                       struct mpo_mixture_moments *moments, double *expectation);
 
-/** Questions about draws first .. first + count - 1, to each rank about its blocks. */
+/** Questions about draws first .. first + count - 1, in their order: the draft. */
 void mpo_mixture_ask(struct mpo_mixture *mixture, const struct mpo_mixture_draws *draws,
                      int32_t first, int32_t count, bool is_given);
+
+/** The questions of the draft to each rank about its blocks, in order of ranks. */
+void mpo_mixture_deal(struct mpo_mixture *mixture, int32_t count);
 
 /** Draws of the last questions, from the answers. */
 void mpo_mixture_settle(const struct mpo_mixture *mixture, int32_t count,

@@ -18,10 +18,9 @@
  *     combine_blocks   4 H V + V/1024 (24 + 8 H)     bandwidth; target 80 % of it
  *                      (+ V of flags once for all rows, then from cache)
  *     combine_rows     V/1024 (32 + 8 H)             latency, one group a row
- *     draw, greedy     4 H 1024 + V/1024 8           latency, one group a draw
- *     score            32 H (one sector a policy)    latency, one thread a draw
- *     filter_weights   4 H V + 8 V written           bandwidth
- *     filter_draw      8 V a pass, about 30 passes a filter, from cache
+ *
+ * A slice of whole blocks is a row to these kernels: its view begins with the slice's first
+ * block, flags and all.
  *
  * combine_blocks with one policy is a policy's own normaliser (4 V bytes). Consumer chips
  * do double arithmetic at 1/64 of their speed: there exp, some 25 operations a token and
@@ -31,7 +30,7 @@
 
 #include <stdint.h>
 
-#include "mpo/mixture.h"
+#include "mixture_impl.h"
 #include "../device/cuda_dialect.cuh"
 
 #define MIXTURE_THREADS 256
@@ -45,7 +44,7 @@ static_assert(MIXTURE_TOKENS == 4, "a thread's tokens are one 16-byte load");
 #define MIXTURE_MASKED 1u
 #define MIXTURE_ENDS   2u
 
-/** The rows of one call. Device pointers throughout. */
+/** The rows of one call, or slices of them. Device pointers throughout. */
 struct mixture_view {
     const float *const *row;           /* [H, B] pointers to [V] */
     const double *log_norm;            /* [H, B] nat; NULL: all 0 */
@@ -61,22 +60,12 @@ struct mixture_view {
 
 /** What combine leaves for the draws and for the host. */
 struct mixture_sums {
-    double *block_max;                   /* [B, block] M_b */
-    double *part;                        /* [B, H + 2, block]: X_b,h; S_b; the end tokens */
+    double *table;                       /* [block, B] of enum mpo_mixture_figure */
     double *block_weight;                /* [B, block] S_b exp(M_b - M) */
     double *row_max;                     /* [B] M */
     double *row_sum;                     /* [B] sum of block_weight in order */
     struct mpo_mixture_moments *moments; /* [B] */
     double *expectation;                 /* [B, H] */
-};
-
-struct mixture_draw_view {
-    const int32_t *row;    /* [count] */
-    const double *uniform; /* [count] */
-    int32_t *token;        /* [count] */
-    double *log_proposal;  /* [count] */
-    double *log_policy;    /* [count, H] */
-    int32_t count;
 };
 
 /** A thread's four logits of a policy, and later its share of that policy's sum. */
@@ -89,7 +78,7 @@ union mixture_slot {
 #define MIXTURE_SLOT_BYTES(policy_count)                                                   \
     ((size_t)((policy_count) + 2) * MIXTURE_THREADS * sizeof(union mixture_slot))
 #define MIXTURE_LIST_BYTES(block_count, policy_count)                                      \
-    ((size_t)((block_count) + (policy_count) + 2) * sizeof(double))
+    ((size_t)((block_count) + (policy_count) + 3) * sizeof(double))
 
 /* ---- reductions ---- */
 
@@ -176,6 +165,15 @@ static __device__ __forceinline__ double policy_norm(const struct mixture_view *
     return view->log_norm[(size_t)h * (size_t)view->row_count + (size_t)row];
 }
 
+/* The figures of a block of a row, by enum mpo_mixture_figure. */
+static __device__ __forceinline__ double *block_figures(const struct mixture_view *view,
+                                                        const struct mixture_sums *sums,
+                                                        int32_t row, int32_t block)
+{
+    size_t index = (size_t)block * (size_t)view->row_count + (size_t)row;
+    return sums->table + index * MPO_MIXTURE_SUMS_WIDTH(view->policy_count);
+}
+
 /* The flags of a token; beyond the vocabulary all is masked. */
 static __device__ __forceinline__ uint32_t token_flags(const struct mixture_view *view,
                                                        int32_t token)
@@ -232,7 +230,7 @@ static __device__ __forceinline__ void exponentiate(double score[MIXTURE_TOKENS]
 /* The sums over the group of all quantities in slot[quantity, thread]: a warp a quantity.
  */
 static __device__ void reduce_slots(const union mixture_slot *slot, int32_t quantity_count,
-                                    int32_t block, int32_t block_count, double *part)
+                                    double *total)
 {
     int32_t lane = (int32_t)threadIdx.x % 32;
     for (int32_t quantity = (int32_t)threadIdx.x / 32; quantity < quantity_count;
@@ -242,7 +240,7 @@ static __device__ void reduce_slots(const union mixture_slot *slot, int32_t quan
             sum += slot[quantity * MIXTURE_THREADS + i].sum;
         sum = warp_sum(sum);
         if (lane == 0)
-            part[(size_t)quantity * (size_t)block_count + (size_t)block] = sum;
+            total[quantity] = sum;
     }
 }
 
@@ -250,17 +248,17 @@ static __device__ void reduce_slots(const union mixture_slot *slot, int32_t quan
 static __global__ void __launch_bounds__(MIXTURE_THREADS)
     mixture_combine_blocks(struct mixture_view view, struct mixture_sums sums)
 {
-    MPO_DYNAMIC_SHARED(union mixture_slot, slot); /* [H + 2, thread] */
+    MPO_DYNAMIC_SHARED(union mixture_slot, slot); /* [2 + H, thread] */
     int32_t block = (int32_t)blockIdx.x;
     int32_t row = (int32_t)blockIdx.y;
     int32_t thread = (int32_t)threadIdx.x;
-    int32_t quantity_count = view.policy_count + 2;
+    union mixture_slot *logits = slot + 2 * MIXTURE_THREADS;
     double weight[MIXTURE_TOKENS];
-    token_scores(&view, row, block, slot, weight);
+    token_scores(&view, row, block, logits, weight);
     double top = group_max(fmax(fmax(weight[0], weight[1]), fmax(weight[2], weight[3])));
     exponentiate(weight, top);
     for (int32_t h = 0; h < view.policy_count; h++) {
-        union mixture_slot *own = &slot[h * MIXTURE_THREADS + thread];
+        union mixture_slot *own = &logits[h * MIXTURE_THREADS + thread];
         float4 logit = own->logit;
         own->sum = weight[0] * (double)logit.x + weight[1] * (double)logit.y +
                    weight[2] * (double)logit.z + weight[3] * (double)logit.w;
@@ -269,29 +267,29 @@ static __global__ void __launch_bounds__(MIXTURE_THREADS)
     for (int i = 0; i < MIXTURE_TOKENS; i++)
         if (token_flags(&view, first_token(block) + i) & MIXTURE_ENDS)
             end_sum += weight[i];
-    slot[view.policy_count * MIXTURE_THREADS + thread].sum =
-        weight[0] + weight[1] + weight[2] + weight[3];
-    slot[(view.policy_count + 1) * MIXTURE_THREADS + thread].sum = end_sum;
+    slot[thread].sum = weight[0] + weight[1] + weight[2] + weight[3];
+    slot[MIXTURE_THREADS + thread].sum = end_sum;
     __syncthreads();
-    reduce_slots(slot, quantity_count, block, view.block_count,
-                 sums.part + (size_t)row * (size_t)(quantity_count * view.block_count));
+    double *figures = block_figures(&view, &sums, row, block);
+    reduce_slots(slot, view.policy_count + 2, figures + MPO_MIXTURE_SUM);
     if (thread == 0)
-        sums.block_max[(size_t)row * (size_t)view.block_count + (size_t)block] = top;
+        figures[MPO_MIXTURE_TOP] = top;
 }
 
-/* The row's figures from total[quantity], the sums over its blocks relative to top. */
+/* The row's figures from total[figure], the sums over its blocks relative to top. */
 static __device__ void finish_row(const struct mixture_view *view,
                                   const struct mixture_sums *sums, int32_t row, double top,
                                   const double *total)
 {
-    double sum = total[view->policy_count];
+    double sum = total[MPO_MIXTURE_SUM];
     double log_z = top + log(sum);
-    double end_probability = total[view->policy_count + 1] / sum;
+    double end_probability = total[MPO_MIXTURE_END_SUM] / sum;
     double entropy = log_z - view->end_bias * end_probability;
     double *expectation = sums->expectation + (size_t)row * (size_t)view->policy_count;
     for (int32_t h = 0; h < view->policy_count; h++) {
         expectation[h] =
-            total[h] / sum * view->inverse_temperature[h] - policy_norm(view, h, row);
+            total[MPO_MIXTURE_LOGIT_SUM + h] / sum * view->inverse_temperature[h] -
+            policy_norm(view, h, row);
         entropy -= view->mu[h] * expectation[h];
     }
     sums->row_max[row] = top;
@@ -301,159 +299,36 @@ static __device__ void finish_row(const struct mixture_view *view,
     sums->moments[row].end_probability = end_probability;
 }
 
-/** Grid: rows. Adds the blocks of a row in order, one thread a quantity. */
+/** Grid: rows. Adds the blocks of a row in order, one thread a figure. */
 static __global__ void __launch_bounds__(MIXTURE_THREADS)
     mixture_combine_rows(struct mixture_view view, struct mixture_sums sums)
 {
-    MPO_DYNAMIC_SHARED(double, scale); /* [block], then the totals [H + 2] */
+    MPO_DYNAMIC_SHARED(double, scale); /* [block], then the totals [3 + H] */
     int32_t row = (int32_t)blockIdx.x;
     int32_t thread = (int32_t)threadIdx.x;
     int32_t block_count = view.block_count;
-    int32_t quantity_count = view.policy_count + 2;
     double *total = scale + block_count;
-    size_t at = (size_t)row * (size_t)block_count;
-    const double *part = sums.part + at * (size_t)quantity_count;
+    double *block_weight = sums.block_weight + (size_t)row * (size_t)block_count;
     double top = -INFINITY;
     for (int32_t block = thread; block < block_count; block += MIXTURE_THREADS)
-        top = fmax(top, sums.block_max[at + (size_t)block]);
+        top = fmax(top, block_figures(&view, &sums, row, block)[MPO_MIXTURE_TOP]);
     top = group_max(top);
-    const double *block_sum = part + (size_t)view.policy_count * (size_t)block_count;
     for (int32_t block = thread; block < block_count; block += MIXTURE_THREADS) {
-        scale[block] = exp(sums.block_max[at + (size_t)block] - top);
-        sums.block_weight[at + (size_t)block] = block_sum[block] * scale[block];
+        const double *figures = block_figures(&view, &sums, row, block);
+        scale[block] = exp(figures[MPO_MIXTURE_TOP] - top);
+        block_weight[block] = figures[MPO_MIXTURE_SUM] * scale[block];
     }
     __syncthreads();
-    for (int32_t quantity = thread; quantity < quantity_count;
-         quantity += MIXTURE_THREADS) {
-        const double *own = part + (size_t)quantity * (size_t)block_count;
+    int32_t stride = view.row_count * (int32_t)MPO_MIXTURE_SUMS_WIDTH(view.policy_count);
+    for (int32_t figure = MPO_MIXTURE_SUM + thread;
+         figure < MPO_MIXTURE_LOGIT_SUM + view.policy_count; figure += MIXTURE_THREADS) {
+        const double *own = block_figures(&view, &sums, row, 0) + figure;
         double sum = 0.0;
         for (int32_t block = 0; block < block_count; block++)
-            sum += own[block] * scale[block];
-        total[quantity] = sum;
+            sum += own[block * stride] * scale[block];
+        total[figure] = sum;
     }
     __syncthreads();
     if (thread == 0)
         finish_row(&view, &sums, row, top, total);
-}
-
-/* ---- draws ---- */
-
-/* Where a cumulative sum exceeds a target: the place, and the sum before it. */
-struct mixture_place {
-    int32_t index;
-    double before;
-};
-
-/* The first of count weights at which the running sum exceeds target; rounding may leave
- * target at or beyond the end: then the last with any weight. By one thread. */
-static __device__ struct mixture_place find_place(const double *weight, int32_t count,
-                                                  double target)
-{
-    struct mixture_place place = {0, 0.0};
-    double sum = 0.0;
-    for (int32_t i = 0; i < count; i++) {
-        if (weight[i] == 0.0)
-            continue;
-        place.index = i;
-        place.before = sum;
-        sum += weight[i];
-        if (sum > target)
-            break;
-    }
-    return place;
-}
-
-/* find_place by thread 0, for all threads of the group. */
-static __device__ struct mixture_place group_place(const double *weight, int32_t count,
-                                                   double target)
-{
-    __shared__ struct mixture_place shared;
-    __syncthreads();
-    if (threadIdx.x == 0)
-        shared = find_place(weight, count, target);
-    __syncthreads();
-    return shared;
-}
-
-/* The token of a block at which the cumulative sum of weights exceeds target, for all
- * threads: first the thread that has it, then one of that thread's tokens. */
-static __device__ int32_t invert_block(const double weight[MIXTURE_TOKENS], int32_t block,
-                                       double target)
-{
-    __shared__ double part[MIXTURE_THREADS];
-    __shared__ int32_t token;
-    part[threadIdx.x] = weight[0] + weight[1] + weight[2] + weight[3];
-    struct mixture_place place = group_place(part, MIXTURE_THREADS, target);
-    if ((int32_t)threadIdx.x == place.index) {
-        double rest = target - place.before;
-        token = first_token(block) + find_place(weight, MIXTURE_TOKENS, rest).index;
-    }
-    __syncthreads();
-    return token;
-}
-
-/** Grid: draws. Inverts the block sums of a row and then one block. */
-static __global__ void __launch_bounds__(MIXTURE_THREADS)
-    mixture_draw(struct mixture_view view, struct mixture_sums sums,
-                 struct mixture_draw_view draws)
-{
-    MPO_DYNAMIC_SHARED(double, block_weight); /* [block] */
-    int32_t row = draws.row[blockIdx.x];
-    size_t at = (size_t)row * (size_t)view.block_count;
-    double weight[MIXTURE_TOKENS];
-    for (int32_t block = (int32_t)threadIdx.x; block < view.block_count;
-         block += MIXTURE_THREADS)
-        block_weight[block] = sums.block_weight[at + (size_t)block];
-    double target = draws.uniform[blockIdx.x] * sums.row_sum[row];
-    struct mixture_place place = group_place(block_weight, view.block_count, target);
-    token_scores(&view, row, place.index, NULL, weight);
-    exponentiate(weight, sums.row_max[row]);
-    int32_t token = invert_block(weight, place.index, target - place.before);
-    if (threadIdx.x == 0)
-        draws.token[blockIdx.x] = token;
-}
-
-/** Grid: draws. The most probable token, of equal ones the lowest. */
-static __global__ void __launch_bounds__(MIXTURE_THREADS)
-    mixture_greedy(struct mixture_view view, struct mixture_sums sums,
-                   struct mixture_draw_view draws)
-{
-    int32_t row = draws.row[blockIdx.x];
-    double top = sums.row_max[row];
-    const double *block_max = sums.block_max + (size_t)row * (size_t)view.block_count;
-    double score[MIXTURE_TOKENS];
-    int32_t best = INT32_MAX;
-    for (int32_t block = (int32_t)threadIdx.x; block < view.block_count;
-         block += MIXTURE_THREADS)
-        if (block_max[block] == top && best == INT32_MAX)
-            best = block;
-    int32_t block = group_lowest(best);
-    token_scores(&view, row, block, NULL, score);
-    best = INT32_MAX;
-    for (int i = MIXTURE_TOKENS - 1; i >= 0; i--)
-        if (score[i] == top)
-            best = first_token(block) + i;
-    best = group_lowest(best);
-    if (threadIdx.x == 0)
-        draws.token[blockIdx.x] = best;
-}
-
-/** One thread a draw: log pi_h(token) and log q(token), in the CPU's order. */
-static __global__ void __launch_bounds__(MIXTURE_THREADS)
-    mixture_score(struct mixture_view view, struct mixture_sums sums,
-                  struct mixture_draw_view draws)
-{
-    int32_t i = (int32_t)(blockIdx.x * blockDim.x + threadIdx.x);
-    if (i >= draws.count)
-        return;
-    int32_t row = draws.row[i];
-    int32_t token = draws.token[i];
-    double *log_policy = draws.log_policy + (size_t)i * (size_t)view.policy_count;
-    double score = token_flags(&view, token) & MIXTURE_ENDS ? view.end_bias : 0.0;
-    for (int32_t h = 0; h < view.policy_count; h++) {
-        double logit = (double)policy_row(&view, h, row)[token];
-        log_policy[h] = logit * view.inverse_temperature[h] - policy_norm(&view, h, row);
-        score += view.mu[h] * log_policy[h];
-    }
-    draws.log_proposal[i] = score - sums.moments[row].log_z;
 }

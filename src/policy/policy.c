@@ -49,6 +49,21 @@ cleanup:
     return status;
 }
 
+/* A kind that this build does not have is reported when its policy is loaded. */
+enum mpo_status mpo_policies_check_device(const struct mpo_policy_spec *policies,
+                                          int32_t policy_count, const char *kind)
+{
+    enum mpo_status status = MPO_OK;
+    for (int32_t i = 0; i < policy_count; i++) {
+        size_t index = 0;
+        if (choose_kind(&policies[i], &index) == MPO_OK &&
+            mpo_policy_kinds[index]->check_device != NULL)
+            MPO_TRY(mpo_policy_kinds[index]->check_device(kind));
+    }
+cleanup:
+    return status;
+}
+
 enum mpo_status mpo_policy_file_sha256(const char *path, char hex[65])
 {
     enum mpo_status status = MPO_OK;
@@ -335,6 +350,11 @@ void mpo_policies_describe(const struct mpo_policies *policies, int32_t index,
 }
 
 /* ---- verbs ---- */
+
+bool mpo_policy_rows_on_device(const struct mpo_policy *policy)
+{
+    return policy->ops->rows_on_device != NULL && policy->ops->rows_on_device(policy->self);
+}
 
 void mpo_policy_clear(struct mpo_policy *policy)
 {

@@ -55,6 +55,11 @@ struct mpo_policy_ops {
     /** Version of the engine behind the kind; NULL for none. */
     const char *(*engine_version)(void);
 
+    /** Whether policies of this kind can compute on a kind of device; NULL: they compute on
+     *  the host beside any.
+     *  @return MPO_ERR_DEVICE with the reason */
+    enum mpo_status (*check_device)(const char *kind);
+
     /** Load. *library is shared by all policies of this kind on the rank (NULL at first);
      *  the kind makes it when it needs one. */
     enum mpo_status (*open)(const struct mpo_policy_spec *spec,
@@ -80,7 +85,11 @@ struct mpo_policy_ops {
     enum mpo_status (*tokenise)(const void *self, const char *text, int32_t *tokens,
                                 int32_t capacity, int32_t *count);
 
-    /* The verbs of mpo/policy.h. Masked tokens must read MPO_MASKED_LOGIT in every row. */
+    /** NULL: never. */
+    bool (*rows_on_device)(const void *self);
+
+    /* The verbs of mpo/policy.h. Masked tokens must read MPO_MASKED_LOGIT in every row that
+     * is in the host's memory. */
     void (*clear)(void *self);
     enum mpo_status (*begin)(void *self, const struct mpo_policy_entry *entry,
                              const float **logits);

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "mpo/log.h"
 #include "mpo/memory.h"
 
 /* ---- open and close ---- */
@@ -22,6 +23,7 @@ static void policy_close(void *self)
         return;
     if (policy->context != NULL)
         llama_free(policy->context);
+    mpo_llama_capture_close(policy->capture);
     free(policy->batch.token);
     free(policy->batch.pos);
     free(policy->batch.n_seq_id);
@@ -46,7 +48,8 @@ static enum mpo_status policy_open(const struct mpo_policy_spec *spec,
     const char *chat_template = NULL;
     *self = NULL;
     if (shared == NULL)
-        MPO_TRY(mpo_llama_library_open(&shared));
+        MPO_TRY(
+            mpo_llama_library_open(common->metadata_only ? NULL : common->device, &shared));
     *library = shared;
     MPO_NEW(1, &policy);
     policy->spec = *spec;
@@ -55,6 +58,8 @@ static enum mpo_status policy_open(const struct mpo_policy_spec *spec,
     policy->unit_prompts = common->unit_prompts;
     policy->responses = common->responses;
     policy->hash_models = common->hash_models;
+    policy->rows_on_device = common->rows_on_device;
+    policy->device = common->device;
     MPO_TRY(mpo_llama_model_acquire(shared, spec, common, &policy->model));
     if (spec->lora[0] != '\0')
         MPO_TRY(mpo_llama_adapter_acquire(shared, policy->model, spec, common->hash_models,
@@ -281,10 +286,10 @@ cleanup:
     return status;
 }
 
-static enum mpo_status make_context(struct mpo_llama_policy *policy)
+static struct llama_context_params context_params(const struct mpo_llama_policy *policy)
 {
-    enum mpo_status status = MPO_OK;
     struct llama_context_params params = llama_context_default_params();
+    bool on_device = mpo_llama_library_has_device(policy->library);
     params.n_ctx = (uint32_t)policy->cell_count;
     params.n_batch = MPO_LLAMA_BATCH_TOKENS;
     params.n_ubatch = MPO_LLAMA_BATCH_TOKENS;
@@ -293,11 +298,42 @@ static enum mpo_status make_context(struct mpo_llama_policy *policy)
     params.n_threads = policy->thread_count;
     params.n_threads_batch = policy->thread_count;
     params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_AUTO;
-    params.offload_kqv = false;
-    params.op_offload = false;
+    params.offload_kqv = on_device;
+    params.op_offload = on_device;
     params.kv_unified = true;
-    mpo_llama_library_listen(policy->library);
+    return params;
+}
+
+/* With rows that stay on the device, where libllama can be made to leave them. */
+static enum mpo_status make_capturing_context(struct mpo_llama_policy *policy)
+{
+    enum mpo_status status = MPO_OK;
+    struct llama_context_params params = context_params(policy);
+    MPO_TRY(mpo_llama_capture_open(policy, &params, &policy->capture));
     policy->context = llama_init_from_model(policy->model->handle, params);
+    if (policy->context != NULL && mpo_llama_capture_works(policy->capture))
+        return MPO_OK;
+    mpo_log_note("policy '%s': its logits go through the host: libllama could not keep "
+                 "them on the device (%s)",
+                 policy->spec.name, mpo_llama_library_said(policy->library));
+    if (policy->context != NULL)
+        llama_free(policy->context);
+    policy->context = NULL;
+    mpo_llama_capture_close(policy->capture);
+    policy->capture = NULL;
+cleanup:
+    return status;
+}
+
+static enum mpo_status make_context(struct mpo_llama_policy *policy)
+{
+    enum mpo_status status = MPO_OK;
+    mpo_llama_library_listen(policy->library);
+    if (policy->rows_on_device)
+        MPO_TRY(make_capturing_context(policy));
+    if (policy->context == NULL)
+        policy->context =
+            llama_init_from_model(policy->model->handle, context_params(policy));
     MPO_CHECK(policy->context != NULL, MPO_ERR_MEMORY,
               "policy '%s': libllama cannot make a context of %d tokens (%s); lower "
               "unit_prompts, responses or max_tokens",
@@ -373,12 +409,20 @@ static enum mpo_status policy_allocate(void *self)
     MPO_TRY(make_context(policy));
     MPO_TRY(set_adapter(policy));
     MPO_TRY(make_buffers(policy));
+    MPO_TRY(mpo_device_use(policy->device));
 cleanup:
     return status;
 }
 
+static bool policy_rows_on_device(const void *self)
+{
+    const struct mpo_llama_policy *policy = self;
+    return policy->capture != NULL;
+}
+
 const struct mpo_policy_ops mpo_policy_llama_ops = {
     .kind = "llama",
+    .check_device = mpo_llama_check_device,
     .open = policy_open,
     .close = policy_close,
     .close_library = mpo_llama_library_close,
@@ -391,6 +435,7 @@ const struct mpo_policy_ops mpo_policy_llama_ops = {
     .describe = policy_describe,
     .text = policy_text,
     .tokenise = policy_tokenise,
+    .rows_on_device = policy_rows_on_device,
     .clear = mpo_llama_clear,
     .begin = mpo_llama_begin,
     .extend = mpo_llama_extend,

@@ -3,6 +3,9 @@
  *
  *   policy_llama.c         the kind: open, vocabulary, context
  *   policy_llama_verbs.c   clear, begin, extend, truncate, fork
+ *   policy_llama_capture.c rows of logits that stay on the device
+ *   policy_llama_device.c  where libllama computes
+ *   policy_llama_library.c libllama as a whole, and what it says
  *   policy_llama_model.c   GGUF files: models and adapters, loaded once a rank
  *   policy_llama_prompt.c  messages -> text -> tokens
  *   policy_llama_need.c    what a policy takes, from the metadata
@@ -23,10 +26,63 @@
 /** Tokens in one llama_decode at most. */
 #define MPO_LLAMA_BATCH_TOKENS 512
 
+/** With fewer cells attention is never split over threads. */
+#define MPO_LLAMA_SPLIT_CELLS 512
+
 /** Sequences in a context at most (LLAMA_MAX_SEQ). */
-/* With fewer cells attention is never split over threads. */
-#define MPO_LLAMA_SPLIT_CELLS   512
 #define MPO_LLAMA_SEQUENCES_MAX 256
+
+/* ---- policy_llama_device.c ---- */
+
+/** Whether this libllama can compute on a kind of device: see struct mpo_policy_ops. */
+enum mpo_status mpo_llama_check_device(const char *kind);
+
+/** What libllama calls a device.
+ *  @param device  NULL: the CPU
+ *  @param list    out, ended by NULL; empty for the CPU
+ *  @return MPO_ERR_DEVICE when libllama does not have it */
+enum mpo_status mpo_llama_find_devices(const struct mpo_device *device,
+                                       ggml_backend_dev_t list[MPO_DEVICE_RUN_MAX + 1]);
+
+/* ---- policy_llama_library.c ---- */
+
+struct mpo_llama_model;
+
+/** What the llama policies of a rank share. */
+struct mpo_llama_library {
+    struct mpo_llama_model *models;
+    ggml_backend_dev_t devices[MPO_DEVICE_RUN_MAX + 1]; /* ended by NULL; none: CPU */
+    size_t said_bytes;
+    char said[1024];
+};
+
+/** @param device  where its models compute; NULL: on the CPU */
+enum mpo_status mpo_llama_library_open(const struct mpo_device *device,
+                                       struct mpo_llama_library **out);
+void mpo_llama_library_close(void *library); /* NULL-safe */
+
+/** True when its models compute on another device than the CPU. */
+bool mpo_llama_library_has_device(const struct mpo_llama_library *library);
+
+/** Devices of a rank's run that a policy's layers are spread over. (policy_llama_device.c)
+ *  @param run  how many the rank has, 0: it computes on the CPU */
+int32_t mpo_llama_spread(const struct mpo_policy_spec *spec, int32_t run);
+
+/** Devices that a policy's layers are spread over, 0 on the CPU, and where their list
+ *  begins, ended by NULL. The last one computes the logits. */
+int32_t mpo_llama_library_device_count(const struct mpo_llama_library *library,
+                                       const struct mpo_policy_spec *spec);
+ggml_backend_dev_t *mpo_llama_library_devices(struct mpo_llama_library *library,
+                                              const struct mpo_policy_spec *spec);
+
+/** What libllama said was wrong since the last call that could fail; never empty. */
+const char *mpo_llama_library_said(const struct mpo_llama_library *library);
+
+/** True when that is a lack of memory, of the host or of a device. */
+bool mpo_llama_library_lacks_memory(const struct mpo_llama_library *library);
+
+/** Forget what it said, before a call that can fail. */
+void mpo_llama_library_listen(struct mpo_llama_library *library);
 
 /* ---- policy_llama_model.c ---- */
 
@@ -45,9 +101,10 @@ struct mpo_llama_adapter {
     struct mpo_llama_adapter *next;
 };
 
-/** A loaded model, shared by the policies that name its file. */
+/** A loaded model, shared by the policies that name its file and as many devices. */
 struct mpo_llama_model {
     struct mpo_llama_file file;
+    int32_t device_count; /* that it is spread over, 0: the CPU */
     struct llama_model *handle;
     const struct llama_vocab *vocab;
     uint8_t *flags; /* [size] of enum mpo_token_flag */
@@ -59,18 +116,6 @@ struct mpo_llama_model {
     struct mpo_llama_adapter *adapters;
     struct mpo_llama_model *next;
 };
-
-/** What the llama policies of a rank share. */
-struct mpo_llama_library;
-
-enum mpo_status mpo_llama_library_open(struct mpo_llama_library **out);
-void mpo_llama_library_close(void *library); /* NULL-safe */
-
-/** What libllama said was wrong since the last call that could fail; never empty. */
-const char *mpo_llama_library_said(const struct mpo_llama_library *library);
-
-/** Forget what it said, before a call that can fail. */
-void mpo_llama_library_listen(struct mpo_llama_library *library);
 
 /** The model of a policy, loaded when no other policy has it already. */
 enum mpo_status mpo_llama_model_acquire(struct mpo_llama_library *library,
@@ -143,12 +188,15 @@ struct mpo_llama_policy {
     int32_t max_tokens;
     int32_t row_count; /* rows at once */
     bool hash_models;
+    bool rows_on_device;             /* wanted; see capture */
+    const struct mpo_device *device; /* NULL: the CPU */
 
     struct mpo_llama_prompts prompts;
     const int32_t *masked; /* [masked_count] */
     int32_t masked_count;
 
     struct llama_context *context;
+    struct mpo_llama_capture *capture; /* NULL: rows come to the host */
     llama_memory_t memory;
     int32_t cell_count;     /* that a unit can need at most */
     int32_t sequence_count; /* one more than rows, where libllama allows it */
@@ -163,6 +211,26 @@ struct mpo_llama_policy {
     struct llama_batch batch; /* [batch_tokens], its arrays are ours */
     int32_t *sequence;        /* [batch_tokens] what batch.seq_id points to */
 };
+
+/* ---- policy_llama_capture.c ---- */
+
+/** A context whose rows of logits stay in its device's memory. */
+struct mpo_llama_capture;
+
+/** Make room for a policy whose sizes are settled, and put it into the parameters of the
+ *  context that will be made next. It must outlive that context. */
+enum mpo_status mpo_llama_capture_open(const struct mpo_llama_policy *policy,
+                                       struct llama_context_params *params,
+                                       struct mpo_llama_capture **out);
+void mpo_llama_capture_close(struct mpo_llama_capture *capture); /* NULL-safe */
+
+/** True when all graphs so far, of which making the context builds some, keep their rows.
+ */
+bool mpo_llama_capture_works(const struct mpo_llama_capture *capture);
+
+/** The logits of an output of the last llama_decode: [size of the vocabulary] floats, on
+ *  the device, after llama_synchronize. */
+const float *mpo_llama_capture_row(const struct mpo_llama_capture *capture, int32_t output);
 
 /* ---- policy_llama_verbs.c: see struct mpo_policy_ops ---- */
 

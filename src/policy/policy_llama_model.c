@@ -7,8 +7,6 @@
  * of range, keys of another type. Those are looked for here first, through gguf.h, which
  * reports instead of aborting. Reading the metadata twice costs about 0.1 s for 150 000
  * tokens.
- *
- * What libllama prints goes into a buffer, and its errors end up in our messages.
  */
 #include "policy_llama_impl.h"
 
@@ -22,67 +20,6 @@
 
 #define LAYER_COUNT_MAX  512  /* LLAMA_MAX_LAYERS */
 #define EXPERT_COUNT_MAX 1024 /* LLAMA_MAX_EXPERTS */
-
-struct mpo_llama_library {
-    struct mpo_llama_model *models;
-    size_t said_bytes;
-    char said[1024];
-};
-
-/* ---- the library ---- */
-
-/* Keeps the first errors: the cause comes first, and "cannot load" after it. */
-static void keep_errors(enum ggml_log_level level, const char *text, void *user_data)
-{
-    struct mpo_llama_library *library = user_data;
-    if (library == NULL || level != GGML_LOG_LEVEL_ERROR)
-        return;
-    for (; *text != '\0' && library->said_bytes + 1 < sizeof library->said; text++)
-        library->said[library->said_bytes++] = *text == '\n' ? ';' : *text;
-    library->said[library->said_bytes] = '\0';
-}
-
-enum mpo_status mpo_llama_library_open(struct mpo_llama_library **out)
-{
-    enum mpo_status status = MPO_OK;
-    MPO_NEW(1, out);
-    llama_log_set(keep_errors, *out);
-    ggml_backend_load_all();
-    llama_backend_init();
-cleanup:
-    return status;
-}
-
-void mpo_llama_library_close(void *self)
-{
-    struct mpo_llama_library *library = self;
-    if (library == NULL)
-        return;
-    llama_log_set(keep_errors, NULL);
-    llama_backend_free();
-    free(library);
-}
-
-const char *mpo_llama_library_said(const struct mpo_llama_library *library)
-{
-    return library->said_bytes > 0 ? library->said : "it gave no reason";
-}
-
-void mpo_llama_library_listen(struct mpo_llama_library *library)
-{
-    library->said_bytes = 0;
-    library->said[0] = '\0';
-}
-
-/* The one place where a device is chosen. Only the CPU is offered: without an explicit
- * empty list, a libllama built for GPUs would place work on every one of them. */
-static void choose_device(struct llama_model_params *params)
-{
-    static ggml_backend_dev_t no_device[1] = {NULL};
-    params->devices = no_device;
-    params->n_gpu_layers = 0;
-    params->split_mode = LLAMA_SPLIT_MODE_NONE;
-}
 
 /* ---- files ---- */
 
@@ -346,13 +283,23 @@ cleanup:
     return status;
 }
 
+static void choose_devices(struct mpo_llama_library *library,
+                           const struct mpo_policy_spec *spec,
+                           struct llama_model_params *params)
+{
+    int32_t count = mpo_llama_library_device_count(library, spec);
+    params->devices = mpo_llama_library_devices(library, spec);
+    params->n_gpu_layers = count > 0 ? -1 : 0;
+    params->split_mode = count > 1 ? LLAMA_SPLIT_MODE_LAYER : LLAMA_SPLIT_MODE_NONE;
+}
+
 static enum mpo_status load_model(struct mpo_llama_library *library,
                                   const struct mpo_policy_spec *spec, bool metadata_only,
                                   struct mpo_llama_model *model)
 {
     enum mpo_status status = MPO_OK;
     struct llama_model_params params = llama_model_default_params();
-    choose_device(&params);
+    choose_devices(library, spec, &params);
     if (metadata_only) {
         params.no_alloc = true;
         params.load_mode =
@@ -361,6 +308,11 @@ static enum mpo_status load_model(struct mpo_llama_library *library,
     MPO_TRY(check_model_metadata(library, spec));
     mpo_llama_library_listen(library);
     model->handle = llama_model_load_from_file(spec->model, params);
+    MPO_CHECK(model->handle != NULL || !mpo_llama_library_lacks_memory(library),
+              MPO_ERR_MEMORY,
+              "policy '%s': no room for %s (%s); use a smaller or more quantised model, or "
+              "more ranks, so that each has fewer policies",
+              spec->name, spec->model, mpo_llama_library_said(library));
     MPO_CHECK(model->handle != NULL, MPO_ERR_DATA,
               "policy '%s': libllama cannot load %s (%s)", spec->name, spec->model,
               mpo_llama_library_said(library));
@@ -401,12 +353,15 @@ enum mpo_status mpo_llama_model_acquire(struct mpo_llama_library *library,
     struct mpo_llama_file file = {0};
     struct mpo_llama_model *fresh = NULL;
     struct mpo_llama_model *model = library->models;
+    int32_t device_count = mpo_llama_library_device_count(library, spec);
     MPO_TRY(find_file(spec->name, spec->model, &file));
-    while (model != NULL && !same_file(&model->file, &file))
+    while (model != NULL &&
+           !(same_file(&model->file, &file) && model->device_count == device_count))
         model = model->next;
     if (model == NULL) {
         MPO_NEW(1, &fresh);
         fresh->file = file;
+        fresh->device_count = device_count;
         MPO_TRY(load_model(library, spec, common->metadata_only, fresh));
         fresh->next = library->models;
         library->models = fresh;

@@ -85,8 +85,24 @@ cleanup:
     return status;
 }
 
-/* Hand out the outputs of the last llama_decode. */
-static enum mpo_status give(struct mpo_llama_policy *policy, const float **logits)
+/* Hand out the outputs of the last llama_decode on the device, complete. libllama may have
+ * made another device the thread's. */
+static enum mpo_status give_captured(struct mpo_llama_policy *policy, const float **logits)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_CHECK(mpo_llama_capture_works(policy->capture), MPO_ERR_INTERNAL,
+              "policy '%s': libllama took its logits another way than when it was loaded",
+              policy->spec.name);
+    llama_synchronize(policy->context);
+    for (int32_t i = 0; i < policy->output_count; i++)
+        logits[i] = mpo_llama_capture_row(policy->capture, i);
+    MPO_TRY(mpo_device_use(policy->device));
+cleanup:
+    return status;
+}
+
+/* Hand out the outputs of the last llama_decode on the host, masked. */
+static enum mpo_status give_copied(struct mpo_llama_policy *policy, const float **logits)
 {
     enum mpo_status status = MPO_OK;
     for (int32_t i = 0; i < policy->output_count; i++) {
@@ -98,8 +114,15 @@ static enum mpo_status give(struct mpo_llama_policy *policy, const float **logit
             row[policy->masked[j]] = MPO_MASKED_LOGIT;
         logits[i] = row;
     }
+    MPO_TRY(mpo_device_use(policy->device));
 cleanup:
     return status;
+}
+
+static enum mpo_status give(struct mpo_llama_policy *policy, const float **logits)
+{
+    return policy->capture != NULL ? give_captured(policy, logits)
+                                   : give_copied(policy, logits);
 }
 
 static enum mpo_status push_spans_apart(struct mpo_llama_policy *policy, int32_t span_count)

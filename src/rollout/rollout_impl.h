@@ -45,9 +45,10 @@ enum mpo_status mpo_rollout_unit(struct mpo_rollout *rollout,
                                  const struct mpo_rollout_step *step, int32_t first_slot,
                                  int32_t prompt_count);
 
-/** Log-normalisers of this rank's rows in rollout->logits, into rollout->log_norm. Local.
- */
-enum mpo_status mpo_rollout_normalise(struct mpo_rollout *rollout, int32_t batch_rows);
+/** Bring the rows in rollout->logits to the ranks that reduce them, normalised into
+ *  rollout->log_norm, and time it. Collective over the group. */
+enum mpo_status mpo_rollout_exchange(struct mpo_rollout *rollout, int32_t batch_rows,
+                                     struct mpo_rows *rows);
 
 /** Make room to look for spec.stop. Local. */
 enum mpo_status mpo_rollout_stop_open(struct mpo_rollout *rollout);

@@ -68,12 +68,8 @@ static enum mpo_status score_run(struct mpo_rollout *rollout, const struct run *
 {
     enum mpo_status status = MPO_OK;
     struct mpo_rows rows = {0};
+    MPO_TRY(mpo_rollout_exchange(rollout, run->batch_rows, &rows));
     double clock = mpo_timing_now();
-    MPO_TRY(mpo_rollout_normalise(rollout, run->batch_rows));
-    clock = mpo_timing_add(rollout->spec.timing, MPO_TIMED_mixture, clock);
-    MPO_TRY(mpo_exchange_rows(rollout->spec.exchange, run->batch_rows, rollout->logits,
-                              rollout->log_norm, &rows));
-    clock = mpo_timing_add(rollout->spec.timing, MPO_TIMED_exchange, clock);
     MPO_TRY(mix_and_score(rollout, run, &rows));
     clock = mpo_timing_add(rollout->spec.timing, MPO_TIMED_mixture, clock);
     MPO_TRY(mpo_exchange_tokens(rollout->spec.exchange, rollout->token, run->draw_count));

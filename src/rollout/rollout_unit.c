@@ -94,21 +94,6 @@ cleanup:
     return status;
 }
 
-enum mpo_status mpo_rollout_normalise(struct mpo_rollout *rollout, int32_t batch_rows)
-{
-    enum mpo_status status = MPO_OK;
-    int32_t first = 0;
-    int32_t count = 0;
-    mpo_comm_policy_block(rollout->spec.comm, mpo_comm_group_rank(rollout->spec.comm),
-                          &first, &count);
-    for (int32_t k = 0; k < count; k++)
-        MPO_TRY(mpo_mixture_normalise(rollout->spec.mixture, first + k, batch_rows,
-                                      rollout->logits + k * batch_rows,
-                                      rollout->log_norm + k * batch_rows));
-cleanup:
-    return status;
-}
-
 static void draw_uniforms(struct mpo_rollout *rollout, const struct unit *unit)
 {
     for (int32_t i = unit->first; i < unit->live_count; i++) {
@@ -221,11 +206,8 @@ static enum mpo_status take_position(struct mpo_rollout *rollout, struct unit *u
 {
     enum mpo_status status = MPO_OK;
     struct mpo_rows rows = {0};
-    MPO_TRY(mpo_rollout_normalise(rollout, unit->batch_rows));
-    end_stage(rollout, unit, MPO_TIMED_mixture);
-    MPO_TRY(mpo_exchange_rows(rollout->spec.exchange, unit->batch_rows, rollout->logits,
-                              rollout->log_norm, &rows));
-    end_stage(rollout, unit, MPO_TIMED_exchange);
+    MPO_TRY(mpo_rollout_exchange(rollout, unit->batch_rows, &rows));
+    unit->clock = mpo_timing_now();
     MPO_TRY(mix_and_draw(rollout, unit, &rows));
     end_stage(rollout, unit, MPO_TIMED_mixture);
     MPO_TRY(mpo_exchange_tokens(rollout->spec.exchange, rollout->token + unit->first,

@@ -219,6 +219,19 @@ def advice_is_given_where_a_job_would_crawl():
     tables.check("--mpi=pmix" in text_of(report, "launch"), str(report["checks"]))
 
 
+def threads_are_the_cores_that_a_rank_may_use_over_the_ranks_that_share_them():
+    config = table_case("cores")
+    core = min(os.sched_getaffinity(0))
+    for ranks, cores in ((1, {core}), (3, {core}), (1, os.sched_getaffinity(0))):
+        everywhere = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, cores)  # what the program inherits
+        _, report = doctor(config, ranks=ranks, OMPI_MCA_hwloc_base_binding_policy="none")
+        os.sched_setaffinity(0, everywhere)
+        threads = [rank["threads"] for rank in report["ranks"]]
+        tables.check(threads == [max(1, len(cores) // ranks)] * ranks,
+                     "%s threads on %s" % (threads, cores))
+
+
 def the_text_is_readable_at_100_columns():
     config = table_case("text")
     for flags in ((), ("--prompts.file=" + "long/" * 30 + "no.txt", "--policies.p0.model=no")):
@@ -311,6 +324,7 @@ def main():
              configuration_errors_end_it_at_once,
              memory_that_is_missing_is_a_problem,
              advice_is_given_where_a_job_would_crawl,
+             threads_are_the_cores_that_a_rank_may_use_over_the_ranks_that_share_them,
              the_text_is_readable_at_100_columns]
     if TOOL:
         cases += [models_are_described_by_their_metadata,

@@ -7,6 +7,7 @@ Memory is compared with what doctor counts on as many ranks, and the command lin
 program in mpo's place is given.
 """
 
+import json
 import os
 import re
 import shutil
@@ -19,6 +20,7 @@ import tables
 from doctor import MPO, WORK
 
 SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+HAS_CUDA = "cuda" in json.loads(tables.run([MPO, "version", "--format=json"])[0])["devices"]
 PARTS = ("weights", "cache", "work", "exchange")
 
 
@@ -56,8 +58,8 @@ def small(name):
 def ranks_nodes_and_cores_are_those_of_the_groups():
     config = small("sizes")
     asks(config, nodes="1", ntasks_per_node="3", time="04:00:00", signal="B:USR1@180")
-    has_cuda = "cuda" in tables.run([MPO, "version"])[0].split()
-    asks(config, "--groups=2", "--ranks_per_node=6", gpus_per_node="6" if has_cuda else "0")
+    asks(config, "--groups=2", "--ranks_per_node=6", gpus_per_node="6" if HAS_CUDA else "0")
+    asks(config, "--policies.p1.devices=3", "--ranks_per_node=1", gpus_per_node="3" if HAS_CUDA else "0")
     asks(config, "--run.device=cpu", gpus_per_node="0", cpus_per_task="8")
     asks(config, "--groups=2", nodes="2", ntasks_per_node="3")
     asks(config, "--groups=2", "--ranks-per-node=2", nodes="3", ntasks_per_node="2")
@@ -71,7 +73,10 @@ def ranks_nodes_and_cores_are_those_of_the_groups():
 
 def the_time_limit_is_given_or_follows_from_the_steps():
     config = small("time")
-    asks(config, "--time=1-02:00:00", "--seconds_per_step=9", time="1-02:00:00")
+    for given in ("1-02:00:00", "90", "90:30", "04:00:00", "2-12", "2-12:30"):
+        asks(config, "--time=" + given, "--seconds_per_step=9", time=given)
+    for given in ("::", "-", "1-", "1:2:3:4", "1-2-3", "99999999999999999999", "4h", ""):
+        refused(78, ["launch.time", "'%s'" % given], config, "--time=" + given)
     # 5 steps x 100 s x 1.25 + 600 s + 200 s = 1425 s
     asks(config, "--seconds_per_step=100", time="0-00:24:00", signal="B:USR1@200")
     # 1000 steps x 100 s x 1.25 + 800 s = 125800 s
@@ -177,7 +182,7 @@ def what_fit_would_refuse_is_refused():
     refused(66, ["no.yaml"], os.path.join(WORK, "no.yaml"))
     refused(66, ["'p1'", "no.table"], config, "--policies.p1.model=no.table")
     refused(66, ["no.txt"], config, "--prompts.file=no.txt")
-    if "cuda" not in tables.run([MPO, "version"])[0].split():
+    if not HAS_CUDA:
         refused(69, ["cuda"], config, "--run.device=cuda")
     refused(73, ["no/", "directory"], config, "--record.file=no/out.h5")
     refused(78, ["prompts_per_step", "7"], config, "--rollout.prompts_per_step=8")

@@ -28,34 +28,31 @@ ALLTOALL = "--exchange.pattern=alltoall"
 RUNS = [(2, "shared"), (3, "mpi"), (6, "shared")]
 
 
-def names():
-    return ["t%d" % v for v in range(VOCAB - 1)] + ["</s>"]
-
-
-def write_table(path, generator):
+def write_table(path, generator, vocab_size):
     """A bigram table in which state v has row v mod ROWS: whole numbers of 1e-6 that sum to
     1. The end is likely enough for responses of several lengths."""
-    weight = generator.gamma(0.3, size=(ROWS, VOCAB))
+    names = ["t%d" % v for v in range(vocab_size - 1)] + ["</s>"]
+    weight = generator.gamma(0.3, size=(ROWS, vocab_size))
     weight[:, -1] = weight.sum(axis=1) / 12
     share = np.maximum(1, np.floor(weight / weight.sum(axis=1, keepdims=True) * 990000))
     share[:, -1] += 1000000 - share.sum(axis=1)
     rows = [" ".join("%de-6" % p for p in row) for row in share]
     with open(path, "w", encoding="utf-8") as stream:
-        stream.write("mpo-table 1\ntokens %s\n" % " ".join(names()))
-        for state, name in enumerate(names()[:-1] + ["<s>"]):
+        stream.write("mpo-table 1\ntokens %s\n" % " ".join(names))
+        for state, name in enumerate(names[:-1] + ["<s>"]):
             stream.write("row %s %s\n" % (name, rows[state % ROWS]))
 
 
 class Case:
     """Three policies in a folder, and the ways to run mpo on them."""
 
-    def __init__(self, mpo, mpirun, work):
+    def __init__(self, mpo, mpirun, work, vocab_size=VOCAB):
         self.mpo, self.mpirun, self.work = mpo, mpirun, work
         generator = np.random.Generator(np.random.Philox(5))
         for k in range(POLICIES):
-            write_table(os.path.join(work, "p%d.table" % k), generator)
+            write_table(os.path.join(work, "p%d.table" % k), generator, vocab_size)
         with open(os.path.join(work, "prompts.txt"), "w", encoding="utf-8") as stream:
-            stream.write("t0\nt1 t1030\nt2055\nt3\n")
+            stream.write("t0\nt1 t1030\nt%d\nt3\n" % (vocab_size - 53))
         self.config = os.path.join(work, "config.yaml")
         with open(self.config, "w", encoding="utf-8") as stream:
             stream.write("prompts: {file: prompts.txt}\npolicies:\n")

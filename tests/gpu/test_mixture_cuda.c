@@ -18,6 +18,7 @@
 #include <cuda_runtime_api.h>
 
 #include "mpo/policy.h"
+#include "device_suite.h"
 #include "runner.h"
 
 #define BOUND 1e-12
@@ -388,15 +389,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(rows_in_device_memory_are_read_in_place),
         cmocka_unit_test(the_same_rows_give_the_same_bytes_again),
     };
-    int devices = 0;
-    cudaError_t error = cudaGetDeviceCount(&devices);
-    if (error != cudaSuccess || devices == 0) {
-        printf("SKIP: no CUDA device here (%s)\n", cudaGetErrorString(error));
+    if (!device_suite_has_device())
         return 77;
-    }
-    if (argc > 1 && strcmp(argv[1], "small") == 0)
-        vocab_max = 2100;
-    if (argc > 1 && strcmp(argv[1], "large") == 0)
-        vocab_max = INT32_MAX;
+    vocab_max = device_suite_vocabulary(argc, argv, vocab_max);
     return run_cases("mixture on cuda", tests);
 }

@@ -17,6 +17,8 @@ BUILD = os.path.join(WORK, "build")
 BUILDS = (("values", "plain"), ("asan", "asan"), ("tsan", "tsan"))
 
 KERNELS = "src/mixture/mixture_kernels.cuh"
+DRAWS = "src/mixture/mixture_draw_kernels.cuh"
+SLICES = "src/mixture/mixture_slice_kernels.cuh"
 FILTERS = "src/mixture/mixture_filter_kernels.cuh"
 HOST = "src/mixture/mixture_cuda.cu"
 
@@ -24,14 +26,14 @@ HOST = "src/mixture/mixture_cuda.cu"
 MUTANTS = [
     ("nothing", KERNELS, "/* ---- reductions ---- */", "/* ---- the reductions ---- */"),
     ("no barrier before block sums are added", KERNELS,
-     "    __syncthreads();\n    reduce_slots(", "    reduce_slots("),
+     "    __syncthreads();\n    double *figures =", "    double *figures ="),
     ("no barrier in the maximum", KERNELS,
      "    __syncthreads();\n    value = part[0];", "    value = part[0];"),
     ("no barrier before scales are used", KERNELS,
-     "    __syncthreads();\n    for (int32_t quantity = thread;", "    for (int32_t quantity = thread;"),
+     "    __syncthreads();\n    int32_t stride =", "    int32_t stride ="),
     ("no barrier before the lowest is used again", KERNELS,
      "    int32_t found = lowest;\n    __syncthreads();", "    int32_t found = lowest;"),
-    ("no barrier before the token is read", KERNELS,
+    ("no barrier before the token is read", DRAWS,
      "    __syncthreads();\n    return token;", "    return token;"),
     ("a barrier that one thread meets", KERNELS,
      "    if (threadIdx.x == 0)\n        lowest = INT32_MAX;\n    __syncthreads();",
@@ -48,12 +50,12 @@ MUTANTS = [
     ("rows and policies change places", KERNELS,
      "return view->row[(size_t)h * (size_t)view->row_count + (size_t)row];",
      "return view->row[(size_t)row * (size_t)view->policy_count + (size_t)h];"),
-    ("greedy takes a thread's last tie", KERNELS,
+    ("greedy takes a thread's last tie", DRAWS,
      "for (int i = MIXTURE_TOKENS - 1; i >= 0; i--)\n        if (score[i] == top)",
      "for (int i = 0; i < MIXTURE_TOKENS; i++)\n        if (score[i] == top)"),
     ("expectations without the temperature", KERNELS,
-     "total[h] / sum * view->inverse_temperature[h] -", "total[h] / sum -"),
-    ("scores without the end tilt", KERNELS,
+     "/ sum * view->inverse_temperature[h] -", "/ sum -"),
+    ("scores without the end tilt", DRAWS,
      "token_flags(&view, token) & MIXTURE_ENDS ? view.end_bias : 0.0", "0.0"),
     ("no barrier in the filters' totals", FILTERS,
      "    __syncthreads();\n    if (warp < MIXTURE_KEYS) {", "    if (warp < MIXTURE_KEYS) {"),
@@ -64,12 +66,33 @@ MUTANTS = [
      "struct mixture_cut all = {0, INT32_MAX};\n"
      "        uint64_t amount = kept_amount(weight, count, &all, by_mass);"),
     ("every round draws for the first rows", HOST,
-     "draw_view(cuda, first, round)", "draw_view(cuda, 0, round)"),
+     "draw_view(cuda, draws, first, round)", "draw_view(cuda, draws, 0, round)"),
     ("moments are read before they are there", HOST,
      "    MPO_TRY_CUDA(cudaStreamSynchronize(cuda->stream));\n    memcpy(moments,",
      "    memcpy(moments,"),
     ("the host reads the device's memory", HOST,
      "memcpy(moments, cuda->host.moments,", "memcpy(moments, cuda->device.moments,"),
+    ("a block's weights are not the row's", DRAWS, "score[i] *= question->scale;", "score[i] *= 1.0;"),
+    ("a block is inverted as if it were the first", DRAWS,
+     "question.target = target - place.before;", "question.target = target;"),
+    ("answers are about the first row", SLICES, "own.row)[token]", "0)[token]"),
+    ("scores are the first row's", SLICES,
+     "token_scores(&view, row, (int32_t)blockIdx.x", "token_scores(&view, 0, (int32_t)blockIdx.x"),
+    ("filters do not look at scores of slices", FILTERS,
+     "filter.is_scored ? weight[token + i] : score[i]", "score[i]"),
+    ("slices have the flags of the first", HOST, "cuda->flags + first;", "cuda->flags;"),
+    ("answers count tokens from the slice's first", HOST,
+     "answers[i * width] += first_token;", "answers[i * width] += 0;"),
+    ("questions count blocks from the vocabulary's first", HOST,
+     ".block -= cuda->first_block;", ".block -= 0;"),
+    ("the other slices' sums are left out", HOST, "if (others > 0)", "if (others == SIZE_MAX)"),
+    ("the other slices' sums take the root's place", HOST,
+     "cuda->sums.table + own, table + own", "cuda->sums.table, table + own"),
+    ("every round asks about the first draws", HOST, "question[i].draw += first;", ";"),
+    ("sums of a slice are read before they are there", HOST,
+     "cuda->stream));\n    MPO_TRY_CUDA(cudaStreamSynchronize(cuda->stream));\ncleanup:\n    return status;\n}\n\n"
+     "static enum mpo_status cuda_fold(",
+     "cuda->stream));\ncleanup:\n    return status;\n}\n\nstatic enum mpo_status cuda_fold("),
 ]
 
 
@@ -93,8 +116,11 @@ def prepare():
 
 
 def notices(variant):
-    """Build and run one of the three; True when the test does not pass."""
-    program = f"test_mixture_cuda_{variant}"
+    """Build and run one of the three; True when one of its tests does not pass."""
+    return any(fails(f"{test}_{variant}") for test in ("test_mixture_cuda", "test_mixture_slices"))
+
+
+def fails(program):
     subprocess.run(["cmake", "--build", BUILD, "--target", program], check=True,
                    stdout=subprocess.DEVNULL)
     environment = {**os.environ, "TSAN_OPTIONS": "halt_on_error=1 exitcode=66"}

@@ -9,14 +9,21 @@
 
 #include "cudart.h"
 #include "device_impl.h"
+#include "mixture_impl.h"
 #include "runner.h"
+
+static enum mpo_status open_run(int visible, int32_t before, int32_t count,
+                                struct mpo_device *out)
+{
+    cudart_set_devices(visible);
+    enum mpo_status status = mpo_device_cuda_ops.open(before, count, out);
+    cudart_set_devices(1);
+    return status;
+}
 
 static enum mpo_status open_device(int visible, int32_t local_rank, struct mpo_device *out)
 {
-    cudart_set_devices(visible);
-    enum mpo_status status = mpo_device_cuda_ops.open(local_rank, out);
-    cudart_set_devices(1);
-    return status;
+    return open_run(visible, local_rank, 1, out);
 }
 
 static void a_rank_takes_the_device_of_its_place_on_the_host(void **state)
@@ -43,13 +50,74 @@ static void of_one_visible_device_every_rank_takes_that(void **state)
     assert_int_equal(device.index, 0);
 }
 
+static void a_rank_takes_a_run_behind_those_of_others(void **state)
+{
+    (void)state;
+    struct mpo_device device;
+    assert_ok(open_run(8, 2, 3, &device));
+    assert_int_equal(device.first, 2);
+    assert_int_equal(device.index, 4);
+    assert_int_equal(cudart_device(), 4);
+    assert_ok(open_run(2, 4, 2, &device)); /* the launcher has chosen */
+    assert_int_equal(device.first, 0);
+    assert_int_equal(device.index, 1);
+    assert_status(open_run(4, 2, 3, &device), MPO_ERR_DEVICE);
+    assert_error_names("needs 3 of its host's CUDA devices beside the 2");
+    assert_error_names("finds 4");
+    assert_error_names("policies.NAME.devices");
+}
+
+static void the_device_is_made_the_threads_again(void **state)
+{
+    (void)state;
+    struct mpo_device device;
+    struct mpo_device another;
+    assert_ok(open_device(4, 2, &device));
+    assert_ok(open_device(4, 0, &another));
+    assert_int_equal(cudart_device(), 0);
+    cudart_set_devices(4);
+    assert_ok(mpo_device_use(&device));
+    assert_int_equal(cudart_device(), 2);
+    assert_ok(mpo_device_use(NULL));
+    assert_ok(mpo_device_use(&(struct mpo_device){.kind = "cpu"}));
+    assert_int_equal(cudart_device(), 2);
+    cudart_set_devices(1);
+}
+
+static enum mpo_status cannot_compute(const void *asker, const char *kind)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_FAIL(MPO_ERR_DEVICE, "%s cannot compute on %s", (const char *)asker, kind);
+cleanup:
+    return status;
+}
+
+static void a_device_that_policies_cannot_use_is_not_taken(void **state)
+{
+    (void)state;
+    struct mpo_comm *comm = NULL;
+    struct mpo_device device;
+    struct mpo_device_wish wish = {
+        .choice = "cuda", .check = cannot_compute, .asker = "an engine"};
+    assert_ok(mpo_comm_open(1, 0, &comm));
+    assert_status(mpo_device_open(&wish, comm, &device), MPO_ERR_DEVICE);
+    assert_error_names("an engine cannot compute on cuda");
+    wish.choice = "auto";
+    assert_ok(mpo_device_open(&wish, comm, &device));
+    assert_string_equal(device.kind, "cpu");
+    wish.check = NULL;
+    assert_ok(mpo_device_open(&wish, comm, &device));
+    assert_string_equal(device.kind, "cuda");
+    mpo_comm_close(&comm);
+}
+
 static void a_rank_beyond_the_devices_is_refused(void **state)
 {
     (void)state;
     struct mpo_device device;
     assert_status(open_device(2, 2, &device), MPO_ERR_DEVICE);
-    assert_error_names("rank 2 of this host");
-    assert_error_names("at most 2 ranks");
+    assert_error_names("beside the 2 of the ranks before it, and finds 2 in all");
+    assert_error_names("start fewer ranks a host");
 }
 
 static void hosts_without_a_device_or_a_driver_are_told_apart(void **state)
@@ -63,6 +131,17 @@ static void hosts_without_a_device_or_a_driver_are_told_apart(void **state)
     assert_error_names("run.device=cpu");
 }
 
+static struct mpo_mixture_spec spec_of(const struct mixture_case *some)
+{
+    return (struct mpo_mixture_spec){.device = "cuda",
+                                     .temperature = some->temperature,
+                                     .end_token = some->end_token,
+                                     .end_count = 1,
+                                     .policy_count = 2,
+                                     .vocab_size = 5000,
+                                     .row_capacity = 3};
+}
+
 /* From nothing up to what it needs: every allocation fails once. */
 static void memory_that_does_not_suffice_is_named_and_given_back(void **state)
 {
@@ -71,13 +150,7 @@ static void memory_that_does_not_suffice_is_named_and_given_back(void **state)
     enum mpo_status status = MPO_ERR_MEMORY;
     int refusals = 0;
     mixture_case_make(&some, 2, 3, 5000, 1.0);
-    const struct mpo_mixture_spec spec = {.device = "cuda",
-                                          .temperature = some.temperature,
-                                          .end_token = some.end_token,
-                                          .end_count = 1,
-                                          .policy_count = 2,
-                                          .vocab_size = 5000,
-                                          .row_capacity = 3};
+    const struct mpo_mixture_spec spec = spec_of(&some);
     for (size_t bytes = 0; status != MPO_OK; bytes += 64) {
         cudart_set_memory(bytes);
         status = mpo_mixture_open(&spec, &some.mixture);
@@ -92,6 +165,28 @@ static void memory_that_does_not_suffice_is_named_and_given_back(void **state)
     mpo_mixture_close(&some.mixture);
     assert_int_equal(cudart_allocated(), 0);
     cudart_set_memory((size_t)16 << 30);
+    mixture_case_free(&some);
+}
+
+/* Rows of policies that leave theirs on the device take no room, those placed there do. */
+static void a_mixture_takes_the_memory_that_it_says(void **state)
+{
+    (void)state;
+    struct mixture_case some;
+    struct mpo_device device;
+    mixture_case_make(&some, 2, 3, 5000, 1.0);
+    for (int32_t placed = 0; placed < 4; placed++) {
+        struct mpo_mixture_spec spec = spec_of(&some);
+        spec.rows_on_device = placed < 3;
+        spec.placed_count = placed;
+        assert_ok(mpo_mixture_open(&spec, &some.mixture));
+        assert_ok(open_device(1, 0, &device));
+        assert_int_equal(mpo_mixture_device_bytes(&spec),
+                         device.total_bytes - device.free_bytes);
+        mpo_mixture_close(&some.mixture);
+    }
+    assert_int_equal(mpo_mixture_device_bytes(&(struct mpo_mixture_spec){.device = "cpu"}),
+                     0);
     mixture_case_free(&some);
 }
 
@@ -139,6 +234,48 @@ static void every_launch_that_fails_is_reported(void **state)
     cudart_fail_launch_after(0);
     assert_status(mpo_mixture_draw(some.mixture, &draws), MPO_ERR_DEVICE);
     assert_ok(mpo_mixture_draw(some.mixture, &draws));
+    mixture_case_free(&some);
+    assert_int_equal(cudart_allocated(), 0);
+}
+
+static void every_launch_for_slices_that_fails_is_reported(void **state)
+{
+    (void)state;
+    static const struct mpo_mixture_filter filter = {1.0, 3, 1.0, 0.0};
+    static const double half = 0.5;
+    const struct mpo_mixture_ops *ops = &mpo_mixture_cuda_ops;
+    struct mixture_case some;
+    void *self = NULL;
+    int32_t row = 0;
+    int32_t token = 0;
+    double numbers[2048];
+    struct mpo_mixture_question question;
+    const struct mpo_mixture_draws draws = {
+        .count = 1, .row = &row, .uniform = &half, .filter = &filter, .token = &token};
+    mixture_case_make(&some, 2, 1, 100, 1.0);
+    some.device = "cuda";
+    mixture_case_run(&some);
+    const struct mpo_mixture_spec spec = mixture_case_spec(&some);
+    assert_ok(ops->open(&spec, &self));
+    ops->set(self, some.mu, 0.0);
+    for (int launch = 0; launch < 2; launch++) {
+        enum mpo_status expected = launch == 0 ? MPO_ERR_DEVICE : MPO_OK;
+        cudart_fail_launch_after(launch == 0 ? 0 : -1);
+        assert_status(ops->sum(self, &some.rows, 0, 1, numbers), expected);
+        cudart_fail_launch_after(launch == 0 ? 0 : -1);
+        assert_status(ops->fold(self, 1, numbers, some.moments, some.expectation),
+                      expected);
+        cudart_fail_launch_after(launch == 0 ? 0 : -1);
+        assert_status(ops->scores(self, 0, 0, 1, numbers), expected);
+        cudart_fail_launch_after(launch == 0 ? 0 : -1);
+        assert_status(ops->ask(self, &draws, 0, 1, &question), expected);
+        question = (struct mpo_mixture_question){.kind = MPO_MIXTURE_GIVEN};
+        cudart_fail_launch_after(launch == 0 ? 0 : -1);
+        assert_status(ops->answer(self, &question, 1, numbers), expected);
+        cudart_fail_launch_after(launch == 0 ? 1 : -1);
+        assert_status(ops->filter(self, &draws, 0, numbers), expected);
+    }
+    ops->close(self);
     mixture_case_free(&some);
     assert_int_equal(cudart_allocated(), 0);
 }
@@ -201,10 +338,15 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_rank_takes_the_device_of_its_place_on_the_host),
         cmocka_unit_test(of_one_visible_device_every_rank_takes_that),
+        cmocka_unit_test(a_rank_takes_a_run_behind_those_of_others),
+        cmocka_unit_test(the_device_is_made_the_threads_again),
+        cmocka_unit_test(a_device_that_policies_cannot_use_is_not_taken),
         cmocka_unit_test(a_rank_beyond_the_devices_is_refused),
         cmocka_unit_test(hosts_without_a_device_or_a_driver_are_told_apart),
         cmocka_unit_test(memory_that_does_not_suffice_is_named_and_given_back),
+        cmocka_unit_test(a_mixture_takes_the_memory_that_it_says),
         cmocka_unit_test(every_launch_that_fails_is_reported),
+        cmocka_unit_test(every_launch_for_slices_that_fails_is_reported),
         cmocka_unit_test(draws_after_a_normaliser_need_another_combination),
         cmocka_unit_test(more_policies_than_shared_memory_holds_are_refused),
         cmocka_unit_test(rows_on_a_device_are_no_rows_for_the_cpu),

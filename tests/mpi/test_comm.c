@@ -33,6 +33,30 @@ static int32_t count_on_host(const char *host, int32_t of, int32_t first, int32_
     return count;
 }
 
+/* Every rank asks for one more than the rank before it. */
+static void check_local_sum(const struct mpo_comm *comm, const char *host)
+{
+    int32_t rank = mpo_comm_rank(comm);
+    int32_t expected = 0;
+    int32_t before = -1;
+    for (int32_t other = 0; other < rank; other++)
+        expected += host[other] == host[rank] ? other + 1 : 0;
+    assert_ok(mpo_comm_local_before(comm, rank + 1, &before));
+    assert_int_equal(before, expected);
+}
+
+/* Ranks pass whether their number is odd. */
+static void check_local_same(const struct mpo_comm *comm, const char *host)
+{
+    int32_t rank = mpo_comm_rank(comm);
+    int32_t expected = 0;
+    int32_t count = -1;
+    for (int32_t other = 0; other < mpo_comm_size(comm); other++)
+        expected += host[other] == host[rank] && other % 2 == rank % 2;
+    assert_ok(mpo_comm_local_same(comm, (uint64_t)rank % 2, &count));
+    assert_int_equal(count, expected);
+}
+
 /* The leader of each rank of a group: the first of the group on its host. */
 static void check_leaders(const struct mpo_comm *comm, const char *host)
 {
@@ -68,6 +92,8 @@ static void groups_are_neighbouring_ranks_of_equal_number(void **state)
         assert_int_equal(mpo_comm_group_rank(comm), rank % group_size);
         assert_int_equal(mpo_comm_local_rank(comm), count_on_host(host, rank, 0, rank));
         assert_int_equal(mpo_comm_local_size(comm), count_on_host(host, rank, 0, size));
+        check_local_sum(comm, host);
+        check_local_same(comm, host);
         check_leaders(comm, host);
         mpo_comm_close(&comm);
         assert_null(comm);

@@ -3,12 +3,15 @@
  * rows: the same bits of every figure and every token. And what a rank sends and gets,
  * against its formula, exactly.
  *
- * Every rank makes all rows from the same uniforms and hands over those that it hosts.
+ * Every rank makes all rows from the same uniforms and hands over those that it hosts. With
+ * MPO_TEST_DEVICE=cuda the mixture is the device's, one device a rank, and the one process
+ * does all of it on one device by kernels for whole rows; cases are smaller then.
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "mpo/comm.h"
+#include "mpo/device.h"
 #include "mpo/exchange.h"
 #include "mpo/policy.h"
 #include "mixture/mixture_fold.h"
@@ -19,6 +22,24 @@
 enum mode { DRAWN, GREEDY, FILTERED, GIVEN, MODE_COUNT };
 
 static const struct mpo_mixture_filter filter = {0.8, 40, 0.95, 0.001};
+
+/* As many on the CPU, fewer on a device, which may be simulated. */
+static int32_t on_cpu(int32_t count, int32_t on_device)
+{
+    return strcmp(mixture_case_device(), "cpu") == 0 ? count : on_device;
+}
+
+/* Make the rank's device the thread's. */
+static void take_device(void)
+{
+    struct mpo_comm *comm = NULL;
+    struct mpo_device device;
+    struct mpo_device_wish wish = {.choice = mixture_case_device()};
+    assert_ok(mpo_comm_open(1, 1, &comm));
+    wish.before = mpo_comm_local_rank(comm);
+    assert_ok(mpo_device_open(&wish, comm, &device));
+    mpo_comm_close(&comm);
+}
 
 /* Everything that the root learns of one position. */
 struct figures {
@@ -104,32 +125,35 @@ struct group {
     double *log_norm;  /* [local, B] */
     int32_t first_policy;
     int32_t local_count;
+    bool rows_on_device;
 };
 
 static void open_group(struct group *group, const struct mixture_case *some,
                        const char *transport, const char *pattern, int32_t group_size)
 {
-    *group = (struct group){.some = some};
+    *group = (struct group){.some = some, .rows_on_device = strcmp(transport, "nccl") == 0};
     assert_ok(mpo_comm_open(some->policy_count, group_size, &group->comm));
     const struct mpo_exchange_spec exchange = {.transport = transport,
                                                .pattern = pattern,
                                                .policy_count = some->policy_count,
                                                .row_capacity = some->row_count,
-                                               .vocab_size = some->vocab_size};
+                                               .vocab_size = some->vocab_size,
+                                               .rows_on_device = group->rows_on_device};
     assert_ok(mpo_exchange_open(&exchange, group->comm, &group->exchange));
     assert_string_equal(mpo_exchange_transport(group->exchange), transport);
     assert_string_equal(mpo_exchange_pattern(group->exchange), pattern);
     struct mpo_mixture_spec mixture = mixture_case_spec(some);
-    mixture.exchange = group->exchange;
-    assert_ok(mpo_mixture_open(&mixture, &group->mixture));
-    mpo_mixture_set(group->mixture, some->mu, some->end_bias);
     mpo_comm_policy_block(group->comm, mpo_comm_group_rank(group->comm),
                           &group->first_policy, &group->local_count);
+    mixture.exchange = group->exchange;
+    mixture.rows_on_device = group->rows_on_device;
+    mixture.placed_first = group->first_policy;
+    mixture.placed_count = group->local_count;
+    assert_ok(mpo_mixture_open(&mixture, &group->mixture));
+    mpo_mixture_set(group->mixture, some->mu, some->end_bias);
     size_t rows = (size_t)group->local_count * (size_t)some->row_count;
     group->row = runner_allocate(rows, sizeof *group->row);
     group->log_norm = runner_allocate(rows, sizeof *group->log_norm);
-    memcpy(group->row, some->row + group->first_policy * some->row_count,
-           rows * sizeof *group->row);
 }
 
 static void close_group(struct group *group)
@@ -145,6 +169,12 @@ static void combine(struct group *group, struct figures *figures)
 {
     struct mpo_rows rows;
     int32_t row_count = group->some->row_count;
+    memcpy(group->row, group->some->row + group->first_policy * row_count,
+           (size_t)(group->local_count * row_count) * sizeof *group->row);
+    for (int32_t k = 0; k < group->local_count; k++)
+        assert_ok(mpo_mixture_place(group->mixture, group->first_policy + k, row_count,
+                                    group->row + k * row_count));
+    assert_ok(mpo_exchange_post(group->exchange, row_count, group->row));
     for (int32_t k = 0; k < group->local_count; k++)
         assert_ok(mpo_mixture_normalise(group->mixture, group->first_policy + k, row_count,
                                         group->row + k * row_count,
@@ -173,6 +203,7 @@ static int32_t tokens_of(const struct group *group, int32_t rank)
 
 /* Rows of 4 V bytes and their normalisers, B of each policy:
  *   mpi     a message a row and receiver, and one of normalisers a receiver
+ *   nccl    a message a receiver, and one of normalisers
  *   shared, nodes on one host
  *           written once but for the own slice, read slice by slice, no messages */
 static void add_rows(const struct group *group, struct mpo_exchange_traffic *sum)
@@ -185,11 +216,14 @@ static void add_rows(const struct group *group, struct mpo_exchange_traffic *sum
     int64_t receivers = 0;
     for (int32_t other = 0; other < size; other++)
         receivers += other != rank && tokens_of(group, other) > 0;
-    bool by_messages = strcmp(mpo_exchange_transport(group->exchange), "mpi") == 0;
+    bool by_nccl = strcmp(mpo_exchange_transport(group->exchange), "nccl") == 0;
+    bool by_messages =
+        by_nccl || strcmp(mpo_exchange_transport(group->exchange), "mpi") == 0;
     int64_t copies = by_messages || receivers == 0 ? receivers : 1;
-    sum->sent_messages += by_messages ? receivers * (own + 1) : 0;
+    sum->sent_messages += by_messages ? receivers * (by_nccl ? 2 : own + 1) : 0;
     sum->sent_bytes += own * (8 * copies + 4 * (group->some->vocab_size - slice));
-    sum->received_messages += by_messages && slice > 0 ? others + size - 1 : 0;
+    sum->received_messages +=
+        by_messages && slice > 0 ? (by_nccl ? size - 1 : others) + size - 1 : 0;
     sum->received_bytes += slice > 0 ? others * (8 + 4 * slice) : 0;
 }
 
@@ -266,6 +300,15 @@ static void check_pattern(const struct mixture_case *some, const struct figures 
     close_group(&group);
 }
 
+static bool is_built(const char *transport)
+{
+    const char *built = NULL;
+    for (int32_t i = 0; (built = mpo_exchange_transport_built(i)) != NULL; i++)
+        if (strcmp(built, transport) == 0)
+            return true;
+    return false;
+}
+
 /* Both patterns and all transports (nodes gathers only), groups of all ranks and smaller
  * ones. */
 static void check_case(struct mixture_case *some)
@@ -273,6 +316,7 @@ static void check_case(struct mixture_case *some)
     struct figures expected;
     int32_t size = mpo_comm_job_size();
     make_figures(&expected, (size_t)some->row_count, (size_t)some->policy_count);
+    take_device();
     mixture_case_run(some);
     memcpy(expected.moments, some->moments,
            (size_t)some->row_count * sizeof *expected.moments);
@@ -281,14 +325,15 @@ static void check_case(struct mixture_case *some)
     for (int32_t mode = 0; mode < MODE_COUNT; mode++)
         draw(some->mixture, some, mode, &expected);
     for (int32_t group_size = 1; group_size <= size; group_size++) {
-        static const char *const transports[2][2] = {{"self", NULL}, {"shared", "mpi"}};
+        static const char *const transports[2][3] = {{"self", NULL, NULL},
+                                                     {"shared", "mpi", "nccl"}};
         if (size % group_size != 0 || group_size > some->policy_count)
             continue;
         if (group_size > 1)
             check_pattern(some, &expected, "nodes", "gather", group_size);
-        for (int32_t i = 0; i < 2; i++) {
+        for (int32_t i = 0; i < 3; i++) {
             const char *transport = transports[group_size > 1][i];
-            if (transport == NULL)
+            if (transport == NULL || !is_built(transport))
                 continue;
             check_pattern(some, &expected, transport, "gather", group_size);
             check_pattern(some, &expected, transport, "alltoall", group_size);
@@ -324,6 +369,8 @@ static void every_cut_of_the_vocabulary_gives_the_same_bits(void **state)
             struct mixture_case some;
             int32_t least = mpo_comm_job_size() == 6 ? 6 : 2;
             int32_t policy_count = row_counts[b] == 64 && v == 3 ? least : (int32_t)(8 - b);
+            if (policy_count * row_counts[b] * vocab_sizes[v] > on_cpu(INT32_MAX, 30000))
+                continue;
             make_case(&some, policy_count, row_counts[b], vocab_sizes[v]);
             check_case(&some);
         }
@@ -332,9 +379,9 @@ static void every_cut_of_the_vocabulary_gives_the_same_bits(void **state)
 static void every_number_of_policies_gives_the_same_bits(void **state)
 {
     (void)state;
-    for (int32_t policy_count = 2; policy_count <= 8; policy_count++) {
+    for (int32_t policy_count = 2; policy_count <= 8; policy_count += on_cpu(1, 3)) {
         struct mixture_case some;
-        make_case(&some, policy_count, 7, 5000);
+        make_case(&some, policy_count, on_cpu(7, 2), on_cpu(5000, 2500));
         mixture_case_mask(&some, 4, 1);
         some.mu[0] = -some.mu[0];
         check_case(&some);
@@ -346,13 +393,13 @@ static void masked_blocks_give_the_same_bits(void **state)
 {
     (void)state;
     struct mixture_case some;
-    make_case(&some, 6, 7, 8000);
+    make_case(&some, on_cpu(6, 3), on_cpu(7, 2), 8000);
     for (int32_t v = 0; v < 8000; v++) {
         if (v / MPO_MIXTURE_BLOCK == 2 || v / MPO_MIXTURE_BLOCK == 5)
             continue;
         some.masked[some.masked_count++] = v;
-        for (int32_t h = 0; h < 6; h++)
-            for (int32_t row = 0; row < 7; row++)
+        for (int32_t h = 0; h < some.policy_count; h++)
+            for (int32_t row = 0; row < some.row_count; row++)
                 mixture_case_logits(&some, h, row)[v] = MPO_MASKED_LOGIT;
     }
     check_case(&some);
@@ -363,12 +410,12 @@ static void ties_give_the_same_tokens(void **state)
 {
     (void)state;
     struct mixture_case some;
-    make_case(&some, 6, 7, 8000);
+    make_case(&some, on_cpu(6, 3), on_cpu(7, 2), 8000);
     some.end_bias = 0.0;
-    for (int32_t h = 0; h < 6; h++)
-        for (int32_t row = 0; row < 7; row++)
+    for (int32_t h = 0; h < some.policy_count; h++)
+        for (int32_t row = 0; row < some.row_count; row++)
             for (int32_t v = 0; v < 8000; v++)
-                if (row >= 5 || v % 1999 == row)
+                if (row % 5 == 1 || v % 1999 == row)
                     mixture_case_logits(&some, h, row)[v] = 7.0f;
     check_case(&some);
 }
@@ -387,8 +434,10 @@ static void bytes_a_rank_do_not_grow_with_the_policies(void **state)
         struct mixture_case some;
         struct group group;
         struct mpo_rows rows;
+        take_device();
         make_case(&some, size, 4, 24 * MPO_MIXTURE_BLOCK);
         open_group(&group, &some, "mpi", patterns[i], size);
+        memcpy(group.row, some.row + group.first_policy * 4, 4 * sizeof *group.row);
         assert_ok(mpo_exchange_rows(group.exchange, 4, group.row, group.log_norm, &rows));
         struct mpo_exchange_traffic found = mpo_exchange_traffic(group.exchange);
         int64_t row_bytes = 4 * 4 * (int64_t)some.vocab_size;

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The shipped batch scripts on a real Slurm of two emulated nodes.
 
-    jobs.py MPO WORK
+    jobs.py MPO WORK [MPO_ON_SIMULATED_DEVICES]
 
 What users do right ends with the record that one process writes; what they do wrong ends with
 one clear message and the right exit code.
@@ -63,8 +63,7 @@ def eight_ranks_on_two_nodes_write_what_one_process_writes(case):
     for policy_count in (4, 8):
         config, expected = case.configure("eight%d" % policy_count, policy_count)
         record = path(case, "eight%d.h5" % policy_count)
-        job = case.slurm.submit("multi_node.sbatch", config, "--record.file=" + record)
-        case.slurm.ended_well(job)
+        job = case.slurm.run_well("multi_node.sbatch", config, "--record.file=" + record)
         said = case.slurm.output(job)
         group = "8 ranks (%d group" % (8 // policy_count)
         tables.check(group in said, "no '%s' in\n%s" % (group, said))
@@ -78,10 +77,9 @@ def ranks_of_one_node_see_all_its_gpus_and_their_share_of_cores(case):
         stream.write('#!/bin/sh\necho "local $SLURM_LOCALID gpus $CUDA_VISIBLE_DEVICES '
                      'cores $SRUN_CPUS_PER_TASK arguments $*"\n')
     os.chmod(program, 0o755)
-    job = case.slurm.submit("single_node.sbatch", "my.yaml", "--run.seed=3",
-                            options=["--ntasks-per-node=3", "--gpus-per-node=3",
-                                     "--cpus-per-task=5"], MPO=program)
-    case.slurm.ended_well(job)
+    job = case.slurm.run_well("single_node.sbatch", "my.yaml", "--run.seed=3",
+                              options=["--ntasks-per-node=3", "--gpus-per-node=3",
+                                       "--cpus-per-task=5"], MPO=program)
     said = sorted(case.slurm.output(job).splitlines())
     expected = ["local %d gpus 0,1,2 cores 5 arguments fit --run.threads=5 my.yaml --run.seed=3"
                 % rank for rank in range(3)]
@@ -95,6 +93,17 @@ def ranks_that_do_not_fit_are_refused_through_to_the_job(case):
                             options=["--ntasks-per-node=4", "--gpus-per-node=4"])
     case.refused(job, 64, "4 ranks", "start 3 or 6 ranks")
     tables.check(not os.path.exists(path(case, "misfit.h5")), "a refused run made a record")
+
+
+def gpus_bound_twice_are_refused_through_to_the_job(case, simulated):
+    """Every rank is shown the first device as its only one, as some bindings do."""
+    config, _ = case.configure("twice", 2)
+    job = case.slurm.submit("single_node.sbatch", config, "--run.device=cuda",
+                            "--record.file=" + path(case, "twice.h5"),
+                            options=["--ntasks-per-node=2", "--gpus-per-node=2"],
+                            MPO="env HOSTSIM_DEVICES=1 " + simulated)
+    case.refused(job, 69, "found ranks that share one")
+    tables.check(not os.path.exists(path(case, "twice.h5")), "a refused run made a record")
 
 
 def srun_without_pmix_is_refused_by_one_rank(case):
@@ -113,13 +122,11 @@ def one_process_for_many_tasks_is_warned_of(case):
     script = path(case, "no_srun.sh")
     with open(script, "w", encoding="utf-8") as stream:
         stream.write('#!/bin/sh\nexec "$MPO" fit "$@"\n')
-    job = case.slurm.submit(script, config, "--record.file=" + path(case, "alone.h5"),
-                            options=["--ntasks=3"])
-    case.slurm.ended_well(job)
+    job = case.slurm.run_well(script, config, "--record.file=" + path(case, "alone.h5"),
+                              options=["--ntasks=3"])
     said = case.slurm.output(job)
     tables.check("warning: this Slurm job has 3 tasks" in said, said)
-    job = case.slurm.submit(script, config, "--record.file=" + path(case, "alone1.h5"))
-    case.slurm.ended_well(job)
+    job = case.slurm.run_well(script, config, "--record.file=" + path(case, "alone1.h5"))
     tables.check("warning: this Slurm job" not in case.slurm.output(job), "a warning for one task")
 
 
@@ -130,9 +137,8 @@ def mpirun_inside_a_job_writes_the_same_bytes(case):
     with open(script, "w", encoding="utf-8") as stream:
         stream.write('#!/bin/bash\n. "$MPO_HOME/launch/env.sh"\n'
                      'mpirun "${mpirun_options[@]}" "${mpo[@]}" fit "$@"\n')
-    job = case.slurm.submit(script, config, "--record.file=" + record,
-                            options=["--nodes=2", "--ntasks-per-node=3"])
-    case.slurm.ended_well(job)
+    job = case.slurm.run_well(script, config, "--record.file=" + record,
+                              options=["--nodes=2", "--ntasks-per-node=3"])
     tables.check("6 ranks (2 groups" in case.slurm.output(job), case.slurm.output(job))
     same(expected, data_sets(record), "mpirun")
 
@@ -146,8 +152,7 @@ def a_script_that_launch_prints_runs_as_it_is(case):
     script = path(case, "launch.sbatch")
     with open(script, "w", encoding="utf-8") as stream:
         stream.write(printed)
-    job = case.slurm.submit(script)
-    case.slurm.ended_well(job)
+    job = case.slurm.run_well(script)
     tables.check("6 ranks (2 groups" in case.slurm.output(job), case.slurm.output(job))
     shown = case.slurm.show(job)
     asked = dict(re.findall(r"^#SBATCH --([\w-]+)=(\S+)", printed, re.M))
@@ -183,10 +188,32 @@ def a_sweep_writes_one_record_a_line(case):
     tables.check("has no line 5; submit with --array=1-4" in said, said)
 
 
+def lines_of_a_manifest_that_are_no_fit_are_named(case):
+    """Empty lines and comments are done; what is quoted wrongly is refused before a fit."""
+    config, _ = case.configure("lines", 2)
+    os.makedirs(path(case, "v1.2"))
+    manifest = path(case, "v1.2/lines")  # the dot is the folder's
+    with open(manifest, "w", encoding="utf-8") as stream:
+        stream.write("# seeds\n\n%s --run.seed=2 '--record.file=x.h5\n%s --run.seed=3\r\n%s"
+                     % (config, config, config))  # the last line does not end
+    job = case.slurm.submit("sweep.sbatch", manifest, "--descent.steps=2", options=[
+        "--array=0-6", "--output=%s/%%A_%%a.out" % case.slurm.folder])
+    expected = {0: (64, "has no line 0; submit with --array=1-5"),
+                1: (0, "line 1: nothing to do"), 2: (0, "line 2: nothing to do"),
+                3: (64, "line 3: expected arguments quoted as in a shell"), 4: (0, ""),
+                5: (0, ""), 6: (64, "has no line 6")}
+    for task, (code, words) in expected.items():
+        ended = case.slurm.wait("%s_%d" % (job, task), 120)
+        said = case.slurm.output("%s_%d" % (job, task))
+        tables.check(ended[1] == code and words in said, "task %d: %s\n%s" % (task, ended, said))
+    made = [n for n in range(7) if os.path.exists("%s-%d.h5" % (manifest, n))]
+    tables.check(made == [4, 5], "records %s" % made)
+
+
 def main():
-    if len(sys.argv) != 3:
+    if len(sys.argv) not in (3, 4):
         sys.exit(__doc__)
-    mpo, work = sys.argv[1:]
+    mpo, work = sys.argv[1:3]
     shutil.rmtree(work, ignore_errors=True)
     os.makedirs(work)
     cases = [
@@ -199,10 +226,14 @@ def main():
         mpirun_inside_a_job_writes_the_same_bytes,
         a_script_that_launch_prints_runs_as_it_is,
         a_sweep_writes_one_record_a_line,
+        lines_of_a_manifest_that_are_no_fit_are_named,
     ]
     with cluster.Cluster(mpo) as slurm:
         case = Case(slurm, mpo, work)
-        code = tables.run_cases([(function, [case]) for function in cases])
+        calls = [(function, [case]) for function in cases]
+        calls += [(gpus_bound_twice_are_refused_through_to_the_job, [case, simulated])
+                  for simulated in sys.argv[3:]]
+        code = tables.run_cases(calls)
     sys.exit(code)
 
 

@@ -56,9 +56,17 @@ static void open_policies(struct rollout_case *loop)
     for (int32_t k = 0; k < ROLLOUT_CASE_POLICIES; k++) {
         table_write_bigram(loop->folder, names[k], loop->bigram, k, ROLLOUT_CASE_VOCAB,
                            paths[k]);
-        specs[k] = (struct mpo_policy_spec){names[k], "table", paths[k],
-                                            "",       1.0,     "",
-                                            "",       "auto",  rollout_case_temperature[k]};
+        specs[k] = (struct mpo_policy_spec){
+            .name = names[k],
+            .kind = "table",
+            .model = paths[k],
+            .lora = "",
+            .lora_scale = 1.0,
+            .system = "",
+            .request = "",
+            .chat_template = "auto",
+            .temperature = rollout_case_temperature[k],
+        };
     }
     struct mpo_policies_spec spec = {
         .policies = specs,
@@ -107,8 +115,11 @@ void rollout_case_open(struct rollout_case *loop, const struct rollout_case_spec
     assert_ok(mpo_comm_open(ROLLOUT_CASE_POLICIES, 0, &loop->comm));
     open_prompts(loop);
     open_policies(loop);
-    struct mpo_exchange_spec exchange = {
-        "auto", "auto", ROLLOUT_CASE_POLICIES, rows, ROLLOUT_CASE_VOCAB, false};
+    struct mpo_exchange_spec exchange = {.transport = "auto",
+                                         .pattern = "auto",
+                                         .policy_count = ROLLOUT_CASE_POLICIES,
+                                         .row_capacity = rows,
+                                         .vocab_size = ROLLOUT_CASE_VOCAB};
     struct mpo_mixture_spec mixture = {
         .device = "cpu",
         .temperature = rollout_case_temperature,

@@ -66,11 +66,16 @@ uint64_t warp_meet(warp_operation operation, uint32_t mask, uint64_t value, int 
 void run_grid(const char *kernel, dim3 grid, dim3 block, size_t shared_bytes,
               const std::function<void()> &body);
 
-/** Put work into the stream: it is done when somebody waits for the stream. */
+/** Put work into the stream: it is done when somebody waits for the stream or asks after
+ * it.
+ */
 void enqueue(cudaStream_t stream, const std::function<void()> &work);
 
 /** Next launch's outcome, for cudaGetLastError. @return false: do not run it */
-bool launch_succeeds(dim3 grid, dim3 block, size_t shared_bytes);
+bool launch_succeeds(dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream);
+
+/** Outcome of setting a kernel's attribute. */
+cudaError_t set_attribute();
 
 template <class T> T shuffle_xor(uint32_t mask, T value, int distance)
 {
@@ -87,7 +92,7 @@ template <class... Parameters, class... Arguments>
 void launch(const char *name, void (*kernel)(Parameters...), dim3 grid, dim3 block,
             size_t shared_bytes, cudaStream_t stream, Arguments... arguments)
 {
-    if (!launch_succeeds(grid, block, shared_bytes))
+    if (!launch_succeeds(grid, block, shared_bytes, stream))
         return;
     enqueue(stream, [=] {
         run_grid(name, grid, block, shared_bytes, [=] { kernel(arguments...); });
@@ -140,5 +145,5 @@ static inline double __longlong_as_double(long long bits)
 template <class... Parameters>
 cudaError_t cudaFuncSetAttribute(void (*)(Parameters...), cudaFuncAttribute, int)
 {
-    return cudaSuccess;
+    return hostsim::set_attribute();
 }

@@ -1,15 +1,29 @@
 /*
  * CUDA's run time over malloc, so that ASan sees the end of every allocation. It is
- * stricter than CUDA: asynchronous work is done only when somebody waits for the stream,
- * memory of the device must be the device's, pinned memory is read when the copy is done
- * and not when it is asked for, and fresh memory is NaN.
+ * stricter than CUDA: asynchronous work is done only when somebody waits for the stream or
+ * asks after it, memory of the device must be the device's, pinned memory is read when the
+ * copy is done and not when it is asked for, a kernel's stream must be the current
+ * device's, and fresh memory is NaN.
+ *
+ * A call that fails fails as a device that is lost does: so does every later one. Memory is
+ * given back all the same, so that what a program forgets then is seen too.
+ *
+ * Settings of a whole program, from its environment:
+ *     HOSTSIM_DEVICES=n      devices that are found; -1: there is no driver
+ *     HOSTSIM_FIRST=n        the first of them is the host's device n
+ *     HOSTSIM_MEMORY=bytes   of each device
+ *     HOSTSIM_FAIL=[rank:]n  the n-th call of the process fails, of that rank alone;
+ *                            questions after a stream are not counted
  */
 #include "cuda_runtime.h"
 #include "cudart.h"
+#include "streams.h"
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
+#include <deque>
 #include <map>
 #include <memory>
 #include <vector>
@@ -22,28 +36,70 @@
 #endif
 
 struct cudaStream {
-    std::vector<std::function<void()>> work;
+    int device;
+    std::deque<std::function<bool()>> work;
 };
 
 namespace
 {
-std::map<char *, size_t> device_memory;
-std::map<char *, size_t> pinned_memory;
+struct block {
+    size_t bytes;
+    int device; /* -1: the host's */
+};
+
+struct memory : std::map<char *, block> {
+    size_t used(int device) const
+    {
+        size_t bytes = 0;
+        for (auto &one : *this)
+            bytes += one.second.device == device ? one.second.bytes : 0;
+        return bytes;
+    }
+};
+
+memory device_memory;
+memory pinned_memory;
 int device_count = 1;
+int first_device;
 int device_now;
 size_t memory_bytes = (size_t)16 << 30;
-size_t device_used;
 int launches_left = -1;
+long calls_left = -1;
 cudaError_t last_error;
+cudaError_t lost; /* what every call answers once one has failed */
 
-bool lies_in(const std::map<char *, size_t> &memory, const void *address, size_t bytes)
+struct program {
+    program()
+    {
+        const char *devices = getenv("HOSTSIM_DEVICES");
+        const char *first = getenv("HOSTSIM_FIRST");
+        const char *bytes = getenv("HOSTSIM_MEMORY");
+        const char *fail = getenv("HOSTSIM_FAIL");
+        if (devices != nullptr)
+            device_count = atoi(devices);
+        if (first != nullptr)
+            first_device = atoi(first);
+        if (bytes != nullptr)
+            memory_bytes = strtoull(bytes, nullptr, 10);
+        if (fail != nullptr)
+            calls_left = hostsim::fault_of_rank(&fail) ? atol(fail) - 1 : -1;
+    }
+    ~program()
+    {
+        if (cudart_allocated() > 0)
+            fprintf(stderr, "hostsim: %zu bytes were never freed\n", cudart_allocated());
+    }
+} whole_program;
+
+/* The block of a range of addresses, NULL when it is not within one. */
+const block *find(const memory &memory, const void *address, size_t bytes)
 {
     char *at = (char *)address;
     auto after = memory.upper_bound(at);
     if (after == memory.begin())
-        return false;
+        return nullptr;
     --after;
-    return at + bytes <= after->first + after->second;
+    return at + bytes <= after->first + after->second.bytes ? &after->second : nullptr;
 }
 
 [[noreturn]] void die(const char *what)
@@ -52,33 +108,46 @@ bool lies_in(const std::map<char *, size_t> &memory, const void *address, size_t
     abort();
 }
 
+/* Every call that can fail begins here. */
+cudaError_t begin_call()
+{
+    if (calls_left-- == 0) {
+        fprintf(stderr, "hostsim: this call of CUDA fails, and all after it\n");
+        lost = cudaErrorLaunchFailure;
+    }
+    return lost;
+}
+
 /* The host must not touch the device's memory: ASan sees it where it is in use. */
 void close_device()
 {
     for (auto &block : device_memory)
-        ASAN_POISON_MEMORY_REGION(block.first, block.second);
+        ASAN_POISON_MEMORY_REGION(block.first, block.second.bytes);
 }
 
 void open_device()
 {
     for (auto &block : device_memory)
-        ASAN_UNPOISON_MEMORY_REGION(block.first, block.second);
+        ASAN_UNPOISON_MEMORY_REGION(block.first, block.second.bytes);
 }
 
-void *take(std::map<char *, size_t> &memory, size_t bytes)
+void *take(memory &memory, size_t bytes, int device)
 {
     char *fresh = (char *)malloc(bytes > 0 ? bytes : 1);
     memset(fresh, 0xff, bytes);
-    memory[fresh] = bytes;
+    memory[fresh] = block{bytes, device};
     return fresh;
 }
 
-void give_back(std::map<char *, size_t> &memory, void *address)
+void give_back(memory &memory, void *address)
 {
     if (address == nullptr)
         return;
-    if (memory.erase((char *)address) == 0)
+    auto block = memory.find((char *)address);
+    if (block == memory.end())
         die("memory is freed that was not allocated so");
+    ASAN_UNPOISON_MEMORY_REGION(block->first, block->second.bytes);
+    memory.erase(block);
     free(address);
 }
 
@@ -86,29 +155,82 @@ void check_copy(const void *to, const void *from, size_t bytes, cudaMemcpyKind k
 {
     const void *device = kind == cudaMemcpyHostToDevice ? to : from;
     const void *host = kind == cudaMemcpyHostToDevice ? from : to;
-    if (!lies_in(device_memory, device, bytes))
+    if (find(device_memory, device, bytes) == nullptr)
         die("a copy's device side is not in the device's memory");
-    if (lies_in(device_memory, host, 1))
+    if (find(device_memory, host, 1) != nullptr)
         die("a copy's host side is in the device's memory");
+}
+
+/* The first piece of work of a stream, if it can be done. */
+void advance(cudaStream_t stream)
+{
+    open_device();
+    if (stream->work.front()())
+        stream->work.pop_front();
+    close_device();
 }
 } // namespace
 
 namespace hostsim
 {
-void enqueue(cudaStream_t stream, const std::function<void()> &work)
+bool fault_of_rank(const char **text)
+{
+    const char *colon = strchr(*text, ':');
+    const char *rank = getenv("OMPI_COMM_WORLD_RANK");
+    int wanted = atoi(*text);
+    if (colon == nullptr)
+        return true;
+    *text = colon + 1;
+    return wanted == (rank != nullptr ? atoi(rank) : 0);
+}
+
+void enqueue_until(cudaStream_t stream, const std::function<bool()> &work)
 {
     stream->work.push_back(work);
 }
 
-bool launch_succeeds(dim3 grid, dim3 block, size_t shared_bytes)
+void enqueue(cudaStream_t stream, const std::function<void()> &work)
+{
+    enqueue_until(stream, [=] {
+        work();
+        return true;
+    });
+}
+
+int physical(int device)
+{
+    return first_device + device;
+}
+
+int device_of(cudaStream_t stream)
+{
+    return stream->device;
+}
+
+int device_of(const void *address, size_t bytes)
+{
+    const block *found = find(device_memory, address, bytes);
+    return found != nullptr ? found->device : -1;
+}
+
+bool launch_succeeds(dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream)
 {
     if (grid.x == 0 || grid.y == 0 || grid.y > 65535 || block.x == 0 || block.x > 1024)
         die("a launch of an impossible grid");
     if (shared_bytes > (size_t)99 << 10)
         die("a launch with more shared memory than there is");
+    if (stream->device != device_now)
+        die("a launch on a stream of another device");
+    if (begin_call() != cudaSuccess)
+        last_error = lost;
     if (launches_left-- == 0)
         last_error = cudaErrorLaunchFailure;
     return last_error == cudaSuccess;
+}
+
+cudaError_t set_attribute()
+{
+    return begin_call();
 }
 } // namespace hostsim
 
@@ -131,10 +253,10 @@ void cudart_fail_launch_after(int launches)
 
 size_t cudart_allocated(void)
 {
-    size_t pinned = 0;
-    for (auto &block : pinned_memory)
-        pinned += block.second;
-    return device_used + pinned;
+    size_t bytes = pinned_memory.used(-1);
+    for (auto &block : device_memory)
+        bytes += block.second.bytes;
+    return bytes;
 }
 
 int cudart_device(void)
@@ -142,8 +264,22 @@ int cudart_device(void)
     return device_now;
 }
 
+cudaError_t cudaRuntimeGetVersion(int *version)
+{
+    *version = 13000;
+    return cudaSuccess;
+}
+
+cudaError_t cudaDriverGetVersion(int *version)
+{
+    *version = device_count < 0 ? 0 : 13000;
+    return cudaSuccess;
+}
+
 cudaError_t cudaGetDeviceCount(int *count)
 {
+    if (begin_call() != cudaSuccess)
+        return lost;
     if (device_count < 0)
         return cudaErrorInsufficientDriver;
     *count = device_count;
@@ -152,6 +288,10 @@ cudaError_t cudaGetDeviceCount(int *count)
 
 cudaError_t cudaSetDevice(int device)
 {
+    if (begin_call() != cudaSuccess)
+        return lost;
+    if (device < 0 || device >= device_count)
+        return last_error = cudaErrorInvalidDevice;
     device_now = device;
     return cudaSuccess;
 }
@@ -159,67 +299,71 @@ cudaError_t cudaSetDevice(int device)
 cudaError_t cudaGetDevice(int *device)
 {
     *device = device_now;
-    return cudaSuccess;
+    return begin_call();
 }
 
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int device)
 {
+    const char *host = getenv("MPO_TEST_HOST"); /* tests/support/host.sh */
+    int number = hostsim::physical(device);
     memset(properties, 0, sizeof *properties);
-    snprintf(properties->name, sizeof properties->name, "simulated device %d", device);
+    snprintf(properties->name, sizeof properties->name, "simulated device %d", number);
     for (int i = 0; i < 16; i++)
-        properties->uuid.bytes[i] = (char)(16 * device + i);
-    return cudaSuccess;
+        properties->uuid.bytes[i] = (char)(16 * number + i);
+    if (host != nullptr)
+        strncpy(properties->uuid.bytes, host, 8); /* no two hosts have one device */
+    return begin_call();
 }
 
 cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr, int)
 {
     *value = 99 << 10; /* the smallest of the devices that mpo is built for */
-    return cudaSuccess;
+    return begin_call();
 }
 
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes)
 {
     *total_bytes = memory_bytes;
-    *free_bytes = memory_bytes - device_used;
-    return cudaSuccess;
+    *free_bytes = memory_bytes - device_memory.used(device_now);
+    return begin_call();
 }
 
 cudaError_t cudaMalloc(void **memory, size_t bytes)
 {
-    if (device_used + bytes > memory_bytes)
+    if (begin_call() != cudaSuccess)
+        return last_error = lost;
+    if (device_memory.used(device_now) + bytes > memory_bytes)
         return last_error = cudaErrorMemoryAllocation;
-    *memory = take(device_memory, bytes);
-    device_used += bytes;
+    *memory = take(device_memory, bytes, device_now);
     close_device();
     return cudaSuccess;
 }
 
 cudaError_t cudaFree(void *memory)
 {
-    auto block = device_memory.find((char *)memory);
-    if (block != device_memory.end()) {
-        device_used -= block->second;
-        ASAN_UNPOISON_MEMORY_REGION(block->first, block->second);
-    }
     give_back(device_memory, memory);
-    return cudaSuccess;
+    return begin_call();
 }
 
 cudaError_t cudaMallocHost(void **memory, size_t bytes)
 {
-    *memory = take(pinned_memory, bytes);
+    if (begin_call() != cudaSuccess)
+        return last_error = lost;
+    *memory = take(pinned_memory, bytes, -1);
     return cudaSuccess;
 }
 
 cudaError_t cudaFreeHost(void *memory)
 {
     give_back(pinned_memory, memory);
-    return cudaSuccess;
+    return begin_call();
 }
 
 cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind)
 {
     check_copy(to, from, bytes, kind);
+    if (begin_call() != cudaSuccess)
+        return lost;
     open_device();
     memcpy(to, from, bytes);
     close_device();
@@ -231,7 +375,9 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes,
                             enum cudaMemcpyKind kind, cudaStream_t stream)
 {
     check_copy(to, from, bytes, kind);
-    if (kind == cudaMemcpyHostToDevice && !lies_in(pinned_memory, from, bytes)) {
+    if (begin_call() != cudaSuccess)
+        return lost;
+    if (kind == cudaMemcpyHostToDevice && find(pinned_memory, from, bytes) == nullptr) {
         auto copy = std::make_shared<std::vector<char>>((const char *)from,
                                                         (const char *)from + bytes);
         hostsim::enqueue(stream, [=] { memcpy(to, copy->data(), bytes); });
@@ -243,30 +389,43 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes,
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned)
 {
-    *stream = new cudaStream;
+    if (begin_call() != cudaSuccess)
+        return lost;
+    *stream = new cudaStream{device_now, {}};
     return cudaSuccess;
 }
 
 cudaError_t cudaStreamDestroy(cudaStream_t stream)
 {
     delete stream;
-    return cudaSuccess;
+    return begin_call();
 }
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 {
-    open_device();
-    for (auto &work : stream->work)
-        work();
-    stream->work.clear();
-    close_device();
+    if (begin_call() != cudaSuccess)
+        return lost;
+    while (!stream->work.empty())
+        advance(stream);
     return cudaSuccess;
+}
+
+/* One piece of work a question, so that a caller who asks once only is found out. How often
+ * one asks is chance, so it is not counted. */
+cudaError_t cudaStreamQuery(cudaStream_t stream)
+{
+    if (lost != cudaSuccess)
+        return lost;
+    if (stream->work.empty())
+        return cudaSuccess;
+    advance(stream);
+    return cudaErrorNotReady;
 }
 
 cudaError_t cudaGetLastError(void)
 {
     cudaError_t error = last_error;
-    last_error = cudaSuccess;
+    last_error = lost;
     return error;
 }
 
@@ -279,6 +438,10 @@ const char *cudaGetErrorName(cudaError_t error)
         return "cudaErrorMemoryAllocation";
     case cudaErrorInsufficientDriver:
         return "cudaErrorInsufficientDriver";
+    case cudaErrorInvalidDevice:
+        return "cudaErrorInvalidDevice";
+    case cudaErrorNotReady:
+        return "cudaErrorNotReady";
     case cudaErrorLaunchFailure:
         return "cudaErrorLaunchFailure";
     }
@@ -294,6 +457,10 @@ const char *cudaGetErrorString(cudaError_t error)
         return "out of memory";
     case cudaErrorInsufficientDriver:
         return "CUDA driver version is insufficient for CUDA runtime version";
+    case cudaErrorInvalidDevice:
+        return "invalid device ordinal";
+    case cudaErrorNotReady:
+        return "device not ready";
     case cudaErrorLaunchFailure:
         return "unspecified launch failure";
     }

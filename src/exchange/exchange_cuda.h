@@ -1,0 +1,30 @@
+/**
+ * What a transport between devices asks of its own device.
+ */
+#pragma once
+
+#include <cuda_runtime_api.h>
+#include <stdint.h>
+
+#include "mpo/status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** A slice of rows that lie anywhere, to where the next is behind the last. */
+struct mpo_exchange_pack {
+    const float *const *row; /* [row_count] pointers to [V] floats; all in device memory */
+    int32_t row_count;       /* >= 1 */
+    int32_t first;           /* tokens first .. first + count - 1 */
+    int32_t count;           /* >= 1 */
+    float *packed;           /* [row_count, count] out, in device memory */
+};
+
+/** Local; done when the stream has come to it. */
+enum mpo_status mpo_exchange_cuda_pack(const struct mpo_exchange_pack *pack,
+                                       cudaStream_t stream);
+
+#ifdef __cplusplus
+}
+#endif

@@ -1,0 +1,434 @@
+/*
+ * Slices on the CUDA mixture: what ranks with slices of the vocabulary find out and what
+ * the root makes of it, against one device with whole rows, to the bit; and the slices'
+ * sums and scores against the CPU's. Runs on a real device (skipped where there is none)
+ * and on simulated ones; all ranks are in this one process, on one device.
+ *
+ *     test_mixture_slices [small | usual | large]       sizes, for slow simulations
+ */
+#include "mixture_case.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cuda_runtime_api.h>
+
+#include "mixture/mixture_fold.h"
+#include "mpo/policy.h"
+#include "device_suite.h"
+#include "runner.h"
+
+#define BOUND    1e-12
+#define RANK_MAX 9
+
+static int32_t vocab_max = 152000;
+
+/* What is asked of the combined rows, B draws each. */
+enum mode { DRAWN, GREEDY, FILTERED, GIVEN, MODE_COUNT };
+
+/* One rank's slice in the device's memory, no byte longer than it must be. */
+struct rank {
+    void *self;
+    float **memory;    /* [H, B] */
+    const float **row; /* [H, B] */
+    int32_t first_block;
+    int32_t end_block;
+    struct mpo_rows rows;
+};
+
+struct cut {
+    const struct mpo_mixture_ops *ops;
+    const struct mpo_mixture_ops *cpu_ops;
+    struct mixture_case some;
+    struct rank whole;
+    struct rank rank[RANK_MAX];
+    int32_t size;
+    int32_t block_count;
+    void *cpu;
+    double *table; /* [block, B] of sums */
+    double *score; /* [block, MPO_MIXTURE_BLOCK] of one row */
+    struct mpo_mixture_moments *moments;
+    double *expectation;
+    struct mpo_mixture_question *question; /* [B] */
+    double *answers;                       /* [B] */
+    int32_t *row;                          /* [B] that draws are from */
+    double *uniform;                       /* [B] */
+    int32_t *token;                        /* [B] of the whole rows */
+    double *log_proposal;                  /* [B] */
+    double *log_policy;                    /* [B, H] */
+};
+
+static const struct mpo_mixture_filter filter = {0.8, 40, 0.95, 0.001};
+
+static void check_cuda(cudaError_t error)
+{
+    if (error != cudaSuccess)
+        fail_msg("CUDA: %s", cudaGetErrorString(error));
+}
+
+/* ---- ranks ---- */
+
+/* Every other row lies at an odd address. */
+static void open_rank(struct cut *cut, struct rank *rank, int32_t first, int32_t end)
+{
+    const struct mixture_case *some = &cut->some;
+    struct mpo_mixture_spec spec = mixture_case_spec(some);
+    int32_t row_count = some->policy_count * some->row_count;
+    int32_t begin = first * MPO_MIXTURE_BLOCK;
+    int32_t stop = end * MPO_MIXTURE_BLOCK;
+    stop = stop < some->vocab_size ? stop : some->vocab_size;
+    *rank = (struct rank){.first_block = first, .end_block = end};
+    spec.rows_on_device = true;
+    assert_ok(cut->ops->open(&spec, &rank->self));
+    cut->ops->set(rank->self, some->mu, some->end_bias);
+    rank->memory = runner_allocate((size_t)row_count, sizeof *rank->memory);
+    rank->row = runner_allocate((size_t)row_count, sizeof *rank->row);
+    for (int32_t i = 0; i < row_count && begin < stop; i++) {
+        size_t bytes = (size_t)(stop - begin) * sizeof(float);
+        check_cuda(
+            cudaMalloc((void **)&rank->memory[i], bytes + (size_t)(i % 2) * sizeof(float)));
+        rank->row[i] = rank->memory[i] + i % 2;
+        check_cuda(cudaMemcpy(rank->memory[i] + i % 2, some->row[i] + begin, bytes,
+                              cudaMemcpyHostToDevice));
+    }
+    rank->rows = (struct mpo_rows){some->row_count, rank->row, some->log_norm};
+}
+
+static void close_rank(struct cut *cut, struct rank *rank)
+{
+    for (int32_t i = 0; i < cut->some.policy_count * cut->some.row_count; i++)
+        check_cuda(cudaFree(rank->memory[i]));
+    free(rank->row);
+    free(rank->memory);
+    cut->ops->close(rank->self);
+}
+
+static void make_cut(struct cut *cut, int32_t policy_count, int32_t row_count,
+                     int32_t vocab_size)
+{
+    *cut = (struct cut){.ops = mpo_registry_mixture("cuda"),
+                        .cpu_ops = mpo_registry_mixture("cpu"),
+                        .block_count = mpo_mixture_block_count(vocab_size)};
+    struct mixture_case *some = &cut->some;
+    mixture_case_make(some, policy_count, row_count, vocab_size, 6.0);
+    for (int32_t h = 0; h < policy_count; h++) {
+        some->temperature[h] = 0.7 + 0.1 * h;
+        some->mu[h] = h == 2 ? 0.0 : 0.8 / (1 + h);
+    }
+    some->end_bias = 1.25;
+    if (vocab_size > 2)
+        some->end_token[some->end_count - 1] = vocab_size / 2;
+    if (vocab_size > 2)
+        some->end_token[some->end_count++] = vocab_size - 1;
+}
+
+static void take_room(struct cut *cut)
+{
+    size_t rows = (size_t)cut->some.row_count;
+    size_t blocks = (size_t)cut->block_count;
+    int32_t policies = cut->some.policy_count;
+    cut->table = runner_allocate(rows * blocks * MPO_MIXTURE_SUMS_WIDTH(policies), 8);
+    cut->score = runner_allocate(blocks * MPO_MIXTURE_BLOCK, sizeof(double));
+    cut->moments = runner_allocate(2 * rows, sizeof *cut->moments);
+    cut->expectation = runner_allocate(2 * rows * (size_t)policies, sizeof(double));
+    cut->question = runner_allocate(rows, sizeof *cut->question);
+    cut->answers = runner_allocate(rows * MPO_MIXTURE_ANSWER_WIDTH(policies), 8);
+    cut->row = runner_allocate(rows, sizeof *cut->row);
+    cut->uniform = runner_allocate(rows, sizeof *cut->uniform);
+    cut->token = runner_allocate(rows, sizeof *cut->token);
+    cut->log_proposal = runner_allocate(rows, sizeof(double));
+    cut->log_policy = runner_allocate(rows * (size_t)policies, sizeof(double));
+}
+
+/* Whole rows on one device, and normalisers from there. */
+static void open_cut(struct cut *cut)
+{
+    struct mixture_case *some = &cut->some;
+    const struct mpo_mixture_spec spec = mixture_case_spec(some);
+    assert_ok(cut->cpu_ops->open(&spec, &cut->cpu));
+    cut->cpu_ops->set(cut->cpu, some->mu, some->end_bias);
+    open_rank(cut, &cut->whole, 0, cut->block_count);
+    take_room(cut);
+    for (int32_t h = 0; h < some->policy_count; h++)
+        assert_ok(cut->ops->normalise(cut->whole.self, h, some->row_count,
+                                      cut->whole.row + h * some->row_count,
+                                      some->log_norm + h * some->row_count));
+    assert_ok(cut->ops->combine(cut->whole.self, &cut->whole.rows, cut->moments,
+                                cut->expectation));
+}
+
+static void free_cut(struct cut *cut)
+{
+    free(cut->log_policy);
+    free(cut->log_proposal);
+    free(cut->token);
+    free(cut->uniform);
+    free(cut->row);
+    free(cut->answers);
+    free(cut->question);
+    free(cut->expectation);
+    free(cut->moments);
+    free(cut->score);
+    free(cut->table);
+    close_rank(cut, &cut->whole);
+    cut->cpu_ops->close(cut->cpu);
+    mixture_case_free(&cut->some);
+}
+
+/* ---- sums ---- */
+
+static size_t table_width(const struct cut *cut)
+{
+    return (size_t)cut->some.row_count * MPO_MIXTURE_SUMS_WIDTH(cut->some.policy_count);
+}
+
+/* A slice's sums are near the CPU's, and its greatest scores are the CPU's. */
+static void check_sums(struct cut *cut, const struct rank *rank)
+{
+    int32_t policies = cut->some.policy_count;
+    int32_t row_count = cut->some.row_count;
+    int32_t count = rank->end_block - rank->first_block;
+    double *expected = runner_allocate((size_t)count * table_width(cut), sizeof(double));
+    double *found = cut->table + (size_t)rank->first_block * table_width(cut);
+    size_t begin = (size_t)rank->first_block * MPO_MIXTURE_BLOCK;
+    const float **slice = runner_allocate((size_t)(policies * row_count), sizeof *slice);
+    for (int32_t i = 0; i < policies * row_count; i++)
+        slice[i] = cut->some.row[i] + begin;
+    const struct mpo_rows rows = {row_count, slice, cut->some.log_norm};
+    assert_ok(
+        cut->cpu_ops->sum(cut->cpu, &rows, rank->first_block, rank->end_block, expected));
+    for (int32_t i = 0; i < count * row_count; i++) {
+        const double *own = found + (size_t)i * MPO_MIXTURE_SUMS_WIDTH(policies);
+        const double *cpu = expected + (size_t)i * MPO_MIXTURE_SUMS_WIDTH(policies);
+        assert_same_bits(own[MPO_MIXTURE_TOP], cpu[MPO_MIXTURE_TOP]);
+        for (int32_t j = 1; cpu[0] != -INFINITY && j < policies + 3; j++)
+            if (!isnan(cpu[j])) /* of an infinite logit */
+                assert_close(own[j], cpu[j], BOUND * 1024.0 * 8.0);
+    }
+    free(slice);
+    free(expected);
+}
+
+/* The root's slice stays on its device; the other ranks' go through the host's table. */
+static void fold(struct cut *cut)
+{
+    size_t rows = (size_t)cut->some.row_count;
+    size_t policies = (size_t)cut->some.policy_count;
+    for (int32_t r = 0; r < cut->size; r++) {
+        struct rank *rank = &cut->rank[r];
+        double *part = cut->table + (size_t)rank->first_block * table_width(cut);
+        if (rank->first_block == rank->end_block)
+            continue;
+        assert_ok(cut->ops->sum(rank->self, &rank->rows, rank->first_block, rank->end_block,
+                                part));
+        check_sums(cut, rank);
+    }
+    struct rank *root = &cut->rank[0];
+    memset(cut->table, 0xff, (size_t)root->end_block * table_width(cut) * sizeof(double));
+    assert_ok(cut->ops->sum(root->self, &root->rows, 0, root->end_block, NULL));
+    assert_ok(cut->ops->fold(root->self, root->end_block, cut->table, cut->moments + rows,
+                             cut->expectation + rows * policies));
+    assert_memory_equal(cut->moments + rows, cut->moments, rows * sizeof *cut->moments);
+    assert_memory_equal(cut->expectation + rows * policies, cut->expectation,
+                        rows * policies * sizeof(double));
+}
+
+/* ---- draws ---- */
+
+/* The scores of one row from all ranks, which are the CPU's. */
+static void bring_scores(struct cut *cut, int32_t row)
+{
+    double *expected =
+        runner_allocate((size_t)cut->block_count * MPO_MIXTURE_BLOCK, sizeof *expected);
+    const struct mpo_rows rows = {cut->some.row_count, cut->some.row, cut->some.log_norm};
+    assert_ok(cut->cpu_ops->sum(cut->cpu, &rows, 0, cut->block_count, cut->table));
+    assert_ok(cut->cpu_ops->scores(cut->cpu, row, 0, cut->block_count, expected));
+    for (int32_t r = 0; r < cut->size; r++)
+        if (cut->rank[r].first_block < cut->rank[r].end_block)
+            assert_ok(cut->ops->scores(
+                cut->rank[r].self, row, cut->rank[r].first_block, cut->rank[r].end_block,
+                cut->score + cut->rank[r].first_block * MPO_MIXTURE_BLOCK));
+    for (int32_t v = 0; v < cut->some.vocab_size; v++)
+        assert_same_bits(cut->score[v], expected[v]);
+    free(expected);
+}
+
+/* Questions about every draw, as the root makes them. */
+static void ask(struct cut *cut, enum mode mode, const struct mpo_mixture_draws *draws)
+{
+    int32_t half = draws->count / 2;
+    void *root = cut->rank[0].self;
+    if (mode == DRAWN || mode == GREEDY) {
+        if (half > 0)
+            assert_ok(cut->ops->ask(root, draws, 0, half, cut->question));
+        assert_ok(
+            cut->ops->ask(root, draws, half, draws->count - half, cut->question + half));
+        return;
+    }
+    for (int32_t i = 0; i < draws->count; i++) {
+        int32_t token = draws->token[i];
+        if (mode == FILTERED) {
+            bring_scores(cut, draws->row[i]);
+            draws->token[i] = -1;
+            assert_ok(cut->ops->filter(root, draws, i, cut->score));
+            assert_int_equal(draws->token[i], token);
+        }
+        cut->question[i] = (struct mpo_mixture_question){
+            MPO_MIXTURE_GIVEN, i, draws->row[i], token / MPO_MIXTURE_BLOCK, token, 0, 0, 0};
+    }
+}
+
+/* Every rank answers the questions about its slice in one go, with the whole's tokens. */
+static void answer(struct cut *cut)
+{
+    size_t width = MPO_MIXTURE_ANSWER_WIDTH(cut->some.policy_count);
+    int32_t row_count = cut->some.row_count;
+    int32_t answered = 0;
+    for (int32_t r = 0; r < cut->size; r++) {
+        struct mpo_mixture_question *own = runner_allocate((size_t)row_count, sizeof *own);
+        int32_t count = 0;
+        for (int32_t i = 0; i < row_count; i++)
+            if (cut->question[i].block >= cut->rank[r].first_block &&
+                cut->question[i].block < cut->rank[r].end_block)
+                own[count++] = cut->question[i];
+        if (count > 0)
+            assert_ok(cut->ops->answer(cut->rank[r].self, own, count, cut->answers));
+        for (int32_t i = 0; i < count; i++) {
+            int32_t token = cut->token[own[i].draw];
+            const double *found = cut->answers + (size_t)i * width;
+            assert_int_equal(found[0], token);
+            assert_int_equal(own[i].row, cut->row[own[i].draw]);
+            for (int32_t h = 0; h < cut->some.policy_count; h++)
+                assert_same_bits(found[1 + h], (double)mixture_case_logits(
+                                                   &cut->some, h, own[i].row)[token]);
+        }
+        answered += count;
+        free(own);
+    }
+    assert_int_equal(answered, row_count);
+}
+
+static void check_draws(struct cut *cut, enum mode mode)
+{
+    int32_t count = cut->some.row_count;
+    for (int32_t i = 0; i < count; i++) {
+        cut->row[i] = 5 * i % count;
+        cut->uniform[i] = runner_uniform(17 + mode, (uint64_t)i);
+        cut->token[i] = (int32_t)(cut->uniform[i] * cut->some.vocab_size);
+    }
+    struct mpo_mixture_draws draws = {.count = count,
+                                      .row = cut->row,
+                                      .uniform = mode == GREEDY ? NULL : cut->uniform,
+                                      .filter = mode == FILTERED ? &filter : NULL,
+                                      .token = cut->token,
+                                      .log_proposal = cut->log_proposal,
+                                      .log_policy = cut->log_policy};
+    assert_ok(cut->ops->draw(cut->whole.self, &draws, mode != GIVEN));
+    ask(cut, mode, &draws);
+    answer(cut);
+}
+
+/* Slices as even as possible, of which some are empty where ranks outnumber blocks. */
+static void check_cut(struct cut *cut, int32_t size, bool filtered)
+{
+    cut->size = size;
+    for (int32_t r = 0; r < size; r++)
+        open_rank(cut, &cut->rank[r], (cut->block_count * r + size - 1) / size,
+                  (cut->block_count * (r + 1) + size - 1) / size);
+    fold(cut);
+    for (int32_t mode = 0; mode < MODE_COUNT; mode++)
+        if (mode != FILTERED || filtered)
+            check_draws(cut, mode);
+    for (int32_t r = 0; r < size; r++)
+        close_rank(cut, &cut->rank[r]);
+}
+
+/* ---- the tests ---- */
+
+static void every_cut_gives_the_bits_of_whole_rows(void **state)
+{
+    (void)state;
+    static const int32_t sizes[][4] = {
+        /* H, B, V, ranks */
+        {1, 1, 1, 3},      {2, 7, 33, 2},     {8, 64, 33, 2},    {3, 7, 1025, 5},
+        {4, 1, 2049, 3},   {5, 2, 3072, 3},   {6, 7, 2100, 2},   {7, 1, 49152, 3},
+        {2, 7, 49152, 5},  {8, 1, 151936, 3}, {1, 7, 151936, 2}, {1, 2, 8192, 9},
+        {3, 64, 49152, 3}, {8, 7, 151936, 7},
+    };
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        struct cut cut;
+        int64_t rows = sizes[i][0] * sizes[i][1];
+        int64_t cost = sizes[i][2] > 33 ? rows * sizes[i][2] : 0;
+        if (sizes[i][2] > vocab_max || (vocab_max < INT32_MAX && cost > 2000000))
+            continue;
+        make_cut(&cut, sizes[i][0], sizes[i][1], sizes[i][2]);
+        open_cut(&cut);
+        check_cut(&cut, sizes[i][3], sizes[i][1] < 64 && cost < 1000000);
+        free_cut(&cut);
+    }
+}
+
+/* The first and the last slice are masked altogether, the one between for the most part. */
+static void masked_slices_give_the_bits_of_whole_rows(void **state)
+{
+    (void)state;
+    struct cut cut;
+    make_cut(&cut, 2, 3, 3 * MPO_MIXTURE_BLOCK);
+    for (int32_t v = 0; v < 3 * MPO_MIXTURE_BLOCK; v++) {
+        if (v / MPO_MIXTURE_BLOCK == 1 && v % 5 != 0)
+            continue;
+        cut.some.masked[cut.some.masked_count++] = v;
+        for (int32_t i = 0; i < 6; i++)
+            mixture_case_logits(&cut.some, i / 3, i % 3)[v] = MPO_MASKED_LOGIT;
+    }
+    open_cut(&cut);
+    check_cut(&cut, 3, true);
+    free_cut(&cut);
+}
+
+/* Logits of -inf, one in a row and all of a row's slice: whatever whole rows say. */
+static void infinite_logits_give_the_bits_of_whole_rows(void **state)
+{
+    (void)state;
+    struct cut cut;
+    make_cut(&cut, 2, 3, 2100);
+    mixture_case_logits(&cut.some, 0, 1)[2000] = -INFINITY;
+    for (int32_t v = 1024; v < 2048; v++)
+        mixture_case_logits(&cut.some, 1, 2)[v] = -INFINITY;
+    open_cut(&cut);
+    check_cut(&cut, 3, true);
+    free_cut(&cut);
+}
+
+/* The greatest score in several slices, and rows of nothing but ties. */
+static void ties_give_the_tokens_of_whole_rows(void **state)
+{
+    (void)state;
+    struct cut cut;
+    make_cut(&cut, 2, 4, 2100);
+    cut.some.end_bias = 0.0;
+    for (int32_t i = 0; i < 8; i++)
+        for (int32_t v = 0; v < 2100; v++)
+            if (i % 4 == 3 || v % 900 == i % 4 + 100)
+                mixture_case_logits(&cut.some, i / 4, i % 4)[v] = 7.0f;
+    open_cut(&cut);
+    check_cut(&cut, 2, true);
+    check_cut(&cut, 3, true);
+    free_cut(&cut);
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_cut_gives_the_bits_of_whole_rows),
+        cmocka_unit_test(masked_slices_give_the_bits_of_whole_rows),
+        cmocka_unit_test(infinite_logits_give_the_bits_of_whole_rows),
+        cmocka_unit_test(ties_give_the_tokens_of_whole_rows),
+    };
+    if (!device_suite_has_device())
+        return 77;
+    vocab_max = device_suite_vocabulary(argc, argv, vocab_max);
+    return run_cases("mixture of slices on cuda", tests);
+}

@@ -1,0 +1,203 @@
+#!/usr/bin/env python3
+"""Devices that fail under the whole program: one message, the right exit code, no hang, no
+half-written record, nothing left allocated.
+
+    device_faults.py MPO MPIEXEC WORK_FOLDER MODE...
+
+MPO is mpo_hostsim (tests/support/hostsim). A failed call of CUDA is a lost device: every call
+after it fails too. MODE:
+    memory        a device of every size up to the one that suffices
+    calls [K]     every K-th call of CUDA of a fit fails (default: every one)
+    ranks         calls of one rank of three fail
+    nccl          calls of NCCL fail, report an error later, or nothing comes of them; and
+                  ranks that are killed or stopped inside them
+"""
+import os
+import sys
+
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "commands"))
+
+from person import (CONFIG, WORK, check, fresh, run, run_tests, says_once,  # noqa: E402
+                    table, write)
+
+MODE = sys.argv[4]
+FAULTS_MAX = 5000
+RECORD = os.path.join(WORK, "out.h5")
+# The first call of each of these is in set-up; the rest of a fit repeats.
+FIT = ["fit", "config.yaml", "--run.device=cuda", "--descent.steps=1", "--rollout.responses=2",
+       "--rollout.max_tokens=3", "--rollout.prompts_per_step=1",
+       "--run.setup_deadline=3", "--run.step_deadline=2"]
+LEFT = ["config.yaml", "down.table", "flat.table", "prompts.txt", "up.table"]
+FORGOTTEN = ("never freed", "neither destroyed nor aborted")
+GIVEN_BACK = 15  # calls at most that only give something back, at the end of a fit
+
+
+def prepare():
+    fresh()
+    table("flat.table", "0.3 0.3 0.4")
+    write("config.yaml", CONFIG.format(more="").replace(
+        "rollout:", "  - {name: flat, model: flat.table}\nrollout:"))
+
+
+def fit(*flags, ranks=1, **settings):
+    for path in (RECORD, RECORD + ".lock"):
+        if os.path.exists(path):
+            os.remove(path)
+    settings = {"HOSTSIM_DEVICES": str(ranks), **settings}
+    if ranks == 1:
+        settings["OMPI_MCA_ess_singleton_isolated"] = "1"  # no daemon for one process
+    return run(*FIT, *flags, ranks=ranks, env={**os.environ, **settings})
+
+
+def wrong(result, code, words):
+    """What is wrong with a run that had to end with this code, "" when nothing is."""
+    if not says_once(result, code, words):
+        return f"exit {result.returncode}, expected {code} and {words}"
+    left = sorted(os.listdir(WORK))
+    # Rank zero keeps its lock until the next fit when another rank ends the job.
+    if [name for name in left if name not in ("out.h5", "out.h5.lock")] != LEFT:
+        return f"left behind: {left}"
+    if os.path.exists(RECORD):
+        return "" if run("inspect", "out.h5").returncode == 0 else "the record is not readable"
+    # Within the loop the whole process ends at once; before it everything is given back.
+    return next((word for word in FORGOTTEN if word in result.stderr), "")
+
+
+def report(what, count, bad, least):
+    check(f"{what}: {count} faults, {len(bad)} go wrong", count >= least and not bad)
+    for at, found, result in bad[:5]:
+        print(f"      fault {at}: {found}\n{result.stdout}{result.stderr}")
+
+
+def every_call(what, first, stride, least, **options):
+    """A fault at one call after another, until a run has fewer. The last ones, when all is
+    written and memory is given back, are nobody's loss: such a run ends well, as do all
+    with later faults."""
+    rank = options.pop("rank", None)
+    count, whole, bad = 0, 0, []
+    for at in range(first, FAULTS_MAX, stride):
+        where = f"{at}" if rank is None else f"{rank}:{at}"
+        result = fit(*options.get("flags", ()), ranks=options.get("ranks", 1),
+                     HOSTSIM_FAIL=where)
+        if "this call of CUDA fails" not in result.stderr:
+            if result.returncode != 0:
+                bad.append((at, "a fit without a fault", result))
+            break
+        count += 1
+        whole += result.returncode == 0
+        if whole > 0:
+            found = "" if is_whole(result) and whole <= GIVEN_BACK else "not whole"
+        else:
+            found = wrong(result, 69, ["cudaErrorLaunchFailure"])
+        if found:
+            bad.append((at, found, result))
+    report(what, count, bad, least)
+
+
+def is_whole(result):
+    """It ended well, with every step in its record and nothing forgotten."""
+    shown = run("inspect", "out.h5", "--format=tsv")
+    return (result.returncode == 0 and shown.returncode == 0
+            and len(shown.stdout.splitlines()) == 2
+            and not any(word in result.stderr for word in FORGOTTEN))
+
+
+def test_memory():
+    """From next to nothing on; what suffices once suffices with more."""
+    if MODE != "memory":
+        return
+    prepare()
+    refusals, bad = 0, []
+    for size in range(500, 60000, 500):
+        result = fit(HOSTSIM_MEMORY=str(size))
+        found = wrong(result, 71, ["lower rollout.unit_prompts"])
+        if result.returncode == 0:
+            break
+        refusals += 1
+        if found:
+            bad.append((size, found, result))
+    report("memory that does not suffice", refusals, bad, 8)
+    check("memory that suffices", result.returncode == 0, result)
+
+
+def test_calls():
+    if MODE != "calls":
+        return
+    prepare()
+    stride = int(sys.argv[5]) if len(sys.argv) > 5 else 1
+    every_call("every call of a fit", 1, stride, 100 // stride)
+
+
+def test_ranks():
+    if MODE != "ranks":
+        return
+    prepare()
+    for rank, transport, least in ((0, "nccl", 6), (1, "nccl", 4), (2, "mpi", 3)):
+        every_call(f"calls of rank {rank} of three by {transport}", 1 + rank, 17, least,
+                   rank=rank, ranks=3, flags=["--exchange.transport=" + transport])
+
+
+# What a job of three ranks says of a fault of NCCL on one of them: exit code and words.
+NCCL_SAYS = {
+    "call": (69, ["rank {rank}: NCCL", "unhandled cuda error", "exchange.transport=shared"]),
+    "async": (75, ["rank {rank}: NCCL", "remote process exited", "exchange.transport=shared"]),
+    "hang": (75, ["no answer for", "NCCL, in which all ranks wait"]),
+    "stop": (75, ["no answer for", "from rank {rank} on"]),
+}
+# Rank and call: the meeting; the first group's start, a message, its end; a broadcast; later.
+PLACES = [(0, 2), (1, 1), (1, 2), (0, 4), (1, 3), (2, 4), (0, 6), (2, 5), (1, 12)]
+LONG_PLACES = [(1, 1), (2, 3)]  # those whose end is a deadline
+LAST_CALL = (1, 14)  # ncclCommFinalize
+
+
+def nccl_fault(place, kind):
+    """(the run, what is wrong with it when it had to say as much)"""
+    rank, at = place
+    result = fit("--exchange.transport=nccl", ranks=3,
+                 HOSTSIM_NCCL_FAIL=f"{rank}:{at}:{kind}")
+    if "hostsim: fault in" not in result.stderr:
+        return result, "no fault"
+    if kind == "kill":  # mpirun's answer; mpo has no word to say
+        return result, "" if result.returncode == 137 else "not 137"
+    code, words = NCCL_SAYS[kind]
+    found = wrong(result, code, [word.format(rank=rank) for word in words])
+    if kind in ("call", "async") and "was aborted" not in result.stderr:
+        found = found or "the communicator was not aborted"
+    return result, found
+
+
+def test_nccl():
+    if MODE != "nccl":
+        return
+    prepare()
+    for kind in ("call", "async", "hang", "kill", "stop"):
+        places = LONG_PLACES if kind in ("hang", "kill", "stop") else PLACES
+        runs = [(place, *nccl_fault(place, kind)) for place in places]
+        bad = [(place, found, result) for place, result, found in runs if found]
+        report(f"NCCL: {kind}", len(runs), bad, len(places))
+
+
+def test_nccl_introduction():
+    """The first rank's id is everybody's: all ranks say the same, once."""
+    if MODE != "nccl":
+        return
+    result = fit("--exchange.transport=nccl", ranks=3, HOSTSIM_NCCL_FAIL="0:1:call")
+    found = wrong(result, 69, ["ncclGetUniqueId", "unhandled cuda error"])
+    check("NCCL: no id", not found, result)
+
+
+def test_nccl_last_call():
+    """The record is whole by then, and the other ranks do not wait for the one that fails."""
+    if MODE != "nccl":
+        return
+    rank, at = LAST_CALL
+    for kind in ("call", "async"):
+        result = fit("--exchange.transport=nccl", ranks=3,
+                     HOSTSIM_NCCL_FAIL=f"{rank}:{at}:{kind}")
+        check(f"NCCL: {kind} at the end", "fault in ncclCommFinalize" in result.stderr
+              and "was aborted" in result.stderr and is_whole(result), result)
+
+
+run_tests(globals())
