@@ -126,9 +126,9 @@ enum mpo_status mpo_comm_broadcast(const struct mpo_comm *comm, void *data, size
 enum mpo_status mpo_comm_local_before(const struct mpo_comm *comm, int32_t value,
                                       int32_t *before);
 
-/** How many ranks of this host pass the same value, this one included. Collective over all
- *  ranks. */
-enum mpo_status mpo_comm_local_same(const struct mpo_comm *comm, uint64_t value,
+/** How many ranks of this host pass the same hash, this one included. 31 bits of it are
+ *  compared. Collective over all ranks. */
+enum mpo_status mpo_comm_local_same(const struct mpo_comm *comm, uint64_t hash,
                                     int32_t *count);
 
 /** Bytes from each rank to rank zero; out: [W, bytes], rank zero only. Collective. */

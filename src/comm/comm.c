@@ -359,24 +359,20 @@ cleanup:
     return status;
 }
 
-enum mpo_status mpo_comm_local_same(const struct mpo_comm *comm, uint64_t value,
+enum mpo_status mpo_comm_local_same(const struct mpo_comm *comm, uint64_t hash,
                                     int32_t *count)
 {
     enum mpo_status status = MPO_OK;
-    uint64_t *values = NULL;
+    MPI_Comm same = MPI_COMM_NULL;
     *count = 1;
     if (comm->local_comm == MPI_COMM_NULL)
         goto cleanup;
-    MPI_Request request = MPI_REQUEST_NULL;
-    MPO_NEW(comm->local_size, &values);
-    MPO_TRY_MPI(MPI_Iallgather(&value, 1, MPI_UINT64_T, values, 1, MPI_UINT64_T,
-                               comm->local_comm, &request));
-    MPO_TRY(mpo_comm_wait(&request, 1));
-    *count = 0;
-    for (int32_t rank = 0; rank < comm->local_size; rank++)
-        *count += values[rank] == value;
+    int color = (int)((hash ^ hash >> 32) & INT_MAX);
+    MPO_TRY_MPI_ALARM(MPI_Comm_split(comm->local_comm, color, comm->local_rank, &same));
+    MPO_TRY_MPI(MPI_Comm_size(same, count));
 cleanup:
-    free(values);
+    if (same != MPI_COMM_NULL)
+        MPI_Comm_free(&same);
     return status;
 }
 
