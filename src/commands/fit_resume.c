@@ -73,20 +73,11 @@ static void note_difference(void *context, const char *key, const char *recorded
         found->length = DIFFERENCES_BYTES - 1;
 }
 
-/* The recorded value of a setting as a whole number. */
-static int64_t recorded_number(const struct settings *settings, const char *key)
-{
-    for (size_t i = 0; i < settings->count; i++)
-        if (strcmp(settings->setting[i].key, key) == 0)
-            return strtoll(settings->setting[i].value, NULL, 10);
-    return 0;
-}
-
 static enum mpo_status check_steps(const struct fit *fit, const struct settings *recorded)
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_config_descent *descent = &fit->config->descent;
-    int64_t steps = recorded_number(recorded, "descent.steps");
+    int64_t steps = (int64_t)settings_number(recorded, "descent.steps");
     MPO_CHECK(descent->steps == steps || strcmp(descent->step_rule, "fixed") != 0,
               MPO_ERR_CONFIG,
               "--resume: descent.steps was %lld, is %lld; every step of descent.step_rule "

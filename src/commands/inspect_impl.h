@@ -38,6 +38,8 @@ struct inspect {
     const char *path; /* borrowed */
     struct mpo_record *record;
     int64_t step_count;                   /* N, of those in memory */
+    int64_t planned_step_count;           /* descent.steps of its run; 0: not known */
+    double stop_gap;                      /* descent.stop_gap of its run, nat */
     int32_t objective_count;              /* K */
     double *step;                         /* [N] */
     double *series[INSPECT_FIELD_COUNT];  /* [N, columns] each */
@@ -58,7 +60,8 @@ enum mpo_status inspect_open_whole(const char *path, struct inspect *inspect);
 
 void inspect_close(struct inspect *inspect);
 
-/** "finished", "being written" or "left by a crash". */
+/** "finished", "stopped" (closed before the last step of its configuration), "being
+ * written" or "left by a crash". */
 const char *inspect_state(const struct inspect *inspect);
 
 /* ---- views ---- */

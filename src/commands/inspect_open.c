@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "mpo/memory.h"
+#include "settings.h"
 
 static void release_rows(struct inspect *inspect)
 {
@@ -58,12 +59,31 @@ cleanup:
     return status;
 }
 
+/* A record without a configuration has no plan. */
+static enum mpo_status read_plan(struct inspect *inspect)
+{
+    enum mpo_status status = MPO_OK;
+    struct settings settings = {0};
+    bool is_there = false;
+    MPO_TRY(mpo_record_has(inspect->record, "provenance/config", &is_there));
+    if (!is_there)
+        goto cleanup;
+    MPO_TRY(mpo_record_read_config(inspect->record, &settings.text));
+    MPO_TRY(settings_read(&settings));
+    inspect->planned_step_count = (int64_t)settings_number(&settings, "descent.steps");
+    inspect->stop_gap = settings_number(&settings, "descent.stop_gap");
+cleanup:
+    settings_free(&settings);
+    return status;
+}
+
 enum mpo_status inspect_open(const char *path, struct inspect *inspect)
 {
     enum mpo_status status = MPO_OK;
     inspect->path = path;
     MPO_TRY(mpo_record_open(path, &inspect->record));
     inspect->objective_count = mpo_record_objective_count(inspect->record);
+    MPO_TRY(read_plan(inspect));
     for (int32_t i = 0; i < INSPECT_FIELD_COUNT; i++) {
         const struct mpo_record_field *field = mpo_record_field(i);
         const bool is_vector = strcmp(field->shape, "OBJECTIVE") == 0;
@@ -83,9 +103,21 @@ cleanup:
     return status;
 }
 
+/* The last step of the plan is there, or one that was good enough. */
+static bool has_arrived(const struct inspect *inspect)
+{
+    int64_t steps = mpo_record_step_count(inspect->record);
+    double gap = INFINITY;
+    if (steps >= inspect->planned_step_count)
+        return true;
+    return steps > 0 && inspect->stop_gap > 0.0 &&
+           mpo_record_read(inspect->record, "averaged_gap", steps - 1, 1, &gap) == MPO_OK &&
+           gap <= inspect->stop_gap;
+}
+
 const char *inspect_state(const struct inspect *inspect)
 {
     if (mpo_record_is_complete(inspect->record))
-        return "finished";
+        return has_arrived(inspect) ? "finished" : "stopped";
     return mpo_record_is_live(inspect->record) ? "being written" : "left by a crash";
 }

@@ -65,11 +65,16 @@ static void print_head(const struct inspect *inspect)
     if (strcmp(state, "left by a crash") == 0)
         printf(" (its steps are whole; `mpo recover %s` makes a closed copy)",
                inspect->path);
+    if (strcmp(state, "stopped") == 0)
+        printf(" (`mpo fit --resume` goes on)");
     printf("\n");
     print_attribute(inspect, "run", "run_id");
     print_attribute(inspect, "created", "created_utc");
     print_label("steps");
-    printf("%lld\n", (long long)inspect->step_count);
+    printf("%lld", (long long)inspect->step_count);
+    if (inspect->step_count < inspect->planned_step_count)
+        printf(" of %lld", (long long)inspect->planned_step_count);
+    printf("\n");
 }
 
 static void print_weights(const struct inspect *inspect)

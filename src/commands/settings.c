@@ -57,6 +57,14 @@ cleanup:
     return status;
 }
 
+double settings_number(const struct settings *settings, const char *key)
+{
+    for (size_t i = 0; i < settings->count; i++)
+        if (strcmp(settings->setting[i].key, key) == 0)
+            return strtod(settings->setting[i].value, NULL);
+    return 0.0;
+}
+
 void settings_free(struct settings *settings)
 {
     free(settings->setting);

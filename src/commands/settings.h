@@ -28,6 +28,9 @@ struct settings {
 enum mpo_status settings_read(struct settings *settings);
 void settings_free(struct settings *settings);
 
+/** The value of a setting as a number, 0 when there is none. Local. */
+double settings_number(const struct settings *settings, const char *key);
+
 /** Visit every setting whose value differs or that only one has; "-" stands for none. */
 void settings_compare(struct settings *first, struct settings *second,
                       void (*visit)(void *context, const char *key, const char *first,

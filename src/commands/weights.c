@@ -15,6 +15,8 @@
 
 /* What a record says, on its way to all ranks. */
 struct models {
+    const char *path;             /* the record, borrowed */
+    const char *remedy;           /* where they differ; a literal */
     struct mpo_record_rank *rank; /* [count] */
     int32_t count;
 };
@@ -116,7 +118,8 @@ static bool may_be_same(const char *a, const char *b)
 }
 
 /* One policy is what it was in the record. */
-static enum mpo_status compare_model(const struct mpo_policy_info *info, const char *path,
+static enum mpo_status compare_model(const struct mpo_policy_info *info,
+                                     const struct models *models,
                                      const struct mpo_record_rank *rank)
 {
     enum mpo_status status = MPO_OK;
@@ -125,25 +128,25 @@ static enum mpo_status compare_model(const struct mpo_policy_info *info, const c
     snprintf(vocabulary, sizeof vocabulary, "%016llx",
              (unsigned long long)info->vocab_hash);
     MPO_CHECK(may_be_same(rank->vocabulary, vocabulary), MPO_ERR_DATA,
-              "%s: expected the vocabulary (%s) of '%s' in %s, found another (%s); fit "
-              "again, or give the weights as numbers",
-              info->model, rank->vocabulary, info->name, path, vocabulary);
+              "%s: expected the vocabulary (%s) of '%s' in %s, found another (%s); %s",
+              info->model, rank->vocabulary, info->name, models->path, vocabulary,
+              models->remedy);
     MPO_CHECK(may_be_same(rank->sha256, info->sha256), MPO_ERR_DATA,
               "%s: expected the model (SHA-256 %.12s...) of '%s' in %s, found another "
-              "(%.12s...); fit again, or give the weights as numbers",
-              info->model, rank->sha256, info->name, path, info->sha256);
+              "(%.12s...); %s",
+              info->model, rank->sha256, info->name, models->path, info->sha256,
+              models->remedy);
     MPO_CHECK(may_be_same(rank->lora_sha256, adapter), MPO_ERR_DATA,
               "%s: expected the adapter (SHA-256 %.12s) of '%s' in %s, found another "
-              "(%.12s); fit again, or give the weights as numbers",
+              "(%.12s); %s",
               info->lora[0] != '\0' ? info->lora : info->model, rank->lora_sha256,
-              info->name, path, adapter);
+              info->name, models->path, adapter, models->remedy);
 cleanup:
     return status;
 }
 
 /* The models of this rank are those that the weights were found for. */
-static enum mpo_status compare_models(const struct job *job, const char *path,
-                                      const struct models *models)
+static enum mpo_status compare_models(const struct job *job, const struct models *models)
 {
     enum mpo_status status = MPO_OK;
     for (int32_t i = 0; i < mpo_policies_local_count(job->policies); i++) {
@@ -151,14 +154,13 @@ static enum mpo_status compare_models(const struct job *job, const char *path,
         mpo_policies_describe(job->policies, i, &info);
         for (int32_t j = 0; j < models->count; j++)
             if (strcmp(models->rank[j].policy, info.name) == 0)
-                MPO_TRY(compare_model(&info, path, &models->rank[j]));
+                MPO_TRY(compare_model(&info, models, &models->rank[j]));
     }
 cleanup:
     return status;
 }
 
-static enum mpo_status share_and_compare(const struct job *job, const char *path,
-                                         struct models *models)
+static enum mpo_status share_and_compare(const struct job *job, struct models *models)
 {
     enum mpo_status status =
         mpo_comm_broadcast(job->comm, &models->count, sizeof models->count, 0);
@@ -170,7 +172,7 @@ static enum mpo_status share_and_compare(const struct job *job, const char *path
         status = mpo_comm_broadcast(job->comm, models->rank,
                                     (size_t)models->count * sizeof *models->rank, 0);
     if (status == MPO_OK)
-        status = mpo_comm_agree(compare_models(job, path, models));
+        status = mpo_comm_agree(compare_models(job, models));
     return status;
 }
 
@@ -178,14 +180,15 @@ enum mpo_status weights_check_models(const struct job *job, const char *path)
 {
     enum mpo_status status = MPO_OK;
     struct mpo_record *record = NULL;
-    struct models models = {0};
+    struct models models = {
+        .path = path, .remedy = "restore the one it was made with, or begin a new record"};
     if (mpo_comm_rank(job->comm) == 0)
         status = mpo_record_open(path, &record);
     if (status == MPO_OK && record != NULL)
         status = read_models(job->config, record, &models);
     mpo_record_close(&record);
     MPO_TRY(mpo_comm_agree(status));
-    MPO_TRY(share_and_compare(job, path, &models));
+    MPO_TRY(share_and_compare(job, &models));
 cleanup:
     free(models.rank);
     return status;
@@ -267,7 +270,8 @@ enum mpo_status weights_open(const struct job *job, const struct weights_choice 
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_config *config = job->config;
-    struct models models = {0};
+    struct models models = {.path = choice->text,
+                            .remedy = "fit again, or give the weights as numbers"};
     double *weights = NULL;
     size_t count = (size_t)config->policy_count;
     status = mpo_memory_take(count, sizeof *weights, "weights", (void **)&weights);
@@ -276,7 +280,7 @@ enum mpo_status weights_open(const struct job *job, const struct weights_choice 
     MPO_TRY(mpo_comm_agree(status));
     MPO_TRY(mpo_comm_broadcast(job->comm, weights, count * sizeof *weights, 0));
     if (weights_are_of_a_record(config, choice->text))
-        MPO_TRY(share_and_compare(job, choice->text, &models));
+        MPO_TRY(share_and_compare(job, &models));
     *out = weights;
     weights = NULL;
 cleanup:

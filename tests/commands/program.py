@@ -31,6 +31,7 @@ def test_fit_leaves_a_record():
 def test_stop_gap_stops():
     fresh()
     result = run("fit", "config.yaml", "--descent.stop_gap=1000", "--descent.steps=50")
+    check("a fit that stop_gap ended is finished", ", finished\n" in run("inspect", "out.h5").stdout)
     check("stop_gap ends the fit early", result.returncode == 0
           and "stopped after 1 steps" in result.stderr, result)
 

@@ -62,6 +62,10 @@ class Case:
         with h5py.File(self.record, "r", swmr=True, libver="latest") as record:
             return len(record["step"])
 
+    def inspect(self):
+        out, _ = tables.run([self.mpo, "inspect", self.record], 0)
+        return out
+
     def segments(self):
         with h5py.File(self.record, "r") as record:
             return [(int(row["first_step"]), int(row["restart_count"]))
@@ -128,7 +132,11 @@ def stopped_runs_resume_to_the_same_bytes(arguments):
             message = "stopped by %s after %d of %d steps" % (name, case.steps(), STEPS)
             tables.check(talk.count(message) == 1 and "--resume" in talk,
                          "no '%s' in\n%s" % (message, talk))
+            said = case.inspect()
+            tables.check("run.h5, stopped" in said and "--resume" in said
+                         and "%d of %d" % (case.steps(), STEPS) in said, said)
         case.run(3, "--resume", "--quiet")
+        tables.check("run.h5, finished\n" in case.inspect(), "inspect: not finished")
         same(expected, data_sets(case.record), rule)
         segments = case.segments()
         tables.check([count for _, count in segments] == [0, 1, 2, 3]
@@ -225,7 +233,8 @@ def what_changes_the_steps_is_refused_and_shown(arguments):
                 os.path.join(case.folder, "policy1.table"))
     for ranks in (1, 2):
         _, talk = case.run(ranks, "--resume", expect=65)
-        tables.check("policy1" in talk and "SHA-256" in talk, talk)
+        tables.check("policy1" in talk and "SHA-256" in talk
+                     and "begin a new record" in talk, talk)
     _, talk = case.run(1, "--resume", "--force", expect=64)
     tables.check("--resume" in talk and "--force" in talk, talk)
     tables.check(case.steps() == 4, "a refused run wrote steps")
