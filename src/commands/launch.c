@@ -19,7 +19,6 @@
 
 #define CPUS_ALONE        8 /* as the scripts of launch/ ask for */
 #define CPUS_BESIDE_GPU   2
-#define SIGNAL_SECONDS    180
 #define LIMIT_SECONDS_MAX (365 * INT64_C(86400))
 
 /* ---- options ---- */
@@ -47,6 +46,16 @@ static bool is_time(const char *text)
     bool matches = regexec(&pattern, text, 0, NULL, 0) == 0;
     regfree(&pattern);
     return matches;
+}
+
+static double time_seconds(const char *text)
+{
+    double part[4] = {0.0};
+    if (sscanf(text, "%lf-%lf:%lf:%lf", &part[0], &part[1], &part[2], &part[3]) > 1)
+        return 86400.0 * part[0] + 3600.0 * part[1] + 60.0 * part[2] + part[3];
+    if (sscanf(text, "%lf:%lf:%lf", &part[0], &part[1], &part[2]) == 3)
+        return 3600.0 * part[0] + 60.0 * part[1] + part[2];
+    return 60.0 * part[0] + part[1];
 }
 
 static bool is_given(const char *time)
@@ -198,6 +207,12 @@ static enum mpo_status choose_time(struct launch *launch)
         (double)config->descent.steps * step * (100 + LAUNCH_MARGIN_PERCENT) / 100 +
         LAUNCH_SETUP_SECONDS + signal;
     launch->signal_seconds = (int32_t)signal;
+    MPO_CHECK(
+        !is_given(config->launch.time) || time_seconds(config->launch.time) > signal,
+        MPO_ERR_CONFIG,
+        "launch.time: expected more than the %g s before its end at which fit is told "
+        "to stop, found '%s'",
+        signal, config->launch.time);
     if (step == 0.0 || is_given(config->launch.time))
         return MPO_OK;
     MPO_CHECK(limit <= (double)LIMIT_SECONDS_MAX, MPO_ERR_CONFIG,
