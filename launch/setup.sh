@@ -14,6 +14,8 @@
 #   CMAKE_PREFIX_PATH   a libllama found there is used instead of building one
 #   MPO_LLAMA_CUDA      ON builds libllama with its CUDA backend (default OFF), for the GPU of this
 #                       machine, or for those of CUDAARCHS (such as "80;90") where it has none
+#   MPO_LLAMA_NATIVE    OFF builds libllama for any CPU with AVX2 or its like instead of for this
+#                       machine's (default ON): for nodes of several kinds, and for images
 #   JOBS                parallel compile jobs (default: the number of cores)
 set -euo pipefail
 
@@ -124,8 +126,9 @@ unpack_llama() {
 }
 
 build_llama() {
-    local prefix=$deps/llama stamp cuda=${MPO_LLAMA_CUDA:-OFF}
+    local prefix=$deps/llama stamp cuda=${MPO_LLAMA_CUDA:-OFF} native=${MPO_LLAMA_NATIVE:-ON}
     stamp=$prefix/built-$llama_version-cuda-$cuda
+    [ "$native" = ON ] || stamp=$stamp-any-cpu
     [ ! -e "$stamp" ] || return 0
     unpack_llama
     say "building libllama of $llama_package $llama_version (a few minutes)"
@@ -136,7 +139,7 @@ build_llama() {
             -DCMAKE_INSTALL_LIBDIR=lib "-DCMAKE_INSTALL_RPATH=\$ORIGIN" \
             -DLLAMA_BUILD_COMMON=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_TOOLS=OFF \
             -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_APP=OFF \
-            -DLLAMA_CURL=OFF -DGGML_CUDA="$cuda" -DGGML_CUDA_NCCL=OFF \
+            -DLLAMA_CURL=OFF -DGGML_NATIVE="$native" -DGGML_CUDA="$cuda" -DGGML_CUDA_NCCL=OFF \
             ${CUDAARCHS:+"-DCMAKE_CUDA_ARCHITECTURES=$CUDAARCHS"} \
             && cmake --build "$deps/llama-build" -j "$jobs" && cmake --install "$deps/llama-build"
     } >"$deps/llama.log" 2>&1 || { tail -20 "$deps/llama.log" >&2; die "libllama did not build; see $deps/llama.log"; }
