@@ -76,7 +76,7 @@ bool mpo_exchange_carries_device_rows(const char *transport, const struct mpo_co
 }
 
 /* The first transport that is asked for and can serve the group; settled is the spec with
- * the pattern that auto takes on it. */
+ * the pattern that auto takes. */
 static enum mpo_status choose(const struct mpo_exchange_spec *spec,
                               const struct mpo_comm *comm,
                               struct mpo_exchange_spec *settled,
@@ -87,15 +87,12 @@ static enum mpo_status choose(const struct mpo_exchange_spec *spec,
     *out = NULL;
     MPO_TRY(check_transport(name));
     MPO_TRY(check_pattern(spec));
+    *settled = *spec;
+    if (strcmp(spec->pattern, "auto") == 0)
+        settled->pattern = mpo_exchange_pattern_auto(spec, mpo_comm_group_size(comm));
     for (int32_t i = 0; mpo_exchange_transports[i] != NULL && *out == NULL; i++) {
         const struct mpo_exchange_ops *ops = mpo_exchange_transports[i];
         bool named = strcmp(name, ops->transport) == 0;
-        *settled = *spec;
-        if (strcmp(spec->pattern, "auto") == 0)
-            settled->pattern =
-                ops->gathers_only
-                    ? "gather"
-                    : mpo_exchange_pattern_auto(spec, mpo_comm_group_size(comm));
         const char *reason = refuses(ops, settled, comm);
         MPO_CHECK(!named || reason == NULL, MPO_ERR_CONFIG,
                   "exchange.transport is %s, but %s; use auto", name, reason);
@@ -138,8 +135,9 @@ enum mpo_status mpo_exchange_survey(const struct mpo_exchange_spec *spec,
     MPO_TRY(choose(spec, comm, &settled, &ops));
     out->transport = ops->transport;
     out->pattern = settled.pattern;
-    out->rank_bytes = ops->keeps_bytes(&settled, comm);
-    mpo_exchange_shared_room(&settled, comm, &out->shared_bytes, &out->shared_free_bytes);
+    out->rank_bytes = ops->keeps_bytes(&settled, comm, mpo_comm_group_rank(comm));
+    mpo_exchange_shared_room(ops, &settled, comm, &out->shared_bytes,
+                             &out->shared_free_bytes);
     bool could_share = mpo_comm_group_size(comm) > 1 && mpo_comm_group_shares_host(comm);
     if (could_share && ops != &mpo_exchange_shared_ops &&
         strcmp(spec->transport, "auto") == 0)

@@ -19,7 +19,7 @@ enum mpo_exchange_tag {
 
 struct mpo_exchange_ops {
     const char *transport;
-    bool gathers_only; /* it refuses other patterns, and auto takes none with it */
+    bool in_window; /* what its ranks keep is shared memory of their host */
     enum mpo_exchange_memory {
         MPO_EXCHANGE_HOST,
         MPO_EXCHANGE_DEVICE,
@@ -32,9 +32,11 @@ struct mpo_exchange_ops {
      *  not; the same on all ranks of the group. Collective over the group. */
     const char *(*refuses)(const struct mpo_exchange_spec *spec,
                            const struct mpo_comm *comm);
-    /** Bytes for rows that this rank keeps beside the policies' own memory. Local. */
-    size_t (*keeps_bytes)(const struct mpo_exchange_spec *spec,
-                          const struct mpo_comm *comm);
+    /** Bytes for rows that a rank of the group keeps beside the policies' own memory.
+     * Local.
+     */
+    size_t (*keeps_bytes)(const struct mpo_exchange_spec *spec, const struct mpo_comm *comm,
+                          int32_t group_rank);
     /** Allocate. Local. */
     enum mpo_status (*take_room)(struct mpo_exchange *exchange);
     /** Meet the other ranks; all of them have their room. Collective over the group. */
@@ -96,13 +98,9 @@ enum mpo_status mpo_exchange_window_meet(struct mpo_exchange_window *window);
 
 /** NULL when windows have room on every host of the group, else the reason why not.
  *  Collective over the group. */
-const char *mpo_exchange_window_refuses(const struct mpo_exchange_spec *spec,
+const char *mpo_exchange_window_refuses(const struct mpo_exchange_ops *ops,
+                                        const struct mpo_exchange_spec *spec,
                                         const struct mpo_comm *comm);
-
-/** Policies whose rows a rank puts into a window: its own if another rank needs them. With
- * a gather the root's are read where they are. Local. */
-int32_t mpo_exchange_window_policies(const struct mpo_exchange_spec *spec,
-                                     const struct mpo_comm *comm, int32_t group_rank);
 
 /** Tokens of a rank's slice. */
 struct mpo_slice {
@@ -134,7 +132,8 @@ const char *mpo_exchange_pattern_auto(const struct mpo_exchange_spec *spec,
 
 /** Bytes of shared memory that the groups of this host would take, and what is free. Local.
  */
-void mpo_exchange_shared_room(const struct mpo_exchange_spec *spec,
+void mpo_exchange_shared_room(const struct mpo_exchange_ops *ops,
+                              const struct mpo_exchange_spec *spec,
                               const struct mpo_comm *comm, size_t *needed, size_t *free);
 
 extern const struct mpo_exchange_ops mpo_exchange_self_ops;

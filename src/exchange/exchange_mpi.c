@@ -22,11 +22,10 @@ static const char *mpi_refuses(const struct mpo_exchange_spec *spec,
     return mpo_comm_group_size(comm) > 1 ? NULL : "a group has one rank only";
 }
 
-/* The slices of other ranks' rows. */
+/* The rank's slices of other ranks' rows. */
 static size_t mpi_keeps_bytes(const struct mpo_exchange_spec *spec,
-                              const struct mpo_comm *comm)
+                              const struct mpo_comm *comm, int32_t rank)
 {
-    int32_t rank = mpo_comm_group_rank(comm);
     struct mpo_slice slice = mpo_exchange_slice(spec, rank, mpo_comm_group_size(comm));
     int32_t first = 0;
     int32_t own = 0;
@@ -46,7 +45,8 @@ static enum mpo_status mpi_take_room(struct mpo_exchange *exchange)
     MPO_NEW(1, &self);
     exchange->self = self;
     MPO_NEW(others + own * peers + 2 * peers, &self->requests);
-    MPO_NEW(mpi_keeps_bytes(&exchange->spec, exchange->comm) / sizeof(float), &self->rows);
+    size_t row_bytes = mpi_keeps_bytes(&exchange->spec, exchange->comm, exchange->rank);
+    MPO_NEW(row_bytes / sizeof(float), &self->rows);
 cleanup:
     return status;
 }

@@ -134,37 +134,36 @@ static const char *nccl_refuses(const struct mpo_exchange_spec *spec,
     return mpo_comm_group_size(comm) > 1 ? NULL : "a group has one rank only";
 }
 
-static size_t own_rows(const struct mpo_exchange_spec *spec, const struct mpo_comm *comm)
+static size_t own_rows(const struct mpo_exchange_spec *spec, const struct mpo_comm *comm,
+                       int32_t rank)
 {
     int32_t first = 0;
     int32_t count = 0;
-    mpo_comm_policy_block(comm, mpo_comm_group_rank(comm), &first, &count);
+    mpo_comm_policy_block(comm, rank, &first, &count);
     return (size_t)count * (size_t)spec->row_capacity;
 }
 
-/* Tokens of this rank's rows that other ranks reduce. */
+/* Tokens of a rank's rows that other ranks reduce. */
 static size_t packed_tokens(const struct mpo_exchange_spec *spec,
-                            const struct mpo_comm *comm)
+                            const struct mpo_comm *comm, int32_t rank)
 {
-    int32_t size = mpo_comm_group_size(comm);
-    struct mpo_slice own = mpo_exchange_slice(spec, mpo_comm_group_rank(comm), size);
+    struct mpo_slice own = mpo_exchange_slice(spec, rank, mpo_comm_group_size(comm));
     return (size_t)(spec->vocab_size - own.count);
 }
 
 static size_t received_floats(const struct mpo_exchange_spec *spec,
-                              const struct mpo_comm *comm)
+                              const struct mpo_comm *comm, int32_t rank)
 {
-    int32_t size = mpo_comm_group_size(comm);
-    struct mpo_slice own = mpo_exchange_slice(spec, mpo_comm_group_rank(comm), size);
+    struct mpo_slice own = mpo_exchange_slice(spec, rank, mpo_comm_group_size(comm));
     size_t rows = (size_t)spec->policy_count * (size_t)spec->row_capacity;
-    return (rows - own_rows(spec, comm)) * (size_t)own.count;
+    return (rows - own_rows(spec, comm, rank)) * (size_t)own.count;
 }
 
 static size_t nccl_keeps_bytes(const struct mpo_exchange_spec *spec,
-                               const struct mpo_comm *comm)
+                               const struct mpo_comm *comm, int32_t rank)
 {
-    return (own_rows(spec, comm) * packed_tokens(spec, comm) +
-            received_floats(spec, comm)) *
+    return (own_rows(spec, comm, rank) * packed_tokens(spec, comm, rank) +
+            received_floats(spec, comm, rank)) *
            sizeof(float);
 }
 
@@ -180,14 +179,15 @@ static enum mpo_status nccl_take_room(struct mpo_exchange *exchange)
     const struct mpo_exchange_spec *spec = &exchange->spec;
     const struct mpo_comm *comm = exchange->comm;
     struct nccl *self = NULL;
-    size_t own = own_rows(spec, comm);
+    size_t own = own_rows(spec, comm, exchange->rank);
+    size_t packed = own * packed_tokens(spec, comm, exchange->rank);
+    size_t received = received_floats(spec, comm, exchange->rank);
     size_t token_bytes = (size_t)spec->row_capacity * sizeof *self->token;
     MPO_NEW(1, &self);
     exchange->self = self;
     MPO_TRY_CUDA(cudaStreamCreateWithFlags(&self->stream, cudaStreamNonBlocking));
-    MPO_TRY(reserve(received_floats(spec, comm) * sizeof(float), (void **)&self->received));
-    MPO_TRY(
-        reserve(own * packed_tokens(spec, comm) * sizeof(float), (void **)&self->packed));
+    MPO_TRY(reserve(received * sizeof(float), (void **)&self->received));
+    MPO_TRY(reserve(packed * sizeof(float), (void **)&self->packed));
     MPO_TRY(reserve(own * sizeof *self->row, (void **)&self->sent_row));
     MPO_TRY(reserve(token_bytes, (void **)&self->sent_token));
     MPO_TRY_CUDA(cudaMallocHost((void **)&self->row, own * sizeof *self->row));

@@ -12,10 +12,11 @@ static const char *self_refuses(const struct mpo_exchange_spec *spec,
 }
 
 static size_t self_keeps_bytes(const struct mpo_exchange_spec *spec,
-                               const struct mpo_comm *comm)
+                               const struct mpo_comm *comm, int32_t rank)
 {
     (void)spec;
     (void)comm;
+    (void)rank;
     return 0;
 }
 

@@ -24,7 +24,7 @@ static const char *shared_refuses(const struct mpo_exchange_spec *spec,
         return "a group has one rank only";
     if (!mpo_comm_group_shares_host(comm))
         return "the ranks of a group span several hosts";
-    return mpo_exchange_window_refuses(spec, comm);
+    return mpo_exchange_window_refuses(&mpo_exchange_shared_ops, spec, comm);
 }
 
 static size_t norms_bytes(const struct mpo_exchange *exchange, int32_t local_count)
@@ -37,12 +37,16 @@ static size_t row_bytes(const struct mpo_exchange *exchange)
     return (size_t)exchange->spec.vocab_size * sizeof(float);
 }
 
-/* This rank's rows, where others read them. */
+/* The rank's own rows if another rank reads them: with a gather the root's are read where
+ * they are. */
 static size_t shared_keeps_bytes(const struct mpo_exchange_spec *spec,
-                                 const struct mpo_comm *comm)
+                                 const struct mpo_comm *comm, int32_t rank)
 {
-    return mpo_exchange_rows_bytes(
-        spec, mpo_exchange_window_policies(spec, comm, mpo_comm_group_rank(comm)));
+    struct mpo_slice slice = mpo_exchange_slice(spec, rank, mpo_comm_group_size(comm));
+    int32_t first = 0;
+    int32_t own = 0;
+    mpo_comm_policy_block(comm, rank, &first, &own);
+    return mpo_exchange_rows_bytes(spec, slice.count == spec->vocab_size ? 0 : own);
 }
 
 static enum mpo_status shared_take_room(struct mpo_exchange *exchange)
@@ -58,8 +62,9 @@ cleanup:
 
 static enum mpo_status shared_connect(struct mpo_exchange *exchange)
 {
-    return mpo_exchange_window_connect(exchange->self,
-                                       shared_keeps_bytes(&exchange->spec, exchange->comm));
+    return mpo_exchange_window_connect(
+        exchange->self,
+        shared_keeps_bytes(&exchange->spec, exchange->comm, exchange->rank));
 }
 
 static void shared_close(struct mpo_exchange *exchange)
@@ -130,6 +135,7 @@ cleanup:
 
 const struct mpo_exchange_ops mpo_exchange_shared_ops = {
     .transport = "shared",
+    .in_window = true,
     .refuses = shared_refuses,
     .keeps_bytes = shared_keeps_bytes,
     .take_room = shared_take_room,

@@ -73,45 +73,36 @@ cleanup:
     return status;
 }
 
-int32_t mpo_exchange_window_policies(const struct mpo_exchange_spec *spec,
-                                     const struct mpo_comm *comm, int32_t group_rank)
-{
-    struct mpo_slice slice =
-        mpo_exchange_slice(spec, group_rank, mpo_comm_group_size(comm));
-    int32_t first = 0;
-    int32_t own = 0;
-    mpo_comm_policy_block(comm, group_rank, &first, &own);
-    return slice.count == spec->vocab_size ? 0 : own;
-}
-
-void mpo_exchange_shared_room(const struct mpo_exchange_spec *spec,
+void mpo_exchange_shared_room(const struct mpo_exchange_ops *ops,
+                              const struct mpo_exchange_spec *spec,
                               const struct mpo_comm *comm, size_t *needed, size_t *free)
 {
     struct statvfs about = {0};
     int32_t leader = mpo_comm_group_leader(comm, mpo_comm_group_rank(comm));
     int32_t rank_count = 0; /* of the group on this host */
-    int32_t policies = 0;
+    size_t bytes = 0;       /* of their window */
     for (int32_t rank = 0; rank < mpo_comm_group_size(comm); rank++) {
         if (mpo_comm_group_leader(comm, rank) != leader)
             continue;
         rank_count++;
-        policies += mpo_exchange_window_policies(spec, comm, rank);
+        bytes += ops->in_window ? ops->keeps_bytes(spec, comm, rank) : 0;
     }
     size_t windows = (size_t)(mpo_comm_local_size(comm) / rank_count);
-    *needed = windows * mpo_exchange_rows_bytes(spec, policies);
+    *needed = windows * bytes;
     *free =
         statvfs(SHARED_FOLDER, &about) == 0 ? about.f_bavail * about.f_frsize : SIZE_MAX;
 }
 
 /* Where it does not fit, MPI_Win_allocate_shared fails on one rank and the others wait in
  * it for ever, so every rank looks first and all hear the verdict. */
-const char *mpo_exchange_window_refuses(const struct mpo_exchange_spec *spec,
+const char *mpo_exchange_window_refuses(const struct mpo_exchange_ops *ops,
+                                        const struct mpo_exchange_spec *spec,
                                         const struct mpo_comm *comm)
 {
     size_t needed = 0;
     size_t free = 0;
     MPI_Request request = MPI_REQUEST_NULL;
-    mpo_exchange_shared_room(spec, comm, &needed, &free);
+    mpo_exchange_shared_room(ops, spec, comm, &needed, &free);
     int fits = needed <= free;
     bool agreed = MPI_Iallreduce(MPI_IN_PLACE, &fits, 1, MPI_INT, MPI_MIN,
                                  mpo_comm_group_mpi(comm), &request) == MPI_SUCCESS &&

@@ -1,7 +1,8 @@
 /*
- * The transports of the exchange. Logits are whole numbers that name their policy, row,
- * token and position, exact in float, so the root's rows are compared for equality; a copy
- * of all rows by the transport `self` on one rank is the same numbers by construction.
+ * The transports of the exchange under both patterns. Logits are whole numbers that name
+ * their policy, row, token and position, exact in float, so each rank's slices of rows are
+ * compared for equality; a copy of all rows by the transport `self` on one rank is the same
+ * numbers by construction.
  *
  * Runs on any number of ranks: groups are one rank (self), all ranks (shared, nodes, mpi),
  * and pairs or triples where the number of ranks allows it; on one host and on several
@@ -12,9 +13,11 @@
 
 #include "mpo/comm.h"
 #include "mpo/exchange.h"
+#include "mpo/mixture.h"
+#include "exchange_case.h"
 #include "runner.h"
 
-enum { VOCAB = 97, ROWS_MAX = 64, POSITIONS = 6 };
+enum { VOCAB = 97, VOCAB_MAX = 3 * MPO_MIXTURE_BLOCK + 97, ROWS_MAX = 64, POSITIONS = 6 };
 
 /* Row counts grow and shrink as rows finish. */
 static const int32_t row_counts[POSITIONS] = {1, 64, 7, 64, 1, 0};
@@ -22,7 +25,7 @@ static const int32_t row_counts[POSITIONS] = {1, 64, 7, 64, 1, 0};
 /* Below 2^24 for up to 8 policies: exact in float. */
 static float logit_of(int32_t policy, int32_t row, int32_t token, int32_t position)
 {
-    return (float)(((policy * ROWS_MAX + row) * VOCAB + token) * POSITIONS + position);
+    return (float)(((policy * ROWS_MAX + row) * VOCAB_MAX + token) * POSITIONS + position);
 }
 
 static double norm_of(int32_t policy, int32_t row, int32_t position)
@@ -30,8 +33,17 @@ static double norm_of(int32_t policy, int32_t row, int32_t position)
     return policy + 0.001 * row + 1e-6 * position;
 }
 
+/* Who reduces what: the root everything; each rank a slice, on three ranks and fewer more
+ * than one block; on three and more some nothing. */
+static const struct cut {
+    const char *pattern;
+    int32_t vocab_size;
+} cuts[] = {
+    {"gather", VOCAB}, {"alltoall", VOCAB_MAX}, {"alltoall", MPO_MIXTURE_BLOCK + 1}};
+
 /* What one rank hosts, laid out as policies hand it over: rows scattered in memory. */
 struct hosted {
+    int32_t vocab_size;
     float *values;
     const float **row;
     double *norm;
@@ -42,25 +54,45 @@ static void fill(struct hosted *hosted, int32_t first, int32_t count, int32_t ro
 {
     for (int32_t k = 0; k < count; k++)
         for (int32_t b = 0; b < row_count; b++) {
-            float *row = hosted->values + (k * ROWS_MAX + ROWS_MAX - 1 - b) * VOCAB;
-            for (int32_t v = 0; v < VOCAB; v++)
+            float *row =
+                hosted->values + (k * ROWS_MAX + ROWS_MAX - 1 - b) * hosted->vocab_size;
+            for (int32_t v = 0; v < hosted->vocab_size; v++)
                 row[v] = logit_of(first + k, b, v, position);
             hosted->row[k * row_count + b] = row;
             hosted->norm[k * row_count + b] = norm_of(first + k, b, position);
         }
 }
 
+/* Tokens first .. first + count - 1 of all rows. */
 static void check_rows(const struct mpo_rows *rows, int32_t policy_count, int32_t row_count,
-                       int32_t position)
+                       int32_t position, int32_t first, int32_t count)
 {
-    assert_int_equal(rows->row_count, row_count);
+    assert_int_equal(rows->row_count, count > 0 ? row_count : 0);
     for (int32_t h = 0; h < policy_count; h++)
-        for (int32_t b = 0; b < row_count; b++) {
+        for (int32_t b = 0; b < rows->row_count; b++) {
             const float *row = rows->logits[h * row_count + b];
             assert_same_bits(rows->log_norm[h * row_count + b], norm_of(h, b, position));
-            for (int32_t v = 0; v < VOCAB; v++)
-                assert_true(row[v] == logit_of(h, b, v, position));
+            for (int32_t v = 0; v < count; v++)
+                assert_true(row[v] == logit_of(h, b, first + v, position));
         }
+}
+
+/* Every other rank with a slice tells the root that it has read: its own number. */
+static void check_parts(struct mpo_exchange *exchange, const struct mpo_comm *comm)
+{
+    double table[8] = {0.0};
+    size_t start[9] = {0};
+    int32_t size = mpo_comm_group_size(comm);
+    int32_t own = mpo_comm_group_rank(comm);
+    const int32_t *first = mpo_exchange_slices(exchange);
+    for (int32_t rank = 0; rank < size; rank++)
+        start[rank + 1] = start[rank] + (rank > 0 && first[rank + 1] > first[rank]);
+    if (start[own + 1] > start[own])
+        table[start[own]] = own;
+    assert_ok(mpo_exchange_parts(exchange, table, start));
+    for (int32_t rank = 1; own == 0 && rank < size; rank++)
+        if (start[rank + 1] > start[rank])
+            assert_true(table[start[rank]] == rank);
 }
 
 static void check_tokens(struct mpo_exchange *exchange, const struct mpo_comm *comm,
@@ -75,63 +107,56 @@ static void check_tokens(struct mpo_exchange *exchange, const struct mpo_comm *c
         assert_int_equal(token[b], mpo_comm_group(comm) * 100000 + b * 100 + position);
 }
 
-/* Whether a transport is for these groups of more than one rank, all of them. */
-static bool serves(const char *transport, int32_t group_size)
+/* All positions of one exchange of H policies. */
+static void run_positions(struct mpo_exchange *exchange, const struct mpo_comm *comm,
+                          int32_t policy_count, int32_t vocab_size)
 {
-    struct mpo_comm *comm = NULL;
-    assert_ok(mpo_comm_open(group_size, group_size, &comm));
-    bool shares = mpo_comm_group_shares_host(comm);
-    bool has_neighbours = false;
-    for (int32_t rank = 0; rank < group_size; rank++)
-        has_neighbours = has_neighbours || mpo_comm_group_leader(comm, rank) != rank;
-    double yes = strcmp(transport, "shared") == 0  ? shares
-                 : strcmp(transport, "nodes") == 0 ? has_neighbours
-                                                   : true;
-    assert_ok(mpo_comm_min(comm, &yes, 1));
-    mpo_comm_close(&comm);
-    return yes > 0.0;
-}
-
-/* All positions of one exchange of H policies over groups of P ranks; P = 0: the default.
- */
-static void run_exchange(const char *transport, int32_t policy_count, int32_t group_size)
-{
-    struct mpo_comm *comm = NULL;
-    struct mpo_exchange *exchange = NULL;
     int32_t first = 0;
     int32_t count = 0;
-    assert_ok(mpo_comm_open(policy_count, group_size, &comm));
-    const struct mpo_exchange_spec spec = {.transport = transport,
-                                           .pattern = "gather",
-                                           .policy_count = policy_count,
-                                           .row_capacity = ROWS_MAX,
-                                           .vocab_size = VOCAB};
-    assert_ok(mpo_exchange_open(&spec, comm, &exchange));
-    if (strcmp(transport, "auto") != 0)
-        assert_string_equal(mpo_exchange_transport(exchange), transport);
-    mpo_comm_policy_block(comm, mpo_comm_group_rank(comm), &first, &count);
+    int32_t rank = mpo_comm_group_rank(comm);
+    mpo_comm_policy_block(comm, rank, &first, &count);
     size_t rows = (size_t)count * ROWS_MAX;
-    struct hosted hosted = {runner_allocate(rows * VOCAB, sizeof(float)),
-                            runner_allocate(rows, sizeof(float *)),
-                            runner_allocate(rows, sizeof(double))};
+    struct hosted hosted = {
+        vocab_size, runner_allocate(rows * (size_t)vocab_size, sizeof(float)),
+        runner_allocate(rows, sizeof(float *)), runner_allocate(rows, sizeof(double))};
+    int32_t slice = mpo_exchange_slices(exchange)[rank] * MPO_MIXTURE_BLOCK;
     for (int32_t round = 0; round < 3 * POSITIONS; round++) {
         int32_t position = round % POSITIONS;
         int32_t row_count = row_counts[position];
         struct mpo_rows out;
         fill(&hosted, first, count, row_count, position);
         assert_ok(mpo_exchange_rows(exchange, row_count, hosted.row, hosted.norm, &out));
-        if (mpo_comm_group_rank(comm) == 0)
-            check_rows(&out, policy_count, row_count, position);
-        else
-            assert_int_equal(out.row_count, 0);
+        check_rows(&out, policy_count, row_count, position, slice,
+                   exchange_case_tokens(exchange, rank, vocab_size));
+        check_parts(exchange, comm);
         check_tokens(exchange, comm, row_count, position);
     }
     free(hosted.norm);
     free(hosted.row);
     free(hosted.values);
-    mpo_exchange_close(&exchange);
-    assert_null(exchange);
-    mpo_comm_close(&comm);
+}
+
+/* Every cut, over groups of P ranks; P = 0: the default. */
+static void run_exchange(const char *transport, int32_t policy_count, int32_t group_size)
+{
+    for (size_t i = 0; i < sizeof cuts / sizeof *cuts; i++) {
+        struct mpo_comm *comm = NULL;
+        struct mpo_exchange *exchange = NULL;
+        assert_ok(mpo_comm_open(policy_count, group_size, &comm));
+        const struct mpo_exchange_spec spec = {.transport = transport,
+                                               .pattern = cuts[i].pattern,
+                                               .policy_count = policy_count,
+                                               .row_capacity = ROWS_MAX,
+                                               .vocab_size = cuts[i].vocab_size};
+        assert_ok(mpo_exchange_open(&spec, comm, &exchange));
+        if (strcmp(transport, "auto") != 0)
+            assert_string_equal(mpo_exchange_transport(exchange), transport);
+        assert_string_equal(mpo_exchange_pattern(exchange), cuts[i].pattern);
+        run_positions(exchange, comm, policy_count, cuts[i].vocab_size);
+        mpo_exchange_close(&exchange);
+        assert_null(exchange);
+        mpo_comm_close(&comm);
+    }
 }
 
 static void self_hands_on_the_rows_of_its_own_policies(void **state)
@@ -146,31 +171,31 @@ static void self_hands_on_the_rows_of_its_own_policies(void **state)
 static void run_over_all_ranks(const char *transport)
 {
     int32_t size = mpo_comm_job_size();
-    if (size == 1 || !serves(transport, size))
+    if (size == 1 || !exchange_case_serves(transport, size))
         skip();
     for (int32_t policy_count = size; policy_count <= 8; policy_count++)
         run_exchange(transport, policy_count, size);
 }
 
-static void shared_brings_every_row_to_the_root(void **state)
+static void shared_brings_every_row_to_who_reduces_it(void **state)
 {
     (void)state;
     run_over_all_ranks("shared");
 }
 
-static void nodes_brings_every_row_to_the_root(void **state)
+static void nodes_brings_every_row_to_who_reduces_it(void **state)
 {
     (void)state;
     run_over_all_ranks("nodes");
 }
 
-static void mpi_brings_every_row_to_the_root(void **state)
+static void mpi_brings_every_row_to_who_reduces_it(void **state)
 {
     (void)state;
     run_over_all_ranks("mpi");
 }
 
-static void auto_brings_every_row_to_the_root(void **state)
+static void auto_brings_every_row_to_who_reduces_it(void **state)
 {
     (void)state;
     for (int32_t policy_count = mpo_comm_job_size(); policy_count <= 8; policy_count++)
@@ -186,7 +211,7 @@ static void groups_do_not_hear_each_other(void **state)
     for (int32_t group_size = 2; group_size <= 3; group_size++)
         for (int32_t i = 0; i < 3; i++) {
             if (size % group_size != 0 || size == group_size ||
-                !serves(transports[i], group_size))
+                !exchange_case_serves(transports[i], group_size))
                 continue;
             run_exchange(transports[i], 3, group_size);
             run_exchange(transports[i], 5, group_size);
@@ -241,7 +266,7 @@ static void patterns_that_do_not_exist_are_refused(void **state)
     mpo_comm_close(&comm);
 }
 
-/* Many logits are worth sharing, few are not; rows by nodes cannot be. */
+/* Many logits are worth sharing, few are not. */
 static void auto_takes_the_pattern_that_was_measured_faster(void **state)
 {
     (void)state;
@@ -259,9 +284,8 @@ static void auto_takes_the_pattern_that_was_measured_faster(void **state)
                                                .vocab_size = 8192};
         assert_ok(mpo_comm_open(8, 0, &comm));
         assert_ok(mpo_exchange_survey(&spec, comm, &plan));
-        bool gathers =
-            mpo_comm_group_size(comm) == 1 || strcmp(plan.transport, "nodes") == 0;
-        assert_string_equal(plan.pattern, gathers ? "gather" : cases[i].pattern);
+        bool is_alone = mpo_comm_group_size(comm) == 1;
+        assert_string_equal(plan.pattern, is_alone ? "gather" : cases[i].pattern);
         mpo_comm_close(&comm);
     }
 }
@@ -290,10 +314,10 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(self_hands_on_the_rows_of_its_own_policies),
-        cmocka_unit_test(shared_brings_every_row_to_the_root),
-        cmocka_unit_test(nodes_brings_every_row_to_the_root),
-        cmocka_unit_test(mpi_brings_every_row_to_the_root),
-        cmocka_unit_test(auto_brings_every_row_to_the_root),
+        cmocka_unit_test(shared_brings_every_row_to_who_reduces_it),
+        cmocka_unit_test(nodes_brings_every_row_to_who_reduces_it),
+        cmocka_unit_test(mpi_brings_every_row_to_who_reduces_it),
+        cmocka_unit_test(auto_brings_every_row_to_who_reduces_it),
         cmocka_unit_test(groups_do_not_hear_each_other),
         cmocka_unit_test(transports_that_cannot_serve_the_group_are_refused),
         cmocka_unit_test(patterns_that_do_not_exist_are_refused),

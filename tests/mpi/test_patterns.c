@@ -1,7 +1,7 @@
 /*
- * Both patterns of the exchange, through every transport, against one process that has all
- * rows: the same bits of every figure and every token. And what a rank sends and gets,
- * against its formula, exactly.
+ * Both patterns of the exchange, through every transport, on one host and on several,
+ * against one process that has all rows: the same bits of every figure and every token. And
+ * what a rank sends and gets, against its formula, exactly.
  *
  * Every rank makes all rows from the same uniforms and hands over those that it hosts. With
  * MPO_TEST_DEVICE=cuda the mixture is the device's, one device a rank, and the one process
@@ -15,6 +15,7 @@
 #include "mpo/exchange.h"
 #include "mpo/policy.h"
 #include "mixture/mixture_fold.h"
+#include "exchange_case.h"
 #include "mixture_case.h"
 #include "runner.h"
 
@@ -195,18 +196,13 @@ static int32_t blocks_of(const struct group *group, int32_t rank)
 
 static int32_t tokens_of(const struct group *group, int32_t rank)
 {
-    int32_t first = mpo_exchange_slices(group->exchange)[rank] * MPO_MIXTURE_BLOCK;
-    int32_t left = group->some->vocab_size - first;
-    int32_t count = blocks_of(group, rank) * MPO_MIXTURE_BLOCK;
-    return count < left ? count : left > 0 ? left : 0;
+    return exchange_case_tokens(group->exchange, rank, group->some->vocab_size);
 }
 
 /* Rows of 4 V bytes and their normalisers, B of each policy:
  *   mpi     a message a row and receiver, and one of normalisers a receiver
- *   nccl    a message a receiver, and one of normalisers
- *   shared, nodes on one host
- *           written once but for the own slice, read slice by slice, no messages */
-static void add_rows(const struct group *group, struct mpo_exchange_traffic *sum)
+ *   nccl    a message a receiver, and one of normalisers */
+static void add_messages(const struct group *group, struct mpo_exchange_traffic *sum)
 {
     int32_t rank = mpo_comm_group_rank(group->comm);
     int32_t size = mpo_comm_group_size(group->comm);
@@ -217,14 +213,70 @@ static void add_rows(const struct group *group, struct mpo_exchange_traffic *sum
     for (int32_t other = 0; other < size; other++)
         receivers += other != rank && tokens_of(group, other) > 0;
     bool by_nccl = strcmp(mpo_exchange_transport(group->exchange), "nccl") == 0;
-    bool by_messages =
-        by_nccl || strcmp(mpo_exchange_transport(group->exchange), "mpi") == 0;
-    int64_t copies = by_messages || receivers == 0 ? receivers : 1;
-    sum->sent_messages += by_messages ? receivers * (by_nccl ? 2 : own + 1) : 0;
-    sum->sent_bytes += own * (8 * copies + 4 * (group->some->vocab_size - slice));
-    sum->received_messages +=
-        by_messages && slice > 0 ? (by_nccl ? size - 1 : others) + size - 1 : 0;
+    sum->sent_messages += receivers * (by_nccl ? 2 : own + 1);
+    sum->sent_bytes += own * (8 * receivers + 4 * (group->some->vocab_size - slice));
+    sum->received_messages += slice > 0 ? (by_nccl ? size - 1 : others) + size - 1 : 0;
     sum->received_bytes += slice > 0 ? others * (8 + 4 * slice) : 0;
+}
+
+/* What a host's ranks have together. */
+struct host {
+    int64_t rows;
+    int64_t tokens;
+};
+
+static struct host host_of(const struct group *group, int32_t leader)
+{
+    struct host host = {0};
+    for (int32_t rank = leader; rank < mpo_comm_group_size(group->comm); rank++) {
+        int32_t first = 0;
+        int32_t count = 0;
+        if (mpo_comm_group_leader(group->comm, rank) != leader)
+            continue;
+        mpo_comm_policy_block(group->comm, rank, &first, &count);
+        host.rows += (int64_t)count * group->some->row_count;
+        host.tokens += tokens_of(group, rank);
+    }
+    return host;
+}
+
+/* The first rank of a host: one message to and from each other one, of its tokens. */
+static void add_hosts(const struct group *group, struct mpo_exchange_traffic *sum)
+{
+    int32_t own = mpo_comm_group_rank(group->comm);
+    struct host here = host_of(group, own);
+    for (int32_t rank = 0; rank < mpo_comm_group_size(group->comm); rank++) {
+        if (rank == own || mpo_comm_group_leader(group->comm, rank) != rank)
+            continue;
+        struct host there = host_of(group, rank);
+        sum->sent_messages += there.tokens > 0;
+        sum->sent_bytes += there.tokens > 0 ? here.rows * (8 + 4 * there.tokens) : 0;
+        sum->received_messages += here.tokens > 0;
+        sum->received_bytes += here.tokens > 0 ? there.rows * (8 + 4 * here.tokens) : 0;
+    }
+}
+
+/* shared, nodes: every row written once but for the own slice, its normaliser for each host
+ * on which others read it, and each rank's slices read; nodes: messages between hosts, and
+ * their receivers read them from themselves. */
+static void add_window(const struct group *group, struct mpo_exchange_traffic *sum)
+{
+    int32_t own = mpo_comm_group_rank(group->comm);
+    int32_t leader = mpo_comm_group_leader(group->comm, own);
+    int64_t rows = (int64_t)group->local_count * group->some->row_count;
+    int64_t slice = tokens_of(group, own);
+    sum->sent_bytes += 4 * rows * (group->some->vocab_size - slice);
+    for (int32_t rank = 0; rank < mpo_comm_group_size(group->comm); rank++) {
+        if (mpo_comm_group_leader(group->comm, rank) != rank)
+            continue;
+        struct host host = host_of(group, rank);
+        bool is_here = rank == leader;
+        sum->sent_bytes += host.tokens > (is_here ? slice : 0) ? 8 * rows : 0;
+        if (slice > 0 && (is_here || own != leader))
+            sum->received_bytes += (host.rows - (is_here ? rows : 0)) * (8 + 4 * slice);
+    }
+    if (own == leader)
+        add_hosts(group, sum);
 }
 
 static void add_message(struct mpo_exchange_traffic *sum, bool sends, int64_t bytes)
@@ -267,7 +319,11 @@ static void check_traffic(struct group *group, struct figures *figures)
     combine(group, figures);
     draw(group->mixture, group->some, DRAWN, figures);
     assert_ok(mpo_exchange_tokens(group->exchange, figures->token[DRAWN], row_count));
-    add_rows(group, &expected);
+    const char *transport = mpo_exchange_transport(group->exchange);
+    if (strcmp(transport, "shared") == 0 || strcmp(transport, "nodes") == 0)
+        add_window(group, &expected);
+    else
+        add_messages(group, &expected);
     add_parts(group, figures->token[DRAWN], &expected);
     if (mpo_comm_group_size(group->comm) > 1)
         add_message(&expected, mpo_comm_group_rank(group->comm) == 0, 4 * row_count);
@@ -309,8 +365,7 @@ static bool is_built(const char *transport)
     return false;
 }
 
-/* Both patterns and all transports (nodes gathers only), groups of all ranks and smaller
- * ones. */
+/* Both patterns and all transports, groups of all ranks and smaller ones. */
 static void check_case(struct mixture_case *some)
 {
     struct figures expected;
@@ -325,15 +380,14 @@ static void check_case(struct mixture_case *some)
     for (int32_t mode = 0; mode < MODE_COUNT; mode++)
         draw(some->mixture, some, mode, &expected);
     for (int32_t group_size = 1; group_size <= size; group_size++) {
-        static const char *const transports[2][3] = {{"self", NULL, NULL},
-                                                     {"shared", "mpi", "nccl"}};
+        static const char *const transports[2][4] = {{"self", NULL, NULL, NULL},
+                                                     {"shared", "nodes", "mpi", "nccl"}};
         if (size % group_size != 0 || group_size > some->policy_count)
             continue;
-        if (group_size > 1)
-            check_pattern(some, &expected, "nodes", "gather", group_size);
-        for (int32_t i = 0; i < 3; i++) {
+        for (int32_t i = 0; i < 4; i++) {
             const char *transport = transports[group_size > 1][i];
-            if (transport == NULL || !is_built(transport))
+            if (transport == NULL || !is_built(transport) ||
+                !exchange_case_serves(transport, group_size))
                 continue;
             check_pattern(some, &expected, transport, "gather", group_size);
             check_pattern(some, &expected, transport, "alltoall", group_size);

@@ -1,0 +1,33 @@
+#include "exchange_case.h"
+
+#include <string.h>
+
+#include "mpo/comm.h"
+#include "mpo/exchange.h"
+#include "mpo/mixture.h"
+#include "runner.h"
+
+bool exchange_case_serves(const char *transport, int32_t group_size)
+{
+    struct mpo_comm *comm = NULL;
+    assert_ok(mpo_comm_open(group_size, group_size, &comm));
+    bool shares = mpo_comm_group_shares_host(comm);
+    bool has_neighbours = false;
+    for (int32_t rank = 0; rank < group_size; rank++)
+        has_neighbours = has_neighbours || mpo_comm_group_leader(comm, rank) != rank;
+    double yes = strcmp(transport, "shared") == 0  ? shares
+                 : strcmp(transport, "nodes") == 0 ? has_neighbours
+                                                   : true;
+    assert_ok(mpo_comm_min(comm, &yes, 1));
+    mpo_comm_close(&comm);
+    return yes > 0.0;
+}
+
+int32_t exchange_case_tokens(const struct mpo_exchange *exchange, int32_t rank,
+                             int32_t vocab_size)
+{
+    const int32_t *first = mpo_exchange_slices(exchange);
+    int32_t count = (first[rank + 1] - first[rank]) * MPO_MIXTURE_BLOCK;
+    int32_t left = vocab_size - first[rank] * MPO_MIXTURE_BLOCK;
+    return count < left ? count : left > 0 ? left : 0;
+}
