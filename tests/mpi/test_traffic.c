@@ -12,6 +12,9 @@
  *               each host n with V(n) > 0    1           p B (4 V(n) + 8)
  *       mpi     a rank to each r with
  *               V(r) > 0                     h B + 1     h B (4 V(r) + 8)
+ *
+ * A host's ranks meet once where rows are in shared memory, and in `nodes` once more where
+ * others than the first read what it received; never in `mpi`.
  */
 #include <mpi.h>
 #include <stdlib.h>
@@ -34,6 +37,7 @@ static const struct cut {
 static struct {
     int64_t messages;
     int64_t bytes;
+    int64_t barriers;
 } sent;
 
 static int64_t window_bytes; /* that this rank asked for */
@@ -46,6 +50,12 @@ int MPI_Isend(const void *data, int count, MPI_Datatype type, int to, int tag,
     sent.messages++;
     sent.bytes += (int64_t)count * size;
     return PMPI_Isend(data, count, type, to, tag, comm, request);
+}
+
+int MPI_Ibarrier(MPI_Comm comm, MPI_Request *request)
+{
+    sent.barriers++;
+    return PMPI_Ibarrier(comm, request);
 }
 
 int MPI_Win_allocate_shared(MPI_Aint size, int unit, MPI_Info info, MPI_Comm comm,
@@ -146,6 +156,18 @@ static void expect_traffic(const struct run *run, int32_t rows)
     assert_int_equal(sent.bytes, bytes);
 }
 
+static void expect_barriers(const struct run *run)
+{
+    const char *transport = mpo_exchange_transport(run->exchange);
+    bool is_nodes = strcmp(transport, "nodes") == 0;
+    bool has_others = over_host(run, run->leader, policies_of) < run->policy_count;
+    bool others_read = over_host(run, run->leader, tokens_of) > tokens_of(run, run->leader);
+    assert_int_equal(sent.barriers, (is_nodes || strcmp(transport, "shared") == 0) +
+                                        (is_nodes && has_others && others_read));
+    if (strcmp(run->cut->pattern, "gather") == 0)
+        assert_true(sent.barriers <= 1);
+}
+
 /* Where every host has a slice, all N hosts together send N (N - 1) messages, and N - 1
  * where only the root's has. */
 static void expect_messages_of_hosts(const struct run *run)
@@ -192,6 +214,7 @@ static void run_positions(const struct run *run)
         memset(&sent, 0, sizeof sent);
         assert_ok(mpo_exchange_rows(run->exchange, rows, logits, norm, &out));
         expect_traffic(run, rows);
+        expect_barriers(run);
         if (strcmp(mpo_exchange_transport(run->exchange), "nodes") == 0)
             expect_messages_of_hosts(run);
         end_position(run, rows);
