@@ -3,11 +3,11 @@
  * exchange: rows to those that reduce them, block sums, one draw a row, its token to
  * everybody. The normalisers, the same under both, are left out. One policy a rank.
  *
- *     mpirun -n K exchange_patterns TRANSPORT V B ROUNDS
+ *     mpirun -n K exchange_patterns V B ROUNDS TRANSPORT...
  *
- * Patterns take turns, so that what else the machine does meets both alike; a position
- * takes as long as its slowest rank, and the figure is the median over ROUNDS. Prints one
- * line of exchange_patterns.sh's table a pattern.
+ * Transports and patterns take turns, so that what else the machine does meets all alike; a
+ * position takes as long as its slowest rank, and the figure is the median over ROUNDS.
+ * Prints one line of exchange_patterns.sh's table a transport and pattern.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,11 +19,13 @@
 #include "mpo/timing.h"
 #include "runner.h"
 
-#define PATTERN_COUNT 2
-#define ROUNDS_MAX    1000
+#define TRANSPORTS_MAX 4
+#define PATTERN_COUNT  2
+#define ROUNDS_MAX     1000
 
 struct bench {
-    const char *transport;
+    char *const *transport;
+    int32_t transport_count;
     int32_t policy_count;
     int32_t vocab_size;
     int32_t row_count;
@@ -35,8 +37,10 @@ struct bench {
     double *mu;        /* [K] */
 };
 
-/* One pattern with its own buffers. */
+/* One transport and pattern with its own buffers. */
 struct side {
+    const char *transport;
+    const char *pattern;
     struct mpo_exchange *exchange;
     struct mpo_mixture *mixture;
     double seconds[ROUNDS_MAX];
@@ -48,10 +52,10 @@ static void need(enum mpo_status status)
         mpo_comm_abort(status);
 }
 
-static void open_exchange(const struct bench *bench, const char *pattern,
-                          struct mpo_exchange **exchange)
+static void open_exchange(const struct bench *bench, const char *transport,
+                          const char *pattern, struct mpo_exchange **exchange)
 {
-    const struct mpo_exchange_spec spec = {.transport = bench->transport,
+    const struct mpo_exchange_spec spec = {.transport = transport,
                                            .pattern = pattern,
                                            .policy_count = bench->policy_count,
                                            .row_capacity = bench->row_count,
@@ -59,10 +63,10 @@ static void open_exchange(const struct bench *bench, const char *pattern,
     need(mpo_exchange_open(&spec, bench->comm, exchange));
 }
 
-static void open_side(const struct bench *bench, const char *pattern, struct side *side)
+static void open_side(const struct bench *bench, struct side *side)
 {
     static const int32_t end_token = 2;
-    open_exchange(bench, pattern, &side->exchange);
+    open_exchange(bench, side->transport, side->pattern, &side->exchange);
     const struct mpo_mixture_spec spec = {.device = "cpu",
                                           .temperature = bench->ones,
                                           .end_token = &end_token,
@@ -172,36 +176,46 @@ static void most_traffic(const struct bench *bench, const struct side *side, dou
     need(mpo_comm_max(bench->comm, most, 3));
 }
 
+/* One line of the table; the other pattern of the transport is its neighbour. */
+static void report(const struct bench *bench, const struct side *side, double seconds,
+                   double best_seconds)
+{
+    struct mpo_exchange *chosen = NULL;
+    double most[3];
+    open_exchange(bench, side->transport, "auto", &chosen);
+    bool is_auto = strcmp(mpo_exchange_pattern(chosen), side->pattern) == 0;
+    most_traffic(bench, side, most);
+    if (mpo_comm_rank(bench->comm) == 0)
+        printf("%s\t%d\t%d\t%d\t%s\t%.3f\t%.0f\t%.0f\t%.0f\t%s\t%.2f\n", side->transport,
+               bench->policy_count, bench->vocab_size, bench->row_count, side->pattern,
+               1e3 * seconds, most[0], most[1], most[2], is_auto ? "yes" : "no",
+               seconds / best_seconds);
+    mpo_exchange_close(&chosen);
+}
+
 static void run(const struct bench *bench)
 {
     static const char *const patterns[PATTERN_COUNT] = {"gather", "alltoall"};
-    static struct side side[PATTERN_COUNT];
-    struct mpo_exchange *chosen = NULL;
+    static struct side side[TRANSPORTS_MAX * PATTERN_COUNT];
     struct room room = make_room(bench);
-    double seconds[PATTERN_COUNT];
-    for (int32_t i = 0; i < PATTERN_COUNT; i++) {
-        open_side(bench, patterns[i], &side[i]);
+    double seconds[TRANSPORTS_MAX * PATTERN_COUNT];
+    int32_t side_count = bench->transport_count * PATTERN_COUNT;
+    for (int32_t i = 0; i < side_count; i++) {
+        side[i].transport = bench->transport[i / PATTERN_COUNT];
+        side[i].pattern = patterns[i % PATTERN_COUNT];
+        open_side(bench, &side[i]);
         take_position(bench, &side[i], &room); /* the first one touches all pages */
     }
     for (int32_t round = 0; round < bench->round_count; round++)
-        for (int32_t i = 0; i < PATTERN_COUNT; i++)
+        for (int32_t i = 0; i < side_count; i++)
             side[i].seconds[round] = take_position(bench, &side[i], &room);
-    open_exchange(bench, "auto", &chosen);
-    for (int32_t i = 0; i < PATTERN_COUNT; i++)
+    for (int32_t i = 0; i < side_count; i++)
         seconds[i] = median(bench, &side[i]);
-    double best = seconds[0] < seconds[1] ? seconds[0] : seconds[1];
-    for (int32_t i = 0; i < PATTERN_COUNT; i++) {
-        double most[3];
-        bool is_auto = strcmp(mpo_exchange_pattern(chosen), patterns[i]) == 0;
-        most_traffic(bench, &side[i], most);
-        if (mpo_comm_rank(bench->comm) == 0)
-            printf("%s\t%d\t%d\t%d\t%s\t%.3f\t%.0f\t%.0f\t%.0f\t%s\t%.2f\n",
-                   bench->transport, bench->policy_count, bench->vocab_size,
-                   bench->row_count, patterns[i], 1e3 * seconds[i], most[0], most[1],
-                   most[2], is_auto ? "yes" : "no", seconds[i] / best);
+    for (int32_t i = 0; i < side_count; i++) {
+        double other = seconds[i ^ 1];
+        report(bench, &side[i], seconds[i], other < seconds[i] ? other : seconds[i]);
     }
-    mpo_exchange_close(&chosen);
-    for (int32_t i = 0; i < PATTERN_COUNT; i++) {
+    for (int32_t i = 0; i < side_count; i++) {
         mpo_mixture_close(&side[i].mixture);
         mpo_exchange_close(&side[i].exchange);
     }
@@ -211,15 +225,17 @@ int main(int argc, char **argv)
 {
     struct bench bench = {0};
     need(mpo_comm_start(&argc, &argv));
-    if (argc != 5 || atol(argv[4]) < 1 || atol(argv[4]) > ROUNDS_MAX) {
-        fprintf(stderr, "usage: mpirun -n K exchange_patterns TRANSPORT V B ROUNDS\n");
+    if (argc < 5 || argc > 4 + TRANSPORTS_MAX || atol(argv[3]) < 1 ||
+        atol(argv[3]) > ROUNDS_MAX) {
+        fprintf(stderr, "usage: mpirun -n K exchange_patterns V B ROUNDS TRANSPORT...\n");
         mpo_comm_stop();
         return 64;
     }
-    bench.transport = argv[1];
-    bench.vocab_size = (int32_t)atol(argv[2]);
-    bench.row_count = (int32_t)atol(argv[3]);
-    bench.round_count = (int32_t)atol(argv[4]);
+    bench.vocab_size = (int32_t)atol(argv[1]);
+    bench.row_count = (int32_t)atol(argv[2]);
+    bench.round_count = (int32_t)atol(argv[3]);
+    bench.transport = argv + 4;
+    bench.transport_count = argc - 4;
     bench.policy_count = mpo_comm_job_size();
     need(mpo_comm_open(bench.policy_count, 0, &bench.comm));
     make_rows(&bench);

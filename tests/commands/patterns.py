@@ -5,8 +5,9 @@
 
 Table policies of three blocks of tokens, so that on three ranks each has one slice of the
 vocabulary and on two the slices differ. What one process writes is compared with what 2, 3
-and 6 ranks write under exchange.pattern alltoall, byte for byte: records of `fit`, scored
-lines of `generate` (drawn, greedy, filtered, the best of several) and of `score`.
+and 6 ranks, and 3 on two hosts, write under exchange.pattern alltoall, byte for byte: records
+of `fit`, scored lines of `generate` (drawn, greedy, filtered, the best of several) and of
+`score`.
 """
 
 import json
@@ -25,7 +26,7 @@ ROWS = 5
 POLICIES = 3
 ALLTOALL = "--exchange.pattern=alltoall"
 # Three policies: 6 ranks are two groups of three.
-RUNS = [(2, "shared"), (3, "mpi"), (6, "shared")]
+RUNS = [(2, "shared"), (3, "mpi"), (6, "shared"), ("a:2,b:1", "nodes")]
 
 
 def write_table(path, generator, vocab_size):
@@ -62,8 +63,11 @@ class Case:
                          "descent: {steps: 3}\nrecord: {hash_models: false}\n")
 
     def run(self, command, ranks, *flags):
-        return tables.run_ranks(self.mpirun, ranks,
-                                [self.mpo, command, self.config, *flags])
+        """On so many ranks, or on hosts."""
+        line = [self.mpo, command, self.config, *flags]
+        if isinstance(ranks, str):
+            return tables.run_hosts(self.mpirun, ranks, line, os.path.join(self.work, "hosts"))
+        return tables.run_ranks(self.mpirun, ranks, line)
 
     def same_everywhere(self, command, *flags):
         """One process and every run with slices print the same; returns it."""
@@ -71,7 +75,7 @@ class Case:
         for ranks, transport in RUNS:
             found, _ = self.run(command, ranks, ALLTOALL,
                                 "--exchange.transport=" + transport, *flags)
-            tables.check(found == expected, "%s on %d ranks through %s differs" % (
+            tables.check(found == expected, "%s on ranks %s through %s differs" % (
                 " ".join((command,) + flags), ranks, transport))
         return expected
 
@@ -84,12 +88,12 @@ def fit_writes_the_same_record(case):
     tables.check(set(token // BLOCK) == {0, 1, 2}, "the responses miss a block of tokens")
     for ranks, transport in [(3, None)] + RUNS:
         pattern = "alltoall" if transport else "gather"
-        record = os.path.join(case.work, "%d_%s.h5" % (ranks, transport))
+        record = os.path.join(case.work, "%s_%s.h5" % (ranks, transport))
         _, said = case.run("fit", ranks, "--record.file=" + record,
                            "--exchange.pattern=" + pattern,
                            "--exchange.transport=" + (transport or "auto"))
         tables.check("exchange %s %s" % (transport or "shared", pattern) in said, said)
-        same(expected, data_sets(record), "%s on %d ranks" % (pattern, ranks))
+        same(expected, data_sets(record), "%s on ranks %s" % (pattern, ranks))
 
 
 def generate_draws_the_same_tokens(case):
