@@ -17,8 +17,8 @@
  * Five transports carry the rows, each one file under src/exchange:
  *   self    one rank: the root reads the policies' own memory, nothing is copied
  *   shared  ranks of one host: each row is copied once, into an MPI-3 shared window
- *   nodes   several ranks on each of several hosts: a window on each, one message from each
- *           host to the root's; for gathers
+ *   nodes   several ranks on each of several hosts: a window on each, and one message from
+ *           host to host, of all that the receiving one's ranks reduce
  *   mpi     any hosts: each slice of a row is one message
  *   nccl    devices: each rank's slices are one message from device to device
  * All transports and both patterns end in the same bytes.
@@ -99,6 +99,10 @@ const char *mpo_exchange_pattern(const struct mpo_exchange *exchange);
 /** Where slices begin: rank r of the group has blocks first[r] .. first[r + 1] - 1. [P +
  * 1], borrowed. The root's is never empty. Local. */
 const int32_t *mpo_exchange_slices(const struct mpo_exchange *exchange);
+
+/** Tokens of a rank's slice in a job that is not running, in a group of P ranks. Local. */
+int32_t mpo_exchange_plan_tokens(const struct mpo_exchange_spec *spec, int32_t group_rank,
+                                 int32_t group_size);
 
 /** Ranks that have slices, and this one's place among them. Local. */
 int32_t mpo_exchange_size(const struct mpo_exchange *exchange); /* P */

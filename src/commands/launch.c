@@ -271,14 +271,37 @@ static void add_needs(struct needs *sum, const struct needs *more)
     sum->exchange_bytes += more->exchange_bytes;
 }
 
-/* Policies whose rows a rank keeps at most, whichever transport serves: in a window those
- * of its host, and at the root those of all other ranks, which covers the windows there. */
-static int32_t policies_kept(const struct launch *launch, int32_t rank, int32_t own)
+/* Policies of a rank's group on its node. */
+static int32_t policies_near(const struct launch *launch, int32_t rank)
 {
     int32_t root = rank - rank % launch->group_size;
-    if (rank == root)
-        return launch->config->policy_count - own;
-    return rank / launch->ranks_per_node == root / launch->ranks_per_node ? 0 : own;
+    int32_t node = rank - rank % launch->ranks_per_node;
+    int32_t near = 0;
+    for (int32_t other = node; other < node + launch->ranks_per_node; other++) {
+        int32_t first = 0;
+        int32_t count = 0;
+        if (other < root || other >= root + launch->group_size)
+            continue;
+        mpo_comm_plan_block(launch->config->policy_count, launch->group_size, other - root,
+                            &first, &count);
+        near += count;
+    }
+    return near;
+}
+
+/* Bytes for rows that a rank keeps; summed over a node at most, whichever transport serves:
+ * those of its policies if other ranks read them, and its slice of those on other nodes. */
+static size_t rows_kept(const struct launch *launch, const struct job_size *size,
+                        int32_t rank, int32_t own)
+{
+    struct mpo_exchange_spec spec =
+        job_exchange_spec(launch->config, size, launch->survey.vocab_size);
+    int32_t far = launch->config->policy_count - policies_near(launch, rank);
+    int32_t tokens =
+        mpo_exchange_plan_tokens(&spec, rank % launch->group_size, launch->group_size);
+    size_t bytes = tokens < spec.vocab_size ? mpo_exchange_rows_bytes(&spec, own) : 0;
+    spec.vocab_size = tokens;
+    return bytes + (tokens > 0 ? mpo_exchange_rows_bytes(&spec, far) : 0);
 }
 
 /* The program is this one, which has the vocabularies and adapters of all policies: an
@@ -288,12 +311,10 @@ static struct needs rank_needs(const struct launch *launch, const struct job_siz
 {
     int32_t first = 0;
     int32_t count = 0;
-    struct mpo_exchange_spec spec =
-        job_exchange_spec(launch->config, size, launch->survey.vocab_size);
     mpo_comm_plan_block(launch->config->policy_count, launch->group_size,
                         rank % launch->group_size, &first, &count);
-    size_t rows = mpo_exchange_rows_bytes(&spec, policies_kept(launch, rank, count));
-    return needs_of_rank(launch->survey.local + first, count, host, rows);
+    return needs_of_rank(launch->survey.local + first, count, host,
+                         rows_kept(launch, size, rank, count));
 }
 
 /* Every rank with weights of its own: libllama repacks those of most models for the CPU,

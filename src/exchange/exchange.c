@@ -87,9 +87,7 @@ static enum mpo_status choose(const struct mpo_exchange_spec *spec,
     *out = NULL;
     MPO_TRY(check_transport(name));
     MPO_TRY(check_pattern(spec));
-    *settled = *spec;
-    if (strcmp(spec->pattern, "auto") == 0)
-        settled->pattern = mpo_exchange_pattern_auto(spec, mpo_comm_group_size(comm));
+    *settled = mpo_exchange_settle(spec, mpo_comm_group_size(comm));
     for (int32_t i = 0; mpo_exchange_transports[i] != NULL && *out == NULL; i++) {
         const struct mpo_exchange_ops *ops = mpo_exchange_transports[i];
         bool named = strcmp(name, ops->transport) == 0;

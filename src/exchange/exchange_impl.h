@@ -126,9 +126,9 @@ void mpo_exchange_count_received(struct mpo_exchange *exchange, int32_t messages
 /** A pattern by name, NULL when there is none. */
 const struct mpo_exchange_pattern *mpo_exchange_pattern_find(const char *name);
 
-/** The pattern that auto takes: the faster one, as measured. */
-const char *mpo_exchange_pattern_auto(const struct mpo_exchange_spec *spec,
-                                      int32_t group_size);
+/** The spec with the pattern that auto takes: the faster one, as measured. */
+struct mpo_exchange_spec mpo_exchange_settle(const struct mpo_exchange_spec *spec,
+                                             int32_t group_size);
 
 /** Bytes of shared memory that the groups of this host would take, and what is free. Local.
  */

@@ -55,11 +55,21 @@ struct mpo_slice mpo_exchange_slice_of(const struct mpo_exchange *exchange, int3
  * mixture on the CPU; with devices it was not measured. */
 #define ALLTOALL_LOGITS_MIN 3000000.0
 
-const char *mpo_exchange_pattern_auto(const struct mpo_exchange_spec *spec,
-                                      int32_t group_size)
+struct mpo_exchange_spec mpo_exchange_settle(const struct mpo_exchange_spec *spec,
+                                             int32_t group_size)
 {
+    struct mpo_exchange_spec settled = *spec;
     double logits =
         (double)spec->policy_count * spec->row_capacity * (double)spec->vocab_size;
     bool shares = group_size > 1 && logits >= ALLTOALL_LOGITS_MIN;
-    return (shares ? alltoall : gather).name;
+    if (strcmp(spec->pattern, "auto") == 0)
+        settled.pattern = (shares ? alltoall : gather).name;
+    return settled;
+}
+
+int32_t mpo_exchange_plan_tokens(const struct mpo_exchange_spec *spec, int32_t group_rank,
+                                 int32_t group_size)
+{
+    const struct mpo_exchange_spec settled = mpo_exchange_settle(spec, group_size);
+    return mpo_exchange_slice(&settled, group_rank, group_size).count;
 }

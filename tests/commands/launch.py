@@ -88,13 +88,14 @@ def the_time_limit_is_given_or_follows_from_the_steps():
     refused(78, ["launch.time"], config, "--seconds_per_step=100", "--descent.steps=1000000")
 
 
-def large(name):
-    """Three policies of 512 tokens whose rows take megabytes."""
+def large(name, vocab_size=512, pattern="auto"):
+    """Three policies of many tokens whose rows take megabytes."""
     config = fit_ranks.write_case(os.path.join(WORK, name), options={
-        "rollout": {"responses": 256, "max_tokens": 8, "prompts_per_step": 6}})
+        "rollout": {"responses": 256, "max_tokens": 8, "prompts_per_step": 6},
+        "exchange": {"pattern": pattern}})
     folder = os.path.dirname(config)
-    tokens = ["t%d" % token for token in range(511)] + ["</s>"]
-    row = " ".join(["0.001953125"] * 512)
+    tokens = ["t%d" % token for token in range(vocab_size - 1)] + ["</s>"]
+    row = " ".join(["%.17g" % (1 / vocab_size)] * vocab_size)
     for policy in ("p0", "p1", "p2"):
         with open(os.path.join(folder, policy + ".table"), "w", encoding="utf-8") as stream:
             stream.write("mpo-table 1\ntokens %s\n" % " ".join(tokens))
@@ -123,6 +124,7 @@ def memory_is_as_doctor_counts(config, telling):
 
 def memory_of_tables_is_what_doctor_counts_and_the_stated_margin():
     memory_is_as_doctor_counts(large("memory"), ["exchange"])
+    memory_is_as_doctor_counts(large("slices", 1280, "alltoall"), ["exchange"])
 
 
 def memory_of_models_is_what_doctor_counts_and_the_stated_margin():
@@ -132,10 +134,14 @@ def memory_of_models_is_what_doctor_counts_and_the_stated_margin():
 
 
 def the_neediest_node_decides_on_the_memory():
-    """One rank a node: the root has the rows of the two others, and the other nodes their own."""
-    script = launch(large("neediest"), "--ranks_per_node=1")
-    rows = 2 * 256 * (512 * 4 + 8)
-    tables.check("exchange %d," % -(-rows // 2**20) in script, script)
+    """One rank a node: the root has the rows of the two others, and the other nodes their own;
+    of two blocks of tokens it has the first of the others' and its own rows."""
+    for config, rows in (
+            (large("neediest"), 2 * 256 * (512 * 4 + 8)),
+            (large("neediest_slice", 1280, "alltoall"),
+             256 * (1280 * 4 + 8) + 2 * 256 * (1024 * 4 + 8))):
+        script = launch(config, "--ranks_per_node=1")
+        tables.check("exchange %d," % -(-rows // 2**20) in script, script)
 
 
 def the_script_runs_fit_with_the_same_flags():
