@@ -14,10 +14,10 @@ With K policies on N nodes of G ranks, P = N G, h = K / P policies a rank and B 
     mpi, alltoall      (P - G) (h B + 1)            (K - K/N) B (4 V / N + 8 G)
     nodes, alltoall    N - 1                        (K - K/N) B (4 V / N + 8)
 
-The first two are what tests/mpi/test_traffic.c counts at the senders. The last two are the same
-rows cut into slices of the vocabulary, one a rank, or one a node: modelled, not counted. Inside a
-node a core copies --copy-gigabytes a second: in `nodes` all ranks copy their rows at once, in
-`mpi` the receiver copies those of its neighbours. Drawn tokens go back in ceil(log2 P) messages
+Messages and bytes are what tests/mpi/test_traffic.c counts at the senders; with alltoall rows are
+cut into slices of the vocabulary, one a rank, as even as possible. Inside a node a core copies
+--copy-gigabytes a second: in `nodes` all ranks copy their rows at once and meet, with alltoall
+once more when those of other nodes are there; in `mpi` the receiver copies those of its neighbours. Drawn tokens go back in ceil(log2 P) messages
 of 4 B bytes. One exchange is a position; a step has as many as its longest response has tokens.
 """
 
@@ -45,7 +45,8 @@ def inside_seconds(pattern, ranks, hosted, options):
     if per_node == 1:
         return 0.0
     if transport == "nodes":
-        return own + alpha * math.ceil(math.log2(per_node))
+        meetings = 2 if kind == "alltoall" and ranks > per_node else 1
+        return own + meetings * alpha * math.ceil(math.log2(per_node))
     messages = (per_node - 1) * (hosted * options.rows + 1)
     return messages * alpha + (per_node - 1) * own / (ranks if kind == "alltoall" else 1)
 

@@ -219,64 +219,40 @@ static void add_messages(const struct group *group, struct mpo_exchange_traffic 
     sum->received_bytes += slice > 0 ? others * (8 + 4 * slice) : 0;
 }
 
-/* What a host's ranks have together. */
-struct host {
-    int64_t rows;
-    int64_t tokens;
-};
-
-static struct host host_of(const struct group *group, int32_t leader)
+static struct exchange_case_host host_of(const struct group *group, int32_t leader)
 {
-    struct host host = {0};
-    for (int32_t rank = leader; rank < mpo_comm_group_size(group->comm); rank++) {
-        int32_t first = 0;
-        int32_t count = 0;
-        if (mpo_comm_group_leader(group->comm, rank) != leader)
-            continue;
-        mpo_comm_policy_block(group->comm, rank, &first, &count);
-        host.rows += (int64_t)count * group->some->row_count;
-        host.tokens += tokens_of(group, rank);
-    }
-    return host;
-}
-
-/* The first rank of a host: one message to and from each other one, of its tokens. */
-static void add_hosts(const struct group *group, struct mpo_exchange_traffic *sum)
-{
-    int32_t own = mpo_comm_group_rank(group->comm);
-    struct host here = host_of(group, own);
-    for (int32_t rank = 0; rank < mpo_comm_group_size(group->comm); rank++) {
-        if (rank == own || mpo_comm_group_leader(group->comm, rank) != rank)
-            continue;
-        struct host there = host_of(group, rank);
-        sum->sent_messages += there.tokens > 0;
-        sum->sent_bytes += there.tokens > 0 ? here.rows * (8 + 4 * there.tokens) : 0;
-        sum->received_messages += here.tokens > 0;
-        sum->received_bytes += here.tokens > 0 ? there.rows * (8 + 4 * here.tokens) : 0;
-    }
+    return exchange_case_host_of(group->exchange, group->comm, leader,
+                                 group->some->vocab_size);
 }
 
 /* shared, nodes: every row written once but for the own slice, its normaliser for each host
- * on which others read it, and each rank's slices read; nodes: messages between hosts, and
- * their receivers read them from themselves. */
+ * on which others read it, and each rank's slices read. nodes: one message from the first
+ * rank of a host to that of each other, of its tokens, which reads them from itself. */
 static void add_window(const struct group *group, struct mpo_exchange_traffic *sum)
 {
     int32_t own = mpo_comm_group_rank(group->comm);
     int32_t leader = mpo_comm_group_leader(group->comm, own);
-    int64_t rows = (int64_t)group->local_count * group->some->row_count;
+    int64_t row_count = group->some->row_count;
+    int64_t rows = group->local_count * row_count;
     int64_t slice = tokens_of(group, own);
+    struct exchange_case_host here = host_of(group, leader);
     sum->sent_bytes += 4 * rows * (group->some->vocab_size - slice);
+    sum->sent_bytes += here.tokens > slice ? 8 * rows : 0;
+    sum->received_bytes +=
+        slice > 0 ? (here.policies * row_count - rows) * (8 + 4 * slice) : 0;
     for (int32_t rank = 0; rank < mpo_comm_group_size(group->comm); rank++) {
-        if (mpo_comm_group_leader(group->comm, rank) != rank)
+        if (rank == leader || mpo_comm_group_leader(group->comm, rank) != rank)
             continue;
-        struct host host = host_of(group, rank);
-        bool is_here = rank == leader;
-        sum->sent_bytes += host.tokens > (is_here ? slice : 0) ? 8 * rows : 0;
-        if (slice > 0 && (is_here || own != leader))
-            sum->received_bytes += (host.rows - (is_here ? rows : 0)) * (8 + 4 * slice);
+        struct exchange_case_host there = host_of(group, rank);
+        int64_t sends = own == leader && there.tokens > 0;
+        int64_t receives = own == leader && here.tokens > 0;
+        int64_t read = own == leader ? here.tokens : slice;
+        sum->sent_messages += sends;
+        sum->sent_bytes += there.tokens > 0 ? 8 * rows : 0;
+        sum->sent_bytes += sends * here.policies * row_count * (8 + 4 * there.tokens);
+        sum->received_messages += receives;
+        sum->received_bytes += read > 0 ? there.policies * row_count * (8 + 4 * read) : 0;
     }
-    if (own == leader)
-        add_hosts(group, sum);
 }
 
 static void add_message(struct mpo_exchange_traffic *sum, bool sends, int64_t bytes)

@@ -90,15 +90,9 @@ static int32_t policies_of(const struct run *run, int32_t rank)
     return count;
 }
 
-/* Sums over the ranks of one host. */
-static int32_t over_host(const struct run *run, int32_t leader,
-                         int32_t (*of)(const struct run *run, int32_t rank))
+static struct exchange_case_host host_of(const struct run *run, int32_t leader)
 {
-    int32_t sum = 0;
-    for (int32_t rank = 0; rank < run->size; rank++)
-        if (mpo_comm_group_leader(run->comm, rank) == leader)
-            sum += of(run, rank);
-    return sum;
+    return exchange_case_host_of(run->exchange, run->comm, leader, run->cut->vocab_size);
 }
 
 static bool is_leader(const struct run *run, int32_t rank)
@@ -141,14 +135,14 @@ static void expect_traffic(const struct run *run, int32_t rows)
     const char *transport = mpo_exchange_transport(run->exchange);
     bool by_rank = strcmp(transport, "mpi") == 0;
     bool by_host = strcmp(transport, "nodes") == 0 && run->rank == run->leader;
-    int64_t own = rows * (by_host ? over_host(run, run->rank, policies_of)
-                                  : policies_of(run, run->rank));
+    int64_t own =
+        rows * (by_host ? host_of(run, run->rank).policies : policies_of(run, run->rank));
     int64_t messages = 0;
     int64_t bytes = 0;
     for (int32_t to = 0; to < run->size; to++) {
         if (to == run->rank || !(by_rank || (by_host && is_leader(run, to))))
             continue;
-        int64_t tokens = by_host ? over_host(run, to, tokens_of) : tokens_of(run, to);
+        int64_t tokens = by_host ? host_of(run, to).tokens : tokens_of(run, to);
         messages += tokens > 0 ? (by_host ? 1 : own + 1) : 0;
         bytes += tokens > 0 ? own * (4 * tokens + 8) : 0;
     }
@@ -160,8 +154,8 @@ static void expect_barriers(const struct run *run)
 {
     const char *transport = mpo_exchange_transport(run->exchange);
     bool is_nodes = strcmp(transport, "nodes") == 0;
-    bool has_others = over_host(run, run->leader, policies_of) < run->policy_count;
-    bool others_read = over_host(run, run->leader, tokens_of) > tokens_of(run, run->leader);
+    bool has_others = host_of(run, run->leader).policies < run->policy_count;
+    bool others_read = host_of(run, run->leader).tokens > tokens_of(run, run->leader);
     assert_int_equal(sent.barriers, (is_nodes || strcmp(transport, "shared") == 0) +
                                         (is_nodes && has_others && others_read));
     if (strcmp(run->cut->pattern, "gather") == 0)
@@ -177,7 +171,7 @@ static void expect_messages_of_hosts(const struct run *run)
     int64_t reading = 0;
     for (int32_t rank = 0; rank < run->size; rank++) {
         hosts += is_leader(run, rank);
-        reading += is_leader(run, rank) && over_host(run, rank, tokens_of) > 0;
+        reading += is_leader(run, rank) && host_of(run, rank).tokens > 0;
     }
     assert_int_equal(PMPI_Allreduce(MPI_IN_PLACE, &all, 1, MPI_INT64_T, MPI_SUM,
                                     mpo_comm_group_mpi(run->comm)),
@@ -281,8 +275,7 @@ static int64_t expected_window(const struct run *run)
                                       to != from && tokens_of(run, to) > 0);
             if (!is_read || !(is_here || host == run->leader))
                 continue;
-            int64_t tokens =
-                cuts_rows ? over_host(run, host, tokens_of) : run->cut->vocab_size;
+            int64_t tokens = cuts_rows ? host_of(run, host).tokens : run->cut->vocab_size;
             bytes += (int64_t)policies_of(run, from) * ROWS_MAX * (4 * tokens + 8);
         }
     return bytes;

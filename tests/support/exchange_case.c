@@ -31,3 +31,20 @@ int32_t exchange_case_tokens(const struct mpo_exchange *exchange, int32_t rank,
     int32_t left = vocab_size - first[rank] * MPO_MIXTURE_BLOCK;
     return count < left ? count : left > 0 ? left : 0;
 }
+
+struct exchange_case_host exchange_case_host_of(const struct mpo_exchange *exchange,
+                                                const struct mpo_comm *comm, int32_t leader,
+                                                int32_t vocab_size)
+{
+    struct exchange_case_host host = {0};
+    for (int32_t rank = leader; rank < mpo_comm_group_size(comm); rank++) {
+        int32_t first = 0;
+        int32_t count = 0;
+        if (mpo_comm_group_leader(comm, rank) != leader)
+            continue;
+        mpo_comm_policy_block(comm, rank, &first, &count);
+        host.policies += count;
+        host.tokens += exchange_case_tokens(exchange, rank, vocab_size);
+    }
+    return host;
+}
