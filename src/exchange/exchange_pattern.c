@@ -52,7 +52,8 @@ struct mpo_slice mpo_exchange_slice_of(const struct mpo_exchange *exchange, int3
 /* Sharing the work pays for its two more rounds of small messages from about three million
  * logits a position on, on `shared` and `mpi` alike and for 2, 4 and 8 ranks. Measured by
  * tests/bench/exchange_patterns.sh > results/exchange/table.tsv on two cores, with the
- * mixture on the CPU; with devices it was not measured. */
+ * mixture on the CPU; with devices it was not measured. `nodes` on two emulated hosts
+ * (hosts.tsv beside it) gives no reason for another limit. */
 #define ALLTOALL_LOGITS_MIN 3000000.0
 
 struct mpo_exchange_spec mpo_exchange_settle(const struct mpo_exchange_spec *spec,
