@@ -17,8 +17,9 @@ With K policies on N nodes of G ranks, P = N G, h = K / P policies a rank and B 
 Messages and bytes are what tests/mpi/test_traffic.c counts at the senders; with alltoall rows are
 cut into slices of the vocabulary, one a rank, as even as possible. Inside a node a core copies
 --copy-gigabytes a second: in `nodes` all ranks copy their rows at once and meet, with alltoall
-once more when those of other nodes are there; in `mpi` the receiver copies those of its neighbours. Drawn tokens go back in ceil(log2 P) messages
-of 4 B bytes. One exchange is a position; a step has as many as its longest response has tokens.
+once more when those of other nodes are there; in `mpi` the receiver copies those of its
+neighbours. Drawn tokens go back in ceil(log2 P) messages of 4 B bytes. One exchange is a position;
+a step has as many as its longest response has tokens.
 """
 
 import argparse
