@@ -110,7 +110,8 @@ int32_t mpo_exchange_rank(const struct mpo_exchange *exchange); /* 0: the root *
 
 /** What this rank moved since the exchange was opened. A broadcast counts once at the root
  *  and once at each receiver; rows in a shared window count where they are written and
- *  where they are read, as bytes and as no message. */
+ *  where they are read, as bytes and as no message; what a rank received into one it does
+ *  not count again. */
 struct mpo_exchange_traffic {
     int64_t sent_messages;
     int64_t sent_bytes;
