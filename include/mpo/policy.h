@@ -183,7 +183,8 @@ struct mpo_policies_survey {
     int32_t local_count;
     bool all_loaded;    /* on every rank; otherwise vocabularies were not compared */
     int32_t vocab_size; /* V, common; 0 when they were not, or differ */
-    struct mpo_failure vocabulary;
+    struct mpo_failure vocabulary; /* this and the next are those of all ranks, printed */
+    struct mpo_failure answers;    /* of those that are scored; their length decides */
 };
 
 /**
@@ -192,7 +193,8 @@ struct mpo_policies_survey {
  *
  * Collective over all ranks. Failures of single policies are in *out, not returned.
  *
- * @param prompts  NULL on ranks that could not read them: none are tokenised
+ * @param prompts  NULL on ranks that could not read them: none are tokenised. Every rank
+ *                 needs them where answers are scored
  */
 enum mpo_status mpo_policies_survey(const struct mpo_policies_spec *spec,
                                     const struct mpo_comm *comm,

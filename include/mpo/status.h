@@ -58,6 +58,9 @@ struct mpo_failure {
 /** Keep a status, and the text that was raised with it. Local. */
 void mpo_failure_keep(struct mpo_failure *failure, enum mpo_status status);
 
+/** Raise what was kept again; MPO_OK when that was no failure. Local. */
+enum mpo_status mpo_failure_raise(const struct mpo_failure *failure);
+
 /** Format the text and begin a new trace; use MPO_FAIL. Local. */
 enum mpo_status mpo_error_raise(enum mpo_status status, const char *file, int line,
                                 const char *format, ...)

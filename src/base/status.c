@@ -56,6 +56,15 @@ void mpo_failure_keep(struct mpo_failure *failure, enum mpo_status status)
              status == MPO_OK ? "" : error_text);
 }
 
+enum mpo_status mpo_failure_raise(const struct mpo_failure *failure)
+{
+    enum mpo_status status = MPO_OK;
+    if (failure->status != MPO_OK)
+        MPO_FAIL(failure->status, "%s", failure->text);
+cleanup:
+    return status;
+}
+
 enum mpo_status mpo_error_raise(enum mpo_status status, const char *file, int line,
                                 const char *format, ...)
 {

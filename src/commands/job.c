@@ -265,7 +265,7 @@ uint64_t job_device_rows(const struct job *job, const struct job_size *size,
 }
 
 /* True on all ranks when a survey found nothing that would keep a figure from being known.
- * What it did find, opening will find again and report. Collective. */
+ * What single policies failed in, opening will find again and report. Collective. */
 static enum mpo_status is_known(const struct job *job,
                                 const struct mpo_policies_survey *survey, bool *known)
 {
@@ -281,7 +281,7 @@ cleanup:
 }
 
 /* Whether all that this rank will put on its device has room there, before weights are
- * read. Where answers are scored their length decides, which a survey does not know. */
+ * read. */
 static enum mpo_status check_device_memory(struct job *job, const struct job_size *size)
 {
     enum mpo_status status = MPO_OK;
@@ -289,10 +289,12 @@ static enum mpo_status check_device_memory(struct job *job, const struct job_siz
     struct mpo_exchange_plan plan = {0};
     struct mpo_host host = {0};
     bool known = false;
-    if (job->device.total_bytes == 0 || size->prompts.answer_count > 0)
+    if (job->device.total_bytes == 0)
         return MPO_OK;
     struct mpo_policies_spec spec = job_policies_spec(job, size);
     MPO_TRY(mpo_policies_survey(&spec, job->comm, job->prompts, &survey));
+    MPO_TRY(mpo_failure_raise(&survey.vocabulary)); /* all ranks said so already */
+    MPO_TRY(mpo_failure_raise(&survey.answers));
     MPO_TRY(is_known(job, &survey, &known));
     if (!known)
         goto cleanup;
@@ -309,6 +311,7 @@ static enum mpo_status check_device_memory(struct job *job, const struct job_siz
         .specs = job->policy_specs,
         .policy_count = survey.local_count,
         .rows_bytes = job_device_rows(job, size, &survey, plan.rank_bytes),
+        .scores_answers = spec.scores_answers,
     };
     MPO_TRY(mpo_comm_agree(needs_check_device(&device)));
 cleanup:

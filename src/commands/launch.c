@@ -226,24 +226,15 @@ cleanup:
 
 /* ---- survey ---- */
 
-static enum mpo_status raise_failure(const struct mpo_failure *failure)
-{
-    enum mpo_status status = MPO_OK;
-    if (failure->status != MPO_OK)
-        MPO_FAIL(failure->status, "%s", failure->text);
-cleanup:
-    return status;
-}
-
 /* What fit would meet first: files, then the vocabulary, then prompts. */
 static enum mpo_status judge_survey(const struct mpo_policies_survey *survey)
 {
     enum mpo_status status = MPO_OK;
     for (int32_t i = 0; i < survey->local_count; i++)
-        MPO_TRY(raise_failure(&survey->local[i].load));
-    MPO_TRY(raise_failure(&survey->vocabulary));
+        MPO_TRY(mpo_failure_raise(&survey->local[i].load));
+    MPO_TRY(mpo_failure_raise(&survey->vocabulary));
     for (int32_t i = 0; i < survey->local_count; i++)
-        MPO_TRY(raise_failure(&survey->local[i].prompts));
+        MPO_TRY(mpo_failure_raise(&survey->local[i].prompts));
 cleanup:
     return status;
 }

@@ -104,12 +104,15 @@ enum mpo_status needs_check_device(const struct needs_device *device)
     MPO_CHECK(needed <= where->free_bytes, MPO_ERR_MEMORY,
               "%s, %s %d (%s %s): a rank needs %llu MB of its memory and %llu MB are free "
               "(policies: %s; rows: %llu); start more ranks, so that each has fewer "
-              "policies, spread a policy over more devices (policies.NAME.devices), lower "
-              "rollout.unit_prompts, responses or max_tokens, or quantise the models",
+              "policies, spread a policy over more devices (policies.NAME.devices), %s, or "
+              "quantise the models",
               device->host, where->kind, where->index, where->name, where->uuid,
               (unsigned long long)(needed >> MEGABYTE_BITS),
               (unsigned long long)(where->free_bytes >> MEGABYTE_BITS), list,
-              (unsigned long long)(device->rows_bytes >> MEGABYTE_BITS));
+              (unsigned long long)(device->rows_bytes >> MEGABYTE_BITS),
+              device->scores_answers
+                  ? "leave out the longest responses"
+                  : "lower rollout.unit_prompts, responses or max_tokens");
 cleanup:
     return status;
 }

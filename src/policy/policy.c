@@ -172,9 +172,9 @@ cleanup:
 }
 
 /* Before anybody makes room: the longest answer is the longest response. */
-static enum mpo_status tokenise_answers(struct mpo_policies *policies,
-                                        const struct mpo_comm *comm,
-                                        const struct mpo_prompts *prompts)
+enum mpo_status mpo_policies_tokenise_answers(struct mpo_policies *policies,
+                                              const struct mpo_comm *comm,
+                                              const struct mpo_prompts *prompts)
 {
     enum mpo_status status = MPO_OK;
     struct mpo_answers_spec spec = {
@@ -190,6 +190,8 @@ static enum mpo_status tokenise_answers(struct mpo_policies *policies,
     policies->spec.max_tokens =
         mpo_policy_answers_longest(&policies->answers, 0, mpo_prompts_count(prompts));
 cleanup:
+    if (status != MPO_OK)
+        mpo_policy_answers_free(&policies->answers); /* a survey goes on without */
     return status;
 }
 
@@ -199,7 +201,7 @@ struct mpo_policy_setup mpo_policies_setup(const struct mpo_policies *policies,
     return (struct mpo_policy_setup){
         .spec = &policies->spec,
         .prompts = prompts,
-        .answers = policies->spec.scores_answers ? &policies->answers : NULL,
+        .answers = policies->answers.offset != NULL ? &policies->answers : NULL,
         .masked = policies->masked,
         .masked_count = policies->masked_count,
         .vocab_size = policies->vocab_size,
@@ -256,7 +258,7 @@ enum mpo_status mpo_policies_open(const struct mpo_policies_spec *spec,
     if (status == MPO_OK)
         status = mpo_policies_agree_on_vocabulary(policies, comm);
     if (status == MPO_OK)
-        status = tokenise_answers(policies, comm, prompts);
+        status = mpo_policies_tokenise_answers(policies, comm, prompts);
     if (status == MPO_OK)
         status = mpo_comm_agree(prepare_local(policies, prompts));
     if (status != MPO_OK)

@@ -43,7 +43,7 @@ struct mpo_policy_answers {
 struct mpo_policy_setup {
     const struct mpo_policies_spec *spec;
     const struct mpo_prompts *prompts;
-    const struct mpo_policy_answers *answers; /* NULL when none are scored */
+    const struct mpo_policy_answers *answers; /* NULL when none are scored or known */
     const int32_t *masked;                    /* [masked_count] below vocab_size */
     int32_t masked_count;
     int32_t vocab_size; /* V, common: rows handed out have at least this many floats */
@@ -127,6 +127,9 @@ enum mpo_status mpo_policies_take_room(const struct mpo_policies_spec *spec,
 enum mpo_status mpo_policies_load(struct mpo_policies *policies, int32_t local_index);
 enum mpo_status mpo_policies_agree_on_vocabulary(struct mpo_policies *policies,
                                                  const struct mpo_comm *comm);
+enum mpo_status mpo_policies_tokenise_answers(struct mpo_policies *policies,
+                                              const struct mpo_comm *comm,
+                                              const struct mpo_prompts *prompts);
 struct mpo_policy_setup mpo_policies_setup(const struct mpo_policies *policies,
                                            const struct mpo_prompts *prompts);
 

@@ -1,9 +1,9 @@
 /*
  * A survey of the policies: what mpo_policies_open would come to, without weights.
  *
- * The same code reads files, compares vocabularies and tokenises prompts, so that what a
- * survey finds is what a job would find. Only the order differs: a job ends at the first
- * failure, a survey notes it and looks at the next policy.
+ * The same code reads files, compares vocabularies and tokenises answers and prompts, so
+ * that what a survey finds is what a job would find. Only the order differs: a job ends at
+ * the first failure, a survey notes it and looks at the next policy.
  */
 #include "policy_impl.h"
 
@@ -61,7 +61,6 @@ enum mpo_status mpo_policies_survey(const struct mpo_policies_spec *spec,
     *out = (struct mpo_policies_survey){0};
     light.metadata_only = true;
     light.hash_models = false;
-    light.scores_answers = false;
     status = mpo_policies_take_room(&light, comm, &policies);
     if (status == MPO_OK)
         status = mpo_memory_take((size_t)policies->local_count, sizeof *out->local,
@@ -74,6 +73,9 @@ enum mpo_status mpo_policies_survey(const struct mpo_policies_spec *spec,
                          mpo_policies_agree_on_vocabulary(policies, comm));
     if (out->vocabulary.status == MPO_OK)
         out->vocab_size = policies->vocab_size;
+    if (out->vocab_size > 0)
+        mpo_failure_keep(&out->answers,
+                         mpo_policies_tokenise_answers(policies, comm, prompts));
     for (int32_t i = 0; i < out->local_count; i++)
         if (out->local[i].load.status == MPO_OK)
             prepare_one(policies, i, prompts, &out->local[i]);

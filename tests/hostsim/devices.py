@@ -64,10 +64,10 @@ def complaints(said):
     return [line for line in said.splitlines() if line.startswith("mpo: ")]
 
 
-def refused(case, code, words, *arguments, messages=1, **settings):
-    """A fit that ends with this code, each message with all the words, and no record."""
+def refused(case, code, words, *arguments, command="fit", messages=1, **settings):
+    """A command that ends with this code, each message with all the words, and no record."""
     record = case.record("refused")
-    _, said = case.on_devices("fit", *arguments, "--record.file=" + record, expect=code,
+    _, said = case.on_devices(command, *arguments, "--record.file=" + record, expect=code,
                               **settings)
     ours = complaints(said)
     tables.check(len(ours) == messages, said)
@@ -155,12 +155,17 @@ def generate_draws_the_cpus_tokens(case):
     same_lines(case, "generate", "--format=jsonl", "--best_of=2")
 
 
-def score_gives_the_cpus_sums(case):
+def answers(case, *responses):
+    """What score is to read, as its flags."""
     path = os.path.join(case.work, "answers.jsonl")
     with open(path, "w", encoding="utf-8") as stream:
-        for response in ("t1 t1025 t50", "t1024", "t5 t6 t7 t1050 t0"):
+        for response in responses:
             stream.write(json.dumps({"prompt": "t0", "response": response}) + "\n")
-    same_lines(case, "score", "--input=" + path, "--weights=0.5,0.2,0.3")
+    return "--input=" + path, "--weights=0.5,0.2,0.3"
+
+
+def score_gives_the_cpus_sums(case):
+    same_lines(case, "score", *answers(case, "t1 t1025 t50", "t1024", "t5 t6 t7 t1050 t0"))
 
 
 def evaluate_prints_the_cpus_figures(case):
@@ -189,11 +194,26 @@ def auto_without_a_device_is_the_cpu(case):
 
 
 def devices_without_room_are_refused_before_policies_are_read(case):
+    asked = answers(case, "t1 t1025 t50")
     for ranks in (1, 3):
         refused(case, 71, ["a rank needs", "lower rollout.unit_prompts"], ranks,
                 messages=ranks, memory=100000)
+        refused(case, 71, ["a rank needs", "leave out the longest responses"], ranks, *asked,
+                command="score", messages=ranks, memory=100000)
     case.on_devices("fit", 3, "--record.file=" + case.record("room"), "--descent.steps=1",
                     memory=32 << 20)
+    case.on_devices("score", 3, *asked, memory=32 << 20)
+
+
+def what_policies_are_refused_for_is_said_once_on_devices(case):
+    other = os.path.join(case.work, "other.table")
+    patterns.write_table(other, np.random.Generator(np.random.Philox(6)), 40)
+    for ranks in (1, 3):
+        refused(case, 65, ["answers.jsonl:1", "t9999"], ranks, *answers(case, "t1 t9999"),
+                command="score")
+        for command, *flags in (["fit"], ["score", *answers(case, "t1")]):
+            refused(case, 65, ["'p1'", "vocabular"], ranks, *flags,
+                    "--policies.p1.model=" + other, command=command)
 
 
 def main():
@@ -210,6 +230,7 @@ def main():
         hosts_without_a_device_for_every_rank_are_refused,
         auto_without_a_device_is_the_cpu,
         devices_without_room_are_refused_before_policies_are_read,
+        what_policies_are_refused_for_is_said_once_on_devices,
     ]
     sys.exit(tables.run_cases([(one, [case]) for one in cases]))
 

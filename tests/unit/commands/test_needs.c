@@ -4,6 +4,8 @@
  */
 #include "needs.h"
 
+#include <string.h>
+
 #include "runner.h"
 
 #define MB ((uint64_t)1 << 20)
@@ -106,6 +108,12 @@ static void a_device_that_is_too_small_is_refused_with_what_to_change(void **sta
     assert_error_names("802 MB are free");
     assert_error_names("helpful 631, harmless 132, bigrams 0; rows: 40");
     assert_error_names("more ranks");
+    assert_error_names("lower rollout.unit_prompts, responses or max_tokens");
+    fixture.device.scores_answers = true;
+    assert_status(needs_check_device(&fixture.device), MPO_ERR_MEMORY);
+    assert_error_names("more ranks");
+    assert_error_names("leave out the longest responses");
+    assert_null(strstr(mpo_error_text(), "rollout."));
 }
 
 int main(void)
