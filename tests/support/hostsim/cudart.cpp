@@ -131,11 +131,16 @@ void open_device()
         ASAN_UNPOISON_MEMORY_REGION(block.first, block.second.bytes);
 }
 
+/* CUDA's own alignment. */
+const size_t ALIGNMENT = 256;
+
 void *take(memory &memory, size_t bytes, int device)
 {
-    char *fresh = (char *)malloc(bytes > 0 ? bytes : 1);
+    void *fresh = nullptr;
+    if (posix_memalign(&fresh, ALIGNMENT, bytes > 0 ? bytes : 1) != 0)
+        die("the host has no memory for a device's");
     memset(fresh, 0xff, bytes);
-    memory[fresh] = block{bytes, device};
+    memory[(char *)fresh] = block{bytes, device};
     return fresh;
 }
 
