@@ -1,12 +1,14 @@
 /*
  * NCCL over MPI, for communicators that do not block. It is stricter than NCCL: what NCCL
- * would answer by hanging, by wrong data or by a crash ends the program with a word, namely
- * ranks that do not ask for the same (messages of other lengths, types or kinds, sent and
- * never received, collectives in another order), memory that is not the communicator's
- * device's, streams of another device, a call while one before it is still under way, use
- * after the end, destruction after an error, an abort inside a group of calls. What was
- * asked is on the stream only when ncclCommGetAsyncError has said so, and a message leaves
- * only when its receiver is there.
+ * would answer by wrong data or by a crash ends the program with a word, namely ranks that
+ * meet and do not ask for the same (messages of other lengths, types or kinds), ranks that
+ * join twice, memory that is not the communicator's device's, streams of another device, a
+ * call while one before it is still under way, use after the end, destruction after an
+ * error, an abort inside a group of calls. What was asked is on the stream only when
+ * ncclCommGetAsyncError has said so, and a message leaves only when its receiver is there.
+ *
+ * What never comes (a message that nobody sends or receives, collectives in another order)
+ * is waited for as NCCL does: the program's own deadline must say so.
  *
  *     HOSTSIM_NCCL_FAIL=rank:n:kind    the n-th call of the rank, questions not counted:
  *         call     answers ncclUnhandledCudaError
@@ -92,7 +94,6 @@ bool accept(ncclComm_t pointer, const char *name, operation &call, ncclResult_t 
         die("%s of memory that is not of the communicator's device", name);
     if (hostsim::device_of(call.stream) != comm->device)
         die("%s on a stream of another device", name);
-    call.collectives = comm->collectives;
     *answer = suffer(comm.get(), wrong);
     return *answer == ncclSuccess;
 }
@@ -254,17 +255,15 @@ ncclResult_t ncclGroupEnd(void)
 ncclResult_t ncclSend(const void *from, size_t count, ncclDataType_t type, int peer,
                       ncclComm_t comm, cudaStream_t stream)
 {
-    return add_message(
-        comm, "ncclSend",
-        operation{MESSAGE, true, from, nullptr, count, type, peer, stream, 0});
+    return add_message(comm, "ncclSend",
+                       operation{MESSAGE, true, from, nullptr, count, type, peer, stream});
 }
 
 ncclResult_t ncclRecv(void *to, size_t count, ncclDataType_t type, int peer,
                       ncclComm_t comm, cudaStream_t stream)
 {
-    return add_message(
-        comm, "ncclRecv",
-        operation{MESSAGE, false, nullptr, to, count, type, peer, stream, 0});
+    return add_message(comm, "ncclRecv",
+                       operation{MESSAGE, false, nullptr, to, count, type, peer, stream});
 }
 
 ncclResult_t ncclBroadcast(const void *from, void *to, size_t count, ncclDataType_t type,
@@ -274,10 +273,9 @@ ncclResult_t ncclBroadcast(const void *from, void *to, size_t count, ncclDataTyp
     bool is_root = find(comm, "ncclBroadcast")->rank == root;
     if (group_depth > 0 || from != to)
         die("only a broadcast in place, and not in a group, is modelled");
-    operation call = {BROADCAST, is_root, from, to, count, type, root, stream, 0};
+    operation call = {BROADCAST, is_root, from, to, count, type, root, stream};
     if (!accept(comm, "ncclBroadcast", call, &answer))
         return answer;
-    comm->collectives++;
     comm->asked.push_back(call);
     return ask(comm);
 }

@@ -16,6 +16,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <string>
+
 using namespace hostsim;
 
 namespace
@@ -28,7 +30,6 @@ struct envelope {
     int64_t kind;
     int64_t count;
     int64_t type;
-    int64_t collectives;
 };
 
 struct last_look {
@@ -45,12 +46,14 @@ std::set<std::shared_ptr<ncclComm>> hostsim::alive;
 
 void hostsim::die(const char *format, ...)
 {
+    char text[512];
     va_list arguments;
     va_start(arguments, format);
-    fputs("hostsim: NCCL: ", stderr);
-    vfprintf(stderr, format, arguments);
-    fputc('\n', stderr);
+    vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
+    /* In one piece: other ranks speak at the same time. */
+    std::string line = std::string("hostsim: NCCL: ") + text + "\n";
+    fputs(line.c_str(), stderr);
     abort();
 }
 
@@ -81,8 +84,8 @@ int hostsim::world_rank()
 static envelope seal(kind what, const operation *call)
 {
     if (call == nullptr)
-        return envelope{what, 0, 0, 0};
-    return envelope{what, (int64_t)call->count, call->type, call->collectives};
+        return envelope{what, 0, 0};
+    return envelope{what, (int64_t)call->count, call->type};
 }
 
 void ncclComm::send(kind what, int to_world, const operation *call, const void *data,
@@ -115,12 +118,12 @@ bool ncclComm::receive(kind what, int from_world, const operation *call, void *d
               MPI_STATUS_IGNORE);
     memcpy(&head, message.data(), sizeof head);
     envelope own = seal(what, call);
-    if (memcmp(&head, &own, sizeof head) != 0 || message.size() != sizeof head + bytes)
-        die("rank %d of the job waits for %s of %lld (type %lld, collective %lld) from %d, "
-            "which has %s of %lld (type %lld, collective %lld)",
+    if (memcmp(&head, &own, sizeof head) != 0)
+        die("rank %d of the job waits for %s of %lld (type %lld) from %d, which has %s of "
+            "%lld (type %lld)",
             world_rank(), kind_names[own.kind], (long long)own.count, (long long)own.type,
-            (long long)own.collectives, from.MPI_SOURCE, kind_names[head.kind],
-            (long long)head.count, (long long)head.type, (long long)head.collectives);
+            from.MPI_SOURCE, kind_names[head.kind], (long long)head.count,
+            (long long)head.type);
     if (bytes > 0)
         memcpy(data, message.data() + sizeof head, bytes);
     return true;
@@ -175,8 +178,11 @@ void ncclComm::poll_meeting()
     }
     for (auto &one : greetings) {
         table[(size_t)one.rank] = one.world;
-        for (auto &two : greetings)
+        for (auto &two : greetings) {
+            if (one.rank == two.rank && one.world != two.world)
+                die("two ranks join as rank %d of %d", one.rank, size);
             table[(size_t)size] |= same_device(one, two);
+        }
     }
     for (auto &one : greetings)
         if (one.world != first_world)

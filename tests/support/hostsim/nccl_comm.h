@@ -37,7 +37,6 @@ struct operation {
     ncclDataType_t type;
     int peer; /* or root */
     cudaStream_t stream;
-    int64_t collectives; /* before it, on this communicator */
 };
 
 struct outgoing {
@@ -67,7 +66,6 @@ struct ncclComm {
     bool stuck;
     bool aborted;
     int polls;
-    int64_t collectives;
     std::vector<hostsim::operation> asked;
     std::vector<hostsim::greeting> greetings; /* of those who came, at the first rank */
     std::list<hostsim::outgoing> sent;
