@@ -1,26 +1,33 @@
 #!/usr/bin/env python3
-"""Break the CUDA variant on purpose, one edit at a time: some build of its test must notice.
+"""Break the CUDA variant on purpose, one edit at a time: some test must notice.
 
-usage: mutants.py SOURCE_FOLDER WORK_FOLDER
+usage: mutants.py SOURCE_FOLDER WORK_FOLDER [PATH]
 
-Each mutant is tried on the plain build (values), then with ASan and UBSan, then with TSan,
-until one notices; the table at the end says which.
+Each mutant of the mixture is tried on the plain build (values), then with ASan and UBSan,
+then with TSan, until one notices. One of the exchange is tried on three ranks (ranks), then
+with calls of NCCL that fail (faults). The table at the end says which. PATH leaves only the
+mutants of files whose path has it, such as src/exchange.
 """
 import os
 import shutil
 import subprocess
 import sys
 
-SOURCE, WORK = sys.argv[1:3]
+SOURCE, WORK = [os.path.abspath(path) for path in sys.argv[1:3]]
+ONLY = sys.argv[3] if len(sys.argv) > 3 else ""
 TREE = os.path.join(WORK, "tree")
 BUILD = os.path.join(WORK, "build")
-BUILDS = (("values", "plain"), ("asan", "asan"), ("tsan", "tsan"))
+RANKS = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+         "OMPI_MCA_rmaps_base_oversubscribe": "1", "OMP_WAIT_POLICY": "passive"}
+SIMULATED = os.path.join(BUILD, "tests", "hostsim")
 
 KERNELS = "src/mixture/mixture_kernels.cuh"
 DRAWS = "src/mixture/mixture_draw_kernels.cuh"
 SLICES = "src/mixture/mixture_slice_kernels.cuh"
 FILTERS = "src/mixture/mixture_filter_kernels.cuh"
 HOST = "src/mixture/mixture_cuda.cu"
+NCCL = "src/exchange/exchange_nccl.c"
+PACK = "src/exchange/exchange_kernels.cuh"
 
 # What is broken, in which file, the text that stands there once, and what takes its place.
 MUTANTS = [
@@ -93,6 +100,50 @@ MUTANTS = [
      "cuda->stream));\n    MPO_TRY_CUDA(cudaStreamSynchronize(cuda->stream));\ncleanup:\n    return status;\n}\n\n"
      "static enum mpo_status cuda_fold(",
      "cuda->stream));\ncleanup:\n    return status;\n}\n\nstatic enum mpo_status cuda_fold("),
+    ("nothing", NCCL, "/* ---- life ---- */", "/* ---- the life ---- */"),
+    ("the meeting is not waited for", NCCL,
+     "    MPO_TRY(wait_for(have_met, exchange));\ncleanup:", "cleanup:"),
+    ("rows are not waited for", NCCL,
+     "    MPO_TRY(wait_for(is_drained, exchange->self));\n", ""),
+    ("tokens are copied before they are on the stream", NCCL,
+     "    MPO_TRY(wait_for(is_launched, self));\n    if (!is_root)", "    if (!is_root)"),
+    ("tokens are read before they are there", NCCL,
+     "    MPO_TRY(wait_for(is_drained, self));\n", ""),
+    ("a receiver expects a float less", NCCL,
+     "ncclRecv(*room, received,", "ncclRecv(*room, received - 1,"),
+    ("a sender calls floats integers", NCCL, "sent, ncclFloat, rank,", "sent, ncclInt32, rank,"),
+    ("a rank sends to itself", NCCL, "        if (rank != exchange->rank)\n            MPO_TRY(send",
+     "        if (rank >= 0)\n            MPO_TRY(send"),
+    ("messages outside of a group", NCCL, "    MPO_TRY_NCCL(self, ncclGroupStart());\n", ""),
+    ("the host's memory is broadcast", NCCL, "ncclBroadcast(self->sent_token, self->sent_token,",
+     "ncclBroadcast(self->token, self->token,"),
+    ("slices are packed as if a rank sent its own", NCCL,
+     "(own.first < slice.first ? own.count : 0)", "0"),
+    ("every message lands where the first does", NCCL, "        *room += received;\n", ""),
+    ("slices begin at the first token", PACK, "pack.row[blockIdx.x] + pack.first;",
+     "pack.row[blockIdx.x];"),
+    ("the last span of a message is copied past its end", PACK,
+     "        if (token < pack.count)\n", ""),
+    ("the end is not waited for", NCCL, "wait_for(have_met, exchange) == MPO_OK &&", ""),
+    ("the communicator is forgotten", NCCL,
+     "    leave_comm(exchange);\n    cudaFree", "    (void)leave_comm;\n    cudaFree"),
+    ("destroyed in place of aborted", NCCL, "    ncclCommAbort(self->comm);",
+     "    ncclCommDestroy(self->comm);"),
+    ("aborted inside a group", NCCL, "    if (self->in_group)\n        ncclGroupEnd();\n", ""),
+    ("used after the abort", NCCL, "    mpo_comm_alarm_clear();\n    self->comm = NULL;\n",
+     "    mpo_comm_alarm_clear();\n"),
+    ("not aborted after an error", NCCL, "    abort_comm(self);\n    MPO_FAIL(status_of",
+     "    MPO_FAIL(status_of"),
+    ("errors that come later are not looked at", NCCL,
+     "    if (state != ncclSuccess && state != ncclInProgress)\n"
+     "        MPO_TRY(complain(self, state, \"what was asked of it before\"));\n", ""),
+    ("an error of this rank is a peer's", NCCL,
+     "                                                                  : MPO_ERR_DEVICE;",
+     "                                                                  : MPO_ERR_PEER;"),
+    ("who cannot come tells nobody", NCCL,
+     "    if (status != MPO_OK)\n        send_excuses(exchange);\n", ""),
+    ("who cannot finish tells nobody", NCCL,
+     "    if (self->in_use)\n        send_excuses(exchange);\n", ""),
 ]
 
 
@@ -115,19 +166,46 @@ def prepare():
                    check=True, stdout=subprocess.DEVNULL)
 
 
-def notices(variant):
-    """Build and run one of the three; True when one of its tests does not pass."""
-    return any(fails(f"{test}_{variant}") for test in ("test_mixture_cuda", "test_mixture_slices"))
-
-
-def fails(program):
+def build(program):
     subprocess.run(["cmake", "--build", BUILD, "--target", program], check=True,
                    stdout=subprocess.DEVNULL)
-    environment = {**os.environ, "TSAN_OPTIONS": "halt_on_error=1 exitcode=66"}
-    # A broken search may never end: timeout(1) makes that a failure too.
-    ran = subprocess.run(["timeout", "300", os.path.join(BUILD, "tests", "hostsim", program), "small"],
-                         env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return os.path.join(SIMULATED, program)
+
+
+def fails(*command, **settings):
+    """Whether a test does not pass. A broken search may never end: timeout(1) makes that a
+    failure too."""
+    ran = subprocess.run(["timeout", "300", *command], env={**os.environ, **settings},
+                         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                         stderr=subprocess.DEVNULL, check=False)
     return ran.returncode != 0
+
+
+def mixture_fails(variant):
+    return any(fails(build(f"{test}_{variant}"), "small",
+                     TSAN_OPTIONS="halt_on_error=1 exitcode=66")
+               for test in ("test_mixture_cuda", "test_mixture_slices"))
+
+
+def ranks_fail():
+    return fails("mpirun", "-n", "3", build("test_patterns_plain"), HOSTSIM_DEVICES="3",
+                 MPO_TEST_DEVICE="cuda", **RANKS)
+
+
+def faults_fail():
+    return fails(sys.executable, os.path.join(SOURCE, "tests", "hostsim", "device_faults.py"),
+                 build("mpo_hostsim_plain"), "mpirun", os.path.join(WORK, "faults"), "nccl",
+                 **RANKS)
+
+
+def notices(path):
+    """(name, whether it fails) of every test of what a file belongs to, as they are run."""
+    if path.startswith("src/exchange/"):
+        yield "ranks", ranks_fail()
+        yield "faults", faults_fail()
+        return
+    for name, variant in (("values", "plain"), ("asan", "asan"), ("tsan", "tsan")):
+        yield name, mixture_fails(variant)
 
 
 def try_mutant(path, old, new):
@@ -135,7 +213,7 @@ def try_mutant(path, old, new):
     if original.count(old) != 1:
         sys.exit(f"{path}: expected once, found {original.count(old)} times: {old!r}")
     write(os.path.join(TREE, path), original.replace(old, new))
-    noticed = next((name for name, variant in BUILDS if notices(variant)), "nobody")
+    noticed = next((name for name, failed in notices(path) if failed), "nobody")
     write(os.path.join(TREE, path), original)
     return noticed
 
@@ -144,6 +222,8 @@ def main():
     prepare()
     survivors = []
     for what, path, old, new in MUTANTS:
+        if ONLY not in path:
+            continue
         noticed = try_mutant(path, old, new)
         print(f"{noticed:8} {what}", flush=True)
         if (noticed == "nobody") != (what == "nothing"):
