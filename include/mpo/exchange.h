@@ -22,6 +22,11 @@
  *   mpi     any hosts: each slice of a row is one message
  *   nccl    devices: each rank's slices are one message from device to device
  * All transports and both patterns end in the same bytes.
+ *
+ * Rows that the mixture has rounded to bf16 (mpo_mixture_round) are floats whose low 16
+ * bits are 0. `mpi` and `nccl` send the other 16, half the bytes, and their receivers get
+ * the same floats; where rows are read in memory (`self`, `shared`, `nodes`) there is
+ * nothing to save.
  */
 #pragma once
 
@@ -52,6 +57,7 @@ struct mpo_exchange_spec {
     int32_t row_capacity;  /* rows of one position at most */
     int32_t vocab_size;    /* V */
     bool rows_on_device;   /* rows lie in a device's memory, in all calls */
+    bool bf16_rows;        /* rows are as mpo_mixture_round leaves them */
 };
 
 /** Collective over the group; allocates all it will need.
@@ -91,6 +97,10 @@ enum mpo_status mpo_exchange_survey(const struct mpo_exchange_spec *spec,
 
 /** Bytes that rows of some policies take where they are handed over. Local. */
 size_t mpo_exchange_rows_bytes(const struct mpo_exchange_spec *spec, int32_t policy_count);
+
+/** Bytes for rows of some policies, of other ranks or of this one for them, that a rank
+ *  keeps at most, whichever transport serves. Local. */
+size_t mpo_exchange_most_bytes(const struct mpo_exchange_spec *spec, int32_t policy_count);
 
 /** The transport in use, e.g. "shared", and the pattern, e.g. "gather". Local. */
 const char *mpo_exchange_transport(const struct mpo_exchange *exchange);

@@ -43,7 +43,8 @@ struct mpo_mixture_spec {
     int32_t vocab_size;   /* V */
     int32_t row_capacity; /* rows of one position at most */
     bool rows_on_device;  /* rows are normalised and combined in the device's memory */
-    int32_t placed_first; /* policies whose rows mpo_mixture_place brings there: */
+    bool bf16_rows;       /* mpo_mixture_round rounds them */
+    int32_t placed_first; /* policies whose rows mpo_mixture_place or _round writes: */
     int32_t placed_count; /* placed_first .. placed_first + placed_count - 1 */
     struct mpo_exchange *exchange; /* that cuts rows; borrowed; NULL: all are whole */
 };
@@ -51,6 +52,9 @@ struct mpo_mixture_spec {
 /** Bytes of the device's own memory that a mixture takes; needs the spec's device and
  *  sizes. Local. */
 size_t mpo_mixture_device_bytes(const struct mpo_mixture_spec *spec);
+
+/** Bytes of the host's memory that rounded rows take; needs the spec's sizes. Local. */
+size_t mpo_mixture_host_bytes(const struct mpo_mixture_spec *spec);
 
 /** Local; allocates all it will need, on the thread's device (mpo/device.h). Without
  *  rows_on_device a device copies the host's rows in each call.
@@ -70,6 +74,40 @@ void mpo_mixture_close(struct mpo_mixture **mixture);
  * @return MPO_ERR_DEVICE when a copy fails
  */
 enum mpo_status mpo_mixture_place(struct mpo_mixture *mixture, int32_t policy_index,
+                                  int32_t row_count, const float **logits);
+
+/**
+ * Round one policy's rows to bf16 where spec.bf16_rows says so; else they stay as they are.
+ * What follows is exact for the rounded policies: normalisers are taken of them.
+ *
+ *     y(v) = x(v) - max x                  in float
+ *     x'(v) = y(v) to 8 significant bits   ties to even; a float with its low 16 bits 0
+ *
+ *     |x'(v) - (x(v) - max x)|  <=  2^-8 (max x - x(v))
+ *
+ * The difference is off by 2^-24 of itself at most; rounding adds half a unit of the eighth
+ * place, most in proportion right above a power of two, where it is 1/257; and
+ * (1 + 2^-24)(1 + 1/257) - 1 < 2^-8. (Where that is below 2^-134, as of differences below
+ * 2^-126, it is 2^-134; differences from 2^128 (1 - 2^-9) on become -inf.) So the most
+ * probable token and all that tie with it are exact, the order stays though close tokens
+ * may tie, and the log-ratio of a token to the most probable one, which is (x(v) - max x) /
+ * T_h, is off by at most 2^-8 of itself.
+ *
+ * -inf stays -inf, a row with nothing above MPO_MASKED_LOGIT is rounded as it is, and a row
+ * that mpo_mixture_normalise refuses it refuses rounded too.
+ *
+ * Local, and independent of which rank calls it and of the device. Allocates nothing. Ends
+ * what was combined before. Rows stay until the next call for the same policy.
+ *
+ * @param policy_index  h, one of the spec's placed ones
+ * @param logits        [row_count] pointers to [V] floats where rows are normalised,
+ * replaced
+ * @return MPO_ERR_DEVICE when a launch fails
+ *
+ * Source: bfloat16 as in Kalamkar et al., arXiv 1905.12322; Higham, Accuracy and Stability
+ * of Numerical Algorithms, 2nd ed., theorem 2.3 (the bound u / (1 + u)).
+ */
+enum mpo_status mpo_mixture_round(struct mpo_mixture *mixture, int32_t policy_index,
                                   int32_t row_count, const float **logits);
 
 /**

@@ -209,8 +209,9 @@ static void describe_rank(struct doctor *doctor)
     own->thread_count = job->thread_count;
     own->policy_count = doctor->survey.local_count;
     mpo_host_describe(&own->host);
-    own->needs = needs_of_rank(doctor->survey.local, doctor->survey.local_count, &own->host,
-                               job_rows_on_device(job) ? 0 : doctor->exchange.rank_bytes);
+    own->needs = needs_of_rank(
+        doctor->survey.local, doctor->survey.local_count, &own->host,
+        job_host_rows(job, &doctor->size, &doctor->survey, doctor->exchange.rank_bytes));
     snprintf(own->versions, sizeof own->versions, "mpo %s (%s), libllama %s, HDF5 %s, %s",
              MPO_VERSION, MPO_GIT_COMMIT, mpo_policy_engine_version(),
              mpo_record_library_version(), mpi);

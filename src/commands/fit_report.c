@@ -23,13 +23,14 @@ void fit_report_start(struct fit *fit)
 {
     const struct job *job = &fit->job;
     mpo_log_note(
-        "mpo fit: %d objectives, %d policies on %d rank%s (%d group%s, exchange %s %s, "
+        "mpo fit: %d objectives, %d policies on %d rank%s (%d group%s, exchange %s %s%s, "
         "%s, %d thread%s each), %lld prompts, seed %lld",
         fit->objective_count, fit->policy_count, mpo_comm_size(job->comm),
         mpo_comm_size(job->comm) == 1 ? "" : "s", mpo_comm_group_count(job->comm),
         mpo_comm_group_count(job->comm) == 1 ? "" : "s",
         mpo_exchange_transport(job->exchange), mpo_exchange_pattern(job->exchange),
-        job->device.kind, job->thread_count, job->thread_count == 1 ? "" : "s",
+        strcmp(fit->config->exchange.rows, "bf16") == 0 ? " bf16" : "", job->device.kind,
+        job->thread_count, job->thread_count == 1 ? "" : "s",
         (long long)mpo_prompts_count(job->prompts), (long long)fit->config->run.seed);
     if (fit->resumes)
         mpo_log_note("resuming %s after its %lld steps", fit->config->record.file,

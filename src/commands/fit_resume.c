@@ -22,11 +22,11 @@
 
 /* ---- the configuration ---- */
 
-/* Shared settings that leave every step as it is, by key or by section. Files are compared
- * by what is in them. */
+/* Shared settings that leave every step as it is. Files are compared by what is in them. */
 static const char *const harmless[] = {
-    "run.threads", "run.setup_deadline", "run.step_deadline", "prompts.file",
-    "exchange.",   "record.file",        "descent.steps",
+    "run.threads",        "run.setup_deadline", "run.step_deadline",        "prompts.file",
+    "exchange.transport", "exchange.pattern",   "exchange.ranks_per_group", "record.file",
+    "descent.steps",
 };
 #define HARMLESS_COUNT (sizeof harmless / sizeof *harmless)
 
@@ -44,12 +44,9 @@ static bool is_harmless(const char *key, bool models_are_hashed)
     if (models_are_hashed && strncmp(key, "policies.", 9) == 0 && dot != NULL &&
         strcmp(dot, ".model") == 0)
         return true;
-    for (size_t i = 0; i < HARMLESS_COUNT; i++) {
-        size_t bytes = strlen(harmless[i]);
-        bool is_section = harmless[i][bytes - 1] == '.';
-        if (strncmp(key, harmless[i], bytes) == 0 && (is_section || key[bytes] == '\0'))
+    for (size_t i = 0; i < HARMLESS_COUNT; i++)
+        if (strcmp(key, harmless[i]) == 0)
             return true;
-    }
     return false;
 }
 

@@ -70,6 +70,7 @@ static void print_head(const struct inspect *inspect)
     printf("\n");
     print_attribute(inspect, "run", "run_id");
     print_attribute(inspect, "created", "created_utc");
+    print_attribute(inspect, "rows", "exchange_rows");
     print_label("steps");
     printf("%lld", (long long)inspect->step_count);
     if (inspect->step_count < inspect->planned_step_count)

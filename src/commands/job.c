@@ -159,7 +159,8 @@ static enum mpo_status open_policies(struct job *job, const struct job_size *siz
     return mpo_policies_open(&spec, job->comm, job->prompts, &job->policies);
 }
 
-/* Policies that leave their rows on the host, if any, are among these of the rank. */
+/* Policies that leave their rows on the host, if any, are among these of the rank; rounded
+ * rows are those of all of them. */
 static void place_policies(const struct job *job, struct mpo_mixture_spec *spec)
 {
     int32_t first = 0;
@@ -167,7 +168,8 @@ static void place_policies(const struct job *job, struct mpo_mixture_spec *spec)
     mpo_comm_policy_block(job->comm, mpo_comm_group_rank(job->comm), &first, &count);
     spec->placed_first = first;
     for (int32_t k = 0; k < count; k++)
-        if (!mpo_policy_rows_on_device(mpo_policies_local(job->policies, k)))
+        if (spec->bf16_rows ||
+            !mpo_policy_rows_on_device(mpo_policies_local(job->policies, k)))
             spec->placed_count = count;
 }
 
@@ -175,6 +177,11 @@ static void place_policies(const struct job *job, struct mpo_mixture_spec *spec)
 static int32_t position_rows(const struct job_size *size)
 {
     return mpo_rollout_positions(rows_at_once(size), size->prompts.answer_count > 0);
+}
+
+static bool rounds_rows(const struct mpo_config *config)
+{
+    return strcmp(config->exchange.rows, "bf16") == 0;
 }
 
 static struct mpo_mixture_spec mixture_spec(const struct job *job,
@@ -187,6 +194,7 @@ static struct mpo_mixture_spec mixture_spec(const struct job *job,
         .vocab_size = vocab_size,
         .row_capacity = position_rows(size),
         .rows_on_device = job_rows_on_device(job),
+        .bf16_rows = rounds_rows(job->config),
     };
 }
 
@@ -213,6 +221,7 @@ struct mpo_exchange_spec job_exchange_spec(const struct mpo_config *config,
         .policy_count = config->policy_count,
         .row_capacity = position_rows(size),
         .vocab_size = vocab_size,
+        .bf16_rows = rounds_rows(config),
     };
 }
 
@@ -253,14 +262,22 @@ cleanup:
     return status;
 }
 
-/* ---- a device's memory ---- */
+/* ---- memory ---- */
+
+uint64_t job_host_rows(const struct job *job, const struct job_size *size,
+                       const struct mpo_policies_survey *survey, uint64_t exchange_bytes)
+{
+    struct mpo_mixture_spec spec = mixture_spec(job, size, survey->vocab_size);
+    spec.placed_count = survey->local_count;
+    return mpo_mixture_host_bytes(&spec) + (spec.rows_on_device ? 0 : exchange_bytes);
+}
 
 uint64_t job_device_rows(const struct job *job, const struct job_size *size,
                          const struct mpo_policies_survey *survey, uint64_t exchange_bytes)
 {
     struct mpo_mixture_spec spec = mixture_spec(job, size, survey->vocab_size);
     for (int32_t i = 0; i < survey->local_count; i++)
-        spec.placed_count += survey->local[i].need.devices == 0;
+        spec.placed_count += spec.bf16_rows || survey->local[i].need.devices == 0;
     return mpo_mixture_device_bytes(&spec) + (spec.rows_on_device ? exchange_bytes : 0);
 }
 

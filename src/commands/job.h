@@ -97,6 +97,11 @@ enum mpo_status job_choose_threads(struct job *job);
 /** Whether rows stay in the devices' memory on their way. Local. */
 bool job_rows_on_device(const struct job *job);
 
+/** Bytes of the host's memory that rows take in the mixture and the exchange, after a
+ * survey; `exchange_bytes` is the exchange's figure. Local. */
+uint64_t job_host_rows(const struct job *job, const struct job_size *size,
+                       const struct mpo_policies_survey *survey, uint64_t exchange_bytes);
+
 /** Bytes of the device's memory that the mixture and the exchange take, after a survey with
  *  a common vocabulary; `exchange_bytes` is the exchange's figure. Local. */
 uint64_t job_device_rows(const struct job *job, const struct job_size *size,

@@ -281,7 +281,8 @@ static int32_t policies_near(const struct launch *launch, int32_t rank)
 }
 
 /* Bytes for rows that a rank keeps; summed over a node at most, whichever transport serves:
- * those of its policies if other ranks read them, and its slice of those on other nodes. */
+ * those of its policies if other ranks read them, its slice of those on other nodes, and
+ * its policies' rounded ones. */
 static size_t rows_kept(const struct launch *launch, const struct job_size *size,
                         int32_t rank, int32_t own)
 {
@@ -290,9 +291,15 @@ static size_t rows_kept(const struct launch *launch, const struct job_size *size
     int32_t far = launch->config->policy_count - policies_near(launch, rank);
     int32_t tokens =
         mpo_exchange_plan_tokens(&spec, rank % launch->group_size, launch->group_size);
-    size_t bytes = tokens < spec.vocab_size ? mpo_exchange_rows_bytes(&spec, own) : 0;
+    const struct mpo_mixture_spec rounded = {.bf16_rows = spec.bf16_rows,
+                                             .vocab_size = spec.vocab_size,
+                                             .row_capacity = spec.row_capacity,
+                                             .placed_count = own};
+    size_t bytes = mpo_mixture_host_bytes(&rounded);
+    if (tokens < spec.vocab_size)
+        bytes += mpo_exchange_most_bytes(&spec, own);
     spec.vocab_size = tokens;
-    return bytes + (tokens > 0 ? mpo_exchange_rows_bytes(&spec, far) : 0);
+    return bytes + (tokens > 0 ? mpo_exchange_most_bytes(&spec, far) : 0);
 }
 
 /* The program is this one, which has the vocabularies and adapters of all policies: an

@@ -15,10 +15,12 @@ struct needs {
     uint64_t weights_bytes; /* a model that several policies name counts once */
     uint64_t cache_bytes;
     uint64_t work_bytes;     /* logits, and what a decode computes in */
-    uint64_t exchange_bytes; /* rows of other ranks, or of this one for others */
+    uint64_t exchange_bytes; /* rows of other ranks, or of this one for others; rounded ones
+                              */
 };
 
-/** Needs of a rank that hosts these policies; `exchange_bytes` is the exchange's figure.
+/** Needs of a rank that hosts these policies; `exchange_bytes` is the exchange's figure
+ *  with that of rounded rows.
  *  Local; right after mpo_policies_survey, because it looks at this process. */
 struct needs needs_of_rank(const struct mpo_policy_survey *policies, int32_t policy_count,
                            const struct mpo_host *host, uint64_t exchange_bytes);

@@ -88,6 +88,7 @@ static void describe_run(struct provenance *provenance, const struct fit *fit, i
     add_attribute(provenance, "compiler", MPO_COMPILER);
     add_attribute(provenance, "exchange", mpo_exchange_transport(fit->job.exchange));
     add_attribute(provenance, "exchange_pattern", mpo_exchange_pattern(fit->job.exchange));
+    add_attribute(provenance, "exchange_rows", fit->config->exchange.rows);
     snprintf(text, sizeof text, "%d", mpo_comm_size(fit->job.comm));
     add_attribute(provenance, "ranks", text);
     snprintf(text, sizeof text, "%d", mpo_comm_group_size(fit->job.comm));

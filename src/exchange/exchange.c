@@ -122,6 +122,16 @@ size_t mpo_exchange_rows_bytes(const struct mpo_exchange_spec *spec, int32_t pol
     return (size_t)policy_count * (size_t)spec->row_capacity * row_bytes;
 }
 
+/* 16-bit messages lie beside the floats that are made of them, and those that they were
+ * made of. */
+size_t mpo_exchange_most_bytes(const struct mpo_exchange_spec *spec, int32_t policy_count)
+{
+    size_t tokens =
+        (size_t)policy_count * (size_t)spec->row_capacity * (size_t)spec->vocab_size;
+    return mpo_exchange_rows_bytes(spec, policy_count) +
+           (spec->bf16_rows ? 2 * tokens * sizeof(uint16_t) : 0);
+}
+
 enum mpo_status mpo_exchange_survey(const struct mpo_exchange_spec *spec,
                                     const struct mpo_comm *comm,
                                     struct mpo_exchange_plan *out)
@@ -309,6 +319,26 @@ enum mpo_status mpo_exchange_rows(struct mpo_exchange *exchange, int32_t row_cou
     MPO_TRY(exchange->ops->rows(exchange, row_count, logits, log_norm));
 cleanup:
     return status;
+}
+
+struct mpo_exchange_tokens mpo_exchange_count_tokens(const struct mpo_exchange_spec *spec,
+                                                     const struct mpo_comm *comm,
+                                                     int32_t rank, int32_t row_count)
+{
+    struct mpo_slice slice = mpo_exchange_slice(spec, rank, mpo_comm_group_size(comm));
+    size_t rows = (size_t)row_count;
+    int32_t first = 0;
+    int32_t own = 0;
+    mpo_comm_policy_block(comm, rank, &first, &own);
+    return (struct mpo_exchange_tokens){
+        .received = (size_t)(spec->policy_count - own) * rows * (size_t)slice.count,
+        .sent = (size_t)own * rows * (size_t)(spec->vocab_size - slice.count),
+    };
+}
+
+size_t mpo_exchange_token_bytes(const struct mpo_exchange_spec *spec)
+{
+    return spec->bf16_rows ? sizeof(uint16_t) : sizeof(float);
 }
 
 static enum mpo_status receive_norms(struct mpo_exchange *exchange, int32_t rank,

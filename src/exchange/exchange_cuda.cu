@@ -6,13 +6,31 @@
 #include "exchange_kernels.cuh"
 #include "../device/device_cuda.h"
 
+static unsigned spans(size_t count)
+{
+    return (unsigned)((count + EXCHANGE_SPAN - 1) / EXCHANGE_SPAN);
+}
+
 enum mpo_status mpo_exchange_cuda_pack(const struct mpo_exchange_pack *pack,
                                        cudaStream_t stream)
 {
     enum mpo_status status = MPO_OK;
-    const int32_t span = EXCHANGE_THREADS * EXCHANGE_TOKENS;
-    dim3 grid((unsigned)pack->row_count, (unsigned)((pack->count + span - 1) / span));
-    MPO_LAUNCH(exchange_pack, grid, EXCHANGE_THREADS, 0, stream, *pack);
+    dim3 grid((unsigned)pack->row_count, spans((size_t)pack->count));
+    if (pack->bf16_rows)
+        MPO_LAUNCH(exchange_pack_halves, grid, EXCHANGE_THREADS, 0, stream, *pack);
+    else
+        MPO_LAUNCH(exchange_pack, grid, EXCHANGE_THREADS, 0, stream, *pack);
+    MPO_TRY_CUDA(cudaGetLastError());
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_exchange_cuda_unpack(const uint16_t *packed, size_t count, float *rows,
+                                         cudaStream_t stream)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_LAUNCH(exchange_unpack_halves, dim3(spans(count)), EXCHANGE_THREADS, 0, stream,
+               packed, count, rows);
     MPO_TRY_CUDA(cudaGetLastError());
 cleanup:
     return status;

@@ -4,6 +4,8 @@
 #pragma once
 
 #include <cuda_runtime_api.h>
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "mpo/status.h"
@@ -12,18 +14,27 @@
 extern "C" {
 #endif
 
-/** A slice of rows that lie anywhere, to where the next is behind the last. */
+/** A slice of rows that lie anywhere, to where the next is behind the last: floats, or of
+ *  bf16 rows the upper 16 bits of each. */
 struct mpo_exchange_pack {
     const float *const *row; /* [row_count] pointers to [V] floats; all in device memory */
     int32_t row_count;       /* >= 1 */
     int32_t first;           /* tokens first .. first + count - 1 */
     int32_t count;           /* >= 1 */
-    float *packed;           /* [row_count, count] out, in device memory */
+    bool bf16_rows;
+    void *packed; /* [row_count, count] out, in device memory */
 };
 
 /** Local; done when the stream has come to it. */
 enum mpo_status mpo_exchange_cuda_pack(const struct mpo_exchange_pack *pack,
                                        cudaStream_t stream);
+
+/** Make floats of the upper 16 bits of bf16 rows. Local; done when the stream has come to
+ * it.
+ *  @param packed  [count], at least one, in device memory
+ *  @param rows    [count] out, in device memory */
+enum mpo_status mpo_exchange_cuda_unpack(const uint16_t *packed, size_t count, float *rows,
+                                         cudaStream_t stream);
 
 #ifdef __cplusplus
 }

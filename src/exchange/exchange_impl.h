@@ -113,6 +113,20 @@ struct mpo_slice mpo_exchange_slice(const struct mpo_exchange_spec *spec, int32_
                                     int32_t size);
 struct mpo_slice mpo_exchange_slice_of(const struct mpo_exchange *exchange, int32_t rank);
 
+/** Tokens of messages of row_count rows of each policy: those that come to a rank, of its
+ *  slice of the others' rows, and those that it sends, of its rows for their slices. Local.
+ */
+struct mpo_exchange_tokens {
+    size_t received;
+    size_t sent;
+};
+struct mpo_exchange_tokens mpo_exchange_count_tokens(const struct mpo_exchange_spec *spec,
+                                                     const struct mpo_comm *comm,
+                                                     int32_t rank, int32_t row_count);
+
+/** Bytes of a token in a message. Local. */
+size_t mpo_exchange_token_bytes(const struct mpo_exchange_spec *spec);
+
 /** Post this rank's small messages that carry normalisers, to and from all ranks with
  *  slices; requests has room for 2 (P - 1) more. Local. */
 enum mpo_status mpo_exchange_post_norms(struct mpo_exchange *exchange, int32_t row_count,

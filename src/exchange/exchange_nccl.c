@@ -3,7 +3,8 @@
  *
  *     post     pack: a kernel for each receiver makes one message of its slices;
  *              group: a message to and from each rank that needs one
- *     rows     normalisers by MPI meanwhile; then wait for the group
+ *     rows     normalisers by MPI meanwhile; then wait for the group and, of bf16 rows,
+ *              whose messages have 2 bytes a token, unpack: a kernel makes floats of them
  *     tokens   NCCL's broadcast of the root's draws
  *
  * Everything runs on a stream of the transport's own, so that the mixture normalises the
@@ -34,7 +35,8 @@ struct nccl {
     bool in_use;            /* something was sent through comm */
     bool in_group;          /* of calls */
     float *received;        /* [H - own, row_capacity, slice], packed to B; device */
-    float *packed;          /* [own, row_capacity, V], slices in order of ranks; device */
+    uint16_t *halves;       /* bf16 rows: the same, as they come; device */
+    void *packed;           /* [own, row_capacity, V], slices in order of ranks; device */
     const float **row;      /* [own, row_capacity] pinned */
     const float **sent_row; /* the same; device */
     int32_t *token;         /* [row_capacity] pinned */
@@ -134,37 +136,26 @@ static const char *nccl_refuses(const struct mpo_exchange_spec *spec,
     return mpo_comm_group_size(comm) > 1 ? NULL : "a group has one rank only";
 }
 
-static size_t own_rows(const struct mpo_exchange_spec *spec, const struct mpo_comm *comm,
-                       int32_t rank)
+static struct mpo_exchange_tokens tokens_at_most(const struct mpo_exchange_spec *spec,
+                                                 const struct mpo_comm *comm, int32_t rank)
 {
-    int32_t first = 0;
-    int32_t count = 0;
-    mpo_comm_policy_block(comm, rank, &first, &count);
-    return (size_t)count * (size_t)spec->row_capacity;
+    return mpo_exchange_count_tokens(spec, comm, rank, spec->row_capacity);
 }
 
-/* Tokens of a rank's rows that other ranks reduce. */
-static size_t packed_tokens(const struct mpo_exchange_spec *spec,
-                            const struct mpo_comm *comm, int32_t rank)
+/* A place for messages beside the one for rows: of bf16 rows, which are made of them. */
+static size_t halves_bytes(const struct mpo_exchange_spec *spec,
+                           const struct mpo_comm *comm, int32_t rank)
 {
-    struct mpo_slice own = mpo_exchange_slice(spec, rank, mpo_comm_group_size(comm));
-    return (size_t)(spec->vocab_size - own.count);
-}
-
-static size_t received_floats(const struct mpo_exchange_spec *spec,
-                              const struct mpo_comm *comm, int32_t rank)
-{
-    struct mpo_slice own = mpo_exchange_slice(spec, rank, mpo_comm_group_size(comm));
-    size_t rows = (size_t)spec->policy_count * (size_t)spec->row_capacity;
-    return (rows - own_rows(spec, comm, rank)) * (size_t)own.count;
+    return spec->bf16_rows ? tokens_at_most(spec, comm, rank).received * sizeof(uint16_t)
+                           : 0;
 }
 
 static size_t nccl_keeps_bytes(const struct mpo_exchange_spec *spec,
                                const struct mpo_comm *comm, int32_t rank)
 {
-    return (own_rows(spec, comm, rank) * packed_tokens(spec, comm, rank) +
-            received_floats(spec, comm, rank)) *
-           sizeof(float);
+    struct mpo_exchange_tokens tokens = tokens_at_most(spec, comm, rank);
+    return tokens.sent * mpo_exchange_token_bytes(spec) + tokens.received * sizeof(float) +
+           halves_bytes(spec, comm, rank);
 }
 
 static enum mpo_status reserve(size_t bytes, void **out)
@@ -179,19 +170,19 @@ static enum mpo_status nccl_take_room(struct mpo_exchange *exchange)
     const struct mpo_exchange_spec *spec = &exchange->spec;
     const struct mpo_comm *comm = exchange->comm;
     struct nccl *self = NULL;
-    size_t own = own_rows(spec, comm, exchange->rank);
-    size_t packed = own * packed_tokens(spec, comm, exchange->rank);
-    size_t received = received_floats(spec, comm, exchange->rank);
-    size_t token_bytes = (size_t)spec->row_capacity * sizeof *self->token;
+    struct mpo_exchange_tokens tokens = tokens_at_most(spec, comm, exchange->rank);
+    size_t own = (size_t)exchange->local_count * (size_t)spec->row_capacity;
+    size_t drawn_bytes = (size_t)spec->row_capacity * sizeof *self->token;
     MPO_NEW(1, &self);
     exchange->self = self;
     MPO_TRY_CUDA(cudaStreamCreateWithFlags(&self->stream, cudaStreamNonBlocking));
-    MPO_TRY(reserve(received * sizeof(float), (void **)&self->received));
-    MPO_TRY(reserve(packed * sizeof(float), (void **)&self->packed));
+    MPO_TRY(reserve(tokens.received * sizeof(float), (void **)&self->received));
+    MPO_TRY(reserve(halves_bytes(spec, comm, exchange->rank), (void **)&self->halves));
+    MPO_TRY(reserve(tokens.sent * mpo_exchange_token_bytes(spec), &self->packed));
     MPO_TRY(reserve(own * sizeof *self->row, (void **)&self->sent_row));
-    MPO_TRY(reserve(token_bytes, (void **)&self->sent_token));
+    MPO_TRY(reserve(drawn_bytes, (void **)&self->sent_token));
     MPO_TRY_CUDA(cudaMallocHost((void **)&self->row, own * sizeof *self->row));
-    MPO_TRY_CUDA(cudaMallocHost((void **)&self->token, token_bytes));
+    MPO_TRY_CUDA(cudaMallocHost((void **)&self->token, drawn_bytes));
 cleanup:
     return status;
 }
@@ -286,6 +277,7 @@ static void nccl_close(struct mpo_exchange *exchange)
     cudaFree(self->sent_token);
     cudaFree((void *)self->sent_row);
     cudaFree(self->packed);
+    cudaFree(self->halves);
     cudaFree(self->received);
     if (self->stream != NULL)
         cudaStreamDestroy(self->stream);
@@ -297,13 +289,14 @@ static void nccl_close(struct mpo_exchange *exchange)
 
 /* Where the slice of another rank begins among the packed ones: those of this rank's own
  * are left out. */
-static float *packed_for(const struct mpo_exchange *exchange, int32_t rank, size_t rows)
+static void *packed_for(const struct mpo_exchange *exchange, int32_t rank, size_t rows)
 {
     const struct nccl *self = exchange->self;
     struct mpo_slice slice = mpo_exchange_slice_of(exchange, rank);
     struct mpo_slice own = mpo_exchange_slice_of(exchange, exchange->rank);
     int32_t before = slice.first - (own.first < slice.first ? own.count : 0);
-    return self->packed + (size_t)before * rows;
+    return (char *)self->packed +
+           (size_t)before * rows * mpo_exchange_token_bytes(&exchange->spec);
 }
 
 static enum mpo_status pack_rows(struct mpo_exchange *exchange, int32_t row_count,
@@ -317,8 +310,12 @@ static enum mpo_status pack_rows(struct mpo_exchange *exchange, int32_t row_coun
                                  cudaMemcpyHostToDevice, self->stream));
     for (int32_t rank = 0; rank < exchange->size; rank++) {
         struct mpo_slice slice = mpo_exchange_slice_of(exchange, rank);
-        struct mpo_exchange_pack pack = {self->sent_row, (int32_t)rows, slice.first,
-                                         slice.count, packed_for(exchange, rank, rows)};
+        struct mpo_exchange_pack pack = {self->sent_row,
+                                         (int32_t)rows,
+                                         slice.first,
+                                         slice.count,
+                                         exchange->spec.bf16_rows,
+                                         packed_for(exchange, rank, rows)};
         if (rank != exchange->rank && slice.count > 0)
             MPO_TRY(mpo_exchange_cuda_pack(&pack, self->stream));
     }
@@ -326,8 +323,8 @@ cleanup:
     return status;
 }
 
-/* Floats that one rank's slice of another's rows has. */
-static size_t message_floats(const struct mpo_exchange *exchange, int32_t from, int32_t to,
+/* Tokens that one rank's slice of another's rows has. */
+static size_t message_tokens(const struct mpo_exchange *exchange, int32_t from, int32_t to,
                              int32_t row_count)
 {
     int32_t first = 0;
@@ -337,25 +334,27 @@ static size_t message_floats(const struct mpo_exchange *exchange, int32_t from, 
            (size_t)mpo_exchange_slice_of(exchange, to).count;
 }
 
-/* The messages between this rank and one other, inside a group of calls. */
+/* The messages between this rank and one other, inside a group of calls; *room is where the
+ * next one goes. */
 static enum mpo_status send_and_receive(struct mpo_exchange *exchange, int32_t rank,
-                                        int32_t row_count, float **room)
+                                        int32_t row_count, char **room)
 {
     enum mpo_status status = MPO_OK;
     struct nccl *self = exchange->self;
     size_t rows = (size_t)exchange->local_count * (size_t)row_count;
-    size_t sent = message_floats(exchange, exchange->rank, rank, row_count);
-    size_t received = message_floats(exchange, rank, exchange->rank, row_count);
+    size_t sent = message_tokens(exchange, exchange->rank, rank, row_count);
+    size_t received = message_tokens(exchange, rank, exchange->rank, row_count);
+    size_t token = mpo_exchange_token_bytes(&exchange->spec);
+    ncclDataType_t type = exchange->spec.bf16_rows ? ncclBfloat16 : ncclFloat;
     if (sent > 0) {
-        MPO_TRY_NCCL(self, ncclSend(packed_for(exchange, rank, rows), sent, ncclFloat, rank,
+        MPO_TRY_NCCL(self, ncclSend(packed_for(exchange, rank, rows), sent, type, rank,
                                     self->comm, self->stream));
-        mpo_exchange_count_sent(exchange, 1, sent * sizeof(float));
+        mpo_exchange_count_sent(exchange, 1, sent * token);
     }
     if (received > 0) {
-        MPO_TRY_NCCL(self,
-                     ncclRecv(*room, received, ncclFloat, rank, self->comm, self->stream));
-        mpo_exchange_count_received(exchange, 1, received * sizeof(float));
-        *room += received;
+        MPO_TRY_NCCL(self, ncclRecv(*room, received, type, rank, self->comm, self->stream));
+        mpo_exchange_count_received(exchange, 1, received * token);
+        *room += received * token;
     }
 cleanup:
     return status;
@@ -366,7 +365,7 @@ static enum mpo_status nccl_post(struct mpo_exchange *exchange, int32_t row_coun
 {
     enum mpo_status status = MPO_OK;
     struct nccl *self = exchange->self;
-    float *room = self->received;
+    char *room = exchange->spec.bf16_rows ? (char *)self->halves : (char *)self->received;
     if (row_count == 0)
         return MPO_OK;
     self->in_use = true;
@@ -378,6 +377,23 @@ static enum mpo_status nccl_post(struct mpo_exchange *exchange, int32_t row_coun
             MPO_TRY(send_and_receive(exchange, rank, row_count, &room));
     self->in_group = false;
     MPO_TRY_NCCL(self, ncclGroupEnd());
+cleanup:
+    return status;
+}
+
+/* Make floats of what other ranks sent: only what NCCL has put on the stream can be waited
+ * for there. */
+static enum mpo_status unpack_rows(struct mpo_exchange *exchange, int32_t row_count)
+{
+    enum mpo_status status = MPO_OK;
+    struct nccl *self = exchange->self;
+    size_t count = mpo_exchange_count_tokens(&exchange->spec, exchange->comm,
+                                             exchange->rank, row_count)
+                       .received;
+    if (!exchange->spec.bf16_rows || count == 0)
+        return MPO_OK;
+    MPO_TRY(wait_for(is_launched, self));
+    MPO_TRY(mpo_exchange_cuda_unpack(self->halves, count, self->received, self->stream));
 cleanup:
     return status;
 }
@@ -406,6 +422,7 @@ static enum mpo_status nccl_rows(struct mpo_exchange *exchange, int32_t row_coun
     MPO_TRY(
         mpo_exchange_post_norms(exchange, row_count, log_norm, exchange->parts, &posted));
     MPO_TRY(mpo_comm_wait(exchange->parts, posted));
+    MPO_TRY(unpack_rows(exchange, row_count));
     MPO_TRY(wait_for(is_drained, exchange->self));
     collect(exchange, row_count);
 cleanup:

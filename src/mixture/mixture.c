@@ -49,6 +49,8 @@ static enum mpo_status copy_spec(struct mpo_mixture *mixture,
     mixture->block_count = mpo_mixture_block_count(spec->vocab_size);
     mixture->row_capacity = spec->row_capacity;
     mixture->rows_on_device = spec->rows_on_device;
+    mixture->bf16_rows = spec->bf16_rows;
+    mixture->placed_first = spec->placed_first;
     mixture->end_count = spec->end_count;
     MPO_NEW(spec->policy_count, &mixture->mu);
     MPO_NEW(spec->policy_count, &mixture->inverse_temperature);
@@ -82,6 +84,13 @@ cleanup:
     return status;
 }
 
+size_t mpo_mixture_host_bytes(const struct mpo_mixture_spec *spec)
+{
+    bool rounds_here = spec->bf16_rows && !spec->rows_on_device;
+    size_t rows = (size_t)spec->placed_count * (size_t)spec->row_capacity;
+    return rounds_here ? rows * (size_t)spec->vocab_size * sizeof(float) : 0;
+}
+
 size_t mpo_mixture_device_bytes(const struct mpo_mixture_spec *spec)
 {
     const struct mpo_mixture_ops *ops = mpo_registry_mixture(spec->device);
@@ -104,6 +113,7 @@ enum mpo_status mpo_mixture_open(const struct mpo_mixture_spec *spec,
     mixture->ops = ops;
     MPO_TRY(copy_spec(mixture, spec));
     MPO_TRY(take_room(mixture));
+    MPO_NEW(mpo_mixture_host_bytes(spec) / sizeof(float), &mixture->rounded);
     MPO_TRY(ops->open(spec, &mixture->self));
 cleanup:
     if (status != MPO_OK)
@@ -118,6 +128,7 @@ void mpo_mixture_close(struct mpo_mixture **out)
     if (mixture == NULL)
         return;
     mixture->ops->close(mixture->self);
+    free(mixture->rounded);
     free(mixture->heap);
     free(mixture->score);
     free(mixture->answers);
@@ -146,6 +157,29 @@ enum mpo_status mpo_mixture_place(struct mpo_mixture *mixture, int32_t policy_in
     MPO_CHECK(row_count <= mixture->row_capacity, MPO_ERR_INTERNAL,
               "%d rows to place, room for %d", row_count, mixture->row_capacity);
     MPO_TRY(mixture->ops->place(mixture->self, policy_index, row_count, logits));
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_mixture_round(struct mpo_mixture *mixture, int32_t policy_index,
+                                  int32_t row_count, const float **logits)
+{
+    enum mpo_status status = MPO_OK;
+    size_t vocab = (size_t)mixture->vocab_size;
+    size_t first =
+        (size_t)(policy_index - mixture->placed_first) * (size_t)mixture->row_capacity;
+    if (!mixture->bf16_rows)
+        return MPO_OK;
+    MPO_CHECK(row_count <= mixture->row_capacity, MPO_ERR_INTERNAL,
+              "%d rows to round, room for %d", row_count, mixture->row_capacity);
+    mixture->rows.row_count = 0; /* as in normalise */
+    if (mixture->rows_on_device)
+        return mixture->ops->round(mixture->self, policy_index, row_count, logits);
+    for (int32_t row = 0; row < row_count; row++) {
+        float *rounded = mixture->rounded + (first + (size_t)row) * vocab;
+        mpo_mixture_round_row(logits[row], mixture->vocab_size, rounded);
+        logits[row] = rounded;
+    }
 cleanup:
     return status;
 }

@@ -112,16 +112,6 @@ static void cpu_set(void *self, const double *mu, double end_bias)
 /* ---- loops over one block; n <= BLOCK ---- */
 
 MPO_SIMD_CLONES
-static double scaled_max(const float *restrict x, double scale, int32_t n)
-{
-    float top = -INFINITY;
-#pragma omp simd reduction(max : top)
-    for (int32_t i = 0; i < n; i++)
-        top = x[i] > top ? x[i] : top;
-    return (double)top * scale;
-}
-
-MPO_SIMD_CLONES
 static double scaled_exp_sum(const float *restrict x, double scale, double top, int32_t n)
 {
     double sum = 0.0;
@@ -187,7 +177,7 @@ static double row_log_norm(const struct cpu *cpu, const float *x, double scale)
     for (int32_t block = 0; block < cpu->block_count; block++) {
         int32_t n = block_length(cpu, block);
         const float *part = x + (size_t)block * BLOCK;
-        double block_top = scaled_max(part, scale, n);
+        double block_top = (double)mpo_mixture_max(part, n) * scale;
         double block_sum = scaled_exp_sum(part, scale, block_top, n);
         if (block_top > top) {
             sum = sum * exp(top - block_top) + block_sum;

@@ -24,6 +24,7 @@
 
 #include "mpo/policy.h"
 #include "mixture_cuda_memory.cuh"
+#include "mixture_round_kernels.cuh"
 #include "mixture_slice_kernels.cuh"
 
 static enum mpo_status cuda_open(const struct mpo_mixture_spec *spec, void **self)
@@ -72,6 +73,32 @@ static enum mpo_status cuda_place(void *self, int32_t policy_index, int32_t row_
     size_t first = (size_t)(policy_index - cuda->placed_first) * (size_t)cuda->row_capacity;
     const struct mixture_batch batch = {logits, (size_t)row_count, cuda->vocab_size, first};
     MPO_TRY(copy_rows(cuda, &batch, logits));
+    MPO_TRY_CUDA(cudaStreamSynchronize(cuda->stream)); /* other streams read them next */
+cleanup:
+    return status;
+}
+
+static enum mpo_status cuda_round(void *self, int32_t policy_index, int32_t row_count,
+                                  const float **logits)
+{
+    enum mpo_status status = MPO_OK;
+    struct cuda *cuda = (struct cuda *)self;
+    size_t first = (size_t)(policy_index - cuda->placed_first) * (size_t)cuda->row_capacity;
+    dim3 blocks((unsigned)cuda->block_count, (unsigned)row_count);
+    struct mixture_round_view view = {};
+    view.row = cuda->device.row;
+    view.rounded = cuda->copied + first * cuda->row_stride;
+    view.stride = cuda->row_stride;
+    view.block_top = cuda->sums.block_weight;
+    view.vocab_size = cuda->vocab_size;
+    view.block_count = cuda->block_count;
+    MPO_TRY(send_rows(cuda, logits, (size_t)row_count, cuda->vocab_size));
+    MPO_LAUNCH(mixture_round_tops, blocks, MIXTURE_THREADS, 0, cuda->stream, view);
+    MPO_TRY_CUDA(cudaGetLastError());
+    MPO_LAUNCH(mixture_round_rows, blocks, MIXTURE_THREADS, 0, cuda->stream, view);
+    MPO_TRY_CUDA(cudaGetLastError());
+    for (int32_t row = 0; row < row_count; row++)
+        logits[row] = view.rounded + (size_t)row * cuda->row_stride;
     MPO_TRY_CUDA(cudaStreamSynchronize(cuda->stream)); /* other streams read them next */
 cleanup:
     return status;
@@ -456,7 +483,7 @@ cleanup:
 }
 
 const struct mpo_mixture_ops mpo_mixture_cuda_ops = {
-    "cuda",      cuda_open,      cuda_close,   cuda_bytes, cuda_set,
-    cuda_place,  cuda_normalise, cuda_combine, cuda_draw,  cuda_sum,
-    cuda_scores, cuda_answer,    cuda_fold,    cuda_ask,   cuda_filter,
+    "cuda",      cuda_open,      cuda_close,   cuda_bytes,  cuda_set, cuda_place,
+    cuda_round,  cuda_normalise, cuda_combine, cuda_draw,   cuda_sum, cuda_scores,
+    cuda_answer, cuda_fold,      cuda_ask,     cuda_filter,
 };

@@ -53,6 +53,9 @@ struct mpo_mixture {
     int32_t block_count;
     int32_t row_capacity;
     bool rows_on_device;
+    bool bf16_rows;
+    int32_t placed_first;
+    float *rounded;              /* [placed, row_capacity, V] of bf16 rows on the host */
     int32_t rank;                /* of the exchange, 0 without one: the root */
     int32_t size;                /* ranks that may have slices */
     int32_t *first_block;        /* [size + 1] of each rank's slice */

@@ -58,6 +58,9 @@ struct mpo_mixture_ops {
     /** NULL: rows are never on the device. */
     enum mpo_status (*place)(void *self, int32_t policy_index, int32_t row_count,
                              const float **logits);
+    /** Round rows in the device's memory; NULL as place. */
+    enum mpo_status (*round)(void *self, int32_t policy_index, int32_t row_count,
+                             const float **logits);
     enum mpo_status (*normalise)(void *self, int32_t policy_index, int32_t row_count,
                                  const float *const *logits, double *log_norm);
 
@@ -100,6 +103,12 @@ extern const struct mpo_mixture_ops mpo_mixture_cuda_ops;
 
 /** The mixture of a device by name, NULL when this build has none. (registry.c) */
 const struct mpo_mixture_ops *mpo_registry_mixture(const char *device);
+
+/** The greatest of some logits, NaNs aside; -inf when there is none. Local. */
+float mpo_mixture_max(const float *x, int32_t count);
+
+/** Round one row as mpo_mixture_round says. Local; out must not overlap x. */
+void mpo_mixture_round_row(const float *x, int32_t count, float *out);
 
 /** Draw from exp(weight / temperature) as filtered. Local. Allocates nothing.
  *  @param weight  [count] s(v) less its maximum, -inf for masked tokens; overwritten

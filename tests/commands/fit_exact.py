@@ -108,11 +108,41 @@ def fits_with_the_reference_as_proposal_come_close_too(arguments):
 
 
 def scores_of_every_response_are_exact(arguments):
+    table, log_policy = problem(4)
+    check_scores(arguments, "scores", table, log_policy, "float")
+
+
+def scores_are_exact_of_the_rounded_policies(arguments):
+    """exchange.rows bf16 changes the policies by up to 2^-8 of their log-ratios, and what is
+    said of those that it makes is exact."""
+    table, log_policy = problem(4)
+    rounded = tables.rounded_policies(table)
+    off = np.abs(rounded - log_policy).max()
+    tables.check(1e-4 < off < 2.0**-7 * np.abs(log_policy).max(),
+                 "rounding moves log-probabilities by %g" % off)
+    check_scores(arguments, "rounded", table, rounded, "bf16")
+
+
+def rounded_fits_come_close_to_the_exact_optimum(arguments):
+    """Of the rounded policies, and of those that they were made of."""
+    folder = os.path.join(arguments.work, "rounded_fits")
+    table, log_policy = problem(3)
+    config = tables.write_config(folder, table, PROMPTS,
+                                 {**options(), "exchange": {"rows": "bf16"}})
+    record = fit(arguments, folder, config, 1)
+    for policies in (tables.rounded_policies(table), log_policy):
+        exact = tables.Exact(policies, START_TOKENS, MAX_TOKENS)
+        excess, gap = excess_and_gap(record, exact, exact.optimum()[1])
+        tables.check(-1e-9 <= excess <= EXCESS_WORST, "excess %g" % excess)
+        tables.check(gap >= excess, "the gap is %g and the excess %g" % (gap, excess))
+
+
+def check_scores(arguments, name, table, log_policy, rows):
     """log pi_h and log q of the responses in the record, the control variate and the entropy,
     from their tokens."""
-    folder = os.path.join(arguments.work, "scores")
-    table, log_policy = problem(4)
-    config = tables.write_config(folder, table, PROMPTS, options())
+    folder = os.path.join(arguments.work, name)
+    config = tables.write_config(folder, table, PROMPTS,
+                                 {**options(), "exchange": {"rows": rows}})
     with h5py.File(fit(arguments, folder, config, 1), "r") as record:
         responses = {name: item[()] for name, item in record["responses"].items()}
         weights = record["weights"][()]
@@ -185,6 +215,8 @@ def main():
     cases = [fits_come_close_to_the_exact_optimum,
              fits_with_the_reference_as_proposal_come_close_too,
              scores_of_every_response_are_exact,
+             scores_are_exact_of_the_rounded_policies,
+             rounded_fits_come_close_to_the_exact_optimum,
              figures_of_a_record_fit_together]
     sys.exit(tables.run_cases([(case, [arguments]) for case in cases]))
 

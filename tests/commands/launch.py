@@ -144,6 +144,23 @@ def the_neediest_node_decides_on_the_memory():
         tables.check("exchange %d," % -(-rows // 2**20) in script, script)
 
 
+def rounded_rows_and_their_messages_count_as_memory():
+    """A rank keeps its own rows rounded, 4 bytes a token; by messages it packs them, 2 bytes,
+    and the root has 2 bytes as they come and 4 of each token of the two others."""
+    config = large("rounded")
+    row = 256 * 512
+    for transport, needs in (("mpi", [(4 + 2 * 6) * row] + 2 * [(4 + 2) * row]),
+                             ("shared", [4 * row] + 2 * [2 * 4 * row + 8 * 256])):
+        _, report = doctor.doctor(config, "--exchange.rows=bf16", "--exchange.pattern=gather",
+                                  "--exchange.transport=" + transport, ranks=3)
+        found = [rank["needs"]["exchange_bytes"] for rank in report["ranks"]]
+        tables.check(found == needs, "%s: %s, expected %s" % (transport, found, needs))
+    script = launch(config, "--ranks_per_node=1", "--exchange.rows=bf16")
+    # Launch counts both ends of each message.
+    most = (4 + 2 * 8) * row + 2 * 8 * 256
+    tables.check("exchange %d," % -(-most // 2**20) in script, script)
+
+
 def the_script_runs_fit_with_the_same_flags():
     folder = os.path.join(WORK, "a folder; with $HOME's")
     config = fit_ranks.write_case(folder)
@@ -239,6 +256,7 @@ def main():
         the_time_limit_is_given_or_follows_from_the_steps,
         memory_of_tables_is_what_doctor_counts_and_the_stated_margin,
         the_neediest_node_decides_on_the_memory,
+        rounded_rows_and_their_messages_count_as_memory,
         the_script_runs_fit_with_the_same_flags,
         the_script_is_clean_shell,
         what_fit_would_refuse_is_refused,

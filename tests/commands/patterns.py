@@ -7,11 +7,13 @@ Table policies of three blocks of tokens, so that on three ranks each has one sl
 vocabulary and on two the slices differ. What one process writes is compared with what 2, 3
 and 6 ranks, and 3 on two hosts, write under exchange.pattern alltoall, byte for byte: records
 of `fit`, scored lines of `generate` (drawn, greedy, filtered, the best of several) and of
-`score`.
+`score`. Records and scores also with rows rounded to bf16, whose scores are within the stated
+error of floats'.
 """
 
 import json
 import os
+import re
 import shutil
 import sys
 
@@ -25,6 +27,7 @@ VOCAB = 2 * BLOCK + 60
 ROWS = 5
 POLICIES = 3
 ALLTOALL = "--exchange.pattern=alltoall"
+ANSWERS = ("t1 t1025 t2050", "t2048", "t5 t6 t7 t1500 t0")
 # Three policies: 6 ranks are two groups of three.
 RUNS = [(2, "shared"), (3, "mpi"), (6, "shared"), ("a:2,b:1", "nodes")]
 
@@ -81,19 +84,39 @@ class Case:
 
 
 def fit_writes_the_same_record(case):
-    record = os.path.join(case.work, "one.h5")
-    case.run("fit", 1, "--record.file=" + record)
+    same_records(case, "float")
+
+
+def fit_writes_the_same_record_with_rounded_rows(case):
+    floats = same_records(case, "float", runs=[])
+    rounded = same_records(case, "bf16")
+    tables.check(rounded["responses/log_policy"] != floats["responses/log_policy"],
+                 "nothing was rounded")
+    records = [os.path.join(case.work, "one_%s.h5" % rows) for rows in ("float", "bf16")]
+    shown, _ = tables.run([case.mpo, "inspect", records[1]])
+    tables.check(re.search("^rows +bf16$", shown, re.MULTILINE), shown)
+    shown, _ = tables.run([case.mpo, "inspect", "--compare", *records])
+    tables.check(re.search(r"exchange\.rows\n +first +float\n +second +bf16\n", shown), shown)
+
+
+def same_records(case, rows, runs=((3, None), *RUNS)):
+    """One process and all runs write the same data sets; returns them."""
+    record = os.path.join(case.work, "one_%s.h5" % rows)
+    if os.path.exists(record):
+        os.remove(record)
+    case.run("fit", 1, "--record.file=" + record, "--exchange.rows=" + rows)
     expected = data_sets(record)
     token = np.frombuffer(expected["responses/token"][2], dtype=np.int32)
     tables.check(set(token // BLOCK) == {0, 1, 2}, "the responses miss a block of tokens")
-    for ranks, transport in [(3, None)] + RUNS:
+    for ranks, transport in runs:
         pattern = "alltoall" if transport else "gather"
-        record = os.path.join(case.work, "%s_%s.h5" % (ranks, transport))
+        record = os.path.join(case.work, "%s_%s_%s.h5" % (ranks, transport, rows))
         _, said = case.run("fit", ranks, "--record.file=" + record,
-                           "--exchange.pattern=" + pattern,
+                           "--exchange.pattern=" + pattern, "--exchange.rows=" + rows,
                            "--exchange.transport=" + (transport or "auto"))
         tables.check("exchange %s %s" % (transport or "shared", pattern) in said, said)
-        same(expected, data_sets(record), "%s on ranks %s" % (pattern, ranks))
+        same(expected, data_sets(record), "%s of %s on ranks %s" % (pattern, rows, ranks))
+    return expected
 
 
 def generate_draws_the_same_tokens(case):
@@ -116,12 +139,50 @@ def generate_picks_the_same_best_of_several(case):
     case.same_everywhere("generate", "--format=jsonl", "--best_of=5")
 
 
-def score_gives_the_same_sums(case):
+def score_answers(case, *flags):
     path = os.path.join(case.work, "answers.jsonl")
     with open(path, "w", encoding="utf-8") as stream:
-        for response in ("t1 t1025 t2050", "t2048", "t5 t6 t7 t1500 t0"):
+        for response in ANSWERS:
             stream.write(json.dumps({"prompt": "t0", "response": response}) + "\n")
-    case.same_everywhere("score", "--input=" + path, "--weights=0.5,0.2,0.3")
+    return case.same_everywhere("score", "--input=" + path, "--weights=0.5,0.2,0.3", *flags)
+
+
+def score_gives_the_same_sums(case):
+    score_answers(case)
+
+
+def read_logits(path):
+    """What mpo makes of a table: [V + 1, V], the start last."""
+    with open(path, encoding="utf-8") as stream:
+        rows = [line.split()[2:] for line in stream if line.startswith("row ")]
+    return np.log(np.array(rows, dtype=float)).astype(np.float32).astype(float)
+
+
+def bounds_of_rounding(logits, state, token):
+    """The least and the greatest log-probability of a token when every difference to the
+    row's greatest logit is off by at most 2^-8 of itself. The token's own difference is r, and
+    the normaliser, which falls when differences grow, lies between those of all of them
+    1 + 2^-8 and 1 - 2^-8 times as large."""
+    below = logits[state] - logits[state].max()
+    low, high = (np.log(np.exp(factor * below).sum()) for factor in (1 + 2.0**-8, 1 - 2.0**-8))
+    return np.array([(1 + 2.0**-8) * below[token] - high, (1 - 2.0**-8) * below[token] - low])
+
+
+def scores_of_rounded_rows_are_as_far_off_as_stated(case):
+    floats = [json.loads(line) for line in score_answers(case).splitlines()]
+    rounded = [json.loads(line) for line in score_answers(case, "--exchange.rows=bf16").splitlines()]
+    moved = 0.0
+    for k in range(POLICIES):
+        logits = read_logits(os.path.join(case.work, "p%d.table" % k))
+        for answer, one, other in zip(ANSWERS, floats, rounded, strict=True):
+            tokens = [int(name[1:]) for name in answer.split()] + [VOCAB - 1]
+            bounds = sum(bounds_of_rounding(logits, state, token)
+                         for state, token in zip([0] + tokens[:-1], tokens))
+            found = other["log_policy"]["p%d" % k]
+            tables.check(bounds[0] <= found <= bounds[1], "p%d of %s: %g, expected %s" % (
+                k, answer, found, bounds))
+            moved = max(moved, abs(found - one["log_policy"]["p%d" % k]))
+    tables.check(moved > 1e-4, "nothing was rounded")
 
 
 def main():
@@ -137,6 +198,8 @@ def main():
         generate_takes_the_same_greedy_tokens,
         generate_picks_the_same_best_of_several,
         score_gives_the_same_sums,
+        fit_writes_the_same_record_with_rounded_rows,
+        scores_of_rounded_rows_are_as_far_off_as_stated,
     ]
     sys.exit(tables.run_cases([(one, [case]) for one in cases]))
 

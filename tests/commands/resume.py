@@ -226,6 +226,7 @@ def what_changes_the_steps_is_refused_and_shown(arguments):
             ("--run.seed=6", ["run.seed was 5, is 6"]),
             ("--policies.policy1.temperature=0.5", ["policies.policy1.temperature was 1, is 0.5"]),
             ("--descent.step_rule=decreasing", ["was adaptive, is decreasing"]),
+            ("--exchange.rows=bf16", ["exchange.rows was float, is bf16"]),
             ("--descent.steps=3", ["descent.steps was 4, is 3", "only be raised"])):
         _, talk = case.run(1, "--resume", flag, expect=78)
         tables.check(all(word in talk for word in words) and talk.count("mpo: ") == 1, talk)

@@ -45,6 +45,19 @@ def log_policies(table):
     return log_softmax(np.log(table).astype(np.float32).astype(np.float64))
 
 
+def rounded_logits(table):
+    """The logits under exchange.rows bf16: each less its row's greatest, to the nearest
+    multiple of its place 8 binary digits down, ties to the even one."""
+    logits = np.log(table).astype(np.float32)
+    below = (logits - logits.max(axis=-1, keepdims=True)).astype(np.float64)
+    place = np.exp2(np.frexp(below)[1] - 8.0)
+    return np.rint(below / place) * place
+
+
+def rounded_policies(table):
+    return log_softmax(rounded_logits(table))
+
+
 def write_table(path, table):
     names = token_names(table.shape[1])
     with open(path, "w", encoding="utf-8") as stream:

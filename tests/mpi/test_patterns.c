@@ -139,7 +139,8 @@ static void open_group(struct group *group, const struct mixture_case *some,
                                                .policy_count = some->policy_count,
                                                .row_capacity = some->row_count,
                                                .vocab_size = some->vocab_size,
-                                               .rows_on_device = group->rows_on_device};
+                                               .rows_on_device = group->rows_on_device,
+                                               .bf16_rows = some->bf16_rows};
     assert_ok(mpo_exchange_open(&exchange, group->comm, &group->exchange));
     assert_string_equal(mpo_exchange_transport(group->exchange), transport);
     assert_string_equal(mpo_exchange_pattern(group->exchange), pattern);
@@ -170,11 +171,14 @@ static void combine(struct group *group, struct figures *figures)
 {
     struct mpo_rows rows;
     int32_t row_count = group->some->row_count;
-    memcpy(group->row, group->some->row + group->first_policy * row_count,
-           (size_t)(group->local_count * row_count) * sizeof *group->row);
-    for (int32_t k = 0; k < group->local_count; k++)
-        assert_ok(mpo_mixture_place(group->mixture, group->first_policy + k, row_count,
-                                    group->row + k * row_count));
+    for (int32_t k = 0; k < group->local_count; k++) {
+        int32_t h = group->first_policy + k;
+        const float **row = group->row + k * row_count;
+        for (int32_t b = 0; b < row_count; b++)
+            row[b] = mixture_case_logits(group->some, h, b);
+        assert_ok(mpo_mixture_place(group->mixture, h, row_count, row));
+        assert_ok(mpo_mixture_round(group->mixture, h, row_count, row));
+    }
     assert_ok(mpo_exchange_post(group->exchange, row_count, group->row));
     for (int32_t k = 0; k < group->local_count; k++)
         assert_ok(mpo_mixture_normalise(group->mixture, group->first_policy + k, row_count,
@@ -199,7 +203,7 @@ static int32_t tokens_of(const struct group *group, int32_t rank)
     return exchange_case_tokens(group->exchange, rank, group->some->vocab_size);
 }
 
-/* Rows of 4 V bytes and their normalisers, B of each policy:
+/* Rows of 4 V bytes and their normalisers, B of each policy; of bf16 rows 2 V:
  *   mpi     a message a row and receiver, and one of normalisers a receiver
  *   nccl    a message a receiver, and one of normalisers */
 static void add_messages(const struct group *group, struct mpo_exchange_traffic *sum)
@@ -213,10 +217,11 @@ static void add_messages(const struct group *group, struct mpo_exchange_traffic 
     for (int32_t other = 0; other < size; other++)
         receivers += other != rank && tokens_of(group, other) > 0;
     bool by_nccl = strcmp(mpo_exchange_transport(group->exchange), "nccl") == 0;
+    int64_t token = group->some->bf16_rows ? 2 : 4;
     sum->sent_messages += receivers * (by_nccl ? 2 : own + 1);
-    sum->sent_bytes += own * (8 * receivers + 4 * (group->some->vocab_size - slice));
+    sum->sent_bytes += own * (8 * receivers + token * (group->some->vocab_size - slice));
     sum->received_messages += slice > 0 ? (by_nccl ? size - 1 : others) + size - 1 : 0;
-    sum->received_bytes += slice > 0 ? others * (8 + 4 * slice) : 0;
+    sum->received_bytes += slice > 0 ? others * (8 + token * slice) : 0;
 }
 
 static struct exchange_case_host host_of(const struct group *group, int32_t leader)
@@ -406,6 +411,24 @@ static void every_cut_of_the_vocabulary_gives_the_same_bits(void **state)
         }
 }
 
+/* Rounded on every rank and by none of the transports. The logits are no bf16 to begin
+ * with, so what was sent unrounded is found. */
+static void rounded_rows_give_the_same_bits_everywhere(void **state)
+{
+    (void)state;
+    static const int32_t vocab_sizes[] = {33, 1025, 49152};
+    for (size_t v = 0; v < 3; v++) {
+        struct mixture_case some;
+        int32_t policy_count = mpo_comm_job_size() == 6 ? 8 : 3;
+        if (policy_count * 7 * vocab_sizes[v] > on_cpu(INT32_MAX, 30000))
+            continue;
+        make_case(&some, policy_count, 7, vocab_sizes[v]);
+        mixture_case_mask(&some, 5, 1);
+        some.bf16_rows = true;
+        check_case(&some);
+    }
+}
+
 static void every_number_of_policies_gives_the_same_bits(void **state)
 {
     (void)state;
@@ -487,6 +510,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_cut_of_the_vocabulary_gives_the_same_bits),
+        cmocka_unit_test(rounded_rows_give_the_same_bits_everywhere),
         cmocka_unit_test(every_number_of_policies_gives_the_same_bits),
         cmocka_unit_test(masked_blocks_give_the_same_bits),
         cmocka_unit_test(ties_give_the_same_tokens),

@@ -5,13 +5,13 @@
  * profiling interface); rows in shared memory are no messages.
  *
  *     h policies of a rank, p of its host, B rows; V(r), V(n) tokens that a rank, a host
- *     reduces
+ *     reduces; t bytes of a token, 4, and 2 of rows rounded to bf16
  *                                            messages    bytes
  *       shared  a rank                       0           0
  *       nodes   first rank of a host to
  *               each host n with V(n) > 0    1           p B (4 V(n) + 8)
  *       mpi     a rank to each r with
- *               V(r) > 0                     h B + 1     h B (4 V(r) + 8)
+ *               V(r) > 0                     h B + 1     h B (t V(r) + 8)
  *
  * A host's ranks meet once where rows are in shared memory, and in `nodes` once more where
  * others than the first read what it received; never in `mpi`.
@@ -32,7 +32,14 @@ enum { ROWS_MAX = 7, VOCAB_MAX = 6 * MPO_MIXTURE_BLOCK + 33, POLICIES_MAX = 64 }
 static const struct cut {
     const char *pattern;
     int32_t vocab_size;
-} cuts[] = {{"gather", 33}, {"alltoall", MPO_MIXTURE_BLOCK + 33}, {"alltoall", VOCAB_MAX}};
+    bool bf16_rows;
+} cuts[] = {
+    {"gather", 33, false},
+    {"gather", 33, true},
+    {"alltoall", MPO_MIXTURE_BLOCK + 33, false},
+    {"alltoall", VOCAB_MAX, false},
+    {"alltoall", VOCAB_MAX, true},
+};
 
 static struct {
     int64_t messages;
@@ -106,7 +113,8 @@ static struct mpo_exchange_spec spec_of(const struct run *run)
                                       .pattern = run->cut->pattern,
                                       .policy_count = run->policy_count,
                                       .row_capacity = ROWS_MAX,
-                                      .vocab_size = run->cut->vocab_size};
+                                      .vocab_size = run->cut->vocab_size,
+                                      .bf16_rows = run->cut->bf16_rows};
 }
 
 static void open_run(struct run *run, const char *transport, const struct cut *cut,
@@ -137,6 +145,7 @@ static void expect_traffic(const struct run *run, int32_t rows)
     bool by_host = strcmp(transport, "nodes") == 0 && run->rank == run->leader;
     int64_t own =
         rows * (by_host ? host_of(run, run->rank).policies : policies_of(run, run->rank));
+    int64_t token = by_rank && run->cut->bf16_rows ? 2 : 4;
     int64_t messages = 0;
     int64_t bytes = 0;
     for (int32_t to = 0; to < run->size; to++) {
@@ -144,7 +153,7 @@ static void expect_traffic(const struct run *run, int32_t rows)
             continue;
         int64_t tokens = by_host ? host_of(run, to).tokens : tokens_of(run, to);
         messages += tokens > 0 ? (by_host ? 1 : own + 1) : 0;
-        bytes += tokens > 0 ? own * (4 * tokens + 8) : 0;
+        bytes += tokens > 0 ? own * (token * tokens + 8) : 0;
     }
     assert_int_equal(sent.messages, messages);
     assert_int_equal(sent.bytes, bytes);
@@ -234,7 +243,7 @@ static void auto_sends_as_little_as_the_hosts_allow(void **state)
 {
     (void)state;
     struct run run;
-    open_run(&run, "auto", &(struct cut){"auto", 33}, 8);
+    open_run(&run, "auto", &(struct cut){"auto", 33, false}, 8);
     bool shares = mpo_comm_group_shares_host(run.comm);
     const char *expected = run.size == 1 ? "self" : shares ? "shared" : "nodes";
     assert_string_equal(mpo_exchange_transport(run.exchange), expected);

@@ -64,7 +64,7 @@ void mixture_case_mask(struct mixture_case *self, int32_t period, int32_t rest)
     }
 }
 
-float *mixture_case_logits(struct mixture_case *self, int32_t policy, int32_t row)
+float *mixture_case_logits(const struct mixture_case *self, int32_t policy, int32_t row)
 {
     size_t index = (size_t)policy * (size_t)self->row_count + (size_t)row;
     return self->logits + index * (size_t)self->vocab_size;
@@ -81,7 +81,10 @@ struct mpo_mixture_spec mixture_case_spec(const struct mixture_case *self)
                                      .masked_count = self->masked_count,
                                      .vocab_size = self->vocab_size,
                                      .row_capacity = self->row_count,
-                                     .rows_on_device = self->rows_on_device};
+                                     .rows_on_device = self->rows_on_device,
+                                     .bf16_rows = self->bf16_rows,
+                                     .placed_count =
+                                         self->bf16_rows ? self->policy_count : 0};
 }
 
 void mixture_case_run(struct mixture_case *self)
@@ -89,10 +92,14 @@ void mixture_case_run(struct mixture_case *self)
     const struct mpo_mixture_spec spec = mixture_case_spec(self);
     mpo_mixture_close(&self->mixture);
     assert_ok(mpo_mixture_open(&spec, &self->mixture));
-    for (int32_t h = 0; h < self->policy_count; h++)
-        assert_ok(mpo_mixture_normalise(self->mixture, h, self->row_count,
-                                        self->row + h * self->row_count,
+    for (int32_t h = 0; h < self->policy_count; h++) {
+        const float **row = self->row + h * self->row_count;
+        for (int32_t b = 0; self->bf16_rows && b < self->row_count; b++)
+            row[b] = mixture_case_logits(self, h, b); /* not those of an earlier run */
+        assert_ok(mpo_mixture_round(self->mixture, h, self->row_count, row));
+        assert_ok(mpo_mixture_normalise(self->mixture, h, self->row_count, row,
                                         self->log_norm + h * self->row_count));
+    }
     self->rows = (struct mpo_rows){self->row_count, self->row, self->log_norm};
     mixture_case_combine(self);
 }

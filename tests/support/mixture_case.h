@@ -36,6 +36,7 @@ struct mixture_case {
     float *logits;       /* [H, B, V] owned */
     const float **row;   /* [H, B] owned */
     bool rows_on_device; /* the test has put device pointers into row */
+    bool bf16_rows;      /* running rounds the logits; row then points to rounded ones */
     double *log_norm;    /* [H, B] owned */
     struct mpo_mixture *mixture;
     struct mpo_rows rows;
@@ -64,8 +65,8 @@ void mixture_case_mask(struct mixture_case *self, int32_t period, int32_t rest);
 /** The mixture of the case, in one process. */
 struct mpo_mixture_spec mixture_case_spec(const struct mixture_case *self);
 
-/** Open the mixture, normalise and combine all rows; every call must succeed. May be called
- *  again after changes. */
+/** Open the mixture, round (if asked), normalise and combine all rows; every call must
+ * succeed. May be called again after changes. */
 void mixture_case_run(struct mixture_case *self);
 
 /** Compare every figure of every row with another case's, within bound of its size. */
@@ -75,7 +76,7 @@ void mixture_case_compare(const struct mixture_case *self, const struct mixture_
 /** Set the exponents and the tilt again and combine the same rows. */
 void mixture_case_combine(struct mixture_case *self);
 
-float *mixture_case_logits(struct mixture_case *self, int32_t policy, int32_t row);
+float *mixture_case_logits(const struct mixture_case *self, int32_t policy, int32_t row);
 
 void mixture_case_free(struct mixture_case *self);
 

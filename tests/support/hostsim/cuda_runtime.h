@@ -128,6 +128,20 @@ static inline int32_t atomicMin(int32_t *address, int32_t value)
     return old;
 }
 
+static inline uint32_t __float_as_uint(float value)
+{
+    uint32_t bits = 0;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+static inline float __uint_as_float(uint32_t bits)
+{
+    float value = 0.0f;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
 static inline long long __double_as_longlong(double value)
 {
     long long bits = 0;

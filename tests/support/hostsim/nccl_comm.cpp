@@ -67,6 +67,8 @@ std::shared_ptr<ncclComm> hostsim::find(ncclComm_t comm, const char *call)
 
 size_t hostsim::size_of(ncclDataType_t type)
 {
+    if (type == ncclBfloat16)
+        return 2;
     if (type != ncclInt32 && type != ncclFloat)
         die("a type that is not modelled: %d", (int)type);
     return 4;

@@ -27,7 +27,7 @@ static void unknown_key_names_line_and_column(void **state)
         "c.yaml:4:5: policies[0].modle: unknown key; did you mean 'model'?");
     assert_file_refused(MINIMAL "exchange: {completely_other: 1}\n",
                         "c.yaml:5:12: exchange.completely_other: unknown key; known: "
-                        "transport, pattern, ranks_per_group");
+                        "transport, pattern, rows, ranks_per_group");
 }
 
 static void bounds_are_named_where_their_policy_is(void **state)
