@@ -25,12 +25,12 @@ cleanup:
     return status;
 }
 
-enum mpo_status mpo_exchange_cuda_unpack(const uint16_t *packed, size_t count, float *rows,
+enum mpo_status mpo_exchange_cuda_unpack(const struct mpo_exchange_unpack *unpack,
                                          cudaStream_t stream)
 {
     enum mpo_status status = MPO_OK;
-    MPO_LAUNCH(exchange_unpack_halves, dim3(spans(count)), EXCHANGE_THREADS, 0, stream,
-               packed, count, rows);
+    MPO_LAUNCH(exchange_unpack_halves, dim3(spans(unpack->count)), EXCHANGE_THREADS, 0,
+               stream, *unpack);
     MPO_TRY_CUDA(cudaGetLastError());
 cleanup:
     return status;

@@ -29,11 +29,15 @@ struct mpo_exchange_pack {
 enum mpo_status mpo_exchange_cuda_pack(const struct mpo_exchange_pack *pack,
                                        cudaStream_t stream);
 
-/** Make floats of the upper 16 bits of bf16 rows. Local; done when the stream has come to
- * it.
- *  @param packed  [count], at least one, in device memory
- *  @param rows    [count] out, in device memory */
-enum mpo_status mpo_exchange_cuda_unpack(const uint16_t *packed, size_t count, float *rows,
+/** Floats of bf16 rows from the upper 16 bits of each. */
+struct mpo_exchange_unpack {
+    const uint16_t *packed; /* [count] in device memory */
+    size_t count;           /* >= 1 */
+    float *rows;            /* [count] out, in device memory */
+};
+
+/** Local; done when the stream has come to it. */
+enum mpo_status mpo_exchange_cuda_unpack(const struct mpo_exchange_unpack *unpack,
                                          cudaStream_t stream);
 
 #ifdef __cplusplus

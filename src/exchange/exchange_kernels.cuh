@@ -48,11 +48,11 @@ static __global__ void __launch_bounds__(EXCHANGE_THREADS)
 
 /** Grid: spans. Bytes a token: 2 read, 4 written. */
 static __global__ void __launch_bounds__(EXCHANGE_THREADS)
-    exchange_unpack_halves(const uint16_t *packed, size_t count, float *rows)
+    exchange_unpack_halves(struct mpo_exchange_unpack unpack)
 {
     for (int32_t i = 0; i < EXCHANGE_TOKENS; i++) {
         size_t token = exchange_token(blockIdx.x, i);
-        if (token < count)
-            rows[token] = __uint_as_float((uint32_t)packed[token] << 16);
+        if (token < unpack.count)
+            unpack.rows[token] = __uint_as_float((uint32_t)unpack.packed[token] << 16);
     }
 }

@@ -142,20 +142,13 @@ static struct mpo_exchange_tokens tokens_at_most(const struct mpo_exchange_spec 
     return mpo_exchange_count_tokens(spec, comm, rank, spec->row_capacity);
 }
 
-/* A place for messages beside the one for rows: of bf16 rows, which are made of them. */
-static size_t halves_bytes(const struct mpo_exchange_spec *spec,
-                           const struct mpo_comm *comm, int32_t rank)
-{
-    return spec->bf16_rows ? tokens_at_most(spec, comm, rank).received * sizeof(uint16_t)
-                           : 0;
-}
-
 static size_t nccl_keeps_bytes(const struct mpo_exchange_spec *spec,
                                const struct mpo_comm *comm, int32_t rank)
 {
     struct mpo_exchange_tokens tokens = tokens_at_most(spec, comm, rank);
+    size_t halves = spec->bf16_rows ? tokens.received : 0;
     return tokens.sent * mpo_exchange_token_bytes(spec) + tokens.received * sizeof(float) +
-           halves_bytes(spec, comm, rank);
+           halves * sizeof(uint16_t);
 }
 
 static enum mpo_status reserve(size_t bytes, void **out)
@@ -177,7 +170,8 @@ static enum mpo_status nccl_take_room(struct mpo_exchange *exchange)
     exchange->self = self;
     MPO_TRY_CUDA(cudaStreamCreateWithFlags(&self->stream, cudaStreamNonBlocking));
     MPO_TRY(reserve(tokens.received * sizeof(float), (void **)&self->received));
-    MPO_TRY(reserve(halves_bytes(spec, comm, exchange->rank), (void **)&self->halves));
+    if (spec->bf16_rows)
+        MPO_TRY(reserve(tokens.received * sizeof(uint16_t), (void **)&self->halves));
     MPO_TRY(reserve(tokens.sent * mpo_exchange_token_bytes(spec), &self->packed));
     MPO_TRY(reserve(own * sizeof *self->row, (void **)&self->sent_row));
     MPO_TRY(reserve(drawn_bytes, (void **)&self->sent_token));
@@ -390,10 +384,11 @@ static enum mpo_status unpack_rows(struct mpo_exchange *exchange, int32_t row_co
     size_t count = mpo_exchange_count_tokens(&exchange->spec, exchange->comm,
                                              exchange->rank, row_count)
                        .received;
+    const struct mpo_exchange_unpack unpack = {self->halves, count, self->received};
     if (!exchange->spec.bf16_rows || count == 0)
         return MPO_OK;
     MPO_TRY(wait_for(is_launched, self));
-    MPO_TRY(mpo_exchange_cuda_unpack(self->halves, count, self->received, self->stream));
+    MPO_TRY(mpo_exchange_cuda_unpack(&unpack, self->stream));
 cleanup:
     return status;
 }

@@ -18,6 +18,7 @@ BUILD = os.path.join(WORK, "build")
 MPO = os.path.join(BUILD, "mpo")
 SUITE = os.path.join(BUILD, "tests", "test_mixture_cuda")
 SLICES = os.path.join(BUILD, "tests", "test_mixture_slices")
+MESSAGES = os.path.join(BUILD, "tests", "test_exchange_cuda")
 BUDGET = os.path.join(SOURCE, "tests", "gpu", "kernel_budget.tsv")
 FAILURES = []
 
@@ -87,8 +88,8 @@ def build():
     has_nccl = "NCCL was not found" not in said
     if not has_nccl:
         print("note  no NCCL here: the kernels of its exchange are not compiled")
-    check_budget(must_run("cmake", "--build", BUILD, "-j2", "--target", "mpo", "test_mixture_cuda",
-                          "test_mixture_slices"), has_nccl)
+    suites = ["test_mixture_cuda", "test_mixture_slices"] + ["test_exchange_cuda"] * has_nccl
+    check_budget(must_run("cmake", "--build", BUILD, "-j2", "--target", "mpo", *suites), has_nccl)
 
 
 def fit(device, *more, seed=1):
@@ -130,6 +131,9 @@ def device():
     check("the mixture on the device is the cpu's", result.returncode == 0)
     check("slices on the device are its whole rows'",
           subprocess.run([SLICES, "large"]).returncode == 0)
+    if os.path.exists(MESSAGES):
+        check("messages packed on the device are the rows'",
+              subprocess.run([MESSAGES, "large"]).returncode == 0)
     on_device, on_cpu = fit("cuda"), fit("cpu")
     check("a fit on the device ends well", on_device.returncode == 0, on_device.stderr)
     check("with the cpu's figures", on_device.stdout.replace("cuda.h5", "cpu.h5") == on_cpu.stdout,

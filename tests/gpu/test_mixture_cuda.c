@@ -17,6 +17,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include "mixture/mixture_impl.h"
 #include "mpo/policy.h"
 #include "device_suite.h"
 #include "runner.h"
@@ -356,6 +357,95 @@ static void rows_in_device_memory_are_read_in_place(void **state)
     }
 }
 
+/* ---- rounding ---- */
+
+enum { ROUNDED_ROWS = 7 };
+
+/* Rows of everything that rounding meets; of the last ones there is nothing to normalise.
+ */
+static void fill_strange_row(float *x, int32_t count, int32_t kind)
+{
+    static const double center[ROUNDED_ROWS] = {0.0, -30.0, 0.0, 4e37, 0.0, 0.0, 0.0};
+    static const double width[ROUNDED_ROWS] = {8.0, 3.0, 1e-38, 3e37, 2.0, 0.0, 0.0};
+    for (int32_t i = 0; i < count; i++) {
+        double uniform = 2.0 * runner_uniform((uint64_t)kind, (uint64_t)i) - 1.0;
+        x[i] = (float)(center[kind] + width[kind] * uniform);
+        if (kind == 4)
+            x[i] = rintf(256.0f * x[i]) / 256.0f; /* ties */
+        if (kind == 5)
+            x[i] = i % 3 == 0 ? -INFINITY : MPO_MASKED_LOGIT;
+        if (kind == 6)
+            x[i] = i % 2 == 0 ? -0.0f : 0.0f;
+    }
+    if (kind == 1 && count > 2) {
+        x[count / 2] = NAN;
+        x[count - 1] = -INFINITY;
+        x[0] = INFINITY;
+    }
+}
+
+/* Rows that lie on the device, every other one at an odd address and none a byte longer
+ * than it must be, or that are placed there; their places are those of policy 2 of 1 and 2.
+ */
+static void check_rounding(int32_t vocab_size, bool placed)
+{
+    static const double ones[3] = {1.0, 1.0, 1.0};
+    size_t vocab = (size_t)vocab_size;
+    float *x = runner_allocate(ROUNDED_ROWS * vocab, sizeof *x);
+    float *expected = runner_allocate(vocab, sizeof *expected);
+    float *found = runner_allocate(vocab, sizeof *found);
+    float *memory[ROUNDED_ROWS] = {NULL};
+    const float *row[ROUNDED_ROWS];
+    struct mpo_mixture *mixture = NULL;
+    const struct mpo_mixture_spec spec = {.device = "cuda",
+                                          .temperature = ones,
+                                          .policy_count = 3,
+                                          .vocab_size = vocab_size,
+                                          .row_capacity = ROUNDED_ROWS,
+                                          .rows_on_device = true,
+                                          .bf16_rows = true,
+                                          .placed_first = 1,
+                                          .placed_count = 2};
+    assert_ok(mpo_mixture_open(&spec, &mixture));
+    for (int32_t i = 0; i < ROUNDED_ROWS; i++) {
+        size_t shift = (size_t)i % 2;
+        fill_strange_row(x + (size_t)i * vocab, vocab_size, i);
+        row[i] = x + (size_t)i * vocab;
+        if (placed)
+            continue;
+        check_cuda(cudaMalloc((void **)&memory[i], (vocab + shift) * sizeof(float)));
+        check_cuda(cudaMemcpy(memory[i] + shift, row[i], vocab * sizeof(float),
+                              cudaMemcpyHostToDevice));
+        row[i] = memory[i] + shift;
+    }
+    if (placed)
+        assert_ok(mpo_mixture_place(mixture, 2, ROUNDED_ROWS, row));
+    assert_ok(mpo_mixture_round(mixture, 2, ROUNDED_ROWS, row));
+    for (int32_t i = 0; i < ROUNDED_ROWS; i++) {
+        mpo_mixture_round_row(x + (size_t)i * vocab, vocab_size, expected);
+        check_cuda(
+            cudaMemcpy(found, row[i], vocab * sizeof(float), cudaMemcpyDeviceToHost));
+        assert_memory_equal(found, expected, vocab * sizeof(float));
+        check_cuda(cudaFree(memory[i]));
+    }
+    mpo_mixture_close(&mixture);
+    free(found);
+    free(expected);
+    free(x);
+}
+
+static void rounding_has_the_bits_of_the_cpu(void **state)
+{
+    (void)state;
+    static const int32_t sizes[] = {1, 33, 1024, 1025, 2051, 49152, 151936};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        if (sizes[i] > vocab_max)
+            continue;
+        check_rounding(sizes[i], true);
+        check_rounding(sizes[i], false);
+    }
+}
+
 static void the_same_rows_give_the_same_bytes_again(void **state)
 {
     (void)state;
@@ -387,6 +477,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(blocks_may_be_masked_altogether),
         cmocka_unit_test(rows_without_a_normaliser_are_refused_by_both),
         cmocka_unit_test(rows_in_device_memory_are_read_in_place),
+        cmocka_unit_test(rounding_has_the_bits_of_the_cpu),
         cmocka_unit_test(the_same_rows_give_the_same_bytes_again),
     };
     if (!device_suite_has_device())

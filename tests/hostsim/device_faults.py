@@ -24,6 +24,7 @@ from person import (CONFIG, WORK, check, fresh, run, run_tests, says_once,  # no
 
 MODE = sys.argv[4]
 FAULTS_MAX = 5000
+ROUNDED = "--exchange.rows=bf16"  # which adds calls and takes none away
 RECORD = os.path.join(WORK, "out.h5")
 # The first call of each of these is in set-up; the rest of a fit repeats.
 FIT = ["fit", "config.yaml", "--run.device=cuda", "--descent.steps=1", "--rollout.responses=2",
@@ -111,7 +112,7 @@ def test_memory():
     prepare()
     refusals, bad = 0, []
     for size in range(500, 60000, 500):
-        result = fit(HOSTSIM_MEMORY=str(size))
+        result = fit(ROUNDED, HOSTSIM_MEMORY=str(size))
         found = wrong(result, 71, ["lower rollout.unit_prompts"])
         if result.returncode == 0:
             break
@@ -127,16 +128,18 @@ def test_calls():
         return
     prepare()
     stride = int(sys.argv[5]) if len(sys.argv) > 5 else 1
-    every_call("every call of a fit", 1, stride, 100 // stride)
+    every_call("every call of a fit", 1, stride, 100 // stride, flags=[ROUNDED])
 
 
 def test_ranks():
     if MODE != "ranks":
         return
     prepare()
-    for rank, transport, least in ((0, "nccl", 6), (1, "nccl", 4), (2, "mpi", 3)):
+    for rank, transport, rows, least in ((0, "nccl", "bf16", 6), (1, "nccl", "float", 4),
+                                         (2, "mpi", "float", 3)):
         every_call(f"calls of rank {rank} of three by {transport}", 1 + rank, 17, least,
-                   rank=rank, ranks=3, flags=["--exchange.transport=" + transport])
+                   rank=rank, ranks=3, flags=["--exchange.transport=" + transport,
+                                              "--exchange.rows=" + rows])
 
 
 # What a job of three ranks says of a fault of NCCL on one of them: exit code and words.

@@ -100,20 +100,29 @@ def close(expected, found, what):
 
 
 def fit_gives_the_cpus_weights_and_the_same_bytes_on_every_number_of_devices(case):
+    compare_fits(case, RUNS, "float")
+
+
+def rounded_rows_give_the_cpus_weights_and_the_same_bytes_too(case):
+    compare_fits(case, RUNS[:4], "bf16")
+
+
+def compare_fits(case, runs, rows):
     record = case.record("cpu")
-    case.on_cpu("fit", "--descent.steps=2", "--record.file=" + record)
+    rounding = "--exchange.rows=" + rows
+    case.on_cpu("fit", "--descent.steps=2", "--record.file=" + record, rounding)
     cpu = numbers(record)
     blocks = set(cpu["responses/token"] // patterns.BLOCK)
     tables.check(blocks == {0, 1}, "the responses miss a block of tokens")
     tables.check(np.ptp(cpu["average"][-1]) > 1e-3, "weights %s say nothing" % cpu["average"])
     first = None
-    for ranks, transport, pattern in RUNS:
-        what = "%s by %s on %d devices" % (pattern, transport, ranks)
+    for ranks, transport, pattern in runs:
+        what = "%s of %s by %s on %d devices" % (pattern, rows, transport, ranks)
         record = case.record("devices")
         wish = "auto" if transport == "nccl" and ranks == 2 else transport
         _, said = case.on_devices("fit", ranks, "--record.file=" + record,
                                   "--descent.steps=2", "--exchange.transport=" + wish,
-                                  "--exchange.pattern=" + pattern)
+                                  "--exchange.pattern=" + pattern, rounding)
         tables.check(re.search(r"exchange +%s" % transport, said), said)
         tables.check("never freed" not in said and "neither destroyed" not in said, said)
         first = first or data_sets(record)
@@ -224,6 +233,7 @@ def main():
     case = Case(*sys.argv[1:], vocab_size=VOCAB)
     cases = [
         fit_gives_the_cpus_weights_and_the_same_bytes_on_every_number_of_devices,
+        rounded_rows_give_the_cpus_weights_and_the_same_bytes_too,
         generate_draws_the_cpus_tokens,
         score_gives_the_cpus_sums,
         evaluate_prints_the_cpus_figures,

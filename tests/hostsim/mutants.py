@@ -3,8 +3,8 @@
 
 usage: mutants.py SOURCE_FOLDER WORK_FOLDER [PATH]
 
-Each mutant of the mixture is tried on the plain build (values), then with ASan and UBSan,
-then with TSan, until one notices. One of the exchange is tried on three ranks (ranks), then
+Each mutant of a kernel is tried on the plain build (values), then with ASan and UBSan, then
+with TSan, until one notices. One of the exchange is then tried on three ranks (ranks), and
 with calls of NCCL that fail (faults). The table at the end says which. PATH leaves only the
 mutants of files whose path has it, such as src/exchange.
 """
@@ -25,9 +25,13 @@ KERNELS = "src/mixture/mixture_kernels.cuh"
 DRAWS = "src/mixture/mixture_draw_kernels.cuh"
 SLICES = "src/mixture/mixture_slice_kernels.cuh"
 FILTERS = "src/mixture/mixture_filter_kernels.cuh"
+ROUNDING = "src/mixture/mixture_round_kernels.cuh"
 HOST = "src/mixture/mixture_cuda.cu"
 NCCL = "src/exchange/exchange_nccl.c"
-PACK = "src/exchange/exchange_kernels.cuh"
+MESSAGES = "src/exchange/exchange_kernels.cuh"
+
+# Of the exchange; of the mixture it is the same two for all files.
+KERNEL_TESTS = {NCCL: [], MESSAGES: ["test_exchange_cuda"]}
 
 # What is broken, in which file, the text that stands there once, and what takes its place.
 MUTANTS = [
@@ -120,9 +124,9 @@ MUTANTS = [
     ("slices are packed as if a rank sent its own", NCCL,
      "(own.first < slice.first ? own.count : 0)", "0"),
     ("every message lands where the first does", NCCL, "        *room += received;\n", ""),
-    ("slices begin at the first token", PACK, "pack.row[blockIdx.x] + pack.first;",
+    ("slices begin at the first token", MESSAGES, "pack.row[blockIdx.x] + pack.first;",
      "pack.row[blockIdx.x];"),
-    ("the last span of a message is copied past its end", PACK,
+    ("the last span of a message is copied past its end", MESSAGES,
      "        if (token < pack.count)\n", ""),
     ("the end is not waited for", NCCL, "wait_for(have_met, exchange) == MPO_OK &&", ""),
     ("the communicator is forgotten", NCCL,
@@ -144,6 +148,43 @@ MUTANTS = [
      "    if (status != MPO_OK)\n        send_excuses(exchange);\n", ""),
     ("who cannot finish tells nobody", NCCL,
      "    if (self->in_use)\n        send_excuses(exchange);\n", ""),
+    ("ties round up", ROUNDING, "0x7fffu + (bits >> 16 & 1u)", "0x8000u"),
+    ("ties round down", ROUNDING, "0x7fffu + (bits >> 16 & 1u)", "0x7fffu"),
+    ("rounding forgets to round", ROUNDING, "bits += 0x7fffu + (bits >> 16 & 1u);", ""),
+    ("a NaN is rounded away", ROUNDING, "value != value ? 0x7fc00000u : bits", "bits"),
+    ("masked rows lose their mask", ROUNDING,
+     "top > (double)MPO_MASKED_LOGIT ? (float)top + 0.0f : 0.0f", "(float)top + 0.0f"),
+    ("tokens less their own block's greatest", ROUNDING,
+     "top = fmax(top, block_top[block]);\n    top = group_max(top);",
+     "top = block == (int32_t)blockIdx.x ? block_top[block] : top;\n    top = group_max(top);"),
+    ("the greatest of a block's first tokens", ROUNDING,
+     "top = fmaxf(top, row[strided_token(i)]);", "top = fmaxf(top, row[strided_token(0)]);"),
+    ("the greatest reads past a row", ROUNDING,
+     "    for (int32_t i = 0; i < MIXTURE_TOKENS; i++)\n        if (strided_token(i) < view.vocab_size)\n"
+     "            top =", "    for (int32_t i = 0; i < MIXTURE_TOKENS; i++)\n            top ="),
+    ("rounded rows go to the first policy's place", HOST,
+     "view.rounded = cuda->copied + first * cuda->row_stride;", "view.rounded = cuda->copied;"),
+    ("rounded rows are rows without a stride", HOST,
+     "view.stride = cuda->row_stride;", "view.stride = (size_t)cuda->vocab_size;"),
+    ("rounded rows are used before they are there", HOST,
+     "        logits[row] = view.rounded + (size_t)row * cuda->row_stride;\n"
+     "    MPO_TRY_CUDA(cudaStreamSynchronize(cuda->stream)); /* other streams read them next */\n",
+     "        logits[row] = view.rounded + (size_t)row * cuda->row_stride;\n"),
+    ("a slice is packed from its row's beginning", MESSAGES,
+     "(float *)pack.packed + (size_t)blockIdx.x * (size_t)pack.count;",
+     "(float *)pack.packed + (size_t)blockIdx.x * (size_t)pack.count;\n    from -= pack.first;"),
+    ("a slice of halves is packed from its row's beginning", MESSAGES,
+     "(uint16_t *)pack.packed + (size_t)blockIdx.x * (size_t)pack.count;",
+     "(uint16_t *)pack.packed + (size_t)blockIdx.x * (size_t)pack.count;\n    from -= pack.first;"),
+    ("the lower halves are packed", MESSAGES, "__float_as_uint(from[token]) >> 16", "__float_as_uint(from[token])"),
+    ("halves are unpacked to the lower bits", MESSAGES, "(uint32_t)unpack.packed[token] << 16",
+     "(uint32_t)unpack.packed[token]"),
+    ("a span packs one token too many", MESSAGES,
+     "if (token < (size_t)pack.count)\n            to[token] = (uint16_t)",
+     "if (token <= (size_t)pack.count)\n            to[token] = (uint16_t)"),
+    ("unpacking leaves a span's last tokens out", MESSAGES,
+     "exchange_token(blockIdx.x, i);\n        if (token < unpack.count)",
+     "exchange_token(blockIdx.x, i);\n        if (token + 1 < unpack.count)"),
 ]
 
 
@@ -181,10 +222,9 @@ def fails(*command, **settings):
     return ran.returncode != 0
 
 
-def mixture_fails(variant):
+def kernels_fail(tests, variant):
     return any(fails(build(f"{test}_{variant}"), "small",
-                     TSAN_OPTIONS="halt_on_error=1 exitcode=66")
-               for test in ("test_mixture_cuda", "test_mixture_slices"))
+                     TSAN_OPTIONS="halt_on_error=1 exitcode=66") for test in tests)
 
 
 def ranks_fail():
@@ -200,12 +240,12 @@ def faults_fail():
 
 def notices(path):
     """(name, whether it fails) of every test of what a file belongs to, as they are run."""
-    if path.startswith("src/exchange/"):
+    tests = KERNEL_TESTS.get(path, ["test_mixture_cuda", "test_mixture_slices"])
+    for name, variant in (("values", "plain"), ("asan", "asan"), ("tsan", "tsan")):
+        yield name, kernels_fail(tests, variant)
+    if path in KERNEL_TESTS:
         yield "ranks", ranks_fail()
         yield "faults", faults_fail()
-        return
-    for name, variant in (("values", "plain"), ("asan", "asan"), ("tsan", "tsan")):
-        yield name, mixture_fails(variant)
 
 
 def try_mutant(path, old, new):

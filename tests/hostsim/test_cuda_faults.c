@@ -179,6 +179,7 @@ static void a_mixture_takes_the_memory_that_it_says(void **state)
         struct mpo_mixture_spec spec = spec_of(&some);
         spec.rows_on_device = placed < 3;
         spec.placed_count = placed;
+        spec.bf16_rows = placed > 1;
         assert_ok(mpo_mixture_open(&spec, &some.mixture));
         assert_ok(open_device(1, 0, &device));
         assert_int_equal(mpo_mixture_device_bytes(&spec),
