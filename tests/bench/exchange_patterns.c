@@ -1,13 +1,15 @@
 /*
  * Time and bytes a rank of one position of the decode loop, under both patterns of the
- * exchange: rows to those that reduce them, block sums, one draw a row, its token to
- * everybody. The normalisers, the same under both, are left out. One policy a rank.
+ * exchange and with rows of floats and of bf16: rounding if any, rows to those that reduce
+ * them, block sums, one draw a row, its token to everybody. The normalisers, the same under
+ * all, are left out. One policy a rank.
  *
- *     mpirun -n K exchange_patterns V B ROUNDS TRANSPORT...
+ *     mpirun -n K exchange_patterns patterns|rows V B ROUNDS TRANSPORT...
  *
- * Transports and patterns take turns, so that what else the machine does meets all alike; a
- * position takes as long as its slowest rank, and the figure is the median over ROUNDS.
- * Prints one line of exchange_patterns.sh's table a transport and pattern.
+ * The first word says what is compared. All sides take turns, so that what else the machine
+ * does meets all alike; a position takes as long as its slowest rank, and the figure is the
+ * median over ROUNDS. Prints a line a side of the table of exchange_patterns.sh or of
+ * exchange_rows.sh.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,10 +22,11 @@
 #include "runner.h"
 
 #define TRANSPORTS_MAX 4
-#define PATTERN_COUNT  2
+#define SIDES_MAX      16
 #define ROUNDS_MAX     1000
 
 struct bench {
+    bool compares_rows; /* else patterns */
     char *const *transport;
     int32_t transport_count;
     int32_t policy_count;
@@ -31,16 +34,18 @@ struct bench {
     int32_t row_count;
     int32_t round_count;
     struct mpo_comm *comm;
-    const float **row; /* [B] of this rank's policy */
-    double *log_norm;  /* [B] */
-    double *ones;      /* [K] temperatures */
-    double *mu;        /* [K] */
+    const float **row;    /* [B] of this rank's policy */
+    const float **placed; /* [B] the same, rounded where a side rounds */
+    double *log_norm;     /* [B] */
+    double *ones;         /* [K] temperatures */
+    double *mu;           /* [K] */
 };
 
-/* One transport and pattern with its own buffers. */
+/* One way with its own buffers. */
 struct side {
     const char *transport;
     const char *pattern;
+    bool bf16_rows;
     struct mpo_exchange *exchange;
     struct mpo_mixture *mixture;
     double seconds[ROUNDS_MAX];
@@ -53,20 +58,22 @@ static void need(enum mpo_status status)
 }
 
 static void open_exchange(const struct bench *bench, const char *transport,
-                          const char *pattern, struct mpo_exchange **exchange)
+                          const char *pattern, bool bf16_rows,
+                          struct mpo_exchange **exchange)
 {
     const struct mpo_exchange_spec spec = {.transport = transport,
                                            .pattern = pattern,
                                            .policy_count = bench->policy_count,
                                            .row_capacity = bench->row_count,
-                                           .vocab_size = bench->vocab_size};
+                                           .vocab_size = bench->vocab_size,
+                                           .bf16_rows = bf16_rows};
     need(mpo_exchange_open(&spec, bench->comm, exchange));
 }
 
 static void open_side(const struct bench *bench, struct side *side)
 {
     static const int32_t end_token = 2;
-    open_exchange(bench, side->transport, side->pattern, &side->exchange);
+    open_exchange(bench, side->transport, side->pattern, side->bf16_rows, &side->exchange);
     const struct mpo_mixture_spec spec = {.device = "cpu",
                                           .temperature = bench->ones,
                                           .end_token = &end_token,
@@ -74,6 +81,9 @@ static void open_side(const struct bench *bench, struct side *side)
                                           .policy_count = bench->policy_count,
                                           .vocab_size = bench->vocab_size,
                                           .row_capacity = bench->row_count,
+                                          .bf16_rows = side->bf16_rows,
+                                          .placed_first = mpo_comm_rank(bench->comm),
+                                          .placed_count = 1,
                                           .exchange = side->exchange};
     need(mpo_mixture_open(&spec, &side->mixture));
     mpo_mixture_set(side->mixture, bench->mu, 0.0);
@@ -87,6 +97,7 @@ static void make_rows(struct bench *bench)
     float *logits = runner_allocate(rows * vocab, sizeof *logits);
     uint64_t seed = (uint64_t)mpo_comm_rank(bench->comm);
     bench->row = runner_allocate(rows, sizeof *bench->row);
+    bench->placed = runner_allocate(rows, sizeof *bench->placed);
     bench->log_norm = runner_allocate(rows, sizeof *bench->log_norm);
     bench->ones = runner_allocate((size_t)bench->policy_count, sizeof(double));
     bench->mu = runner_allocate((size_t)bench->policy_count, sizeof(double));
@@ -142,7 +153,10 @@ static double take_position(const struct bench *bench, const struct side *side,
     double seconds = 0.0;
     need(mpo_comm_max(bench->comm, &seconds, 1)); /* all begin together */
     double start = mpo_timing_now();
-    need(mpo_exchange_rows(side->exchange, bench->row_count, bench->row, bench->log_norm,
+    memcpy(bench->placed, bench->row, (size_t)bench->row_count * sizeof *bench->row);
+    need(mpo_mixture_round(side->mixture, mpo_comm_rank(bench->comm), bench->row_count,
+                           bench->placed));
+    need(mpo_exchange_rows(side->exchange, bench->row_count, bench->placed, bench->log_norm,
                            &rows));
     need(mpo_mixture_combine(side->mixture, &rows, room->moments, room->expectation));
     need(mpo_mixture_draw(side->mixture, &draws));
@@ -176,45 +190,73 @@ static void most_traffic(const struct bench *bench, const struct side *side, dou
     need(mpo_comm_max(bench->comm, most, 3));
 }
 
-/* One line of the table; the other pattern of the transport is its neighbour. */
-static void report(const struct bench *bench, const struct side *side, double seconds,
-                   double best_seconds)
+/* Whether auto takes the side's pattern. */
+static bool is_auto(const struct bench *bench, const struct side *side)
 {
     struct mpo_exchange *chosen = NULL;
+    open_exchange(bench, side->transport, "auto", side->bf16_rows, &chosen);
+    bool same = strcmp(mpo_exchange_pattern(chosen), side->pattern) == 0;
+    mpo_exchange_close(&chosen);
+    return same;
+}
+
+static void print_side(const struct bench *bench, const struct side *side,
+                       const char *remark, double seconds, double reference)
+{
     double most[3];
-    open_exchange(bench, side->transport, "auto", &chosen);
-    bool is_auto = strcmp(mpo_exchange_pattern(chosen), side->pattern) == 0;
     most_traffic(bench, side, most);
     if (mpo_comm_rank(bench->comm) == 0)
         printf("%s\t%d\t%d\t%d\t%s\t%.3f\t%.0f\t%.0f\t%.0f\t%s\t%.2f\n", side->transport,
                bench->policy_count, bench->vocab_size, bench->row_count, side->pattern,
-               1e3 * seconds, most[0], most[1], most[2], is_auto ? "yes" : "no",
-               seconds / best_seconds);
-    mpo_exchange_close(&chosen);
+               1e3 * seconds, most[0], most[1], most[2], remark, seconds / reference);
+}
+
+/* Two neighbours, which are compared: of patterns with the faster one, and whether auto
+ * takes them; of rows with those of floats. */
+static void print_pair(const struct bench *bench, struct side pair[2])
+{
+    double seconds[2] = {median(bench, &pair[0]), median(bench, &pair[1])};
+    double best = seconds[0] < seconds[1] ? seconds[0] : seconds[1];
+    for (int32_t i = 0; i < 2; i++) {
+        if (bench->compares_rows)
+            print_side(bench, &pair[i], pair[i].bf16_rows ? "bf16" : "float", seconds[i],
+                       seconds[0]);
+        else
+            print_side(bench, &pair[i], is_auto(bench, &pair[i]) ? "yes" : "no", seconds[i],
+                       best);
+    }
+}
+
+/* All sides, neighbours in pairs. @return how many there are */
+static int32_t list_sides(const struct bench *bench, struct side *side)
+{
+    static const char *const patterns[2] = {"gather", "alltoall"};
+    int32_t kinds = bench->compares_rows ? 2 : 1;
+    int32_t count = 0;
+    for (int32_t i = 0; i < bench->transport_count; i++)
+        for (int32_t p = 0; p < 2; p++)
+            for (int32_t k = 0; k < kinds; k++, count++) {
+                side[count].transport = bench->transport[i];
+                side[count].pattern = patterns[p];
+                side[count].bf16_rows = k > 0;
+            }
+    return count;
 }
 
 static void run(const struct bench *bench)
 {
-    static const char *const patterns[PATTERN_COUNT] = {"gather", "alltoall"};
-    static struct side side[TRANSPORTS_MAX * PATTERN_COUNT];
+    static struct side side[SIDES_MAX];
     struct room room = make_room(bench);
-    double seconds[TRANSPORTS_MAX * PATTERN_COUNT];
-    int32_t side_count = bench->transport_count * PATTERN_COUNT;
+    int32_t side_count = list_sides(bench, side);
     for (int32_t i = 0; i < side_count; i++) {
-        side[i].transport = bench->transport[i / PATTERN_COUNT];
-        side[i].pattern = patterns[i % PATTERN_COUNT];
         open_side(bench, &side[i]);
         take_position(bench, &side[i], &room); /* the first one touches all pages */
     }
     for (int32_t round = 0; round < bench->round_count; round++)
         for (int32_t i = 0; i < side_count; i++)
             side[i].seconds[round] = take_position(bench, &side[i], &room);
-    for (int32_t i = 0; i < side_count; i++)
-        seconds[i] = median(bench, &side[i]);
-    for (int32_t i = 0; i < side_count; i++) {
-        double other = seconds[i ^ 1];
-        report(bench, &side[i], seconds[i], other < seconds[i] ? other : seconds[i]);
-    }
+    for (int32_t i = 0; i < side_count; i += 2)
+        print_pair(bench, &side[i]);
     for (int32_t i = 0; i < side_count; i++) {
         mpo_mixture_close(&side[i].mixture);
         mpo_exchange_close(&side[i].exchange);
@@ -225,17 +267,19 @@ int main(int argc, char **argv)
 {
     struct bench bench = {0};
     need(mpo_comm_start(&argc, &argv));
-    if (argc < 5 || argc > 4 + TRANSPORTS_MAX || atol(argv[3]) < 1 ||
-        atol(argv[3]) > ROUNDS_MAX) {
-        fprintf(stderr, "usage: mpirun -n K exchange_patterns V B ROUNDS TRANSPORT...\n");
+    if (argc < 6 || argc > 5 + TRANSPORTS_MAX || atol(argv[4]) < 1 ||
+        atol(argv[4]) > ROUNDS_MAX) {
+        fprintf(stderr, "usage: mpirun -n K exchange_patterns patterns|rows V B ROUNDS "
+                        "TRANSPORT...\n");
         mpo_comm_stop();
         return 64;
     }
-    bench.vocab_size = (int32_t)atol(argv[1]);
-    bench.row_count = (int32_t)atol(argv[2]);
-    bench.round_count = (int32_t)atol(argv[3]);
-    bench.transport = argv + 4;
-    bench.transport_count = argc - 4;
+    bench.compares_rows = strcmp(argv[1], "rows") == 0;
+    bench.vocab_size = (int32_t)atol(argv[2]);
+    bench.row_count = (int32_t)atol(argv[3]);
+    bench.round_count = (int32_t)atol(argv[4]);
+    bench.transport = argv + 5;
+    bench.transport_count = argc - 5;
     bench.policy_count = mpo_comm_job_size();
     need(mpo_comm_open(bench.policy_count, 0, &bench.comm));
     make_rows(&bench);

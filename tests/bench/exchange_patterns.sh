@@ -24,7 +24,7 @@ measure() {
     local rounds=$((rows * ranks * vocabulary > 20000000 ? 9 : 41))
     shift 3
     mpirun "${options[@]}" -n "$ranks" "$root/build/tests/exchange_patterns" \
-        "$vocabulary" "$rows" "$rounds" "$@"
+        patterns "$vocabulary" "$rows" "$rounds" "$@"
 }
 
 on_this_host() {

@@ -357,45 +357,58 @@ static void rows_in_device_memory_are_read_in_place(void **state)
     }
 }
 
-/* ---- rounding ---- */
-
 enum { ROUNDED_ROWS = 7 };
 
-/* Rows of everything that rounding meets; of the last ones there is nothing to normalise.
- */
+/* Rows of everything that rounding meets. */
 static void fill_strange_row(float *x, int32_t count, int32_t kind)
 {
-    static const double center[ROUNDED_ROWS] = {0.0, -30.0, 0.0, 4e37, 0.0, 0.0, 0.0};
-    static const double width[ROUNDED_ROWS] = {8.0, 3.0, 1e-38, 3e37, 2.0, 0.0, 0.0};
+    static const double center[ROUNDED_ROWS] = {0.0, -30.0, 0.0, 4e37};
+    static const double width[ROUNDED_ROWS] = {8.0, 3.0, 1e-38, 3e37, 2.0};
+    static const float pair[ROUNDED_ROWS][2] = {
+        [5] = {-INFINITY, MPO_MASKED_LOGIT}, [6] = {-0.0f, 0.0f}};
     for (int32_t i = 0; i < count; i++) {
         double uniform = 2.0 * runner_uniform((uint64_t)kind, (uint64_t)i) - 1.0;
-        x[i] = (float)(center[kind] + width[kind] * uniform);
+        x[i] = kind > 4 ? pair[kind][i % 2] : (float)(center[kind] + width[kind] * uniform);
         if (kind == 4)
             x[i] = rintf(256.0f * x[i]) / 256.0f; /* ties */
-        if (kind == 5)
-            x[i] = i % 3 == 0 ? -INFINITY : MPO_MASKED_LOGIT;
-        if (kind == 6)
-            x[i] = i % 2 == 0 ? -0.0f : 0.0f;
     }
-    if (kind == 1 && count > 2) {
-        x[count / 2] = NAN;
-        x[count - 1] = -INFINITY;
-        x[0] = INFINITY;
-    }
+    if (kind == 1 || kind == 4)
+        x[count / 2] = kind == 1 ? NAN : count == 33 ? INFINITY : -INFINITY;
+}
+
+/* Row i of each of the two policies 1 and 2 is row i * step of x. */
+static const int32_t steps[2] = {1, ROUNDED_ROWS - 1};
+
+static const float *original(const float *x, int32_t vocab_size, int32_t policy, int32_t i)
+{
+    return x + (size_t)(i * steps[policy] % ROUNDED_ROWS) * (size_t)vocab_size;
+}
+
+static void compare_rounded(const float *x, int32_t vocab_size,
+                            const float *row[2][ROUNDED_ROWS])
+{
+    size_t bytes = (size_t)vocab_size * sizeof(float);
+    float *expected = runner_allocate((size_t)vocab_size, sizeof *expected);
+    float *found = runner_allocate((size_t)vocab_size, sizeof *found);
+    for (int32_t policy = 0; policy < 2; policy++)
+        for (int32_t i = 0; i < ROUNDED_ROWS; i++) {
+            mpo_mixture_round_row(original(x, vocab_size, policy, i), vocab_size, expected);
+            check_cuda(cudaMemcpy(found, row[policy][i], bytes, cudaMemcpyDeviceToHost));
+            assert_memory_equal(found, expected, bytes);
+        }
+    free(found);
+    free(expected);
 }
 
 /* Rows that lie on the device, every other one at an odd address and none a byte longer
- * than it must be, or that are placed there; their places are those of policy 2 of 1 and 2.
- */
+ * than it must be, or that are placed there. */
 static void check_rounding(int32_t vocab_size, bool placed)
 {
     static const double ones[3] = {1.0, 1.0, 1.0};
-    size_t vocab = (size_t)vocab_size;
-    float *x = runner_allocate(ROUNDED_ROWS * vocab, sizeof *x);
-    float *expected = runner_allocate(vocab, sizeof *expected);
-    float *found = runner_allocate(vocab, sizeof *found);
-    float *memory[ROUNDED_ROWS] = {NULL};
-    const float *row[ROUNDED_ROWS];
+    size_t bytes = (size_t)vocab_size * sizeof(float);
+    float *x = runner_allocate((size_t)(ROUNDED_ROWS * vocab_size), sizeof *x);
+    float *memory[2][ROUNDED_ROWS] = {{NULL}};
+    const float *row[2][ROUNDED_ROWS];
     struct mpo_mixture *mixture = NULL;
     const struct mpo_mixture_spec spec = {.device = "cuda",
                                           .temperature = ones,
@@ -407,30 +420,25 @@ static void check_rounding(int32_t vocab_size, bool placed)
                                           .placed_first = 1,
                                           .placed_count = 2};
     assert_ok(mpo_mixture_open(&spec, &mixture));
-    for (int32_t i = 0; i < ROUNDED_ROWS; i++) {
-        size_t shift = (size_t)i % 2;
-        fill_strange_row(x + (size_t)i * vocab, vocab_size, i);
-        row[i] = x + (size_t)i * vocab;
+    for (int32_t i = 0; i < ROUNDED_ROWS; i++)
+        fill_strange_row(x + (size_t)i * (size_t)vocab_size, vocab_size, i);
+    for (int32_t policy = 0; policy < 2; policy++) {
+        for (int32_t i = 0; i < ROUNDED_ROWS; i++) {
+            size_t shift = (size_t)i % 2;
+            const float *from = original(x, vocab_size, policy, i);
+            float **to = &memory[policy][i];
+            check_cuda(cudaMalloc((void **)to, bytes + shift * sizeof(float)));
+            check_cuda(cudaMemcpy(*to + shift, from, bytes, cudaMemcpyHostToDevice));
+            row[policy][i] = placed ? from : *to + shift;
+        }
         if (placed)
-            continue;
-        check_cuda(cudaMalloc((void **)&memory[i], (vocab + shift) * sizeof(float)));
-        check_cuda(cudaMemcpy(memory[i] + shift, row[i], vocab * sizeof(float),
-                              cudaMemcpyHostToDevice));
-        row[i] = memory[i] + shift;
+            assert_ok(mpo_mixture_place(mixture, 1 + policy, ROUNDED_ROWS, row[policy]));
+        assert_ok(mpo_mixture_round(mixture, 1 + policy, ROUNDED_ROWS, row[policy]));
     }
-    if (placed)
-        assert_ok(mpo_mixture_place(mixture, 2, ROUNDED_ROWS, row));
-    assert_ok(mpo_mixture_round(mixture, 2, ROUNDED_ROWS, row));
-    for (int32_t i = 0; i < ROUNDED_ROWS; i++) {
-        mpo_mixture_round_row(x + (size_t)i * vocab, vocab_size, expected);
-        check_cuda(
-            cudaMemcpy(found, row[i], vocab * sizeof(float), cudaMemcpyDeviceToHost));
-        assert_memory_equal(found, expected, vocab * sizeof(float));
-        check_cuda(cudaFree(memory[i]));
-    }
+    compare_rounded(x, vocab_size, row);
+    for (int32_t i = 0; i < 2 * ROUNDED_ROWS; i++)
+        check_cuda(cudaFree(memory[i / ROUNDED_ROWS][i % ROUNDED_ROWS]));
     mpo_mixture_close(&mixture);
-    free(found);
-    free(expected);
     free(x);
 }
 
