@@ -25,8 +25,8 @@
  *
  * Rows that the mixture has rounded to bf16 (mpo_mixture_round) are floats whose low 16
  * bits are 0. `mpi` and `nccl` send the other 16, half the bytes, and their receivers get
- * the same floats; where rows are read in memory (`self`, `shared`, `nodes`) there is
- * nothing to save.
+ * the same floats. Through `self` and `shared` rows are read in memory, so there is nothing
+ * to save; the messages of `nodes` between hosts have whole floats.
  */
 #pragma once
 
