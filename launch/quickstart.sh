@@ -4,7 +4,8 @@
 #     launch/quickstart.sh
 #
 # Installs what is missing, builds mpo, fits the weights of configs/reviews.yaml on two MPI
-# ranks (on one where there is one GPU for both policies), plots the trajectory, and lets each policy and the mixture answer one held-out prompt.
+# ranks (on one where there is one GPU for both policies), plots the trajectory, and lets each
+# policy and the mixture answer one held-out prompt.
 # Talk goes to stderr; the result goes to stdout.
 #
 # Safe to repeat: what is installed and built stays, and the record of an earlier run is moved

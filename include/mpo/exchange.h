@@ -60,6 +60,10 @@ struct mpo_exchange_spec {
     bool bf16_rows;        /* rows are as mpo_mixture_round leaves them */
 };
 
+/** Whether this build has the spec's transport and pattern. Local.
+ *  @return as mpo_exchange_open */
+enum mpo_status mpo_exchange_check(const struct mpo_exchange_spec *spec);
+
 /** Collective over the group; allocates all it will need.
  *  @return MPO_ERR_CONFIG when transport or pattern cannot serve this group, MPO_ERR_DEVICE
  *          when this build has no such transport */

@@ -4,8 +4,9 @@
  * One process without MPI surveys all policies as doctor does, and adds up what the ranks
  * of each node will need. What fit would refuse in the configuration, the models and the
  * prompts is refused here, in the same order and with the same exit code; what depends on
- * ranks that meet, such as a transport, is not. The machine that prints the script need not
- * be like the one that runs it: its cores, GPUs and memory do not count.
+ * ranks that meet, such as whether a transport can serve them, is not. The machine that
+ * prints the script need not be like the one that runs it: its cores, GPUs and memory do
+ * not count.
  */
 #include <math.h>
 #include <regex.h>
@@ -339,10 +340,13 @@ static enum mpo_status plan(struct launch *launch)
 {
     enum mpo_status status = MPO_OK;
     struct job_size size = fit_job_size(launch->config);
+    struct mpo_exchange_spec exchange;
     MPO_TRY(job_read_prompts(&launch->job, &size));
     MPO_TRY(lay_out_ranks(launch));
     MPO_TRY(mpo_comm_open(launch->config->policy_count, 1, &launch->job.comm));
     MPO_TRY(open_device(launch));
+    exchange = job_exchange_spec(launch->config, &size, 0);
+    MPO_TRY(mpo_exchange_check(&exchange));
     choose_cores(launch);
     MPO_TRY(choose_time(launch));
     MPO_TRY(survey_policies(launch, &size));

@@ -50,6 +50,15 @@ cleanup:
     return status;
 }
 
+enum mpo_status mpo_exchange_check(const struct mpo_exchange_spec *spec)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_TRY(check_transport(spec->transport));
+    MPO_TRY(check_pattern(spec));
+cleanup:
+    return status;
+}
+
 /* As ops->refuses, after a look at where the rows are. */
 static const char *refuses(const struct mpo_exchange_ops *ops,
                            const struct mpo_exchange_spec *spec,
@@ -85,8 +94,7 @@ static enum mpo_status choose(const struct mpo_exchange_spec *spec,
     enum mpo_status status = MPO_OK;
     const char *name = spec->transport;
     *out = NULL;
-    MPO_TRY(check_transport(name));
-    MPO_TRY(check_pattern(spec));
+    MPO_TRY(mpo_exchange_check(spec));
     *settled = mpo_exchange_settle(spec, mpo_comm_group_size(comm));
     for (int32_t i = 0; mpo_exchange_transports[i] != NULL && *out == NULL; i++) {
         const struct mpo_exchange_ops *ops = mpo_exchange_transports[i];

@@ -20,7 +20,8 @@ import tables
 from doctor import MPO, WORK
 
 SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-HAS_CUDA = "cuda" in json.loads(tables.run([MPO, "version", "--format=json"])[0])["devices"]
+BUILT = json.loads(tables.run([MPO, "version", "--format=json"])[0])
+HAS_CUDA = "cuda" in BUILT["devices"]
 PARTS = ("weights", "cache", "work", "exchange")
 
 
@@ -211,6 +212,8 @@ def what_fit_would_refuse_is_refused():
     refused(66, ["no.txt"], config, "--prompts.file=no.txt")
     if not HAS_CUDA:
         refused(69, ["cuda"], config, "--run.device=cuda")
+    if "nccl" not in BUILT["transports"]:
+        refused(69, ["exchange.transport", "nccl", "it has:"], config, "--exchange.transport=nccl")
     refused(73, ["no/", "directory"], config, "--record.file=no/out.h5")
     refused(78, ["prompts_per_step", "7"], config, "--rollout.prompts_per_step=8")
     refused(64, ["--force"], config, "--fit.force")
