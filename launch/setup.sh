@@ -125,16 +125,26 @@ unpack_llama() {
     touch "$stamp"
 }
 
+# ggml sets its AMX tiles up in memory that GCC takes for unused, and then ends in an illegal
+# instruction at the first quantised product (llama.cpp's pull request 26954).
+flags_without_amx() {
+    local flag
+    for flag in -mno-amx-tile -mno-amx-int8 -mno-amx-bf16; do
+        ! "${CXX:-c++}" "$flag" -fsyntax-only -x c++ /dev/null 2>/dev/null || printf '%s ' "$flag"
+    done
+}
+
 build_llama() {
-    local prefix=$deps/llama stamp cuda=${MPO_LLAMA_CUDA:-OFF} native=${MPO_LLAMA_NATIVE:-ON}
-    stamp=$prefix/built-$llama_version-cuda-$cuda
+    local prefix=$deps/llama stamp cuda=${MPO_LLAMA_CUDA:-OFF} native=${MPO_LLAMA_NATIVE:-ON} flags
+    stamp=$prefix/built-$llama_version-no-amx-cuda-$cuda
     [ "$native" = ON ] || stamp=$stamp-any-cpu
     [ ! -e "$stamp" ] || return 0
     unpack_llama
     say "building libllama of $llama_package $llama_version (a few minutes)"
     rm -rf "$deps/llama-build" "$prefix"
+    flags=$(flags_without_amx)
     {
-        cmake -S "$deps/llama-src/vendor/llama.cpp" -B "$deps/llama-build" -G Ninja \
+        CFLAGS="${CFLAGS:-} $flags" CXXFLAGS="${CXXFLAGS:-} $flags" cmake -S "$deps/llama-src/vendor/llama.cpp" -B "$deps/llama-build" -G Ninja \
             -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=ON -DCMAKE_INSTALL_PREFIX="$prefix" \
             -DCMAKE_INSTALL_LIBDIR=lib "-DCMAKE_INSTALL_RPATH=\$ORIGIN" \
             -DLLAMA_BUILD_COMMON=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_TOOLS=OFF \
