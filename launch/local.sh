@@ -26,8 +26,9 @@ ranks=${RANKS:-}
 found=
 for argument in "$@"; do
     # A record has a configuration in it, too.
-    if [ -z "$ranks" ] && [ -f "$argument" ] && grep -Iq . "$argument"; then
-        found=$argument
+    if [ -z "${RANKS:-}" ] && ! [[ $ranks =~ [1-9] ]] \
+        && [ -f "$argument" ] && grep -Iq . "$argument"; then
+        found=${found:-$argument}
         ranks=$(count_policies "$argument")
     fi
 done

@@ -18,14 +18,14 @@ extern "C" {
 
 /** The device of one rank. */
 struct mpo_device {
-    const char *kind; /* "cpu" or "cuda", as the registry names it; "none" */
-    int32_t index;    /* among those this rank can see; 0 for the CPU */
-    int32_t first;    /* of the rank's run of devices, which ends with index: policies that
-                         one device cannot hold are spread over several */
-    char name[64];    /* what its maker calls it; "" for the CPU */
-    char uuid[48];    /* "GPU-..." as nvidia-smi -L prints it; "" for the CPU */
-    size_t free_bytes;
-    size_t total_bytes;
+    const char *kind;  /* "cpu" or "cuda", as the registry names it; "none" */
+    int32_t index;     /* among those this rank can see; 0 for the CPU */
+    int32_t first;     /* of the rank's run of devices, which ends with index: policies that
+                          one device cannot hold are spread over several */
+    char name[64];     /* what its maker calls it; "" for the CPU */
+    char uuid[48];     /* "GPU-..." as nvidia-smi -L prints it; "" for the CPU */
+    size_t free_bytes; /* the least of the run's devices */
+    size_t total_bytes; /* the last one's */
 };
 
 /** What a rank asks for. */

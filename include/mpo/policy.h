@@ -162,6 +162,7 @@ struct mpo_policy_need {
     uint64_t work_bytes;    /* logits, and what one decode computes in */
     uint64_t host_bytes;    /* of the host, where it is on devices */
     int32_t devices;        /* that all but host_bytes is spread over, 0: the host */
+    bool keeps_rows;        /* on its device, if it has one and they are wanted there */
     int32_t trained_tokens; /* longest context the model was trained with, 0 for tables */
     int32_t context_tokens; /* cells of the context it would be given, 0 for tables */
     int32_t longest_prompt_tokens;

@@ -43,6 +43,9 @@
 #define SPIN_SECONDS 500e-6
 #define SLEEP_NANOS  20000L
 
+/* A rank whose own loop stood still for longer, because it was stopped, has not waited. */
+#define STILL_SECONDS 1.0
+
 /* A waiting rank looks for the roll call this often; rank zero waits this long for answers.
  */
 #define LISTEN_SECONDS 0.01
@@ -190,8 +193,12 @@ enum mpo_status mpo_comm_wait_for(const struct mpo_comm_event *event)
     double start = mpo_timing_now();
     double limit = patience();
     double listened = start;
+    double previous = start;
     while (!done) {
         double now = mpo_timing_now();
+        if (now - previous > STILL_SECONDS)
+            start += now - previous;
+        previous = now;
         if (now - start > limit && mpo_comm_job_rank() == 0)
             call_the_roll();
         if (now - start > limit)

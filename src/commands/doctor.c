@@ -61,11 +61,14 @@ static enum mpo_status examine_device(struct doctor *doctor)
     enum mpo_status status = MPO_OK;
     struct job *job = &doctor->job;
     struct doctor_rank *own = &doctor->own;
+    const struct mpo_device *device = &job->device;
     double all = note_status(doctor, DOCTOR_device, job_open_device(job)) ? 1.0 : 0.0;
+    char run[48] = "";
+    if (device->first < device->index)
+        snprintf(run, sizeof run, " (devices %d to %d)", device->first, device->index);
     if (all > 0.0)
-        doctor_note(doctor, DOCTOR_device, DOCTOR_OK, MPO_OK, "%s%s%s%s", job->device.kind,
-                    job->device.name[0] != '\0' ? " " : "", job->device.name,
-                    job->device.first < job->device.index ? " and those before it" : "");
+        doctor_note(doctor, DOCTOR_device, DOCTOR_OK, MPO_OK, "%s%s%s%s", device->kind,
+                    device->name[0] != '\0' ? " " : "", device->name, run);
     snprintf(own->device, sizeof own->device, "%s", job->device.kind);
     snprintf(own->gpu_uuid, sizeof own->gpu_uuid, "%s", job->device.uuid);
     own->device_index = job->device.index;
@@ -185,6 +188,7 @@ static void examine_device_memory(struct doctor *doctor)
         .policies = survey->local,
         .specs = doctor->job.policy_specs,
         .policy_count = survey->local_count,
+        .advice = doctor->size.advice,
         .rows_bytes = job_device_rows(&doctor->job, &doctor->size, survey,
                                       doctor->exchange.rank_bytes),
     };

@@ -315,6 +315,7 @@ static enum mpo_status open_evaluate(struct evaluate *evaluate)
         .unit_prompts = responses < UNIT_ROWS ? UNIT_ROWS / responses : 1,
         .responses = responses,
         .prompt = "",
+        .advice = "lower --responses or rollout.max_tokens",
     };
     MPO_TRY(job_open("evaluate", evaluate->config, &size, &evaluate->job));
     evaluate->objective_count = evaluate->config->objective_count;

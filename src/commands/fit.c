@@ -335,6 +335,7 @@ struct job_size fit_job_size(const struct mpo_config *config)
         .unit_prompts = (int32_t)config->rollout.unit_prompts,
         .responses = (int32_t)config->rollout.responses,
         .prompt = "",
+        .advice = "lower rollout.unit_prompts, responses or max_tokens",
         .distinct_prompts = true,
     };
 }

@@ -122,6 +122,8 @@ enum mpo_status fit_report_stages(const struct fit *fit)
     MPO_TRY(mpo_comm_min(fit->job.comm, least.seconds, MPO_TIMED_STAGE_COUNT));
     for (int stage = 0; stage < MPO_TIMED_STAGE_COUNT; stage++)
         sum += most.seconds[stage];
+    if (sum == 0.0) /* no step was taken */
+        goto cleanup;
     mpo_log_note("\n%-10s %12s %8s %10s", "stage", "max s", "share", "max/min");
     for (int stage = 0; stage < MPO_TIMED_STAGE_COUNT; stage++) {
         double ratio =

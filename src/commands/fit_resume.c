@@ -50,6 +50,21 @@ static bool is_harmless(const char *key, bool models_are_hashed)
     return false;
 }
 
+/* Whether an option that the record does not know yet is at its default: it was then. */
+static bool is_default(const char *key, const char *value)
+{
+    struct mpo_config_flag flag;
+    char name[MPO_CONFIG_FLAG_BYTES] = "";
+    const char *dot = strrchr(key, '.');
+    bool is_of_a_policy = strncmp(key, "policies.", 9) == 0 && dot != NULL;
+    snprintf(name, sizeof name, "--%s%s", is_of_a_policy ? "policies.NAME" : "",
+             is_of_a_policy ? dot : key);
+    for (int i = 0; mpo_config_flag("fit", i, &flag); i++)
+        if (strcmp(flag.name, name) == 0)
+            return flag.initial != NULL && strcmp(flag.initial, value) == 0;
+    return false;
+}
+
 struct differences {
     char text[DIFFERENCES_BYTES];
     size_t length;
@@ -63,6 +78,8 @@ static void note_difference(void *context, const char *key, const char *recorded
     if (is_of_a_command(key) || is_harmless(key, found->models_are_hashed) ||
         found->length > DIFFERENCES_BYTES - 64)
         return;
+    if (strcmp(recorded, "-") == 0 && is_default(key, now))
+        return;
     found->length += (size_t)snprintf(
         found->text + found->length, DIFFERENCES_BYTES - found->length,
         "%s%s was %.200s, is %.200s", found->length > 0 ? "; " : "", key, recorded, now);
@@ -70,7 +87,9 @@ static void note_difference(void *context, const char *key, const char *recorded
         found->length = DIFFERENCES_BYTES - 1;
 }
 
-static enum mpo_status check_steps(const struct fit *fit, const struct settings *recorded)
+/* The configuration is that of the first start: a record that was extended has more. */
+static enum mpo_status check_steps(const struct fit *fit, const struct settings *recorded,
+                                   int64_t step_count)
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_config_descent *descent = &fit->config->descent;
@@ -80,6 +99,8 @@ static enum mpo_status check_steps(const struct fit *fit, const struct settings 
               "--resume: descent.steps was %lld, is %lld; every step of descent.step_rule "
               "fixed depends on their number, so a longer run is another run",
               (long long)steps, (long long)descent->steps);
+    if (step_count > steps)
+        steps = step_count;
     MPO_CHECK(descent->steps >= steps, MPO_ERR_CONFIG,
               "--resume: descent.steps was %lld, is %lld; it can only be raised",
               (long long)steps, (long long)descent->steps);
@@ -104,7 +125,7 @@ static enum mpo_status compare_configurations(const struct fit *fit,
               "--resume: %s was made with another configuration: %s; restore it, or begin "
               "a new record",
               path, found.text);
-    MPO_TRY(check_steps(fit, &recorded));
+    MPO_TRY(check_steps(fit, &recorded, mpo_record_step_count(record)));
 cleanup:
     settings_free(&now);
     settings_free(&recorded);

@@ -236,6 +236,7 @@ static enum mpo_status open_generate(struct generate *generate)
         .prompt = options->prompt,
         .stop = generate->stops.text,
         .stop_count = generate->stops.count,
+        .advice = "lower --parallel, --n, --best_of or rollout.max_tokens",
     };
     settle_batch(options, &size);
     MPO_TRY(job_open("generate", generate->config, &size, &generate->job));

@@ -277,7 +277,9 @@ uint64_t job_device_rows(const struct job *job, const struct job_size *size,
 {
     struct mpo_mixture_spec spec = mixture_spec(job, size, survey->vocab_size);
     for (int32_t i = 0; i < survey->local_count; i++)
-        spec.placed_count += spec.bf16_rows || survey->local[i].need.devices == 0;
+        if (spec.bf16_rows || survey->local[i].need.devices == 0 ||
+            !survey->local[i].need.keeps_rows)
+            spec.placed_count = survey->local_count; /* as place_policies */
     return mpo_mixture_device_bytes(&spec) + (spec.rows_on_device ? exchange_bytes : 0);
 }
 
@@ -328,7 +330,7 @@ static enum mpo_status check_device_memory(struct job *job, const struct job_siz
         .specs = job->policy_specs,
         .policy_count = survey.local_count,
         .rows_bytes = job_device_rows(job, size, &survey, plan.rank_bytes),
-        .scores_answers = spec.scores_answers,
+        .advice = size->advice,
     };
     MPO_TRY(mpo_comm_agree(needs_check_device(&device)));
 cleanup:

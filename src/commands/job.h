@@ -32,6 +32,7 @@ struct job_size {
     const char *prompt;      /* one prompt instead of the file, "" for none */
     const char *const *stop; /* [stop_count] texts that end a response, borrowed */
     int32_t stop_count;
+    const char *advice;    /* what makes rows fewer or shorter: "lower ..."; a literal */
     bool distinct_prompts; /* a step never asks a prompt twice: prompts_max are needed */
     struct mpo_prompts_spec prompts; /* path NULL: those of the configuration */
 };

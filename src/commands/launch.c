@@ -18,9 +18,10 @@
 #include "fit_impl.h"
 #include "launch_impl.h"
 
-#define CPUS_ALONE        8 /* as the scripts of launch/ ask for */
-#define CPUS_BESIDE_GPU   2
-#define LIMIT_SECONDS_MAX (365 * INT64_C(86400))
+#define SIGNAL_EARLY_SECONDS 60 /* as sbatch says of --signal */
+#define CPUS_ALONE           8  /* as the scripts of launch/ ask for */
+#define CPUS_BESIDE_GPU      2
+#define LIMIT_SECONDS_MAX    (365 * INT64_C(86400))
 
 /* ---- options ---- */
 
@@ -209,11 +210,13 @@ static enum mpo_status choose_time(struct launch *launch)
         LAUNCH_SETUP_SECONDS + signal;
     launch->signal_seconds = (int32_t)signal;
     MPO_CHECK(
-        !is_given(config->launch.time) || time_seconds(config->launch.time) > signal,
+        !is_given(config->launch.time) ||
+            time_seconds(config->launch.time) > signal + SIGNAL_EARLY_SECONDS,
         MPO_ERR_CONFIG,
-        "launch.time: expected more than the %g s before its end at which fit is told "
-        "to stop, found '%s'",
-        signal, config->launch.time);
+        "launch.time: expected more than %g s, as fit is told to stop %g s before its "
+        "end or up to a minute earlier, found '%s', which is %g s; give more",
+        signal + SIGNAL_EARLY_SECONDS, signal, config->launch.time,
+        time_seconds(config->launch.time));
     if (step == 0.0 || is_given(config->launch.time))
         return MPO_OK;
     MPO_CHECK(limit <= (double)LIMIT_SECONDS_MAX, MPO_ERR_CONFIG,

@@ -94,6 +94,12 @@ static void list_policies(const struct needs_device *device, char text[LIST_BYTE
             (unsigned long long)(of_policy(device, i) >> MEGABYTE_BITS));
 }
 
+/* So that what is needed is never said to be what is free, or nothing. */
+static unsigned long long up_to_megabytes(uint64_t bytes)
+{
+    return (unsigned long long)((bytes + (1U << MEGABYTE_BITS) - 1) >> MEGABYTE_BITS);
+}
+
 enum mpo_status needs_check_device(const struct needs_device *device)
 {
     enum mpo_status status = MPO_OK;
@@ -107,12 +113,9 @@ enum mpo_status needs_check_device(const struct needs_device *device)
               "policies, spread a policy over more devices (policies.NAME.devices), %s, or "
               "quantise the models",
               device->host, where->kind, where->index, where->name, where->uuid,
-              (unsigned long long)(needed >> MEGABYTE_BITS),
+              up_to_megabytes(needed),
               (unsigned long long)(where->free_bytes >> MEGABYTE_BITS), list,
-              (unsigned long long)(device->rows_bytes >> MEGABYTE_BITS),
-              device->scores_answers
-                  ? "leave out the longest responses"
-                  : "lower rollout.unit_prompts, responses or max_tokens");
+              (unsigned long long)(device->rows_bytes >> MEGABYTE_BITS), device->advice);
 cleanup:
     return status;
 }

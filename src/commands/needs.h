@@ -44,7 +44,7 @@ struct needs_device {
     const struct mpo_policy_spec *specs;      /* [H] */
     int32_t policy_count;
     uint64_t rows_bytes; /* the mixture's and the exchange's */
-    bool scores_answers; /* they are as long as they are, whatever the options say */
+    const char *advice;  /* what makes rows fewer or shorter: "lower ..." */
 };
 
 /** Bytes of the device's memory. Local. */

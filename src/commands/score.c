@@ -269,6 +269,7 @@ static enum mpo_status open_score(struct score *score)
         .unit_prompts = 1,
         .responses = options->pairs ? 2 : 1,
         .prompt = "",
+        .advice = "leave out the longest responses",
         .prompts = {.path = options->input,
                     .format = "jsonl",
                     .prefill = "",

@@ -34,6 +34,22 @@ static void format_uuid(const cudaUUID_t *uuid, char *text, size_t bytes)
     }
 }
 
+/* Every device of the run; the last one, which the rank computes on, stays the thread's. */
+static enum mpo_status measure(struct mpo_device *run)
+{
+    enum mpo_status status = MPO_OK;
+    run->free_bytes = SIZE_MAX;
+    for (int32_t index = run->first; index <= run->index; index++) {
+        size_t free_bytes = 0;
+        MPO_TRY_CUDA(cudaSetDevice(index));
+        MPO_TRY_CUDA(cudaMemGetInfo(&free_bytes, &run->total_bytes));
+        if (free_bytes < run->free_bytes)
+            run->free_bytes = free_bytes;
+    }
+cleanup:
+    return status;
+}
+
 static enum mpo_status cuda_open(int32_t before, int32_t count, struct mpo_device *out)
 {
     enum mpo_status status = MPO_OK;
@@ -48,9 +64,8 @@ static enum mpo_status cuda_open(int32_t before, int32_t count, struct mpo_devic
         "policies.NAME.devices, or run with run.device=cpu",
         count, before, visible);
     *out = (struct mpo_device){.kind = "cuda", .first = first, .index = first + count - 1};
-    MPO_TRY_CUDA(cudaSetDevice(out->index));
+    MPO_TRY(measure(out));
     MPO_TRY_CUDA(cudaGetDeviceProperties(&properties, out->index));
-    MPO_TRY_CUDA(cudaMemGetInfo(&out->free_bytes, &out->total_bytes));
     snprintf(out->name, sizeof out->name, "%.63s", properties.name);
     format_uuid(&properties.uuid, out->uuid, sizeof out->uuid);
 cleanup:
@@ -88,7 +103,8 @@ enum mpo_status mpo_device_cuda_take(size_t bytes, const char *what, const char 
         cudaGetLastError(); /* or the next launch would report it again */
         MPO_FAIL(MPO_ERR_MEMORY,
                  "%s: %zu MiB of device memory are needed, and %zu of %zu MiB are free; "
-                 "lower rollout.unit_prompts or rollout.responses, or %s",
+                 "have fewer rows at once (rollout.unit_prompts, rollout.responses; of "
+                 "generate --parallel, of evaluate --responses), or %s",
                  what, (bytes >> 20) + 1, free_bytes >> 20, total_bytes >> 20, advice);
     }
     MPO_TRY_CUDA(error);

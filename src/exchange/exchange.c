@@ -66,9 +66,10 @@ static const char *refuses(const struct mpo_exchange_ops *ops,
 {
     if (ops->memory == MPO_EXCHANGE_HOST && spec->rows_on_device)
         return "rows are in the memory of devices";
-    if (ops->memory == MPO_EXCHANGE_DEVICE && !spec->rows_on_device)
-        return "rows are in the memory of the host (run.device is cpu)";
-    return ops->refuses(spec, comm);
+    const char *reason = ops->refuses(spec, comm);
+    if (reason == NULL && ops->memory == MPO_EXCHANGE_DEVICE && !spec->rows_on_device)
+        return "rows are in the memory of the host";
+    return reason;
 }
 
 bool mpo_exchange_carries_device_rows(const char *transport, const struct mpo_comm *comm)
@@ -154,7 +155,8 @@ enum mpo_status mpo_exchange_survey(const struct mpo_exchange_spec *spec,
     out->rank_bytes = ops->keeps_bytes(&settled, comm, mpo_comm_group_rank(comm));
     mpo_exchange_shared_room(ops, &settled, comm, &out->shared_bytes,
                              &out->shared_free_bytes);
-    bool could_share = mpo_comm_group_size(comm) > 1 && mpo_comm_group_shares_host(comm);
+    bool could_share = mpo_comm_group_size(comm) > 1 && mpo_comm_group_shares_host(comm) &&
+                       !spec->rows_on_device;
     if (could_share && ops != &mpo_exchange_shared_ops &&
         strcmp(spec->transport, "auto") == 0)
         out->shared_refuses = refuses(&mpo_exchange_shared_ops, &settled, comm);

@@ -154,7 +154,7 @@ static size_t nccl_keeps_bytes(const struct mpo_exchange_spec *spec,
 static enum mpo_status reserve(size_t bytes, void **out)
 {
     return mpo_device_cuda_take(bytes, "the exchange's rows of logits",
-                                "set exchange.transport to shared or mpi", out);
+                                "set exchange.pattern to alltoall", out);
 }
 
 static enum mpo_status nccl_take_room(struct mpo_exchange *exchange)

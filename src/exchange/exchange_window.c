@@ -87,7 +87,8 @@ void mpo_exchange_shared_room(const struct mpo_exchange_ops *ops,
         rank_count++;
         bytes += ops->in_window ? ops->keeps_bytes(spec, comm, rank) : 0;
     }
-    size_t windows = (size_t)(mpo_comm_local_size(comm) / rank_count);
+    /* A host may have a part of a group only: rounded up. */
+    size_t windows = (size_t)((mpo_comm_local_size(comm) + rank_count - 1) / rank_count);
     *needed = windows * bytes;
     *free =
         statvfs(SHARED_FOLDER, &about) == 0 ? about.f_bavail * about.f_frsize : SIZE_MAX;

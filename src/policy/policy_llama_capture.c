@@ -148,6 +148,11 @@ cleanup:
     return status;
 }
 
+bool mpo_llama_capture_built(void)
+{
+    return true;
+}
+
 void mpo_llama_capture_close(struct mpo_llama_capture *capture)
 {
     if (capture == NULL)

@@ -14,6 +14,11 @@ enum mpo_status mpo_llama_capture_open(const struct mpo_llama_policy *policy,
     return MPO_OK;
 }
 
+bool mpo_llama_capture_built(void)
+{
+    return false;
+}
+
 void mpo_llama_capture_close(struct mpo_llama_capture *capture)
 {
     (void)capture;

@@ -217,6 +217,9 @@ struct mpo_llama_policy {
 /** A context whose rows of logits stay in its device's memory. */
 struct mpo_llama_capture;
 
+/** False where libllama has no way to leave them there. */
+bool mpo_llama_capture_built(void);
+
 /** Make room for a policy whose sizes are settled, and put it into the parameters of the
  *  context that will be made next. It must outlive that context. */
 enum mpo_status mpo_llama_capture_open(const struct mpo_llama_policy *policy,

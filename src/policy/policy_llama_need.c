@@ -84,6 +84,7 @@ void mpo_llama_need(const void *self, struct mpo_policy_need *out)
         .context_tokens = policy->cell_count,
         .longest_prompt_tokens = policy->prompts.longest_tokens,
         .devices = device_count(policy),
+        .keeps_rows = mpo_llama_capture_built(),
     };
     if (policy->adapter != NULL)
         out->adapter_bytes = (uint64_t)policy->adapter->file.bytes;

@@ -78,10 +78,10 @@ def the_time_limit_is_given_or_follows_from_the_steps():
         asks(config, "--time=" + given, "--seconds_per_step=9", time=given)
     for given in ("::", "-", "1-", "1:2:3:4", "1-2-3", "99999999999999999999", "4h", ""):
         refused(78, ["launch.time", "'%s'" % given], config, "--time=" + given)
-    for given in ("3", "03:00", "0:03:00", "0-0", "0-0:3"):
-        refused(78, ["launch.time", "180 s", "'%s'" % given], config, "--time=" + given)
-    asks(config, "--time=3:01", time="3:01")
-    refused(78, ["launch.time", "200 s"], config, "--time=3:20", "--seconds_per_step=100")
+    for given in ("4", "04:00", "0:04:00", "0-0", "0-0:3"):
+        refused(78, ["launch.time", "240 s", "'%s'" % given], config, "--time=" + given)
+    asks(config, "--time=4:01", time="4:01")
+    refused(78, ["launch.time", "260 s"], config, "--time=4:20", "--seconds_per_step=100")
     # 5 steps x 100 s x 1.25 + 600 s + 200 s = 1425 s
     asks(config, "--seconds_per_step=100", time="0-00:24:00", signal="B:USR1@200")
     # 1000 steps x 100 s x 1.25 + 800 s = 125800 s

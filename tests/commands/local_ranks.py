@@ -30,6 +30,15 @@ def every_policy_gets_a_rank(mpo, work, source):
         tables.check(said.split() == ["x", path] * count, "%s: %s" % (path, said))
 
 
+def other_files_among_the_arguments_are_no_configuration(mpo, work, source):
+    path = os.path.join(source, "configs", "table.yaml")
+    other = os.path.join(work, "in.jsonl")
+    with open(other, "w", encoding="utf-8") as stream:
+        stream.write("{}\n")
+    said, _ = local("echo", source, "score", other, path, other)
+    tables.check(said.split() == ["score", other, path, other] * 3, said)
+
+
 def ranks_can_be_chosen(mpo, work, source):
     config = fit_ranks.write_case(work)
     record = os.path.join(work, "six.h5")
@@ -75,6 +84,7 @@ def main():
         sys.exit(__doc__)
     shutil.rmtree(sys.argv[2], ignore_errors=True)
     cases = [every_policy_gets_a_rank, ranks_can_be_chosen,
+             other_files_among_the_arguments_are_no_configuration,
              without_a_configuration_it_says_what_to_set,
              what_needs_no_ranks_is_left_to_the_program,
              a_tree_with_a_blank_and_a_link_to_the_script_work]

@@ -209,9 +209,24 @@ def devices_without_room_are_refused_before_policies_are_read(case):
                 messages=ranks, memory=100000)
         refused(case, 71, ["a rank needs", "leave out the longest responses"], ranks, *asked,
                 command="score", messages=ranks, memory=100000)
+        refused(case, 71, ["a rank needs", "lower --parallel"], ranks, "--weights=uniform",
+                command="generate", messages=ranks, memory=100000)
+        refused(case, 71, ["a rank needs", "lower --responses"], ranks, "--weights=uniform",
+                command="evaluate", messages=ranks, memory=100000)
     case.on_devices("fit", 3, "--record.file=" + case.record("room"), "--descent.steps=1",
                     memory=32 << 20)
     case.on_devices("score", 3, *asked, memory=32 << 20)
+
+
+def doctor_names_the_transport_that_fit_takes(case):
+    said, _ = case.on_devices("doctor", 3)
+    tables.check(re.search(r"ok +exchange +nccl gather", said), said)
+    tables.check("by messages" not in said, said)
+
+
+def one_rank_has_nothing_to_exchange(case):
+    refused(case, 78, ["exchange.transport is nccl", "a group has one rank only"], 1,
+            "--exchange.transport=nccl")
 
 
 def what_policies_are_refused_for_is_said_once_on_devices(case):
@@ -240,6 +255,8 @@ def main():
         hosts_without_a_device_for_every_rank_are_refused,
         auto_without_a_device_is_the_cpu,
         devices_without_room_are_refused_before_policies_are_read,
+        doctor_names_the_transport_that_fit_takes,
+        one_rank_has_nothing_to_exchange,
         what_policies_are_refused_for_is_said_once_on_devices,
     ]
     sys.exit(tables.run_cases([(one, [case]) for one in cases]))

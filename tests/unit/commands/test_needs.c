@@ -33,7 +33,8 @@ static void prepare(struct fixture *fixture, int32_t devices)
                    .policies = fixture->policies,
                    .specs = specs,
                    .policy_count = 3,
-                   .rows_bytes = 40 * MB},
+                   .rows_bytes = 40 * MB,
+                   .advice = "lower rollout.unit_prompts, responses or max_tokens"},
     };
     for (int32_t i = 0; i < 3; i++)
         fixture->policies[i] = (struct mpo_policy_survey){
@@ -109,7 +110,7 @@ static void a_device_that_is_too_small_is_refused_with_what_to_change(void **sta
     assert_error_names("helpful 631, harmless 132, bigrams 0; rows: 40");
     assert_error_names("more ranks");
     assert_error_names("lower rollout.unit_prompts, responses or max_tokens");
-    fixture.device.scores_answers = true;
+    fixture.device.advice = "leave out the longest responses";
     assert_status(needs_check_device(&fixture.device), MPO_ERR_MEMORY);
     assert_error_names("more ranks");
     assert_error_names("leave out the longest responses");
