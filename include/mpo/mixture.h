@@ -80,7 +80,7 @@ enum mpo_status mpo_mixture_place(struct mpo_mixture *mixture, int32_t policy_in
  * Round one policy's rows to bf16 where spec.bf16_rows says so; else they stay as they are.
  * What follows is exact for the rounded policies: normalisers are taken of them.
  *
- *     y(v) = x(v) - max x                  in float
+ *     y(v) = x(v) - max x                  in float; max over tokens that are not masked
  *     x'(v) = y(v) to 8 significant bits   ties to even; a float with its low 16 bits 0
  *
  *     |x'(v) - (x(v) - max x)|  <=  2^-8 (max x - x(v))
@@ -93,7 +93,8 @@ enum mpo_status mpo_mixture_place(struct mpo_mixture *mixture, int32_t policy_in
  * may tie, and the log-ratio of a token to the most probable one, which is (x(v) - max x) /
  * T_h, is off by at most 2^-8 of itself.
  *
- * -inf stays -inf, a row with nothing above MPO_MASKED_LOGIT is rounded as it is, and a row
+ * A masked token's logit is MPO_MASKED_LOGIT, whatever a model left on the device. -inf
+ * stays -inf, a row with nothing above MPO_MASKED_LOGIT is rounded as it is, and a row
  * that mpo_mixture_normalise refuses it refuses rounded too.
  *
  * Local, and independent of which rank calls it and of the device. Allocates nothing. Ends

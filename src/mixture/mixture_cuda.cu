@@ -89,6 +89,7 @@ static enum mpo_status cuda_round(void *self, int32_t policy_index, int32_t row_
     view.row = cuda->device.row;
     view.rounded = cuda->copied + first * cuda->row_stride;
     view.stride = cuda->row_stride;
+    view.flags = cuda->flags;
     view.block_top = cuda->sums.block_weight;
     view.vocab_size = cuda->vocab_size;
     view.block_count = cuda->block_count;

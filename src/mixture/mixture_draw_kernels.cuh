@@ -178,9 +178,10 @@ static __global__ void __launch_bounds__(MIXTURE_THREADS)
     int32_t row = draws.row[i];
     int32_t token = draws.token[i];
     double *log_policy = draws.log_policy + (size_t)i * (size_t)view.policy_count;
-    double score = token_flags(&view, token) & MIXTURE_ENDS ? view.end_bias : 0.0;
+    uint32_t flags = token_flags(&view, token);
+    double score = flags & MIXTURE_ENDS ? view.end_bias : 0.0;
     for (int32_t h = 0; h < view.policy_count; h++) {
-        double logit = (double)policy_row(&view, h, row)[token];
+        double logit = (double)known_logit(policy_row(&view, h, row)[token], flags);
         log_policy[h] = logit * view.inverse_temperature[h] - policy_norm(&view, h, row);
         score += view.mu[h] * log_policy[h];
     }

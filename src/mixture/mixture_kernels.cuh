@@ -30,6 +30,7 @@
 
 #include <stdint.h>
 
+#include "mpo/policy.h"
 #include "mixture_impl.h"
 #include "../device/cuda_dialect.cuh"
 
@@ -183,6 +184,13 @@ static __device__ __forceinline__ uint32_t token_flags(const struct mixture_view
     return view->flags == NULL ? 0u : view->flags[token];
 }
 
+/* A token's logit as the CPU has it. Rows that never were on the host have masked tokens as
+ * the model left them, perhaps NaN or inf, of which no weight makes 0. */
+static __device__ __forceinline__ float known_logit(float logit, uint32_t flags)
+{
+    return flags & MIXTURE_MASKED ? MPO_MASKED_LOGIT : logit;
+}
+
 /* s of this thread's tokens, -inf where masked. Logits go to slot[h, thread] too when it is
  * given. */
 static __device__ __forceinline__ void token_scores(const struct mixture_view *view,
@@ -254,18 +262,23 @@ static __global__ void __launch_bounds__(MIXTURE_THREADS)
     int32_t thread = (int32_t)threadIdx.x;
     union mixture_slot *logits = slot + 2 * MIXTURE_THREADS;
     double weight[MIXTURE_TOKENS];
+    uint32_t flags[MIXTURE_TOKENS];
+    for (int i = 0; i < MIXTURE_TOKENS; i++)
+        flags[i] = token_flags(&view, first_token(block) + i);
     token_scores(&view, row, block, logits, weight);
     double top = group_max(fmax(fmax(weight[0], weight[1]), fmax(weight[2], weight[3])));
     exponentiate(weight, top);
     for (int32_t h = 0; h < view.policy_count; h++) {
         union mixture_slot *own = &logits[h * MIXTURE_THREADS + thread];
         float4 logit = own->logit;
-        own->sum = weight[0] * (double)logit.x + weight[1] * (double)logit.y +
-                   weight[2] * (double)logit.z + weight[3] * (double)logit.w;
+        own->sum = weight[0] * (double)known_logit(logit.x, flags[0]) +
+                   weight[1] * (double)known_logit(logit.y, flags[1]) +
+                   weight[2] * (double)known_logit(logit.z, flags[2]) +
+                   weight[3] * (double)known_logit(logit.w, flags[3]);
     }
     double end_sum = 0.0;
     for (int i = 0; i < MIXTURE_TOKENS; i++)
-        if (token_flags(&view, first_token(block) + i) & MIXTURE_ENDS)
+        if (flags[i] & MIXTURE_ENDS)
             end_sum += weight[i];
     slot[thread].sum = weight[0] + weight[1] + weight[2] + weight[3];
     slot[MIXTURE_THREADS + thread].sum = end_sum;

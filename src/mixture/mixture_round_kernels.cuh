@@ -1,15 +1,17 @@
 /**
  * Rounding of rows to bf16 on CUDA: mixture_round.c in parallel, to the same bits. A
  * maximum has no order, a difference of two floats is the same everywhere, and the rest is
- * whole numbers. Bytes from and to device memory, a row of V tokens:
+ * whole numbers. Masked tokens are MPO_MASKED_LOGIT here too, whatever the model left
+ * there: they are not in the maximum, and no NaN of theirs is in the rounded row. Bytes
+ * from and to device memory, a row of V tokens:
  *
  *     round_tops    4 V                          bandwidth; target 80 % of it
  *     round_rows    8 V + V/1024 (8 V/1024)      the same; reads come from the cache where
  * the call's rows fit into it, and block maxima do
+ *                   (+ V of flags once for all rows, then from cache, of both)
  */
 #pragma once
 
-#include "mpo/policy.h"
 #include "mixture_kernels.cuh"
 
 /** The rows of one call. Device pointers throughout. */
@@ -17,7 +19,8 @@ struct mixture_round_view {
     const float *const *row; /* [B] pointers to [V] */
     float *rounded;          /* [B, stride]; may be where the rows are */
     size_t stride;
-    double *block_top; /* [B, block] */
+    const uint8_t *flags; /* [V] */
+    double *block_top;    /* [B, block] */
     int32_t vocab_size;
     int32_t block_count;
 };
@@ -30,6 +33,13 @@ static __device__ __forceinline__ int32_t strided_token(int32_t i)
            (int32_t)threadIdx.x;
 }
 
+/* A token's logit; the token is one of the vocabulary's. */
+static __device__ __forceinline__ float logit_of(const struct mixture_round_view *view,
+                                                 const float *row, int32_t token)
+{
+    return known_logit(row[token], view->flags[token]);
+}
+
 /** Grid: (block_count, rows). The greatest logit of a block, NaNs aside. */
 static __global__ void __launch_bounds__(MIXTURE_THREADS)
     mixture_round_tops(struct mixture_round_view view)
@@ -38,7 +48,7 @@ static __global__ void __launch_bounds__(MIXTURE_THREADS)
     float top = -INFINITY;
     for (int32_t i = 0; i < MIXTURE_TOKENS; i++)
         if (strided_token(i) < view.vocab_size)
-            top = fmaxf(top, row[strided_token(i)]);
+            top = fmaxf(top, logit_of(&view, row, strided_token(i)));
     double group_top = group_max((double)top);
     if (threadIdx.x == 0)
         view.block_top[(size_t)blockIdx.y * (size_t)view.block_count + blockIdx.x] =
@@ -69,5 +79,6 @@ static __global__ void __launch_bounds__(MIXTURE_THREADS)
     float taken = top > (double)MPO_MASKED_LOGIT ? (float)top + 0.0f : 0.0f;
     for (int32_t i = 0; i < MIXTURE_TOKENS; i++)
         if (strided_token(i) < view.vocab_size)
-            rounded[strided_token(i)] = to_bf16(row[strided_token(i)] - taken);
+            rounded[strided_token(i)] =
+                to_bf16(logit_of(&view, row, strided_token(i)) - taken);
 }

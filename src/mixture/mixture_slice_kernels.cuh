@@ -43,10 +43,11 @@ static __global__ void __launch_bounds__(MIXTURE_THREADS)
     double *answer =
         answers + (size_t)blockIdx.x * MPO_MIXTURE_ANSWER_WIDTH(view.policy_count);
     int32_t token = find_token(&view, &own);
+    uint32_t flags = token_flags(&view, token);
     if (threadIdx.x == 0)
         answer[0] = (double)token;
     for (int32_t h = (int32_t)threadIdx.x; h < view.policy_count; h += MIXTURE_THREADS)
-        answer[1 + h] = (double)policy_row(&view, h, own.row)[token];
+        answer[1 + h] = (double)known_logit(policy_row(&view, h, own.row)[token], flags);
 }
 
 /** Grid: blocks of the slice. s of one row's tokens. */

@@ -17,6 +17,7 @@ MODE, NVCC, SOURCE, WORK = sys.argv[1:5]
 BUILD = os.path.join(WORK, "build")
 MPO = os.path.join(BUILD, "mpo")
 SUITE = os.path.join(BUILD, "tests", "test_mixture_cuda")
+ROUNDING = os.path.join(BUILD, "tests", "test_mixture_round")
 SLICES = os.path.join(BUILD, "tests", "test_mixture_slices")
 MESSAGES = os.path.join(BUILD, "tests", "test_exchange_cuda")
 BUDGET = os.path.join(SOURCE, "tests", "gpu", "kernel_budget.tsv")
@@ -88,7 +89,8 @@ def build():
     has_nccl = "NCCL was not found" not in said
     if not has_nccl:
         print("note  no NCCL here: the kernels of its exchange are not compiled")
-    suites = ["test_mixture_cuda", "test_mixture_slices"] + ["test_exchange_cuda"] * has_nccl
+    suites = ["test_mixture_cuda", "test_mixture_round", "test_mixture_slices"]
+    suites += ["test_exchange_cuda"] * has_nccl
     check_budget(must_run("cmake", "--build", BUILD, "-j2", "--target", "mpo", *suites), has_nccl)
 
 
@@ -129,6 +131,8 @@ def device():
     if result.returncode == 77:
         sys.exit(77)
     check("the mixture on the device is the cpu's", result.returncode == 0)
+    check("rows rounded on the device have the cpu's bits",
+          subprocess.run([ROUNDING, "large"]).returncode == 0)
     check("slices on the device are its whole rows'",
           subprocess.run([SLICES, "large"]).returncode == 0)
     if os.path.exists(MESSAGES):

@@ -17,7 +17,6 @@
 
 #include <cuda_runtime_api.h>
 
-#include "mixture/mixture_impl.h"
 #include "mpo/policy.h"
 #include "device_suite.h"
 #include "runner.h"
@@ -328,8 +327,21 @@ static void rows_without_a_normaliser_are_refused_by_both(void **state)
     pair_free(&pair);
 }
 
-/* Rows where a policy or an exchange would leave them, each as long as it must be and not a
- * byte longer, some of them at odd addresses. */
+/* Put the device's rows where a policy or an exchange would leave them, each as long as it
+ * must be and not a byte longer, some of them at odd addresses. */
+static void place_rows(struct pair *pair, const float *logits, float **memory)
+{
+    size_t count = (size_t)pair->cpu.vocab_size;
+    pair->cuda.rows_on_device = true;
+    for (int32_t row = 0; row < pair->cpu.policy_count * pair->cpu.row_count; row++) {
+        size_t shift = row % 2 ? 1 : 0;
+        check_cuda(cudaMalloc((void **)&memory[row], (count + shift) * sizeof *logits));
+        pair->cuda.row[row] = memory[row] + shift;
+        check_cuda(cudaMemcpy(memory[row] + shift, logits + (size_t)row * count,
+                              count * sizeof *logits, cudaMemcpyHostToDevice));
+    }
+}
+
 static void rows_in_device_memory_are_read_in_place(void **state)
 {
     (void)state;
@@ -338,15 +350,7 @@ static void rows_in_device_memory_are_read_in_place(void **state)
         struct pair pair;
         float *memory[6];
         pair_make(&pair, 3, 2, sizes[i], 4.0);
-        size_t bytes = (size_t)sizes[i] * sizeof(float);
-        pair.cuda.rows_on_device = true;
-        for (int32_t row = 0; row < 6; row++) {
-            size_t shift = row % 2 ? sizeof(float) : 0;
-            check_cuda(cudaMalloc((void **)&memory[row], bytes + shift));
-            pair.cuda.row[row] = memory[row] + shift / sizeof(float);
-            check_cuda(cudaMemcpy(memory[row] + shift / sizeof(float), pair.cpu.row[row],
-                                  bytes, cudaMemcpyHostToDevice));
-        }
+        place_rows(&pair, pair.cpu.logits, memory);
         pair_run(&pair);
         mixture_case_compare(&pair.cuda, &pair.cpu, BOUND);
         check_draws(&pair, 20);
@@ -357,101 +361,45 @@ static void rows_in_device_memory_are_read_in_place(void **state)
     }
 }
 
-enum { ROUNDED_ROWS = 7 };
-
-/* Rows of everything that rounding meets. */
-static void fill_strange_row(float *x, int32_t count, int32_t kind)
+static void score_masked(struct mixture_case *self, double log_policy[6])
 {
-    static const double center[ROUNDED_ROWS] = {0.0, -30.0, 0.0, 4e37};
-    static const double width[ROUNDED_ROWS] = {8.0, 3.0, 1e-38, 3e37, 2.0};
-    static const float pair[ROUNDED_ROWS][2] = {
-        [5] = {-INFINITY, MPO_MASKED_LOGIT}, [6] = {-0.0f, 0.0f}};
-    for (int32_t i = 0; i < count; i++) {
-        double uniform = 2.0 * runner_uniform((uint64_t)kind, (uint64_t)i) - 1.0;
-        x[i] = kind > 4 ? pair[kind][i % 2] : (float)(center[kind] + width[kind] * uniform);
-        if (kind == 4)
-            x[i] = rintf(256.0f * x[i]) / 256.0f; /* ties */
-    }
-    if (kind == 1 || kind == 4)
-        x[count / 2] = kind == 1 ? NAN : count == 33 ? INFINITY : -INFINITY;
+    static const int32_t row[3] = {0, 1, 1};
+    int32_t token[3] = {1, 5, 1025};
+    double log_proposal[3];
+    struct mpo_mixture_draws draws = {.count = 3,
+                                      .row = row,
+                                      .token = token,
+                                      .log_proposal = log_proposal,
+                                      .log_policy = log_policy};
+    assert_ok(mpo_mixture_score(self->mixture, &draws));
 }
 
-/* Row i of each of the two policies 1 and 2 is row i * step of x. */
-static const int32_t steps[2] = {1, ROUNDED_ROWS - 1};
-
-static const float *original(const float *x, int32_t vocab_size, int32_t policy, int32_t i)
-{
-    return x + (size_t)(i * steps[policy] % ROUNDED_ROWS) * (size_t)vocab_size;
-}
-
-static void compare_rounded(const float *x, int32_t vocab_size,
-                            const float *row[2][ROUNDED_ROWS])
-{
-    size_t bytes = (size_t)vocab_size * sizeof(float);
-    float *expected = runner_allocate((size_t)vocab_size, sizeof *expected);
-    float *found = runner_allocate((size_t)vocab_size, sizeof *found);
-    for (int32_t policy = 0; policy < 2; policy++)
-        for (int32_t i = 0; i < ROUNDED_ROWS; i++) {
-            mpo_mixture_round_row(original(x, vocab_size, policy, i), vocab_size, expected);
-            check_cuda(cudaMemcpy(found, row[policy][i], bytes, cudaMemcpyDeviceToHost));
-            assert_memory_equal(found, expected, bytes);
-        }
-    free(found);
-    free(expected);
-}
-
-/* Rows that lie on the device, every other one at an odd address and none a byte longer
- * than it must be, or that are placed there. */
-static void check_rounding(int32_t vocab_size, bool placed)
-{
-    static const double ones[3] = {1.0, 1.0, 1.0};
-    size_t bytes = (size_t)vocab_size * sizeof(float);
-    float *x = runner_allocate((size_t)(ROUNDED_ROWS * vocab_size), sizeof *x);
-    float *memory[2][ROUNDED_ROWS] = {{NULL}};
-    const float *row[2][ROUNDED_ROWS];
-    struct mpo_mixture *mixture = NULL;
-    const struct mpo_mixture_spec spec = {.device = "cuda",
-                                          .temperature = ones,
-                                          .policy_count = 3,
-                                          .vocab_size = vocab_size,
-                                          .row_capacity = ROUNDED_ROWS,
-                                          .rows_on_device = true,
-                                          .bf16_rows = true,
-                                          .placed_first = 1,
-                                          .placed_count = 2};
-    assert_ok(mpo_mixture_open(&spec, &mixture));
-    for (int32_t i = 0; i < ROUNDED_ROWS; i++)
-        fill_strange_row(x + (size_t)i * (size_t)vocab_size, vocab_size, i);
-    for (int32_t policy = 0; policy < 2; policy++) {
-        for (int32_t i = 0; i < ROUNDED_ROWS; i++) {
-            size_t shift = (size_t)i % 2;
-            const float *from = original(x, vocab_size, policy, i);
-            float **to = &memory[policy][i];
-            check_cuda(cudaMalloc((void **)to, bytes + shift * sizeof(float)));
-            check_cuda(cudaMemcpy(*to + shift, from, bytes, cudaMemcpyHostToDevice));
-            row[policy][i] = placed ? from : *to + shift;
-        }
-        if (placed)
-            assert_ok(mpo_mixture_place(mixture, 1 + policy, ROUNDED_ROWS, row[policy]));
-        assert_ok(mpo_mixture_round(mixture, 1 + policy, ROUNDED_ROWS, row[policy]));
-    }
-    compare_rounded(x, vocab_size, row);
-    for (int32_t i = 0; i < 2 * ROUNDED_ROWS; i++)
-        check_cuda(cudaFree(memory[i / ROUNDED_ROWS][i % ROUNDED_ROWS]));
-    mpo_mixture_close(&mixture);
-    free(x);
-}
-
-static void rounding_has_the_bits_of_the_cpu(void **state)
+/* Rows that never were on the host have masked tokens as the model left them. */
+static void masked_tokens_may_be_anything_on_the_device(void **state)
 {
     (void)state;
-    static const int32_t sizes[] = {1, 33, 1024, 1025, 2051, 49152, 151936};
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-        if (sizes[i] > vocab_max)
-            continue;
-        check_rounding(sizes[i], true);
-        check_rounding(sizes[i], false);
-    }
+    static const float left_there[4] = {90.0f, NAN, INFINITY, -INFINITY};
+    double log_policy[2][6];
+    struct pair pair;
+    float *memory[4];
+    pair_make(&pair, 2, 2, 2051, 4.0);
+    mixture_case_mask(&pair.cpu, 4, 1);
+    float *logits = runner_allocate(logit_count(&pair.cpu), sizeof *logits);
+    for (size_t i = 0; i < logit_count(&pair.cpu); i++)
+        logits[i] = i % 2051 % 4 == 1 ? left_there[i / 2051] : pair.cpu.logits[i];
+    place_rows(&pair, logits, memory);
+    pair_run(&pair);
+    mixture_case_compare(&pair.cuda, &pair.cpu, BOUND);
+    check_draws(&pair, 20);
+    check_same_draws(&pair, 4, true, NULL);
+    score_masked(&pair.cpu, log_policy[0]);
+    score_masked(&pair.cuda, log_policy[1]);
+    for (int32_t i = 0; i < 6; i++)
+        assert_close(log_policy[1][i], log_policy[0][i], BOUND * fabs(log_policy[0][i]));
+    pair_free(&pair);
+    for (int32_t row = 0; row < 4; row++)
+        check_cuda(cudaFree(memory[row]));
+    free(logits);
 }
 
 static void the_same_rows_give_the_same_bytes_again(void **state)
@@ -485,7 +433,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(blocks_may_be_masked_altogether),
         cmocka_unit_test(rows_without_a_normaliser_are_refused_by_both),
         cmocka_unit_test(rows_in_device_memory_are_read_in_place),
-        cmocka_unit_test(rounding_has_the_bits_of_the_cpu),
+        cmocka_unit_test(masked_tokens_may_be_anything_on_the_device),
         cmocka_unit_test(the_same_rows_give_the_same_bytes_again),
     };
     if (!device_suite_has_device())

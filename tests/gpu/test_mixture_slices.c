@@ -70,6 +70,14 @@ static void check_cuda(cudaError_t error)
 
 /* ---- ranks ---- */
 
+/* A row as a model left it on the device, which does not mask. */
+static void leave_row(const struct mixture_case *some, int32_t i, float *left)
+{
+    memcpy(left, some->row[i], (size_t)some->vocab_size * sizeof *left);
+    for (int32_t j = 0; j < some->masked_count; j++)
+        left[some->masked[j]] = i % 2 ? NAN : 90.0f;
+}
+
 /* Every other row lies at an odd address. */
 static void open_rank(struct cut *cut, struct rank *rank, int32_t first, int32_t end)
 {
@@ -85,14 +93,17 @@ static void open_rank(struct cut *cut, struct rank *rank, int32_t first, int32_t
     cut->ops->set(rank->self, some->mu, some->end_bias);
     rank->memory = runner_allocate((size_t)row_count, sizeof *rank->memory);
     rank->row = runner_allocate((size_t)row_count, sizeof *rank->row);
+    float *left = runner_allocate((size_t)some->vocab_size, sizeof *left);
     for (int32_t i = 0; i < row_count && begin < stop; i++) {
         size_t bytes = (size_t)(stop - begin) * sizeof(float);
         check_cuda(
             cudaMalloc((void **)&rank->memory[i], bytes + (size_t)(i % 2) * sizeof(float)));
         rank->row[i] = rank->memory[i] + i % 2;
-        check_cuda(cudaMemcpy(rank->memory[i] + i % 2, some->row[i] + begin, bytes,
+        leave_row(some, i, left);
+        check_cuda(cudaMemcpy(rank->memory[i] + i % 2, left + begin, bytes,
                               cudaMemcpyHostToDevice));
     }
+    free(left);
     rank->rows = (struct mpo_rows){some->row_count, rank->row, some->log_norm};
 }
 

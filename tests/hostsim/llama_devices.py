@@ -75,18 +75,27 @@ class Case(devices.Case):
 
 
 def fit_gives_the_cpus_weights_and_the_same_bytes_on_every_number_of_devices(case):
+    compare_fits(case, "float")
+
+
+def rounded_rows_give_the_cpus_weights_and_the_same_bytes_too(case):
+    compare_fits(case, "bf16")
+
+
+def compare_fits(case, rows):
+    rounding = "--exchange.rows=" + rows
     record = case.record("cpu")
-    case.on_cpu("fit", "--descent.steps=2", "--record.file=" + record)
+    case.on_cpu("fit", "--descent.steps=2", "--record.file=" + record, rounding)
     cpu = devices.numbers(record)
     tables.check(set(cpu["responses/token"] // BLOCK) == {0, 1}, "a block is missing")
     tables.check(cpu["responses/token"].max() < VOCAB, "padding was drawn")
     tables.check(np.ptp(cpu["average"][-1]) > 1e-3, "weights %s say nothing" % cpu["average"])
     first, worst = None, 0.0
     for count, ranks, flags in RUNS:
-        what = "%s on %d ranks" % (" ".join(flags), ranks)
+        what = "%s of %s on %d ranks" % (" ".join(flags), rows, ranks)
         record = case.record("devices")
-        case.on_devices("fit", ranks, "--record.file=" + record, "--descent.steps=2", *flags,
-                        devices=count)
+        case.on_devices("fit", ranks, "--record.file=" + record, "--descent.steps=2", rounding,
+                        *flags, devices=count)
         first = first or data_sets(record)
         same(first, data_sets(record), what)
         found = devices.numbers(record)
@@ -110,6 +119,7 @@ def generate_and_score_print_the_cpus_lines(case):
     devices.same_lines(case, "generate", "--format=jsonl", WEIGHTS, "--temperature=0.8",
                        "--top_k=9")
     devices.same_lines(case, "score", *answers(case, "abc", "d", text))
+    devices.same_lines(case, "score", "--exchange.rows=bf16", *answers(case, "abc", "d", text))
 
 
 def the_longest_answer_decides_what_score_needs(case):
@@ -133,6 +143,7 @@ def main():
     case = Case(*sys.argv[1:])
     cases = [
         fit_gives_the_cpus_weights_and_the_same_bytes_on_every_number_of_devices,
+        rounded_rows_give_the_cpus_weights_and_the_same_bytes_too,
         generate_and_score_print_the_cpus_lines,
         the_longest_answer_decides_what_score_needs,
     ]

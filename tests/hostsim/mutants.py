@@ -30,7 +30,8 @@ HOST = "src/mixture/mixture_cuda.cu"
 NCCL = "src/exchange/exchange_nccl.c"
 MESSAGES = "src/exchange/exchange_kernels.cuh"
 
-# Of the exchange; of the mixture it is the same two for all files.
+# Of the exchange; of the mixture it is the same three for all files.
+MIXTURE_TESTS = ["test_mixture_cuda", "test_mixture_round", "test_mixture_slices"]
 KERNEL_TESTS = {NCCL: [], MESSAGES: ["test_exchange_cuda"]}
 
 # What is broken, in which file, the text that stands there once, and what takes its place.
@@ -158,7 +159,22 @@ MUTANTS = [
      "top = fmax(top, block_top[block]);\n    top = group_max(top);",
      "top = block == (int32_t)blockIdx.x ? block_top[block] : top;\n    top = group_max(top);"),
     ("the greatest of a block's first tokens", ROUNDING,
-     "top = fmaxf(top, row[strided_token(i)]);", "top = fmaxf(top, row[strided_token(0)]);"),
+     "top = fmaxf(top, logit_of(&view, row, strided_token(i)));",
+     "top = fmaxf(top, logit_of(&view, row, strided_token(0)));"),
+    ("the greatest of masked tokens too", ROUNDING,
+     "top = fmaxf(top, logit_of(&view, row, strided_token(i)));",
+     "top = fmaxf(top, row[strided_token(i)]);"),
+    ("masked tokens are rounded as the model left them", ROUNDING,
+     "to_bf16(logit_of(&view, row, strided_token(i)) - taken)",
+     "to_bf16(row[strided_token(i)] - taken)"),
+    ("masked tokens are as the model left them", KERNELS,
+     "flags & MIXTURE_MASKED ? MPO_MASKED_LOGIT : logit;", "flags == ~0u ? MPO_MASKED_LOGIT : logit;"),
+    ("masked tokens are scored as the model left them", DRAWS,
+     "(double)known_logit(policy_row(&view, h, row)[token], flags);",
+     "(double)policy_row(&view, h, row)[token];"),
+    ("masked tokens are answered as the model left them", SLICES,
+     "(double)known_logit(policy_row(&view, h, own.row)[token], flags);",
+     "(double)policy_row(&view, h, own.row)[token];"),
     ("the greatest reads past a row", ROUNDING,
      "    for (int32_t i = 0; i < MIXTURE_TOKENS; i++)\n        if (strided_token(i) < view.vocab_size)\n"
      "            top =", "    for (int32_t i = 0; i < MIXTURE_TOKENS; i++)\n            top ="),
@@ -240,7 +256,7 @@ def faults_fail():
 
 def notices(path):
     """(name, whether it fails) of every test of what a file belongs to, as they are run."""
-    tests = KERNEL_TESTS.get(path, ["test_mixture_cuda", "test_mixture_slices"])
+    tests = KERNEL_TESTS.get(path, MIXTURE_TESTS)
     for name, variant in (("values", "plain"), ("asan", "asan"), ("tsan", "tsan")):
         yield name, kernels_fail(tests, variant)
     if path in KERNEL_TESTS:
