@@ -17,7 +17,7 @@ MODE, NVCC, SOURCE, WORK = sys.argv[1:5]
 BUILD = os.path.join(WORK, "build")
 MPO = os.path.join(BUILD, "mpo")
 SUITE = os.path.join(BUILD, "tests", "test_mixture_cuda")
-ROUNDING = os.path.join(BUILD, "tests", "test_mixture_round")
+ROUNDING = os.path.join(BUILD, "tests", "test_rounding_cuda")
 SLICES = os.path.join(BUILD, "tests", "test_mixture_slices")
 MESSAGES = os.path.join(BUILD, "tests", "test_exchange_cuda")
 BUDGET = os.path.join(SOURCE, "tests", "gpu", "kernel_budget.tsv")
@@ -89,7 +89,7 @@ def build():
     has_nccl = "NCCL was not found" not in said
     if not has_nccl:
         print("note  no NCCL here: the kernels of its exchange are not compiled")
-    suites = ["test_mixture_cuda", "test_mixture_round", "test_mixture_slices"]
+    suites = ["test_mixture_cuda", "test_rounding_cuda", "test_mixture_slices"]
     suites += ["test_exchange_cuda"] * has_nccl
     check_budget(must_run("cmake", "--build", BUILD, "-j2", "--target", "mpo", *suites), has_nccl)
 

@@ -31,7 +31,7 @@ NCCL = "src/exchange/exchange_nccl.c"
 MESSAGES = "src/exchange/exchange_kernels.cuh"
 
 # Of the exchange; of the mixture it is the same three for all files.
-MIXTURE_TESTS = ["test_mixture_cuda", "test_mixture_round", "test_mixture_slices"]
+MIXTURE_TESTS = ["test_mixture_cuda", "test_rounding_cuda", "test_mixture_slices"]
 KERNEL_TESTS = {NCCL: [], MESSAGES: ["test_exchange_cuda"]}
 
 # What is broken, in which file, the text that stands there once, and what takes its place.

@@ -14,8 +14,8 @@
 #include "mpo/device.h"
 #include "mpo/exchange.h"
 #include "mpo/policy.h"
-#include "mixture/mixture_fold.h"
 #include "exchange_case.h"
+#include "exchange_position.h"
 #include "mixture_case.h"
 #include "runner.h"
 
@@ -206,122 +206,21 @@ static void combine(struct group *group, struct figures *figures)
 
 /* ---- traffic ---- */
 
-static int32_t blocks_of(const struct group *group, int32_t rank)
-{
-    const int32_t *first = mpo_exchange_slices(group->exchange);
-    return first[rank + 1] - first[rank];
-}
-
-static int32_t tokens_of(const struct group *group, int32_t rank)
-{
-    return exchange_case_tokens(group->exchange, rank, group->some->vocab_size);
-}
-
-/* Rows of 4 V bytes and their normalisers, B of each policy; of bf16 rows 2 V:
- *   mpi     a message a row and receiver, and one of normalisers a receiver
- *   nccl    a message a receiver, and one of normalisers */
-static void add_messages(const struct group *group, struct mpo_exchange_traffic *sum)
-{
-    int32_t rank = mpo_comm_group_rank(group->comm);
-    int32_t size = mpo_comm_group_size(group->comm);
-    int64_t own = (int64_t)group->local_count * group->some->row_count;
-    int64_t others = (int64_t)group->some->policy_count * group->some->row_count - own;
-    int64_t slice = tokens_of(group, rank);
-    int64_t receivers = 0;
-    for (int32_t other = 0; other < size; other++)
-        receivers += other != rank && tokens_of(group, other) > 0;
-    bool by_nccl = strcmp(mpo_exchange_transport(group->exchange), "nccl") == 0;
-    int64_t token = group->some->bf16_rows ? 2 : 4;
-    sum->sent_messages += receivers * (by_nccl ? 2 : own + 1);
-    sum->sent_bytes += own * (8 * receivers + token * (group->some->vocab_size - slice));
-    sum->received_messages += slice > 0 ? (by_nccl ? size - 1 : others) + size - 1 : 0;
-    sum->received_bytes += slice > 0 ? others * (8 + token * slice) : 0;
-}
-
-static struct exchange_case_host host_of(const struct group *group, int32_t leader)
-{
-    return exchange_case_host_of(group->exchange, group->comm, leader,
-                                 group->some->vocab_size);
-}
-
-/* shared, nodes: every row written once but for the own slice, its normaliser for each host
- * on which others read it, and each rank's slices read. nodes: one message from the first
- * rank of a host to that of each other, of its tokens, which reads them from itself. */
-static void add_window(const struct group *group, struct mpo_exchange_traffic *sum)
-{
-    int32_t own = mpo_comm_group_rank(group->comm);
-    int32_t leader = mpo_comm_group_leader(group->comm, own);
-    int64_t row_count = group->some->row_count;
-    int64_t rows = group->local_count * row_count;
-    int64_t slice = tokens_of(group, own);
-    struct exchange_case_host here = host_of(group, leader);
-    sum->sent_bytes += 4 * rows * (group->some->vocab_size - slice);
-    sum->sent_bytes += here.tokens > slice ? 8 * rows : 0;
-    sum->received_bytes +=
-        slice > 0 ? (here.policies * row_count - rows) * (8 + 4 * slice) : 0;
-    for (int32_t rank = 0; rank < mpo_comm_group_size(group->comm); rank++) {
-        if (rank == leader || mpo_comm_group_leader(group->comm, rank) != rank)
-            continue;
-        struct exchange_case_host there = host_of(group, rank);
-        int64_t sends = own == leader && there.tokens > 0;
-        int64_t receives = own == leader && here.tokens > 0;
-        int64_t read = own == leader ? here.tokens : slice;
-        sum->sent_messages += sends;
-        sum->sent_bytes += there.tokens > 0 ? 8 * rows : 0;
-        sum->sent_bytes += sends * here.policies * row_count * (8 + 4 * there.tokens);
-        sum->received_messages += receives;
-        sum->received_bytes += read > 0 ? there.policies * row_count * (8 + 4 * read) : 0;
-    }
-}
-
-static void add_message(struct mpo_exchange_traffic *sum, bool sends, int64_t bytes)
-{
-    *(sends ? &sum->sent_messages : &sum->received_messages) += bytes > 0;
-    *(sends ? &sum->sent_bytes : &sum->received_bytes) += bytes;
-}
-
-/* Where ranks other than the root have slices: H + 3 doubles a block and row to the root, a
- * question a draw from it, H + 1 doubles a draw back from the rank that has its token. */
-static void add_parts(const struct group *group, const int32_t *token,
-                      struct mpo_exchange_traffic *sum)
-{
-    const int32_t *first = mpo_exchange_slices(group->exchange);
-    int32_t own_rank = mpo_comm_group_rank(group->comm);
-    int32_t row_count = group->some->row_count;
-    int64_t policies = group->some->policy_count;
-    int64_t questions = row_count * (int64_t)sizeof(struct mpo_mixture_question);
-    if (first[1] == first[mpo_comm_group_size(group->comm)])
-        return;
-    add_message(sum, own_rank == 0, questions);
-    for (int32_t rank = 1; rank < mpo_comm_group_size(group->comm); rank++) {
-        int64_t answers = 0;
-        for (int32_t i = 0; i < row_count; i++)
-            answers += token[i] / MPO_MIXTURE_BLOCK >= first[rank] &&
-                       token[i] / MPO_MIXTURE_BLOCK < first[rank + 1];
-        if (own_rank != 0 && own_rank != rank)
-            continue;
-        add_message(sum, own_rank != 0,
-                    8 * (policies + 3) * row_count * blocks_of(group, rank));
-        add_message(sum, own_rank != 0, 8 * (policies + 1) * answers);
-    }
-}
-
 /* Combine, draw and broadcast one position; compare what moved with the formulas. */
 static void check_traffic(struct group *group, struct figures *figures)
 {
     struct mpo_exchange_traffic expected = mpo_exchange_traffic(group->exchange);
     int32_t row_count = group->some->row_count;
+    const struct exchange_position position = {.exchange = group->exchange,
+                                               .comm = group->comm,
+                                               .policy_count = group->some->policy_count,
+                                               .row_count = row_count,
+                                               .vocab_size = group->some->vocab_size,
+                                               .bf16_rows = group->some->bf16_rows};
     combine(group, figures);
     draw(group->mixture, group->some, DRAWN, figures);
     assert_ok(mpo_exchange_tokens(group->exchange, figures->token[DRAWN], row_count));
-    const char *transport = mpo_exchange_transport(group->exchange);
-    if (strcmp(transport, "shared") == 0 || strcmp(transport, "nodes") == 0)
-        add_window(group, &expected);
-    else
-        add_messages(group, &expected);
-    add_parts(group, figures->token[DRAWN], &expected);
-    if (mpo_comm_group_size(group->comm) > 1)
-        add_message(&expected, mpo_comm_group_rank(group->comm) == 0, 4 * row_count);
+    exchange_position_add(&position, figures->token[DRAWN], &expected);
     struct mpo_exchange_traffic found = mpo_exchange_traffic(group->exchange);
     assert_int_equal(found.sent_messages, expected.sent_messages);
     assert_int_equal(found.sent_bytes, expected.sent_bytes);

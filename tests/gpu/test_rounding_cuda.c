@@ -2,7 +2,7 @@
  * Rows that a device rounds to bf16 against rows that the CPU rounds, to the bit. Runs on a
  * real device (skipped where there is none) and on simulated ones.
  *
- *     test_mixture_round [small | usual | large]        sizes, for slow simulations
+ *     test_rounding_cuda [small | usual | large]        sizes, for slow simulations
  *
  * Rows on the device have masked tokens as a model left them, those of the CPU
  * MPO_MASKED_LOGIT.
