@@ -49,6 +49,9 @@ static void say_end(const struct inspect *inspect, int64_t steps)
                      (long long)inspect->planned_step_count);
     else if (strcmp(state, "finished") == 0)
         mpo_log_note("%s is finished: %lld steps", inspect->path, (long long)steps);
+    else if (strcmp(state, "extended") == 0)
+        mpo_log_note("%s was extended, and is closed after %lld steps", inspect->path,
+                     (long long)steps);
     else
         mpo_log_note("%s was left by a crash after %lld steps; `mpo recover %s` makes a "
                      "closed copy",

@@ -60,8 +60,9 @@ enum mpo_status inspect_open_whole(const char *path, struct inspect *inspect);
 
 void inspect_close(struct inspect *inspect);
 
-/** "finished", "stopped" (closed before the last step of its configuration), "being
- * written" or "left by a crash". */
+/** "finished", "extended" (closed, and a resume raised the steps that its configuration
+ * asks for, so that whether all are there is not in it), "stopped" (closed before the last
+ * step of its configuration), "being written" or "left by a crash". */
 const char *inspect_state(const struct inspect *inspect);
 
 /* ---- views ---- */

@@ -103,6 +103,12 @@ cleanup:
     return status;
 }
 
+static bool is_extended(const struct inspect *inspect)
+{
+    return inspect->planned_step_count > 0 &&
+           mpo_record_step_count(inspect->record) > inspect->planned_step_count;
+}
+
 /* The last step of the plan is there, or one that was good enough. */
 static bool has_arrived(const struct inspect *inspect)
 {
@@ -118,6 +124,8 @@ static bool has_arrived(const struct inspect *inspect)
 const char *inspect_state(const struct inspect *inspect)
 {
     if (mpo_record_is_complete(inspect->record))
-        return has_arrived(inspect) ? "finished" : "stopped";
+        return is_extended(inspect)   ? "extended"
+               : has_arrived(inspect) ? "finished"
+                                      : "stopped";
     return mpo_record_is_live(inspect->record) ? "being written" : "left by a crash";
 }

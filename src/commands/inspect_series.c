@@ -128,6 +128,9 @@ enum mpo_status inspect_print_json(const struct inspect *inspect,
             json_object_set_new(series, mpo_record_field(i)->path, make_series(inspect, i));
     json_object_set_new(root, "path", output_text(inspect->path));
     json_object_set_new(root, "state", output_text(inspect_state(inspect)));
+    if (inspect->planned_step_count > 0)
+        json_object_set_new(root, "planned_steps",
+                            json_integer((json_int_t)inspect->planned_step_count));
     json_object_set_new(root, "log_schema",
                         output_text(mpo_record_attribute(record, "log_schema")));
     json_object_set_new(root, "run_id",

@@ -70,11 +70,15 @@ static void print_head(const struct inspect *inspect)
     printf("\n");
     print_attribute(inspect, "run", "run_id");
     print_attribute(inspect, "created", "created_utc");
-    print_attribute(inspect, "rows", "exchange_rows");
+    print_attribute(inspect, "exchange rows", "exchange_rows");
     print_label("steps");
     printf("%lld", (long long)inspect->step_count);
     if (inspect->step_count < inspect->planned_step_count)
         printf(" of %lld", (long long)inspect->planned_step_count);
+    if (inspect->step_count > inspect->planned_step_count &&
+        inspect->planned_step_count > 0)
+        printf(", more than the %lld of its configuration",
+               (long long)inspect->planned_step_count);
     printf("\n");
 }
 

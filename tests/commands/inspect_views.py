@@ -116,6 +116,7 @@ def test_every_series_reads_back():
     check("--schema lists the series", "timing/decode" in fields and len(fields) > 30)
     given = json.loads(inspect("out.h5", "--format=json").stdout)
     check("json says the state and the names", given["state"] == "finished"
+          and given["planned_steps"] == len(given["step"])
           and given["objective"] == ["up", "down"] and given["log_schema"] == "mpo-1.0")
     check("json has every series", sorted(given["series"]) == sorted(fields))
     check("json is exact", all(np.array_equal(np.array(given["series"][f], float),

@@ -276,6 +276,8 @@ def a_finished_run_can_be_extended_but_not_under_the_fixed_rule(arguments):
     tables.check("mean over 9 steps" in out, out)
     case.run(3, "--resume", "--run.threads=2", "--exchange.transport=mpi")
     same(expected, data_sets(case.record), "extended")
+    tables.check("run.h5, extended\n" in case.inspect()
+                 and "more than the 9 of its" in case.inspect(), case.inspect())
     _, talk = case.run(1, "--resume", "--descent.steps=12", expect=78)
     tables.check("was %d, is 12" % STEPS in talk and "only be raised" in talk, talk)
     case = Case(arguments, "extended_fixed", {"step_rule": "fixed", "steps": 5})
