@@ -94,7 +94,7 @@ def fit_writes_the_same_record_with_rounded_rows(case):
                  "nothing was rounded")
     records = [os.path.join(case.work, "one_%s.h5" % rows) for rows in ("float", "bf16")]
     shown, _ = tables.run([case.mpo, "inspect", records[1]])
-    tables.check(re.search("^rows +bf16$", shown, re.MULTILINE), shown)
+    tables.check(re.search("^exchange rows +bf16$", shown, re.MULTILINE), shown)
     shown, _ = tables.run([case.mpo, "inspect", "--compare", *records])
     tables.check(re.search(r"exchange\.rows\n +first +float\n +second +bf16\n", shown), shown)
 
