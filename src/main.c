@@ -8,7 +8,7 @@
 
 #include "commands/commands.h"
 #include "mpo/comm.h"
-#include "mpo/log.h"
+#include "base/log.h"
 
 /* mpo COMMAND ... --help is mpo help COMMAND. */
 static bool asks_for_help(int argc, char **argv)

@@ -45,7 +45,7 @@ def row_probabilities(word, taste):
 
 
 def write_table(path, name, taste):
-    """One table in the format that src/policy/policy_table.c reads."""
+    """One table in the format that src/policy/table.c reads."""
     lines = [
         f"# Bigram policy `{name}`: row WORD holds p(next word | WORD), in the order of tokens.",
         "# Written by make_tables.py.",

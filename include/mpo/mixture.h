@@ -153,7 +153,7 @@ enum mpo_status mpo_mixture_combine(struct mpo_mixture *mixture,
                                     struct mpo_mixture_moments *moments,
                                     double *expectation);
 
-/** What generation may take away before it draws; see mixture_filter.c for the order. */
+/** What generation may take away before it draws; see mixture/filter.c for the order. */
 struct mpo_mixture_filter {
     double temperature; /* > 0; 1: the mixture's own */
     int32_t top_k;      /* the most probable tokens; 0: all */

@@ -5,7 +5,7 @@
  *     which x    log pi_k  [K,B,V]     q, log Z   y, log pi   F, g         lambda      HDF5
  *
  * The tour of the code starts here: one header a stage in this order, one folder of the
- * same name under src/. src/commands/fit.c has the one function that runs them all.
+ * same name under src/. src/commands/fit/fit.c has the one function that runs them all.
  *
  * Letters, as in the paper (MPO, ICML 2025) and design notes:
  *   K  objectives, index k      H  hosted policies (K, or K + 1 with a reference), index h
@@ -28,11 +28,5 @@
 #include "mpo/comm.h"
 #include "mpo/config.h"
 #include "mpo/device.h"
-#include "mpo/host.h"
-#include "mpo/log.h"
-#include "mpo/memory.h"
 #include "mpo/rng.h"
 #include "mpo/status.h"
-#include "mpo/stop.h"
-#include "mpo/text.h"
-#include "mpo/timing.h"

@@ -21,11 +21,13 @@
 #include "mpo/policy.h"
 #include "mpo/rng.h"
 #include "mpo/status.h"
-#include "mpo/timing.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+/** Seconds by stage, of whoever asks for them. */
+struct mpo_timing;
 
 /** Responses of one step; N = prompt_count * responses, response j of prompt slot p is
  *  p * responses + j. Arrays are owned by the rollout. */

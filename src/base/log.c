@@ -1,7 +1,7 @@
 /*
  * The log. A live progress line is remembered so that the next real line clears it first.
  */
-#include "mpo/log.h"
+#include "log.h"
 
 #include <stdarg.h>
 #include <stdint.h>
@@ -11,7 +11,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#include "mpo/text.h"
+#include "text.h"
 
 #define LINE_BYTES    4096 /* more than an error text has */
 #define COLUMNS_USUAL 80

@@ -2,7 +2,7 @@
  * Allocation with a message. calloc, so that every buffer starts in a known state and a
  * product that overflows is refused.
  */
-#include "mpo/memory.h"
+#include "memory.h"
 
 #include <stdint.h>
 #include <stdlib.h>

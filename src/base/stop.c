@@ -7,7 +7,7 @@
  * ends the step, then the job, and srun hands on its own signal: a second may lie between
  * them. A person who presses Ctrl-C again means it sooner.
  */
-#include "mpo/stop.h"
+#include "stop.h"
 
 #include <signal.h>
 #include <stddef.h>

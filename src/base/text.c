@@ -1,7 +1,7 @@
 /*
  * Widths of text, by utf8proc's table: letters of two columns, combining marks of none.
  */
-#include "mpo/text.h"
+#include "text.h"
 
 #include <stdbool.h>
 #include <string.h>

@@ -1,7 +1,7 @@
 /*
  * The stage clock.
  */
-#include "mpo/timing.h"
+#include "timing.h"
 
 #include <stddef.h>
 #include <time.h>

@@ -1,10 +1,10 @@
 /**
- * What the files of this folder share: the look at the launch (comm_launch.c) and the
- * watch over waits (comm_wait.c).
+ * What the files of this folder share: the look at the launch (comm/launch.c) and the
+ * watch over waits (comm/wait.c).
  */
 #pragma once
 
-#include "mpo/comm_mpi.h"
+#include "comm_mpi.h"
 
 /** Judge by the environment how this process was launched, before MPI_Init. Local.
  *  @return MPO_ERR_USAGE when srun started it without PMIx; only one task then speaks */

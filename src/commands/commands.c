@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <string.h>
 
-#include "mpo/log.h"
+#include "base/log.h"
 
 const struct mpo_command mpo_commands[] = {
     {"fit", "find the weights; write the record", "CONFIG [--section.key=value ...]",

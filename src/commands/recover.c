@@ -11,9 +11,9 @@
 #include <string.h>
 
 #include "commands.h"
-#include "mpo/memory.h"
+#include "base/memory.h"
 #include "mpo/record.h"
-#include "output.h"
+#include "commands/report/output.h"
 
 #define SUFFIX     ".h5"
 #define NEW_SUFFIX ".recovered.h5"

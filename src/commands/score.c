@@ -23,9 +23,9 @@
 #include <string.h>
 
 #include "commands.h"
-#include "output.h"
-#include "progress.h"
-#include "weights.h"
+#include "commands/report/output.h"
+#include "commands/report/progress.h"
+#include "session/weights.h"
 
 /* Prompts between two outputs; they are dealt to the groups of ranks. */
 #define STEP_PROMPTS 64

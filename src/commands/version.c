@@ -11,7 +11,7 @@
 #include "mpo/exchange.h"
 #include "mpo/policy.h"
 #include "mpo/record.h"
-#include "output.h"
+#include "commands/report/output.h"
 
 /* Names are those of a record's attributes where it has them; lists are of words. */
 struct fact {

@@ -15,7 +15,7 @@
 
 #include <utf8proc.h>
 
-#include "mpo/memory.h"
+#include "base/memory.h"
 #include "mpo/policy.h"
 
 #define NAME_BYTES_MAX 63

@@ -109,7 +109,7 @@ void *mpo_config_member(const struct mpo_config *config,
 /** Make room for the policies and give them their defaults; once. */
 enum mpo_status mpo_config_take_policies(struct mpo_config_build *build, int32_t count);
 
-/* config_value.c ------------------------------------------------------------------------
+/* config/value.c ------------------------------------------------------------------------
  */
 
 /** Parse, check and keep one value. MPO_ERR_CONFIG, or MPO_ERR_USAGE for a flag. */
@@ -141,13 +141,13 @@ size_t mpo_config_distance(const char *a, const char *b);
 const char *mpo_config_hint(const char *name, const char *const *known, size_t known_count,
                             char hint[MPO_CONFIG_HINT_BYTES]);
 
-/* config_file.c -------------------------------------------------------------------------
+/* config/file.c -------------------------------------------------------------------------
  */
 
 /** Assign everything that the file at build->path holds. */
 enum mpo_status mpo_config_read_file(struct mpo_config_build *build);
 
-/* config_flags.c ------------------------------------------------------------------------
+/* config/flags.c ------------------------------------------------------------------------
  */
 
 struct mpo_config_flags;

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "mpo/memory.h"
+#include "base/memory.h"
 
 enum step_rule { RULE_ADAPTIVE, RULE_DECREASING, RULE_FIXED, RULE_COUNT };
 

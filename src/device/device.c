@@ -1,14 +1,14 @@
 /*
  * The choice of a device. `auto` takes an accelerator when every rank finds one; a device
  * that is asked for by name and cannot be had is an error, never a silent fall-back. Nor
- * may two ranks have one device, however it was chosen (device_shared.c).
+ * may two ranks have one device, however it was chosen (device/shared.c).
  */
 #include "device_impl.h"
 
 #include <stdio.h>
 #include <string.h>
 
-#include "mpo/log.h"
+#include "base/log.h"
 
 static const struct mpo_device none = {.kind = "none"};
 static const struct mpo_device cpu = {.kind = "cpu"};

@@ -26,7 +26,7 @@ struct mpo_device_ops {
 extern const struct mpo_device_ops mpo_device_cuda_ops;
 
 /** Raise on every rank, with one text, when two ranks have the same device. A rank without
- *  one has no UUID. Collective over all ranks. (device_shared.c)
+ *  one has no UUID. Collective over all ranks. (device/shared.c)
  *  @return MPO_ERR_DEVICE with a table of the ranks that share */
 enum mpo_status mpo_device_check_shared(const struct mpo_device *own,
                                         const struct mpo_comm *comm);

@@ -6,7 +6,7 @@
  */
 #define _GNU_SOURCE /* sched_getaffinity */
 
-#include "mpo/host.h"
+#include "host.h"
 
 #include <inttypes.h>
 #include <sched.h>

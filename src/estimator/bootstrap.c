@@ -3,13 +3,13 @@
  * so differences between columns are paired. Draws are counted by (replicate, index): the
  * intervals are a function of the seed and the values alone.
  */
-#include "mpo/bootstrap.h"
+#include "bootstrap.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "mpo/memory.h"
+#include "base/memory.h"
 #include "mpo/rng.h"
 
 #define TAIL 0.025

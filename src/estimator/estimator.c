@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "mpo/memory.h"
+#include "base/memory.h"
 
 struct mpo_estimator {
     struct mpo_estimator_spec spec;

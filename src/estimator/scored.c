@@ -8,7 +8,7 @@
  * Source: Owen, Monte Carlo theory, methods and examples (2013), chapter 9; Efron & Stein,
  * Ann. Statist. 9 (1981) 586-596 (jackknife).
  */
-#include "mpo/scored.h"
+#include "scored.h"
 
 #include <float.h>
 #include <math.h>

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "mpo/memory.h"
+#include "base/memory.h"
 #include "mpo/mixture.h"
 
 static const struct mpo_exchange_ops *find_transport(const char *name)

@@ -1,11 +1,11 @@
 /**
  * What a transport and a pattern provide. A new transport is one file and one row of the
- * registry (src/device/registry.c); a new pattern is one row of the table in
- * exchange_pattern.c.
+ * registry (src/registry.c); a new pattern is one row of the table in
+ * exchange/pattern.c.
  */
 #pragma once
 
-#include "mpo/comm_mpi.h"
+#include "comm/comm_mpi.h"
 #include "mpo/exchange.h"
 
 /** What a message between two ranks of a group carries. */
@@ -157,5 +157,5 @@ extern const struct mpo_exchange_ops mpo_exchange_mpi_ops;
 extern const struct mpo_exchange_ops mpo_exchange_nccl_ops;
 
 /** The transports of this build in the order in which `auto` tries them, ended by NULL.
- *  (src/device/registry.c) */
+ *  (src/registry.c) */
 extern const struct mpo_exchange_ops *const mpo_exchange_transports[];

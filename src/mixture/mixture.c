@@ -13,14 +13,14 @@
  * device does. What can be wrong with the figures (a NaN, a row with no finite logit) is
  * looked for here, once for all devices.
  */
-#include "mixture_fold.h"
+#include "fold.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "mpo/device.h"
-#include "mpo/memory.h"
+#include "base/memory.h"
 
 /* Slices as the exchange cuts them; without one the whole vocabulary is the only slice. */
 static enum mpo_status copy_slices(struct mpo_mixture *mixture,

@@ -1,6 +1,6 @@
 /**
  * What a device provides for the mixture. A new device is one file and one row of the
- * registry (src/device/registry.c).
+ * registry (src/registry.c).
  *
  * A device looks at logits; it sees a slice of every row, whole blocks of the vocabulary.
  * Everything that is made of block sums is the same for all slices.
@@ -16,7 +16,7 @@
 extern "C" {
 #endif
 
-/** Figures of one block of one row, s as in mixture_cpu.c: doubles of a table [blocks, B,
+/** Figures of one block of one row, s as in mixture/cpu.c: doubles of a table [blocks, B,
  *  MPO_MIXTURE_SUMS_WIDTH(H)]. With top = -inf, where every token is masked, nobody reads
  *  the others. */
 enum mpo_mixture_figure {
@@ -83,7 +83,7 @@ struct mpo_mixture_ops {
                               int32_t count, double *answers);
 
     /** What the root does with slices, where the device does it for whole rows: then both
-     *  end in the same bits. All three NULL: mixture_fold.c does it on the host. */
+     *  end in the same bits. All three NULL: mixture/fold.c does it on the host. */
 
     /** Fold the blocks 0 .. end_block - 1 that were summed here last, whose rows begin with
      *  block 0, with the others, which the table has. */

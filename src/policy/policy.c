@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "mpo/memory.h"
+#include "base/memory.h"
 
 /* ---- kinds ---- */
 

@@ -2,9 +2,9 @@
  * What a kind of policy provides. A new kind is one file and one row of the table in
  * policy.c.
  *
- * Order of calls: open (load) - vocabulary (agreed on by policy_vocabulary.c) - prepare
+ * Order of calls: open (load) - vocabulary (agreed on by policy/vocabulary.c) - prepare
  * (tokenise the prompts) - allocate - clear / begin / extend / truncate / fork - close. A
- * survey (policy_survey.c) asks for `need` where a job would allocate.
+ * survey (policy/survey.c) asks for `need` where a job would allocate.
  */
 #pragma once
 
@@ -32,7 +32,7 @@ struct mpo_token {
     uint32_t attribute;
 };
 
-/** The answers of all prompts as tokens; see policy_answers.c. */
+/** The answers of all prompts as tokens; see policy/answers.c. */
 struct mpo_policy_answers {
     size_t *offset; /* [prompts * per_prompt + 1] */
     int32_t *token; /* [offset[prompts * per_prompt]] */
@@ -136,7 +136,7 @@ struct mpo_policy_setup mpo_policies_setup(const struct mpo_policies *policies,
 extern const struct mpo_policy_ops mpo_policy_table_ops;
 extern const struct mpo_policy_ops mpo_policy_llama_ops;
 
-/** The kinds of this build, ended by NULL. (src/device/registry.c) */
+/** The kinds of this build, ended by NULL. (src/registry.c) */
 extern const struct mpo_policy_ops *const mpo_policy_kinds[];
 
 /** SHA-256 of a file in hexadecimal (64 characters and a NUL). Local. */

@@ -19,7 +19,7 @@
 
 #include <utf8proc.h>
 
-#include "mpo/memory.h"
+#include "base/memory.h"
 #include "mpo/rng.h"
 
 #define BLOCK_BYTES ((size_t)1 << 16)

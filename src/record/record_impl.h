@@ -15,7 +15,7 @@
 
 #define MPO_RECORD_TEXT_BYTES 512
 
-/* ---- errors (record_fields.c) ---- */
+/* ---- errors (record/fields.c) ---- */
 
 /** Raise with "<what>: <HDF5's reason>" and clear HDF5's stack. Local. */
 enum mpo_status mpo_record_hdf5_raise(const char *file, int line, const char *format, ...)
@@ -37,7 +37,7 @@ void mpo_record_hdf5_prepare(void);
 /** Release an identifier of any kind and leave it invalid; an invalid one is left alone. */
 void mpo_record_hdf5_release(hid_t *id);
 
-/* ---- data sets (record_fields.c) ---- */
+/* ---- data sets (record/fields.c) ---- */
 
 /** A growing data set: its extent is [rows] or [rows, columns]. */
 struct mpo_record_column {
@@ -125,7 +125,7 @@ enum mpo_status mpo_record_open_columns(hid_t file, struct mpo_record_schema *sc
 enum mpo_status mpo_record_append_rows(struct mpo_record_column *column, size_t rows,
                                        const void *source);
 
-/* ---- what is complete when the file is made (record_create.c, record_tables.c) ---- */
+/* ---- what is complete when the file is made (record/create.c, record/tables.c) ---- */
 
 /** A data set that is written once, with a checksum; one that grows has few rows. */
 struct mpo_record_fixed {
@@ -152,7 +152,7 @@ enum mpo_status mpo_record_make_tables(hid_t file, const struct mpo_record_spec 
 enum mpo_status mpo_record_append_segment(hid_t file, int64_t first_step,
                                           const struct mpo_record_segment *segment);
 
-/* ---- the lock and the path (record_lock.c) ---- */
+/* ---- the lock and the path (record/lock.c) ---- */
 
 struct mpo_record_lock {
     int descriptor; /* -1: not held */
@@ -181,7 +181,7 @@ bool mpo_record_lock_is_held(const char *path);
  *  lock is held. */
 enum mpo_status mpo_record_make_room(const char *path, bool force);
 
-/* ---- the writer (record_create.c, record_write.c) ---- */
+/* ---- the writer (record/create.c, record/write.c) ---- */
 
 struct mpo_record_writer {
     struct mpo_record_schema schema;
@@ -202,13 +202,13 @@ enum mpo_status mpo_record_writer_new(const char *path, const char *job_id,
 /** Close the file unless it refused a write, let go of the lock, free. NULL-safe. */
 void mpo_record_writer_free(struct mpo_record_writer **writer);
 
-/* ---- repairing (record_recover.c) ---- */
+/* ---- repairing (record/recover.c) ---- */
 
 /** mpo_record_recover for who holds the record's lock. */
 enum mpo_status mpo_record_repair(const char *path, const char *output,
                                   struct mpo_record_recovery *out);
 
-/* ---- the reader (record_read.c and record_read_*.c) ---- */
+/* ---- the reader (record/read.c and record_read_*.c) ---- */
 
 struct mpo_record_text_attribute {
     char *name;

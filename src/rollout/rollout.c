@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "mpo/memory.h"
+#include "base/memory.h"
 
 static enum mpo_status take_position_room(struct mpo_rollout *rollout)
 {

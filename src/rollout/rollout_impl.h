@@ -3,6 +3,7 @@
  */
 #pragma once
 
+#include "base/timing.h"
 #include "mpo/rollout.h"
 
 /** A row of the policies and the response that is made in it. */

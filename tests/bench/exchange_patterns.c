@@ -18,7 +18,7 @@
 #include "mpo/comm.h"
 #include "mpo/exchange.h"
 #include "mpo/mixture.h"
-#include "mpo/timing.h"
+#include "base/timing.h"
 #include "runner.h"
 
 #define TRANSPORTS_MAX 4

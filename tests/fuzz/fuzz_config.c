@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "commands/generate_text.h"
+#include "commands/generate/text.h"
 #include "fuzz_case.h"
 #include "mpo/config.h"
 

@@ -17,8 +17,8 @@
 
 #include "../unit/record/record_example.h"
 #include "fuzz_case.h"
-#include "mpo/log.h"
-#include "mpo/memory.h"
+#include "base/log.h"
+#include "base/memory.h"
 #include "record_damage.h"
 
 #define STEPS       2

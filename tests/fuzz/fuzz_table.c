@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "fuzz_case.h"
-#include "mpo/log.h"
+#include "base/log.h"
 #include "mpo/policy.h"
 
 #define ROWS      2

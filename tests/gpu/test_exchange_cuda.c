@@ -14,7 +14,7 @@
 
 #include <cuda_runtime_api.h>
 
-#include "exchange/exchange_cuda.h"
+#include "exchange/pack.h"
 #include "device_suite.h"
 #include "runner.h"
 

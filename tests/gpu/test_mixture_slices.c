@@ -15,7 +15,7 @@
 
 #include <cuda_runtime_api.h>
 
-#include "mixture/mixture_fold.h"
+#include "mixture/fold.h"
 #include "mpo/policy.h"
 #include "device_suite.h"
 #include "runner.h"

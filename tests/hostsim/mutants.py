@@ -21,14 +21,14 @@ RANKS = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
          "OMPI_MCA_rmaps_base_oversubscribe": "1", "OMP_WAIT_POLICY": "passive"}
 SIMULATED = os.path.join(BUILD, "tests", "hostsim")
 
-KERNELS = "src/mixture/mixture_kernels.cuh"
-DRAWS = "src/mixture/mixture_draw_kernels.cuh"
-SLICES = "src/mixture/mixture_slice_kernels.cuh"
-FILTERS = "src/mixture/mixture_filter_kernels.cuh"
-ROUNDING = "src/mixture/mixture_round_kernels.cuh"
-HOST = "src/mixture/mixture_cuda.cu"
-NCCL = "src/exchange/exchange_nccl.c"
-MESSAGES = "src/exchange/exchange_kernels.cuh"
+KERNELS = "src/mixture/cuda/kernels.cuh"
+DRAWS = "src/mixture/cuda/draw_kernels.cuh"
+SLICES = "src/mixture/cuda/slice_kernels.cuh"
+FILTERS = "src/mixture/cuda/filter_kernels.cuh"
+ROUNDING = "src/mixture/cuda/round_kernels.cuh"
+HOST = "src/mixture/cuda/cuda.cu"
+NCCL = "src/exchange/nccl.c"
+MESSAGES = "src/exchange/pack_kernels.cuh"
 
 # Of the exchange; of the mixture it is the same three for all files.
 MIXTURE_TESTS = ["test_mixture_cuda", "test_rounding_cuda", "test_mixture_slices"]

@@ -8,8 +8,8 @@
 #include <string.h>
 
 #include "cudart.h"
-#include "device_impl.h"
-#include "mixture_impl.h"
+#include "device/device_impl.h"
+#include "mixture/mixture_impl.h"
 #include "runner.h"
 
 static enum mpo_status open_run(int visible, int32_t before, int32_t count,

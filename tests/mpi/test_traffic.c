@@ -20,7 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "mpo/comm_mpi.h"
+#include "comm/comm_mpi.h"
 #include "mpo/exchange.h"
 #include "mpo/mixture.h"
 #include "exchange_case.h"

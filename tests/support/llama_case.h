@@ -8,7 +8,7 @@
 #pragma once
 
 #include "bigram_gguf.h"
-#include "policy_llama_impl.h"
+#include "policy/llama/llama_impl.h"
 #include "runner.h"
 #include "table_files.h"
 

@@ -1,7 +1,7 @@
 /**
  * libllama's side of the simulated devices: included before anything else of the files of
- * the llama policy that ask libllama for devices (policy_llama_device.c) or for their
- * memory (policy_llama_capture.c), so that their own text is what is tested.
+ * the llama policy that ask libllama for devices (policy/llama/device.c) or for their
+ * memory (policy/llama/capture.c), so that their own text is what is tested.
  *
  * libllama has no simulated device to compute on. It is told to compute on its CPU for each
  * of them, once for every one in the list, and what it is asked to leave in their memory

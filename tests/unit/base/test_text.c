@@ -2,7 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "mpo/text.h"
+#include "base/text.h"
 #include "runner.h"
 
 #define WIDE  "\xe6\x9c\x89" /* a letter of two columns */

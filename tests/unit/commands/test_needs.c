@@ -2,7 +2,7 @@
  * What a rank takes, of its host and of its device: weights that policies share count once
  * where they lie, and a device that is too small is refused with what takes how much.
  */
-#include "needs.h"
+#include "session/needs.h"
 
 #include <string.h>
 

@@ -3,7 +3,7 @@
  * every option, and help shows what a command takes. Here too: lists of numbers.
  */
 #include "config_cases.h"
-#include "config_impl.h"
+#include "config/config_impl.h"
 
 static char *printed(const struct mpo_config *config)
 {

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "bigram.h"
-#include "descent_impl.h"
+#include "descent/descent_impl.h"
 #include "runner.h"
 
 enum { GRID = 400, CASES = 40 };

@@ -5,8 +5,8 @@
 #include <math.h>
 #include <string.h>
 
-#include "mpo/bootstrap.h"
-#include "mpo/scored.h"
+#include "estimator/bootstrap.h"
+#include "estimator/scored.h"
 #include "runner.h"
 
 enum { M = 7, K = 2, H = 3, UNITS = 400 };

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "mixture_impl.h"
+#include "mixture/mixture_impl.h"
 #include "runner.h"
 
 #define VOCAB 3000 /* three blocks, the last one short */

@@ -7,7 +7,7 @@
 
 #include <hdf5.h>
 
-#include "record_impl.h"
+#include "record/record_impl.h"
 
 #define STEPS 2
 

@@ -10,7 +10,7 @@
 #include <hdf5.h>
 #include <sys/wait.h>
 
-#include "record_impl.h"
+#include "record/record_impl.h"
 
 static char recovered[PATH_BYTES + 32];
 

@@ -1,0 +1,364 @@
+/*
+ * doctor: would fit run? Every rank looks at what it would need, goes on after a failure,
+ * and rank zero prints what all of them found.
+ *
+ * The checks are the phases of job_open themselves, with the policies surveyed instead of
+ * loaded; so the exit code is that of the failure that fit would meet first. No rank
+ * leaves before the others: what is collective is called by all ranks, whatever they found.
+ */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "build_info.h"
+#include "commands/commands.h"
+#include "doctor_impl.h"
+#include "commands/fit/fit_impl.h"
+
+void doctor_note(struct doctor *doctor, enum doctor_check check, enum doctor_level level,
+                 enum mpo_status status, const char *format, ...)
+{
+    if (doctor->finding_count == DOCTOR_FINDINGS_MAX)
+        return;
+    struct doctor_finding *finding = &doctor->finding[doctor->finding_count++];
+    finding->check = check;
+    finding->level = level;
+    finding->rank = doctor->speaks_for_job ? DOCTOR_JOB : mpo_comm_job_rank();
+    finding->failure.status = status;
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(finding->failure.text, sizeof finding->failure.text, format, arguments);
+    va_end(arguments);
+}
+
+/* A failure is a problem; success is nothing to note. */
+static bool note_status(struct doctor *doctor, enum doctor_check check,
+                        enum mpo_status status)
+{
+    if (status != MPO_OK)
+        doctor_note(doctor, check, DOCTOR_PROBLEM, status, "%s", mpo_error_text());
+    return status == MPO_OK;
+}
+
+/* ---- phases ---- */
+
+/* Any number of ranks can host all policies on each rank, which is how files are looked at
+ * when the number that was asked for cannot be. */
+static enum mpo_status examine_ranks(struct doctor *doctor)
+{
+    struct job *job = &doctor->job;
+    doctor->ranks_fit = note_status(doctor, DOCTOR_ranks, job_open_ranks(job));
+    if (!doctor->ranks_fit)
+        return mpo_comm_open(doctor->config->policy_count, 1, &job->comm);
+    return MPO_OK;
+}
+
+/* When one rank has no device to itself all go on without: what a device decides, such as
+ * the transport, all must decide alike. The report says what each of them found. */
+static enum mpo_status examine_device(struct doctor *doctor)
+{
+    enum mpo_status status = MPO_OK;
+    struct job *job = &doctor->job;
+    struct doctor_rank *own = &doctor->own;
+    const struct mpo_device *device = &job->device;
+    double all = note_status(doctor, DOCTOR_device, job_open_device(job)) ? 1.0 : 0.0;
+    char run[48] = "";
+    if (device->first < device->index)
+        snprintf(run, sizeof run, " (devices %d to %d)", device->first, device->index);
+    if (all > 0.0)
+        doctor_note(doctor, DOCTOR_device, DOCTOR_OK, MPO_OK, "%s%s%s%s", device->kind,
+                    device->name[0] != '\0' ? " " : "", device->name, run);
+    snprintf(own->device, sizeof own->device, "%s", job->device.kind);
+    snprintf(own->gpu_uuid, sizeof own->gpu_uuid, "%s", job->device.uuid);
+    own->device_index = job->device.index;
+    MPO_TRY(mpo_comm_min(job->comm, &all, 1));
+    if (all == 0.0)
+        job->device = (struct mpo_device){.kind = "none"};
+cleanup:
+    return status;
+}
+
+static enum mpo_status examine_prompts(struct doctor *doctor)
+{
+    enum mpo_status status = MPO_OK;
+    struct job *job = &doctor->job;
+    double all_read =
+        note_status(doctor, DOCTOR_prompts, job_read_prompts(job, &doctor->size)) ? 1 : 0;
+    MPO_TRY(mpo_comm_min(job->comm, &all_read, 1));
+    if (all_read > 0)
+        note_status(doctor, DOCTOR_prompts,
+                    mpo_comm_same(mpo_prompts_hash(job->prompts), "prompts"));
+cleanup:
+    return status;
+}
+
+static void note_failure(struct doctor *doctor, enum doctor_check check,
+                         const struct mpo_failure *failure)
+{
+    if (failure->status != MPO_OK)
+        doctor_note(doctor, check, DOCTOR_PROBLEM, failure->status, "%s", failure->text);
+}
+
+static enum mpo_status examine_policies(struct doctor *doctor)
+{
+    enum mpo_status status = MPO_OK;
+    struct job *job = &doctor->job;
+    struct mpo_policies_survey *survey = &doctor->survey;
+    struct mpo_policies_spec spec = job_policies_spec(job, &doctor->size);
+    MPO_TRY(mpo_policies_survey(&spec, job->comm, job->prompts, survey));
+    for (int32_t i = 0; i < survey->local_count; i++) {
+        note_failure(doctor, DOCTOR_policies, &survey->local[i].load);
+        note_failure(doctor, DOCTOR_context, &survey->local[i].prompts);
+    }
+    note_failure(doctor, DOCTOR_vocabulary, &survey->vocabulary);
+cleanup:
+    return status;
+}
+
+/* Needs the vocabulary's size and groups as they will be. */
+static void examine_exchange(struct doctor *doctor)
+{
+    struct mpo_exchange_plan *plan = &doctor->exchange;
+    const struct mpo_comm *comm = doctor->job.comm;
+    struct mpo_exchange_spec spec =
+        job_exchange_spec(doctor->config, &doctor->size, doctor->survey.vocab_size);
+    if (!doctor->ranks_fit || spec.vocab_size == 0)
+        return;
+    spec.rows_on_device = job_rows_on_device(&doctor->job);
+    if (!note_status(doctor, DOCTOR_exchange, mpo_exchange_survey(&spec, comm, plan)))
+        return;
+    if (plan->shared_refuses != NULL)
+        doctor_note(doctor, DOCTOR_exchange, DOCTOR_WARNING, MPO_OK,
+                    "rows will go by messages, which is slower: for shared memory, %s",
+                    plan->shared_refuses);
+    else
+        doctor_note(doctor, DOCTOR_exchange, DOCTOR_OK, MPO_OK, "%s %s", plan->transport,
+                    plan->pattern);
+}
+
+static void examine_threads(struct doctor *doctor)
+{
+    const struct mpo_host *host = &doctor->own.host;
+    int32_t threads = doctor->own.thread_count;
+    int32_t ranks = mpo_comm_local_size(doctor->job.comm);
+    const char *waiting = getenv("OMP_WAIT_POLICY");
+    bool crowded = threads * ranks > host->core_count;
+    if (crowded)
+        doctor_note(doctor, DOCTOR_threads, DOCTOR_WARNING, MPO_OK,
+                    "%s: %d ranks x %d threads on %d cores; lower run.threads or start "
+                    "fewer ranks",
+                    host->name, ranks, threads, host->core_count);
+    if (crowded && (waiting == NULL || strcasecmp(waiting, "passive") != 0))
+        doctor_note(
+            doctor, DOCTOR_threads, DOCTOR_WARNING, MPO_OK,
+            "OMP_WAIT_POLICY is not passive: threads that wait take the cores from "
+            "ranks that work; export OMP_WAIT_POLICY=passive before mpirun or srun");
+    if (threads > host->usable_core_count)
+        doctor_note(doctor, DOCTOR_threads, DOCTOR_WARNING, MPO_OK,
+                    "%d threads are bound to %d of %d cores; use mpirun --bind-to none, or "
+                    "srun --cpus-per-task=%d",
+                    threads, host->usable_core_count, host->core_count, threads);
+    doctor_note(doctor, DOCTOR_threads, DOCTOR_OK, MPO_OK, "%d each", threads);
+}
+
+static void examine_address_space(struct doctor *doctor)
+{
+    uint64_t needed = needs_to_take(&doctor->own.needs);
+    if (needed > doctor->own.host.address_free_bytes)
+        doctor_note(
+            doctor, DOCTOR_memory, DOCTOR_PROBLEM, MPO_ERR_MEMORY,
+            "a rank has still to take %llu MB and ulimit -v leaves it %llu MB; raise "
+            "the limit",
+            (unsigned long long)(needed >> 20),
+            (unsigned long long)(doctor->own.host.address_free_bytes >> 20));
+}
+
+/* A figure only where all that it is made of is known. */
+static void examine_device_memory(struct doctor *doctor)
+{
+    struct doctor_rank *own = &doctor->own;
+    const struct mpo_device *device = &doctor->job.device;
+    const struct mpo_policies_survey *survey = &doctor->survey;
+    if (device->total_bytes == 0 || survey->vocab_size == 0 || !doctor->ranks_fit)
+        return;
+    struct needs_device needs = {
+        .device = device,
+        .host = own->host.name,
+        .policies = survey->local,
+        .specs = doctor->job.policy_specs,
+        .policy_count = survey->local_count,
+        .advice = doctor->size.advice,
+        .rows_bytes = job_device_rows(&doctor->job, &doctor->size, survey,
+                                      doctor->exchange.rank_bytes),
+    };
+    own->device_bytes = needs_of_device(&needs);
+    own->device_free_bytes = device->free_bytes;
+    if (note_status(doctor, DOCTOR_memory, needs_check_device(&needs)))
+        doctor_note(doctor, DOCTOR_memory, DOCTOR_OK, MPO_OK,
+                    "%s, %s %d: a rank takes %llu MB of %llu MB", own->host.name,
+                    device->kind, device->index,
+                    (unsigned long long)(own->device_bytes >> 20),
+                    (unsigned long long)(own->device_free_bytes >> 20));
+}
+
+static void describe_rank(struct doctor *doctor)
+{
+    struct doctor_rank *own = &doctor->own;
+    const struct job *job = &doctor->job;
+    char mpi[128] = "";
+    mpo_comm_library_version(mpi, sizeof mpi);
+    own->rank = mpo_comm_rank(job->comm);
+    own->local_rank = mpo_comm_local_rank(job->comm);
+    own->thread_count = job->thread_count;
+    own->policy_count = doctor->survey.local_count;
+    mpo_host_describe(&own->host);
+    own->needs = needs_of_rank(
+        doctor->survey.local, doctor->survey.local_count, &own->host,
+        job_host_rows(job, &doctor->size, &doctor->survey, doctor->exchange.rank_bytes));
+    snprintf(own->versions, sizeof own->versions, "mpo %s (%s), libllama %s, HDF5 %s, %s",
+             MPO_VERSION, MPO_GIT_COMMIT, mpo_policy_engine_version(),
+             mpo_record_library_version(), mpi);
+}
+
+/* ---- together ---- */
+
+/* As many rows of every rank: empty ones fill up. */
+struct rows {
+    const void *own; /* [capacity] */
+    size_t row_bytes;
+    int32_t capacity;
+};
+
+/* out: [W, capacity], on rank zero. Collective. */
+static enum mpo_status gather_rows(const struct mpo_comm *comm, const struct rows *rows,
+                                   void **out)
+{
+    enum mpo_status status = MPO_OK;
+    size_t bytes = rows->row_bytes * (size_t)rows->capacity;
+    if (mpo_comm_rank(comm) == 0)
+        status = mpo_memory_take((size_t)mpo_comm_size(comm) * (size_t)rows->capacity,
+                                 rows->row_bytes, "answers of all ranks", out);
+    MPO_TRY(mpo_comm_agree(status));
+    MPO_TRY(mpo_comm_gather(comm, rows->own, bytes, *out));
+cleanup:
+    return status;
+}
+
+static enum mpo_status gather_ranks(struct doctor *doctor)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_comm *comm = doctor->job.comm;
+    struct mpo_policy_survey *padded = NULL;
+    int32_t first = 0;
+    int32_t most = 0;
+    mpo_comm_policy_block(comm, 0, &first, &most);
+    struct rows rank = {&doctor->own, sizeof doctor->own, 1};
+    MPO_TRY(gather_rows(comm, &rank, (void **)&doctor->rank));
+    MPO_TRY(mpo_comm_agree(
+        mpo_memory_take((size_t)most, sizeof *padded, "policies", (void **)&padded)));
+    memcpy(padded, doctor->survey.local,
+           (size_t)doctor->survey.local_count * sizeof *padded);
+    struct rows policy = {padded, sizeof *padded, most};
+    MPO_TRY(gather_rows(comm, &policy, (void **)&doctor->policy));
+    for (int32_t r = 0; doctor->rank != NULL && r < mpo_comm_size(comm); r++) {
+        memmove(doctor->policy + doctor->policy_count, doctor->policy + r * most,
+                (size_t)doctor->rank[r].policy_count * sizeof *padded);
+        doctor->policy_count += doctor->rank[r].policy_count;
+    }
+cleanup:
+    free(padded);
+    return status;
+}
+
+static enum mpo_status gather_findings(struct doctor *doctor)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_comm *comm = doctor->job.comm;
+    struct doctor_finding *every = NULL;
+    struct rows rows = {doctor->finding, sizeof *doctor->finding, DOCTOR_FINDINGS_MAX};
+    MPO_TRY(gather_rows(comm, &rows, (void **)&every));
+    int32_t total = every != NULL ? mpo_comm_size(comm) * DOCTOR_FINDINGS_MAX : 0;
+    if (every != NULL)
+        MPO_NEW(total, &doctor->all);
+    for (int check = 0; check < DOCTOR_CHECK_COUNT; check++)
+        for (int32_t i = 0; i < total; i++)
+            if (every[i].check == check && every[i].level != DOCTOR_NONE)
+                doctor->all[doctor->all_count++] = every[i];
+cleanup:
+    free(every);
+    return status;
+}
+
+/* Rank zero: the first problem in flow order, which decides the exit code. */
+static enum mpo_status judge(const struct doctor *doctor)
+{
+    for (int32_t i = 0; i < doctor->all_count; i++)
+        if (doctor->all[i].level == DOCTOR_PROBLEM)
+            return doctor->all[i].failure.status;
+    return MPO_OK;
+}
+
+/* In flow order, but for the ranks: the others need to know who they are. */
+static enum mpo_status examine(struct doctor *doctor, int32_t *verdict)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_TRY(examine_ranks(doctor));
+    MPO_TRY(examine_prompts(doctor));
+    MPO_TRY(mpo_comm_agree(job_describe_policies(&doctor->job)));
+    MPO_TRY(examine_device(doctor));
+    MPO_TRY(job_choose_threads(&doctor->job));
+    MPO_TRY(examine_policies(doctor));
+    examine_exchange(doctor);
+    describe_rank(doctor);
+    examine_threads(doctor);
+    examine_address_space(doctor);
+    examine_device_memory(doctor);
+    MPO_TRY(gather_ranks(doctor));
+    if (mpo_comm_job_rank() == 0)
+        doctor_examine_job(doctor);
+    MPO_TRY(gather_findings(doctor));
+    *verdict = judge(doctor);
+    if (mpo_comm_job_rank() == 0)
+        status = doctor_report(doctor, (enum mpo_status) * verdict);
+    MPO_TRY(mpo_comm_agree(status));
+    MPO_TRY(mpo_comm_broadcast(doctor->job.comm, verdict, sizeof *verdict, 0));
+cleanup:
+    return status;
+}
+
+static void close_doctor(struct doctor *doctor)
+{
+    free(doctor->all);
+    free(doctor->policy);
+    free(doctor->rank);
+    mpo_policies_survey_release(&doctor->survey);
+    job_close(&doctor->job);
+    mpo_config_close(&doctor->config);
+    free(doctor);
+}
+
+enum mpo_status mpo_command_doctor(int argc, char *const *argv)
+{
+    enum mpo_status status = MPO_OK;
+    struct doctor *doctor = NULL;
+    MPO_TRY(
+        mpo_comm_agree(mpo_memory_take(1, sizeof *doctor, "the doctor", (void **)&doctor)));
+    MPO_TRY(job_configure("doctor", argc, argv, &doctor->config));
+    MPO_TRY(mpo_comm_agree(fit_check_options(doctor->config)));
+    doctor->job.config = doctor->config;
+    doctor->job.device.kind = "none";
+    doctor->size = fit_job_size(doctor->config);
+    /* From here on failures are findings, also those that ranks agree on by themselves. */
+    mpo_log_silence();
+    int32_t verdict = MPO_OK;
+    status = examine(doctor, &verdict);
+    if (status == MPO_OK)
+        status = (enum mpo_status)verdict;
+    else if (mpo_comm_job_rank() == 0)
+        fprintf(stderr, "mpo: the doctor could not finish: %s\n", mpo_error_text());
+cleanup:
+    if (doctor != NULL)
+        close_doctor(doctor);
+    return status;
+}

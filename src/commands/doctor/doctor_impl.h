@@ -1,0 +1,95 @@
+/**
+ * A visit of the doctor: what every rank sees, and what was found, in flow order.
+ *
+ *   doctor.c         the checks that every rank makes
+ *   job.c     the checks that need all ranks' answers, on rank zero
+ *   report.c  tables, findings and JSON
+ */
+#pragma once
+
+#include "session/job.h"
+#include "session/needs.h"
+
+/** The checks in the order in which fit would meet the failure. */
+#define DOCTOR_CHECK_LIST(X)                                                               \
+    X(launch)                                                                              \
+    X(prompts)                                                                             \
+    X(ranks)                                                                               \
+    X(device)                                                                              \
+    X(policies)                                                                            \
+    X(vocabulary)                                                                          \
+    X(context)                                                                             \
+    X(memory)                                                                              \
+    X(exchange)                                                                            \
+    X(threads)                                                                             \
+    X(record)
+
+enum doctor_check {
+#define DOCTOR_CHECK_ENUM(name) DOCTOR_##name,
+    DOCTOR_CHECK_LIST(DOCTOR_CHECK_ENUM)
+#undef DOCTOR_CHECK_ENUM
+        DOCTOR_CHECK_COUNT
+};
+
+enum doctor_level { DOCTOR_NONE, DOCTOR_OK, DOCTOR_WARNING, DOCTOR_PROBLEM };
+
+/** One thing found; plain data. */
+struct doctor_finding {
+    int32_t check;
+    int32_t level;              /* DOCTOR_NONE: no finding */
+    int32_t rank;               /* DOCTOR_JOB: of no rank alone */
+    struct mpo_failure failure; /* status MPO_OK unless it is a problem */
+};
+
+#define DOCTOR_JOB (-1)
+
+/** Findings of one rank at most; more would say nothing new. */
+#define DOCTOR_FINDINGS_MAX 64
+
+/** What one rank sees; plain data. */
+struct doctor_rank {
+    int32_t rank;
+    int32_t local_rank;
+    int32_t thread_count;
+    int32_t policy_count;
+    int32_t device_index;
+    char device[32];
+    char gpu_uuid[48]; /* "" when the device has none */
+    struct mpo_host host;
+    struct needs needs;
+    uint64_t device_bytes; /* of the device's memory; 0 when it has none of its own */
+    uint64_t device_free_bytes;
+    char versions[256];
+};
+
+struct doctor {
+    struct mpo_config *config;
+    struct job job;
+    struct job_size size;
+    struct mpo_policies_survey survey;
+    struct mpo_exchange_plan exchange;
+    bool ranks_fit;      /* the number of ranks can host the policies */
+    bool speaks_for_job; /* what is noted now is of no rank alone */
+    struct doctor_rank own;
+    struct doctor_finding finding[DOCTOR_FINDINGS_MAX];
+    int32_t finding_count;
+
+    /* rank zero only */
+    struct doctor_rank *rank;         /* [W] */
+    struct mpo_policy_survey *policy; /* [policy_count] rank after rank */
+    struct doctor_finding *all;       /* [all_count] in flow order, then by rank */
+    int32_t policy_count;
+    int32_t all_count;
+};
+
+/** Note something of this rank, or of the job. A problem's status decides the exit code. */
+void doctor_note(struct doctor *doctor, enum doctor_check check, enum doctor_level level,
+                 enum mpo_status status, const char *format, ...)
+    __attribute__((format(printf, 5, 6)));
+
+/** Rank zero: the checks over all ranks; needs doctor->rank and doctor->policy. */
+void doctor_examine_job(struct doctor *doctor);
+
+/** Rank zero: print everything in the format asked for.
+ *  @param verdict  status of the first problem */
+enum mpo_status doctor_report(const struct doctor *doctor, enum mpo_status verdict);

@@ -1,0 +1,341 @@
+/*
+ * What doctor prints: tables of ranks and policies, then the findings. Equal texts are
+ * printed once with their ranks; a check with nothing against it is one "ok" line.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "doctor_impl.h"
+#include "commands/report/output.h"
+
+#define LINE_COLUMNS    100
+#define FINDING_INDENT  20
+#define RANK_LIST_BYTES 128
+
+static const char *check_name(int32_t check)
+{
+    static const char *const names[] = {
+#define CHECK_NAME(name) #name,
+        DOCTOR_CHECK_LIST(CHECK_NAME)
+#undef CHECK_NAME
+    };
+    return names[check];
+}
+
+static const char *level_name(int32_t level)
+{
+    return level == DOCTOR_PROBLEM ? "problem" : level == DOCTOR_WARNING ? "warning" : "ok";
+}
+
+/* ---- which findings are worth a line ---- */
+
+static bool same_text(const struct doctor_finding *a, const struct doctor_finding *b)
+{
+    return a->check == b->check && a->level == b->level &&
+           strcmp(a->failure.text, b->failure.text) == 0;
+}
+
+/* The worst level of a check, over all ranks. */
+static int32_t worst_level(const struct doctor *doctor, int32_t check)
+{
+    int32_t worst = DOCTOR_NONE;
+    for (int32_t i = 0; i < doctor->all_count; i++)
+        if (doctor->all[i].check == check && doctor->all[i].level > worst)
+            worst = doctor->all[i].level;
+    return worst;
+}
+
+/* Praise is left out beside a reproach, and a text that was there before too. */
+static bool is_shown(const struct doctor *doctor, int32_t index)
+{
+    const struct doctor_finding *finding = &doctor->all[index];
+    if (finding->level == DOCTOR_OK && worst_level(doctor, finding->check) > DOCTOR_OK)
+        return false;
+    for (int32_t i = 0; i < index; i++)
+        if (same_text(&doctor->all[i], finding))
+            return false;
+    return true;
+}
+
+static int32_t count_problems(const struct doctor *doctor)
+{
+    int32_t count = 0;
+    for (int32_t i = 0; i < doctor->all_count; i++)
+        count += doctor->all[i].level == DOCTOR_PROBLEM && is_shown(doctor, i);
+    return count;
+}
+
+/* ---- text ---- */
+
+static void format_bytes(uint64_t bytes, char text[16])
+{
+    static const char units[] = "BKMGTPE";
+    double value = (double)bytes;
+    int unit = 0;
+    for (; value >= 1000.0 && units[unit + 1] != '\0'; unit++)
+        value /= 1024.0;
+    snprintf(text, 16, unit == 0 || value >= 100.0 ? "%.0f%c" : "%.1f%c", value,
+             units[unit]);
+}
+
+static void print_bytes(uint64_t bytes)
+{
+    char text[16] = "";
+    format_bytes(bytes, text);
+    printf(" %8s", text);
+}
+
+static void print_ranks(const struct doctor *doctor)
+{
+    printf("%4s %-12s %5s %6s %7s %-6s %8s %8s %8s %8s %8s %8s\n", "rank", "host", "local",
+           "cores", "threads", "device", "program", "weights", "cache", "work", "exchange",
+           "free");
+    for (int32_t r = 0; r < mpo_comm_size(doctor->job.comm); r++) {
+        const struct doctor_rank *rank = &doctor->rank[r];
+        const struct needs *needs = &rank->needs;
+        printf("%4d %-12.12s %5d %6d %7d %-6.6s", rank->rank, rank->host.name,
+               rank->local_rank, rank->host.usable_core_count, rank->thread_count,
+               rank->device);
+        print_bytes(needs->program_bytes);
+        print_bytes(needs->weights_bytes);
+        print_bytes(needs->cache_bytes);
+        print_bytes(needs->work_bytes);
+        print_bytes(needs->exchange_bytes);
+        print_bytes(rank->host.memory_free_bytes);
+        printf("\n");
+    }
+}
+
+static const char *base_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash != NULL ? slash + 1 : path;
+}
+
+static void print_policy(const struct doctor *doctor, int32_t rank,
+                         const struct mpo_policy_survey *policy)
+{
+    const struct mpo_config_policies *configured =
+        &doctor->config->policies[policy->policy];
+    const struct mpo_policy_need *need = &policy->need;
+    printf("%4d %-16.16s %-28.28s", rank, configured->name, base_name(configured->model));
+    if (policy->load.status != MPO_OK) {
+        printf(" -\n");
+        return;
+    }
+    print_bytes(need->model_bytes + need->adapter_bytes);
+    printf(" %7d %7d %7d %016llx\n", need->longest_prompt_tokens, need->context_tokens,
+           need->trained_tokens, (unsigned long long)policy->vocab_hash);
+}
+
+static void print_policies(const struct doctor *doctor)
+{
+    const struct mpo_policy_survey *next = doctor->policy;
+    printf("\n%4s %-16s %-28s %8s %7s %7s %7s %s\n", "rank", "policy", "model", "size",
+           "longest", "context", "trained", "vocabulary");
+    for (int32_t r = 0; r < mpo_comm_size(doctor->job.comm); r++)
+        for (int32_t i = 0; i < doctor->rank[r].policy_count; i++)
+            print_policy(doctor, r, next++);
+    printf("\n%s\n\n", doctor->rank[0].versions);
+}
+
+/* "rank 0, 2: " before a text that not all ranks have. */
+static void list_ranks(const struct doctor *doctor, int32_t first,
+                       char list[RANK_LIST_BYTES])
+{
+    const struct doctor_finding *finding = &doctor->all[first];
+    size_t length = (size_t)snprintf(list, RANK_LIST_BYTES, "rank");
+    int32_t count = 0;
+    int32_t last = -1;
+    for (int32_t i = first; i < doctor->all_count; i++) {
+        if (!same_text(&doctor->all[i], finding) || doctor->all[i].rank == last)
+            continue;
+        last = doctor->all[i].rank;
+        if (length < RANK_LIST_BYTES - 24)
+            length += (size_t)snprintf(list + length, RANK_LIST_BYTES - length, "%s %d",
+                                       count > 0 ? "," : "", last);
+        count++;
+    }
+    snprintf(list + length, RANK_LIST_BYTES - length, ": ");
+    if (count == mpo_comm_size(doctor->job.comm) || finding->rank == DOCTOR_JOB ||
+        finding->level == DOCTOR_OK)
+        list[0] = '\0';
+}
+
+/* Words of a text, wrapped behind the indent; its own lines stay lines. */
+static void print_wrapped(const char *text, int32_t column)
+{
+    for (const char *word = text; *word != '\0';) {
+        int32_t length = (int32_t)strcspn(word, " \n");
+        if (column + length > LINE_COLUMNS && column > FINDING_INDENT) {
+            printf("\n%*s", FINDING_INDENT, "");
+            column = FINDING_INDENT;
+        }
+        printf("%s%.*s", column > FINDING_INDENT ? " " : "", length, word);
+        column += length + 1;
+        word += length + (word[length] == ' ');
+        if (*word == '\n') {
+            printf("\n%*s", FINDING_INDENT, "");
+            column = FINDING_INDENT;
+            word++;
+        }
+    }
+    printf("\n");
+}
+
+static void print_finding(const struct doctor *doctor, int32_t index)
+{
+    const struct doctor_finding *finding = &doctor->all[index];
+    char list[RANK_LIST_BYTES] = "";
+    list_ranks(doctor, index, list);
+    printf("%-8s %-10s %s", level_name(finding->level), check_name(finding->check), list);
+    print_wrapped(finding->failure.text, FINDING_INDENT + (int32_t)strlen(list));
+}
+
+static void print_text(const struct doctor *doctor, enum mpo_status verdict)
+{
+    int32_t problems = count_problems(doctor);
+    print_ranks(doctor);
+    print_policies(doctor);
+    for (int32_t i = 0; i < doctor->all_count; i++)
+        if (is_shown(doctor, i))
+            print_finding(doctor, i);
+    if (problems > 0)
+        printf("\n%d problem%s: fit would end with exit code %d\n", problems,
+               problems == 1 ? "" : "s", mpo_status_exit_code(verdict));
+    else
+        printf("\nfit would run\n");
+}
+
+/* ---- JSON ---- */
+
+static void set_bytes(json_t *object, const char *name, uint64_t bytes)
+{
+    json_object_set_new(
+        object, name, bytes == UINT64_MAX ? json_null() : json_integer((json_int_t)bytes));
+}
+
+static void set_integer(json_t *object, const char *name, int64_t value)
+{
+    json_object_set_new(object, name, json_integer(value));
+}
+
+static void set_text(json_t *object, const char *name, const char *text)
+{
+    json_object_set_new(object, name, output_text(text));
+}
+
+static json_t *make_policy(const struct doctor *doctor,
+                           const struct mpo_policy_survey *policy)
+{
+    json_t *object = json_object();
+    const struct mpo_config_policies *configured =
+        &doctor->config->policies[policy->policy];
+    const struct mpo_policy_need *need = &policy->need;
+    char hash[24] = "";
+    snprintf(hash, sizeof hash, "%016llx", (unsigned long long)policy->vocab_hash);
+    set_text(object, "name", configured->name);
+    set_text(object, "model", configured->model);
+    set_text(object, "lora", configured->lora);
+    json_object_set_new(object, "readable", json_boolean(policy->load.status == MPO_OK));
+    set_text(object, "vocabulary", policy->load.status == MPO_OK ? hash : "");
+    set_integer(object, "vocabulary_size", need->vocab_size);
+    set_bytes(object, "model_bytes", need->model_bytes);
+    set_bytes(object, "adapter_bytes", need->adapter_bytes);
+    set_bytes(object, "cache_bytes", need->cache_bytes);
+    set_bytes(object, "work_bytes", need->work_bytes);
+    set_integer(object, "longest_prompt_tokens", need->longest_prompt_tokens);
+    set_integer(object, "context_tokens", need->context_tokens);
+    set_integer(object, "trained_tokens", need->trained_tokens);
+    return object;
+}
+
+static json_t *make_needs(const struct needs *needs)
+{
+    json_t *object = json_object();
+    set_bytes(object, "program_bytes", needs->program_bytes);
+    set_bytes(object, "weights_bytes", needs->weights_bytes);
+    set_bytes(object, "cache_bytes", needs->cache_bytes);
+    set_bytes(object, "work_bytes", needs->work_bytes);
+    set_bytes(object, "exchange_bytes", needs->exchange_bytes);
+    set_bytes(object, "total_bytes", needs_total(needs));
+    return object;
+}
+
+static json_t *make_rank(const struct doctor *doctor, const struct doctor_rank *rank,
+                         const struct mpo_policy_survey *policies)
+{
+    json_t *object = json_object();
+    json_t *list = json_array();
+    for (int32_t i = 0; i < rank->policy_count; i++)
+        json_array_append_new(list, make_policy(doctor, &policies[i]));
+    set_integer(object, "rank", rank->rank);
+    set_text(object, "host", rank->host.name);
+    set_integer(object, "local_rank", rank->local_rank);
+    set_integer(object, "cores", rank->host.core_count);
+    set_integer(object, "usable_cores", rank->host.usable_core_count);
+    set_integer(object, "threads", rank->thread_count);
+    set_text(object, "device", rank->device);
+    set_integer(object, "device_index", rank->device_index);
+    if (rank->gpu_uuid[0] != '\0')
+        set_text(object, "gpu_uuid", rank->gpu_uuid);
+    else
+        json_object_set_new(object, "gpu_uuid", json_null());
+    json_object_set_new(object, "needs", make_needs(&rank->needs));
+    set_bytes(object, "device_bytes", rank->device_bytes);
+    set_bytes(object, "device_free_bytes", rank->device_free_bytes);
+    set_bytes(object, "memory_free_bytes", rank->host.memory_free_bytes);
+    set_text(object, "memory_limit", rank->host.memory_limit);
+    set_text(object, "versions", rank->versions);
+    json_object_set_new(object, "policies", list);
+    return object;
+}
+
+static json_t *make_finding(const struct doctor *doctor, int32_t index)
+{
+    json_t *object = json_object();
+    json_t *ranks = json_array();
+    const struct doctor_finding *finding = &doctor->all[index];
+    for (int32_t i = index; i < doctor->all_count; i++)
+        if (same_text(&doctor->all[i], finding) && finding->rank != DOCTOR_JOB)
+            json_array_append_new(ranks, json_integer(doctor->all[i].rank));
+    set_text(object, "check", check_name(finding->check));
+    set_text(object, "level", level_name(finding->level));
+    set_text(object, "text", finding->failure.text);
+    set_integer(object, "exit_code", mpo_status_exit_code(finding->failure.status));
+    json_object_set_new(object, "ranks", ranks);
+    return object;
+}
+
+static enum mpo_status print_json(const struct doctor *doctor, enum mpo_status verdict)
+{
+    json_t *root = json_object();
+    json_t *ranks = json_array();
+    json_t *checks = json_array();
+    const struct mpo_policy_survey *next = doctor->policy;
+    for (int32_t r = 0; r < mpo_comm_size(doctor->job.comm); r++) {
+        json_array_append_new(ranks, make_rank(doctor, &doctor->rank[r], next));
+        next += doctor->rank[r].policy_count;
+    }
+    for (int32_t i = 0; i < doctor->all_count; i++)
+        if (is_shown(doctor, i))
+            json_array_append_new(checks, make_finding(doctor, i));
+    set_integer(root, "exit_code", mpo_status_exit_code(verdict));
+    set_integer(root, "problems", count_problems(doctor));
+    json_object_set_new(root, "ranks", ranks);
+    json_object_set_new(root, "checks", checks);
+    return output_json(root);
+}
+
+enum mpo_status doctor_report(const struct doctor *doctor, enum mpo_status verdict)
+{
+    enum mpo_status status = MPO_OK;
+    if (strcmp(doctor->config->doctor.format, "json") == 0)
+        MPO_TRY(print_json(doctor, verdict));
+    else
+        print_text(doctor, verdict);
+    MPO_CHECK(fflush(stdout) == 0, MPO_ERR_IO, "standard output: writing failed");
+cleanup:
+    return status;
+}

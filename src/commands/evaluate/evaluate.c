@@ -1,0 +1,371 @@
+/*
+ * evaluate: the certificate of weights, from responses that no fit has seen.
+ *
+ *     F,   gap = sum_k l_k g_k - min_u u . g,   KL(pi_l || pi_k) = sum_j l_j g_j - F - g_k
+ *
+ * Every prompt is asked once. The proposal is the mixture at the weights with an end tilt
+ * that is adapted on a few steps first and then held, so that nothing depends on the
+ * responses it is applied to; the coefficient of the control variate likewise. F and g are
+ * means over prompts of figures with the jackknife over responses, and everything else is a
+ * function of those means, so one bootstrap over prompts gives all the intervals.
+ *
+ * Several vectors of weights are given the same prompts and the same uniforms; differences
+ * of F are taken within each replicate.
+ */
+#include "evaluate_impl.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "commands/commands.h"
+#include "estimator/scored.h"
+
+#define STEP_PROMPTS   64
+#define WARMUP_PROMPTS 16
+#define UNIT_ROWS      16
+
+/* descent.steps is at most 1e9: no fit ever draws with these counters. */
+#define FIRST_WARMUP_STEP ((int64_t)1 << 40)
+#define FIRST_STEP        ((int64_t)1 << 41)
+
+/* With fewer prompts the bootstrap's intervals are too short. */
+#define PROMPTS_FEW 30
+
+int32_t evaluate_result_count(const struct evaluate *evaluate)
+{
+    return RESULT_POLICY + 2 * evaluate->objective_count;
+}
+
+static bool is_rank_zero(const struct evaluate *evaluate)
+{
+    return mpo_comm_rank(evaluate->job.comm) == 0;
+}
+
+/* ---- drawing ---- */
+
+static int32_t warmup_prompts(const struct evaluate *evaluate)
+{
+    int64_t count = mpo_prompts_count(evaluate->job.prompts);
+    return (int32_t)(count < WARMUP_PROMPTS ? count : WARMUP_PROMPTS);
+}
+
+static void count_responses(struct evaluate *evaluate,
+                            const struct mpo_responses *responses)
+{
+    for (int32_t i = 0; i < responses->prompt_count * responses->responses; i++)
+        evaluate->token_count += responses->token_count[i];
+    progress_advance(&evaluate->progress, responses->prompt_count, evaluate->token_count);
+}
+
+static enum mpo_status warm_up_step(struct evaluate *evaluate, int32_t vector,
+                                    int64_t index, struct mpo_estimator *estimator)
+{
+    enum mpo_status status = MPO_OK;
+    const double *weights = evaluate->weights + vector * evaluate->config->policy_count;
+    int64_t prompt[WARMUP_PROMPTS] = {0};
+    struct mpo_responses responses = {0};
+    struct mpo_estimate estimate = {0};
+    struct mpo_rollout_step step = {
+        .step = FIRST_WARMUP_STEP + index,
+        .prompt = prompt,
+        .prompt_count = warmup_prompts(evaluate),
+        .mu = weights,
+        .end_bias = evaluate->end_bias[vector],
+    };
+    MPO_TRY(job_begin_step(
+        &evaluate->job, &(struct job_progress){
+                            index, index, evaluate->config->evaluate.warmup, "warm-ups"}));
+    mpo_prompts_of_step(evaluate->job.prompts, (uint64_t)evaluate->config->run.seed, index,
+                        step.prompt_count, prompt);
+    progress_follow(&evaluate->progress, &step, step.prompt_count,
+                    step.prompt_count * evaluate->config->evaluate.responses);
+    MPO_TRY(mpo_rollout_run(evaluate->job.rollout, &step, &responses));
+    count_responses(evaluate, &responses);
+    if (is_rank_zero(evaluate)) {
+        MPO_TRY(mpo_estimator_step(estimator, weights, &responses, &estimate));
+        evaluate->end_bias[vector] = mpo_estimator_end_bias(estimator);
+        evaluate->coefficient[vector] = estimate.coefficient;
+    }
+    MPO_TRY(mpo_comm_broadcast(evaluate->job.comm, &evaluate->end_bias[vector],
+                               sizeof(double), 0));
+cleanup:
+    return status;
+}
+
+/* The end tilt and the control's coefficient of one vector, settled before they count. */
+static enum mpo_status warm_up(struct evaluate *evaluate, int32_t vector)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_config_rollout *rollout = &evaluate->config->rollout;
+    struct mpo_estimator *estimator = NULL;
+    struct mpo_estimator_spec spec = {
+        .objective_count = evaluate->objective_count,
+        .prompts_max = WARMUP_PROMPTS,
+        .responses_max = (int32_t)evaluate->config->evaluate.responses,
+        .end_bias = rollout->end_bias,
+        .control = rollout->control,
+    };
+    evaluate->end_bias[vector] = isnan(rollout->end_bias) ? 0.0 : rollout->end_bias;
+    evaluate->coefficient[vector] = isnan(rollout->control) ? 1.0 : rollout->control;
+    MPO_TRY(mpo_estimator_open(&spec, &estimator));
+    for (int64_t i = 0; i < evaluate->config->evaluate.warmup; i++)
+        MPO_TRY(warm_up_step(evaluate, vector, i, estimator));
+cleanup:
+    mpo_estimator_close(&estimator);
+    return status;
+}
+
+/* Statistics of every prompt of one rollout. */
+static void keep_statistics(struct evaluate *evaluate, int32_t vector, int64_t first,
+                            const struct mpo_responses *responses)
+{
+    int32_t columns = COLUMN_GRADIENT + evaluate->objective_count;
+    int64_t m = responses->responses;
+    int64_t policies = responses->policy_count;
+    struct mpo_scored_query query = {
+        .objective_count = evaluate->objective_count,
+        .weights = evaluate->weights + vector * evaluate->config->policy_count,
+        .coefficient = evaluate->coefficient[vector],
+        .jackknife = true,
+        .work = evaluate->work,
+    };
+    for (int64_t slot = 0; slot < responses->prompt_count; slot++) {
+        double *row =
+            evaluate->value + ((first + slot) * evaluate->vector_count + vector) * columns;
+        struct mpo_scored scored = {
+            .count = (int32_t)m,
+            .policy_count = (int32_t)policies,
+            .log_proposal = responses->log_proposal + slot * m,
+            .log_policy = responses->log_policy + slot * m * policies,
+            .control = responses->control + slot * m * policies,
+        };
+        struct mpo_scored_answer answer = {.gradient = row + COLUMN_GRADIENT};
+        mpo_scored_estimate(&scored, &query, &answer);
+        row[COLUMN_VALUE] = answer.value_jackknife;
+        row[COLUMN_PLAIN] = answer.value;
+        row[COLUMN_ESS] = answer.ess;
+    }
+}
+
+static enum mpo_status ask_prompts(struct evaluate *evaluate, int32_t vector)
+{
+    enum mpo_status status = MPO_OK;
+    int64_t prompt[STEP_PROMPTS] = {0};
+    for (int64_t done = 0; done < evaluate->prompt_count; done += STEP_PROMPTS) {
+        struct mpo_responses responses = {0};
+        int64_t left = evaluate->prompt_count - done;
+        MPO_TRY(job_begin_step(&evaluate->job,
+                               &(struct job_progress){done / STEP_PROMPTS, done,
+                                                      evaluate->prompt_count, "prompts"}));
+        struct mpo_rollout_step step = {
+            .step = FIRST_STEP + done / STEP_PROMPTS,
+            .prompt = prompt,
+            .prompt_count = (int32_t)(left < STEP_PROMPTS ? left : STEP_PROMPTS),
+            .mu = evaluate->weights + vector * evaluate->config->policy_count,
+            .end_bias = evaluate->end_bias[vector],
+        };
+        for (int32_t i = 0; i < step.prompt_count; i++)
+            prompt[i] = done + i;
+        progress_follow(&evaluate->progress, &step, step.prompt_count,
+                        step.prompt_count * evaluate->config->evaluate.responses);
+        MPO_TRY(mpo_rollout_run(evaluate->job.rollout, &step, &responses));
+        count_responses(evaluate, &responses);
+        if (is_rank_zero(evaluate))
+            keep_statistics(evaluate, vector, done, &responses);
+    }
+cleanup:
+    return status;
+}
+
+/* ---- what follows from the means ---- */
+
+static void derive_vector(const struct evaluate *evaluate, const double *weights,
+                          const double *mean, double *result)
+{
+    int32_t count = evaluate->objective_count;
+    const double *gradient = mean + COLUMN_GRADIENT;
+    double inner = 0.0;
+    for (int32_t k = 0; k < count; k++)
+        inner += weights[k] * gradient[k];
+    result[RESULT_VALUE] = mean[COLUMN_VALUE];
+    result[RESULT_PLAIN] = mean[COLUMN_PLAIN];
+    result[RESULT_GAP] = inner - mpo_descent_least(gradient, evaluate->bounds, count);
+    result[RESULT_ESS] = mean[COLUMN_ESS];
+    for (int32_t k = 0; k < count; k++) {
+        result[RESULT_POLICY + k] = gradient[k];
+        result[RESULT_POLICY + count + k] = inner - mean[COLUMN_VALUE] - gradient[k];
+    }
+}
+
+static void derive(const void *context, const double *mean, double *result)
+{
+    const struct evaluate *evaluate = context;
+    int32_t columns = COLUMN_GRADIENT + evaluate->objective_count;
+    int32_t results = evaluate_result_count(evaluate);
+    for (int32_t a = 0; a < evaluate->vector_count; a++)
+        derive_vector(evaluate, evaluate->weights + a * evaluate->config->policy_count,
+                      mean + a * columns, result + a * results);
+    double *difference = result + evaluate->vector_count * results;
+    for (int32_t a = 1; a < evaluate->vector_count; a++)
+        difference[a - 1] = result[a * results + RESULT_VALUE] - result[RESULT_VALUE];
+}
+
+/* A gap or a divergence below 0, or F above it, is no value that the truth can have. */
+static void clip(struct evaluate *evaluate)
+{
+    int32_t count = evaluate->objective_count;
+    for (int32_t a = 0; a < evaluate->vector_count; a++) {
+        struct mpo_interval *of = evaluate->interval + a * evaluate_result_count(evaluate);
+        of[RESULT_VALUE].high = fmin(of[RESULT_VALUE].high, 0.0);
+        of[RESULT_GAP].low = fmax(of[RESULT_GAP].low, 0.0);
+        for (int32_t k = 0; k < count; k++)
+            of[RESULT_POLICY + count + k].low =
+                fmax(of[RESULT_POLICY + count + k].low, 0.0);
+    }
+}
+
+static enum mpo_status settle_intervals(struct evaluate *evaluate)
+{
+    enum mpo_status status = MPO_OK;
+    int32_t vectors = evaluate->vector_count;
+    struct mpo_bootstrap_spec spec = {
+        .seed = (uint64_t)evaluate->config->run.seed,
+        .replicates = (int32_t)evaluate->config->evaluate.replicates,
+        .unit_count = evaluate->prompt_count,
+        .column_count = vectors * (COLUMN_GRADIENT + evaluate->objective_count),
+        .result_count = vectors * evaluate_result_count(evaluate) + vectors - 1,
+        .value = evaluate->value,
+        .derive = derive,
+        .context = evaluate,
+    };
+    MPO_NEW(spec.result_count, &evaluate->interval);
+    MPO_TRY(mpo_bootstrap_run(&spec, evaluate->interval));
+    if (evaluate->prompt_count > 1)
+        clip(evaluate);
+    if (evaluate->prompt_count < PROMPTS_FEW)
+        mpo_log_warning("%lld prompts are few for a bootstrap over prompts: the intervals "
+                        "are too short; %d or more are sensible",
+                        (long long)evaluate->prompt_count, PROMPTS_FEW);
+cleanup:
+    return status;
+}
+
+/* ---- the command ---- */
+
+/* --weights first, then what stands between the semicolons of --against. */
+static enum mpo_status list_vectors(struct evaluate *evaluate)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_config *config = evaluate->config;
+    char *rest = NULL;
+    MPO_TRY(mpo_memory_copy_text(config->evaluate.against, &evaluate->against));
+    evaluate->name[evaluate->vector_count++] = config->evaluate.weights;
+    for (char *name = strtok_r(evaluate->against, ";", &rest); name != NULL;
+         name = strtok_r(NULL, ";", &rest)) {
+        MPO_CHECK(evaluate->vector_count < EVALUATE_VECTORS_MAX, MPO_ERR_USAGE,
+                  "--against: expected at most %d weight vectors",
+                  EVALUATE_VECTORS_MAX - 1);
+        evaluate->name[evaluate->vector_count++] = name;
+    }
+    MPO_NEW(evaluate->vector_count * config->policy_count, &evaluate->weights);
+    MPO_TRY(weights_bounds(config, &evaluate->bounds));
+    MPO_NEW(config->evaluate.responses, &evaluate->work);
+    MPO_NEW((size_t)evaluate->prompt_count * (size_t)evaluate->vector_count *
+                (size_t)(COLUMN_GRADIENT + evaluate->objective_count),
+            &evaluate->value);
+cleanup:
+    return status;
+}
+
+static enum mpo_status check_vector(const struct evaluate *evaluate, int32_t vector)
+{
+    enum mpo_status status = MPO_OK;
+    const double *weights = evaluate->weights + vector * evaluate->config->policy_count;
+    for (int32_t h = evaluate->objective_count; h < evaluate->config->policy_count; h++)
+        MPO_CHECK(
+            !(weights[h] > 0.0), MPO_ERR_USAGE,
+            "--%s: expected an objective, found '%s', a reference, which has no weight",
+            vector == 0 ? "weights" : "against", evaluate->name[vector]);
+cleanup:
+    return status;
+}
+
+static enum mpo_status settle_vector(struct evaluate *evaluate, int32_t vector)
+{
+    enum mpo_status status = MPO_OK;
+    size_t count = (size_t)evaluate->config->policy_count;
+    struct weights_choice choice = {evaluate->name[vector], "average", MPO_AUTO_INTEGER,
+                                    false};
+    double *weights = NULL;
+    MPO_TRY(weights_open(&evaluate->job, &choice, &weights));
+    memcpy(evaluate->weights + (size_t)vector * count, weights, count * sizeof *weights);
+cleanup:
+    free(weights);
+    return status;
+}
+
+static enum mpo_status open_evaluate(struct evaluate *evaluate)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_config_evaluate *options = &evaluate->config->evaluate;
+    int32_t responses = (int32_t)options->responses;
+    struct job_size size = {
+        .prompts_max = STEP_PROMPTS,
+        .unit_prompts = responses < UNIT_ROWS ? UNIT_ROWS / responses : 1,
+        .responses = responses,
+        .prompt = "",
+        .advice = "lower --responses or rollout.max_tokens",
+    };
+    MPO_TRY(job_open("evaluate", evaluate->config, &size, &evaluate->job));
+    evaluate->objective_count = evaluate->config->objective_count;
+    evaluate->prompt_count = mpo_prompts_count(evaluate->job.prompts);
+    if (options->limit > 0 && options->limit < evaluate->prompt_count)
+        evaluate->prompt_count = options->limit;
+    MPO_TRY(mpo_comm_agree(list_vectors(evaluate)));
+    for (int32_t a = 0; a < evaluate->vector_count; a++) {
+        MPO_TRY(settle_vector(evaluate, a));
+        MPO_TRY(mpo_comm_agree(check_vector(evaluate, a)));
+    }
+cleanup:
+    return status;
+}
+
+static enum mpo_status run_evaluate(struct evaluate *evaluate)
+{
+    enum mpo_status status = MPO_OK;
+    int64_t warmup = evaluate->config->evaluate.warmup * warmup_prompts(evaluate);
+    progress_begin(&evaluate->progress, "evaluate",
+                   evaluate->vector_count * (warmup + evaluate->prompt_count));
+    for (int32_t a = 0; a < evaluate->vector_count; a++) {
+        MPO_TRY(warm_up(evaluate, a));
+        MPO_TRY(ask_prompts(evaluate, a));
+    }
+    progress_end(&evaluate->progress);
+    progress_tell(&evaluate->progress);
+    if (is_rank_zero(evaluate)) {
+        MPO_TRY(settle_intervals(evaluate));
+        MPO_TRY(evaluate_report(evaluate));
+    }
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_command_evaluate(int argc, char *const *argv)
+{
+    enum mpo_status status = MPO_OK;
+    struct evaluate evaluate = {0};
+    MPO_TRY(job_configure("evaluate", argc, argv, &evaluate.config));
+    MPO_TRY(open_evaluate(&evaluate));
+    MPO_TRY(job_end_loop(run_evaluate(&evaluate)));
+cleanup:
+    free(evaluate.interval);
+    free(evaluate.value);
+    free(evaluate.work);
+    free(evaluate.bounds);
+    free(evaluate.weights);
+    free(evaluate.against);
+    job_close(&evaluate.job);
+    mpo_config_close(&evaluate.config);
+    return status;
+}

@@ -1,0 +1,163 @@
+/*
+ * What evaluate prints: one row a quantity, with its 95 % interval.
+ */
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "evaluate_impl.h"
+#include "commands/report/output.h"
+
+/* What a figure is called: in a record and for programs, and by people. */
+struct quantity {
+    const char *name;
+    const char *label;
+};
+
+static const struct quantity quantities[RESULT_POLICY] = {
+    {"value_jackknife", "F"}, {"value", "F, no jackknife"}, {"gap", "gap"}, {"ess", "ESS"}};
+static const struct quantity log_policy = {"log_policy", "mean log pi"};
+static const struct quantity divergence = {"divergence", "divergence"};
+static const struct quantity difference = {"value_jackknife_difference", "F difference"};
+
+/* A row of any format; objective is "" where there is none. */
+struct row {
+    int32_t vector;
+    struct quantity quantity;
+    const char *objective;
+    struct mpo_interval interval;
+};
+
+static struct row make_row(const struct evaluate *evaluate, int32_t vector, int32_t result)
+{
+    int32_t count = evaluate->objective_count;
+    int32_t policy = result - RESULT_POLICY;
+    const struct mpo_interval *of =
+        evaluate->interval + vector * evaluate_result_count(evaluate);
+    if (policy < 0)
+        return (struct row){vector, quantities[result], "", of[result]};
+    return (struct row){vector, policy < count ? log_policy : divergence,
+                        evaluate->config->policies[policy % count].name, of[result]};
+}
+
+static struct row make_difference(const struct evaluate *evaluate, int32_t vector)
+{
+    int32_t first = evaluate->vector_count * evaluate_result_count(evaluate);
+    return (struct row){vector, difference, "", evaluate->interval[first + vector - 1]};
+}
+
+/* ---- text ---- */
+
+static void print_text_row(struct row row)
+{
+    char label[128] = "";
+    snprintf(label, sizeof label, "%s%s%s", row.quantity.label, row.objective[0] ? " " : "",
+             row.objective);
+    if (isfinite(row.interval.low))
+        printf("%-32s %10.4f   [%.4f, %.4f]\n", label, row.interval.estimate,
+               row.interval.low, row.interval.high);
+    else
+        printf("%-32s %10.4f   -\n", label, row.interval.estimate);
+}
+
+static void print_text(const struct evaluate *evaluate)
+{
+    printf("%lld prompts x %lld fresh responses\n", (long long)evaluate->prompt_count,
+           (long long)evaluate->config->evaluate.responses);
+    for (int32_t a = 0; a < evaluate->vector_count; a++) {
+        const double *weights = evaluate->weights + a * evaluate->config->policy_count;
+        printf("\nweights %s:", evaluate->name[a]);
+        for (int32_t k = 0; k < evaluate->objective_count; k++)
+            printf(" %s %.4f", evaluate->config->policies[k].name, weights[k]);
+        printf("\n%-32s %10s   %s\n", "nat; ESS of the responses", "estimate",
+               "95 % interval");
+        for (int32_t r = 0; r < evaluate_result_count(evaluate); r++)
+            print_text_row(make_row(evaluate, a, r));
+        if (a > 0)
+            print_text_row(make_difference(evaluate, a));
+    }
+}
+
+/* ---- tsv ---- */
+
+static void print_tsv_row(const struct evaluate *evaluate, struct row row)
+{
+    printf("%s\t%s\t%s\t%.17g\t%.17g\t%.17g\n", evaluate->name[row.vector],
+           row.quantity.name, row.objective, row.interval.estimate, row.interval.low,
+           row.interval.high);
+}
+
+static void print_tsv(const struct evaluate *evaluate)
+{
+    printf("weights\tquantity\tobjective\testimate\tlow\thigh\n");
+    for (int32_t a = 0; a < evaluate->vector_count; a++) {
+        for (int32_t r = 0; r < evaluate_result_count(evaluate); r++)
+            print_tsv_row(evaluate, make_row(evaluate, a, r));
+        if (a > 0)
+            print_tsv_row(evaluate, make_difference(evaluate, a));
+    }
+}
+
+/* ---- json ---- */
+
+static json_t *make_json_row(struct row row)
+{
+    json_t *object = json_object();
+    json_object_set_new(object, "quantity", json_string(row.quantity.name));
+    if (row.objective[0] != '\0')
+        json_object_set_new(object, "objective", json_string(row.objective));
+    json_object_set_new(object, "estimate", output_number(row.interval.estimate));
+    json_object_set_new(object, "low", output_number(row.interval.low));
+    json_object_set_new(object, "high", output_number(row.interval.high));
+    return object;
+}
+
+static json_t *make_vector(const struct evaluate *evaluate, int32_t vector)
+{
+    json_t *object = json_object();
+    json_t *weights = json_object();
+    json_t *rows = json_array();
+    for (int32_t k = 0; k < evaluate->objective_count; k++)
+        json_object_set_new(
+            weights, evaluate->config->policies[k].name,
+            json_real(evaluate->weights[vector * evaluate->config->policy_count + k]));
+    for (int32_t r = 0; r < evaluate_result_count(evaluate); r++)
+        json_array_append_new(rows, make_json_row(make_row(evaluate, vector, r)));
+    if (vector > 0)
+        json_array_append_new(rows, make_json_row(make_difference(evaluate, vector)));
+    json_object_set_new(object, "name", json_string(evaluate->name[vector]));
+    json_object_set_new(object, "weights", weights);
+    json_object_set_new(object, "end_bias", json_real(evaluate->end_bias[vector]));
+    json_object_set_new(object, "coefficient", json_real(evaluate->coefficient[vector]));
+    json_object_set_new(object, "results", rows);
+    return object;
+}
+
+static enum mpo_status print_json(const struct evaluate *evaluate)
+{
+    json_t *root = json_object();
+    json_t *vectors = json_array();
+    for (int32_t a = 0; a < evaluate->vector_count; a++)
+        json_array_append_new(vectors, make_vector(evaluate, a));
+    json_object_set_new(root, "prompts", json_integer(evaluate->prompt_count));
+    json_object_set_new(root, "responses",
+                        json_integer(evaluate->config->evaluate.responses));
+    json_object_set_new(root, "vectors", vectors);
+    return output_json(root);
+}
+
+enum mpo_status evaluate_report(const struct evaluate *evaluate)
+{
+    enum mpo_status status = MPO_OK;
+    const char *format = evaluate->config->evaluate.format;
+    if (strcmp(format, "json") == 0)
+        MPO_TRY(print_json(evaluate));
+    else if (strcmp(format, "tsv") == 0)
+        print_tsv(evaluate);
+    else
+        print_text(evaluate);
+    MPO_CHECK(fflush(stdout) == 0, MPO_ERR_IO, "standard output: writing failed");
+cleanup:
+    return status;
+}

@@ -1,0 +1,80 @@
+/**
+ * A fit: the job's stages, the optimiser's stages, and what is said about it.
+ */
+#pragma once
+
+#include "session/job.h"
+#include "commands/report/progress.h"
+
+/** Sums over the steps taken, for the end's warnings and table. */
+struct fit_summary {
+    int64_t steps;
+    int64_t tokens;
+    double ess_sum;
+    double truncated_sum;
+    double value_mean;
+    double value_square_sum; /* of deviations from the mean (Welford) */
+    double last_gap;
+    bool stopped_on_gap;
+    int64_t tokens_before; /* of earlier processes of a resumed run */
+    double elapsed_before; /* seconds, likewise */
+};
+
+struct fit {
+    struct mpo_config *config;
+    struct job job;
+    int32_t objective_count; /* K */
+    int32_t policy_count;    /* H */
+    int64_t *prompt;         /* [prompts_per_step] */
+    double *proposal;        /* [H + 2]: mu, end bias, 1 to go on or 0 to stop */
+    int64_t first_step;      /* steps that the record had when this process began */
+    bool resumes;            /* there is such a record; rank zero only */
+
+    /* rank zero only */
+    struct mpo_estimator *estimator;
+    struct mpo_descent *descent;
+    struct mpo_record_writer *record;
+    double *weights; /* [K] l_t of the present step */
+    struct job_text response_text;
+    char *text; /* all responses of the step, one after another */
+    size_t text_capacity;
+    int64_t *text_bytes; /* [prompts_per_step * responses] */
+
+    struct mpo_timing total; /* this rank, all steps */
+    struct fit_summary summary;
+    struct progress progress;
+    double started;
+};
+
+/** Take up where the record ends: compare it with this job, load the optimiser's state and
+ *  the summary, set first_step. A record that does not exist leaves all as it is. Rank zero
+ *  only. @return MPO_ERR_CONFIG when the configuration is another (the text shows the
+ *  difference); MPO_ERR_DATA when models or prompts are */
+enum mpo_status fit_resume_load(struct fit *fit);
+
+/** Refuse flags that contradict each other. Local. */
+enum mpo_status fit_check_options(const struct mpo_config *config);
+
+/** How large a job a fit opens. */
+struct job_size fit_job_size(const struct mpo_config *config);
+
+/** Create the record with everything known before the first step, or
+ *  open the one to resume. Collective; errors are agreed on. */
+enum mpo_status fit_create_record(struct fit *fit, int argc, char *const *argv);
+
+/** Add a step to the summary; once all are in it, settle what follows from the last. Rank
+ *  zero only. */
+void fit_summary_add(struct fit *fit, const struct mpo_estimate *estimate);
+void fit_summary_settle(struct fit *fit);
+
+/** Hash of all prompts as the record has it. */
+#define FIT_PROMPTS_HASH_ATTRIBUTE "prompts_xxh64"
+#define FIT_PROMPTS_HASH_BYTES     24
+void fit_prompts_hash(const struct fit *fit, char text[FIT_PROMPTS_HASH_BYTES]);
+
+/** What is said at the start, after a step, and at the end. Rank zero only but for the
+ *  stage table, which gathers. */
+void fit_report_start(struct fit *fit);
+void fit_report_step(struct fit *fit, const struct mpo_estimate *estimate);
+enum mpo_status fit_report_stages(const struct fit *fit);
+enum mpo_status fit_report_end(const struct fit *fit);

@@ -1,0 +1,242 @@
+/*
+ * What fit says: a line a step and the stage table on standard error, the result on
+ * standard output, and warnings that name what to change.
+ */
+#include "fit_impl.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "commands/report/output.h"
+
+#define WEIGHTS_SHOWN_MAX 8
+
+/* With fewer effective responses a prompt the gradient rests on one or two. */
+#define EFFECTIVE_FEW 2.0
+
+/* Above this F is mostly about where max_tokens cuts. */
+#define TRUNCATED_HIGH 0.25
+
+void fit_report_start(struct fit *fit)
+{
+    const struct job *job = &fit->job;
+    mpo_log_note(
+        "mpo fit: %d objectives, %d policies on %d rank%s (%d group%s, exchange %s %s%s, "
+        "%s, %d thread%s each), %lld prompts, seed %lld",
+        fit->objective_count, fit->policy_count, mpo_comm_size(job->comm),
+        mpo_comm_size(job->comm) == 1 ? "" : "s", mpo_comm_group_count(job->comm),
+        mpo_comm_group_count(job->comm) == 1 ? "" : "s",
+        mpo_exchange_transport(job->exchange), mpo_exchange_pattern(job->exchange),
+        strcmp(fit->config->exchange.rows, "bf16") == 0 ? " bf16" : "", job->device.kind,
+        job->thread_count, job->thread_count == 1 ? "" : "s",
+        (long long)mpo_prompts_count(job->prompts), (long long)fit->config->run.seed);
+    if (fit->resumes)
+        mpo_log_note("resuming %s after its %lld steps", fit->config->record.file,
+                     (long long)fit->first_step);
+    progress_begin(&fit->progress, "fit", fit->config->descent.steps);
+    progress_resume(&fit->progress, fit->first_step);
+}
+
+/* "0.60 0.40", cut after a few. */
+static void format_weights(const double *weights, int32_t count, char *text, size_t bytes)
+{
+    size_t length = 0;
+    int32_t shown = count < WEIGHTS_SHOWN_MAX ? count : WEIGHTS_SHOWN_MAX;
+    for (int32_t k = 0; k < shown; k++)
+        length += (size_t)snprintf(text + length, bytes - length, "%s%.3f",
+                                   k > 0 ? " " : "", weights[k]);
+    if (shown < count)
+        snprintf(text + length, bytes - length, " ...");
+}
+
+/* What the live line says beside progress itself. */
+static void show_progress(struct fit *fit)
+{
+    struct progress *progress = &fit->progress;
+    const double *average = mpo_descent_average(fit->descent);
+    int32_t count = fit->objective_count;
+    progress->detail_count = 0;
+    snprintf(progress->detail[progress->detail_count++], PROGRESS_DETAIL_BYTES, "gap %.4f",
+             fit->summary.last_gap);
+    for (int32_t k = 0; k < count && progress->detail_count < PROGRESS_DETAILS_MAX; k++)
+        snprintf(progress->detail[progress->detail_count++], PROGRESS_DETAIL_BYTES,
+                 "%s %.3f", fit->config->policies[k].name, average[k]);
+    progress_advance(progress, 1, fit->summary.tokens - fit->summary.tokens_before);
+}
+
+void fit_summary_add(struct fit *fit, const struct mpo_estimate *estimate)
+{
+    struct fit_summary *summary = &fit->summary;
+    summary->steps++;
+    summary->tokens += estimate->tokens;
+    summary->ess_sum += estimate->ess;
+    summary->truncated_sum += estimate->truncated;
+    double off = estimate->value - summary->value_mean;
+    summary->value_mean += off / (double)summary->steps;
+    summary->value_square_sum += off * (estimate->value - summary->value_mean);
+}
+
+void fit_summary_settle(struct fit *fit)
+{
+    struct fit_summary *summary = &fit->summary;
+    summary->last_gap = mpo_descent_averaged_gap(fit->descent);
+    summary->stopped_on_gap = fit->config->descent.stop_gap > 0.0 &&
+                              summary->last_gap <= fit->config->descent.stop_gap;
+}
+
+void fit_report_step(struct fit *fit, const struct mpo_estimate *estimate)
+{
+    struct fit_summary *summary = &fit->summary;
+    char weights[16 * WEIGHTS_SHOWN_MAX] = "";
+    char left[32] = "";
+    int64_t steps = fit->config->descent.steps;
+    double elapsed = mpo_timing_now() - fit->started;
+    fit_summary_add(fit, estimate);
+    fit_summary_settle(fit);
+    double steps_here = (double)(summary->steps - fit->first_step);
+    format_weights(mpo_descent_average(fit->descent), fit->objective_count, weights,
+                   sizeof weights);
+    progress_format_duration(elapsed / steps_here * (double)(steps - summary->steps), left,
+                             sizeof left);
+    if (fit->progress.is_live) {
+        show_progress(fit);
+        return;
+    }
+    mpo_log_note("step %4lld/%lld  weights %s  F %7.3f +- %.3f  gap %7.4f  ESS %.2f  "
+                 "%5.0f token/s  left %s",
+                 (long long)summary->steps, (long long)steps, weights, estimate->value,
+                 estimate->value_error, summary->last_gap, estimate->ess,
+                 (double)(summary->tokens - summary->tokens_before) / elapsed, left);
+}
+
+/* Collective: maximum and minimum of every stage over ranks. */
+enum mpo_status fit_report_stages(const struct fit *fit)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_timing most = fit->total;
+    struct mpo_timing least = fit->total;
+    double sum = 0.0;
+    MPO_TRY(mpo_comm_max(fit->job.comm, most.seconds, MPO_TIMED_STAGE_COUNT));
+    MPO_TRY(mpo_comm_min(fit->job.comm, least.seconds, MPO_TIMED_STAGE_COUNT));
+    for (int stage = 0; stage < MPO_TIMED_STAGE_COUNT; stage++)
+        sum += most.seconds[stage];
+    if (sum == 0.0) /* no step was taken */
+        goto cleanup;
+    mpo_log_note("\n%-10s %12s %8s %10s", "stage", "max s", "share", "max/min");
+    for (int stage = 0; stage < MPO_TIMED_STAGE_COUNT; stage++) {
+        double ratio =
+            least.seconds[stage] > 0.0 ? most.seconds[stage] / least.seconds[stage] : NAN;
+        char ratio_text[32] = "-";
+        if (isfinite(ratio) && ratio < 1e4)
+            snprintf(ratio_text, sizeof ratio_text, "%.2f", ratio);
+        mpo_log_note("%-10s %12.3f %7.1f%% %10s", mpo_timing_name(stage),
+                     most.seconds[stage], 100.0 * most.seconds[stage] / sum, ratio_text);
+    }
+cleanup:
+    return status;
+}
+
+/* Standard error of the mean F over steps from their scatter, which knows that prompts
+ * differ; the error of a step of one prompt does not. */
+static double value_error(const struct fit_summary *summary)
+{
+    double steps = (double)summary->steps;
+    return steps > 1.0 ? sqrt(summary->value_square_sum / (steps - 1.0) / steps) : NAN;
+}
+
+static void warn_where_needed(const struct fit *fit)
+{
+    const struct fit_summary *summary = &fit->summary;
+    double steps = (double)summary->steps;
+    double ess = summary->ess_sum / steps;
+    double truncated = summary->truncated_sum / steps;
+    double value = summary->value_mean;
+    double error = value_error(summary);
+    bool from_reference = strcmp(fit->config->rollout.proposal, "reference") == 0;
+    long long responses = (long long)fit->config->rollout.responses;
+    if (responses == 1)
+        mpo_log_warning(
+            "with one response to a prompt its weight is always 1: the gradient "
+            "is that of the proposal, and neither weights nor gap can be "
+            "trusted; set rollout.responses to 8 or more");
+    else if (ess * (double)responses < EFFECTIVE_FEW)
+        mpo_log_warning("the mean effective sample size is %.2f of %lld responses: the "
+                        "gradient rests on few of them; raise rollout.responses%s",
+                        ess, responses,
+                        from_reference ? ", or use rollout.proposal: mixture" : "");
+    if (truncated > TRUNCATED_HIGH)
+        mpo_log_warning("%.0f %% of the responses were cut at %lld tokens; raise "
+                        "rollout.max_tokens",
+                        100.0 * truncated, (long long)fit->config->rollout.max_tokens);
+    if (from_reference && value > 3.0 * error && value > 0.0)
+        mpo_log_warning("F is %.3f +- %.3f nat, and can never be above 0: the reference "
+                        "hardly ever draws what the policies prefer; use "
+                        "rollout.proposal: mixture",
+                        value, error);
+}
+
+static void print_table(const struct fit *fit)
+{
+    const struct fit_summary *summary = &fit->summary;
+    const double *average = mpo_descent_average(fit->descent);
+    printf("%-24s %10s %10s\n", "objective", "weight", "last");
+    for (int32_t k = 0; k < fit->objective_count; k++)
+        printf("%-24s %10.4f %10.4f\n", fit->config->policies[k].name, average[k],
+               fit->weights[k]);
+    printf("\nF             %10.4f nat, mean over %lld steps, +- %.4f\n",
+           summary->value_mean, (long long)summary->steps, value_error(summary));
+    printf("averaged gap  %10.4f nat\n", summary->last_gap);
+    printf("ESS           %10.4f of the responses\n",
+           summary->ess_sum / (double)summary->steps);
+    printf("tokens        %10lld\n", (long long)summary->tokens);
+    printf("record        %s\n", fit->config->record.file);
+}
+
+static json_t *make_weights(const struct fit *fit, const double *weights)
+{
+    json_t *object = json_object();
+    for (int32_t k = 0; k < fit->objective_count; k++)
+        json_object_set_new(object, fit->config->policies[k].name,
+                            output_number(weights[k]));
+    return object;
+}
+
+/* Names as in the record; value, ess and truncated are means over the steps. */
+static enum mpo_status print_json(const struct fit *fit)
+{
+    const struct fit_summary *summary = &fit->summary;
+    double steps = (double)summary->steps;
+    return output_json(json_pack(
+        "{s:s, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:o, s:b}", "record",
+        fit->config->record.file, "steps", (json_int_t)summary->steps, "average",
+        make_weights(fit, mpo_descent_average(fit->descent)), "weights",
+        make_weights(fit, fit->weights), "value", output_number(summary->value_mean),
+        "value_error", output_number(value_error(summary)), "averaged_gap",
+        output_number(summary->last_gap), "ess", output_number(summary->ess_sum / steps),
+        "truncated", output_number(summary->truncated_sum / steps), "tokens",
+        (json_int_t)summary->tokens, "elapsed",
+        output_number(summary->elapsed_before + mpo_timing_now() - fit->started),
+        "stopped_on_gap", summary->stopped_on_gap));
+}
+
+enum mpo_status fit_report_end(const struct fit *fit)
+{
+    enum mpo_status status = MPO_OK;
+    const struct fit_summary *summary = &fit->summary;
+    if (summary->steps == 0)
+        return MPO_OK;
+    if (summary->stopped_on_gap && summary->steps < fit->config->descent.steps)
+        mpo_log_note("stopped after %lld steps: the averaged gap %.4f is at most "
+                     "descent.stop_gap %g",
+                     (long long)summary->steps, summary->last_gap,
+                     fit->config->descent.stop_gap);
+    warn_where_needed(fit);
+    if (strcmp(fit->config->fit.format, "json") == 0)
+        MPO_TRY(print_json(fit));
+    else
+        print_table(fit);
+cleanup:
+    return status;
+}

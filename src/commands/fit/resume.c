@@ -1,0 +1,252 @@
+/*
+ * fit --resume: take up where a record ends, so that the steps that follow are those of a
+ * run that was never interrupted, bit for bit.
+ *
+ * Everything that the next step depends on is in the record: the state of the descent and
+ * of the estimator, and the step's number, which counts the draws and the prompts. What the
+ * steps were made with must be the same: the configuration, prompts and models. Where it
+ * runs (threads, transport, number of ranks) may change, and so may the number of steps,
+ * upwards, unless the step rule depends on it.
+ */
+#include "fit_impl.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "commands/commands.h"
+#include "session/settings.h"
+
+#define DIFFERENCES_BYTES 1024
+
+/* ---- the configuration ---- */
+
+/* Shared settings that leave every step as it is. Files are compared by what is in them. */
+static const char *const harmless[] = {
+    "run.threads",        "run.setup_deadline", "run.step_deadline",        "prompts.file",
+    "exchange.transport", "exchange.pattern",   "exchange.ranks_per_group", "record.file",
+    "descent.steps",
+};
+#define HARMLESS_COUNT (sizeof harmless / sizeof *harmless)
+
+/* A command's own options are no part of the fit. */
+static bool is_of_a_command(const char *key)
+{
+    char section[32] = "";
+    snprintf(section, sizeof section, "%.*s", (int)strcspn(key, "."), key);
+    return mpo_command_find(section) != NULL;
+}
+
+static bool is_harmless(const char *key, bool models_are_hashed)
+{
+    const char *dot = strrchr(key, '.');
+    if (models_are_hashed && strncmp(key, "policies.", 9) == 0 && dot != NULL &&
+        strcmp(dot, ".model") == 0)
+        return true;
+    for (size_t i = 0; i < HARMLESS_COUNT; i++)
+        if (strcmp(key, harmless[i]) == 0)
+            return true;
+    return false;
+}
+
+/* Whether an option that the record does not know yet is at its default: it was then. */
+static bool is_default(const char *key, const char *value)
+{
+    struct mpo_config_flag flag;
+    char name[MPO_CONFIG_FLAG_BYTES] = "";
+    const char *dot = strrchr(key, '.');
+    bool is_of_a_policy = strncmp(key, "policies.", 9) == 0 && dot != NULL;
+    snprintf(name, sizeof name, "--%s%s", is_of_a_policy ? "policies.NAME" : "",
+             is_of_a_policy ? dot : key);
+    for (int i = 0; mpo_config_flag("fit", i, &flag); i++)
+        if (strcmp(flag.name, name) == 0)
+            return flag.initial != NULL && strcmp(flag.initial, value) == 0;
+    return false;
+}
+
+struct differences {
+    char text[DIFFERENCES_BYTES];
+    size_t length;
+    bool models_are_hashed;
+};
+
+static void note_difference(void *context, const char *key, const char *recorded,
+                            const char *now)
+{
+    struct differences *found = context;
+    if (is_of_a_command(key) || is_harmless(key, found->models_are_hashed) ||
+        found->length > DIFFERENCES_BYTES - 64)
+        return;
+    if (strcmp(recorded, "-") == 0 && is_default(key, now))
+        return;
+    found->length += (size_t)snprintf(
+        found->text + found->length, DIFFERENCES_BYTES - found->length,
+        "%s%s was %.200s, is %.200s", found->length > 0 ? "; " : "", key, recorded, now);
+    if (found->length >= DIFFERENCES_BYTES)
+        found->length = DIFFERENCES_BYTES - 1;
+}
+
+/* The configuration is that of the first start: a record that was extended has more. */
+static enum mpo_status check_steps(const struct fit *fit, const struct settings *recorded,
+                                   int64_t step_count)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_config_descent *descent = &fit->config->descent;
+    int64_t steps = (int64_t)settings_number(recorded, "descent.steps");
+    MPO_CHECK(descent->steps == steps || strcmp(descent->step_rule, "fixed") != 0,
+              MPO_ERR_CONFIG,
+              "--resume: descent.steps was %lld, is %lld; every step of descent.step_rule "
+              "fixed depends on their number, so a longer run is another run",
+              (long long)steps, (long long)descent->steps);
+    if (step_count > steps)
+        steps = step_count;
+    MPO_CHECK(descent->steps >= steps, MPO_ERR_CONFIG,
+              "--resume: descent.steps was %lld, is %lld; it can only be raised",
+              (long long)steps, (long long)descent->steps);
+cleanup:
+    return status;
+}
+
+static enum mpo_status compare_configurations(const struct fit *fit,
+                                              const struct mpo_record *record)
+{
+    enum mpo_status status = MPO_OK;
+    const char *path = fit->config->record.file;
+    struct settings recorded = {0};
+    struct settings now = {0};
+    struct differences found = {.models_are_hashed = fit->config->record.hash_models};
+    MPO_TRY(mpo_record_read_config(record, &recorded.text));
+    MPO_TRY(mpo_config_print(fit->config, &now.text));
+    MPO_TRY(settings_read(&recorded));
+    MPO_TRY(settings_read(&now));
+    settings_compare(&recorded, &now, note_difference, &found);
+    MPO_CHECK(found.length == 0, MPO_ERR_CONFIG,
+              "--resume: %s was made with another configuration: %s; restore it, or begin "
+              "a new record",
+              path, found.text);
+    MPO_TRY(check_steps(fit, &recorded, mpo_record_step_count(record)));
+cleanup:
+    settings_free(&now);
+    settings_free(&recorded);
+    return status;
+}
+
+/* ---- prompts and objectives ---- */
+
+static enum mpo_status compare_contents(const struct fit *fit,
+                                        const struct mpo_record *record)
+{
+    enum mpo_status status = MPO_OK;
+    const char *path = fit->config->record.file;
+    const char *recorded = mpo_record_attribute(record, FIT_PROMPTS_HASH_ATTRIBUTE);
+    char now[FIT_PROMPTS_HASH_BYTES] = "";
+    fit_prompts_hash(fit, now);
+    MPO_CHECK(recorded[0] == '\0' || strcmp(recorded, now) == 0, MPO_ERR_DATA,
+              "--resume: the prompts of %s are not those of %s; restore them, or begin a "
+              "new record",
+              mpo_prompts_path(fit->job.prompts), path);
+    MPO_CHECK(mpo_record_policy_count(record) == fit->policy_count, MPO_ERR_DATA,
+              "--resume: %s has %d policies, the configuration has %d", path,
+              mpo_record_policy_count(record), fit->policy_count);
+    for (int32_t h = 0; h < fit->policy_count; h++)
+        MPO_CHECK(strcmp(mpo_record_policy(record, h), fit->config->policies[h].name) == 0,
+                  MPO_ERR_DATA,
+                  "--resume: policy %d is '%s' in %s and '%s' in the configuration", h + 1,
+                  mpo_record_policy(record, h), path, fit->config->policies[h].name);
+cleanup:
+    return status;
+}
+
+/* ---- the state ---- */
+
+static enum mpo_status read_last(struct mpo_record *record, const char *path,
+                                 double *values)
+{
+    return mpo_record_read(record, path, mpo_record_step_count(record) - 1, 1, values);
+}
+
+static enum mpo_status load_descent(struct fit *fit, struct mpo_record *record)
+{
+    enum mpo_status status = MPO_OK;
+    size_t count = (size_t)fit->objective_count;
+    double *vectors = NULL; /* [3, K] */
+    MPO_NEW(3 * count, &vectors);
+    struct mpo_descent_state state = {
+        .step = mpo_record_step_count(record),
+        .dual = vectors,
+        .weights_sum = vectors + count,
+        .gradient_sum = vectors + 2 * count,
+    };
+    MPO_TRY(read_last(record, "dual", vectors));
+    MPO_TRY(read_last(record, "state/weights_sum", vectors + count));
+    MPO_TRY(read_last(record, "state/gradient_sum", vectors + 2 * count));
+    MPO_TRY(read_last(record, "state/range_squares", &state.range_squares));
+    MPO_TRY(read_last(record, "state/inner_sum", &state.inner_sum));
+    mpo_descent_load(fit->descent, &state);
+cleanup:
+    free(vectors);
+    return status;
+}
+
+static enum mpo_status load_estimator(struct fit *fit, struct mpo_record *record)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_estimator_state state = {0};
+    MPO_TRY(read_last(record, "state/end_bias", &state.end_bias));
+    MPO_TRY(read_last(record, "state/tilt_squares", &state.tilt_squares));
+    MPO_TRY(read_last(record, "state/regression_steps", &state.regression_steps));
+    MPO_TRY(read_last(record, "state/regression_cross", &state.regression_cross));
+    MPO_TRY(read_last(record, "state/regression_square", &state.regression_square));
+    mpo_estimator_load(fit->estimator, &state);
+cleanup:
+    return status;
+}
+
+/* The summary as if this process had taken the steps itself. */
+static enum mpo_status load_summary(struct fit *fit, struct mpo_record *record)
+{
+    enum mpo_status status = MPO_OK;
+    int64_t steps = mpo_record_step_count(record);
+    double *series = NULL; /* [4, steps] */
+    MPO_NEW(4 * steps, &series);
+    MPO_TRY(mpo_record_read(record, "value", 0, steps, series));
+    MPO_TRY(mpo_record_read(record, "ess", 0, steps, series + steps));
+    MPO_TRY(mpo_record_read(record, "truncated", 0, steps, series + 2 * steps));
+    MPO_TRY(mpo_record_read(record, "tokens", 0, steps, series + 3 * steps));
+    for (int64_t n = 0; n < steps; n++)
+        fit_summary_add(fit, &(struct mpo_estimate){
+                                 .value = series[n],
+                                 .ess = series[steps + n],
+                                 .truncated = series[2 * steps + n],
+                                 .tokens = (int64_t)series[3 * steps + n],
+                             });
+    MPO_TRY(read_last(record, "elapsed", &fit->summary.elapsed_before));
+    MPO_TRY(read_last(record, "weights", fit->weights));
+    fit_summary_settle(fit);
+    fit->summary.tokens_before = fit->summary.tokens;
+    fit->first_step = steps;
+cleanup:
+    free(series);
+    return status;
+}
+
+enum mpo_status fit_resume_load(struct fit *fit)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_record *record = NULL;
+    if (access(fit->config->record.file, F_OK) != 0)
+        return MPO_OK;
+    MPO_TRY(mpo_record_open(fit->config->record.file, &record));
+    fit->resumes = true;
+    MPO_TRY(compare_configurations(fit, record));
+    MPO_TRY(compare_contents(fit, record));
+    if (mpo_record_step_count(record) == 0)
+        goto cleanup;
+    MPO_TRY(load_descent(fit, record));
+    MPO_TRY(load_estimator(fit, record));
+    MPO_TRY(load_summary(fit, record));
+cleanup:
+    mpo_record_close(&record);
+    return status;
+}

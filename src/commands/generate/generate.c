@@ -1,0 +1,305 @@
+/*
+ * generate: responses from the token mixture q_l at given or fitted weights.
+ *
+ * Prompts are cut into units of a fixed size, and each group of ranks decodes one at a
+ * time: as many responses side by side as --parallel says, and a waiting prompt as soon as
+ * there is room. Draws are counted by a prompt's place among all prompts. So what a prompt
+ * gets does not depend on the number of ranks, and results appear a unit a group at a time.
+ *
+ * --best-of m draws m responses for each one wanted and picks one of them with probability
+ * proportional to w_j = prod_k pi_k(y_j|x)^l_k / q_l(y_j|x), which goes to the mixture of
+ * whole responses pi_l as m grows (design.md, section 1).
+ */
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "commands/commands.h"
+#include "text.h"
+#include "commands/report/output.h"
+#include "commands/report/progress.h"
+#include "session/weights.h"
+
+/* Rows of one batch that pay on a CPU. */
+#define PARALLEL_ROWS 16
+
+/* Batches' worth of prompts in a unit: a batch runs dry once a unit, and results wait for
+ * the unit's last response. */
+#define UNIT_BATCHES 4
+
+struct generate {
+    struct mpo_config *config;
+    struct job job;
+    double *weights; /* [H] */
+    struct job_text text;
+    int64_t prompt_count;
+    int64_t *prompt;   /* [job.prompts_max] of one rollout */
+    int32_t responses; /* to each prompt, candidates included */
+    bool several;      /* text output needs headings */
+    struct stops stops;
+    struct mpo_mixture_filter filter;
+    struct stream stream;
+    bool streams; /* the response appears as it is made */
+};
+
+/* ---- best of m ---- */
+
+/* log w of a response. */
+static double log_weight(const struct generate *generate,
+                         const struct mpo_responses *responses, int32_t index)
+{
+    double sum = -responses->log_proposal[index];
+    for (int32_t h = 0; h < responses->policy_count; h++)
+        sum += generate->weights[h] *
+               responses->log_policy[index * responses->policy_count + h];
+    return sum;
+}
+
+/* Which of the candidates first .. first + best_of - 1 is taken. */
+static int32_t pick(const struct generate *generate, const struct mpo_responses *responses,
+                    int32_t first)
+{
+    int32_t count = (int32_t)generate->config->generate.best_of;
+    struct mpo_rng_counter counter = {
+        .prompt = (uint64_t)responses->prompt[first / responses->responses],
+        .response = (uint64_t)(first % responses->responses / count),
+    };
+    double top = -INFINITY;
+    double sum = 0.0;
+    for (int32_t i = first; i < first + count; i++)
+        top = fmax(top, log_weight(generate, responses, i));
+    for (int32_t i = first; i < first + count; i++)
+        sum += exp(log_weight(generate, responses, i) - top);
+    double target =
+        sum * mpo_rng_uniform((uint64_t)generate->config->run.seed, MPO_RNG_PICK, counter);
+    sum = 0.0;
+    for (int32_t i = first; i < first + count; i++) {
+        sum += exp(log_weight(generate, responses, i) - top);
+        if (sum > target)
+            return i;
+    }
+    return first + count - 1;
+}
+
+/* ---- output ---- */
+
+static void print_text(const struct generate *generate, const struct mpo_prompt *prompt)
+{
+    if (generate->streams) {
+        printf("%s\n", generate->text.text + generate->stream.shown);
+        return;
+    }
+    if (generate->several)
+        printf("### %s\n", prompt->text);
+    printf("%s%s\n", prompt->prefill, generate->text.text);
+}
+
+static enum mpo_status print_json(const struct generate *generate,
+                                  const struct mpo_responses *responses, int32_t index,
+                                  bool stopped)
+{
+    int32_t best_of = (int32_t)generate->config->generate.best_of;
+    const char *finish = stopped ? "stop" : responses->ended[index] ? "end" : "length";
+    int64_t prompt_index = responses->prompt[index / responses->responses];
+    const struct mpo_prompt *prompt = mpo_prompts_get(generate->job.prompts, prompt_index);
+    json_t *scores = json_object();
+    for (int32_t h = 0; h < responses->policy_count; h++)
+        json_object_set_new(
+            scores, generate->config->policies[h].name,
+            json_real(responses->log_policy[index * responses->policy_count + h]));
+    json_t *line = json_pack(
+        "{s:I, s:i, s:s, s:s, s:s, s:i, s:b, s:s, s:f, s:o}", "prompt_index",
+        (json_int_t)prompt_index, "sample", index % responses->responses / best_of,
+        "prompt", prompt->text, "prefill", prompt->prefill, "response", generate->text.text,
+        "tokens", responses->token_count[index], "ended", responses->ended[index], "finish",
+        finish, "log_mixture", responses->log_proposal[index], "log_policy", scores);
+    return output_json(line);
+}
+
+static enum mpo_status print_responses(struct generate *generate,
+                                       const struct mpo_responses *responses)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_config_generate *options = &generate->config->generate;
+    bool as_json = strcmp(options->format, "jsonl") == 0;
+    int32_t best_of = (int32_t)options->best_of;
+    int32_t count = responses->prompt_count * responses->responses;
+    for (int32_t first = 0; first < count; first += best_of) {
+        int32_t i = best_of > 1 ? pick(generate, responses, first) : first;
+        MPO_TRY(job_response_text(&generate->job, responses, i, &generate->text));
+        bool stopped = stops_cut(&generate->stops, generate->text.text);
+        int64_t prompt = responses->prompt[i / responses->responses];
+        if (as_json)
+            MPO_TRY(print_json(generate, responses, i, stopped));
+        else
+            print_text(generate, mpo_prompts_get(generate->job.prompts, prompt));
+    }
+    MPO_CHECK(fflush(stdout) == 0, MPO_ERR_IO, "standard output: writing failed");
+cleanup:
+    return status;
+}
+
+/* ---- the loop ---- */
+
+/* A streamed response that a request to stop cut short. */
+static enum mpo_status tell_cut(struct generate *generate)
+{
+    enum mpo_status status = MPO_OK;
+    double is_cut = generate->stream.is_cut;
+    MPO_TRY(mpo_comm_max(generate->job.comm, &is_cut, 1));
+    MPO_CHECK(is_cut == 0.0, MPO_REQUEUE, "stopped inside the response");
+cleanup:
+    return status;
+}
+
+static enum mpo_status generate_all(struct generate *generate)
+{
+    enum mpo_status status = MPO_OK;
+    struct progress progress = {0};
+    int64_t tokens = 0;
+    int32_t prompts_max = generate->job.prompts_max;
+    progress_begin(&progress, "generate", generate->streams ? 0 : generate->prompt_count);
+    for (int64_t done = 0; done < generate->prompt_count; done += prompts_max) {
+        struct mpo_responses responses = {0};
+        int64_t left = generate->prompt_count - done;
+        MPO_TRY(job_begin_step(&generate->job,
+                               &(struct job_progress){done / prompts_max, done,
+                                                      generate->prompt_count, "prompts"}));
+        struct mpo_rollout_step step = {
+            .first_slot = done,
+            .prompt = generate->prompt,
+            .prompt_count = (int32_t)(left < prompts_max ? left : prompts_max),
+            .mu = generate->weights,
+            .greedy = generate->config->generate.greedy,
+            .filter = &generate->filter,
+            .watch = generate->streams ? stream_watch : NULL,
+            .watcher = &generate->stream,
+        };
+        for (int32_t i = 0; i < step.prompt_count; i++)
+            generate->prompt[i] = done + i;
+        progress_follow(&progress, &step, step.prompt_count,
+                        step.prompt_count * generate->responses);
+        MPO_TRY(mpo_rollout_run(generate->job.rollout, &step, &responses));
+        if (mpo_comm_rank(generate->job.comm) != 0)
+            continue;
+        mpo_log_clear_progress();
+        MPO_TRY(print_responses(generate, &responses));
+        for (int32_t i = 0; i < responses.prompt_count * responses.responses; i++)
+            tokens += responses.token_count[i];
+        progress_advance(&progress, step.prompt_count, tokens);
+    }
+    progress_end(&progress);
+    progress_tell(&progress);
+    MPO_TRY(tell_cut(generate));
+cleanup:
+    return status;
+}
+
+/* One response to one prompt appears on a terminal as it is made. */
+static void open_stream(struct generate *generate)
+{
+    const struct mpo_config_generate *options = &generate->config->generate;
+    generate->stream = (struct stream){
+        .job = &generate->job,
+        .stops = &generate->stops,
+        .prefill = mpo_prompts_get(generate->job.prompts, 0)->prefill,
+        .text = &generate->text,
+    };
+    generate->streams = !generate->several && options->n == 1 && options->best_of == 1 &&
+                        strcmp(options->format, "text") == 0 && isatty(STDOUT_FILENO) == 1;
+}
+
+/* Rows at once, and the prompts that take turns in them; neither depends on the ranks. */
+static void settle_batch(const struct mpo_config_generate *options, struct job_size *size)
+{
+    int64_t rows = options->parallel;
+    if (rows == MPO_AUTO_INTEGER)
+        rows = size->responses > PARALLEL_ROWS ? size->responses : PARALLEL_ROWS;
+    bool single = options->prompt[0] != '\0';
+    size->unit_prompts =
+        single ? 1 : (int32_t)(UNIT_BATCHES * rows + size->responses - 1) / size->responses;
+    size->row_capacity = single ? size->responses : (int32_t)rows;
+}
+
+static enum mpo_status open_generate(struct generate *generate)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_config_generate *options = &generate->config->generate;
+    struct weights_choice choice = {options->weights, options->iterate, options->step,
+                                    options->allow_any_weights};
+    generate->responses = (int32_t)(options->n * options->best_of);
+    struct job_size size = {
+        .responses = generate->responses,
+        .prompt = options->prompt,
+        .stop = generate->stops.text,
+        .stop_count = generate->stops.count,
+        .advice = "lower --parallel, --n, --best_of or rollout.max_tokens",
+    };
+    settle_batch(options, &size);
+    MPO_TRY(job_open("generate", generate->config, &size, &generate->job));
+    MPO_TRY(weights_open(&generate->job, &choice, &generate->weights));
+    generate->prompt_count = mpo_prompts_count(generate->job.prompts);
+    if (options->limit > 0 && options->limit < generate->prompt_count)
+        generate->prompt_count = options->limit;
+    generate->several = generate->prompt_count > 1;
+    MPO_TRY(mpo_comm_agree(mpo_memory_take((size_t)generate->job.prompts_max,
+                                           sizeof *generate->prompt, "prompts",
+                                           (void **)&generate->prompt)));
+    open_stream(generate);
+cleanup:
+    return status;
+}
+
+static enum mpo_status check_options(struct generate *generate)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_config_generate *options = &generate->config->generate;
+    MPO_CHECK(options->n * options->best_of <= MPO_ROW_COUNT_MAX, MPO_ERR_USAGE,
+              "--n: expected --n times --best_of to be at most %d, found %lld times %lld",
+              MPO_ROW_COUNT_MAX, (long long)options->n, (long long)options->best_of);
+    MPO_CHECK(
+        options->parallel == MPO_AUTO_INTEGER ||
+            options->parallel >= options->n * options->best_of,
+        MPO_ERR_USAGE,
+        "--parallel: expected at least --n times --best_of, %lld, for the responses to "
+        "a prompt are decoded together; found %lld",
+        (long long)(options->n * options->best_of), (long long)options->parallel);
+    generate->filter = (struct mpo_mixture_filter){
+        .temperature = options->temperature,
+        .top_k = options->top_k < INT32_MAX ? (int32_t)options->top_k : INT32_MAX,
+        .top_p = options->top_p,
+        .min_p = options->min_p,
+    };
+    MPO_CHECK(
+        options->best_of == 1 || (!options->greedy && options->stop[0] == '\0' &&
+                                  mpo_mixture_filter_is_open(&generate->filter)),
+        MPO_ERR_USAGE,
+        "--best_of: expected no greedy, temperature, top_k, top_p, min_p or stop beside "
+        "it, because it weighs draws from the mixture itself");
+    MPO_TRY(stops_open(options->stop, &generate->stops));
+    if (!weights_are_of_a_record(generate->config, options->weights))
+        generate->config->record.hash_models = false; /* nothing to compare them with */
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_command_generate(int argc, char *const *argv)
+{
+    enum mpo_status status = MPO_OK;
+    struct generate generate = {0};
+    MPO_TRY(job_configure("generate", argc, argv, &generate.config));
+    MPO_TRY(mpo_comm_agree(check_options(&generate)));
+    MPO_TRY(open_generate(&generate));
+    MPO_TRY(job_end_loop(generate_all(&generate)));
+cleanup:
+    free(generate.prompt);
+    free(generate.text.text);
+    free(generate.weights);
+    job_close(&generate.job);
+    stops_close(&generate.stops);
+    mpo_config_close(&generate.config);
+    return status;
+}

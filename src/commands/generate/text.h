@@ -1,0 +1,40 @@
+/**
+ * The text of a response: where it stops, and as it appears on a terminal.
+ */
+#pragma once
+
+#include <jansson.h>
+
+#include "session/job.h"
+
+#define STOP_COUNT_MAX 16
+
+/** Texts that end a response. */
+struct stops {
+    json_t *list; /* NULL for one text or none */
+    const char *text[STOP_COUNT_MAX];
+    int32_t count;
+};
+
+/** From the option: one text, or a JSON list of texts; "" for none. Local. */
+enum mpo_status stops_open(const char *option, struct stops *out);
+void stops_close(struct stops *stops);
+
+/** End the text before the first stop text in it. @return true when there was one */
+bool stops_cut(const struct stops *stops, char *text);
+
+/** One response on its way to a terminal. */
+struct stream {
+    const struct job *job;     /* borrowed */
+    const struct stops *stops; /* borrowed */
+    const char *prefill;       /* borrowed; shown before the first token */
+    struct job_text *text;     /* borrowed room */
+    int32_t shown;             /* bytes of the response */
+    bool begun;
+    bool is_cut; /* by a request to stop */
+};
+
+/** Until somebody asks to stop, show what is certain of these tokens' text: whole
+ *  characters, and nothing that may yet become a stop text. A watch of mpo/rollout.h; the
+ *  watcher is the stream. */
+bool stream_watch(void *watcher, const int32_t *token, int32_t token_count);

@@ -1,0 +1,155 @@
+/*
+ * The manual page mpo(1) in the man macros of roff: each command with its own options, the
+ * options of a configuration once, then exit codes, environment, files and examples.
+ */
+#include "help.h"
+
+#include <string.h>
+
+#include "build_info.h"
+#include "commands/commands.h"
+
+/* Text as roff takes it literally: no escapes, no request at the beginning of a line, a
+ * hyphen that can be copied, and quotes that are ASCII. */
+static void put(FILE *stream, const char *text)
+{
+    static const char special[] = "\\-'\"`^~";
+    static const char *const escape[] = {"\\e",   "\\-",   "\\(aq", "\\(dq",
+                                         "\\(ga", "\\(ha", "\\(ti"};
+    if (*text == '.')
+        fputs("\\&", stream);
+    for (; *text != '\0'; text++) {
+        const char *found = strchr(special, *text);
+        if (found != NULL)
+            fputs(escape[found - special], stream);
+        else
+            fputc(*text, stream);
+    }
+}
+
+static void put_title(FILE *stream, const char *request, const char *text)
+{
+    fprintf(stream, ".%s ", request);
+    put(stream, text);
+    fputc('\n', stream);
+}
+
+/* A term and what it means. */
+static void put_item(FILE *stream, const char *term, const char *value, const char *text)
+{
+    fputs(".TP\n\\fB", stream);
+    put(stream, term);
+    fputs("\\fR", stream);
+    put(stream, value);
+    fputc('\n', stream);
+    put(stream, text);
+    fputc('\n', stream);
+}
+
+static void put_option(FILE *stream, const struct mpo_config_flag *flag)
+{
+    char value[256];
+    char text[HELP_TEXT_BYTES];
+    snprintf(value, sizeof value, "%s%s", flag->value,
+             flag->choices != NULL ? flag->choices : "");
+    help_describe(flag, text);
+    put_item(stream, flag->name, value, text);
+}
+
+static void put_usage(FILE *stream, const struct mpo_command *command)
+{
+    for (const char *form = command->usage; form != NULL;) {
+        char line[256];
+        size_t bytes = strcspn(form, "\n");
+        snprintf(line, sizeof line, " %.*s", (int)bytes, form);
+        fprintf(stream, ".B mpo %s\n", command->name);
+        put(stream, line + (bytes > 0 ? 1 : 0));
+        fputs(form[bytes] == '\n' ? "\n.br\n" : "\n", stream);
+        form = form[bytes] == '\n' ? form + bytes + 1 : NULL;
+    }
+}
+
+static void put_command(FILE *stream, const struct mpo_command *command)
+{
+    struct mpo_config_flag flag = {0};
+    put_title(stream, "SS", command->name);
+    put_usage(stream, command);
+    fputs(".PP\n", stream);
+    put(stream, command->sentence);
+    fputs(".\n", stream);
+    for (int i = 0; mpo_config_flag(command->name, i, &flag); i++)
+        if (strcmp(flag.section, command->name) == 0)
+            put_option(stream, &flag);
+}
+
+/* Any command that takes a configuration shows the shared options. */
+static void put_shared(FILE *stream)
+{
+    const char *section = "fit";
+    struct mpo_config_flag flag = {0};
+    fputs(".SH CONFIGURATION\nKeys of the YAML file, and flags of every command that takes "
+          "one.\nFlags win over the file.\n",
+          stream);
+    for (int i = 0; mpo_config_flag("fit", i, &flag); i++) {
+        if (strcmp(flag.section, "fit") == 0)
+            continue;
+        if (strcmp(section, flag.section) != 0) {
+            put_title(stream, "SS", flag.section);
+            put(stream, flag.section_sentence);
+            fputs(".\n", stream);
+        }
+        section = flag.section;
+        put_option(stream, &flag);
+    }
+}
+
+static void put_exit_codes(FILE *stream)
+{
+    fputs(".SH EXIT STATUS\n", stream);
+    for (int status = 0; status < MPO_STATUS_COUNT; status++) {
+        char code[16];
+        snprintf(code, sizeof code, "%d", mpo_status_exit_code((enum mpo_status)status));
+        put_item(stream, code, "", mpo_status_sentence((enum mpo_status)status));
+    }
+}
+
+static void put_surroundings(FILE *stream)
+{
+    fputs(".SH ENVIRONMENT\n", stream);
+    put_item(stream, "NO_COLOR", "",
+             "no colour on a terminal when it is set and not empty");
+    put_item(stream, "TERM", "", "dumb: a terminal is treated as a file");
+    put_item(stream, "COLUMNS", "", "width of a terminal that does not know its own");
+    fputs(".SH FILES\n", stream);
+    put_item(stream, "CONFIG", "",
+             "a configuration in YAML; mpo help --reference has it all");
+    put_item(stream, "RECORD", "",
+             "what fit writes, in HDF5: weights, figures and responses of every step");
+    put_item(stream, "RECORD.lock", "", "beside a record while it is written");
+    fputs(".SH EXAMPLES\n", stream);
+    put_item(stream, "mpo fit my.yaml", " --record.file=run.h5", "find the weights");
+    put_item(stream, "mpirun -n 3 mpo fit my.yaml", "", "the same, one policy a rank");
+    put_item(stream, "mpo generate my.yaml", " --weights=run.h5 --prompt=\"...\"",
+             "ask the mixture");
+    put_item(stream, "mpo inspect run.h5", " --plot=run.svg", "look at the trajectory");
+}
+
+void help_print_man(FILE *stream)
+{
+    fputs(".TH MPO 1 \"" MPO_GIT_DATE "\" \"mpo " MPO_VERSION "\" \"User Commands\"\n"
+          ".SH NAME\nmpo \\- mix aligned language models into one policy\n"
+          ".SH SYNOPSIS\n.B mpo\n.I COMMAND\n.RI [ ARGUMENTS ]\n"
+          ".SH DESCRIPTION\n"
+          "Language models that were each aligned to one objective are mixed into one\n"
+          "balanced policy, by mirror descent on the weights of their log\\-linear "
+          "mixture.\n"
+          "Results go to standard output, everything else to standard error.\n"
+          ".SH COMMANDS\n"
+          "The default of an option stands in brackets.\n",
+          stream);
+    for (const struct mpo_command *command = mpo_commands; command->name != NULL; command++)
+        put_command(stream, command);
+    put_shared(stream);
+    put_exit_codes(stream);
+    put_surroundings(stream);
+}

@@ -1,0 +1,163 @@
+/*
+ * inspect: a record for a person (summary, samples, two of them compared), for scripts
+ * (tsv, json), as it grows, or as a plot.
+ *
+ * Everything is read first and printed then, so that a record that cannot be read prints
+ * nothing on standard output.
+ */
+#include "inspect_impl.h"
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "commands/commands.h"
+#include "base/log.h"
+
+/* ---- command line ---- */
+
+static enum mpo_status want_series(const char *list, struct inspect_request *request)
+{
+    enum mpo_status status = MPO_OK;
+    const char *name = list;
+    memset(request->wanted, 0, sizeof request->wanted);
+    request->chosen = true;
+    while (true) {
+        const size_t length = strcspn(name, ",");
+        int32_t i = 0;
+        while (i < INSPECT_FIELD_COUNT &&
+               (strlen(mpo_record_field(i)->path) != length ||
+                strncmp(mpo_record_field(i)->path, name, length)))
+            i++;
+        MPO_CHECK(
+            i < INSPECT_FIELD_COUNT, MPO_ERR_USAGE,
+            "--series: expected the name of a series, found '%.*s'; mpo inspect --schema "
+            "lists them",
+            (int)length, name);
+        request->wanted[i] = true;
+        if (name[length] == '\0')
+            break;
+        name += length + 1;
+    }
+cleanup:
+    return status;
+}
+
+/* What would be ignored silently is refused. */
+static enum mpo_status check_combination(const struct inspect_request *request)
+{
+    enum mpo_status status = MPO_OK;
+    const char *format = request->format;
+    const int views = request->follow + request->compare + (request->responses > 0);
+    MPO_CHECK(views <= 1 && !(views > 0 && request->plot != NULL), MPO_ERR_USAGE,
+              "choose one of --follow, --compare, --responses and --plot");
+    MPO_CHECK(!request->follow || format == NULL || strcmp(format, "tsv") == 0,
+              MPO_ERR_USAGE, "--follow: expected --format=tsv, found %s", format);
+    MPO_CHECK(!(request->compare || request->schema) || format == NULL ||
+                  strcmp(format, "text") == 0,
+              MPO_ERR_USAGE, "--%s: expected --format=text, found %s",
+              request->compare ? "compare" : "schema", format);
+    MPO_CHECK(request->responses == 0 || format == NULL || strcmp(format, "tsv") != 0,
+              MPO_ERR_USAGE, "--responses: expected --format=text or json, found tsv");
+    MPO_CHECK(!request->chosen || request->follow ||
+                  (format != NULL && strcmp(format, "text") != 0),
+              MPO_ERR_USAGE,
+              "--series: expected --format=tsv, --format=json or --follow beside it");
+cleanup:
+    return status;
+}
+
+static enum mpo_status read_request(const struct mpo_config_inspect *options,
+                                    const struct mpo_config_arguments *arguments,
+                                    struct inspect_request *request)
+{
+    enum mpo_status status = MPO_OK;
+    const int count = arguments->count;
+    *request = (struct inspect_request){
+        .path = arguments->text[0],
+        .other = arguments->text[1],
+        .format = strcmp(options->format, "auto") == 0 ? NULL : options->format,
+        .plot = *options->plot == '\0' ? NULL : options->plot,
+        .schema = options->schema,
+        .follow = options->follow,
+        .compare = options->compare,
+        .responses = options->responses,
+    };
+    for (int32_t i = 0; i < INSPECT_FIELD_COUNT; i++)
+        request->wanted[i] = true;
+    if (*options->series != '\0')
+        MPO_TRY(want_series(options->series, request));
+    MPO_CHECK(!request->compare || count == 2, MPO_ERR_USAGE,
+              "--compare: expected two records, found %d; see mpo help inspect", count);
+    MPO_CHECK(request->compare || count == 1 || (count == 0 && request->schema),
+              MPO_ERR_USAGE, "expected one record, found %d; see mpo help inspect", count);
+    MPO_TRY(check_combination(request));
+cleanup:
+    return status;
+}
+
+/* ---- the command ---- */
+
+static enum mpo_status show(const struct inspect *inspect,
+                            const struct inspect_request *request)
+{
+    enum mpo_status status = MPO_OK;
+    const char *format = request->format != NULL ? request->format : "text";
+    MPO_TRY(inspect_check_series(inspect, request));
+    if (request->responses > 0) {
+        MPO_TRY(inspect_print_responses(inspect, request));
+        goto cleanup;
+    }
+    if (request->plot != NULL) {
+        MPO_TRY(inspect_plot(inspect, request->plot));
+        mpo_log_note("drew %s", request->plot);
+        if (request->format == NULL)
+            goto cleanup;
+    }
+    if (strcmp(format, "tsv") == 0) {
+        inspect_print_tsv_head(inspect, request);
+        inspect_print_tsv_rows(inspect, request);
+    } else if (strcmp(format, "json") == 0) {
+        MPO_TRY(inspect_print_json(inspect, request));
+    } else {
+        inspect_print_summary(inspect);
+    }
+cleanup:
+    return status;
+}
+
+static enum mpo_status show_whole(const struct inspect_request *request)
+{
+    enum mpo_status status = MPO_OK;
+    struct inspect inspect = {0};
+    MPO_TRY(inspect_open_whole(request->path, &inspect));
+    MPO_TRY(show(&inspect, request));
+cleanup:
+    inspect_close(&inspect);
+    return status;
+}
+
+enum mpo_status mpo_command_inspect(int argc, char *const *argv)
+{
+    enum mpo_status status = MPO_OK;
+    struct inspect_request request = {0};
+    struct mpo_config_arguments arguments = {0};
+    struct mpo_config *config = NULL;
+    MPO_TRY(mpo_command_read_flags("inspect", argc, argv, &arguments, &config));
+    MPO_TRY(read_request(&config->inspect, &arguments, &request));
+    if (request.schema)
+        inspect_print_schema();
+    if (request.compare)
+        MPO_TRY(inspect_compare(&request));
+    else if (request.follow)
+        MPO_TRY(inspect_follow(&request));
+    else if (request.path != NULL)
+        MPO_TRY(show_whole(&request));
+    MPO_CHECK(fflush(stdout) == 0 && !ferror(stdout), MPO_ERR_IO, "standard output: %s",
+              strerror(errno));
+cleanup:
+    mpo_config_close(&config);
+    return status;
+}

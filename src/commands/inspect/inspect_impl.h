@@ -1,0 +1,107 @@
+/**
+ * What the files of inspect share: the request, and a record in memory.
+ *
+ * inspect.c reads the command line; open.c the record; each of the others prints or
+ * draws one view of it.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "mpo/record.h"
+#include "mpo/status.h"
+
+/* One constant a field of record.def, in its order. */
+enum inspect_field {
+#define MPO_FIELD(path, member, type, shape, units, long_name) INSPECT_##member,
+#include "mpo/record.def"
+#undef MPO_FIELD
+    INSPECT_FIELD_COUNT
+};
+
+struct inspect_request {
+    const char *path;
+    const char *other;  /* the second record of --compare */
+    const char *format; /* NULL: text, unless something else was asked for */
+    const char *plot;
+    bool schema;
+    bool follow;
+    bool compare;
+    int64_t responses;                /* samples to print; 0: none were asked for */
+    bool chosen;                      /* --series was given */
+    bool wanted[INSPECT_FIELD_COUNT]; /* series for tsv and json */
+};
+
+/** A record and some of its steps, usually all. */
+struct inspect {
+    const char *path; /* borrowed */
+    struct mpo_record *record;
+    int64_t step_count;                   /* N, of those in memory */
+    int64_t planned_step_count;           /* descent.steps of its run; 0: not known */
+    double stop_gap;                      /* descent.stop_gap of its run, nat */
+    int32_t objective_count;              /* K */
+    double *step;                         /* [N] */
+    double *series[INSPECT_FIELD_COUNT];  /* [N, columns] each */
+    int32_t columns[INSPECT_FIELD_COUNT]; /* K or 1 */
+    bool is_there[INSPECT_FIELD_COUNT];   /* false: an older record without this series */
+};
+
+/* ---- reading (open.c) ---- */
+
+/** Open without reading steps. Closed by inspect_close, also after a failure. */
+enum mpo_status inspect_open(const char *path, struct inspect *inspect);
+
+/** Read steps first .. first + count - 1 in place of those in memory. */
+enum mpo_status inspect_load(struct inspect *inspect, int64_t first, int64_t count);
+
+/** Open and read all steps. */
+enum mpo_status inspect_open_whole(const char *path, struct inspect *inspect);
+
+void inspect_close(struct inspect *inspect);
+
+/** "finished", "extended" (closed, and a resume raised the steps that its configuration
+ * asks for, so that whether all are there is not in it), "stopped" (closed before the last
+ * step of its configuration), "being written" or "left by a crash". */
+const char *inspect_state(const struct inspect *inspect);
+
+/* ---- views ---- */
+
+/** Columns that a text takes: its bytes without UTF-8's continuation bytes. */
+int inspect_text_width(const char *text);
+
+/** The text and spaces up to `width` columns. */
+void inspect_print_padded(const char *text, int width);
+
+/** Value of a series at the last step, and its sum over the steps. */
+double inspect_last(const struct inspect *inspect, enum inspect_field field);
+double inspect_sum(const struct inspect *inspect, enum inspect_field field);
+
+void inspect_print_summary(const struct inspect *inspect);
+void inspect_print_schema(void);
+
+/** Refuse series that were asked for by name and that the record lacks. */
+enum mpo_status inspect_check_series(const struct inspect *inspect,
+                                     const struct inspect_request *request);
+void inspect_print_tsv_head(const struct inspect *inspect,
+                            const struct inspect_request *request);
+void inspect_print_tsv_rows(const struct inspect *inspect,
+                            const struct inspect_request *request);
+enum mpo_status inspect_print_json(const struct inspect *inspect,
+                                   const struct inspect_request *request);
+
+/** TSV of every step there is and of every one that comes, until the record is finished,
+ *  its writer is gone, or Ctrl-C. */
+enum mpo_status inspect_follow(const struct inspect_request *request);
+
+/** Samples of the responses, spread over the run, beside their scores. */
+enum mpo_status inspect_print_responses(const struct inspect *inspect,
+                                        const struct inspect_request *request);
+
+/** Two records side by side. */
+enum mpo_status inspect_compare(const struct inspect_request *request);
+
+/** The trajectory as an SVG or PNG file, by the suffix of `output`, drawn by gnuplot.
+ *  @return MPO_ERR_DEVICE when gnuplot is not installed; MPO_ERR_OUTPUT; MPO_ERR_DATA when
+ *          there is no step */
+enum mpo_status inspect_plot(const struct inspect *inspect, const char *output);

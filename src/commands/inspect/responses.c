@@ -1,0 +1,162 @@
+/*
+ * inspect --responses N: what the mixture wrote, beside its scores.
+ *
+ * The samples are spread evenly over the run and end with its last response. The log weight
+ * is that of the estimator at the weights of the response's own step,
+ *
+ *     log w = sum_k l_k log pi_k(y given x) - log q(y given x)          (design.md, section
+ * 1)
+ */
+#include "inspect_impl.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "commands/report/output.h"
+
+#define LABEL_WIDTH 12
+
+struct scored {
+    const struct inspect *inspect;
+    const struct mpo_record_scores *scores;
+    int64_t index;
+    double log_weight;
+    struct mpo_record_sample sample;
+};
+
+/* NaN when the record has no such step. */
+static double log_weight(const struct inspect *inspect,
+                         const struct mpo_record_scores *scores, int64_t index)
+{
+    const int32_t count = inspect->objective_count;
+    const double step = (double)scores->step[index];
+    int64_t low = 0;
+    int64_t high = inspect->step_count;
+    while (low < high) {
+        const int64_t middle = low + (high - low) / 2;
+        if (inspect->step[middle] < step)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    if (low == inspect->step_count || inspect->step[low] != step)
+        return NAN;
+    double sum = -scores->log_proposal[index];
+    for (int32_t k = 0; k < count; k++)
+        sum += inspect->series[INSPECT_weights][low * count + k] *
+               scores->log_policy[index * scores->policy_count + k];
+    return sum;
+}
+
+/* ---- text ---- */
+
+/* Further lines are indented as far as the first; other control characters could upset a
+ * terminal and are shown by their number. */
+static void print_text(const char *label, const char *text)
+{
+    printf("  %-*s", LABEL_WIDTH, label);
+    for (const char *byte = text; *byte != '\0'; byte++) {
+        const unsigned char value = (unsigned char)*byte;
+        if (*byte == '\n')
+            printf("\n  %-*s", LABEL_WIDTH, "");
+        else if ((value < 0x20 && *byte != '\t') || value == 0x7F)
+            printf("\\x%02X", value);
+        else
+            fputc(*byte, stdout);
+    }
+    printf("\n");
+}
+
+static void print_sample(const struct scored *scored)
+{
+    const struct mpo_record_scores *scores = scored->scores;
+    const struct mpo_record_sample *sample = &scored->sample;
+    const double *log_policy = scores->log_policy + scored->index * scores->policy_count;
+    printf("response %lld, step %lld, prompt %lld, %d tokens, %s\n",
+           (long long)scored->index, (long long)scores->step[scored->index],
+           (long long)sample->prompt, sample->token_count,
+           sample->ended ? "ended" : "cut at max_tokens");
+    print_text("prompt", sample->prompt_text);
+    print_text("text", sample->text);
+    printf("  %-*s", LABEL_WIDTH, "log pi");
+    for (int32_t h = 0; h < scores->policy_count; h++)
+        printf("%s%s %.3f", h > 0 ? ", " : "",
+               mpo_record_policy(scored->inspect->record, h), log_policy[h]);
+    printf(" nat\n  %-*s%.3f nat\n", LABEL_WIDTH, "log q",
+           scores->log_proposal[scored->index]);
+    printf("  %-*s%.3f nat\n\n", LABEL_WIDTH, "log weight", scored->log_weight);
+}
+
+/* ---- json ---- */
+
+static json_t *make_sample(const struct scored *scored)
+{
+    const struct mpo_record_scores *scores = scored->scores;
+    const struct mpo_record_sample *sample = &scored->sample;
+    json_t *log_policy = json_object();
+    for (int32_t h = 0; h < scores->policy_count; h++)
+        json_object_set_new(
+            log_policy, mpo_record_policy(scored->inspect->record, h),
+            output_number(scores->log_policy[scored->index * scores->policy_count + h]));
+    return json_pack("{sIsIsIsosososisbsoso}", "response", (json_int_t)scored->index,
+                     "step", (json_int_t)scores->step[scored->index], "prompt_index",
+                     (json_int_t)sample->prompt, "prompt", output_text(sample->prompt_text),
+                     "text", output_text(sample->text), "log_policy", log_policy,
+                     "token_count", sample->token_count, "ended", sample->ended,
+                     "log_proposal", output_number(scores->log_proposal[scored->index]),
+                     "log_weight", output_number(scored->log_weight));
+}
+
+/* ---- both ---- */
+
+static enum mpo_status print_samples(const struct inspect *inspect,
+                                     const struct mpo_record_scores *scores, int64_t count,
+                                     json_t *list)
+{
+    enum mpo_status status = MPO_OK;
+    struct scored scored = {.inspect = inspect, .scores = scores};
+    for (int64_t i = 0; i < count; i++) {
+        scored.index =
+            (int64_t)((double)(i + 1) * (double)scores->count / (double)count) - 1;
+        scored.log_weight = log_weight(inspect, scores, scored.index);
+        MPO_TRY(mpo_record_read_sample(inspect->record, scored.index, &scored.sample));
+        if (list != NULL)
+            json_array_append_new(list, make_sample(&scored));
+        else
+            print_sample(&scored);
+        mpo_record_release_sample(&scored.sample);
+    }
+cleanup:
+    mpo_record_release_sample(&scored.sample);
+    return status;
+}
+
+enum mpo_status inspect_print_responses(const struct inspect *inspect,
+                                        const struct inspect_request *request)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_record_scores scores = {0};
+    const bool is_json = request->format != NULL && strcmp(request->format, "json") == 0;
+    json_t *list = is_json ? json_array() : NULL;
+    MPO_TRY(mpo_record_read_scores(inspect->record, &scores));
+    MPO_CHECK(scores.count > 0, MPO_ERR_DATA, "%s: expected responses, found none%s",
+              inspect->path,
+              inspect->step_count > 0 ? "; its run had record.responses: false" : " yet");
+    const int64_t count =
+        request->responses < scores.count ? request->responses : scores.count;
+    if (!is_json)
+        printf("%s, %s: %lld of %lld responses\n\n", inspect->path, inspect_state(inspect),
+               (long long)count, (long long)scores.count);
+    MPO_TRY(print_samples(inspect, &scores, count, list));
+    if (is_json) {
+        status = output_json(list);
+        list = NULL;
+    }
+cleanup:
+    json_decref(list);
+    mpo_record_release_scores(&scores);
+    return status;
+}

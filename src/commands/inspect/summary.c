@@ -1,0 +1,181 @@
+/*
+ * inspect for a person: the summary of a record, and the list of its series.
+ *
+ * Series that an older record lacks are NaN, and so is what is made of them.
+ */
+#include "inspect_impl.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/timing.h"
+
+#define LABEL_WIDTH 15
+
+double inspect_last(const struct inspect *inspect, enum inspect_field field)
+{
+    return inspect->series[field][inspect->step_count - 1];
+}
+
+double inspect_sum(const struct inspect *inspect, enum inspect_field field)
+{
+    double total = 0.0;
+    for (int64_t n = 0; n < inspect->step_count; n++)
+        total += inspect->series[field][n];
+    return total;
+}
+
+/* ---- summary ---- */
+
+int inspect_text_width(const char *text)
+{
+    int width = 0;
+    for (const char *byte = text; *byte != '\0'; byte++)
+        width += ((unsigned char)*byte & 0xC0) != 0x80;
+    return width;
+}
+
+void inspect_print_padded(const char *text, int width)
+{
+    printf("%s%*s", text,
+           width > inspect_text_width(text) ? width - inspect_text_width(text) : 0, "");
+}
+
+static void print_label(const char *label)
+{
+    inspect_print_padded(label, LABEL_WIDTH);
+}
+
+static void print_attribute(const struct inspect *inspect, const char *label,
+                            const char *name)
+{
+    const char *value = mpo_record_attribute(inspect->record, name);
+    if (value[0] == '\0')
+        return;
+    print_label(label);
+    printf("%s\n", value);
+}
+
+static void print_head(const struct inspect *inspect)
+{
+    const char *state = inspect_state(inspect);
+    print_label("record");
+    printf("%s, %s", inspect->path, state);
+    if (strcmp(state, "left by a crash") == 0)
+        printf(" (its steps are whole; `mpo recover %s` makes a closed copy)",
+               inspect->path);
+    if (strcmp(state, "stopped") == 0)
+        printf(" (`mpo fit --resume` goes on)");
+    printf("\n");
+    print_attribute(inspect, "run", "run_id");
+    print_attribute(inspect, "created", "created_utc");
+    print_attribute(inspect, "exchange rows", "exchange_rows");
+    print_label("steps");
+    printf("%lld", (long long)inspect->step_count);
+    if (inspect->step_count < inspect->planned_step_count)
+        printf(" of %lld", (long long)inspect->planned_step_count);
+    if (inspect->step_count > inspect->planned_step_count &&
+        inspect->planned_step_count > 0)
+        printf(", more than the %lld of its configuration",
+               (long long)inspect->planned_step_count);
+    printf("\n");
+}
+
+static void print_weights(const struct inspect *inspect)
+{
+    const int64_t row = (inspect->step_count - 1) * inspect->objective_count;
+    int width = LABEL_WIDTH - 2;
+    for (int32_t k = 0; k < inspect->objective_count; k++) {
+        const int name = inspect_text_width(mpo_record_objective(inspect->record, k));
+        width = name > width ? name : width;
+    }
+    printf("\n");
+    inspect_print_padded("objective", width);
+    printf("  %9s  %9s\n", "average", "last");
+    for (int32_t k = 0; k < inspect->objective_count; k++) {
+        inspect_print_padded(mpo_record_objective(inspect->record, k), width);
+        printf("  %9.4f  %9.4f\n", inspect->series[INSPECT_average][row + k],
+               inspect->series[INSPECT_weights][row + k]);
+    }
+}
+
+static void print_values(const struct inspect *inspect)
+{
+    const double steps = (double)inspect->step_count;
+    printf("\n");
+    print_label("F");
+    printf("%.4f +- %.4f nat at the last weights; jackknife %.4f\n",
+           inspect_last(inspect, INSPECT_value), inspect_last(inspect, INSPECT_value_error),
+           inspect_last(inspect, INSPECT_value_jackknife));
+    print_label("averaged gap");
+    printf("%.4f nat; F(average) is that far from its minimum at most, in expectation\n",
+           inspect_last(inspect, INSPECT_averaged_gap));
+    print_label("sample size");
+    printf("%.3f of the responses are effective, %.3f over all steps\n",
+           inspect_last(inspect, INSPECT_ess), inspect_sum(inspect, INSPECT_ess) / steps);
+    print_label("end bias");
+    printf("%.3f nat\n", inspect_last(inspect, INSPECT_end_bias));
+    print_label("truncated");
+    printf("%.1f %% of the responses over all steps\n",
+           100.0 * inspect_sum(inspect, INSPECT_truncated) / steps);
+    print_label("tokens");
+    printf("%.0f\n", inspect_sum(inspect, INSPECT_tokens));
+}
+
+/* The time of record.def's timing fields, which are named after the timed stages. */
+static void print_times(const struct inspect *inspect)
+{
+    const double elapsed = inspect_last(inspect, INSPECT_elapsed);
+    static const enum inspect_field fields[MPO_TIMED_STAGE_COUNT] = {
+#define STAGE_FIELD(name, sentence) [MPO_TIMED_##name] = INSPECT_timing_##name,
+        MPO_TIMED_STAGE_LIST(STAGE_FIELD)
+#undef STAGE_FIELD
+    };
+    printf("\n");
+    print_label("stage");
+    printf("%9s  %7s\n", "seconds", "share");
+    for (int i = 0; i < MPO_TIMED_STAGE_COUNT; i++) {
+        const double seconds = inspect_sum(inspect, fields[i]);
+        print_label(mpo_timing_name((enum mpo_timed_stage)i));
+        printf("%9.2f  ", seconds);
+        if (elapsed > 0.0)
+            printf("%5.1f %%\n", 100.0 * seconds / elapsed);
+        else
+            printf("%7s\n", "-");
+    }
+    print_label("run");
+    printf("%9.2f\n", elapsed);
+}
+
+void inspect_print_summary(const struct inspect *inspect)
+{
+    print_head(inspect);
+    if (inspect->step_count > 0) {
+        print_weights(inspect);
+        print_values(inspect);
+        print_times(inspect);
+    }
+    printf("\n");
+    print_attribute(inspect, "command", "cmdline");
+    print_attribute(inspect, "version", "version");
+    print_attribute(inspect, "git commit", "git_commit");
+    print_attribute(inspect, "configuration", "config_sha256");
+    print_attribute(inspect, "seed", "seed");
+    print_attribute(inspect, "Slurm job", "slurm_job_id");
+}
+
+/* ---- schema ---- */
+
+void inspect_print_schema(void)
+{
+    printf("%-28s %-4s %-7s %-5s %s\n", "data set", "type", "shape", "units", "meaning");
+    printf("%-28s %-4s %-7s %-5s %s\n", "step", "i64", "[N]", "1", "written last");
+    for (int32_t i = 0; i < mpo_record_field_count(); i++) {
+        const struct mpo_record_field *field = mpo_record_field(i);
+        printf("%-28s %-4s %-7s %-5s %s\n", field->path,
+               strcmp(field->type, "F64") == 0 ? "f64" : "i64",
+               strcmp(field->shape, "OBJECTIVE") == 0 ? "[N, K]" : "[N]", field->units,
+               field->long_name);
+    }
+}

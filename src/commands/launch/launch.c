@@ -1,0 +1,388 @@
+/*
+ * launch: the batch script of a fit, with what its ranks need.
+ *
+ * One process without MPI surveys all policies as doctor does, and adds up what the ranks
+ * of each node will need. What fit would refuse in the configuration, the models and the
+ * prompts is refused here, in the same order and with the same exit code; what depends on
+ * ranks that meet, such as whether a transport can serve them, is not. The machine that
+ * prints the script need not be like the one that runs it: its cores, GPUs and memory do
+ * not count.
+ */
+#include <math.h>
+#include <regex.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "commands/commands.h"
+#include "commands/fit/fit_impl.h"
+#include "launch_impl.h"
+
+#define SIGNAL_EARLY_SECONDS 60 /* as sbatch says of --signal */
+#define CPUS_ALONE           8  /* as the scripts of launch/ ask for */
+#define CPUS_BESIDE_GPU      2
+#define LIMIT_SECONDS_MAX    (365 * INT64_C(86400))
+
+/* ---- options ---- */
+
+/* A word of an #SBATCH line, where a blank or a # would begin something else. */
+static enum mpo_status check_word(const char *name, const char *text)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_CHECK(strspn(text, LAUNCH_WORD_LETTERS) == strlen(text), MPO_ERR_CONFIG,
+              "launch.%s: expected one word as sbatch --%s takes it, found '%.*s'", name,
+              name, (int)strcspn(text, "\n\r"), text);
+cleanup:
+    return status;
+}
+
+/* Minutes, minutes:seconds, hours:minutes:seconds, and days-hours with either behind it, as
+ * in sbatch's manual. */
+static bool is_time(const char *text)
+{
+    regex_t pattern;
+    if (regcomp(&pattern,
+                "^([0-9]{1,4}-[0-9]{1,4}(:[0-9]{1,2}){0,2}|[0-9]{1,7}(:[0-9]{1,4}){0,2})$",
+                REG_EXTENDED | REG_NOSUB) != 0)
+        return false;
+    bool matches = regexec(&pattern, text, 0, NULL, 0) == 0;
+    regfree(&pattern);
+    return matches;
+}
+
+static double time_seconds(const char *text)
+{
+    double part[4] = {0.0};
+    if (sscanf(text, "%lf-%lf:%lf:%lf", &part[0], &part[1], &part[2], &part[3]) > 1)
+        return 86400.0 * part[0] + 3600.0 * part[1] + 60.0 * part[2] + part[3];
+    if (sscanf(text, "%lf:%lf:%lf", &part[0], &part[1], &part[2]) == 3)
+        return 3600.0 * part[0] + 60.0 * part[1] + part[2];
+    return 60.0 * part[0] + part[1];
+}
+
+static bool is_given(const char *time)
+{
+    return strcmp(time, "auto") != 0;
+}
+
+static enum mpo_status check_options(const struct mpo_config *config)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_config_launch *options = &config->launch;
+    MPO_TRY(fit_check_options(config));
+    MPO_TRY(check_word("partition", options->partition));
+    MPO_TRY(check_word("account", options->account));
+    MPO_CHECK(!is_given(options->time) || is_time(options->time), MPO_ERR_CONFIG,
+              "launch.time: expected auto or a time like 90 (minutes), 04:00:00 or "
+              "2-12:00:00, found '%.*s'",
+              (int)strcspn(options->time, "\n\r"), options->time);
+    MPO_CHECK(strcmp(config->prompts.file, "-") != 0, MPO_ERR_USAGE,
+              "prompts.file: expected a file, found -: a batch job has no standard input");
+cleanup:
+    return status;
+}
+
+/* A group works on whole units of prompts. */
+static void warn_of_idle_groups(const struct mpo_config *config)
+{
+    int64_t prompts = config->rollout.prompts_per_step;
+    int64_t unit = config->rollout.unit_prompts;
+    int64_t units = (prompts + unit - 1) / unit;
+    if (config->launch.groups > units)
+        mpo_log_warning("%lld groups share the prompts of a step, of which there are "
+                        "enough for %lld; raise rollout.prompts_per_step",
+                        (long long)config->launch.groups, (long long)units);
+}
+
+static enum mpo_status configure(struct launch *launch, int argc, char *const *argv)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_config_arguments arguments = {0};
+    MPO_TRY(mpo_config_open("launch", argc, argv, &launch->config));
+    launch->config->fit.resume = true; /* as the script does */
+    MPO_TRY(check_options(launch->config));
+    MPO_TRY(mpo_config_pass_on("launch", argc, argv, &arguments, &launch->flag,
+                               &launch->flag_count));
+    launch->config_path = arguments.text[0];
+    launch->job.config = launch->config;
+    warn_of_idle_groups(launch->config);
+cleanup:
+    return status;
+}
+
+/* ---- layout ---- */
+
+/* GPUs of this machine do not count, only whether the program could use one. */
+static bool program_has_cuda(void)
+{
+    return strstr(mpo_device_built(), "cuda") != NULL;
+}
+
+/* A survey needs none; an unknown one is refused as fit would. */
+static enum mpo_status open_device(struct launch *launch)
+{
+    struct mpo_device_wish wish = {
+        .choice = program_has_cuda() ? "cpu" : launch->config->run.device};
+    return mpo_device_open(&wish, launch->job.comm, &launch->job.device);
+}
+
+/* The divisor of `ranks` that is next to `each`, in steps of -1 or 1. */
+static int32_t next_divisor(int32_t ranks, int32_t each, int32_t step)
+{
+    while (ranks % each != 0)
+        each += step;
+    return each;
+}
+
+/* Every node has as many ranks, so these must be a divisor of all of them. */
+static enum mpo_status fill_nodes(struct launch *launch, int64_t wanted)
+{
+    enum mpo_status status = MPO_OK;
+    int32_t ranks = launch->rank_count;
+    int32_t each = wanted == MPO_AUTO_INTEGER ? launch->group_size : (int32_t)wanted;
+    MPO_CHECK(each <= ranks, MPO_ERR_USAGE,
+              "launch.ranks_per_node is %d, expected at most %d, which are all ranks "
+              "(launch.groups times %d)",
+              each, ranks, launch->group_size);
+    MPO_CHECK(ranks % each == 0, MPO_ERR_USAGE,
+              "launch.ranks_per_node is %d, but %d ranks (launch.groups times %d) do not "
+              "fill nodes of %d; the next sizes are %d and %d",
+              each, ranks, launch->group_size, each, next_divisor(ranks, each, -1),
+              next_divisor(ranks, each, 1));
+    launch->ranks_per_node = each;
+    launch->node_count = ranks / each;
+cleanup:
+    return status;
+}
+
+/* Of the node whose ranks ask for most. */
+static int32_t count_gpus(const struct launch *launch)
+{
+    int32_t most = 0;
+    int32_t here = 0;
+    for (int32_t rank = 0; rank < launch->rank_count; rank++) {
+        int32_t first = 0;
+        int32_t count = 0;
+        mpo_comm_plan_block(launch->config->policy_count, launch->group_size,
+                            rank % launch->group_size, &first, &count);
+        here = rank % launch->ranks_per_node == 0 ? 0 : here;
+        here += job_devices(launch->config, first, count);
+        most = here > most ? here : most;
+    }
+    return most;
+}
+
+static enum mpo_status lay_out_ranks(struct launch *launch)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_config *config = launch->config;
+    int64_t wanted = config->exchange.ranks_per_group;
+    int64_t group = wanted == MPO_AUTO_INTEGER ? config->policy_count : wanted;
+    launch->rank_count = (int32_t)(group * config->launch.groups);
+    MPO_TRY(mpo_comm_plan_group_size(launch->rank_count, config->policy_count,
+                                     (int32_t)group, &launch->group_size));
+    MPO_TRY(fill_nodes(launch, config->launch.ranks_per_node));
+    if (program_has_cuda() && strcmp(config->run.device, "cpu") != 0)
+        launch->gpus_per_node = count_gpus(launch);
+cleanup:
+    return status;
+}
+
+static void choose_cores(struct launch *launch)
+{
+    int64_t cores = launch->config->launch.cpus_per_task;
+    if (cores == MPO_AUTO_INTEGER)
+        cores = launch->config->run.threads;
+    if (cores == MPO_AUTO_INTEGER)
+        cores = launch->gpus_per_node > 0 ? CPUS_BESIDE_GPU : CPUS_ALONE;
+    launch->cpus_per_task = (int32_t)cores;
+    launch->job.thread_count = launch->cpus_per_task;
+}
+
+static enum mpo_status choose_time(struct launch *launch)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_config *config = launch->config;
+    double step = config->launch.seconds_per_step;
+    double signal = fmax(LAUNCH_SIGNAL_SECONDS, ceil(2.0 * step));
+    double limit =
+        (double)config->descent.steps * step * (100 + LAUNCH_MARGIN_PERCENT) / 100 +
+        LAUNCH_SETUP_SECONDS + signal;
+    launch->signal_seconds = (int32_t)signal;
+    MPO_CHECK(
+        !is_given(config->launch.time) ||
+            time_seconds(config->launch.time) > signal + SIGNAL_EARLY_SECONDS,
+        MPO_ERR_CONFIG,
+        "launch.time: expected more than %g s, as fit is told to stop %g s before its "
+        "end or up to a minute earlier, found '%s', which is %g s; give more",
+        signal + SIGNAL_EARLY_SECONDS, signal, config->launch.time,
+        time_seconds(config->launch.time));
+    if (step == 0.0 || is_given(config->launch.time))
+        return MPO_OK;
+    MPO_CHECK(limit <= (double)LIMIT_SECONDS_MAX, MPO_ERR_CONFIG,
+              "%lld steps of %g s take %.0f days; give launch.time, after which the job is "
+              "requeued and goes on",
+              (long long)config->descent.steps, step, limit / 86400.0);
+    launch->limit_seconds = (int64_t)limit;
+cleanup:
+    return status;
+}
+
+/* ---- survey ---- */
+
+/* What fit would meet first: files, then the vocabulary, then prompts. */
+static enum mpo_status judge_survey(const struct mpo_policies_survey *survey)
+{
+    enum mpo_status status = MPO_OK;
+    for (int32_t i = 0; i < survey->local_count; i++)
+        MPO_TRY(mpo_failure_raise(&survey->local[i].load));
+    MPO_TRY(mpo_failure_raise(&survey->vocabulary));
+    for (int32_t i = 0; i < survey->local_count; i++)
+        MPO_TRY(mpo_failure_raise(&survey->local[i].prompts));
+cleanup:
+    return status;
+}
+
+static enum mpo_status survey_policies(struct launch *launch, const struct job_size *size)
+{
+    enum mpo_status status = MPO_OK;
+    struct job *job = &launch->job;
+    MPO_TRY(job_describe_policies(job));
+    struct mpo_policies_spec spec = job_policies_spec(job, size);
+    MPO_TRY(mpo_policies_survey(&spec, job->comm, job->prompts, &launch->survey));
+    MPO_TRY(judge_survey(&launch->survey));
+cleanup:
+    return status;
+}
+
+/* ---- memory ---- */
+
+static void add_needs(struct needs *sum, const struct needs *more)
+{
+    sum->program_bytes += more->program_bytes;
+    sum->weights_bytes += more->weights_bytes;
+    sum->cache_bytes += more->cache_bytes;
+    sum->work_bytes += more->work_bytes;
+    sum->exchange_bytes += more->exchange_bytes;
+}
+
+/* Policies of a rank's group on its node. */
+static int32_t policies_near(const struct launch *launch, int32_t rank)
+{
+    int32_t root = rank - rank % launch->group_size;
+    int32_t node = rank - rank % launch->ranks_per_node;
+    int32_t near = 0;
+    for (int32_t other = node; other < node + launch->ranks_per_node; other++) {
+        int32_t first = 0;
+        int32_t count = 0;
+        if (other < root || other >= root + launch->group_size)
+            continue;
+        mpo_comm_plan_block(launch->config->policy_count, launch->group_size, other - root,
+                            &first, &count);
+        near += count;
+    }
+    return near;
+}
+
+/* Bytes for rows that a rank keeps; summed over a node at most, whichever transport serves:
+ * those of its policies if other ranks read them, its slice of those on other nodes, and
+ * its policies' rounded ones. */
+static size_t rows_kept(const struct launch *launch, const struct job_size *size,
+                        int32_t rank, int32_t own)
+{
+    struct mpo_exchange_spec spec =
+        job_exchange_spec(launch->config, size, launch->survey.vocab_size);
+    int32_t far = launch->config->policy_count - policies_near(launch, rank);
+    int32_t tokens =
+        mpo_exchange_plan_tokens(&spec, rank % launch->group_size, launch->group_size);
+    const struct mpo_mixture_spec rounded = {.bf16_rows = spec.bf16_rows,
+                                             .vocab_size = spec.vocab_size,
+                                             .row_capacity = spec.row_capacity,
+                                             .placed_count = own};
+    size_t bytes = mpo_mixture_host_bytes(&rounded);
+    if (tokens < spec.vocab_size)
+        bytes += mpo_exchange_most_bytes(&spec, own);
+    spec.vocab_size = tokens;
+    return bytes + (tokens > 0 ? mpo_exchange_most_bytes(&spec, far) : 0);
+}
+
+/* The program is this one, which has the vocabularies and adapters of all policies: an
+ * upper bound. */
+static struct needs rank_needs(const struct launch *launch, const struct job_size *size,
+                               const struct mpo_host *host, int32_t rank)
+{
+    int32_t first = 0;
+    int32_t count = 0;
+    mpo_comm_plan_block(launch->config->policy_count, launch->group_size,
+                        rank % launch->group_size, &first, &count);
+    return needs_of_rank(launch->survey.local + first, count, host,
+                         rows_kept(launch, size, rank, count));
+}
+
+/* Every rank with weights of its own: libllama repacks those of most models for the CPU,
+ * and then ranks share none. */
+static void find_neediest_node(struct launch *launch, const struct job_size *size)
+{
+    struct mpo_host host = {0};
+    mpo_host_describe(&host);
+    for (int32_t node = 0; node < launch->node_count; node++) {
+        struct needs sum = {0};
+        for (int32_t i = 0; i < launch->ranks_per_node; i++) {
+            struct needs needs =
+                rank_needs(launch, size, &host, node * launch->ranks_per_node + i);
+            add_needs(&sum, &needs);
+        }
+        if (needs_total(&sum) > needs_total(&launch->node))
+            launch->node = sum;
+    }
+}
+
+/* ---- the command ---- */
+
+static enum mpo_status plan(struct launch *launch)
+{
+    enum mpo_status status = MPO_OK;
+    struct job_size size = fit_job_size(launch->config);
+    struct mpo_exchange_spec exchange;
+    MPO_TRY(job_read_prompts(&launch->job, &size));
+    MPO_TRY(lay_out_ranks(launch));
+    MPO_TRY(mpo_comm_open(launch->config->policy_count, 1, &launch->job.comm));
+    MPO_TRY(open_device(launch));
+    exchange = job_exchange_spec(launch->config, &size, 0);
+    MPO_TRY(mpo_exchange_check(&exchange));
+    choose_cores(launch);
+    MPO_TRY(choose_time(launch));
+    MPO_TRY(survey_policies(launch, &size));
+    find_neediest_node(launch, &size);
+    MPO_TRY(mpo_record_check(launch->config->record.file, true));
+cleanup:
+    return status;
+}
+
+static void close_launch(struct launch *launch)
+{
+    for (int i = 0; i < launch->flag_count; i++)
+        free(launch->flag[i]);
+    free(launch->flag);
+    mpo_policies_survey_release(&launch->survey);
+    job_close(&launch->job);
+    mpo_config_close(&launch->config);
+}
+
+enum mpo_status mpo_command_launch(int argc, char *const *argv)
+{
+    enum mpo_status status = MPO_OK;
+    struct launch launch = {0};
+    MPO_TRY(configure(&launch, argc, argv));
+    /* What ranks agree on is printed by the agreement, and the program prints what this
+     * returns: one of the two must be silent. */
+    mpo_log_silence();
+    status = plan(&launch);
+    if (status == MPO_OK)
+        launch_print(&launch);
+    else
+        fprintf(stderr, "mpo: %s\n", mpo_error_text());
+cleanup:
+    close_launch(&launch);
+    return status;
+}

@@ -1,0 +1,238 @@
+/*
+ * refit: the fit again, on the responses that a record stores, with no model.
+ *
+ *     F(l) = mean_x log (1/m_x) sum_j prod_k pi_k(y_j|x)^l_k / q_j(y_j|x)
+ *
+ * over all responses to each prompt, each with the proposal that it was drawn from. This
+ * is a convex function with an exact gradient, so the descent has no noise; what limits it
+ * is how well the stored proposals cover the weights. That is what the effective sample
+ * size says, at the output and at every point of the frontier, and refit refuses weights
+ * that rest on few responses. The figures are of the sample that the weights were chosen
+ * on; `mpo evaluate` gives them on fresh responses.
+ */
+#include "refit_impl.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "commands/commands.h"
+
+/* Responses of a prompt that must count, on average, for F's logarithm to mean anything. */
+#define EFFECTIVE_MIN 4.0
+
+/* ---- the stored responses ---- */
+
+struct place {
+    int64_t prompt;
+    int64_t index;
+};
+
+static int compare_places(const void *a, const void *b)
+{
+    const struct place *first = a;
+    const struct place *second = b;
+    if (first->prompt != second->prompt)
+        return first->prompt < second->prompt ? -1 : 1;
+    return (first->index > second->index) - (first->index < second->index);
+}
+
+/* Copy row `from` of the record to row `to`; a new prompt begins where it changes. */
+static void keep_row(struct refit *refit, const struct place *place, int64_t to)
+{
+    int64_t from = place[to].index;
+    for (int32_t k = 0; k < refit->count; k++)
+        refit->log_policy[to * refit->count + k] =
+            refit->scores
+                .log_policy[from * refit->scores.policy_count + refit->objective[k]];
+    refit->log_proposal[to] = refit->scores.log_proposal[from];
+    if (to == 0 || place[to].prompt != place[to - 1].prompt)
+        refit->prompt[refit->prompt_count++] =
+            (struct mpo_scored){.policy_count = refit->count,
+                                .log_proposal = refit->log_proposal + to,
+                                .log_policy = refit->log_policy + to * refit->count};
+    refit->prompt[refit->prompt_count - 1].count++;
+}
+
+static enum mpo_status group_by_prompt(struct refit *refit)
+{
+    enum mpo_status status = MPO_OK;
+    struct place *place = NULL;
+    int64_t count = refit->scores.count;
+    MPO_CHECK(
+        count > 0, MPO_ERR_DATA,
+        "%s: expected stored responses, found none (record.responses: false, or no step "
+        "yet)",
+        refit->path);
+    MPO_CHECK(count <= INT32_MAX, MPO_ERR_DATA,
+              "%s: expected at most %d responses, found %lld", refit->path, INT32_MAX,
+              (long long)count);
+    MPO_NEW(count, &place);
+    MPO_NEW(count * refit->count, &refit->log_policy);
+    MPO_NEW(count, &refit->log_proposal);
+    MPO_NEW(count, &refit->prompt);
+    MPO_NEW(count, &refit->work);
+    MPO_NEW(refit->count, &refit->prompt_gradient);
+    for (int64_t i = 0; i < count; i++)
+        place[i] = (struct place){refit->scores.prompt[i], i};
+    qsort(place, (size_t)count, sizeof *place, compare_places);
+    for (int64_t i = 0; i < count; i++)
+        keep_row(refit, place, i);
+cleanup:
+    free(place);
+    return status;
+}
+
+/* ---- F at any weights ---- */
+
+void refit_estimate(struct refit *refit, struct refit_point *point)
+{
+    struct mpo_scored_query query = {
+        .objective_count = refit->count, .weights = point->weights, .work = refit->work};
+    struct mpo_scored_answer answer = {.gradient = refit->prompt_gradient};
+    double prompts = refit->prompt_count;
+    point->value = point->ess = point->effective = 0.0;
+    memset(point->gradient, 0, (size_t)refit->count * sizeof *point->gradient);
+    for (int32_t x = 0; x < refit->prompt_count; x++) {
+        mpo_scored_estimate(&refit->prompt[x], &query, &answer);
+        point->value += answer.value_jackknife / prompts;
+        point->ess += answer.ess / prompts;
+        point->effective += answer.ess * refit->prompt[x].count / prompts;
+        for (int32_t k = 0; k < refit->count; k++)
+            point->gradient[k] += answer.gradient[k] / prompts;
+    }
+}
+
+bool refit_supports(const struct refit *refit, const struct refit_point *point)
+{
+    double least = refit->options->min_ess;
+    return isfinite(point->value) && point->ess >= least &&
+           (least <= 0.0 || point->effective >= EFFECTIVE_MIN);
+}
+
+static enum mpo_status check_support(const struct refit *refit)
+{
+    enum mpo_status status = MPO_OK;
+    const struct refit_point *result = &refit->result;
+    char weights[512] = "";
+    size_t used = 0;
+    for (int32_t k = 0; k < refit->count && used < sizeof weights; k++)
+        used +=
+            (size_t)snprintf(weights + used, sizeof weights - used, "%s%s %.3f",
+                             k > 0 ? ", " : "", refit_name(refit, k), result->weights[k]);
+    MPO_CHECK(refit_supports(refit, result), MPO_ERR_DATA,
+              "%s: the stored responses cannot support the weights %s: their effective "
+              "sample size is %.3f, %.1f responses a prompt, expected at least %g and %g; "
+              "fit with these objectives and bounds, or lower --min-ess to see them",
+              refit->path, weights, result->ess, result->effective, refit->options->min_ess,
+              EFFECTIVE_MIN);
+cleanup:
+    return status;
+}
+
+/* ---- the descent ---- */
+
+static enum mpo_status descend(struct refit *refit)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_descent *descent = NULL;
+    size_t bytes = (size_t)refit->count * sizeof(double);
+    struct mpo_descent_spec spec = {
+        .map = "entropy",
+        .step_rule = refit->options->descent_step_rule,
+        .step_constant = refit->options->descent_step_constant,
+        .steps = refit->options->descent_steps,
+        .objective_count = refit->count,
+        .initial = refit->options->descent_initial.count > 0
+                       ? refit->options->descent_initial.value
+                       : NULL,
+        .bounds = refit->bounds,
+    };
+    MPO_TRY(mpo_descent_open(&spec, &descent));
+    for (int64_t step = 0; step < spec.steps; step++) {
+        memcpy(refit->result.weights, mpo_descent_weights(descent), bytes);
+        refit_estimate(refit, &refit->result);
+        MPO_TRY(mpo_descent_step(descent, refit->result.gradient));
+    }
+    memcpy(refit->result.weights, mpo_descent_average(descent), bytes);
+    refit_estimate(refit, &refit->result);
+    refit->gap = -mpo_descent_least(refit->result.gradient, refit->bounds, refit->count);
+    for (int32_t k = 0; k < refit->count; k++)
+        refit->gap += refit->result.weights[k] * refit->result.gradient[k];
+cleanup:
+    mpo_descent_close(&descent);
+    return status;
+}
+
+/* The record's own weights under the same estimate, for comparison. */
+static enum mpo_status estimate_stored(struct refit *refit)
+{
+    enum mpo_status status = MPO_OK;
+    int32_t all = mpo_record_objective_count(refit->record);
+    double *average = NULL;
+    MPO_NEW(all, &average);
+    MPO_TRY(mpo_record_read(refit->record, "average",
+                            mpo_record_step_count(refit->record) - 1, 1, average));
+    if (refit->count < all)
+        goto cleanup;
+    for (int32_t k = 0; k < refit->count; k++)
+        refit->stored.weights[k] = average[refit->objective[k]];
+    refit_estimate(refit, &refit->stored);
+cleanup:
+    free(average);
+    return status;
+}
+
+/* ---- the command ---- */
+
+static enum mpo_status open_refit(struct refit *refit)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_TRY(mpo_record_open(refit->path, &refit->record));
+    MPO_TRY(refit_apply(refit));
+    MPO_TRY(mpo_record_read_scores(refit->record, &refit->scores));
+    MPO_TRY(group_by_prompt(refit));
+    MPO_NEW(refit->count, &refit->result.weights);
+    MPO_NEW(refit->count, &refit->result.gradient);
+    MPO_NEW(refit->count, &refit->stored.weights);
+    MPO_NEW(refit->count, &refit->stored.gradient);
+cleanup:
+    return status;
+}
+
+static void close_refit(struct refit *refit)
+{
+    free(refit->stored.gradient);
+    free(refit->stored.weights);
+    free(refit->result.gradient);
+    free(refit->result.weights);
+    free(refit->prompt_gradient);
+    free(refit->work);
+    free(refit->prompt);
+    free(refit->log_proposal);
+    free(refit->log_policy);
+    free(refit->bounds);
+    free(refit->objective);
+    mpo_record_release_scores(&refit->scores);
+    mpo_record_close(&refit->record);
+    mpo_config_close(&refit->config);
+}
+
+enum mpo_status mpo_command_refit(int argc, char *const *argv)
+{
+    enum mpo_status status = MPO_OK;
+    struct refit refit = {0};
+    MPO_TRY(refit_read(argc, argv, &refit));
+    MPO_TRY(open_refit(&refit));
+    if (refit.options->frontier > 0) {
+        MPO_TRY(refit_frontier(&refit));
+        goto cleanup;
+    }
+    MPO_TRY(descend(&refit));
+    MPO_TRY(check_support(&refit));
+    MPO_TRY(estimate_stored(&refit));
+    MPO_TRY(refit_report(&refit));
+cleanup:
+    close_refit(&refit);
+    return status;
+}

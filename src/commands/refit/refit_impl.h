@@ -1,0 +1,62 @@
+/**
+ * A refit: what was asked, the stored responses by prompt, and what came out.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdio.h>
+
+#include "mpo/mpo.h"
+
+#include "base/log.h"
+#include "base/memory.h"
+#include "estimator/scored.h"
+
+/** F and what belongs to it at some weights; [K] arrays owned by the refit. */
+struct refit_point {
+    double value;     /* jackknifed */
+    double ess;       /* mean over prompts, of the responses */
+    double effective; /* mean over prompts: responses that count */
+    double *weights;  /* [K] */
+    double *gradient; /* [K] mean log pi_k */
+};
+
+struct refit {
+    struct mpo_config *config;
+    const struct mpo_config_refit *options; /* in config */
+    const char *path;                       /* of the record, borrowed from argv */
+    struct mpo_record *record;
+    struct mpo_record_scores scores;
+    int32_t count;             /* K: objectives used */
+    int32_t *objective;        /* [K] their indices in the record */
+    double *log_policy;        /* [R, K] by prompt */
+    double *log_proposal;      /* [R] by prompt */
+    struct mpo_scored *prompt; /* [prompt_count] */
+    int32_t prompt_count;
+    double *bounds;            /* [2, K] or NULL */
+    double *work;              /* [R] */
+    double *prompt_gradient;   /* [K] */
+    double gap;                /* Frank-Wolfe gap of the output */
+    struct refit_point result; /* at the output */
+    struct refit_point stored; /* at the record's weights, when all objectives are used */
+};
+
+/** Read the command line; what depends on the record's objectives is read by the next. */
+enum mpo_status refit_read(int argc, char *const *argv, struct refit *refit);
+
+/** The objectives and bounds that the options name. */
+enum mpo_status refit_apply(struct refit *refit);
+
+/** F, gradient and ESS at point->weights from the stored responses. Local. */
+void refit_estimate(struct refit *refit, struct refit_point *point);
+
+/** May these responses be used at these weights? */
+bool refit_supports(const struct refit *refit, const struct refit_point *point);
+
+const char *refit_name(const struct refit *refit, int32_t k);
+
+/** The result on standard output, and as JSON into options->output. */
+enum mpo_status refit_report(const struct refit *refit);
+
+/** The grid as TSV or JSON on standard output, and as a plot. */
+enum mpo_status refit_frontier(struct refit *refit);

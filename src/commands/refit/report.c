@@ -1,0 +1,265 @@
+/*
+ * What refit prints: the result as a table, as JSON in a file, and the frontier.
+ */
+#include <errno.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+
+#include "commands/report/output.h"
+#include "refit_impl.h"
+
+#define POINTS_MAX 1000000
+
+/* ---- the result ---- */
+
+/* KL(pi_l || pi_k) = l . g - F - g_k. */
+static double divergence(const struct refit *refit, const struct refit_point *point,
+                         int32_t k)
+{
+    double inner = 0.0;
+    for (int32_t i = 0; i < refit->count; i++)
+        inner += point->weights[i] * point->gradient[i];
+    return inner - point->value - point->gradient[k];
+}
+
+static void print_table(const struct refit *refit)
+{
+    const struct refit_point *result = &refit->result;
+    bool is_whole = refit->count == mpo_record_objective_count(refit->record);
+    printf("%-24s %10s %10s %14s %12s\n", "objective", "weight", "record", "mean log pi",
+           "divergence");
+    for (int32_t k = 0; k < refit->count; k++) {
+        char stored[32] = "-";
+        if (is_whole)
+            snprintf(stored, sizeof stored, "%.4f", refit->stored.weights[k]);
+        printf("%-24s %10.4f %10s %14.4f %12.4f\n", refit_name(refit, k),
+               result->weights[k], stored, result->gradient[k],
+               divergence(refit, result, k));
+    }
+    printf("\nF             %10.4f nat", result->value);
+    if (is_whole)
+        printf(", at the record's weights %.4f nat", refit->stored.value);
+    printf("\ngap           %10.4f nat\n", refit->gap);
+    printf("ESS           %10.4f of the responses, %.1f a prompt\n", result->ess,
+           result->effective);
+    printf("prompts       %10d with %lld responses\n", refit->prompt_count,
+           (long long)refit->scores.count);
+}
+
+/* F and what belongs to it at some weights. */
+static json_t *make_figures(const struct refit *refit, const struct refit_point *point)
+{
+    json_t *root = json_object();
+    json_t *weights = json_object();
+    json_t *log_policy = json_object();
+    for (int32_t k = 0; k < refit->count; k++) {
+        json_object_set_new(weights, refit_name(refit, k),
+                            output_number(point->weights[k]));
+        json_object_set_new(log_policy, refit_name(refit, k),
+                            output_number(point->gradient[k]));
+    }
+    json_object_set_new(root, "weights", weights);
+    json_object_set_new(root, "log_policy", log_policy);
+    json_object_set_new(root, "value_jackknife", output_number(point->value));
+    json_object_set_new(root, "ess", output_number(point->ess));
+    return root;
+}
+
+static json_t *make_result(const struct refit *refit)
+{
+    json_t *root = make_figures(refit, &refit->result);
+    json_object_set_new(root, "record", output_text(refit->path));
+    json_object_set_new(root, "gap", output_number(refit->gap));
+    json_object_set_new(root, "responses", json_integer(refit->scores.count));
+    return root;
+}
+
+/* Like a record, a result is never written over another. */
+static enum mpo_status write_result(const struct refit *refit)
+{
+    enum mpo_status status = MPO_OK;
+    const char *path = refit->options->output;
+    json_t *root = NULL;
+    FILE *file = fopen(path, "wx");
+    MPO_CHECK(file != NULL, MPO_ERR_OUTPUT, "%s: cannot be made: %s", path,
+              strerror(errno));
+    root = make_result(refit);
+    int failed = json_dumpf(root, file, JSON_INDENT(2) | JSON_REAL_PRECISION(17));
+    failed |= fputc('\n', file) == EOF;
+    failed |= fclose(file) != 0;
+    file = NULL;
+    MPO_CHECK(failed == 0, MPO_ERR_IO, "%s: writing failed", path);
+    mpo_log_note("wrote %s", path);
+cleanup:
+    json_decref(root);
+    return status;
+}
+
+enum mpo_status refit_report(const struct refit *refit)
+{
+    enum mpo_status status = MPO_OK;
+    if (*refit->options->output != '\0')
+        MPO_TRY(write_result(refit));
+    if (strcmp(refit->options->format, "json") == 0)
+        MPO_TRY(output_json(make_result(refit)));
+    else
+        print_table(refit);
+cleanup:
+    return status;
+}
+
+/* ---- the frontier ---- */
+
+/* The next way to deal N parts to K objectives, in lexical order; false after the last. */
+static bool next_parts(int32_t *parts, int32_t count)
+{
+    int32_t last = parts[count - 1];
+    int32_t k = count - 2;
+    while (k >= 0 && parts[k] == 0)
+        k--;
+    if (k < 0)
+        return false;
+    parts[count - 1] = 0;
+    parts[k]--;
+    parts[k + 1] = last + 1;
+    return true;
+}
+
+static void print_head(const struct refit *refit, FILE *out)
+{
+    for (int32_t k = 0; k < refit->count; k++)
+        fprintf(out, "weights.%s\t", refit_name(refit, k));
+    fprintf(out, "value_jackknife\t");
+    for (int32_t k = 0; k < refit->count; k++)
+        fprintf(out, "log_policy.%s\t", refit_name(refit, k));
+    fprintf(out, "ess\tsupported\n");
+}
+
+static void print_point(const struct refit *refit, const struct refit_point *point,
+                        FILE *out)
+{
+    for (int32_t k = 0; k < refit->count; k++)
+        fprintf(out, "%.17g\t", point->weights[k]);
+    fprintf(out, "%.17g\t", point->value);
+    for (int32_t k = 0; k < refit->count; k++)
+        fprintf(out, "%.17g\t", point->gradient[k]);
+    fprintf(out, "%.17g\t%d\n", point->ess, refit_supports(refit, point));
+}
+
+/* Inside gnuplot's single quotes: a quote is doubled, a control character a space. */
+static void put_text(FILE *script, const char *text)
+{
+    for (; *text != '\0'; text++) {
+        if (*text == '\'')
+            fputc('\'', script);
+        fputc((unsigned char)*text < 0x20 ? ' ' : *text, script);
+    }
+}
+
+/* What the first two objectives get, coloured by F; hollow where nothing supports it. */
+static void put_script(const struct refit *refit, const char *table, FILE *script)
+{
+    int32_t count = refit->count;
+    const char *path = refit->options->plot;
+    size_t length = strlen(path);
+    bool is_png = length > 4 && strcmp(path + length - 4, ".png") == 0;
+    fprintf(script, "set terminal %s size 800,600 noenhanced\nset output '",
+            is_png ? "pngcairo" : "svg");
+    put_text(script, path);
+    fprintf(script, "'\nset key bottom left\nset grid\nset xlabel 'mean log pi of ");
+    put_text(script, refit_name(refit, 0));
+    fprintf(script, ", nat'\nset ylabel 'mean log pi of ");
+    put_text(script, refit_name(refit, 1));
+    fprintf(script,
+            ", nat'\nset cblabel 'F, nat'\nset palette gray\n$data << END_OF_DATA\n");
+    fputs(table, script);
+    fprintf(script,
+            "END_OF_DATA\nset datafile separator tab\n"
+            "plot $data every ::1 using %d:($%d==1?$%d:NaN):%d with points pt 7 ps 1.2 "
+            "palette title 'supported', $data every ::1 using %d:($%d==0?$%d:NaN) with "
+            "points pt 6 lc rgb '#D55E00' title 'too few responses'\n",
+            count + 2, 2 * count + 3, count + 3, count + 1, count + 2, 2 * count + 3,
+            count + 3);
+}
+
+static json_t *make_point(const struct refit *refit, const struct refit_point *point)
+{
+    json_t *root = make_figures(refit, point);
+    json_object_set_new(root, "supported", json_boolean(refit_supports(refit, point)));
+    return root;
+}
+
+static enum mpo_status plot(const struct refit *refit, const char *table)
+{
+    enum mpo_status status = MPO_OK;
+    FILE *script = NULL;
+    MPO_CHECK(refit->count >= 2, MPO_ERR_USAGE,
+              "--plot: expected two objectives or more, found one");
+    script = popen("gnuplot", "w");
+    MPO_CHECK(script != NULL, MPO_ERR_DEVICE, "cannot start gnuplot: %s", strerror(errno));
+    put_script(refit, table, script);
+    int code = pclose(script);
+    MPO_CHECK(!WIFEXITED(code) || WEXITSTATUS(code) != 127, MPO_ERR_DEVICE,
+              "--plot: expected gnuplot, which is not installed (Debian: gnuplot-nox)");
+    MPO_CHECK(code == 0, MPO_ERR_OUTPUT, "%s: gnuplot could not draw it",
+              refit->options->plot);
+    mpo_log_note("drew %s", refit->options->plot);
+cleanup:
+    return status;
+}
+
+static enum mpo_status walk_grid(struct refit *refit, int32_t *parts, FILE *out,
+                                 json_t *list)
+{
+    enum mpo_status status = MPO_OK;
+    int32_t divisions = (int32_t)refit->options->frontier;
+    int64_t points = 0;
+    parts[0] = divisions;
+    print_head(refit, out);
+    do {
+        MPO_CHECK(
+            points++ < POINTS_MAX, MPO_ERR_USAGE,
+            "--frontier: expected at most %d points, found more: %d parts a side for %d "
+            "objectives",
+            POINTS_MAX, divisions, refit->count);
+        for (int32_t k = 0; k < refit->count; k++)
+            refit->result.weights[k] = (double)parts[k] / divisions;
+        refit_estimate(refit, &refit->result);
+        print_point(refit, &refit->result, out);
+        if (list != NULL)
+            json_array_append_new(list, make_point(refit, &refit->result));
+    } while (next_parts(parts, refit->count));
+cleanup:
+    return status;
+}
+
+enum mpo_status refit_frontier(struct refit *refit)
+{
+    enum mpo_status status = MPO_OK;
+    int32_t *parts = NULL; /* [K] */
+    char *table = NULL;
+    size_t bytes = 0;
+    bool is_json = strcmp(refit->options->format, "json") == 0;
+    json_t *list = is_json ? json_array() : NULL;
+    FILE *out = open_memstream(&table, &bytes);
+    MPO_CHECK(out != NULL, MPO_ERR_MEMORY, "no memory for the frontier");
+    MPO_NEW(refit->count, &parts);
+    MPO_TRY(walk_grid(refit, parts, out, list));
+    MPO_CHECK(fflush(out) == 0, MPO_ERR_MEMORY, "no memory for the frontier");
+    if (list != NULL)
+        MPO_TRY(output_json(json_pack("{s:O}", "frontier", list)));
+    else
+        fputs(table, stdout);
+    if (*refit->options->plot != '\0')
+        MPO_TRY(plot(refit, table));
+cleanup:
+    json_decref(list);
+    if (out != NULL)
+        fclose(out);
+    free(table);
+    free(parts);
+    return status;
+}

@@ -1,0 +1,359 @@
+/*
+ * The command line: one file and flags, by getopt_long with a table made from the options.
+ *
+ * getopt takes any beginning of a name that is not ambiguous today, so that a new option
+ * could break a script: every name is compared in full afterwards. Arguments are taken in
+ * order ("-" before the short options), hence argv stays as it is and the argument at hand
+ * is always the one at optind. The flags of policies are no options of getopt, because it
+ * cannot know their names; they come back as unknown and are taken apart here.
+ */
+#include "config_impl.h"
+
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/memory.h"
+
+#define POLICY_PREFIX "--policies."
+#define JSON_NAME     "json" /* --json is --format=json, or jsonl */
+#define FIRST_ANSWER  256    /* of a known option; getopt's own answers are characters */
+
+struct flag {
+    struct mpo_config_assignment assignment;
+    const char *policy; /* name in argv, not terminated; NULL for the other sections */
+    int policy_bytes;
+};
+
+struct mpo_config_flags {
+    const char *command;
+    struct flag *flag; /* [flag_count] in the order of argv */
+    int flag_count;
+    struct mpo_config_arguments *arguments;
+    struct option known[2 * MPO_OPTION_COUNT + 2]; /* val: FIRST_ANSWER + option */
+    size_t known_count;
+    char **respelt; /* [argc] copies of arguments that were written with hyphens, or NULL */
+    int argument_count;
+};
+
+static void add_known(struct mpo_config_flags *flags, const char *name, int option_index)
+{
+    enum mpo_config_type type = mpo_config_options[option_index].type;
+    bool alone = type == MPO_TYPE_FLAG || strcmp(name, JSON_NAME) == 0;
+    flags->known[flags->known_count++] = (struct option){
+        .name = name,
+        .has_arg = alone ? optional_argument : required_argument,
+        .val = FIRST_ANSWER + option_index,
+    };
+}
+
+/* Those of the command's own section by their name; what a configuration holds by its full
+ * name, where there is one. */
+static void make_known(struct mpo_config_flags *flags)
+{
+    bool configured = mpo_config_takes_shared(flags->command);
+    for (int i = 0; i < MPO_OPTION_COUNT; i++) {
+        const struct mpo_config_option *option = &mpo_config_options[i];
+        if (option->section == MPO_SECTION_policies)
+            continue;
+        if (configured && mpo_config_sections[option->section].scope != MPO_SCOPE_FLAGS)
+            add_known(flags, option->full_name, i);
+        if (!mpo_config_is_own(option, flags->command))
+            continue;
+        add_known(flags, option->name, i);
+        if (mpo_config_json_choice(option) != NULL)
+            add_known(flags, JSON_NAME, i);
+    }
+}
+
+/* The nearest name with its section or without: --responses is near rollout.responses. */
+static const char *nearest_known(const struct mpo_config_flags *flags, const char *name)
+{
+    size_t least = SIZE_MAX;
+    const char *nearest = flags->known[0].name;
+    for (size_t i = 0; i < flags->known_count; i++) {
+        const char *full = flags->known[i].name;
+        const char *dot = strchr(full, '.');
+        size_t distance = mpo_config_distance(name, full);
+        size_t without = mpo_config_distance(name, dot != NULL ? dot + 1 : full);
+        if (without < distance)
+            distance = without;
+        if (strncmp(full, name, strlen(name)) == 0)
+            distance = 0; /* the beginning of a name most likely means it */
+        if (distance >= least)
+            continue;
+        least = distance;
+        nearest = full;
+    }
+    return nearest;
+}
+
+static enum mpo_status refuse_unknown(const struct mpo_config_flags *flags,
+                                      const char *argument)
+{
+    enum mpo_status status = MPO_OK;
+    char name[MPO_CONFIG_QUOTE_BYTES];
+    char quoted[MPO_CONFIG_QUOTE_BYTES];
+    const char *bare = argument + strspn(argument, "-");
+    snprintf(name, sizeof name, "%.*s", (int)strcspn(bare, "="), bare);
+    MPO_FAIL(
+        MPO_ERR_USAGE,
+        "mpo %s: unknown option '%.*s%s'; the nearest known one is '--%s' (mpo help %s "
+        "shows all)",
+        flags->command, (int)(bare - argument), argument, mpo_config_quote(name, quoted),
+        nearest_known(flags, name), flags->command);
+cleanup:
+    return status;
+}
+
+/* --policies.NAME.key=value; names have no dot, so the first dot ends the name. */
+static enum mpo_status parse_policy_flag(struct mpo_config_flags *flags,
+                                         const char *argument)
+{
+    enum mpo_status status = MPO_OK;
+    const char *names[MPO_OPTION_COUNT];
+    size_t name_count = 0;
+    char quoted[MPO_CONFIG_QUOTE_BYTES];
+    char hint[MPO_CONFIG_HINT_BYTES];
+    char key[MPO_CONFIG_QUOTE_BYTES];
+    const char *policy = argument + strlen(POLICY_PREFIX);
+    const char *dot = strchr(policy, '.');
+    const char *equals = dot != NULL ? strchr(dot, '=') : NULL;
+    MPO_CHECK(equals != NULL && dot > policy, MPO_ERR_USAGE,
+              "mpo %s: expected --policies.NAME.key=value, found '%s'", flags->command,
+              mpo_config_quote(argument, quoted));
+    snprintf(key, sizeof key, "%.*s", (int)(equals - dot - 1), dot + 1);
+    struct flag *flag = &flags->flag[flags->flag_count];
+    for (int i = 0; i < MPO_OPTION_COUNT; i++) {
+        if (mpo_config_options[i].section != MPO_SECTION_policies)
+            continue;
+        names[name_count++] = mpo_config_options[i].name;
+        if (strcmp(mpo_config_options[i].name, key) == 0)
+            flag->assignment.option = &mpo_config_options[i];
+    }
+    MPO_CHECK(flag->assignment.option != NULL, MPO_ERR_USAGE,
+              "mpo %s: unknown key in '%s'%s", flags->command,
+              mpo_config_quote(argument, quoted),
+              mpo_config_hint(key, names, name_count, hint));
+    flag->assignment.place.flag = argument;
+    flag->assignment.place.flag_bytes = (int)(equals - argument);
+    flag->assignment.text = equals + 1;
+    flag->policy = policy;
+    flag->policy_bytes = (int)(dot - policy);
+    flags->flag_count++;
+cleanup:
+    return status;
+}
+
+static enum mpo_status parse_flag(struct mpo_config_flags *flags, const char *argument,
+                                  const struct option *known, const char *value)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_config_option *option = &mpo_config_options[known->val - FIRST_ANSWER];
+    char quoted[MPO_CONFIG_QUOTE_BYTES];
+    size_t bytes = strcspn(argument, "=");
+    if (strlen(known->name) + strlen("--") != bytes)
+        return refuse_unknown(flags, argument); /* only the beginning of the name */
+    if (strcmp(known->name, JSON_NAME) == 0) {
+        MPO_CHECK(value == NULL, MPO_ERR_USAGE, "--json: expected no value, found '%s'",
+                  mpo_config_quote(value, quoted));
+        value = mpo_config_json_choice(option);
+    }
+    flags->flag[flags->flag_count++].assignment = (struct mpo_config_assignment){
+        .option = option,
+        .place = {.flag = argument, .flag_bytes = (int)bytes},
+        .text = value != NULL ? value : "true", /* only a FLAG can do without one */
+    };
+cleanup:
+    return status;
+}
+
+static void keep_argument(struct mpo_config_flags *flags, const char *text)
+{
+    if (flags->arguments->count < 2)
+        flags->arguments->text[flags->arguments->count] = text;
+    flags->arguments->count++;
+}
+
+/* One answer of getopt about the argument at hand; known is NULL unless it knows it. */
+static enum mpo_status take(struct mpo_config_flags *flags, const char *argument,
+                            int answer, const struct option *known)
+{
+    enum mpo_status status = MPO_OK;
+    char quoted[MPO_CONFIG_QUOTE_BYTES];
+    if (answer == 1)
+        keep_argument(flags, argument);
+    else if (known != NULL)
+        MPO_TRY(parse_flag(flags, argument, known, optarg));
+    else if (strncmp(argument, POLICY_PREFIX, strlen(POLICY_PREFIX)) == 0)
+        MPO_TRY(parse_policy_flag(flags, argument));
+    else if (answer == ':')
+        MPO_FAIL(MPO_ERR_USAGE, "mpo %s: %s: expected a value, found none; write %s=VALUE",
+                 flags->command, mpo_config_quote(argument, quoted), quoted);
+    else
+        MPO_TRY(refuse_unknown(flags, argument));
+cleanup:
+    return status;
+}
+
+/* typed: argv before names were respelt, as messages show them. */
+static enum mpo_status parse(struct mpo_config_flags *flags, int argc, char **argv,
+                             char *const *typed)
+{
+    enum mpo_status status = MPO_OK;
+    opterr = 0;
+    optind = 0; /* begin anew: getopt has a state of its own */
+    for (;;) {
+        int at = optind > 0 ? optind : 1;
+        int index = 0;
+        int answer = getopt_long(argc, argv, "-:", flags->known, &index);
+        if (answer == -1)
+            break;
+        const struct option *known = answer >= FIRST_ANSWER ? &flags->known[index] : NULL;
+        MPO_TRY(take(flags, typed[at - 1], answer, known));
+    }
+    for (int i = optind; i < argc; i++)
+        keep_argument(flags, argv[i]); /* what follows "--" */
+cleanup:
+    return status;
+}
+
+/* --best-of means --best_of and --descent.steps descent_steps, where no option has the name
+ * as it is written. */
+static enum mpo_status respell(struct mpo_config_flags *flags, int index, char **argument)
+{
+    enum mpo_status status = MPO_OK;
+    char *copy = NULL;
+    size_t bytes = strcspn(*argument, "=");
+    bool dotted = !mpo_config_takes_shared(flags->command);
+    if (strncmp(*argument, "--", 2) != 0 || strcspn(*argument + 2, "-.") + 2 >= bytes)
+        return MPO_OK;
+    MPO_TRY(mpo_memory_copy_text(*argument, &copy));
+    for (size_t i = 2; i < bytes; i++)
+        if (copy[i] == '-' || (dotted && copy[i] == '.'))
+            copy[i] = '_';
+    for (size_t i = 0; i < flags->known_count; i++)
+        if (strlen(flags->known[i].name) + 2 == bytes &&
+            strncmp(flags->known[i].name, copy + 2, bytes - 2) == 0) {
+            flags->respelt[index] = copy;
+            *argument = copy;
+            return MPO_OK;
+        }
+cleanup:
+    free(copy);
+    return status;
+}
+
+enum mpo_status mpo_config_flags_open(const char *command, int argc, char *const *argv,
+                                      struct mpo_config_arguments *arguments,
+                                      struct mpo_config_flags **out)
+{
+    enum mpo_status status = MPO_OK;
+    char **whole = NULL; /* argv as getopt wants it, with the program's name before it */
+    *arguments = (struct mpo_config_arguments){0};
+    MPO_NEW(1, out);
+    MPO_NEW(argc + 2, &whole);
+    MPO_NEW(argc, &(*out)->flag);
+    (*out)->command = command;
+    (*out)->arguments = arguments;
+    make_known(*out);
+    whole[0] = (char *)"mpo";
+    MPO_NEW(argc, &(*out)->respelt);
+    (*out)->argument_count = argc;
+    for (int i = 0; i < argc; i++) {
+        whole[i + 1] = argv[i];
+        MPO_TRY(respell(*out, i, &whole[i + 1]));
+    }
+    MPO_TRY(parse(*out, argc + 1, whole, argv));
+cleanup:
+    free(whole);
+    return status;
+}
+
+/* The index of the policy that a flag names. */
+static enum mpo_status find_policy(const struct flag *flag, const struct mpo_config *config,
+                                   int32_t *index)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_config_place *place = &flag->assignment.place;
+    char known[512] = "";
+    size_t bytes = 0;
+    for (*index = 0; *index < config->policy_count; (*index)++) {
+        const char *name = config->policies[*index].name;
+        if (name == NULL)
+            continue; /* an entry that the checks will refuse */
+        if (strlen(name) == (size_t)flag->policy_bytes &&
+            strncmp(name, flag->policy, strlen(name)) == 0)
+            return MPO_OK;
+        if (bytes < sizeof known)
+            bytes += (size_t)snprintf(known + bytes, sizeof known - bytes, "%s%s",
+                                      bytes > 0 ? ", " : "", name);
+    }
+    MPO_FAIL(MPO_ERR_USAGE, "%.*s: unknown policy '%.*s'; known: %s", place->flag_bytes,
+             place->flag, flag->policy_bytes, flag->policy, bytes > 0 ? known : "none");
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_config_flags_apply(const struct mpo_config_flags *flags,
+                                       struct mpo_config_build *build)
+{
+    enum mpo_status status = MPO_OK;
+    for (int i = 0; i < flags->flag_count; i++) {
+        struct mpo_config_assignment assignment = flags->flag[i].assignment;
+        if (flags->flag[i].policy != NULL)
+            MPO_TRY(find_policy(&flags->flag[i], build->config, &assignment.policy_index));
+        MPO_TRY(mpo_config_assign(build, &assignment));
+    }
+cleanup:
+    return status;
+}
+
+/* A flag of a policy stands in argv in full; the others may be two words. */
+static enum mpo_status spell_out(const struct flag *flag, char **out)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_config_assignment *assignment = &flag->assignment;
+    const char *name = assignment->option->full_name;
+    size_t bytes = strlen("--=") + strlen(name) + strlen(assignment->text) + 1;
+    if (flag->policy != NULL)
+        return mpo_memory_copy_text(assignment->place.flag, out);
+    MPO_NEW(bytes, out);
+    snprintf(*out, bytes, "--%s=%s", name, assignment->text);
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_config_pass_on(const char *command, int argc, char *const *argv,
+                                   struct mpo_config_arguments *arguments, char ***flags,
+                                   int *count)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_config_flags *parsed = NULL;
+    *count = 0;
+    MPO_NEW(argc, flags);
+    MPO_TRY(mpo_config_flags_open(command, argc, argv, arguments, &parsed));
+    for (int i = 0; i < parsed->flag_count; i++) {
+        const struct flag *flag = &parsed->flag[i];
+        if (mpo_config_is_own(flag->assignment.option, command))
+            continue;
+        MPO_TRY(spell_out(flag, &(*flags)[*count]));
+        (*count)++;
+    }
+cleanup:
+    mpo_config_flags_close(&parsed);
+    return status;
+}
+
+void mpo_config_flags_close(struct mpo_config_flags **flags)
+{
+    if (*flags == NULL)
+        return;
+    for (int i = 0; (*flags)->respelt != NULL && i < (*flags)->argument_count; i++)
+        free((*flags)->respelt[i]);
+    free((*flags)->respelt);
+    free((*flags)->flag);
+    free(*flags);
+    *flags = NULL;
+}

@@ -1,0 +1,354 @@
+/*
+ * How a text becomes a value, and how a message names what is wrong with it.
+ *
+ * There is one parser a type and it takes text, for a YAML scalar and an argument of the
+ * command line are both text. Numbers are read strictly (the whole text, decimal, finite):
+ * strtod alone would take "0x10", "inf" and "12abc", and a typing error would become a run.
+ */
+#include "config_impl.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <utf8proc.h>
+
+#include "base/memory.h"
+
+#define NAME_LETTERS_MAX 64 /* longer names are not compared */
+
+const char *mpo_config_quote(const char *text, char quoted[MPO_CONFIG_QUOTE_BYTES])
+{
+    const size_t room = MPO_CONFIG_QUOTE_BYTES - sizeof "...";
+    size_t bytes = strnlen(text, MPO_CONFIG_QUOTE_BYTES);
+    bool cut = bytes > room;
+    if (cut)
+        bytes = room;
+    /* Do not cut a letter in two: continuation bytes are 10xxxxxx. */
+    while (cut && bytes > 0 && ((unsigned char)text[bytes] & 0xC0) == 0x80)
+        bytes--;
+    for (size_t i = 0; i < bytes; i++)
+        quoted[i] = (unsigned char)text[i] < ' ' || text[i] == 0x7F ? ' ' : text[i];
+    snprintf(quoted + bytes, MPO_CONFIG_QUOTE_BYTES - bytes, "%s", cut ? "..." : "");
+    return quoted;
+}
+
+const char *mpo_config_where(struct mpo_config_build *build,
+                             const struct mpo_config_assignment *assignment)
+{
+    const struct mpo_config_place *place = &assignment->place;
+    const struct mpo_config_option *option = assignment->option;
+    char key[96];
+    char position[48] = "";
+    if (option->section == MPO_SECTION_policies)
+        snprintf(key, sizeof key, "policies[%d].%s", assignment->policy_index,
+                 option->name);
+    else
+        snprintf(key, sizeof key, "%s", option->full_name);
+    if (place->line > 0)
+        snprintf(position, sizeof position, ":%zu:%zu", place->line, place->column);
+    if (place->flag != NULL)
+        snprintf(build->where, sizeof build->where, "%.*s", place->flag_bytes, place->flag);
+    else
+        snprintf(build->where, sizeof build->where, "%.1024s%s: %s", build->path, position,
+                 key);
+    return build->where;
+}
+
+static size_t smaller(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+size_t mpo_config_distance(const char *a, const char *b)
+{
+    size_t rows[3][NAME_LETTERS_MAX + 1]; /* row i: from i letters of a to j letters of b */
+    size_t height = strnlen(a, NAME_LETTERS_MAX + 1);
+    size_t width = strnlen(b, NAME_LETTERS_MAX + 1);
+    if (width > NAME_LETTERS_MAX || height > NAME_LETTERS_MAX)
+        return SIZE_MAX;
+    for (size_t j = 0; j <= width; j++)
+        rows[0][j] = j;
+    for (size_t i = 1; i <= height; i++) {
+        size_t *row = rows[i % 3];
+        const size_t *above = rows[(i - 1) % 3];
+        row[0] = i;
+        for (size_t j = 1; j <= width; j++) {
+            size_t changed = above[j - 1] + (a[i - 1] != b[j - 1]);
+            row[j] = smaller(changed, 1 + smaller(row[j - 1], above[j]));
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
+                row[j] = smaller(row[j], 1 + rows[(i - 2) % 3][j - 2]);
+        }
+    }
+    return rows[height % 3][width];
+}
+
+const char *mpo_config_hint(const char *name, const char *const *known, size_t known_count,
+                            char hint[MPO_CONFIG_HINT_BYTES])
+{
+    size_t nearest = SIZE_MAX;
+    size_t near_enough = 1 + strlen(name) / 3;
+    for (size_t i = 0; i < known_count; i++) {
+        size_t distance = mpo_config_distance(name, known[i]);
+        if (distance >= nearest)
+            continue;
+        nearest = distance;
+        snprintf(hint, MPO_CONFIG_HINT_BYTES, "; did you mean '%s'?", known[i]);
+    }
+    if (nearest <= near_enough)
+        return hint;
+    size_t bytes = 0;
+    hint[0] = '\0';
+    for (size_t i = 0; i < known_count && bytes < MPO_CONFIG_HINT_BYTES; i++)
+        bytes += (size_t)snprintf(hint + bytes, MPO_CONFIG_HINT_BYTES - bytes, "%s%s",
+                                  i == 0 ? "; known: " : ", ", known[i]);
+    return hint;
+}
+
+bool mpo_config_read_number(const char *text, double *value)
+{
+    char *end = NULL;
+    if (*text == '\0' || text[strspn(text, "0123456789.+-eE")] != '\0')
+        return false;
+    *value = strtod(text, &end);
+    return *end == '\0' && isfinite(*value);
+}
+
+static bool read_integer(const char *text, int64_t *value)
+{
+    char *end = NULL;
+    if (*text == '\0' || text[strspn(text, "0123456789+-")] != '\0')
+        return false;
+    errno = 0;
+    *value = strtoll(text, &end, 10);
+    return *end == '\0' && errno == 0;
+}
+
+enum mpo_status mpo_config_parse_numbers(const char *text, double *value, int32_t capacity,
+                                         int32_t *count)
+{
+    enum mpo_status status = MPO_OK;
+    const char *at = text;
+    char quoted[MPO_CONFIG_QUOTE_BYTES];
+    char number[64];
+    *count = 0;
+    for (bool more = true; more;) {
+        at += strspn(at, " ");
+        size_t bytes = strcspn(at, " ,");
+        const char *after = at + bytes + strspn(at + bytes, " ");
+        snprintf(number, sizeof number, "%.*s", (int)smaller(bytes, sizeof number), at);
+        MPO_CHECK(bytes < sizeof number && (*after == ',' || *after == '\0'), MPO_ERR_USAGE,
+                  "expected numbers like 0.4,0.6, found '%s'",
+                  mpo_config_quote(text, quoted));
+        MPO_CHECK(*count < capacity, MPO_ERR_USAGE,
+                  "expected at most %d numbers, found more", capacity);
+        MPO_CHECK(mpo_config_read_number(number, &value[*count]), MPO_ERR_USAGE,
+                  "expected numbers like 0.4,0.6, found '%s'",
+                  mpo_config_quote(text, quoted));
+        (*count)++;
+        more = *after == ',';
+        at = after + more;
+    }
+cleanup:
+    return status;
+}
+
+/* So that a later check of several options can say where one was written. */
+static void note_place(struct mpo_config_build *build,
+                       const struct mpo_config_assignment *assignment)
+{
+    if (assignment->option->section != MPO_SECTION_policies)
+        build->place[assignment->option - mpo_config_options] = assignment->place;
+}
+
+/* Raise what was expected in place of the text. */
+static enum mpo_status refuse(struct mpo_config_build *build,
+                              const struct mpo_config_assignment *assignment,
+                              const char *expected)
+{
+    enum mpo_status status = MPO_OK;
+    char quoted[MPO_CONFIG_QUOTE_BYTES];
+    MPO_FAIL(assignment->place.flag != NULL ? MPO_ERR_USAGE : MPO_ERR_CONFIG,
+             "%s: expected %s, found '%s'", mpo_config_where(build, assignment), expected,
+             mpo_config_quote(assignment->text, quoted));
+cleanup:
+    return status;
+}
+
+static enum mpo_status assign_integer(struct mpo_config_build *build,
+                                      const struct mpo_config_assignment *assignment,
+                                      int64_t *member)
+{
+    const struct mpo_config_option *option = assignment->option;
+    bool may_be_auto = option->type == MPO_TYPE_AUTO_INTEGER;
+    int64_t value = 0;
+    char expected[96];
+    if (may_be_auto && strcmp(assignment->text, "auto") == 0) {
+        *member = MPO_AUTO_INTEGER;
+        return MPO_OK;
+    }
+    snprintf(expected, sizeof expected, "a whole number from %.15g to %.15g%s", option->low,
+             option->high, may_be_auto ? ", or auto" : "");
+    if (!read_integer(assignment->text, &value) || (double)value < option->low ||
+        (double)value > option->high)
+        return refuse(build, assignment, expected);
+    *member = value;
+    return MPO_OK;
+}
+
+static enum mpo_status assign_number(struct mpo_config_build *build,
+                                     const struct mpo_config_assignment *assignment,
+                                     double *member)
+{
+    const struct mpo_config_option *option = assignment->option;
+    bool may_be_auto = option->type == MPO_TYPE_AUTO_NUMBER;
+    double value = 0;
+    char expected[96];
+    if (may_be_auto && strcmp(assignment->text, "auto") == 0) {
+        *member = NAN;
+        return MPO_OK;
+    }
+    snprintf(expected, sizeof expected, "a number from %.15g to %.15g%s", option->low,
+             option->high, may_be_auto ? ", or auto" : "");
+    if (!mpo_config_read_number(assignment->text, &value) || value < option->low ||
+        value > option->high)
+        return refuse(build, assignment, expected);
+    *member = value;
+    return MPO_OK;
+}
+
+static enum mpo_status assign_flag(struct mpo_config_build *build,
+                                   const struct mpo_config_assignment *assignment,
+                                   bool *member)
+{
+    *member = strcmp(assignment->text, "true") == 0;
+    if (!*member && strcmp(assignment->text, "false") != 0)
+        return refuse(build, assignment, "true or false");
+    return MPO_OK;
+}
+
+/* Keep a copy; everything that is kept as text must be UTF-8, for the record is. */
+static enum mpo_status keep_text(struct mpo_config_build *build,
+                                 const struct mpo_config_assignment *assignment,
+                                 const char *folder, char **member)
+{
+    enum mpo_status status = MPO_OK;
+    size_t bytes = strlen(folder) + strlen(assignment->text) + 1;
+    char *copy = NULL;
+    MPO_NEW(bytes, &copy);
+    snprintf(copy, bytes, "%s%s", folder, assignment->text);
+    for (size_t at = 0; copy[at] != '\0';) {
+        utf8proc_int32_t letter = 0;
+        utf8proc_ssize_t step =
+            utf8proc_iterate((const utf8proc_uint8_t *)copy + at, -1, &letter);
+        if (step <= 0)
+            MPO_TRY(refuse(build, assignment, "text in UTF-8"));
+        at += (size_t)step;
+    }
+    free(*member);
+    *member = copy;
+    copy = NULL;
+cleanup:
+    free(copy);
+    return status;
+}
+
+static enum mpo_status assign_path(struct mpo_config_build *build,
+                                   const struct mpo_config_assignment *assignment,
+                                   char **member)
+{
+    const char *text = assignment->text;
+    bool as_given = assignment->place.flag != NULL || *text == '\0' || *text == '/' ||
+                    strcmp(text, "-") == 0;
+    return keep_text(build, assignment, as_given ? "" : build->folder, member);
+}
+
+bool mpo_config_is_choice(const char *choices, const char *text)
+{
+    size_t bytes = strlen(text);
+    for (const char *at = choices; at != NULL;) {
+        size_t width = strcspn(at, "|");
+        if (width == bytes && strncmp(at, text, bytes) == 0)
+            return true;
+        at = at[width] == '|' ? at + width + 1 : NULL;
+    }
+    return false;
+}
+
+static enum mpo_status assign_choice(struct mpo_config_build *build,
+                                     const struct mpo_config_assignment *assignment,
+                                     char **member)
+{
+    const char *choices = assignment->option->choices;
+    char expected[128];
+    snprintf(expected, sizeof expected, "%s%s", strchr(choices, '|') ? "one of " : "",
+             choices);
+    if (!mpo_config_is_choice(choices, assignment->text))
+        return refuse(build, assignment, expected);
+    return keep_text(build, assignment, "", member);
+}
+
+enum mpo_status mpo_config_assign_numbers(struct mpo_config_build *build,
+                                          const struct mpo_config_assignment *assignment,
+                                          const double *value, int32_t count)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_config_option *option = assignment->option;
+    struct mpo_numbers *member =
+        mpo_config_member(build->config, option, assignment->policy_index);
+    double *copy = NULL;
+    note_place(build, assignment);
+    for (int32_t i = 0; i < count; i++)
+        MPO_CHECK(value[i] >= option->low && value[i] <= option->high,
+                  assignment->place.flag != NULL ? MPO_ERR_USAGE : MPO_ERR_CONFIG,
+                  "%s: expected numbers from %.15g to %.15g, found %.15g",
+                  mpo_config_where(build, assignment), option->low, option->high, value[i]);
+    MPO_NEW(count, &copy);
+    if (count > 0)
+        memcpy(copy, value, (size_t)count * sizeof *copy);
+    free(member->value);
+    *member = (struct mpo_numbers){copy, count};
+cleanup:
+    return status;
+}
+
+static enum mpo_status assign_numbers(struct mpo_config_build *build,
+                                      const struct mpo_config_assignment *assignment)
+{
+    double value[MPO_CONFIG_NUMBERS_MAX];
+    int32_t count = 0;
+    if (*assignment->text != '\0' &&
+        mpo_config_parse_numbers(assignment->text, value, MPO_CONFIG_NUMBERS_MAX, &count) !=
+            MPO_OK)
+        return refuse(build, assignment, "at most 1024 numbers like 0.4,0.6");
+    return mpo_config_assign_numbers(build, assignment, value, count);
+}
+
+enum mpo_status mpo_config_assign(struct mpo_config_build *build,
+                                  const struct mpo_config_assignment *assignment)
+{
+    const struct mpo_config_option *option = assignment->option;
+    void *member = mpo_config_member(build->config, option, assignment->policy_index);
+    note_place(build, assignment);
+    switch (option->type) {
+    case MPO_TYPE_INTEGER:
+    case MPO_TYPE_AUTO_INTEGER:
+        return assign_integer(build, assignment, member);
+    case MPO_TYPE_NUMBER:
+    case MPO_TYPE_AUTO_NUMBER:
+        return assign_number(build, assignment, member);
+    case MPO_TYPE_FLAG:
+        return assign_flag(build, assignment, member);
+    case MPO_TYPE_TEXT:
+        return keep_text(build, assignment, "", member);
+    case MPO_TYPE_PATH:
+        return assign_path(build, assignment, member);
+    case MPO_TYPE_CHOICE:
+        return assign_choice(build, assignment, member);
+    case MPO_TYPE_NUMBERS:
+        return assign_numbers(build, assignment);
+    }
+    return MPO_OK;
+}

@@ -1,0 +1,492 @@
+/*
+ * Transport `nccl`: rows go from device to device, and no host memory holds one.
+ *
+ *     post     pack: a kernel for each receiver makes one message of its slices;
+ *              group: a message to and from each rank that needs one
+ *     rows     normalisers by MPI meanwhile; then wait for the group and, of bf16 rows,
+ *              whose messages have 2 bytes a token, unpack: a kernel makes floats of them
+ *     tokens   NCCL's broadcast of the root's draws
+ *
+ * Everything runs on a stream of the transport's own, so that the mixture normalises the
+ * rows while they travel. Packing moves each float twice through the device's memory and in
+ * turn makes a position one message a pair of ranks, whatever the rows are: a launch costs
+ * NCCL more than a row costs the device.
+ *
+ * NCCL has no deadline, and its calls wait for the other ranks when they may. So the
+ * communicator is non-blocking, every wait is that of mpo/comm_mpi.h, which names the rank
+ * that does not answer, and asks NCCL for asynchronous errors each time it looks. After an
+ * error a communicator can only be aborted; destroying it could wait for ever.
+ *
+ * Source: NCCL user guide, "Fault Tolerance" and "Group Calls".
+ */
+#include <nccl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "pack.h"
+#include "exchange_impl.h"
+#include "device/device_cuda.h"
+
+struct nccl {
+    ncclComm_t comm; /* NULL: none yet, or aborted */
+    cudaStream_t stream;
+    bool in_use;            /* something was sent through comm */
+    bool in_group;          /* of calls */
+    float *received;        /* [H - own, row_capacity, slice], packed to B; device */
+    uint16_t *halves;       /* bf16 rows: the same, as they come; device */
+    void *packed;           /* [own, row_capacity, V], slices in order of ranks; device */
+    const float **row;      /* [own, row_capacity] pinned */
+    const float **sent_row; /* the same; device */
+    int32_t *token;         /* [row_capacity] pinned */
+    int32_t *sent_token;    /* the same; device */
+};
+
+/* Inside a group of calls an abort would wait for the group's end. */
+static void abort_comm(struct nccl *self)
+{
+    if (self->in_group)
+        ncclGroupEnd();
+    self->in_group = false;
+    if (self->comm == NULL)
+        return;
+    mpo_comm_alarm_set("ncclCommAbort");
+    ncclCommAbort(self->comm);
+    mpo_comm_alarm_clear();
+    self->comm = NULL;
+}
+
+/* Another rank's failure is worth another try of the job; this rank's is not. */
+static enum mpo_status status_of(ncclResult_t result)
+{
+    return result == ncclRemoteError || result == ncclSystemError ? MPO_ERR_PEER
+                                                                  : MPO_ERR_DEVICE;
+}
+
+static enum mpo_status complain(struct nccl *self, ncclResult_t result, const char *call)
+{
+    enum mpo_status status = MPO_OK;
+    char reason[256] = "";
+    const char *last = ncclGetLastError(self->comm);
+    snprintf(reason, sizeof reason, "%s", last != NULL && *last != '\0' ? last : "no more");
+    abort_comm(self);
+    MPO_FAIL(status_of(result),
+             "NCCL answered \"%s\" to %s and said: %s; NCCL_DEBUG=INFO shows more, and "
+             "exchange.transport=shared or mpi do without it",
+             ncclGetErrorString(result), call, reason);
+cleanup:
+    return status;
+}
+
+/** Raise unless a call of NCCL succeeds, or is on its way to. */
+#define MPO_TRY_NCCL(self, call)                                                           \
+    do {                                                                                   \
+        ncclResult_t nccl_result = (call);                                                 \
+        if (nccl_result != ncclSuccess && nccl_result != ncclInProgress)                   \
+            MPO_TRY(complain((self), nccl_result, #call));                                 \
+    } while (0)
+
+/* ---- waits ---- */
+
+/* What was asked of NCCL is on the stream. */
+static enum mpo_status is_launched(void *pointer, bool *done)
+{
+    enum mpo_status status = MPO_OK;
+    struct nccl *self = pointer;
+    ncclResult_t state = ncclSuccess;
+    MPO_TRY_NCCL(self, ncclCommGetAsyncError(self->comm, &state));
+    *done = state == ncclSuccess;
+    if (state != ncclSuccess && state != ncclInProgress)
+        MPO_TRY(complain(self, state, "what was asked of it before"));
+cleanup:
+    return status;
+}
+
+/* ... and has been done. */
+static enum mpo_status is_drained(void *pointer, bool *done)
+{
+    enum mpo_status status = MPO_OK;
+    struct nccl *self = pointer;
+    MPO_TRY(is_launched(self, done));
+    if (!*done)
+        return MPO_OK;
+    cudaError_t state = cudaStreamQuery(self->stream);
+    *done = state == cudaSuccess;
+    if (state != cudaSuccess && state != cudaErrorNotReady) {
+        abort_comm(self);
+        MPO_TRY_CUDA(state);
+    }
+cleanup:
+    return status;
+}
+
+static enum mpo_status wait_for(enum mpo_status (*test)(void *self, bool *done), void *self)
+{
+    return mpo_comm_wait_for(&(struct mpo_comm_event){
+        test, self, "NCCL, in which all ranks wait (NCCL_DEBUG=INFO shows more)"});
+}
+
+/* ---- life ---- */
+
+static const char *nccl_refuses(const struct mpo_exchange_spec *spec,
+                                const struct mpo_comm *comm)
+{
+    (void)spec;
+    return mpo_comm_group_size(comm) > 1 ? NULL : "a group has one rank only";
+}
+
+static struct mpo_exchange_tokens tokens_at_most(const struct mpo_exchange_spec *spec,
+                                                 const struct mpo_comm *comm, int32_t rank)
+{
+    return mpo_exchange_count_tokens(spec, comm, rank, spec->row_capacity);
+}
+
+static size_t nccl_keeps_bytes(const struct mpo_exchange_spec *spec,
+                               const struct mpo_comm *comm, int32_t rank)
+{
+    struct mpo_exchange_tokens tokens = tokens_at_most(spec, comm, rank);
+    size_t halves = spec->bf16_rows ? tokens.received : 0;
+    return tokens.sent * mpo_exchange_token_bytes(spec) + tokens.received * sizeof(float) +
+           halves * sizeof(uint16_t);
+}
+
+static enum mpo_status reserve(size_t bytes, void **out)
+{
+    return mpo_device_cuda_take(bytes, "the exchange's rows of logits",
+                                "set exchange.pattern to alltoall", out);
+}
+
+static enum mpo_status nccl_take_room(struct mpo_exchange *exchange)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_exchange_spec *spec = &exchange->spec;
+    const struct mpo_comm *comm = exchange->comm;
+    struct nccl *self = NULL;
+    struct mpo_exchange_tokens tokens = tokens_at_most(spec, comm, exchange->rank);
+    size_t own = (size_t)exchange->local_count * (size_t)spec->row_capacity;
+    size_t drawn_bytes = (size_t)spec->row_capacity * sizeof *self->token;
+    MPO_NEW(1, &self);
+    exchange->self = self;
+    MPO_TRY_CUDA(cudaStreamCreateWithFlags(&self->stream, cudaStreamNonBlocking));
+    MPO_TRY(reserve(tokens.received * sizeof(float), (void **)&self->received));
+    if (spec->bf16_rows)
+        MPO_TRY(reserve(tokens.received * sizeof(uint16_t), (void **)&self->halves));
+    MPO_TRY(reserve(tokens.sent * mpo_exchange_token_bytes(spec), &self->packed));
+    MPO_TRY(reserve(own * sizeof *self->row, (void **)&self->sent_row));
+    MPO_TRY(reserve(drawn_bytes, (void **)&self->sent_token));
+    MPO_TRY_CUDA(cudaMallocHost((void **)&self->row, own * sizeof *self->row));
+    MPO_TRY_CUDA(cudaMallocHost((void **)&self->token, drawn_bytes));
+cleanup:
+    return status;
+}
+
+/* The root's failure travels in place of its id: the others wait for one of them. */
+struct introduction {
+    ncclResult_t result;
+    ncclUniqueId id;
+};
+
+/* A rank that cannot come tells the others, who would wait for it in NCCL. */
+static void send_excuses(const struct mpo_exchange *exchange)
+{
+    for (int32_t rank = 0; rank < exchange->size; rank++) {
+        MPI_Request request = MPI_REQUEST_NULL;
+        if (rank == exchange->rank)
+            continue;
+        MPI_Isend(NULL, 0, MPI_BYTE, rank, MPO_EXCHANGE_TAG_EXCUSE,
+                  mpo_comm_group_mpi(exchange->comm), &request);
+        MPI_Request_free(&request);
+    }
+}
+
+/* All ranks are there, or one is excused, whose own error says why: then there is no
+ * communicator any more. */
+static enum mpo_status have_met(void *pointer, bool *done)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_exchange *exchange = pointer;
+    int excused = 0;
+    MPO_TRY(is_launched(exchange->self, done));
+    if (*done)
+        return MPO_OK;
+    MPO_TRY_MPI(MPI_Iprobe(MPI_ANY_SOURCE, MPO_EXCHANGE_TAG_EXCUSE,
+                           mpo_comm_group_mpi(exchange->comm), &excused,
+                           MPI_STATUS_IGNORE));
+    if (excused)
+        abort_comm(exchange->self);
+    *done = excused;
+cleanup:
+    return status;
+}
+
+static enum mpo_status nccl_connect(struct mpo_exchange *exchange)
+{
+    enum mpo_status status = MPO_OK;
+    struct nccl *self = exchange->self;
+    struct introduction first = {ncclSuccess, {{0}}};
+    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+    config.blocking = 0;
+    if (exchange->rank == 0)
+        first.result = ncclGetUniqueId(&first.id);
+    MPO_TRY(mpo_comm_group_broadcast(exchange->comm, &first, sizeof first));
+    if (first.result != ncclSuccess)
+        MPO_TRY(complain(self, first.result, "ncclGetUniqueId on the first of them"));
+    MPO_TRY_NCCL(self, ncclCommInitRankConfig(&self->comm, exchange->size, first.id,
+                                              exchange->rank, &config));
+    MPO_TRY(wait_for(have_met, exchange));
+cleanup:
+    if (status != MPO_OK)
+        send_excuses(exchange);
+    return status;
+}
+
+/* A communicator that was never used has nothing to finish, and one rank may have failed to
+ * make it. Who cannot finish tells the others, as in the meeting. */
+static void leave_comm(struct mpo_exchange *exchange)
+{
+    struct nccl *self = exchange->self;
+    if (self->comm == NULL)
+        return;
+    ncclResult_t ending = self->in_use ? ncclCommFinalize(self->comm) : ncclInvalidUsage;
+    bool finished = (ending == ncclSuccess || ending == ncclInProgress) &&
+                    wait_for(have_met, exchange) == MPO_OK && self->comm != NULL;
+    if (finished) {
+        ncclCommDestroy(self->comm);
+        return;
+    }
+    abort_comm(self);
+    if (self->in_use)
+        send_excuses(exchange);
+}
+
+static void nccl_close(struct mpo_exchange *exchange)
+{
+    struct nccl *self = exchange->self;
+    if (self == NULL)
+        return;
+    leave_comm(exchange);
+    cudaFreeHost(self->token);
+    cudaFreeHost((void *)self->row);
+    cudaFree(self->sent_token);
+    cudaFree((void *)self->sent_row);
+    cudaFree(self->packed);
+    cudaFree(self->halves);
+    cudaFree(self->received);
+    if (self->stream != NULL)
+        cudaStreamDestroy(self->stream);
+    free(self);
+    exchange->self = NULL;
+}
+
+/* ---- rows ---- */
+
+/* Where the slice of another rank begins among the packed ones: those of this rank's own
+ * are left out. */
+static void *packed_for(const struct mpo_exchange *exchange, int32_t rank, size_t rows)
+{
+    const struct nccl *self = exchange->self;
+    struct mpo_slice slice = mpo_exchange_slice_of(exchange, rank);
+    struct mpo_slice own = mpo_exchange_slice_of(exchange, exchange->rank);
+    int32_t before = slice.first - (own.first < slice.first ? own.count : 0);
+    return (char *)self->packed +
+           (size_t)before * rows * mpo_exchange_token_bytes(&exchange->spec);
+}
+
+static enum mpo_status pack_rows(struct mpo_exchange *exchange, int32_t row_count,
+                                 const float *const *logits)
+{
+    enum mpo_status status = MPO_OK;
+    struct nccl *self = exchange->self;
+    size_t rows = (size_t)exchange->local_count * (size_t)row_count;
+    memcpy(self->row, logits, rows * sizeof *logits);
+    MPO_TRY_CUDA(cudaMemcpyAsync((void *)self->sent_row, self->row, rows * sizeof *logits,
+                                 cudaMemcpyHostToDevice, self->stream));
+    for (int32_t rank = 0; rank < exchange->size; rank++) {
+        struct mpo_slice slice = mpo_exchange_slice_of(exchange, rank);
+        struct mpo_exchange_pack pack = {self->sent_row,
+                                         (int32_t)rows,
+                                         slice.first,
+                                         slice.count,
+                                         exchange->spec.bf16_rows,
+                                         packed_for(exchange, rank, rows)};
+        if (rank != exchange->rank && slice.count > 0)
+            MPO_TRY(mpo_exchange_cuda_pack(&pack, self->stream));
+    }
+cleanup:
+    return status;
+}
+
+/* Tokens that one rank's slice of another's rows has. */
+static size_t message_tokens(const struct mpo_exchange *exchange, int32_t from, int32_t to,
+                             int32_t row_count)
+{
+    int32_t first = 0;
+    int32_t count = 0;
+    mpo_comm_policy_block(exchange->comm, from, &first, &count);
+    return (size_t)count * (size_t)row_count *
+           (size_t)mpo_exchange_slice_of(exchange, to).count;
+}
+
+/* The messages between this rank and one other, inside a group of calls; *room is where the
+ * next one goes. */
+static enum mpo_status send_and_receive(struct mpo_exchange *exchange, int32_t rank,
+                                        int32_t row_count, char **room)
+{
+    enum mpo_status status = MPO_OK;
+    struct nccl *self = exchange->self;
+    size_t rows = (size_t)exchange->local_count * (size_t)row_count;
+    size_t sent = message_tokens(exchange, exchange->rank, rank, row_count);
+    size_t received = message_tokens(exchange, rank, exchange->rank, row_count);
+    size_t token = mpo_exchange_token_bytes(&exchange->spec);
+    ncclDataType_t type = exchange->spec.bf16_rows ? ncclBfloat16 : ncclFloat;
+    if (sent > 0) {
+        MPO_TRY_NCCL(self, ncclSend(packed_for(exchange, rank, rows), sent, type, rank,
+                                    self->comm, self->stream));
+        mpo_exchange_count_sent(exchange, 1, sent * token);
+    }
+    if (received > 0) {
+        MPO_TRY_NCCL(self, ncclRecv(*room, received, type, rank, self->comm, self->stream));
+        mpo_exchange_count_received(exchange, 1, received * token);
+        *room += received * token;
+    }
+cleanup:
+    return status;
+}
+
+static enum mpo_status nccl_post(struct mpo_exchange *exchange, int32_t row_count,
+                                 const float *const *logits)
+{
+    enum mpo_status status = MPO_OK;
+    struct nccl *self = exchange->self;
+    char *room = exchange->spec.bf16_rows ? (char *)self->halves : (char *)self->received;
+    if (row_count == 0)
+        return MPO_OK;
+    self->in_use = true;
+    MPO_TRY(pack_rows(exchange, row_count, logits));
+    MPO_TRY_NCCL(self, ncclGroupStart());
+    self->in_group = true;
+    for (int32_t rank = 0; rank < exchange->size; rank++)
+        if (rank != exchange->rank)
+            MPO_TRY(send_and_receive(exchange, rank, row_count, &room));
+    self->in_group = false;
+    MPO_TRY_NCCL(self, ncclGroupEnd());
+cleanup:
+    return status;
+}
+
+/* Make floats of what other ranks sent: only what NCCL has put on the stream can be waited
+ * for there. */
+static enum mpo_status unpack_rows(struct mpo_exchange *exchange, int32_t row_count)
+{
+    enum mpo_status status = MPO_OK;
+    struct nccl *self = exchange->self;
+    size_t count = mpo_exchange_count_tokens(&exchange->spec, exchange->comm,
+                                             exchange->rank, row_count)
+                       .received;
+    const struct mpo_exchange_unpack unpack = {self->halves, count, self->received};
+    if (!exchange->spec.bf16_rows || count == 0)
+        return MPO_OK;
+    MPO_TRY(wait_for(is_launched, self));
+    MPO_TRY(mpo_exchange_cuda_unpack(&unpack, self->stream));
+cleanup:
+    return status;
+}
+
+/* Point the table at what other ranks sent. */
+static void collect(struct mpo_exchange *exchange, int32_t row_count)
+{
+    const struct nccl *self = exchange->self;
+    const float *row = self->received;
+    size_t length = (size_t)mpo_exchange_slice_of(exchange, exchange->rank).count;
+    for (int32_t h = 0; length > 0 && h < exchange->spec.policy_count; h++) {
+        if (h >= exchange->first_policy &&
+            h < exchange->first_policy + exchange->local_count)
+            continue;
+        for (int32_t b = 0; b < row_count; b++, row += length)
+            exchange->logits[(size_t)h * (size_t)row_count + (size_t)b] = row;
+    }
+}
+
+static enum mpo_status nccl_rows(struct mpo_exchange *exchange, int32_t row_count,
+                                 const float *const *logits, const double *log_norm)
+{
+    enum mpo_status status = MPO_OK;
+    int posted = 0;
+    (void)logits;
+    MPO_TRY(
+        mpo_exchange_post_norms(exchange, row_count, log_norm, exchange->parts, &posted));
+    MPO_TRY(mpo_comm_wait(exchange->parts, posted));
+    MPO_TRY(unpack_rows(exchange, row_count));
+    MPO_TRY(wait_for(is_drained, exchange->self));
+    collect(exchange, row_count);
+cleanup:
+    return status;
+}
+
+/* ---- tokens ---- */
+
+static enum mpo_status copy_tokens(struct nccl *self, int32_t count,
+                                   enum cudaMemcpyKind kind)
+{
+    enum mpo_status status = MPO_OK;
+    size_t bytes = (size_t)count * sizeof *self->token;
+    bool to_device = kind == cudaMemcpyHostToDevice;
+    MPO_TRY_CUDA(cudaMemcpyAsync(to_device ? self->sent_token : self->token,
+                                 to_device ? self->token : self->sent_token, bytes, kind,
+                                 self->stream));
+cleanup:
+    return status;
+}
+
+static enum mpo_status nccl_tokens(struct mpo_exchange *exchange, int32_t *tokens,
+                                   int32_t count)
+{
+    enum mpo_status status = MPO_OK;
+    struct nccl *self = exchange->self;
+    bool is_root = exchange->rank == 0;
+    size_t bytes = (size_t)count * sizeof *tokens;
+    MPO_CHECK(count <= exchange->spec.row_capacity, MPO_ERR_INTERNAL,
+              "%d tokens to broadcast, room for %d", count, exchange->spec.row_capacity);
+    if (count == 0)
+        return MPO_OK;
+    if (is_root) {
+        memcpy(self->token, tokens, bytes);
+        MPO_TRY(copy_tokens(self, count, cudaMemcpyHostToDevice));
+        mpo_exchange_count_sent(exchange, 1, bytes);
+    }
+    MPO_TRY_NCCL(self, ncclBroadcast(self->sent_token, self->sent_token, (size_t)count,
+                                     ncclInt32, 0, self->comm, self->stream));
+    MPO_TRY(wait_for(is_launched, self));
+    if (!is_root)
+        MPO_TRY(copy_tokens(self, count, cudaMemcpyDeviceToHost));
+    MPO_TRY(wait_for(is_drained, self));
+    if (!is_root) {
+        memcpy(tokens, self->token, bytes);
+        mpo_exchange_count_received(exchange, 1, bytes);
+    }
+cleanup:
+    return status;
+}
+
+/* NCCL writes 2.27.3 as 22703. */
+static void nccl_library_version(char *text, size_t bytes)
+{
+    int found = 0;
+    ncclGetVersion(&found);
+    snprintf(text, bytes, "%d.%d.%d", found / 10000, found % 10000 / 100, found % 100);
+}
+
+const struct mpo_exchange_ops mpo_exchange_nccl_ops = {
+    .transport = "nccl",
+    .library_version = nccl_library_version,
+    .memory = MPO_EXCHANGE_DEVICE,
+    .refuses = nccl_refuses,
+    .keeps_bytes = nccl_keeps_bytes,
+    .take_room = nccl_take_room,
+    .connect = nccl_connect,
+    .close = nccl_close,
+    .post = nccl_post,
+    .rows = nccl_rows,
+    .tokens = nccl_tokens,
+};

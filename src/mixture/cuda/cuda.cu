@@ -1,0 +1,490 @@
+/*
+ * The mixture on a CUDA device: memory, launches and copies. What the kernels compute and
+ * what it costs is written in mixture/cuda/kernels.cuh.
+ *
+ * Rows stay on the device where the exchange carries them there; those of policies that
+ * compute on the host are placed there once. Where the exchange works on the host they are
+ * copied in each call, of a slice only the slice. Host rows are pageable, so the driver
+ * moves them through pinned buffers of its own, and another set here would only copy them
+ * once more. So do the sums and scores of slices. Everything else that goes to or fro is
+ * small and lies in a mailbox, laid out alike in pinned host memory and on the device.
+ *
+ * Of slices, the other ranks' block sums go to the root by the hosts and up to its device,
+ * which folds them and asks about draws with the kernels for whole rows; so both patterns
+ * end in the same bits.
+ *
+ * A normaliser is log Z of the mixture of one policy with exponent 1, so normalise and
+ * combine are the same two kernels.
+ */
+#include "mixture/mixture_impl.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "mpo/policy.h"
+#include "memory.cuh"
+#include "round_kernels.cuh"
+#include "slice_kernels.cuh"
+
+static enum mpo_status cuda_open(const struct mpo_mixture_spec *spec, void **self)
+{
+    enum mpo_status status = MPO_OK;
+    struct cuda *cuda = NULL;
+    MPO_CHECK(spec->vocab_size <= MIXTURE_VOCAB_MAX, MPO_ERR_DATA,
+              "a vocabulary of %d tokens; the cuda mixture takes at most %d",
+              spec->vocab_size, MIXTURE_VOCAB_MAX);
+    MPO_NEW(1, &cuda);
+    set_sizes(cuda, spec);
+    MPO_TRY(reserve_shared(cuda));
+    MPO_TRY_CUDA(cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking));
+    cuda->placed_first = spec->placed_first;
+    MPO_TRY(allocate(cuda, copied_policies(spec)));
+    MPO_TRY(send_tokens(cuda, spec));
+    cuda->host.one[0] = 1.0;
+    for (int32_t h = 0; h < spec->policy_count; h++)
+        cuda->host.inverse_temperature[h] = 1.0 / spec->temperature[h];
+    MPO_TRY(send(cuda, cuda->host.one, 1));
+    MPO_TRY(send(cuda, cuda->host.inverse_temperature, (size_t)spec->policy_count));
+    MPO_TRY_CUDA(cudaStreamSynchronize(cuda->stream));
+cleanup:
+    if (status != MPO_OK) {
+        cuda_close(cuda);
+        cuda = NULL;
+    }
+    *self = cuda;
+    return status;
+}
+
+static void cuda_set(void *self, const double *mu, double end_bias)
+{
+    struct cuda *cuda = (struct cuda *)self;
+    memcpy(cuda->host.mu, mu, (size_t)cuda->policy_count * sizeof *mu);
+    cuda->end_bias = end_bias;
+}
+
+/* ---- rows ---- */
+
+static enum mpo_status cuda_place(void *self, int32_t policy_index, int32_t row_count,
+                                  const float **logits)
+{
+    enum mpo_status status = MPO_OK;
+    struct cuda *cuda = (struct cuda *)self;
+    size_t first = (size_t)(policy_index - cuda->placed_first) * (size_t)cuda->row_capacity;
+    const struct mixture_batch batch = {logits, (size_t)row_count, cuda->vocab_size, first};
+    MPO_TRY(copy_rows(cuda, &batch, logits));
+    MPO_TRY_CUDA(cudaStreamSynchronize(cuda->stream)); /* other streams read them next */
+cleanup:
+    return status;
+}
+
+static enum mpo_status cuda_round(void *self, int32_t policy_index, int32_t row_count,
+                                  const float **logits)
+{
+    enum mpo_status status = MPO_OK;
+    struct cuda *cuda = (struct cuda *)self;
+    size_t first = (size_t)(policy_index - cuda->placed_first) * (size_t)cuda->row_capacity;
+    dim3 blocks((unsigned)cuda->block_count, (unsigned)row_count);
+    struct mixture_round_view view = {};
+    view.row = cuda->device.row;
+    view.rounded = cuda->copied + first * cuda->row_stride;
+    view.stride = cuda->row_stride;
+    view.flags = cuda->flags;
+    view.block_top = cuda->sums.block_weight;
+    view.vocab_size = cuda->vocab_size;
+    view.block_count = cuda->block_count;
+    MPO_TRY(send_rows(cuda, logits, (size_t)row_count, cuda->vocab_size));
+    MPO_LAUNCH(mixture_round_tops, blocks, MIXTURE_THREADS, 0, cuda->stream, view);
+    MPO_TRY_CUDA(cudaGetLastError());
+    MPO_LAUNCH(mixture_round_rows, blocks, MIXTURE_THREADS, 0, cuda->stream, view);
+    MPO_TRY_CUDA(cudaGetLastError());
+    for (int32_t row = 0; row < row_count; row++)
+        logits[row] = view.rounded + (size_t)row * cuda->row_stride;
+    MPO_TRY_CUDA(cudaStreamSynchronize(cuda->stream)); /* other streams read them next */
+cleanup:
+    return status;
+}
+
+static enum mpo_status launch_blocks(const struct cuda *cuda,
+                                     const struct mixture_view *view)
+{
+    enum mpo_status status = MPO_OK;
+    dim3 blocks((unsigned)view->block_count, (unsigned)view->row_count);
+    MPO_LAUNCH(mixture_combine_blocks, blocks, MIXTURE_THREADS,
+               MIXTURE_SLOT_BYTES(view->policy_count), cuda->stream, *view, cuda->sums);
+    MPO_TRY_CUDA(cudaGetLastError());
+cleanup:
+    return status;
+}
+
+static enum mpo_status launch_rows(const struct cuda *cuda, const struct mixture_view *view)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_LAUNCH(mixture_combine_rows, dim3((unsigned)view->row_count), MIXTURE_THREADS,
+               MIXTURE_LIST_BYTES(view->block_count, view->policy_count), cuda->stream,
+               *view, cuda->sums);
+    MPO_TRY_CUDA(cudaGetLastError());
+cleanup:
+    return status;
+}
+
+static enum mpo_status cuda_normalise(void *self, int32_t policy_index, int32_t row_count,
+                                      const float *const *logits, double *log_norm)
+{
+    enum mpo_status status = MPO_OK;
+    struct cuda *cuda = (struct cuda *)self;
+    double scale = cuda->host.inverse_temperature[policy_index];
+    struct mixture_view alone = {};
+    alone.row = cuda->device.row;
+    alone.mu = cuda->device.one;
+    alone.inverse_temperature = cuda->device.inverse_temperature + policy_index;
+    alone.flags = cuda->flags; /* a row that never was on the host is not masked */
+    alone.policy_count = 1;
+    alone.row_count = row_count;
+    alone.vocab_size = cuda->vocab_size;
+    alone.block_count = cuda->block_count;
+    MPO_TRY(send_rows(cuda, logits, (size_t)row_count, cuda->vocab_size));
+    MPO_TRY(launch_blocks(cuda, &alone));
+    MPO_TRY(launch_rows(cuda, &alone));
+    MPO_TRY(fetch(cuda, cuda->host.moments, (size_t)row_count));
+    MPO_TRY_CUDA(cudaStreamSynchronize(cuda->stream));
+    for (int32_t row = 0; row < row_count; row++) {
+        double log_z = cuda->host.moments[row].log_z;
+        bool all_masked = log_z <= (double)MPO_MASKED_LOGIT * scale;
+        log_norm[row] = all_masked ? -INFINITY : log_z;
+    }
+cleanup:
+    return status;
+}
+
+static struct mixture_view slice_view(const struct cuda *cuda, int32_t row_count,
+                                      int32_t first_block, int32_t end_block)
+{
+    struct mixture_view view = {};
+    int32_t first = first_block * MPO_MIXTURE_BLOCK;
+    int32_t end = end_block * MPO_MIXTURE_BLOCK;
+    view.row = cuda->device.row;
+    view.log_norm = cuda->device.log_norm;
+    view.mu = cuda->device.mu;
+    view.inverse_temperature = cuda->device.inverse_temperature;
+    view.flags = cuda->flags + first;
+    view.end_bias = cuda->end_bias;
+    view.policy_count = cuda->policy_count;
+    view.row_count = row_count;
+    view.vocab_size = (end < cuda->vocab_size ? end : cuda->vocab_size) - first;
+    view.block_count = end_block - first_block;
+    return view;
+}
+
+/* The rows that were combined last as if all of them were here. */
+static struct mixture_view whole_view(const struct cuda *cuda)
+{
+    return slice_view(cuda, cuda->view.row_count, 0, cuda->block_count);
+}
+
+/* Sum the blocks of a slice, or of whole rows. */
+static enum mpo_status sum_blocks(struct cuda *cuda, const struct mpo_rows *rows,
+                                  int32_t first_block, int32_t end_block)
+{
+    enum mpo_status status = MPO_OK;
+    size_t policies = (size_t)cuda->policy_count;
+    size_t count = policies * (size_t)rows->row_count;
+    cuda->view = slice_view(cuda, rows->row_count, first_block, end_block);
+    cuda->first_block = first_block;
+    if (count == 0)
+        return MPO_OK; /* a grid of no rows is no launch */
+    memcpy(cuda->host.log_norm, rows->log_norm, count * sizeof(double));
+    MPO_TRY(send(cuda, cuda->host.mu, policies));
+    MPO_TRY(send(cuda, cuda->host.log_norm, count));
+    MPO_TRY(send_rows(cuda, rows->logits, count, cuda->view.vocab_size));
+    MPO_TRY(launch_blocks(cuda, &cuda->view));
+cleanup:
+    return status;
+}
+
+/* Make rows of the sums of all blocks. */
+static enum mpo_status fold_blocks(struct cuda *cuda, struct mpo_mixture_moments *moments,
+                                   double *expectation)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mixture_view whole = whole_view(cuda);
+    size_t row_count = (size_t)whole.row_count;
+    size_t count = row_count * (size_t)whole.policy_count;
+    if (row_count == 0)
+        return MPO_OK;
+    MPO_TRY(launch_rows(cuda, &whole));
+    MPO_TRY(fetch(cuda, cuda->host.moments, row_count));
+    MPO_TRY(fetch(cuda, cuda->host.expectation, count));
+    MPO_TRY_CUDA(cudaStreamSynchronize(cuda->stream));
+    memcpy(moments, cuda->host.moments, row_count * sizeof *moments);
+    memcpy(expectation, cuda->host.expectation, count * sizeof *expectation);
+cleanup:
+    return status;
+}
+
+static enum mpo_status cuda_combine(void *self, const struct mpo_rows *rows,
+                                    struct mpo_mixture_moments *moments,
+                                    double *expectation)
+{
+    enum mpo_status status = MPO_OK;
+    struct cuda *cuda = (struct cuda *)self;
+    MPO_TRY(sum_blocks(cuda, rows, 0, cuda->block_count));
+    MPO_TRY(fold_blocks(cuda, moments, expectation));
+cleanup:
+    return status;
+}
+
+/* Doubles of the sums of some blocks of all rows. */
+static size_t sums_count(const struct cuda *cuda, int32_t block_count)
+{
+    return (size_t)block_count * (size_t)cuda->view.row_count *
+           MPO_MIXTURE_SUMS_WIDTH(cuda->policy_count);
+}
+
+static enum mpo_status cuda_sum(void *self, const struct mpo_rows *rows,
+                                int32_t first_block, int32_t end_block, double *table)
+{
+    enum mpo_status status = MPO_OK;
+    struct cuda *cuda = (struct cuda *)self;
+    MPO_TRY(sum_blocks(cuda, rows, first_block, end_block));
+    if (table == NULL || rows->row_count == 0)
+        return MPO_OK; /* the device works while the root waits for the others */
+    MPO_TRY_CUDA(cudaMemcpyAsync(table, cuda->sums.table,
+                                 sums_count(cuda, end_block - first_block) * sizeof *table,
+                                 cudaMemcpyDeviceToHost, cuda->stream));
+    MPO_TRY_CUDA(cudaStreamSynchronize(cuda->stream));
+cleanup:
+    return status;
+}
+
+static enum mpo_status cuda_fold(void *self, int32_t end_block, const double *table,
+                                 struct mpo_mixture_moments *moments, double *expectation)
+{
+    enum mpo_status status = MPO_OK;
+    struct cuda *cuda = (struct cuda *)self;
+    size_t own = sums_count(cuda, end_block);
+    size_t others = sums_count(cuda, cuda->block_count) - own;
+    if (others > 0)
+        MPO_TRY_CUDA(cudaMemcpyAsync(cuda->sums.table + own, table + own,
+                                     others * sizeof *table, cudaMemcpyHostToDevice,
+                                     cuda->stream));
+    MPO_TRY(fold_blocks(cuda, moments, expectation));
+cleanup:
+    return status;
+}
+
+/* ---- draws ---- */
+
+/* Draws first .. first + count - 1 of those in the mailbox. */
+static struct mixture_draw_view draw_view(const struct cuda *cuda,
+                                          const struct mpo_mixture_draws *draws,
+                                          int32_t first, int32_t count)
+{
+    struct mixture_draw_view view = {};
+    view.row = cuda->device.draw_row + first;
+    view.uniform = draws->uniform != NULL ? cuda->device.uniform + first : NULL;
+    view.token = cuda->device.token + first;
+    view.log_proposal = cuda->device.log_proposal + first;
+    view.log_policy = cuda->device.log_policy + (size_t)first * (size_t)cuda->policy_count;
+    view.count = count;
+    return view;
+}
+
+static enum mpo_status launch_filter(const struct cuda *cuda,
+                                     const struct mixture_draw_view *draws,
+                                     const struct mixture_filter_view *filtered)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mixture_view whole = whole_view(cuda);
+    dim3 blocks((unsigned)whole.block_count, (unsigned)draws->count);
+    MPO_LAUNCH(mixture_filter_weights, blocks, MIXTURE_THREADS, 0, cuda->stream, whole,
+               cuda->sums, *draws, *filtered);
+    MPO_TRY_CUDA(cudaGetLastError());
+    MPO_LAUNCH(mixture_filter_draw, dim3((unsigned)draws->count), MIXTURE_THREADS,
+               MIXTURE_LIST_BYTES(whole.block_count, 0), cuda->stream, whole, *draws,
+               *filtered);
+    MPO_TRY_CUDA(cudaGetLastError());
+cleanup:
+    return status;
+}
+
+static enum mpo_status launch_filtered(const struct cuda *cuda,
+                                       const struct mpo_mixture_draws *draws, int32_t count)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mixture_filter_view filtered = {cuda->weight, *draws->filter, false};
+    for (int32_t first = 0; first < count; first += FILTER_SLOTS) {
+        int32_t left = count - first;
+        int32_t round = left < FILTER_SLOTS ? left : FILTER_SLOTS;
+        const struct mixture_draw_view view = draw_view(cuda, draws, first, round);
+        MPO_TRY(launch_filter(cuda, &view, &filtered));
+    }
+cleanup:
+    return status;
+}
+
+static enum mpo_status launch_draw(const struct cuda *cuda,
+                                   const struct mpo_mixture_draws *draws, int32_t count)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mixture_draw_view view = draw_view(cuda, draws, 0, count);
+    if (draws->uniform != NULL && !mpo_mixture_filter_is_open(draws->filter))
+        return launch_filtered(cuda, draws, count);
+    MPO_LAUNCH(mixture_draw, dim3((unsigned)count), MIXTURE_THREADS,
+               MIXTURE_LIST_BYTES(cuda->block_count, 0), cuda->stream, cuda->view,
+               cuda->sums, view);
+    MPO_TRY_CUDA(cudaGetLastError());
+cleanup:
+    return status;
+}
+
+static enum mpo_status send_draws(struct cuda *cuda, const struct mpo_mixture_draws *draws,
+                                  int32_t first, size_t count, bool draw)
+{
+    enum mpo_status status = MPO_OK;
+    memcpy(cuda->host.draw_row, draws->row + first, count * sizeof *draws->row);
+    MPO_TRY(send(cuda, cuda->host.draw_row, count));
+    if (draw && draws->uniform != NULL) {
+        memcpy(cuda->host.uniform, draws->uniform + first, count * sizeof *draws->uniform);
+        MPO_TRY(send(cuda, cuda->host.uniform, count));
+    }
+    if (!draw) {
+        memcpy(cuda->host.token, draws->token + first, count * sizeof *draws->token);
+        MPO_TRY(send(cuda, cuda->host.token, count));
+    }
+cleanup:
+    return status;
+}
+
+/* Draws first..first + count - 1, as many as there is room for. */
+static enum mpo_status draw_some(struct cuda *cuda, struct mpo_mixture_draws *draws,
+                                 int32_t first, int32_t count, bool draw)
+{
+    enum mpo_status status = MPO_OK;
+    size_t policies = (size_t)cuda->policy_count;
+    size_t some = (size_t)count;
+    dim3 groups((unsigned)((count + MIXTURE_THREADS - 1) / MIXTURE_THREADS));
+    MPO_TRY(send_draws(cuda, draws, first, some, draw));
+    if (draw)
+        MPO_TRY(launch_draw(cuda, draws, count));
+    MPO_LAUNCH(mixture_score, groups, MIXTURE_THREADS, 0, cuda->stream, cuda->view,
+               cuda->sums, draw_view(cuda, draws, 0, count));
+    MPO_TRY_CUDA(cudaGetLastError());
+    MPO_TRY(fetch(cuda, cuda->host.token, some));
+    MPO_TRY(fetch(cuda, cuda->host.log_proposal, some));
+    MPO_TRY(fetch(cuda, cuda->host.log_policy, some * policies));
+    MPO_TRY_CUDA(cudaStreamSynchronize(cuda->stream));
+    memcpy(draws->token + first, cuda->host.token, some * sizeof *draws->token);
+    memcpy(draws->log_proposal + first, cuda->host.log_proposal, some * sizeof(double));
+    memcpy(draws->log_policy + (size_t)first * policies, cuda->host.log_policy,
+           some * policies * sizeof(double));
+cleanup:
+    return status;
+}
+
+static enum mpo_status cuda_draw(void *self, struct mpo_mixture_draws *draws, bool draw)
+{
+    enum mpo_status status = MPO_OK;
+    struct cuda *cuda = (struct cuda *)self;
+    for (int32_t first = 0; first < draws->count; first += cuda->row_capacity) {
+        int32_t left = draws->count - first;
+        int32_t count = left < cuda->row_capacity ? left : cuda->row_capacity;
+        MPO_TRY(draw_some(cuda, draws, first, count, draw));
+    }
+cleanup:
+    return status;
+}
+
+/* ---- slices ---- */
+
+static enum mpo_status cuda_scores(void *self, int32_t row, int32_t first_block,
+                                   int32_t end_block, double *score)
+{
+    enum mpo_status status = MPO_OK;
+    struct cuda *cuda = (struct cuda *)self;
+    const struct mixture_view view =
+        slice_view(cuda, cuda->view.row_count, first_block, end_block);
+    MPO_LAUNCH(mixture_scores, dim3((unsigned)view.block_count), MIXTURE_THREADS, 0,
+               cuda->stream, view, row, cuda->weight);
+    MPO_TRY_CUDA(cudaGetLastError());
+    MPO_TRY_CUDA(cudaMemcpyAsync(score, cuda->weight,
+                                 (size_t)view.vocab_size * sizeof *score,
+                                 cudaMemcpyDeviceToHost, cuda->stream));
+    MPO_TRY_CUDA(cudaStreamSynchronize(cuda->stream));
+cleanup:
+    return status;
+}
+
+static enum mpo_status cuda_ask(void *self, const struct mpo_mixture_draws *draws,
+                                int32_t first, int32_t count,
+                                struct mpo_mixture_question *question)
+{
+    enum mpo_status status = MPO_OK;
+    struct cuda *cuda = (struct cuda *)self;
+    size_t some = (size_t)count;
+    MPO_TRY(send_draws(cuda, draws, first, some, true));
+    MPO_LAUNCH(mixture_ask, dim3((unsigned)count), MIXTURE_THREADS,
+               MIXTURE_LIST_BYTES(cuda->block_count, 0), cuda->stream, whole_view(cuda),
+               cuda->sums, draw_view(cuda, draws, 0, count), cuda->device.question);
+    MPO_TRY_CUDA(cudaGetLastError());
+    MPO_TRY(fetch(cuda, cuda->host.question, some));
+    MPO_TRY_CUDA(cudaStreamSynchronize(cuda->stream));
+    for (int32_t i = 0; i < count; i++) {
+        question[i] = cuda->host.question[i];
+        question[i].draw += first;
+    }
+cleanup:
+    return status;
+}
+
+/* To the kernels the slice begins with block 0 and its first token. */
+static enum mpo_status cuda_answer(void *self, const struct mpo_mixture_question *question,
+                                   int32_t count, double *answers)
+{
+    enum mpo_status status = MPO_OK;
+    struct cuda *cuda = (struct cuda *)self;
+    int32_t first_token = cuda->first_block * MPO_MIXTURE_BLOCK;
+    size_t some = (size_t)count;
+    size_t width = MPO_MIXTURE_ANSWER_WIDTH(cuda->policy_count);
+    for (int32_t i = 0; i < count; i++) {
+        cuda->host.question[i] = question[i];
+        cuda->host.question[i].block -= cuda->first_block;
+        cuda->host.question[i].token -= first_token;
+    }
+    MPO_TRY(send(cuda, cuda->host.question, some));
+    MPO_LAUNCH(mixture_answer, dim3((unsigned)count), MIXTURE_THREADS, 0, cuda->stream,
+               cuda->view, cuda->device.question, cuda->device.answers);
+    MPO_TRY_CUDA(cudaGetLastError());
+    MPO_TRY(fetch(cuda, cuda->host.answers, some * width));
+    MPO_TRY_CUDA(cudaStreamSynchronize(cuda->stream));
+    memcpy(answers, cuda->host.answers, some * width * sizeof *answers);
+    for (size_t i = 0; i < some; i++)
+        answers[i * width] += first_token;
+cleanup:
+    return status;
+}
+
+static enum mpo_status cuda_filter(void *self, const struct mpo_mixture_draws *draws,
+                                   int32_t draw, const double *score)
+{
+    enum mpo_status status = MPO_OK;
+    struct cuda *cuda = (struct cuda *)self;
+    const struct mixture_filter_view filtered = {cuda->weight, *draws->filter, true};
+    const struct mixture_draw_view view = draw_view(cuda, draws, 0, 1);
+    MPO_TRY(send_draws(cuda, draws, draw, 1, true));
+    MPO_TRY_CUDA(cudaMemcpyAsync(cuda->weight, score,
+                                 (size_t)cuda->vocab_size * sizeof *score,
+                                 cudaMemcpyHostToDevice, cuda->stream));
+    MPO_TRY(launch_filter(cuda, &view, &filtered));
+    MPO_TRY(fetch(cuda, cuda->host.token, 1));
+    MPO_TRY_CUDA(cudaStreamSynchronize(cuda->stream));
+    draws->token[draw] = cuda->host.token[0];
+cleanup:
+    return status;
+}
+
+const struct mpo_mixture_ops mpo_mixture_cuda_ops = {
+    "cuda",      cuda_open,      cuda_close,   cuda_bytes,  cuda_set, cuda_place,
+    cuda_round,  cuda_normalise, cuda_combine, cuda_draw,   cuda_sum, cuda_scores,
+    cuda_answer, cuda_fold,      cuda_ask,     cuda_filter,
+};

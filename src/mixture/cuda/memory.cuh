@@ -1,0 +1,285 @@
+/**
+ * Memory of the mixture on a CUDA device and copies to it; see mixture/cuda/cuda.cu, which is
+ * the only file that includes this one.
+ */
+#pragma once
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "filter_kernels.cuh"
+#include "device/device_cuda.h"
+
+/* Filtered draws that are made at a time; each needs 8 V bytes. */
+#define FILTER_SLOTS 32
+
+/* Small arrays of a call, the same offsets on both sides. */
+struct mailbox {
+    const float **row;           /* [H, B] */
+    double *log_norm;            /* [H, B] */
+    double *mu;                  /* [H] */
+    double *inverse_temperature; /* [H] */
+    double *one;                 /* the exponent of a policy alone */
+    int32_t *draw_row;           /* [B] */
+    double *uniform;             /* [B] */
+    int32_t *token;              /* [B] */
+    struct mpo_mixture_moments *moments;
+    double *expectation;                   /* [B, H] */
+    double *log_proposal;                  /* [B] */
+    double *log_policy;                    /* [B, H] */
+    struct mpo_mixture_question *question; /* [B] about slices */
+    double *answers;                       /* [B, MPO_MIXTURE_ANSWER_WIDTH(H)] */
+};
+
+struct cuda {
+    int32_t policy_count;
+    int32_t vocab_size;
+    int32_t block_count;
+    int32_t row_capacity;
+    bool rows_on_device;
+    size_t row_stride; /* floats from a copied row to the next; keeps rows aligned */
+    double end_bias;
+    cudaStream_t stream;
+    char *host_memory;   /* pinned */
+    char *device_memory; /* the other mailbox */
+    struct mailbox host;
+    struct mailbox device;
+    struct mixture_sums sums;
+    uint8_t *flags; /* [V] */
+    int32_t placed_first;
+    float *copied;            /* [H, B, row_stride]; on the device: [placed, B, ...] */
+    size_t *counted;          /* NULL, or where bytes are added up instead of taken */
+    double *weight;           /* [FILTER_SLOTS, V] */
+    struct mixture_view view; /* of the rows combined last, or of slices of them */
+    int32_t first_block;      /* of the slices */
+};
+
+static void cuda_close(void *pointer)
+{
+    struct cuda *cuda = (struct cuda *)pointer;
+    if (cuda == NULL)
+        return;
+    cudaFree(cuda->copied);
+    cudaFree(cuda->weight);
+    cudaFree(cuda->flags);
+    cudaFree(cuda->sums.row_sum);
+    cudaFree(cuda->sums.row_max);
+    cudaFree(cuda->sums.block_weight);
+    cudaFree(cuda->sums.table);
+    cudaFree(cuda->device_memory);
+    cudaFreeHost(cuda->host_memory);
+    if (cuda->stream != NULL)
+        cudaStreamDestroy(cuda->stream);
+    free(cuda);
+}
+
+/* ---- memory ---- */
+
+/* Device memory; an allocation an array, so that a memory checker sees where each ends. */
+template <class T>
+static enum mpo_status reserve(const struct cuda *cuda, const char *what, size_t count,
+                               T **out)
+{
+    char full[128] = "";
+    if (cuda->counted != NULL) {
+        *cuda->counted += count * sizeof(T);
+        return MPO_OK;
+    }
+    snprintf(full, sizeof full, "the mixture of %d rows of %d policies (%s)",
+             cuda->row_capacity, cuda->policy_count, what);
+    return mpo_device_cuda_take(count * sizeof(T), full, "set run.device to cpu",
+                                (void **)out);
+}
+
+/* An array of the mailbox at base, which may not be there yet; returns where it ends. */
+template <class T> static size_t lay_out(char *base, size_t offset, size_t count, T **out)
+{
+    const size_t line = 256;
+    *out = base == NULL ? NULL : reinterpret_cast<T *>(base + offset);
+    return offset + (count * sizeof(T) + line - 1) / line * line;
+}
+
+static size_t lay_out_mailbox(const struct cuda *cuda, char *base, struct mailbox *box)
+{
+    size_t policies = (size_t)cuda->policy_count;
+    size_t rows = (size_t)cuda->row_capacity;
+    size_t end = lay_out(base, 0, policies * rows, &box->row);
+    end = lay_out(base, end, policies * rows, &box->log_norm);
+    end = lay_out(base, end, policies, &box->mu);
+    end = lay_out(base, end, policies, &box->inverse_temperature);
+    end = lay_out(base, end, 1, &box->one);
+    end = lay_out(base, end, rows, &box->draw_row);
+    end = lay_out(base, end, rows, &box->uniform);
+    end = lay_out(base, end, rows, &box->token);
+    end = lay_out(base, end, rows, &box->moments);
+    end = lay_out(base, end, rows * policies, &box->expectation);
+    end = lay_out(base, end, rows, &box->log_proposal);
+    end = lay_out(base, end, rows * policies, &box->log_policy);
+    end = lay_out(base, end, rows, &box->question);
+    return lay_out(base, end, rows * MPO_MIXTURE_ANSWER_WIDTH(cuda->policy_count),
+                   &box->answers);
+}
+
+static enum mpo_status reserve_all(struct cuda *cuda, size_t box_bytes,
+                                   size_t copied_policies)
+{
+    enum mpo_status status = MPO_OK;
+    size_t rows = (size_t)cuda->row_capacity;
+    size_t vocab = (size_t)cuda->vocab_size;
+    size_t blocks = rows * (size_t)cuda->block_count;
+    MPO_TRY(reserve(cuda, "its mailbox", box_bytes, &cuda->device_memory));
+    MPO_TRY(reserve(cuda, "block sums", blocks * MPO_MIXTURE_SUMS_WIDTH(cuda->policy_count),
+                    &cuda->sums.table));
+    MPO_TRY(reserve(cuda, "block sums", blocks, &cuda->sums.block_weight));
+    MPO_TRY(reserve(cuda, "row sums", rows, &cuda->sums.row_max));
+    MPO_TRY(reserve(cuda, "row sums", rows, &cuda->sums.row_sum));
+    MPO_TRY(reserve(cuda, "the vocabulary", vocab, &cuda->flags));
+    MPO_TRY(reserve(cuda, "filtered draws", FILTER_SLOTS * vocab, &cuda->weight));
+    MPO_TRY(reserve(cuda, "rows of logits", copied_policies * rows * cuda->row_stride,
+                    &cuda->copied));
+cleanup:
+    return status;
+}
+
+static void set_sizes(struct cuda *cuda, const struct mpo_mixture_spec *spec)
+{
+    cuda->policy_count = spec->policy_count;
+    cuda->vocab_size = spec->vocab_size;
+    cuda->block_count = (spec->vocab_size + MPO_MIXTURE_BLOCK - 1) / MPO_MIXTURE_BLOCK;
+    cuda->row_capacity = spec->row_capacity;
+    cuda->rows_on_device = spec->rows_on_device;
+    cuda->row_stride =
+        ((size_t)spec->vocab_size + MIXTURE_TOKENS - 1) / MIXTURE_TOKENS * MIXTURE_TOKENS;
+}
+
+static size_t copied_policies(const struct mpo_mixture_spec *spec)
+{
+    return (size_t)(spec->rows_on_device ? spec->placed_count : spec->policy_count);
+}
+
+static enum mpo_status allocate(struct cuda *cuda, size_t copied_policies)
+{
+    enum mpo_status status = MPO_OK;
+    size_t box_bytes = lay_out_mailbox(cuda, NULL, &cuda->host);
+    MPO_TRY_CUDA(cudaMallocHost((void **)&cuda->host_memory, box_bytes));
+    MPO_TRY(reserve_all(cuda, box_bytes, copied_policies));
+    lay_out_mailbox(cuda, cuda->host_memory, &cuda->host);
+    lay_out_mailbox(cuda, cuda->device_memory, &cuda->device);
+    cuda->sums.moments = cuda->device.moments;
+    cuda->sums.expectation = cuda->device.expectation;
+cleanup:
+    return status;
+}
+
+static size_t cuda_bytes(const struct mpo_mixture_spec *spec)
+{
+    size_t bytes = 0;
+    struct cuda cuda = {};
+    set_sizes(&cuda, spec);
+    cuda.counted = &bytes;
+    reserve_all(&cuda, lay_out_mailbox(&cuda, NULL, &cuda.host), copied_policies(spec));
+    return bytes;
+}
+
+/* A block of every policy's logits must fit into shared memory. */
+static enum mpo_status reserve_shared(const struct cuda *cuda)
+{
+    enum mpo_status status = MPO_OK;
+    const int static_bytes = 1024; /* at most, of the kernel's own */
+    int device = 0;
+    int limit = 0;
+    int wanted = (int)MIXTURE_SLOT_BYTES(cuda->policy_count);
+    MPO_TRY_CUDA(cudaGetDevice(&device));
+    MPO_TRY_CUDA(
+        cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+    MPO_CHECK(wanted + static_bytes <= limit, MPO_ERR_DEVICE,
+              "this device mixes at most %d policies, and there are %d; set run.device to "
+              "cpu",
+              (limit - static_bytes) / (int)MIXTURE_SLOT_BYTES(-1) - 2, cuda->policy_count);
+    MPO_TRY_CUDA(cudaFuncSetAttribute(mixture_combine_blocks,
+                                      cudaFuncAttributeMaxDynamicSharedMemorySize, wanted));
+cleanup:
+    return status;
+}
+
+/* ---- copies ---- */
+
+/* Send count elements of the host's mailbox to the same place on the device. */
+template <class T>
+static enum mpo_status send(struct cuda *cuda, const T *from, size_t count)
+{
+    enum mpo_status status = MPO_OK;
+    size_t offset = (size_t)((const char *)from - cuda->host_memory);
+    MPO_TRY_CUDA(cudaMemcpyAsync(cuda->device_memory + offset, from, count * sizeof(T),
+                                 cudaMemcpyHostToDevice, cuda->stream));
+cleanup:
+    return status;
+}
+
+/* The other way. The elements are there after the stream was waited for. */
+template <class T> static enum mpo_status fetch(struct cuda *cuda, T *to, size_t count)
+{
+    enum mpo_status status = MPO_OK;
+    size_t offset = (size_t)((char *)to - cuda->host_memory);
+    MPO_TRY_CUDA(cudaMemcpyAsync(to, cuda->device_memory + offset, count * sizeof(T),
+                                 cudaMemcpyDeviceToHost, cuda->stream));
+cleanup:
+    return status;
+}
+
+/* Rows of the host, or slices of them, and where copies of them go. */
+struct mixture_batch {
+    const float *const *logits; /* [count] */
+    size_t count;
+    int32_t token_count; /* of each */
+    size_t first_place;  /* of cuda->copied; the others follow */
+};
+
+/* Copy the rows to their places; placed says where they are then. */
+static enum mpo_status copy_rows(struct cuda *cuda, const struct mixture_batch *batch,
+                                 const float **placed)
+{
+    enum mpo_status status = MPO_OK;
+    for (size_t i = 0; i < batch->count; i++) {
+        float *copy = cuda->copied + (batch->first_place + i) * cuda->row_stride;
+        MPO_TRY_CUDA(cudaMemcpyAsync(copy, batch->logits[i],
+                                     (size_t)batch->token_count * sizeof *copy,
+                                     cudaMemcpyHostToDevice, cuda->stream));
+        placed[i] = copy;
+    }
+cleanup:
+    return status;
+}
+
+/* Tell the device where the rows are, and bring them there if they are not. */
+static enum mpo_status send_rows(struct cuda *cuda, const float *const *logits,
+                                 size_t count, int32_t token_count)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mixture_batch batch = {logits, count, token_count, 0};
+    if (cuda->rows_on_device)
+        memcpy(cuda->host.row, logits, count * sizeof *logits);
+    else
+        MPO_TRY(copy_rows(cuda, &batch, cuda->host.row));
+    MPO_TRY(send(cuda, cuda->host.row, count));
+cleanup:
+    return status;
+}
+
+static enum mpo_status send_tokens(struct cuda *cuda, const struct mpo_mixture_spec *spec)
+{
+    enum mpo_status status = MPO_OK;
+    uint8_t *flags = NULL;
+    MPO_NEW(spec->vocab_size, &flags);
+    for (int32_t i = 0; i < spec->end_count; i++)
+        flags[spec->end_token[i]] |= MIXTURE_ENDS;
+    for (int32_t i = 0; i < spec->masked_count; i++)
+        flags[spec->masked[i]] |= MIXTURE_MASKED;
+    MPO_TRY_CUDA(
+        cudaMemcpy(cuda->flags, flags, (size_t)spec->vocab_size, cudaMemcpyHostToDevice));
+cleanup:
+    free(flags);
+    return status;
+}

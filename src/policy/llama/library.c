@@ -1,0 +1,121 @@
+/*
+ * libllama as a whole: started once for the policies of a rank. What it prints goes into a
+ * buffer, and its errors end up in our messages.
+ *
+ * It ends the process where a device fails in the middle of a decode, most often for want
+ * of memory. Then the whole job ends, with the exit code that says so.
+ */
+#include "llama_impl.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/memory.h"
+
+/* Keeps the first errors: the cause comes first, and "cannot load" after it. */
+static void keep_errors(enum ggml_log_level level, const char *text, void *user_data)
+{
+    struct mpo_llama_library *library = user_data;
+    if (library == NULL || level != GGML_LOG_LEVEL_ERROR)
+        return;
+    for (; *text != '\0' && library->said_bytes + 1 < sizeof library->said; text++)
+        library->said[library->said_bytes++] = *text == '\n' ? ';' : *text;
+    library->said[library->said_bytes] = '\0';
+}
+
+const char *mpo_llama_library_said(const struct mpo_llama_library *library)
+{
+    return library->said_bytes > 0 ? library->said : "it gave no reason";
+}
+
+bool mpo_llama_library_lacks_memory(const struct mpo_llama_library *library)
+{
+    return strstr(library->said, "out of memory") != NULL ||
+           strstr(library->said, "allocate") != NULL;
+}
+
+void mpo_llama_library_listen(struct mpo_llama_library *library)
+{
+    library->said_bytes = 0;
+    library->said[0] = '\0';
+}
+
+bool mpo_llama_library_has_device(const struct mpo_llama_library *library)
+{
+    return library->devices[0] != NULL;
+}
+
+/* Those of its models are the last ones of the list. */
+static int32_t count_devices(const struct mpo_llama_library *library)
+{
+    int32_t count = 0;
+    while (library->devices[count] != NULL)
+        count++;
+    return count;
+}
+
+int32_t mpo_llama_library_device_count(const struct mpo_llama_library *library,
+                                       const struct mpo_policy_spec *spec)
+{
+    return mpo_llama_spread(spec, count_devices(library));
+}
+
+ggml_backend_dev_t *mpo_llama_library_devices(struct mpo_llama_library *library,
+                                              const struct mpo_policy_spec *spec)
+{
+    return library->devices + count_devices(library) -
+           mpo_llama_library_device_count(library, spec);
+}
+
+static enum mpo_status raise_end(const struct mpo_llama_library *library, const char *where)
+{
+    enum mpo_status status = MPO_OK;
+    const char *said = library != NULL ? mpo_llama_library_said(library) : where;
+    if (library != NULL && mpo_llama_library_lacks_memory(library))
+        MPO_FAIL(MPO_ERR_MEMORY,
+                 "libllama ran out of memory in a decode (%s); lower rollout.unit_prompts, "
+                 "responses or max_tokens, use smaller or more quantised models, or more "
+                 "ranks",
+                 said);
+    if (strstr(said, "CUDA error") != NULL)
+        MPO_FAIL(MPO_ERR_DEVICE, "libllama's device failed (%s); see nvidia-smi", said);
+    MPO_FAIL(MPO_ERR_INTERNAL, "libllama ended at %s (%s)", where, said);
+cleanup:
+    return status;
+}
+
+/* In place of abort(), which would mask the exit code. */
+static void end_job(const char *where)
+{
+    ggml_log_callback callback = NULL;
+    void *library = NULL;
+    llama_log_get(&callback, &library);
+    mpo_comm_abort(raise_end(callback == keep_errors ? library : NULL, where));
+}
+
+enum mpo_status mpo_llama_library_open(const struct mpo_device *device,
+                                       struct mpo_llama_library **out)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_llama_library *library = NULL;
+    MPO_NEW(1, &library);
+    MPO_TRY(mpo_llama_find_devices(device, library->devices));
+    llama_log_set(keep_errors, library);
+    ggml_set_abort_callback(end_job);
+    llama_backend_init();
+    *out = library;
+    library = NULL;
+cleanup:
+    free(library);
+    return status;
+}
+
+void mpo_llama_library_close(void *self)
+{
+    struct mpo_llama_library *library = self;
+    if (library == NULL)
+        return;
+    llama_log_set(keep_errors, NULL);
+    llama_backend_free();
+    free(library);
+}

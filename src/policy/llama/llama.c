@@ -1,0 +1,444 @@
+/*
+ * Policies from GGUF models through libllama: one context a policy, one sequence a row.
+ * This file opens and prepares them; policy/llama/verbs.c decodes.
+ *
+ * The context has as many cells as a unit can need at most, so that a decode cannot run
+ * out, and room for the logits of a bounded number of positions: libllama aborts when more
+ * are asked for. Everything is allocated here.
+ */
+#include "llama_impl.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/memory.h"
+
+/* ---- open and close ---- */
+
+static void policy_close(void *self)
+{
+    struct mpo_llama_policy *policy = self;
+    if (policy == NULL)
+        return;
+    if (policy->context != NULL)
+        llama_free(policy->context);
+    mpo_llama_capture_close(policy->capture);
+    free(policy->batch.token);
+    free(policy->batch.pos);
+    free(policy->batch.n_seq_id);
+    free(policy->batch.seq_id);
+    free(policy->batch.logits);
+    free(policy->sequence);
+    free(policy->output);
+    free(policy->spans);
+    free(policy->rows);
+    mpo_llama_prompts_free(&policy->prompts);
+    mpo_llama_model_release(policy->library, policy->model);
+    free(policy);
+}
+
+static enum mpo_status policy_open(const struct mpo_policy_spec *spec,
+                                   const struct mpo_policies_spec *common, void **library,
+                                   void **self)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_llama_policy *policy = NULL;
+    struct mpo_llama_library *shared = *library;
+    const char *chat_template = NULL;
+    *self = NULL;
+    if (shared == NULL)
+        MPO_TRY(
+            mpo_llama_library_open(common->metadata_only ? NULL : common->device, &shared));
+    *library = shared;
+    MPO_NEW(1, &policy);
+    policy->spec = *spec;
+    policy->library = shared;
+    policy->thread_count = common->thread_count;
+    policy->unit_prompts = common->unit_prompts;
+    policy->responses = common->responses;
+    policy->hash_models = common->hash_models;
+    policy->rows_on_device = common->rows_on_device;
+    policy->device = common->device;
+    MPO_TRY(mpo_llama_model_acquire(shared, spec, common, &policy->model));
+    if (spec->lora[0] != '\0')
+        MPO_TRY(mpo_llama_adapter_acquire(shared, policy->model, spec, common->hash_models,
+                                          &policy->adapter));
+    MPO_TRY(mpo_llama_template_choose(policy->model, spec, &chat_template));
+    *self = policy;
+    policy = NULL;
+cleanup:
+    policy_close(policy);
+    return status;
+}
+
+/* ---- vocabulary ---- */
+
+/* A chat's turn ends with its own token, where the vocabulary has one. */
+static int32_t end_token(const struct mpo_llama_policy *policy)
+{
+    const struct llama_vocab *vocab = policy->model->vocab;
+    int32_t turn = llama_vocab_eot(vocab);
+    int32_t token = strcmp(policy->spec.chat_template, "raw") == 0 || turn < 0
+                        ? llama_vocab_eos(vocab)
+                        : turn;
+    bool ends = token >= 0 && token < policy->model->size &&
+                (policy->model->flags[token] & MPO_TOKEN_END) != 0;
+    return ends ? token : -1;
+}
+
+static void policy_vocabulary(const void *self, struct mpo_vocabulary *out)
+{
+    const struct mpo_llama_policy *policy = self;
+    *out = (struct mpo_vocabulary){
+        .summary = policy->model->summary,
+        .flags = policy->model->flags,
+        .size = policy->model->size,
+        .used = policy->model->used,
+        .end_token = end_token(policy),
+    };
+}
+
+static void policy_token(const void *self, int32_t id, struct mpo_token *out)
+{
+    const struct mpo_llama_policy *policy = self;
+    out->text = llama_vocab_get_text(policy->model->vocab, id);
+    out->attribute = (uint32_t)llama_vocab_get_attr(policy->model->vocab, id);
+}
+
+/* Piece by piece, because detokenising a whole text takes the space before its first word,
+ * which belongs to a response that goes on from a prompt. */
+static int32_t policy_text(const void *self, const int32_t *tokens, int32_t token_count,
+                           char *text, int32_t capacity)
+{
+    const struct mpo_llama_policy *policy = self;
+    const struct mpo_llama_model *model = policy->model;
+    int32_t length = 0;
+    if (capacity < 1)
+        return -1;
+    for (int32_t i = 0; i < token_count; i++) {
+        int32_t id = tokens[i];
+        if (id < 0 || id >= model->size || (model->flags[id] & MPO_TOKEN_END) != 0)
+            continue;
+        int32_t bytes = llama_token_to_piece(model->vocab, id, text + length,
+                                             capacity - 1 - length, 0, false);
+        if (bytes < 0)
+            return -1;
+        length += bytes;
+    }
+    text[length] = '\0';
+    return length;
+}
+
+/* Whether libllama puts a space before the first word of a text. */
+static bool adds_space(const struct mpo_llama_model *model)
+{
+    char value[8] = "";
+    if (llama_vocab_type(model->vocab) != LLAMA_VOCAB_TYPE_SPM)
+        return false;
+    if (llama_model_meta_val_str(model->handle, "tokenizer.ggml.add_space_prefix", value,
+                                 sizeof value) < 0)
+        return true;
+    return strcmp(value, "true") == 0;
+}
+
+/* The space that libllama adds is the one that a response's text shows at its beginning. */
+static enum mpo_status policy_tokenise(const void *self, const char *text, int32_t *tokens,
+                                       int32_t capacity, int32_t *count)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_llama_policy *policy = self;
+    if (*text == ' ' && adds_space(policy->model))
+        text++;
+    *count = 0;
+    if (*text == '\0')
+        return MPO_OK;
+    *count = llama_tokenize(policy->model->vocab, text, (int32_t)strlen(text), tokens,
+                            capacity, false, false);
+    MPO_CHECK(*count >= 0, MPO_ERR_INTERNAL,
+              "the response could not be tokenised for policy '%s'", policy->spec.name);
+cleanup:
+    return status;
+}
+
+static void policy_describe(const void *self, struct mpo_policy_info *out)
+{
+    const struct mpo_llama_policy *policy = self;
+    if (policy->hash_models)
+        out->sha256 = policy->model->file.sha256;
+    if (policy->hash_models && policy->adapter != NULL)
+        out->lora_sha256 = policy->adapter->file.sha256;
+    out->vocab_size = policy->model->size;
+    out->context_tokens =
+        policy->context != NULL ? (int32_t)llama_n_ctx(policy->context) : 0;
+    out->longest_prompt_tokens = policy->prompts.longest_tokens;
+}
+
+/* ---- prepare ---- */
+
+static enum mpo_status check_setup(const struct mpo_llama_policy *policy,
+                                   const struct mpo_policy_setup *setup)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_CHECK(policy->row_count >= policy->responses &&
+                  policy->row_count <= MPO_ROW_COUNT_MAX,
+              MPO_ERR_CONFIG, "%d rows at once, expected %d, those of a prompt, to %d",
+              policy->row_count, policy->responses, MPO_ROW_COUNT_MAX);
+    MPO_CHECK(setup->vocab_size <= policy->model->size, MPO_ERR_INTERNAL,
+              "the common vocabulary has %d tokens and policy '%s' only %d",
+              setup->vocab_size, policy->spec.name, policy->model->size);
+    for (int32_t i = 0; i < setup->masked_count; i++)
+        MPO_CHECK(setup->masked[i] >= 0 && setup->masked[i] < policy->model->size,
+                  MPO_ERR_INTERNAL, "masked token %d of a vocabulary of %d",
+                  setup->masked[i], policy->model->size);
+cleanup:
+    return status;
+}
+
+/* Bytes of the longest text that one token stands for. */
+static size_t longest_piece(const struct mpo_llama_model *model)
+{
+    int32_t longest = 1;
+    for (int32_t id = 0; id < model->used; id++) {
+        int32_t bytes = -llama_token_to_piece(model->vocab, id, NULL, 0, 0, false);
+        longest = bytes > longest ? bytes : longest;
+    }
+    return (size_t)longest;
+}
+
+/* SentencePiece in libllama takes a time that grows with the square of a text without
+ * words: minutes for a megabyte. What cannot fit is refused before it is tokenised. */
+static enum mpo_status check_bytes(const struct mpo_llama_policy *policy,
+                                   const struct mpo_prompts *prompts)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_llama_model *model = policy->model;
+    if (llama_vocab_type(model->vocab) != LLAMA_VOCAB_TYPE_SPM)
+        return MPO_OK;
+    size_t piece = longest_piece(model);
+    for (int64_t i = 0; i < mpo_prompts_count(prompts); i++) {
+        const struct mpo_prompt *prompt = mpo_prompts_get(prompts, i);
+        size_t bytes = strlen(prompt->text);
+        MPO_CHECK(bytes / piece <= (size_t)model->context_tokens, MPO_ERR_DATA,
+                  "%s:%lld: the prompt has %zu bytes, at least %zu tokens for policy '%s': "
+                  "that is more than the model's context of %d; shorten it or leave it out",
+                  mpo_prompts_path(prompts), (long long)prompt->line_number, bytes,
+                  bytes / piece, policy->spec.name, model->context_tokens);
+    }
+cleanup:
+    return status;
+}
+
+static enum mpo_status check_lengths(const struct mpo_llama_policy *policy,
+                                     const struct mpo_policy_setup *setup)
+{
+    enum mpo_status status = MPO_OK;
+    int64_t context_tokens = policy->model->context_tokens;
+    const size_t *offset = policy->prompts.offset;
+    for (int64_t i = 0; i < policy->prompts.count; i++) {
+        int64_t length = (int64_t)(offset[i + 1] - offset[i]);
+        bool given = setup->answers != NULL;
+        int32_t response =
+            given ? mpo_policy_answers_longest(setup->answers, i, 1) : policy->max_tokens;
+        MPO_CHECK(length + response <= context_tokens, MPO_ERR_DATA,
+                  "%s:%lld: the prompt has %lld tokens for policy '%s': with %s %d that is "
+                  "more than the model's context of %lld; shorten it or leave it out%s",
+                  mpo_prompts_path(setup->prompts),
+                  (long long)mpo_prompts_get(setup->prompts, i)->line_number,
+                  (long long)length, policy->spec.name,
+                  given ? "response tokens" : "max_tokens", response,
+                  (long long)context_tokens, given ? "" : ", or lower max_tokens");
+    }
+cleanup:
+    return status;
+}
+
+/* Prompts whose cells are held at once at most. A prompt holds them while one of its rows
+ * lives, and another can join as long as its m rows are free: the most are held when one
+ * row of each is left and one prompt has just joined. */
+static int32_t held_prompts(const struct mpo_llama_policy *policy)
+{
+    int32_t crowded = policy->row_count - policy->responses + 1;
+    return crowded < policy->unit_prompts ? crowded : policy->unit_prompts;
+}
+
+/* Cells that a unit can need at most, and one for the token that keeps company; and what a
+ * context has room for beside them. */
+static enum mpo_status settle_sizes(struct mpo_llama_policy *policy)
+{
+    enum mpo_status status = MPO_OK;
+    int64_t prompts = (int64_t)held_prompts(policy) * policy->prompts.longest_tokens;
+    int64_t responses = (int64_t)policy->row_count * policy->max_tokens;
+    int64_t cells = (prompts + responses + 1 + 255) / 256 * 256;
+    MPO_CHECK(
+        cells <= INT32_MAX, MPO_ERR_CONFIG,
+        "policy '%s' would need a context of %lld tokens; lower unit_prompts, responses "
+        "or max_tokens",
+        policy->spec.name, (long long)cells);
+    policy->cell_count = (int32_t)cells;
+    policy->sequence_count = policy->row_count < MPO_LLAMA_SEQUENCES_MAX
+                                 ? policy->row_count + 1
+                                 : MPO_LLAMA_SEQUENCES_MAX;
+    policy->output_count_max = policy->sequence_count > MPO_LLAMA_OUTPUTS_MIN
+                                   ? policy->sequence_count
+                                   : MPO_LLAMA_OUTPUTS_MIN;
+cleanup:
+    return status;
+}
+
+static struct llama_context_params context_params(const struct mpo_llama_policy *policy)
+{
+    struct llama_context_params params = llama_context_default_params();
+    bool on_device = mpo_llama_library_has_device(policy->library);
+    params.n_ctx = (uint32_t)policy->cell_count;
+    params.n_batch = MPO_LLAMA_BATCH_TOKENS;
+    params.n_ubatch = MPO_LLAMA_BATCH_TOKENS;
+    params.n_seq_max = (uint32_t)policy->sequence_count;
+    params.n_outputs_max = (uint32_t)policy->output_count_max;
+    params.n_threads = policy->thread_count;
+    params.n_threads_batch = policy->thread_count;
+    params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_AUTO;
+    params.offload_kqv = on_device;
+    params.op_offload = on_device;
+    params.kv_unified = true;
+    return params;
+}
+
+/* With rows that stay on the device, where libllama can be made to leave them. */
+static enum mpo_status make_capturing_context(struct mpo_llama_policy *policy)
+{
+    enum mpo_status status = MPO_OK;
+    struct llama_context_params params = context_params(policy);
+    MPO_TRY(mpo_llama_capture_open(policy, &params, &policy->capture));
+    policy->context = llama_init_from_model(policy->model->handle, params);
+    if (policy->context != NULL && mpo_llama_capture_works(policy->capture))
+        return MPO_OK;
+    mpo_log_note("policy '%s': its logits go through the host: libllama could not keep "
+                 "them on the device (%s)",
+                 policy->spec.name, mpo_llama_library_said(policy->library));
+    if (policy->context != NULL)
+        llama_free(policy->context);
+    policy->context = NULL;
+    mpo_llama_capture_close(policy->capture);
+    policy->capture = NULL;
+cleanup:
+    return status;
+}
+
+static enum mpo_status make_context(struct mpo_llama_policy *policy)
+{
+    enum mpo_status status = MPO_OK;
+    mpo_llama_library_listen(policy->library);
+    if (policy->rows_on_device)
+        MPO_TRY(make_capturing_context(policy));
+    if (policy->context == NULL)
+        policy->context =
+            llama_init_from_model(policy->model->handle, context_params(policy));
+    MPO_CHECK(policy->context != NULL, MPO_ERR_MEMORY,
+              "policy '%s': libllama cannot make a context of %d tokens (%s); lower "
+              "unit_prompts, responses or max_tokens",
+              policy->spec.name, policy->cell_count,
+              mpo_llama_library_said(policy->library));
+    policy->memory = llama_get_memory(policy->context);
+    policy->batch_tokens = (int32_t)llama_n_ubatch(policy->context);
+    policy->needs_company = llama_n_ctx(policy->context) >= MPO_LLAMA_SPLIT_CELLS;
+    MPO_CHECK(policy->memory != NULL && policy->batch_tokens >= policy->output_count_max,
+              MPO_ERR_DATA, "policy '%s': the model in %s has no cache of tokens",
+              policy->spec.name, policy->spec.model);
+cleanup:
+    return status;
+}
+
+static enum mpo_status set_adapter(struct mpo_llama_policy *policy)
+{
+    enum mpo_status status = MPO_OK;
+    float scale = (float)policy->spec.lora_scale;
+    if (policy->adapter == NULL)
+        return MPO_OK;
+    int32_t code =
+        llama_set_adapters_lora(policy->context, &policy->adapter->handle, 1, &scale);
+    MPO_CHECK(code == 0, MPO_ERR_DATA, "policy '%s': adapter %s is refused (code %d)",
+              policy->spec.name, policy->spec.lora, code);
+cleanup:
+    return status;
+}
+
+static enum mpo_status make_buffers(struct mpo_llama_policy *policy)
+{
+    enum mpo_status status = MPO_OK;
+    struct llama_batch *batch = &policy->batch;
+    MPO_NEW(policy->sequence_count, &policy->rows);
+    MPO_NEW(policy->row_count, &policy->spans);
+    MPO_NEW(policy->output_count_max, &policy->output);
+    MPO_NEW(policy->batch_tokens, &policy->sequence);
+    MPO_NEW(policy->batch_tokens, &batch->token);
+    MPO_NEW(policy->batch_tokens, &batch->pos);
+    MPO_NEW(policy->batch_tokens, &batch->n_seq_id);
+    MPO_NEW(policy->batch_tokens, &batch->seq_id);
+    MPO_NEW(policy->batch_tokens, &batch->logits);
+    for (int32_t i = 0; i < policy->batch_tokens; i++) {
+        batch->n_seq_id[i] = 1;
+        batch->seq_id[i] = &policy->sequence[i];
+    }
+cleanup:
+    return status;
+}
+
+static enum mpo_status policy_prepare(void *self, const struct mpo_policy_setup *setup)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_llama_policy *policy = self;
+    policy->row_count = setup->spec->row_capacity;
+    policy->max_tokens = setup->spec->max_tokens;
+    policy->masked = setup->masked;
+    policy->masked_count = setup->masked_count;
+    MPO_TRY(check_setup(policy, setup));
+    MPO_TRY(check_bytes(policy, setup->prompts));
+    MPO_TRY(mpo_llama_prompts_make(policy->model, &policy->spec, setup->prompts,
+                                   &policy->prompts));
+    MPO_TRY(check_lengths(policy, setup));
+    MPO_TRY(settle_sizes(policy));
+cleanup:
+    return status;
+}
+
+static enum mpo_status policy_allocate(void *self)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_llama_policy *policy = self;
+    MPO_TRY(make_context(policy));
+    MPO_TRY(set_adapter(policy));
+    MPO_TRY(make_buffers(policy));
+    MPO_TRY(mpo_device_use(policy->device));
+cleanup:
+    return status;
+}
+
+static bool policy_rows_on_device(const void *self)
+{
+    const struct mpo_llama_policy *policy = self;
+    return policy->capture != NULL;
+}
+
+const struct mpo_policy_ops mpo_policy_llama_ops = {
+    .kind = "llama",
+    .check_device = mpo_llama_check_device,
+    .open = policy_open,
+    .close = policy_close,
+    .close_library = mpo_llama_library_close,
+    .vocabulary = policy_vocabulary,
+    .token = policy_token,
+    .prepare = policy_prepare,
+    .need = mpo_llama_need,
+    .allocate = policy_allocate,
+    .engine_version = llama_version,
+    .describe = policy_describe,
+    .text = policy_text,
+    .tokenise = policy_tokenise,
+    .rows_on_device = policy_rows_on_device,
+    .clear = mpo_llama_clear,
+    .begin = mpo_llama_begin,
+    .extend = mpo_llama_extend,
+    .truncate = mpo_llama_truncate,
+    .fork = mpo_llama_fork,
+};

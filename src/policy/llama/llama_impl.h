@@ -1,0 +1,250 @@
+/**
+ * What the files of the llama policy share.
+ *
+ *   policy/llama/llama.c         the kind: open, vocabulary, context
+ *   policy/llama/verbs.c   clear, begin, extend, truncate, fork
+ *   policy/llama/capture.c rows of logits that stay on the device
+ *   policy/llama/device.c  where libllama computes
+ *   policy/llama/library.c libllama as a whole, and what it says
+ *   policy/llama/model.c   GGUF files: models and adapters, loaded once a rank
+ *   policy/llama/prompt.c  messages -> text -> tokens
+ *   policy/llama/need.c    what a policy takes, from the metadata
+ *
+ * Written for one version of libllama, the one that launch/setup.sh builds. libllama ends
+ * the process on some bad arguments, so everything is checked before it is called.
+ */
+#pragma once
+
+#include <llama.h>
+#include <sys/stat.h>
+
+#include "policy/policy_impl.h"
+
+/** Positions of which one extend can always give the logits; rows may allow for more. */
+#define MPO_LLAMA_OUTPUTS_MIN 64
+
+/** Tokens in one llama_decode at most. */
+#define MPO_LLAMA_BATCH_TOKENS 512
+
+/** With fewer cells attention is never split over threads. */
+#define MPO_LLAMA_SPLIT_CELLS 512
+
+/** Sequences in a context at most (LLAMA_MAX_SEQ). */
+#define MPO_LLAMA_SEQUENCES_MAX 256
+
+/* ---- policy/llama/device.c ---- */
+
+/** Whether this libllama can compute on a kind of device: see struct mpo_policy_ops. */
+enum mpo_status mpo_llama_check_device(const char *kind);
+
+/** What libllama calls a device.
+ *  @param device  NULL: the CPU
+ *  @param list    out, ended by NULL; empty for the CPU
+ *  @return MPO_ERR_DEVICE when libllama does not have it */
+enum mpo_status mpo_llama_find_devices(const struct mpo_device *device,
+                                       ggml_backend_dev_t list[MPO_DEVICE_RUN_MAX + 1]);
+
+/* ---- policy/llama/library.c ---- */
+
+struct mpo_llama_model;
+
+/** What the llama policies of a rank share. */
+struct mpo_llama_library {
+    struct mpo_llama_model *models;
+    ggml_backend_dev_t devices[MPO_DEVICE_RUN_MAX + 1]; /* ended by NULL; none: CPU */
+    size_t said_bytes;
+    char said[1024];
+};
+
+/** @param device  where its models compute; NULL: on the CPU */
+enum mpo_status mpo_llama_library_open(const struct mpo_device *device,
+                                       struct mpo_llama_library **out);
+void mpo_llama_library_close(void *library); /* NULL-safe */
+
+/** True when its models compute on another device than the CPU. */
+bool mpo_llama_library_has_device(const struct mpo_llama_library *library);
+
+/** Devices of a rank's run that a policy's layers are spread over. (policy/llama/device.c)
+ *  @param run  how many the rank has, 0: it computes on the CPU */
+int32_t mpo_llama_spread(const struct mpo_policy_spec *spec, int32_t run);
+
+/** Devices that a policy's layers are spread over, 0 on the CPU, and where their list
+ *  begins, ended by NULL. The last one computes the logits. */
+int32_t mpo_llama_library_device_count(const struct mpo_llama_library *library,
+                                       const struct mpo_policy_spec *spec);
+ggml_backend_dev_t *mpo_llama_library_devices(struct mpo_llama_library *library,
+                                              const struct mpo_policy_spec *spec);
+
+/** What libllama said was wrong since the last call that could fail; never empty. */
+const char *mpo_llama_library_said(const struct mpo_llama_library *library);
+
+/** True when that is a lack of memory, of the host or of a device. */
+bool mpo_llama_library_lacks_memory(const struct mpo_llama_library *library);
+
+/** Forget what it said, before a call that can fail. */
+void mpo_llama_library_listen(struct mpo_llama_library *library);
+
+/* ---- policy/llama/model.c ---- */
+
+/** A file, whatever path names it. */
+struct mpo_llama_file {
+    dev_t device;
+    ino_t inode;
+    off_t bytes;
+    char sha256[65]; /* "" when not asked for */
+};
+
+/** A LoRA adapter; lives as long as its model. */
+struct mpo_llama_adapter {
+    struct mpo_llama_file file;
+    struct llama_adapter_lora *handle;
+    struct mpo_llama_adapter *next;
+};
+
+/** A loaded model, shared by the policies that name its file and as many devices. */
+struct mpo_llama_model {
+    struct mpo_llama_file file;
+    int32_t device_count; /* that it is spread over, 0: the CPU */
+    struct llama_model *handle;
+    const struct llama_vocab *vocab;
+    uint8_t *flags; /* [size] of enum mpo_token_flag */
+    int32_t size;
+    int32_t used;
+    int32_t context_tokens; /* that the model was trained with */
+    char summary[160];
+    int32_t reference_count;
+    struct mpo_llama_adapter *adapters;
+    struct mpo_llama_model *next;
+};
+
+/** The model of a policy, loaded when no other policy has it already. */
+enum mpo_status mpo_llama_model_acquire(struct mpo_llama_library *library,
+                                        const struct mpo_policy_spec *spec,
+                                        const struct mpo_policies_spec *common,
+                                        struct mpo_llama_model **out);
+void mpo_llama_model_release(struct mpo_llama_library *library,
+                             struct mpo_llama_model *model); /* NULL-safe */
+
+/** The model's value of ARCHITECTURE.name as text, "" when there is none. */
+void mpo_llama_model_value(const struct llama_model *model, const char *name, char *value,
+                           size_t value_bytes);
+
+/** The adapter of a policy, loaded when no other policy of the model has it already. */
+enum mpo_status mpo_llama_adapter_acquire(struct mpo_llama_library *library,
+                                          struct mpo_llama_model *model,
+                                          const struct mpo_policy_spec *spec, bool hash,
+                                          struct mpo_llama_adapter **out);
+
+/* ---- policy/llama/prompt.c ---- */
+
+/** All prompts as tokens: prompt i is token[offset[i]] .. token[offset[i + 1] - 1]. */
+struct mpo_llama_prompts {
+    int32_t *token;
+    size_t token_capacity;
+    size_t *offset; /* [count + 1] */
+    int64_t count;
+    int32_t longest_tokens;
+};
+
+/** Check a policy's template and request, before any prompt is known.
+ *  @param template_out  the text to give to llama_chat_apply_template, borrowed from the
+ *                       model or the policy; NULL for none (raw)
+ *  @return MPO_ERR_CONFIG */
+enum mpo_status mpo_llama_template_choose(const struct mpo_llama_model *model,
+                                          const struct mpo_policy_spec *spec,
+                                          const char **template_out);
+
+/** Text and tokens of all prompts.
+ *  @return MPO_ERR_DATA two system texts, or a prompt of no token */
+enum mpo_status mpo_llama_prompts_make(const struct mpo_llama_model *model,
+                                       const struct mpo_policy_spec *spec,
+                                       const struct mpo_prompts *prompts,
+                                       struct mpo_llama_prompts *out);
+void mpo_llama_prompts_free(struct mpo_llama_prompts *prompts);
+
+/* ---- policy/llama/llama.c ---- */
+
+/** A row's cells: the prompt's tokens, then the response's; none when the row is empty. */
+struct mpo_llama_row {
+    int32_t length;
+    int32_t prompt_tokens;
+};
+
+/** Tokens to append to a row. */
+struct mpo_llama_span {
+    int32_t row;
+    int32_t count;
+    const int32_t *token;
+};
+
+struct mpo_llama_policy {
+    struct mpo_policy_spec spec; /* strings are borrowed */
+    struct mpo_llama_library *library;
+    struct mpo_llama_model *model;
+    struct mpo_llama_adapter *adapter; /* NULL for none */
+    int32_t thread_count;
+    int32_t unit_prompts;
+    int32_t responses;
+    int32_t max_tokens;
+    int32_t row_count; /* rows at once */
+    bool hash_models;
+    bool rows_on_device;             /* wanted; see capture */
+    const struct mpo_device *device; /* NULL: the CPU */
+
+    struct mpo_llama_prompts prompts;
+    const int32_t *masked; /* [masked_count] */
+    int32_t masked_count;
+
+    struct llama_context *context;
+    struct mpo_llama_capture *capture; /* NULL: rows come to the host */
+    llama_memory_t memory;
+    int32_t cell_count;     /* that a unit can need at most */
+    int32_t sequence_count; /* one more than rows, where libllama allows it */
+    int32_t batch_tokens;   /* in one llama_decode at most */
+    int32_t output_count_max;
+    bool needs_company; /* a batch never has one token alone */
+
+    struct mpo_llama_row *rows;   /* [sequence_count] */
+    struct mpo_llama_span *spans; /* [row_count] */
+    int32_t *output; /* [output_count_max] places of the outputs in the batch */
+    int32_t output_count;
+    struct llama_batch batch; /* [batch_tokens], its arrays are ours */
+    int32_t *sequence;        /* [batch_tokens] what batch.seq_id points to */
+};
+
+/* ---- policy/llama/capture.c ---- */
+
+/** A context whose rows of logits stay in its device's memory. */
+struct mpo_llama_capture;
+
+/** False where libllama has no way to leave them there. */
+bool mpo_llama_capture_built(void);
+
+/** Make room for a policy whose sizes are settled, and put it into the parameters of the
+ *  context that will be made next. It must outlive that context. */
+enum mpo_status mpo_llama_capture_open(const struct mpo_llama_policy *policy,
+                                       struct llama_context_params *params,
+                                       struct mpo_llama_capture **out);
+void mpo_llama_capture_close(struct mpo_llama_capture *capture); /* NULL-safe */
+
+/** True when all graphs so far, of which making the context builds some, keep their rows.
+ */
+bool mpo_llama_capture_works(const struct mpo_llama_capture *capture);
+
+/** The logits of an output of the last llama_decode: [size of the vocabulary] floats, on
+ *  the device, after llama_synchronize. */
+const float *mpo_llama_capture_row(const struct mpo_llama_capture *capture, int32_t output);
+
+/* ---- policy/llama/verbs.c: see struct mpo_policy_ops ---- */
+
+void mpo_llama_clear(void *self);
+enum mpo_status mpo_llama_begin(void *self, const struct mpo_policy_entry *entry,
+                                const float **logits);
+enum mpo_status mpo_llama_extend(void *self, const struct mpo_policy_batch *batch,
+                                 const float **logits);
+enum mpo_status mpo_llama_truncate(void *self, int32_t row, int32_t response_tokens);
+enum mpo_status mpo_llama_fork(void *self, int32_t from, int32_t to);
+
+/* ---- policy/llama/need.c: see struct mpo_policy_ops ---- */
+
+void mpo_llama_need(const void *self, struct mpo_policy_need *out);

@@ -1,0 +1,97 @@
+/*
+ * The memory of a llama policy, estimated from the metadata of its model.
+ *
+ *     weights   sum of the tensors
+ *     cache     cells x layers x KV heads x (key + value length) x 2 bytes (F16)
+ *     work      logits twice (as computed, as handed out), and for one batch of tokens the
+ *               attention's mask and the widest layer
+ *
+ * On a device all of it is the device's, and libllama keeps room on the host for what it
+ * could bring there: the logits, and as much thrice again where samplers of the backend
+ * could answer with them.
+ *
+ * libllama knows the exact figures only once it has taken the memory, and tells them in no
+ * header for C. Models with layers of different shapes are taken as if all were like the
+ * first.
+ */
+#include "llama_impl.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define CACHE_ELEMENT_BYTES 2
+
+#define HOST_ARRAYS 4
+
+/* Activations of the widest layer that live at once: gate, up and their product. */
+#define WIDE_ARRAYS 3
+
+/* ARCHITECTURE.name as a number, `absent` when there is none. */
+static uint64_t model_number(const struct llama_model *model, const char *name,
+                             uint64_t absent)
+{
+    char text[64] = "";
+    mpo_llama_model_value(model, name, text, sizeof text);
+    uint64_t value = strtoull(text, NULL, 10);
+    return value > 0 ? value : absent;
+}
+
+static uint64_t cache_bytes(const struct mpo_llama_policy *policy)
+{
+    const struct llama_model *model = policy->model->handle;
+    int32_t heads = llama_model_n_head(model);
+    uint64_t width = (uint64_t)llama_model_n_embd(model);
+    uint64_t head = heads > 0 ? width / (uint64_t)heads : width;
+    uint64_t key = model_number(model, "attention.key_length", head);
+    uint64_t value = model_number(model, "attention.value_length", head);
+    return (uint64_t)policy->cell_count * (uint64_t)llama_model_n_layer(model) *
+           (uint64_t)llama_model_n_head_kv(model) * (key + value) * CACHE_ELEMENT_BYTES;
+}
+
+static uint64_t logit_count(const struct mpo_llama_policy *policy)
+{
+    return (uint64_t)policy->output_count_max * (uint64_t)policy->model->size;
+}
+
+static uint64_t work_bytes(const struct mpo_llama_policy *policy)
+{
+    const struct llama_model *model = policy->model->handle;
+    uint64_t width = (uint64_t)llama_model_n_embd(model);
+    uint64_t wide = model_number(model, "feed_forward_length", 4 * width);
+    uint64_t logits = logit_count(policy);
+    uint64_t token =
+        WIDE_ARRAYS * wide + WIDE_ARRAYS * width + (uint64_t)policy->cell_count;
+    return (2 * logits + MPO_LLAMA_BATCH_TOKENS * token) * sizeof(float);
+}
+
+/* A survey has opened no device. */
+static int32_t device_count(const struct mpo_llama_policy *policy)
+{
+    const struct mpo_device *device = policy->device;
+    if (device == NULL || strcmp(device->kind, "cpu") == 0)
+        return 0;
+    return mpo_llama_spread(&policy->spec, device->index - device->first + 1);
+}
+
+void mpo_llama_need(const void *self, struct mpo_policy_need *out)
+{
+    const struct mpo_llama_policy *policy = self;
+    const struct mpo_llama_file *file = &policy->model->file;
+    *out = (struct mpo_policy_need){
+        .model_file = {(uint64_t)file->device, (uint64_t)file->inode},
+        .model_bytes = llama_model_size(policy->model->handle),
+        .trained_tokens = policy->model->context_tokens,
+        .context_tokens = policy->cell_count,
+        .longest_prompt_tokens = policy->prompts.longest_tokens,
+        .devices = device_count(policy),
+        .keeps_rows = mpo_llama_capture_built(),
+    };
+    if (policy->adapter != NULL)
+        out->adapter_bytes = (uint64_t)policy->adapter->file.bytes;
+    if (policy->cell_count > 0) {
+        out->cache_bytes = cache_bytes(policy);
+        out->work_bytes = work_bytes(policy);
+        if (out->devices > 0)
+            out->host_bytes = HOST_ARRAYS * logit_count(policy) * sizeof(float);
+    }
+}

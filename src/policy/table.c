@@ -1,0 +1,491 @@
+/*
+ * Table policies: bigram probabilities pi(v | last token) in a small readable file, so that
+ * the whole program runs with no model and everything is known in closed form.
+ *
+ *     mpo-table 1
+ *     tokens good fine </s>
+ *     row <s>  0.5 0.3 0.2        the state before the first token
+ *     row good 0.2 0.3 0.5        one line a token; a row for </s> is not needed
+ *     row fine 0.6 0.2 0.2
+ *
+ * Tokens are separated by spaces, in prompts and in responses alike; the last token of a
+ * prompt is the state. `</s>` ends a response. Probabilities are positive and sum to 1: a
+ * zero would make the mixture of some weights undefined.
+ */
+#include "policy_impl.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/memory.h"
+
+#define TABLE_TOKEN_COUNT_MAX 4096
+#define TABLE_TOKEN_BYTES_MAX 250
+#define TABLE_LINE_BYTES_MAX  ((size_t)1 << 20)
+#define END_TOKEN_TEXT        "</s>"
+#define START_STATE_TEXT      "<s>"
+
+struct table {
+    int32_t vocab_size;
+    char **token;    /* [V] */
+    uint8_t *flags;  /* [V] */
+    float *logit;    /* [V + 1, V] log-probabilities, the start state last */
+    bool *has_row;   /* [V + 1] */
+    int64_t *prompt; /* [prompt count] state after each prompt */
+    int32_t *state;  /* [rows, max_tokens + 1] state after each response length */
+    int32_t *length; /* [rows] response tokens */
+    int32_t row_count;
+    int32_t max_tokens;
+    char sha256[65];
+};
+
+/* A file being read, for messages. */
+struct reader {
+    FILE *file;
+    const char *path;
+    char *line;
+    size_t capacity;
+    int64_t line_number;
+};
+
+static void table_close(void *self)
+{
+    struct table *table = self;
+    if (table == NULL)
+        return;
+    for (int32_t id = 0; table->token != NULL && id < table->vocab_size; id++)
+        free(table->token[id]);
+    free(table->length);
+    free(table->state);
+    free(table->prompt);
+    free(table->has_row);
+    free(table->logit);
+    free(table->flags);
+    free(table->token);
+    free(table);
+}
+
+/* ---- reading ---- */
+
+/* The next line that is neither empty nor a comment; *line is NULL at the end. */
+static enum mpo_status next_line(struct reader *reader, char **line)
+{
+    enum mpo_status status = MPO_OK;
+    *line = NULL;
+    for (;;) {
+        ssize_t bytes = getline(&reader->line, &reader->capacity, reader->file);
+        MPO_CHECK(bytes >= 0 || !ferror(reader->file), MPO_ERR_IO, "%s: %s", reader->path,
+                  strerror(errno));
+        if (bytes < 0)
+            return MPO_OK;
+        reader->line_number++;
+        MPO_CHECK((size_t)bytes <= TABLE_LINE_BYTES_MAX, MPO_ERR_DATA,
+                  "%s:%lld: a line of %zd bytes, expected at most %zu", reader->path,
+                  (long long)reader->line_number, bytes, TABLE_LINE_BYTES_MAX);
+        MPO_CHECK(strlen(reader->line) == (size_t)bytes, MPO_ERR_DATA,
+                  "%s:%lld: a NUL byte; expected a text file", reader->path,
+                  (long long)reader->line_number);
+        char *start = reader->line + strspn(reader->line, " \t\r\n");
+        if (*start == '\0' || *start == '#')
+            continue;
+        *line = start;
+        return MPO_OK;
+    }
+cleanup:
+    return status;
+}
+
+static int32_t find_token(const struct table *table, const char *text)
+{
+    for (int32_t id = 0; id < table->vocab_size; id++)
+        if (strcmp(table->token[id], text) == 0)
+            return id;
+    return -1;
+}
+
+static enum mpo_status read_tokens(struct reader *reader, struct table *table, char *line)
+{
+    enum mpo_status status = MPO_OK;
+    char *rest = NULL;
+    char *word = strtok_r(line, " \t\r\n", &rest);
+    MPO_CHECK(word != NULL && strcmp(word, "tokens") == 0, MPO_ERR_DATA,
+              "%s:%lld: expected 'tokens NAME ... %s'", reader->path,
+              (long long)reader->line_number, END_TOKEN_TEXT);
+    MPO_NEW(TABLE_TOKEN_COUNT_MAX, &table->token);
+    while ((word = strtok_r(NULL, " \t\r\n", &rest)) != NULL) {
+        MPO_CHECK(table->vocab_size < TABLE_TOKEN_COUNT_MAX, MPO_ERR_DATA,
+                  "%s:%lld: more than %d tokens", reader->path,
+                  (long long)reader->line_number, TABLE_TOKEN_COUNT_MAX);
+        MPO_CHECK(strlen(word) <= TABLE_TOKEN_BYTES_MAX, MPO_ERR_DATA,
+                  "%s:%lld: a token of %zu bytes, expected at most %d", reader->path,
+                  (long long)reader->line_number, strlen(word), TABLE_TOKEN_BYTES_MAX);
+        MPO_CHECK(find_token(table, word) < 0 && strcmp(word, START_STATE_TEXT) != 0,
+                  MPO_ERR_DATA, "%s:%lld: token '%s' is named twice or reserved",
+                  reader->path, (long long)reader->line_number, word);
+        MPO_TRY(mpo_memory_copy_text(word, &table->token[table->vocab_size]));
+        table->vocab_size++;
+    }
+    MPO_CHECK(find_token(table, END_TOKEN_TEXT) >= 0, MPO_ERR_DATA,
+              "%s:%lld: no token '%s' among %d tokens; it ends a response", reader->path,
+              (long long)reader->line_number, END_TOKEN_TEXT, table->vocab_size);
+    size_t states = (size_t)table->vocab_size + 1;
+    MPO_NEW(table->vocab_size, &table->flags);
+    MPO_NEW(states * (size_t)table->vocab_size, &table->logit);
+    MPO_NEW(states, &table->has_row);
+    table->flags[find_token(table, END_TOKEN_TEXT)] = MPO_TOKEN_END;
+cleanup:
+    return status;
+}
+
+static enum mpo_status read_probabilities(struct reader *reader, const struct table *table,
+                                          char **rest, float *logit)
+{
+    enum mpo_status status = MPO_OK;
+    double sum = 0.0;
+    for (int32_t id = 0; id < table->vocab_size; id++) {
+        char *word = strtok_r(NULL, " \t\r\n", rest);
+        char *end = NULL;
+        double probability = word != NULL ? strtod(word, &end) : 0.0;
+        MPO_CHECK(word != NULL && end != word && *end == '\0', MPO_ERR_DATA,
+                  "%s:%lld: probability %d of %d is %s, expected a number", reader->path,
+                  (long long)reader->line_number, id + 1, table->vocab_size,
+                  word != NULL ? word : "missing");
+        MPO_CHECK(probability > 0.0 && probability <= 1.0, MPO_ERR_DATA,
+                  "%s:%lld: probability of '%s' is %s, expected one above 0 and at most 1; "
+                  "every policy needs full support",
+                  reader->path, (long long)reader->line_number, table->token[id], word);
+        sum += probability;
+        logit[id] = (float)log(probability);
+    }
+    MPO_CHECK(strtok_r(NULL, " \t\r\n", rest) == NULL, MPO_ERR_DATA,
+              "%s:%lld: more than %d probabilities", reader->path,
+              (long long)reader->line_number, table->vocab_size);
+    MPO_CHECK(fabs(sum - 1.0) <= 1e-6, MPO_ERR_DATA,
+              "%s:%lld: probabilities sum to %.9g, expected 1 within 1e-6", reader->path,
+              (long long)reader->line_number, sum);
+cleanup:
+    return status;
+}
+
+static enum mpo_status read_row(struct reader *reader, struct table *table, char *line)
+{
+    enum mpo_status status = MPO_OK;
+    char *rest = NULL;
+    char *word = strtok_r(line, " \t\r\n", &rest);
+    MPO_CHECK(word != NULL && strcmp(word, "row") == 0, MPO_ERR_DATA,
+              "%s:%lld: found '%s', expected 'row TOKEN p1 ... p%d'", reader->path,
+              (long long)reader->line_number, word != NULL ? word : "", table->vocab_size);
+    char *name = strtok_r(NULL, " \t\r\n", &rest);
+    MPO_CHECK(name != NULL, MPO_ERR_DATA, "%s:%lld: a row without a token", reader->path,
+              (long long)reader->line_number);
+    int32_t state =
+        strcmp(name, START_STATE_TEXT) == 0 ? table->vocab_size : find_token(table, name);
+    MPO_CHECK(state >= 0, MPO_ERR_DATA, "%s:%lld: row of unknown token '%s'", reader->path,
+              (long long)reader->line_number, name);
+    MPO_CHECK(!table->has_row[state], MPO_ERR_DATA, "%s:%lld: a second row of '%s'",
+              reader->path, (long long)reader->line_number, name);
+    table->has_row[state] = true;
+    MPO_TRY(read_probabilities(reader, table, &rest,
+                               table->logit + (size_t)state * (size_t)table->vocab_size));
+cleanup:
+    return status;
+}
+
+static enum mpo_status read_table(struct reader *reader, struct table *table)
+{
+    enum mpo_status status = MPO_OK;
+    char *line = NULL;
+    MPO_TRY(next_line(reader, &line));
+    MPO_CHECK(line != NULL && strncmp(line, "mpo-table 1", 11) == 0 &&
+                  line[11 + strspn(line + 11, " \t\r\n")] == '\0',
+              MPO_ERR_DATA, "%s: expected a table policy, which begins 'mpo-table 1'",
+              reader->path);
+    MPO_TRY(next_line(reader, &line));
+    MPO_CHECK(line != NULL, MPO_ERR_DATA, "%s: ends before its tokens", reader->path);
+    MPO_TRY(read_tokens(reader, table, line));
+    MPO_TRY(next_line(reader, &line));
+    while (line != NULL) {
+        MPO_TRY(read_row(reader, table, line));
+        MPO_TRY(next_line(reader, &line));
+    }
+    for (int32_t state = 0; state < table->vocab_size; state++)
+        MPO_CHECK(table->has_row[state] || table->flags[state] == MPO_TOKEN_END,
+                  MPO_ERR_DATA, "%s: no row of token '%s'", reader->path,
+                  table->token[state]);
+cleanup:
+    return status;
+}
+
+static enum mpo_status table_open(const struct mpo_policy_spec *spec,
+                                  const struct mpo_policies_spec *common, void **library,
+                                  void **self)
+{
+    enum mpo_status status = MPO_OK;
+    struct table *table = NULL;
+    struct reader reader = {.path = spec->model};
+    (void)library;
+    MPO_CHECK(spec->lora[0] == '\0' && spec->system[0] == '\0' && spec->request[0] == '\0',
+              MPO_ERR_CONFIG,
+              "policy '%s' is a table: lora, system and request need a GGUF", spec->name);
+    reader.file = fopen(spec->model, "r");
+    MPO_CHECK(reader.file != NULL, MPO_ERR_INPUT, "policy '%s': %s: %s", spec->name,
+              spec->model, strerror(errno));
+    MPO_NEW(1, &table);
+    MPO_TRY(read_table(&reader, table));
+    if (common->hash_models)
+        MPO_TRY(mpo_policy_file_sha256(spec->model, table->sha256));
+cleanup:
+    free(reader.line);
+    if (reader.file != NULL)
+        fclose(reader.file);
+    if (status != MPO_OK) {
+        table_close(table);
+        table = NULL;
+    }
+    *self = table;
+    return status;
+}
+
+static void table_close_library(void *library)
+{
+    (void)library;
+}
+
+/* ---- vocabulary and prompts ---- */
+
+static void table_vocabulary(const void *self, struct mpo_vocabulary *out)
+{
+    const struct table *table = self;
+    *out = (struct mpo_vocabulary){"a table's tokens", table->flags, table->vocab_size,
+                                   table->vocab_size, find_token(table, END_TOKEN_TEXT)};
+}
+
+static void table_token(const void *self, int32_t id, struct mpo_token *out)
+{
+    const struct table *table = self;
+    *out = (struct mpo_token){table->token[id], table->flags[id]};
+}
+
+/* The tokens of a text; only the last `capacity` of them are kept. */
+static enum mpo_status table_tokenise(const void *self, const char *text, int32_t *tokens,
+                                      int32_t capacity, int32_t *count)
+{
+    enum mpo_status status = MPO_OK;
+    const struct table *table = self;
+    char *copy = NULL;
+    char *rest = NULL;
+    *count = 0;
+    MPO_TRY(mpo_memory_copy_text(text, &copy));
+    for (char *word = strtok_r(copy, " \t\r\n", &rest); word != NULL;
+         word = strtok_r(NULL, " \t\r\n", &rest)) {
+        int32_t id = find_token(table, word);
+        MPO_CHECK(id >= 0, MPO_ERR_DATA, "'%.80s' is not a token of the table", word);
+        MPO_CHECK(table->flags[id] != MPO_TOKEN_END, MPO_ERR_DATA,
+                  "the text holds the end token");
+        if (*count == capacity)
+            memmove(tokens, tokens + 1, (size_t)(--*count) * sizeof *tokens);
+        tokens[(*count)++] = id;
+    }
+cleanup:
+    free(copy);
+    return status;
+}
+
+/* The state after a text: its last token, or what it was when it has none. */
+static enum mpo_status walk_text(const struct table *table, const char *text,
+                                 int64_t *state)
+{
+    enum mpo_status status = MPO_OK;
+    int32_t last = 0;
+    int32_t count = 0;
+    MPO_TRY(table_tokenise(table, text, &last, 1, &count));
+    if (count > 0)
+        *state = last;
+cleanup:
+    return status;
+}
+
+static enum mpo_status walk_prompt(struct table *table, const struct mpo_prompt *prompt,
+                                   int64_t *state)
+{
+    enum mpo_status status = MPO_OK;
+    *state = table->has_row[table->vocab_size] ? table->vocab_size : -1;
+    for (int32_t message = 0; message < prompt->message_count; message++)
+        MPO_TRY(walk_text(table, prompt->messages[message].content, state));
+    MPO_TRY(walk_text(table, prompt->prefill, state));
+    MPO_CHECK(*state >= 0, MPO_ERR_DATA,
+              "the prompt has no token, and the table has no row of '%s'",
+              START_STATE_TEXT);
+cleanup:
+    return status;
+}
+
+static enum mpo_status table_prepare(void *self, const struct mpo_policy_setup *setup)
+{
+    enum mpo_status status = MPO_OK;
+    struct table *table = self;
+    int64_t count = mpo_prompts_count(setup->prompts);
+    table->row_count = setup->spec->row_capacity;
+    table->max_tokens = setup->spec->max_tokens;
+    MPO_NEW(count, &table->prompt);
+    for (int64_t i = 0; i < count; i++) {
+        const struct mpo_prompt *prompt = mpo_prompts_get(setup->prompts, i);
+        status = walk_prompt(table, prompt, &table->prompt[i]);
+        if (status != MPO_OK)
+            MPO_FAIL(status, "%s:%lld: %s", mpo_prompts_path(setup->prompts),
+                     (long long)prompt->line_number, mpo_error_text());
+    }
+cleanup:
+    return status;
+}
+
+static size_t state_count(const struct table *table)
+{
+    return (size_t)table->row_count * ((size_t)table->max_tokens + 1);
+}
+
+static void table_need(const void *self, struct mpo_policy_need *out)
+{
+    const struct table *table = self;
+    out->cache_bytes = state_count(table) * sizeof *table->state;
+}
+
+static enum mpo_status table_allocate(void *self)
+{
+    enum mpo_status status = MPO_OK;
+    struct table *table = self;
+    MPO_NEW(state_count(table), &table->state);
+    MPO_NEW(table->row_count, &table->length);
+cleanup:
+    return status;
+}
+
+static void table_describe(const void *self, struct mpo_policy_info *out)
+{
+    const struct table *table = self;
+    out->sha256 = table->sha256;
+    out->vocab_size = table->vocab_size;
+}
+
+static int32_t table_text(const void *self, const int32_t *tokens, int32_t token_count,
+                          char *text, int32_t capacity)
+{
+    const struct table *table = self;
+    int32_t length = 0;
+    if (capacity < 1)
+        return -1;
+    text[0] = '\0';
+    for (int32_t i = 0; i < token_count; i++) {
+        if (table->flags[tokens[i]] == MPO_TOKEN_END)
+            continue;
+        int bytes = snprintf(text + length, (size_t)(capacity - length), "%s%s",
+                             length > 0 ? " " : "", table->token[tokens[i]]);
+        if (bytes >= capacity - length)
+            return -1;
+        length += bytes;
+    }
+    return length;
+}
+
+/* ---- verbs ---- */
+
+static int32_t *row_states(const struct table *table, int32_t row)
+{
+    return table->state + (size_t)row * ((size_t)table->max_tokens + 1);
+}
+
+static const float *state_logits(const struct table *table, int32_t state)
+{
+    return table->logit + (size_t)state * (size_t)table->vocab_size;
+}
+
+/* A table keeps nothing that the next begin does not write. */
+static void table_clear(void *self)
+{
+    (void)self;
+}
+
+static enum mpo_status table_begin(void *self, const struct mpo_policy_entry *entry,
+                                   const float **logits)
+{
+    enum mpo_status status = MPO_OK;
+    struct table *table = self;
+    for (int32_t i = 0; i < entry->prompt_count * entry->rows_per_prompt; i++) {
+        int32_t row = entry->row[i];
+        int32_t p = i / entry->rows_per_prompt;
+        int32_t state = (int32_t)table->prompt[entry->prompt[p]];
+        MPO_CHECK(row >= 0 && row < table->row_count, MPO_ERR_INTERNAL, "row %d of %d", row,
+                  table->row_count);
+        logits[p] = state_logits(table, state);
+        row_states(table, row)[0] = state;
+        table->length[row] = 0;
+    }
+cleanup:
+    return status;
+}
+
+static enum mpo_status table_extend(void *self, const struct mpo_policy_batch *batch,
+                                    const float **logits)
+{
+    enum mpo_status status = MPO_OK;
+    struct table *table = self;
+    const int32_t *token = batch->token;
+    int32_t output = 0;
+    for (int32_t i = 0; i < batch->row_count; i++) {
+        int32_t row = batch->row[i];
+        int32_t count = batch->token_count != NULL ? batch->token_count[i] : 1;
+        MPO_CHECK(table->length[row] + count <= table->max_tokens, MPO_ERR_INTERNAL,
+                  "row %d would have %d tokens, room for %d", row,
+                  table->length[row] + count, table->max_tokens);
+        for (int32_t j = 0; j < count; j++) {
+            row_states(table, row)[++table->length[row]] = *token;
+            if (batch->every_position || j == count - 1)
+                logits[output++] = state_logits(table, *token);
+            token++;
+        }
+    }
+cleanup:
+    return status;
+}
+
+static enum mpo_status table_truncate(void *self, int32_t row, int32_t response_tokens)
+{
+    struct table *table = self;
+    int32_t length = response_tokens > 0 ? response_tokens : 0;
+    if (length < table->length[row])
+        table->length[row] = length;
+    return MPO_OK;
+}
+
+static enum mpo_status table_fork(void *self, int32_t from, int32_t to)
+{
+    struct table *table = self;
+    size_t states = (size_t)table->length[from] + 1;
+    if (from != to)
+        memcpy(row_states(table, to), row_states(table, from), states * sizeof(int32_t));
+    table->length[to] = table->length[from];
+    return MPO_OK;
+}
+
+const struct mpo_policy_ops mpo_policy_table_ops = {
+    .kind = "table",
+    .open = table_open,
+    .close = table_close,
+    .close_library = table_close_library,
+    .vocabulary = table_vocabulary,
+    .token = table_token,
+    .prepare = table_prepare,
+    .need = table_need,
+    .allocate = table_allocate,
+    .describe = table_describe,
+    .text = table_text,
+    .tokenise = table_tokenise,
+    .clear = table_clear,
+    .begin = table_begin,
+    .extend = table_extend,
+    .truncate = table_truncate,
+    .fork = table_fork,
+};

@@ -1,0 +1,289 @@
+/*
+ * Who may write where: the lock, and room at the path.
+ *
+ * One run, one file. A second SWMR writer can cut a live record short, and HDF5's own lock
+ * is given up when SWMR starts, so a run holds flock on PATH.lock from before the record
+ * exists until it is closed. The kernel releases the lock when the process dies, however it
+ * dies: a lock file that nobody holds means nothing and is taken over. Its line names the
+ * holder.
+ */
+#include "record_impl.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/memory.h"
+
+#define TRIES_MAX 20
+#define TRY_NANOS 10000000L
+#define ASIDE_MAX 9999
+
+/* statfs types of network file systems (statfs(2)). */
+#define NFS_MAGIC  0x6969u
+#define SMB_MAGIC  0x517Bu
+#define CIFS_MAGIC 0xFF534D42u
+#define SMB2_MAGIC 0xFE534D42u
+
+enum mpo_status mpo_record_errno_status(int error)
+{
+    if (error == EACCES || error == EPERM || error == EROFS)
+        return MPO_ERR_PERMISSION;
+    if (error == ENOSPC || error == EDQUOT || error == EIO)
+        return MPO_ERR_IO;
+    return MPO_ERR_OUTPUT;
+}
+
+static enum mpo_status lock_path(const char *path, char **out)
+{
+    enum mpo_status status = MPO_OK;
+    const size_t bytes = strlen(path) + sizeof ".lock";
+    MPO_NEW(bytes, out);
+    snprintf(*out, bytes, "%s.lock", path);
+cleanup:
+    return status;
+}
+
+/* The first line of the lock file. */
+static void read_holder(int descriptor, char holder[MPO_RECORD_HOLDER_BYTES])
+{
+    ssize_t bytes = pread(descriptor, holder, MPO_RECORD_HOLDER_BYTES - 1, 0);
+    holder[bytes > 0 ? bytes : 0] = '\0';
+    holder[strcspn(holder, "\n")] = '\0';
+    if (holder[0] == '\0')
+        snprintf(holder, MPO_RECORD_HOLDER_BYTES, "a process that left no name");
+}
+
+static enum mpo_status write_holder(const struct mpo_record_lock *lock, const char *job_id)
+{
+    enum mpo_status status = MPO_OK;
+    char host[128] = "unknown";
+    char line[MPO_RECORD_HOLDER_BYTES] = "";
+    const bool has_job = job_id != NULL && job_id[0] != '\0';
+    gethostname(host, sizeof host - 1);
+    snprintf(line, sizeof line, "host %s, process %ld, job %.64s\n", host, (long)getpid(),
+             has_job ? job_id : "none");
+    const ssize_t bytes = (ssize_t)strlen(line);
+    if (ftruncate(lock->descriptor, 0) != 0 ||
+        pwrite(lock->descriptor, line, (size_t)bytes, 0) != bytes)
+        MPO_FAIL(MPO_ERR_IO, "%s: %s", lock->path, strerror(errno));
+cleanup:
+    return status;
+}
+
+/* The holder removes the file before it lets go, so the file that was locked may have no
+ * name any more; a lock on it would exclude nobody. */
+static bool is_still_named(int descriptor, const char *path)
+{
+    struct stat locked;
+    struct stat named;
+    return fstat(descriptor, &locked) == 0 && stat(path, &named) == 0 &&
+           locked.st_ino == named.st_ino && locked.st_dev == named.st_dev;
+}
+
+/* One try; *again when another would make sense. */
+static enum mpo_status try_lock(struct mpo_record_lock *lock, bool *again)
+{
+    enum mpo_status status = MPO_OK;
+    *again = false;
+    lock->descriptor = open(lock->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
+    MPO_CHECK(lock->descriptor >= 0, mpo_record_errno_status(errno),
+              "cannot make the lock file %s: %s%s", lock->path, strerror(errno),
+              errno == ENOENT ? "; make the directory first" : "");
+    if (flock(lock->descriptor, LOCK_EX | LOCK_NB) == 0) {
+        *again = !is_still_named(lock->descriptor, lock->path);
+        goto cleanup;
+    }
+    if (errno == EWOULDBLOCK || errno == EINTR) {
+        *again = true;
+        goto cleanup;
+    }
+    mpo_log_warning("this file system has no locks (%s: %s); make sure that no other run "
+                    "writes the same record",
+                    lock->path, strerror(errno));
+cleanup:
+    return status;
+}
+
+/* A reader that looks whether the lock is held holds it for an instant, so one refusal is
+ * no proof of another writer. */
+static enum mpo_status lock_patiently(const char *path, struct mpo_record_lock *lock)
+{
+    enum mpo_status status = MPO_OK;
+    char holder[MPO_RECORD_HOLDER_BYTES] = "";
+    bool again = true;
+    for (int try = 0; try < TRIES_MAX; try++) {
+        MPO_TRY(try_lock(lock, &again));
+        if (!again)
+            goto cleanup;
+        read_holder(lock->descriptor, holder);
+        close(lock->descriptor);
+        lock->descriptor = -1;
+        nanosleep(&(struct timespec){.tv_nsec = TRY_NANOS}, NULL);
+    }
+    MPO_FAIL(MPO_ERR_OUTPUT,
+             "%s is being written by another run (%s); wait for it, or name "
+             "another file with --record.file",
+             path, holder);
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_record_lock_take(const char *path, const char *job_id,
+                                     struct mpo_record_lock *lock)
+{
+    enum mpo_status status = MPO_OK;
+    lock->descriptor = -1;
+    MPO_TRY(lock_path(path, &lock->path));
+    MPO_TRY(lock_patiently(path, lock));
+    MPO_TRY(write_holder(lock, job_id));
+cleanup:
+    if (status != MPO_OK)
+        mpo_record_lock_drop(lock);
+    return status;
+}
+
+void mpo_record_lock_drop(struct mpo_record_lock *lock)
+{
+    if (lock->path != NULL && lock->descriptor >= 0) {
+        unlink(lock->path);
+        close(lock->descriptor);
+    }
+    free(lock->path);
+    lock->path = NULL;
+    lock->descriptor = -1;
+}
+
+bool mpo_record_lock_names_holder(const char *path, char holder[MPO_RECORD_HOLDER_BYTES])
+{
+    char name[PATH_MAX] = ""; /* the answer must not hang on memory */
+    bool held = false;
+    snprintf(name, sizeof name, "%s.lock", path);
+    int descriptor = open(name, O_RDONLY | O_CLOEXEC);
+    if (descriptor >= 0) {
+        held = flock(descriptor, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+        if (held)
+            read_holder(descriptor, holder);
+        close(descriptor);
+    }
+    return held;
+}
+
+bool mpo_record_lock_is_held(const char *path)
+{
+    char holder[MPO_RECORD_HOLDER_BYTES] = "";
+    return mpo_record_lock_names_holder(path, holder);
+}
+
+/* ---- the path ---- */
+
+static enum mpo_status move_aside(const char *path)
+{
+    enum mpo_status status = MPO_OK;
+    struct stat found;
+    char *aside = NULL;
+    const size_t bytes = strlen(path) + 16;
+    MPO_NEW(bytes, &aside);
+    for (int32_t i = 1; i <= ASIDE_MAX; i++) {
+        snprintf(aside, bytes, "%s.%d", path, i);
+        if (lstat(aside, &found) == 0)
+            continue;
+        MPO_CHECK(rename(path, aside) == 0, mpo_record_errno_status(errno),
+                  "cannot move %s aside to %s: %s", path, aside, strerror(errno));
+        mpo_log_note("moved the existing %s to %s", path, aside);
+        goto cleanup;
+    }
+    MPO_FAIL(MPO_ERR_OUTPUT, "%s exists, and so do %s.1 to %s.%d; remove some", path, path,
+             path, ASIDE_MAX);
+cleanup:
+    free(aside);
+    return status;
+}
+
+/* What is at the path may be moved aside, or there is nothing. */
+static enum mpo_status look_at_path(const char *path, bool force, bool *occupied)
+{
+    enum mpo_status status = MPO_OK;
+    struct stat found;
+    *occupied = lstat(path, &found) == 0;
+    if (!*occupied) {
+        MPO_CHECK(errno == ENOENT, mpo_record_errno_status(errno), "%s: %s", path,
+                  strerror(errno));
+        goto cleanup;
+    }
+    if (S_ISLNK(found.st_mode))
+        MPO_CHECK(
+            stat(path, &found) == 0, MPO_ERR_OUTPUT,
+            "%s is a symbolic link that leads nowhere; remove it, or name another file",
+            path);
+    MPO_CHECK(!S_ISDIR(found.st_mode), MPO_ERR_OUTPUT,
+              "%s is a directory; name a file in it, for instance %s/mpo.h5", path, path);
+    MPO_CHECK(S_ISREG(found.st_mode), MPO_ERR_OUTPUT,
+              "%s is not a regular file; name another one", path);
+    MPO_CHECK(force, MPO_ERR_OUTPUT,
+              "%s exists already; name another file with --record.file, or give --force to "
+              "move it aside",
+              path);
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_record_make_room(const char *path, bool force)
+{
+    enum mpo_status status = MPO_OK;
+    bool occupied = false;
+    MPO_TRY(look_at_path(path, force, &occupied));
+    if (occupied)
+        MPO_TRY(move_aside(path));
+cleanup:
+    return status;
+}
+
+/* "runs/" of "runs/x.h5", "." of "x.h5"; what is longer than a path can be is cut, and then
+ * names nothing. */
+static void folder_of(const char *path, char folder[PATH_MAX])
+{
+    const char *slash = strrchr(path, '/');
+    int length = slash != NULL ? (int)(slash + 1 - path) : 1;
+    snprintf(folder, PATH_MAX, "%.*s", length, slash != NULL ? path : ".");
+}
+
+enum mpo_status mpo_record_check(const char *path, bool force)
+{
+    enum mpo_status status = MPO_OK;
+    char holder[MPO_RECORD_HOLDER_BYTES] = "";
+    char folder[PATH_MAX] = "";
+    bool occupied = false;
+    folder_of(path, folder);
+    MPO_CHECK(access(folder, W_OK | X_OK) == 0, mpo_record_errno_status(errno),
+              "no file can be made in %s: %s%s", folder, strerror(errno),
+              errno == ENOENT ? "; make the directory first" : "");
+    MPO_CHECK(!mpo_record_lock_names_holder(path, holder), MPO_ERR_OUTPUT,
+              "%s is being written by another run (%s); wait for it, or name "
+              "another file with --record.file",
+              path, holder);
+    MPO_TRY(look_at_path(path, force, &occupied));
+cleanup:
+    return status;
+}
+
+bool mpo_record_is_on_network(const char *path)
+{
+    struct statfs system;
+    char folder[PATH_MAX] = "";
+    folder_of(path, folder);
+    bool known = statfs(folder, &system) == 0;
+    const uint32_t magic = known ? (uint32_t)system.f_type : 0;
+    return magic == NFS_MAGIC || magic == SMB_MAGIC || magic == CIFS_MAGIC ||
+           magic == SMB2_MAGIC;
+}

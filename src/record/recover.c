@@ -1,0 +1,448 @@
+/*
+ * Repairing a record that its writer left open, on a copy.
+ *
+ * A crashed record is whole as far as /step counts, but marked as open, so that programs
+ * refuse it unless they are asked to read beside a writer; and what an unfinished step had
+ * written is still there, longer in some data sets than in others. The repair opens a copy
+ * with HDF5's private file access properties that `h5clear` uses, "clear_status_flags" and
+ * "skip_eof_check", and sets the end of the file to what is there
+ * (H5Fincrement_filesize(file, 0)); `h5clear -s` alone leaves that out and cuts such a file
+ * to nothing. Then the growing data sets are cut to the acknowledged rows and the copy is
+ * closed as any file is.
+ *
+ * Nothing is believed: the copy is opened again as a reader does, and every acknowledged
+ * row of every data set is compared with the original, bit by bit. The original is only
+ * ever opened for reading. Until the copy is closed it is itself marked as open, so a
+ * repair that is killed leaves nothing that passes for a finished record.
+ */
+#include "record_impl.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/memory.h"
+
+#define COPY_BYTES   (1 << 20)
+#define BLOCK_BYTES  (1 << 20)
+#define COLUMN_COUNT (1 + MPO_RECORD_FIELD_COUNT + MPO_RECORD_RESPONSE_COUNT)
+
+/* Rows to keep of a growing data set. */
+struct kept {
+    int64_t steps;
+    int64_t responses;
+    int64_t tokens;
+    int64_t text_bytes;
+};
+
+struct repair {
+    const char *path;
+    const char *output;
+    struct mpo_record *source;
+    struct mpo_record *copy;
+    struct kept kept;
+    bool claimed; /* the file at `output` is ours */
+    bool owned;   /* the caller holds the record's lock */
+};
+
+/* ---- the columns of a schema, all in one order ---- */
+
+static struct mpo_record_column *column_at(struct mpo_record_schema *schema, int32_t index)
+{
+    if (index == 0)
+        return &schema->step;
+    index--;
+    if (index < MPO_RECORD_FIELD_COUNT)
+        return &schema->field[index];
+    return &schema->response[index - MPO_RECORD_FIELD_COUNT];
+}
+
+static int64_t rows_to_keep(const struct kept *kept, int32_t index)
+{
+    const int32_t response = index - 1 - MPO_RECORD_FIELD_COUNT;
+    if (response < 0)
+        return kept->steps;
+    if (response == MPO_RECORD_RESPONSE_token)
+        return kept->tokens;
+    if (response == MPO_RECORD_RESPONSE_text)
+        return kept->text_bytes;
+    return kept->responses;
+}
+
+static void close_columns(struct mpo_record_schema *schema)
+{
+    for (int32_t i = 0; i < COLUMN_COUNT; i++)
+        mpo_record_hdf5_release(&column_at(schema, i)->id);
+}
+
+static enum mpo_status read_rows(const struct mpo_record_column *column, hsize_t first,
+                                 hsize_t rows, void *out)
+{
+    enum mpo_status status = MPO_OK;
+    hid_t file_space = H5I_INVALID_HID;
+    hid_t memory_space = H5I_INVALID_HID;
+    const hsize_t start[2] = {first, 0};
+    const hsize_t block[2] = {rows, column->columns};
+    const hsize_t total = rows * (column->columns > 0 ? column->columns : 1);
+    if (rows == 0)
+        return MPO_OK;
+    MPO_TRY_HDF5(file_space = H5Dget_space(column->id), "%s", column->path);
+    MPO_TRY_HDF5(H5Sselect_hyperslab(file_space, H5S_SELECT_SET, start, NULL, block, NULL),
+                 "%s", column->path);
+    MPO_TRY_HDF5(memory_space = H5Screate_simple(1, &total, NULL), "%s", column->path);
+    MPO_TRY_HDF5(H5Dread(column->id, column->memory_type, memory_space, file_space,
+                         H5P_DEFAULT, out),
+                 "%s", column->path);
+cleanup:
+    mpo_record_hdf5_release(&memory_space);
+    mpo_record_hdf5_release(&file_space);
+    return status;
+}
+
+/* ---- what was acknowledged ---- */
+
+/* The first rows of a column of whole numbers of eight bytes; *out is owned. */
+static enum mpo_status read_numbers(struct mpo_record_column column, int64_t rows,
+                                    int64_t **out)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_CHECK(column.rows >= (hsize_t)rows, MPO_ERR_DATA, "%s has %llu rows, not %lld",
+              column.path, (unsigned long long)column.rows, (long long)rows);
+    MPO_NEW(rows, out);
+    column.memory_type = H5T_NATIVE_INT64;
+    MPO_TRY(read_rows(&column, 0, (hsize_t)rows, *out));
+cleanup:
+    return status;
+}
+
+/* The end of the last of `rows` pieces. The maximum, not the last one: a piece that was
+ * never written must not cut those before it. */
+static enum mpo_status end_of(const struct mpo_record_column *offset,
+                              const struct mpo_record_column *length, int64_t rows,
+                              int64_t *end)
+{
+    enum mpo_status status = MPO_OK;
+    int64_t *first = NULL;
+    int64_t *count = NULL;
+    *end = 0;
+    MPO_TRY(read_numbers(*offset, rows, &first));
+    MPO_TRY(read_numbers(*length, rows, &count));
+    for (int64_t i = 0; i < rows; i++) {
+        if (first[i] < 0 || count[i] < 0)
+            continue;
+        const int64_t past =
+            first[i] <= INT64_MAX - count[i] ? first[i] + count[i] : INT64_MAX;
+        if (past > *end)
+            *end = past;
+    }
+cleanup:
+    free(count);
+    free(first);
+    return status;
+}
+
+static enum mpo_status count_responses(struct mpo_record_schema *schema, struct kept *kept)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_record_column *response = schema->response;
+    const struct mpo_record_column *step = &response[MPO_RECORD_RESPONSE_step];
+    int64_t *all = NULL;
+    int64_t *drawn = NULL;
+    MPO_TRY(read_numbers(schema->step, kept->steps, &all));
+    MPO_TRY(read_numbers(*step, (int64_t)step->rows, &drawn));
+    const int64_t last = kept->steps > 0 ? all[kept->steps - 1] : -1;
+    kept->responses = mpo_record_acknowledged_rows(drawn, (int64_t)step->rows, last);
+    if (kept->responses > 0 && drawn[kept->responses - 1] != last)
+        mpo_log_warning("the responses end with step %lld, the steps with %lld",
+                        (long long)drawn[kept->responses - 1], (long long)last);
+    MPO_TRY(end_of(&response[MPO_RECORD_RESPONSE_token_offset],
+                   &response[MPO_RECORD_RESPONSE_token_count], kept->responses,
+                   &kept->tokens));
+    MPO_TRY(end_of(&response[MPO_RECORD_RESPONSE_text_offset],
+                   &response[MPO_RECORD_RESPONSE_text_bytes], kept->responses,
+                   &kept->text_bytes));
+cleanup:
+    free(drawn);
+    free(all);
+    return status;
+}
+
+static enum mpo_status look_at_source(struct repair *repair,
+                                      struct mpo_record_recovery *out)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_record_schema schema;
+    mpo_record_invalidate(&schema);
+    MPO_TRY(mpo_record_open_columns(repair->source->file, &schema));
+    repair->kept.steps = mpo_record_step_count(repair->source);
+    MPO_TRY(count_responses(&schema, &repair->kept));
+    out->step_count = repair->kept.steps;
+    out->response_count = repair->kept.responses;
+    for (int32_t i = 0; i < COLUMN_COUNT; i++) {
+        const struct mpo_record_column *column = column_at(&schema, i);
+        const int64_t surplus = (int64_t)column->rows - rows_to_keep(&repair->kept, i);
+        MPO_CHECK(column->id < 0 || surplus >= 0, MPO_ERR_DATA,
+                  "%s has %llu rows, fewer than the acknowledged %lld", column->path,
+                  (unsigned long long)column->rows,
+                  (long long)rows_to_keep(&repair->kept, i));
+        int64_t *most =
+            i <= MPO_RECORD_FIELD_COUNT ? &out->surplus_steps : &out->surplus_responses;
+        const int32_t response = i - 1 - MPO_RECORD_FIELD_COUNT;
+        if (response != MPO_RECORD_RESPONSE_token && response != MPO_RECORD_RESPONSE_text &&
+            surplus > *most)
+            *most = surplus;
+    }
+cleanup:
+    close_columns(&schema);
+    return status;
+}
+
+/* ---- the copy ---- */
+
+static enum mpo_status refuse_live(const char *path)
+{
+    enum mpo_status status = MPO_OK;
+    char holder[MPO_RECORD_HOLDER_BYTES] = "";
+    MPO_CHECK(!mpo_record_lock_names_holder(path, holder), MPO_ERR_OUTPUT,
+              "%s is being written by a run (%s), and needs no repair while it goes on",
+              path, holder);
+cleanup:
+    return status;
+}
+
+static enum mpo_status write_all(int descriptor, const char *data, size_t bytes)
+{
+    enum mpo_status status = MPO_OK;
+    while (bytes > 0) {
+        const ssize_t written = write(descriptor, data, bytes);
+        if (written < 0 && errno == EINTR)
+            continue;
+        MPO_CHECK(written > 0, MPO_ERR_IO, "%s", strerror(errno));
+        data += written;
+        bytes -= (size_t)written;
+    }
+cleanup:
+    return status;
+}
+
+static enum mpo_status copy_bytes(int from, int to)
+{
+    enum mpo_status status = MPO_OK;
+    char *block = NULL;
+    ssize_t bytes = 0;
+    MPO_NEW(COPY_BYTES, &block);
+    do {
+        bytes = read(from, block, COPY_BYTES);
+        MPO_CHECK(bytes >= 0 || errno == EINTR, MPO_ERR_IO, "%s", strerror(errno));
+        if (bytes > 0)
+            MPO_TRY(write_all(to, block, (size_t)bytes));
+    } while (bytes != 0);
+cleanup:
+    free(block);
+    return status;
+}
+
+static enum mpo_status make_copy(struct repair *repair)
+{
+    enum mpo_status status = MPO_OK;
+    int to = -1;
+    const int from = open(repair->path, O_RDONLY | O_CLOEXEC);
+    MPO_CHECK(from >= 0, MPO_ERR_INPUT, "%s: %s", repair->path, strerror(errno));
+    to = open(repair->output, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    MPO_CHECK(to >= 0 || errno != EEXIST, MPO_ERR_OUTPUT,
+              "%s exists already; name another file with --output, or move it aside",
+              repair->output);
+    MPO_CHECK(to >= 0, mpo_record_errno_status(errno), "cannot make %s: %s", repair->output,
+              strerror(errno));
+    repair->claimed = true;
+    status = copy_bytes(from, to);
+    if (status != MPO_OK)
+        MPO_FAIL(status, "copying %s to %s: %s", repair->path, repair->output,
+                 mpo_error_text());
+cleanup:
+    if (from >= 0)
+        close(from);
+    if (to >= 0)
+        close(to);
+    return status;
+}
+
+/* ---- the repair ---- */
+
+static enum mpo_status open_marked_file(const char *path, hid_t *file)
+{
+    enum mpo_status status = MPO_OK;
+    const hbool_t yes = true;
+    hid_t access = H5I_INVALID_HID;
+    MPO_TRY_HDF5(access = H5Pcreate(H5P_FILE_ACCESS), "access properties");
+    MPO_TRY_HDF5(H5Pset_libver_bounds(access, H5F_LIBVER_V110, H5F_LIBVER_V110),
+                 "access properties");
+    MPO_TRY_HDF5(H5Pset_fclose_degree(access, H5F_CLOSE_STRONG), "access properties");
+    MPO_TRY_HDF5(H5Pset_file_locking(access, false, true), "access properties");
+    MPO_TRY_HDF5(H5Pset(access, "clear_status_flags", &yes),
+                 "HDF5 %s cannot clear the mark of an open file",
+                 mpo_record_library_version());
+    MPO_TRY_HDF5(H5Pset(access, "skip_eof_check", &yes),
+                 "HDF5 %s cannot open a file of another size than it has noted",
+                 mpo_record_library_version());
+    MPO_TRY_HDF5(*file = H5Fopen(path, H5F_ACC_RDWR, access), "opening the copy");
+    MPO_TRY_HDF5(H5Fincrement_filesize(*file, 0), "end of the copy");
+cleanup:
+    mpo_record_hdf5_release(&access);
+    return status;
+}
+
+static enum mpo_status trim_columns(struct mpo_record_schema *schema,
+                                    const struct kept *kept)
+{
+    enum mpo_status status = MPO_OK;
+    for (int32_t i = 0; i < COLUMN_COUNT; i++) {
+        const struct mpo_record_column *column = column_at(schema, i);
+        const hsize_t extent[2] = {(hsize_t)rows_to_keep(kept, i), column->columns};
+        if (column->id >= 0 && column->rows > extent[0])
+            MPO_TRY_HDF5(H5Dset_extent(column->id, extent), "%s", column->path);
+    }
+cleanup:
+    return status;
+}
+
+static enum mpo_status repair_copy(const struct repair *repair)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_record_schema schema;
+    hid_t file = H5I_INVALID_HID;
+    int descriptor = -1;
+    mpo_record_invalidate(&schema);
+    MPO_TRY(open_marked_file(repair->output, &file));
+    MPO_TRY(mpo_record_open_columns(file, &schema));
+    MPO_TRY(trim_columns(&schema, &repair->kept));
+    close_columns(&schema);
+    MPO_TRY_HDF5(H5Fflush(file, H5F_SCOPE_GLOBAL), "writing the copy");
+    const hid_t closing = file;
+    file = H5I_INVALID_HID;
+    MPO_TRY_HDF5(H5Fclose(closing), "closing the copy");
+    descriptor = open(repair->output, O_RDONLY | O_CLOEXEC);
+    MPO_CHECK(descriptor >= 0 && fsync(descriptor) == 0, MPO_ERR_IO, "fsync: %s",
+              strerror(errno));
+cleanup:
+    if (descriptor >= 0)
+        close(descriptor);
+    close_columns(&schema);
+    if (file >= 0)
+        H5Fclose(file);
+    return status;
+}
+
+/* ---- the check ---- */
+
+static enum mpo_status compare_column(const struct mpo_record_column *original,
+                                      const struct mpo_record_column *copy, int64_t rows)
+{
+    enum mpo_status status = MPO_OK;
+    const size_t row_bytes = H5Tget_size(original->memory_type) *
+                             (original->columns > 0 ? original->columns : 1);
+    const int64_t most = row_bytes < BLOCK_BYTES ? (int64_t)(BLOCK_BYTES / row_bytes) : 1;
+    const int64_t block = rows < most ? rows : most;
+    char *first = NULL;
+    char *second = NULL;
+    MPO_CHECK(copy->id >= 0 && copy->rows == (hsize_t)rows, MPO_ERR_DATA,
+              "%s has %llu rows in the copy, expected %lld", original->path,
+              (unsigned long long)copy->rows, (long long)rows);
+    MPO_NEW((size_t)block * row_bytes, &first);
+    MPO_NEW((size_t)block * row_bytes, &second);
+    for (int64_t at = 0; at < rows; at += block) {
+        const int64_t count = rows - at < block ? rows - at : block;
+        MPO_TRY(read_rows(original, (hsize_t)at, (hsize_t)count, first));
+        MPO_TRY(read_rows(copy, (hsize_t)at, (hsize_t)count, second));
+        MPO_CHECK(memcmp(first, second, (size_t)count * row_bytes) == 0, MPO_ERR_DATA,
+                  "%s differs between the record and its copy", original->path);
+    }
+cleanup:
+    free(second);
+    free(first);
+    return status;
+}
+
+static enum mpo_status check_copy(struct repair *repair)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_record_schema original;
+    struct mpo_record_schema copy;
+    mpo_record_invalidate(&original);
+    mpo_record_invalidate(&copy);
+    MPO_TRY(mpo_record_open(repair->output, &repair->copy));
+    MPO_CHECK(mpo_record_is_complete(repair->copy), MPO_ERR_DATA,
+              "%s is still marked as open", repair->output);
+    MPO_TRY(mpo_record_open_columns(repair->source->file, &original));
+    MPO_TRY(mpo_record_open_columns(repair->copy->file, &copy));
+    for (int32_t i = 0; i < COLUMN_COUNT; i++)
+        if (column_at(&original, i)->id >= 0)
+            MPO_TRY(compare_column(column_at(&original, i), column_at(&copy, i),
+                                   rows_to_keep(&repair->kept, i)));
+cleanup:
+    close_columns(&copy);
+    close_columns(&original);
+    return status;
+}
+
+/* ---- all together ---- */
+
+static enum mpo_status recover(struct repair *repair, struct mpo_record_recovery *out)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_TRY(mpo_record_reword(repair->source, look_at_source(repair, out)));
+    MPO_TRY(make_copy(repair));
+    if (!repair->owned)
+        MPO_TRY(refuse_live(repair->path)); /* nobody began to write meanwhile */
+    status = repair_copy(repair);
+    if (status == MPO_OK)
+        status = check_copy(repair);
+    if (status != MPO_OK)
+        MPO_FAIL(status,
+                 "repairing %s as %s: %s; the record itself is as it was, and its "
+                 "steps can be read",
+                 repair->path, repair->output, mpo_error_text());
+cleanup:
+    return status;
+}
+
+static enum mpo_status open_and_recover(struct repair *repair,
+                                        struct mpo_record_recovery *out)
+{
+    enum mpo_status status = MPO_OK;
+    *out = (struct mpo_record_recovery){0};
+    MPO_TRY(mpo_record_open(repair->path, &repair->source));
+    out->repaired = !mpo_record_is_complete(repair->source);
+    out->step_count = mpo_record_step_count(repair->source);
+    if (out->repaired)
+        MPO_TRY(recover(repair, out));
+cleanup:
+    mpo_record_close(&repair->copy);
+    mpo_record_close(&repair->source);
+    if (status != MPO_OK && repair->claimed)
+        unlink(repair->output);
+    return status;
+}
+
+enum mpo_status mpo_record_repair(const char *path, const char *output,
+                                  struct mpo_record_recovery *out)
+{
+    struct repair repair = {.path = path, .output = output, .owned = true};
+    return open_and_recover(&repair, out);
+}
+
+enum mpo_status mpo_record_recover(const char *path, const char *output,
+                                   struct mpo_record_recovery *out)
+{
+    enum mpo_status status = MPO_OK;
+    struct repair repair = {.path = path, .output = output};
+    mpo_record_hdf5_prepare();
+    if (access(path, F_OK) == 0)
+        MPO_TRY(refuse_live(path));
+    MPO_TRY(open_and_recover(&repair, out));
+cleanup:
+    return status;
+}

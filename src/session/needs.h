@@ -1,0 +1,54 @@
+/**
+ * Memory that a job needs, from a survey of its policies: what doctor compares with what
+ * is free, and what a batch job has to ask for.
+ */
+#pragma once
+
+#include "mpo/device.h"
+#include "device/host.h"
+#include "mpo/policy.h"
+
+/** Of one rank and its host's memory, by what it is for. Plain data. */
+struct needs {
+    uint64_t program_bytes; /* the process as a survey leaves it: code, vocabularies,
+                               prompts, adapters */
+    uint64_t weights_bytes; /* a model that several policies name counts once */
+    uint64_t cache_bytes;
+    uint64_t work_bytes;     /* logits, and what a decode computes in */
+    uint64_t exchange_bytes; /* rows of other ranks, or of this one for others; rounded ones
+                              */
+};
+
+/** Needs of a rank that hosts these policies; `exchange_bytes` is the exchange's figure
+ *  with that of rounded rows.
+ *  Local; right after mpo_policies_survey, because it looks at this process. */
+struct needs needs_of_rank(const struct mpo_policy_survey *policies, int32_t policy_count,
+                           const struct mpo_host *host, uint64_t exchange_bytes);
+
+/** All of it. */
+uint64_t needs_total(const struct needs *needs);
+
+/** What the process has still to take. */
+uint64_t needs_to_take(const struct needs *needs);
+
+/** Weights on the host of these policies when each model file is in memory once: what ranks
+ * of one host share where libllama maps the file, as it does unless it repacks the weights.
+ */
+uint64_t needs_weights_once(const struct mpo_policy_survey *policies, int32_t policy_count);
+
+/** A device and what a rank will put there. */
+struct needs_device {
+    const struct mpo_device *device;
+    const char *host;                         /* its name, for messages */
+    const struct mpo_policy_survey *policies; /* [policy_count] of the rank */
+    const struct mpo_policy_spec *specs;      /* [H] */
+    int32_t policy_count;
+    uint64_t rows_bytes; /* the mixture's and the exchange's */
+    const char *advice;  /* what makes rows fewer or shorter: "lower ..." */
+};
+
+/** Bytes of the device's memory. Local. */
+uint64_t needs_of_device(const struct needs_device *device);
+
+/** @return MPO_ERR_MEMORY, with what to change, when that is more than is free. Local. */
+enum mpo_status needs_check_device(const struct needs_device *device);
