@@ -99,8 +99,7 @@ struct mpo_config_assignment {
 #define MPO_CONFIG_QUOTE_BYTES 88
 #define MPO_CONFIG_HINT_BYTES  512
 
-/* config.c ------------------------------------------------------------------------------
- */
+/* ---- config.c ---- */
 
 /** The member that an option is kept in. */
 void *mpo_config_member(const struct mpo_config *config,
@@ -109,8 +108,7 @@ void *mpo_config_member(const struct mpo_config *config,
 /** Make room for the policies and give them their defaults; once. */
 enum mpo_status mpo_config_take_policies(struct mpo_config_build *build, int32_t count);
 
-/* config/value.c ------------------------------------------------------------------------
- */
+/* ---- value.c ---- */
 
 /** Parse, check and keep one value. MPO_ERR_CONFIG, or MPO_ERR_USAGE for a flag. */
 enum mpo_status mpo_config_assign(struct mpo_config_build *build,
@@ -141,14 +139,12 @@ size_t mpo_config_distance(const char *a, const char *b);
 const char *mpo_config_hint(const char *name, const char *const *known, size_t known_count,
                             char hint[MPO_CONFIG_HINT_BYTES]);
 
-/* config/file.c -------------------------------------------------------------------------
- */
+/* ---- file.c ---- */
 
 /** Assign everything that the file at build->path holds. */
 enum mpo_status mpo_config_read_file(struct mpo_config_build *build);
 
-/* config/flags.c ------------------------------------------------------------------------
- */
+/* ---- flags.c ---- */
 
 struct mpo_config_flags;
 

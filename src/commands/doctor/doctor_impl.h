@@ -2,8 +2,8 @@
  * A visit of the doctor: what every rank sees, and what was found, in flow order.
  *
  *   doctor.c         the checks that every rank makes
- *   job.c     the checks that need all ranks' answers, on rank zero
- *   report.c  tables, findings and JSON
+ *   job.c            the checks that need all ranks' answers, on rank zero
+ *   report.c         tables, findings and JSON
  */
 #pragma once
 

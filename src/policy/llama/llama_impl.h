@@ -1,14 +1,14 @@
 /**
  * What the files of the llama policy share.
  *
- *   policy/llama/llama.c         the kind: open, vocabulary, context
- *   policy/llama/verbs.c   clear, begin, extend, truncate, fork
- *   policy/llama/capture.c rows of logits that stay on the device
- *   policy/llama/device.c  where libllama computes
- *   policy/llama/library.c libllama as a whole, and what it says
- *   policy/llama/model.c   GGUF files: models and adapters, loaded once a rank
- *   policy/llama/prompt.c  messages -> text -> tokens
- *   policy/llama/need.c    what a policy takes, from the metadata
+ *   llama.c    the kind: open, vocabulary, context
+ *   verbs.c    clear, begin, extend, truncate, fork
+ *   capture.c  rows of logits that stay on the device
+ *   device.c   where libllama computes
+ *   library.c  libllama as a whole, and what it says
+ *   model.c    GGUF files: models and adapters, loaded once a rank
+ *   prompt.c   messages -> text -> tokens
+ *   need.c     what a policy takes, from the metadata
  *
  * Written for one version of libllama, the one that launch/setup.sh builds. libllama ends
  * the process on some bad arguments, so everything is checked before it is called.
@@ -32,7 +32,7 @@
 /** Sequences in a context at most (LLAMA_MAX_SEQ). */
 #define MPO_LLAMA_SEQUENCES_MAX 256
 
-/* ---- policy/llama/device.c ---- */
+/* ---- device.c ---- */
 
 /** Whether this libllama can compute on a kind of device: see struct mpo_policy_ops. */
 enum mpo_status mpo_llama_check_device(const char *kind);
@@ -44,7 +44,7 @@ enum mpo_status mpo_llama_check_device(const char *kind);
 enum mpo_status mpo_llama_find_devices(const struct mpo_device *device,
                                        ggml_backend_dev_t list[MPO_DEVICE_RUN_MAX + 1]);
 
-/* ---- policy/llama/library.c ---- */
+/* ---- library.c ---- */
 
 struct mpo_llama_model;
 
@@ -64,7 +64,7 @@ void mpo_llama_library_close(void *library); /* NULL-safe */
 /** True when its models compute on another device than the CPU. */
 bool mpo_llama_library_has_device(const struct mpo_llama_library *library);
 
-/** Devices of a rank's run that a policy's layers are spread over. (policy/llama/device.c)
+/** Devices of a rank's run that a policy's layers are spread over. (device.c)
  *  @param run  how many the rank has, 0: it computes on the CPU */
 int32_t mpo_llama_spread(const struct mpo_policy_spec *spec, int32_t run);
 
@@ -84,7 +84,7 @@ bool mpo_llama_library_lacks_memory(const struct mpo_llama_library *library);
 /** Forget what it said, before a call that can fail. */
 void mpo_llama_library_listen(struct mpo_llama_library *library);
 
-/* ---- policy/llama/model.c ---- */
+/* ---- model.c ---- */
 
 /** A file, whatever path names it. */
 struct mpo_llama_file {
@@ -135,7 +135,7 @@ enum mpo_status mpo_llama_adapter_acquire(struct mpo_llama_library *library,
                                           const struct mpo_policy_spec *spec, bool hash,
                                           struct mpo_llama_adapter **out);
 
-/* ---- policy/llama/prompt.c ---- */
+/* ---- prompt.c ---- */
 
 /** All prompts as tokens: prompt i is token[offset[i]] .. token[offset[i + 1] - 1]. */
 struct mpo_llama_prompts {
@@ -162,7 +162,7 @@ enum mpo_status mpo_llama_prompts_make(const struct mpo_llama_model *model,
                                        struct mpo_llama_prompts *out);
 void mpo_llama_prompts_free(struct mpo_llama_prompts *prompts);
 
-/* ---- policy/llama/llama.c ---- */
+/* ---- llama.c ---- */
 
 /** A row's cells: the prompt's tokens, then the response's; none when the row is empty. */
 struct mpo_llama_row {
@@ -212,7 +212,7 @@ struct mpo_llama_policy {
     int32_t *sequence;        /* [batch_tokens] what batch.seq_id points to */
 };
 
-/* ---- policy/llama/capture.c ---- */
+/* ---- capture.c ---- */
 
 /** A context whose rows of logits stay in its device's memory. */
 struct mpo_llama_capture;
@@ -235,7 +235,7 @@ bool mpo_llama_capture_works(const struct mpo_llama_capture *capture);
  *  the device, after llama_synchronize. */
 const float *mpo_llama_capture_row(const struct mpo_llama_capture *capture, int32_t output);
 
-/* ---- policy/llama/verbs.c: see struct mpo_policy_ops ---- */
+/* ---- verbs.c: see struct mpo_policy_ops ---- */
 
 void mpo_llama_clear(void *self);
 enum mpo_status mpo_llama_begin(void *self, const struct mpo_policy_entry *entry,
@@ -245,6 +245,6 @@ enum mpo_status mpo_llama_extend(void *self, const struct mpo_policy_batch *batc
 enum mpo_status mpo_llama_truncate(void *self, int32_t row, int32_t response_tokens);
 enum mpo_status mpo_llama_fork(void *self, int32_t from, int32_t to);
 
-/* ---- policy/llama/need.c: see struct mpo_policy_ops ---- */
+/* ---- need.c: see struct mpo_policy_ops ---- */
 
 void mpo_llama_need(const void *self, struct mpo_policy_need *out);
