@@ -8,7 +8,7 @@
  *     output      the uniform average of the l_t at which gradients were taken
  *     averaged gap   mean_t(l_t . g_t) - min_k mean_t(g_t,k)  >=  F(average) - F*
  *                                                              in expectation
- *                                                              (design.md, section 1)
+ *                                                              (src/README.md, Descent)
  * With bounds low <= l <= high every l is projected by KL onto them, which keeps the map's
  * form, and the averaged gap takes its minimum over them:
  *     l = argmin_u KL(u || softmax(...)),   gap = mean_t(l_t . g_t) - min_u u . mean_t g_t

@@ -9,7 +9,7 @@
  *     ESS_x   = (sum_j w_j)^2 / (m sum_j w_j^2)
  *     d       = mean_x sum_j softmax(log w)_j sum_t ( [y_t ends] - q(end|s_t) )
  *     a <- a + d^2,   b <- b + d / (2 sqrt(a))
- *                                                              (design.md, section 1)
+ *                                                              (src/README.md, Estimator)
  * c comes from a regression over the responses of earlier steps only, which keeps g
  * unbiased by C; it is 1 before the fourth step.
  */

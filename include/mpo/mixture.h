@@ -3,7 +3,7 @@
  *
  *     log pi_h(v) = logit_h(v) / T_h - log_norm_h
  *     s(v)        = sum_h mu_h log pi_h(v) + b [v ends],      q(v) = exp( s(v) - log Z )
- *                                                              (design.md, section 1)
+ *                                                              (src/README.md, Mixture)
  * Sums over the vocabulary run in double over fixed blocks of MPO_MIXTURE_BLOCK tokens,
  * blocks in order, so that a slice of whole blocks can be summed elsewhere to the same
  * bytes.

@@ -1,5 +1,6 @@
 /**
- * The record: the trajectory of a fit in one HDF5 file, schema "mpo-1.0" (design.md, 5).
+ * The record: the trajectory of a fit in one HDF5 file, schema "mpo-1.0"
+ * (src/README.md, The record).
  *
  * Writer: rank zero only, serial library, SWMR, flushed every step. `/step` is written
  * last: a step that len(/step) counts is complete and stays, whatever happens afterwards.

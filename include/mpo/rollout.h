@@ -1,7 +1,7 @@
 /**
  * The rollout: m responses to each prompt of a step, drawn from the proposal
  *
- *     q(v|s) ~ exp( sum_h mu_h log pi_h(v|s) + b [v ends] )          (design.md, section 1)
+ *     q(v|s) ~ exp( sum_h mu_h log pi_h(v|s) + b [v ends] )          (src/README.md, Mixture)
  *
  * and everything the estimator needs to know of them. This is the one decode loop.
  *

@@ -7,7 +7,7 @@
  *                normalise, exchange, combine, score        the tokens that follow
  *
  *     log q(y|x) = sum_t log q(y_t|s_t),   log Z = sum_t log Z(s_t)
- *                                                              (design.md, section 1)
+ *                                                              (src/README.md, Mixture)
  *
  * A unit is one prompt with its answers; its chunks depend on the answers alone, so any
  * number of ranks gives the same bytes. Sums run over positions in order.

@@ -1,7 +1,7 @@
 /**
  * The estimator's figures of one prompt by their formulas, written out a second time.
  *
- *     log w_j = sum_k l_k log pi_k(y_j|x) - log q(y_j|x)          (design.md, section 1)
+ *     log w_j = sum_k l_k log pi_k(y_j|x) - log q(y_j|x)          (src/README.md, Estimator)
  */
 #pragma once
 

@@ -3,7 +3,7 @@
  * plain scalar code in long double that shares nothing with it.
  *
  *     s(v) = sum_h mu_h log pi_h(v) + b [v ends],   q(v) = exp(s(v) - log Z)
- *                                                              (design.md, section 1)
+ *                                                              (src/README.md, Mixture)
  */
 #pragma once
 

@@ -8,7 +8,7 @@
  *
  * --best-of m draws m responses for each one wanted and picks one of them with probability
  * proportional to w_j = prod_k pi_k(y_j|x)^l_k / q_l(y_j|x), which goes to the mixture of
- * whole responses pi_l as m grows (design.md, section 1).
+ * whole responses pi_l as m grows (src/README.md, Draws).
  */
 #include <jansson.h>
 #include <math.h>

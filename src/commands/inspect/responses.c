@@ -4,8 +4,7 @@
  * The samples are spread evenly over the run and end with its last response. The log weight
  * is that of the estimator at the weights of the response's own step,
  *
- *     log w = sum_k l_k log pi_k(y given x) - log q(y given x)          (design.md, section
- * 1)
+ *     log w = sum_k l_k log pi_k(y given x) - log q(y given x)     (src/README.md, Estimator)
  */
 #include "inspect_impl.h"
 
