@@ -12,31 +12,28 @@ set -euo pipefail
 # shellcheck source=launch/env.sh
 . "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/env.sh"
 
-# Entries of the list `policies:`, when each begins on a line of its own.
-count_policies() {
-    awk '/^[^ #-]/ { inside = /^policies:/ }
-         inside && /^ *- / { match($0, / *- /); indent = indent ? indent : RLENGTH
-                             count += RLENGTH == indent }
-         END { print count + 0 }' "$1"
-}
-
 refuse() { echo "local.sh: $*" >&2; exit 64; }
 
 ranks=${RANKS:-}
 found=
 for argument in "$@"; do
     # A record has a configuration in it, too.
-    if [ -z "${RANKS:-}" ] && ! [[ $ranks =~ [1-9] ]] \
-        && [ -f "$argument" ] && grep -Iq . "$argument"; then
+    if [ -n "$ranks" ] || ! [ -f "$argument" ] || ! grep -Iq . "$argument"; then
+        continue
+    fi
+    if names=$("${mpo[@]}" config "$argument" --get=policies 2>/dev/null); then
+        ranks=$(wc -l <<<"$names")
+    else
         found=${found:-$argument}
-        ranks=$(count_policies "$argument")
     fi
 done
+if [ -z "$ranks" ] && [ -n "$found" ]; then
+    "${mpo[@]}" config "$found" >&2 || true # says what is wrong with it
+    refuse "$found is no configuration with policies to count; mend it, or set RANKS, e.g. RANKS=2"
+fi
 # Without a configuration there is nothing to spread: help, a record, or a name that mpo will
 # say is wrong.
 [ -n "$ranks" ] || exec "${mpo[@]}" "$@"
-if ! [[ $ranks =~ ^[1-9][0-9]*$ ]]; then
-    [ -n "$found" ] || refuse "RANKS is '$ranks', expected a number of ranks, e.g. RANKS=2"
-    refuse "$found has no list of policies with a line for each; set RANKS, e.g. RANKS=2"
-fi
+[[ $ranks =~ ^[1-9][0-9]*$ ]] \
+    || refuse "RANKS is '$ranks', expected a number of ranks, e.g. RANKS=2"
 exec mpirun "${mpirun_options[@]}" -n "$ranks" "${mpo[@]}" "$@"

@@ -64,6 +64,7 @@ struct mpo_config {
     struct mpo_config_evaluate evaluate;
     struct mpo_config_doctor doctor;
     struct mpo_config_launch launch;
+    struct mpo_config_config config;
     struct mpo_config_inspect inspect;
     struct mpo_config_recover recover;
     struct mpo_config_refit refit;
@@ -121,6 +122,16 @@ bool mpo_config_is_quiet(const struct mpo_config *config, const char *command);
 /** The whole configuration as YAML, defaults included; reading it again gives the same
  *  (paths as they were resolved). The caller frees *text. Local. */
 enum mpo_status mpo_config_print(const struct mpo_config *config, char **text);
+
+/**
+ * The value of one key, as a flag takes it: "rollout.responses", "policies.NAME.model", or
+ * "policies" for the names of all policies, one a line. Local.
+ *
+ * @param text  ends with a line feed; the caller frees it
+ * @return MPO_ERR_USAGE when there is no such key
+ */
+enum mpo_status mpo_config_get(const struct mpo_config *config, const char *key,
+                               char **text);
 
 /** configs/reference.yaml: every option with its default and sentence. Local. */
 enum mpo_status mpo_config_print_reference(FILE *stream);

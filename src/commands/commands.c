@@ -24,6 +24,8 @@ const struct mpo_command mpo_commands[] = {
     {"launch", "print the batch script of a fit for Slurm, with what it needs",
      "CONFIG [--groups=N] [--ranks_per_node=N] [--time=TIME] [...]", mpo_command_launch,
      false},
+    {"config", "print the resolved configuration, or one key of it",
+     "CONFIG [--get=KEY] [--section.key=value ...]", mpo_command_config, false},
     {"inspect", "print or plot a record",
      "RECORD [--format=FORMAT] [--plot=FILE.svg] [--series=NAMES]\n"
      "RECORD --follow [--series=NAMES]\n"

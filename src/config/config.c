@@ -110,8 +110,8 @@ static const char *where_of(struct mpo_config_build *build, int option_index,
 /* One prompt on the command line stands for the file of prompts, and so does an input. */
 static bool prompt_replaces_file(const struct mpo_config_build *build)
 {
-    if (strcmp(build->command, "score") == 0)
-        return true; /* its prompts are in its input */
+    if (strcmp(build->command, "score") == 0 || strcmp(build->command, "config") == 0)
+        return true; /* prompts are in the input of one; the other asks nobody */
     return strcmp(build->command, "generate") == 0 &&
            *build->config->generate.prompt != '\0';
 }

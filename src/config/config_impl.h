@@ -44,7 +44,12 @@ enum mpo_config_type {
     MPO_TYPE_NUMBERS
 };
 
-enum mpo_config_scope { MPO_SCOPE_SHARED, MPO_SCOPE_COMMAND, MPO_SCOPE_FLAGS };
+enum mpo_config_scope {
+    MPO_SCOPE_SHARED,
+    MPO_SCOPE_COMMAND,
+    MPO_SCOPE_QUERY,
+    MPO_SCOPE_FLAGS
+};
 
 struct mpo_config_section {
     const char *name;
@@ -166,3 +171,12 @@ bool mpo_config_is_own(const struct mpo_config_option *option, const char *comma
 
 /** Whether the command takes the options of shared sections. */
 bool mpo_config_takes_shared(const char *command);
+
+/** Whether a file may hold the section. */
+bool mpo_config_is_in_files(int section);
+
+/* ---- print.c ---- */
+
+/** One value as YAML, or as a flag takes it: texts bare, numbers without brackets. */
+void mpo_config_print_value(FILE *stream, const struct mpo_config_option *option,
+                            const void *member, bool as_flag);

@@ -141,7 +141,7 @@ static struct names names_of(int section)
 {
     struct names names = {.count = 0};
     for (int i = 0; section < 0 && i < MPO_SECTION_COUNT; i++)
-        if (mpo_config_sections[i].scope != MPO_SCOPE_FLAGS)
+        if (mpo_config_is_in_files(i))
             add_name(&names, mpo_config_sections[i].name, i);
     for (int i = 0; i < MPO_OPTION_COUNT; i++)
         if ((int)mpo_config_options[i].section == section)

@@ -57,7 +57,7 @@ static void make_known(struct mpo_config_flags *flags)
         const struct mpo_config_option *option = &mpo_config_options[i];
         if (option->section == MPO_SECTION_policies)
             continue;
-        if (configured && mpo_config_sections[option->section].scope != MPO_SCOPE_FLAGS)
+        if (configured && mpo_config_is_in_files((int)option->section))
             add_known(flags, option->full_name, i);
         if (!mpo_config_is_own(option, flags->command))
             continue;

@@ -18,8 +18,15 @@ bool mpo_config_takes_shared(const char *command)
 {
     for (int i = 0; i < MPO_SECTION_COUNT; i++)
         if (strcmp(mpo_config_sections[i].name, command) == 0)
-            return mpo_config_sections[i].scope == MPO_SCOPE_COMMAND;
+            return mpo_config_sections[i].scope == MPO_SCOPE_COMMAND ||
+                   mpo_config_sections[i].scope == MPO_SCOPE_QUERY;
     return false;
+}
+
+bool mpo_config_is_in_files(int section)
+{
+    return mpo_config_sections[section].scope == MPO_SCOPE_SHARED ||
+           mpo_config_sections[section].scope == MPO_SCOPE_COMMAND;
 }
 
 const char *mpo_config_json_choice(const struct mpo_config_option *option)

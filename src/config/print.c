@@ -54,18 +54,17 @@ static void print_number(FILE *stream, double value)
     fputs(text, stream);
 }
 
-static void print_numbers(FILE *stream, const struct mpo_numbers *numbers)
+static void print_numbers(FILE *stream, const struct mpo_numbers *numbers,
+                          const char *separator)
 {
-    fputc('[', stream);
     for (int32_t i = 0; i < numbers->count; i++) {
-        fputs(i > 0 ? ", " : "", stream);
+        fputs(i > 0 ? separator : "", stream);
         print_number(stream, numbers->value[i]);
     }
-    fputc(']', stream);
 }
 
-static void print_value(FILE *stream, const struct mpo_config_option *option,
-                        const void *member)
+void mpo_config_print_value(FILE *stream, const struct mpo_config_option *option,
+                            const void *member, bool as_flag)
 {
     int64_t integer = 0;
     switch (option->type) {
@@ -92,10 +91,15 @@ static void print_value(FILE *stream, const struct mpo_config_option *option,
         break;
     case MPO_TYPE_TEXT:
     case MPO_TYPE_PATH:
-        print_text(stream, *(char *const *)member);
+        if (as_flag)
+            fputs(*(char *const *)member, stream);
+        else
+            print_text(stream, *(char *const *)member);
         break;
     case MPO_TYPE_NUMBERS:
-        print_numbers(stream, member);
+        fputs(as_flag ? "" : "[", stream);
+        print_numbers(stream, member, as_flag ? "," : ", ");
+        fputs(as_flag ? "" : "]", stream);
         break;
     }
 }
@@ -110,7 +114,8 @@ static void print_section(FILE *stream, const struct mpo_config *config, int sec
         if ((int)option->section != section)
             continue;
         fprintf(stream, "%s%s: ", indent, option->name);
-        print_value(stream, option, mpo_config_member(config, option, policy_index));
+        mpo_config_print_value(stream, option,
+                               mpo_config_member(config, option, policy_index), false);
         fputc('\n', stream);
         indent = section == MPO_SECTION_policies ? "    " : "  ";
     }
@@ -124,7 +129,7 @@ enum mpo_status mpo_config_print(const struct mpo_config *config, char **text)
     FILE *stream = open_memstream(text, &bytes);
     MPO_CHECK(stream != NULL, MPO_ERR_MEMORY, "no memory to print the configuration");
     for (int section = 0; section < MPO_SECTION_COUNT; section++) {
-        if (mpo_config_sections[section].scope == MPO_SCOPE_FLAGS)
+        if (!mpo_config_is_in_files(section))
             continue;
         int32_t count = section == MPO_SECTION_policies ? config->policy_count : 1;
         fprintf(stream, "%s:\n", mpo_config_sections[section].name);
@@ -203,7 +208,7 @@ enum mpo_status mpo_config_print_reference(FILE *stream)
           "# Paths are relative to the folder of the configuration file.\n",
           stream);
     for (int section = 0; section < MPO_SECTION_COUNT; section++)
-        if (mpo_config_sections[section].scope != MPO_SCOPE_FLAGS)
+        if (mpo_config_is_in_files(section))
             print_reference_section(stream, section);
     MPO_CHECK(fflush(stream) == 0 && !ferror(stream), MPO_ERR_IO,
               "the reference was not written whole; is the disk full?");

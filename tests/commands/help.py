@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 MPO, WORK, SOURCE = sys.argv[1:4]
-CONFIGURED = ("fit", "generate", "score", "evaluate", "doctor", "launch")
+CONFIGURED = ("fit", "generate", "score", "evaluate", "doctor", "launch", "config")
 FAILURES = []
 
 

@@ -19,6 +19,15 @@ def local(mpo, source, *arguments, expect=0, ranks=None):
                       + [os.path.join(source, "launch", "local.sh")] + list(arguments), expect)
 
 
+def echo(mpo, work):
+    """A program that counts policies as mpo does and else says what it was called with."""
+    path = os.path.join(work, "echo")
+    with open(path, "w", encoding="utf-8") as stream:
+        stream.write('#!/bin/sh\n[ "$1" != config ] || exec "%s" "$@"\necho "$@"\n' % mpo)
+    os.chmod(path, 0o755)
+    return path
+
+
 def every_policy_gets_a_rank(mpo, work, source):
     config = fit_ranks.write_case(work)
     record = os.path.join(work, "local.h5")
@@ -26,8 +35,13 @@ def every_policy_gets_a_rank(mpo, work, source):
     tables.check("3 policies on 3 ranks" in said, said)
     for name, count in (("table", 3), ("reviews", 2), ("reviews_reference", 3)):
         path = os.path.join(source, "configs", name + ".yaml")
-        said, _ = local("echo", source, "x", path)
+        said, _ = local(echo(mpo, work), source, "x", path)
         tables.check(said.split() == ["x", path] * count, "%s: %s" % (path, said))
+    inline = os.path.join(work, "inline.yaml")
+    with open(inline, "w", encoding="utf-8") as stream:
+        stream.write("policies: [{name: a, model: a}, {name: b, model: b}]\n")
+    said, _ = local(echo(mpo, work), source, "x", inline)
+    tables.check(said.split() == ["x", inline] * 2, said)
 
 
 def other_files_among_the_arguments_are_no_configuration(mpo, work, source):
@@ -35,7 +49,7 @@ def other_files_among_the_arguments_are_no_configuration(mpo, work, source):
     other = os.path.join(work, "in.jsonl")
     with open(other, "w", encoding="utf-8") as stream:
         stream.write("{}\n")
-    said, _ = local("echo", source, "score", other, path, other)
+    said, _ = local(echo(mpo, work), source, "score", other, path, other)
     tables.check(said.split() == ["score", other, path, other] * 3, said)
 
 
@@ -46,10 +60,15 @@ def ranks_can_be_chosen(mpo, work, source):
     tables.check("3 policies on 6 ranks" in said, said)
 
 
-def without_a_configuration_it_says_what_to_set(mpo, _, source):
+def without_a_configuration_it_says_what_to_set(mpo, work, source):
     nothing = os.path.join(source, "configs", "reference.yaml")
     _, said = local(mpo, source, "fit", nothing, expect=64)
     tables.check("set RANKS" in said and nothing in said, said)
+    broken = os.path.join(work, "broken.yaml")
+    with open(broken, "w", encoding="utf-8") as stream:
+        stream.write("rum: {seed: 1}\n")
+    _, said = local(mpo, source, "fit", broken, expect=64)
+    tables.check("broken.yaml:1:1: rum: unknown key; did you mean 'run'?" in said, said)
     _, said = local(mpo, source, "fit", nothing, expect=64, ranks="0")
     tables.check("RANKS is '0'" in said, said)
 

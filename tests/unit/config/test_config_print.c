@@ -78,7 +78,7 @@ static void the_reference_holds_every_option_with_its_default(void **state)
     assert_string_equal(left, right);
 #define MPO_SECTION_BEGIN(section, scope, sentence)                                        \
     {                                                                                      \
-        bool is_in_files = MPO_SCOPE_##scope != MPO_SCOPE_FLAGS;                           \
+        bool is_in_files = mpo_config_is_in_files(MPO_SECTION_##section);                  \
         assert_int_equal(strstr(reference, "\n# " sentence "\n" #section ":") != NULL,     \
                          is_in_files);
 #define MPO_OPTION(section, name, type, initial, low, high, choices, sentence)             \
