@@ -79,6 +79,11 @@ enum mpo_status mpo_descent_check_bounds(const double *bounds, int32_t count);
 /** min u . g over the weights u within the bounds (NULL: the simplex), nat. Local. */
 double mpo_descent_least(const double *gradient, const double *bounds, int32_t count);
 
+/** Frank-Wolfe gap l . g - min u . g at weights l [K] with gradient g [K], nat; what F loses
+ *  at most within the bounds (NULL: on the simplex). Local. */
+double mpo_descent_gap(const double *weights, const double *gradient, const double *bounds,
+                       int32_t count);
+
 void mpo_descent_save(const struct mpo_descent *descent, struct mpo_descent_state *out);
 void mpo_descent_load(struct mpo_descent *descent, const struct mpo_descent_state *state);
 

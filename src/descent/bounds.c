@@ -144,3 +144,12 @@ double mpo_descent_least(const double *gradient, const double *bounds, int32_t c
     }
     return sum;
 }
+
+double mpo_descent_gap(const double *weights, const double *gradient, const double *bounds,
+                       int32_t count)
+{
+    double inner = 0.0;
+    for (int32_t k = 0; k < count; k++)
+        inner += weights[k] * gradient[k];
+    return inner - mpo_descent_least(gradient, bounds, count);
+}

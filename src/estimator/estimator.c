@@ -1,10 +1,7 @@
 /*
- * The estimator of F and its gradient. Rank zero only; sums run over prompts and responses
- * in a fixed order, in double.
- *
- * Source: Owen, Monte Carlo theory, methods and examples (2013), chapter 9 (self-normalised
- * importance sampling); Kong, Tech. Rep. 348, Univ. of Chicago (1992) (effective sample
- * size); Efron & Stein, Ann. Statist. 9 (1981) 586-596 (jackknife).
+ * The estimator of F and its gradient: means over prompts of the figures of sample.h, and
+ * what is learnt from a step. Rank zero only; sums run over prompts and responses in a fixed
+ * order, in double.
  */
 #include "estimator_impl.h"
 
@@ -13,14 +10,14 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "sample.h"
 
 struct mpo_estimator {
     struct mpo_estimator_spec spec;
     struct mpo_control control;
     struct mpo_tilt tilt;
     double *log_weight;      /* [m] of one prompt */
-    double *weight;          /* [m] softmax of log_weight */
-    double *without;         /* [m] F without response j */
+    double *share;           /* [m] softmax of log_weight */
     double *value;           /* [prompts_max] F_x */
     double *prompt_gradient; /* [prompts_max, K] before the control variate */
     double *prompt_control;  /* [prompts_max, K] */
@@ -44,8 +41,7 @@ enum mpo_status mpo_estimator_open(const struct mpo_estimator_spec *spec,
     estimator->tilt.end_bias = estimator->tilt.adapt ? 0.0 : spec->end_bias;
     estimator->control.fixed = spec->control;
     MPO_NEW(spec->responses_max, &estimator->log_weight);
-    MPO_NEW(spec->responses_max, &estimator->weight);
-    MPO_NEW(spec->responses_max, &estimator->without);
+    MPO_NEW(spec->responses_max, &estimator->share);
     MPO_NEW(prompts, &estimator->value);
     MPO_NEW(prompts * objectives, &estimator->prompt_gradient);
     MPO_NEW(prompts * objectives, &estimator->prompt_control);
@@ -74,8 +70,7 @@ void mpo_estimator_close(struct mpo_estimator **out)
     free(estimator->prompt_control);
     free(estimator->prompt_gradient);
     free(estimator->value);
-    free(estimator->without);
-    free(estimator->weight);
+    free(estimator->share);
     free(estimator->log_weight);
     free(estimator);
     *out = NULL;
@@ -86,84 +81,27 @@ double mpo_estimator_end_bias(const struct mpo_estimator *estimator)
     return estimator->tilt.end_bias;
 }
 
-/* log sum_j exp(x_j) over j != left_out. */
-static double log_sum_exp(const double *x, int32_t count, int32_t left_out)
-{
-    double top = -INFINITY;
-    double sum = 0.0;
-    for (int32_t j = 0; j < count; j++)
-        if (j != left_out && x[j] > top)
-            top = x[j];
-    for (int32_t j = 0; j < count; j++)
-        if (j != left_out)
-            sum += exp(x[j] - top);
-    return top + log(sum);
-}
-
-/* log w_j, their softmax, and the ESS of one prompt. */
-static double weigh(struct mpo_estimator *estimator, const double *weights,
-                    const struct mpo_responses *responses, int32_t slot)
-{
-    int32_t m = responses->responses;
-    double square_sum = 0.0;
-    for (int32_t j = 0; j < m; j++) {
-        size_t at = (size_t)slot * (size_t)m + (size_t)j;
-        double log_weight = -responses->log_proposal[at];
-        for (int32_t k = 0; k < estimator->spec.objective_count; k++)
-            log_weight +=
-                weights[k] *
-                responses->log_policy[at * (size_t)responses->policy_count + (size_t)k];
-        estimator->log_weight[j] = log_weight;
-    }
-    double total = log_sum_exp(estimator->log_weight, m, -1);
-    estimator->value[slot] = total - log(m);
-    for (int32_t j = 0; j < m; j++) {
-        estimator->weight[j] = exp(estimator->log_weight[j] - total);
-        square_sum += estimator->weight[j] * estimator->weight[j];
-    }
-    return 1.0 / (m * square_sum);
-}
-
-/* Jackknife over the responses of one prompt: the bias-corrected F and its standard error.
- */
-static double jackknife(struct mpo_estimator *estimator, int32_t slot, int32_t m,
-                        double *error)
-{
-    double mean = 0.0;
-    double square_sum = 0.0;
-    *error = NAN;
-    if (m < 2)
-        return estimator->value[slot];
-    for (int32_t j = 0; j < m; j++) {
-        estimator->without[j] = log_sum_exp(estimator->log_weight, m, j) - log(m - 1);
-        mean += estimator->without[j] / m;
-    }
-    for (int32_t j = 0; j < m; j++)
-        square_sum += (estimator->without[j] - mean) * (estimator->without[j] - mean);
-    *error = sqrt((m - 1.0) / m * square_sum);
-    return m * estimator->value[slot] - (m - 1.0) * mean;
-}
-
-/* Gradient before the control variate, and the control, of one prompt; returns its d. */
-static double prompt_sums(struct mpo_estimator *estimator,
-                          const struct mpo_responses *responses, int32_t slot)
+/* Figures of one prompt, into its places among the prompts'; returns its d. */
+static double estimate_prompt(struct mpo_estimator *estimator, const double *weights,
+                              const struct mpo_responses *responses, int32_t slot,
+                              struct mpo_sample_figures *figures)
 {
     int32_t m = responses->responses;
     int32_t objectives = estimator->spec.objective_count;
-    double *gradient = estimator->prompt_gradient + (size_t)slot * (size_t)objectives;
-    double *control = estimator->prompt_control + (size_t)slot * (size_t)objectives;
+    struct mpo_sample sample = mpo_sample_of_step(responses, slot * m, m);
+    struct mpo_sample_query query = {
+        .exponent_count = objectives, .exponent = weights, .objective_count = objectives};
     double direction = 0.0;
-    memset(gradient, 0, (size_t)objectives * sizeof *gradient);
-    memset(control, 0, (size_t)objectives * sizeof *control);
-    for (int32_t j = 0; j < m; j++) {
-        size_t at = (size_t)slot * (size_t)m + (size_t)j;
-        size_t row = at * (size_t)responses->policy_count;
-        direction += estimator->weight[j] * responses->end_surprise[at];
-        for (int32_t k = 0; k < objectives; k++) {
-            gradient[k] += estimator->weight[j] * responses->log_policy[row + (size_t)k];
-            control[k] += responses->control[row + (size_t)k] / m;
-        }
-    }
+    *figures = (struct mpo_sample_figures){
+        .log_weight = estimator->log_weight,
+        .share = estimator->share,
+        .gradient = estimator->prompt_gradient + (size_t)slot * (size_t)objectives,
+        .control = estimator->prompt_control + (size_t)slot * (size_t)objectives,
+    };
+    mpo_sample_estimate(&sample, &query, figures);
+    estimator->value[slot] = figures->value;
+    for (int32_t j = 0; j < m; j++)
+        direction += figures->share[j] * responses->end_surprise[slot * m + j];
     return direction;
 }
 
@@ -217,22 +155,20 @@ static void describe_responses(const struct mpo_responses *responses,
     out->entropy = entropy / (double)out->tokens;
 }
 
-/* Let the regression see each response of one prompt, while its weights are at hand. */
+/* Let the regression see each response of one prompt, while its shares are at hand. */
 static void observe_prompt(struct mpo_estimator *estimator,
-                           const struct mpo_responses *responses, int32_t slot)
+                           const struct mpo_responses *responses, int32_t slot,
+                           const struct mpo_sample_figures *figures)
 {
     int32_t m = responses->responses;
     int32_t objectives = estimator->spec.objective_count;
-    const double *gradient = estimator->prompt_gradient + (size_t)slot * (size_t)objectives;
-    const double *control = estimator->prompt_control + (size_t)slot * (size_t)objectives;
+    struct mpo_sample sample = mpo_sample_of_step(responses, slot * m, m);
     for (int32_t j = 0; j < m; j++) {
-        size_t row =
-            ((size_t)slot * (size_t)m + (size_t)j) * (size_t)responses->policy_count;
+        int64_t first = (int64_t)j * sample.policy_count;
         for (int32_t k = 0; k < objectives; k++) {
-            size_t at = row + (size_t)k;
-            estimator->influence[k] =
-                m * estimator->weight[j] * (responses->log_policy[at] - gradient[k]);
-            estimator->deviation[k] = responses->control[at] - control[k];
+            estimator->influence[k] = m * figures->share[j] *
+                                      (sample.log_policy[first + k] - figures->gradient[k]);
+            estimator->deviation[k] = sample.control[first + k] - figures->control[k];
         }
         mpo_control_observe(&estimator->control, estimator->influence, estimator->deviation,
                             objectives);
@@ -260,12 +196,13 @@ enum mpo_status mpo_estimator_step(struct mpo_estimator *estimator, const double
         .log_policy = estimator->log_policy,
     };
     for (int32_t slot = 0; slot < prompt_count; slot++) {
-        out->ess += weigh(estimator, weights, responses, slot) / prompt_count;
-        out->value_jackknife +=
-            jackknife(estimator, slot, responses->responses, &out->value_error) /
-            prompt_count;
-        direction += prompt_sums(estimator, responses, slot) / prompt_count;
-        observe_prompt(estimator, responses, slot);
+        struct mpo_sample_figures figures;
+        direction +=
+            estimate_prompt(estimator, weights, responses, slot, &figures) / prompt_count;
+        out->ess += figures.ess / prompt_count;
+        out->value_jackknife += figures.value_jackknife / prompt_count;
+        out->value_error = figures.value_error;
+        observe_prompt(estimator, responses, slot, &figures);
     }
     value_over_prompts(estimator, prompt_count, out);
     gradient_over_prompts(estimator, prompt_count, out->coefficient);

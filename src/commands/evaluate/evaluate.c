@@ -19,7 +19,7 @@
 #include <string.h>
 
 #include "commands/commands.h"
-#include "estimator/scored.h"
+#include "estimator/sample.h"
 
 #define STEP_PROMPTS   64
 #define WARMUP_PROMPTS 16
@@ -121,30 +121,29 @@ static void keep_statistics(struct evaluate *evaluate, int32_t vector, int64_t f
                             const struct mpo_responses *responses)
 {
     int32_t columns = COLUMN_GRADIENT + evaluate->objective_count;
-    int64_t m = responses->responses;
-    int64_t policies = responses->policy_count;
-    struct mpo_scored_query query = {
+    int32_t m = responses->responses;
+    struct mpo_sample_query query = {
+        .exponent_count = evaluate->objective_count,
+        .exponent = evaluate->weights + vector * evaluate->config->policy_count,
         .objective_count = evaluate->objective_count,
-        .weights = evaluate->weights + vector * evaluate->config->policy_count,
-        .coefficient = evaluate->coefficient[vector],
         .jackknife = true,
-        .work = evaluate->work,
     };
-    for (int64_t slot = 0; slot < responses->prompt_count; slot++) {
-        double *row =
+    struct mpo_sample_figures figures = {
+        .log_weight = evaluate->work,
+        .share = evaluate->work + m,
+        .control = evaluate->work + 2 * m,
+    };
+    for (int32_t slot = 0; slot < responses->prompt_count; slot++) {
+        struct mpo_sample sample = mpo_sample_of_step(responses, slot * m, m);
+        double *statistic =
             evaluate->value + ((first + slot) * evaluate->vector_count + vector) * columns;
-        struct mpo_scored scored = {
-            .count = (int32_t)m,
-            .policy_count = (int32_t)policies,
-            .log_proposal = responses->log_proposal + slot * m,
-            .log_policy = responses->log_policy + slot * m * policies,
-            .control = responses->control + slot * m * policies,
-        };
-        struct mpo_scored_answer answer = {.gradient = row + COLUMN_GRADIENT};
-        mpo_scored_estimate(&scored, &query, &answer);
-        row[COLUMN_VALUE] = answer.value_jackknife;
-        row[COLUMN_PLAIN] = answer.value;
-        row[COLUMN_ESS] = answer.ess;
+        figures.gradient = statistic + COLUMN_GRADIENT;
+        mpo_sample_estimate(&sample, &query, &figures);
+        statistic[COLUMN_VALUE] = figures.value_jackknife;
+        statistic[COLUMN_PLAIN] = figures.value;
+        statistic[COLUMN_ESS] = figures.ess;
+        for (int32_t k = 0; k < evaluate->objective_count; k++)
+            figures.gradient[k] -= evaluate->coefficient[vector] * figures.control[k];
     }
 }
 
@@ -185,17 +184,13 @@ static void derive_vector(const struct evaluate *evaluate, const double *weights
 {
     int32_t count = evaluate->objective_count;
     const double *gradient = mean + COLUMN_GRADIENT;
-    double inner = 0.0;
-    for (int32_t k = 0; k < count; k++)
-        inner += weights[k] * gradient[k];
     result[RESULT_VALUE] = mean[COLUMN_VALUE];
     result[RESULT_PLAIN] = mean[COLUMN_PLAIN];
-    result[RESULT_GAP] = inner - mpo_descent_least(gradient, evaluate->bounds, count);
+    result[RESULT_GAP] = mpo_descent_gap(weights, gradient, evaluate->bounds, count);
     result[RESULT_ESS] = mean[COLUMN_ESS];
-    for (int32_t k = 0; k < count; k++) {
-        result[RESULT_POLICY + k] = gradient[k];
-        result[RESULT_POLICY + count + k] = inner - mean[COLUMN_VALUE] - gradient[k];
-    }
+    memcpy(result + RESULT_POLICY, gradient, (size_t)count * sizeof *gradient);
+    mpo_sample_divergence(weights, gradient, mean[COLUMN_VALUE], count,
+                          result + RESULT_POLICY + count);
 }
 
 static void derive(const void *context, const double *mean, double *result)
@@ -270,7 +265,7 @@ static enum mpo_status list_vectors(struct evaluate *evaluate)
     }
     MPO_NEW(evaluate->vector_count * config->policy_count, &evaluate->weights);
     MPO_TRY(weights_bounds(config, &evaluate->bounds));
-    MPO_NEW(config->evaluate.responses, &evaluate->work);
+    MPO_NEW(2 * config->evaluate.responses + evaluate->objective_count, &evaluate->work);
     MPO_NEW((size_t)evaluate->prompt_count * (size_t)evaluate->vector_count *
                 (size_t)(COLUMN_GRADIENT + evaluate->objective_count),
             &evaluate->value);

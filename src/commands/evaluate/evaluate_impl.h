@@ -32,7 +32,7 @@ struct evaluate {
     double end_bias[EVALUATE_VECTORS_MAX];
     double coefficient[EVALUATE_VECTORS_MAX];
     double *value;                 /* [prompts, A, 3 + K] */
-    double *work;                  /* [responses] */
+    double *work;                  /* [2 responses + K] */
     struct mpo_interval *interval; /* [A (4 + 2 K) + A - 1] */
 };
 

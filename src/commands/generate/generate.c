@@ -11,7 +11,6 @@
  * whole responses pi_l as m grows (src/README.md, Draws).
  */
 #include <jansson.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +20,7 @@
 #include "text.h"
 #include "commands/report/output.h"
 #include "commands/report/progress.h"
+#include "estimator/sample.h"
 #include "session/weights.h"
 
 /* Rows of one batch that pay on a CPU. */
@@ -36,9 +36,10 @@ struct generate {
     double *weights; /* [H] */
     struct job_text text;
     int64_t prompt_count;
-    int64_t *prompt;   /* [job.prompts_max] of one rollout */
-    int32_t responses; /* to each prompt, candidates included */
-    bool several;      /* text output needs headings */
+    int64_t *prompt;    /* [job.prompts_max] of one rollout */
+    int32_t responses;  /* to each prompt, candidates included */
+    double *candidates; /* [2, best_of] log w and its softmax */
+    bool several;       /* text output needs headings */
     struct stops stops;
     struct mpo_mixture_filter filter;
     struct stream stream;
@@ -47,41 +48,24 @@ struct generate {
 
 /* ---- best of m ---- */
 
-/* log w of a response. */
-static double log_weight(const struct generate *generate,
-                         const struct mpo_responses *responses, int32_t index)
-{
-    double sum = -responses->log_proposal[index];
-    for (int32_t h = 0; h < responses->policy_count; h++)
-        sum += generate->weights[h] *
-               responses->log_policy[index * responses->policy_count + h];
-    return sum;
-}
-
 /* Which of the candidates first .. first + best_of - 1 is taken. */
-static int32_t pick(const struct generate *generate, const struct mpo_responses *responses,
-                    int32_t first)
+static int32_t pick_candidate(const struct generate *generate,
+                              const struct mpo_responses *responses, int32_t first)
 {
     int32_t count = (int32_t)generate->config->generate.best_of;
+    struct mpo_sample sample = mpo_sample_of_step(responses, first, count);
+    struct mpo_sample_query query = {.exponent_count = responses->policy_count,
+                                     .exponent = generate->weights};
+    struct mpo_sample_figures figures = {.log_weight = generate->candidates,
+                                         .share = generate->candidates + count};
     struct mpo_rng_counter counter = {
         .prompt = (uint64_t)responses->prompt[first / responses->responses],
         .response = (uint64_t)(first % responses->responses / count),
     };
-    double top = -INFINITY;
-    double sum = 0.0;
-    for (int32_t i = first; i < first + count; i++)
-        top = fmax(top, log_weight(generate, responses, i));
-    for (int32_t i = first; i < first + count; i++)
-        sum += exp(log_weight(generate, responses, i) - top);
-    double target =
-        sum * mpo_rng_uniform((uint64_t)generate->config->run.seed, MPO_RNG_PICK, counter);
-    sum = 0.0;
-    for (int32_t i = first; i < first + count; i++) {
-        sum += exp(log_weight(generate, responses, i) - top);
-        if (sum > target)
-            return i;
-    }
-    return first + count - 1;
+    mpo_sample_estimate(&sample, &query, &figures);
+    double uniform =
+        mpo_rng_uniform((uint64_t)generate->config->run.seed, MPO_RNG_PICK, counter);
+    return first + mpo_sample_pick(figures.share, count, uniform);
 }
 
 /* ---- output ---- */
@@ -128,7 +112,7 @@ static enum mpo_status print_responses(struct generate *generate,
     int32_t best_of = (int32_t)options->best_of;
     int32_t count = responses->prompt_count * responses->responses;
     for (int32_t first = 0; first < count; first += best_of) {
-        int32_t i = best_of > 1 ? pick(generate, responses, first) : first;
+        int32_t i = best_of > 1 ? pick_candidate(generate, responses, first) : first;
         MPO_TRY(job_response_text(&generate->job, responses, i, &generate->text));
         bool stopped = stops_cut(&generate->stops, generate->text.text);
         int64_t prompt = responses->prompt[i / responses->responses];
@@ -224,6 +208,15 @@ static void settle_batch(const struct mpo_config_generate *options, struct job_s
     size->row_capacity = single ? size->responses : (int32_t)rows;
 }
 
+static enum mpo_status allocate_room(struct generate *generate)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_NEW(generate->job.prompts_max, &generate->prompt);
+    MPO_NEW(2 * generate->config->generate.best_of, &generate->candidates);
+cleanup:
+    return status;
+}
+
 static enum mpo_status open_generate(struct generate *generate)
 {
     enum mpo_status status = MPO_OK;
@@ -245,9 +238,7 @@ static enum mpo_status open_generate(struct generate *generate)
     if (options->limit > 0 && options->limit < generate->prompt_count)
         generate->prompt_count = options->limit;
     generate->several = generate->prompt_count > 1;
-    MPO_TRY(mpo_comm_agree(mpo_memory_take((size_t)generate->job.prompts_max,
-                                           sizeof *generate->prompt, "prompts",
-                                           (void **)&generate->prompt)));
+    MPO_TRY(mpo_comm_agree(allocate_room(generate)));
     open_stream(generate);
 cleanup:
     return status;
@@ -295,6 +286,7 @@ enum mpo_status mpo_command_generate(int argc, char *const *argv)
     MPO_TRY(open_generate(&generate));
     MPO_TRY(job_end_loop(generate_all(&generate)));
 cleanup:
+    free(generate.candidates);
     free(generate.prompt);
     free(generate.text.text);
     free(generate.weights);

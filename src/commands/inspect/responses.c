@@ -2,9 +2,7 @@
  * inspect --responses N: what the mixture wrote, beside its scores.
  *
  * The samples are spread evenly over the run and end with its last response. The log weight
- * is that of the estimator at the weights of the response's own step,
- *
- *     log w = sum_k l_k log pi_k(y given x) - log q(y given x)     (src/README.md, Estimator)
+ * is that of the estimator at the weights of the response's own step.
  */
 #include "inspect_impl.h"
 
@@ -15,6 +13,7 @@
 #include <string.h>
 
 #include "commands/report/output.h"
+#include "estimator/sample.h"
 
 #define LABEL_WIDTH 12
 
@@ -43,11 +42,14 @@ static double log_weight(const struct inspect *inspect,
     }
     if (low == inspect->step_count || inspect->step[low] != step)
         return NAN;
-    double sum = -scores->log_proposal[index];
-    for (int32_t k = 0; k < count; k++)
-        sum += inspect->series[INSPECT_weights][low * count + k] *
-               scores->log_policy[index * scores->policy_count + k];
-    return sum;
+    struct mpo_sample response = {
+        .count = 1,
+        .policy_count = scores->policy_count,
+        .log_proposal = scores->log_proposal + index,
+        .log_policy = scores->log_policy + index * scores->policy_count,
+    };
+    return mpo_sample_log_weight(&response, inspect->series[INSPECT_weights] + low * count,
+                                 count, 0);
 }
 
 /* ---- text ---- */

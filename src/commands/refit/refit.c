@@ -48,7 +48,7 @@ static void keep_row(struct refit *refit, const struct place *place, int64_t to)
     refit->log_proposal[to] = refit->scores.log_proposal[from];
     if (to == 0 || place[to].prompt != place[to - 1].prompt)
         refit->prompt[refit->prompt_count++] =
-            (struct mpo_scored){.policy_count = refit->count,
+            (struct mpo_sample){.policy_count = refit->count,
                                 .log_proposal = refit->log_proposal + to,
                                 .log_policy = refit->log_policy + to * refit->count};
     refit->prompt[refit->prompt_count - 1].count++;
@@ -71,7 +71,7 @@ static enum mpo_status group_by_prompt(struct refit *refit)
     MPO_NEW(count * refit->count, &refit->log_policy);
     MPO_NEW(count, &refit->log_proposal);
     MPO_NEW(count, &refit->prompt);
-    MPO_NEW(count, &refit->work);
+    MPO_NEW(2 * count, &refit->work);
     MPO_NEW(refit->count, &refit->prompt_gradient);
     for (int64_t i = 0; i < count; i++)
         place[i] = (struct place){refit->scores.prompt[i], i};
@@ -87,20 +87,25 @@ cleanup:
 
 void refit_estimate(struct refit *refit, struct refit_point *point)
 {
-    struct mpo_scored_query query = {
-        .objective_count = refit->count, .weights = point->weights, .work = refit->work};
-    struct mpo_scored_answer answer = {.gradient = refit->prompt_gradient};
+    struct mpo_sample_query query = {.exponent_count = refit->count,
+                                     .exponent = point->weights,
+                                     .objective_count = refit->count};
+    struct mpo_sample_figures figures = {.log_weight = refit->work,
+                                         .share = refit->work + refit->scores.count,
+                                         .gradient = refit->prompt_gradient};
     double prompts = refit->prompt_count;
     point->value = point->ess = point->effective = 0.0;
     memset(point->gradient, 0, (size_t)refit->count * sizeof *point->gradient);
     for (int32_t x = 0; x < refit->prompt_count; x++) {
-        mpo_scored_estimate(&refit->prompt[x], &query, &answer);
-        point->value += answer.value_jackknife / prompts;
-        point->ess += answer.ess / prompts;
-        point->effective += answer.ess * refit->prompt[x].count / prompts;
+        mpo_sample_estimate(&refit->prompt[x], &query, &figures);
+        point->value += figures.value_jackknife / prompts;
+        point->ess += figures.ess / prompts;
+        point->effective += figures.ess * refit->prompt[x].count / prompts;
         for (int32_t k = 0; k < refit->count; k++)
-            point->gradient[k] += answer.gradient[k] / prompts;
+            point->gradient[k] += figures.gradient[k] / prompts;
     }
+    mpo_sample_divergence(point->weights, point->gradient, point->value, refit->count,
+                          point->divergence);
 }
 
 bool refit_supports(const struct refit *refit, const struct refit_point *point)
@@ -156,9 +161,8 @@ static enum mpo_status descend(struct refit *refit)
     }
     memcpy(refit->result.weights, mpo_descent_average(descent), bytes);
     refit_estimate(refit, &refit->result);
-    refit->gap = -mpo_descent_least(refit->result.gradient, refit->bounds, refit->count);
-    for (int32_t k = 0; k < refit->count; k++)
-        refit->gap += refit->result.weights[k] * refit->result.gradient[k];
+    refit->gap = mpo_descent_gap(refit->result.weights, refit->result.gradient,
+                                 refit->bounds, refit->count);
 cleanup:
     mpo_descent_close(&descent);
     return status;
@@ -185,6 +189,23 @@ cleanup:
 
 /* ---- the command ---- */
 
+static enum mpo_status allocate_point(int32_t count, struct refit_point *point)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_NEW(count, &point->weights);
+    MPO_NEW(count, &point->gradient);
+    MPO_NEW(count, &point->divergence);
+cleanup:
+    return status;
+}
+
+static void free_point(struct refit_point *point)
+{
+    free(point->divergence);
+    free(point->gradient);
+    free(point->weights);
+}
+
 static enum mpo_status open_refit(struct refit *refit)
 {
     enum mpo_status status = MPO_OK;
@@ -192,20 +213,16 @@ static enum mpo_status open_refit(struct refit *refit)
     MPO_TRY(refit_apply(refit));
     MPO_TRY(mpo_record_read_scores(refit->record, &refit->scores));
     MPO_TRY(group_by_prompt(refit));
-    MPO_NEW(refit->count, &refit->result.weights);
-    MPO_NEW(refit->count, &refit->result.gradient);
-    MPO_NEW(refit->count, &refit->stored.weights);
-    MPO_NEW(refit->count, &refit->stored.gradient);
+    MPO_TRY(allocate_point(refit->count, &refit->result));
+    MPO_TRY(allocate_point(refit->count, &refit->stored));
 cleanup:
     return status;
 }
 
 static void close_refit(struct refit *refit)
 {
-    free(refit->stored.gradient);
-    free(refit->stored.weights);
-    free(refit->result.gradient);
-    free(refit->result.weights);
+    free_point(&refit->stored);
+    free_point(&refit->result);
     free(refit->prompt_gradient);
     free(refit->work);
     free(refit->prompt);

@@ -10,15 +10,16 @@
 
 #include "base/log.h"
 #include "base/memory.h"
-#include "estimator/scored.h"
+#include "estimator/sample.h"
 
 /** F and what belongs to it at some weights; [K] arrays owned by the refit. */
 struct refit_point {
-    double value;     /* jackknifed */
-    double ess;       /* mean over prompts, of the responses */
-    double effective; /* mean over prompts: responses that count */
-    double *weights;  /* [K] */
-    double *gradient; /* [K] mean log pi_k */
+    double value;       /* jackknifed */
+    double ess;         /* mean over prompts, of the responses */
+    double effective;   /* mean over prompts: responses that count */
+    double *weights;    /* [K] */
+    double *gradient;   /* [K] mean log pi_k */
+    double *divergence; /* [K] KL(pi_l || pi_k), nat */
 };
 
 struct refit {
@@ -31,10 +32,10 @@ struct refit {
     int32_t *objective;        /* [K] their indices in the record */
     double *log_policy;        /* [R, K] by prompt */
     double *log_proposal;      /* [R] by prompt */
-    struct mpo_scored *prompt; /* [prompt_count] */
+    struct mpo_sample *prompt; /* [prompt_count] */
     int32_t prompt_count;
     double *bounds;            /* [2, K] or NULL */
-    double *work;              /* [R] */
+    double *work;              /* [2, R] */
     double *prompt_gradient;   /* [K] */
     double gap;                /* Frank-Wolfe gap of the output */
     struct refit_point result; /* at the output */

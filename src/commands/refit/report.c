@@ -15,16 +15,6 @@
 
 /* ---- the result ---- */
 
-/* KL(pi_l || pi_k) = l . g - F - g_k. */
-static double divergence(const struct refit *refit, const struct refit_point *point,
-                         int32_t k)
-{
-    double inner = 0.0;
-    for (int32_t i = 0; i < refit->count; i++)
-        inner += point->weights[i] * point->gradient[i];
-    return inner - point->value - point->gradient[k];
-}
-
 static void print_table(const struct refit *refit)
 {
     const struct refit_point *result = &refit->result;
@@ -36,8 +26,7 @@ static void print_table(const struct refit *refit)
         if (is_whole)
             snprintf(stored, sizeof stored, "%.4f", refit->stored.weights[k]);
         printf("%-24s %10.4f %10s %14.4f %12.4f\n", refit_name(refit, k),
-               result->weights[k], stored, result->gradient[k],
-               divergence(refit, result, k));
+               result->weights[k], stored, result->gradient[k], result->divergence[k]);
     }
     printf("\nF             %10.4f nat", result->value);
     if (is_whole)

@@ -1,0 +1,86 @@
+/**
+ * What scored responses to one prompt say at any weights: the one place where log w, F, g,
+ * the effective sample size, the jackknife, KL and the choice of best-of-m are computed.
+ *
+ *     log w_j = sum_h mu_h log pi_h(y_j|x) - log q_j(y_j|x)
+ *     F_x     = logsumexp_j(log w_j) - log m
+ *     g_x,k   = sum_j softmax(log w)_j log pi_k(y_j|x)            before the control variate
+ *     C_x,k   = (1/m) sum_j sum_t ( log pi_k(y_t|s_t) - E_q log pi_k )
+ *     ESS_x   = (sum_j w_j)^2 / (m sum_j w_j^2)               (src/README.md, Estimator)
+ *
+ * Each response may come from a proposal of its own, as those of a record do. The jackknife
+ * over j takes the bias of order 1/m out of the logarithm and of the ratio. Nothing here
+ * learns from the responses: the estimator (mpo/estimator.h) does that.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "mpo/rollout.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** Scored responses to one prompt; arrays borrowed. */
+struct mpo_sample {
+    int32_t count;              /* m */
+    int32_t policy_count;       /* H: columns of log_policy and control */
+    const double *log_proposal; /* [m] log q_j(y_j|x), nat */
+    const double *log_policy;   /* [m, H] log pi_h(y_j|x), nat */
+    const double *control;      /* [m, H] sum_t log pi_h - E_q log pi_h, nat; NULL: none */
+};
+
+/** At which weights, and how. */
+struct mpo_sample_query {
+    int32_t exponent_count;  /* columns that log w takes, <= H */
+    const double *exponent;  /* [exponent_count] mu */
+    int32_t objective_count; /* K: columns of gradient and control, <= H */
+    bool jackknife;          /* the gradient too */
+};
+
+struct mpo_sample_figures {
+    double value;           /* F_x, nat */
+    double value_jackknife; /* F_x with the jackknife; equal to value for m = 1, nat */
+    double value_error;     /* standard error of F_x by the jackknife; NAN for m = 1, nat */
+    double ess;             /* ESS_x, in (0, 1] */
+    /* the caller's room, filled */
+    double *log_weight; /* [m] log w, nat */
+    double *share;      /* [m] softmax(log w) */
+    double *gradient;   /* [K] g_x without the control variate, nat; NULL: not wanted */
+    double *control;    /* [K] C_x, nat; 0 where the sample has none; NULL: not wanted */
+};
+
+/** Responses first .. first + count - 1 of a step, which must be to one prompt; those to
+ *  prompt slot p are p m .. p m + m - 1. Local. */
+struct mpo_sample mpo_sample_of_step(const struct mpo_responses *responses, int32_t first,
+                                     int32_t count);
+
+/** log w_j, nat. Local. */
+double mpo_sample_log_weight(const struct mpo_sample *sample, const double *exponent,
+                             int32_t exponent_count, int32_t index);
+
+/** All figures of one prompt. Local. Allocates nothing. Cost m (H + K). */
+void mpo_sample_estimate(const struct mpo_sample *sample,
+                         const struct mpo_sample_query *query,
+                         struct mpo_sample_figures *out);
+
+/**
+ * KL(pi_l || pi_k) = l . g - F - g_k of every k, from means over prompts. Local.
+ *
+ * @param weights   [K] l, on the simplex
+ * @param gradient  [K] g, nat
+ * @param value     F, nat
+ * @param out       [K] nat
+ */
+void mpo_sample_divergence(const double *weights, const double *gradient, double value,
+                           int32_t objective_count, double *out);
+
+/** Best of m: the response that a uniform number in [0, 1) picks, each with the probability
+ *  of its share [count]. As m grows it is a draw from pi_l. Local. */
+int32_t mpo_sample_pick(const double *share, int32_t count, double uniform);
+
+#ifdef __cplusplus
+}
+#endif
