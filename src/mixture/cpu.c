@@ -10,8 +10,8 @@
  *     per block   M_b = max s,  S_b = sum exp(s - M_b),  X_b,h = sum exp(s - M_b) x_h
  *     the row     mixture/fold.c
  *
- * The inner loops are written for vector code; a block's sum has one fixed order on one
- * kind of machine, whoever sums it. Cost a row: 4 H V bytes read, V exp.
+ * The inner loops are those of mixture/loops.c; a block's sum has one fixed order, whoever
+ * sums it. Cost a row: 4 H V bytes read, V exp.
  */
 #include "fold.h"
 
@@ -20,8 +20,8 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "loops.h"
 #include "mpo/policy.h"
-#include "simd_exp.h"
 
 #define BLOCK MPO_MIXTURE_BLOCK
 
@@ -109,59 +109,6 @@ static void cpu_set(void *self, const double *mu, double end_bias)
     cpu->end_bias = end_bias;
 }
 
-/* ---- loops over one block; n <= BLOCK ---- */
-
-MPO_SIMD_CLONES
-static double scaled_exp_sum(const float *restrict x, double scale, double top, int32_t n)
-{
-    double sum = 0.0;
-#pragma omp simd reduction(+ : sum)
-    for (int32_t i = 0; i < n; i++)
-        sum += mpo_simd_exp((double)x[i] * scale - top);
-    return sum;
-}
-
-MPO_SIMD_CLONES
-static void add_scaled(double *restrict s, const float *restrict x, double scale, int32_t n)
-{
-#pragma omp simd
-    for (int32_t i = 0; i < n; i++)
-        s[i] += scale * (double)x[i];
-}
-
-MPO_SIMD_CLONES
-static double block_maximum(const double *restrict s, int32_t n)
-{
-    double top = -INFINITY;
-#pragma omp simd reduction(max : top)
-    for (int32_t i = 0; i < n; i++)
-        top = s[i] > top ? s[i] : top;
-    return top;
-}
-
-/* s becomes exp(s - top); returns its sum. */
-MPO_SIMD_CLONES
-static double exponentiate(double *restrict s, double top, int32_t n)
-{
-    double sum = 0.0;
-#pragma omp simd reduction(+ : sum)
-    for (int32_t i = 0; i < n; i++) {
-        s[i] = mpo_simd_exp(s[i] - top);
-        sum += s[i];
-    }
-    return sum;
-}
-
-MPO_SIMD_CLONES
-static double weighted_sum(const double *restrict e, const float *restrict x, int32_t n)
-{
-    double sum = 0.0;
-#pragma omp simd reduction(+ : sum)
-    for (int32_t i = 0; i < n; i++)
-        sum += e[i] * (double)x[i];
-    return sum;
-}
-
 /* ---- rows ---- */
 
 static int32_t block_length(const struct cpu *cpu, int32_t block)
@@ -178,7 +125,7 @@ static double row_log_norm(const struct cpu *cpu, const float *x, double scale)
         int32_t n = block_length(cpu, block);
         const float *part = x + (size_t)block * BLOCK;
         double block_top = (double)mpo_mixture_max(part, n) * scale;
-        double block_sum = scaled_exp_sum(part, scale, block_top, n);
+        double block_sum = mpo_mixture_exp_sum(part, scale, block_top, n);
         if (block_top > top) {
             sum = sum * exp(top - block_top) + block_sum;
             top = block_top;
@@ -220,8 +167,8 @@ static void block_scores(const struct cpu *cpu, int32_t row, int32_t block, doub
         s[i] = constant;
     for (int32_t h = 0; h < cpu->policy_count; h++)
         if (cpu->mu[h] != 0.0)
-            add_scaled(s, policy_block(cpu, h, row, block),
-                       cpu->mu[h] * cpu->inverse_temperature[h], n);
+            mpo_mixture_add_scaled(s, policy_block(cpu, h, row, block),
+                                   cpu->mu[h] * cpu->inverse_temperature[h], n);
     for (int32_t i = cpu->end_start[block]; i < cpu->end_start[block + 1]; i++)
         s[cpu->end_token[i] - first] += cpu->end_bias;
     for (int32_t i = cpu->masked_start[block]; i < cpu->masked_start[block + 1]; i++)
@@ -233,16 +180,16 @@ static void sum_block(struct cpu *cpu, int32_t row, int32_t block,
 {
     int32_t n = block_length(cpu, block);
     block_scores(cpu, row, block, cpu->scratch);
-    sums->top = block_maximum(cpu->scratch, n);
+    sums->top = mpo_mixture_greatest(cpu->scratch, n);
     if (sums->top == -INFINITY)
         return; /* every token of the block is masked; fold looks no further */
-    sums->sum = exponentiate(cpu->scratch, sums->top, n);
+    sums->sum = mpo_mixture_exponentiate(cpu->scratch, sums->top, n);
     sums->end_sum = 0.0;
     for (int32_t i = cpu->end_start[block]; i < cpu->end_start[block + 1]; i++)
         sums->end_sum += cpu->scratch[cpu->end_token[i] - block * BLOCK];
     for (int32_t h = 0; h < cpu->policy_count; h++)
         sums->logit_sum[h] =
-            weighted_sum(cpu->scratch, policy_block(cpu, h, row, block), n);
+            mpo_mixture_weighted_sum(cpu->scratch, policy_block(cpu, h, row, block), n);
 }
 
 static enum mpo_status cpu_sum(void *self, const struct mpo_rows *rows, int32_t first_block,
@@ -278,7 +225,7 @@ static int32_t invert_block(struct cpu *cpu, const struct mpo_mixture_question *
     int32_t n = block_length(cpu, question->block);
     double sum = 0.0;
     int32_t last = 0;
-    exponentiate(cpu->scratch, question->block_top, n);
+    mpo_mixture_exponentiate(cpu->scratch, question->block_top, n);
     for (int32_t i = 0; i < n; i++) {
         if (cpu->scratch[i] == 0.0)
             continue;

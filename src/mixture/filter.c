@@ -18,20 +18,12 @@
  */
 #include "mixture_impl.h"
 
-#include "simd_exp.h"
+#include "loops.h"
 
 bool mpo_mixture_filter_is_open(const struct mpo_mixture_filter *filter)
 {
     return filter == NULL || (filter->temperature == 1.0 && filter->top_k == 0 &&
                               filter->top_p >= 1.0 && filter->min_p <= 0.0);
-}
-
-MPO_SIMD_CLONES
-static void exponentiate_scaled(double *restrict weight, double scale, int32_t count)
-{
-#pragma omp simd
-    for (int32_t v = 0; v < count; v++)
-        weight[v] = mpo_simd_exp(weight[v] * scale);
 }
 
 /* True when token a is more probable than b, or as probable and earlier. */
@@ -112,7 +104,7 @@ int32_t mpo_mixture_filter_draw(const struct mpo_mixture_filter *filter, double 
     double sum = 0.0;
     double target = 0.0;
     int32_t chosen = 0;
-    exponentiate_scaled(weight, 1.0 / filter->temperature, count);
+    mpo_mixture_exponentiate_scaled(weight, 1.0 / filter->temperature, count);
     int32_t last = ranked ? last_kept(filter, weight, heap, count) : 0;
     for (int32_t v = 0; v < count; v++) {
         if (weight[v] < filter->min_p || (ranked && precedes(weight, last, v)))

@@ -104,9 +104,6 @@ extern const struct mpo_mixture_ops mpo_mixture_cuda_ops;
 /** The mixture of a device by name, NULL when this build has none. (registry.c) */
 const struct mpo_mixture_ops *mpo_registry_mixture(const char *device);
 
-/** The greatest of some logits, NaNs aside; -inf when there is none. Local. */
-float mpo_mixture_max(const float *x, int32_t count);
-
 /** Round one row as mpo_mixture_round says. Local; out must not overlap x. */
 void mpo_mixture_round_row(const float *x, int32_t count, float *out);
 

@@ -10,25 +10,15 @@
  */
 #include "mixture_impl.h"
 
-#include <math.h>
 #include <string.h>
 
+#include "loops.h"
 #include "mpo/policy.h"
 #include "simd_exp.h"
 
 #define LOW_BITS   16
 #define BELOW_HALF 0x7fffu
 #define QUIET_NAN  0x7fc00000u
-
-MPO_SIMD_CLONES
-float mpo_mixture_max(const float *restrict x, int32_t count)
-{
-    float top = -INFINITY;
-#pragma omp simd reduction(max : top)
-    for (int32_t i = 0; i < count; i++)
-        top = x[i] > top ? x[i] : top;
-    return top;
-}
 
 MPO_SIMD_CLONES
 static void round_below(const float *restrict x, float top, int32_t count,
