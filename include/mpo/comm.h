@@ -1,15 +1,14 @@
 /**
  * Ranks, groups and decisions: everything that all ranks must agree on.
  *
- * W ranks form R = W / P groups of P consecutive ranks; a group hosts all H policies in
- * contiguous blocks, as evenly as possible, and decodes whole work units by itself. The
- * exchange moves rows inside a group; comm moves decisions and results.
+ * W ranks form R = W / P groups of P consecutive ranks; a group hosts all policies
+ * (mpo/placement.h) and decodes whole work units by itself. The exchange moves rows inside a
+ * group; comm moves decisions and results.
  *
  *     ranks      0 1 2 | 3 4 5        W = 6, P = 3, R = 2
- *     group        0   |   1
- *     policies   a b c | a b c        rank zero is the root of group 0
+ *     group        0   |   1          rank zero is the root of group 0
  *
- * Without MPI (mpo_comm_open_alone) every call below still works, for one rank.
+ * Without MPI every call below still works, for one rank.
  */
 #pragma once
 
@@ -54,16 +53,14 @@ int32_t mpo_comm_job_rank(void);
 void mpo_comm_library_version(char *text, size_t bytes);
 
 /**
- * Form the groups. Errors are agreed on and printed.
+ * Form groups of P consecutive ranks. Errors are agreed on and printed.
  *
  * Collective over all ranks.
  *
- * @param policy_count     H >= 1
- * @param ranks_per_group  P in 1..H, or 0 for the default (W when W <= H, else H)
- * @return MPO_ERR_USAGE when W is not a multiple of P; the text names the next valid sizes
+ * @param group_size  P >= 1, of which the number of ranks is a multiple
+ *                    (mpo_placement_group_size)
  */
-enum mpo_status mpo_comm_open(int32_t policy_count, int32_t ranks_per_group,
-                              struct mpo_comm **out);
+enum mpo_status mpo_comm_open(int32_t group_size, struct mpo_comm **out);
 void mpo_comm_close(struct mpo_comm **comm);
 
 int32_t mpo_comm_rank(const struct mpo_comm *comm);        /* 0..W-1 */
@@ -78,22 +75,6 @@ bool mpo_comm_group_shares_host(const struct mpo_comm *comm);
 
 /** The first rank of the group on the host of one of its ranks. Local. */
 int32_t mpo_comm_group_leader(const struct mpo_comm *comm, int32_t group_rank);
-
-/** First policy and number of policies that a rank of the group hosts. Local. */
-void mpo_comm_policy_block(const struct mpo_comm *comm, int32_t group_rank,
-                           int32_t *first_policy, int32_t *policy_count);
-
-/** The same of a job that is not running, H policies on a group of P ranks. Local. */
-void mpo_comm_plan_block(int32_t policy_count, int32_t group_size, int32_t group_rank,
-                         int32_t *first_policy, int32_t *block_count);
-
-/** P of a job that is not running, for W ranks; parameters and statuses are those of
- *  mpo_comm_open. Local. */
-enum mpo_status mpo_comm_plan_group_size(int32_t size, int32_t policy_count,
-                                         int32_t ranks_per_group, int32_t *group_size);
-
-/** The rank of the group that hosts a policy. Local. */
-int32_t mpo_comm_policy_host(const struct mpo_comm *comm, int32_t policy_index);
 
 /**
  * Agree on the outcome of a set-up phase: every rank passes its own status and returns the

@@ -2,7 +2,7 @@
  * The exchange: rows of logits from the ranks that host the policies to those that reduce
  * them, what they found to the group's root, and the drawn token ids back to everybody.
  *
- * The vocabulary is cut into slices, whole blocks of MPO_MIXTURE_BLOCK tokens, one slice a
+ * The vocabulary is cut into slices, whole blocks of MPO_ROWS_BLOCK tokens, one slice a
  * rank in order of ranks; a rank gets its slice of the rows of all H policies. Who gets how
  * much is the pattern:
  *   gather    the root gets everything, the others nothing: few messages, one rank works
@@ -35,29 +35,24 @@
 #include <stdint.h>
 
 #include "mpo/comm.h"
+#include "mpo/placement.h"
+#include "mpo/rows.h"
 #include "mpo/status.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-/** This rank's slice of the rows of all H policies at one position of B batch rows. */
-struct mpo_rows {
-    int32_t row_count;          /* B; 0 on a rank whose slice is empty */
-    const float *const *logits; /* [H, B] pointers to the slice: logits[h * B + b] */
-    const double *log_norm;     /* [H, B] log sum_v exp(logit / temperature), nat */
-};
-
 struct mpo_exchange;
 
 struct mpo_exchange_spec {
-    const char *transport; /* "auto", "self", "shared", "nodes", "mpi", "nccl" */
-    const char *pattern;   /* "auto", "gather", "alltoall" */
-    int32_t policy_count;  /* H */
-    int32_t row_capacity;  /* rows of one position at most */
-    int32_t vocab_size;    /* V */
-    bool rows_on_device;   /* rows lie in a device's memory, in all calls */
-    bool bf16_rows;        /* rows are as mpo_mixture_round leaves them */
+    const char *transport;          /* "auto", "self", "shared", "nodes", "mpi", "nccl" */
+    const char *pattern;            /* "auto", "gather", "alltoall" */
+    struct mpo_placement placement; /* of the H policies */
+    int32_t row_capacity;           /* rows of one position at most */
+    int32_t vocab_size;             /* V */
+    bool rows_on_device;            /* rows lie in a device's memory, in all calls */
+    bool bf16_rows;                 /* rows are as mpo_mixture_round leaves them */
 };
 
 /** Whether this build has the spec's transport and pattern. Local.
@@ -105,6 +100,9 @@ size_t mpo_exchange_rows_bytes(const struct mpo_exchange_spec *spec, int32_t pol
 /** Bytes for rows of some policies, of other ranks or of this one for them, that a rank
  *  keeps at most, whichever transport serves. Local. */
 size_t mpo_exchange_most_bytes(const struct mpo_exchange_spec *spec, int32_t policy_count);
+
+/** Which rank hosts which policies; borrowed. Local. */
+const struct mpo_placement *mpo_exchange_placement(const struct mpo_exchange *exchange);
 
 /** The transport in use, e.g. "shared", and the pattern, e.g. "gather". Local. */
 const char *mpo_exchange_transport(const struct mpo_exchange *exchange);

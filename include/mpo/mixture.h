@@ -4,7 +4,7 @@
  *     log pi_h(v) = logit_h(v) / T_h - log_norm_h
  *     s(v)        = sum_h mu_h log pi_h(v) + b [v ends],      q(v) = exp( s(v) - log Z )
  *                                                              (src/README.md, Mixture)
- * Sums over the vocabulary run in double over fixed blocks of MPO_MIXTURE_BLOCK tokens,
+ * Sums over the vocabulary run in double over fixed blocks of MPO_ROWS_BLOCK tokens,
  * blocks in order, so that a slice of whole blocks can be summed elsewhere to the same
  * bytes.
  *
@@ -16,19 +16,12 @@
 #include <stdint.h>
 
 #include "mpo/exchange.h"
+#include "mpo/rows.h"
 #include "mpo/status.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
-
-#define MPO_MIXTURE_BLOCK 1024
-
-/** Blocks of a vocabulary; the last one may be shorter. Local. */
-static inline int32_t mpo_mixture_block_count(int32_t vocab_size)
-{
-    return (vocab_size + MPO_MIXTURE_BLOCK - 1) / MPO_MIXTURE_BLOCK;
-}
 
 struct mpo_mixture;
 

@@ -17,7 +17,9 @@
 #pragma once
 
 #include "mpo/prompts.h"
+#include "mpo/placement.h"
 #include "mpo/policy.h"
+#include "mpo/rows.h"
 #include "mpo/exchange.h"
 #include "mpo/mixture.h"
 #include "mpo/rollout.h"

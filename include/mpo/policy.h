@@ -22,6 +22,7 @@
 
 #include "mpo/comm.h"
 #include "mpo/device.h"
+#include "mpo/placement.h"
 #include "mpo/prompts.h"
 #include "mpo/status.h"
 
@@ -56,8 +57,8 @@ struct mpo_policy_spec {
 
 /** What all policies of a job are opened with. */
 struct mpo_policies_spec {
-    const struct mpo_policy_spec *policies; /* [policy_count] */
-    int32_t policy_count;                   /* H */
+    const struct mpo_policy_spec *policies; /* [H] */
+    struct mpo_placement placement;         /* of the H policies */
     int32_t thread_count;                   /* threads of this rank, >= 1 */
     int32_t unit_prompts;                   /* prompts in a work unit, >= 1 */
     int32_t responses;                      /* m, rows a prompt, >= 1 */

@@ -30,7 +30,6 @@ struct mpo_comm {
     int32_t group_size;
     int32_t local_rank;
     int32_t local_size;
-    int32_t policy_count;
     int32_t *leader; /* [P] of each rank of the group: the first one on its host */
 };
 
@@ -96,30 +95,6 @@ void mpo_comm_library_version(char *text, size_t bytes)
     snprintf(text, bytes, "%s", version);
 }
 
-/* The error names the next sizes that work. */
-enum mpo_status mpo_comm_plan_group_size(int32_t size, int32_t policy_count,
-                                         int32_t ranks_per_group, int32_t *out)
-{
-    enum mpo_status status = MPO_OK;
-    int32_t group_size = ranks_per_group;
-    MPO_CHECK(group_size >= 0 && group_size <= policy_count, MPO_ERR_CONFIG,
-              "exchange.ranks_per_group is %d, expected 1 to %d: a group has at most one "
-              "rank a policy",
-              group_size, policy_count);
-    if (group_size == 0)
-        group_size = size <= policy_count ? size : policy_count;
-    int32_t below = size / group_size * group_size;
-    MPO_CHECK(
-        size % group_size == 0, MPO_ERR_USAGE,
-        "%d ranks cannot be cut into groups of %d (%d policies are hosted); start %d or "
-        "%d ranks, at most %d for one group, or set exchange.ranks_per_group",
-        size, group_size, policy_count, below > 0 ? below : group_size,
-        below > 0 ? below + group_size : 2 * group_size, policy_count);
-    *out = group_size;
-cleanup:
-    return status;
-}
-
 /* Who shares a host with whom, in the group. */
 static enum mpo_status find_leaders(struct mpo_comm *comm)
 {
@@ -154,8 +129,7 @@ cleanup:
 }
 
 /* Local: what may fail on one rank alone. */
-static enum mpo_status place_rank(int32_t policy_count, int32_t ranks_per_group,
-                                  struct mpo_comm **out)
+static enum mpo_status place_rank(int32_t group_size, struct mpo_comm **out)
 {
     enum mpo_status status = MPO_OK;
     struct mpo_comm *comm = NULL;
@@ -166,9 +140,9 @@ static enum mpo_status place_rank(int32_t policy_count, int32_t ranks_per_group,
     comm->local_comm = MPI_COMM_NULL;
     comm->rank = mpo_comm_job_rank();
     comm->size = mpo_comm_job_size();
-    comm->policy_count = policy_count;
-    MPO_TRY(mpo_comm_plan_group_size(comm->size, policy_count, ranks_per_group,
-                                     &comm->group_size));
+    comm->group_size = group_size;
+    MPO_CHECK(group_size >= 1 && comm->size % group_size == 0, MPO_ERR_INTERNAL,
+              "%d ranks in groups of %d", comm->size, group_size);
     comm->group = comm->rank / comm->group_size;
     comm->group_rank = comm->rank % comm->group_size;
     comm->group_count = comm->size / comm->group_size;
@@ -179,10 +153,9 @@ cleanup:
     return status;
 }
 
-enum mpo_status mpo_comm_open(int32_t policy_count, int32_t ranks_per_group,
-                              struct mpo_comm **out)
+enum mpo_status mpo_comm_open(int32_t group_size, struct mpo_comm **out)
 {
-    enum mpo_status status = mpo_comm_agree(place_rank(policy_count, ranks_per_group, out));
+    enum mpo_status status = mpo_comm_agree(place_rank(group_size, out));
     if (status == MPO_OK && mpi_is_up())
         status = mpo_comm_agree(form_groups(*out));
     if (status != MPO_OK)
@@ -268,31 +241,6 @@ MPI_Comm mpo_comm_group_mpi(const struct mpo_comm *comm)
 MPI_Comm mpo_comm_host_mpi(const struct mpo_comm *comm)
 {
     return comm->host_comm;
-}
-
-void mpo_comm_plan_block(int32_t policy_count, int32_t group_size, int32_t group_rank,
-                         int32_t *first_policy, int32_t *block_count)
-{
-    int32_t each = policy_count / group_size;
-    int32_t extra = policy_count % group_size;
-    *first_policy = group_rank * each + (group_rank < extra ? group_rank : extra);
-    *block_count = each + (group_rank < extra ? 1 : 0);
-}
-
-void mpo_comm_policy_block(const struct mpo_comm *comm, int32_t group_rank,
-                           int32_t *first_policy, int32_t *policy_count)
-{
-    mpo_comm_plan_block(comm->policy_count, comm->group_size, group_rank, first_policy,
-                        policy_count);
-}
-
-int32_t mpo_comm_policy_host(const struct mpo_comm *comm, int32_t policy_index)
-{
-    int32_t each = comm->policy_count / comm->group_size;
-    int32_t extra = comm->policy_count % comm->group_size;
-    int32_t in_longer = extra * (each + 1); /* policies of the ranks that host one more */
-    return policy_index < in_longer ? policy_index / (each + 1)
-                                    : extra + (policy_index - in_longer) / each;
 }
 
 static enum mpo_status broadcast(MPI_Comm communicator, void *data, size_t bytes,

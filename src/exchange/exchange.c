@@ -170,14 +170,14 @@ static enum mpo_status take_common_room(struct mpo_exchange *exchange)
     enum mpo_status status = MPO_OK;
     const struct mpo_exchange_spec *spec = &exchange->spec;
     const struct mpo_exchange_pattern *pattern = mpo_exchange_pattern_find(spec->pattern);
-    int32_t block_count = mpo_mixture_block_count(spec->vocab_size);
+    int32_t block_count = mpo_rows_block_count(spec->vocab_size);
     MPO_NEW(exchange->size + 1, &exchange->first_block);
     for (int32_t rank = 0; rank <= exchange->size; rank++)
         exchange->first_block[rank] =
             pattern->first_block(block_count, rank, exchange->size);
     MPO_NEW(2 * exchange->size, &exchange->parts);
     if (mpo_exchange_slice_of(exchange, exchange->rank).count > 0) {
-        size_t count = (size_t)spec->policy_count * (size_t)spec->row_capacity;
+        size_t count = (size_t)spec->placement.policy_count * (size_t)spec->row_capacity;
         MPO_NEW(count, &exchange->logits);
         MPO_NEW(count, &exchange->log_norm);
     }
@@ -200,8 +200,8 @@ static enum mpo_status take_room(const struct mpo_exchange_spec *spec,
     exchange->comm = comm;
     exchange->size = mpo_comm_group_size(comm);
     exchange->rank = mpo_comm_group_rank(comm);
-    mpo_comm_policy_block(comm, exchange->rank, &exchange->first_policy,
-                          &exchange->local_count);
+    mpo_placement_block(&settled.placement, exchange->rank, &exchange->first_policy,
+                        &exchange->local_count);
     MPO_TRY(take_common_room(exchange));
     exchange->ops = ops;
     MPO_TRY(ops->take_room(exchange));
@@ -233,6 +233,11 @@ void mpo_exchange_close(struct mpo_exchange **exchange)
     free((*exchange)->first_block);
     free(*exchange);
     *exchange = NULL;
+}
+
+const struct mpo_placement *mpo_exchange_placement(const struct mpo_exchange *exchange)
+{
+    return &exchange->spec.placement;
 }
 
 const char *mpo_exchange_transport(const struct mpo_exchange *exchange)
@@ -339,9 +344,10 @@ struct mpo_exchange_tokens mpo_exchange_count_tokens(const struct mpo_exchange_s
     size_t rows = (size_t)row_count;
     int32_t first = 0;
     int32_t own = 0;
-    mpo_comm_policy_block(comm, rank, &first, &own);
+    mpo_placement_block(&spec->placement, rank, &first, &own);
     return (struct mpo_exchange_tokens){
-        .received = (size_t)(spec->policy_count - own) * rows * (size_t)slice.count,
+        .received =
+            (size_t)(spec->placement.policy_count - own) * rows * (size_t)slice.count,
         .sent = (size_t)own * rows * (size_t)(spec->vocab_size - slice.count),
     };
 }
@@ -357,7 +363,7 @@ static enum mpo_status receive_norms(struct mpo_exchange *exchange, int32_t rank
     enum mpo_status status = MPO_OK;
     int32_t first = 0;
     int32_t count = 0;
-    mpo_comm_policy_block(exchange->comm, rank, &first, &count);
+    mpo_placement_block(&exchange->spec.placement, rank, &first, &count);
     count *= row_count;
     MPO_TRY_MPI(MPI_Irecv(exchange->log_norm + (size_t)first * (size_t)row_count, count,
                           MPI_DOUBLE, rank, MPO_EXCHANGE_TAG_NORM,

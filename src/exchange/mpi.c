@@ -44,7 +44,7 @@ static enum mpo_status mpi_take_room(struct mpo_exchange *exchange)
     struct messages *self = NULL;
     size_t capacity = (size_t)exchange->spec.row_capacity;
     size_t own = (size_t)exchange->local_count * capacity;
-    size_t others = (size_t)exchange->spec.policy_count * capacity - own;
+    size_t others = (size_t)exchange->spec.placement.policy_count * capacity - own;
     size_t peers = (size_t)exchange->size - 1;
     struct mpo_exchange_tokens tokens = mpo_exchange_count_tokens(
         &exchange->spec, exchange->comm, exchange->rank, exchange->spec.row_capacity);
@@ -117,7 +117,7 @@ static enum mpo_status receive(struct mpo_exchange *exchange, int32_t rank,
     MPI_Comm group = mpo_comm_group_mpi(exchange->comm);
     int32_t first = 0;
     int32_t local_count = 0;
-    mpo_comm_policy_block(exchange->comm, rank, &first, &local_count);
+    mpo_placement_block(&exchange->spec.placement, rank, &first, &local_count);
     size_t at = (size_t)first * (size_t)row_count;
     int32_t count = local_count * row_count;
     size_t token_bytes = mpo_exchange_token_bytes(&exchange->spec);

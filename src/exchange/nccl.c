@@ -323,7 +323,7 @@ static size_t message_tokens(const struct mpo_exchange *exchange, int32_t from, 
 {
     int32_t first = 0;
     int32_t count = 0;
-    mpo_comm_policy_block(exchange->comm, from, &first, &count);
+    mpo_placement_block(&exchange->spec.placement, from, &first, &count);
     return (size_t)count * (size_t)row_count *
            (size_t)mpo_exchange_slice_of(exchange, to).count;
 }
@@ -399,7 +399,7 @@ static void collect(struct mpo_exchange *exchange, int32_t row_count)
     const struct nccl *self = exchange->self;
     const float *row = self->received;
     size_t length = (size_t)mpo_exchange_slice_of(exchange, exchange->rank).count;
-    for (int32_t h = 0; length > 0 && h < exchange->spec.policy_count; h++) {
+    for (int32_t h = 0; length > 0 && h < exchange->spec.placement.policy_count; h++) {
         if (h >= exchange->first_policy &&
             h < exchange->first_policy + exchange->local_count)
             continue;

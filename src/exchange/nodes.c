@@ -63,11 +63,11 @@ static bool is_first(const struct mpo_comm *comm, int32_t rank)
     return mpo_comm_group_leader(comm, rank) == rank;
 }
 
-static int32_t policies_of(const struct mpo_comm *comm, int32_t rank)
+static int32_t policies_of(const struct mpo_exchange_spec *spec, int32_t rank)
 {
     int32_t first = 0;
     int32_t count = 0;
-    mpo_comm_policy_block(comm, rank, &first, &count);
+    mpo_placement_block(&spec->placement, rank, &first, &count);
     return count;
 }
 
@@ -79,7 +79,7 @@ static struct host host_of(const struct mpo_exchange_spec *spec,
     for (int32_t rank = leader; rank < size; rank++) {
         if (mpo_comm_group_leader(comm, rank) != leader)
             continue;
-        host.policies += policies_of(comm, rank);
+        host.policies += policies_of(spec, rank);
         host.tokens += mpo_exchange_slice(spec, rank, size).count;
     }
     return host;
@@ -105,7 +105,7 @@ static int32_t policies_for(const struct mpo_exchange_spec *spec,
     bool is_own = mpo_comm_group_leader(comm, rank) == leader;
     int32_t size = mpo_comm_group_size(comm);
     int32_t own = is_own ? mpo_exchange_slice(spec, rank, size).count : 0;
-    return host->tokens > own ? policies_of(comm, rank) : 0;
+    return host->tokens > own ? policies_of(spec, rank) : 0;
 }
 
 static const char *nodes_refuses(const struct mpo_exchange_spec *spec,
@@ -132,7 +132,8 @@ static size_t nodes_keeps_bytes(const struct mpo_exchange_spec *spec,
         struct host host = host_of(spec, comm, leader);
         bytes += records_bytes(spec, &host, policies_for(spec, comm, rank, leader, &host));
         if (rank == leader)
-            bytes += records_bytes(spec, &host, spec->policy_count - host.policies);
+            bytes +=
+                records_bytes(spec, &host, spec->placement.policy_count - host.policies);
     }
     return bytes;
 }
@@ -148,7 +149,7 @@ static void assign_places(struct mpo_exchange *exchange)
         place->offset = host->tokens;
         place->before = host->policies;
         host->tokens += place->slice.count;
-        host->policies += policies_of(exchange->comm, rank);
+        host->policies += policies_of(&exchange->spec, rank);
     }
 }
 
@@ -193,7 +194,7 @@ static void lay_out_window(struct mpo_exchange *exchange)
         self->window_bytes +=
             records_bytes(&exchange->spec, &self->host[rank], self->host[own].policies);
     }
-    self->relays = self->host[own].policies < exchange->spec.policy_count &&
+    self->relays = self->host[own].policies < exchange->spec.placement.policy_count &&
                    self->host[own].tokens > self->place[own].slice.count;
 }
 
@@ -372,7 +373,7 @@ static void collect(struct mpo_exchange *exchange, int32_t rank, int32_t row_cou
     const char *record = records_of(self, host, self->place[rank].slot, row_count);
     int32_t first = 0;
     int32_t local_count = 0;
-    mpo_comm_policy_block(exchange->comm, rank, &first, &local_count);
+    mpo_placement_block(&exchange->spec.placement, rank, &first, &local_count);
     size_t at = (size_t)first * (size_t)row_count;
     size_t count = (size_t)local_count * (size_t)row_count;
     for (size_t i = at; i < at + count; i++, record += bytes) {

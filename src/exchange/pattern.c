@@ -36,9 +36,9 @@ struct mpo_slice mpo_exchange_slice(const struct mpo_exchange_spec *spec, int32_
                                     int32_t size)
 {
     const struct mpo_exchange_pattern *pattern = mpo_exchange_pattern_find(spec->pattern);
-    int32_t block_count = mpo_mixture_block_count(spec->vocab_size);
-    int32_t first = pattern->first_block(block_count, rank, size) * MPO_MIXTURE_BLOCK;
-    int32_t end = pattern->first_block(block_count, rank + 1, size) * MPO_MIXTURE_BLOCK;
+    int32_t block_count = mpo_rows_block_count(spec->vocab_size);
+    int32_t first = pattern->first_block(block_count, rank, size) * MPO_ROWS_BLOCK;
+    int32_t end = pattern->first_block(block_count, rank + 1, size) * MPO_ROWS_BLOCK;
     first = first < spec->vocab_size ? first : spec->vocab_size;
     end = end < spec->vocab_size ? end : spec->vocab_size;
     return (struct mpo_slice){first, end - first};
@@ -60,8 +60,8 @@ struct mpo_exchange_spec mpo_exchange_settle(const struct mpo_exchange_spec *spe
                                              int32_t group_size)
 {
     struct mpo_exchange_spec settled = *spec;
-    double logits =
-        (double)spec->policy_count * spec->row_capacity * (double)spec->vocab_size;
+    double logits = (double)spec->placement.policy_count * spec->row_capacity *
+                    (double)spec->vocab_size;
     bool shares = group_size > 1 && logits >= ALLTOALL_LOGITS_MIN;
     if (strcmp(spec->pattern, "auto") == 0)
         settled.pattern = (shares ? alltoall : gather).name;

@@ -45,7 +45,7 @@ static size_t shared_keeps_bytes(const struct mpo_exchange_spec *spec,
     struct mpo_slice slice = mpo_exchange_slice(spec, rank, mpo_comm_group_size(comm));
     int32_t first = 0;
     int32_t own = 0;
-    mpo_comm_policy_block(comm, rank, &first, &own);
+    mpo_placement_block(&spec->placement, rank, &first, &own);
     return mpo_exchange_rows_bytes(spec, slice.count == spec->vocab_size ? 0 : own);
 }
 
@@ -106,7 +106,7 @@ static void collect(struct mpo_exchange *exchange, int32_t rank, int32_t row_cou
     struct mpo_slice slice = mpo_exchange_slice_of(exchange, exchange->rank);
     int32_t first = 0;
     int32_t local_count = 0;
-    mpo_comm_policy_block(exchange->comm, rank, &first, &local_count);
+    mpo_placement_block(&exchange->spec.placement, rank, &first, &local_count);
     const char *rows = self->base[rank] + norms_bytes(exchange, local_count);
     size_t at = (size_t)first * (size_t)row_count;
     size_t count = (size_t)local_count * (size_t)row_count;

@@ -4,7 +4,7 @@
  *     s(v) = sum_h mu_h (x_h(v) / T_h - norm_h) + b [v ends],   q(v) = exp(s(v) - log Z)
  *     E_q log pi_h = sum_v q(v) x_h(v) / T_h - norm_h
  *
- * A row is taken block by block of MPO_MIXTURE_BLOCK tokens, each relative to the block's
+ * A row is taken block by block of MPO_ROWS_BLOCK tokens, each relative to the block's
  * own maximum, so the logits are read from memory once and no exponent over- or underflows:
  *
  *     per block   M_b = max s,  S_b = sum exp(s - M_b),  X_b,h = sum exp(s - M_b) x_h
@@ -23,7 +23,7 @@
 #include "loops.h"
 #include "mpo/policy.h"
 
-#define BLOCK MPO_MIXTURE_BLOCK
+#define BLOCK MPO_ROWS_BLOCK
 
 struct cpu {
     int32_t policy_count;
@@ -79,7 +79,7 @@ static enum mpo_status cpu_open(const struct mpo_mixture_spec *spec, void **self
 {
     enum mpo_status status = MPO_OK;
     struct cpu *cpu = NULL;
-    int32_t block_count = mpo_mixture_block_count(spec->vocab_size);
+    int32_t block_count = mpo_rows_block_count(spec->vocab_size);
     MPO_NEW(1, &cpu);
     cpu->policy_count = spec->policy_count;
     cpu->vocab_size = spec->vocab_size;

@@ -121,7 +121,7 @@ static struct mpo_mixture_question make_question(const struct mpo_mixture *mixtu
     if (is_given) {
         question.kind = MPO_MIXTURE_GIVEN;
         question.token = draws->token[draw];
-        question.block = question.token / MPO_MIXTURE_BLOCK;
+        question.block = question.token / MPO_ROWS_BLOCK;
     } else if (draws->uniform == NULL) {
         question.kind = MPO_MIXTURE_GREATEST;
         question.block = greatest_block(mixture, question.row);

@@ -76,7 +76,7 @@ struct mpo_mixture {
     struct mpo_mixture_question *draft;    /* [row_capacity] in order of draws */
     struct mpo_mixture_question *question; /* [row_capacity] in order of ranks */
     double *answers;                       /* [row_capacity] */
-    double *score;                         /* [block, MPO_MIXTURE_BLOCK] of one row */
+    double *score;                         /* [block, MPO_ROWS_BLOCK] of one row */
     int32_t *heap;                         /* [V] */
 };
 

@@ -46,7 +46,7 @@ static enum mpo_status copy_spec(struct mpo_mixture *mixture,
     enum mpo_status status = MPO_OK;
     mixture->policy_count = spec->policy_count;
     mixture->vocab_size = spec->vocab_size;
-    mixture->block_count = mpo_mixture_block_count(spec->vocab_size);
+    mixture->block_count = mpo_rows_block_count(spec->vocab_size);
     mixture->row_capacity = spec->row_capacity;
     mixture->rows_on_device = spec->rows_on_device;
     mixture->bf16_rows = spec->bf16_rows;
@@ -78,7 +78,7 @@ static enum mpo_status take_room(struct mpo_mixture *mixture)
     MPO_NEW(rows, &mixture->draft);
     MPO_NEW(rows, &mixture->question);
     MPO_NEW(rows * MPO_MIXTURE_ANSWER_WIDTH(mixture->policy_count), &mixture->answers);
-    MPO_NEW(blocks * MPO_MIXTURE_BLOCK, &mixture->score);
+    MPO_NEW(blocks * MPO_ROWS_BLOCK, &mixture->score);
     MPO_NEW(mixture->vocab_size, &mixture->heap);
 cleanup:
     return status;
@@ -330,8 +330,8 @@ static enum mpo_status draw_filtered(struct mpo_mixture *mixture,
     int32_t row = draws->row[draw];
     if (first < own_end_block(mixture))
         MPO_TRY(mixture->ops->scores(mixture->self, row, first, own_end_block(mixture),
-                                     mixture->score + (size_t)first * MPO_MIXTURE_BLOCK));
-    MPO_TRY(bring_slices(mixture, mixture->score, MPO_MIXTURE_BLOCK));
+                                     mixture->score + (size_t)first * MPO_ROWS_BLOCK));
+    MPO_TRY(bring_slices(mixture, mixture->score, MPO_ROWS_BLOCK));
     if (mixture->rank != 0)
         return MPO_OK;
     if (mixture->ops->filter != NULL)

@@ -75,7 +75,7 @@ struct mpo_mixture_ops {
      * stay for fold alone; the rows stay for scores and answer. */
     enum mpo_status (*sum)(void *self, const struct mpo_rows *rows, int32_t first_block,
                            int32_t end_block, double *table);
-    /** s of a row's slice, [blocks of the slice, MPO_MIXTURE_BLOCK] doubles. */
+    /** s of a row's slice, [blocks of the slice, MPO_ROWS_BLOCK] doubles. */
     enum mpo_status (*scores)(void *self, int32_t row, int32_t first_block,
                               int32_t end_block, double *score);
     /** Answers [count, MPO_MIXTURE_ANSWER_WIDTH(H)] about blocks of the slice. */

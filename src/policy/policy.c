@@ -231,11 +231,11 @@ enum mpo_status mpo_policies_take_room(const struct mpo_policies_spec *spec,
     MPO_NEW(1, &policies);
     *out = policies;
     policies->spec = *spec;
-    mpo_comm_policy_block(comm, mpo_comm_group_rank(comm), &policies->first_policy,
-                          &policies->local_count);
+    mpo_placement_block(&spec->placement, mpo_comm_group_rank(comm),
+                        &policies->first_policy, &policies->local_count);
     MPO_NEW(policies->local_count, &policies->local);
     MPO_NEW(kind_count(), &policies->library);
-    MPO_NEW(spec->policy_count, &policies->hash);
+    MPO_NEW(spec->placement.policy_count, &policies->hash);
     MPO_CHECK(spec->row_capacity <= MPO_ROW_COUNT_MAX, MPO_ERR_CONFIG,
               "%d rows at once for units of %d prompts x %d responses, expected at most %d",
               spec->row_capacity, spec->unit_prompts, spec->responses, MPO_ROW_COUNT_MAX);

@@ -65,15 +65,21 @@ uint64_t mpo_policy_vocabulary_hash(const struct mpo_policy *policy)
     return summary.hash;
 }
 
+/* Who compares: all ranks, and what this one hosts. */
+struct party {
+    const struct mpo_comm *comm;
+    const struct mpo_placement *placement;
+    const struct mpo_policy *policies; /* of this rank */
+};
+
 /* The rank of the first group that hosts a policy: the one that speaks for it. */
-static const struct mpo_policy *hosted(const struct mpo_comm *comm,
-                                       const struct mpo_policy *policies, int32_t index)
+static const struct mpo_policy *hosted(const struct party *party, int32_t index)
 {
     int32_t first = 0;
     int32_t count = 0;
-    mpo_comm_policy_block(comm, mpo_comm_group_rank(comm), &first, &count);
-    bool mine = mpo_comm_group(comm) == 0 && index >= first && index < first + count;
-    return mine ? &policies[index - first] : NULL;
+    mpo_placement_block(party->placement, mpo_comm_group_rank(party->comm), &first, &count);
+    bool mine = mpo_comm_group(party->comm) == 0 && index >= first && index < first + count;
+    return mine ? &party->policies[index - first] : NULL;
 }
 
 static enum mpo_status share_token(const struct mpo_comm *comm,
@@ -92,33 +98,31 @@ static enum mpo_status share_token(const struct mpo_comm *comm,
 
 /* The first id below `used` at which policy `index` differs from policy 0, or `used`. Block
  * by block: memory for a whole table might be missing on one rank, while others wait. */
-static enum mpo_status first_difference(const struct mpo_comm *comm,
-                                        const struct mpo_policy *policies, int32_t index,
+static enum mpo_status first_difference(const struct party *party, int32_t index,
                                         int32_t used, int32_t *out)
 {
     enum mpo_status status = MPO_OK;
     uint64_t table[BLOCK_TOKENS] = {0};
-    const struct mpo_policy *base = hosted(comm, policies, 0);
-    const struct mpo_policy *other = hosted(comm, policies, index);
+    const struct mpo_policy *base = hosted(party, 0);
+    const struct mpo_policy *other = hosted(party, index);
+    int32_t host = mpo_placement_host(party->placement, index);
     *out = 0;
     for (int32_t first = 0; *out == first && first < used; first += BLOCK_TOKENS) {
         int32_t end = used - first < BLOCK_TOKENS ? used : first + BLOCK_TOKENS;
         for (int32_t id = first; base != NULL && id < end; id++)
             table[id - first] = token_hash(base, id);
-        MPO_TRY(mpo_comm_broadcast(comm, table, sizeof table, 0));
+        MPO_TRY(mpo_comm_broadcast(party->comm, table, sizeof table, 0));
         while (other != NULL && *out < end &&
                token_hash(other, *out) == table[*out - first])
             (*out)++;
-        MPO_TRY(
-            mpo_comm_broadcast(comm, out, sizeof *out, mpo_comm_policy_host(comm, index)));
+        MPO_TRY(mpo_comm_broadcast(party->comm, out, sizeof *out, host));
     }
 cleanup:
     return status;
 }
 
 /* Every rank raises the same text, so that it is printed once. */
-static enum mpo_status explain_mismatch(const struct mpo_comm *comm,
-                                        const struct mpo_policy *policies,
+static enum mpo_status explain_mismatch(const struct party *party,
                                         const struct mpo_policy_spec *specs,
                                         const struct summary *all, int32_t index)
 {
@@ -127,11 +131,11 @@ static enum mpo_status explain_mismatch(const struct mpo_comm *comm,
     char other_text[MPO_TOKEN_TEXT_BYTES] = "";
     int32_t used = all[0].used < all[index].used ? all[0].used : all[index].used;
     int32_t id = 0;
-    MPO_TRY(first_difference(comm, policies, index, used, &id));
+    MPO_TRY(first_difference(party, index, used, &id));
     if (id < used) {
-        MPO_TRY(share_token(comm, hosted(comm, policies, 0), 0, id, base_text));
-        MPO_TRY(share_token(comm, hosted(comm, policies, index),
-                            mpo_comm_policy_host(comm, index), id, other_text));
+        MPO_TRY(share_token(party->comm, hosted(party, 0), 0, id, base_text));
+        MPO_TRY(share_token(party->comm, hosted(party, index),
+                            mpo_placement_host(party->placement, index), id, other_text));
         MPO_FAIL(
             MPO_ERR_DATA,
             "vocabularies differ: token %d is %s in policy '%s' and %s in policy '%s'; "
@@ -151,15 +155,16 @@ cleanup:
 }
 
 /* Local: room for the summaries, and those of this rank's policies. */
-static enum mpo_status take_summaries(const struct mpo_comm *comm, int32_t policy_count,
+static enum mpo_status take_summaries(const struct mpo_comm *comm,
+                                      const struct mpo_placement *placement,
                                       const struct mpo_policy *local, int32_t local_count,
                                       struct summaries *out)
 {
     enum mpo_status status = MPO_OK;
     int32_t first = 0;
-    mpo_comm_policy_block(comm, 0, &first, &out->own_count);
+    mpo_placement_block(placement, 0, &first, &out->own_count);
     MPO_NEW(out->own_count, &out->own);
-    MPO_NEW(policy_count, &out->all);
+    MPO_NEW(placement->policy_count, &out->all);
     if (mpo_comm_rank(comm) == 0)
         MPO_NEW(mpo_comm_size(comm) * out->own_count, &out->gathered);
     for (int32_t i = 0; i < local_count; i++)
@@ -169,7 +174,8 @@ cleanup:
 }
 
 /* One gather and one broadcast, however many policies and ranks there are. */
-static enum mpo_status share_summaries(const struct mpo_comm *comm, int32_t policy_count,
+static enum mpo_status share_summaries(const struct mpo_comm *comm,
+                                       const struct mpo_placement *placement,
                                        struct summaries *summaries)
 {
     enum mpo_status status = MPO_OK;
@@ -179,13 +185,13 @@ static enum mpo_status share_summaries(const struct mpo_comm *comm, int32_t poli
     for (int32_t rank = 0; rank < mpo_comm_group_size(comm); rank++) {
         int32_t first = 0;
         int32_t count = 0;
-        mpo_comm_policy_block(comm, rank, &first, &count);
+        mpo_placement_block(placement, rank, &first, &count);
         if (summaries->gathered != NULL)
             memcpy(summaries->all + first, summaries->gathered + (size_t)rank * own_count,
                    (size_t)count * sizeof *summaries->all);
     }
-    MPO_TRY(mpo_comm_broadcast(comm, summaries->all,
-                               (size_t)policy_count * sizeof *summaries->all, 0));
+    MPO_TRY(mpo_comm_broadcast(
+        comm, summaries->all, (size_t)placement->policy_count * sizeof *summaries->all, 0));
 cleanup:
     return status;
 }
@@ -198,7 +204,7 @@ static enum mpo_status check_own_group(const struct mpo_comm *comm,
     enum mpo_status status = MPO_OK;
     int32_t first = 0;
     int32_t count = 0;
-    mpo_comm_policy_block(comm, mpo_comm_group_rank(comm), &first, &count);
+    mpo_placement_block(&spec->placement, mpo_comm_group_rank(comm), &first, &count);
     for (int32_t i = 0; i < count; i++)
         MPO_CHECK(own[i].hash == all[first + i].hash && own[i].size == all[first + i].size,
                   MPO_ERR_DATA,
@@ -217,14 +223,15 @@ static enum mpo_status compare(const struct mpo_comm *comm,
 {
     enum mpo_status status = MPO_OK;
     const struct summary *all = summaries->all;
-    MPO_TRY(share_summaries(comm, spec->policy_count, summaries));
+    struct party party = {comm, &spec->placement, local};
+    MPO_TRY(share_summaries(comm, &spec->placement, summaries));
     out->vocab_size = all[0].size;
-    for (int32_t index = 0; index < spec->policy_count; index++) {
+    for (int32_t index = 0; index < spec->placement.policy_count; index++) {
         out->hashes[index] = all[index].hash;
         if (all[index].size < out->vocab_size)
             out->vocab_size = all[index].size;
         if (all[index].hash != all[0].hash)
-            MPO_TRY(explain_mismatch(comm, local, spec->policies, all, index));
+            MPO_TRY(explain_mismatch(&party, spec->policies, all, index));
     }
 cleanup:
     return status;
@@ -252,7 +259,7 @@ enum mpo_status mpo_policy_vocabulary_agree(const struct mpo_comm *comm,
     enum mpo_status status = MPO_OK;
     struct summaries summaries = {0};
     MPO_TRY(mpo_comm_agree(
-        take_summaries(comm, spec->policy_count, local, local_count, &summaries)));
+        take_summaries(comm, &spec->placement, local, local_count, &summaries)));
     MPO_TRY(mpo_comm_agree(compare(comm, spec, local, &summaries, out)));
     MPO_TRY(mpo_comm_agree(mpo_memory_take((size_t)out->vocab_size, sizeof *out->flags,
                                            "a vocabulary", (void **)&out->flags)));

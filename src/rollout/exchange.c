@@ -29,7 +29,8 @@ static enum mpo_status each_policy(struct mpo_rollout *rollout, int32_t batch_ro
     const struct mpo_rollout_spec *spec = &rollout->spec;
     int32_t first = 0;
     int32_t count = 0;
-    mpo_comm_policy_block(spec->comm, mpo_comm_group_rank(spec->comm), &first, &count);
+    struct mpo_placement placement = mpo_placement_of(spec->policy_count, spec->comm);
+    mpo_placement_block(&placement, mpo_comm_group_rank(spec->comm), &first, &count);
     for (int32_t k = 0; k < count; k++) {
         const float **logits = rollout->logits + k * batch_rows;
         if (verb == NORMALISE)

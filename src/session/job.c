@@ -44,11 +44,20 @@ cleanup:
     return status;
 }
 
+enum mpo_status job_open_groups(struct job *job, int32_t ranks_per_group)
+{
+    int32_t policy_count = job->config->policy_count;
+    enum mpo_status status =
+        mpo_placement_open_comm(policy_count, ranks_per_group, &job->comm);
+    if (status == MPO_OK)
+        job->placement = mpo_placement_of(policy_count, job->comm);
+    return status;
+}
+
 enum mpo_status job_open_ranks(struct job *job)
 {
     int64_t ranks = job->config->exchange.ranks_per_group;
-    return mpo_comm_open(job->config->policy_count,
-                         ranks == MPO_AUTO_INTEGER ? 0 : (int32_t)ranks, &job->comm);
+    return job_open_groups(job, ranks == MPO_AUTO_INTEGER ? 0 : (int32_t)ranks);
 }
 
 enum mpo_status job_describe_policies(struct job *job)
@@ -99,7 +108,7 @@ enum mpo_status job_open_device(struct job *job)
     int32_t count = 0;
     struct mpo_device_wish wish = {
         .choice = job->config->run.device, .check = check_policies, .asker = job};
-    mpo_comm_policy_block(job->comm, mpo_comm_group_rank(job->comm), &first, &count);
+    mpo_placement_block(&job->placement, mpo_comm_group_rank(job->comm), &first, &count);
     wish.count = job_devices(job->config, first, count);
     MPO_TRY(mpo_comm_local_before(job->comm, wish.count, &wish.before));
     MPO_TRY(mpo_device_open(&wish, job->comm, &job->device));
@@ -140,7 +149,7 @@ struct mpo_policies_spec job_policies_spec(const struct job *job,
 {
     return (struct mpo_policies_spec){
         .policies = job->policy_specs,
-        .policy_count = job->config->policy_count,
+        .placement = job->placement,
         .thread_count = job->thread_count,
         .unit_prompts = size->unit_prompts,
         .responses = size->responses,
@@ -165,7 +174,7 @@ static void place_policies(const struct job *job, struct mpo_mixture_spec *spec)
 {
     int32_t first = 0;
     int32_t count = 0;
-    mpo_comm_policy_block(job->comm, mpo_comm_group_rank(job->comm), &first, &count);
+    mpo_placement_block(&job->placement, mpo_comm_group_rank(job->comm), &first, &count);
     spec->placed_first = first;
     for (int32_t k = 0; k < count; k++)
         if (spec->bf16_rows ||
@@ -213,12 +222,13 @@ cleanup:
 }
 
 struct mpo_exchange_spec job_exchange_spec(const struct mpo_config *config,
+                                           const struct mpo_placement *placement,
                                            const struct job_size *size, int32_t vocab_size)
 {
     return (struct mpo_exchange_spec){
         .transport = config->exchange.transport,
         .pattern = config->exchange.pattern,
-        .policy_count = config->policy_count,
+        .placement = *placement,
         .row_capacity = position_rows(size),
         .vocab_size = vocab_size,
         .bf16_rows = rounds_rows(config),
@@ -227,8 +237,8 @@ struct mpo_exchange_spec job_exchange_spec(const struct mpo_config *config,
 
 static enum mpo_status open_exchange(struct job *job, const struct job_size *size)
 {
-    struct mpo_exchange_spec spec =
-        job_exchange_spec(job->config, size, mpo_policies_vocab_size(job->policies));
+    struct mpo_exchange_spec spec = job_exchange_spec(
+        job->config, &job->placement, size, mpo_policies_vocab_size(job->policies));
     spec.rows_on_device = job_rows_on_device(job);
     return mpo_exchange_open(&spec, job->comm, &job->exchange);
 }
@@ -318,7 +328,7 @@ static enum mpo_status check_device_memory(struct job *job, const struct job_siz
     if (!known)
         goto cleanup;
     struct mpo_exchange_spec exchange =
-        job_exchange_spec(job->config, size, survey.vocab_size);
+        job_exchange_spec(job->config, &job->placement, size, survey.vocab_size);
     exchange.rows_on_device = job_rows_on_device(job);
     if (mpo_exchange_survey(&exchange, job->comm, &plan) != MPO_OK)
         plan.rank_bytes = 0; /* opening it will say what is wrong */

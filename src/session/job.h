@@ -15,6 +15,7 @@
 struct job {
     const struct mpo_config *config; /* borrowed */
     struct mpo_comm *comm;
+    struct mpo_placement placement;
     struct mpo_prompts *prompts;
     struct mpo_policies *policies;
     struct mpo_exchange *exchange;
@@ -85,7 +86,11 @@ const char *job_adapter_sha256(const struct mpo_policy_info *info);
 /** The prompts of the file, of the input or of the command line. Local. */
 enum mpo_status job_read_prompts(struct job *job, const struct job_size *size);
 
-/** Form the groups. Failures are agreed on. Collective over all ranks. */
+/** Form groups of so many ranks, 0: as many as the policies ask for. Failures are agreed
+ *  on. Collective over all ranks. */
+enum mpo_status job_open_groups(struct job *job, int32_t ranks_per_group);
+
+/** Form the groups of the configuration. Failures are agreed on. Collective over all ranks. */
 enum mpo_status job_open_ranks(struct job *job);
 
 /** The policies of the configuration as the policy stage wants them. Local. */
@@ -118,6 +123,7 @@ uint64_t job_device_rows(const struct job *job, const struct job_size *size,
 struct mpo_policies_spec job_policies_spec(const struct job *job,
                                            const struct job_size *size);
 struct mpo_exchange_spec job_exchange_spec(const struct mpo_config *config,
+                                           const struct mpo_placement *placement,
                                            const struct job_size *size, int32_t vocab_size);
 
 /** A text that grows between steps; zero is an empty one, `text` is freed by the caller. */

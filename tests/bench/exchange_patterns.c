@@ -61,12 +61,13 @@ static void open_exchange(const struct bench *bench, const char *transport,
                           const char *pattern, bool bf16_rows,
                           struct mpo_exchange **exchange)
 {
-    const struct mpo_exchange_spec spec = {.transport = transport,
-                                           .pattern = pattern,
-                                           .policy_count = bench->policy_count,
-                                           .row_capacity = bench->row_count,
-                                           .vocab_size = bench->vocab_size,
-                                           .bf16_rows = bf16_rows};
+    const struct mpo_exchange_spec spec = {
+        .transport = transport,
+        .pattern = pattern,
+        .placement = mpo_placement_of(bench->policy_count, bench->comm),
+        .row_capacity = bench->row_count,
+        .vocab_size = bench->vocab_size,
+        .bf16_rows = bf16_rows};
     need(mpo_exchange_open(&spec, bench->comm, exchange));
 }
 
@@ -281,7 +282,7 @@ int main(int argc, char **argv)
     bench.transport = argv + 5;
     bench.transport_count = argc - 5;
     bench.policy_count = mpo_comm_job_size();
-    need(mpo_comm_open(bench.policy_count, 0, &bench.comm));
+    need(mpo_placement_open_comm(bench.policy_count, 0, &bench.comm));
     make_rows(&bench);
     run(&bench);
     mpo_comm_close(&bench.comm);

@@ -74,7 +74,7 @@ static enum mpo_status open_table(const struct fuzz_input *input,
     };
     const struct mpo_policies_spec spec = {
         .policies = &policy,
-        .policy_count = 1,
+        .placement = {.policy_count = 1, .group_size = 1},
         .thread_count = 1,
         .unit_prompts = 1,
         .responses = ROWS,
@@ -103,7 +103,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     struct mpo_prompts *prompts = NULL;
     struct mpo_policies *policies = NULL;
     fuzz_input_open(data, bytes, &input);
-    MPO_TRY(mpo_comm_open(1, 0, &comm));
+    MPO_TRY(mpo_placement_open_comm(1, 0, &comm));
     MPO_TRY(mpo_prompts_open_single(fuzz_argument(&input, 0, "a"), "", &prompts));
     MPO_TRY(open_table(&input, comm, prompts, &policies));
 cleanup:

@@ -282,10 +282,10 @@ static void blocks_may_be_masked_altogether(void **state)
 {
     (void)state;
     struct pair pair;
-    pair_make(&pair, 2, 2, 3 * MPO_MIXTURE_BLOCK, 5.0);
+    pair_make(&pair, 2, 2, 3 * MPO_ROWS_BLOCK, 5.0);
     pair.cpu.masked_count = 0;
-    for (int32_t v = 0; v < 3 * MPO_MIXTURE_BLOCK; v++) {
-        if (v / MPO_MIXTURE_BLOCK == 1 && v % 5 != 0)
+    for (int32_t v = 0; v < 3 * MPO_ROWS_BLOCK; v++) {
+        if (v / MPO_ROWS_BLOCK == 1 && v % 5 != 0)
             continue;
         pair.cpu.masked[pair.cpu.masked_count++] = v;
         for (int32_t i = 0; i < 4; i++)

@@ -48,7 +48,7 @@ struct cut {
     int32_t block_count;
     void *cpu;
     double *table; /* [block, B] of sums */
-    double *score; /* [block, MPO_MIXTURE_BLOCK] of one row */
+    double *score; /* [block, MPO_ROWS_BLOCK] of one row */
     struct mpo_mixture_moments *moments;
     double *expectation;
     struct mpo_mixture_question *question; /* [B] */
@@ -84,8 +84,8 @@ static void open_rank(struct cut *cut, struct rank *rank, int32_t first, int32_t
     const struct mixture_case *some = &cut->some;
     struct mpo_mixture_spec spec = mixture_case_spec(some);
     int32_t row_count = some->policy_count * some->row_count;
-    int32_t begin = first * MPO_MIXTURE_BLOCK;
-    int32_t stop = end * MPO_MIXTURE_BLOCK;
+    int32_t begin = first * MPO_ROWS_BLOCK;
+    int32_t stop = end * MPO_ROWS_BLOCK;
     stop = stop < some->vocab_size ? stop : some->vocab_size;
     *rank = (struct rank){.first_block = first, .end_block = end};
     spec.rows_on_device = true;
@@ -121,7 +121,7 @@ static void make_cut(struct cut *cut, int32_t policy_count, int32_t row_count,
 {
     *cut = (struct cut){.ops = mpo_registry_mixture("cuda"),
                         .cpu_ops = mpo_registry_mixture("cpu"),
-                        .block_count = mpo_mixture_block_count(vocab_size)};
+                        .block_count = mpo_rows_block_count(vocab_size)};
     struct mixture_case *some = &cut->some;
     mixture_case_make(some, policy_count, row_count, vocab_size, 6.0);
     for (int32_t h = 0; h < policy_count; h++) {
@@ -141,7 +141,7 @@ static void take_room(struct cut *cut)
     size_t blocks = (size_t)cut->block_count;
     int32_t policies = cut->some.policy_count;
     cut->table = runner_allocate(rows * blocks * MPO_MIXTURE_SUMS_WIDTH(policies), 8);
-    cut->score = runner_allocate(blocks * MPO_MIXTURE_BLOCK, sizeof(double));
+    cut->score = runner_allocate(blocks * MPO_ROWS_BLOCK, sizeof(double));
     cut->moments = runner_allocate(2 * rows, sizeof *cut->moments);
     cut->expectation = runner_allocate(2 * rows * (size_t)policies, sizeof(double));
     cut->question = runner_allocate(rows, sizeof *cut->question);
@@ -203,7 +203,7 @@ static void check_sums(struct cut *cut, const struct rank *rank)
     int32_t count = rank->end_block - rank->first_block;
     double *expected = runner_allocate((size_t)count * table_width(cut), sizeof(double));
     double *found = cut->table + (size_t)rank->first_block * table_width(cut);
-    size_t begin = (size_t)rank->first_block * MPO_MIXTURE_BLOCK;
+    size_t begin = (size_t)rank->first_block * MPO_ROWS_BLOCK;
     const float **slice = runner_allocate((size_t)(policies * row_count), sizeof *slice);
     for (int32_t i = 0; i < policies * row_count; i++)
         slice[i] = cut->some.row[i] + begin;
@@ -252,7 +252,7 @@ static void fold(struct cut *cut)
 static void bring_scores(struct cut *cut, int32_t row)
 {
     double *expected =
-        runner_allocate((size_t)cut->block_count * MPO_MIXTURE_BLOCK, sizeof *expected);
+        runner_allocate((size_t)cut->block_count * MPO_ROWS_BLOCK, sizeof *expected);
     const struct mpo_rows rows = {cut->some.row_count, cut->some.row, cut->some.log_norm};
     assert_ok(cut->cpu_ops->sum(cut->cpu, &rows, 0, cut->block_count, cut->table));
     assert_ok(cut->cpu_ops->scores(cut->cpu, row, 0, cut->block_count, expected));
@@ -260,7 +260,7 @@ static void bring_scores(struct cut *cut, int32_t row)
         if (cut->rank[r].first_block < cut->rank[r].end_block)
             assert_ok(cut->ops->scores(
                 cut->rank[r].self, row, cut->rank[r].first_block, cut->rank[r].end_block,
-                cut->score + cut->rank[r].first_block * MPO_MIXTURE_BLOCK));
+                cut->score + cut->rank[r].first_block * MPO_ROWS_BLOCK));
     for (int32_t v = 0; v < cut->some.vocab_size; v++)
         assert_same_bits(cut->score[v], expected[v]);
     free(expected);
@@ -287,7 +287,7 @@ static void ask(struct cut *cut, enum mode mode, const struct mpo_mixture_draws 
             assert_int_equal(draws->token[i], token);
         }
         cut->question[i] = (struct mpo_mixture_question){
-            MPO_MIXTURE_GIVEN, i, draws->row[i], token / MPO_MIXTURE_BLOCK, token, 0, 0, 0};
+            MPO_MIXTURE_GIVEN, i, draws->row[i], token / MPO_ROWS_BLOCK, token, 0, 0, 0};
     }
 }
 
@@ -386,9 +386,9 @@ static void masked_slices_give_the_bits_of_whole_rows(void **state)
 {
     (void)state;
     struct cut cut;
-    make_cut(&cut, 2, 3, 3 * MPO_MIXTURE_BLOCK);
-    for (int32_t v = 0; v < 3 * MPO_MIXTURE_BLOCK; v++) {
-        if (v / MPO_MIXTURE_BLOCK == 1 && v % 5 != 0)
+    make_cut(&cut, 2, 3, 3 * MPO_ROWS_BLOCK);
+    for (int32_t v = 0; v < 3 * MPO_ROWS_BLOCK; v++) {
+        if (v / MPO_ROWS_BLOCK == 1 && v % 5 != 0)
             continue;
         cut.some.masked[cut.some.masked_count++] = v;
         for (int32_t i = 0; i < 6; i++)

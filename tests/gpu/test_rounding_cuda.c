@@ -32,7 +32,7 @@ enum { ROUNDED_ROWS = 7 };
 /* Some tokens of every block, and all of the second. */
 static bool is_masked(int32_t token)
 {
-    return token % 7 == 3 || token / MPO_MIXTURE_BLOCK == 1;
+    return token % 7 == 3 || token / MPO_ROWS_BLOCK == 1;
 }
 
 static int32_t list_masked(int32_t vocab_size, int32_t *masked)

@@ -99,7 +99,7 @@ static void a_device_that_policies_cannot_use_is_not_taken(void **state)
     struct mpo_device device;
     struct mpo_device_wish wish = {
         .choice = "cuda", .check = cannot_compute, .asker = "an engine"};
-    assert_ok(mpo_comm_open(1, 0, &comm));
+    assert_ok(mpo_placement_open_comm(1, 0, &comm));
     assert_status(mpo_device_open(&wish, comm, &device), MPO_ERR_DEVICE);
     assert_error_names("an engine cannot compute on cuda");
     wish.choice = "auto";

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "mpo/comm.h"
+#include "mpo/placement.h"
 #include "runner.h"
 
 enum { TEXT_BYTES = 8192, RANKS_MAX = 64 };
@@ -18,7 +19,7 @@ static void list_hosts(char host[RANKS_MAX])
     struct mpo_comm *comm = NULL;
     const char *own = getenv("MPO_TEST_HOST");
     assert_in_range(mpo_comm_job_size(), 1, RANKS_MAX);
-    assert_ok(mpo_comm_open(1, 1, &comm));
+    assert_ok(mpo_placement_open_comm(1, 1, &comm));
     assert_ok(mpo_comm_gather(comm, own != NULL ? own : "a", 1, host));
     assert_ok(mpo_comm_broadcast(comm, host, RANKS_MAX, 0));
     mpo_comm_close(&comm);
@@ -83,7 +84,7 @@ static void groups_are_neighbouring_ranks_of_equal_number(void **state)
         struct mpo_comm *comm = NULL;
         if (size % group_size != 0)
             continue;
-        assert_ok(mpo_comm_open(size + 1, group_size, &comm));
+        assert_ok(mpo_placement_open_comm(size + 1, group_size, &comm));
         assert_int_equal(mpo_comm_rank(comm), rank);
         assert_int_equal(mpo_comm_size(comm), size);
         assert_int_equal(mpo_comm_group_size(comm), group_size);
@@ -108,7 +109,7 @@ static void default_is_one_group_up_to_one_rank_a_policy(void **state)
         struct mpo_comm *comm = NULL;
         if (size > policy_count && size % policy_count != 0)
             continue;
-        assert_ok(mpo_comm_open(policy_count, 0, &comm));
+        assert_ok(mpo_placement_open_comm(policy_count, 0, &comm));
         int32_t expected = size <= policy_count ? size : policy_count;
         assert_int_equal(mpo_comm_group_size(comm), expected);
         assert_int_equal(mpo_comm_group_count(comm), size / expected);
@@ -123,15 +124,16 @@ static void policies_are_hosted_in_contiguous_even_blocks(void **state)
     for (int32_t policy_count = size; policy_count <= 20; policy_count++) {
         struct mpo_comm *comm = NULL;
         int32_t next = 0;
-        assert_ok(mpo_comm_open(policy_count, size, &comm));
+        assert_ok(mpo_placement_open_comm(policy_count, size, &comm));
+        struct mpo_placement placement = mpo_placement_of(policy_count, comm);
         for (int32_t rank = 0; rank < size; rank++) {
             int32_t first = -1;
             int32_t count = -1;
-            mpo_comm_policy_block(comm, rank, &first, &count);
+            mpo_placement_block(&placement, rank, &first, &count);
             assert_int_equal(first, next);
             assert_in_range(count, policy_count / size, (policy_count + size - 1) / size);
             for (int32_t h = first; h < first + count; h++)
-                assert_int_equal(mpo_comm_policy_host(comm, h), rank);
+                assert_int_equal(mpo_placement_host(&placement, h), rank);
             next += count;
         }
         assert_int_equal(next, policy_count);
@@ -163,7 +165,7 @@ static void numbers_of_ranks_that_do_not_fit_name_the_next_ones_that_do(void **s
         if (size % group_size == 0)
             continue;
         int32_t below = size / group_size * group_size;
-        assert_status(mpo_comm_open(2 * size, group_size, &comm), MPO_ERR_USAGE);
+        assert_status(mpo_placement_open_comm(2 * size, group_size, &comm), MPO_ERR_USAGE);
         assert_null(comm);
         assert_true(text_has_number(mpo_error_text(), below + group_size));
         if (below > 0)
@@ -181,7 +183,7 @@ static void default_groups_that_do_not_fit_name_the_next_sizes_that_do(void **st
     int32_t size = mpo_comm_job_size();
     if (size < 3)
         skip();
-    assert_status(mpo_comm_open(size - 1, 0, &comm), MPO_ERR_USAGE);
+    assert_status(mpo_placement_open_comm(size - 1, 0, &comm), MPO_ERR_USAGE);
     assert_null(comm);
     assert_true(text_has_number(mpo_error_text(), size - 1));
     assert_true(text_has_number(mpo_error_text(), 2 * (size - 1)));
@@ -191,7 +193,7 @@ static void groups_larger_than_the_policies_are_refused(void **state)
 {
     (void)state;
     struct mpo_comm *comm = NULL;
-    assert_status(mpo_comm_open(2, 3, &comm), MPO_ERR_CONFIG);
+    assert_status(mpo_placement_open_comm(2, 3, &comm), MPO_ERR_CONFIG);
     assert_error_names("ranks_per_group");
     assert_null(comm);
 }
@@ -302,7 +304,7 @@ static void broadcasts_reach_their_ranks_and_no_other(void **state)
     struct mpo_comm *comm = NULL;
     int32_t size = mpo_comm_job_size();
     int32_t group_size = size % 3 == 0 && size > 3 ? 3 : size;
-    assert_ok(mpo_comm_open(size, group_size, &comm));
+    assert_ok(mpo_placement_open_comm(size, group_size, &comm));
     for (int32_t root = 0; root < size; root++) {
         int64_t value[3] = {0};
         if (mpo_comm_rank(comm) == root)
@@ -323,7 +325,7 @@ static void gather_orders_bytes_by_rank(void **state)
     struct mpo_comm *comm = NULL;
     int32_t size = mpo_comm_job_size();
     int32_t rank = mpo_comm_job_rank();
-    assert_ok(mpo_comm_open(size, 0, &comm));
+    assert_ok(mpo_placement_open_comm(size, 0, &comm));
     const int32_t own[2] = {rank * 7, -rank};
     int32_t *all = runner_allocate((size_t)size, sizeof own);
     assert_ok(mpo_comm_gather(comm, own, sizeof own, rank == 0 ? all : NULL));
@@ -341,7 +343,7 @@ static void send_moves_bytes_between_two_ranks_only(void **state)
     struct mpo_comm *comm = NULL;
     int32_t size = mpo_comm_job_size();
     int32_t rank = mpo_comm_job_rank();
-    assert_ok(mpo_comm_open(size, 0, &comm));
+    assert_ok(mpo_placement_open_comm(size, 0, &comm));
     for (int32_t from = 0; from < size; from++)
         for (int32_t to = 0; to < size; to++) {
             int32_t value = rank == from ? from * 10 + to : -1;
@@ -361,7 +363,7 @@ static void reductions_are_element_by_element_on_every_rank(void **state)
     struct mpo_comm *comm = NULL;
     int32_t size = mpo_comm_job_size();
     int32_t rank = mpo_comm_job_rank();
-    assert_ok(mpo_comm_open(size, 0, &comm));
+    assert_ok(mpo_placement_open_comm(size, 0, &comm));
     double most[2] = {rank, -rank};
     double least[2] = {rank, -rank};
     uint8_t bits[2] = {(uint8_t)(1 << rank), 0};

@@ -17,7 +17,7 @@
 #include "exchange_case.h"
 #include "runner.h"
 
-enum { VOCAB = 97, VOCAB_MAX = 3 * MPO_MIXTURE_BLOCK + 97, ROWS_MAX = 64, POSITIONS = 6 };
+enum { VOCAB = 97, VOCAB_MAX = 3 * MPO_ROWS_BLOCK + 97, ROWS_MAX = 64, POSITIONS = 6 };
 
 /* Row counts grow and shrink as rows finish. */
 static const int32_t row_counts[POSITIONS] = {1, 64, 7, 64, 1, 0};
@@ -38,8 +38,7 @@ static double norm_of(int32_t policy, int32_t row, int32_t position)
 static const struct cut {
     const char *pattern;
     int32_t vocab_size;
-} cuts[] = {
-    {"gather", VOCAB}, {"alltoall", VOCAB_MAX}, {"alltoall", MPO_MIXTURE_BLOCK + 1}};
+} cuts[] = {{"gather", VOCAB}, {"alltoall", VOCAB_MAX}, {"alltoall", MPO_ROWS_BLOCK + 1}};
 
 /* What one rank hosts, laid out as policies hand it over: rows scattered in memory. */
 struct hosted {
@@ -114,12 +113,12 @@ static void run_positions(struct mpo_exchange *exchange, const struct mpo_comm *
     int32_t first = 0;
     int32_t count = 0;
     int32_t rank = mpo_comm_group_rank(comm);
-    mpo_comm_policy_block(comm, rank, &first, &count);
+    mpo_placement_block(mpo_exchange_placement(exchange), rank, &first, &count);
     size_t rows = (size_t)count * ROWS_MAX;
     struct hosted hosted = {
         vocab_size, runner_allocate(rows * (size_t)vocab_size, sizeof(float)),
         runner_allocate(rows, sizeof(float *)), runner_allocate(rows, sizeof(double))};
-    int32_t slice = mpo_exchange_slices(exchange)[rank] * MPO_MIXTURE_BLOCK;
+    int32_t slice = mpo_exchange_slices(exchange)[rank] * MPO_ROWS_BLOCK;
     for (int32_t round = 0; round < 3 * POSITIONS; round++) {
         int32_t position = round % POSITIONS;
         int32_t row_count = row_counts[position];
@@ -142,10 +141,11 @@ static void run_exchange(const char *transport, int32_t policy_count, int32_t gr
     for (size_t i = 0; i < sizeof cuts / sizeof *cuts; i++) {
         struct mpo_comm *comm = NULL;
         struct mpo_exchange *exchange = NULL;
-        assert_ok(mpo_comm_open(policy_count, group_size, &comm));
+        assert_ok(mpo_placement_open_comm(policy_count, group_size, &comm));
         const struct mpo_exchange_spec spec = {.transport = transport,
                                                .pattern = cuts[i].pattern,
-                                               .policy_count = policy_count,
+                                               .placement =
+                                                   mpo_placement_of(policy_count, comm),
                                                .row_capacity = ROWS_MAX,
                                                .vocab_size = cuts[i].vocab_size};
         assert_ok(mpo_exchange_open(&spec, comm, &exchange));
@@ -225,12 +225,12 @@ static void refuse(const char *transport, int32_t group_size, enum mpo_status ex
 {
     struct mpo_comm *comm = NULL;
     struct mpo_exchange *exchange = NULL;
+    assert_ok(mpo_placement_open_comm(8, group_size, &comm));
     const struct mpo_exchange_spec spec = {.transport = transport,
                                            .pattern = "gather",
-                                           .policy_count = 8,
+                                           .placement = mpo_placement_of(8, comm),
                                            .row_capacity = 4,
                                            .vocab_size = VOCAB};
-    assert_ok(mpo_comm_open(8, group_size, &comm));
     assert_status(mpo_exchange_open(&spec, comm, &exchange), expected);
     assert_error_names(transport);
     assert_null(exchange);
@@ -255,12 +255,12 @@ static void patterns_that_do_not_exist_are_refused(void **state)
     (void)state;
     struct mpo_comm *comm = NULL;
     struct mpo_exchange *exchange = NULL;
+    assert_ok(mpo_placement_open_comm(8, 0, &comm));
     const struct mpo_exchange_spec spec = {.transport = "auto",
                                            .pattern = "star",
-                                           .policy_count = 8,
+                                           .placement = mpo_placement_of(8, comm),
                                            .row_capacity = 64,
                                            .vocab_size = 1 << 20};
-    assert_ok(mpo_comm_open(8, 0, &comm));
     assert_status(mpo_exchange_open(&spec, comm, &exchange), MPO_ERR_CONFIG);
     assert_error_names("star");
     mpo_comm_close(&comm);
@@ -277,12 +277,12 @@ static void auto_takes_the_pattern_that_was_measured_faster(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct mpo_comm *comm = NULL;
         struct mpo_exchange_plan plan;
+        assert_ok(mpo_placement_open_comm(8, 0, &comm));
         const struct mpo_exchange_spec spec = {.transport = "auto",
                                                .pattern = "auto",
-                                               .policy_count = 8,
+                                               .placement = mpo_placement_of(8, comm),
                                                .row_capacity = cases[i].row_capacity,
                                                .vocab_size = 8192};
-        assert_ok(mpo_comm_open(8, 0, &comm));
         assert_ok(mpo_exchange_survey(&spec, comm, &plan));
         bool is_alone = mpo_comm_group_size(comm) == 1;
         assert_string_equal(plan.pattern, is_alone ? "gather" : cases[i].pattern);
@@ -296,14 +296,14 @@ static void more_rows_than_there_is_room_for_are_refused(void **state)
     struct mpo_comm *comm = NULL;
     struct mpo_exchange *exchange = NULL;
     struct mpo_rows rows;
+    assert_ok(mpo_placement_open_comm(1, 1, &comm));
     const struct mpo_exchange_spec spec = {.transport = "self",
                                            .pattern = "gather",
-                                           .policy_count = 1,
+                                           .placement = mpo_placement_of(1, comm),
                                            .row_capacity = 2,
                                            .vocab_size = VOCAB};
     const float *row[3] = {NULL};
     const double norm[3] = {0};
-    assert_ok(mpo_comm_open(1, 1, &comm));
     assert_ok(mpo_exchange_open(&spec, comm, &exchange));
     assert_status(mpo_exchange_rows(exchange, 3, row, norm, &rows), MPO_ERR_INTERNAL);
     mpo_exchange_close(&exchange);

@@ -36,7 +36,7 @@ static size_t take_device(void)
     struct mpo_comm *comm = NULL;
     struct mpo_device device;
     struct mpo_device_wish wish = {.choice = mixture_case_device()};
-    assert_ok(mpo_comm_open(1, 1, &comm));
+    assert_ok(mpo_placement_open_comm(1, 1, &comm));
     wish.before = mpo_comm_local_rank(comm);
     assert_ok(mpo_device_open(&wish, comm, &device));
     mpo_comm_close(&comm);
@@ -144,16 +144,17 @@ static void open_group(struct group *group, const struct mixture_case *some,
                        const char *transport, const char *pattern, int32_t group_size)
 {
     *group = (struct group){.some = some, .rows_on_device = strcmp(transport, "nccl") == 0};
-    assert_ok(mpo_comm_open(some->policy_count, group_size, &group->comm));
-    const struct mpo_exchange_spec exchange = {.transport = transport,
-                                               .pattern = pattern,
-                                               .policy_count = some->policy_count,
-                                               .row_capacity = some->row_count,
-                                               .vocab_size = some->vocab_size,
-                                               .rows_on_device = group->rows_on_device,
-                                               .bf16_rows = some->bf16_rows};
-    mpo_comm_policy_block(group->comm, mpo_comm_group_rank(group->comm),
-                          &group->first_policy, &group->local_count);
+    assert_ok(mpo_placement_open_comm(some->policy_count, group_size, &group->comm));
+    const struct mpo_exchange_spec exchange = {
+        .transport = transport,
+        .pattern = pattern,
+        .placement = mpo_placement_of(some->policy_count, group->comm),
+        .row_capacity = some->row_count,
+        .vocab_size = some->vocab_size,
+        .rows_on_device = group->rows_on_device,
+        .bf16_rows = some->bf16_rows};
+    mpo_placement_block(&exchange.placement, mpo_comm_group_rank(group->comm),
+                        &group->first_policy, &group->local_count);
     size_t free_bytes = take_device();
     assert_ok(mpo_exchange_open(&exchange, group->comm, &group->exchange));
     if (group->rows_on_device)
@@ -358,7 +359,7 @@ static void masked_blocks_give_the_same_bits(void **state)
     struct mixture_case some;
     make_case(&some, on_cpu(6, 3), on_cpu(7, 2), 8000);
     for (int32_t v = 0; v < 8000; v++) {
-        if (v / MPO_MIXTURE_BLOCK == 2 || v / MPO_MIXTURE_BLOCK == 5)
+        if (v / MPO_ROWS_BLOCK == 2 || v / MPO_ROWS_BLOCK == 5)
             continue;
         some.masked[some.masked_count++] = v;
         for (int32_t h = 0; h < some.policy_count; h++)
@@ -398,7 +399,7 @@ static void bytes_a_rank_do_not_grow_with_the_policies(void **state)
         struct group group;
         struct mpo_rows rows;
         take_device();
-        make_case(&some, size, 4, 24 * MPO_MIXTURE_BLOCK);
+        make_case(&some, size, 4, 24 * MPO_ROWS_BLOCK);
         open_group(&group, &some, "mpi", patterns[i], size);
         memcpy(group.row, some.row + group.first_policy * 4, 4 * sizeof *group.row);
         assert_ok(mpo_exchange_rows(group.exchange, 4, group.row, group.log_norm, &rows));

@@ -26,7 +26,7 @@
 #include "exchange_case.h"
 #include "runner.h"
 
-enum { ROWS_MAX = 7, VOCAB_MAX = 6 * MPO_MIXTURE_BLOCK + 33, POLICIES_MAX = 64 };
+enum { ROWS_MAX = 7, VOCAB_MAX = 6 * MPO_ROWS_BLOCK + 33, POLICIES_MAX = 64 };
 
 /* With the last one no rank of six is without a slice, with the second most are. */
 static const struct cut {
@@ -36,7 +36,7 @@ static const struct cut {
 } cuts[] = {
     {"gather", 33, false},
     {"gather", 33, true},
-    {"alltoall", MPO_MIXTURE_BLOCK + 33, false},
+    {"alltoall", MPO_ROWS_BLOCK + 33, false},
     {"alltoall", VOCAB_MAX, false},
     {"alltoall", VOCAB_MAX, true},
 };
@@ -93,7 +93,7 @@ static int32_t policies_of(const struct run *run, int32_t rank)
 {
     int32_t first = 0;
     int32_t count = 0;
-    mpo_comm_policy_block(run->comm, rank, &first, &count);
+    mpo_placement_block(mpo_exchange_placement(run->exchange), rank, &first, &count);
     return count;
 }
 
@@ -111,7 +111,8 @@ static struct mpo_exchange_spec spec_of(const struct run *run)
 {
     return (struct mpo_exchange_spec){.transport = run->transport,
                                       .pattern = run->cut->pattern,
-                                      .policy_count = run->policy_count,
+                                      .placement =
+                                          mpo_placement_of(run->policy_count, run->comm),
                                       .row_capacity = ROWS_MAX,
                                       .vocab_size = run->cut->vocab_size,
                                       .bf16_rows = run->cut->bf16_rows};
@@ -121,8 +122,8 @@ static void open_run(struct run *run, const char *transport, const struct cut *c
                      int32_t policy_count)
 {
     *run = (struct run){.transport = transport, .cut = cut, .policy_count = policy_count};
+    assert_ok(mpo_placement_open_comm(policy_count, 0, &run->comm));
     const struct mpo_exchange_spec spec = spec_of(run);
-    assert_ok(mpo_comm_open(policy_count, 0, &run->comm));
     window_bytes = 0;
     assert_ok(mpo_exchange_open(&spec, run->comm, &run->exchange));
     run->size = mpo_comm_group_size(run->comm);

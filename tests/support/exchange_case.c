@@ -10,7 +10,7 @@
 bool exchange_case_serves(const char *transport, int32_t group_size)
 {
     struct mpo_comm *comm = NULL;
-    assert_ok(mpo_comm_open(group_size, group_size, &comm));
+    assert_ok(mpo_placement_open_comm(group_size, group_size, &comm));
     bool shares = mpo_comm_group_shares_host(comm);
     bool has_neighbours = false;
     for (int32_t rank = 0; rank < group_size; rank++)
@@ -27,8 +27,8 @@ int32_t exchange_case_tokens(const struct mpo_exchange *exchange, int32_t rank,
                              int32_t vocab_size)
 {
     const int32_t *first = mpo_exchange_slices(exchange);
-    int32_t count = (first[rank + 1] - first[rank]) * MPO_MIXTURE_BLOCK;
-    int32_t left = vocab_size - first[rank] * MPO_MIXTURE_BLOCK;
+    int32_t count = (first[rank + 1] - first[rank]) * MPO_ROWS_BLOCK;
+    int32_t left = vocab_size - first[rank] * MPO_ROWS_BLOCK;
     return count < left ? count : left > 0 ? left : 0;
 }
 
@@ -42,7 +42,7 @@ struct exchange_case_host exchange_case_host_of(const struct mpo_exchange *excha
         int32_t count = 0;
         if (mpo_comm_group_leader(comm, rank) != leader)
             continue;
-        mpo_comm_policy_block(comm, rank, &first, &count);
+        mpo_placement_block(mpo_exchange_placement(exchange), rank, &first, &count);
         host.policies += count;
         host.tokens += exchange_case_tokens(exchange, rank, vocab_size);
     }

@@ -11,7 +11,8 @@ static int32_t own_policies(const struct exchange_position *self)
 {
     int32_t first = 0;
     int32_t count = 0;
-    mpo_comm_policy_block(self->comm, mpo_comm_group_rank(self->comm), &first, &count);
+    mpo_placement_block(mpo_exchange_placement(self->exchange),
+                        mpo_comm_group_rank(self->comm), &first, &count);
     return count;
 }
 
@@ -107,8 +108,8 @@ static void add_parts(const struct exchange_position *self, const int32_t *token
     for (int32_t rank = 1; rank < mpo_comm_group_size(self->comm); rank++) {
         int64_t answers = 0;
         for (int32_t i = 0; i < row_count; i++)
-            answers += token[i] / MPO_MIXTURE_BLOCK >= first[rank] &&
-                       token[i] / MPO_MIXTURE_BLOCK < first[rank + 1];
+            answers += token[i] / MPO_ROWS_BLOCK >= first[rank] &&
+                       token[i] / MPO_ROWS_BLOCK < first[rank + 1];
         if (own_rank != 0 && own_rank != rank)
             continue;
         add_message(sum, own_rank != 0,

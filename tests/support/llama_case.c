@@ -36,7 +36,7 @@ void llama_case_make(struct llama_case *test, const struct bigram_gguf_options *
     };
     test->common = (struct mpo_policies_spec){
         .policies = &test->spec,
-        .policy_count = 1,
+        .placement = {.policy_count = 1, .group_size = 1},
         .thread_count = 1,
         .unit_prompts = 1,
         .responses = 2,

@@ -70,7 +70,7 @@ static void open_policies(struct rollout_case *loop)
     }
     struct mpo_policies_spec spec = {
         .policies = specs,
-        .policy_count = ROLLOUT_CASE_POLICIES,
+        .placement = mpo_placement_of(ROLLOUT_CASE_POLICIES, loop->comm),
         .thread_count = 1,
         .unit_prompts = loop->spec.unit_prompts,
         .responses = loop->spec.responses,
@@ -112,14 +112,15 @@ void rollout_case_open(struct rollout_case *loop, const struct rollout_case_spec
     int32_t rows = mpo_rollout_positions(loop->spec.row_capacity, spec->answers != NULL);
     table_folder_make(loop->folder);
     open_bigram(loop);
-    assert_ok(mpo_comm_open(ROLLOUT_CASE_POLICIES, 0, &loop->comm));
+    assert_ok(mpo_placement_open_comm(ROLLOUT_CASE_POLICIES, 0, &loop->comm));
     open_prompts(loop);
     open_policies(loop);
-    struct mpo_exchange_spec exchange = {.transport = "auto",
-                                         .pattern = "auto",
-                                         .policy_count = ROLLOUT_CASE_POLICIES,
-                                         .row_capacity = rows,
-                                         .vocab_size = ROLLOUT_CASE_VOCAB};
+    struct mpo_exchange_spec exchange = {
+        .transport = "auto",
+        .pattern = "auto",
+        .placement = mpo_placement_of(ROLLOUT_CASE_POLICIES, loop->comm),
+        .row_capacity = rows,
+        .vocab_size = ROLLOUT_CASE_VOCAB};
     struct mpo_mixture_spec mixture = {
         .device = "cpu",
         .temperature = rollout_case_temperature,

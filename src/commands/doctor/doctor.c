@@ -50,7 +50,7 @@ static enum mpo_status examine_ranks(struct doctor *doctor)
     struct job *job = &doctor->job;
     doctor->ranks_fit = note_status(doctor, DOCTOR_ranks, job_open_ranks(job));
     if (!doctor->ranks_fit)
-        return mpo_comm_open(doctor->config->policy_count, 1, &job->comm);
+        return job_open_groups(job, 1);
     return MPO_OK;
 }
 
@@ -121,8 +121,8 @@ static void examine_exchange(struct doctor *doctor)
 {
     struct mpo_exchange_plan *plan = &doctor->exchange;
     const struct mpo_comm *comm = doctor->job.comm;
-    struct mpo_exchange_spec spec =
-        job_exchange_spec(doctor->config, &doctor->size, doctor->survey.vocab_size);
+    struct mpo_exchange_spec spec = job_exchange_spec(
+        doctor->config, &doctor->job.placement, &doctor->size, doctor->survey.vocab_size);
     if (!doctor->ranks_fit || spec.vocab_size == 0)
         return;
     spec.rows_on_device = job_rows_on_device(&doctor->job);
@@ -252,7 +252,7 @@ static enum mpo_status gather_ranks(struct doctor *doctor)
     struct mpo_policy_survey *padded = NULL;
     int32_t first = 0;
     int32_t most = 0;
-    mpo_comm_policy_block(comm, 0, &first, &most);
+    mpo_placement_block(&doctor->job.placement, 0, &first, &most);
     struct rows rank = {&doctor->own, sizeof doctor->own, 1};
     MPO_TRY(gather_rows(comm, &rank, (void **)&doctor->rank));
     MPO_TRY(mpo_comm_agree(

@@ -168,7 +168,7 @@ static enum mpo_status take_room(const struct fit *fit, struct provenance **out)
     const struct mpo_comm *comm = fit->job.comm;
     int32_t first = 0;
     MPO_NEW(1, out);
-    mpo_comm_policy_block(comm, 0, &first, &(*out)->rows_per_rank);
+    mpo_placement_block(&fit->job.placement, 0, &first, &(*out)->rows_per_rank);
     MPO_NEW((*out)->rows_per_rank, &(*out)->own);
     if (mpo_comm_rank(comm) == 0)
         MPO_NEW(mpo_comm_size(comm) * (*out)->rows_per_rank, &(*out)->all);

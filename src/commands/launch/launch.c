@@ -139,16 +139,17 @@ static enum mpo_status fill_nodes(struct launch *launch, int64_t wanted)
 {
     enum mpo_status status = MPO_OK;
     int32_t ranks = launch->rank_count;
-    int32_t each = wanted == MPO_AUTO_INTEGER ? launch->group_size : (int32_t)wanted;
+    int32_t each =
+        wanted == MPO_AUTO_INTEGER ? launch->placement.group_size : (int32_t)wanted;
     MPO_CHECK(each <= ranks, MPO_ERR_USAGE,
               "launch.ranks_per_node is %d, expected at most %d, which are all ranks "
               "(launch.groups times %d)",
-              each, ranks, launch->group_size);
+              each, ranks, launch->placement.group_size);
     MPO_CHECK(ranks % each == 0, MPO_ERR_USAGE,
               "launch.ranks_per_node is %d, but %d ranks (launch.groups times %d) do not "
               "fill nodes of %d; the next sizes are %d and %d",
-              each, ranks, launch->group_size, each, next_divisor(ranks, each, -1),
-              next_divisor(ranks, each, 1));
+              each, ranks, launch->placement.group_size, each,
+              next_divisor(ranks, each, -1), next_divisor(ranks, each, 1));
     launch->ranks_per_node = each;
     launch->node_count = ranks / each;
 cleanup:
@@ -163,8 +164,8 @@ static int32_t count_gpus(const struct launch *launch)
     for (int32_t rank = 0; rank < launch->rank_count; rank++) {
         int32_t first = 0;
         int32_t count = 0;
-        mpo_comm_plan_block(launch->config->policy_count, launch->group_size,
-                            rank % launch->group_size, &first, &count);
+        mpo_placement_block(&launch->placement, rank % launch->placement.group_size, &first,
+                            &count);
         here = rank % launch->ranks_per_node == 0 ? 0 : here;
         here += job_devices(launch->config, first, count);
         most = here > most ? here : most;
@@ -179,8 +180,9 @@ static enum mpo_status lay_out_ranks(struct launch *launch)
     int64_t wanted = config->exchange.ranks_per_group;
     int64_t group = wanted == MPO_AUTO_INTEGER ? config->policy_count : wanted;
     launch->rank_count = (int32_t)(group * config->launch.groups);
-    MPO_TRY(mpo_comm_plan_group_size(launch->rank_count, config->policy_count,
-                                     (int32_t)group, &launch->group_size));
+    MPO_TRY(mpo_placement_group_size(launch->rank_count, config->policy_count,
+                                     (int32_t)group, &launch->placement.group_size));
+    launch->placement.policy_count = config->policy_count;
     MPO_TRY(fill_nodes(launch, config->launch.ranks_per_node));
     if (program_has_cuda() && strcmp(config->run.device, "cpu") != 0)
         launch->gpus_per_node = count_gpus(launch);
@@ -269,16 +271,15 @@ static void add_needs(struct needs *sum, const struct needs *more)
 /* Policies of a rank's group on its node. */
 static int32_t policies_near(const struct launch *launch, int32_t rank)
 {
-    int32_t root = rank - rank % launch->group_size;
+    int32_t root = rank - rank % launch->placement.group_size;
     int32_t node = rank - rank % launch->ranks_per_node;
     int32_t near = 0;
     for (int32_t other = node; other < node + launch->ranks_per_node; other++) {
         int32_t first = 0;
         int32_t count = 0;
-        if (other < root || other >= root + launch->group_size)
+        if (other < root || other >= root + launch->placement.group_size)
             continue;
-        mpo_comm_plan_block(launch->config->policy_count, launch->group_size, other - root,
-                            &first, &count);
+        mpo_placement_block(&launch->placement, other - root, &first, &count);
         near += count;
     }
     return near;
@@ -290,11 +291,11 @@ static int32_t policies_near(const struct launch *launch, int32_t rank)
 static size_t rows_kept(const struct launch *launch, const struct job_size *size,
                         int32_t rank, int32_t own)
 {
-    struct mpo_exchange_spec spec =
-        job_exchange_spec(launch->config, size, launch->survey.vocab_size);
+    struct mpo_exchange_spec spec = job_exchange_spec(launch->config, &launch->placement,
+                                                      size, launch->survey.vocab_size);
     int32_t far = launch->config->policy_count - policies_near(launch, rank);
-    int32_t tokens =
-        mpo_exchange_plan_tokens(&spec, rank % launch->group_size, launch->group_size);
+    int32_t tokens = mpo_exchange_plan_tokens(&spec, rank % launch->placement.group_size,
+                                              launch->placement.group_size);
     const struct mpo_mixture_spec rounded = {.bf16_rows = spec.bf16_rows,
                                              .vocab_size = spec.vocab_size,
                                              .row_capacity = spec.row_capacity,
@@ -313,8 +314,8 @@ static struct needs rank_needs(const struct launch *launch, const struct job_siz
 {
     int32_t first = 0;
     int32_t count = 0;
-    mpo_comm_plan_block(launch->config->policy_count, launch->group_size,
-                        rank % launch->group_size, &first, &count);
+    mpo_placement_block(&launch->placement, rank % launch->placement.group_size, &first,
+                        &count);
     return needs_of_rank(launch->survey.local + first, count, host,
                          rows_kept(launch, size, rank, count));
 }
@@ -346,9 +347,9 @@ static enum mpo_status plan(struct launch *launch)
     struct mpo_exchange_spec exchange;
     MPO_TRY(job_read_prompts(&launch->job, &size));
     MPO_TRY(lay_out_ranks(launch));
-    MPO_TRY(mpo_comm_open(launch->config->policy_count, 1, &launch->job.comm));
+    MPO_TRY(job_open_groups(&launch->job, 1));
     MPO_TRY(open_device(launch));
-    exchange = job_exchange_spec(launch->config, &size, 0);
+    exchange = job_exchange_spec(launch->config, &launch->placement, &size, 0);
     MPO_TRY(mpo_exchange_check(&exchange));
     choose_cores(launch);
     MPO_TRY(choose_time(launch));

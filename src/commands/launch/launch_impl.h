@@ -33,8 +33,8 @@ struct launch {
     char **flag;             /* [flag_count] owned */
     int flag_count;
 
-    int32_t group_size; /* P */
-    int32_t rank_count; /* W */
+    struct mpo_placement placement; /* of the job that is planned */
+    int32_t rank_count;             /* W */
     int32_t ranks_per_node;
     int32_t node_count;
     int32_t gpus_per_node;

@@ -44,7 +44,7 @@ static unsigned long long megabytes(uint64_t bytes)
 
 static void print_head(const struct launch *launch)
 {
-    int32_t groups = launch->rank_count / launch->group_size;
+    int32_t groups = launch->rank_count / launch->placement.group_size;
     printf(
         "#!/usr/bin/env bash\n"
         "# Fit %d policies with %d rank%s, in %d group%s of %d; printed by mpo launch %s.\n"
@@ -58,7 +58,7 @@ static void print_head(const struct launch *launch)
         "# to it.  Options of sbatch win over the lines below; arguments go to `mpo "
         "fit`.\n",
         launch->config->policy_count, launch->rank_count, plural(launch->rank_count),
-        groups, plural(groups), launch->group_size, MPO_VERSION);
+        groups, plural(groups), launch->placement.group_size, MPO_VERSION);
 }
 
 /* ---- the lines for sbatch ---- */

@@ -161,8 +161,8 @@ static struct mixture_view slice_view(const struct cuda *cuda, int32_t row_count
                                       int32_t first_block, int32_t end_block)
 {
     struct mixture_view view = {};
-    int32_t first = first_block * MPO_MIXTURE_BLOCK;
-    int32_t end = end_block * MPO_MIXTURE_BLOCK;
+    int32_t first = first_block * MPO_ROWS_BLOCK;
+    int32_t end = end_block * MPO_ROWS_BLOCK;
     view.row = cuda->device.row;
     view.log_norm = cuda->device.log_norm;
     view.mu = cuda->device.mu;
@@ -443,7 +443,7 @@ static enum mpo_status cuda_answer(void *self, const struct mpo_mixture_question
 {
     enum mpo_status status = MPO_OK;
     struct cuda *cuda = (struct cuda *)self;
-    int32_t first_token = cuda->first_block * MPO_MIXTURE_BLOCK;
+    int32_t first_token = cuda->first_block * MPO_ROWS_BLOCK;
     size_t some = (size_t)count;
     size_t width = MPO_MIXTURE_ANSWER_WIDTH(cuda->policy_count);
     for (int32_t i = 0; i < count; i++) {

@@ -202,8 +202,8 @@ static __global__ void __launch_bounds__(MIXTURE_THREADS)
     for (int32_t block = (int32_t)threadIdx.x / 32; block < view.block_count;
          block += MIXTURE_WARPS) {
         double sum = 0.0;
-        for (int32_t i = lane; i < MPO_MIXTURE_BLOCK; i += 32) {
-            int32_t v = block * MPO_MIXTURE_BLOCK + i;
+        for (int32_t i = lane; i < MPO_ROWS_BLOCK; i += 32) {
+            int32_t v = block * MPO_ROWS_BLOCK + i;
             if (v < view.vocab_size && weight[v] >= min_p && is_kept(&cut, weight[v], v))
                 sum += weight[v];
         }

@@ -1,6 +1,6 @@
 /**
  * Kernels of the mixture on CUDA: mixture/cpu.c in parallel, with the same formulas, the
- * same blocks of MPO_MIXTURE_BLOCK tokens and the same order of blocks.
+ * same blocks of MPO_ROWS_BLOCK tokens and the same order of blocks.
  *
  *     per block   M_b = max s,  S_b = sum exp(s - M_b),  X_b,h = sum exp(s - M_b) x_h
  *     the row     M = max M_b,  Z = sum_b S_b exp(M_b - M),  log Z = M + log Z
@@ -36,7 +36,7 @@
 
 #define MIXTURE_THREADS 256
 #define MIXTURE_WARPS   (MIXTURE_THREADS / 32)
-#define MIXTURE_TOKENS  (MPO_MIXTURE_BLOCK / MIXTURE_THREADS) /* of a thread */
+#define MIXTURE_TOKENS  (MPO_ROWS_BLOCK / MIXTURE_THREADS) /* of a thread */
 #define MIXTURE_LANES   0xffffffffu
 
 static_assert(MIXTURE_TOKENS == 4, "a thread's tokens are one 16-byte load");
@@ -130,7 +130,7 @@ static __device__ int32_t group_lowest(int32_t candidate)
 /* This thread's first token of a block. */
 static __device__ __forceinline__ int32_t first_token(int32_t block)
 {
-    return block * MPO_MIXTURE_BLOCK + (int32_t)threadIdx.x * MIXTURE_TOKENS;
+    return block * MPO_ROWS_BLOCK + (int32_t)threadIdx.x * MIXTURE_TOKENS;
 }
 
 /* Four logits from a token on, 0 beyond the vocabulary. */

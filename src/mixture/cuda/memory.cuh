@@ -147,7 +147,7 @@ static void set_sizes(struct cuda *cuda, const struct mpo_mixture_spec *spec)
 {
     cuda->policy_count = spec->policy_count;
     cuda->vocab_size = spec->vocab_size;
-    cuda->block_count = (spec->vocab_size + MPO_MIXTURE_BLOCK - 1) / MPO_MIXTURE_BLOCK;
+    cuda->block_count = (spec->vocab_size + MPO_ROWS_BLOCK - 1) / MPO_ROWS_BLOCK;
     cuda->row_capacity = spec->row_capacity;
     cuda->rows_on_device = spec->rows_on_device;
     cuda->row_stride =

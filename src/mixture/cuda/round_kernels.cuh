@@ -29,7 +29,7 @@ struct mixture_round_view {
  * memory at whatever address the row is. */
 static __device__ __forceinline__ int32_t strided_token(int32_t i)
 {
-    return (int32_t)blockIdx.x * MPO_MIXTURE_BLOCK + i * MIXTURE_THREADS +
+    return (int32_t)blockIdx.x * MPO_ROWS_BLOCK + i * MIXTURE_THREADS +
            (int32_t)threadIdx.x;
 }
 

@@ -194,10 +194,10 @@ static void a_block_may_be_masked_altogether(void **state)
     (void)state;
     for (int32_t block = 0; block < 3; block++) {
         struct mixture_case some;
-        mixture_case_make(&some, 2, 1, 3 * MPO_MIXTURE_BLOCK, 5.0);
-        some.masked_count = MPO_MIXTURE_BLOCK;
-        for (int32_t i = 0; i < MPO_MIXTURE_BLOCK; i++) {
-            some.masked[i] = block * MPO_MIXTURE_BLOCK + i;
+        mixture_case_make(&some, 2, 1, 3 * MPO_ROWS_BLOCK, 5.0);
+        some.masked_count = MPO_ROWS_BLOCK;
+        for (int32_t i = 0; i < MPO_ROWS_BLOCK; i++) {
+            some.masked[i] = block * MPO_ROWS_BLOCK + i;
             mixture_case_logits(&some, 0, 0)[some.masked[i]] = MPO_MASKED_LOGIT;
             mixture_case_logits(&some, 1, 0)[some.masked[i]] = MPO_MASKED_LOGIT;
         }
