@@ -70,6 +70,7 @@ struct mpo_config {
     struct mpo_config_refit refit;
     struct mpo_config_help help;
     struct mpo_config_version version;
+    struct mpo_config_stored *stored; /* of a text that was read back, else NULL */
 };
 
 /**
@@ -122,6 +123,38 @@ bool mpo_config_is_quiet(const struct mpo_config *config, const char *command);
 /** The whole configuration as YAML, defaults included; reading it again gives the same
  *  (paths as they were resolved). The caller frees *text. Local. */
 enum mpo_status mpo_config_print(const struct mpo_config *config, char **text);
+
+/**
+ * Read back what mpo_config_print wrote, in this version or in another. Local.
+ *
+ * Nothing is checked across options. An option that the text lacks has its default; keys
+ * that this version does not know, and values that it refuses, are kept as texts, for
+ * mpo_config_compare. Paths stay as they are.
+ *
+ * @param name  what messages call the text
+ * @return MPO_ERR_DATA when it is not YAML, or no mapping of sections
+ */
+enum mpo_status mpo_config_read_text(const char *name, const char *text,
+                                     struct mpo_config **out);
+
+/** Whether a text that was read back had this option, e.g. "descent.steps"; not for those of
+ *  policies. Always true for a configuration that was not read back. Local. */
+bool mpo_config_is_given(const struct mpo_config *config, const char *key);
+
+/**
+ * Visit every option whose values differ; policies are matched by name. Local.
+ *
+ * Values are as mpo_config_print writes them, and "-" where a configuration that was read
+ * back does not say, or has no such policy: of a policy that only one has, the options
+ * without a default are visited.
+ *
+ * @param visit  with the key, section.key or policies.NAME.key, and both values; borrowed
+ */
+enum mpo_status mpo_config_compare(const struct mpo_config *first,
+                                   const struct mpo_config *second,
+                                   void (*visit)(void *context, const char *key,
+                                                 const char *first, const char *second),
+                                   void *context);
 
 /**
  * The value of one key, as a flag takes it: "rollout.responses", "policies.NAME.model", or

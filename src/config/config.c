@@ -86,6 +86,8 @@ enum mpo_status mpo_config_take_policies(struct mpo_config_build *build, int32_t
     enum mpo_status status = MPO_OK;
     MPO_NEW(count, &build->config->policies);
     MPO_NEW(count, &build->policy_place);
+    if (build->config->stored != NULL)
+        MPO_NEW(count * MPO_OPTION_COUNT, &build->config->stored->policy_is_given);
     build->config->policy_count = count;
     for (int32_t i = 0; i < count; i++)
         MPO_TRY(assign_defaults(build, true, i));
@@ -441,6 +443,26 @@ cleanup:
     return status;
 }
 
+enum mpo_status mpo_config_read_text(const char *name, const char *text,
+                                     struct mpo_config **out)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_config_build build = {.command = "", .path = name};
+    *out = NULL;
+    MPO_NEW(1, &build.config);
+    MPO_NEW(1, &build.config->stored);
+    MPO_TRY(mpo_memory_copy_text("", &build.folder));
+    MPO_TRY(assign_defaults(&build, false, 0));
+    status = mpo_config_read_yaml(&build, text, strlen(text));
+    if (status == MPO_ERR_CONFIG)
+        MPO_FAIL(MPO_ERR_DATA, "%s: the configuration that it holds cannot be read: %s",
+                 name, mpo_error_text());
+    MPO_TRY(status);
+cleanup:
+    finish_build(&build, status, out);
+    return status;
+}
+
 bool mpo_config_is_quiet(const struct mpo_config *config, const char *command)
 {
     for (int i = 0; i < MPO_OPTION_COUNT; i++) {
@@ -477,6 +499,7 @@ void mpo_config_close(struct mpo_config **config)
         for (int32_t k = 0; k < (listed ? (*config)->policy_count : 1); k++)
             free_member(option, mpo_config_member(*config, option, k));
     }
+    mpo_config_close_stored(*config);
     free((*config)->policies);
     free(*config);
     *config = NULL;

@@ -82,6 +82,21 @@ struct mpo_config_place {
     int flag_bytes;   /* of flag without "=value" */
 };
 
+/** A key of a text that was read back which is no option now, or not with this value. */
+struct mpo_config_unread {
+    char *key;
+    char *text;
+};
+
+/** What else there is to know of a text that was read back. */
+struct mpo_config_stored {
+    bool is_given[MPO_OPTION_COUNT];  /* without those of policies */
+    bool *policy_is_given;            /* [policy_count, MPO_OPTION_COUNT] */
+    struct mpo_config_unread *unread; /* [unread_count] */
+    size_t unread_count;
+    size_t unread_capacity;
+};
+
 /** A configuration while it is made. */
 struct mpo_config_build {
     struct mpo_config *config;
@@ -112,6 +127,14 @@ void *mpo_config_member(const struct mpo_config *config,
 
 /** Make room for the policies and give them their defaults; once. */
 enum mpo_status mpo_config_take_policies(struct mpo_config_build *build, int32_t count);
+
+/* ---- stored.c ---- */
+
+/** Keep what a text says beyond this version's options. */
+enum mpo_status mpo_config_keep_unread(struct mpo_config *config, const char *key,
+                                       const char *text);
+
+void mpo_config_close_stored(struct mpo_config *config);
 
 /* ---- value.c ---- */
 
@@ -148,6 +171,10 @@ const char *mpo_config_hint(const char *name, const char *const *known, size_t k
 
 /** Assign everything that the file at build->path holds. */
 enum mpo_status mpo_config_read_file(struct mpo_config_build *build);
+
+/** The same of a text; messages call it build->path. */
+enum mpo_status mpo_config_read_yaml(struct mpo_config_build *build, const char *text,
+                                     size_t bytes);
 
 /* ---- flags.c ---- */
 

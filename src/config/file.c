@@ -149,8 +149,47 @@ static struct names names_of(int section)
     return names;
 }
 
+/* The key of a policy as a flag has it, once its name is read. */
+static const char *unread_section(const struct mapping *mapping, char text[96])
+{
+    const struct mpo_config *config = mapping->build->config;
+    const char *policy = mapping->section == MPO_SECTION_policies
+                             ? config->policies[mapping->policy_index].name
+                             : NULL;
+    snprintf(text, 96, "policies.%s", policy != NULL ? policy : "");
+    return policy != NULL ? text : mapping->name;
+}
+
+static enum mpo_status keep_unread(const struct mapping *mapping, const char *key,
+                                   const yaml_node_t *node)
+{
+    char section[96];
+    char name[192];
+    snprintf(name, sizeof name, "%s.%.90s", unread_section(mapping, section), key);
+    return mpo_config_keep_unread(mapping->build->config, name,
+                                  is_text(node) ? node_text(node) : kind_of(node));
+}
+
+/* A section that this version does not know, in a text that was read back. */
+static enum mpo_status keep_section(const struct mapping *file, const yaml_node_t *key,
+                                    const yaml_node_t *node)
+{
+    enum mpo_status status = MPO_OK;
+    struct mapping mapping = {file->build, file->document, node_text(key), -1, 0};
+    if (node->type != YAML_MAPPING_NODE)
+        return keep_unread(&mapping, "", node);
+    const yaml_node_pair_t *pair = node->data.mapping.pairs.start;
+    for (; pair < node->data.mapping.pairs.top; pair++) {
+        const yaml_node_t *name = yaml_document_get_node(file->document, pair->key);
+        MPO_TRY(keep_unread(&mapping, is_text(name) ? node_text(name) : "",
+                            yaml_document_get_node(file->document, pair->value)));
+    }
+cleanup:
+    return status;
+}
+
 /* Which of the names a key is; seen[] has the line of each key met before in the mapping.
- */
+ * In a text that was read back a key may be none of them: then *index is names->count. */
 static enum mpo_status match_key(const struct mapping *mapping, const struct names *names,
                                  const yaml_node_t *key, size_t *seen, size_t *index)
 {
@@ -167,6 +206,8 @@ static enum mpo_status match_key(const struct mapping *mapping, const struct nam
     *index = 0;
     while (*index < names->count && strcmp(names->text[*index], name) != 0)
         (*index)++;
+    if (*index == names->count && mapping->build->config->stored != NULL)
+        return MPO_OK;
     MPO_CHECK(*index < names->count, MPO_ERR_CONFIG, "%s:%zu:%zu: %s%s%s: unknown key%s",
               path, place.line, place.column, mapping->name, dot,
               mpo_config_quote(name, quoted),
@@ -205,7 +246,7 @@ cleanup:
     return status;
 }
 
-static enum mpo_status read_option(const struct mapping *mapping,
+static enum mpo_status assign_node(const struct mapping *mapping,
                                    const struct mpo_config_option *option,
                                    const yaml_node_t *key, const yaml_node_t *node)
 {
@@ -230,6 +271,16 @@ cleanup:
     return status;
 }
 
+static enum mpo_status read_option(const struct mapping *mapping,
+                                   const struct mpo_config_option *option,
+                                   const yaml_node_t *key, const yaml_node_t *node)
+{
+    enum mpo_status status = assign_node(mapping, option, key, node);
+    if (status == MPO_ERR_CONFIG && mapping->build->config->stored != NULL)
+        return keep_unread(mapping, option->name, node);
+    return status;
+}
+
 /* The keys of one section or of one policy. */
 static enum mpo_status read_options(const struct mapping *mapping, const yaml_node_t *node)
 {
@@ -244,10 +295,14 @@ static enum mpo_status read_options(const struct mapping *mapping, const yaml_no
     const yaml_node_pair_t *pair = node->data.mapping.pairs.start;
     for (; pair < node->data.mapping.pairs.top; pair++) {
         const yaml_node_t *key = yaml_document_get_node(mapping->document, pair->key);
+        const yaml_node_t *value = yaml_document_get_node(mapping->document, pair->value);
         size_t index = 0;
         MPO_TRY(match_key(mapping, &names, key, seen, &index));
-        MPO_TRY(read_option(mapping, &mpo_config_options[names.index[index]], key,
-                            yaml_document_get_node(mapping->document, pair->value)));
+        if (index < names.count)
+            MPO_TRY(
+                read_option(mapping, &mpo_config_options[names.index[index]], key, value));
+        else
+            MPO_TRY(keep_unread(mapping, node_text(key), value));
     }
 cleanup:
     return status;
@@ -294,6 +349,10 @@ static enum mpo_status read_root(const struct mapping *file, const yaml_node_t *
         const yaml_node_t *value = yaml_document_get_node(file->document, pair->value);
         size_t index = 0;
         MPO_TRY(match_key(file, &names, key, seen, &index));
+        if (index == names.count) {
+            MPO_TRY(keep_section(file, key, value));
+            continue;
+        }
         int section = names.index[index];
         struct mapping mapping = {file->build, file->document, names.text[index], section,
                                   0};
@@ -327,17 +386,15 @@ cleanup:
     return status;
 }
 
-enum mpo_status mpo_config_read_file(struct mpo_config_build *build)
+enum mpo_status mpo_config_read_yaml(struct mpo_config_build *build, const char *text,
+                                     size_t bytes)
 {
     enum mpo_status status = MPO_OK;
-    char *text = NULL;
-    size_t bytes = 0;
     yaml_parser_t parser;
     yaml_document_t document;
     bool loaded = false;
     MPO_CHECK(yaml_parser_initialize(&parser), MPO_ERR_MEMORY,
               "no memory for a YAML parser");
-    MPO_TRY(read_bytes(build->path, &text, &bytes));
     yaml_parser_set_input_string(&parser, (const unsigned char *)text, bytes);
     loaded = yaml_parser_load(&parser, &document);
     if (!loaded)
@@ -351,6 +408,17 @@ cleanup:
     if (loaded)
         yaml_document_delete(&document);
     yaml_parser_delete(&parser);
+    return status;
+}
+
+enum mpo_status mpo_config_read_file(struct mpo_config_build *build)
+{
+    enum mpo_status status = MPO_OK;
+    char *text = NULL;
+    size_t bytes = 0;
+    MPO_TRY(read_bytes(build->path, &text, &bytes));
+    MPO_TRY(mpo_config_read_yaml(build, text, bytes));
+cleanup:
     free(text);
     return status;
 }

@@ -159,8 +159,18 @@ cleanup:
 static void note_place(struct mpo_config_build *build,
                        const struct mpo_config_assignment *assignment)
 {
-    if (assignment->option->section != MPO_SECTION_policies)
-        build->place[assignment->option - mpo_config_options] = assignment->place;
+    struct mpo_config_stored *stored = build->config->stored;
+    ptrdiff_t option = assignment->option - mpo_config_options;
+    bool is_written = assignment->place.line > 0;
+    if (assignment->option->section == MPO_SECTION_policies) {
+        if (stored != NULL && is_written)
+            stored->policy_is_given[assignment->policy_index * MPO_OPTION_COUNT + option] =
+                true;
+        return;
+    }
+    build->place[option] = assignment->place;
+    if (stored != NULL)
+        stored->is_given[option] = is_written;
 }
 
 /* Raise what was expected in place of the text. */

@@ -242,17 +242,37 @@ def what_changes_the_steps_is_refused_and_shown(arguments):
     tables.check(case.steps() == 4, "a refused run wrote steps")
 
 
+def store_config(case, text):
+    with h5py.File(case.record, "r+") as record:
+        before = record["provenance/config"][()]
+        del record["provenance/config"]
+        record["provenance/config"] = np.bytes_(text(before))
+
+
+def what_a_newer_version_stored_is_not_passed_over(arguments):
+    case = Case(arguments, "newest")
+    case.run(1, "--quiet", "--descent.steps=4")
+    store_config(case, lambda text: text.replace(b"rollout:\n", b"rollout:\n  mood: sour\n"))
+    _, talk = case.run(1, "--resume", expect=78)
+    tables.check("rollout.mood was sour, is -" in talk, talk)
+    store_config(case, lambda text: b"run: [1\n")
+    _, talk = case.run(1, "--resume", expect=65)
+    tables.check("run.h5" in talk and "cannot be read" in talk, talk)
+    tables.check("run.h5, finished\n" in case.inspect(), case.inspect())
+
+
 def an_option_that_is_newer_than_the_record_was_at_its_default(arguments):
     case = Case(arguments, "newer")
     expected = case.whole()
     case.run(1, "--quiet", "--descent.steps=4")
-    with h5py.File(case.record, "r+") as record:
-        text = record["provenance/config"][()]
-        lines = text.split(b"\n")
-        older = b"\n".join(line for line in lines if not line.strip().startswith(b"rows:"))
+
+    def without_rows(text):
+        older = b"\n".join(line for line in text.split(b"\n")
+                          if not line.strip().startswith(b"rows:"))
         tables.check(len(older) < len(text), text)
-        del record["provenance/config"]
-        record["provenance/config"] = np.bytes_(older)
+        return older
+
+    store_config(case, without_rows)
     _, talk = case.run(1, "--resume", "--exchange.rows=bf16", expect=78)
     tables.check("exchange.rows was -, is bf16" in talk, talk)
     case.run(1, "--resume", "--quiet")
@@ -326,6 +346,7 @@ def main():
         a_second_signal_leaves_at_once,
         a_launcher_that_repeats_itself_is_heeded_once,
         what_changes_the_steps_is_refused_and_shown,
+        what_a_newer_version_stored_is_not_passed_over,
         an_option_that_is_newer_than_the_record_was_at_its_default,
         other_prompts_are_refused,
         a_finished_run_can_be_extended_but_not_under_the_fixed_rule,

@@ -16,7 +16,6 @@
 #include <unistd.h>
 
 #include "commands/commands.h"
-#include "session/settings.h"
 
 #define DIFFERENCES_BYTES 1024
 
@@ -50,21 +49,6 @@ static bool is_harmless(const char *key, bool models_are_hashed)
     return false;
 }
 
-/* Whether an option that the record does not know yet is at its default: it was then. */
-static bool is_default(const char *key, const char *value)
-{
-    struct mpo_config_flag flag;
-    char name[MPO_CONFIG_FLAG_BYTES] = "";
-    const char *dot = strrchr(key, '.');
-    bool is_of_a_policy = strncmp(key, "policies.", 9) == 0 && dot != NULL;
-    snprintf(name, sizeof name, "--%s%s", is_of_a_policy ? "policies.NAME" : "",
-             is_of_a_policy ? dot : key);
-    for (int i = 0; mpo_config_flag("fit", i, &flag); i++)
-        if (strcmp(flag.name, name) == 0)
-            return flag.initial != NULL && strcmp(flag.initial, value) == 0;
-    return false;
-}
-
 struct differences {
     char text[DIFFERENCES_BYTES];
     size_t length;
@@ -78,8 +62,6 @@ static void note_difference(void *context, const char *key, const char *recorded
     if (is_of_a_command(key) || is_harmless(key, found->models_are_hashed) ||
         found->length > DIFFERENCES_BYTES - 64)
         return;
-    if (strcmp(recorded, "-") == 0 && is_default(key, now))
-        return;
     found->length += (size_t)snprintf(
         found->text + found->length, DIFFERENCES_BYTES - found->length,
         "%s%s was %.200s, is %.200s", found->length > 0 ? "; " : "", key, recorded, now);
@@ -88,12 +70,10 @@ static void note_difference(void *context, const char *key, const char *recorded
 }
 
 /* The configuration is that of the first start: a record that was extended has more. */
-static enum mpo_status check_steps(const struct fit *fit, const struct settings *recorded,
-                                   int64_t step_count)
+static enum mpo_status check_steps(const struct fit *fit, int64_t steps, int64_t step_count)
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_config_descent *descent = &fit->config->descent;
-    int64_t steps = (int64_t)settings_number(recorded, "descent.steps");
     MPO_CHECK(descent->steps == steps || strcmp(descent->step_rule, "fixed") != 0,
               MPO_ERR_CONFIG,
               "--resume: descent.steps was %lld, is %lld; every step of descent.step_rule "
@@ -113,22 +93,20 @@ static enum mpo_status compare_configurations(const struct fit *fit,
 {
     enum mpo_status status = MPO_OK;
     const char *path = fit->config->record.file;
-    struct settings recorded = {0};
-    struct settings now = {0};
+    char *text = NULL;
+    struct mpo_config *recorded = NULL;
     struct differences found = {.models_are_hashed = fit->config->record.hash_models};
-    MPO_TRY(mpo_record_read_config(record, &recorded.text));
-    MPO_TRY(mpo_config_print(fit->config, &now.text));
-    MPO_TRY(settings_read(&recorded));
-    MPO_TRY(settings_read(&now));
-    settings_compare(&recorded, &now, note_difference, &found);
+    MPO_TRY(mpo_record_read_config(record, &text));
+    MPO_TRY(mpo_config_read_text(path, text, &recorded));
+    MPO_TRY(mpo_config_compare(recorded, fit->config, note_difference, &found));
     MPO_CHECK(found.length == 0, MPO_ERR_CONFIG,
               "--resume: %s was made with another configuration: %s; restore it, or begin "
               "a new record",
               path, found.text);
-    MPO_TRY(check_steps(fit, &recorded, mpo_record_step_count(record)));
+    MPO_TRY(check_steps(fit, recorded->descent.steps, mpo_record_step_count(record)));
 cleanup:
-    settings_free(&now);
-    settings_free(&recorded);
+    mpo_config_close(&recorded);
+    free(text);
     return status;
 }
 

@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "session/settings.h"
+#include "mpo/config.h"
 
 #define LABEL_WIDTH 24
 #define VALUE_WIDTH 18
@@ -124,13 +124,15 @@ static void print_head(const struct inspect pair[2])
 
 /* ---- configuration ---- */
 
-static enum mpo_status read_settings(const struct inspect *inspect,
-                                     struct settings *settings)
+static enum mpo_status read_config(const struct inspect *inspect,
+                                   struct mpo_config **config)
 {
     enum mpo_status status = MPO_OK;
-    MPO_TRY(mpo_record_read_config(inspect->record, &settings->text));
-    MPO_TRY(settings_read(settings));
+    char *text = NULL;
+    MPO_TRY(mpo_record_read_config(inspect->record, &text));
+    MPO_TRY(mpo_config_read_text(inspect->path, text, config));
 cleanup:
+    free(text);
     return status;
 }
 
@@ -141,13 +143,16 @@ static void print_setting(void *context, const char *key, const char *first,
     *(bool *)context = true;
 }
 
-static void print_settings(struct settings settings[2])
+static enum mpo_status print_settings(struct mpo_config *const config[2])
 {
+    enum mpo_status status = MPO_OK;
     bool differs = false;
     printf("\nconfiguration, where it differs\n");
-    settings_compare(&settings[0], &settings[1], print_setting, &differs);
+    MPO_TRY(mpo_config_compare(config[0], config[1], print_setting, &differs));
     if (!differs)
         printf("  nowhere\n");
+cleanup:
+    return status;
 }
 
 /* ---- all together ---- */
@@ -156,19 +161,19 @@ enum mpo_status inspect_compare(const struct inspect_request *request)
 {
     enum mpo_status status = MPO_OK;
     struct inspect pair[2] = {0};
-    struct settings settings[2] = {0};
+    struct mpo_config *config[2] = {NULL, NULL};
     const char *const path[2] = {request->path, request->other};
     for (int i = 0; i < 2; i++) {
         MPO_TRY(inspect_open_whole(path[i], &pair[i]));
-        MPO_TRY(read_settings(&pair[i], &settings[i]));
+        MPO_TRY(read_config(&pair[i], &config[i]));
     }
     print_head(pair);
     print_weights(pair);
     print_figures(pair);
-    print_settings(settings);
+    MPO_TRY(print_settings(config));
 cleanup:
     for (int i = 0; i < 2; i++) {
-        settings_free(&settings[i]);
+        mpo_config_close(&config[i]);
         inspect_close(&pair[i]);
     }
     return status;

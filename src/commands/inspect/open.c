@@ -12,7 +12,7 @@
 #include <string.h>
 
 #include "base/memory.h"
-#include "session/settings.h"
+#include "mpo/config.h"
 
 static void release_rows(struct inspect *inspect)
 {
@@ -59,21 +59,29 @@ cleanup:
     return status;
 }
 
-/* A record without a configuration has no plan. */
+/* A record without a configuration, or with one that nobody can read, has no plan. */
 static enum mpo_status read_plan(struct inspect *inspect)
 {
     enum mpo_status status = MPO_OK;
-    struct settings settings = {0};
+    char *text = NULL;
+    struct mpo_config *config = NULL;
     bool is_there = false;
     MPO_TRY(mpo_record_has(inspect->record, "provenance/config", &is_there));
     if (!is_there)
         goto cleanup;
-    MPO_TRY(mpo_record_read_config(inspect->record, &settings.text));
-    MPO_TRY(settings_read(&settings));
-    inspect->planned_step_count = (int64_t)settings_number(&settings, "descent.steps");
-    inspect->stop_gap = settings_number(&settings, "descent.stop_gap");
+    MPO_TRY(mpo_record_read_config(inspect->record, &text));
+    status = mpo_config_read_text(inspect->path, text, &config);
+    if (status == MPO_ERR_DATA) {
+        status = MPO_OK;
+        goto cleanup;
+    }
+    MPO_TRY(status);
+    if (mpo_config_is_given(config, "descent.steps"))
+        inspect->planned_step_count = config->descent.steps;
+    inspect->stop_gap = config->descent.stop_gap;
 cleanup:
-    settings_free(&settings);
+    mpo_config_close(&config);
+    free(text);
     return status;
 }
 
