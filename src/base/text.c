@@ -3,10 +3,16 @@
  */
 #include "text.h"
 
-#include <stdbool.h>
 #include <string.h>
 
 #include <utf8proc.h>
+
+bool mpo_text_ends_with(const char *text, const char *suffix)
+{
+    size_t length = strlen(text);
+    size_t end = strlen(suffix);
+    return length >= end && strcmp(text + length - end, suffix) == 0;
+}
 
 /* Bytes of the letter at the beginning, and its columns. */
 static size_t measure(const char *text, int32_t *columns)

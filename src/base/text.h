@@ -1,14 +1,18 @@
 /**
- * Text in columns of a terminal.
+ * Text in columns of a terminal, and what is asked of names.
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+/** Does the text end with the suffix? Local. */
+bool mpo_text_ends_with(const char *text, const char *suffix);
 
 /** Columns that UTF-8 text takes; what is not UTF-8 takes one a byte. Local. */
 int32_t mpo_text_columns(const char *text);

@@ -161,6 +161,38 @@ def what_the_responses_cannot_support_is_refused(setting):
     tables.check("responses a prompt" in errors, "no reason: " + errors)
 
 
+def a_frontier_is_drawn(setting):
+    if shutil.which("gnuplot") is None:
+        print("SKIP   no gnuplot")
+        return
+    for flags, words in (([], ("supported", "too few responses", "F, nat")),
+                         (["--min-ess=1"], ("too few responses",)),
+                         (["--min-ess=0"], ("supported", "F, nat")),
+                         (["--objectives=policy2,policy1"], ("policy2", "policy1"))):
+        output = os.path.join(setting.work, "frontier.svg")
+        table, _ = tables.run([setting.mpo, "refit", setting.record, "--frontier=12",
+                               "--plot", output, *flags])
+        with open(output, encoding="utf-8") as stream:
+            drawing = stream.read()
+        points = drawing.count("<use xlink:href='#gpPt")
+        rows = len(table.splitlines()) - 1
+        tables.check(points >= rows, "%d points of %d are drawn" % (points, rows))
+        for word in ("mean log pi of policy", *words):
+            tables.check(word in drawing, "%s: no '%s' in the drawing" % (flags, word))
+        os.remove(output)
+
+
+def a_plot_without_gnuplot_is_refused(setting):
+    output = os.path.join(setting.work, "none.svg")
+    empty = os.path.join(setting.work, "empty")
+    os.makedirs(empty, exist_ok=True)
+    for command in (["refit", "--frontier=2"], ["refit", "--frontier=60"], ["inspect"]):
+        _, errors = tables.run(["env", "PATH=" + empty, setting.mpo, *command,
+                                setting.record, "--plot", output], expect=69)
+        tables.check("gnuplot-nox" in errors, "no way out: " + errors)
+        tables.check(not os.path.exists(output), "an empty plot is left")
+
+
 def mistakes_are_named(setting):
     command = [setting.mpo, "refit", setting.record]
     for flags, code, word in (
@@ -168,6 +200,9 @@ def mistakes_are_named(setting):
             (["--max=policy0=0.2,policy1=0.2,policy2=0.2"], 78, "maxima"),
             (["--min=nobody=0.6"], 64, "nobody"), (["--objectives=policy0,x"], 64, "'x'"),
             (["--descent.step_rule=none"], 64, "--descent.step_rule: expected"), (["--plot=x.svg"], 64, "--frontier"),
+            (["--plot=x.pdf", "--frontier=2"], 64, ".svg"),
+            (["--plot=x.svg", "--frontier=2", "--objectives=policy0"], 64, "two objectives"),
+            (["--plot=no/x.svg", "--frontier=2"], 73, "no/x.svg"),
             (["--objective=policy0"], 64, "--objective"),
             (["--output=" + setting.config], 73, "exists")):
         _, errors = tables.run(command + flags, expect=code)
@@ -192,6 +227,8 @@ def main():
              bounds_are_kept_and_nothing_within_them_is_better,
              a_fit_keeps_its_bounds_at_every_step,
              what_the_responses_cannot_support_is_refused,
+             a_frontier_is_drawn,
+             a_plot_without_gnuplot_is_refused,
              mistakes_are_named]
     sys.exit(tables.run_cases([(case, [setting]) for case in cases]))
 

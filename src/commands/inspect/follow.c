@@ -32,7 +32,7 @@ static enum mpo_status print_new(struct inspect *inspect, int64_t *printed,
     const int64_t steps = mpo_record_step_count(inspect->record);
     if (steps > *printed) {
         MPO_TRY(inspect_load(inspect, *printed, steps - *printed));
-        inspect_print_tsv_rows(inspect, request);
+        inspect_print_tsv_rows(inspect, request, stdout);
         *printed = steps;
     }
     MPO_CHECK(fflush(stdout) == 0, MPO_ERR_IO, "standard output: %s", strerror(errno));
@@ -70,7 +70,7 @@ enum mpo_status inspect_follow(const struct inspect_request *request)
     sigaction(SIGINT, &action, &before);
     MPO_TRY(inspect_open(request->path, &inspect));
     MPO_TRY(inspect_check_series(&inspect, request));
-    inspect_print_tsv_head(&inspect, request);
+    inspect_print_tsv_head(&inspect, request, stdout);
     MPO_TRY(print_new(&inspect, &printed, request));
     while (!interrupted && mpo_record_is_live(inspect.record)) {
         nanosleep(&pause, NULL);

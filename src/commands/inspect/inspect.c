@@ -112,13 +112,12 @@ static enum mpo_status show(const struct inspect *inspect,
     }
     if (request->plot != NULL) {
         MPO_TRY(inspect_plot(inspect, request->plot));
-        mpo_log_note("drew %s", request->plot);
         if (request->format == NULL)
             goto cleanup;
     }
     if (strcmp(format, "tsv") == 0) {
-        inspect_print_tsv_head(inspect, request);
-        inspect_print_tsv_rows(inspect, request);
+        inspect_print_tsv_head(inspect, request, stdout);
+        inspect_print_tsv_rows(inspect, request, stdout);
     } else if (strcmp(format, "json") == 0) {
         MPO_TRY(inspect_print_json(inspect, request));
     } else {

@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "mpo/record.h"
 #include "mpo/status.h"
@@ -84,9 +85,9 @@ void inspect_print_schema(void);
 enum mpo_status inspect_check_series(const struct inspect *inspect,
                                      const struct inspect_request *request);
 void inspect_print_tsv_head(const struct inspect *inspect,
-                            const struct inspect_request *request);
+                            const struct inspect_request *request, FILE *out);
 void inspect_print_tsv_rows(const struct inspect *inspect,
-                            const struct inspect_request *request);
+                            const struct inspect_request *request, FILE *out);
 enum mpo_status inspect_print_json(const struct inspect *inspect,
                                    const struct inspect_request *request);
 
@@ -102,6 +103,5 @@ enum mpo_status inspect_print_responses(const struct inspect *inspect,
 enum mpo_status inspect_compare(const struct inspect_request *request);
 
 /** The trajectory as an SVG or PNG file, by the suffix of `output`, drawn by gnuplot.
- *  @return MPO_ERR_DEVICE when gnuplot is not installed; MPO_ERR_OUTPUT; MPO_ERR_DATA when
- *          there is no step */
+ *  @return MPO_ERR_DATA when there is no step; else as plot_draw */
 enum mpo_status inspect_plot(const struct inspect *inspect, const char *output);

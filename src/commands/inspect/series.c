@@ -40,34 +40,34 @@ static bool is_shown(const struct inspect *inspect, const struct inspect_request
 /* ---- tsv ---- */
 
 void inspect_print_tsv_head(const struct inspect *inspect,
-                            const struct inspect_request *request)
+                            const struct inspect_request *request, FILE *out)
 {
-    printf("step");
+    fprintf(out, "step");
     for (int32_t i = 0; i < INSPECT_FIELD_COUNT; i++) {
         const struct mpo_record_field *field = mpo_record_field(i);
         if (!is_shown(inspect, request, i))
             continue;
         if (strcmp(field->shape, "OBJECTIVE") != 0) {
-            printf("\t%s", field->path);
+            fprintf(out, "\t%s", field->path);
             continue;
         }
         for (int32_t k = 0; k < inspect->objective_count; k++)
-            printf("\t%s.%s", field->path, mpo_record_objective(inspect->record, k));
+            fprintf(out, "\t%s.%s", field->path, mpo_record_objective(inspect->record, k));
     }
-    printf("\n");
+    fprintf(out, "\n");
 }
 
 void inspect_print_tsv_rows(const struct inspect *inspect,
-                            const struct inspect_request *request)
+                            const struct inspect_request *request, FILE *out)
 {
     for (int64_t n = 0; n < inspect->step_count; n++) {
-        printf("%.0f", inspect->step[n]);
+        fprintf(out, "%.0f", inspect->step[n]);
         for (int32_t i = 0; i < INSPECT_FIELD_COUNT; i++) {
             const int32_t columns = is_shown(inspect, request, i) ? inspect->columns[i] : 0;
             for (int32_t k = 0; k < columns; k++)
-                printf("\t%.17g", inspect->series[i][n * columns + k]);
+                fprintf(out, "\t%.17g", inspect->series[i][n * columns + k]);
         }
-        printf("\n");
+        fprintf(out, "\n");
     }
 }
 

@@ -6,9 +6,9 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 
 #include "commands/report/output.h"
+#include "commands/report/plot.h"
 #include "refit_impl.h"
 
 #define POINTS_MAX 1000000
@@ -138,42 +138,6 @@ static void print_point(const struct refit *refit, const struct refit_point *poi
     fprintf(out, "%.17g\t%d\n", point->ess, refit_supports(refit, point));
 }
 
-/* Inside gnuplot's single quotes: a quote is doubled, a control character a space. */
-static void put_text(FILE *script, const char *text)
-{
-    for (; *text != '\0'; text++) {
-        if (*text == '\'')
-            fputc('\'', script);
-        fputc((unsigned char)*text < 0x20 ? ' ' : *text, script);
-    }
-}
-
-/* What the first two objectives get, coloured by F; hollow where nothing supports it. */
-static void put_script(const struct refit *refit, const char *table, FILE *script)
-{
-    int32_t count = refit->count;
-    const char *path = refit->options->plot;
-    size_t length = strlen(path);
-    bool is_png = length > 4 && strcmp(path + length - 4, ".png") == 0;
-    fprintf(script, "set terminal %s size 800,600 noenhanced\nset output '",
-            is_png ? "pngcairo" : "svg");
-    put_text(script, path);
-    fprintf(script, "'\nset key bottom left\nset grid\nset xlabel 'mean log pi of ");
-    put_text(script, refit_name(refit, 0));
-    fprintf(script, ", nat'\nset ylabel 'mean log pi of ");
-    put_text(script, refit_name(refit, 1));
-    fprintf(script,
-            ", nat'\nset cblabel 'F, nat'\nset palette gray\n$data << END_OF_DATA\n");
-    fputs(table, script);
-    fprintf(script,
-            "END_OF_DATA\nset datafile separator tab\n"
-            "plot $data every ::1 using %d:($%d==1?$%d:NaN):%d with points pt 7 ps 1.2 "
-            "palette title 'supported', $data every ::1 using %d:($%d==0?$%d:NaN) with "
-            "points pt 6 lc rgb '#D55E00' title 'too few responses'\n",
-            count + 2, 2 * count + 3, count + 3, count + 1, count + 2, 2 * count + 3,
-            count + 3);
-}
-
 static json_t *make_point(const struct refit *refit, const struct refit_point *point)
 {
     json_t *root = make_figures(refit, point);
@@ -181,23 +145,27 @@ static json_t *make_point(const struct refit *refit, const struct refit_point *p
     return root;
 }
 
-static enum mpo_status plot(const struct refit *refit, const char *table)
+static enum mpo_status open_plot(const struct refit *refit, struct plot *plot)
 {
     enum mpo_status status = MPO_OK;
-    FILE *script = NULL;
+    const char **objective = NULL; /* [K] */
     MPO_CHECK(refit->count >= 2, MPO_ERR_USAGE,
               "--plot: expected two objectives or more, found one");
-    script = popen("gnuplot", "w");
-    MPO_CHECK(script != NULL, MPO_ERR_DEVICE, "cannot start gnuplot: %s", strerror(errno));
-    put_script(refit, table, script);
-    int code = pclose(script);
-    MPO_CHECK(!WIFEXITED(code) || WEXITSTATUS(code) != 127, MPO_ERR_DEVICE,
-              "--plot: expected gnuplot, which is not installed (Debian: gnuplot-nox)");
-    MPO_CHECK(code == 0, MPO_ERR_OUTPUT, "%s: gnuplot could not draw it",
-              refit->options->plot);
-    mpo_log_note("drew %s", refit->options->plot);
+    MPO_TRY(plot_open(PLOT_FRONTIER, refit->options->plot, plot));
+    MPO_NEW(refit->count, &objective);
+    for (int32_t k = 0; k < refit->count; k++)
+        objective[k] = refit_name(refit, k);
+    plot_put_list(plot, "objective", objective, refit->count);
 cleanup:
+    free(objective);
     return status;
+}
+
+static enum mpo_status draw_plot(struct plot *plot, const char *table)
+{
+    plot_begin_table(plot);
+    fputs(table, plot->input);
+    return plot_draw(plot);
 }
 
 static enum mpo_status walk_grid(struct refit *refit, int32_t *parts, FILE *out,
@@ -233,8 +201,11 @@ enum mpo_status refit_frontier(struct refit *refit)
     size_t bytes = 0;
     bool is_json = strcmp(refit->options->format, "json") == 0;
     json_t *list = is_json ? json_array() : NULL;
+    struct plot plot = {0};
     FILE *out = open_memstream(&table, &bytes);
     MPO_CHECK(out != NULL, MPO_ERR_MEMORY, "no memory for the frontier");
+    if (*refit->options->plot != '\0')
+        MPO_TRY(open_plot(refit, &plot));
     MPO_NEW(refit->count, &parts);
     MPO_TRY(walk_grid(refit, parts, out, list));
     MPO_CHECK(fflush(out) == 0, MPO_ERR_MEMORY, "no memory for the frontier");
@@ -243,8 +214,9 @@ enum mpo_status refit_frontier(struct refit *refit)
     else
         fputs(table, stdout);
     if (*refit->options->plot != '\0')
-        MPO_TRY(plot(refit, table));
+        MPO_TRY(draw_plot(&plot, table));
 cleanup:
+    plot_close(&plot);
     json_decref(list);
     if (out != NULL)
         fclose(out);

@@ -1,0 +1,136 @@
+/*
+ * The one way to gnuplot: settings, data and script through a pipe.
+ */
+#include "plot.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include "base/log.h"
+#include "base/text.h"
+#include "plots.h"
+
+#define NOT_FOUND 127 /* what a shell says of a missing program */
+
+enum mpo_status plot_open(enum plot_script script, const char *output, struct plot *plot)
+{
+    enum mpo_status status = MPO_OK;
+    bool is_png = mpo_text_ends_with(output, ".png");
+    *plot = (struct plot){.script = script, .output = output};
+    MPO_CHECK(is_png || mpo_text_ends_with(output, ".svg"), MPO_ERR_USAGE,
+              "--plot=%s: expected a name that ends with .svg or .png", output);
+    plot->input = open_memstream(&plot->text, &plot->bytes);
+    MPO_CHECK(plot->input != NULL, MPO_ERR_MEMORY, "no memory for a plot");
+    plot_put_text(plot, "output", output);
+    fprintf(plot->input, "is_png = %d\n", is_png);
+cleanup:
+    return status;
+}
+
+void plot_close(struct plot *plot)
+{
+    if (plot->input != NULL)
+        fclose(plot->input);
+    free(plot->text);
+    *plot = (struct plot){0};
+}
+
+/* gnuplot's single quotes: only the quote itself is special, and doubled. A line end would
+ * end the command, so control characters become spaces. */
+static void put_quoted(FILE *input, const char *text)
+{
+    fputc('\'', input);
+    for (const char *byte = text; *byte != '\0'; byte++) {
+        if (*byte == '\'')
+            fputc('\'', input);
+        fputc((unsigned char)*byte < 0x20 ? ' ' : *byte, input);
+    }
+    fputc('\'', input);
+}
+
+void plot_put_text(struct plot *plot, const char *variable, const char *text)
+{
+    fprintf(plot->input, "%s = ", variable);
+    put_quoted(plot->input, text);
+    fputc('\n', plot->input);
+}
+
+void plot_put_list(struct plot *plot, const char *variable, const char *const *text,
+                   int32_t count)
+{
+    fprintf(plot->input, "array %s[%d]\n", variable, count);
+    for (int32_t i = 0; i < count; i++) {
+        fprintf(plot->input, "%s[%d] = ", variable, i + 1);
+        put_quoted(plot->input, text[i]);
+        fputc('\n', plot->input);
+    }
+}
+
+void plot_begin_table(struct plot *plot)
+{
+    fputs("$data << END_OF_DATA\n", plot->input);
+}
+
+/* ---- drawing ---- */
+
+/* Refuse before gnuplot starts what it would only complain about. */
+static enum mpo_status check_output(const char *output)
+{
+    enum mpo_status status = MPO_OK;
+    FILE *stream = fopen(output, "ab");
+    MPO_CHECK(stream != NULL, errno == EACCES ? MPO_ERR_PERMISSION : MPO_ERR_OUTPUT,
+              "%s: cannot be made: %s", output, strerror(errno));
+    fclose(stream);
+cleanup:
+    return status;
+}
+
+static void remove_if_empty(const char *path)
+{
+    struct stat found;
+    if (stat(path, &found) == 0 && found.st_size == 0)
+        remove(path);
+}
+
+static enum mpo_status run_gnuplot(const struct plot *plot)
+{
+    enum mpo_status status = MPO_OK;
+    /* A gnuplot that ends early is reported by its exit code, not by a signal to us. */
+    void (*handler)(int) = signal(SIGPIPE, SIG_IGN);
+    FILE *pipe =
+        popen("command -v gnuplot >/dev/null || exit 127; exec gnuplot >/dev/null", "w");
+    MPO_CHECK(pipe != NULL, MPO_ERR_IO, "cannot start gnuplot: %s", strerror(errno));
+    fwrite(plot->text, 1, plot->bytes, pipe);
+    fputs(plot->script == PLOT_FRONTIER ? plot_frontier : plot_trajectory, pipe);
+    const int ended = pclose(pipe);
+    MPO_CHECK(!(WIFEXITED(ended) && WEXITSTATUS(ended) == NOT_FOUND), MPO_ERR_DEVICE,
+              "plots are drawn by gnuplot, which is not installed; on Debian and Ubuntu: "
+              "apt-get install gnuplot-nox");
+    MPO_CHECK(WIFEXITED(ended) && WEXITSTATUS(ended) == 0, MPO_ERR_IO,
+              "%s: gnuplot did not draw it (status %d); its message is above", plot->output,
+              ended);
+cleanup:
+    signal(SIGPIPE, handler);
+    return status;
+}
+
+enum mpo_status plot_draw(struct plot *plot)
+{
+    enum mpo_status status = MPO_OK;
+    fputs("END_OF_DATA\n", plot->input);
+    MPO_CHECK(fflush(plot->input) == 0 && !ferror(plot->input), MPO_ERR_MEMORY,
+              "no memory for a plot");
+    MPO_TRY(check_output(plot->output));
+    status = run_gnuplot(plot);
+    if (status != MPO_OK)
+        remove_if_empty(plot->output);
+    else
+        mpo_log_note("drew %s", plot->output);
+cleanup:
+    return status;
+}
