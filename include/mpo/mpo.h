@@ -31,4 +31,5 @@
 #include "mpo/config.h"
 #include "mpo/device.h"
 #include "mpo/rng.h"
+#include "mpo/session.h"
 #include "mpo/status.h"

@@ -39,7 +39,7 @@ struct wins {
 
 struct score {
     struct mpo_config *config;
-    struct job job;
+    struct mpo_session *session;
     double *weights; /* [H] */
     int64_t prompt_count;
     int32_t reference; /* index of that policy, -1 for none */
@@ -165,7 +165,7 @@ static enum mpo_status print_scores(struct score *score, const struct mpo_scores
     enum mpo_status status = MPO_OK;
     for (int32_t slot = 0; slot < scores->prompt_count; slot++) {
         const struct mpo_prompt *prompt =
-            mpo_prompts_get(score->job.prompts, first_prompt + slot);
+            mpo_prompts_get(score->session->prompts, first_prompt + slot);
         json_t *line = json_pack("{s:I, s:I, s:s, s:s}", "prompt_index",
                                  (json_int_t)(first_prompt + slot), "line",
                                  (json_int_t)prompt->line_number, "prompt", prompt->text,
@@ -215,14 +215,14 @@ static enum mpo_status score_all(struct score *score)
     struct progress progress = {0};
     int64_t tokens = 0;
     int64_t prompt[STEP_PROMPTS] = {0};
-    bool is_root = mpo_comm_rank(score->job.comm) == 0;
+    bool is_root = mpo_comm_rank(score->session->comm) == 0;
     progress_begin(&progress, "score", score->prompt_count);
     for (int64_t done = 0; done < score->prompt_count; done += STEP_PROMPTS) {
         struct mpo_scores scores = {0};
         int64_t left = score->prompt_count - done;
-        MPO_TRY(job_begin_step(&score->job,
-                               &(struct job_progress){done / STEP_PROMPTS, done,
-                                                      score->prompt_count, "lines"}));
+        MPO_TRY(mpo_session_begin_step(
+            score->session, &(struct mpo_session_progress){done / STEP_PROMPTS, done,
+                                                           score->prompt_count, "lines"}));
         struct mpo_rollout_step step = {
             .prompt = prompt,
             .prompt_count = (int32_t)(left < STEP_PROMPTS ? left : STEP_PROMPTS),
@@ -232,7 +232,7 @@ static enum mpo_status score_all(struct score *score)
             prompt[i] = done + i;
         progress_follow(&progress, &step, step.prompt_count,
                         step.prompt_count * (score->config->score.pairs ? 2 : 1));
-        MPO_TRY(mpo_rollout_score(score->job.rollout, &step, &scores));
+        MPO_TRY(mpo_rollout_score(score->session->rollout, &step, &scores));
         if (!is_root)
             continue;
         mpo_log_clear_progress();
@@ -262,13 +262,13 @@ static enum mpo_status open_score(struct score *score)
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_config_score *options = &score->config->score;
-    struct weights_choice choice = {options->weights, options->iterate, options->step,
-                                    options->allow_any_weights};
-    struct job_size size = {
+    struct mpo_weights_choice choice = {options->weights, options->iterate, options->step,
+                                        options->allow_any_weights};
+    struct mpo_session_spec spec = {.command = "score", .settings = score->config};
+    spec.size = (struct mpo_session_size){
         .prompts_max = STEP_PROMPTS,
         .unit_prompts = 1,
         .responses = options->pairs ? 2 : 1,
-        .prompt = "",
         .advice = "leave out the longest responses",
         .prompts = {.path = options->input,
                     .format = "jsonl",
@@ -277,10 +277,10 @@ static enum mpo_status open_score(struct score *score)
                     .answer_count = options->pairs ? 2 : 1,
                     .ended = options->ended},
     };
-    MPO_TRY(job_open("score", score->config, &size, &score->job));
-    MPO_TRY(weights_open(&score->job, &choice, &score->weights));
+    MPO_TRY(mpo_session_open(&spec, &score->session));
+    MPO_TRY(mpo_weights_open(score->session, &choice, &score->weights));
     MPO_TRY(mpo_comm_agree(take_room(score)));
-    score->prompt_count = mpo_prompts_count(score->job.prompts);
+    score->prompt_count = mpo_prompts_count(score->session->prompts);
     if (options->limit > 0 && options->limit < score->prompt_count)
         score->prompt_count = options->limit;
     score->reference = score->config->objective_count < score->config->policy_count
@@ -295,7 +295,7 @@ static enum mpo_status check_options(struct score *score)
     enum mpo_status status = MPO_OK;
     MPO_CHECK(score->config->score.input[0] != '\0', MPO_ERR_USAGE,
               "mpo score: expected --input FILE.jsonl, found none");
-    if (!weights_are_of_a_record(score->config, score->config->score.weights))
+    if (!mpo_weights_are_of_a_record(score->config, score->config->score.weights))
         score->config->record.hash_models = false; /* nothing to compare them with */
 cleanup:
     return status;
@@ -305,15 +305,15 @@ enum mpo_status mpo_command_score(int argc, char *const *argv)
 {
     enum mpo_status status = MPO_OK;
     struct score score = {0};
-    MPO_TRY(job_configure("score", argc, argv, &score.config));
+    MPO_TRY(mpo_session_configure("score", argc, argv, &score.config));
     MPO_TRY(mpo_comm_agree(check_options(&score)));
     MPO_TRY(open_score(&score));
-    MPO_TRY(job_end_loop(score_all(&score)));
+    MPO_TRY(mpo_session_end_loop(score_all(&score)));
 cleanup:
     free(score.rewarded.policy);
     free(score.likely.policy);
     free(score.weights);
-    job_close(&score.job);
+    mpo_session_close(&score.session);
     mpo_config_close(&score.config);
     return status;
 }

@@ -24,7 +24,8 @@ static uint64_t own_weights(const struct mpo_policy_survey *policies, int32_t in
     return policies[index].need.model_bytes;
 }
 
-uint64_t needs_weights_once(const struct mpo_policy_survey *policies, int32_t policy_count)
+uint64_t mpo_needs_weights_once(const struct mpo_policy_survey *policies,
+                                int32_t policy_count)
 {
     uint64_t bytes = 0;
     for (int32_t i = 0; i < policy_count; i++)
@@ -33,12 +34,13 @@ uint64_t needs_weights_once(const struct mpo_policy_survey *policies, int32_t po
     return bytes;
 }
 
-struct needs needs_of_rank(const struct mpo_policy_survey *policies, int32_t policy_count,
-                           const struct mpo_host *host, uint64_t exchange_bytes)
+struct mpo_needs mpo_needs_of_rank(const struct mpo_policy_survey *policies,
+                                   int32_t policy_count, const struct mpo_host *host,
+                                   uint64_t exchange_bytes)
 {
-    struct needs needs = {
+    struct mpo_needs needs = {
         .program_bytes = host->resident_peak_bytes,
-        .weights_bytes = needs_weights_once(policies, policy_count),
+        .weights_bytes = mpo_needs_weights_once(policies, policy_count),
         .exchange_bytes = exchange_bytes,
     };
     for (int32_t i = 0; i < policy_count; i++) {
@@ -49,22 +51,31 @@ struct needs needs_of_rank(const struct mpo_policy_survey *policies, int32_t pol
     return needs;
 }
 
-uint64_t needs_to_take(const struct needs *needs)
+void mpo_needs_add(struct mpo_needs *sum, const struct mpo_needs *more)
+{
+    sum->program_bytes += more->program_bytes;
+    sum->weights_bytes += more->weights_bytes;
+    sum->cache_bytes += more->cache_bytes;
+    sum->work_bytes += more->work_bytes;
+    sum->exchange_bytes += more->exchange_bytes;
+}
+
+uint64_t mpo_needs_to_take(const struct mpo_needs *needs)
 {
     return needs->weights_bytes + needs->cache_bytes + needs->work_bytes +
            needs->exchange_bytes;
 }
 
-uint64_t needs_total(const struct needs *needs)
+uint64_t mpo_needs_total(const struct mpo_needs *needs)
 {
-    return needs->program_bytes + needs_to_take(needs);
+    return needs->program_bytes + mpo_needs_to_take(needs);
 }
 
 /* ---- a device ---- */
 
 /* What a policy adds to those before it on each of its devices: libllama spreads layers
  * evenly where devices have as much free. */
-static uint64_t of_policy(const struct needs_device *device, int32_t index)
+static uint64_t of_policy(const struct mpo_needs_device *device, int32_t index)
 {
     const struct mpo_policy_need *need = &device->policies[index].need;
     if (need->devices == 0)
@@ -74,7 +85,7 @@ static uint64_t of_policy(const struct needs_device *device, int32_t index)
     return spread / (uint64_t)need->devices + need->work_bytes;
 }
 
-uint64_t needs_of_device(const struct needs_device *device)
+uint64_t mpo_needs_of_device(const struct mpo_needs_device *device)
 {
     uint64_t bytes = device->rows_bytes;
     for (int32_t i = 0; i < device->policy_count; i++)
@@ -83,7 +94,7 @@ uint64_t needs_of_device(const struct needs_device *device)
 }
 
 /* "helpful 812, concise 64" */
-static void list_policies(const struct needs_device *device, char text[LIST_BYTES])
+static void list_policies(const struct mpo_needs_device *device, char text[LIST_BYTES])
 {
     size_t length = 0;
     text[0] = '\0';
@@ -100,11 +111,11 @@ static unsigned long long up_to_megabytes(uint64_t bytes)
     return (unsigned long long)((bytes + (1U << MEGABYTE_BITS) - 1) >> MEGABYTE_BITS);
 }
 
-enum mpo_status needs_check_device(const struct needs_device *device)
+enum mpo_status mpo_needs_check_device(const struct mpo_needs_device *device)
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_device *where = device->device;
-    uint64_t needed = needs_of_device(device);
+    uint64_t needed = mpo_needs_of_device(device);
     char list[LIST_BYTES];
     list_policies(device, list);
     MPO_CHECK(needed <= where->free_bytes, MPO_ERR_MEMORY,

@@ -9,7 +9,7 @@
 #include "mpo/policy.h"
 
 /** Of one rank and its host's memory, by what it is for. Plain data. */
-struct needs {
+struct mpo_needs {
     uint64_t program_bytes; /* the process as a survey leaves it: code, vocabularies,
                                prompts, adapters */
     uint64_t weights_bytes; /* a model that several policies name counts once */
@@ -22,22 +22,27 @@ struct needs {
 /** Needs of a rank that hosts these policies; `exchange_bytes` is the exchange's figure
  *  with that of rounded rows.
  *  Local; right after mpo_policies_survey, because it looks at this process. */
-struct needs needs_of_rank(const struct mpo_policy_survey *policies, int32_t policy_count,
-                           const struct mpo_host *host, uint64_t exchange_bytes);
+struct mpo_needs mpo_needs_of_rank(const struct mpo_policy_survey *policies,
+                                   int32_t policy_count, const struct mpo_host *host,
+                                   uint64_t exchange_bytes);
+
+/** Add up, member by member. */
+void mpo_needs_add(struct mpo_needs *sum, const struct mpo_needs *more);
 
 /** All of it. */
-uint64_t needs_total(const struct needs *needs);
+uint64_t mpo_needs_total(const struct mpo_needs *needs);
 
 /** What the process has still to take. */
-uint64_t needs_to_take(const struct needs *needs);
+uint64_t mpo_needs_to_take(const struct mpo_needs *needs);
 
 /** Weights on the host of these policies when each model file is in memory once: what ranks
  * of one host share where libllama maps the file, as it does unless it repacks the weights.
  */
-uint64_t needs_weights_once(const struct mpo_policy_survey *policies, int32_t policy_count);
+uint64_t mpo_needs_weights_once(const struct mpo_policy_survey *policies,
+                                int32_t policy_count);
 
 /** A device and what a rank will put there. */
-struct needs_device {
+struct mpo_needs_device {
     const struct mpo_device *device;
     const char *host;                         /* its name, for messages */
     const struct mpo_policy_survey *policies; /* [policy_count] of the rank */
@@ -48,7 +53,7 @@ struct needs_device {
 };
 
 /** Bytes of the device's memory. Local. */
-uint64_t needs_of_device(const struct needs_device *device);
+uint64_t mpo_needs_of_device(const struct mpo_needs_device *device);
 
 /** @return MPO_ERR_MEMORY, with what to change, when that is more than is free. Local. */
-enum mpo_status needs_check_device(const struct needs_device *device);
+enum mpo_status mpo_needs_check_device(const struct mpo_needs_device *device);

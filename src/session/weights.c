@@ -92,7 +92,7 @@ cleanup:
 }
 
 static enum mpo_status read_record(const struct mpo_config *config,
-                                   const struct weights_choice *choice, double *weights,
+                                   const struct mpo_weights_choice *choice, double *weights,
                                    struct models *models)
 {
     enum mpo_status status = MPO_OK;
@@ -111,6 +111,11 @@ cleanup:
     return status;
 }
 
+const char *mpo_session_adapter_sha256(const struct mpo_policy_info *info)
+{
+    return info->lora[0] == '\0' && info->sha256[0] != '\0' ? "none" : info->lora_sha256;
+}
+
 /* A hash that one side does not know says nothing. */
 static bool may_be_same(const char *a, const char *b)
 {
@@ -124,7 +129,7 @@ static enum mpo_status compare_model(const struct mpo_policy_info *info,
 {
     enum mpo_status status = MPO_OK;
     char vocabulary[24] = "";
-    const char *adapter = job_adapter_sha256(info);
+    const char *adapter = mpo_session_adapter_sha256(info);
     snprintf(vocabulary, sizeof vocabulary, "%016llx",
              (unsigned long long)info->vocab_hash);
     MPO_CHECK(may_be_same(rank->vocabulary, vocabulary), MPO_ERR_DATA,
@@ -146,12 +151,13 @@ cleanup:
 }
 
 /* The models of this rank are those that the weights were found for. */
-static enum mpo_status compare_models(const struct job *job, const struct models *models)
+static enum mpo_status compare_models(const struct mpo_session *session,
+                                      const struct models *models)
 {
     enum mpo_status status = MPO_OK;
-    for (int32_t i = 0; i < mpo_policies_local_count(job->policies); i++) {
+    for (int32_t i = 0; i < mpo_policies_local_count(session->policies); i++) {
         struct mpo_policy_info info = {0};
-        mpo_policies_describe(job->policies, i, &info);
+        mpo_policies_describe(session->policies, i, &info);
         for (int32_t j = 0; j < models->count; j++)
             if (strcmp(models->rank[j].policy, info.name) == 0)
                 MPO_TRY(compare_model(&info, models, &models->rank[j]));
@@ -160,35 +166,37 @@ cleanup:
     return status;
 }
 
-static enum mpo_status share_and_compare(const struct job *job, struct models *models)
+static enum mpo_status share_and_compare(const struct mpo_session *session,
+                                         struct models *models)
 {
     enum mpo_status status =
-        mpo_comm_broadcast(job->comm, &models->count, sizeof models->count, 0);
+        mpo_comm_broadcast(session->comm, &models->count, sizeof models->count, 0);
     if (status == MPO_OK && models->rank == NULL)
         status = mpo_memory_take((size_t)models->count, sizeof *models->rank, "models",
                                  (void **)&models->rank);
     status = mpo_comm_agree(status);
     if (status == MPO_OK)
-        status = mpo_comm_broadcast(job->comm, models->rank,
+        status = mpo_comm_broadcast(session->comm, models->rank,
                                     (size_t)models->count * sizeof *models->rank, 0);
     if (status == MPO_OK)
-        status = mpo_comm_agree(compare_models(job, models));
+        status = mpo_comm_agree(compare_models(session, models));
     return status;
 }
 
-enum mpo_status weights_check_models(const struct job *job, const char *path)
+enum mpo_status mpo_weights_check_models(const struct mpo_session *session,
+                                         const char *path)
 {
     enum mpo_status status = MPO_OK;
     struct mpo_record *record = NULL;
     struct models models = {
         .path = path, .remedy = "restore the one it was made with, or begin a new record"};
-    if (mpo_comm_rank(job->comm) == 0)
+    if (mpo_comm_rank(session->comm) == 0)
         status = mpo_record_open(path, &record);
     if (status == MPO_OK && record != NULL)
-        status = read_models(job->config, record, &models);
+        status = read_models(session->config, record, &models);
     mpo_record_close(&record);
     MPO_TRY(mpo_comm_agree(status));
-    MPO_TRY(share_and_compare(job, &models));
+    MPO_TRY(share_and_compare(session, &models));
 cleanup:
     free(models.rank);
     return status;
@@ -197,7 +205,8 @@ cleanup:
 /* ---- numbers and names ---- */
 
 static enum mpo_status parse_weights(const struct mpo_config *config,
-                                     const struct weights_choice *choice, double *weights)
+                                     const struct mpo_weights_choice *choice,
+                                     double *weights)
 {
     enum mpo_status status = MPO_OK;
     double sum = 0.0;
@@ -240,14 +249,14 @@ static bool looks_like_numbers(const char *text)
     return text[strspn(text, "0123456789.,+-eE ")] == '\0';
 }
 
-bool weights_are_of_a_record(const struct mpo_config *config, const char *text)
+bool mpo_weights_are_of_a_record(const struct mpo_config *config, const char *text)
 {
     return policy_of_name(config, text) < 0 && strcmp(text, "uniform") != 0 &&
            !looks_like_numbers(text);
 }
 
 static enum mpo_status settle(const struct mpo_config *config,
-                              const struct weights_choice *choice, double *weights,
+                              const struct mpo_weights_choice *choice, double *weights,
                               struct models *models)
 {
     int32_t policy = policy_of_name(config, choice->text);
@@ -265,22 +274,22 @@ static enum mpo_status settle(const struct mpo_config *config,
     return read_record(config, choice, weights, models);
 }
 
-enum mpo_status weights_open(const struct job *job, const struct weights_choice *choice,
-                             double **out)
+enum mpo_status mpo_weights_open(const struct mpo_session *session,
+                                 const struct mpo_weights_choice *choice, double **out)
 {
     enum mpo_status status = MPO_OK;
-    const struct mpo_config *config = job->config;
+    const struct mpo_config *config = session->config;
     struct models models = {.path = choice->text,
                             .remedy = "fit again, or give the weights as numbers"};
     double *weights = NULL;
     size_t count = (size_t)config->policy_count;
     status = mpo_memory_take(count, sizeof *weights, "weights", (void **)&weights);
-    if (status == MPO_OK && mpo_comm_rank(job->comm) == 0)
+    if (status == MPO_OK && mpo_comm_rank(session->comm) == 0)
         status = settle(config, choice, weights, &models);
     MPO_TRY(mpo_comm_agree(status));
-    MPO_TRY(mpo_comm_broadcast(job->comm, weights, count * sizeof *weights, 0));
-    if (weights_are_of_a_record(config, choice->text))
-        MPO_TRY(share_and_compare(job, &models));
+    MPO_TRY(mpo_comm_broadcast(session->comm, weights, count * sizeof *weights, 0));
+    if (mpo_weights_are_of_a_record(config, choice->text))
+        MPO_TRY(share_and_compare(session, &models));
     *out = weights;
     weights = NULL;
 cleanup:
@@ -289,7 +298,7 @@ cleanup:
     return status;
 }
 
-enum mpo_status weights_bounds(const struct mpo_config *config, double **bounds)
+enum mpo_status mpo_weights_bounds(const struct mpo_config *config, double **bounds)
 {
     enum mpo_status status = MPO_OK;
     int32_t count = config->objective_count;

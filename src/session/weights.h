@@ -3,10 +3,10 @@
  */
 #pragma once
 
-#include "job.h"
+#include "session_impl.h"
 
 /** As the command's options have them; strings are borrowed. */
-struct weights_choice {
+struct mpo_weights_choice {
     const char *text;    /* a record, numbers, "uniform", or the name of one policy */
     const char *iterate; /* of a record: "average" or "last" */
     int64_t step;        /* of a record; MPO_AUTO_INTEGER: the last one */
@@ -15,7 +15,7 @@ struct weights_choice {
 
 /** True when the weights come from a record: its models are then compared by hash, where it
  *  has hashes, so the job should be opened with record.hash_models as configured. Local. */
-bool weights_are_of_a_record(const struct mpo_config *config, const char *text);
+bool mpo_weights_are_of_a_record(const struct mpo_config *config, const char *text);
 
 /**
  * Settle the weights. Collective over all ranks; failures are agreed on and printed.
@@ -24,13 +24,18 @@ bool weights_are_of_a_record(const struct mpo_config *config, const char *text);
  * @return MPO_ERR_DATA when the record has other objectives, models or another vocabulary;
  * MPO_ERR_USAGE when the text is none of the four
  */
-enum mpo_status weights_open(const struct job *job, const struct weights_choice *choice,
-                             double **out);
+enum mpo_status mpo_weights_open(const struct mpo_session *session,
+                                 const struct mpo_weights_choice *choice, double **out);
 
 /** Bounds per objective, policies.NAME.min and .max: [2, K] lower and upper, owned by the
  *  caller; NULL where nothing is bounded. Local. */
-enum mpo_status weights_bounds(const struct mpo_config *config, double **bounds);
+enum mpo_status mpo_weights_bounds(const struct mpo_config *config, double **bounds);
 
 /** Refuse to go on unless this job's models and vocabulary are those that a record was made
  *  with. Collective over all ranks; failures are agreed on and printed. */
-enum mpo_status weights_check_models(const struct job *job, const char *path);
+enum mpo_status mpo_weights_check_models(const struct mpo_session *session,
+                                         const char *path);
+
+/** Hash of a policy's adapter as a record stores it: "none" without one, "" when hashes
+ *  were not asked for. Local. */
+const char *mpo_session_adapter_sha256(const struct mpo_policy_info *info);

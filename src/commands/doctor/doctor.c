@@ -2,7 +2,7 @@
  * doctor: would fit run? Every rank looks at what it would need, goes on after a failure,
  * and rank zero prints what all of them found.
  *
- * The checks are the phases of job_open themselves, with the policies surveyed instead of
+ * The checks are the phases of mpo_session_open themselves, with the policies surveyed instead of
  * loaded; so the exit code is that of the failure that fit would meet first. No rank
  * leaves before the others: what is collective is called by all ranks, whatever they found.
  */
@@ -14,7 +14,6 @@
 #include "build_info.h"
 #include "commands/commands.h"
 #include "doctor_impl.h"
-#include "commands/fit/fit_impl.h"
 
 void doctor_note(struct doctor *doctor, enum doctor_check check, enum doctor_level level,
                  enum mpo_status status, const char *format, ...)
@@ -47,10 +46,10 @@ static bool note_status(struct doctor *doctor, enum doctor_check check,
  * when the number that was asked for cannot be. */
 static enum mpo_status examine_ranks(struct doctor *doctor)
 {
-    struct job *job = &doctor->job;
-    doctor->ranks_fit = note_status(doctor, DOCTOR_ranks, job_open_ranks(job));
+    struct mpo_session *session = doctor->session;
+    doctor->ranks_fit = note_status(doctor, DOCTOR_ranks, mpo_session_open_ranks(session));
     if (!doctor->ranks_fit)
-        return job_open_groups(job, 1);
+        return mpo_session_open_groups(session, 1);
     return MPO_OK;
 }
 
@@ -59,22 +58,23 @@ static enum mpo_status examine_ranks(struct doctor *doctor)
 static enum mpo_status examine_device(struct doctor *doctor)
 {
     enum mpo_status status = MPO_OK;
-    struct job *job = &doctor->job;
+    struct mpo_session *session = doctor->session;
     struct doctor_rank *own = &doctor->own;
-    const struct mpo_device *device = &job->device;
-    double all = note_status(doctor, DOCTOR_device, job_open_device(job)) ? 1.0 : 0.0;
+    const struct mpo_device *device = &session->device;
+    double all =
+        note_status(doctor, DOCTOR_device, mpo_session_open_device(session)) ? 1.0 : 0.0;
     char run[48] = "";
     if (device->first < device->index)
         snprintf(run, sizeof run, " (devices %d to %d)", device->first, device->index);
     if (all > 0.0)
         doctor_note(doctor, DOCTOR_device, DOCTOR_OK, MPO_OK, "%s%s%s%s", device->kind,
                     device->name[0] != '\0' ? " " : "", device->name, run);
-    snprintf(own->device, sizeof own->device, "%s", job->device.kind);
-    snprintf(own->gpu_uuid, sizeof own->gpu_uuid, "%s", job->device.uuid);
-    own->device_index = job->device.index;
-    MPO_TRY(mpo_comm_min(job->comm, &all, 1));
+    snprintf(own->device, sizeof own->device, "%s", session->device.kind);
+    snprintf(own->gpu_uuid, sizeof own->gpu_uuid, "%s", session->device.uuid);
+    own->device_index = session->device.index;
+    MPO_TRY(mpo_comm_min(session->comm, &all, 1));
     if (all == 0.0)
-        job->device = (struct mpo_device){.kind = "none"};
+        session->device = (struct mpo_device){.kind = "none"};
 cleanup:
     return status;
 }
@@ -82,13 +82,13 @@ cleanup:
 static enum mpo_status examine_prompts(struct doctor *doctor)
 {
     enum mpo_status status = MPO_OK;
-    struct job *job = &doctor->job;
+    struct mpo_session *session = doctor->session;
     double all_read =
-        note_status(doctor, DOCTOR_prompts, job_read_prompts(job, &doctor->size)) ? 1 : 0;
-    MPO_TRY(mpo_comm_min(job->comm, &all_read, 1));
+        note_status(doctor, DOCTOR_prompts, mpo_session_read_prompts(session)) ? 1 : 0;
+    MPO_TRY(mpo_comm_min(session->comm, &all_read, 1));
     if (all_read > 0)
         note_status(doctor, DOCTOR_prompts,
-                    mpo_comm_same(mpo_prompts_hash(job->prompts), "prompts"));
+                    mpo_comm_same(mpo_prompts_hash(session->prompts), "prompts"));
 cleanup:
     return status;
 }
@@ -103,10 +103,10 @@ static void note_failure(struct doctor *doctor, enum doctor_check check,
 static enum mpo_status examine_policies(struct doctor *doctor)
 {
     enum mpo_status status = MPO_OK;
-    struct job *job = &doctor->job;
+    struct mpo_session *session = doctor->session;
     struct mpo_policies_survey *survey = &doctor->survey;
-    struct mpo_policies_spec spec = job_policies_spec(job, &doctor->size);
-    MPO_TRY(mpo_policies_survey(&spec, job->comm, job->prompts, survey));
+    struct mpo_policies_spec spec = mpo_plan_policies(session);
+    MPO_TRY(mpo_policies_survey(&spec, session->comm, session->prompts, survey));
     for (int32_t i = 0; i < survey->local_count; i++) {
         note_failure(doctor, DOCTOR_policies, &survey->local[i].load);
         note_failure(doctor, DOCTOR_context, &survey->local[i].prompts);
@@ -120,12 +120,13 @@ cleanup:
 static void examine_exchange(struct doctor *doctor)
 {
     struct mpo_exchange_plan *plan = &doctor->exchange;
-    const struct mpo_comm *comm = doctor->job.comm;
-    struct mpo_exchange_spec spec = job_exchange_spec(
-        doctor->config, &doctor->job.placement, &doctor->size, doctor->survey.vocab_size);
+    const struct mpo_comm *comm = doctor->session->comm;
+    struct mpo_exchange_spec spec =
+        mpo_plan_exchange(doctor->config, &doctor->session->placement,
+                          &doctor->session->size, doctor->survey.vocab_size);
     if (!doctor->ranks_fit || spec.vocab_size == 0)
         return;
-    spec.rows_on_device = job_rows_on_device(&doctor->job);
+    spec.rows_on_device = mpo_plan_rows_on_device(doctor->session);
     if (!note_status(doctor, DOCTOR_exchange, mpo_exchange_survey(&spec, comm, plan)))
         return;
     if (plan->shared_refuses != NULL)
@@ -141,7 +142,7 @@ static void examine_threads(struct doctor *doctor)
 {
     const struct mpo_host *host = &doctor->own.host;
     int32_t threads = doctor->own.thread_count;
-    int32_t ranks = mpo_comm_local_size(doctor->job.comm);
+    int32_t ranks = mpo_comm_local_size(doctor->session->comm);
     const char *waiting = getenv("OMP_WAIT_POLICY");
     bool crowded = threads * ranks > host->core_count;
     if (crowded)
@@ -164,7 +165,7 @@ static void examine_threads(struct doctor *doctor)
 
 static void examine_address_space(struct doctor *doctor)
 {
-    uint64_t needed = needs_to_take(&doctor->own.needs);
+    uint64_t needed = mpo_needs_to_take(&doctor->own.needs);
     if (needed > doctor->own.host.address_free_bytes)
         doctor_note(
             doctor, DOCTOR_memory, DOCTOR_PROBLEM, MPO_ERR_MEMORY,
@@ -178,23 +179,15 @@ static void examine_address_space(struct doctor *doctor)
 static void examine_device_memory(struct doctor *doctor)
 {
     struct doctor_rank *own = &doctor->own;
-    const struct mpo_device *device = &doctor->job.device;
+    const struct mpo_device *device = &doctor->session->device;
     const struct mpo_policies_survey *survey = &doctor->survey;
     if (device->total_bytes == 0 || survey->vocab_size == 0 || !doctor->ranks_fit)
         return;
-    struct needs_device needs = {
-        .device = device,
-        .host = own->host.name,
-        .policies = survey->local,
-        .specs = doctor->job.policy_specs,
-        .policy_count = survey->local_count,
-        .advice = doctor->size.advice,
-        .rows_bytes = job_device_rows(&doctor->job, &doctor->size, survey,
-                                      doctor->exchange.rank_bytes),
-    };
-    own->device_bytes = needs_of_device(&needs);
+    struct mpo_needs_device needs =
+        mpo_plan_device(doctor->session, survey, &own->host, doctor->exchange.rank_bytes);
+    own->device_bytes = mpo_needs_of_device(&needs);
     own->device_free_bytes = device->free_bytes;
-    if (note_status(doctor, DOCTOR_memory, needs_check_device(&needs)))
+    if (note_status(doctor, DOCTOR_memory, mpo_needs_check_device(&needs)))
         doctor_note(doctor, DOCTOR_memory, DOCTOR_OK, MPO_OK,
                     "%s, %s %d: a rank takes %llu MB of %llu MB", own->host.name,
                     device->kind, device->index,
@@ -205,17 +198,17 @@ static void examine_device_memory(struct doctor *doctor)
 static void describe_rank(struct doctor *doctor)
 {
     struct doctor_rank *own = &doctor->own;
-    const struct job *job = &doctor->job;
+    const struct mpo_session *session = doctor->session;
     char mpi[128] = "";
     mpo_comm_library_version(mpi, sizeof mpi);
-    own->rank = mpo_comm_rank(job->comm);
-    own->local_rank = mpo_comm_local_rank(job->comm);
-    own->thread_count = job->thread_count;
+    own->rank = mpo_comm_rank(session->comm);
+    own->local_rank = mpo_comm_local_rank(session->comm);
+    own->thread_count = session->thread_count;
     own->policy_count = doctor->survey.local_count;
     mpo_host_describe(&own->host);
-    own->needs = needs_of_rank(
+    own->needs = mpo_needs_of_rank(
         doctor->survey.local, doctor->survey.local_count, &own->host,
-        job_host_rows(job, &doctor->size, &doctor->survey, doctor->exchange.rank_bytes));
+        mpo_plan_host_rows(session, &doctor->survey, doctor->exchange.rank_bytes));
     snprintf(own->versions, sizeof own->versions, "mpo %s (%s), libllama %s, HDF5 %s, %s",
              MPO_VERSION, MPO_GIT_COMMIT, mpo_policy_engine_version(),
              mpo_record_library_version(), mpi);
@@ -248,11 +241,11 @@ cleanup:
 static enum mpo_status gather_ranks(struct doctor *doctor)
 {
     enum mpo_status status = MPO_OK;
-    const struct mpo_comm *comm = doctor->job.comm;
+    const struct mpo_comm *comm = doctor->session->comm;
     struct mpo_policy_survey *padded = NULL;
     int32_t first = 0;
     int32_t most = 0;
-    mpo_placement_block(&doctor->job.placement, 0, &first, &most);
+    mpo_placement_block(&doctor->session->placement, 0, &first, &most);
     struct rows rank = {&doctor->own, sizeof doctor->own, 1};
     MPO_TRY(gather_rows(comm, &rank, (void **)&doctor->rank));
     MPO_TRY(mpo_comm_agree(
@@ -274,7 +267,7 @@ cleanup:
 static enum mpo_status gather_findings(struct doctor *doctor)
 {
     enum mpo_status status = MPO_OK;
-    const struct mpo_comm *comm = doctor->job.comm;
+    const struct mpo_comm *comm = doctor->session->comm;
     struct doctor_finding *every = NULL;
     struct rows rows = {doctor->finding, sizeof *doctor->finding, DOCTOR_FINDINGS_MAX};
     MPO_TRY(gather_rows(comm, &rows, (void **)&every));
@@ -305,9 +298,9 @@ static enum mpo_status examine(struct doctor *doctor, int32_t *verdict)
     enum mpo_status status = MPO_OK;
     MPO_TRY(examine_ranks(doctor));
     MPO_TRY(examine_prompts(doctor));
-    MPO_TRY(mpo_comm_agree(job_describe_policies(&doctor->job)));
+    MPO_TRY(mpo_comm_agree(mpo_session_describe_policies(doctor->session)));
     MPO_TRY(examine_device(doctor));
-    MPO_TRY(job_choose_threads(&doctor->job));
+    MPO_TRY(mpo_session_choose_threads(doctor->session));
     MPO_TRY(examine_policies(doctor));
     examine_exchange(doctor);
     describe_rank(doctor);
@@ -322,7 +315,7 @@ static enum mpo_status examine(struct doctor *doctor, int32_t *verdict)
     if (mpo_comm_job_rank() == 0)
         status = doctor_report(doctor, (enum mpo_status) * verdict);
     MPO_TRY(mpo_comm_agree(status));
-    MPO_TRY(mpo_comm_broadcast(doctor->job.comm, verdict, sizeof *verdict, 0));
+    MPO_TRY(mpo_comm_broadcast(doctor->session->comm, verdict, sizeof *verdict, 0));
 cleanup:
     return status;
 }
@@ -333,7 +326,7 @@ static void close_doctor(struct doctor *doctor)
     free(doctor->policy);
     free(doctor->rank);
     mpo_policies_survey_release(&doctor->survey);
-    job_close(&doctor->job);
+    mpo_session_close(&doctor->session);
     mpo_config_close(&doctor->config);
     free(doctor);
 }
@@ -344,11 +337,11 @@ enum mpo_status mpo_command_doctor(int argc, char *const *argv)
     struct doctor *doctor = NULL;
     MPO_TRY(
         mpo_comm_agree(mpo_memory_take(1, sizeof *doctor, "the doctor", (void **)&doctor)));
-    MPO_TRY(job_configure("doctor", argc, argv, &doctor->config));
-    MPO_TRY(mpo_comm_agree(fit_check_options(doctor->config)));
-    doctor->job.config = doctor->config;
-    doctor->job.device.kind = "none";
-    doctor->size = fit_job_size(doctor->config);
+    MPO_TRY(mpo_session_configure("doctor", argc, argv, &doctor->config));
+    MPO_TRY(mpo_comm_agree(mpo_plan_check_fit(doctor->config)));
+    struct mpo_session_size size = mpo_plan_fit(doctor->config);
+    MPO_TRY(mpo_comm_agree(
+        mpo_session_make("doctor", doctor->config, &size, &doctor->session)));
     /* From here on failures are findings, also those that ranks agree on by themselves. */
     mpo_log_silence();
     int32_t verdict = MPO_OK;

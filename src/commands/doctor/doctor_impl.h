@@ -7,8 +7,7 @@
  */
 #pragma once
 
-#include "session/job.h"
-#include "session/needs.h"
+#include "session/plan.h"
 
 /** The checks in the order in which fit would meet the failure. */
 #define DOCTOR_CHECK_LIST(X)                                                               \
@@ -56,7 +55,7 @@ struct doctor_rank {
     char device[32];
     char gpu_uuid[48]; /* "" when the device has none */
     struct mpo_host host;
-    struct needs needs;
+    struct mpo_needs needs;
     uint64_t device_bytes; /* of the device's memory; 0 when it has none of its own */
     uint64_t device_free_bytes;
     char versions[256];
@@ -64,8 +63,7 @@ struct doctor_rank {
 
 struct doctor {
     struct mpo_config *config;
-    struct job job;
-    struct job_size size;
+    struct mpo_session *session;
     struct mpo_policies_survey survey;
     struct mpo_exchange_plan exchange;
     bool ranks_fit;      /* the number of ranks can host the policies */

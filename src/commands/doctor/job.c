@@ -41,7 +41,7 @@ static bool started_with(const char *name)
 /* With Debian's Open MPI, srun's other plugins start every task as a job of its own. */
 static void examine_launch(struct doctor *doctor)
 {
-    int32_t size = mpo_comm_size(doctor->job.comm);
+    int32_t size = mpo_comm_size(doctor->session->comm);
     int32_t hosts = 0;
     if (started_with("SLURM_STEP_ID") && !started_with("PMIX_RANK"))
         doctor_note(doctor, DOCTOR_launch, DOCTOR_WARNING, MPO_OK,
@@ -61,8 +61,8 @@ static void examine_launch(struct doctor *doctor)
 
 static void praise_stages(struct doctor *doctor)
 {
-    const struct mpo_comm *comm = doctor->job.comm;
-    const struct mpo_prompts *prompts = doctor->job.prompts;
+    const struct mpo_comm *comm = doctor->session->comm;
+    const struct mpo_prompts *prompts = doctor->session->prompts;
     int32_t groups = mpo_comm_group_count(comm);
     int32_t policies = doctor->config->policy_count;
     if (prompts != NULL)
@@ -88,7 +88,7 @@ static bool all_prompts_fit(const struct doctor *doctor)
     for (int32_t i = 0; i < doctor->policy_count; i++)
         if (doctor->policy[i].prompts.status != MPO_OK)
             return false;
-    return doctor->job.prompts != NULL;
+    return doctor->session->prompts != NULL;
 }
 
 /* Why a figure would mislead, "" when it would not. */
@@ -110,7 +110,7 @@ static void admit_gaps(struct doctor *doctor)
 {
     const char *memory = gap(doctor, true);
     const char *exchange = gap(doctor, false);
-    if (doctor->job.prompts == NULL)
+    if (doctor->session->prompts == NULL)
         admit(doctor, DOCTOR_context, "the prompts could not be read");
     else if (!doctor->survey.all_loaded)
         admit(doctor, DOCTOR_context, memory);
@@ -143,7 +143,7 @@ static uint64_t weights_once(const struct doctor *doctor, const struct mpo_host 
 {
     const struct mpo_policy_survey *next = doctor->policy;
     int32_t count = 0;
-    for (int32_t r = 0; r < mpo_comm_size(doctor->job.comm); r++) {
+    for (int32_t r = 0; r < mpo_comm_size(doctor->session->comm); r++) {
         int32_t own = doctor->rank[r].policy_count;
         if (on_host(doctor, r, host)) {
             memcpy(side_by_side + count, next, (size_t)own * sizeof *next);
@@ -151,7 +151,7 @@ static uint64_t weights_once(const struct doctor *doctor, const struct mpo_host 
         }
         next += own;
     }
-    return needs_weights_once(side_by_side, count);
+    return mpo_needs_weights_once(side_by_side, count);
 }
 
 static struct host_needs sum_host(const struct doctor *doctor, const struct mpo_host *host,
@@ -159,12 +159,12 @@ static struct host_needs sum_host(const struct doctor *doctor, const struct mpo_
 {
     struct host_needs sum = {.host = host};
     uint64_t weights = 0;
-    for (int32_t r = 0; r < mpo_comm_size(doctor->job.comm); r++) {
-        const struct needs *needs = &doctor->rank[r].needs;
+    for (int32_t r = 0; r < mpo_comm_size(doctor->session->comm); r++) {
+        const struct mpo_needs *needs = &doctor->rank[r].needs;
         if (!on_host(doctor, r, host))
             continue;
         sum.rank_count++;
-        sum.alone += needs_to_take(needs);
+        sum.alone += mpo_needs_to_take(needs);
         weights += needs->weights_bytes;
     }
     sum.shared = sum.alone - weights + weights_once(doctor, host, side_by_side);
@@ -208,7 +208,7 @@ static void examine_memory(struct doctor *doctor)
                         "the sum of a host", (void **)&side_by_side);
     if (status != MPO_OK)
         doctor_note(doctor, DOCTOR_memory, DOCTOR_PROBLEM, status, "%s", mpo_error_text());
-    for (int32_t r = 0; status == MPO_OK && r < mpo_comm_size(doctor->job.comm); r++) {
+    for (int32_t r = 0; status == MPO_OK && r < mpo_comm_size(doctor->session->comm); r++) {
         const struct doctor_rank *rank = &doctor->rank[r];
         if (rank->local_rank != 0)
             continue;

@@ -91,9 +91,9 @@ static void print_ranks(const struct doctor *doctor)
     printf("%4s %-12s %5s %6s %7s %-6s %8s %8s %8s %8s %8s %8s\n", "rank", "host", "local",
            "cores", "threads", "device", "program", "weights", "cache", "work", "exchange",
            "free");
-    for (int32_t r = 0; r < mpo_comm_size(doctor->job.comm); r++) {
+    for (int32_t r = 0; r < mpo_comm_size(doctor->session->comm); r++) {
         const struct doctor_rank *rank = &doctor->rank[r];
-        const struct needs *needs = &rank->needs;
+        const struct mpo_needs *needs = &rank->needs;
         printf("%4d %-12.12s %5d %6d %7d %-6.6s", rank->rank, rank->host.name,
                rank->local_rank, rank->host.usable_core_count, rank->thread_count,
                rank->device);
@@ -134,7 +134,7 @@ static void print_policies(const struct doctor *doctor)
     const struct mpo_policy_survey *next = doctor->policy;
     printf("\n%4s %-16s %-28s %8s %7s %7s %7s %s\n", "rank", "policy", "model", "size",
            "longest", "context", "trained", "vocabulary");
-    for (int32_t r = 0; r < mpo_comm_size(doctor->job.comm); r++)
+    for (int32_t r = 0; r < mpo_comm_size(doctor->session->comm); r++)
         for (int32_t i = 0; i < doctor->rank[r].policy_count; i++)
             print_policy(doctor, r, next++);
     printf("\n%s\n\n", doctor->rank[0].versions);
@@ -158,7 +158,7 @@ static void list_ranks(const struct doctor *doctor, int32_t first,
         count++;
     }
     snprintf(list + length, RANK_LIST_BYTES - length, ": ");
-    if (count == mpo_comm_size(doctor->job.comm) || finding->rank == DOCTOR_JOB ||
+    if (count == mpo_comm_size(doctor->session->comm) || finding->rank == DOCTOR_JOB ||
         finding->level == DOCTOR_OK)
         list[0] = '\0';
 }
@@ -251,7 +251,7 @@ static json_t *make_policy(const struct doctor *doctor,
     return object;
 }
 
-static json_t *make_needs(const struct needs *needs)
+static json_t *make_needs(const struct mpo_needs *needs)
 {
     json_t *object = json_object();
     set_bytes(object, "program_bytes", needs->program_bytes);
@@ -259,7 +259,7 @@ static json_t *make_needs(const struct needs *needs)
     set_bytes(object, "cache_bytes", needs->cache_bytes);
     set_bytes(object, "work_bytes", needs->work_bytes);
     set_bytes(object, "exchange_bytes", needs->exchange_bytes);
-    set_bytes(object, "total_bytes", needs_total(needs));
+    set_bytes(object, "total_bytes", mpo_needs_total(needs));
     return object;
 }
 
@@ -314,7 +314,7 @@ static enum mpo_status print_json(const struct doctor *doctor, enum mpo_status v
     json_t *ranks = json_array();
     json_t *checks = json_array();
     const struct mpo_policy_survey *next = doctor->policy;
-    for (int32_t r = 0; r < mpo_comm_size(doctor->job.comm); r++) {
+    for (int32_t r = 0; r < mpo_comm_size(doctor->session->comm); r++) {
         json_array_append_new(ranks, make_rank(doctor, &doctor->rank[r], next));
         next += doctor->rank[r].policy_count;
     }

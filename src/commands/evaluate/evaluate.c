@@ -39,14 +39,14 @@ int32_t evaluate_result_count(const struct evaluate *evaluate)
 
 static bool is_rank_zero(const struct evaluate *evaluate)
 {
-    return mpo_comm_rank(evaluate->job.comm) == 0;
+    return mpo_comm_rank(evaluate->session->comm) == 0;
 }
 
 /* ---- drawing ---- */
 
 static int32_t warmup_prompts(const struct evaluate *evaluate)
 {
-    int64_t count = mpo_prompts_count(evaluate->job.prompts);
+    int64_t count = mpo_prompts_count(evaluate->session->prompts);
     return (int32_t)(count < WARMUP_PROMPTS ? count : WARMUP_PROMPTS);
 }
 
@@ -73,21 +73,22 @@ static enum mpo_status warm_up_step(struct evaluate *evaluate, int32_t vector,
         .mu = weights,
         .end_bias = evaluate->end_bias[vector],
     };
-    MPO_TRY(job_begin_step(
-        &evaluate->job, &(struct job_progress){
-                            index, index, evaluate->config->evaluate.warmup, "warm-ups"}));
-    mpo_prompts_of_step(evaluate->job.prompts, (uint64_t)evaluate->config->run.seed, index,
-                        step.prompt_count, prompt);
+    MPO_TRY(mpo_session_begin_step(
+        evaluate->session,
+        &(struct mpo_session_progress){index, index, evaluate->config->evaluate.warmup,
+                                       "warm-ups"}));
+    mpo_prompts_of_step(evaluate->session->prompts, (uint64_t)evaluate->config->run.seed,
+                        index, step.prompt_count, prompt);
     progress_follow(&evaluate->progress, &step, step.prompt_count,
                     step.prompt_count * evaluate->config->evaluate.responses);
-    MPO_TRY(mpo_rollout_run(evaluate->job.rollout, &step, &responses));
+    MPO_TRY(mpo_rollout_run(evaluate->session->rollout, &step, &responses));
     count_responses(evaluate, &responses);
     if (is_rank_zero(evaluate)) {
         MPO_TRY(mpo_estimator_step(estimator, weights, &responses, &estimate));
         evaluate->end_bias[vector] = mpo_estimator_end_bias(estimator);
         evaluate->coefficient[vector] = estimate.coefficient;
     }
-    MPO_TRY(mpo_comm_broadcast(evaluate->job.comm, &evaluate->end_bias[vector],
+    MPO_TRY(mpo_comm_broadcast(evaluate->session->comm, &evaluate->end_bias[vector],
                                sizeof(double), 0));
 cleanup:
     return status;
@@ -154,9 +155,10 @@ static enum mpo_status ask_prompts(struct evaluate *evaluate, int32_t vector)
     for (int64_t done = 0; done < evaluate->prompt_count; done += STEP_PROMPTS) {
         struct mpo_responses responses = {0};
         int64_t left = evaluate->prompt_count - done;
-        MPO_TRY(job_begin_step(&evaluate->job,
-                               &(struct job_progress){done / STEP_PROMPTS, done,
-                                                      evaluate->prompt_count, "prompts"}));
+        MPO_TRY(mpo_session_begin_step(
+            evaluate->session,
+            &(struct mpo_session_progress){done / STEP_PROMPTS, done,
+                                           evaluate->prompt_count, "prompts"}));
         struct mpo_rollout_step step = {
             .step = FIRST_STEP + done / STEP_PROMPTS,
             .prompt = prompt,
@@ -168,7 +170,7 @@ static enum mpo_status ask_prompts(struct evaluate *evaluate, int32_t vector)
             prompt[i] = done + i;
         progress_follow(&evaluate->progress, &step, step.prompt_count,
                         step.prompt_count * evaluate->config->evaluate.responses);
-        MPO_TRY(mpo_rollout_run(evaluate->job.rollout, &step, &responses));
+        MPO_TRY(mpo_rollout_run(evaluate->session->rollout, &step, &responses));
         count_responses(evaluate, &responses);
         if (is_rank_zero(evaluate))
             keep_statistics(evaluate, vector, done, &responses);
@@ -264,7 +266,7 @@ static enum mpo_status list_vectors(struct evaluate *evaluate)
         evaluate->name[evaluate->vector_count++] = name;
     }
     MPO_NEW(evaluate->vector_count * config->policy_count, &evaluate->weights);
-    MPO_TRY(weights_bounds(config, &evaluate->bounds));
+    MPO_TRY(mpo_weights_bounds(config, &evaluate->bounds));
     MPO_NEW(2 * config->evaluate.responses + evaluate->objective_count, &evaluate->work);
     MPO_NEW((size_t)evaluate->prompt_count * (size_t)evaluate->vector_count *
                 (size_t)(COLUMN_GRADIENT + evaluate->objective_count),
@@ -290,10 +292,10 @@ static enum mpo_status settle_vector(struct evaluate *evaluate, int32_t vector)
 {
     enum mpo_status status = MPO_OK;
     size_t count = (size_t)evaluate->config->policy_count;
-    struct weights_choice choice = {evaluate->name[vector], "average", MPO_AUTO_INTEGER,
-                                    false};
+    struct mpo_weights_choice choice = {evaluate->name[vector], "average", MPO_AUTO_INTEGER,
+                                        false};
     double *weights = NULL;
-    MPO_TRY(weights_open(&evaluate->job, &choice, &weights));
+    MPO_TRY(mpo_weights_open(evaluate->session, &choice, &weights));
     memcpy(evaluate->weights + (size_t)vector * count, weights, count * sizeof *weights);
 cleanup:
     free(weights);
@@ -305,16 +307,16 @@ static enum mpo_status open_evaluate(struct evaluate *evaluate)
     enum mpo_status status = MPO_OK;
     const struct mpo_config_evaluate *options = &evaluate->config->evaluate;
     int32_t responses = (int32_t)options->responses;
-    struct job_size size = {
+    struct mpo_session_spec spec = {.command = "evaluate", .settings = evaluate->config};
+    spec.size = (struct mpo_session_size){
         .prompts_max = STEP_PROMPTS,
         .unit_prompts = responses < UNIT_ROWS ? UNIT_ROWS / responses : 1,
         .responses = responses,
-        .prompt = "",
         .advice = "lower --responses or rollout.max_tokens",
     };
-    MPO_TRY(job_open("evaluate", evaluate->config, &size, &evaluate->job));
+    MPO_TRY(mpo_session_open(&spec, &evaluate->session));
     evaluate->objective_count = evaluate->config->objective_count;
-    evaluate->prompt_count = mpo_prompts_count(evaluate->job.prompts);
+    evaluate->prompt_count = mpo_prompts_count(evaluate->session->prompts);
     if (options->limit > 0 && options->limit < evaluate->prompt_count)
         evaluate->prompt_count = options->limit;
     MPO_TRY(mpo_comm_agree(list_vectors(evaluate)));
@@ -350,9 +352,9 @@ enum mpo_status mpo_command_evaluate(int argc, char *const *argv)
 {
     enum mpo_status status = MPO_OK;
     struct evaluate evaluate = {0};
-    MPO_TRY(job_configure("evaluate", argc, argv, &evaluate.config));
+    MPO_TRY(mpo_session_configure("evaluate", argc, argv, &evaluate.config));
     MPO_TRY(open_evaluate(&evaluate));
-    MPO_TRY(job_end_loop(run_evaluate(&evaluate)));
+    MPO_TRY(mpo_session_end_loop(run_evaluate(&evaluate)));
 cleanup:
     free(evaluate.interval);
     free(evaluate.value);
@@ -360,7 +362,7 @@ cleanup:
     free(evaluate.bounds);
     free(evaluate.weights);
     free(evaluate.against);
-    job_close(&evaluate.job);
+    mpo_session_close(&evaluate.session);
     mpo_config_close(&evaluate.config);
     return status;
 }

@@ -17,7 +17,7 @@ enum evaluate_result { RESULT_VALUE, RESULT_PLAIN, RESULT_GAP, RESULT_ESS, RESUL
 
 struct evaluate {
     struct mpo_config *config;
-    struct job job;
+    struct mpo_session *session;
     int32_t objective_count; /* K */
     int64_t prompt_count;
     int32_t vector_count;                   /* A */

@@ -15,13 +15,14 @@
 #include <time.h>
 
 #include "commands/commands.h"
+#include "session/plan.h"
 #include "session/weights.h"
 
 #define TEXT_BYTES 2048
 
 static bool is_rank_zero(const struct fit *fit)
 {
-    return mpo_comm_rank(fit->job.comm) == 0;
+    return mpo_comm_rank(fit->session->comm) == 0;
 }
 
 /* mu and b of this step, and whether there is one. */
@@ -41,7 +42,7 @@ static enum mpo_status share_proposal(struct fit *fit, bool *go_on)
         proposal[fit->policy_count] = mpo_estimator_end_bias(fit->estimator);
         proposal[fit->policy_count + 1] = fit->summary.stopped_on_gap ? 0.0 : 1.0;
     }
-    MPO_TRY(mpo_comm_broadcast(fit->job.comm, proposal,
+    MPO_TRY(mpo_comm_broadcast(fit->session->comm, proposal,
                                ((size_t)fit->policy_count + 2) * sizeof *proposal, 0));
     *go_on = proposal[fit->policy_count + 1] != 0.0;
 cleanup:
@@ -52,10 +53,10 @@ cleanup:
 static enum mpo_status collect_text(struct fit *fit, const struct mpo_responses *responses)
 {
     enum mpo_status status = MPO_OK;
-    const struct job_text *one = &fit->response_text;
+    const struct mpo_session_text *one = &fit->response_text;
     size_t used = 0;
     for (int32_t i = 0; i < responses->prompt_count * responses->responses; i++) {
-        MPO_TRY(job_response_text(&fit->job, responses, i, &fit->response_text));
+        MPO_TRY(mpo_session_response_text(fit->session, responses, i, &fit->response_text));
         MPO_TRY(mpo_memory_grow((void **)&fit->text, &fit->text_capacity,
                                 used + (size_t)one->bytes + 1, 1, "texts of a step"));
         memcpy(fit->text + used, one->text, (size_t)one->bytes);
@@ -142,11 +143,11 @@ cleanup:
 /* Slowest rank of each stage since the last step; this rank's share goes into the total. */
 static enum mpo_status settle_timing(struct fit *fit, struct mpo_timing *slowest)
 {
-    *slowest = fit->job.timing;
+    *slowest = fit->session->timing;
     for (int stage = 0; stage < MPO_TIMED_STAGE_COUNT; stage++)
-        fit->total.seconds[stage] += fit->job.timing.seconds[stage];
-    fit->job.timing = (struct mpo_timing){0};
-    return mpo_comm_max(fit->job.comm, slowest->seconds, MPO_TIMED_STAGE_COUNT);
+        fit->total.seconds[stage] += fit->session->timing.seconds[stage];
+    fit->session->timing = (struct mpo_timing){0};
+    return mpo_comm_max(fit->session->comm, slowest->seconds, MPO_TIMED_STAGE_COUNT);
 }
 
 /* One step: the flow. */
@@ -164,24 +165,24 @@ static enum mpo_status take_step(struct fit *fit, int64_t step)
         .mu = fit->proposal,
         .end_bias = fit->proposal[fit->policy_count],
     };
-    mpo_prompts_of_step(fit->job.prompts, (uint64_t)fit->config->run.seed, step,
+    mpo_prompts_of_step(fit->session->prompts, (uint64_t)fit->config->run.seed, step,
                         draw.prompt_count, fit->prompt);
     progress_follow(&fit->progress, &draw, 1,
                     options->prompts_per_step * options->responses);
-    MPO_TRY(mpo_rollout_run(fit->job.rollout, &draw, &responses));
+    MPO_TRY(mpo_rollout_run(fit->session->rollout, &draw, &responses));
     double clock = mpo_timing_now();
     if (is_rank_zero(fit)) {
         MPO_TRY(mpo_estimator_step(fit->estimator, fit->weights, &responses, &estimate));
         MPO_TRY(mpo_descent_step(fit->descent, estimate.gradient));
     }
-    mpo_timing_add(&fit->job.timing, MPO_TIMED_estimate, clock);
+    mpo_timing_add(&fit->session->timing, MPO_TIMED_estimate, clock);
     MPO_TRY(settle_timing(fit, &slowest));
     clock = mpo_timing_now();
     if (is_rank_zero(fit)) {
         MPO_TRY(record_step(fit, step, &responses, &estimate, &slowest));
         fit_report_step(fit, &estimate);
     }
-    mpo_timing_add(&fit->job.timing, MPO_TIMED_record, clock);
+    mpo_timing_add(&fit->session->timing, MPO_TIMED_record, clock);
 cleanup:
     return status;
 }
@@ -191,9 +192,9 @@ static enum mpo_status take_steps(struct fit *fit)
     enum mpo_status status = MPO_OK;
     bool go_on = true;
     for (int64_t step = fit->first_step; step < fit->config->descent.steps; step++) {
-        MPO_TRY(job_begin_step(
-            &fit->job,
-            &(struct job_progress){step, step, fit->config->descent.steps, "steps"}));
+        MPO_TRY(mpo_session_begin_step(
+            fit->session, &(struct mpo_session_progress){
+                              step, step, fit->config->descent.steps, "steps"}));
         MPO_TRY(share_proposal(fit, &go_on));
         if (!go_on)
             break;
@@ -229,7 +230,7 @@ static enum mpo_status open_optimiser(struct fit *fit)
     if (from_reference && isnan(estimator.end_bias))
         estimator.end_bias = 0.0;
     MPO_TRY(mpo_estimator_open(&estimator, &fit->estimator));
-    MPO_TRY(weights_bounds(config, &bounds));
+    MPO_TRY(mpo_weights_bounds(config, &bounds));
     descent.bounds = bounds;
     MPO_TRY(mpo_descent_open(&descent, &fit->descent));
 cleanup:
@@ -263,7 +264,7 @@ static void close_fit(struct fit *fit)
     free(fit->weights);
     free(fit->proposal);
     free(fit->prompt);
-    job_close(&fit->job);
+    mpo_session_close(&fit->session);
     mpo_config_close(&fit->config);
 }
 
@@ -308,48 +309,29 @@ static enum mpo_status open_or_resume(struct fit *fit, int argc, char *const *ar
         if (is_rank_zero(fit))
             status = fit_resume_load(fit);
         MPO_TRY(mpo_comm_agree(status));
+        MPO_TRY(mpo_comm_broadcast(fit->session->comm, &fit->first_step,
+                                   sizeof fit->first_step, 0));
         MPO_TRY(
-            mpo_comm_broadcast(fit->job.comm, &fit->first_step, sizeof fit->first_step, 0));
-        MPO_TRY(mpo_comm_broadcast(fit->job.comm, &fit->resumes, sizeof fit->resumes, 0));
+            mpo_comm_broadcast(fit->session->comm, &fit->resumes, sizeof fit->resumes, 0));
     }
     if (fit->resumes)
-        MPO_TRY(weights_check_models(&fit->job, fit->config->record.file));
+        MPO_TRY(mpo_weights_check_models(fit->session, fit->config->record.file));
     MPO_TRY(fit_create_record(fit, argc, argv));
 cleanup:
     return status;
-}
-
-enum mpo_status fit_check_options(const struct mpo_config *config)
-{
-    enum mpo_status status = MPO_OK;
-    MPO_CHECK(!(config->fit.resume && config->fit.force), MPO_ERR_USAGE,
-              "--resume continues the record and --force moves it aside; give one of them");
-cleanup:
-    return status;
-}
-
-struct job_size fit_job_size(const struct mpo_config *config)
-{
-    return (struct job_size){
-        .prompts_max = (int32_t)config->rollout.prompts_per_step,
-        .unit_prompts = (int32_t)config->rollout.unit_prompts,
-        .responses = (int32_t)config->rollout.responses,
-        .prompt = "",
-        .advice = "lower rollout.unit_prompts, responses or max_tokens",
-        .distinct_prompts = true,
-    };
 }
 
 enum mpo_status mpo_command_fit(int argc, char *const *argv)
 {
     enum mpo_status status = MPO_OK;
     struct fit fit = {0};
-    MPO_TRY(job_configure("fit", argc, argv, &fit.config));
-    MPO_TRY(mpo_comm_agree(fit_check_options(fit.config)));
+    MPO_TRY(mpo_session_configure("fit", argc, argv, &fit.config));
+    MPO_TRY(mpo_comm_agree(mpo_plan_check_fit(fit.config)));
     fit.objective_count = fit.config->objective_count;
     fit.policy_count = fit.config->policy_count;
-    struct job_size size = fit_job_size(fit.config);
-    MPO_TRY(job_open("fit", fit.config, &size, &fit.job));
+    MPO_TRY(mpo_session_open(
+        &(struct mpo_session_spec){.command = "fit", .settings = fit.config},
+        &fit.session));
     MPO_TRY(mpo_comm_agree(open_fit(&fit)));
     MPO_TRY(open_or_resume(&fit, argc, argv));
     MPO_TRY(run_fit(&fit));

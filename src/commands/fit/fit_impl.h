@@ -3,7 +3,7 @@
  */
 #pragma once
 
-#include "session/job.h"
+#include "session/session_impl.h"
 #include "commands/report/progress.h"
 
 /** Sums over the steps taken, for the end's warnings and table. */
@@ -22,7 +22,7 @@ struct fit_summary {
 
 struct fit {
     struct mpo_config *config;
-    struct job job;
+    struct mpo_session *session;
     int32_t objective_count; /* K */
     int32_t policy_count;    /* H */
     int64_t *prompt;         /* [prompts_per_step] */
@@ -35,7 +35,7 @@ struct fit {
     struct mpo_descent *descent;
     struct mpo_record_writer *record;
     double *weights; /* [K] l_t of the present step */
-    struct job_text response_text;
+    struct mpo_session_text response_text;
     char *text; /* all responses of the step, one after another */
     size_t text_capacity;
     int64_t *text_bytes; /* [prompts_per_step * responses] */
@@ -51,12 +51,6 @@ struct fit {
  *  only. @return MPO_ERR_CONFIG when the configuration is another (the text shows the
  *  difference); MPO_ERR_DATA when models or prompts are */
 enum mpo_status fit_resume_load(struct fit *fit);
-
-/** Refuse flags that contradict each other. Local. */
-enum mpo_status fit_check_options(const struct mpo_config *config);
-
-/** How large a job a fit opens. */
-struct job_size fit_job_size(const struct mpo_config *config);
 
 /** Create the record with everything known before the first step, or
  *  open the one to resume. Collective; errors are agreed on. */

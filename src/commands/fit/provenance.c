@@ -10,6 +10,7 @@
 
 #include "build_info.h"
 #include "fit_impl.h"
+#include "session/weights.h"
 
 #define ATTRIBUTE_COUNT 19
 #define VALUE_BYTES     4096
@@ -86,19 +87,20 @@ static void describe_run(struct provenance *provenance, const struct fit *fit, i
     add_attribute(provenance, "hdf5", mpo_record_library_version());
     add_attribute(provenance, "llama", mpo_policy_engine_version());
     add_attribute(provenance, "compiler", MPO_COMPILER);
-    add_attribute(provenance, "exchange", mpo_exchange_transport(fit->job.exchange));
-    add_attribute(provenance, "exchange_pattern", mpo_exchange_pattern(fit->job.exchange));
+    add_attribute(provenance, "exchange", mpo_exchange_transport(fit->session->exchange));
+    add_attribute(provenance, "exchange_pattern",
+                  mpo_exchange_pattern(fit->session->exchange));
     add_attribute(provenance, "exchange_rows", fit->config->exchange.rows);
-    snprintf(text, sizeof text, "%d", mpo_comm_size(fit->job.comm));
+    snprintf(text, sizeof text, "%d", mpo_comm_size(fit->session->comm));
     add_attribute(provenance, "ranks", text);
-    snprintf(text, sizeof text, "%d", mpo_comm_group_size(fit->job.comm));
+    snprintf(text, sizeof text, "%d", mpo_comm_group_size(fit->session->comm));
     add_attribute(provenance, "ranks_per_group", text);
 }
 
 void fit_prompts_hash(const struct fit *fit, char text[FIT_PROMPTS_HASH_BYTES])
 {
     snprintf(text, FIT_PROMPTS_HASH_BYTES, "%016llx",
-             (unsigned long long)mpo_prompts_hash(fit->job.prompts));
+             (unsigned long long)mpo_prompts_hash(fit->session->prompts));
 }
 
 static void format_utc(char *text, size_t bytes)
@@ -124,20 +126,21 @@ static void name_run(struct provenance *provenance)
 static void describe_policy(const struct fit *fit, int32_t index,
                             struct mpo_record_rank *row)
 {
-    const struct job *job = &fit->job;
+    const struct mpo_session *session = fit->session;
     struct mpo_policy_info info = {0};
-    mpo_policies_describe(job->policies, index, &info);
-    row->rank = mpo_comm_rank(job->comm);
-    row->local_rank = mpo_comm_local_rank(job->comm);
-    row->threads = job->thread_count;
+    mpo_policies_describe(session->policies, index, &info);
+    row->rank = mpo_comm_rank(session->comm);
+    row->local_rank = mpo_comm_local_rank(session->comm);
+    row->threads = session->thread_count;
     gethostname(row->host, sizeof row->host - 1);
-    snprintf(row->device, sizeof row->device, "%s", job->device.kind);
-    snprintf(row->gpu_uuid, sizeof row->gpu_uuid, "%s", job->device.uuid);
+    snprintf(row->device, sizeof row->device, "%s", session->device.kind);
+    snprintf(row->gpu_uuid, sizeof row->gpu_uuid, "%s", session->device.uuid);
     snprintf(row->policy, sizeof row->policy, "%s", info.name);
     snprintf(row->model, sizeof row->model, "%s%s%s", info.model,
              info.lora[0] != '\0' ? " + " : "", info.lora);
     snprintf(row->sha256, sizeof row->sha256, "%s", info.sha256);
-    snprintf(row->lora_sha256, sizeof row->lora_sha256, "%s", job_adapter_sha256(&info));
+    snprintf(row->lora_sha256, sizeof row->lora_sha256, "%s",
+             mpo_session_adapter_sha256(&info));
     snprintf(row->vocabulary, sizeof row->vocabulary, "%016llx",
              (unsigned long long)info.vocab_hash);
 }
@@ -165,10 +168,10 @@ cleanup:
 static enum mpo_status take_room(const struct fit *fit, struct provenance **out)
 {
     enum mpo_status status = MPO_OK;
-    const struct mpo_comm *comm = fit->job.comm;
+    const struct mpo_comm *comm = fit->session->comm;
     int32_t first = 0;
     MPO_NEW(1, out);
-    mpo_placement_block(&fit->job.placement, 0, &first, &(*out)->rows_per_rank);
+    mpo_placement_block(&fit->session->placement, 0, &first, &(*out)->rows_per_rank);
     MPO_NEW((*out)->rows_per_rank, &(*out)->own);
     if (mpo_comm_rank(comm) == 0)
         MPO_NEW(mpo_comm_size(comm) * (*out)->rows_per_rank, &(*out)->all);
@@ -180,9 +183,9 @@ cleanup:
 static enum mpo_status gather_ranks(struct provenance *provenance, const struct fit *fit)
 {
     enum mpo_status status = MPO_OK;
-    const struct mpo_comm *comm = fit->job.comm;
+    const struct mpo_comm *comm = fit->session->comm;
     int32_t total = mpo_comm_size(comm) * provenance->rows_per_rank;
-    for (int32_t i = 0; i < mpo_policies_local_count(fit->job.policies); i++)
+    for (int32_t i = 0; i < mpo_policies_local_count(fit->session->policies); i++)
         describe_policy(fit, i, &provenance->own[i]);
     MPO_TRY(mpo_comm_gather(comm, provenance->own,
                             (size_t)provenance->rows_per_rank * sizeof *provenance->own,
@@ -197,13 +200,13 @@ cleanup:
 static enum mpo_status name_things(struct provenance *provenance, const struct fit *fit)
 {
     enum mpo_status status = MPO_OK;
-    int64_t prompt_count = mpo_prompts_count(fit->job.prompts);
+    int64_t prompt_count = mpo_prompts_count(fit->session->prompts);
     MPO_NEW(fit->policy_count, &provenance->objective);
     MPO_NEW(prompt_count, &provenance->prompt);
     for (int32_t h = 0; h < fit->policy_count; h++)
         provenance->objective[h] = fit->config->policies[h].name;
     for (int64_t i = 0; i < prompt_count; i++)
-        provenance->prompt[i] = mpo_prompts_get(fit->job.prompts, i)->text;
+        provenance->prompt[i] = mpo_prompts_get(fit->session->prompts, i)->text;
     MPO_TRY(mpo_config_print(fit->config, &provenance->config_text));
 cleanup:
     return status;
@@ -219,7 +222,7 @@ static enum mpo_status create(struct fit *fit, const struct provenance *provenan
         .objective_count = fit->objective_count,
         .policy_count = fit->policy_count,
         .prompt = provenance->prompt,
-        .prompt_count = mpo_prompts_count(fit->job.prompts),
+        .prompt_count = mpo_prompts_count(fit->session->prompts),
         .config_text = provenance->config_text,
         .attribute = provenance->attribute,
         .attribute_count = provenance->attribute_count,
@@ -252,7 +255,7 @@ static enum mpo_status describe_and_create(struct fit *fit, struct provenance *p
 {
     enum mpo_status status = MPO_OK;
     MPO_TRY(gather_ranks(provenance, fit));
-    if (mpo_comm_rank(fit->job.comm) != 0)
+    if (mpo_comm_rank(fit->session->comm) != 0)
         goto cleanup;
     MPO_TRY(compare_groups(provenance, fit->policy_count));
     MPO_TRY(name_things(provenance, fit));
@@ -267,7 +270,8 @@ enum mpo_status fit_create_record(struct fit *fit, int argc, char *const *argv)
 {
     struct provenance *provenance = NULL;
     if (fit->resumes)
-        return mpo_comm_agree(mpo_comm_rank(fit->job.comm) == 0 ? resume(fit) : MPO_OK);
+        return mpo_comm_agree(mpo_comm_rank(fit->session->comm) == 0 ? resume(fit)
+                                                                     : MPO_OK);
     enum mpo_status status = mpo_comm_agree(take_room(fit, &provenance));
     if (status == MPO_OK)
         status = mpo_comm_agree(describe_and_create(fit, provenance, argc, argv));

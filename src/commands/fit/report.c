@@ -21,17 +21,17 @@
 
 void fit_report_start(struct fit *fit)
 {
-    const struct job *job = &fit->job;
+    const struct mpo_session *session = fit->session;
     mpo_log_note(
         "mpo fit: %d objectives, %d policies on %d rank%s (%d group%s, exchange %s %s%s, "
         "%s, %d thread%s each), %lld prompts, seed %lld",
-        fit->objective_count, fit->policy_count, mpo_comm_size(job->comm),
-        mpo_comm_size(job->comm) == 1 ? "" : "s", mpo_comm_group_count(job->comm),
-        mpo_comm_group_count(job->comm) == 1 ? "" : "s",
-        mpo_exchange_transport(job->exchange), mpo_exchange_pattern(job->exchange),
-        strcmp(fit->config->exchange.rows, "bf16") == 0 ? " bf16" : "", job->device.kind,
-        job->thread_count, job->thread_count == 1 ? "" : "s",
-        (long long)mpo_prompts_count(job->prompts), (long long)fit->config->run.seed);
+        fit->objective_count, fit->policy_count, mpo_comm_size(session->comm),
+        mpo_comm_size(session->comm) == 1 ? "" : "s", mpo_comm_group_count(session->comm),
+        mpo_comm_group_count(session->comm) == 1 ? "" : "s",
+        mpo_exchange_transport(session->exchange), mpo_exchange_pattern(session->exchange),
+        strcmp(fit->config->exchange.rows, "bf16") == 0 ? " bf16" : "",
+        session->device.kind, session->thread_count, session->thread_count == 1 ? "" : "s",
+        (long long)mpo_prompts_count(session->prompts), (long long)fit->config->run.seed);
     if (fit->resumes)
         mpo_log_note("resuming %s after its %lld steps", fit->config->record.file,
                      (long long)fit->first_step);
@@ -118,8 +118,8 @@ enum mpo_status fit_report_stages(const struct fit *fit)
     struct mpo_timing most = fit->total;
     struct mpo_timing least = fit->total;
     double sum = 0.0;
-    MPO_TRY(mpo_comm_max(fit->job.comm, most.seconds, MPO_TIMED_STAGE_COUNT));
-    MPO_TRY(mpo_comm_min(fit->job.comm, least.seconds, MPO_TIMED_STAGE_COUNT));
+    MPO_TRY(mpo_comm_max(fit->session->comm, most.seconds, MPO_TIMED_STAGE_COUNT));
+    MPO_TRY(mpo_comm_min(fit->session->comm, least.seconds, MPO_TIMED_STAGE_COUNT));
     for (int stage = 0; stage < MPO_TIMED_STAGE_COUNT; stage++)
         sum += most.seconds[stage];
     if (sum == 0.0) /* no step was taken */

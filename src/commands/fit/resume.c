@@ -123,7 +123,7 @@ static enum mpo_status compare_contents(const struct fit *fit,
     MPO_CHECK(recorded[0] == '\0' || strcmp(recorded, now) == 0, MPO_ERR_DATA,
               "--resume: the prompts of %s are not those of %s; restore them, or begin a "
               "new record",
-              mpo_prompts_path(fit->job.prompts), path);
+              mpo_prompts_path(fit->session->prompts), path);
     MPO_CHECK(mpo_record_policy_count(record) == fit->policy_count, MPO_ERR_DATA,
               "--resume: %s has %d policies, the configuration has %d", path,
               mpo_record_policy_count(record), fit->policy_count);

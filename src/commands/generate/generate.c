@@ -32,11 +32,11 @@
 
 struct generate {
     struct mpo_config *config;
-    struct job job;
+    struct mpo_session *session;
     double *weights; /* [H] */
-    struct job_text text;
+    struct mpo_session_text text;
     int64_t prompt_count;
-    int64_t *prompt;    /* [job.prompts_max] of one rollout */
+    int64_t *prompt;    /* [session->prompts_max] of one rollout */
     int32_t responses;  /* to each prompt, candidates included */
     double *candidates; /* [2, best_of] log w and its softmax */
     bool several;       /* text output needs headings */
@@ -88,7 +88,8 @@ static enum mpo_status print_json(const struct generate *generate,
     int32_t best_of = (int32_t)generate->config->generate.best_of;
     const char *finish = stopped ? "stop" : responses->ended[index] ? "end" : "length";
     int64_t prompt_index = responses->prompt[index / responses->responses];
-    const struct mpo_prompt *prompt = mpo_prompts_get(generate->job.prompts, prompt_index);
+    const struct mpo_prompt *prompt =
+        mpo_prompts_get(generate->session->prompts, prompt_index);
     json_t *scores = json_object();
     for (int32_t h = 0; h < responses->policy_count; h++)
         json_object_set_new(
@@ -113,13 +114,14 @@ static enum mpo_status print_responses(struct generate *generate,
     int32_t count = responses->prompt_count * responses->responses;
     for (int32_t first = 0; first < count; first += best_of) {
         int32_t i = best_of > 1 ? pick_candidate(generate, responses, first) : first;
-        MPO_TRY(job_response_text(&generate->job, responses, i, &generate->text));
+        MPO_TRY(
+            mpo_session_response_text(generate->session, responses, i, &generate->text));
         bool stopped = stops_cut(&generate->stops, generate->text.text);
         int64_t prompt = responses->prompt[i / responses->responses];
         if (as_json)
             MPO_TRY(print_json(generate, responses, i, stopped));
         else
-            print_text(generate, mpo_prompts_get(generate->job.prompts, prompt));
+            print_text(generate, mpo_prompts_get(generate->session->prompts, prompt));
     }
     MPO_CHECK(fflush(stdout) == 0, MPO_ERR_IO, "standard output: writing failed");
 cleanup:
@@ -133,7 +135,7 @@ static enum mpo_status tell_cut(struct generate *generate)
 {
     enum mpo_status status = MPO_OK;
     double is_cut = generate->stream.is_cut;
-    MPO_TRY(mpo_comm_max(generate->job.comm, &is_cut, 1));
+    MPO_TRY(mpo_comm_max(generate->session->comm, &is_cut, 1));
     MPO_CHECK(is_cut == 0.0, MPO_REQUEUE, "stopped inside the response");
 cleanup:
     return status;
@@ -144,14 +146,15 @@ static enum mpo_status generate_all(struct generate *generate)
     enum mpo_status status = MPO_OK;
     struct progress progress = {0};
     int64_t tokens = 0;
-    int32_t prompts_max = generate->job.prompts_max;
+    int32_t prompts_max = generate->session->prompts_max;
     progress_begin(&progress, "generate", generate->streams ? 0 : generate->prompt_count);
     for (int64_t done = 0; done < generate->prompt_count; done += prompts_max) {
         struct mpo_responses responses = {0};
         int64_t left = generate->prompt_count - done;
-        MPO_TRY(job_begin_step(&generate->job,
-                               &(struct job_progress){done / prompts_max, done,
-                                                      generate->prompt_count, "prompts"}));
+        MPO_TRY(mpo_session_begin_step(
+            generate->session,
+            &(struct mpo_session_progress){done / prompts_max, done, generate->prompt_count,
+                                           "prompts"}));
         struct mpo_rollout_step step = {
             .first_slot = done,
             .prompt = generate->prompt,
@@ -166,8 +169,8 @@ static enum mpo_status generate_all(struct generate *generate)
             generate->prompt[i] = done + i;
         progress_follow(&progress, &step, step.prompt_count,
                         step.prompt_count * generate->responses);
-        MPO_TRY(mpo_rollout_run(generate->job.rollout, &step, &responses));
-        if (mpo_comm_rank(generate->job.comm) != 0)
+        MPO_TRY(mpo_rollout_run(generate->session->rollout, &step, &responses));
+        if (mpo_comm_rank(generate->session->comm) != 0)
             continue;
         mpo_log_clear_progress();
         MPO_TRY(print_responses(generate, &responses));
@@ -187,9 +190,9 @@ static void open_stream(struct generate *generate)
 {
     const struct mpo_config_generate *options = &generate->config->generate;
     generate->stream = (struct stream){
-        .job = &generate->job,
+        .session = generate->session,
         .stops = &generate->stops,
-        .prefill = mpo_prompts_get(generate->job.prompts, 0)->prefill,
+        .prefill = mpo_prompts_get(generate->session->prompts, 0)->prefill,
         .text = &generate->text,
     };
     generate->streams = !generate->several && options->n == 1 && options->best_of == 1 &&
@@ -197,7 +200,8 @@ static void open_stream(struct generate *generate)
 }
 
 /* Rows at once, and the prompts that take turns in them; neither depends on the ranks. */
-static void settle_batch(const struct mpo_config_generate *options, struct job_size *size)
+static void settle_batch(const struct mpo_config_generate *options,
+                         struct mpo_session_size *size)
 {
     int64_t rows = options->parallel;
     if (rows == MPO_AUTO_INTEGER)
@@ -211,7 +215,7 @@ static void settle_batch(const struct mpo_config_generate *options, struct job_s
 static enum mpo_status allocate_room(struct generate *generate)
 {
     enum mpo_status status = MPO_OK;
-    MPO_NEW(generate->job.prompts_max, &generate->prompt);
+    MPO_NEW(generate->session->prompts_max, &generate->prompt);
     MPO_NEW(2 * generate->config->generate.best_of, &generate->candidates);
 cleanup:
     return status;
@@ -221,20 +225,21 @@ static enum mpo_status open_generate(struct generate *generate)
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_config_generate *options = &generate->config->generate;
-    struct weights_choice choice = {options->weights, options->iterate, options->step,
-                                    options->allow_any_weights};
+    struct mpo_weights_choice choice = {options->weights, options->iterate, options->step,
+                                        options->allow_any_weights};
     generate->responses = (int32_t)(options->n * options->best_of);
-    struct job_size size = {
+    struct mpo_session_spec spec = {.command = "generate", .settings = generate->config};
+    spec.size = (struct mpo_session_size){
         .responses = generate->responses,
         .prompt = options->prompt,
         .stop = generate->stops.text,
         .stop_count = generate->stops.count,
         .advice = "lower --parallel, --n, --best_of or rollout.max_tokens",
     };
-    settle_batch(options, &size);
-    MPO_TRY(job_open("generate", generate->config, &size, &generate->job));
-    MPO_TRY(weights_open(&generate->job, &choice, &generate->weights));
-    generate->prompt_count = mpo_prompts_count(generate->job.prompts);
+    settle_batch(options, &spec.size);
+    MPO_TRY(mpo_session_open(&spec, &generate->session));
+    MPO_TRY(mpo_weights_open(generate->session, &choice, &generate->weights));
+    generate->prompt_count = mpo_prompts_count(generate->session->prompts);
     if (options->limit > 0 && options->limit < generate->prompt_count)
         generate->prompt_count = options->limit;
     generate->several = generate->prompt_count > 1;
@@ -271,7 +276,7 @@ static enum mpo_status check_options(struct generate *generate)
         "--best_of: expected no greedy, temperature, top_k, top_p, min_p or stop beside "
         "it, because it weighs draws from the mixture itself");
     MPO_TRY(stops_open(options->stop, &generate->stops));
-    if (!weights_are_of_a_record(generate->config, options->weights))
+    if (!mpo_weights_are_of_a_record(generate->config, options->weights))
         generate->config->record.hash_models = false; /* nothing to compare them with */
 cleanup:
     return status;
@@ -281,16 +286,16 @@ enum mpo_status mpo_command_generate(int argc, char *const *argv)
 {
     enum mpo_status status = MPO_OK;
     struct generate generate = {0};
-    MPO_TRY(job_configure("generate", argc, argv, &generate.config));
+    MPO_TRY(mpo_session_configure("generate", argc, argv, &generate.config));
     MPO_TRY(mpo_comm_agree(check_options(&generate)));
     MPO_TRY(open_generate(&generate));
-    MPO_TRY(job_end_loop(generate_all(&generate)));
+    MPO_TRY(mpo_session_end_loop(generate_all(&generate)));
 cleanup:
     free(generate.candidates);
     free(generate.prompt);
     free(generate.text.text);
     free(generate.weights);
-    job_close(&generate.job);
+    mpo_session_close(&generate.session);
     stops_close(&generate.stops);
     mpo_config_close(&generate.config);
     return status;

@@ -11,6 +11,8 @@
 
 #include <utf8proc.h>
 
+#include "base/utf8.h"
+
 enum mpo_status stops_open(const char *option, struct stops *out)
 {
     enum mpo_status status = MPO_OK;
@@ -87,11 +89,11 @@ static int32_t certain_bytes(const struct stops *stops, const char *text, int32_
 bool stream_watch(void *watcher, const int32_t *token, int32_t token_count)
 {
     struct stream *stream = watcher;
-    struct job_text *said = stream->text;
-    if (job_token_text(stream->job, token, token_count, said) != MPO_OK)
+    struct mpo_session_text *said = stream->text;
+    if (mpo_session_token_text(stream->session, token, token_count, said) != MPO_OK)
         return true; /* without memory for it now, the text appears at the end */
     said->bytes = whole_characters(said->text, said->bytes);
-    job_text_repair(said);
+    said->bytes = mpo_utf8_repair(said->text, said->bytes);
     int32_t bytes = stops_cut(stream->stops, said->text)
                         ? (int32_t)strlen(said->text)
                         : certain_bytes(stream->stops, said->text, said->bytes);

@@ -5,7 +5,7 @@
 
 #include <jansson.h>
 
-#include "session/job.h"
+#include "session/session_impl.h"
 
 #define STOP_COUNT_MAX 16
 
@@ -25,11 +25,11 @@ bool stops_cut(const struct stops *stops, char *text);
 
 /** One response on its way to a terminal. */
 struct stream {
-    const struct job *job;     /* borrowed */
-    const struct stops *stops; /* borrowed */
-    const char *prefill;       /* borrowed; shown before the first token */
-    struct job_text *text;     /* borrowed room */
-    int32_t shown;             /* bytes of the response */
+    const struct mpo_session *session; /* borrowed */
+    const struct stops *stops;         /* borrowed */
+    const char *prefill;               /* borrowed; shown before the first token */
+    struct mpo_session_text *text;     /* borrowed room */
+    int32_t shown;                     /* bytes of the response */
     bool begun;
     bool is_cut; /* by a request to stop */
 };

@@ -15,7 +15,6 @@
 #include <string.h>
 
 #include "commands/commands.h"
-#include "commands/fit/fit_impl.h"
 #include "launch_impl.h"
 
 #define SIGNAL_EARLY_SECONDS 60 /* as sbatch says of --signal */
@@ -69,7 +68,7 @@ static enum mpo_status check_options(const struct mpo_config *config)
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_config_launch *options = &config->launch;
-    MPO_TRY(fit_check_options(config));
+    MPO_TRY(mpo_plan_check_fit(config));
     MPO_TRY(check_word("partition", options->partition));
     MPO_TRY(check_word("account", options->account));
     MPO_CHECK(!is_given(options->time) || is_time(options->time), MPO_ERR_CONFIG,
@@ -104,7 +103,11 @@ static enum mpo_status configure(struct launch *launch, int argc, char *const *a
     MPO_TRY(mpo_config_pass_on("launch", argc, argv, &arguments, &launch->flag,
                                &launch->flag_count));
     launch->config_path = arguments.text[0];
-    launch->job.config = launch->config;
+    launch->plan.config = launch->config;
+    launch->plan.size = mpo_plan_fit(launch->config);
+    launch->plan.survey = &launch->survey;
+    MPO_TRY(
+        mpo_session_make("launch", launch->config, &launch->plan.size, &launch->session));
     warn_of_idle_groups(launch->config);
 cleanup:
     return status;
@@ -123,7 +126,7 @@ static enum mpo_status open_device(struct launch *launch)
 {
     struct mpo_device_wish wish = {
         .choice = program_has_cuda() ? "cpu" : launch->config->run.device};
-    return mpo_device_open(&wish, launch->job.comm, &launch->job.device);
+    return mpo_device_open(&wish, launch->session->comm, &launch->session->device);
 }
 
 /* The divisor of `ranks` that is next to `each`, in steps of -1 or 1. */
@@ -138,39 +141,22 @@ static int32_t next_divisor(int32_t ranks, int32_t each, int32_t step)
 static enum mpo_status fill_nodes(struct launch *launch, int64_t wanted)
 {
     enum mpo_status status = MPO_OK;
-    int32_t ranks = launch->rank_count;
+    int32_t ranks = launch->plan.rank_count;
     int32_t each =
-        wanted == MPO_AUTO_INTEGER ? launch->placement.group_size : (int32_t)wanted;
+        wanted == MPO_AUTO_INTEGER ? launch->plan.placement.group_size : (int32_t)wanted;
     MPO_CHECK(each <= ranks, MPO_ERR_USAGE,
               "launch.ranks_per_node is %d, expected at most %d, which are all ranks "
               "(launch.groups times %d)",
-              each, ranks, launch->placement.group_size);
+              each, ranks, launch->plan.placement.group_size);
     MPO_CHECK(ranks % each == 0, MPO_ERR_USAGE,
               "launch.ranks_per_node is %d, but %d ranks (launch.groups times %d) do not "
               "fill nodes of %d; the next sizes are %d and %d",
-              each, ranks, launch->placement.group_size, each,
+              each, ranks, launch->plan.placement.group_size, each,
               next_divisor(ranks, each, -1), next_divisor(ranks, each, 1));
-    launch->ranks_per_node = each;
+    launch->plan.ranks_per_node = each;
     launch->node_count = ranks / each;
 cleanup:
     return status;
-}
-
-/* Of the node whose ranks ask for most. */
-static int32_t count_gpus(const struct launch *launch)
-{
-    int32_t most = 0;
-    int32_t here = 0;
-    for (int32_t rank = 0; rank < launch->rank_count; rank++) {
-        int32_t first = 0;
-        int32_t count = 0;
-        mpo_placement_block(&launch->placement, rank % launch->placement.group_size, &first,
-                            &count);
-        here = rank % launch->ranks_per_node == 0 ? 0 : here;
-        here += job_devices(launch->config, first, count);
-        most = here > most ? here : most;
-    }
-    return most;
 }
 
 static enum mpo_status lay_out_ranks(struct launch *launch)
@@ -179,13 +165,13 @@ static enum mpo_status lay_out_ranks(struct launch *launch)
     const struct mpo_config *config = launch->config;
     int64_t wanted = config->exchange.ranks_per_group;
     int64_t group = wanted == MPO_AUTO_INTEGER ? config->policy_count : wanted;
-    launch->rank_count = (int32_t)(group * config->launch.groups);
-    MPO_TRY(mpo_placement_group_size(launch->rank_count, config->policy_count,
-                                     (int32_t)group, &launch->placement.group_size));
-    launch->placement.policy_count = config->policy_count;
+    launch->plan.rank_count = (int32_t)(group * config->launch.groups);
+    MPO_TRY(mpo_placement_group_size(launch->plan.rank_count, config->policy_count,
+                                     (int32_t)group, &launch->plan.placement.group_size));
+    launch->plan.placement.policy_count = config->policy_count;
     MPO_TRY(fill_nodes(launch, config->launch.ranks_per_node));
     if (program_has_cuda() && strcmp(config->run.device, "cpu") != 0)
-        launch->gpus_per_node = count_gpus(launch);
+        launch->gpus_per_node = mpo_plan_node_devices(&launch->plan);
 cleanup:
     return status;
 }
@@ -198,7 +184,7 @@ static void choose_cores(struct launch *launch)
     if (cores == MPO_AUTO_INTEGER)
         cores = launch->gpus_per_node > 0 ? CPUS_BESIDE_GPU : CPUS_ALONE;
     launch->cpus_per_task = (int32_t)cores;
-    launch->job.thread_count = launch->cpus_per_task;
+    launch->session->thread_count = launch->cpus_per_task;
 }
 
 static enum mpo_status choose_time(struct launch *launch)
@@ -245,97 +231,16 @@ cleanup:
     return status;
 }
 
-static enum mpo_status survey_policies(struct launch *launch, const struct job_size *size)
+static enum mpo_status survey_policies(struct launch *launch)
 {
     enum mpo_status status = MPO_OK;
-    struct job *job = &launch->job;
-    MPO_TRY(job_describe_policies(job));
-    struct mpo_policies_spec spec = job_policies_spec(job, size);
-    MPO_TRY(mpo_policies_survey(&spec, job->comm, job->prompts, &launch->survey));
+    struct mpo_session *session = launch->session;
+    MPO_TRY(mpo_session_describe_policies(session));
+    struct mpo_policies_spec spec = mpo_plan_policies(session);
+    MPO_TRY(mpo_policies_survey(&spec, session->comm, session->prompts, &launch->survey));
     MPO_TRY(judge_survey(&launch->survey));
 cleanup:
     return status;
-}
-
-/* ---- memory ---- */
-
-static void add_needs(struct needs *sum, const struct needs *more)
-{
-    sum->program_bytes += more->program_bytes;
-    sum->weights_bytes += more->weights_bytes;
-    sum->cache_bytes += more->cache_bytes;
-    sum->work_bytes += more->work_bytes;
-    sum->exchange_bytes += more->exchange_bytes;
-}
-
-/* Policies of a rank's group on its node. */
-static int32_t policies_near(const struct launch *launch, int32_t rank)
-{
-    int32_t root = rank - rank % launch->placement.group_size;
-    int32_t node = rank - rank % launch->ranks_per_node;
-    int32_t near = 0;
-    for (int32_t other = node; other < node + launch->ranks_per_node; other++) {
-        int32_t first = 0;
-        int32_t count = 0;
-        if (other < root || other >= root + launch->placement.group_size)
-            continue;
-        mpo_placement_block(&launch->placement, other - root, &first, &count);
-        near += count;
-    }
-    return near;
-}
-
-/* Bytes for rows that a rank keeps; summed over a node at most, whichever transport serves:
- * those of its policies if other ranks read them, its slice of those on other nodes, and
- * its policies' rounded ones. */
-static size_t rows_kept(const struct launch *launch, const struct job_size *size,
-                        int32_t rank, int32_t own)
-{
-    struct mpo_exchange_spec spec = job_exchange_spec(launch->config, &launch->placement,
-                                                      size, launch->survey.vocab_size);
-    int32_t far = launch->config->policy_count - policies_near(launch, rank);
-    int32_t tokens = mpo_exchange_plan_tokens(&spec, rank % launch->placement.group_size,
-                                              launch->placement.group_size);
-    const struct mpo_mixture_spec rounded = {.bf16_rows = spec.bf16_rows,
-                                             .vocab_size = spec.vocab_size,
-                                             .row_capacity = spec.row_capacity,
-                                             .placed_count = own};
-    size_t bytes = mpo_mixture_host_bytes(&rounded);
-    if (tokens < spec.vocab_size)
-        bytes += mpo_exchange_most_bytes(&spec, own);
-    spec.vocab_size = tokens;
-    return bytes + (tokens > 0 ? mpo_exchange_most_bytes(&spec, far) : 0);
-}
-
-/* The program is this one, which has the vocabularies and adapters of all policies: an
- * upper bound. */
-static struct needs rank_needs(const struct launch *launch, const struct job_size *size,
-                               const struct mpo_host *host, int32_t rank)
-{
-    int32_t first = 0;
-    int32_t count = 0;
-    mpo_placement_block(&launch->placement, rank % launch->placement.group_size, &first,
-                        &count);
-    return needs_of_rank(launch->survey.local + first, count, host,
-                         rows_kept(launch, size, rank, count));
-}
-
-/* Every rank with weights of its own: libllama repacks those of most models for the CPU,
- * and then ranks share none. */
-static void find_neediest_node(struct launch *launch, const struct job_size *size)
-{
-    struct mpo_host host = {0};
-    mpo_host_describe(&host);
-    for (int32_t node = 0; node < launch->node_count; node++) {
-        struct needs sum = {0};
-        for (int32_t i = 0; i < launch->ranks_per_node; i++) {
-            struct needs needs =
-                rank_needs(launch, size, &host, node * launch->ranks_per_node + i);
-            add_needs(&sum, &needs);
-        }
-        if (needs_total(&sum) > needs_total(&launch->node))
-            launch->node = sum;
-    }
 }
 
 /* ---- the command ---- */
@@ -343,18 +248,18 @@ static void find_neediest_node(struct launch *launch, const struct job_size *siz
 static enum mpo_status plan(struct launch *launch)
 {
     enum mpo_status status = MPO_OK;
-    struct job_size size = fit_job_size(launch->config);
     struct mpo_exchange_spec exchange;
-    MPO_TRY(job_read_prompts(&launch->job, &size));
+    MPO_TRY(mpo_session_read_prompts(launch->session));
     MPO_TRY(lay_out_ranks(launch));
-    MPO_TRY(job_open_groups(&launch->job, 1));
+    MPO_TRY(mpo_session_open_groups(launch->session, 1));
     MPO_TRY(open_device(launch));
-    exchange = job_exchange_spec(launch->config, &launch->placement, &size, 0);
+    exchange =
+        mpo_plan_exchange(launch->config, &launch->plan.placement, &launch->plan.size, 0);
     MPO_TRY(mpo_exchange_check(&exchange));
     choose_cores(launch);
     MPO_TRY(choose_time(launch));
-    MPO_TRY(survey_policies(launch, &size));
-    find_neediest_node(launch, &size);
+    MPO_TRY(survey_policies(launch));
+    launch->node = mpo_plan_node_needs(&launch->plan);
     MPO_TRY(mpo_record_check(launch->config->record.file, true));
 cleanup:
     return status;
@@ -366,7 +271,7 @@ static void close_launch(struct launch *launch)
         free(launch->flag[i]);
     free(launch->flag);
     mpo_policies_survey_release(&launch->survey);
-    job_close(&launch->job);
+    mpo_session_close(&launch->session);
     mpo_config_close(&launch->config);
 }
 

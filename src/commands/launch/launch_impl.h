@@ -2,12 +2,11 @@
  * A batch job of fit before it is one: where its ranks go, and what a node has to give.
  *
  *   launch.c         configuration, survey, layout
- *   script.c  the script
+ *   script.c         the script
  */
 #pragma once
 
-#include "session/job.h"
-#include "session/needs.h"
+#include "session/plan.h"
 
 /** Open MPI and the buffers of the record, which a survey without MPI does not see. */
 #define LAUNCH_RANK_MB 128
@@ -25,7 +24,7 @@
 
 struct launch {
     struct mpo_config *config;
-    struct job job;
+    struct mpo_session *session;
     struct mpo_policies_survey survey;
 
     /* as `mpo fit` takes them */
@@ -33,13 +32,11 @@ struct launch {
     char **flag;             /* [flag_count] owned */
     int flag_count;
 
-    struct mpo_placement placement; /* of the job that is planned */
-    int32_t rank_count;             /* W */
-    int32_t ranks_per_node;
+    struct mpo_plan plan; /* where the ranks go */
     int32_t node_count;
     int32_t gpus_per_node;
     int32_t cpus_per_task;
-    struct needs node;      /* sums of the ranks of the neediest node */
+    struct mpo_needs node;  /* sums of the ranks of the neediest node */
     int64_t limit_seconds;  /* derived; 0: it was given or is the default */
     int32_t signal_seconds; /* between the signal and the limit */
 };

@@ -44,7 +44,7 @@ static unsigned long long megabytes(uint64_t bytes)
 
 static void print_head(const struct launch *launch)
 {
-    int32_t groups = launch->rank_count / launch->placement.group_size;
+    int32_t groups = launch->plan.rank_count / launch->plan.placement.group_size;
     printf(
         "#!/usr/bin/env bash\n"
         "# Fit %d policies with %d rank%s, in %d group%s of %d; printed by mpo launch %s.\n"
@@ -57,15 +57,16 @@ static void print_head(const struct launch *launch)
         "MPO_HOME\n"
         "# to it.  Options of sbatch win over the lines below; arguments go to `mpo "
         "fit`.\n",
-        launch->config->policy_count, launch->rank_count, plural(launch->rank_count),
-        groups, plural(groups), launch->placement.group_size, MPO_VERSION);
+        launch->config->policy_count, launch->plan.rank_count,
+        plural(launch->plan.rank_count), groups, plural(groups),
+        launch->plan.placement.group_size, MPO_VERSION);
 }
 
 /* ---- the lines for sbatch ---- */
 
 static const char *reason_for_gpus(const struct launch *launch)
 {
-    if (launch->gpus_per_node > launch->ranks_per_node)
+    if (launch->gpus_per_node > launch->plan.ranks_per_node)
         return "a rank takes as many as its largest policy (devices)";
     if (launch->gpus_per_node > 0)
         return "one a rank";
@@ -87,10 +88,10 @@ static void print_size(const struct launch *launch)
 {
     char reason[REASON_BYTES] = "";
     bool given = launch->config->launch.ranks_per_node != MPO_AUTO_INTEGER;
-    snprintf(reason, sizeof reason, "for %d ranks", launch->rank_count);
+    snprintf(reason, sizeof reason, "for %d ranks", launch->plan.rank_count);
     print_option(reason, "nodes=%d", launch->node_count);
     print_option(given ? "launch.ranks_per_node" : "the ranks of one group",
-                 "ntasks-per-node=%d", launch->ranks_per_node);
+                 "ntasks-per-node=%d", launch->plan.ranks_per_node);
     print_option(reason_for_gpus(launch), "gpus-per-node=%d", launch->gpus_per_node);
     print_option(reason_for_cores(launch), "cpus-per-task=%d", launch->cpus_per_task);
 }
@@ -98,9 +99,9 @@ static void print_size(const struct launch *launch)
 static void print_memory(const struct launch *launch)
 {
     char reason[REASON_BYTES] = "";
-    const struct needs *node = &launch->node;
-    unsigned long long needed = megabytes(needs_total(node));
-    unsigned long long ranks_mb = LAUNCH_RANK_MB * (unsigned)launch->ranks_per_node;
+    const struct mpo_needs *node = &launch->node;
+    unsigned long long needed = megabytes(mpo_needs_total(node));
+    unsigned long long ranks_mb = LAUNCH_RANK_MB * (unsigned)launch->plan.ranks_per_node;
     snprintf(reason, sizeof reason, "of each node: %llu MB + %d %% + %d MB a rank", needed,
              LAUNCH_MARGIN_PERCENT, LAUNCH_RANK_MB);
     print_option(reason, "mem=%lluM",

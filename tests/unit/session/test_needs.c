@@ -22,7 +22,7 @@ static const struct mpo_device gpu = {.kind = "cuda",
 /* Two policies on one model file and a table. */
 struct fixture {
     struct mpo_policy_survey policies[3];
-    struct needs_device device;
+    struct mpo_needs_device device;
 };
 
 static void prepare(struct fixture *fixture, int32_t devices)
@@ -55,12 +55,12 @@ static void shared_weights_count_once_on_the_host(void **state)
     struct fixture fixture;
     struct mpo_host host = {.resident_peak_bytes = 9 * MB};
     prepare(&fixture, 0);
-    struct needs needs = needs_of_rank(fixture.policies, 3, &host, 2 * MB);
+    struct mpo_needs needs = mpo_needs_of_rank(fixture.policies, 3, &host, 2 * MB);
     assert_int_equal(needs.weights_bytes, 1000 * MB);
     assert_int_equal(needs.cache_bytes, 300 * MB);
     assert_int_equal(needs.work_bytes, 90 * MB);
-    assert_int_equal(needs_total(&needs), 1401 * MB);
-    assert_int_equal(needs_of_device(&fixture.device), 40 * MB);
+    assert_int_equal(mpo_needs_total(&needs), 1401 * MB);
+    assert_int_equal(mpo_needs_of_device(&fixture.device), 40 * MB);
 }
 
 static void what_is_a_devices_is_not_the_hosts(void **state)
@@ -69,11 +69,11 @@ static void what_is_a_devices_is_not_the_hosts(void **state)
     struct fixture fixture;
     struct mpo_host host = {0};
     prepare(&fixture, 1);
-    struct needs needs = needs_of_rank(fixture.policies, 3, &host, 0);
+    struct mpo_needs needs = mpo_needs_of_rank(fixture.policies, 3, &host, 0);
     assert_int_equal(needs.weights_bytes, 500 * MB); /* the table's */
     assert_int_equal(needs.cache_bytes, 100 * MB);
     assert_int_equal(needs.work_bytes, (7 + 7 + 30) * MB);
-    assert_int_equal(needs_of_device(&fixture.device),
+    assert_int_equal(mpo_needs_of_device(&fixture.device),
                      (500 + 1 + 130) * MB + (2 + 130) * MB + 40 * MB);
 }
 
@@ -83,13 +83,13 @@ static void a_policy_on_two_devices_needs_half_of_each(void **state)
     (void)state;
     struct fixture fixture;
     prepare(&fixture, 2);
-    assert_int_equal(needs_of_device(&fixture.device), (500 + 1 + 100) * MB / 2 + 30 * MB +
-                                                           (2 + 100) * MB / 2 + 30 * MB +
-                                                           40 * MB);
+    assert_int_equal(mpo_needs_of_device(&fixture.device),
+                     (500 + 1 + 100) * MB / 2 + 30 * MB + (2 + 100) * MB / 2 + 30 * MB +
+                         40 * MB);
     fixture.policies[1].need.devices = 1; /* libllama holds the file once more for it */
-    assert_int_equal(needs_of_device(&fixture.device), (500 + 1 + 100) * MB / 2 + 30 * MB +
-                                                           (500 + 2 + 100) * MB + 30 * MB +
-                                                           40 * MB);
+    assert_int_equal(mpo_needs_of_device(&fixture.device),
+                     (500 + 1 + 100) * MB / 2 + 30 * MB + (500 + 2 + 100) * MB + 30 * MB +
+                         40 * MB);
 }
 
 /* One byte decides. */
@@ -101,9 +101,9 @@ static void a_device_that_is_too_small_is_refused_with_what_to_change(void **sta
     prepare(&fixture, 1);
     fixture.device.device = &small;
     small.free_bytes = 803 * MB;
-    assert_ok(needs_check_device(&fixture.device));
+    assert_ok(mpo_needs_check_device(&fixture.device));
     small.free_bytes--;
-    assert_status(needs_check_device(&fixture.device), MPO_ERR_MEMORY);
+    assert_status(mpo_needs_check_device(&fixture.device), MPO_ERR_MEMORY);
     assert_error_names("node7, cuda 2 (Some GPU GPU-1)");
     assert_error_names("needs 803 MB");
     assert_error_names("802 MB are free");
@@ -111,7 +111,7 @@ static void a_device_that_is_too_small_is_refused_with_what_to_change(void **sta
     assert_error_names("more ranks");
     assert_error_names("lower rollout.unit_prompts, responses or max_tokens");
     fixture.device.advice = "leave out the longest responses";
-    assert_status(needs_check_device(&fixture.device), MPO_ERR_MEMORY);
+    assert_status(mpo_needs_check_device(&fixture.device), MPO_ERR_MEMORY);
     assert_error_names("more ranks");
     assert_error_names("leave out the longest responses");
     assert_null(strstr(mpo_error_text(), "rollout."));

@@ -1,0 +1,129 @@
+/**
+ * A session: everything that is opened before a response can be drawn, in flow order.
+ *
+ *     configuration -> ranks -> prompts -> policies -> exchange -> mixture -> rollout
+ *
+ * The program's commands open one each; another program opens one to draw responses, or to
+ * fit, by itself.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "mpo/comm.h"
+#include "mpo/config.h"
+#include "mpo/exchange.h"
+#include "mpo/mixture.h"
+#include "mpo/policy.h"
+#include "mpo/prompts.h"
+#include "mpo/rollout.h"
+#include "mpo/status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct mpo_session;
+
+/** How much is decoded at once. */
+struct mpo_session_size {
+    int32_t prompts_max; /* prompts of a rollout at most; 0: a unit for each group */
+    int32_t unit_prompts;
+    int32_t responses;
+    int32_t row_capacity;    /* rows decoded at once; 0: all of a unit's */
+    const char *prompt;      /* one prompt instead of the file; NULL or "": none */
+    const char *const *stop; /* [stop_count] texts that end a response, borrowed */
+    int32_t stop_count;
+    const char *advice;    /* what makes rows fewer or shorter: "lower ..."; a literal */
+    bool distinct_prompts; /* a step never asks a prompt twice: prompts_max are needed */
+    struct mpo_prompts_spec prompts; /* path NULL: those of the configuration */
+};
+
+struct mpo_session_spec {
+    /** Whose options need no section name in `flags`, and what messages call the job;
+     *  a literal. NULL: "fit". */
+    const char *command;
+
+    /** Path of the configuration, and flags that override it: "--run.seed=3". Borrowed. */
+    const char *config;
+    const char *const *flags; /* [flag_count] */
+    int32_t flag_count;
+
+    /** Instead of both: a configuration that is open, the same on all ranks; borrowed until
+     *  the session is closed. */
+    const struct mpo_config *settings;
+
+    /** All zero: as large as a fit of this configuration. */
+    struct mpo_session_size size;
+};
+
+/**
+ * Open everything. Failures are agreed on and printed.
+ *
+ * Collective over all ranks.
+ *
+ * @param out  NULL after a failure
+ * @return the statuses of mpo_config_open, and of whatever is opened
+ */
+enum mpo_status mpo_session_open(const struct mpo_session_spec *spec,
+                                 struct mpo_session **out);
+
+/** Close everything, in reverse order. Collective over all ranks. */
+void mpo_session_close(struct mpo_session **session);
+
+/** Its parts, borrowed. Local. */
+const struct mpo_config *mpo_session_config(const struct mpo_session *session);
+const struct mpo_comm *mpo_session_comm(const struct mpo_session *session);
+const struct mpo_prompts *mpo_session_prompts(const struct mpo_session *session);
+const struct mpo_policies *mpo_session_policies(const struct mpo_session *session);
+struct mpo_exchange *mpo_session_exchange(const struct mpo_session *session);
+struct mpo_mixture *mpo_session_mixture(const struct mpo_session *session);
+struct mpo_rollout *mpo_session_rollout(const struct mpo_session *session);
+
+/** How far a loop over steps has come. */
+struct mpo_session_progress {
+    int64_t step; /* the step that begins */
+    int64_t done; /* of `total` units */
+    int64_t total;
+    const char *unit; /* "steps", "prompts" */
+};
+
+/**
+ * Begin a step of a loop: waits in it have their deadline from here on (the first step of a
+ * session has that of the set-up).
+ *
+ * Collective over all ranks.
+ *
+ * @return MPO_REQUEUE when a signal asked this or any other rank to stop: no step begins
+ */
+enum mpo_status mpo_session_begin_step(struct mpo_session *session,
+                                       const struct mpo_session_progress *progress);
+
+/** How a loop ended: a stop (MPO_REQUEUE), of which all ranks know, is told once and
+ *  returned; any other failure ends the whole job, for the ranks are not in step any more.
+ *  Collective over all ranks. */
+enum mpo_status mpo_session_end_loop(enum mpo_status status);
+
+/** A text that grows between steps; zero is an empty one, `text` is freed by the caller. */
+struct mpo_session_text {
+    char *text; /* NUL-terminated */
+    size_t capacity;
+    int32_t bytes;
+};
+
+/** The bytes of some tokens, which may end inside a character, with room for
+ *  mpo_utf8_repair. Local. */
+enum mpo_status mpo_session_token_text(const struct mpo_session *session,
+                                       const int32_t *tokens, int32_t token_count,
+                                       struct mpo_session_text *out);
+
+/** Text of one response, valid UTF-8: what a cut character left behind is replaced. Local.
+ */
+enum mpo_status mpo_session_response_text(const struct mpo_session *session,
+                                          const struct mpo_responses *responses,
+                                          int32_t index, struct mpo_session_text *out);
+
+#ifdef __cplusplus
+}
+#endif

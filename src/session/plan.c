@@ -1,0 +1,241 @@
+/*
+ * Specifications of stages and sums of their memory, each in one place: what a session
+ * opens, what doctor compares with what is free and what launch asks a batch system for are
+ * the same figures.
+ */
+#include "plan.h"
+
+#include <string.h>
+
+/* ---- a fit ---- */
+
+enum mpo_status mpo_plan_check_fit(const struct mpo_config *config)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_CHECK(!(config->fit.resume && config->fit.force), MPO_ERR_USAGE,
+              "--resume continues the record and --force moves it aside; give one of them");
+cleanup:
+    return status;
+}
+
+struct mpo_session_size mpo_plan_fit(const struct mpo_config *config)
+{
+    return (struct mpo_session_size){
+        .prompts_max = (int32_t)config->rollout.prompts_per_step,
+        .unit_prompts = (int32_t)config->rollout.unit_prompts,
+        .responses = (int32_t)config->rollout.responses,
+        .advice = "lower rollout.unit_prompts, responses or max_tokens",
+        .distinct_prompts = true,
+    };
+}
+
+/* ---- stages ---- */
+
+int32_t mpo_plan_rows(const struct mpo_session_size *size)
+{
+    return size->row_capacity > 0 ? size->row_capacity
+                                  : size->unit_prompts * size->responses;
+}
+
+/* Rows of one position at most. */
+static int32_t position_rows(const struct mpo_session_size *size)
+{
+    return mpo_rollout_positions(mpo_plan_rows(size), size->prompts.answer_count > 0);
+}
+
+static bool rounds_rows(const struct mpo_config *config)
+{
+    return strcmp(config->exchange.rows, "bf16") == 0;
+}
+
+int32_t mpo_plan_devices(const struct mpo_config *config, int32_t first, int32_t count)
+{
+    int64_t devices = 1;
+    for (int32_t h = first; h < first + count; h++)
+        if (config->policies[h].devices > devices)
+            devices = config->policies[h].devices;
+    return (int32_t)devices;
+}
+
+bool mpo_plan_rows_on_device(const struct mpo_session *session)
+{
+    return session->device.total_bytes > 0 && /* memory of its own */
+           mpo_exchange_carries_device_rows(session->config->exchange.transport,
+                                            session->comm);
+}
+
+struct mpo_policies_spec mpo_plan_policies(const struct mpo_session *session)
+{
+    const struct mpo_session_size *size = &session->size;
+    return (struct mpo_policies_spec){
+        .policies = session->policy_specs,
+        .placement = session->placement,
+        .thread_count = session->thread_count,
+        .unit_prompts = size->unit_prompts,
+        .responses = size->responses,
+        .row_capacity = mpo_plan_rows(size),
+        .max_tokens = (int32_t)session->config->rollout.max_tokens,
+        .scores_answers = size->prompts.answer_count > 0,
+        .device = &session->device,
+        .rows_on_device = mpo_plan_rows_on_device(session),
+        .hash_models = session->config->record.hash_models,
+    };
+}
+
+struct mpo_mixture_spec mpo_plan_mixture(const struct mpo_session *session,
+                                         int32_t vocab_size)
+{
+    return (struct mpo_mixture_spec){
+        .device = session->device.kind,
+        .temperature = session->temperature,
+        .policy_count = session->config->policy_count,
+        .vocab_size = vocab_size,
+        .row_capacity = position_rows(&session->size),
+        .rows_on_device = mpo_plan_rows_on_device(session),
+        .bf16_rows = rounds_rows(session->config),
+    };
+}
+
+struct mpo_exchange_spec mpo_plan_exchange(const struct mpo_config *config,
+                                           const struct mpo_placement *placement,
+                                           const struct mpo_session_size *size,
+                                           int32_t vocab_size)
+{
+    return (struct mpo_exchange_spec){
+        .transport = config->exchange.transport,
+        .pattern = config->exchange.pattern,
+        .placement = *placement,
+        .row_capacity = position_rows(size),
+        .vocab_size = vocab_size,
+        .bf16_rows = rounds_rows(config),
+    };
+}
+
+/* ---- memory of a rank that runs ---- */
+
+uint64_t mpo_plan_host_rows(const struct mpo_session *session,
+                            const struct mpo_policies_survey *survey,
+                            uint64_t exchange_bytes)
+{
+    struct mpo_mixture_spec spec = mpo_plan_mixture(session, survey->vocab_size);
+    spec.placed_count = survey->local_count;
+    return mpo_mixture_host_bytes(&spec) + (spec.rows_on_device ? 0 : exchange_bytes);
+}
+
+static uint64_t device_rows(const struct mpo_session *session,
+                            const struct mpo_policies_survey *survey,
+                            uint64_t exchange_bytes)
+{
+    struct mpo_mixture_spec spec = mpo_plan_mixture(session, survey->vocab_size);
+    for (int32_t i = 0; i < survey->local_count; i++)
+        if (spec.bf16_rows || survey->local[i].need.devices == 0 ||
+            !survey->local[i].need.keeps_rows)
+            spec.placed_count = survey->local_count; /* as session.c places them */
+    return mpo_mixture_device_bytes(&spec) + (spec.rows_on_device ? exchange_bytes : 0);
+}
+
+struct mpo_needs_device mpo_plan_device(const struct mpo_session *session,
+                                        const struct mpo_policies_survey *survey,
+                                        const struct mpo_host *host,
+                                        uint64_t exchange_bytes)
+{
+    return (struct mpo_needs_device){
+        .device = &session->device,
+        .host = host->name,
+        .policies = survey->local,
+        .specs = session->policy_specs,
+        .policy_count = survey->local_count,
+        .rows_bytes = device_rows(session, survey, exchange_bytes),
+        .advice = session->size.advice,
+    };
+}
+
+/* ---- a job that does not run ---- */
+
+static void block_of_rank(const struct mpo_plan *plan, int32_t rank, int32_t *first,
+                          int32_t *count)
+{
+    mpo_placement_block(&plan->placement, rank % plan->placement.group_size, first, count);
+}
+
+int32_t mpo_plan_node_devices(const struct mpo_plan *plan)
+{
+    int32_t most = 0;
+    int32_t here = 0;
+    for (int32_t rank = 0; rank < plan->rank_count; rank++) {
+        int32_t first = 0;
+        int32_t count = 0;
+        block_of_rank(plan, rank, &first, &count);
+        here = rank % plan->ranks_per_node == 0 ? 0 : here;
+        here += mpo_plan_devices(plan->config, first, count);
+        most = here > most ? here : most;
+    }
+    return most;
+}
+
+/* Policies of a rank's group on its node. */
+static int32_t policies_near(const struct mpo_plan *plan, int32_t rank)
+{
+    int32_t root = rank - rank % plan->placement.group_size;
+    int32_t node = rank - rank % plan->ranks_per_node;
+    int32_t near = 0;
+    for (int32_t other = node; other < node + plan->ranks_per_node; other++) {
+        int32_t first = 0;
+        int32_t count = 0;
+        if (other < root || other >= root + plan->placement.group_size)
+            continue;
+        block_of_rank(plan, other, &first, &count);
+        near += count;
+    }
+    return near;
+}
+
+/* Bytes for rows that a rank keeps; summed over a node at most, whichever transport serves:
+ * those of its policies if other ranks read them, its slice of those on other nodes, and
+ * its policies' rounded ones. */
+static size_t rows_kept(const struct mpo_plan *plan, int32_t rank, int32_t own)
+{
+    struct mpo_exchange_spec spec = mpo_plan_exchange(
+        plan->config, &plan->placement, &plan->size, plan->survey->vocab_size);
+    int32_t group_size = plan->placement.group_size;
+    int32_t far = plan->config->policy_count - policies_near(plan, rank);
+    int32_t tokens = mpo_exchange_plan_tokens(&spec, rank % group_size, group_size);
+    const struct mpo_mixture_spec rounded = {.bf16_rows = spec.bf16_rows,
+                                             .vocab_size = spec.vocab_size,
+                                             .row_capacity = spec.row_capacity,
+                                             .placed_count = own};
+    size_t bytes = mpo_mixture_host_bytes(&rounded);
+    if (tokens < spec.vocab_size)
+        bytes += mpo_exchange_most_bytes(&spec, own);
+    spec.vocab_size = tokens;
+    return bytes + (tokens > 0 ? mpo_exchange_most_bytes(&spec, far) : 0);
+}
+
+/* The program is this one, which has the vocabularies and adapters of all policies: an
+ * upper bound. */
+static struct mpo_needs rank_needs(const struct mpo_plan *plan, const struct mpo_host *host,
+                                   int32_t rank)
+{
+    int32_t first = 0;
+    int32_t count = 0;
+    block_of_rank(plan, rank, &first, &count);
+    return mpo_needs_of_rank(plan->survey->local + first, count, host,
+                             rows_kept(plan, rank, count));
+}
+
+struct mpo_needs mpo_plan_node_needs(const struct mpo_plan *plan)
+{
+    struct mpo_needs most = {0};
+    struct mpo_host host = {0};
+    mpo_host_describe(&host);
+    for (int32_t node = 0; node < plan->rank_count; node += plan->ranks_per_node) {
+        struct mpo_needs sum = {0};
+        for (int32_t rank = node; rank < node + plan->ranks_per_node; rank++) {
+            struct mpo_needs needs = rank_needs(plan, &host, rank);
+            mpo_needs_add(&sum, &needs);
+        }
+        if (mpo_needs_total(&sum) > mpo_needs_total(&most))
+            most = sum;
+    }
+    return most;
+}

@@ -1,0 +1,73 @@
+/**
+ * What follows from a configuration before anything is opened: for the job that is being
+ * opened, for doctor, which looks at one, and for launch, whose job runs elsewhere.
+ */
+#pragma once
+
+#include "needs.h"
+#include "session_impl.h"
+
+/* ---- a fit ---- */
+
+/** How large a session a fit opens. Local. */
+struct mpo_session_size mpo_plan_fit(const struct mpo_config *config);
+
+/** Refuse flags of fit that contradict each other. Local. */
+enum mpo_status mpo_plan_check_fit(const struct mpo_config *config);
+
+/* ---- stages ---- */
+
+/** Rows that a rank decodes at once. Local. */
+int32_t mpo_plan_rows(const struct mpo_session_size *size);
+
+/** Devices that a rank with these policies asks for: as many as the one that is spread over
+ *  most. Local. */
+int32_t mpo_plan_devices(const struct mpo_config *config, int32_t first, int32_t count);
+
+/** Whether rows stay in the devices' memory on their way. Local. */
+bool mpo_plan_rows_on_device(const struct mpo_session *session);
+
+/** What the stages are opened with, as far as it is known before the others are open.
+ *  Local. */
+struct mpo_policies_spec mpo_plan_policies(const struct mpo_session *session);
+struct mpo_mixture_spec mpo_plan_mixture(const struct mpo_session *session,
+                                         int32_t vocab_size);
+struct mpo_exchange_spec mpo_plan_exchange(const struct mpo_config *config,
+                                           const struct mpo_placement *placement,
+                                           const struct mpo_session_size *size,
+                                           int32_t vocab_size);
+
+/* ---- memory of a rank that runs ---- */
+
+/** Bytes of the host's memory that rows take in the mixture and the exchange, after a
+ * survey; `exchange_bytes` is the exchange's figure. Local. */
+uint64_t mpo_plan_host_rows(const struct mpo_session *session,
+                            const struct mpo_policies_survey *survey,
+                            uint64_t exchange_bytes);
+
+/** What the rank puts on its device, after a survey with a common vocabulary; borrows from
+ *  session, survey and host. `exchange_bytes` is the exchange's figure. Local. */
+struct mpo_needs_device mpo_plan_device(const struct mpo_session *session,
+                                        const struct mpo_policies_survey *survey,
+                                        const struct mpo_host *host,
+                                        uint64_t exchange_bytes);
+
+/* ---- a job that does not run ---- */
+
+/** Ranks on nodes, as many on each. */
+struct mpo_plan {
+    const struct mpo_config *config;
+    struct mpo_session_size size;
+    struct mpo_placement placement;
+    int32_t rank_count; /* W */
+    int32_t ranks_per_node;
+    const struct mpo_policies_survey *survey; /* of all policies in this process */
+};
+
+/** Devices of the node whose ranks ask for most; needs no survey. Local. */
+int32_t mpo_plan_node_devices(const struct mpo_plan *plan);
+
+/** Host memory of the node whose ranks need most, summed over its ranks: each with weights
+ *  of its own, because libllama repacks those of most models for the CPU, and then ranks
+ *  share none. An upper bound. Local. */
+struct mpo_needs mpo_plan_node_needs(const struct mpo_plan *plan);

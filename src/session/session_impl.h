@@ -1,0 +1,75 @@
+/**
+ * The parts of a session, for this folder and for the commands that need them.
+ *
+ *     session.c      the phases of opening, the loop's steps, texts
+ *     plan.c         what follows from a configuration, for jobs that run and for those that
+ *                    do not run yet
+ *     needs.c        memory, by what it is for
+ *     weights.c      the weights that a command is told to use
+ *     provenance.c   where a record comes from
+ */
+#pragma once
+
+#include "mpo/mpo.h"
+#include "mpo/session.h"
+
+#include "base/log.h"
+#include "base/memory.h"
+#include "base/stop.h"
+#include "base/text.h"
+#include "base/timing.h"
+#include "device/host.h"
+
+struct mpo_session {
+    struct mpo_config *own_config;   /* NULL when it is another's */
+    const struct mpo_config *config; /* own_config or borrowed */
+    struct mpo_comm *comm;
+    struct mpo_placement placement;
+    struct mpo_prompts *prompts;
+    struct mpo_policies *policies;
+    struct mpo_exchange *exchange;
+    struct mpo_mixture *mixture;
+    struct mpo_rollout *rollout;
+    struct mpo_policy_spec *policy_specs; /* [H] */
+    double *temperature;                  /* [H] */
+    struct mpo_device device;
+    struct mpo_timing timing;
+    struct mpo_session_size size;
+    int32_t thread_count;
+    int32_t prompts_max; /* prompts of a rollout at most */
+    const char *command; /* a literal */
+    bool has_stepped;
+};
+
+/** Read the configuration and see that all ranks have the same. Collective over all ranks;
+ *  failures are agreed on and printed. */
+enum mpo_status mpo_session_configure(const char *command, int argc, char *const *argv,
+                                      struct mpo_config **config);
+
+/* Phases of mpo_session_open, for doctor and launch; statuses are this rank's own. */
+
+/** A session of which nothing is open yet; the configuration is borrowed. Local. */
+enum mpo_status mpo_session_make(const char *command, const struct mpo_config *config,
+                                 const struct mpo_session_size *size,
+                                 struct mpo_session **out);
+
+/** The prompts of the file, of the input or of the command line. Local. */
+enum mpo_status mpo_session_read_prompts(struct mpo_session *session);
+
+/** Form groups of so many ranks, 0: as many as the policies ask for. Failures are agreed
+ *  on. Collective over all ranks. */
+enum mpo_status mpo_session_open_groups(struct mpo_session *session,
+                                        int32_t ranks_per_group);
+
+/** Form the groups of the configuration. Failures are agreed on. Collective over all ranks. */
+enum mpo_status mpo_session_open_ranks(struct mpo_session *session);
+
+/** The policies of the configuration as the policy stage wants them. Local. */
+enum mpo_status mpo_session_describe_policies(struct mpo_session *session);
+
+/** The device of this rank, on which all policies can compute; needs their description.
+ *  Collective over all ranks. */
+enum mpo_status mpo_session_open_device(struct mpo_session *session);
+
+/** Settle on the threads of this rank. Collective over all ranks. */
+enum mpo_status mpo_session_choose_threads(struct mpo_session *session);
