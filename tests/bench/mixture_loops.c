@@ -10,21 +10,21 @@
 
 #include "base/timing.h"
 #include "loop_clones.h"
-#include "mpo/mixture.h"
+#include "mpo/rows.h"
 
 enum { CLONES_MAX = 8, ROUNDS = 2000, REPEATS = 20, LOOPS = 6 };
 
 static const char *const loop_name[LOOPS] = {"exp_sum", "exponentiate", "add_scaled",
                                              "max",     "greatest",     "weighted_sum"};
 
-static float logits[MPO_MIXTURE_BLOCK];
-static double scores[MPO_MIXTURE_BLOCK];
-static double scratch[MPO_MIXTURE_BLOCK];
+static float logits[MPO_ROWS_BLOCK];
+static double scores[MPO_ROWS_BLOCK];
+static double scratch[MPO_ROWS_BLOCK];
 static volatile double used; /* so that no result goes unused */
 
 static void call(const struct loop_clone *clone, int32_t loop)
 {
-    const int32_t n = MPO_MIXTURE_BLOCK;
+    const int32_t n = MPO_ROWS_BLOCK;
     switch (loop) {
     case 0:
         used = clone->exp_sum(logits, 0.9, 0.0, n);
@@ -54,14 +54,14 @@ static double measure(const struct loop_clone *clone, int32_t loop)
     double start = mpo_timing_now();
     for (int32_t i = 0; i < REPEATS; i++)
         call(clone, loop);
-    return (mpo_timing_now() - start) / REPEATS / MPO_MIXTURE_BLOCK;
+    return (mpo_timing_now() - start) / REPEATS / MPO_ROWS_BLOCK;
 }
 
 int main(void)
 {
     double least[CLONES_MAX][LOOPS] = {{0.0}};
-    for (int32_t i = 0; i < MPO_MIXTURE_BLOCK; i++) {
-        scores[i] = -20.0 * i / MPO_MIXTURE_BLOCK;
+    for (int32_t i = 0; i < MPO_ROWS_BLOCK; i++) {
+        scores[i] = -20.0 * i / MPO_ROWS_BLOCK;
         logits[i] = (float)scores[i];
     }
     for (int32_t round = 0; round < ROUNDS; round++)
