@@ -110,9 +110,13 @@ enum mpo_status mpo_mixture_round(struct mpo_mixture *mixture, int32_t policy_in
  * Local, and independent of which rank calls it. Allocates nothing. Ends what was combined
  * before: there are no draws until the next mpo_mixture_combine.
  *
+ * A row that fails is data: MPO_ERR_DATA names the first one after all rows are normalised.
+ * The caller may go on; what is made of such a row fails again in mpo_mixture_combine, and
+ * nothing of the other rows depends on it.
+ *
  * @param policy_index  h
  * @param logits        [row_count] pointers to [V] floats
- * @param log_norm      [row_count] out, nat
+ * @param log_norm      [row_count] out, nat; not finite for a row that fails
  * @return MPO_ERR_DATA when a row has a NaN or no finite logit; MPO_ERR_DEVICE when a
  *         launch fails, here and below (cuda only)
  */
@@ -120,13 +124,18 @@ enum mpo_status mpo_mixture_normalise(struct mpo_mixture *mixture, int32_t polic
                                       int32_t row_count, const float *const *logits,
                                       double *log_norm);
 
-/** Set mu [H] (dimensionless) and the end tilt b (nat) for the calls below. Local. */
-void mpo_mixture_set(struct mpo_mixture *mixture, const double *mu, double end_bias);
+/** Exponents of the rows of one position, the same on all ranks of the group. The arrays
+ *  are borrowed until the draws are done. */
+struct mpo_mixture_exponents {
+    const double *mu;       /* [B, H] dimensionless: mu[b * H + h] */
+    const double *end_bias; /* [B] tilt b, nat */
+    const bool *expects; /* [B] rows whose E_q log pi_h and entropy are wanted; NULL: all */
+};
 
 /** What one position of one row says about its distribution q. */
 struct mpo_mixture_moments {
-    double log_z;           /* log sum_v exp s(v), nat */
-    double entropy;         /* -E_q log q, nat */
+    double log_z;           /* log sum_v exp s(v), nat; of a row that fails not finite */
+    double entropy;         /* -E_q log q, nat; NaN where it is not wanted */
     double end_probability; /* sum of q over the end tokens */
 };
 
@@ -134,15 +143,27 @@ struct mpo_mixture_moments {
  * Combine the rows of one position. The rows must stay valid until the draws are done.
  *
  * Collective over the group of the exchange, or local without one: every rank sums the
- * blocks of its slice, and the root folds them in order. Allocates nothing.
+ * blocks of its slice, and the root folds them in order. Allocates nothing. The figures of
+ * a row depend on that row and its exponents alone.
+ *
+ * E_q log pi_h costs H V products a row. They are saved, with the entropy, where nobody
+ * wants them: in rows whose expects is false, or in all with expectation NULL.
+ *
+ * A row fails when its log Z is not finite, or, where wanted, its entropy or expectation: a
+ * logit is infinite, or mpo_mixture_normalise refused it. (A policy with mu_h = 0 whose
+ * expectation is not wanted has no say.) MPO_ERR_DATA names the first such row after all
+ * rows are combined. The caller may go on; the other rows can be drawn from.
  *
  * @param rows         this rank's slice
+ * @param exponents    of all rows
  * @param moments      [B] out, at the root
- * @param expectation  [B, H] out, at the root: E_q log pi_h(v), nat
- * @return MPO_ERR_DATA at the root when a combination is not finite
+ * @param expectation  [B, H] out, at the root: E_q log pi_h(v), nat; NaN where it is not
+ *                     wanted; NULL on all ranks or on none
+ * @return MPO_ERR_DATA at the root when a row fails
  */
 enum mpo_status mpo_mixture_combine(struct mpo_mixture *mixture,
                                     const struct mpo_rows *rows,
+                                    const struct mpo_mixture_exponents *exponents,
                                     struct mpo_mixture_moments *moments,
                                     double *expectation);
 
@@ -157,29 +178,81 @@ struct mpo_mixture_filter {
 /** True when it takes nothing away, and for NULL. */
 bool mpo_mixture_filter_is_open(const struct mpo_mixture_filter *filter);
 
-/** Draws from combined rows. Without a slice at other ranks the root's call alone counts;
- *  with some, count, row, filter and whether uniform is NULL must be the same on all. */
-struct mpo_mixture_draws {
-    int32_t count;
-    const int32_t *row;    /* [count] which combined row each draw is from */
-    const double *uniform; /* [count] in (0, 1); NULL: greedy, the most probable token */
-    const struct mpo_mixture_filter *filter; /* NULL: none; scores are never filtered */
-    int32_t *token;                          /* [count] out (draw) or in (score) */
-    double *log_proposal;                    /* [count] out: log q(token), nat */
-    double *log_policy;                      /* [count, H] out: log pi_h(token), nat */
+/** Added to the score s(v) of a token before the filter. */
+struct mpo_mixture_bias {
+    int32_t token;
+    double value; /* nat; below +inf; -inf: the token never comes */
 };
 
-/** Draw by inverting the block sums: the first token at which the cumulative sum of q
- *  exceeds uniform. The root inverts to a block, whoever has the block inverts inside it.
- *  A filtered draw brings the scores of its row to the root. Collective over the group of
- *  the exchange, or local without one; results at the root. Allocates nothing. */
+/** From what a token is drawn instead of q. A rule whose biases leave no token is as none:
+ *  a token always comes out, and a masked one never. */
+struct mpo_mixture_rule {
+    struct mpo_mixture_filter filter;
+    const struct mpo_mixture_bias *bias; /* [bias_count] in any order; several of one token
+                                            add up; borrowed */
+    int32_t bias_count;                  /* at most V */
+};
+
+/** True when it changes nothing, and for NULL. */
+bool mpo_mixture_rule_is_open(const struct mpo_mixture_rule *rule);
+
+enum mpo_mixture_kind {
+    MPO_MIXTURE_GIVEN,    /* the token is known */
+    MPO_MIXTURE_DRAWN,    /* the first one whose cumulative sum of q exceeds uniform */
+    MPO_MIXTURE_GREATEST, /* the most probable one, of equal ones the lowest */
+};
+
+/** Questions about the rows that were combined last, in any order of kinds and rows. With
+ *  slices at other ranks count, row, kind and which rules are open must be the same on all
+ *  of them; uniforms, biases and given tokens count at the root. Without, the root's call
+ *  alone counts. */
+struct mpo_mixture_draws {
+    int32_t count;
+    const int32_t *row;                /* [count] the combined row that each is about */
+    const enum mpo_mixture_kind *kind; /* [count] */
+    const double *uniform;             /* [count] in (0, 1), read where DRAWN; NULL when
+                                          none is */
+    const struct mpo_mixture_rule *const *rule; /* [count] each NULL: none; NULL: none at
+                                                   all. Of DRAWN filter and bias, of GREATEST
+                                                   the bias */
+    int32_t *token;                             /* [count] in where GIVEN, else out */
+    double *log_proposal; /* [count] out: log q(token), nat, never filtered or biased */
+    double *log_policy;   /* [count, H] out: log pi_h(token), nat */
+};
+
+/**
+ * Draw or look up tokens, with their figures: a token has the same ones however it came.
+ *
+ * Draws invert the block sums: the root inverts to a block, whoever has the block inverts
+ * inside it. A draw under a rule that is not open brings the scores of its row to the root;
+ * one of GREATEST wants none for a filter, so give it no rule without biases.
+ *
+ * Of a row that failed log q is NaN, and unless the token is given it is -1 and all figures
+ * are NaN.
+ *
+ * Collective over the group of the exchange, or local without one; results at the root.
+ * Allocates nothing.
+ */
 enum mpo_status mpo_mixture_draw(struct mpo_mixture *mixture,
                                  struct mpo_mixture_draws *draws);
 
-/** The same figures for tokens that are given in draws->token. Collective as the draw is.
- *  Allocates nothing. */
-enum mpo_status mpo_mixture_score(struct mpo_mixture *mixture,
-                                  struct mpo_mixture_draws *draws);
+/** Tokens that mpo_mixture_top lists at most. */
+#define MPO_MIXTURE_TOP_MAX 128
+
+/**
+ * The most probable tokens of a combined row, most probable first, of equally probable ones
+ * the lower id first. They are compared by s(v), as GREATEST is. Their figures are those of
+ * GIVEN questions of mpo_mixture_draw.
+ *
+ * Collective over the group of the exchange, or local without one. Allocates nothing.
+ *
+ * @param row    as count, the same on all ranks of the group
+ * @param count  0 .. MPO_MIXTURE_TOP_MAX
+ * @param token  [count] out, at the root: never a masked one, -1 where there are no more,
+ *               and all -1 of a row that failed
+ */
+enum mpo_status mpo_mixture_top(struct mpo_mixture *mixture, int32_t row, int32_t count,
+                                int32_t *token);
 
 #ifdef __cplusplus
 }

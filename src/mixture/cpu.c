@@ -11,7 +11,8 @@
  *     the row     mixture/fold.c
  *
  * The inner loops are those of mixture/loops.c; a block's sum has one fixed order, whoever
- * sums it. Cost a row: 4 H V bytes read, V exp.
+ * sums it. Each row has its own exponents. Cost a row: 4 H V bytes read, V exp, and where
+ * the expectation is wanted H V products.
  */
 #include "fold.h"
 
@@ -34,11 +35,10 @@ struct cpu {
     int32_t *end_token;          /* ascending */
     int32_t *masked_start;       /* [block_count + 1] first of each block in masked */
     int32_t *end_start;          /* [block_count + 1] first of each block in end_token */
-    double *mu;                  /* [H] */
-    double end_bias;
-    struct mpo_rows rows; /* summed last; borrowed */
-    int32_t first_block;  /* of the slice that rows holds */
-    double *scratch;      /* [BLOCK] s, then exp(s - M_b) */
+    struct mpo_rows rows;        /* summed last; borrowed */
+    struct mpo_mixture_exponents exponents; /* of those rows; borrowed */
+    int32_t first_block;                    /* of the slice that rows holds */
+    double *scratch;                        /* [BLOCK] s, then exp(s - M_b) */
 };
 
 static void cpu_close(void *pointer)
@@ -47,7 +47,6 @@ static void cpu_close(void *pointer)
     if (cpu == NULL)
         return;
     free(cpu->scratch);
-    free(cpu->mu);
     free(cpu->end_start);
     free(cpu->masked_start);
     free(cpu->end_token);
@@ -91,7 +90,6 @@ static enum mpo_status cpu_open(const struct mpo_mixture_spec *spec, void **self
                          &cpu->masked_start));
     MPO_TRY(index_tokens(spec->end_token, spec->end_count, block_count, &cpu->end_token,
                          &cpu->end_start));
-    MPO_NEW(spec->policy_count, &cpu->mu);
     MPO_NEW(BLOCK, &cpu->scratch);
 cleanup:
     if (status != MPO_OK) {
@@ -100,13 +98,6 @@ cleanup:
     }
     *self = cpu;
     return status;
-}
-
-static void cpu_set(void *self, const double *mu, double end_bias)
-{
-    struct cpu *cpu = self;
-    memcpy(cpu->mu, mu, (size_t)cpu->policy_count * sizeof *mu);
-    cpu->end_bias = end_bias;
 }
 
 /* ---- rows ---- */
@@ -160,17 +151,19 @@ static void block_scores(const struct cpu *cpu, int32_t row, int32_t block, doub
 {
     int32_t n = block_length(cpu, block);
     int32_t first = block * BLOCK;
+    const double *mu = cpu->exponents.mu + (size_t)row * (size_t)cpu->policy_count;
     double constant = 0.0;
     for (int32_t h = 0; h < cpu->policy_count; h++)
-        constant -= cpu->mu[h] * mpo_mixture_norm(&cpu->rows, h, row);
+        if (mu[h] != 0.0)
+            constant -= mu[h] * mpo_mixture_norm(&cpu->rows, h, row);
     for (int32_t i = 0; i < n; i++)
         s[i] = constant;
     for (int32_t h = 0; h < cpu->policy_count; h++)
-        if (cpu->mu[h] != 0.0)
+        if (mu[h] != 0.0)
             mpo_mixture_add_scaled(s, policy_block(cpu, h, row, block),
-                                   cpu->mu[h] * cpu->inverse_temperature[h], n);
+                                   mu[h] * cpu->inverse_temperature[h], n);
     for (int32_t i = cpu->end_start[block]; i < cpu->end_start[block + 1]; i++)
-        s[cpu->end_token[i] - first] += cpu->end_bias;
+        s[cpu->end_token[i] - first] += cpu->exponents.end_bias[row];
     for (int32_t i = cpu->masked_start[block]; i < cpu->masked_start[block + 1]; i++)
         s[cpu->masked[i] - first] = -INFINITY;
 }
@@ -187,16 +180,21 @@ static void sum_block(struct cpu *cpu, int32_t row, int32_t block,
     sums->end_sum = 0.0;
     for (int32_t i = cpu->end_start[block]; i < cpu->end_start[block + 1]; i++)
         sums->end_sum += cpu->scratch[cpu->end_token[i] - block * BLOCK];
+    bool expects = mpo_mixture_expects(&cpu->exponents, row);
     for (int32_t h = 0; h < cpu->policy_count; h++)
         sums->logit_sum[h] =
-            mpo_mixture_weighted_sum(cpu->scratch, policy_block(cpu, h, row, block), n);
+            expects ? mpo_mixture_weighted_sum(cpu->scratch,
+                                               policy_block(cpu, h, row, block), n)
+                    : NAN;
 }
 
-static enum mpo_status cpu_sum(void *self, const struct mpo_rows *rows, int32_t first_block,
-                               int32_t end_block, double *table)
+static enum mpo_status cpu_sum(void *self, const struct mpo_rows *rows,
+                               const struct mpo_mixture_exponents *exponents,
+                               int32_t first_block, int32_t end_block, double *table)
 {
     struct cpu *cpu = self;
     cpu->rows = *rows;
+    cpu->exponents = *exponents;
     cpu->first_block = first_block;
     for (int32_t row = 0; row < rows->row_count; row++)
         for (int32_t block = first_block; block < end_block; block++)
@@ -278,7 +276,6 @@ const struct mpo_mixture_ops mpo_mixture_cpu_ops = {
     .device = "cpu",
     .open = cpu_open,
     .close = cpu_close,
-    .set = cpu_set,
     .normalise = cpu_normalise,
     .sum = cpu_sum,
     .scores = cpu_scores,

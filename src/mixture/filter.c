@@ -1,7 +1,7 @@
 /*
  * Draws from a part of the mixture's distribution, as generation often wants them.
  *
- *     p(v) ~ exp(s(v) / T)                                                     temperature
+ *     p(v) ~ exp((s(v) + bias(v)) / T)                                biases, temperature
  *     1. top_k   the k most probable tokens
  *     2. top_p   of those, the fewest that together have at least the share p
  *     3. min_p   of those, the ones at least min_p times as probable as the first
@@ -18,12 +18,30 @@
  */
 #include "mixture_impl.h"
 
+#include <math.h>
+
 #include "loops.h"
 
 bool mpo_mixture_filter_is_open(const struct mpo_mixture_filter *filter)
 {
     return filter == NULL || (filter->temperature == 1.0 && filter->top_k == 0 &&
                               filter->top_p >= 1.0 && filter->min_p <= 0.0);
+}
+
+bool mpo_mixture_rule_is_open(const struct mpo_mixture_rule *rule)
+{
+    return rule == NULL ||
+           (rule->bias_count == 0 && mpo_mixture_filter_is_open(&rule->filter));
+}
+
+const struct mpo_mixture_rule *mpo_mixture_rule_of(const struct mpo_mixture_draws *draws,
+                                                   int32_t draw)
+{
+    const struct mpo_mixture_rule *rule = draws->rule != NULL ? draws->rule[draw] : NULL;
+    bool matters = draws->kind[draw] == MPO_MIXTURE_DRAWN
+                       ? !mpo_mixture_rule_is_open(rule)
+                       : rule != NULL && rule->bias_count > 0;
+    return draws->kind[draw] != MPO_MIXTURE_GIVEN && matters ? rule : NULL;
 }
 
 /* True when token a is more probable than b, or as probable and earlier. */
@@ -97,8 +115,9 @@ static int32_t last_kept(const struct mpo_mixture_filter *filter, const double *
     return last;
 }
 
-int32_t mpo_mixture_filter_draw(const struct mpo_mixture_filter *filter, double uniform,
-                                double *weight, int32_t *heap, int32_t count)
+/* weight: s(v) less its maximum. */
+static int32_t draw_filtered(const struct mpo_mixture_filter *filter, double uniform,
+                             double *weight, int32_t *heap, int32_t count)
 {
     bool ranked = filter->top_k > 0 || filter->top_p < 1.0;
     double sum = 0.0;
@@ -121,4 +140,28 @@ int32_t mpo_mixture_filter_draw(const struct mpo_mixture_filter *filter, double 
             break;
     }
     return chosen;
+}
+
+static int32_t lowest_with(const double *score, double top, int32_t count)
+{
+    int32_t v = 0;
+    while (v < count - 1 && score[v] != top)
+        v++;
+    return v;
+}
+
+int32_t mpo_mixture_rule_token(const struct mpo_mixture_draws *draws, int32_t draw,
+                               double *score, int32_t *heap, int32_t count)
+{
+    const struct mpo_mixture_rule *rule = draws->rule[draw];
+    for (int32_t i = 0; i < rule->bias_count; i++)
+        score[rule->bias[i].token] += rule->bias[i].value;
+    double top = mpo_mixture_greatest(score, count);
+    if (!isfinite(top))
+        return -1; /* all tokens were taken away, or the row failed */
+    if (draws->kind[draw] == MPO_MIXTURE_GREATEST)
+        return lowest_with(score, top, count);
+    for (int32_t v = 0; v < count; v++)
+        score[v] -= top;
+    return draw_filtered(&rule->filter, draws->uniform[draw], score, heap, count);
 }

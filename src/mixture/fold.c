@@ -67,12 +67,15 @@ void mpo_mixture_fold(struct mpo_mixture *mixture, int32_t row,
     for (int32_t block = 0; block < mixture->block_count; block++)
         mixture->row_sum[row] += block_weight(mixture, row, block);
     double end_probability = sums.end_sum / sums.sum;
-    double entropy = mixture->row_log_z[row] - mixture->end_bias * end_probability;
-    for (int32_t h = 0; h < mixture->policy_count; h++) {
+    double end_bias = mixture->exponents.end_bias[row];
+    double entropy = mixture->row_log_z[row] - end_bias * end_probability;
+    if (!mpo_mixture_expects(&mixture->exponents, row))
+        entropy = NAN; /* and so are the sums of logits */
+    for (int32_t h = 0; expectation != NULL && h < mixture->policy_count; h++) {
         expectation[h] =
             mixture->logit_sum[h] / sums.sum * mixture->inverse_temperature[h] -
             mpo_mixture_norm(&mixture->rows, h, row);
-        entropy -= mixture->mu[h] * expectation[h];
+        entropy -= mpo_mixture_mu(mixture, row)[h] * expectation[h];
     }
     *moments =
         (struct mpo_mixture_moments){mixture->row_log_z[row], entropy, end_probability};
@@ -115,14 +118,16 @@ static int32_t greatest_block(const struct mpo_mixture *mixture, int32_t row)
 
 static struct mpo_mixture_question make_question(const struct mpo_mixture *mixture,
                                                  const struct mpo_mixture_draws *draws,
-                                                 int32_t draw, bool is_given)
+                                                 int32_t draw)
 {
     struct mpo_mixture_question question = {.draw = draw, .row = draws->row[draw]};
-    if (is_given) {
+    if (draws->kind[draw] == MPO_MIXTURE_GIVEN) {
         question.kind = MPO_MIXTURE_GIVEN;
         question.token = draws->token[draw];
         question.block = question.token / MPO_ROWS_BLOCK;
-    } else if (draws->uniform == NULL) {
+    } else if (!isfinite(mixture->row_log_z[question.row])) {
+        question.kind = MPO_MIXTURE_GIVEN; /* any token: nobody reads the answer */
+    } else if (draws->kind[draw] == MPO_MIXTURE_GREATEST) {
         question.kind = MPO_MIXTURE_GREATEST;
         question.block = greatest_block(mixture, question.row);
         question.block_top = sums_of(mixture, question.row, question.block)->top;
@@ -137,11 +142,10 @@ static bool has_block(const struct mpo_mixture *mixture, int32_t rank, int32_t b
     return block >= mixture->first_block[rank] && block < mixture->first_block[rank + 1];
 }
 
-void mpo_mixture_ask(struct mpo_mixture *mixture, const struct mpo_mixture_draws *draws,
-                     int32_t first, int32_t count, bool is_given)
+void mpo_mixture_ask(struct mpo_mixture *mixture, const struct mpo_mixture_draws *draws)
 {
-    for (int32_t i = 0; i < count; i++)
-        mixture->draft[i] = make_question(mixture, draws, first + i, is_given);
+    for (int32_t i = 0; i < draws->count; i++)
+        mixture->draft[i] = make_question(mixture, draws, i);
 }
 
 void mpo_mixture_deal(struct mpo_mixture *mixture, int32_t count)
@@ -171,11 +175,13 @@ void mpo_mixture_settle(const struct mpo_mixture *mixture, int32_t count,
         double *log_policy =
             draws->log_policy + (size_t)question->draw * (size_t)mixture->policy_count;
         int32_t token = (int32_t)answer->token;
-        double score = is_end_token(mixture, token) ? mixture->end_bias : 0.0;
+        const double *mu = mpo_mixture_mu(mixture, question->row);
+        double end_bias = mixture->exponents.end_bias[question->row];
+        double score = is_end_token(mixture, token) ? end_bias : 0.0;
         for (int32_t h = 0; h < mixture->policy_count; h++) {
             log_policy[h] = answer->logit[h] * mixture->inverse_temperature[h] -
                             mpo_mixture_norm(&mixture->rows, h, question->row);
-            score += mixture->mu[h] * log_policy[h];
+            score += mu[h] != 0.0 ? mu[h] * log_policy[h] : 0.0;
         }
         draws->token[question->draw] = token;
         draws->log_proposal[question->draw] = score - mixture->row_log_z[question->row];

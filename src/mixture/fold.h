@@ -44,6 +44,12 @@ static inline double mpo_mixture_norm(const struct mpo_rows *rows, int32_t h, in
     return rows->log_norm[(size_t)h * (size_t)rows->row_count + (size_t)row];
 }
 
+/** One of a row's most probable tokens, as doubles on their way to the root. */
+struct mpo_mixture_listed {
+    double score; /* s(v); -inf: none */
+    double token;
+};
+
 struct mpo_mixture {
     const struct mpo_mixture_ops *ops;
     void *self;
@@ -62,31 +68,61 @@ struct mpo_mixture {
     double *inverse_temperature; /* [H] */
     int32_t *end_token;          /* [end_count] */
     int32_t end_count;
-    double *mu; /* [H] */
-    double end_bias;
+    bool *nobody;         /* [row_capacity] all false: no row expects any */
     struct mpo_rows rows; /* combined last; borrowed */
+    struct mpo_mixture_exponents exponents; /* of those rows; borrowed */
 
     double *sums;      /* [block, B] of struct mpo_mixture_sums; the whole at the root */
     double *logit_sum; /* [H] of one row */
     double *row_top;   /* [row_capacity] M */
     double *row_sum;   /* [row_capacity] Z relative to M */
-    double *row_log_z; /* [row_capacity] */
+    double *row_log_z; /* [row_capacity] not finite of a row that failed */
     size_t *part;      /* [size + 1] where each rank's part of a table begins */
 
+    enum mpo_mixture_kind *kind;           /* [row_capacity] GIVEN once a rule was kept */
     struct mpo_mixture_question *draft;    /* [row_capacity] in order of draws */
     struct mpo_mixture_question *question; /* [row_capacity] in order of ranks */
     double *answers;                       /* [row_capacity] */
     double *score;                         /* [block, MPO_ROWS_BLOCK] of one row */
     int32_t *heap;                         /* [V] */
+    struct mpo_mixture_listed *listed;     /* [size, MPO_MIXTURE_TOP_MAX] */
+    double *block_top;                     /* [block] of one row */
 };
 
-/** Fold the block sums of one row. At the root. */
+static inline const double *mpo_mixture_mu(const struct mpo_mixture *mixture, int32_t row)
+{
+    return mixture->exponents.mu + (size_t)row * (size_t)mixture->policy_count;
+}
+
+/** This rank's slice: blocks first .. end - 1. */
+static inline int32_t mpo_mixture_own_first(const struct mpo_mixture *mixture)
+{
+    return mixture->first_block[mixture->rank];
+}
+static inline int32_t mpo_mixture_own_end(const struct mpo_mixture *mixture)
+{
+    return mixture->first_block[mixture->rank + 1];
+}
+
+/** True when the root has whole rows, so that no other rank has anything to do. */
+static inline bool mpo_mixture_root_has_all(const struct mpo_mixture *mixture)
+{
+    return mixture->first_block[1] == mixture->block_count;
+}
+
+/** Bring a table [block, width] to the root. Collective over the group. */
+enum mpo_status mpo_mixture_bring(struct mpo_mixture *mixture, double *table, size_t width);
+
+/** s of this rank's slice of a row, to its place in mixture->score. Local. */
+enum mpo_status mpo_mixture_own_scores(struct mpo_mixture *mixture, int32_t row);
+
+/** Fold the block sums of one row. At the root.
+ *  @param expectation  [H] out; NULL where no row expects any */
 void mpo_mixture_fold(struct mpo_mixture *mixture, int32_t row,
                       struct mpo_mixture_moments *moments, double *expectation);
 
-/** Questions about draws first .. first + count - 1, in their order: the draft. */
-void mpo_mixture_ask(struct mpo_mixture *mixture, const struct mpo_mixture_draws *draws,
-                     int32_t first, int32_t count, bool is_given);
+/** Questions about all draws, in their order, rules aside: the draft. */
+void mpo_mixture_ask(struct mpo_mixture *mixture, const struct mpo_mixture_draws *draws);
 
 /** The questions of the draft to each rank about its blocks, in order of ranks. */
 void mpo_mixture_deal(struct mpo_mixture *mixture, int32_t count);

@@ -4,12 +4,10 @@
  *
  *     combine   every rank  sums of its blocks
  *               root        folds them in order: log Z, moments
- *     draw      root        inverts each uniform to a block, asks its rank
- *               that rank   finds the token, says it with its logits
- *               root        log q, log pi_h
  *
- * One rank with whole rows asks itself, or has the device do all of it by the same kernels,
- * so the figures are the same for every cut. The devices' functions fail only where the
+ * One rank with whole rows folds its own, or has the device do all of it by the same
+ * kernels, so the figures are the same for every cut. Draws are in mixture/draw.c, the most
+ * probable tokens in mixture/top.c. The devices' functions fail only where the
  * device does. What can be wrong with the figures (a NaN, a row with no finite logit) is
  * looked for here, once for all devices.
  */
@@ -52,7 +50,6 @@ static enum mpo_status copy_spec(struct mpo_mixture *mixture,
     mixture->bf16_rows = spec->bf16_rows;
     mixture->placed_first = spec->placed_first;
     mixture->end_count = spec->end_count;
-    MPO_NEW(spec->policy_count, &mixture->mu);
     MPO_NEW(spec->policy_count, &mixture->inverse_temperature);
     for (int32_t h = 0; h < spec->policy_count; h++)
         mixture->inverse_temperature[h] = 1.0 / spec->temperature[h];
@@ -75,11 +72,15 @@ static enum mpo_status take_room(struct mpo_mixture *mixture)
     MPO_NEW(rows, &mixture->row_top);
     MPO_NEW(rows, &mixture->row_sum);
     MPO_NEW(rows, &mixture->row_log_z);
+    MPO_NEW(rows, &mixture->nobody);
+    MPO_NEW(rows, &mixture->kind);
     MPO_NEW(rows, &mixture->draft);
     MPO_NEW(rows, &mixture->question);
     MPO_NEW(rows * MPO_MIXTURE_ANSWER_WIDTH(mixture->policy_count), &mixture->answers);
     MPO_NEW(blocks * MPO_ROWS_BLOCK, &mixture->score);
     MPO_NEW(mixture->vocab_size, &mixture->heap);
+    MPO_NEW((size_t)mixture->size * MPO_MIXTURE_TOP_MAX, &mixture->listed);
+    MPO_NEW(blocks, &mixture->block_top);
 cleanup:
     return status;
 }
@@ -129,11 +130,15 @@ void mpo_mixture_close(struct mpo_mixture **out)
         return;
     mixture->ops->close(mixture->self);
     free(mixture->rounded);
+    free(mixture->block_top);
+    free(mixture->listed);
     free(mixture->heap);
     free(mixture->score);
     free(mixture->answers);
     free(mixture->question);
     free(mixture->draft);
+    free(mixture->kind);
+    free(mixture->nobody);
     free(mixture->row_log_z);
     free(mixture->row_sum);
     free(mixture->row_top);
@@ -143,7 +148,6 @@ void mpo_mixture_close(struct mpo_mixture **out)
     free(mixture->part);
     free(mixture->end_token);
     free(mixture->inverse_temperature);
-    free(mixture->mu);
     free(mixture);
     *out = NULL;
 }
@@ -194,6 +198,7 @@ enum mpo_status mpo_mixture_normalise(struct mpo_mixture *mixture, int32_t polic
     mixture->rows.row_count = 0; /* a device may use the same memory for both */
     MPO_TRY(
         mixture->ops->normalise(mixture->self, policy_index, row_count, logits, log_norm));
+    /* After the work: a row that fails is data, and the caller may go on with the others. */
     for (int32_t row = 0; row < row_count; row++)
         MPO_CHECK(
             isfinite(log_norm[row]), MPO_ERR_DATA,
@@ -204,34 +209,9 @@ cleanup:
     return status;
 }
 
-void mpo_mixture_set(struct mpo_mixture *mixture, const double *mu, double end_bias)
+enum mpo_status mpo_mixture_bring(struct mpo_mixture *mixture, double *table, size_t width)
 {
-    memcpy(mixture->mu, mu, (size_t)mixture->policy_count * sizeof *mu);
-    mixture->end_bias = end_bias;
-    mixture->ops->set(mixture->self, mu, end_bias);
-}
-
-static int32_t own_first_block(const struct mpo_mixture *mixture)
-{
-    return mixture->first_block[mixture->rank];
-}
-
-static int32_t own_end_block(const struct mpo_mixture *mixture)
-{
-    return mixture->first_block[mixture->rank + 1];
-}
-
-/* True when the root has whole rows, so that no other rank has anything to do. */
-static bool root_has_all(const struct mpo_mixture *mixture)
-{
-    return mixture->first_block[1] == mixture->block_count;
-}
-
-/* Bring a table [block, width] to the root. */
-static enum mpo_status bring_slices(struct mpo_mixture *mixture, double *table,
-                                    size_t width)
-{
-    if (root_has_all(mixture))
+    if (mpo_mixture_root_has_all(mixture))
         return MPO_OK;
     for (int32_t rank = 0; rank <= mixture->size; rank++)
         mixture->part[rank] = (size_t)mixture->first_block[rank] * width;
@@ -240,22 +220,39 @@ static enum mpo_status bring_slices(struct mpo_mixture *mixture, double *table,
 
 /* ---- combine ---- */
 
-static enum mpo_status check_finite(const struct mpo_mixture *mixture,
-                                    const struct mpo_mixture_moments *moments,
-                                    const double *expectation)
+static bool is_finite(const struct mpo_mixture *mixture, int32_t row,
+                      const struct mpo_mixture_moments *moments, const double *expectation)
+{
+    bool expects = mpo_mixture_expects(&mixture->exponents, row);
+    bool finite =
+        isfinite(moments[row].log_z) && (!expects || isfinite(moments[row].entropy));
+    for (int32_t h = 0; expects && h < mixture->policy_count; h++)
+        finite = finite && isfinite(expectation[row * mixture->policy_count + h]);
+    return finite;
+}
+
+/* Mark the rows that failed, for the caller and for draws; the first one is named. */
+static enum mpo_status check_rows(struct mpo_mixture *mixture,
+                                  struct mpo_mixture_moments *moments,
+                                  const double *expectation)
 {
     enum mpo_status status = MPO_OK;
-    int32_t policy_count = mixture->policy_count;
+    int32_t failed = -1;
+    double log_z = 0.0; /* of the first that failed */
     for (int32_t row = 0; row < mixture->rows.row_count; row++) {
-        bool finite = isfinite(moments[row].log_z) && isfinite(moments[row].entropy);
-        for (int32_t h = 0; h < policy_count; h++)
-            finite = finite && isfinite(expectation[row * policy_count + h]);
-        MPO_CHECK(
-            finite, MPO_ERR_DATA,
-            "the mixture of row %d is not finite (log Z %g): a policy gives some token "
-            "an infinite logit; every policy needs full support",
-            row, moments[row].log_z);
+        bool finite = is_finite(mixture, row, moments, expectation);
+        if (!finite && failed < 0) {
+            failed = row;
+            log_z = moments[row].log_z;
+        }
+        if (!finite && isfinite(moments[row].log_z))
+            moments[row].log_z = NAN;
+        mixture->row_log_z[row] = moments[row].log_z;
     }
+    MPO_CHECK(failed < 0, MPO_ERR_DATA,
+              "the mixture of row %d is not finite (log Z %g): a policy gives some token "
+              "an infinite logit; every policy needs full support",
+              failed, log_z);
 cleanup:
     return status;
 }
@@ -264,19 +261,15 @@ cleanup:
 static enum mpo_status fold_rows(struct mpo_mixture *mixture,
                                  struct mpo_mixture_moments *moments, double *expectation)
 {
-    enum mpo_status status = MPO_OK;
-    int32_t row_count = mixture->rows.row_count;
     if (mixture->ops->fold != NULL)
-        MPO_TRY(mixture->ops->fold(mixture->self, own_end_block(mixture), mixture->sums,
-                                   moments, expectation));
-    for (int32_t row = 0; row < row_count; row++)
-        if (mixture->ops->fold != NULL)
-            mixture->row_log_z[row] = moments[row].log_z;
-        else
-            mpo_mixture_fold(mixture, row, &moments[row],
-                             expectation + (size_t)row * (size_t)mixture->policy_count);
-cleanup:
-    return status;
+        return mixture->ops->fold(mixture->self, mpo_mixture_own_end(mixture),
+                                  mixture->sums, moments, expectation);
+    for (int32_t row = 0; row < mixture->rows.row_count; row++) {
+        size_t at = (size_t)row * (size_t)mixture->policy_count;
+        mpo_mixture_fold(mixture, row, &moments[row],
+                         expectation != NULL ? expectation + at : NULL);
+    }
+    return MPO_OK;
 }
 
 static enum mpo_status combine_slices(struct mpo_mixture *mixture,
@@ -286,12 +279,13 @@ static enum mpo_status combine_slices(struct mpo_mixture *mixture,
     enum mpo_status status = MPO_OK;
     const struct mpo_rows *rows = &mixture->rows;
     size_t width = (size_t)rows->row_count * MPO_MIXTURE_SUMS_WIDTH(mixture->policy_count);
-    int32_t first = own_first_block(mixture);
+    int32_t first = mpo_mixture_own_first(mixture);
+    int32_t end = mpo_mixture_own_end(mixture);
     bool stays = mixture->rank == 0 && mixture->ops->fold != NULL;
-    if (first < own_end_block(mixture))
-        MPO_TRY(mixture->ops->sum(mixture->self, rows, first, own_end_block(mixture),
+    if (first < end)
+        MPO_TRY(mixture->ops->sum(mixture->self, rows, &mixture->exponents, first, end,
                                   stays ? NULL : mixture->sums + (size_t)first * width));
-    MPO_TRY(bring_slices(mixture, mixture->sums, width));
+    MPO_TRY(mpo_mixture_bring(mixture, mixture->sums, width));
     if (mixture->rank == 0)
         MPO_TRY(fold_rows(mixture, moments, expectation));
 cleanup:
@@ -300,147 +294,28 @@ cleanup:
 
 enum mpo_status mpo_mixture_combine(struct mpo_mixture *mixture,
                                     const struct mpo_rows *rows,
+                                    const struct mpo_mixture_exponents *exponents,
                                     struct mpo_mixture_moments *moments,
                                     double *expectation)
 {
     enum mpo_status status = MPO_OK;
+    const struct mpo_mixture_ops *ops = mixture->ops;
+    bool root_has_all = mpo_mixture_root_has_all(mixture);
     MPO_CHECK(rows->row_count <= mixture->row_capacity, MPO_ERR_INTERNAL,
               "a mixture of %d rows, room for %d", rows->row_count, mixture->row_capacity);
     mixture->rows = *rows;
-    if (root_has_all(mixture) && mixture->rank != 0)
+    mixture->exponents = *exponents;
+    if (expectation == NULL)
+        mixture->exponents.expects = mixture->nobody;
+    if (root_has_all && mixture->rank != 0)
         return MPO_OK;
-    if (root_has_all(mixture) && mixture->ops->combine != NULL)
-        MPO_TRY(mixture->ops->combine(mixture->self, rows, moments, expectation));
+    if (root_has_all && ops->combine != NULL)
+        MPO_TRY(
+            ops->combine(mixture->self, rows, &mixture->exponents, moments, expectation));
     else
         MPO_TRY(combine_slices(mixture, moments, expectation));
     if (mixture->rank == 0)
-        MPO_TRY(check_finite(mixture, moments, expectation));
+        MPO_TRY(check_rows(mixture, moments, expectation));
 cleanup:
     return status;
-}
-
-/* ---- draws ---- */
-
-/* A filter looks at all scores of a row, so they come to the root: one row, not H. */
-static enum mpo_status draw_filtered(struct mpo_mixture *mixture,
-                                     struct mpo_mixture_draws *draws, int32_t draw)
-{
-    enum mpo_status status = MPO_OK;
-    int32_t first = own_first_block(mixture);
-    int32_t row = draws->row[draw];
-    if (first < own_end_block(mixture))
-        MPO_TRY(mixture->ops->scores(mixture->self, row, first, own_end_block(mixture),
-                                     mixture->score + (size_t)first * MPO_ROWS_BLOCK));
-    MPO_TRY(bring_slices(mixture, mixture->score, MPO_ROWS_BLOCK));
-    if (mixture->rank != 0)
-        return MPO_OK;
-    if (mixture->ops->filter != NULL)
-        return mixture->ops->filter(mixture->self, draws, draw, mixture->score);
-    for (int32_t v = 0; v < mixture->vocab_size; v++)
-        mixture->score[v] -= mixture->row_top[row];
-    draws->token[draw] =
-        mpo_mixture_filter_draw(draws->filter, draws->uniform[draw], mixture->score,
-                                mixture->heap, mixture->vocab_size);
-cleanup:
-    return status;
-}
-
-/* The root asks about draws first .. first + count - 1. */
-static enum mpo_status ask(struct mpo_mixture *mixture,
-                           const struct mpo_mixture_draws *draws, int32_t first,
-                           int32_t count, bool is_given)
-{
-    enum mpo_status status = MPO_OK;
-    if (!is_given && mixture->ops->ask != NULL)
-        MPO_TRY(mixture->ops->ask(mixture->self, draws, first, count, mixture->draft));
-    else
-        mpo_mixture_ask(mixture, draws, first, count, is_given);
-    mpo_mixture_deal(mixture, count);
-cleanup:
-    return status;
-}
-
-/* Where each rank's questions begin. */
-static void part_questions(struct mpo_mixture *mixture, int32_t count)
-{
-    size_t at = 0;
-    for (int32_t rank = 0; rank <= mixture->size; rank++) {
-        while (at < (size_t)count &&
-               mixture->question[at].block < mixture->first_block[rank])
-            at++;
-        mixture->part[rank] = at;
-    }
-}
-
-/* Each rank answers the questions about its slice. */
-static enum mpo_status answer(struct mpo_mixture *mixture, int32_t count)
-{
-    enum mpo_status status = MPO_OK;
-    size_t width = MPO_MIXTURE_ANSWER_WIDTH(mixture->policy_count);
-    if (!root_has_all(mixture))
-        MPO_TRY(mpo_exchange_share(mixture->exchange, mixture->question,
-                                   (size_t)count * sizeof *mixture->question));
-    part_questions(mixture, count);
-    size_t first = mixture->part[mixture->rank];
-    size_t asked = mixture->part[mixture->rank + 1] - first;
-    if (asked > 0)
-        MPO_TRY(mixture->ops->answer(mixture->self, mixture->question + first,
-                                     (int32_t)asked, mixture->answers + first * width));
-    for (int32_t rank = 0; rank <= mixture->size; rank++)
-        mixture->part[rank] *= width;
-    if (!root_has_all(mixture))
-        MPO_TRY(mpo_exchange_parts(mixture->exchange, mixture->answers, mixture->part));
-cleanup:
-    return status;
-}
-
-static enum mpo_status draw_slices(struct mpo_mixture *mixture,
-                                   struct mpo_mixture_draws *draws, bool draw)
-{
-    enum mpo_status status = MPO_OK;
-    bool is_filtered =
-        draw && draws->uniform != NULL && !mpo_mixture_filter_is_open(draws->filter);
-    for (int32_t i = 0; is_filtered && i < draws->count; i++)
-        MPO_TRY(draw_filtered(mixture, draws, i));
-    for (int32_t first = 0; first < draws->count; first += mixture->row_capacity) {
-        int32_t left = draws->count - first;
-        int32_t count = left < mixture->row_capacity ? left : mixture->row_capacity;
-        if (mixture->rank == 0)
-            MPO_TRY(ask(mixture, draws, first, count, !draw || is_filtered));
-        MPO_TRY(answer(mixture, count));
-        if (mixture->rank == 0)
-            mpo_mixture_settle(mixture, count, draws);
-    }
-cleanup:
-    return status;
-}
-
-static enum mpo_status draw_or_score(struct mpo_mixture *mixture,
-                                     struct mpo_mixture_draws *draws, bool draw)
-{
-    enum mpo_status status = MPO_OK;
-    if (root_has_all(mixture) && mixture->rank != 0)
-        return MPO_OK;
-    for (int32_t i = 0; mixture->rank == 0 && i < draws->count; i++)
-        MPO_CHECK(draws->row[i] >= 0 && draws->row[i] < mixture->rows.row_count,
-                  MPO_ERR_INTERNAL, "a draw from row %d of %d combined rows", draws->row[i],
-                  mixture->rows.row_count);
-    if (root_has_all(mixture) && mixture->ops->draw != NULL)
-        MPO_TRY(mixture->ops->draw(mixture->self, draws, draw));
-    else
-        MPO_TRY(draw_slices(mixture, draws, draw));
-cleanup:
-    return status;
-}
-
-enum mpo_status mpo_mixture_draw(struct mpo_mixture *mixture,
-                                 struct mpo_mixture_draws *draws)
-{
-    return draw_or_score(mixture, draws, true);
-}
-
-enum mpo_status mpo_mixture_score(struct mpo_mixture *mixture,
-                                  struct mpo_mixture_draws *draws)
-{
-    return draw_or_score(mixture, draws, false);
 }

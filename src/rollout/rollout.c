@@ -26,6 +26,10 @@ static enum mpo_status take_position_room(struct mpo_rollout *rollout)
     MPO_NEW(rows * policies, &rollout->log_policy);
     MPO_NEW(rows * policies, &rollout->expectation);
     MPO_NEW(rows, &rollout->moments);
+    MPO_NEW(rows * policies, &rollout->mu);
+    MPO_NEW(rows, &rollout->end_bias);
+    MPO_NEW(rows, &rollout->kind);
+    MPO_NEW(rows, &rollout->rule);
 cleanup:
     return status;
 }
@@ -118,6 +122,10 @@ void mpo_rollout_close(struct mpo_rollout **out)
     free(rollout->responses.token_count);
     free(rollout->prompt);
     free(rollout->window);
+    free(rollout->rule);
+    free(rollout->kind);
+    free(rollout->end_bias);
+    free(rollout->mu);
     free(rollout->moments);
     free(rollout->expectation);
     free(rollout->log_policy);
@@ -153,6 +161,24 @@ static void clear_responses(struct mpo_rollout *rollout,
     memset(responses->entropy, 0, count * sizeof *responses->entropy);
 }
 
+void mpo_rollout_prepare(struct mpo_rollout *rollout, const struct mpo_rollout_step *step,
+                         enum mpo_mixture_kind kind)
+{
+    size_t policies = (size_t)rollout->spec.policy_count;
+    rollout->filtered =
+        (struct mpo_mixture_rule){.filter = {.temperature = 1.0, .top_p = 1.0}};
+    if (step->filter != NULL)
+        rollout->filtered.filter = *step->filter;
+    for (size_t row = 0; row < (size_t)rollout->row_capacity; row++) {
+        memcpy(rollout->mu + row * policies, step->mu, policies * sizeof *step->mu);
+        rollout->end_bias[row] = step->end_bias;
+        rollout->kind[row] = kind;
+        rollout->rule[row] = &rollout->filtered;
+    }
+    rollout->exponents =
+        (struct mpo_mixture_exponents){.mu = rollout->mu, .end_bias = rollout->end_bias};
+}
+
 static int32_t unit_length(const struct mpo_rollout *rollout, int32_t first_slot)
 {
     int32_t left = rollout->responses.prompt_count - first_slot;
@@ -171,7 +197,8 @@ enum mpo_status mpo_rollout_run(struct mpo_rollout *rollout,
               "a step of %d prompts, room for %d", step->prompt_count,
               rollout->spec.prompts_max);
     clear_responses(rollout, step);
-    mpo_mixture_set(rollout->spec.mixture, step->mu, step->end_bias);
+    mpo_rollout_prepare(rollout, step,
+                        step->greedy ? MPO_MIXTURE_GREATEST : MPO_MIXTURE_DRAWN);
     for (int32_t slot = 0; slot < step->prompt_count; slot += rollout->spec.unit_prompts)
         if (unit++ % group_count == mpo_comm_group(comm))
             MPO_TRY(mpo_rollout_unit(rollout, step, slot, unit_length(rollout, slot)));

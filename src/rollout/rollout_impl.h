@@ -30,6 +30,12 @@ struct mpo_rollout {
     double *log_proposal; /* [row_capacity] */
     double *log_policy;   /* [row_capacity, H] */
     double *expectation;  /* [row_capacity, H] */
+    double *mu;           /* [row_capacity, H] the step's, the same for all rows */
+    double *end_bias;     /* [row_capacity] the same */
+    enum mpo_mixture_kind *kind;          /* [row_capacity] of the step's draws */
+    const struct mpo_mixture_rule **rule; /* [row_capacity] all filtered */
+    struct mpo_mixture_rule filtered;     /* by the step's filter */
+    struct mpo_mixture_exponents exponents;
     struct mpo_mixture_moments *moments; /* [row_capacity] */
     char *window; /* [window_bytes] text of the last tokens; NULL: no stop texts */
     int32_t window_tokens;
@@ -45,6 +51,10 @@ struct mpo_rollout {
 enum mpo_status mpo_rollout_unit(struct mpo_rollout *rollout,
                                  const struct mpo_rollout_step *step, int32_t first_slot,
                                  int32_t prompt_count);
+
+/** The step's exponents and how it draws, for all rows of every position. Local. */
+void mpo_rollout_prepare(struct mpo_rollout *rollout, const struct mpo_rollout_step *step,
+                         enum mpo_mixture_kind kind);
 
 /** Bring the rows in rollout->logits to the ranks that reduce them, normalised into
  *  rollout->log_norm, and time it. Collective over the group. */

@@ -50,13 +50,14 @@ static enum mpo_status mix_and_score(struct mpo_rollout *rollout, const struct r
     struct mpo_mixture_draws draws = {
         .count = run->draw_count,
         .row = rollout->source,
+        .kind = rollout->kind,
         .token = rollout->token,
         .log_proposal = rollout->log_proposal,
         .log_policy = rollout->log_policy,
     };
-    MPO_TRY(mpo_mixture_combine(rollout->spec.mixture, rows, rollout->moments,
-                                rollout->expectation));
-    MPO_TRY(mpo_mixture_score(rollout->spec.mixture, &draws));
+    MPO_TRY(mpo_mixture_combine(rollout->spec.mixture, rows, &rollout->exponents,
+                                rollout->moments, rollout->expectation));
+    MPO_TRY(mpo_mixture_draw(rollout->spec.mixture, &draws));
     if (mpo_comm_group_rank(rollout->spec.comm) == 0)
         account(rollout, run);
 cleanup:
@@ -205,7 +206,7 @@ enum mpo_status mpo_rollout_score(struct mpo_rollout *rollout,
         MPO_ERR_INTERNAL, "answers of %d prompts to score, room for %d", step->prompt_count,
         rollout->spec.scores_answers ? rollout->spec.prompts_max : 0);
     clear_scores(rollout, step);
-    mpo_mixture_set(rollout->spec.mixture, step->mu, step->end_bias);
+    mpo_rollout_prepare(rollout, step, MPO_MIXTURE_GIVEN);
     for (int32_t slot = 0; slot < step->prompt_count; slot++) {
         if (slot % group_count != mpo_comm_group(comm))
             continue;

@@ -156,15 +156,16 @@ static enum mpo_status mix_and_draw(struct mpo_rollout *rollout, const struct un
     enum mpo_status status = MPO_OK;
     bool is_root = mpo_comm_group_rank(rollout->spec.comm) == 0;
     int32_t first = unit->first;
-    MPO_TRY(mpo_mixture_combine(rollout->spec.mixture, rows, rollout->moments,
-                                rollout->expectation));
+    MPO_TRY(mpo_mixture_combine(rollout->spec.mixture, rows, &rollout->exponents,
+                                rollout->moments, rollout->expectation));
     if (is_root && !unit->step->greedy)
         draw_uniforms(rollout, unit);
     struct mpo_mixture_draws draws = {
         .count = unit->live_count - first,
         .row = rollout->source + first,
+        .kind = rollout->kind,
         .uniform = unit->step->greedy ? NULL : rollout->uniform + first,
-        .filter = unit->step->filter,
+        .rule = unit->step->greedy ? NULL : rollout->rule,
         .token = rollout->token + first,
         .log_proposal = rollout->log_proposal + first,
         .log_policy = rollout->log_policy + first * rollout->spec.policy_count,

@@ -38,7 +38,7 @@ struct bench {
     const float **placed; /* [B] the same, rounded where a side rounds */
     double *log_norm;     /* [B] */
     double *ones;         /* [K] temperatures */
-    double *mu;           /* [K] */
+    struct mpo_mixture_exponents exponents;
 };
 
 /* One way with its own buffers. */
@@ -87,7 +87,6 @@ static void open_side(const struct bench *bench, struct side *side)
                                           .placed_count = 1,
                                           .exchange = side->exchange};
     need(mpo_mixture_open(&spec, &side->mixture));
-    mpo_mixture_set(side->mixture, bench->mu, 0.0);
 }
 
 /* Random rows, each in memory of its own. */
@@ -101,21 +100,24 @@ static void make_rows(struct bench *bench)
     bench->placed = runner_allocate(rows, sizeof *bench->placed);
     bench->log_norm = runner_allocate(rows, sizeof *bench->log_norm);
     bench->ones = runner_allocate((size_t)bench->policy_count, sizeof(double));
-    bench->mu = runner_allocate((size_t)bench->policy_count, sizeof(double));
+    double *mu = runner_allocate(rows * (size_t)bench->policy_count, sizeof *mu);
+    double *end_bias = runner_allocate(rows, sizeof *end_bias);
     for (size_t i = 0; i < rows * vocab; i++)
         logits[i] = (float)(12.0 * runner_uniform(seed, i) - 6.0);
     for (size_t b = 0; b < rows; b++)
         bench->row[b] = logits + b * vocab;
-    for (int32_t h = 0; h < bench->policy_count; h++) {
+    for (int32_t h = 0; h < bench->policy_count; h++)
         bench->ones[h] = 1.0;
-        bench->mu[h] = 1.0 / bench->policy_count;
-    }
+    for (size_t i = 0; i < rows * (size_t)bench->policy_count; i++)
+        mu[i] = 1.0 / bench->policy_count;
+    bench->exponents = (struct mpo_mixture_exponents){.mu = mu, .end_bias = end_bias};
 }
 
 struct room {
     struct mpo_mixture_moments *moments;
     double *expectation;
     int32_t *source;
+    enum mpo_mixture_kind *kind;
     double *uniform;
     int32_t *token;
     double *log_proposal;
@@ -129,12 +131,14 @@ static struct room make_room(const struct bench *bench)
     struct room room = {.moments = runner_allocate(rows, sizeof *room.moments),
                         .expectation = runner_allocate(rows * policies, sizeof(double)),
                         .source = runner_allocate(rows, sizeof(int32_t)),
+                        .kind = runner_allocate(rows, sizeof *room.kind),
                         .uniform = runner_allocate(rows, sizeof(double)),
                         .token = runner_allocate(rows, sizeof(int32_t)),
                         .log_proposal = runner_allocate(rows, sizeof(double)),
                         .log_policy = runner_allocate(rows * policies, sizeof(double))};
     for (size_t i = 0; i < rows; i++) {
         room.source[i] = (int32_t)i;
+        room.kind[i] = MPO_MIXTURE_DRAWN;
         room.uniform[i] = runner_uniform(99, i);
     }
     return room;
@@ -147,6 +151,7 @@ static double take_position(const struct bench *bench, const struct side *side,
     struct mpo_rows rows;
     struct mpo_mixture_draws draws = {.count = bench->row_count,
                                       .row = room->source,
+                                      .kind = room->kind,
                                       .uniform = room->uniform,
                                       .token = room->token,
                                       .log_proposal = room->log_proposal,
@@ -159,7 +164,8 @@ static double take_position(const struct bench *bench, const struct side *side,
                            bench->placed));
     need(mpo_exchange_rows(side->exchange, bench->row_count, bench->placed, bench->log_norm,
                            &rows));
-    need(mpo_mixture_combine(side->mixture, &rows, room->moments, room->expectation));
+    need(mpo_mixture_combine(side->mixture, &rows, &bench->exponents, room->moments,
+                             room->expectation));
     need(mpo_mixture_draw(side->mixture, &draws));
     need(mpo_exchange_tokens(side->exchange, room->token, bench->row_count));
     seconds = mpo_timing_now() - start;

@@ -96,6 +96,11 @@ static void draw(struct mixture_case *self, int32_t count, bool greedy,
     size_t some = (size_t)count;
     int32_t *row = runner_allocate(some, sizeof *row);
     double *uniform = runner_allocate(some, sizeof *uniform);
+    enum mpo_mixture_kind *kind = runner_allocate(some, sizeof *kind);
+    const struct mpo_mixture_rule **rule = runner_allocate(some, sizeof *rule);
+    struct mpo_mixture_rule filtered = {0};
+    if (filter != NULL)
+        filtered.filter = *filter;
     drawn->count = count;
     drawn->token = runner_allocate(some, sizeof *drawn->token);
     drawn->log_proposal = runner_allocate(some, sizeof(double));
@@ -103,15 +108,20 @@ static void draw(struct mixture_case *self, int32_t count, bool greedy,
     for (int32_t i = 0; i < count; i++) {
         row[i] = i * 5 % self->row_count;
         uniform[i] = runner_uniform(17, (uint64_t)i);
+        kind[i] = greedy ? MPO_MIXTURE_GREATEST : MPO_MIXTURE_DRAWN;
+        rule[i] = filter != NULL ? &filtered : NULL;
     }
     struct mpo_mixture_draws draws = {.count = count,
                                       .row = row,
+                                      .kind = kind,
                                       .uniform = greedy ? NULL : uniform,
-                                      .filter = filter,
+                                      .rule = filter != NULL ? rule : NULL,
                                       .token = drawn->token,
                                       .log_proposal = drawn->log_proposal,
                                       .log_policy = drawn->log_policy};
     assert_ok(mpo_mixture_draw(self->mixture, &draws));
+    free(rule);
+    free(kind);
     free(uniform);
     free(row);
 }
@@ -364,14 +374,17 @@ static void rows_in_device_memory_are_read_in_place(void **state)
 static void score_masked(struct mixture_case *self, double log_policy[6])
 {
     static const int32_t row[3] = {0, 1, 1};
+    static const enum mpo_mixture_kind kind[3] = {MPO_MIXTURE_GIVEN, MPO_MIXTURE_GIVEN,
+                                                  MPO_MIXTURE_GIVEN};
     int32_t token[3] = {1, 5, 1025};
     double log_proposal[3];
     struct mpo_mixture_draws draws = {.count = 3,
                                       .row = row,
+                                      .kind = kind,
                                       .token = token,
                                       .log_proposal = log_proposal,
                                       .log_policy = log_policy};
-    assert_ok(mpo_mixture_score(self->mixture, &draws));
+    assert_ok(mpo_mixture_draw(self->mixture, &draws));
 }
 
 /* Rows that never were on the host have masked tokens as the model left them. */

@@ -54,13 +54,15 @@ struct cut {
     struct mpo_mixture_question *question; /* [B] */
     double *answers;                       /* [B] */
     int32_t *row;                          /* [B] that draws are from */
+    enum mpo_mixture_kind *kind;           /* [B] */
+    const struct mpo_mixture_rule **rule;  /* [B] */
     double *uniform;                       /* [B] */
     int32_t *token;                        /* [B] of the whole rows */
     double *log_proposal;                  /* [B] */
     double *log_policy;                    /* [B, H] */
 };
 
-static const struct mpo_mixture_filter filter = {0.8, 40, 0.95, 0.001};
+static const struct mpo_mixture_rule filter = {.filter = {0.8, 40, 0.95, 0.001}};
 
 static void check_cuda(cudaError_t error)
 {
@@ -90,7 +92,6 @@ static void open_rank(struct cut *cut, struct rank *rank, int32_t first, int32_t
     *rank = (struct rank){.first_block = first, .end_block = end};
     spec.rows_on_device = true;
     assert_ok(cut->ops->open(&spec, &rank->self));
-    cut->ops->set(rank->self, some->mu, some->end_bias);
     rank->memory = runner_allocate((size_t)row_count, sizeof *rank->memory);
     rank->row = runner_allocate((size_t)row_count, sizeof *rank->row);
     float *left = runner_allocate((size_t)some->vocab_size, sizeof *left);
@@ -147,6 +148,8 @@ static void take_room(struct cut *cut)
     cut->question = runner_allocate(rows, sizeof *cut->question);
     cut->answers = runner_allocate(rows * MPO_MIXTURE_ANSWER_WIDTH(policies), 8);
     cut->row = runner_allocate(rows, sizeof *cut->row);
+    cut->kind = runner_allocate(rows, sizeof *cut->kind);
+    cut->rule = runner_allocate(rows, sizeof *cut->rule);
     cut->uniform = runner_allocate(rows, sizeof *cut->uniform);
     cut->token = runner_allocate(rows, sizeof *cut->token);
     cut->log_proposal = runner_allocate(rows, sizeof(double));
@@ -159,15 +162,15 @@ static void open_cut(struct cut *cut)
     struct mixture_case *some = &cut->some;
     const struct mpo_mixture_spec spec = mixture_case_spec(some);
     assert_ok(cut->cpu_ops->open(&spec, &cut->cpu));
-    cut->cpu_ops->set(cut->cpu, some->mu, some->end_bias);
+    mixture_case_set(some);
     open_rank(cut, &cut->whole, 0, cut->block_count);
     take_room(cut);
     for (int32_t h = 0; h < some->policy_count; h++)
         assert_ok(cut->ops->normalise(cut->whole.self, h, some->row_count,
                                       cut->whole.row + h * some->row_count,
                                       some->log_norm + h * some->row_count));
-    assert_ok(cut->ops->combine(cut->whole.self, &cut->whole.rows, cut->moments,
-                                cut->expectation));
+    assert_ok(cut->ops->combine(cut->whole.self, &cut->whole.rows, &some->exponents,
+                                cut->moments, cut->expectation));
 }
 
 static void free_cut(struct cut *cut)
@@ -176,6 +179,8 @@ static void free_cut(struct cut *cut)
     free(cut->log_proposal);
     free(cut->token);
     free(cut->uniform);
+    free(cut->rule);
+    free(cut->kind);
     free(cut->row);
     free(cut->answers);
     free(cut->question);
@@ -208,8 +213,8 @@ static void check_sums(struct cut *cut, const struct rank *rank)
     for (int32_t i = 0; i < policies * row_count; i++)
         slice[i] = cut->some.row[i] + begin;
     const struct mpo_rows rows = {row_count, slice, cut->some.log_norm};
-    assert_ok(
-        cut->cpu_ops->sum(cut->cpu, &rows, rank->first_block, rank->end_block, expected));
+    assert_ok(cut->cpu_ops->sum(cut->cpu, &rows, &cut->some.exponents, rank->first_block,
+                                rank->end_block, expected));
     for (int32_t i = 0; i < count * row_count; i++) {
         const double *own = found + (size_t)i * MPO_MIXTURE_SUMS_WIDTH(policies);
         const double *cpu = expected + (size_t)i * MPO_MIXTURE_SUMS_WIDTH(policies);
@@ -232,13 +237,14 @@ static void fold(struct cut *cut)
         double *part = cut->table + (size_t)rank->first_block * table_width(cut);
         if (rank->first_block == rank->end_block)
             continue;
-        assert_ok(cut->ops->sum(rank->self, &rank->rows, rank->first_block, rank->end_block,
-                                part));
+        assert_ok(cut->ops->sum(rank->self, &rank->rows, &cut->some.exponents,
+                                rank->first_block, rank->end_block, part));
         check_sums(cut, rank);
     }
     struct rank *root = &cut->rank[0];
     memset(cut->table, 0xff, (size_t)root->end_block * table_width(cut) * sizeof(double));
-    assert_ok(cut->ops->sum(root->self, &root->rows, 0, root->end_block, NULL));
+    assert_ok(cut->ops->sum(root->self, &root->rows, &cut->some.exponents, 0,
+                            root->end_block, NULL));
     assert_ok(cut->ops->fold(root->self, root->end_block, cut->table, cut->moments + rows,
                              cut->expectation + rows * policies));
     assert_memory_equal(cut->moments + rows, cut->moments, rows * sizeof *cut->moments);
@@ -254,7 +260,8 @@ static void bring_scores(struct cut *cut, int32_t row)
     double *expected =
         runner_allocate((size_t)cut->block_count * MPO_ROWS_BLOCK, sizeof *expected);
     const struct mpo_rows rows = {cut->some.row_count, cut->some.row, cut->some.log_norm};
-    assert_ok(cut->cpu_ops->sum(cut->cpu, &rows, 0, cut->block_count, cut->table));
+    assert_ok(cut->cpu_ops->sum(cut->cpu, &rows, &cut->some.exponents, 0, cut->block_count,
+                                cut->table));
     assert_ok(cut->cpu_ops->scores(cut->cpu, row, 0, cut->block_count, expected));
     for (int32_t r = 0; r < cut->size; r++)
         if (cut->rank[r].first_block < cut->rank[r].end_block)
@@ -269,13 +276,9 @@ static void bring_scores(struct cut *cut, int32_t row)
 /* Questions about every draw, as the root makes them. */
 static void ask(struct cut *cut, enum mode mode, const struct mpo_mixture_draws *draws)
 {
-    int32_t half = draws->count / 2;
     void *root = cut->rank[0].self;
     if (mode == DRAWN || mode == GREEDY) {
-        if (half > 0)
-            assert_ok(cut->ops->ask(root, draws, 0, half, cut->question));
-        assert_ok(
-            cut->ops->ask(root, draws, half, draws->count - half, cut->question + half));
+        assert_ok(cut->ops->ask(root, draws, cut->question));
         return;
     }
     for (int32_t i = 0; i < draws->count; i++) {
@@ -283,7 +286,7 @@ static void ask(struct cut *cut, enum mode mode, const struct mpo_mixture_draws 
         if (mode == FILTERED) {
             bring_scores(cut, draws->row[i]);
             draws->token[i] = -1;
-            assert_ok(cut->ops->filter(root, draws, i, cut->score));
+            assert_ok(cut->ops->rule(root, draws, i, cut->score));
             assert_int_equal(draws->token[i], token);
         }
         cut->question[i] = (struct mpo_mixture_question){
@@ -326,17 +329,22 @@ static void check_draws(struct cut *cut, enum mode mode)
     int32_t count = cut->some.row_count;
     for (int32_t i = 0; i < count; i++) {
         cut->row[i] = 5 * i % count;
+        cut->kind[i] = mode == GIVEN    ? MPO_MIXTURE_GIVEN
+                       : mode == GREEDY ? MPO_MIXTURE_GREATEST
+                                        : MPO_MIXTURE_DRAWN;
+        cut->rule[i] = &filter;
         cut->uniform[i] = runner_uniform(17 + mode, (uint64_t)i);
         cut->token[i] = (int32_t)(cut->uniform[i] * cut->some.vocab_size);
     }
     struct mpo_mixture_draws draws = {.count = count,
                                       .row = cut->row,
+                                      .kind = cut->kind,
                                       .uniform = mode == GREEDY ? NULL : cut->uniform,
-                                      .filter = mode == FILTERED ? &filter : NULL,
+                                      .rule = mode == FILTERED ? cut->rule : NULL,
                                       .token = cut->token,
                                       .log_proposal = cut->log_proposal,
                                       .log_policy = cut->log_policy};
-    assert_ok(cut->ops->draw(cut->whole.self, &draws, mode != GIVEN));
+    assert_ok(cut->ops->draw(cut->whole.self, &draws));
     ask(cut, mode, &draws);
     answer(cut);
 }

@@ -195,8 +195,10 @@ static void a_mixture_takes_the_memory_that_it_says(void **state)
 static void every_launch_that_fails_is_reported(void **state)
 {
     (void)state;
-    static const struct mpo_mixture_filter filter = {1.0, 3, 1.0, 0.0};
+    static const struct mpo_mixture_rule filter = {.filter = {1.0, 3, 1.0, 0.0}};
+    static const struct mpo_mixture_rule *const rule = &filter;
     static const double half = 0.5;
+    enum mpo_mixture_kind kind = MPO_MIXTURE_DRAWN;
     struct mixture_case some;
     int32_t row = 0;
     int32_t token = 0;
@@ -204,6 +206,7 @@ static void every_launch_that_fails_is_reported(void **state)
     double log_policy[2];
     struct mpo_mixture_draws draws = {.count = 1,
                                       .row = &row,
+                                      .kind = &kind,
                                       .uniform = &half,
                                       .token = &token,
                                       .log_proposal = &log_proposal,
@@ -217,21 +220,21 @@ static void every_launch_that_fails_is_reported(void **state)
                       MPO_ERR_DEVICE);
         assert_error_names("cudaErrorLaunchFailure");
         cudart_fail_launch_after(launch);
-        assert_status(
-            mpo_mixture_combine(some.mixture, &some.rows, some.moments, some.expectation),
-            MPO_ERR_DEVICE);
+        assert_status(mpo_mixture_combine(some.mixture, &some.rows, &some.exponents,
+                                          some.moments, some.expectation),
+                      MPO_ERR_DEVICE);
     }
     mixture_case_combine(&some);
     for (int launch = 0; launch < 2; launch++) {
         cudart_fail_launch_after(launch);
         assert_status(mpo_mixture_draw(some.mixture, &draws), MPO_ERR_DEVICE);
     }
-    draws.filter = &filter;
-    for (int launch = 0; launch < 3; launch++) {
+    draws.rule = &rule;
+    for (int launch = 0; launch < 5; launch++) {
         cudart_fail_launch_after(launch);
         assert_status(mpo_mixture_draw(some.mixture, &draws), MPO_ERR_DEVICE);
     }
-    draws.uniform = NULL;
+    kind = MPO_MIXTURE_GREATEST;
     cudart_fail_launch_after(0);
     assert_status(mpo_mixture_draw(some.mixture, &draws), MPO_ERR_DEVICE);
     assert_ok(mpo_mixture_draw(some.mixture, &draws));
@@ -242,7 +245,9 @@ static void every_launch_that_fails_is_reported(void **state)
 static void every_launch_for_slices_that_fails_is_reported(void **state)
 {
     (void)state;
-    static const struct mpo_mixture_filter filter = {1.0, 3, 1.0, 0.0};
+    static const struct mpo_mixture_rule filter = {.filter = {1.0, 3, 1.0, 0.0}};
+    static const struct mpo_mixture_rule *const rule = &filter;
+    static const enum mpo_mixture_kind kind = MPO_MIXTURE_DRAWN;
     static const double half = 0.5;
     const struct mpo_mixture_ops *ops = &mpo_mixture_cuda_ops;
     struct mixture_case some;
@@ -251,30 +256,33 @@ static void every_launch_for_slices_that_fails_is_reported(void **state)
     int32_t token = 0;
     double numbers[2048];
     struct mpo_mixture_question question;
-    const struct mpo_mixture_draws draws = {
-        .count = 1, .row = &row, .uniform = &half, .filter = &filter, .token = &token};
+    const struct mpo_mixture_draws draws = {.count = 1,
+                                            .row = &row,
+                                            .kind = &kind,
+                                            .uniform = &half,
+                                            .rule = &rule,
+                                            .token = &token};
     mixture_case_make(&some, 2, 1, 100, 1.0);
     some.device = "cuda";
     mixture_case_run(&some);
     const struct mpo_mixture_spec spec = mixture_case_spec(&some);
     assert_ok(ops->open(&spec, &self));
-    ops->set(self, some.mu, 0.0);
     for (int launch = 0; launch < 2; launch++) {
         enum mpo_status expected = launch == 0 ? MPO_ERR_DEVICE : MPO_OK;
         cudart_fail_launch_after(launch == 0 ? 0 : -1);
-        assert_status(ops->sum(self, &some.rows, 0, 1, numbers), expected);
+        assert_status(ops->sum(self, &some.rows, &some.exponents, 0, 1, numbers), expected);
         cudart_fail_launch_after(launch == 0 ? 0 : -1);
         assert_status(ops->fold(self, 1, numbers, some.moments, some.expectation),
                       expected);
         cudart_fail_launch_after(launch == 0 ? 0 : -1);
         assert_status(ops->scores(self, 0, 0, 1, numbers), expected);
         cudart_fail_launch_after(launch == 0 ? 0 : -1);
-        assert_status(ops->ask(self, &draws, 0, 1, &question), expected);
+        assert_status(ops->ask(self, &draws, &question), expected);
         question = (struct mpo_mixture_question){.kind = MPO_MIXTURE_GIVEN};
         cudart_fail_launch_after(launch == 0 ? 0 : -1);
         assert_status(ops->answer(self, &question, 1, numbers), expected);
-        cudart_fail_launch_after(launch == 0 ? 1 : -1);
-        assert_status(ops->filter(self, &draws, 0, numbers), expected);
+        cudart_fail_launch_after(launch == 0 ? 2 : -1);
+        assert_status(ops->rule(self, &draws, 0, numbers), expected);
     }
     ops->close(self);
     mixture_case_free(&some);
@@ -290,8 +298,14 @@ static void draws_after_a_normaliser_need_another_combination(void **state)
     int32_t token = 0;
     double log_proposal = 0.0;
     double log_policy = 0.0;
-    struct mpo_mixture_draws draws = {1,      &row,          &uniform,   NULL,
-                                      &token, &log_proposal, &log_policy};
+    const enum mpo_mixture_kind kind = MPO_MIXTURE_DRAWN;
+    struct mpo_mixture_draws draws = {.count = 1,
+                                      .row = &row,
+                                      .kind = &kind,
+                                      .uniform = &uniform,
+                                      .token = &token,
+                                      .log_proposal = &log_proposal,
+                                      .log_policy = &log_policy};
     mixture_case_make(&some, 1, 1, 10, 1.0);
     mixture_case_run(&some);
     assert_ok(mpo_mixture_draw(some.mixture, &draws));

@@ -22,7 +22,7 @@
 /* What is asked of the combined rows, B draws each. */
 enum mode { DRAWN, GREEDY, FILTERED, GIVEN, MODE_COUNT };
 
-static const struct mpo_mixture_filter filter = {0.8, 40, 0.95, 0.001};
+static const struct mpo_mixture_rule filter = {.filter = {0.8, 40, 0.95, 0.001}};
 
 /* As many on the CPU, fewer on a device, which may be simulated. */
 static int32_t on_cpu(int32_t count, int32_t on_device)
@@ -81,21 +81,29 @@ static void draw(struct mpo_mixture *mixture, const struct mixture_case *some,
     int32_t count = some->row_count;
     int32_t *row = runner_allocate((size_t)count, sizeof *row);
     double *uniform = runner_allocate((size_t)count, sizeof *uniform);
+    enum mpo_mixture_kind *kind = runner_allocate((size_t)count, sizeof *kind);
+    const struct mpo_mixture_rule **rule = runner_allocate((size_t)count, sizeof *rule);
     for (int32_t i = 0; i < count; i++) {
         row[i] = 5 * i % count;
+        kind[i] = mode == GIVEN    ? MPO_MIXTURE_GIVEN
+                  : mode == GREEDY ? MPO_MIXTURE_GREATEST
+                                   : MPO_MIXTURE_DRAWN;
+        rule[i] = &filter;
         uniform[i] = runner_uniform(17 + mode, (uint64_t)i);
         if (mode == GIVEN)
             figures->token[mode][i] = (int32_t)(uniform[i] * some->vocab_size);
     }
     struct mpo_mixture_draws draws = {.count = count,
                                       .row = row,
+                                      .kind = kind,
                                       .uniform = mode == GREEDY ? NULL : uniform,
-                                      .filter = mode == FILTERED ? &filter : NULL,
+                                      .rule = mode == FILTERED ? rule : NULL,
                                       .token = figures->token[mode],
                                       .log_proposal = figures->log_proposal[mode],
                                       .log_policy = figures->log_policy[mode]};
-    assert_ok(mode == GIVEN ? mpo_mixture_score(mixture, &draws)
-                            : mpo_mixture_draw(mixture, &draws));
+    assert_ok(mpo_mixture_draw(mixture, &draws));
+    free(rule);
+    free(kind);
     free(uniform);
     free(row);
 }
@@ -167,7 +175,6 @@ static void open_group(struct group *group, const struct mixture_case *some,
     mixture.placed_first = group->first_policy;
     mixture.placed_count = group->local_count;
     assert_ok(mpo_mixture_open(&mixture, &group->mixture));
-    mpo_mixture_set(group->mixture, some->mu, some->end_bias);
     size_t rows = (size_t)group->local_count * (size_t)some->row_count;
     group->row = runner_allocate(rows, sizeof *group->row);
     group->log_norm = runner_allocate(rows, sizeof *group->log_norm);
@@ -201,8 +208,8 @@ static void combine(struct group *group, struct figures *figures)
                                         group->log_norm + k * row_count));
     assert_ok(
         mpo_exchange_rows(group->exchange, row_count, group->row, group->log_norm, &rows));
-    assert_ok(
-        mpo_mixture_combine(group->mixture, &rows, figures->moments, figures->expectation));
+    assert_ok(mpo_mixture_combine(group->mixture, &rows, &group->some->exponents,
+                                  figures->moments, figures->expectation));
 }
 
 /* ---- traffic ---- */

@@ -41,6 +41,8 @@ void mixture_case_make(struct mixture_case *self, int32_t policy_count, int32_t 
     self->log_norm = runner_allocate(rows, sizeof *self->log_norm);
     self->moments = runner_allocate((size_t)row_count, sizeof *self->moments);
     self->expectation = runner_allocate(rows, sizeof *self->expectation);
+    self->row_mu = runner_allocate(rows, sizeof *self->row_mu);
+    self->row_end_bias = runner_allocate((size_t)row_count, sizeof *self->row_end_bias);
     for (size_t i = 0; i < count; i++) {
         double uniform = runner_uniform((uint64_t)vocab_size, i);
         self->logits[i] = (float)(strength * (2.0 * uniform - 1.0));
@@ -104,16 +106,29 @@ void mixture_case_run(struct mixture_case *self)
     mixture_case_combine(self);
 }
 
+void mixture_case_set(struct mixture_case *self)
+{
+    for (int32_t row = 0; row < self->row_count; row++) {
+        for (int32_t h = 0; h < self->policy_count; h++)
+            self->row_mu[row * self->policy_count + h] = self->mu[h];
+        self->row_end_bias[row] = self->end_bias;
+    }
+    self->exponents =
+        (struct mpo_mixture_exponents){self->row_mu, self->row_end_bias, NULL};
+}
+
 void mixture_case_combine(struct mixture_case *self)
 {
-    mpo_mixture_set(self->mixture, self->mu, self->end_bias);
-    assert_ok(
-        mpo_mixture_combine(self->mixture, &self->rows, self->moments, self->expectation));
+    mixture_case_set(self);
+    assert_ok(mpo_mixture_combine(self->mixture, &self->rows, &self->exponents,
+                                  self->moments, self->expectation));
 }
 
 void mixture_case_free(struct mixture_case *self)
 {
     mpo_mixture_close(&self->mixture);
+    free(self->row_end_bias);
+    free(self->row_mu);
     free(self->expectation);
     free(self->moments);
     free(self->log_norm);
@@ -252,8 +267,10 @@ int32_t mixture_case_draw(struct mixture_case *self, int32_t row, const double *
                           double *log_proposal, double *log_policy)
 {
     int32_t token = -1;
+    enum mpo_mixture_kind kind = uniform != NULL ? MPO_MIXTURE_DRAWN : MPO_MIXTURE_GREATEST;
     struct mpo_mixture_draws draws = {.count = 1,
                                       .row = &row,
+                                      .kind = &kind,
                                       .uniform = uniform,
                                       .token = &token,
                                       .log_proposal = log_proposal,
@@ -266,11 +283,13 @@ double mixture_case_score(struct mixture_case *self, int32_t row, int32_t token,
                           double *log_policy)
 {
     double log_proposal = 0.0;
+    const enum mpo_mixture_kind kind = MPO_MIXTURE_GIVEN;
     struct mpo_mixture_draws draws = {.count = 1,
                                       .row = &row,
+                                      .kind = &kind,
                                       .token = &token,
                                       .log_proposal = &log_proposal,
                                       .log_policy = log_policy};
-    assert_ok(mpo_mixture_score(self->mixture, &draws));
+    assert_ok(mpo_mixture_draw(self->mixture, &draws));
     return log_proposal;
 }

@@ -27,7 +27,7 @@ struct mixture_case {
     int32_t row_count;    /* B */
     int32_t vocab_size;   /* V */
     double temperature[MIXTURE_CASE_POLICY_MAX];
-    double mu[MIXTURE_CASE_POLICY_MAX];
+    double mu[MIXTURE_CASE_POLICY_MAX]; /* of all rows */
     double end_bias;
     int32_t end_token[4]; /* ascending */
     int32_t end_count;
@@ -40,8 +40,11 @@ struct mixture_case {
     double *log_norm;    /* [H, B] owned */
     struct mpo_mixture *mixture;
     struct mpo_rows rows;
-    struct mpo_mixture_moments *moments; /* [B] owned */
-    double *expectation;                 /* [B, H] owned */
+    struct mpo_mixture_exponents exponents; /* of each row: */
+    double *row_mu;                         /* [B, H] owned */
+    double *row_end_bias;                   /* [B] owned */
+    struct mpo_mixture_moments *moments;    /* [B] owned */
+    double *expectation;                    /* [B, H] owned */
 };
 
 /** What the scalar code finds of one row; q is owned. */
@@ -72,6 +75,9 @@ void mixture_case_run(struct mixture_case *self);
 /** Compare every figure of every row with another case's, within bound of its size. */
 void mixture_case_compare(const struct mixture_case *self, const struct mixture_case *other,
                           double bound);
+
+/** Give each row the exponents and the tilt of the case. */
+void mixture_case_set(struct mixture_case *self);
 
 /** Set the exponents and the tilt again and combine the same rows. */
 void mixture_case_combine(struct mixture_case *self);

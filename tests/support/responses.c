@@ -92,6 +92,8 @@ struct state_rows {
     double *log_norm;                    /* [H, S] */
     struct mpo_mixture_moments *moments; /* [S] */
     double *expectation;                 /* [S, H] */
+    double *mu;                          /* [S, H] */
+    double *end_bias;                    /* [S] */
 };
 
 static void state_rows_open(struct state_rows *rows, const struct bigram_spec *spec,
@@ -121,14 +123,23 @@ static void state_rows_open(struct state_rows *rows, const struct bigram_spec *s
                                         rows->row + h * spec->state_count,
                                         rows->log_norm + h * spec->state_count));
     const struct mpo_rows all = {spec->state_count, rows->row, rows->log_norm};
-    mpo_mixture_set(rows->mixture, mu, end_bias);
-    assert_ok(mpo_mixture_combine(rows->mixture, &all, rows->moments, rows->expectation));
+    rows->mu = runner_allocate((size_t)count, sizeof *rows->mu);
+    rows->end_bias = runner_allocate((size_t)spec->state_count, sizeof *rows->end_bias);
+    for (int32_t i = 0; i < count; i++)
+        rows->mu[i] = mu[i % spec->policy_count];
+    for (int32_t i = 0; i < spec->state_count; i++)
+        rows->end_bias[i] = end_bias;
+    const struct mpo_mixture_exponents exponents = {rows->mu, rows->end_bias, NULL};
+    assert_ok(mpo_mixture_combine(rows->mixture, &all, &exponents, rows->moments,
+                                  rows->expectation));
     free(temperature);
 }
 
 static void state_rows_close(struct state_rows *rows)
 {
     mpo_mixture_close(&rows->mixture);
+    free(rows->end_bias);
+    free(rows->mu);
     free(rows->expectation);
     free(rows->moments);
     free(rows->log_norm);
@@ -152,9 +163,14 @@ static void add_token(struct filling *filling, int32_t state, int32_t token)
     double log_policy[BIGRAM_POLICY_MAX];
     double log_proposal = 0.0;
     bool ends = bigram_ends(filling->bigram, token);
-    struct mpo_mixture_draws draws = {1,      &state,        NULL,      NULL,
-                                      &token, &log_proposal, log_policy};
-    assert_ok(mpo_mixture_score(filling->rows->mixture, &draws));
+    const enum mpo_mixture_kind kind = MPO_MIXTURE_GIVEN;
+    struct mpo_mixture_draws draws = {.count = 1,
+                                      .row = &state,
+                                      .kind = &kind,
+                                      .token = &token,
+                                      .log_proposal = &log_proposal,
+                                      .log_policy = log_policy};
+    assert_ok(mpo_mixture_draw(filling->rows->mixture, &draws));
     out->token[slot * out->max_tokens + out->token_count[slot]++] = token;
     out->ended[slot] = ends;
     out->log_proposal[slot] += log_proposal;

@@ -23,7 +23,7 @@
 #include <string.h>
 
 #include "mpo/policy.h"
-#include "memory.cuh"
+#include "draws.cuh"
 #include "round_kernels.cuh"
 #include "slice_kernels.cuh"
 
@@ -41,10 +41,8 @@ static enum mpo_status cuda_open(const struct mpo_mixture_spec *spec, void **sel
     cuda->placed_first = spec->placed_first;
     MPO_TRY(allocate(cuda, copied_policies(spec)));
     MPO_TRY(send_tokens(cuda, spec));
-    cuda->host.one[0] = 1.0;
     for (int32_t h = 0; h < spec->policy_count; h++)
         cuda->host.inverse_temperature[h] = 1.0 / spec->temperature[h];
-    MPO_TRY(send(cuda, cuda->host.one, 1));
     MPO_TRY(send(cuda, cuda->host.inverse_temperature, (size_t)spec->policy_count));
     MPO_TRY_CUDA(cudaStreamSynchronize(cuda->stream));
 cleanup:
@@ -54,13 +52,6 @@ cleanup:
     }
     *self = cuda;
     return status;
-}
-
-static void cuda_set(void *self, const double *mu, double end_bias)
-{
-    struct cuda *cuda = (struct cuda *)self;
-    memcpy(cuda->host.mu, mu, (size_t)cuda->policy_count * sizeof *mu);
-    cuda->end_bias = end_bias;
 }
 
 /* ---- rows ---- */
@@ -136,7 +127,6 @@ static enum mpo_status cuda_normalise(void *self, int32_t policy_index, int32_t 
     double scale = cuda->host.inverse_temperature[policy_index];
     struct mixture_view alone = {};
     alone.row = cuda->device.row;
-    alone.mu = cuda->device.one;
     alone.inverse_temperature = cuda->device.inverse_temperature + policy_index;
     alone.flags = cuda->flags; /* a row that never was on the host is not masked */
     alone.policy_count = 1;
@@ -157,45 +147,24 @@ cleanup:
     return status;
 }
 
-static struct mixture_view slice_view(const struct cuda *cuda, int32_t row_count,
-                                      int32_t first_block, int32_t end_block)
-{
-    struct mixture_view view = {};
-    int32_t first = first_block * MPO_ROWS_BLOCK;
-    int32_t end = end_block * MPO_ROWS_BLOCK;
-    view.row = cuda->device.row;
-    view.log_norm = cuda->device.log_norm;
-    view.mu = cuda->device.mu;
-    view.inverse_temperature = cuda->device.inverse_temperature;
-    view.flags = cuda->flags + first;
-    view.end_bias = cuda->end_bias;
-    view.policy_count = cuda->policy_count;
-    view.row_count = row_count;
-    view.vocab_size = (end < cuda->vocab_size ? end : cuda->vocab_size) - first;
-    view.block_count = end_block - first_block;
-    return view;
-}
-
-/* The rows that were combined last as if all of them were here. */
-static struct mixture_view whole_view(const struct cuda *cuda)
-{
-    return slice_view(cuda, cuda->view.row_count, 0, cuda->block_count);
-}
-
 /* Sum the blocks of a slice, or of whole rows. */
 static enum mpo_status sum_blocks(struct cuda *cuda, const struct mpo_rows *rows,
+                                  const struct mpo_mixture_exponents *exponents,
                                   int32_t first_block, int32_t end_block)
 {
     enum mpo_status status = MPO_OK;
-    size_t policies = (size_t)cuda->policy_count;
-    size_t count = policies * (size_t)rows->row_count;
+    size_t row_count = (size_t)rows->row_count;
+    size_t count = (size_t)cuda->policy_count * row_count;
     cuda->view = slice_view(cuda, rows->row_count, first_block, end_block);
     cuda->first_block = first_block;
     if (count == 0)
         return MPO_OK; /* a grid of no rows is no launch */
     memcpy(cuda->host.log_norm, rows->log_norm, count * sizeof(double));
-    MPO_TRY(send(cuda, cuda->host.mu, policies));
-    MPO_TRY(send(cuda, cuda->host.log_norm, count));
+    memcpy(cuda->host.mu, exponents->mu, count * sizeof(double));
+    memcpy(cuda->host.end_bias, exponents->end_bias, row_count * sizeof(double));
+    for (size_t row = 0; row < row_count; row++)
+        cuda->host.expects[row] = mpo_mixture_expects(exponents, (int32_t)row);
+    MPO_TRY(send_span(cuda, cuda->host.log_norm, cuda->host.expects + row_count));
     MPO_TRY(send_rows(cuda, rows->logits, count, cuda->view.vocab_size));
     MPO_TRY(launch_blocks(cuda, &cuda->view));
 cleanup:
@@ -214,21 +183,24 @@ static enum mpo_status fold_blocks(struct cuda *cuda, struct mpo_mixture_moments
         return MPO_OK;
     MPO_TRY(launch_rows(cuda, &whole));
     MPO_TRY(fetch(cuda, cuda->host.moments, row_count));
-    MPO_TRY(fetch(cuda, cuda->host.expectation, count));
+    if (expectation != NULL)
+        MPO_TRY(fetch(cuda, cuda->host.expectation, count));
     MPO_TRY_CUDA(cudaStreamSynchronize(cuda->stream));
     memcpy(moments, cuda->host.moments, row_count * sizeof *moments);
-    memcpy(expectation, cuda->host.expectation, count * sizeof *expectation);
+    if (expectation != NULL)
+        memcpy(expectation, cuda->host.expectation, count * sizeof *expectation);
 cleanup:
     return status;
 }
 
 static enum mpo_status cuda_combine(void *self, const struct mpo_rows *rows,
+                                    const struct mpo_mixture_exponents *exponents,
                                     struct mpo_mixture_moments *moments,
                                     double *expectation)
 {
     enum mpo_status status = MPO_OK;
     struct cuda *cuda = (struct cuda *)self;
-    MPO_TRY(sum_blocks(cuda, rows, 0, cuda->block_count));
+    MPO_TRY(sum_blocks(cuda, rows, exponents, 0, cuda->block_count));
     MPO_TRY(fold_blocks(cuda, moments, expectation));
 cleanup:
     return status;
@@ -242,11 +214,12 @@ static size_t sums_count(const struct cuda *cuda, int32_t block_count)
 }
 
 static enum mpo_status cuda_sum(void *self, const struct mpo_rows *rows,
+                                const struct mpo_mixture_exponents *exponents,
                                 int32_t first_block, int32_t end_block, double *table)
 {
     enum mpo_status status = MPO_OK;
     struct cuda *cuda = (struct cuda *)self;
-    MPO_TRY(sum_blocks(cuda, rows, first_block, end_block));
+    MPO_TRY(sum_blocks(cuda, rows, exponents, first_block, end_block));
     if (table == NULL || rows->row_count == 0)
         return MPO_OK; /* the device works while the root waits for the others */
     MPO_TRY_CUDA(cudaMemcpyAsync(table, cuda->sums.table,
@@ -273,128 +246,6 @@ cleanup:
     return status;
 }
 
-/* ---- draws ---- */
-
-/* Draws first .. first + count - 1 of those in the mailbox. */
-static struct mixture_draw_view draw_view(const struct cuda *cuda,
-                                          const struct mpo_mixture_draws *draws,
-                                          int32_t first, int32_t count)
-{
-    struct mixture_draw_view view = {};
-    view.row = cuda->device.draw_row + first;
-    view.uniform = draws->uniform != NULL ? cuda->device.uniform + first : NULL;
-    view.token = cuda->device.token + first;
-    view.log_proposal = cuda->device.log_proposal + first;
-    view.log_policy = cuda->device.log_policy + (size_t)first * (size_t)cuda->policy_count;
-    view.count = count;
-    return view;
-}
-
-static enum mpo_status launch_filter(const struct cuda *cuda,
-                                     const struct mixture_draw_view *draws,
-                                     const struct mixture_filter_view *filtered)
-{
-    enum mpo_status status = MPO_OK;
-    const struct mixture_view whole = whole_view(cuda);
-    dim3 blocks((unsigned)whole.block_count, (unsigned)draws->count);
-    MPO_LAUNCH(mixture_filter_weights, blocks, MIXTURE_THREADS, 0, cuda->stream, whole,
-               cuda->sums, *draws, *filtered);
-    MPO_TRY_CUDA(cudaGetLastError());
-    MPO_LAUNCH(mixture_filter_draw, dim3((unsigned)draws->count), MIXTURE_THREADS,
-               MIXTURE_LIST_BYTES(whole.block_count, 0), cuda->stream, whole, *draws,
-               *filtered);
-    MPO_TRY_CUDA(cudaGetLastError());
-cleanup:
-    return status;
-}
-
-static enum mpo_status launch_filtered(const struct cuda *cuda,
-                                       const struct mpo_mixture_draws *draws, int32_t count)
-{
-    enum mpo_status status = MPO_OK;
-    const struct mixture_filter_view filtered = {cuda->weight, *draws->filter, false};
-    for (int32_t first = 0; first < count; first += FILTER_SLOTS) {
-        int32_t left = count - first;
-        int32_t round = left < FILTER_SLOTS ? left : FILTER_SLOTS;
-        const struct mixture_draw_view view = draw_view(cuda, draws, first, round);
-        MPO_TRY(launch_filter(cuda, &view, &filtered));
-    }
-cleanup:
-    return status;
-}
-
-static enum mpo_status launch_draw(const struct cuda *cuda,
-                                   const struct mpo_mixture_draws *draws, int32_t count)
-{
-    enum mpo_status status = MPO_OK;
-    const struct mixture_draw_view view = draw_view(cuda, draws, 0, count);
-    if (draws->uniform != NULL && !mpo_mixture_filter_is_open(draws->filter))
-        return launch_filtered(cuda, draws, count);
-    MPO_LAUNCH(mixture_draw, dim3((unsigned)count), MIXTURE_THREADS,
-               MIXTURE_LIST_BYTES(cuda->block_count, 0), cuda->stream, cuda->view,
-               cuda->sums, view);
-    MPO_TRY_CUDA(cudaGetLastError());
-cleanup:
-    return status;
-}
-
-static enum mpo_status send_draws(struct cuda *cuda, const struct mpo_mixture_draws *draws,
-                                  int32_t first, size_t count, bool draw)
-{
-    enum mpo_status status = MPO_OK;
-    memcpy(cuda->host.draw_row, draws->row + first, count * sizeof *draws->row);
-    MPO_TRY(send(cuda, cuda->host.draw_row, count));
-    if (draw && draws->uniform != NULL) {
-        memcpy(cuda->host.uniform, draws->uniform + first, count * sizeof *draws->uniform);
-        MPO_TRY(send(cuda, cuda->host.uniform, count));
-    }
-    if (!draw) {
-        memcpy(cuda->host.token, draws->token + first, count * sizeof *draws->token);
-        MPO_TRY(send(cuda, cuda->host.token, count));
-    }
-cleanup:
-    return status;
-}
-
-/* Draws first..first + count - 1, as many as there is room for. */
-static enum mpo_status draw_some(struct cuda *cuda, struct mpo_mixture_draws *draws,
-                                 int32_t first, int32_t count, bool draw)
-{
-    enum mpo_status status = MPO_OK;
-    size_t policies = (size_t)cuda->policy_count;
-    size_t some = (size_t)count;
-    dim3 groups((unsigned)((count + MIXTURE_THREADS - 1) / MIXTURE_THREADS));
-    MPO_TRY(send_draws(cuda, draws, first, some, draw));
-    if (draw)
-        MPO_TRY(launch_draw(cuda, draws, count));
-    MPO_LAUNCH(mixture_score, groups, MIXTURE_THREADS, 0, cuda->stream, cuda->view,
-               cuda->sums, draw_view(cuda, draws, 0, count));
-    MPO_TRY_CUDA(cudaGetLastError());
-    MPO_TRY(fetch(cuda, cuda->host.token, some));
-    MPO_TRY(fetch(cuda, cuda->host.log_proposal, some));
-    MPO_TRY(fetch(cuda, cuda->host.log_policy, some * policies));
-    MPO_TRY_CUDA(cudaStreamSynchronize(cuda->stream));
-    memcpy(draws->token + first, cuda->host.token, some * sizeof *draws->token);
-    memcpy(draws->log_proposal + first, cuda->host.log_proposal, some * sizeof(double));
-    memcpy(draws->log_policy + (size_t)first * policies, cuda->host.log_policy,
-           some * policies * sizeof(double));
-cleanup:
-    return status;
-}
-
-static enum mpo_status cuda_draw(void *self, struct mpo_mixture_draws *draws, bool draw)
-{
-    enum mpo_status status = MPO_OK;
-    struct cuda *cuda = (struct cuda *)self;
-    for (int32_t first = 0; first < draws->count; first += cuda->row_capacity) {
-        int32_t left = draws->count - first;
-        int32_t count = left < cuda->row_capacity ? left : cuda->row_capacity;
-        MPO_TRY(draw_some(cuda, draws, first, count, draw));
-    }
-cleanup:
-    return status;
-}
-
 /* ---- slices ---- */
 
 static enum mpo_status cuda_scores(void *self, int32_t row, int32_t first_block,
@@ -416,23 +267,19 @@ cleanup:
 }
 
 static enum mpo_status cuda_ask(void *self, const struct mpo_mixture_draws *draws,
-                                int32_t first, int32_t count,
                                 struct mpo_mixture_question *question)
 {
     enum mpo_status status = MPO_OK;
     struct cuda *cuda = (struct cuda *)self;
-    size_t some = (size_t)count;
-    MPO_TRY(send_draws(cuda, draws, first, some, true));
+    size_t count = (size_t)draws->count;
+    MPO_TRY(send_draws(cuda, draws));
     MPO_LAUNCH(mixture_ask, dim3((unsigned)count), MIXTURE_THREADS,
                MIXTURE_LIST_BYTES(cuda->block_count, 0), cuda->stream, whole_view(cuda),
-               cuda->sums, draw_view(cuda, draws, 0, count), cuda->device.question);
+               cuda->sums, draw_view(cuda, draws->count), cuda->device.question);
     MPO_TRY_CUDA(cudaGetLastError());
-    MPO_TRY(fetch(cuda, cuda->host.question, some));
+    MPO_TRY(fetch(cuda, cuda->host.question, count));
     MPO_TRY_CUDA(cudaStreamSynchronize(cuda->stream));
-    for (int32_t i = 0; i < count; i++) {
-        question[i] = cuda->host.question[i];
-        question[i].draw += first;
-    }
+    memcpy(question, cuda->host.question, count * sizeof *question);
 cleanup:
     return status;
 }
@@ -464,18 +311,20 @@ cleanup:
     return status;
 }
 
-static enum mpo_status cuda_filter(void *self, const struct mpo_mixture_draws *draws,
-                                   int32_t draw, const double *score)
+static enum mpo_status cuda_rule(void *self, const struct mpo_mixture_draws *draws,
+                                 int32_t draw, const double *score)
 {
     enum mpo_status status = MPO_OK;
     struct cuda *cuda = (struct cuda *)self;
-    const struct mixture_filter_view filtered = {cuda->weight, *draws->filter, true};
-    const struct mixture_draw_view view = draw_view(cuda, draws, 0, 1);
-    MPO_TRY(send_draws(cuda, draws, draw, 1, true));
+    struct mixture_round round = {};
+    const struct mpo_mixture_draws one = one_draw(draws, draw);
+    draws->token[draw] = -1; /* it stays so where no token is left */
+    MPO_TRY(send_draws(cuda, &one));
     MPO_TRY_CUDA(cudaMemcpyAsync(cuda->weight, score,
                                  (size_t)cuda->vocab_size * sizeof *score,
                                  cudaMemcpyHostToDevice, cuda->stream));
-    MPO_TRY(launch_filter(cuda, &view, &filtered));
+    add_rule(cuda, draws->rule[draw], 0, &round);
+    MPO_TRY(launch_round(cuda, 1, &round, true));
     MPO_TRY(fetch(cuda, cuda->host.token, 1));
     MPO_TRY_CUDA(cudaStreamSynchronize(cuda->stream));
     draws->token[draw] = cuda->host.token[0];
@@ -484,7 +333,7 @@ cleanup:
 }
 
 const struct mpo_mixture_ops mpo_mixture_cuda_ops = {
-    "cuda",      cuda_open,      cuda_close,   cuda_bytes,  cuda_set, cuda_place,
-    cuda_round,  cuda_normalise, cuda_combine, cuda_draw,   cuda_sum, cuda_scores,
-    cuda_answer, cuda_fold,      cuda_ask,     cuda_filter,
+    "cuda",      cuda_open,      cuda_close,   cuda_bytes, cuda_place,
+    cuda_round,  cuda_normalise, cuda_combine, cuda_draw,  cuda_sum,
+    cuda_scores, cuda_answer,    cuda_fold,    cuda_ask,   cuda_rule,
 };

@@ -10,11 +10,12 @@
 #include "kernels.cuh"
 
 struct mixture_draw_view {
-    const int32_t *row;    /* [count] */
-    const double *uniform; /* [count]; NULL: greedy */
-    int32_t *token;        /* [count] */
-    double *log_proposal;  /* [count] */
-    double *log_policy;    /* [count, H] */
+    const int32_t *row;          /* [count] */
+    const double *uniform;       /* [count] read where DRAWN */
+    enum mpo_mixture_kind *kind; /* [count] GIVEN once a rule was kept */
+    int32_t *token;              /* [count] */
+    double *log_proposal;        /* [count] */
+    double *log_policy;          /* [count, H] */
     int32_t count;
 };
 
@@ -112,16 +113,25 @@ static __device__ struct mpo_mixture_question ask_drawn(const struct mixture_vie
 }
 
 /* The group's draw as a question about one block of its row; block_weight: [block] shared.
- */
+ * Of a row that failed any token is asked for: nobody reads the answer. */
 static __device__ struct mpo_mixture_question
 ask_draw(const struct mixture_view *view, const struct mixture_sums *sums,
          const struct mixture_draw_view *draws, double *block_weight)
 {
     int32_t row = draws->row[blockIdx.x];
-    struct mpo_mixture_question question =
-        draws->uniform == NULL
-            ? ask_greatest(view, sums, row)
-            : ask_drawn(view, sums, row, draws->uniform[blockIdx.x], block_weight);
+    enum mpo_mixture_kind kind = draws->kind[blockIdx.x];
+    struct mpo_mixture_question question = {};
+    question.kind = MPO_MIXTURE_GIVEN;
+    if (kind == MPO_MIXTURE_GIVEN) {
+        question.token = draws->token[blockIdx.x];
+        question.block = question.token / MPO_ROWS_BLOCK;
+    } else if (!is_finite(sums->moments[row].log_z)) {
+        question.token = 0;
+    } else if (kind == MPO_MIXTURE_GREATEST) {
+        question = ask_greatest(view, sums, row);
+    } else {
+        question = ask_drawn(view, sums, row, draws->uniform[blockIdx.x], block_weight);
+    }
     question.draw = (int32_t)blockIdx.x;
     question.row = row;
     return question;
@@ -154,8 +164,8 @@ static __device__ int32_t find_token(const struct mixture_view *view,
     return invert_block(score, question->block, question->target);
 }
 
-/** Grid: draws. Inverts the block sums of a row and then one block; or, with no uniform,
- * the most probable token, of equal ones the lowest. */
+/** Grid: draws. The token of each draw that has none yet: inverts the block sums of a row
+ *  and then one block, or finds the most probable token, of equal ones the lowest. */
 static __global__ void __launch_bounds__(MIXTURE_THREADS)
     mixture_draw(struct mixture_view view, struct mixture_sums sums,
                  struct mixture_draw_view draws)
@@ -163,7 +173,7 @@ static __global__ void __launch_bounds__(MIXTURE_THREADS)
     MPO_DYNAMIC_SHARED(double, block_weight); /* [block] */
     struct mpo_mixture_question question = ask_draw(&view, &sums, &draws, block_weight);
     int32_t token = find_token(&view, &question);
-    if (threadIdx.x == 0)
+    if (threadIdx.x == 0 && draws.kind[blockIdx.x] != MPO_MIXTURE_GIVEN)
         draws.token[blockIdx.x] = token;
 }
 
@@ -179,11 +189,12 @@ static __global__ void __launch_bounds__(MIXTURE_THREADS)
     int32_t token = draws.token[i];
     double *log_policy = draws.log_policy + (size_t)i * (size_t)view.policy_count;
     uint32_t flags = token_flags(&view, token);
-    double score = flags & MIXTURE_ENDS ? view.end_bias : 0.0;
+    double score = flags & MIXTURE_ENDS ? row_end_bias(&view, row) : 0.0;
     for (int32_t h = 0; h < view.policy_count; h++) {
         double logit = (double)known_logit(policy_row(&view, h, row)[token], flags);
         log_policy[h] = logit * view.inverse_temperature[h] - policy_norm(&view, h, row);
-        score += view.mu[h] * log_policy[h];
+        double mu = policy_mu(&view, h, row);
+        score += mu != 0.0 ? mu * log_policy[h] : 0.0;
     }
     draws.log_proposal[i] = score - sums.moments[row].log_z;
 }

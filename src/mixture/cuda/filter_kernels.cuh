@@ -1,5 +1,7 @@
 /**
- * Filtered draws on CUDA (what they mean: mixture/filter.c), by selection: the weight of
+ * Draws under rules on CUDA (what they mean: mixture/filter.c). Biases change scores first,
+ * in the order in which they are given, token by token, so scores keep the CPU's bits. Then
+ * the filter, by selection: the weight of
  * the last token that a filter keeps is found by trying keys between 0 and 1, the bits of a
  * double, which are in the order of the doubles. A pass over the row's weights tries three
  * keys and so settles two of 62 bits.
@@ -11,8 +13,11 @@
  * tokens; a token at the edge may differ from the CPU's where the share p falls within
  * some 1e-10 of a partial sum.
  *
- *     filter_weights   4 H V + 8 V written, or 8 V + 8 V of scores      bandwidth
+ *     filter_scores    4 H V + 8 V written, or 8 V + 8 V of scores      bandwidth
+ *                      (every thread reads every bias, from cache)
+ *     filter_weights   8 V + 8 V written, from cache
  *     filter_draw      8 V a pass, about 30 passes a filter, from cache
+ *     filter_greatest  8 V, from cache
  */
 #pragma once
 
@@ -24,9 +29,20 @@
 /* What the sums of amounts and block numbers have room for. */
 #define MIXTURE_VOCAB_MAX (1 << 22)
 
-struct mixture_filter_view {
-    double *weight; /* [draws, V] */
+/** A draw under a rule. */
+struct mixture_ruled {
     struct mpo_mixture_filter filter;
+    int32_t draw;       /* of the call's draws */
+    int32_t first_bias; /* of all biases */
+    int32_t bias_count;
+};
+
+struct mixture_filter_view {
+    const struct mixture_ruled *ruled;   /* [slot] */
+    const struct mpo_mixture_bias *bias; /* of all of them */
+    double *weight;                      /* [slot, V] scores, then weights of DRAWN ones */
+    double *block_top;                   /* [slot, block] */
+    double *top;    /* [slot] M; not finite when no token is left, or the row failed */
     bool is_scored; /* weight has the scores of the one draw, from all slices */
 };
 
@@ -53,23 +69,66 @@ static __device__ __forceinline__ bool is_kept(const struct mixture_cut *cut, do
     return weight > 0.0 && (key > cut->key || (key == cut->key && token <= cut->token));
 }
 
-/** Grid: (block_count, draws). w(v) = exp((s(v) - M) / T), exactly 0 where the CPU's is. */
+/* The slot of this group's draw, [V]. */
+static __device__ __forceinline__ double *slot_of(const struct mixture_view *view,
+                                                  const struct mixture_filter_view *filter,
+                                                  uint32_t slot)
+{
+    return filter->weight + (size_t)slot * (size_t)view->vocab_size;
+}
+
+/** Grid: (block_count, slots). s(v) with its biases, and the greatest of a block. */
 static __global__ void __launch_bounds__(MIXTURE_THREADS)
-    mixture_filter_weights(struct mixture_view view, struct mixture_sums sums,
-                           struct mixture_draw_view draws,
+    mixture_filter_scores(struct mixture_view view, struct mixture_draw_view draws,
+                          struct mixture_filter_view filter)
+{
+    const struct mixture_ruled *ruled = &filter.ruled[blockIdx.y];
+    const struct mpo_mixture_bias *bias = filter.bias + ruled->first_bias;
+    int32_t block = (int32_t)blockIdx.x;
+    int32_t token = first_token(block);
+    double *slot = slot_of(&view, &filter, blockIdx.y);
+    double score[MIXTURE_TOKENS];
+    if (filter.is_scored)
+        for (int i = 0; i < MIXTURE_TOKENS; i++)
+            score[i] = token + i < view.vocab_size ? slot[token + i] : -INFINITY;
+    else
+        token_scores(&view, draws.row[ruled->draw], block, NULL, score);
+    for (int32_t j = 0; j < ruled->bias_count; j++)
+        for (int i = 0; i < MIXTURE_TOKENS; i++)
+            if (bias[j].token == token + i)
+                score[i] += bias[j].value;
+    for (int i = 0; i < MIXTURE_TOKENS; i++)
+        if (token + i < view.vocab_size)
+            slot[token + i] = score[i];
+    double top = group_max(fmax(fmax(score[0], score[1]), fmax(score[2], score[3])));
+    if (threadIdx.x == 0)
+        filter.block_top[(size_t)blockIdx.y * (size_t)view.block_count + blockIdx.x] = top;
+}
+
+/** Grid: (block_count, slots). w(v) = exp((s(v) - M) / T) of a draw that is DRAWN, exactly 0
+ *  where the CPU's is. */
+static __global__ void __launch_bounds__(MIXTURE_THREADS)
+    mixture_filter_weights(struct mixture_view view, struct mixture_draw_view draws,
                            struct mixture_filter_view filter)
 {
-    int32_t row = draws.row[blockIdx.y];
+    const struct mixture_ruled *ruled = &filter.ruled[blockIdx.y];
+    const double *block_top =
+        filter.block_top + (size_t)blockIdx.y * (size_t)view.block_count;
     int32_t token = first_token((int32_t)blockIdx.x);
-    double scale = 1.0 / filter.filter.temperature;
-    double *weight = filter.weight + (size_t)blockIdx.y * (size_t)view.vocab_size;
-    double score[MIXTURE_TOKENS] = {};
-    if (!filter.is_scored)
-        token_scores(&view, row, (int32_t)blockIdx.x, NULL, score);
+    double *slot = slot_of(&view, &filter, blockIdx.y);
+    double scale = 1.0 / ruled->filter.temperature;
+    double top = -INFINITY;
+    for (int32_t block = (int32_t)threadIdx.x; block < view.block_count;
+         block += MIXTURE_THREADS)
+        top = fmax(top, block_top[block]);
+    top = group_max(top);
+    if (blockIdx.x == 0 && threadIdx.x == 0)
+        filter.top[blockIdx.y] = top;
+    if (!is_finite(top) || draws.kind[ruled->draw] != MPO_MIXTURE_DRAWN)
+        return;
     for (int i = 0; i < MIXTURE_TOKENS && token + i < view.vocab_size; i++) {
-        double own = filter.is_scored ? weight[token + i] : score[i];
-        double exponent = (own - sums.row_max[row]) * scale;
-        weight[token + i] = exponent < -708.0 ? 0.0 : exp(exponent);
+        double exponent = (slot[token + i] - top) * scale;
+        slot[token + i] = exponent < -708.0 ? 0.0 : exp(exponent);
     }
 }
 
@@ -189,22 +248,22 @@ static __device__ struct mixture_cut filter_cut(const double *weight, int32_t co
     return cut;
 }
 
-/** Grid: draws. Draws from the weights that the filters keep, in the order of tokens. */
-static __global__ void __launch_bounds__(MIXTURE_THREADS)
-    mixture_filter_draw(struct mixture_view view, struct mixture_draw_view draws,
-                        struct mixture_filter_view filter)
+/* A token drawn from the weights that the filter keeps, in the order of tokens, for all
+ * threads; block_weight: [block] shared. */
+static __device__ int32_t draw_kept(const struct mixture_view *view,
+                                    const struct mixture_draw_view *draws,
+                                    const struct mixture_ruled *ruled, const double *weight,
+                                    double *block_weight)
 {
-    MPO_DYNAMIC_SHARED(double, block_weight); /* [block] */
-    const double *weight = filter.weight + (size_t)blockIdx.x * (size_t)view.vocab_size;
-    struct mixture_cut cut = filter_cut(weight, view.vocab_size, &filter.filter);
-    double min_p = filter.filter.min_p;
+    struct mixture_cut cut = filter_cut(weight, view->vocab_size, &ruled->filter);
+    double min_p = ruled->filter.min_p;
     int32_t lane = (int32_t)threadIdx.x % 32;
-    for (int32_t block = (int32_t)threadIdx.x / 32; block < view.block_count;
+    for (int32_t block = (int32_t)threadIdx.x / 32; block < view->block_count;
          block += MIXTURE_WARPS) {
         double sum = 0.0;
         for (int32_t i = lane; i < MPO_ROWS_BLOCK; i += 32) {
             int32_t v = block * MPO_ROWS_BLOCK + i;
-            if (v < view.vocab_size && weight[v] >= min_p && is_kept(&cut, weight[v], v))
+            if (v < view->vocab_size && weight[v] >= min_p && is_kept(&cut, weight[v], v))
                 sum += weight[v];
         }
         sum = warp_sum(sum);
@@ -213,18 +272,61 @@ static __global__ void __launch_bounds__(MIXTURE_THREADS)
     }
     __syncthreads();
     double target = 0.0;
-    for (int32_t block = 0; block < view.block_count; block++)
+    for (int32_t block = 0; block < view->block_count; block++)
         target += block_weight[block];
-    target *= draws.uniform[blockIdx.x];
-    struct mixture_place place = group_place(block_weight, view.block_count, target);
+    target *= draws->uniform[ruled->draw];
+    struct mixture_place place = group_place(block_weight, view->block_count, target);
     double kept[MIXTURE_TOKENS];
     for (int i = 0; i < MIXTURE_TOKENS; i++) {
         int32_t v = first_token(place.index) + i;
         bool keep =
-            v < view.vocab_size && weight[v] >= min_p && is_kept(&cut, weight[v], v);
+            v < view->vocab_size && weight[v] >= min_p && is_kept(&cut, weight[v], v);
         kept[i] = keep ? weight[v] : 0.0;
     }
-    int32_t token = invert_block(kept, place.index, target - place.before);
+    return invert_block(kept, place.index, target - place.before);
+}
+
+/* Of a slot's draw; it is GIVEN from here on. By one thread. */
+static __device__ void keep_token(const struct mixture_draw_view *draws, int32_t draw,
+                                  int32_t token)
+{
+    draws->token[draw] = token;
+    draws->kind[draw] = MPO_MIXTURE_GIVEN;
+}
+
+/** Grid: slots. The token of each draw that is DRAWN under a rule; where no token is left
+ *  it stays as if there were no rule. */
+static __global__ void __launch_bounds__(MIXTURE_THREADS)
+    mixture_filter_draw(struct mixture_view view, struct mixture_draw_view draws,
+                        struct mixture_filter_view filter)
+{
+    MPO_DYNAMIC_SHARED(double, block_weight); /* [block] */
+    const struct mixture_ruled *ruled = &filter.ruled[blockIdx.x];
+    if (!is_finite(filter.top[blockIdx.x]) || draws.kind[ruled->draw] != MPO_MIXTURE_DRAWN)
+        return;
+    int32_t token =
+        draw_kept(&view, &draws, ruled, slot_of(&view, &filter, blockIdx.x), block_weight);
     if (threadIdx.x == 0)
-        draws.token[blockIdx.x] = token;
+        keep_token(&draws, ruled->draw, token);
+}
+
+/** Grid: slots. The same of each draw that is GREATEST: the lowest with the greatest score.
+ */
+static __global__ void __launch_bounds__(MIXTURE_THREADS)
+    mixture_filter_greatest(struct mixture_view view, struct mixture_draw_view draws,
+                            struct mixture_filter_view filter)
+{
+    const struct mixture_ruled *ruled = &filter.ruled[blockIdx.x];
+    const double *score = slot_of(&view, &filter, blockIdx.x);
+    double top = filter.top[blockIdx.x];
+    int32_t best = INT32_MAX;
+    if (!is_finite(top) || draws.kind[ruled->draw] != MPO_MIXTURE_GREATEST)
+        return;
+    for (int32_t v = (int32_t)threadIdx.x; v < view.vocab_size && best == INT32_MAX;
+         v += MIXTURE_THREADS)
+        if (score[v] == top)
+            best = v;
+    best = group_lowest(best);
+    if (threadIdx.x == 0)
+        keep_token(&draws, ruled->draw, best);
 }

@@ -22,7 +22,9 @@
  * A slice of whole blocks is a row to these kernels: its view begins with the slice's first
  * block, flags and all.
  *
- * combine_blocks with one policy is a policy's own normaliser (4 V bytes). Consumer chips
+ * combine_blocks with one policy is a policy's own normaliser (4 V bytes). Every row has its
+ * own exponents; where its expectations are not wanted, the H V products of the sums of
+ * logits are saved, and logits whose exponent is 0 are not read. Consumer chips
  * do double arithmetic at 1/64 of their speed: there exp, some 25 operations a token and
  * row, is the limit and not memory.
  */
@@ -49,13 +51,14 @@ static_assert(MIXTURE_TOKENS == 4, "a thread's tokens are one 16-byte load");
 struct mixture_view {
     const float *const *row;           /* [H, B] pointers to [V] */
     const double *log_norm;            /* [H, B] nat; NULL: all 0 */
-    const double *mu;                  /* [H] */
+    const double *mu;                  /* [B, H]; NULL: all 1 */
+    const double *end_bias;            /* [B] nat; NULL: all 0 */
+    const uint8_t *expects;            /* [B] rows with expectations; NULL: none */
     const double *inverse_temperature; /* [H] */
     const uint8_t *flags;              /* [V]; NULL: all 0 */
-    double end_bias;
-    int32_t policy_count; /* H */
-    int32_t row_count;    /* B */
-    int32_t vocab_size;   /* V */
+    int32_t policy_count;              /* H */
+    int32_t row_count;                 /* B */
+    int32_t vocab_size;                /* V */
     int32_t block_count;
 };
 
@@ -166,6 +169,31 @@ static __device__ __forceinline__ double policy_norm(const struct mixture_view *
     return view->log_norm[(size_t)h * (size_t)view->row_count + (size_t)row];
 }
 
+static __device__ __forceinline__ double policy_mu(const struct mixture_view *view,
+                                                   int32_t h, int32_t row)
+{
+    return view->mu == NULL
+               ? 1.0
+               : view->mu[(size_t)row * (size_t)view->policy_count + (size_t)h];
+}
+
+static __device__ __forceinline__ double row_end_bias(const struct mixture_view *view,
+                                                      int32_t row)
+{
+    return view->end_bias == NULL ? 0.0 : view->end_bias[row];
+}
+
+static __device__ __forceinline__ bool row_expects(const struct mixture_view *view,
+                                                   int32_t row)
+{
+    return view->expects != NULL && view->expects[row] != 0;
+}
+
+static __device__ __forceinline__ bool is_finite(double value)
+{
+    return fabs(value) < INFINITY;
+}
+
 /* The figures of a block of a row, by enum mpo_mixture_figure. */
 static __device__ __forceinline__ double *block_figures(const struct mixture_view *view,
                                                         const struct mixture_sums *sums,
@@ -201,16 +229,20 @@ static __device__ __forceinline__ void token_scores(const struct mixture_view *v
     int32_t token = first_token(block);
     double constant = 0.0;
     for (int32_t h = 0; h < view->policy_count; h++)
-        constant -= view->mu[h] * policy_norm(view, h, row);
+        if (policy_mu(view, h, row) != 0.0)
+            constant -= policy_mu(view, h, row) * policy_norm(view, h, row);
     for (int i = 0; i < MIXTURE_TOKENS; i++)
         score[i] = constant;
     for (int32_t h = 0; h < view->policy_count; h++) {
+        double mu = policy_mu(view, h, row);
+        if (mu == 0.0 && slot == NULL)
+            continue;
         float4 logit = load_logits(policy_row(view, h, row), token, view->vocab_size);
         if (slot != NULL)
             slot[h * MIXTURE_THREADS + (int32_t)threadIdx.x].logit = logit;
-        if (view->mu[h] == 0.0)
+        if (mu == 0.0)
             continue;
-        double scale = view->mu[h] * view->inverse_temperature[h];
+        double scale = mu * view->inverse_temperature[h];
         score[0] += scale * (double)logit.x;
         score[1] += scale * (double)logit.y;
         score[2] += scale * (double)logit.z;
@@ -219,7 +251,7 @@ static __device__ __forceinline__ void token_scores(const struct mixture_view *v
     for (int i = 0; i < MIXTURE_TOKENS; i++) {
         uint32_t flags = token_flags(view, token + i);
         if (flags & MIXTURE_ENDS)
-            score[i] += view->end_bias;
+            score[i] += row_end_bias(view, row);
         if (flags & MIXTURE_MASKED)
             score[i] = -INFINITY;
     }
@@ -252,7 +284,8 @@ static __device__ void reduce_slots(const union mixture_slot *slot, int32_t quan
     }
 }
 
-/** Grid: (block_count, rows). M_b, S_b, X_b,h and the end tokens' sum of one block. */
+/** Grid: (block_count, rows). M_b, S_b, the end tokens' sum and, where expected, X_b,h of
+ *  one block. */
 static __global__ void __launch_bounds__(MIXTURE_THREADS)
     mixture_combine_blocks(struct mixture_view view, struct mixture_sums sums)
 {
@@ -260,15 +293,16 @@ static __global__ void __launch_bounds__(MIXTURE_THREADS)
     int32_t block = (int32_t)blockIdx.x;
     int32_t row = (int32_t)blockIdx.y;
     int32_t thread = (int32_t)threadIdx.x;
+    bool expects = row_expects(&view, row);
     union mixture_slot *logits = slot + 2 * MIXTURE_THREADS;
     double weight[MIXTURE_TOKENS];
     uint32_t flags[MIXTURE_TOKENS];
     for (int i = 0; i < MIXTURE_TOKENS; i++)
         flags[i] = token_flags(&view, first_token(block) + i);
-    token_scores(&view, row, block, logits, weight);
+    token_scores(&view, row, block, expects ? logits : NULL, weight);
     double top = group_max(fmax(fmax(weight[0], weight[1]), fmax(weight[2], weight[3])));
     exponentiate(weight, top);
-    for (int32_t h = 0; h < view.policy_count; h++) {
+    for (int32_t h = 0; expects && h < view.policy_count; h++) {
         union mixture_slot *own = &logits[h * MIXTURE_THREADS + thread];
         float4 logit = own->logit;
         own->sum = weight[0] * (double)known_logit(logit.x, flags[0]) +
@@ -284,7 +318,9 @@ static __global__ void __launch_bounds__(MIXTURE_THREADS)
     slot[MIXTURE_THREADS + thread].sum = end_sum;
     __syncthreads();
     double *figures = block_figures(&view, &sums, row, block);
-    reduce_slots(slot, view.policy_count + 2, figures + MPO_MIXTURE_SUM);
+    reduce_slots(slot, expects ? view.policy_count + 2 : 2, figures + MPO_MIXTURE_SUM);
+    for (int32_t h = thread; !expects && h < view.policy_count; h += MIXTURE_THREADS)
+        figures[MPO_MIXTURE_LOGIT_SUM + h] = NAN;
     if (thread == 0)
         figures[MPO_MIXTURE_TOP] = top;
 }
@@ -297,13 +333,17 @@ static __device__ void finish_row(const struct mixture_view *view,
     double sum = total[MPO_MIXTURE_SUM];
     double log_z = top + log(sum);
     double end_probability = total[MPO_MIXTURE_END_SUM] / sum;
-    double entropy = log_z - view->end_bias * end_probability;
+    bool expects = row_expects(view, row);
+    double entropy = expects ? log_z - row_end_bias(view, row) * end_probability : NAN;
     double *expectation = sums->expectation + (size_t)row * (size_t)view->policy_count;
     for (int32_t h = 0; h < view->policy_count; h++) {
+        expectation[h] = NAN;
+        if (!expects)
+            continue;
         expectation[h] =
             total[MPO_MIXTURE_LOGIT_SUM + h] / sum * view->inverse_temperature[h] -
             policy_norm(view, h, row);
-        entropy -= view->mu[h] * expectation[h];
+        entropy -= policy_mu(view, h, row) * expectation[h];
     }
     sums->row_max[row] = top;
     sums->row_sum[row] = sum;
@@ -333,8 +373,10 @@ static __global__ void __launch_bounds__(MIXTURE_THREADS)
     }
     __syncthreads();
     int32_t stride = view.row_count * (int32_t)MPO_MIXTURE_SUMS_WIDTH(view.policy_count);
-    for (int32_t figure = MPO_MIXTURE_SUM + thread;
-         figure < MPO_MIXTURE_LOGIT_SUM + view.policy_count; figure += MIXTURE_THREADS) {
+    int32_t end_figure = MPO_MIXTURE_LOGIT_SUM;
+    end_figure += row_expects(&view, row) ? view.policy_count : 0;
+    for (int32_t figure = MPO_MIXTURE_SUM + thread; figure < end_figure;
+         figure += MIXTURE_THREADS) {
         const double *own = block_figures(&view, &sums, row, 0) + figure;
         double sum = 0.0;
         for (int32_t block = 0; block < block_count; block++)

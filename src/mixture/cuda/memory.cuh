@@ -12,19 +12,24 @@
 #include "filter_kernels.cuh"
 #include "device/device_cuda.h"
 
-/* Filtered draws that are made at a time; each needs 8 V bytes. */
+/* Draws under rules that are made at a time; each needs 8 V bytes. */
 #define FILTER_SLOTS 32
 
-/* Small arrays of a call, the same offsets on both sides. */
+/* Small arrays of a call, the same offsets on both sides. What is sent together is side by
+ * side. */
 struct mailbox {
-    const float **row;           /* [H, B] */
-    double *log_norm;            /* [H, B] */
-    double *mu;                  /* [H] */
-    double *inverse_temperature; /* [H] */
-    double *one;                 /* the exponent of a policy alone */
-    int32_t *draw_row;           /* [B] */
-    double *uniform;             /* [B] */
-    int32_t *token;              /* [B] */
+    const float **row;             /* [H, B] */
+    double *inverse_temperature;   /* [H] */
+    double *log_norm;              /* [H, B] */
+    double *mu;                    /* [B, H] */
+    double *end_bias;              /* [B] */
+    uint8_t *expects;              /* [B] */
+    int32_t *draw_row;             /* [B] */
+    enum mpo_mixture_kind *kind;   /* [B] */
+    double *uniform;               /* [B] */
+    int32_t *token;                /* [B] */
+    struct mixture_ruled *ruled;   /* [FILTER_SLOTS] */
+    struct mpo_mixture_bias *bias; /* [V] of all of them */
     struct mpo_mixture_moments *moments;
     double *expectation;                   /* [B, H] */
     double *log_proposal;                  /* [B] */
@@ -40,7 +45,6 @@ struct cuda {
     int32_t row_capacity;
     bool rows_on_device;
     size_t row_stride; /* floats from a copied row to the next; keeps rows aligned */
-    double end_bias;
     cudaStream_t stream;
     char *host_memory;   /* pinned */
     char *device_memory; /* the other mailbox */
@@ -52,6 +56,8 @@ struct cuda {
     float *copied;            /* [H, B, row_stride]; on the device: [placed, B, ...] */
     size_t *counted;          /* NULL, or where bytes are added up instead of taken */
     double *weight;           /* [FILTER_SLOTS, V] */
+    double *slot_block_top;   /* [FILTER_SLOTS, block] */
+    double *slot_top;         /* [FILTER_SLOTS] */
     struct mixture_view view; /* of the rows combined last, or of slices of them */
     int32_t first_block;      /* of the slices */
 };
@@ -62,6 +68,8 @@ static void cuda_close(void *pointer)
     if (cuda == NULL)
         return;
     cudaFree(cuda->copied);
+    cudaFree(cuda->slot_top);
+    cudaFree(cuda->slot_block_top);
     cudaFree(cuda->weight);
     cudaFree(cuda->flags);
     cudaFree(cuda->sums.row_sum);
@@ -106,13 +114,17 @@ static size_t lay_out_mailbox(const struct cuda *cuda, char *base, struct mailbo
     size_t policies = (size_t)cuda->policy_count;
     size_t rows = (size_t)cuda->row_capacity;
     size_t end = lay_out(base, 0, policies * rows, &box->row);
-    end = lay_out(base, end, policies * rows, &box->log_norm);
-    end = lay_out(base, end, policies, &box->mu);
     end = lay_out(base, end, policies, &box->inverse_temperature);
-    end = lay_out(base, end, 1, &box->one);
+    end = lay_out(base, end, policies * rows, &box->log_norm);
+    end = lay_out(base, end, policies * rows, &box->mu);
+    end = lay_out(base, end, rows, &box->end_bias);
+    end = lay_out(base, end, rows, &box->expects);
     end = lay_out(base, end, rows, &box->draw_row);
+    end = lay_out(base, end, rows, &box->kind);
     end = lay_out(base, end, rows, &box->uniform);
     end = lay_out(base, end, rows, &box->token);
+    end = lay_out(base, end, FILTER_SLOTS, &box->ruled);
+    end = lay_out(base, end, (size_t)cuda->vocab_size, &box->bias);
     end = lay_out(base, end, rows, &box->moments);
     end = lay_out(base, end, rows * policies, &box->expectation);
     end = lay_out(base, end, rows, &box->log_proposal);
@@ -137,6 +149,9 @@ static enum mpo_status reserve_all(struct cuda *cuda, size_t box_bytes,
     MPO_TRY(reserve(cuda, "row sums", rows, &cuda->sums.row_sum));
     MPO_TRY(reserve(cuda, "the vocabulary", vocab, &cuda->flags));
     MPO_TRY(reserve(cuda, "filtered draws", FILTER_SLOTS * vocab, &cuda->weight));
+    MPO_TRY(reserve(cuda, "filtered draws", FILTER_SLOTS * (size_t)cuda->block_count,
+                    &cuda->slot_block_top));
+    MPO_TRY(reserve(cuda, "filtered draws", FILTER_SLOTS, &cuda->slot_top));
     MPO_TRY(reserve(cuda, "rows of logits", copied_policies * rows * cuda->row_stride,
                     &cuda->copied));
 cleanup:
@@ -218,6 +233,14 @@ cleanup:
     return status;
 }
 
+/* Send all between two places of the host's mailbox. */
+template <class T, class U>
+static enum mpo_status send_span(struct cuda *cuda, const T *from, const U *to)
+{
+    const char *first = reinterpret_cast<const char *>(from);
+    return send(cuda, first, (size_t)(reinterpret_cast<const char *>(to) - first));
+}
+
 /* The other way. The elements are there after the stream was waited for. */
 template <class T> static enum mpo_status fetch(struct cuda *cuda, T *to, size_t count)
 {
@@ -282,4 +305,32 @@ static enum mpo_status send_tokens(struct cuda *cuda, const struct mpo_mixture_s
 cleanup:
     free(flags);
     return status;
+}
+
+/* ---- views ---- */
+
+static struct mixture_view slice_view(const struct cuda *cuda, int32_t row_count,
+                                      int32_t first_block, int32_t end_block)
+{
+    struct mixture_view view = {};
+    int32_t first = first_block * MPO_ROWS_BLOCK;
+    int32_t end = end_block * MPO_ROWS_BLOCK;
+    view.row = cuda->device.row;
+    view.log_norm = cuda->device.log_norm;
+    view.mu = cuda->device.mu;
+    view.end_bias = cuda->device.end_bias;
+    view.expects = cuda->device.expects;
+    view.inverse_temperature = cuda->device.inverse_temperature;
+    view.flags = cuda->flags + first;
+    view.policy_count = cuda->policy_count;
+    view.row_count = row_count;
+    view.vocab_size = (end < cuda->vocab_size ? end : cuda->vocab_size) - first;
+    view.block_count = end_block - first_block;
+    return view;
+}
+
+/* The rows that were combined last as if all of them were here. */
+static struct mixture_view whole_view(const struct cuda *cuda)
+{
+    return slice_view(cuda, cuda->view.row_count, 0, cuda->block_count);
 }

@@ -23,7 +23,7 @@
 
 #include "draw_kernels.cuh"
 
-/** Grid: draws. Each draw as a question, in order. */
+/** Grid: draws. Each draw as a question, in order, rules aside. */
 static __global__ void __launch_bounds__(MIXTURE_THREADS)
     mixture_ask(struct mixture_view view, struct mixture_sums sums,
                 struct mixture_draw_view draws, struct mpo_mixture_question *question)

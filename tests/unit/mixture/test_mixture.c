@@ -319,9 +319,9 @@ static void combinations_that_are_not_finite_are_refused(void **state)
     mixture_case_make(&some, 2, 2, 1100, 1.0);
     mixture_case_run(&some);
     mixture_case_logits(&some, 0, 1)[7] = -INFINITY;
-    assert_status(
-        mpo_mixture_combine(some.mixture, &some.rows, some.moments, some.expectation),
-        MPO_ERR_DATA);
+    assert_status(mpo_mixture_combine(some.mixture, &some.rows, &some.exponents,
+                                      some.moments, some.expectation),
+                  MPO_ERR_DATA);
     assert_error_names("row 1");
     mixture_case_free(&some);
 }

@@ -177,6 +177,7 @@ static void score_has_the_figures_of_the_draw(void **state)
     enum { COUNT = 200 };
     struct mixture_case some;
     int32_t row[COUNT];
+    enum mpo_mixture_kind kind[COUNT];
     int32_t token[COUNT];
     double uniform[COUNT];
     double log_proposal[COUNT];
@@ -187,10 +188,16 @@ static void score_has_the_figures_of_the_draw(void **state)
     mixture_case_run(&some);
     for (int32_t i = 0; i < COUNT; i++) {
         row[i] = (i * 2) % 3;
+        kind[i] = MPO_MIXTURE_DRAWN;
         uniform[i] = runner_uniform(11, (uint64_t)i);
     }
-    struct mpo_mixture_draws draws = {COUNT, row,          uniform,   NULL,
-                                      token, log_proposal, log_policy};
+    struct mpo_mixture_draws draws = {.count = COUNT,
+                                      .row = row,
+                                      .kind = kind,
+                                      .uniform = uniform,
+                                      .token = token,
+                                      .log_proposal = log_proposal,
+                                      .log_policy = log_policy};
     assert_ok(mpo_mixture_draw(some.mixture, &draws));
     for (int32_t i = 0; i < COUNT; i++) {
         double alone = mixture_case_score(&some, row[i], token[i], scored);
@@ -213,8 +220,13 @@ static void draws_from_rows_that_were_not_combined_are_refused(void **state)
     int32_t token = 0;
     double log_proposal = 0.0;
     double log_policy = 0.0;
-    struct mpo_mixture_draws draws = {1,      &row,          NULL,       NULL,
-                                      &token, &log_proposal, &log_policy};
+    const enum mpo_mixture_kind kind = MPO_MIXTURE_GREATEST;
+    struct mpo_mixture_draws draws = {.count = 1,
+                                      .row = &row,
+                                      .kind = &kind,
+                                      .token = &token,
+                                      .log_proposal = &log_proposal,
+                                      .log_policy = &log_policy};
     assert_status(mpo_mixture_draw(some.mixture, &draws), MPO_ERR_INTERNAL);
     mixture_case_free(&some);
 }

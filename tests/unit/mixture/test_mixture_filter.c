@@ -71,11 +71,17 @@ static int32_t draw(struct mixture_case *some, const struct mpo_mixture_filter *
     int32_t row = 0;
     int32_t token = -1;
     double log_policy[MIXTURE_CASE_POLICY_MAX];
+    const enum mpo_mixture_kind kind = MPO_MIXTURE_DRAWN;
+    struct mpo_mixture_rule filtered = {0};
+    const struct mpo_mixture_rule *rule = filter != NULL ? &filtered : NULL;
+    if (filter != NULL)
+        filtered.filter = *filter;
     struct mpo_mixture_draws draws = {
         .count = 1,
         .row = &row,
+        .kind = &kind,
         .uniform = &uniform,
-        .filter = filter,
+        .rule = &rule,
         .token = &token,
         .log_proposal = log_proposal,
         .log_policy = log_policy,

@@ -1,0 +1,110 @@
+/**
+ * What a device provides for the mixture, for those who add one: a device is one file and
+ * one row of the registry (src/registry.c). The readable example is src/mixture/cpu.c.
+ *
+ * A device looks at logits; it sees a slice of every row, whole blocks of the vocabulary.
+ * Everything that is made of block sums is the same for all slices. Its functions fail only
+ * where the device does: what can be wrong with the figures is looked for once for all
+ * devices (src/mixture/mixture.c), so a row of NaN must do no more than give NaN.
+ *
+ * Arguments were checked: rows are combined ones, tokens are of the vocabulary, biases are
+ * no NaN and below +inf. Calls about draws come after a sum or a combination, whose rows and
+ * exponents are valid until then, and with no more draws than spec.row_capacity.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "mpo/mixture.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** Figures of one block of one row, s as in src/mixture/cpu.c: doubles of a table [blocks,
+ *  B, MPO_MIXTURE_SUMS_WIDTH(H)]. With top = -inf, where every token is masked, nobody reads
+ *  the others. */
+enum mpo_mixture_figure {
+    MPO_MIXTURE_TOP,       /* M_b = max s */
+    MPO_MIXTURE_SUM,       /* S_b = sum exp(s - M_b) */
+    MPO_MIXTURE_END_SUM,   /* the same over the end tokens */
+    MPO_MIXTURE_LOGIT_SUM, /* and on, [H] sum exp(s - M_b) x_h; NaN where not expected */
+};
+#define MPO_MIXTURE_SUMS_WIDTH(policy_count) ((size_t)(policy_count) + 3) /* doubles */
+
+/** What the root asks of the rank that has a block, about one draw from it. */
+struct mpo_mixture_question {
+    enum mpo_mixture_kind kind; /* DRAWN: where the cumulative sum exceeds target; GREATEST:
+                                   the first one with the block's greatest score */
+    int32_t draw;
+    int32_t row;
+    int32_t block;
+    int32_t token;
+    double block_top; /* M_b; not of a given token's */
+    double scale;     /* exp(M_b - M): target is relative to the row's maximum M */
+    double target;
+};
+
+/** An answer: the token, then its logit for each policy [H]. */
+#define MPO_MIXTURE_ANSWER_WIDTH(policy_count) ((size_t)(policy_count) + 1) /* doubles */
+
+struct mpo_mixture_ops {
+    const char *device;
+    enum mpo_status (*open)(const struct mpo_mixture_spec *spec, void **self);
+    void (*close)(void *self); /* NULL-safe */
+    /** Bytes of the device's memory that opening takes; NULL: none. */
+    size_t (*bytes)(const struct mpo_mixture_spec *spec);
+    /** NULL: rows are never on the device. */
+    enum mpo_status (*place)(void *self, int32_t policy_index, int32_t row_count,
+                             const float **logits);
+    /** Round rows in the device's memory; NULL as place. */
+    enum mpo_status (*round)(void *self, int32_t policy_index, int32_t row_count,
+                             const float **logits);
+    /** As mpo_mixture_normalise; a row that is refused has a normaliser that is not finite.
+     */
+    enum mpo_status (*normalise)(void *self, int32_t policy_index, int32_t row_count,
+                                 const float *const *logits, double *log_norm);
+
+    /** Whole rows, as a device may do them faster in one go; NULL: as one slice. With
+     *  expectation NULL no row expects any. */
+    enum mpo_status (*combine)(void *self, const struct mpo_rows *rows,
+                               const struct mpo_mixture_exponents *exponents,
+                               struct mpo_mixture_moments *moments, double *expectation);
+    /** Answer all draws from whole rows, as mpo_mixture_draw. */
+    enum mpo_status (*draw)(void *self, struct mpo_mixture_draws *draws);
+
+    /** Slices: the blocks first_block .. end_block - 1, where rows->logits point. Sums go
+     *  to a table [blocks of the slice, B, MPO_MIXTURE_SUMS_WIDTH(H)], or for NULL they
+     *  stay for fold alone; the rows stay for scores and answer. */
+    enum mpo_status (*sum)(void *self, const struct mpo_rows *rows,
+                           const struct mpo_mixture_exponents *exponents,
+                           int32_t first_block, int32_t end_block, double *table);
+    /** s of some blocks of a row, [blocks, MPO_ROWS_BLOCK] doubles, -inf where masked. A
+     *  device with fold is asked for all blocks that were summed. */
+    enum mpo_status (*scores)(void *self, int32_t row, int32_t first_block,
+                              int32_t end_block, double *score);
+    /** Answers [count, MPO_MIXTURE_ANSWER_WIDTH(H)] about blocks of the slice. */
+    enum mpo_status (*answer)(void *self, const struct mpo_mixture_question *question,
+                              int32_t count, double *answers);
+
+    /** What the root does with slices, where the device does it for whole rows: then both
+     *  end in the same bits. All three NULL: src/mixture/fold.c does it on the host. */
+
+    /** Fold the blocks 0 .. end_block - 1 that were summed here last, whose rows begin with
+     *  block 0, with the others, which the table has. */
+    enum mpo_status (*fold)(void *self, int32_t end_block, const double *table,
+                            struct mpo_mixture_moments *moments, double *expectation);
+    /** Each draw as a question, rules aside. */
+    enum mpo_status (*ask)(void *self, const struct mpo_mixture_draws *draws,
+                           struct mpo_mixture_question *question);
+    /** draws->token[draw] under its rule, from the scores [V] of all slices of its row; -1
+     *  when the biases leave none. */
+    enum mpo_status (*rule)(void *self, const struct mpo_mixture_draws *draws, int32_t draw,
+                            const double *score);
+};
+
+#ifdef __cplusplus
+}
+#endif
