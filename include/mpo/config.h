@@ -36,40 +36,28 @@ struct mpo_numbers {
 #define MPO_CTYPE_NUMBERS      struct mpo_numbers
 
 /* struct mpo_config_run, struct mpo_config_prompts, ... one a section */
-#define MPO_SECTION_BEGIN(section, scope, sentence) struct mpo_config_##section {
-#define MPO_OPTION(section, name, type, ...)        MPO_CTYPE_##type name;
+#define MPO_SECTION_BEGIN(section, scope, sentence)     struct mpo_config_##section {
+#define MPO_OPTION_AS(section, member, name, type, ...) MPO_CTYPE_##type member;
 #define MPO_SECTION_END(section)                                                           \
     }                                                                                      \
     ;
 #include "mpo/options.def"
-#undef MPO_SECTION_BEGIN
-#undef MPO_OPTION
-#undef MPO_SECTION_END
 
-/** Everything that can be configured. Strings are owned by it and never NULL. */
+#define MPO_MEMBER_SHARED(section)  struct mpo_config_##section section;
+#define MPO_MEMBER_LIST(section)    struct mpo_config_##section *section;
+#define MPO_MEMBER_COMMAND(section) struct mpo_config_##section section;
+#define MPO_MEMBER_QUERY(section)   struct mpo_config_##section section;
+#define MPO_MEMBER_FLAGS(section)   struct mpo_config_##section section;
+
+struct mpo_config_stored;
+
+/** Everything that can be configured, one member a section. Strings are owned by it and
+ *  never NULL. `policies` is [policy_count]: objectives, then the reference. */
 struct mpo_config {
-    struct mpo_config_run run;
-    struct mpo_config_prompts prompts;
-    struct mpo_config_policies
-        *policies;           /* [policy_count]: objectives, then the reference */
-    int32_t policy_count;    /* H */
-    int32_t objective_count; /* K: the first K policies */
-    struct mpo_config_rollout rollout;
-    struct mpo_config_descent descent;
-    struct mpo_config_exchange exchange;
-    struct mpo_config_record record;
-    struct mpo_config_fit fit;
-    struct mpo_config_generate generate;
-    struct mpo_config_score score;
-    struct mpo_config_evaluate evaluate;
-    struct mpo_config_doctor doctor;
-    struct mpo_config_launch launch;
-    struct mpo_config_config config;
-    struct mpo_config_inspect inspect;
-    struct mpo_config_recover recover;
-    struct mpo_config_refit refit;
-    struct mpo_config_help help;
-    struct mpo_config_version version;
+#define MPO_SECTION_BEGIN(section, scope, sentence) MPO_MEMBER_##scope(section)
+#include "mpo/options.def"
+    int32_t policy_count;             /* H */
+    int32_t objective_count;          /* K: the first K policies */
     struct mpo_config_stored *stored; /* of a text that was read back, else NULL */
 };
 

@@ -290,23 +290,13 @@ cleanup:
     return status;
 }
 
-static enum mpo_status check_options(struct score *score)
-{
-    enum mpo_status status = MPO_OK;
-    MPO_CHECK(score->config->score.input[0] != '\0', MPO_ERR_USAGE,
-              "mpo score: expected --input FILE.jsonl, found none");
-    if (!mpo_weights_are_of_a_record(score->config, score->config->score.weights))
-        score->config->record.hash_models = false; /* nothing to compare them with */
-cleanup:
-    return status;
-}
-
 enum mpo_status mpo_command_score(int argc, char *const *argv)
 {
     enum mpo_status status = MPO_OK;
     struct score score = {0};
     MPO_TRY(mpo_session_configure("score", argc, argv, &score.config));
-    MPO_TRY(mpo_comm_agree(check_options(&score)));
+    if (!mpo_weights_are_of_a_record(score.config, score.config->score.weights))
+        score.config->record.hash_models = false; /* nothing to compare them with */
     MPO_TRY(open_score(&score));
     MPO_TRY(mpo_session_end_loop(score_all(&score)));
 cleanup:

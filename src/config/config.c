@@ -24,33 +24,30 @@
 const struct mpo_config_section mpo_config_sections[MPO_SECTION_COUNT] = {
 #define MPO_SECTION_BEGIN(section, scope, sentence)                                        \
     {#section, MPO_SCOPE_##scope, sentence, offsetof(struct mpo_config, section)},
-#define MPO_OPTION(section, name, type, ...)
-#define MPO_SECTION_END(section)
 #include "mpo/options.def"
-#undef MPO_SECTION_BEGIN
-#undef MPO_OPTION
-#undef MPO_SECTION_END
 };
 
 const struct mpo_config_option mpo_config_options[MPO_OPTION_COUNT] = {
-#define MPO_SECTION_BEGIN(section, scope, sentence)
-#define MPO_OPTION(section, name, type, initial, low, high, choices, sentence)             \
+#define MPO_OPTION_AS(section, member, name, type, initial, low, high, choices, sentence)  \
     {MPO_SECTION_##section,                                                                \
-     #name,                                                                                \
-     #section "." #name,                                                                   \
+     name,                                                                                 \
+     #section "." name,                                                                    \
      MPO_TYPE_##type,                                                                      \
-     offsetof(struct mpo_config_##section, name),                                          \
+     offsetof(struct mpo_config_##section, member),                                        \
      initial,                                                                              \
      low,                                                                                  \
      high,                                                                                 \
      choices,                                                                              \
      sentence},
-#define MPO_SECTION_END(section)
 #include "mpo/options.def"
-#undef MPO_SECTION_BEGIN
-#undef MPO_OPTION
-#undef MPO_SECTION_END
 };
+
+static const struct mpo_config_stand_in stand_ins[] = {
+#define MPO_STANDS_FOR(command, name, section, option)                                     \
+    {MPO_OPTION_##command##_##name, MPO_OPTION_##section##_##option},
+#include "mpo/options.def"
+};
+#define STAND_IN_COUNT (sizeof stand_ins / sizeof *stand_ins)
 
 void *mpo_config_member(const struct mpo_config *config,
                         const struct mpo_config_option *option, int32_t policy_index)
@@ -68,13 +65,13 @@ static enum mpo_status assign_defaults(struct mpo_config_build *build, bool poli
     enum mpo_status status = MPO_OK;
     for (int i = 0; i < MPO_OPTION_COUNT; i++) {
         const struct mpo_config_option *option = &mpo_config_options[i];
-        if ((option->section == MPO_SECTION_policies) != policies ||
-            option->initial == NULL)
+        const char *initial = mpo_config_initial(option, build->command);
+        if ((option->section == MPO_SECTION_policies) != policies || initial == NULL)
             continue;
         MPO_TRY(mpo_config_assign(build, &(struct mpo_config_assignment){
                                              .option = option,
                                              .policy_index = policy_index,
-                                             .text = option->initial,
+                                             .text = initial,
                                          }));
     }
 cleanup:
@@ -109,49 +106,79 @@ static const char *where_of(struct mpo_config_build *build, int option_index,
     return mpo_config_where(build, &about);
 }
 
-/* One prompt on the command line stands for the file of prompts, and so does an input. */
-static bool prompt_replaces_file(const struct mpo_config_build *build)
+static bool is_given(const struct mpo_config_build *build, int option_index)
 {
-    if (strcmp(build->command, "score") == 0 || strcmp(build->command, "config") == 0)
-        return true; /* prompts are in the input of one; the other asks nobody */
-    return strcmp(build->command, "generate") == 0 &&
-           *build->config->generate.prompt != '\0';
+    const char *text =
+        *(char **)mpo_config_member(build->config, &mpo_config_options[option_index], 0);
+    return text != NULL && *text != '\0';
+}
+
+/* One prompt on the command line makes the file of prompts needless. A command that only
+ * asks about a configuration can do without what any command can do without. */
+static bool is_needless(const struct mpo_config_build *build, int option_index)
+{
+    for (size_t i = 0; i < STAND_IN_COUNT; i++) {
+        if ((int)stand_ins[i].option != option_index)
+            continue;
+        if (mpo_config_is_query(build->command) ||
+            (mpo_config_is_own(&mpo_config_options[stand_ins[i].own], build->command) &&
+             is_given(build, (int)stand_ins[i].own)))
+            return true;
+    }
+    return false;
 }
 
 /* `--prompt "$question"` with nothing in it would ask all prompts of the file. In a file an
  * empty prompt is the default written out. */
-static enum mpo_status check_prompt(struct mpo_config_build *build)
+static enum mpo_status check_stand_ins(struct mpo_config_build *build)
 {
     enum mpo_status status = MPO_OK;
-    MPO_CHECK(build->place[MPO_OPTION_generate_prompt].flag == NULL ||
-                  *build->config->generate.prompt != '\0',
-              MPO_ERR_USAGE,
-              "%s: expected a prompt, found an empty text; without the flag, prompts.file "
-              "is asked",
-              where_of(build, MPO_OPTION_generate_prompt, 0));
+    for (size_t i = 0; i < STAND_IN_COUNT; i++) {
+        int own = (int)stand_ins[i].own;
+        MPO_CHECK(build->place[own].flag == NULL || is_given(build, own) ||
+                      mpo_config_options[own].initial == NULL,
+                  MPO_ERR_USAGE,
+                  "%s: expected a value, found an empty text; without the flag, %s is used",
+                  where_of(build, own, 0),
+                  mpo_config_options[stand_ins[i].option].full_name);
+    }
 cleanup:
     return status;
 }
 
 /* An option without a default is a text (options.def), so that NULL says: not given. */
+static enum mpo_status check_option(struct mpo_config_build *build, int option_index)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_config_option *option = &mpo_config_options[option_index];
+    bool is_listed = option->section == MPO_SECTION_policies;
+    bool is_own = mpo_config_is_own(option, build->command);
+    for (int32_t k = 0; k < (is_listed ? build->config->policy_count : 1); k++) {
+        char **member = mpo_config_member(build->config, option, k);
+        MPO_CHECK(!is_own || (*member != NULL && **member != '\0'), MPO_ERR_USAGE,
+                  "mpo %s: --%s: expected a value, found none (%s)", build->command,
+                  option->name, option->sentence);
+        MPO_CHECK((*member != NULL && **member != '\0') ||
+                      is_needless(build, option_index) ||
+                      mpo_config_sections[option->section].scope == MPO_SCOPE_COMMAND,
+                  MPO_ERR_CONFIG, "%s: expected a value, found none (%s)",
+                  where_of(build, option_index, k), option->sentence);
+        if (*member == NULL)
+            MPO_TRY(mpo_memory_copy_text("", member));
+    }
+cleanup:
+    return status;
+}
+
+/* First what the command wants for itself, which may stand for what else is missing. */
 static enum mpo_status check_required(struct mpo_config_build *build)
 {
     enum mpo_status status = MPO_OK;
-    const struct mpo_config *config = build->config;
-    for (int i = 0; i < MPO_OPTION_COUNT; i++) {
-        const struct mpo_config_option *option = &mpo_config_options[i];
-        bool optional = option->initial != NULL ||
-                        (i == MPO_OPTION_prompts_file && prompt_replaces_file(build));
-        int32_t count = option->section == MPO_SECTION_policies ? config->policy_count : 1;
-        for (int32_t k = 0; k < count && !optional; k++) {
-            const char *text = *(char **)mpo_config_member(config, option, k);
-            MPO_CHECK(text != NULL && *text != '\0', MPO_ERR_CONFIG,
-                      "%s: expected a value, found none (%s)", where_of(build, i, k),
-                      option->sentence);
-        }
-    }
-    if (build->config->prompts.file == NULL)
-        MPO_TRY(mpo_memory_copy_text("", &build->config->prompts.file));
+    for (int own = 1; own >= 0; own--)
+        for (int i = 0; i < MPO_OPTION_COUNT; i++)
+            if (mpo_config_options[i].initial == NULL &&
+                mpo_config_is_own(&mpo_config_options[i], build->command) == (own == 1))
+                MPO_TRY(check_option(build, i));
 cleanup:
     return status;
 }
@@ -348,7 +375,7 @@ static enum mpo_status check_all(struct mpo_config_build *build)
     MPO_CHECK(build->config->policy_count > 0, MPO_ERR_CONFIG,
               "%s: policies: expected a list of at least one policy, found none",
               build->path);
-    MPO_TRY(check_prompt(build));
+    MPO_TRY(check_stand_ins(build));
     MPO_TRY(check_required(build));
     MPO_TRY(check_names(build));
     MPO_TRY(check_bounds(build));

@@ -12,23 +12,13 @@
 /* One enumerator a section and one an option, to index the tables of config.c. */
 enum mpo_config_section_index {
 #define MPO_SECTION_BEGIN(section, scope, sentence) MPO_SECTION_##section,
-#define MPO_OPTION(section, name, type, ...)
-#define MPO_SECTION_END(section)
 #include "mpo/options.def"
-#undef MPO_SECTION_BEGIN
-#undef MPO_OPTION
-#undef MPO_SECTION_END
     MPO_SECTION_COUNT
 };
 
 enum mpo_config_option_index {
-#define MPO_SECTION_BEGIN(section, scope, sentence)
-#define MPO_OPTION(section, name, type, ...) MPO_OPTION_##section##_##name,
-#define MPO_SECTION_END(section)
+#define MPO_OPTION_AS(section, member, name, type, ...) MPO_OPTION_##section##_##member,
 #include "mpo/options.def"
-#undef MPO_SECTION_BEGIN
-#undef MPO_OPTION
-#undef MPO_SECTION_END
     MPO_OPTION_COUNT
 };
 
@@ -46,6 +36,7 @@ enum mpo_config_type {
 
 enum mpo_config_scope {
     MPO_SCOPE_SHARED,
+    MPO_SCOPE_LIST,
     MPO_SCOPE_COMMAND,
     MPO_SCOPE_QUERY,
     MPO_SCOPE_FLAGS
@@ -55,7 +46,7 @@ struct mpo_config_section {
     const char *name;
     enum mpo_config_scope scope;
     const char *sentence;
-    size_t offset; /* in struct mpo_config; of the pointer for the list `policies` */
+    size_t offset; /* in struct mpo_config; of the pointer for a LIST */
 };
 
 struct mpo_config_option {
@@ -69,6 +60,25 @@ struct mpo_config_option {
     double high;
     const char *choices; /* "a|b|c", or NULL */
     const char *sentence;
+};
+
+/** A section that a command without a configuration takes. */
+struct mpo_config_taken {
+    enum mpo_config_section_index command;
+    enum mpo_config_section_index section;
+};
+
+/** A default for one command alone. */
+struct mpo_config_default {
+    enum mpo_config_section_index command;
+    enum mpo_config_option_index option;
+    const char *initial;
+};
+
+/** An option of a command's own that makes another needless. */
+struct mpo_config_stand_in {
+    enum mpo_config_option_index own;
+    enum mpo_config_option_index option;
 };
 
 extern const struct mpo_config_section mpo_config_sections[MPO_SECTION_COUNT];
@@ -196,8 +206,17 @@ const char *mpo_config_json_choice(const struct mpo_config_option *option);
 /** Whether the option is of the command's own section. */
 bool mpo_config_is_own(const struct mpo_config_option *option, const char *command);
 
-/** Whether the command takes the options of shared sections. */
-bool mpo_config_takes_shared(const char *command);
+/** Whether the command takes the options of a shared section. */
+bool mpo_config_takes(const char *command, int section);
+
+/** Whether the command asks about a configuration (QUERY of mpo/options.def). */
+bool mpo_config_is_query(const char *command);
+
+/** Whether the command takes a configuration. */
+bool mpo_config_is_configured(const char *command);
+
+/** The default of an option for a command, as text; NULL: the option must be given. */
+const char *mpo_config_initial(const struct mpo_config_option *option, const char *command);
 
 /** Whether a file may hold the section. */
 bool mpo_config_is_in_files(int section);

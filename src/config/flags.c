@@ -48,16 +48,17 @@ static void add_known(struct mpo_config_flags *flags, const char *name, int opti
     };
 }
 
-/* Those of the command's own section by their name; what a configuration holds by its full
- * name, where there is one. */
+/* Those of the command's own section by their name; what a configuration holds, or the
+ * command takes without one, by its full name. */
 static void make_known(struct mpo_config_flags *flags)
 {
-    bool configured = mpo_config_takes_shared(flags->command);
+    bool configured = mpo_config_is_configured(flags->command);
     for (int i = 0; i < MPO_OPTION_COUNT; i++) {
         const struct mpo_config_option *option = &mpo_config_options[i];
         if (option->section == MPO_SECTION_policies)
             continue;
-        if (configured && mpo_config_is_in_files((int)option->section))
+        if (mpo_config_takes(flags->command, (int)option->section) ||
+            (configured && mpo_config_is_in_files((int)option->section)))
             add_known(flags, option->full_name, i);
         if (!mpo_config_is_own(option, flags->command))
             continue;
@@ -219,19 +220,17 @@ cleanup:
     return status;
 }
 
-/* --best-of means --best_of and --descent.steps descent_steps, where no option has the name
- * as it is written. */
+/* --best-of means --best_of, where no option has the name as it is written. */
 static enum mpo_status respell(struct mpo_config_flags *flags, int index, char **argument)
 {
     enum mpo_status status = MPO_OK;
     char *copy = NULL;
     size_t bytes = strcspn(*argument, "=");
-    bool dotted = !mpo_config_takes_shared(flags->command);
-    if (strncmp(*argument, "--", 2) != 0 || strcspn(*argument + 2, "-.") + 2 >= bytes)
+    if (strncmp(*argument, "--", 2) != 0 || strcspn(*argument + 2, "-") + 2 >= bytes)
         return MPO_OK;
     MPO_TRY(mpo_memory_copy_text(*argument, &copy));
     for (size_t i = 2; i < bytes; i++)
-        if (copy[i] == '-' || (dotted && copy[i] == '.'))
+        if (copy[i] == '-')
             copy[i] = '_';
     for (size_t i = 0; i < flags->known_count; i++)
         if (strlen(flags->known[i].name) + 2 == bytes &&

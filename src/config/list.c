@@ -14,19 +14,65 @@ bool mpo_config_is_own(const struct mpo_config_option *option, const char *comma
     return strcmp(mpo_config_sections[option->section].name, command) == 0;
 }
 
-bool mpo_config_takes_shared(const char *command)
+static const struct mpo_config_taken taken[] = {
+#define MPO_TAKES(command, section) {MPO_SECTION_##command, MPO_SECTION_##section},
+#include "mpo/options.def"
+};
+#define TAKEN_COUNT (sizeof taken / sizeof *taken)
+
+static const struct mpo_config_default defaults[] = {
+#define MPO_DEFAULT(command, section, name, initial)                                       \
+    {MPO_SECTION_##command, MPO_OPTION_##section##_##name, initial},
+#include "mpo/options.def"
+};
+#define DEFAULT_COUNT (sizeof defaults / sizeof *defaults)
+
+/* The scope of the section that a command has of its own; FLAGS for one without. */
+static enum mpo_config_scope scope_of(const char *command)
 {
     for (int i = 0; i < MPO_SECTION_COUNT; i++)
         if (strcmp(mpo_config_sections[i].name, command) == 0)
-            return mpo_config_sections[i].scope == MPO_SCOPE_COMMAND ||
-                   mpo_config_sections[i].scope == MPO_SCOPE_QUERY;
-    return false;
+            return mpo_config_sections[i].scope;
+    return MPO_SCOPE_FLAGS;
+}
+
+bool mpo_config_is_query(const char *command)
+{
+    return scope_of(command) == MPO_SCOPE_QUERY;
+}
+
+bool mpo_config_is_configured(const char *command)
+{
+    return scope_of(command) == MPO_SCOPE_COMMAND || mpo_config_is_query(command);
+}
+
+static bool is_shared(int section)
+{
+    return mpo_config_sections[section].scope == MPO_SCOPE_SHARED ||
+           mpo_config_sections[section].scope == MPO_SCOPE_LIST;
+}
+
+bool mpo_config_takes(const char *command, int section)
+{
+    for (size_t i = 0; i < TAKEN_COUNT; i++)
+        if ((int)taken[i].section == section &&
+            strcmp(mpo_config_sections[taken[i].command].name, command) == 0)
+            return true;
+    return is_shared(section) && mpo_config_is_configured(command);
+}
+
+const char *mpo_config_initial(const struct mpo_config_option *option, const char *command)
+{
+    for (size_t i = 0; i < DEFAULT_COUNT; i++)
+        if (&mpo_config_options[defaults[i].option] == option &&
+            strcmp(mpo_config_sections[defaults[i].command].name, command) == 0)
+            return defaults[i].initial;
+    return option->initial;
 }
 
 bool mpo_config_is_in_files(int section)
 {
-    return mpo_config_sections[section].scope == MPO_SCOPE_SHARED ||
-           mpo_config_sections[section].scope == MPO_SCOPE_COMMAND;
+    return is_shared(section) || mpo_config_sections[section].scope == MPO_SCOPE_COMMAND;
 }
 
 const char *mpo_config_json_choice(const struct mpo_config_option *option)
@@ -42,7 +88,6 @@ const char *mpo_config_json_choice(const struct mpo_config_option *option)
 static int list_flags(const char *command, int order[MPO_OPTION_COUNT + 1])
 {
     int count = 0;
-    bool shared = mpo_config_takes_shared(command);
     for (int i = 0; i < MPO_OPTION_COUNT; i++) {
         if (!mpo_config_is_own(&mpo_config_options[i], command))
             continue;
@@ -50,8 +95,8 @@ static int list_flags(const char *command, int order[MPO_OPTION_COUNT + 1])
         if (mpo_config_json_choice(&mpo_config_options[i]) != NULL)
             order[count++] = JSON_FLAG;
     }
-    for (int i = 0; shared && i < MPO_OPTION_COUNT; i++)
-        if (mpo_config_sections[mpo_config_options[i].section].scope == MPO_SCOPE_SHARED)
+    for (int i = 0; i < MPO_OPTION_COUNT; i++)
+        if (mpo_config_takes(command, (int)mpo_config_options[i].section))
             order[count++] = i;
     return count;
 }
@@ -81,29 +126,15 @@ static const char *value_form(const struct mpo_config_option *option)
     return "";
 }
 
-/* descent_steps of a command is shown as descent.steps: that is how other commands know it
- * (mpo/options.def). */
-static void restore_dot(char *name)
-{
-    for (int i = 0; i < MPO_SECTION_COUNT; i++) {
-        size_t bytes = strlen(mpo_config_sections[i].name);
-        if (mpo_config_sections[i].scope == MPO_SCOPE_SHARED &&
-            strncmp(name, mpo_config_sections[i].name, bytes) == 0 && name[bytes] == '_')
-            name[bytes] = '.';
-    }
-}
-
 static void name_flag(const struct mpo_config_option *option, const char *command,
                       char name[MPO_CONFIG_FLAG_BYTES])
 {
     const char *section = mpo_config_sections[option->section].name;
     const char *entry = option->section == MPO_SECTION_policies ? "NAME." : "";
-    if (!mpo_config_is_own(option, command)) {
+    if (mpo_config_is_own(option, command))
+        snprintf(name, MPO_CONFIG_FLAG_BYTES, "--%s", option->name);
+    else
         snprintf(name, MPO_CONFIG_FLAG_BYTES, "--%s.%s%s", section, entry, option->name);
-        return;
-    }
-    snprintf(name, MPO_CONFIG_FLAG_BYTES, "--%s", option->name);
-    restore_dot(name + strlen("--"));
 }
 
 bool mpo_config_flag(const char *command, int index, struct mpo_config_flag *flag)
@@ -119,7 +150,7 @@ bool mpo_config_flag(const char *command, int index, struct mpo_config_flag *fla
         .section_sentence = mpo_config_sections[option->section].sentence,
         .value = is_json ? "" : value_form(option),
         .choices = is_json ? NULL : option->choices,
-        .initial = is_json ? "" : option->initial,
+        .initial = is_json ? "" : mpo_config_initial(option, command),
         .sentence = option->sentence,
         .is_path = !is_json && option->type == MPO_TYPE_PATH,
     };

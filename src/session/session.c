@@ -76,7 +76,7 @@ enum mpo_status mpo_session_describe_policies(struct mpo_session *session)
             .lora_scale = policy->lora_scale,
             .system = policy->system,
             .request = policy->request,
-            .chat_template = policy->template,
+            .chat_template = policy->chat_template,
             .temperature = policy->temperature,
             .devices = (int32_t)policy->devices,
         };

@@ -26,42 +26,54 @@ def run(*arguments):
     return subprocess.run([MPO, *arguments], capture_output=True, text=True, timeout=60)
 
 
-def read_options():
-    """{section: (scope, [(name, type, default, choices, sentence)])}"""
+def option_rows():
+    """The lines of the list, with what several sections have in common put in."""
     with open(os.path.join(SOURCE, "include/mpo/options.def"), encoding="utf-8") as file:
-        text = file.read()
-    sections, current = {}, None
+        text = file.read().replace("\\\n", "\0")
+    common = {name: rows.split("\0") for name, rows in
+              re.findall(r"^#define (MPO_\w+_OPTIONS?)\(section\)\0?(.*)$", text, re.M)}
     for line in text.splitlines():
+        use = re.match(r"(MPO_\w+_OPTIONS?)\((\w+)\)$", line)
+        for row in common[use[1]] if use else [line]:
+            yield row.strip().replace("(section,", f"({use[2]},") if use else row
+
+
+def read_options():
+    """{section: (scope, [(name, type, default, choices, sentence)])}, {command: [taken]}"""
+    sections, taken, current = {}, {}, None
+    for line in option_rows():
         begin = re.match(r"MPO_SECTION_BEGIN\((\w+), (\w+), ", line)
-        option = re.match(r'MPO_OPTION\(\w+, (\w+), (\w+), (NULL|"[^"]*"), [^,]+, [^,]+, '
-                          r'(NULL|"[^"]*"), "(.*)"\)$', line)
+        take = re.match(r"MPO_TAKES\((\w+), (\w+)\)$", line)
+        option = re.match(r'MPO_OPTION(?:_AS\(\w+, \w+, "|\(\w+, )(\w+)"?, (\w+), '
+                          r'(NULL|"[^"]*"), [^,]+, [^,]+, (NULL|"[^"]*"), "(.*)"\)$', line)
         if begin:
             current = sections.setdefault(begin[1], (begin[2], []))[1]
+        elif take:
+            taken.setdefault(take[1], []).append(take[2])
         elif option:
             current.append(tuple(value.strip('"').replace('\\"', '"')
                                  for value in option.groups()))
         assert option or not line.startswith("MPO_OPTION"), line
-    return sections
+    return sections, taken
 
 
-OPTIONS = read_options()
-SHARED = [section for section, (scope, _) in OPTIONS.items() if scope == "SHARED"]
+OPTIONS, TAKEN = read_options()
+SHARED = [section for section, (scope, _) in OPTIONS.items() if scope in ("SHARED", "LIST")]
+DEFAULTS = {("refit", "--descent.steps"): "500"}
 
 
 def flag_name(section, name):
-    if OPTIONS[section][0] == "SHARED":
-        return f"--{section}.{'NAME.' if section == 'policies' else ''}{name}"
-    for shared in SHARED:
-        if name.startswith(shared + "_"):
-            name = name.replace("_", ".", 1)
-    return "--" + name
+    if section not in SHARED:
+        return "--" + name
+    return f"--{section}.{'NAME.' if section == 'policies' else ''}{name}"
 
 
 def options_of(command):
     """[(flag, type, default, choices, sentence)] of a command."""
-    sections = [command] + (SHARED if command in CONFIGURED else [])
-    return [(flag_name(section, name), *rest) for section in sections
-            for name, *rest in OPTIONS[section][1]]
+    sections = [command] + (SHARED if command in CONFIGURED else TAKEN.get(command, []))
+    return [(flag, kind, DEFAULTS.get((command, flag), default), *rest)
+            for section in sections for name, kind, default, *rest in OPTIONS[section][1]
+            for flag in [flag_name(section, name)]]
 
 
 def commands():
@@ -72,7 +84,7 @@ def commands():
 def test_help_lists_every_option():
     pages = {command: run("help", command).stdout for command in commands()}
     check("commands with options are commands", set(pages) >= {
-        section for section, (scope, _) in OPTIONS.items() if scope != "SHARED"}, pages)
+        section for section in OPTIONS if section not in SHARED}, pages)
     for command, page in {"": run("help").stdout, **pages}.items():
         wide = [line for line in page.splitlines() if len(line) > 80]
         check(f"help {command} has 80 columns", page and not wide, wide)

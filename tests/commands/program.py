@@ -3,6 +3,7 @@
 
 usage: program.py MPO MPIEXEC WORK_FOLDER SOURCE_FOLDER
 """
+import json
 import os
 import sys
 
@@ -122,6 +123,35 @@ def test_generate_takes_weights():
             "other.yaml", "--weights", "out.h5")
     refused("weights that are no record", 65, ["config.yaml"], "generate", "config.yaml",
             "--weights", "config.yaml")
+
+
+def test_every_command_takes_the_same_weights_of_a_record():
+    fresh()
+    run("fit", "config.yaml", "--quiet")
+    series = json.loads(run("inspect", "out.h5", "--json").stdout)["series"]
+    for iterate, name in (("last", "weights"), ("average", "average")):
+        result = run("evaluate", "config.yaml", "--weights=out.h5", f"--iterate={iterate}",
+                     "--step=2", "--json", "--quiet")
+        vector = json.loads(result.stdout)["vectors"][0]["weights"]
+        check(f"evaluate takes {iterate} weights of a step",
+              list(vector.values()) == series[name][2], result)
+    for command in ("evaluate", "generate"):
+        refused(f"{command}: a step that is not there", 64, ["out.h5", "0 to 5", "9"], command,
+                "config.yaml", "--weights=out.h5", "--step=9")
+        refused(f"{command}: weights off the simplex", 64, ["--allow", "1.5"], command,
+                "config.yaml", "--weights=1,0.5")
+        result = run(command, "config.yaml", "--weights=1,0.5", "--allow-any-weights")
+        check(f"{command} --allow-any-weights", result.returncode == 0, result)
+
+
+def test_refit_takes_the_options_of_the_descent():
+    fresh()
+    run("fit", "config.yaml", "--quiet")
+    gaps = [json.loads(run("refit", "out.h5", "--json", *flags).stdout)["gap"] for flags in (
+        [], ["--descent.stop_gap=0.01"], ["--descent.stop_gap=1000"], ["--descent.steps=1"])]
+    check("stop_gap ends a refit", gaps[0] < gaps[1] < gaps[2] and gaps[2] == gaps[3], None)
+    refused("no such map", 64, ["--descent.map", "entropy", "'x'"], "refit", "out.h5",
+            "--descent.map=x")
 
 
 def test_proposal_reference():

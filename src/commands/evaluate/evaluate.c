@@ -292,8 +292,9 @@ static enum mpo_status settle_vector(struct evaluate *evaluate, int32_t vector)
 {
     enum mpo_status status = MPO_OK;
     size_t count = (size_t)evaluate->config->policy_count;
-    struct mpo_weights_choice choice = {evaluate->name[vector], "average", MPO_AUTO_INTEGER,
-                                        false};
+    const struct mpo_config_evaluate *options = &evaluate->config->evaluate;
+    struct mpo_weights_choice choice = {evaluate->name[vector], options->iterate,
+                                        options->step, options->allow_any_weights};
     double *weights = NULL;
     MPO_TRY(mpo_weights_open(evaluate->session, &choice, &weights));
     memcpy(evaluate->weights + (size_t)vector * count, weights, count * sizeof *weights);

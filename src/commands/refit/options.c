@@ -94,7 +94,7 @@ enum mpo_status refit_apply(struct refit *refit)
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_config_refit *options = refit->options;
-    const struct mpo_numbers *initial = &options->descent_initial;
+    const struct mpo_numbers *initial = &refit->config->descent.initial;
     MPO_TRY(choose_objectives(refit));
     MPO_CHECK(initial->count == 0 || initial->count == refit->count, MPO_ERR_USAGE,
               "--descent.initial: expected %d numbers, one an objective, found %d",

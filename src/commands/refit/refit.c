@@ -142,22 +142,24 @@ static enum mpo_status descend(struct refit *refit)
     enum mpo_status status = MPO_OK;
     struct mpo_descent *descent = NULL;
     size_t bytes = (size_t)refit->count * sizeof(double);
+    const struct mpo_config_descent *options = &refit->config->descent;
     struct mpo_descent_spec spec = {
-        .map = "entropy",
-        .step_rule = refit->options->descent_step_rule,
-        .step_constant = refit->options->descent_step_constant,
-        .steps = refit->options->descent_steps,
+        .map = options->map,
+        .step_rule = options->step_rule,
+        .step_constant = options->step_constant,
+        .steps = options->steps,
         .objective_count = refit->count,
-        .initial = refit->options->descent_initial.count > 0
-                       ? refit->options->descent_initial.value
-                       : NULL,
+        .initial = options->initial.count > 0 ? options->initial.value : NULL,
         .bounds = refit->bounds,
     };
     MPO_TRY(mpo_descent_open(&spec, &descent));
-    for (int64_t step = 0; step < spec.steps; step++) {
+    bool has_arrived = false;
+    for (int64_t step = 0; step < spec.steps && !has_arrived; step++) {
         memcpy(refit->result.weights, mpo_descent_weights(descent), bytes);
         refit_estimate(refit, &refit->result);
         MPO_TRY(mpo_descent_step(descent, refit->result.gradient));
+        has_arrived = options->stop_gap > 0.0 &&
+                      mpo_descent_averaged_gap(descent) <= options->stop_gap;
     }
     memcpy(refit->result.weights, mpo_descent_average(descent), bytes);
     refit_estimate(refit, &refit->result);

@@ -17,7 +17,7 @@ static void what_is_left_out_has_its_default(void **state)
     assert_int_equal(config->descent.initial.count, 0);
     assert_true(config->record.responses);
     assert_false(config->fit.force);
-    assert_string_equal(config->policies[1].template, "auto");
+    assert_string_equal(config->policies[1].chat_template, "auto");
     assert_close(config->policies[1].temperature, 1, 0);
     assert_int_equal(config->policy_count, 2);
     assert_int_equal(config->objective_count, 2);
