@@ -6,11 +6,14 @@
  *          text and request around the prompt
  *   table  bigram probabilities in a small text file: the whole program with no model
  *
- * A *row* is a response being made. A policy keeps its own prompt tokens; the response
- * tokens are common to all policies. The verbs that carry every decode of the program:
- *   clear (no row lives), begin (prompts into empty rows), extend (tokens onto rows, logits
- *   of the wanted positions), truncate (a row back to a length, or out), fork (a row
- * becomes a copy of another). Nothing outside src/policy/policy_llama*.c knows libllama.
+ * A policy keeps its own tokens of each prompt, in a *slot*; the tokens of responses are
+ * common to all policies. A *row* is a sequence of tokens in its cache: a prompt and the
+ * response being made or scored. The verbs that carry every decode of the program:
+ *   clear     no row lives
+ *   feed      tokens onto rows, from slots or given; logits of the wanted positions
+ *   truncate  a row back to a length, or out
+ *   fork      a row becomes a copy of another, and shares its cells
+ * Nothing outside src/policy/llama knows libllama.
  *
  * Order of policies everywhere: the K objectives as configured, then the reference if any.
  */
@@ -60,12 +63,8 @@ struct mpo_policies_spec {
     const struct mpo_policy_spec *policies; /* [H] */
     struct mpo_placement placement;         /* of the H policies */
     int32_t thread_count;                   /* threads of this rank, >= 1 */
-    int32_t unit_prompts;                   /* prompts in a work unit, >= 1 */
-    int32_t responses;                      /* m, rows a prompt, >= 1 */
-    int32_t row_capacity;                   /* rows at once, m to unit_prompts * m */
-    int32_t max_tokens;                     /* L, response tokens at most, >= 1 */
-    bool scores_answers; /* tokenise the prompts' answers; L is that of the longest */
-    bool hash_models;    /* SHA-256 of model files for the record */
+    int32_t prompt_slots;            /* prompts that are kept as tokens at once, >= 1 */
+    bool hash_models;                /* SHA-256 of model files for the record */
     const struct mpo_device *device; /* where kinds that can compute; NULL: the CPU */
     bool rows_on_device; /* leave logits in its memory, where the kind can do that */
     bool metadata_only;  /* read what describes the models but no weights: nothing can be
@@ -79,19 +78,16 @@ struct mpo_policies;
 struct mpo_policy;
 
 /**
- * Load this rank's block of policies, agree on the vocabulary, tokenise all prompts.
+ * Load this rank's block of policies and agree on the vocabulary.
  *
  * Collective over all ranks; errors are agreed on and printed once by comm. Afterwards
  * every policy masks the union of the masked tokens, and the end tokens are the union.
  *
- * @return MPO_ERR_DATA when vocabularies differ (the first differing id, with both texts),
- * a model cannot work, or a prompt does not fit the context; MPO_ERR_INPUT when a file is
- * missing; MPO_ERR_MEMORY
+ * @return MPO_ERR_DATA when vocabularies differ (the first differing id, with both texts)
+ * or a model cannot work; MPO_ERR_INPUT when a file is missing; MPO_ERR_MEMORY
  */
 enum mpo_status mpo_policies_open(const struct mpo_policies_spec *spec,
-                                  const struct mpo_comm *comm,
-                                  const struct mpo_prompts *prompts,
-                                  struct mpo_policies **out);
+                                  const struct mpo_comm *comm, struct mpo_policies **out);
 void mpo_policies_close(struct mpo_policies **policies);
 
 int32_t mpo_policies_local_count(const struct mpo_policies *policies);
@@ -111,19 +107,13 @@ int32_t mpo_policies_masked_tokens(const struct mpo_policies *policies,
 int32_t mpo_policies_text(const struct mpo_policies *policies, const int32_t *tokens,
                           int32_t token_count, char *text, int32_t capacity);
 
-/**
- * Tokens of an answer of a prompt, its end token included when it is whole. Needs
- * scores_answers. All ranks have the same. Local.
- *
- * An answer is plain text that continues the prompt: what looks like a special token in it
- * is none. An end token is that of the first policy: end of turn where it has a chat
- * template that has one, else end of sequence.
- *
- * @param tokens  out, borrowed
- * @return the number of tokens, >= 1
- */
-int32_t mpo_policies_answer(const struct mpo_policies *policies, int64_t prompt,
-                            int32_t answer, const int32_t **tokens);
+/** Bytes of one token's text as it stands in a response, none for an end token: the texts
+ *  of a response's tokens, one after the other, are that of mpo_policies_text. Written to
+ *  text[capacity] with a NUL.
+ *  @param first  nothing of the response's text stands before it
+ *  @return the number of bytes without the NUL, or -1 when capacity is too small. Local. */
+int32_t mpo_policies_piece(const struct mpo_policies *policies, int32_t token, bool first,
+                           char *text, int32_t capacity);
 
 /** Kinds in this build, separated by spaces, e.g. "llama table". Local. */
 const char *mpo_policy_kinds_built(void);
@@ -147,19 +137,122 @@ struct mpo_policy_info {
     const char *lora;        /* "" for none */
     const char *lora_sha256; /* "" for none or not asked for */
     uint64_t vocab_hash;
-    int32_t vocab_size;     /* as in the file, padding included */
-    int32_t context_tokens; /* cells of this policy's context, 0 for tables */
-    int32_t longest_prompt_tokens;
+    int32_t vocab_size;            /* as in the file, padding included */
+    int32_t context_tokens;        /* cells of this policy's context, 0 for tables */
+    int32_t longest_prompt_tokens; /* 0 for tables */
 };
 void mpo_policies_describe(const struct mpo_policies *policies, int32_t index,
                            struct mpo_policy_info *out);
+
+/* ---- prompts ---- */
+
+/** One policy of this rank: its longest context, as its model was trained; 0: any. Local. */
+int32_t mpo_policy_trained_tokens(const struct mpo_policy *policy);
+
+/**
+ * Tokens of a prompt into a slot, whatever it held; rows that were fed from it keep their
+ * cells. After a failure the slot is as it was.
+ *
+ * Local; may allocate. May run in another thread than feed and than other calls of encode,
+ * for a slot that nobody else uses meanwhile.
+ *
+ * @param slot         0 .. prompt_slots - 1
+ * @param token_count  out, >= 1; NULL: not wanted
+ * @return MPO_ERR_DATA when the prompt and the policy's template do not fit together, or it
+ * can never fit the model's context; MPO_ERR_CONFIG; MPO_ERR_MEMORY. The text names the
+ * policy, and no file or line
+ */
+enum mpo_status mpo_policy_encode(struct mpo_policy *policy, int32_t slot,
+                                  const struct mpo_prompt *prompt, int32_t *token_count);
+
+/**
+ * The same for token ids that are taken as they are: no template, no beginning-of-sequence
+ * token.
+ *
+ * @param token  [token_count] ids of the policy's vocabulary; token_count >= 1
+ * @return MPO_ERR_DATA when an id is none
+ */
+enum mpo_status mpo_policy_encode_tokens(struct mpo_policy *policy, int32_t slot,
+                                         const int32_t *token, int32_t token_count);
+
+/** Tokens of a slot's prompt, 0: it is empty. Local. */
+int32_t mpo_policy_prompt_tokens(const struct mpo_policy *policy, int32_t slot);
+
+/** See that a slot's prompt and a response of so many tokens fit the context that the model
+ *  was trained with. Local.
+ *  @param given  the response is given: it cannot be cut to max_tokens
+ *  @return MPO_ERR_DATA, with both lengths; the text says nothing of a file or line */
+enum mpo_status mpo_policy_check_length(const struct mpo_policy *policy, int32_t slot,
+                                        int32_t response_tokens, bool given);
+
+/**
+ * Tokenise the responses that come with prompts, where they were asked for. Collective over
+ * all ranks; errors are agreed on. Afterwards all ranks have the same.
+ *
+ * A response is plain text that continues the prompt: what looks like a special token in it
+ * is none. An end token is that of the first policy: end of turn where it has a chat
+ * template that has one, else end of sequence.
+ *
+ * @return MPO_ERR_DATA, with the prompt's file and line, for a response of no token or one
+ * that the policies could never give
+ */
+enum mpo_status mpo_policies_encode_responses(struct mpo_policies *policies,
+                                              const struct mpo_comm *comm,
+                                              const struct mpo_prompts *prompts);
+
+/** Tokens of a given response, its end token included when it is whole. Local.
+ *  @param prompt    index of the prompt
+ *  @param response  of the prompt
+ *  @param tokens    out, borrowed
+ *  @return the number of tokens, >= 1 */
+int32_t mpo_policies_response(const struct mpo_policies *policies, int64_t prompt,
+                              int32_t response, const int32_t **tokens);
+
+/** Tokens of the longest given response, 0 when none is given. Local. */
+int32_t mpo_policies_longest_response(const struct mpo_policies *policies);
+
+/**
+ * Every prompt of a file into the slot of its index, for every policy of this rank, and see
+ * that each fits with its given responses, or with max_tokens when none are given.
+ * Collective over all ranks; errors are agreed on, and name the prompt's file and line.
+ */
+enum mpo_status mpo_policies_encode_prompts(struct mpo_policies *policies,
+                                            const struct mpo_comm *comm,
+                                            const struct mpo_prompts *prompts,
+                                            int32_t max_tokens);
+
+/* ---- room ---- */
+
+/** Sizes of the policies' caches. */
+struct mpo_policies_room {
+    int32_t row_capacity;      /* rows at once, 1 .. MPO_ROW_COUNT_MAX */
+    int32_t position_capacity; /* positions whose logits one feed may want, at least
+                                  row_capacity */
+    int32_t held_prompts;      /* prompts whose cells are held at once at most, >= 1 */
+    int32_t response_tokens;   /* tokens of one response at most, >= 1 */
+    int32_t context_tokens;    /* > 0: so many tokens in all rows together, those that rows
+                                  share counted once, and the two above say nothing; 0: as
+                                  many as they and the longest prompt so far can come to */
+};
+
+/**
+ * Allocate all that feed, truncate and fork ever need. Once, before the first feed.
+ * Collective over all ranks; errors are agreed on.
+ *
+ * @return MPO_ERR_CONFIG when sizes are out of range, MPO_ERR_MEMORY
+ */
+enum mpo_status mpo_policies_make_room(struct mpo_policies *policies,
+                                       const struct mpo_comm *comm,
+                                       const struct mpo_policies_room *room);
+
+/* ---- survey ---- */
 
 /** What one policy takes where it is hosted. Estimates; libllama's own come close. */
 struct mpo_policy_need {
     uint64_t model_file[2]; /* device and inode: policies of a rank share what is equal */
     uint64_t model_bytes;   /* weights, mapped from the file where libllama can */
     uint64_t adapter_bytes;
-    uint64_t cache_bytes;   /* of the most tokens a work unit holds at once */
+    uint64_t cache_bytes;   /* of the most tokens that rows hold at once */
     uint64_t work_bytes;    /* logits, and what one decode computes in */
     uint64_t host_bytes;    /* of the host, where it is on devices */
     int32_t devices;        /* that all but host_bytes is spread over, 0: the host */
@@ -186,81 +279,109 @@ struct mpo_policies_survey {
     bool all_loaded;    /* on every rank; otherwise vocabularies were not compared */
     int32_t vocab_size; /* V, common; 0 when they were not, or differ */
     struct mpo_failure vocabulary; /* this and the next are those of all ranks, printed */
-    struct mpo_failure answers;    /* of those that are scored; their length decides */
+    struct mpo_failure responses;  /* of those that are given; their length decides */
+};
+
+/** What a survey looks at. */
+struct mpo_policies_survey_spec {
+    struct mpo_policies_spec policies; /* slots are as many as prompts */
+    struct mpo_policies_room room;     /* response_tokens: unless responses are given */
+    const struct mpo_prompts *prompts; /* NULL on ranks that could not read them: none are
+                                          encoded. Every rank needs them where responses are
+                                          given */
+    bool responses_given;              /* with the prompts */
 };
 
 /**
- * Do all that mpo_policies_open does but load weights and make room, and go on after a
- * failure, so that all of them are known.
+ * Do all that opening, encoding and making room do but load weights and allocate, and go on
+ * after a failure, so that all of them are known.
  *
  * Collective over all ranks. Failures of single policies are in *out, not returned.
- *
- * @param prompts  NULL on ranks that could not read them: none are tokenised. Every rank
- *                 needs them where answers are scored
  */
-enum mpo_status mpo_policies_survey(const struct mpo_policies_spec *spec,
+enum mpo_status mpo_policies_survey(const struct mpo_policies_survey_spec *spec,
                                     const struct mpo_comm *comm,
-                                    const struct mpo_prompts *prompts,
                                     struct mpo_policies_survey *out);
 void mpo_policies_survey_release(struct mpo_policies_survey *survey);
 
-/** True when the logits that begin and extend give lie in the device's memory, masked
- * tokens as the model left them; otherwise in the host's, masked. Local. */
+/* ---- verbs ---- */
+
+/** True when the logits that feed gives lie in the device's memory, masked tokens as the
+ * model left them; otherwise in the host's, masked. Local. */
 bool mpo_policy_rows_on_device(const struct mpo_policy *policy);
 
 /** Empty every row and its cache: what the verbs give from here on is a function of the
  *  calls alone, to the bit. Local. */
 void mpo_policy_clear(struct mpo_policy *policy);
 
+/** Which logits of a span are wanted. */
+enum mpo_policy_want {
+    MPO_WANT_NONE,
+    MPO_WANT_LAST,  /* after its last token */
+    MPO_WANT_EVERY, /* after every token */
+};
+
+/** Tokens that follow those that a row has. */
+struct mpo_policy_span {
+    int32_t row;
+    int32_t slot;  /* tokens first .. first + count - 1 of its prompt; -1: those of token */
+    int32_t first; /* in the slot's prompt */
+    int32_t count; /* 0: nothing is appended and nothing is given, whatever is wanted */
+    const int32_t *token; /* [count] when slot is -1 */
+    enum mpo_policy_want want;
+};
+
+/**
+ * Append spans to rows, empty ones or not, and give the wanted logits.
+ *
+ * Local. Allocates nothing. Nothing is appended when arguments are refused.
+ *
+ * @param spans   [span_count] of distinct rows
+ * @param logits  out, in the order of the spans and of the tokens in each; [V] floats each,
+ *                borrowed until the next feed of this policy
+ * @return MPO_ERR_INTERNAL for a row, slot or token that does not exist, and for more cells
+ * or logits than there is room for: the text names the policy, and the row
+ */
+enum mpo_status mpo_policy_feed(struct mpo_policy *policy,
+                                const struct mpo_policy_span *spans, int32_t span_count,
+                                const float **logits);
+
+/** Tokens of a row, its prompt's included; 0: it is empty. Local. */
+int32_t mpo_policy_row_tokens(const struct mpo_policy *policy, int32_t row);
+
+/** Take a row back to its first `tokens` tokens, its prompt's included; none, or -1,
+ *  empties it, which frees its cache. Local. */
+enum mpo_status mpo_policy_truncate(struct mpo_policy *policy, int32_t row, int32_t tokens);
+
+/** Row `to` becomes a copy of row `from`. Local. */
+enum mpo_status mpo_policy_fork(struct mpo_policy *policy, int32_t from, int32_t to);
+
 /** Prompts to begin, and the rows they take. */
 struct mpo_policy_entry {
-    const int64_t *prompt; /* [prompt_count] indices into the prompts given to open */
+    const int64_t *prompt; /* [prompt_count] slots */
     const int32_t *row;    /* [prompt_count, rows_per_prompt] distinct empty rows */
     int32_t prompt_count;
     int32_t rows_per_prompt;
 };
 
-/**
- * Prefill each prompt once, and make its rows copies of it. Rows that live are left as they
- * are.
- *
- * Local. Allocates nothing.
- *
- * @param logits  [prompt_count] out: the first response position of each prompt; [V] floats
- *                each, borrowed until the next verb on this policy
- */
+/** Feed each prompt to its first row, and make its other rows copies of that. Local.
+ *  @param logits  [prompt_count] out, as of feed: the first response position of each */
 enum mpo_status mpo_policy_begin(struct mpo_policy *policy,
                                  const struct mpo_policy_entry *entry,
                                  const float **logits);
 
 /** Rows to extend, all by the same number of tokens or each by its own. */
 struct mpo_policy_batch {
-    const int32_t *row;         /* [row_count] distinct rows */
+    const int32_t *row;         /* [row_count] distinct rows that live */
     const int32_t *token_count; /* [row_count] tokens of each, or NULL: one each */
     const int32_t *token;       /* [sum of token_count], row after row */
     int32_t row_count;
     bool every_position; /* logits after every token; otherwise after each row's last */
 };
 
-/**
- * Append tokens to rows and give the logits that follow them.
- *
- * Local. Allocates nothing.
- *
- * @param logits  [outputs] out, in the order of batch->token (every_position) or of
- *                batch->row; [V] floats each, borrowed until the next verb on this policy
- */
+/** Feed tokens to rows that live. Local. */
 enum mpo_status mpo_policy_extend(struct mpo_policy *policy,
                                   const struct mpo_policy_batch *batch,
                                   const float **logits);
-
-/** Take a row back to its first `response_tokens` response tokens; fewer than none (-1)
- *  empties it altogether, which frees its cache. Local. */
-enum mpo_status mpo_policy_truncate(struct mpo_policy *policy, int32_t row,
-                                    int32_t response_tokens);
-
-/** Row `to` becomes a copy of row `from`. Local. */
-enum mpo_status mpo_policy_fork(struct mpo_policy *policy, int32_t from, int32_t to);
 
 #ifdef __cplusplus
 }

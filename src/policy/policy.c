@@ -1,9 +1,9 @@
 /*
- * The policies of a rank: loading, agreement, and the verbs' argument checks.
+ * The policies of a rank: loading and agreement.
  *
  * Opening has its phases, each closed by an agreement of all ranks, so that whatever goes
- * wrong on whichever rank is printed once and nobody is left waiting: load the models,
- * agree on the vocabulary, tokenise given answers, tokenise the prompts and make room.
+ * wrong on whichever rank is printed once and nobody is left waiting: load the models, agree
+ * on the vocabulary. Prompts and room come after it, in calls of their own.
  */
 #include "policy_impl.h"
 
@@ -102,17 +102,48 @@ const char *mpo_policy_engine_version(void)
 
 /* ---- open ---- */
 
+enum mpo_status mpo_policy_open(const struct mpo_policy_spec *spec,
+                                const struct mpo_policies_spec *common,
+                                const struct mpo_policy_ops *ops, void **library,
+                                struct mpo_policy *out)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_vocabulary vocabulary = {0};
+    *out = (struct mpo_policy){.ops = ops, .name = spec->name};
+    MPO_CHECK(common->prompt_slots >= 1, MPO_ERR_INTERNAL,
+              "%d prompts kept at once, expected 1 or more", common->prompt_slots);
+    MPO_TRY(ops->open(spec, common, library, &out->self));
+    ops->vocabulary(out->self, &vocabulary);
+    out->token_count = vocabulary.size;
+    MPO_NEW(common->prompt_slots, &out->slot);
+    out->slot_count = common->prompt_slots;
+cleanup:
+    return status;
+}
+
+void mpo_policy_close(struct mpo_policy *policy)
+{
+    if (policy->ops != NULL)
+        policy->ops->close(policy->self);
+    for (int32_t slot = 0; slot < policy->slot_count; slot++)
+        free(policy->slot[slot].token);
+    free(policy->slot);
+    free(policy->append);
+    free(policy->fed);
+    free(policy->span);
+    mpo_cells_close(&policy->cells);
+    *policy = (struct mpo_policy){0};
+}
+
 enum mpo_status mpo_policies_load(struct mpo_policies *policies, int32_t local_index)
 {
     enum mpo_status status = MPO_OK;
-    struct mpo_policy *policy = &policies->local[local_index];
     const struct mpo_policy_spec *spec =
         &policies->spec.policies[policies->first_policy + local_index];
     size_t kind = 0;
     MPO_TRY(choose_kind(spec, &kind));
-    policy->ops = mpo_policy_kinds[kind];
-    MPO_TRY(
-        policy->ops->open(spec, &policies->spec, &policies->library[kind], &policy->self));
+    MPO_TRY(mpo_policy_open(spec, &policies->spec, mpo_policy_kinds[kind],
+                            &policies->library[kind], &policies->local[local_index]));
 cleanup:
     return status;
 }
@@ -171,60 +202,9 @@ cleanup:
     return status;
 }
 
-/* Before anybody makes room: the longest answer is the longest response. */
-enum mpo_status mpo_policies_tokenise_answers(struct mpo_policies *policies,
-                                              const struct mpo_comm *comm,
-                                              const struct mpo_prompts *prompts)
-{
-    enum mpo_status status = MPO_OK;
-    struct mpo_answers_spec spec = {
-        .comm = comm,
-        .prompts = prompts,
-        .policy = mpo_comm_rank(comm) == 0 ? policies->local : NULL,
-        .masked = policies->masked,
-        .masked_count = policies->masked_count,
-    };
-    if (!policies->spec.scores_answers)
-        return MPO_OK;
-    MPO_TRY(mpo_policy_answers_make(&spec, &policies->answers));
-    policies->spec.max_tokens =
-        mpo_policy_answers_longest(&policies->answers, 0, mpo_prompts_count(prompts));
-cleanup:
-    if (status != MPO_OK)
-        mpo_policy_answers_free(&policies->answers); /* a survey goes on without */
-    return status;
-}
-
-struct mpo_policy_setup mpo_policies_setup(const struct mpo_policies *policies,
-                                           const struct mpo_prompts *prompts)
-{
-    return (struct mpo_policy_setup){
-        .spec = &policies->spec,
-        .prompts = prompts,
-        .answers = policies->answers.offset != NULL ? &policies->answers : NULL,
-        .masked = policies->masked,
-        .masked_count = policies->masked_count,
-        .vocab_size = policies->vocab_size,
-    };
-}
-
-static enum mpo_status prepare_local(struct mpo_policies *policies,
-                                     const struct mpo_prompts *prompts)
-{
-    enum mpo_status status = MPO_OK;
-    struct mpo_policy_setup setup = mpo_policies_setup(policies, prompts);
-    for (int32_t i = 0; i < policies->local_count; i++) {
-        const struct mpo_policy *policy = &policies->local[i];
-        MPO_TRY(policy->ops->prepare(policy->self, &setup));
-        MPO_TRY(policy->ops->allocate(policy->self));
-    }
-cleanup:
-    return status;
-}
-
-enum mpo_status mpo_policies_take_room(const struct mpo_policies_spec *spec,
-                                       const struct mpo_comm *comm,
-                                       struct mpo_policies **out)
+enum mpo_status mpo_policies_allocate(const struct mpo_policies_spec *spec,
+                                      const struct mpo_comm *comm,
+                                      struct mpo_policies **out)
 {
     enum mpo_status status = MPO_OK;
     struct mpo_policies *policies = NULL;
@@ -236,31 +216,19 @@ enum mpo_status mpo_policies_take_room(const struct mpo_policies_spec *spec,
     MPO_NEW(policies->local_count, &policies->local);
     MPO_NEW(kind_count(), &policies->library);
     MPO_NEW(spec->placement.policy_count, &policies->hash);
-    MPO_CHECK(spec->row_capacity <= MPO_ROW_COUNT_MAX, MPO_ERR_CONFIG,
-              "%d rows at once for units of %d prompts x %d responses, expected at most %d",
-              spec->row_capacity, spec->unit_prompts, spec->responses, MPO_ROW_COUNT_MAX);
-    MPO_CHECK(spec->row_capacity >= spec->responses, MPO_ERR_CONFIG,
-              "%d rows at once have no room for the %d responses to a prompt",
-              spec->row_capacity, spec->responses);
 cleanup:
     return status;
 }
 
 enum mpo_status mpo_policies_open(const struct mpo_policies_spec *spec,
-                                  const struct mpo_comm *comm,
-                                  const struct mpo_prompts *prompts,
-                                  struct mpo_policies **out)
+                                  const struct mpo_comm *comm, struct mpo_policies **out)
 {
     struct mpo_policies *policies = NULL;
-    enum mpo_status status = mpo_comm_agree(mpo_policies_take_room(spec, comm, &policies));
+    enum mpo_status status = mpo_comm_agree(mpo_policies_allocate(spec, comm, &policies));
     if (status == MPO_OK)
         status = mpo_comm_agree(load_local(policies));
     if (status == MPO_OK)
         status = mpo_policies_agree_on_vocabulary(policies, comm);
-    if (status == MPO_OK)
-        status = mpo_policies_tokenise_answers(policies, comm, prompts);
-    if (status == MPO_OK)
-        status = mpo_comm_agree(prepare_local(policies, prompts));
     if (status != MPO_OK)
         mpo_policies_close(&policies);
     *out = policies;
@@ -273,12 +241,11 @@ void mpo_policies_close(struct mpo_policies **out)
     if (policies == NULL)
         return;
     for (int32_t i = 0; policies->local != NULL && i < policies->local_count; i++)
-        if (policies->local[i].ops != NULL)
-            policies->local[i].ops->close(policies->local[i].self);
+        mpo_policy_close(&policies->local[i]);
     for (size_t kind = 0; policies->library != NULL && mpo_policy_kinds[kind] != NULL;
          kind++)
         mpo_policy_kinds[kind]->close_library(policies->library[kind]);
-    mpo_policy_answers_free(&policies->answers);
+    mpo_policy_responses_free(&policies->responses);
     free(policies->hash);
     free(policies->library);
     free(policies->masked);
@@ -286,6 +253,36 @@ void mpo_policies_close(struct mpo_policies **out)
     free(policies->local);
     free(policies);
     *out = NULL;
+}
+
+/* ---- text ---- */
+
+int32_t mpo_policy_piece(const struct mpo_policy *policy, int32_t token, bool first,
+                         char *text, int32_t capacity)
+{
+    if (capacity < 1)
+        return -1;
+    text[0] = '\0';
+    if (token < 0 || token >= policy->token_count)
+        return 0;
+    return policy->ops->piece(policy->self, token, first, text, capacity);
+}
+
+int32_t mpo_policy_text(const struct mpo_policy *policy, const int32_t *tokens,
+                        int32_t token_count, char *text, int32_t capacity)
+{
+    int32_t length = 0;
+    if (capacity < 1)
+        return -1;
+    text[0] = '\0';
+    for (int32_t i = 0; i < token_count; i++) {
+        int32_t bytes = mpo_policy_piece(policy, tokens[i], length == 0, text + length,
+                                         capacity - length);
+        if (bytes < 0)
+            return -1;
+        length += bytes;
+    }
+    return length;
 }
 
 /* ---- what was agreed on ---- */
@@ -317,20 +314,16 @@ int32_t mpo_policies_masked_tokens(const struct mpo_policies *policies, const in
     return policies->masked_count;
 }
 
+int32_t mpo_policies_piece(const struct mpo_policies *policies, int32_t token, bool first,
+                           char *text, int32_t capacity)
+{
+    return mpo_policy_piece(&policies->local[0], token, first, text, capacity);
+}
+
 int32_t mpo_policies_text(const struct mpo_policies *policies, const int32_t *tokens,
                           int32_t token_count, char *text, int32_t capacity)
 {
-    const struct mpo_policy *any = &policies->local[0];
-    return any->ops->text(any->self, tokens, token_count, text, capacity);
-}
-
-int32_t mpo_policies_answer(const struct mpo_policies *policies, int64_t prompt,
-                            int32_t answer, const int32_t **tokens)
-{
-    const struct mpo_policy_answers *answers = &policies->answers;
-    size_t index = (size_t)prompt * (size_t)answers->per_prompt + (size_t)answer;
-    *tokens = answers->token + answers->offset[index];
-    return (int32_t)(answers->offset[index + 1] - answers->offset[index]);
+    return mpo_policy_text(&policies->local[0], tokens, token_count, text, capacity);
 }
 
 void mpo_policies_describe(const struct mpo_policies *policies, int32_t index,
@@ -349,40 +342,4 @@ void mpo_policies_describe(const struct mpo_policies *policies, int32_t index,
         .vocab_hash = policies->hash[policies->first_policy + index],
     };
     policy->ops->describe(policy->self, out);
-}
-
-/* ---- verbs ---- */
-
-bool mpo_policy_rows_on_device(const struct mpo_policy *policy)
-{
-    return policy->ops->rows_on_device != NULL && policy->ops->rows_on_device(policy->self);
-}
-
-void mpo_policy_clear(struct mpo_policy *policy)
-{
-    policy->ops->clear(policy->self);
-}
-
-enum mpo_status mpo_policy_begin(struct mpo_policy *policy,
-                                 const struct mpo_policy_entry *entry, const float **logits)
-{
-    return policy->ops->begin(policy->self, entry, logits);
-}
-
-enum mpo_status mpo_policy_extend(struct mpo_policy *policy,
-                                  const struct mpo_policy_batch *batch,
-                                  const float **logits)
-{
-    return policy->ops->extend(policy->self, batch, logits);
-}
-
-enum mpo_status mpo_policy_truncate(struct mpo_policy *policy, int32_t row,
-                                    int32_t response_tokens)
-{
-    return policy->ops->truncate(policy->self, row, response_tokens);
-}
-
-enum mpo_status mpo_policy_fork(struct mpo_policy *policy, int32_t from, int32_t to)
-{
-    return policy->ops->fork(policy->self, from, to);
 }

@@ -1,110 +1,56 @@
 /**
- * What a kind of policy provides. A new kind is one file and one row of the table in
- * policy.c.
+ * What the files of the policy stage share; what a kind provides is in
+ * mpo/backend/policy_ops.h.
  *
- * Order of calls: open (load) - vocabulary (agreed on by policy/vocabulary.c) - prepare
- * (tokenise the prompts) - allocate - clear / begin / extend / truncate / fork - close. A
- * survey (policy/survey.c) asks for `need` where a job would allocate.
+ *   policy.c      open and close, what was agreed on
+ *   vocabulary.c  the agreement
+ *   prompts.c     prompts into slots
+ *   responses.c   responses that are given
+ *   room.c        sizes and memory
+ *   feed.c        the verbs
+ *   cells.c       cells that rows share, counted
+ *   survey.c      all but weights and memory
  */
 #pragma once
 
-#include "mpo/policy.h"
+#include "mpo/backend/policy_ops.h"
+
+#include "cells.h"
 
 #define MPO_TOKEN_TEXT_BYTES 512
 
-/** A policy's vocabulary. Arrays are owned by the policy. */
-struct mpo_vocabulary {
-    const char *summary; /* what must agree beside the tokens: kind, special ids, add_bos */
-    const uint8_t *flags; /* [size] of enum mpo_token_flag */
-    int32_t size;         /* as in the file, padding included */
-    int32_t used;         /* ids from here on are padding */
-    int32_t end_token;    /* what a whole response ends with, -1 for none */
+/** A prompt as one policy's tokens. */
+struct mpo_policy_slot {
+    int32_t *token; /* [count] */
+    int32_t count;  /* 0: empty */
 };
 
-enum mpo_token_flag {
-    MPO_TOKEN_MASKED = 1, /* padding or suppressed: never drawn */
-    MPO_TOKEN_END = 2,    /* ends a generation */
-};
-
-/** One token for hashing and for messages. */
-struct mpo_token {
-    const char *text; /* borrowed; may hold any byte but NUL */
-    uint32_t attribute;
-};
-
-/** The answers of all prompts as tokens; see policy/answers.c. */
-struct mpo_policy_answers {
-    size_t *offset; /* [prompts * per_prompt + 1] */
-    int32_t *token; /* [offset[prompts * per_prompt]] */
-    int32_t per_prompt;
-};
-
-/** What ranks agreed on, given to prepare; borrowed for the policy's life. */
-struct mpo_policy_setup {
-    const struct mpo_policies_spec *spec;
-    const struct mpo_prompts *prompts;
-    const struct mpo_policy_answers *answers; /* NULL when none are scored or known */
-    const int32_t *masked;                    /* [masked_count] below vocab_size */
-    int32_t masked_count;
-    int32_t vocab_size; /* V, common: rows handed out have at least this many floats */
-};
-
-struct mpo_policy_ops {
-    const char *kind;
-
-    /** Version of the engine behind the kind; NULL for none. */
-    const char *(*engine_version)(void);
-
-    /** Whether policies of this kind can compute on a kind of device; NULL: they compute on
-     *  the host beside any.
-     *  @return MPO_ERR_DEVICE with the reason */
-    enum mpo_status (*check_device)(const char *kind);
-
-    /** Load. *library is shared by all policies of this kind on the rank (NULL at first);
-     *  the kind makes it when it needs one. */
-    enum mpo_status (*open)(const struct mpo_policy_spec *spec,
-                            const struct mpo_policies_spec *common, void **library,
-                            void **self);
-    void (*close)(void *self);            /* NULL-safe */
-    void (*close_library)(void *library); /* NULL-safe; after every policy is closed */
-
-    void (*vocabulary)(const void *self, struct mpo_vocabulary *out);
-    void (*token)(const void *self, int32_t id, struct mpo_token *out);
-    /** Tokenise the prompts, check them and settle all sizes. */
-    enum mpo_status (*prepare)(void *self, const struct mpo_policy_setup *setup);
-    /** What `allocate` takes and loading did or would take; prepare may have failed. */
-    void (*need)(const void *self, struct mpo_policy_need *out);
-    /** Make room for a unit; everything that is ever allocated. */
-    enum mpo_status (*allocate)(void *self);
-    void (*describe)(const void *self, struct mpo_policy_info *out);
-    int32_t (*text)(const void *self, const int32_t *tokens, int32_t token_count,
-                    char *text, int32_t capacity);
-
-    /** Tokens of a text that continues a prompt, without an end token. There is room for
-     *  one a byte and 8 more. */
-    enum mpo_status (*tokenise)(const void *self, const char *text, int32_t *tokens,
-                                int32_t capacity, int32_t *count);
-
-    /** NULL: never. */
-    bool (*rows_on_device)(const void *self);
-
-    /* The verbs of mpo/policy.h. Masked tokens must read MPO_MASKED_LOGIT in every row that
-     * is in the host's memory. */
-    void (*clear)(void *self);
-    enum mpo_status (*begin)(void *self, const struct mpo_policy_entry *entry,
-                             const float **logits);
-    enum mpo_status (*extend)(void *self, const struct mpo_policy_batch *batch,
-                              const float **logits);
-    enum mpo_status (*truncate)(void *self, int32_t row, int32_t response_tokens);
-    enum mpo_status (*fork)(void *self, int32_t from, int32_t to);
-};
-
+/** One policy of this rank. */
 struct mpo_policy {
     const struct mpo_policy_ops *ops;
     void *self;
+    const char *name;             /* borrowed */
+    int32_t token_count;          /* ids of its vocabulary, padding included */
+    struct mpo_policy_slot *slot; /* [slot_count] */
+    int32_t slot_count;
+    /* from here on: when there is room */
+    struct mpo_cells cells;
+    int32_t position_capacity;
+    struct mpo_policy_append *append; /* [row_capacity] */
+    struct mpo_policy_span *span;     /* [row_capacity] of begin and extend */
+    int64_t *fed;                     /* [row_capacity] the last feed of a row, counted */
+    int64_t feed_count;
 };
 
-/** The policies of a rank; policy.c. */
+/** Given responses of all prompts as tokens; see responses.c. */
+struct mpo_policy_responses {
+    size_t *offset; /* [prompts * per_prompt + 1]; NULL: none are given */
+    int32_t *token; /* [offset[prompts * per_prompt]] */
+    int32_t per_prompt;
+    int64_t prompt_count;
+};
+
+/** The policies of a rank. */
 struct mpo_policies {
     struct mpo_policy *local; /* [local_count] */
     int32_t local_count;
@@ -116,22 +62,9 @@ struct mpo_policies {
     void **library; /* [kind count] shared by the policies of a kind */
     uint64_t *hash; /* [H] of every policy's vocabulary */
     struct mpo_policies_spec spec;
-    struct mpo_policy_answers answers;
+    struct mpo_policy_responses responses;
     int32_t first_policy;
 };
-
-/* The phases of mpo_policies_open, for the survey. */
-enum mpo_status mpo_policies_take_room(const struct mpo_policies_spec *spec,
-                                       const struct mpo_comm *comm,
-                                       struct mpo_policies **out);
-enum mpo_status mpo_policies_load(struct mpo_policies *policies, int32_t local_index);
-enum mpo_status mpo_policies_agree_on_vocabulary(struct mpo_policies *policies,
-                                                 const struct mpo_comm *comm);
-enum mpo_status mpo_policies_tokenise_answers(struct mpo_policies *policies,
-                                              const struct mpo_comm *comm,
-                                              const struct mpo_prompts *prompts);
-struct mpo_policy_setup mpo_policies_setup(const struct mpo_policies *policies,
-                                           const struct mpo_prompts *prompts);
 
 extern const struct mpo_policy_ops mpo_policy_table_ops;
 extern const struct mpo_policy_ops mpo_policy_llama_ops;
@@ -139,8 +72,66 @@ extern const struct mpo_policy_ops mpo_policy_llama_ops;
 /** The kinds of this build, ended by NULL. (src/registry.c) */
 extern const struct mpo_policy_ops *const mpo_policy_kinds[];
 
-/** SHA-256 of a file in hexadecimal (64 characters and a NUL). Local. */
-enum mpo_status mpo_policy_file_sha256(const char *path, char hex[65]);
+/* ---- policy.c: one policy, and the phases of mpo_policies_open; all local but the last */
+
+/** Load a policy of a kind and make its slots.
+ *  @param library  [1] shared by the policies of this kind */
+enum mpo_status mpo_policy_open(const struct mpo_policy_spec *spec,
+                                const struct mpo_policies_spec *common,
+                                const struct mpo_policy_ops *ops, void **library,
+                                struct mpo_policy *out);
+void mpo_policy_close(struct mpo_policy *policy); /* also of a zero or half open one */
+
+/** mpo_policies_piece and mpo_policies_text of one policy. */
+int32_t mpo_policy_piece(const struct mpo_policy *policy, int32_t token, bool first,
+                         char *text, int32_t capacity);
+int32_t mpo_policy_text(const struct mpo_policy *policy, const int32_t *tokens,
+                        int32_t token_count, char *text, int32_t capacity);
+
+enum mpo_status mpo_policies_allocate(const struct mpo_policies_spec *spec,
+                                      const struct mpo_comm *comm,
+                                      struct mpo_policies **out);
+enum mpo_status mpo_policies_load(struct mpo_policies *policies, int32_t local_index);
+enum mpo_status mpo_policies_agree_on_vocabulary(struct mpo_policies *policies,
+                                                 const struct mpo_comm *comm);
+
+/* ---- prompts.c ---- */
+
+/** All prompts into the slots of their index, checked against given responses or, when
+ *  there are none, max_tokens. Local; failures name the prompt's file and line. */
+struct mpo_policy_prompts {
+    const struct mpo_prompts *prompts;
+    const struct mpo_policy_responses *responses;
+    int32_t max_tokens;
+};
+enum mpo_status mpo_policy_encode_file(struct mpo_policy *policy,
+                                       const struct mpo_policy_prompts *file);
+
+/* ---- room.c ---- */
+
+/** What is agreed on, and sizes for a room without cells: for a policy that has not got its
+ *  prompts. Local. */
+struct mpo_policy_setup mpo_policies_setup(const struct mpo_policies *policies,
+                                           const struct mpo_policies_room *room);
+
+/** Tokens of the longest prompt in a slot, 0 when all are empty. Local. */
+int32_t mpo_policy_longest_prompt(const struct mpo_policy *policy);
+
+/** Settle a policy's cells and its longest prompt. Local.
+ *  @return MPO_ERR_CONFIG when they are more than can be counted */
+enum mpo_status mpo_policy_settle(const struct mpo_policy *policy,
+                                  const struct mpo_policies_room *room,
+                                  struct mpo_policy_setup *setup);
+
+/** Check a room's sizes. Local. */
+enum mpo_status mpo_policies_check_room(const struct mpo_policies_room *room);
+
+/** Make room in one policy. Local. */
+enum mpo_status mpo_policy_make_room(struct mpo_policy *policy,
+                                     const struct mpo_policies_room *room,
+                                     struct mpo_policy_setup *setup);
+
+/* ---- vocabulary.c ---- */
 
 /** Agree on one vocabulary over all ranks: common size, union of flags. Errors are agreed
  *  on. Collective. */
@@ -158,19 +149,10 @@ enum mpo_status mpo_policy_vocabulary_agree(const struct mpo_comm *comm,
 /** Hash of one policy's vocabulary: equal for policies that can be mixed. Local. */
 uint64_t mpo_policy_vocabulary_hash(const struct mpo_policy *policy);
 
-/** Tokenise all answers with rank zero's first policy and give them to all ranks. Errors
- *  are agreed on. Collective over all ranks. */
-struct mpo_answers_spec {
-    const struct mpo_comm *comm;
-    const struct mpo_prompts *prompts;
-    const struct mpo_policy *policy; /* rank zero's first */
-    const int32_t *masked;           /* [masked_count], ascending */
-    int32_t masked_count;
-};
-enum mpo_status mpo_policy_answers_make(const struct mpo_answers_spec *spec,
-                                        struct mpo_policy_answers *out);
-void mpo_policy_answers_free(struct mpo_policy_answers *answers);
+/* ---- responses.c ---- */
 
-/** Tokens of the longest answer of prompts first .. first+count-1. Local. */
-int32_t mpo_policy_answers_longest(const struct mpo_policy_answers *answers, int64_t first,
-                                   int64_t count);
+void mpo_policy_responses_free(struct mpo_policy_responses *responses);
+
+/** Tokens of the longest response of prompts first .. first+count-1. Local. */
+int32_t mpo_policy_responses_longest(const struct mpo_policy_responses *responses,
+                                     int64_t first, int64_t count);

@@ -1,7 +1,7 @@
 /*
  * A survey of the policies: what mpo_policies_open would come to, without weights.
  *
- * The same code reads files, compares vocabularies and tokenises answers and prompts, so
+ * The same code reads files, compares vocabularies and tokenises responses and prompts, so
  * that what a survey finds is what a job would find. Only the order differs: a job ends at
  * the first failure, a survey notes it and looks at the next policy.
  */
@@ -34,51 +34,79 @@ static bool load_all(struct mpo_policies *policies, struct mpo_policies_survey *
     return all_loaded;
 }
 
-/* Without an agreement each policy's own vocabulary will do. */
-static void prepare_one(const struct mpo_policies *policies, int32_t index,
-                        const struct mpo_prompts *prompts, struct mpo_policy_survey *out)
+static enum mpo_status encode_and_settle(struct mpo_policies *policies, int32_t index,
+                                         const struct mpo_policies_survey_spec *spec,
+                                         struct mpo_policy_setup *setup)
 {
-    const struct mpo_policy *policy = &policies->local[index];
-    struct mpo_policy_setup setup = mpo_policies_setup(policies, prompts);
-    struct mpo_vocabulary vocabulary = {0};
-    policy->ops->vocabulary(policy->self, &vocabulary);
-    if (setup.vocab_size == 0)
-        setup.vocab_size = vocabulary.size;
-    if (prompts != NULL)
-        mpo_failure_keep(&out->prompts, policy->ops->prepare(policy->self, &setup));
-    policy->ops->need(policy->self, &out->need);
-    out->need.vocab_size = vocabulary.size;
+    enum mpo_status status = MPO_OK;
+    struct mpo_policy *policy = &policies->local[index];
+    struct mpo_policies_room room = spec->room;
+    if (policies->responses.offset != NULL)
+        room.response_tokens = mpo_policies_longest_response(policies);
+    struct mpo_policy_prompts file = {spec->prompts, &policies->responses,
+                                      room.response_tokens};
+    MPO_TRY(mpo_policy_encode_file(policy, &file));
+    MPO_TRY(mpo_policy_settle(policy, &room, setup));
+cleanup:
+    return status;
 }
 
-enum mpo_status mpo_policies_survey(const struct mpo_policies_spec *spec,
+/* Without an agreement each policy's own vocabulary will do. */
+static void look_at(struct mpo_policies *policies, int32_t index,
+                    const struct mpo_policies_survey_spec *spec,
+                    struct mpo_policy_survey *out)
+{
+    const struct mpo_policy *policy = &policies->local[index];
+    struct mpo_policy_setup setup = mpo_policies_setup(policies, &spec->room);
+    if (setup.vocab_size == 0)
+        setup.vocab_size = policy->token_count;
+    if (spec->prompts != NULL)
+        mpo_failure_keep(&out->prompts, encode_and_settle(policies, index, spec, &setup));
+    setup.longest_prompt_tokens = mpo_policy_longest_prompt(policy);
+    policy->ops->need(policy->self, &setup, &out->need);
+    out->need.vocab_size = policy->token_count;
+}
+
+/* Local: what a survey works with. */
+static enum mpo_status begin_survey(const struct mpo_policies_survey_spec *spec,
                                     const struct mpo_comm *comm,
-                                    const struct mpo_prompts *prompts,
+                                    struct mpo_policies **policies,
+                                    struct mpo_policies_survey *out)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_policies_spec light = spec->policies;
+    light.metadata_only = true;
+    light.hash_models = false;
+    light.prompt_slots =
+        spec->prompts != NULL ? (int32_t)mpo_prompts_count(spec->prompts) : 1;
+    MPO_TRY(mpo_policies_check_room(&spec->room));
+    MPO_TRY(mpo_policies_allocate(&light, comm, policies));
+    MPO_NEW((*policies)->local_count, &out->local);
+    out->local_count = (*policies)->local_count;
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_policies_survey(const struct mpo_policies_survey_spec *spec,
+                                    const struct mpo_comm *comm,
                                     struct mpo_policies_survey *out)
 {
     enum mpo_status status = MPO_OK;
     struct mpo_policies *policies = NULL;
-    struct mpo_policies_spec light = *spec;
     *out = (struct mpo_policies_survey){0};
-    light.metadata_only = true;
-    light.hash_models = false;
-    status = mpo_policies_take_room(&light, comm, &policies);
-    if (status == MPO_OK)
-        status = mpo_memory_take((size_t)policies->local_count, sizeof *out->local,
-                                 "a survey", (void **)&out->local);
-    MPO_TRY(mpo_comm_agree(status));
-    out->local_count = policies->local_count;
+    MPO_TRY(mpo_comm_agree(begin_survey(spec, comm, &policies, out)));
     MPO_TRY(holds_everywhere(comm, load_all(policies, out), &out->all_loaded));
     if (out->all_loaded)
         mpo_failure_keep(&out->vocabulary,
                          mpo_policies_agree_on_vocabulary(policies, comm));
     if (out->vocabulary.status == MPO_OK)
         out->vocab_size = policies->vocab_size;
-    if (out->vocab_size > 0)
-        mpo_failure_keep(&out->answers,
-                         mpo_policies_tokenise_answers(policies, comm, prompts));
+    if (out->vocab_size > 0 && spec->responses_given)
+        mpo_failure_keep(&out->responses,
+                         mpo_policies_encode_responses(policies, comm, spec->prompts));
     for (int32_t i = 0; i < out->local_count; i++)
         if (out->local[i].load.status == MPO_OK)
-            prepare_one(policies, i, prompts, &out->local[i]);
+            look_at(policies, i, spec, &out->local[i]);
 cleanup:
     mpo_policies_close(&policies);
     return status;

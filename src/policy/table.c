@@ -8,9 +8,11 @@
  *     row good 0.2 0.3 0.5        one line a token; a row for </s> is not needed
  *     row fine 0.6 0.2 0.2
  *
- * Tokens are separated by spaces, in prompts and in responses alike; the last token of a
- * prompt is the state. `</s>` ends a response. Probabilities are positive and sum to 1: a
- * zero would make the mixture of some weights undefined.
+ * Tokens are separated by spaces, in prompts and in responses alike; the last token is the
+ * state, so what follows a token is known from it alone and a row needs no memory. Where
+ * there is a row of `<s>`, every prompt begins with it, as with a model's beginning of
+ * sequence: its id is V, which no response can hold. `</s>` ends a response. Probabilities
+ * are positive and sum to 1: a zero would make the mixture of some weights undefined.
  */
 #include "policy_impl.h"
 
@@ -30,15 +32,10 @@
 
 struct table {
     int32_t vocab_size;
-    char **token;    /* [V] */
-    uint8_t *flags;  /* [V] */
-    float *logit;    /* [V + 1, V] log-probabilities, the start state last */
-    bool *has_row;   /* [V + 1] */
-    int64_t *prompt; /* [prompt count] state after each prompt */
-    int32_t *state;  /* [rows, max_tokens + 1] state after each response length */
-    int32_t *length; /* [rows] response tokens */
-    int32_t row_count;
-    int32_t max_tokens;
+    char **token;   /* [V] */
+    uint8_t *flags; /* [V] */
+    float *logit;   /* [V + 1, V] log-probabilities, the start state last */
+    bool *has_row;  /* [V + 1] */
     char sha256[65];
 };
 
@@ -58,9 +55,6 @@ static void table_close(void *self)
         return;
     for (int32_t id = 0; table->token != NULL && id < table->vocab_size; id++)
         free(table->token[id]);
-    free(table->length);
-    free(table->state);
-    free(table->prompt);
     free(table->has_row);
     free(table->logit);
     free(table->flags);
@@ -269,7 +263,6 @@ static void table_token(const void *self, int32_t id, struct mpo_token *out)
     *out = (struct mpo_token){table->token[id], table->flags[id]};
 }
 
-/* The tokens of a text; only the last `capacity` of them are kept. */
 static enum mpo_status table_tokenise(const void *self, const char *text, int32_t *tokens,
                                       int32_t capacity, int32_t *count)
 {
@@ -285,8 +278,8 @@ static enum mpo_status table_tokenise(const void *self, const char *text, int32_
         MPO_CHECK(id >= 0, MPO_ERR_DATA, "'%.80s' is not a token of the table", word);
         MPO_CHECK(table->flags[id] != MPO_TOKEN_END, MPO_ERR_DATA,
                   "the text holds the end token");
-        if (*count == capacity)
-            memmove(tokens, tokens + 1, (size_t)(--*count) * sizeof *tokens);
+        MPO_CHECK(*count < capacity, MPO_ERR_INTERNAL, "more than %d tokens in a text",
+                  capacity);
         tokens[(*count)++] = id;
     }
 cleanup:
@@ -294,73 +287,65 @@ cleanup:
     return status;
 }
 
-/* The state after a text: its last token, or what it was when it has none. */
-static enum mpo_status walk_text(const struct table *table, const char *text,
-                                 int64_t *state)
+static enum mpo_status append_text(const struct table *table, const char *text,
+                                   struct mpo_policy_tokens *out)
 {
     enum mpo_status status = MPO_OK;
-    int32_t last = 0;
+    size_t room = strlen(text) + 1;
     int32_t count = 0;
-    MPO_TRY(table_tokenise(table, text, &last, 1, &count));
-    if (count > 0)
-        *state = last;
+    MPO_TRY(mpo_policy_tokens_reserve(out, room));
+    MPO_TRY(table_tokenise(table, text, out->token + out->count, (int32_t)room, &count));
+    out->count += count;
 cleanup:
     return status;
 }
 
-static enum mpo_status walk_prompt(struct table *table, const struct mpo_prompt *prompt,
-                                   int64_t *state)
+static enum mpo_status table_encode(const void *self, const struct mpo_prompt *prompt,
+                                    struct mpo_policy_tokens *out)
 {
     enum mpo_status status = MPO_OK;
-    *state = table->has_row[table->vocab_size] ? table->vocab_size : -1;
+    const struct table *table = self;
+    int32_t start = table->vocab_size;
+    if (table->has_row[start]) {
+        MPO_TRY(mpo_policy_tokens_reserve(out, 1));
+        out->token[out->count++] = start;
+    }
     for (int32_t message = 0; message < prompt->message_count; message++)
-        MPO_TRY(walk_text(table, prompt->messages[message].content, state));
-    MPO_TRY(walk_text(table, prompt->prefill, state));
-    MPO_CHECK(*state >= 0, MPO_ERR_DATA,
+        MPO_TRY(append_text(table, prompt->messages[message].content, out));
+    MPO_TRY(append_text(table, prompt->prefill, out));
+    MPO_CHECK(out->count > 0, MPO_ERR_DATA,
               "the prompt has no token, and the table has no row of '%s'",
               START_STATE_TEXT);
 cleanup:
     return status;
 }
 
-static enum mpo_status table_prepare(void *self, const struct mpo_policy_setup *setup)
+static enum mpo_status table_check_tokens(const void *self, const int32_t *token,
+                                          int32_t token_count)
 {
     enum mpo_status status = MPO_OK;
-    struct table *table = self;
-    int64_t count = mpo_prompts_count(setup->prompts);
-    table->row_count = setup->spec->row_capacity;
-    table->max_tokens = setup->spec->max_tokens;
-    MPO_NEW(count, &table->prompt);
-    for (int64_t i = 0; i < count; i++) {
-        const struct mpo_prompt *prompt = mpo_prompts_get(setup->prompts, i);
-        status = walk_prompt(table, prompt, &table->prompt[i]);
-        if (status != MPO_OK)
-            MPO_FAIL(status, "%s:%lld: %s", mpo_prompts_path(setup->prompts),
-                     (long long)prompt->line_number, mpo_error_text());
-    }
-cleanup:
-    return status;
-}
-
-static size_t state_count(const struct table *table)
-{
-    return (size_t)table->row_count * ((size_t)table->max_tokens + 1);
-}
-
-static void table_need(const void *self, struct mpo_policy_need *out)
-{
     const struct table *table = self;
-    out->cache_bytes = state_count(table) * sizeof *table->state;
-}
-
-static enum mpo_status table_allocate(void *self)
-{
-    enum mpo_status status = MPO_OK;
-    struct table *table = self;
-    MPO_NEW(state_count(table), &table->state);
-    MPO_NEW(table->row_count, &table->length);
+    int32_t last = token[token_count - 1];
+    MPO_CHECK(table->has_row[last], MPO_ERR_DATA,
+              "the prompt ends with '%s', of which the table has no row",
+              table->token[last]);
 cleanup:
     return status;
+}
+
+/* What its rows hold is counted before it is asked, in as many cells. */
+static void table_need(const void *self, const struct mpo_policy_setup *setup,
+                       struct mpo_policy_need *out)
+{
+    (void)self;
+    out->cache_bytes = (uint64_t)setup->cell_count * sizeof(struct mpo_cell);
+}
+
+static enum mpo_status table_allocate(void *self, const struct mpo_policy_setup *setup)
+{
+    (void)self;
+    (void)setup;
+    return MPO_OK;
 }
 
 static void table_describe(const void *self, struct mpo_policy_info *out)
@@ -370,103 +355,50 @@ static void table_describe(const void *self, struct mpo_policy_info *out)
     out->vocab_size = table->vocab_size;
 }
 
-static int32_t table_text(const void *self, const int32_t *tokens, int32_t token_count,
-                          char *text, int32_t capacity)
+static int32_t table_piece(const void *self, int32_t token, bool first, char *text,
+                           int32_t capacity)
 {
     const struct table *table = self;
-    int32_t length = 0;
-    if (capacity < 1)
-        return -1;
-    text[0] = '\0';
-    for (int32_t i = 0; i < token_count; i++) {
-        if (table->flags[tokens[i]] == MPO_TOKEN_END)
-            continue;
-        int bytes = snprintf(text + length, (size_t)(capacity - length), "%s%s",
-                             length > 0 ? " " : "", table->token[tokens[i]]);
-        if (bytes >= capacity - length)
-            return -1;
-        length += bytes;
-    }
-    return length;
+    if (table->flags[token] == MPO_TOKEN_END)
+        return 0;
+    int bytes =
+        snprintf(text, (size_t)capacity, "%s%s", first ? "" : " ", table->token[token]);
+    return bytes < capacity ? bytes : -1;
 }
 
 /* ---- verbs ---- */
 
-static int32_t *row_states(const struct table *table, int32_t row)
-{
-    return table->state + (size_t)row * ((size_t)table->max_tokens + 1);
-}
-
-static const float *state_logits(const struct table *table, int32_t state)
-{
-    return table->logit + (size_t)state * (size_t)table->vocab_size;
-}
-
-/* A table keeps nothing that the next begin does not write. */
 static void table_clear(void *self)
 {
     (void)self;
 }
 
-static enum mpo_status table_begin(void *self, const struct mpo_policy_entry *entry,
-                                   const float **logits)
+static enum mpo_status table_feed(void *self, const struct mpo_policy_append *appends,
+                                  int32_t append_count, const float **logits)
 {
-    enum mpo_status status = MPO_OK;
-    struct table *table = self;
-    for (int32_t i = 0; i < entry->prompt_count * entry->rows_per_prompt; i++) {
-        int32_t row = entry->row[i];
-        int32_t p = i / entry->rows_per_prompt;
-        int32_t state = (int32_t)table->prompt[entry->prompt[p]];
-        MPO_CHECK(row >= 0 && row < table->row_count, MPO_ERR_INTERNAL, "row %d of %d", row,
-                  table->row_count);
-        logits[p] = state_logits(table, state);
-        row_states(table, row)[0] = state;
-        table->length[row] = 0;
-    }
-cleanup:
-    return status;
-}
-
-static enum mpo_status table_extend(void *self, const struct mpo_policy_batch *batch,
-                                    const float **logits)
-{
-    enum mpo_status status = MPO_OK;
-    struct table *table = self;
-    const int32_t *token = batch->token;
+    const struct table *table = self;
     int32_t output = 0;
-    for (int32_t i = 0; i < batch->row_count; i++) {
-        int32_t row = batch->row[i];
-        int32_t count = batch->token_count != NULL ? batch->token_count[i] : 1;
-        MPO_CHECK(table->length[row] + count <= table->max_tokens, MPO_ERR_INTERNAL,
-                  "row %d would have %d tokens, room for %d", row,
-                  table->length[row] + count, table->max_tokens);
-        for (int32_t j = 0; j < count; j++) {
-            row_states(table, row)[++table->length[row]] = *token;
-            if (batch->every_position || j == count - 1)
-                logits[output++] = state_logits(table, *token);
-            token++;
-        }
-    }
-cleanup:
-    return status;
+    for (int32_t i = 0; i < append_count; i++)
+        for (int32_t j = 0; j < appends[i].count; j++)
+            if (mpo_policy_wants(&appends[i], j))
+                logits[output++] =
+                    table->logit + (size_t)appends[i].token[j] * (size_t)table->vocab_size;
+    return MPO_OK;
 }
 
-static enum mpo_status table_truncate(void *self, int32_t row, int32_t response_tokens)
+static enum mpo_status table_truncate(void *self, int32_t row, int32_t tokens)
 {
-    struct table *table = self;
-    int32_t length = response_tokens > 0 ? response_tokens : 0;
-    if (length < table->length[row])
-        table->length[row] = length;
+    (void)self;
+    (void)row;
+    (void)tokens;
     return MPO_OK;
 }
 
 static enum mpo_status table_fork(void *self, int32_t from, int32_t to)
 {
-    struct table *table = self;
-    size_t states = (size_t)table->length[from] + 1;
-    if (from != to)
-        memcpy(row_states(table, to), row_states(table, from), states * sizeof(int32_t));
-    table->length[to] = table->length[from];
+    (void)self;
+    (void)from;
+    (void)to;
     return MPO_OK;
 }
 
@@ -477,15 +409,15 @@ const struct mpo_policy_ops mpo_policy_table_ops = {
     .close_library = table_close_library,
     .vocabulary = table_vocabulary,
     .token = table_token,
-    .prepare = table_prepare,
+    .encode = table_encode,
+    .check_tokens = table_check_tokens,
     .need = table_need,
     .allocate = table_allocate,
     .describe = table_describe,
-    .text = table_text,
+    .piece = table_piece,
     .tokenise = table_tokenise,
     .clear = table_clear,
-    .begin = table_begin,
-    .extend = table_extend,
+    .feed = table_feed,
     .truncate = table_truncate,
     .fork = table_fork,
 };

@@ -104,7 +104,7 @@ static enum mpo_status score_first_tokens(struct mpo_rollout *rollout, int32_t s
     mpo_timing_add(rollout->spec.timing, MPO_TIMED_decode, clock);
     for (int32_t j = 0; j < answers; j++) {
         const int32_t *token = NULL;
-        mpo_policies_answer(rollout->spec.policies, run.prompt, j, &token);
+        mpo_policies_response(rollout->spec.policies, run.prompt, j, &token);
         rollout->source[j] = 0;
         rollout->token[j] = token[0];
     }
@@ -121,7 +121,8 @@ static enum mpo_status score_other_tokens(struct mpo_rollout *rollout, int32_t s
     const int32_t *token = NULL;
     struct run run = {
         .prompt = rollout->prompt[slot], .slot = slot, .first_answer = answer};
-    int32_t count = mpo_policies_answer(rollout->spec.policies, run.prompt, answer, &token);
+    int32_t count =
+        mpo_policies_response(rollout->spec.policies, run.prompt, answer, &token);
     for (int32_t done = 1; done < count; done += run.batch_rows) {
         double clock = mpo_timing_now();
         int32_t left = count - done;
@@ -187,8 +188,8 @@ static void report_answer(const struct mpo_rollout *rollout,
 {
     const int32_t *token = NULL;
     int32_t group_count = mpo_comm_group_count(rollout->spec.comm);
-    int32_t count =
-        mpo_policies_answer(rollout->spec.policies, rollout->prompt[slot], answer, &token);
+    int32_t count = mpo_policies_response(rollout->spec.policies, rollout->prompt[slot],
+                                          answer, &token);
     if (step->report != NULL)
         step->report(step->reporter, slot * rollout->spec.responses + answer + 1,
                      group_count * count);

@@ -37,10 +37,38 @@ int32_t mpo_plan_rows(const struct mpo_session_size *size)
                                   : size->unit_prompts * size->responses;
 }
 
+enum mpo_status mpo_plan_check_rows(const struct mpo_session_size *size)
+{
+    enum mpo_status status = MPO_OK;
+    int32_t rows = mpo_plan_rows(size);
+    MPO_CHECK(rows <= MPO_ROW_COUNT_MAX, MPO_ERR_CONFIG,
+              "%d rows at once for units of %d prompts x %d responses, expected at most %d",
+              rows, size->unit_prompts, size->responses, MPO_ROW_COUNT_MAX);
+    MPO_CHECK(rows >= size->responses, MPO_ERR_CONFIG,
+              "%d rows at once, expected %d, those of a prompt, to %d", rows,
+              size->responses, MPO_ROW_COUNT_MAX);
+cleanup:
+    return status;
+}
+
+bool mpo_plan_has_responses(const struct mpo_session_size *size)
+{
+    return size->prompts.answer_count > 0;
+}
+
 /* Rows of one position at most. */
 static int32_t position_rows(const struct mpo_session_size *size)
 {
-    return mpo_rollout_positions(mpo_plan_rows(size), size->prompts.answer_count > 0);
+    return mpo_rollout_positions(mpo_plan_rows(size), mpo_plan_has_responses(size));
+}
+
+/* Prompts whose cells are held at once at most. A prompt holds them while one of its rows
+ * lives, and another can join as long as its m rows are free: the most are held when one
+ * row of each is left and one prompt has just joined. */
+static int32_t held_prompts(const struct mpo_session_size *size)
+{
+    int32_t crowded = mpo_plan_rows(size) - size->responses + 1;
+    return crowded < size->unit_prompts ? crowded : size->unit_prompts;
 }
 
 static bool rounds_rows(const struct mpo_config *config)
@@ -66,19 +94,36 @@ bool mpo_plan_rows_on_device(const struct mpo_session *session)
 
 struct mpo_policies_spec mpo_plan_policies(const struct mpo_session *session)
 {
-    const struct mpo_session_size *size = &session->size;
+    const struct mpo_prompts *prompts = session->prompts;
     return (struct mpo_policies_spec){
         .policies = session->policy_specs,
         .placement = session->placement,
         .thread_count = session->thread_count,
-        .unit_prompts = size->unit_prompts,
-        .responses = size->responses,
-        .row_capacity = mpo_plan_rows(size),
-        .max_tokens = (int32_t)session->config->rollout.max_tokens,
-        .scores_answers = size->prompts.answer_count > 0,
+        .prompt_slots = prompts != NULL ? (int32_t)mpo_prompts_count(prompts) : 1,
         .device = &session->device,
         .rows_on_device = mpo_plan_rows_on_device(session),
         .hash_models = session->config->record.hash_models,
+    };
+}
+
+struct mpo_policies_room mpo_plan_room(const struct mpo_session *session)
+{
+    const struct mpo_session_size *size = &session->size;
+    return (struct mpo_policies_room){
+        .row_capacity = mpo_plan_rows(size),
+        .position_capacity = position_rows(size),
+        .held_prompts = held_prompts(size),
+        .response_tokens = (int32_t)session->config->rollout.max_tokens,
+    };
+}
+
+struct mpo_policies_survey_spec mpo_plan_survey(const struct mpo_session *session)
+{
+    return (struct mpo_policies_survey_spec){
+        .policies = mpo_plan_policies(session),
+        .room = mpo_plan_room(session),
+        .prompts = session->prompts,
+        .responses_given = mpo_plan_has_responses(&session->size),
     };
 }
 

@@ -20,6 +20,13 @@ enum mpo_status mpo_plan_check_fit(const struct mpo_config *config);
 /** Rows that a rank decodes at once. Local. */
 int32_t mpo_plan_rows(const struct mpo_session_size *size);
 
+/** Whether so many rows at once can be, and hold those of a prompt. Local.
+ *  @return MPO_ERR_CONFIG */
+enum mpo_status mpo_plan_check_rows(const struct mpo_session_size *size);
+
+/** Whether responses are given with the prompts, to be scored. Local. */
+bool mpo_plan_has_responses(const struct mpo_session_size *size);
+
 /** Devices that a rank with these policies asks for: as many as the one that is spread over
  *  most. Local. */
 int32_t mpo_plan_devices(const struct mpo_config *config, int32_t first, int32_t count);
@@ -30,6 +37,8 @@ bool mpo_plan_rows_on_device(const struct mpo_session *session);
 /** What the stages are opened with, as far as it is known before the others are open.
  *  Local. */
 struct mpo_policies_spec mpo_plan_policies(const struct mpo_session *session);
+struct mpo_policies_room mpo_plan_room(const struct mpo_session *session);
+struct mpo_policies_survey_spec mpo_plan_survey(const struct mpo_session *session);
 struct mpo_mixture_spec mpo_plan_mixture(const struct mpo_session *session,
                                          int32_t vocab_size);
 struct mpo_exchange_spec mpo_plan_exchange(const struct mpo_config *config,

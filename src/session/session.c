@@ -126,10 +126,23 @@ cleanup:
     return status;
 }
 
+/* Before anybody makes room: the longest given response is the longest response. */
 static enum mpo_status open_policies(struct mpo_session *session)
 {
+    enum mpo_status status = MPO_OK;
+    const struct mpo_comm *comm = session->comm;
     struct mpo_policies_spec spec = mpo_plan_policies(session);
-    return mpo_policies_open(&spec, session->comm, session->prompts, &session->policies);
+    struct mpo_policies_room room = mpo_plan_room(session);
+    MPO_TRY(mpo_policies_open(&spec, comm, &session->policies));
+    if (mpo_plan_has_responses(&session->size)) {
+        MPO_TRY(mpo_policies_encode_responses(session->policies, comm, session->prompts));
+        room.response_tokens = mpo_policies_longest_response(session->policies);
+    }
+    MPO_TRY(mpo_policies_encode_prompts(session->policies, comm, session->prompts,
+                                        room.response_tokens));
+    MPO_TRY(mpo_policies_make_room(session->policies, comm, &room));
+cleanup:
+    return status;
 }
 
 /* Policies that leave their rows on the host, if any, are among these of the rank; rounded
@@ -193,7 +206,7 @@ static enum mpo_status open_rollout(struct mpo_session *session)
         .max_tokens = (int32_t)session->config->rollout.max_tokens,
         .stop = size->stop,
         .stop_count = size->stop_count,
-        .scores_answers = size->prompts.answer_count > 0,
+        .scores_answers = mpo_plan_has_responses(size),
     };
     MPO_TRY(mpo_rollout_open(&rollout, &session->rollout));
 cleanup:
@@ -227,10 +240,10 @@ static enum mpo_status check_device_memory(struct mpo_session *session)
     bool known = false;
     if (session->device.total_bytes == 0)
         return MPO_OK;
-    struct mpo_policies_spec spec = mpo_plan_policies(session);
-    MPO_TRY(mpo_policies_survey(&spec, session->comm, session->prompts, &survey));
+    struct mpo_policies_survey_spec spec = mpo_plan_survey(session);
+    MPO_TRY(mpo_policies_survey(&spec, session->comm, &survey));
     MPO_TRY(mpo_failure_raise(&survey.vocabulary)); /* all ranks said so already */
-    MPO_TRY(mpo_failure_raise(&survey.answers));
+    MPO_TRY(mpo_failure_raise(&survey.responses));
     MPO_TRY(is_known(session, &survey, &known));
     if (!known)
         goto cleanup;
@@ -314,6 +327,7 @@ static enum mpo_status open_phases(struct mpo_session *session)
     MPO_TRY(mpo_comm_agree(mpo_session_describe_policies(session)));
     MPO_TRY(mpo_comm_agree(mpo_session_open_device(session)));
     MPO_TRY(mpo_session_choose_threads(session));
+    MPO_TRY(mpo_comm_agree(mpo_plan_check_rows(&session->size)));
     MPO_TRY(check_device_memory(session));
     MPO_TRY(open_policies(session));
     MPO_TRY(open_exchange(session));

@@ -50,7 +50,7 @@ static enum mpo_status walk(struct mpo_policies *policies)
             check_row(logits[0], vocab_size);
         fuzz_check(mpo_policies_text(policies, token, ROWS, text, TEXT_MAX) >= 0,
                    "a token without a text");
-        MPO_TRY(mpo_policy_truncate(policy, 0, 0));
+        MPO_TRY(mpo_policy_truncate(policy, 0, mpo_policy_prompt_tokens(policy, 0)));
         MPO_TRY(mpo_policy_fork(policy, 0, 1));
     }
 cleanup:
@@ -76,14 +76,18 @@ static enum mpo_status open_table(const struct fuzz_input *input,
         .policies = &policy,
         .placement = {.policy_count = 1, .group_size = 1},
         .thread_count = 1,
-        .unit_prompts = 1,
-        .responses = ROWS,
-        .row_capacity = ROWS,
-        .max_tokens = 1,
+        .prompt_slots = 1,
     };
-    enum mpo_status status = mpo_policies_open(&spec, comm, prompts, out);
-    if (status == MPO_OK)
-        status = walk(*out);
+    const struct mpo_policies_room room = {.row_capacity = ROWS,
+                                           .position_capacity = ROWS,
+                                           .held_prompts = 1,
+                                           .response_tokens = 1};
+    enum mpo_status status = MPO_OK;
+    MPO_TRY(mpo_policies_open(&spec, comm, out));
+    MPO_TRY(mpo_policies_encode_prompts(*out, comm, prompts, room.response_tokens));
+    MPO_TRY(mpo_policies_make_room(*out, comm, &room));
+    MPO_TRY(walk(*out));
+cleanup:
     return status;
 }
 

@@ -38,18 +38,47 @@ void llama_case_make(struct llama_case *test, const struct bigram_gguf_options *
         .policies = &test->spec,
         .placement = {.policy_count = 1, .group_size = 1},
         .thread_count = 1,
-        .unit_prompts = 1,
-        .responses = 2,
-        .max_tokens = 8,
+        .prompt_slots = LLAMA_CASE_SLOTS,
     };
+    test->unit.unit_prompts = 1;
+    test->unit.responses = 2;
+    test->unit.max_tokens = 8;
 }
 
 enum mpo_status llama_case_open(struct llama_case *test)
 {
-    if (test->common.row_capacity == 0)
-        test->common.row_capacity = test->common.unit_prompts * test->common.responses;
-    return mpo_policy_llama_ops.open(&test->spec, &test->common, &test->library,
-                                     &test->self);
+    return mpo_policy_open(&test->spec, &test->common, &mpo_policy_llama_ops,
+                           &test->library, &test->policy);
+}
+
+/* As a session makes it. */
+static struct mpo_policies_room room_of(const struct llama_case *test)
+{
+    int32_t rows = test->unit.row_capacity > 0
+                       ? test->unit.row_capacity
+                       : test->unit.unit_prompts * test->unit.responses;
+    int32_t crowded = rows - test->unit.responses + 1;
+    return (struct mpo_policies_room){
+        .row_capacity = rows,
+        .position_capacity = rows > MPO_LLAMA_OUTPUTS_MIN ? rows : MPO_LLAMA_OUTPUTS_MIN,
+        .held_prompts =
+            crowded < test->unit.unit_prompts ? crowded : test->unit.unit_prompts,
+        .response_tokens = test->unit.max_tokens,
+    };
+}
+
+enum mpo_status llama_case_prepare_other(struct llama_case *test, struct mpo_policy *other)
+{
+    static const struct mpo_policy_responses none;
+    struct mpo_policies_room room = room_of(test);
+    struct mpo_policy_prompts file = {test->prompts, &none, room.response_tokens};
+    struct mpo_policy_setup setup = test->setup;
+    if (setup.vocab_size == 0)
+        setup.vocab_size = test->states;
+    setup.row_count = room.row_capacity;
+    setup.position_count = room.position_capacity;
+    enum mpo_status status = mpo_policy_encode_file(other, &file);
+    return status == MPO_OK ? mpo_policy_make_room(other, &room, &setup) : status;
 }
 
 enum mpo_status llama_case_prepare(struct llama_case *test, const char *prompts)
@@ -61,12 +90,7 @@ enum mpo_status llama_case_prepare(struct llama_case *test, const char *prompts)
         .path = path, .format = json ? "jsonl" : "text", .prefill = ""};
     mpo_prompts_close(&test->prompts);
     assert_ok(mpo_prompts_open(&spec, &test->prompts));
-    test->setup.spec = &test->common;
-    test->setup.prompts = test->prompts;
-    if (test->setup.vocab_size == 0)
-        test->setup.vocab_size = test->states;
-    enum mpo_status status = mpo_policy_llama_ops.prepare(test->self, &test->setup);
-    return status == MPO_OK ? mpo_policy_llama_ops.allocate(test->self) : status;
+    return llama_case_prepare_other(test, &test->policy);
 }
 
 void llama_case_start(struct llama_case *test, const char *prompts)
@@ -77,10 +101,9 @@ void llama_case_start(struct llama_case *test, const char *prompts)
 
 void llama_case_stop(struct llama_case *test)
 {
-    mpo_policy_llama_ops.close(test->self);
+    mpo_policy_close(&test->policy);
     mpo_policy_llama_ops.close_library(test->library);
     mpo_prompts_close(&test->prompts);
-    test->self = NULL;
     test->library = NULL;
 }
 
@@ -94,14 +117,14 @@ void llama_case_remove(struct llama_case *test)
 
 const struct mpo_llama_policy *llama_case_policy(const struct llama_case *test)
 {
-    return test->self;
+    return test->policy.self;
 }
 
 enum mpo_status llama_case_enter(struct llama_case *test, int64_t prompt,
                                  const int32_t *row, int32_t row_count)
 {
     struct mpo_policy_entry entry = {&prompt, row, 1, row_count};
-    return mpo_policy_llama_ops.begin(test->self, &entry, test->row);
+    return mpo_policy_begin(&test->policy, &entry, test->row);
 }
 
 void llama_case_begin(struct llama_case *test, int32_t prompt_count,
@@ -115,8 +138,8 @@ void llama_case_begin(struct llama_case *test, int32_t prompt_count,
         prompt[i / rows_per_prompt] = i / rows_per_prompt;
         row[i] = i;
     }
-    mpo_policy_llama_ops.clear(test->self);
-    assert_ok(mpo_policy_llama_ops.begin(test->self, &entry, test->row));
+    mpo_policy_clear(&test->policy);
+    assert_ok(mpo_policy_begin(&test->policy, &entry, test->row));
 }
 
 void llama_case_extend(struct llama_case *test, const int32_t *token, int32_t row_count)
@@ -126,7 +149,7 @@ void llama_case_extend(struct llama_case *test, const int32_t *token, int32_t ro
     for (int32_t i = 0; i < row_count; i++)
         row[i] = i;
     struct mpo_policy_batch batch = {.row = row, .token = token, .row_count = row_count};
-    assert_ok(mpo_policy_llama_ops.extend(test->self, &batch, test->row));
+    assert_ok(mpo_policy_extend(&test->policy, &batch, test->row));
 }
 
 void llama_case_check(const struct llama_case *test, int32_t output, int32_t last)

@@ -1,5 +1,5 @@
 /**
- * A llama policy on a bigram GGUF, driven through its table of operations.
+ * A llama policy on a bigram GGUF, without the ranks that would agree on its vocabulary.
  *
  * A case owns a folder with the model and the prompts. The defaults are one prompt a unit,
  * two responses, eight tokens, one thread, the raw template and random logits within +-3;
@@ -12,7 +12,8 @@
 #include "runner.h"
 #include "table_files.h"
 
-#define LLAMA_CASE_ROWS 256
+#define LLAMA_CASE_ROWS  256
+#define LLAMA_CASE_SLOTS 16 /* prompts at most */
 
 struct llama_case {
     char folder[TABLE_PATH_BYTES];
@@ -21,10 +22,16 @@ struct llama_case {
     float *logits; /* [states, states] the table */
     struct mpo_policy_spec spec;
     struct mpo_policies_spec common;
-    struct mpo_policy_setup setup;
+    struct { /* what room is made for */
+        int32_t unit_prompts;
+        int32_t responses;
+        int32_t row_capacity; /* 0: all of a unit's */
+        int32_t max_tokens;
+    } unit;
+    struct mpo_policy_setup setup; /* what is agreed on */
     struct mpo_prompts *prompts;
     void *library;
-    void *self;
+    struct mpo_policy policy;
     const float *row[LLAMA_CASE_ROWS]; /* what the last verb gave */
 };
 
@@ -34,9 +41,12 @@ void llama_case_make(struct llama_case *test, const struct bigram_gguf_options *
 /** Open the policy alone. */
 enum mpo_status llama_case_open(struct llama_case *test);
 
-/** Prepare an open policy with prompts: text, one a line, or JSONL when it begins with {.
- */
+/** Encode prompts, text, one a line, or JSONL when it begins with {, into the slots of their
+ *  index, and make room. */
 enum mpo_status llama_case_prepare(struct llama_case *test, const char *prompts);
+
+/** The same of another policy that is open, with the prompts of the case. */
+enum mpo_status llama_case_prepare_other(struct llama_case *test, struct mpo_policy *other);
 
 /** Open and prepare; both must succeed. */
 void llama_case_start(struct llama_case *test, const char *prompts);

@@ -48,6 +48,24 @@ static void open_prompts(struct rollout_case *loop)
     assert_ok(mpo_prompts_open(&prompts, &loop->prompts));
 }
 
+static void make_room(struct rollout_case *loop)
+{
+    bool given = loop->spec.answers != NULL;
+    struct mpo_policies_room room = {
+        .row_capacity = loop->spec.row_capacity,
+        .position_capacity = mpo_rollout_positions(loop->spec.row_capacity, given),
+        .held_prompts = loop->spec.unit_prompts,
+        .response_tokens = ROLLOUT_CASE_MAX_TOKENS,
+    };
+    if (given) {
+        assert_ok(mpo_policies_encode_responses(loop->policies, loop->comm, loop->prompts));
+        room.response_tokens = mpo_policies_longest_response(loop->policies);
+    }
+    assert_ok(mpo_policies_encode_prompts(loop->policies, loop->comm, loop->prompts,
+                                          room.response_tokens));
+    assert_ok(mpo_policies_make_room(loop->policies, loop->comm, &room));
+}
+
 static void open_policies(struct rollout_case *loop)
 {
     static const char *const names[ROLLOUT_CASE_POLICIES] = {"one", "two", "three"};
@@ -72,13 +90,10 @@ static void open_policies(struct rollout_case *loop)
         .policies = specs,
         .placement = mpo_placement_of(ROLLOUT_CASE_POLICIES, loop->comm),
         .thread_count = 1,
-        .unit_prompts = loop->spec.unit_prompts,
-        .responses = loop->spec.responses,
-        .row_capacity = loop->spec.row_capacity,
-        .max_tokens = ROLLOUT_CASE_MAX_TOKENS,
-        .scores_answers = loop->spec.answers != NULL,
+        .prompt_slots = ROLLOUT_CASE_PROMPTS_MAX,
     };
-    assert_ok(mpo_policies_open(&spec, loop->comm, loop->prompts, &loop->policies));
+    assert_ok(mpo_policies_open(&spec, loop->comm, &loop->policies));
+    make_room(loop);
 }
 
 static void open_rollout(struct rollout_case *loop)

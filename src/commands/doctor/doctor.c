@@ -105,8 +105,8 @@ static enum mpo_status examine_policies(struct doctor *doctor)
     enum mpo_status status = MPO_OK;
     struct mpo_session *session = doctor->session;
     struct mpo_policies_survey *survey = &doctor->survey;
-    struct mpo_policies_spec spec = mpo_plan_policies(session);
-    MPO_TRY(mpo_policies_survey(&spec, session->comm, session->prompts, survey));
+    struct mpo_policies_survey_spec spec = mpo_plan_survey(session);
+    MPO_TRY(mpo_policies_survey(&spec, session->comm, survey));
     for (int32_t i = 0; i < survey->local_count; i++) {
         note_failure(doctor, DOCTOR_policies, &survey->local[i].load);
         note_failure(doctor, DOCTOR_context, &survey->local[i].prompts);

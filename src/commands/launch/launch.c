@@ -236,8 +236,8 @@ static enum mpo_status survey_policies(struct launch *launch)
     enum mpo_status status = MPO_OK;
     struct mpo_session *session = launch->session;
     MPO_TRY(mpo_session_describe_policies(session));
-    struct mpo_policies_spec spec = mpo_plan_policies(session);
-    MPO_TRY(mpo_policies_survey(&spec, session->comm, session->prompts, &launch->survey));
+    struct mpo_policies_survey_spec spec = mpo_plan_survey(session);
+    MPO_TRY(mpo_policies_survey(&spec, session->comm, &launch->survey));
     MPO_TRY(judge_survey(&launch->survey));
 cleanup:
     return status;

@@ -1,10 +1,10 @@
 /*
  * Policies from GGUF models through libllama: one context a policy, one sequence a row.
- * This file opens and prepares them; policy/llama/verbs.c decodes.
+ * This file opens them and makes their room; policy/llama/verbs.c decodes.
  *
- * The context has as many cells as a unit can need at most, so that a decode cannot run
- * out, and room for the logits of a bounded number of positions: libllama aborts when more
- * are asked for. Everything is allocated here.
+ * The context has as many cells as rows can need at most, so that a decode cannot run out,
+ * and room for the logits of a bounded number of positions: libllama aborts when more are
+ * asked for. Everything is allocated here.
  */
 #include "llama_impl.h"
 
@@ -31,9 +31,7 @@ static void policy_close(void *self)
     free(policy->batch.logits);
     free(policy->sequence);
     free(policy->output);
-    free(policy->spans);
-    free(policy->rows);
-    mpo_llama_prompts_free(&policy->prompts);
+    free(policy->length);
     mpo_llama_model_release(policy->library, policy->model);
     free(policy);
 }
@@ -45,7 +43,6 @@ static enum mpo_status policy_open(const struct mpo_policy_spec *spec,
     enum mpo_status status = MPO_OK;
     struct mpo_llama_policy *policy = NULL;
     struct mpo_llama_library *shared = *library;
-    const char *chat_template = NULL;
     *self = NULL;
     if (shared == NULL)
         MPO_TRY(
@@ -55,8 +52,6 @@ static enum mpo_status policy_open(const struct mpo_policy_spec *spec,
     policy->spec = *spec;
     policy->library = shared;
     policy->thread_count = common->thread_count;
-    policy->unit_prompts = common->unit_prompts;
-    policy->responses = common->responses;
     policy->hash_models = common->hash_models;
     policy->rows_on_device = common->rows_on_device;
     policy->device = common->device;
@@ -64,7 +59,8 @@ static enum mpo_status policy_open(const struct mpo_policy_spec *spec,
     if (spec->lora[0] != '\0')
         MPO_TRY(mpo_llama_adapter_acquire(shared, policy->model, spec, common->hash_models,
                                           &policy->adapter));
-    MPO_TRY(mpo_llama_template_choose(policy->model, spec, &chat_template));
+    MPO_TRY(
+        mpo_llama_template_choose(policy->model, &policy->spec, &policy->chat_template));
     *self = policy;
     policy = NULL;
 cleanup:
@@ -106,28 +102,21 @@ static void policy_token(const void *self, int32_t id, struct mpo_token *out)
     out->attribute = (uint32_t)llama_vocab_get_attr(policy->model->vocab, id);
 }
 
-/* Piece by piece, because detokenising a whole text takes the space before its first word,
- * which belongs to a response that goes on from a prompt. */
-static int32_t policy_text(const void *self, const int32_t *tokens, int32_t token_count,
-                           char *text, int32_t capacity)
+/* Detokenising a whole text would take the space before its first word, which belongs to a
+ * response that goes on from a prompt; so the first piece is like the others. */
+static int32_t policy_piece(const void *self, int32_t token, bool first, char *text,
+                            int32_t capacity)
 {
     const struct mpo_llama_policy *policy = self;
     const struct mpo_llama_model *model = policy->model;
-    int32_t length = 0;
-    if (capacity < 1)
+    (void)first;
+    if ((model->flags[token] & MPO_TOKEN_END) != 0)
+        return 0;
+    int32_t bytes = llama_token_to_piece(model->vocab, token, text, capacity - 1, 0, false);
+    if (bytes < 0)
         return -1;
-    for (int32_t i = 0; i < token_count; i++) {
-        int32_t id = tokens[i];
-        if (id < 0 || id >= model->size || (model->flags[id] & MPO_TOKEN_END) != 0)
-            continue;
-        int32_t bytes = llama_token_to_piece(model->vocab, id, text + length,
-                                             capacity - 1 - length, 0, false);
-        if (bytes < 0)
-            return -1;
-        length += bytes;
-    }
-    text[length] = '\0';
-    return length;
+    text[bytes] = '\0';
+    return bytes;
 }
 
 /* Whether libllama puts a space before the first word of a text. */
@@ -161,6 +150,12 @@ cleanup:
     return status;
 }
 
+static int32_t trained_tokens(const void *self)
+{
+    const struct mpo_llama_policy *policy = self;
+    return policy->model->context_tokens;
+}
+
 static void policy_describe(const void *self, struct mpo_policy_info *out)
 {
     const struct mpo_llama_policy *policy = self;
@@ -171,19 +166,33 @@ static void policy_describe(const void *self, struct mpo_policy_info *out)
     out->vocab_size = policy->model->size;
     out->context_tokens =
         policy->context != NULL ? (int32_t)llama_n_ctx(policy->context) : 0;
-    out->longest_prompt_tokens = policy->prompts.longest_tokens;
+    out->longest_prompt_tokens = policy->setup.longest_prompt_tokens;
 }
 
-/* ---- prepare ---- */
+/* ---- room ---- */
+
+int32_t mpo_llama_sequences(const struct mpo_policy_setup *setup)
+{
+    return setup->row_count < MPO_LLAMA_SEQUENCES_MAX ? setup->row_count + 1
+                                                      : MPO_LLAMA_SEQUENCES_MAX;
+}
+
+/* libllama wants as many as sequences. */
+int32_t mpo_llama_outputs(const struct mpo_policy_setup *setup)
+{
+    int32_t most = mpo_llama_sequences(setup);
+    if (most < MPO_LLAMA_OUTPUTS_MIN)
+        most = MPO_LLAMA_OUTPUTS_MIN;
+    return setup->position_count > most ? setup->position_count : most;
+}
 
 static enum mpo_status check_setup(const struct mpo_llama_policy *policy,
                                    const struct mpo_policy_setup *setup)
 {
     enum mpo_status status = MPO_OK;
-    MPO_CHECK(policy->row_count >= policy->responses &&
-                  policy->row_count <= MPO_ROW_COUNT_MAX,
-              MPO_ERR_CONFIG, "%d rows at once, expected %d, those of a prompt, to %d",
-              policy->row_count, policy->responses, MPO_ROW_COUNT_MAX);
+    MPO_CHECK(setup->position_count <= MPO_LLAMA_BATCH_TOKENS, MPO_ERR_CONFIG,
+              "policy '%s': logits of %d positions at once, expected at most %d",
+              policy->spec.name, setup->position_count, MPO_LLAMA_BATCH_TOKENS);
     MPO_CHECK(setup->vocab_size <= policy->model->size, MPO_ERR_INTERNAL,
               "the common vocabulary has %d tokens and policy '%s' only %d",
               setup->vocab_size, policy->spec.name, policy->model->size);
@@ -195,102 +204,11 @@ cleanup:
     return status;
 }
 
-/* Bytes of the longest text that one token stands for. */
-static size_t longest_piece(const struct mpo_llama_model *model)
-{
-    int32_t longest = 1;
-    for (int32_t id = 0; id < model->used; id++) {
-        int32_t bytes = -llama_token_to_piece(model->vocab, id, NULL, 0, 0, false);
-        longest = bytes > longest ? bytes : longest;
-    }
-    return (size_t)longest;
-}
-
-/* SentencePiece in libllama takes a time that grows with the square of a text without
- * words: minutes for a megabyte. What cannot fit is refused before it is tokenised. */
-static enum mpo_status check_bytes(const struct mpo_llama_policy *policy,
-                                   const struct mpo_prompts *prompts)
-{
-    enum mpo_status status = MPO_OK;
-    const struct mpo_llama_model *model = policy->model;
-    if (llama_vocab_type(model->vocab) != LLAMA_VOCAB_TYPE_SPM)
-        return MPO_OK;
-    size_t piece = longest_piece(model);
-    for (int64_t i = 0; i < mpo_prompts_count(prompts); i++) {
-        const struct mpo_prompt *prompt = mpo_prompts_get(prompts, i);
-        size_t bytes = strlen(prompt->text);
-        MPO_CHECK(bytes / piece <= (size_t)model->context_tokens, MPO_ERR_DATA,
-                  "%s:%lld: the prompt has %zu bytes, at least %zu tokens for policy '%s': "
-                  "that is more than the model's context of %d; shorten it or leave it out",
-                  mpo_prompts_path(prompts), (long long)prompt->line_number, bytes,
-                  bytes / piece, policy->spec.name, model->context_tokens);
-    }
-cleanup:
-    return status;
-}
-
-static enum mpo_status check_lengths(const struct mpo_llama_policy *policy,
-                                     const struct mpo_policy_setup *setup)
-{
-    enum mpo_status status = MPO_OK;
-    int64_t context_tokens = policy->model->context_tokens;
-    const size_t *offset = policy->prompts.offset;
-    for (int64_t i = 0; i < policy->prompts.count; i++) {
-        int64_t length = (int64_t)(offset[i + 1] - offset[i]);
-        bool given = setup->answers != NULL;
-        int32_t response =
-            given ? mpo_policy_answers_longest(setup->answers, i, 1) : policy->max_tokens;
-        MPO_CHECK(length + response <= context_tokens, MPO_ERR_DATA,
-                  "%s:%lld: the prompt has %lld tokens for policy '%s': with %s %d that is "
-                  "more than the model's context of %lld; shorten it or leave it out%s",
-                  mpo_prompts_path(setup->prompts),
-                  (long long)mpo_prompts_get(setup->prompts, i)->line_number,
-                  (long long)length, policy->spec.name,
-                  given ? "response tokens" : "max_tokens", response,
-                  (long long)context_tokens, given ? "" : ", or lower max_tokens");
-    }
-cleanup:
-    return status;
-}
-
-/* Prompts whose cells are held at once at most. A prompt holds them while one of its rows
- * lives, and another can join as long as its m rows are free: the most are held when one
- * row of each is left and one prompt has just joined. */
-static int32_t held_prompts(const struct mpo_llama_policy *policy)
-{
-    int32_t crowded = policy->row_count - policy->responses + 1;
-    return crowded < policy->unit_prompts ? crowded : policy->unit_prompts;
-}
-
-/* Cells that a unit can need at most, and one for the token that keeps company; and what a
- * context has room for beside them. */
-static enum mpo_status settle_sizes(struct mpo_llama_policy *policy)
-{
-    enum mpo_status status = MPO_OK;
-    int64_t prompts = (int64_t)held_prompts(policy) * policy->prompts.longest_tokens;
-    int64_t responses = (int64_t)policy->row_count * policy->max_tokens;
-    int64_t cells = (prompts + responses + 1 + 255) / 256 * 256;
-    MPO_CHECK(
-        cells <= INT32_MAX, MPO_ERR_CONFIG,
-        "policy '%s' would need a context of %lld tokens; lower unit_prompts, responses "
-        "or max_tokens",
-        policy->spec.name, (long long)cells);
-    policy->cell_count = (int32_t)cells;
-    policy->sequence_count = policy->row_count < MPO_LLAMA_SEQUENCES_MAX
-                                 ? policy->row_count + 1
-                                 : MPO_LLAMA_SEQUENCES_MAX;
-    policy->output_count_max = policy->sequence_count > MPO_LLAMA_OUTPUTS_MIN
-                                   ? policy->sequence_count
-                                   : MPO_LLAMA_OUTPUTS_MIN;
-cleanup:
-    return status;
-}
-
 static struct llama_context_params context_params(const struct mpo_llama_policy *policy)
 {
     struct llama_context_params params = llama_context_default_params();
     bool on_device = mpo_llama_library_has_device(policy->library);
-    params.n_ctx = (uint32_t)policy->cell_count;
+    params.n_ctx = (uint32_t)policy->setup.cell_count;
     params.n_batch = MPO_LLAMA_BATCH_TOKENS;
     params.n_ubatch = MPO_LLAMA_BATCH_TOKENS;
     params.n_seq_max = (uint32_t)policy->sequence_count;
@@ -337,7 +255,7 @@ static enum mpo_status make_context(struct mpo_llama_policy *policy)
     MPO_CHECK(policy->context != NULL, MPO_ERR_MEMORY,
               "policy '%s': libllama cannot make a context of %d tokens (%s); lower "
               "unit_prompts, responses or max_tokens",
-              policy->spec.name, policy->cell_count,
+              policy->spec.name, policy->setup.cell_count,
               mpo_llama_library_said(policy->library));
     policy->memory = llama_get_memory(policy->context);
     policy->batch_tokens = (int32_t)llama_n_ubatch(policy->context);
@@ -367,8 +285,7 @@ static enum mpo_status make_buffers(struct mpo_llama_policy *policy)
 {
     enum mpo_status status = MPO_OK;
     struct llama_batch *batch = &policy->batch;
-    MPO_NEW(policy->sequence_count, &policy->rows);
-    MPO_NEW(policy->row_count, &policy->spans);
+    MPO_NEW(policy->sequence_count, &policy->length);
     MPO_NEW(policy->output_count_max, &policy->output);
     MPO_NEW(policy->batch_tokens, &policy->sequence);
     MPO_NEW(policy->batch_tokens, &batch->token);
@@ -384,28 +301,14 @@ cleanup:
     return status;
 }
 
-static enum mpo_status policy_prepare(void *self, const struct mpo_policy_setup *setup)
+static enum mpo_status policy_allocate(void *self, const struct mpo_policy_setup *setup)
 {
     enum mpo_status status = MPO_OK;
     struct mpo_llama_policy *policy = self;
-    policy->row_count = setup->spec->row_capacity;
-    policy->max_tokens = setup->spec->max_tokens;
-    policy->masked = setup->masked;
-    policy->masked_count = setup->masked_count;
     MPO_TRY(check_setup(policy, setup));
-    MPO_TRY(check_bytes(policy, setup->prompts));
-    MPO_TRY(mpo_llama_prompts_make(policy->model, &policy->spec, setup->prompts,
-                                   &policy->prompts));
-    MPO_TRY(check_lengths(policy, setup));
-    MPO_TRY(settle_sizes(policy));
-cleanup:
-    return status;
-}
-
-static enum mpo_status policy_allocate(void *self)
-{
-    enum mpo_status status = MPO_OK;
-    struct mpo_llama_policy *policy = self;
+    policy->setup = *setup;
+    policy->sequence_count = mpo_llama_sequences(setup);
+    policy->output_count_max = mpo_llama_outputs(setup);
     MPO_TRY(make_context(policy));
     MPO_TRY(set_adapter(policy));
     MPO_TRY(make_buffers(policy));
@@ -428,17 +331,17 @@ const struct mpo_policy_ops mpo_policy_llama_ops = {
     .close_library = mpo_llama_library_close,
     .vocabulary = policy_vocabulary,
     .token = policy_token,
-    .prepare = policy_prepare,
+    .trained_tokens = trained_tokens,
+    .encode = mpo_llama_encode,
     .need = mpo_llama_need,
     .allocate = policy_allocate,
     .engine_version = llama_version,
     .describe = policy_describe,
-    .text = policy_text,
+    .piece = policy_piece,
     .tokenise = policy_tokenise,
     .rows_on_device = policy_rows_on_device,
     .clear = mpo_llama_clear,
-    .begin = mpo_llama_begin,
-    .extend = mpo_llama_extend,
+    .feed = mpo_llama_feed,
     .truncate = mpo_llama_truncate,
     .fork = mpo_llama_fork,
 };

@@ -2,7 +2,7 @@
  * What the files of the llama policy share.
  *
  *   llama.c    the kind: open, vocabulary, context
- *   verbs.c    clear, begin, extend, truncate, fork
+ *   verbs.c    clear, feed, truncate, fork
  *   capture.c  rows of logits that stay on the device
  *   device.c   where libllama computes
  *   library.c  libllama as a whole, and what it says
@@ -20,7 +20,7 @@
 
 #include "policy/policy_impl.h"
 
-/** Positions of which one extend can always give the logits; rows may allow for more. */
+/** Positions of which a context always keeps the logits; rows may allow for more. */
 #define MPO_LLAMA_OUTPUTS_MIN 64
 
 /** Tokens in one llama_decode at most. */
@@ -101,6 +101,21 @@ struct mpo_llama_adapter {
     struct mpo_llama_adapter *next;
 };
 
+/** A token whose text is parsed in templates. */
+struct mpo_llama_special {
+    const char *text;
+    size_t length;
+    int32_t id;
+    uint32_t attribute;
+};
+
+/** The special tokens of a vocabulary. */
+struct mpo_llama_specials {
+    struct mpo_llama_special *special; /* [count] longest first, as libllama takes them */
+    size_t count;
+    bool begins[256]; /* some special token begins with this byte */
+};
+
 /** A loaded model, shared by the policies that name its file and as many devices. */
 struct mpo_llama_model {
     struct mpo_llama_file file;
@@ -111,6 +126,9 @@ struct mpo_llama_model {
     int32_t size;
     int32_t used;
     int32_t context_tokens; /* that the model was trained with */
+    struct mpo_llama_specials specials;
+    size_t piece_bytes; /* the longest text that one token stands for, where tokenising must
+                           be spared long texts; otherwise 0 */
     char summary[160];
     int32_t reference_count;
     struct mpo_llama_adapter *adapters;
@@ -137,14 +155,9 @@ enum mpo_status mpo_llama_adapter_acquire(struct mpo_llama_library *library,
 
 /* ---- prompt.c ---- */
 
-/** All prompts as tokens: prompt i is token[offset[i]] .. token[offset[i + 1] - 1]. */
-struct mpo_llama_prompts {
-    int32_t *token;
-    size_t token_capacity;
-    size_t *offset; /* [count + 1] */
-    int64_t count;
-    int32_t longest_tokens;
-};
+/** List the special tokens of a model whose vocabulary was read. */
+enum mpo_status mpo_llama_specials_list(const struct mpo_llama_model *model,
+                                        struct mpo_llama_specials *out);
 
 /** Check a policy's template and request, before any prompt is known.
  *  @param template_out  the text to give to llama_chat_apply_template, borrowed from the
@@ -154,63 +167,46 @@ enum mpo_status mpo_llama_template_choose(const struct mpo_llama_model *model,
                                           const struct mpo_policy_spec *spec,
                                           const char **template_out);
 
-/** Text and tokens of all prompts.
- *  @return MPO_ERR_DATA two system texts, or a prompt of no token */
-enum mpo_status mpo_llama_prompts_make(const struct mpo_llama_model *model,
-                                       const struct mpo_policy_spec *spec,
-                                       const struct mpo_prompts *prompts,
-                                       struct mpo_llama_prompts *out);
-void mpo_llama_prompts_free(struct mpo_llama_prompts *prompts);
+/** See struct mpo_policy_ops.
+ *  @return MPO_ERR_DATA two system texts, more bytes than can fit, or no token */
+enum mpo_status mpo_llama_encode(const void *self, const struct mpo_prompt *prompt,
+                                 struct mpo_policy_tokens *out);
 
 /* ---- llama.c ---- */
-
-/** A row's cells: the prompt's tokens, then the response's; none when the row is empty. */
-struct mpo_llama_row {
-    int32_t length;
-    int32_t prompt_tokens;
-};
-
-/** Tokens to append to a row. */
-struct mpo_llama_span {
-    int32_t row;
-    int32_t count;
-    const int32_t *token;
-};
 
 struct mpo_llama_policy {
     struct mpo_policy_spec spec; /* strings are borrowed */
     struct mpo_llama_library *library;
     struct mpo_llama_model *model;
     struct mpo_llama_adapter *adapter; /* NULL for none */
+    const char *chat_template;         /* for llama_chat_apply_template, NULL: none */
     int32_t thread_count;
-    int32_t unit_prompts;
-    int32_t responses;
-    int32_t max_tokens;
-    int32_t row_count; /* rows at once */
     bool hash_models;
     bool rows_on_device;             /* wanted; see capture */
     const struct mpo_device *device; /* NULL: the CPU */
 
-    struct mpo_llama_prompts prompts;
-    const int32_t *masked; /* [masked_count] */
-    int32_t masked_count;
-
+    /* from here on: when room was made */
+    struct mpo_policy_setup setup;
     struct llama_context *context;
     struct mpo_llama_capture *capture; /* NULL: rows come to the host */
     llama_memory_t memory;
-    int32_t cell_count;     /* that a unit can need at most */
     int32_t sequence_count; /* one more than rows, where libllama allows it */
     int32_t batch_tokens;   /* in one llama_decode at most */
     int32_t output_count_max;
     bool needs_company; /* a batch never has one token alone */
 
-    struct mpo_llama_row *rows;   /* [sequence_count] */
-    struct mpo_llama_span *spans; /* [row_count] */
+    int32_t *length; /* [sequence_count] tokens of each row */
     int32_t *output; /* [output_count_max] places of the outputs in the batch */
     int32_t output_count;
     struct llama_batch batch; /* [batch_tokens], its arrays are ours */
     int32_t *sequence;        /* [batch_tokens] what batch.seq_id points to */
 };
+
+/** Sequences of a context: one more than rows, where libllama allows it. */
+int32_t mpo_llama_sequences(const struct mpo_policy_setup *setup);
+
+/** Positions of which a context keeps the logits of one decode. */
+int32_t mpo_llama_outputs(const struct mpo_policy_setup *setup);
 
 /* ---- capture.c ---- */
 
@@ -238,13 +234,12 @@ const float *mpo_llama_capture_row(const struct mpo_llama_capture *capture, int3
 /* ---- verbs.c: see struct mpo_policy_ops ---- */
 
 void mpo_llama_clear(void *self);
-enum mpo_status mpo_llama_begin(void *self, const struct mpo_policy_entry *entry,
-                                const float **logits);
-enum mpo_status mpo_llama_extend(void *self, const struct mpo_policy_batch *batch,
-                                 const float **logits);
-enum mpo_status mpo_llama_truncate(void *self, int32_t row, int32_t response_tokens);
+enum mpo_status mpo_llama_feed(void *self, const struct mpo_policy_append *appends,
+                               int32_t append_count, const float **logits);
+enum mpo_status mpo_llama_truncate(void *self, int32_t row, int32_t tokens);
 enum mpo_status mpo_llama_fork(void *self, int32_t from, int32_t to);
 
 /* ---- need.c: see struct mpo_policy_ops ---- */
 
-void mpo_llama_need(const void *self, struct mpo_policy_need *out);
+void mpo_llama_need(const void *self, const struct mpo_policy_setup *setup,
+                    struct mpo_policy_need *out);

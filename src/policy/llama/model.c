@@ -254,6 +254,21 @@ static const char *vocabulary_name(const struct llama_vocab *vocab)
     return known ? names[type] : "unnamed";
 }
 
+/* Bytes of the longest text that one token stands for. SentencePiece in libllama takes a time
+ * that grows with the square of a text without words, minutes for a megabyte, so it is known
+ * beforehand what cannot fit. */
+static size_t longest_piece(const struct mpo_llama_model *model)
+{
+    int32_t longest = 1;
+    if (llama_vocab_type(model->vocab) != LLAMA_VOCAB_TYPE_SPM)
+        return 0;
+    for (int32_t id = 0; id < model->used; id++) {
+        int32_t bytes = -llama_token_to_piece(model->vocab, id, NULL, 0, 0, false);
+        longest = bytes > longest ? bytes : longest;
+    }
+    return (size_t)longest;
+}
+
 static enum mpo_status read_vocabulary(struct mpo_llama_model *model)
 {
     enum mpo_status status = MPO_OK;
@@ -279,6 +294,8 @@ static enum mpo_status read_vocabulary(struct mpo_llama_model *model)
              "a %s vocabulary with bos %d, eos %d, eot %d, add_bos %d",
              vocabulary_name(vocab), llama_vocab_bos(vocab), llama_vocab_eos(vocab),
              llama_vocab_eot(vocab), llama_vocab_get_add_bos(vocab));
+    model->piece_bytes = longest_piece(model);
+    MPO_TRY(mpo_llama_specials_list(model, &model->specials));
 cleanup:
     return status;
 }
@@ -340,6 +357,7 @@ static void free_model(struct mpo_llama_model *model)
         free_adapter(adapter);
     }
     llama_model_free(model->handle);
+    free(model->specials.special);
     free(model->flags);
     free(model);
 }

@@ -36,7 +36,8 @@ static uint64_t model_number(const struct llama_model *model, const char *name,
     return value > 0 ? value : absent;
 }
 
-static uint64_t cache_bytes(const struct mpo_llama_policy *policy)
+static uint64_t cache_bytes(const struct mpo_llama_policy *policy,
+                            const struct mpo_policy_setup *setup)
 {
     const struct llama_model *model = policy->model->handle;
     int32_t heads = llama_model_n_head(model);
@@ -44,23 +45,24 @@ static uint64_t cache_bytes(const struct mpo_llama_policy *policy)
     uint64_t head = heads > 0 ? width / (uint64_t)heads : width;
     uint64_t key = model_number(model, "attention.key_length", head);
     uint64_t value = model_number(model, "attention.value_length", head);
-    return (uint64_t)policy->cell_count * (uint64_t)llama_model_n_layer(model) *
+    return (uint64_t)setup->cell_count * (uint64_t)llama_model_n_layer(model) *
            (uint64_t)llama_model_n_head_kv(model) * (key + value) * CACHE_ELEMENT_BYTES;
 }
 
-static uint64_t logit_count(const struct mpo_llama_policy *policy)
+static uint64_t logit_count(const struct mpo_llama_policy *policy,
+                            const struct mpo_policy_setup *setup)
 {
-    return (uint64_t)policy->output_count_max * (uint64_t)policy->model->size;
+    return (uint64_t)mpo_llama_outputs(setup) * (uint64_t)policy->model->size;
 }
 
-static uint64_t work_bytes(const struct mpo_llama_policy *policy)
+static uint64_t work_bytes(const struct mpo_llama_policy *policy,
+                           const struct mpo_policy_setup *setup)
 {
     const struct llama_model *model = policy->model->handle;
     uint64_t width = (uint64_t)llama_model_n_embd(model);
     uint64_t wide = model_number(model, "feed_forward_length", 4 * width);
-    uint64_t logits = logit_count(policy);
-    uint64_t token =
-        WIDE_ARRAYS * wide + WIDE_ARRAYS * width + (uint64_t)policy->cell_count;
+    uint64_t logits = logit_count(policy, setup);
+    uint64_t token = WIDE_ARRAYS * wide + WIDE_ARRAYS * width + (uint64_t)setup->cell_count;
     return (2 * logits + MPO_LLAMA_BATCH_TOKENS * token) * sizeof(float);
 }
 
@@ -73,7 +75,8 @@ static int32_t device_count(const struct mpo_llama_policy *policy)
     return mpo_llama_spread(&policy->spec, device->index - device->first + 1);
 }
 
-void mpo_llama_need(const void *self, struct mpo_policy_need *out)
+void mpo_llama_need(const void *self, const struct mpo_policy_setup *setup,
+                    struct mpo_policy_need *out)
 {
     const struct mpo_llama_policy *policy = self;
     const struct mpo_llama_file *file = &policy->model->file;
@@ -81,17 +84,17 @@ void mpo_llama_need(const void *self, struct mpo_policy_need *out)
         .model_file = {(uint64_t)file->device, (uint64_t)file->inode},
         .model_bytes = llama_model_size(policy->model->handle),
         .trained_tokens = policy->model->context_tokens,
-        .context_tokens = policy->cell_count,
-        .longest_prompt_tokens = policy->prompts.longest_tokens,
+        .context_tokens = setup->cell_count,
+        .longest_prompt_tokens = setup->longest_prompt_tokens,
         .devices = device_count(policy),
         .keeps_rows = mpo_llama_capture_built(),
     };
     if (policy->adapter != NULL)
         out->adapter_bytes = (uint64_t)policy->adapter->file.bytes;
-    if (policy->cell_count > 0) {
-        out->cache_bytes = cache_bytes(policy);
-        out->work_bytes = work_bytes(policy);
+    if (setup->cell_count > 0) {
+        out->cache_bytes = cache_bytes(policy, setup);
+        out->work_bytes = work_bytes(policy, setup);
         if (out->devices > 0)
-            out->host_bytes = HOST_ARRAYS * logit_count(policy) * sizeof(float);
+            out->host_bytes = HOST_ARRAYS * logit_count(policy, setup) * sizeof(float);
     }
 }

@@ -20,7 +20,6 @@
 #include "llama_impl.h"
 
 #include <ctype.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -39,33 +38,20 @@ struct text {
     size_t capacity;
 };
 
-/* A token whose text is parsed in templates. */
-struct special {
-    const char *text;
-    size_t length;
-    int32_t id;
-    uint32_t attribute;
-};
-
-/* What is needed while prompts are made. */
+/* What is needed while a prompt is made. */
 struct maker {
     const struct mpo_llama_model *model;
     const struct mpo_policy_spec *spec;
     const char *chat_template; /* NULL for none */
-    struct special *specials;  /* [special_count] longest first, as libllama takes them */
-    size_t special_count;
-    bool begins[256];     /* some special token begins with this byte */
-    char where[512];      /* the prompt's file and line, for messages */
-    bool hidden;          /* something was hidden in this prompt */
-    struct text contents; /* of this prompt's messages, one after the other */
+    bool hidden;               /* something was hidden in this prompt */
+    struct text contents;      /* of its messages, one after the other */
     struct text request;
     struct text rendered;
     struct text plain;
     const char *role[MESSAGES_MAX];
     size_t content[MESSAGES_MAX]; /* offsets into contents */
     size_t message_count;
-    struct mpo_llama_prompts *out;
-    size_t token_count; /* of all prompts so far */
+    struct mpo_policy_tokens *out;
 };
 
 /* ---- text ---- */
@@ -91,46 +77,45 @@ cleanup:
 
 static int longest_first(const void *a, const void *b)
 {
-    const struct special *x = a;
-    const struct special *y = b;
+    const struct mpo_llama_special *x = a;
+    const struct mpo_llama_special *y = b;
     if (x->length != y->length)
         return x->length > y->length ? -1 : 1;
     return x->id < y->id ? -1 : 1;
 }
 
-static enum mpo_status list_specials(struct maker *maker)
+enum mpo_status mpo_llama_specials_list(const struct mpo_llama_model *model,
+                                        struct mpo_llama_specials *out)
 {
     enum mpo_status status = MPO_OK;
-    const struct llama_vocab *vocab = maker->model->vocab;
     const uint32_t parsed = LLAMA_TOKEN_ATTR_CONTROL | LLAMA_TOKEN_ATTR_UNKNOWN;
     size_t capacity = 0;
-    for (int32_t id = 0; id < maker->model->size; id++) {
-        uint32_t attribute = (uint32_t)llama_vocab_get_attr(vocab, id);
-        const char *text = llama_vocab_get_text(vocab, id);
+    for (int32_t id = 0; id < model->size; id++) {
+        uint32_t attribute = (uint32_t)llama_vocab_get_attr(model->vocab, id);
+        const char *text = llama_vocab_get_text(model->vocab, id);
         if ((attribute & parsed) == 0 || text[0] == '\0')
             continue;
-        MPO_TRY(mpo_memory_grow((void **)&maker->specials, &capacity,
-                                maker->special_count + 1, sizeof *maker->specials,
-                                "special tokens"));
-        maker->specials[maker->special_count++] =
-            (struct special){text, strlen(text), id, attribute};
-        maker->begins[(unsigned char)text[0]] = true;
+        MPO_TRY(mpo_memory_grow((void **)&out->special, &capacity, out->count + 1,
+                                sizeof *out->special, "special tokens"));
+        out->special[out->count++] =
+            (struct mpo_llama_special){text, strlen(text), id, attribute};
+        out->begins[(unsigned char)text[0]] = true;
     }
-    if (maker->special_count > 0)
-        qsort(maker->specials, maker->special_count, sizeof *maker->specials,
-              longest_first);
+    if (out->count > 0)
+        qsort(out->special, out->count, sizeof *out->special, longest_first);
 cleanup:
     return status;
 }
 
 /* The special token whose text begins here, or NULL. */
-static const struct special *special_at(const struct maker *maker, const char *text,
-                                        size_t length)
+static const struct mpo_llama_special *special_at(const struct maker *maker,
+                                                  const char *text, size_t length)
 {
-    if (length == 0 || !maker->begins[(unsigned char)text[0]])
+    const struct mpo_llama_specials *specials = &maker->model->specials;
+    if (length == 0 || !specials->begins[(unsigned char)text[0]])
         return NULL;
-    for (size_t i = 0; i < maker->special_count; i++) {
-        const struct special *special = &maker->specials[i];
+    for (size_t i = 0; i < specials->count; i++) {
+        const struct mpo_llama_special *special = &specials->special[i];
         if (special->length <= length && memcmp(special->text, text, special->length) == 0)
             return special;
     }
@@ -184,8 +169,7 @@ static enum mpo_status add_message(struct maker *maker, const char *role,
 {
     enum mpo_status status = MPO_OK;
     MPO_CHECK(maker->message_count < MESSAGES_MAX, MPO_ERR_DATA,
-              "%s: the prompt has more than %d messages", maker->where,
-              MPO_PROMPTS_MESSAGE_COUNT_MAX);
+              "the prompt has more than %d messages", MPO_PROMPTS_MESSAGE_COUNT_MAX);
     maker->role[maker->message_count] = role;
     maker->content[maker->message_count++] = maker->contents.length;
     MPO_TRY(append_user_text(maker, &maker->contents, content));
@@ -224,8 +208,7 @@ static enum mpo_status add_messages(struct maker *maker, const struct mpo_prompt
     const struct mpo_policy_spec *spec = maker->spec;
     int32_t last_user = last_user_message(prompt);
     MPO_CHECK(last_user >= 0 || spec->request[0] == '\0', MPO_ERR_DATA,
-              "%s: the prompt has no user message for the request of policy '%s'",
-              maker->where, spec->name);
+              "the prompt has no user message for the request of policy '%s'", spec->name);
     if (spec->system[0] != '\0')
         MPO_TRY(add_message(maker, "system", spec->system));
     for (int32_t i = 0; i < prompt->message_count; i++) {
@@ -233,9 +216,9 @@ static enum mpo_status add_messages(struct maker *maker, const struct mpo_prompt
         bool system = strcmp(message->role, "system") == 0;
         MPO_CHECK(
             !system || spec->system[0] == '\0', MPO_ERR_DATA,
-            "%s: the prompt has a system message and policy '%s' has a system text of its "
-            "own; remove one of them",
-            maker->where, spec->name);
+            "the prompt has a system message and policy '%s' has a system text of its own; "
+            "remove one of them",
+            spec->name);
         const char *content = message->content;
         if (i == last_user && spec->request[0] != '\0') {
             MPO_TRY(fill_request(maker, content));
@@ -273,14 +256,14 @@ static enum mpo_status render_template(struct maker *maker)
     MPO_TRY(reserve(&maker->rendered, 2 * maker->contents.length + 256));
     for (int attempt = 0; attempt < 2; attempt++) {
         MPO_CHECK(maker->rendered.capacity < INT32_MAX, MPO_ERR_DATA,
-                  "%s: the prompt is longer than 2 GB", maker->where);
+                  "the prompt is longer than 2 GB");
         needed = llama_chat_apply_template(maker->chat_template, chat, maker->message_count,
                                            true, maker->rendered.bytes,
                                            (int32_t)maker->rendered.capacity);
         MPO_CHECK(needed >= 0, MPO_ERR_CONFIG,
-                  "policy '%s': libllama cannot apply the chat template to %s; set "
+                  "policy '%s': libllama cannot apply the chat template to the prompt; set "
                   "template: raw, or a template by name",
-                  maker->spec->name, maker->where);
+                  maker->spec->name);
         if ((size_t)needed < maker->rendered.capacity)
             break;
         MPO_TRY(reserve(&maker->rendered, (size_t)needed + 1));
@@ -293,10 +276,6 @@ cleanup:
 static enum mpo_status render(struct maker *maker, const struct mpo_prompt *prompt)
 {
     enum mpo_status status = MPO_OK;
-    maker->hidden = false;
-    maker->message_count = 0;
-    maker->contents.length = 0;
-    maker->rendered.length = 0;
     MPO_TRY(add_messages(maker, prompt));
     MPO_TRY(maker->chat_template == NULL ? render_raw(maker) : render_template(maker));
     MPO_TRY(append_user_text(maker, &maker->rendered, prompt->prefill));
@@ -309,10 +288,8 @@ cleanup:
 static enum mpo_status append_token(struct maker *maker, int32_t id)
 {
     enum mpo_status status = MPO_OK;
-    MPO_TRY(mpo_memory_grow((void **)&maker->out->token, &maker->out->token_capacity,
-                            maker->token_count + 1, sizeof *maker->out->token,
-                            "prompt tokens"));
-    maker->out->token[maker->token_count++] = id;
+    MPO_TRY(mpo_policy_tokens_reserve(maker->out, 1));
+    maker->out->token[maker->out->count++] = id;
 cleanup:
     return status;
 }
@@ -320,27 +297,24 @@ cleanup:
 static enum mpo_status tokenise(struct maker *maker, const struct text *text, bool special)
 {
     enum mpo_status status = MPO_OK;
-    struct mpo_llama_prompts *out = maker->out;
+    struct mpo_policy_tokens *out = maker->out;
     size_t room = text->length + 8;
     if (text->length == 0)
         return MPO_OK;
-    MPO_CHECK(room < INT32_MAX / 2, MPO_ERR_DATA, "%s: the prompt is longer than 1 GB",
-              maker->where);
+    MPO_CHECK(room < INT32_MAX / 2, MPO_ERR_DATA, "the prompt is longer than 1 GB");
     for (int attempt = 0; attempt < 2; attempt++) {
-        MPO_TRY(mpo_memory_grow((void **)&out->token, &out->token_capacity,
-                                maker->token_count + room, sizeof *out->token,
-                                "prompt tokens"));
+        MPO_TRY(mpo_policy_tokens_reserve(out, room));
         int32_t count =
             llama_tokenize(maker->model->vocab, text->bytes, (int32_t)text->length,
-                           out->token + maker->token_count, (int32_t)room, false, special);
+                           out->token + out->count, (int32_t)room, false, special);
         if (count >= 0) {
-            maker->token_count += (size_t)count;
+            out->count += count;
             return MPO_OK;
         }
         room = count == INT32_MIN ? 0 : (size_t)-count;
     }
-    MPO_FAIL(MPO_ERR_INTERNAL, "%s: the prompt could not be tokenised for policy '%s'",
-             maker->where, maker->spec->name);
+    MPO_FAIL(MPO_ERR_INTERNAL, "the prompt could not be tokenised for policy '%s'",
+             maker->spec->name);
 cleanup:
     return status;
 }
@@ -348,8 +322,9 @@ cleanup:
 /* Plain text between two special tokens, either NULL at an end of the text. Some special
  * tokens take the white space beside them. */
 static enum mpo_status tokenise_between(struct maker *maker, const char *text,
-                                        size_t length, const struct special *before,
-                                        const struct special *after)
+                                        size_t length,
+                                        const struct mpo_llama_special *before,
+                                        const struct mpo_llama_special *after)
 {
     enum mpo_status status = MPO_OK;
     if (before != NULL && (before->attribute & LLAMA_TOKEN_ATTR_RSTRIP) != 0)
@@ -369,10 +344,10 @@ static enum mpo_status tokenise_cut(struct maker *maker)
     enum mpo_status status = MPO_OK;
     const char *text = maker->rendered.bytes;
     size_t length = maker->rendered.length;
-    const struct special *before = NULL;
+    const struct mpo_llama_special *before = NULL;
     size_t start = 0;
     for (size_t i = 0; i < length;) {
-        const struct special *special = special_at(maker, text + i, length - i);
+        const struct mpo_llama_special *special = special_at(maker, text + i, length - i);
         if (special == NULL) {
             i++;
             continue;
@@ -388,65 +363,70 @@ cleanup:
     return status;
 }
 
-/* The tokens of maker->rendered, after those of the earlier prompts. */
+/* The tokens of maker->rendered. */
 static enum mpo_status tokenise_rendered(struct maker *maker)
 {
     enum mpo_status status = MPO_OK;
-    struct mpo_llama_prompts *out = maker->out;
-    size_t first = maker->token_count;
+    struct mpo_policy_tokens *out = maker->out;
     int32_t bos = llama_vocab_bos(maker->model->vocab);
-    bool add_bos = llama_vocab_get_add_bos(maker->model->vocab) && bos >= 0;
-    if (add_bos)
+    int32_t begin = llama_vocab_get_add_bos(maker->model->vocab) && bos >= 0;
+    if (begin > 0)
         MPO_TRY(append_token(maker, bos));
-    size_t begin = maker->token_count;
     MPO_TRY(maker->hidden ? tokenise_cut(maker) : tokenise(maker, &maker->rendered, true));
-    if (add_bos && maker->token_count > begin && out->token[begin] == bos) {
-        memmove(out->token + first, out->token + begin,
-                (maker->token_count - begin) * sizeof *out->token);
-        maker->token_count--;
+    if (begin > 0 && out->count > 1 && out->token[1] == bos) {
+        memmove(out->token, out->token + 1, (size_t)(out->count - 1) * sizeof *out->token);
+        out->count--;
     }
-    MPO_CHECK(maker->token_count > first, MPO_ERR_DATA,
-              "%s: the prompt has no token for policy '%s'; expected some text",
-              maker->where, maker->spec->name);
-    int32_t count = (int32_t)(maker->token_count - first);
-    out->longest_tokens = count > out->longest_tokens ? count : out->longest_tokens;
+    MPO_CHECK(out->count > 0, MPO_ERR_DATA,
+              "the prompt has no token for policy '%s'; expected some text",
+              maker->spec->name);
 cleanup:
     return status;
 }
 
-enum mpo_status mpo_llama_prompts_make(const struct mpo_llama_model *model,
-                                       const struct mpo_policy_spec *spec,
-                                       const struct mpo_prompts *prompts,
-                                       struct mpo_llama_prompts *out)
+static size_t count_bytes(const struct mpo_prompt *prompt)
+{
+    size_t bytes = strlen(prompt->prefill);
+    for (int32_t i = 0; i < prompt->message_count; i++)
+        bytes += strlen(prompt->messages[i].content);
+    return bytes;
+}
+
+/* What cannot fit is refused before it is tokenised, where that would take long. */
+static enum mpo_status check_bytes(const struct mpo_llama_policy *policy,
+                                   const struct mpo_prompt *prompt)
 {
     enum mpo_status status = MPO_OK;
-    struct maker maker = {.model = model, .spec = spec, .out = out};
-    out->count = mpo_prompts_count(prompts);
-    MPO_NEW(out->count + 1, &out->offset);
-    MPO_TRY(mpo_llama_template_choose(model, spec, &maker.chat_template));
-    MPO_TRY(list_specials(&maker));
-    for (int64_t i = 0; i < out->count; i++) {
-        const struct mpo_prompt *prompt = mpo_prompts_get(prompts, i);
-        snprintf(maker.where, sizeof maker.where, "%s:%lld", mpo_prompts_path(prompts),
-                 (long long)prompt->line_number);
-        MPO_TRY(render(&maker, prompt));
-        MPO_TRY(tokenise_rendered(&maker));
-        out->offset[i + 1] = maker.token_count;
-    }
+    const struct mpo_llama_model *model = policy->model;
+    size_t bytes = count_bytes(prompt);
+    if (model->piece_bytes == 0)
+        return MPO_OK;
+    MPO_CHECK(bytes / model->piece_bytes <= (size_t)model->context_tokens, MPO_ERR_DATA,
+              "the prompt has %zu bytes, at least %zu tokens for policy '%s': that is more "
+              "than the model's context of %d; shorten it or leave it out",
+              bytes, bytes / model->piece_bytes, policy->spec.name, model->context_tokens);
 cleanup:
-    free(maker.specials);
+    return status;
+}
+
+enum mpo_status mpo_llama_encode(const void *self, const struct mpo_prompt *prompt,
+                                 struct mpo_policy_tokens *out)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_llama_policy *policy = self;
+    struct maker maker = {.model = policy->model,
+                          .spec = &policy->spec,
+                          .chat_template = policy->chat_template,
+                          .out = out};
+    MPO_TRY(check_bytes(policy, prompt));
+    MPO_TRY(render(&maker, prompt));
+    MPO_TRY(tokenise_rendered(&maker));
+cleanup:
     free(maker.contents.bytes);
     free(maker.request.bytes);
     free(maker.rendered.bytes);
     free(maker.plain.bytes);
     return status;
-}
-
-void mpo_llama_prompts_free(struct mpo_llama_prompts *prompts)
-{
-    free(prompts->offset);
-    free(prompts->token);
-    *prompts = (struct mpo_llama_prompts){0};
 }
 
 /* ---- choice of the template ---- */

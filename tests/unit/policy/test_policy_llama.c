@@ -19,7 +19,7 @@ static void logits_after_a_prompt_and_its_tokens_are_rows_of_the_table(void **st
     (void)state;
     struct llama_case test;
     llama_case_make(&test, NULL);
-    test.common.unit_prompts = 2;
+    test.unit.unit_prompts = 2;
     llama_case_start(&test, "one\ntwo words\n");
     llama_case_begin(&test, 2, 2);
     llama_case_check(&test, 0, BYTE('e'));
@@ -46,11 +46,11 @@ static void several_tokens_at_once_give_every_position_in_order(void **state)
     const int32_t count[2] = {3, 1};
     const int32_t token[4] = {BYTE('a'), BYTE('b'), BYTE('c'), BYTE('d')};
     struct mpo_policy_batch batch = {row, count, token, 2, true};
-    assert_ok(OPS.extend(test.self, &batch, test.row));
+    assert_ok(mpo_policy_extend(&test.policy, &batch, test.row));
     for (int32_t i = 0; i < 4; i++)
         llama_case_check(&test, i, token[i]);
     batch.every_position = false;
-    assert_ok(OPS.extend(test.self, &batch, test.row));
+    assert_ok(mpo_policy_extend(&test.policy, &batch, test.row));
     llama_case_check(&test, 0, BYTE('c'));
     llama_case_check(&test, 1, BYTE('d'));
     llama_case_remove(&test);
@@ -65,9 +65,9 @@ static void prompts_and_rows_of_several_batches_are_exact(void **state)
     char prompts[3 * (LONG + 1) + 1];
     int32_t token[3 * LONG];
     llama_case_make(&test, &(struct bigram_gguf_options){.context_tokens = 1024});
-    test.common.unit_prompts = 3;
-    test.common.responses = 1;
-    test.common.max_tokens = LONG;
+    test.unit.unit_prompts = 3;
+    test.unit.responses = 1;
+    test.unit.max_tokens = LONG;
     memset(prompts, 'x', sizeof prompts);
     for (int32_t i = 0; i < 3; i++) {
         prompts[i * (LONG + 1) + LONG - 1] = (char)('a' + i);
@@ -83,7 +83,7 @@ static void prompts_and_rows_of_several_batches_are_exact(void **state)
     const int32_t row[3] = {2, 0, 1};
     const int32_t count[3] = {LONG, LONG, LONG};
     struct mpo_policy_batch batch = {row, count, token, 3, false};
-    assert_ok(OPS.extend(test.self, &batch, test.row));
+    assert_ok(mpo_policy_extend(&test.policy, &batch, test.row));
     for (int32_t i = 0; i < 3; i++)
         llama_case_check(&test, i, token[(i + 1) * LONG - 1]);
     llama_case_remove(&test);
@@ -95,8 +95,8 @@ static void a_unit_of_256_rows_works_down_to_its_last_row(void **state)
     struct llama_case test;
     int32_t token[LLAMA_CASE_ROWS];
     llama_case_make(&test, NULL);
-    test.common.unit_prompts = 4;
-    test.common.responses = 64;
+    test.unit.unit_prompts = 4;
+    test.unit.responses = 64;
     llama_case_start(&test, "a\nb\nc\nd\n");
     llama_case_begin(&test, 4, 64);
     for (int32_t i = 0; i < LLAMA_CASE_ROWS; i++)
@@ -118,14 +118,14 @@ static void prompts_join_rows_that_live_and_are_exact(void **state)
     (void)state;
     struct llama_case test;
     llama_case_make(&test, NULL);
-    test.common.unit_prompts = 3;
-    test.common.row_capacity = 4;
+    test.unit.unit_prompts = 3;
+    test.unit.row_capacity = 4;
     llama_case_start(&test, "one\ntwo words\nlonger prompt\n");
     llama_case_begin(&test, 2, 2);
     const int32_t token[4] = {BYTE('a'), BYTE('b'), BYTE('c'), BYTE('d')};
     llama_case_extend(&test, token, 4);
-    assert_ok(OPS.truncate(test.self, 0, -1));
-    assert_ok(OPS.truncate(test.self, 3, -1));
+    assert_ok(mpo_policy_truncate(&test.policy, 0, -1));
+    assert_ok(mpo_policy_truncate(&test.policy, 3, -1));
     assert_ok(llama_case_enter(&test, 2, (const int32_t[]){0, 3}, 2));
     llama_case_check(&test, 0, BYTE('t'));
     llama_case_extend(&test, token, 4);
@@ -149,24 +149,24 @@ static void the_most_crowded_unit_fits_its_context(void **state)
     struct llama_case test;
     char prompts[PROMPTS * (LONG + 1) + 1];
     llama_case_make(&test, NULL);
-    test.common.unit_prompts = PROMPTS;
-    test.common.row_capacity = ROWS;
-    test.common.max_tokens = TOKENS;
+    test.unit.unit_prompts = PROMPTS;
+    test.unit.row_capacity = ROWS;
+    test.unit.max_tokens = TOKENS;
     memset(prompts, 'x', sizeof prompts);
     for (int32_t i = 0; i < PROMPTS; i++)
         prompts[i * (LONG + 1) + LONG] = '\n';
     prompts[sizeof prompts - 1] = '\0';
     llama_case_start(&test, prompts);
-    OPS.clear(test.self);
+    mpo_policy_clear(&test.policy);
     for (int32_t i = 0; i < ROWS - 1; i++) {
         int32_t count[2] = {TOKENS, TOKENS};
         int32_t token[2 * TOKENS] = {0};
         const int32_t row[2] = {i, i + 1};
         struct mpo_policy_batch batch = {row, count, token, 2, false};
         if (i > 0)
-            assert_ok(OPS.truncate(test.self, i, -1));
+            assert_ok(mpo_policy_truncate(&test.policy, i, -1));
         assert_ok(llama_case_enter(&test, i, row, 2));
-        assert_ok(OPS.extend(test.self, &batch, test.row));
+        assert_ok(mpo_policy_extend(&test.policy, &batch, test.row));
         llama_case_check(&test, 1, 0);
     }
     llama_case_remove(&test);
@@ -184,26 +184,26 @@ static void rows_cut_back_and_copied_go_on_like_fresh_ones(void **state)
     (void)state;
     struct llama_case test;
     llama_case_make(&test, NULL);
-    test.common.responses = 3;
+    test.unit.responses = 3;
     llama_case_start(&test, "begin\n");
     llama_case_begin(&test, 1, 3);
     const int32_t token[3] = {BYTE('a'), BYTE('b'), BYTE('c')};
     llama_case_extend(&test, token, 3);
-    assert_ok(OPS.truncate(test.self, 0, 0));
-    assert_ok(OPS.fork(test.self, 1, 2));
-    assert_ok(OPS.fork(test.self, 1, 1));
+    assert_ok(mpo_policy_truncate(&test.policy, 0, 5));
+    assert_ok(mpo_policy_fork(&test.policy, 1, 2));
+    assert_ok(mpo_policy_fork(&test.policy, 1, 1));
     const struct mpo_llama_policy *policy = llama_case_policy(&test);
-    assert_int_equal(policy->rows[0].length, 5);
-    assert_int_equal(policy->rows[2].length, 6);
+    assert_int_equal(mpo_policy_row_tokens(&test.policy, 0), 5);
+    assert_int_equal(mpo_policy_row_tokens(&test.policy, 2), 6);
     assert_int_equal(llama_memory_seq_pos_max(policy->memory, 0), 4);
     assert_int_equal(llama_memory_seq_pos_max(policy->memory, 2), 5);
     llama_case_extend(&test, token, 3);
     for (int32_t i = 0; i < 3; i++)
         llama_case_check(&test, i, token[i]);
-    assert_ok(OPS.truncate(test.self, 0, -1));
-    assert_ok(OPS.truncate(test.self, 0, -1));
+    assert_ok(mpo_policy_truncate(&test.policy, 0, -1));
+    assert_ok(mpo_policy_truncate(&test.policy, 0, -1));
     assert_int_equal(llama_memory_seq_pos_max(policy->memory, 0), -1);
-    assert_ok(OPS.fork(test.self, 2, 0));
+    assert_ok(mpo_policy_fork(&test.policy, 2, 0));
     llama_case_extend(&test, token, 1);
     llama_case_check(&test, 0, BYTE('a'));
     llama_case_remove(&test);
@@ -236,8 +236,8 @@ static void a_unit_gives_the_same_bits_again_and_with_two_threads(void **state)
     (void)state;
     struct llama_case test;
     llama_case_make(&test, NULL);
-    test.common.unit_prompts = 2;
-    test.common.responses = 3;
+    test.unit.unit_prompts = 2;
+    test.unit.responses = 3;
     size_t bytes = 32 * (size_t)test.states * sizeof(float);
     float *kept[3];
     for (int32_t i = 0; i < 3; i++)
@@ -262,7 +262,7 @@ static void a_single_row_and_a_single_token_have_company(void **state)
     (void)state;
     struct llama_case test;
     llama_case_make(&test, NULL);
-    test.common.responses = 1;
+    test.unit.responses = 1;
     llama_case_start(&test, "x\n");
     const struct mpo_llama_policy *policy = llama_case_policy(&test);
     llama_case_begin(&test, 1, 1);
@@ -284,20 +284,19 @@ static void policies_that_name_one_file_share_its_model(void **state)
     (void)state;
     struct llama_case test;
     char link[TABLE_PATH_BYTES];
-    void *other = NULL;
+    struct mpo_policy other;
     llama_case_make(&test, NULL);
     llama_case_start(&test, "x\n");
     snprintf(link, sizeof link, "%.480s/./model.gguf", test.folder);
     struct mpo_policy_spec spec = test.spec;
     spec.model = link;
-    assert_ok(OPS.open(&spec, &test.common, &test.library, &other));
-    const struct mpo_llama_policy *policy = other;
+    assert_ok(mpo_policy_open(&spec, &test.common, &OPS, &test.library, &other));
+    const struct mpo_llama_policy *policy = other.self;
     assert_ptr_equal(policy->model, llama_case_policy(&test)->model);
     assert_int_equal(policy->model->reference_count, 2);
-    assert_ok(OPS.prepare(other, &test.setup));
-    assert_ok(OPS.allocate(other));
-    OPS.close(test.self);
-    test.self = other;
+    assert_ok(llama_case_prepare_other(&test, &other));
+    mpo_policy_close(&test.policy);
+    test.policy = other;
     assert_int_equal(policy->model->reference_count, 1);
     llama_case_begin(&test, 1, 1);
     llama_case_check(&test, 0, BYTE('x'));
@@ -310,14 +309,14 @@ static void an_adapter_changes_its_own_policy_by_its_scale(void **state)
     struct llama_case test;
     char path[TABLE_PATH_BYTES];
     float shift[BIGRAM_GGUF_TOKENS];
-    void *plain = NULL;
+    struct mpo_policy plain;
     llama_case_make(&test, NULL);
     for (int32_t id = 0; id < BIGRAM_GGUF_TOKENS; id++)
         shift[id] = 0.01f * (float)id;
     snprintf(path, sizeof path, "%.480s/adapter.gguf", test.folder);
     bigram_gguf_write_adapter(path, shift, BIGRAM_GGUF_TOKENS);
     test.setup.vocab_size = test.states;
-    assert_ok(OPS.open(&test.spec, &test.common, &test.library, &plain));
+    assert_ok(mpo_policy_open(&test.spec, &test.common, &OPS, &test.library, &plain));
     test.spec.lora = path;
     test.spec.lora_scale = 0.5;
     llama_case_start(&test, "x\n");
@@ -325,10 +324,9 @@ static void an_adapter_changes_its_own_policy_by_its_scale(void **state)
     const float *expected = test.logits + (size_t)BYTE('x') * (size_t)test.states;
     for (int32_t id = 0; id < test.states; id++)
         assert_close(test.row[0][id], expected[id] + 0.5f * shift[id], 1e-4);
-    assert_ok(OPS.prepare(plain, &test.setup));
-    assert_ok(OPS.allocate(plain));
-    OPS.close(test.self);
-    test.self = plain;
+    assert_ok(llama_case_prepare_other(&test, &plain));
+    mpo_policy_close(&test.policy);
+    test.policy = plain;
     llama_case_begin(&test, 1, 1);
     llama_case_check(&test, 0, BYTE('x'));
     llama_case_remove(&test);
@@ -346,7 +344,7 @@ static void padding_and_suppressed_tokens_are_masked(void **state)
                                                          .suppressed_count = 1});
     assert_ok(llama_case_open(&test));
     struct mpo_vocabulary vocabulary = {0};
-    OPS.vocabulary(test.self, &vocabulary);
+    OPS.vocabulary(test.policy.self, &vocabulary);
     assert_int_equal(vocabulary.size, BIGRAM_GGUF_TOKENS + 4);
     assert_int_equal(vocabulary.used, BIGRAM_GGUF_TOKENS);
     int32_t masked[8];
@@ -382,13 +380,13 @@ static void tokens_have_texts_attributes_and_ends(void **state)
                                                          .changed_text = "changed",
                                                          .changed_id = BIGRAM_GGUF_SPACE});
     assert_ok(llama_case_open(&test));
-    OPS.token(test.self, BIGRAM_GGUF_SPACE, &token);
+    OPS.token(test.policy.self, BIGRAM_GGUF_SPACE, &token);
     assert_string_equal(token.text, "changed");
     assert_int_equal(token.attribute, LLAMA_TOKEN_ATTR_NORMAL);
-    OPS.token(test.self, 1, &token);
+    OPS.token(test.policy.self, 1, &token);
     assert_string_equal(token.text, "<s>");
     assert_int_equal(token.attribute, LLAMA_TOKEN_ATTR_CONTROL);
-    OPS.vocabulary(test.self, &vocabulary);
+    OPS.vocabulary(test.policy.self, &vocabulary);
     assert_true(vocabulary.flags[BYTE('z')] & MPO_TOKEN_END);
     assert_false(vocabulary.flags[BYTE('y')] & MPO_TOKEN_END);
     assert_non_null(strstr(vocabulary.summary, "SPM"));
@@ -404,12 +402,12 @@ static void text_leaves_ends_out_and_may_end_inside_a_character(void **state)
     llama_case_make(&test, NULL);
     assert_ok(llama_case_open(&test));
     const int32_t cut[4] = {BIGRAM_GGUF_SPACE, BYTE('h'), BYTE('\xc3'), 2};
-    assert_int_equal(OPS.text(test.self, cut, 4, text, sizeof text), 3);
+    assert_int_equal(mpo_policy_text(&test.policy, cut, 4, text, sizeof text), 3);
     assert_string_equal(text, " h\xc3");
-    assert_int_equal(OPS.text(test.self, cut, 4, text, 4), 3);
-    assert_int_equal(OPS.text(test.self, cut, 4, text, 3), -1);
-    assert_int_equal(OPS.text(test.self, cut, 0, text, 1), 0);
-    assert_int_equal(OPS.text(test.self, &(int32_t){100000}, 1, text, 1), 0);
+    assert_int_equal(mpo_policy_text(&test.policy, cut, 4, text, 4), 3);
+    assert_int_equal(mpo_policy_text(&test.policy, cut, 4, text, 3), -1);
+    assert_int_equal(mpo_policy_text(&test.policy, cut, 0, text, 1), 0);
+    assert_int_equal(mpo_policy_text(&test.policy, &(int32_t){100000}, 1, text, 1), 0);
     llama_case_remove(&test);
 }
 
@@ -420,7 +418,7 @@ static void assert_extend_refused(struct llama_case *test, int32_t row, int32_t 
 {
     int32_t token[256] = {0};
     struct mpo_policy_batch batch = {&row, &count, token, 1, every_position};
-    assert_status(OPS.extend(test->self, &batch, test->row), MPO_ERR_INTERNAL);
+    assert_status(mpo_policy_extend(&test->policy, &batch, test->row), MPO_ERR_INTERNAL);
 }
 
 static void calls_that_would_end_the_process_are_refused(void **state)
@@ -429,29 +427,29 @@ static void calls_that_would_end_the_process_are_refused(void **state)
     struct llama_case test;
     int32_t token = -1;
     llama_case_make(&test, NULL);
-    test.common.max_tokens = 100;
+    test.unit.max_tokens = 100;
     llama_case_start(&test, "x\n");
     llama_case_begin(&test, 1, 1);
-    assert_extend_refused(&test, 0, 101, false);
+    assert_extend_refused(&test, 0, 255, false);
     assert_extend_refused(&test, 0, 65, true);
     assert_extend_refused(&test, 0, 0, false);
     assert_extend_refused(&test, 1, 1, false);
     assert_extend_refused(&test, 2, 1, false);
     assert_extend_refused(&test, -1, 1, false);
     struct mpo_policy_batch batch = {&(int32_t){0}, NULL, &token, 1, false};
-    assert_status(OPS.extend(test.self, &batch, test.row), MPO_ERR_INTERNAL);
+    assert_status(mpo_policy_extend(&test.policy, &batch, test.row), MPO_ERR_INTERNAL);
     token = BIGRAM_GGUF_TOKENS;
-    assert_status(OPS.extend(test.self, &batch, test.row), MPO_ERR_INTERNAL);
-    assert_status(OPS.truncate(test.self, 0, 1), MPO_ERR_INTERNAL);
-    assert_status(OPS.truncate(test.self, 1, 0), MPO_ERR_INTERNAL);
-    assert_status(OPS.fork(test.self, 1, 0), MPO_ERR_INTERNAL);
+    assert_status(mpo_policy_extend(&test.policy, &batch, test.row), MPO_ERR_INTERNAL);
+    assert_status(mpo_policy_truncate(&test.policy, 0, 2), MPO_ERR_INTERNAL);
+    assert_status(mpo_policy_truncate(&test.policy, 1, 1), MPO_ERR_INTERNAL);
+    assert_status(mpo_policy_fork(&test.policy, 1, 0), MPO_ERR_INTERNAL);
     const int32_t row[3] = {1, 0, 2};
     assert_status(llama_case_enter(&test, 1, row, 1), MPO_ERR_INTERNAL);
     assert_status(llama_case_enter(&test, 0, row, 2), MPO_ERR_INTERNAL);
     assert_status(llama_case_enter(&test, 0, row, 3), MPO_ERR_INTERNAL);
     assert_status(llama_case_enter(&test, 0, row + 2, 1), MPO_ERR_INTERNAL);
     token = BYTE('a');
-    assert_ok(OPS.extend(test.self, &batch, test.row));
+    assert_ok(mpo_policy_extend(&test.policy, &batch, test.row));
     llama_case_check(&test, 0, token);
     llama_case_remove(&test);
 }

@@ -9,7 +9,6 @@
 
 #include "llama_case.h"
 
-#define OPS          mpo_policy_llama_ops
 #define BYTE(letter) BIGRAM_GGUF_BYTE(letter)
 
 /* One policy that leaves its rows and one that brings them, which do the same. */
@@ -30,9 +29,9 @@ static void twins_share(struct twins *twins, int32_t unit_prompts, int32_t respo
 {
     struct llama_case *both[2] = {&twins->left, &twins->brought};
     for (int i = 0; i < 2; i++) {
-        both[i]->common.unit_prompts = unit_prompts;
-        both[i]->common.responses = responses;
-        both[i]->common.max_tokens = max_tokens;
+        both[i]->unit.unit_prompts = unit_prompts;
+        both[i]->unit.responses = responses;
+        both[i]->unit.max_tokens = max_tokens;
     }
 }
 
@@ -40,8 +39,8 @@ static void twins_start(struct twins *twins, const char *prompts)
 {
     llama_case_start(&twins->left, prompts);
     llama_case_start(&twins->brought, prompts);
-    assert_true(OPS.rows_on_device(twins->left.self));
-    assert_false(OPS.rows_on_device(twins->brought.self));
+    assert_true(mpo_policy_rows_on_device(&twins->left.policy));
+    assert_false(mpo_policy_rows_on_device(&twins->brought.policy));
 }
 
 static void twins_remove(struct twins *twins)
@@ -61,8 +60,8 @@ static void check_rows(const struct twins *twins, int32_t count)
 
 static void twins_begin(struct twins *twins, const struct mpo_policy_entry *entry)
 {
-    assert_ok(OPS.begin(twins->left.self, entry, twins->left.row));
-    assert_ok(OPS.begin(twins->brought.self, entry, twins->brought.row));
+    assert_ok(mpo_policy_begin(&twins->left.policy, entry, twins->left.row));
+    assert_ok(mpo_policy_begin(&twins->brought.policy, entry, twins->brought.row));
     check_rows(twins, entry->prompt_count);
 }
 
@@ -71,8 +70,8 @@ static void twins_extend(struct twins *twins, const struct mpo_policy_batch *bat
     int32_t outputs = batch->row_count;
     for (int32_t i = 0; batch->every_position && i < batch->row_count; i++)
         outputs += batch->token_count[i] - 1;
-    assert_ok(OPS.extend(twins->left.self, batch, twins->left.row));
-    assert_ok(OPS.extend(twins->brought.self, batch, twins->brought.row));
+    assert_ok(mpo_policy_extend(&twins->left.policy, batch, twins->left.row));
+    assert_ok(mpo_policy_extend(&twins->brought.policy, batch, twins->brought.row));
     check_rows(twins, outputs);
 }
 
@@ -83,6 +82,7 @@ enum { ROWS = 6, EACH = 2, LONGEST = 24, MOVES = 400 };
 struct walk {
     struct twins twins;
     int32_t length[ROWS]; /* response tokens, -1: empty */
+    int32_t prompt_tokens[ROWS];
     uint64_t seed;
     uint64_t drawn;
 };
@@ -111,8 +111,11 @@ static void enter(struct walk *walk)
     int32_t prompts = 1 + pick(walk, free_count / EACH);
     for (int32_t i = 0; i < prompts; i++)
         prompt[i] = pick(walk, 3);
-    for (int32_t i = 0; i < prompts * EACH; i++)
+    for (int32_t i = 0; i < prompts * EACH; i++) {
         walk->length[row[i]] = 0;
+        walk->prompt_tokens[row[i]] =
+            mpo_policy_prompt_tokens(&walk->twins.left.policy, (int32_t)prompt[i / EACH]);
+    }
     twins_begin(&walk->twins, &(struct mpo_policy_entry){prompt, row, prompts, EACH});
 }
 
@@ -149,8 +152,10 @@ static void cut_back(struct walk *walk)
         return;
     int32_t which = row[pick(walk, live)];
     walk->length[which] = pick(walk, walk->length[which] + 2) - 1;
-    assert_ok(OPS.truncate(walk->twins.left.self, which, walk->length[which]));
-    assert_ok(OPS.truncate(walk->twins.brought.self, which, walk->length[which]));
+    int32_t kept = walk->length[which];
+    kept += kept >= 0 ? walk->prompt_tokens[which] : 0;
+    assert_ok(mpo_policy_truncate(&walk->twins.left.policy, which, kept));
+    assert_ok(mpo_policy_truncate(&walk->twins.brought.policy, which, kept));
 }
 
 static void copy(struct walk *walk)
@@ -162,15 +167,16 @@ static void copy(struct walk *walk)
         return;
     int32_t from = row[pick(walk, live)];
     walk->length[to] = walk->length[from];
-    assert_ok(OPS.fork(walk->twins.left.self, from, to));
-    assert_ok(OPS.fork(walk->twins.brought.self, from, to));
+    walk->prompt_tokens[to] = walk->prompt_tokens[from];
+    assert_ok(mpo_policy_fork(&walk->twins.left.policy, from, to));
+    assert_ok(mpo_policy_fork(&walk->twins.brought.policy, from, to));
 }
 
 static void clear(struct walk *walk)
 {
     memset(walk->length, 0xff, sizeof walk->length);
-    OPS.clear(walk->twins.left.self);
-    OPS.clear(walk->twins.brought.self);
+    mpo_policy_clear(&walk->twins.left.policy);
+    mpo_policy_clear(&walk->twins.brought.policy);
 }
 
 static void take_move(struct walk *walk)
@@ -288,8 +294,8 @@ static void masked_tokens_are_left_as_the_model_gave_them(void **state)
     twins.left.setup.masked = twins.brought.setup.masked = masked;
     twins.left.setup.masked_count = twins.brought.setup.masked_count = 1;
     twins_start(&twins, "x\n");
-    assert_ok(OPS.begin(twins.left.self, &entry, twins.left.row));
-    assert_ok(OPS.begin(twins.brought.self, &entry, twins.brought.row));
+    assert_ok(mpo_policy_begin(&twins.left.policy, &entry, twins.left.row));
+    assert_ok(mpo_policy_begin(&twins.brought.policy, &entry, twins.brought.row));
     llama_case_check(&twins.left, 0, BYTE('x'));
     assert_same_bits(twins.brought.row[0][masked[0]], MPO_MASKED_LOGIT);
     twins_remove(&twins);

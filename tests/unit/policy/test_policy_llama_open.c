@@ -15,7 +15,8 @@ static void assert_open_refused(struct llama_case *test, enum mpo_status expecte
                                 const char *word)
 {
     assert_status(llama_case_open(test), expected);
-    assert_null(test->self);
+    assert_null(test->policy.self);
+    mpo_policy_close(&test->policy);
     assert_error_names("helpful");
     assert_error_names(word);
 }
@@ -228,11 +229,9 @@ static void a_unit_of_too_many_rows_is_refused(void **state)
     (void)state;
     struct llama_case test;
     llama_case_make(&test, NULL);
-    test.common.unit_prompts = 2;
-    test.common.responses = 129;
+    test.unit.unit_prompts = 2;
+    test.unit.responses = 129;
     assert_prepare_refused(&test, "x\n", MPO_ERR_CONFIG, "258 rows");
-    test.common.row_capacity = 128;
-    assert_prepare_refused(&test, "x\n", MPO_ERR_CONFIG, "128 rows at once, expected 129");
     llama_case_remove(&test);
 }
 
@@ -243,7 +242,7 @@ static void a_policy_is_described_by_its_hashes_and_sizes(void **state)
     struct mpo_policy_info info = {.sha256 = "", .lora_sha256 = ""};
     llama_case_make(&test, NULL);
     llama_case_start(&test, "abc\nabcde\n");
-    mpo_policy_llama_ops.describe(test.self, &info);
+    mpo_policy_llama_ops.describe(test.policy.self, &info);
     assert_string_equal(info.sha256, "");
     assert_string_equal(info.lora_sha256, "");
     assert_int_equal(info.vocab_size, BIGRAM_GGUF_TOKENS);
@@ -252,7 +251,7 @@ static void a_policy_is_described_by_its_hashes_and_sizes(void **state)
     llama_case_stop(&test);
     test.common.hash_models = true;
     llama_case_start(&test, "abc\n");
-    mpo_policy_llama_ops.describe(test.self, &info);
+    mpo_policy_llama_ops.describe(test.policy.self, &info);
     assert_int_equal(strlen(info.sha256), 64);
     assert_string_equal(info.lora_sha256, "");
     llama_case_remove(&test);

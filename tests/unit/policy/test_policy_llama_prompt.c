@@ -23,12 +23,10 @@ static int32_t token_of(char byte)
 static void assert_tokens(const struct llama_case *test, int64_t prompt,
                           const char *expected)
 {
-    const struct mpo_llama_prompts *prompts = &llama_case_policy(test)->prompts;
-    const int32_t *token = prompts->token + prompts->offset[prompt];
-    size_t count = prompts->offset[prompt + 1] - prompts->offset[prompt];
-    assert_int_equal(count, strlen(expected));
-    for (size_t i = 0; i < count; i++)
-        assert_int_equal(token[i], token_of(expected[i]));
+    const struct mpo_policy_slot *slot = &test->policy.slot[prompt];
+    assert_int_equal(slot->count, strlen(expected));
+    for (int32_t i = 0; i < slot->count; i++)
+        assert_int_equal(slot->token[i], token_of(expected[i]));
 }
 
 static void make_chatml(struct llama_case *test)
@@ -51,7 +49,7 @@ static void messages_are_put_into_the_models_own_template(void **state)
     assert_tokens(&test, 1,
                   "\1system\nbe kind\2\n\1user\na\2\n\1assistant\nb\2\n\1user\nc\2\n"
                   "\1assistant\n");
-    assert_int_equal(llama_case_policy(&test)->prompts.longest_tokens, 60);
+    assert_int_equal(mpo_policy_longest_prompt(&test.policy), 60);
     llama_case_remove(&test);
 }
 
@@ -129,23 +127,23 @@ static void the_beginning_of_sequence_token_is_added_once(void **state)
 {
     (void)state;
     struct llama_case test;
-    const struct mpo_llama_prompts *prompts = NULL;
+    const struct mpo_policy_slot *slot = NULL;
     llama_case_make(&test, &(struct bigram_gguf_options){.add_bos = true});
     llama_case_start(&test, "ab\n{x}<s>\n");
-    prompts = &llama_case_policy(&test)->prompts;
-    assert_int_equal(prompts->offset[1], 3);
-    assert_int_equal(prompts->token[0], 1);
-    assert_int_equal(prompts->token[1], BIGRAM_GGUF_BYTE('a'));
-    assert_int_equal(prompts->token[3], 1);
-    assert_int_equal(prompts->token[4], BIGRAM_GGUF_BYTE('{'));
-    assert_int_equal(prompts->offset[2], 3 + 1 + 6);
+    slot = test.policy.slot;
+    assert_int_equal(slot[0].count, 3);
+    assert_int_equal(slot[0].token[0], 1);
+    assert_int_equal(slot[0].token[1], BIGRAM_GGUF_BYTE('a'));
+    assert_int_equal(slot[1].token[0], 1);
+    assert_int_equal(slot[1].token[1], BIGRAM_GGUF_BYTE('{'));
+    assert_int_equal(slot[1].count, 1 + 6);
     llama_case_stop(&test);
     test.spec.chat_template = "gigachat"; /* begins with <s> by itself */
     llama_case_start(&test, "a\nb<s>\n");
-    prompts = &llama_case_policy(&test)->prompts;
+    slot = test.policy.slot;
     for (int32_t i = 0; i < 2; i++) {
-        assert_int_equal(prompts->token[prompts->offset[i]], 1);
-        assert_int_not_equal(prompts->token[prompts->offset[i] + 1], 1);
+        assert_int_equal(slot[i].token[0], 1);
+        assert_int_not_equal(slot[i].token[1], 1);
     }
     llama_case_remove(&test);
 }

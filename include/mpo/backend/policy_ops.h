@@ -1,0 +1,151 @@
+/**
+ * What a kind of policy provides. A new kind is one file with such a table, and one row of
+ * src/registry.c.
+ *
+ * Order of calls: open (load) - vocabulary, token (compared and agreed on over all ranks) -
+ * encode (as often as there are prompts, at any time from here on) - allocate - clear /
+ * feed / truncate / fork - close. A survey, which looks at models without their weights,
+ * asks for `need` where a job would allocate.
+ *
+ * Arguments are checked before a kind sees them (src/policy/feed.c): rows exist and are
+ * distinct, tokens are of the vocabulary or came from `encode`, there is room for all cells
+ * and all logits.
+ */
+#pragma once
+
+#include "mpo/policy.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** A policy's vocabulary. Arrays are owned by the policy. */
+struct mpo_vocabulary {
+    const char *summary; /* what must agree beside the tokens: kind, special ids, add_bos */
+    const uint8_t *flags; /* [size] of enum mpo_token_flag */
+    int32_t size;         /* as in the file, padding included */
+    int32_t used;         /* ids from here on are padding */
+    int32_t end_token;    /* what a whole response ends with, -1 for none */
+};
+
+enum mpo_token_flag {
+    MPO_TOKEN_MASKED = 1, /* padding or suppressed: never drawn */
+    MPO_TOKEN_END = 2,    /* ends a generation */
+};
+
+/** One token for hashing and for messages. */
+struct mpo_token {
+    const char *text; /* borrowed; may hold any byte but NUL */
+    uint32_t attribute;
+};
+
+/** Tokens of a prompt while they are made; zero is none. Owned by who asked for them. */
+struct mpo_policy_tokens {
+    int32_t *token; /* [count], with room for `capacity` */
+    size_t capacity;
+    int32_t count;
+};
+
+/** Make room for `count` tokens more. Local. */
+enum mpo_status mpo_policy_tokens_reserve(struct mpo_policy_tokens *tokens, size_t count);
+
+/** Sizes of a policy's caches, and what all ranks agreed on. Arrays are borrowed for the
+ *  policy's life. */
+struct mpo_policy_setup {
+    int32_t row_count;      /* rows at once */
+    int32_t position_count; /* positions whose logits one feed may want */
+    int32_t cell_count;     /* tokens of all rows at once, those that rows share counted
+                               once, and at least one more; 0: not known */
+    int32_t longest_prompt_tokens;
+    int32_t vocab_size;    /* V, common: rows handed out have at least this many floats */
+    const int32_t *masked; /* [masked_count] below vocab_size */
+    int32_t masked_count;
+};
+
+/** Tokens to append to a row. */
+struct mpo_policy_append {
+    int32_t row;
+    int32_t count; /* >= 1 */
+    const int32_t *token;
+    enum mpo_policy_want want;
+};
+
+/** Whether the logits after token `index` of an append are wanted. */
+static inline bool mpo_policy_wants(const struct mpo_policy_append *append, int32_t index)
+{
+    return append->want == MPO_WANT_EVERY ||
+           (append->want == MPO_WANT_LAST && index == append->count - 1);
+}
+
+struct mpo_policy_ops {
+    const char *kind;
+
+    /** Version of the engine behind the kind; NULL for none. */
+    const char *(*engine_version)(void);
+
+    /** Whether policies of this kind can compute on a kind of device; NULL: they compute on
+     *  the host beside any.
+     *  @return MPO_ERR_DEVICE with the reason */
+    enum mpo_status (*check_device)(const char *kind);
+
+    /** Load. *library is shared by all policies of this kind on the rank (NULL at first);
+     *  the kind makes it when it needs one. */
+    enum mpo_status (*open)(const struct mpo_policy_spec *spec,
+                            const struct mpo_policies_spec *common, void **library,
+                            void **self);
+    void (*close)(void *self);            /* NULL-safe */
+    void (*close_library)(void *library); /* NULL-safe; after every policy is closed */
+
+    void (*vocabulary)(const void *self, struct mpo_vocabulary *out);
+    void (*token)(const void *self, int32_t id, struct mpo_token *out);
+
+    /** Longest context that the model was trained with; NULL: it has no limit. */
+    int32_t (*trained_tokens)(const void *self);
+
+    /** Append the tokens of a prompt, at least one. May run beside any other call.
+     *  @return MPO_ERR_DATA, MPO_ERR_CONFIG: the text says nothing of a file or line */
+    enum mpo_status (*encode)(const void *self, const struct mpo_prompt *prompt,
+                              struct mpo_policy_tokens *out);
+
+    /** Whether tokens of the vocabulary can be a prompt; NULL: always. */
+    enum mpo_status (*check_tokens)(const void *self, const int32_t *token,
+                                    int32_t token_count);
+
+    /** What `allocate` takes and loading did or would take; without a setup's cells only
+     *  the latter. */
+    void (*need)(const void *self, const struct mpo_policy_setup *setup,
+                 struct mpo_policy_need *out);
+    /** Make room; everything that the verbs ever need. Called once. */
+    enum mpo_status (*allocate)(void *self, const struct mpo_policy_setup *setup);
+    void (*describe)(const void *self, struct mpo_policy_info *out);
+
+    /** mpo_policies_piece. */
+    int32_t (*piece)(const void *self, int32_t token, bool first, char *text,
+                     int32_t capacity);
+
+    /** Tokens of a text that continues a prompt, without an end token. There is room for
+     *  one a byte and 7 more. */
+    enum mpo_status (*tokenise)(const void *self, const char *text, int32_t *tokens,
+                                int32_t capacity, int32_t *count);
+
+    /** NULL: never. */
+    bool (*rows_on_device)(const void *self);
+
+    /* The verbs of mpo/policy.h. Masked tokens must read MPO_MASKED_LOGIT in every row of
+     * logits that is in the host's memory. */
+    void (*clear)(void *self);
+    /** @param logits  out, in the order of the wanted tokens; of all appends together */
+    enum mpo_status (*feed)(void *self, const struct mpo_policy_append *appends,
+                            int32_t append_count, const float **logits);
+    /** @param tokens  0 .. as many as the row has */
+    enum mpo_status (*truncate)(void *self, int32_t row, int32_t tokens);
+    /** @param to  another row than from, empty or not */
+    enum mpo_status (*fork)(void *self, int32_t from, int32_t to);
+};
+
+/** SHA-256 of a file in hexadecimal (64 characters and a NUL). Local. */
+enum mpo_status mpo_policy_file_sha256(const char *path, char hex[65]);
+
+#ifdef __cplusplus
+}
+#endif

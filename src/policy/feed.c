@@ -1,0 +1,232 @@
+/*
+ * The verbs, up to where kinds differ: arguments are checked, prompts are looked up in their
+ * slots, and cells are counted, all before a kind is asked. A kind's engine may end the
+ * process on a bad argument, and a refusal here leaves everything as it was.
+ */
+#include "policy_impl.h"
+
+bool mpo_policy_rows_on_device(const struct mpo_policy *policy)
+{
+    return policy->ops->rows_on_device != NULL && policy->ops->rows_on_device(policy->self);
+}
+
+void mpo_policy_clear(struct mpo_policy *policy)
+{
+    if (policy->append == NULL)
+        return; /* no room, no rows */
+    mpo_cells_clear(&policy->cells);
+    policy->ops->clear(policy->self);
+}
+
+int32_t mpo_policy_row_tokens(const struct mpo_policy *policy, int32_t row)
+{
+    return row >= 0 && row < policy->cells.row_count ? policy->cells.length[row] : 0;
+}
+
+static enum mpo_status check_row(const struct mpo_policy *policy, int32_t row)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_CHECK(row >= 0 && row < policy->cells.row_count, MPO_ERR_INTERNAL,
+              "policy '%s': row %d of %d", policy->name, row, policy->cells.row_count);
+cleanup:
+    return status;
+}
+
+static enum mpo_status check_tokens(const struct mpo_policy *policy,
+                                    const struct mpo_policy_span *span)
+{
+    enum mpo_status status = MPO_OK;
+    for (int32_t i = 0; i < span->count; i++)
+        MPO_CHECK(span->token[i] >= 0 && span->token[i] < policy->token_count,
+                  MPO_ERR_INTERNAL, "policy '%s': token %d onto row %d, expected one of %d",
+                  policy->name, span->token[i], span->row, policy->token_count);
+cleanup:
+    return status;
+}
+
+/* Where a span's tokens are. */
+static enum mpo_status find_tokens(const struct mpo_policy *policy,
+                                   const struct mpo_policy_span *span,
+                                   const int32_t **token)
+{
+    enum mpo_status status = MPO_OK;
+    *token = span->token;
+    MPO_CHECK(span->slot >= -1 && span->slot < policy->slot_count, MPO_ERR_INTERNAL,
+              "policy '%s': prompt slot %d of %d onto row %d", policy->name, span->slot,
+              policy->slot_count, span->row);
+    if (span->slot < 0) {
+        MPO_TRY(check_tokens(policy, span));
+        return MPO_OK;
+    }
+    const struct mpo_policy_slot *slot = &policy->slot[span->slot];
+    MPO_CHECK(
+        span->first >= 0 && span->count <= slot->count - span->first, MPO_ERR_INTERNAL,
+        "policy '%s': %d tokens from %d on of prompt slot %d onto row %d, which has %d",
+        policy->name, span->count, span->first, span->slot, span->row, slot->count);
+    *token = slot->token + span->first;
+cleanup:
+    return status;
+}
+
+/* What a feed comes to. */
+struct feed {
+    int32_t append_count;
+    int64_t token_count;
+    int64_t output_count;
+};
+
+/* Check a span and make it an append; no tokens make none. */
+static enum mpo_status add_span(struct mpo_policy *policy,
+                                const struct mpo_policy_span *span, struct feed *feed)
+{
+    enum mpo_status status = MPO_OK;
+    const int32_t *token = NULL;
+    MPO_TRY(check_row(policy, span->row));
+    MPO_CHECK(policy->fed[span->row] < policy->feed_count, MPO_ERR_INTERNAL,
+              "policy '%s': row %d twice in one feed", policy->name, span->row);
+    policy->fed[span->row] = policy->feed_count;
+    MPO_CHECK(span->count >= 0, MPO_ERR_INTERNAL, "policy '%s': %d tokens onto row %d",
+              policy->name, span->count, span->row);
+    if (span->count == 0)
+        return MPO_OK;
+    MPO_TRY(find_tokens(policy, span, &token));
+    feed->token_count += span->count;
+    feed->output_count +=
+        span->want == MPO_WANT_EVERY ? span->count : span->want == MPO_WANT_LAST;
+    MPO_CHECK(
+        feed->token_count <= policy->cells.free_count, MPO_ERR_INTERNAL,
+        "policy '%s': %d tokens onto row %d, which has %d: no cells for %lld of them, "
+        "of %d cells",
+        policy->name, span->count, span->row, mpo_policy_row_tokens(policy, span->row),
+        (long long)(feed->token_count - policy->cells.free_count), policy->cells.capacity);
+    MPO_CHECK(
+        feed->output_count <= policy->position_capacity, MPO_ERR_INTERNAL,
+        "policy '%s': logits of %lld positions wanted up to row %d, at most %d are kept",
+        policy->name, (long long)feed->output_count, span->row, policy->position_capacity);
+    policy->append[feed->append_count++] = (struct mpo_policy_append){
+        .row = span->row, .count = span->count, .token = token, .want = span->want};
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_policy_feed(struct mpo_policy *policy,
+                                const struct mpo_policy_span *spans, int32_t span_count,
+                                const float **logits)
+{
+    enum mpo_status status = MPO_OK;
+    struct feed feed = {0};
+    policy->feed_count++;
+    for (int32_t i = 0; i < span_count; i++)
+        MPO_TRY(add_span(policy, &spans[i], &feed));
+    if (feed.append_count > 0)
+        MPO_TRY(policy->ops->feed(policy->self, policy->append, feed.append_count, logits));
+    for (int32_t i = 0; i < feed.append_count; i++)
+        mpo_cells_append(&policy->cells, policy->append[i].row, policy->append[i].count);
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_policy_truncate(struct mpo_policy *policy, int32_t row, int32_t tokens)
+{
+    enum mpo_status status = MPO_OK;
+    int32_t length = tokens > 0 ? tokens : 0;
+    MPO_TRY(check_row(policy, row));
+    MPO_CHECK(length <= policy->cells.length[row], MPO_ERR_INTERNAL,
+              "policy '%s': row %d cut to %d tokens, but it has only %d", policy->name, row,
+              length, policy->cells.length[row]);
+    MPO_TRY(policy->ops->truncate(policy->self, row, length));
+    mpo_cells_cut(&policy->cells, row, length);
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_policy_fork(struct mpo_policy *policy, int32_t from, int32_t to)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_TRY(check_row(policy, from));
+    MPO_TRY(check_row(policy, to));
+    MPO_CHECK(policy->cells.length[from] > 0, MPO_ERR_INTERNAL,
+              "policy '%s': row %d is empty and cannot be copied to row %d", policy->name,
+              from, to);
+    if (from == to)
+        return MPO_OK;
+    MPO_TRY(policy->ops->fork(policy->self, from, to));
+    mpo_cells_fork(&policy->cells, from, to);
+cleanup:
+    return status;
+}
+
+/* ---- begin and extend, in terms of these ---- */
+
+static enum mpo_status check_entry(const struct mpo_policy *policy,
+                                   const struct mpo_policy_entry *entry)
+{
+    enum mpo_status status = MPO_OK;
+    int64_t row_count = (int64_t)entry->prompt_count * entry->rows_per_prompt;
+    MPO_CHECK(entry->prompt_count >= 1 && entry->rows_per_prompt >= 1 &&
+                  row_count <= policy->cells.row_count,
+              MPO_ERR_INTERNAL, "policy '%s': %d prompts x %d rows to begin, room for %d",
+              policy->name, entry->prompt_count, entry->rows_per_prompt,
+              policy->cells.row_count);
+    for (int64_t i = 0; i < row_count; i++) {
+        MPO_TRY(check_row(policy, entry->row[i]));
+        MPO_CHECK(mpo_policy_row_tokens(policy, entry->row[i]) == 0, MPO_ERR_INTERNAL,
+                  "policy '%s': row %d is not empty", policy->name, entry->row[i]);
+    }
+    for (int32_t i = 0; i < entry->prompt_count; i++)
+        MPO_CHECK(entry->prompt[i] >= 0 && entry->prompt[i] < policy->slot_count &&
+                      policy->slot[entry->prompt[i]].count > 0,
+                  MPO_ERR_INTERNAL, "policy '%s': prompt %lld of %d, or one without tokens",
+                  policy->name, (long long)entry->prompt[i], policy->slot_count);
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_policy_begin(struct mpo_policy *policy,
+                                 const struct mpo_policy_entry *entry, const float **logits)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_TRY(check_entry(policy, entry));
+    for (int32_t i = 0; i < entry->prompt_count; i++)
+        policy->span[i] = (struct mpo_policy_span){
+            .row = entry->row[i * entry->rows_per_prompt],
+            .slot = (int32_t)entry->prompt[i],
+            .count = policy->slot[entry->prompt[i]].count,
+            .want = MPO_WANT_LAST,
+        };
+    MPO_TRY(mpo_policy_feed(policy, policy->span, entry->prompt_count, logits));
+    for (int32_t i = 0; i < entry->prompt_count * entry->rows_per_prompt; i++)
+        MPO_TRY(mpo_policy_fork(policy, policy->span[i / entry->rows_per_prompt].row,
+                                entry->row[i]));
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_policy_extend(struct mpo_policy *policy,
+                                  const struct mpo_policy_batch *batch,
+                                  const float **logits)
+{
+    enum mpo_status status = MPO_OK;
+    const int32_t *token = batch->token;
+    MPO_CHECK(batch->row_count >= 0 && batch->row_count <= policy->cells.row_count,
+              MPO_ERR_INTERNAL, "policy '%s': %d rows to extend, of %d", policy->name,
+              batch->row_count, policy->cells.row_count);
+    for (int32_t i = 0; i < batch->row_count; i++) {
+        int32_t count = batch->token_count != NULL ? batch->token_count[i] : 1;
+        MPO_CHECK(count >= 1 && mpo_policy_row_tokens(policy, batch->row[i]) > 0,
+                  MPO_ERR_INTERNAL, "policy '%s': %d tokens onto row %d, which has %d",
+                  policy->name, count, batch->row[i],
+                  mpo_policy_row_tokens(policy, batch->row[i]));
+        policy->span[i] = (struct mpo_policy_span){
+            .row = batch->row[i],
+            .slot = -1,
+            .count = count,
+            .token = token,
+            .want = batch->every_position ? MPO_WANT_EVERY : MPO_WANT_LAST,
+        };
+        token += count;
+    }
+    MPO_TRY(mpo_policy_feed(policy, policy->span, batch->row_count, logits));
+cleanup:
+    return status;
+}

@@ -1,0 +1,188 @@
+/*
+ * Responses that are given, not made, as tokens.
+ *
+ * All ranks must score the same tokens, so rank zero alone makes them, with its first
+ * policy, and they travel to the others once, before any policy makes room for them. A
+ * response that the policies could never have drawn is refused here: later it would be a
+ * sum with an infinity in it.
+ */
+#include "policy_impl.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/memory.h"
+
+#define RESPONSE_TOKENS_MAX 1000000
+
+/* Tokens of all responses while they are made. */
+struct maker {
+    const struct mpo_prompts *prompts;
+    const struct mpo_policies *policies;
+    int32_t *token;
+    size_t token_count;
+    size_t token_capacity;
+    int32_t end_token;
+};
+
+static int compare_tokens(const void *left, const void *right)
+{
+    int32_t a = *(const int32_t *)left;
+    int32_t b = *(const int32_t *)right;
+    return (a > b) - (a < b);
+}
+
+static enum mpo_status refuse_masked(const struct maker *maker,
+                                     const struct mpo_prompt *prompt, size_t first)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_policies *policies = maker->policies;
+    const struct mpo_policy *policy = policies->local;
+    for (size_t i = first; i < maker->token_count && policies->masked_count > 0; i++) {
+        struct mpo_token token = {0};
+        const int32_t *id = &maker->token[i];
+        if (bsearch(id, policies->masked, (size_t)policies->masked_count, sizeof *id,
+                    compare_tokens) == NULL)
+            continue;
+        policy->ops->token(policy->self, *id, &token);
+        MPO_FAIL(MPO_ERR_DATA,
+                 "%s:%lld: the response holds token %d ('%.40s'), which the policies never "
+                 "give",
+                 mpo_prompts_path(maker->prompts), (long long)prompt->line_number, *id,
+                 token.text);
+    }
+cleanup:
+    return status;
+}
+
+static enum mpo_status add_response(struct maker *maker, const struct mpo_prompt *prompt,
+                                    const char *text)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_policy *policy = maker->policies->local;
+    const char *path = mpo_prompts_path(maker->prompts);
+    size_t first = maker->token_count;
+    size_t room = strlen(text) + 8;
+    int32_t count = 0;
+    MPO_CHECK(!prompt->ended || maker->end_token >= 0, MPO_ERR_DATA,
+              "%s:%lld: the vocabulary names no end token for a whole response; expected "
+              "ended: false",
+              path, (long long)prompt->line_number);
+    MPO_TRY(mpo_memory_grow((void **)&maker->token, &maker->token_capacity, first + room,
+                            sizeof *maker->token, "responses"));
+    status = policy->ops->tokenise(policy->self, text, maker->token + first,
+                                   (int32_t)room - 1, &count);
+    if (status != MPO_OK)
+        MPO_FAIL(status, "%s:%lld: %s", path, (long long)prompt->line_number,
+                 mpo_error_text());
+    maker->token_count += (size_t)count;
+    if (prompt->ended)
+        maker->token[maker->token_count++] = maker->end_token;
+    size_t length = maker->token_count - first;
+    MPO_CHECK(length >= 1 && length <= RESPONSE_TOKENS_MAX, MPO_ERR_DATA,
+              "%s:%lld: a response of %zu tokens, expected 1 to %d", path,
+              (long long)prompt->line_number, length, RESPONSE_TOKENS_MAX);
+    MPO_TRY(refuse_masked(maker, prompt, first));
+cleanup:
+    return status;
+}
+
+static void choose_end_token(struct maker *maker)
+{
+    const struct mpo_policy *policy = maker->policies->local;
+    struct mpo_vocabulary vocabulary = {0};
+    policy->ops->vocabulary(policy->self, &vocabulary);
+    maker->end_token = vocabulary.end_token;
+}
+
+/* Rank zero's part. */
+static enum mpo_status add_responses(struct maker *maker, struct mpo_policy_responses *out)
+{
+    enum mpo_status status = MPO_OK;
+    size_t done = 0;
+    choose_end_token(maker);
+    for (int64_t i = 0; i < out->prompt_count; i++) {
+        const struct mpo_prompt *prompt = mpo_prompts_get(maker->prompts, i);
+        for (int32_t j = 0; j < out->per_prompt; j++) {
+            MPO_TRY(add_response(maker, prompt, prompt->answer[j]));
+            out->offset[++done] = maker->token_count;
+        }
+    }
+cleanup:
+    return status;
+}
+
+/* Rank zero's tokens to all. */
+static enum mpo_status share_responses(const struct mpo_comm *comm, size_t count,
+                                       struct mpo_policy_responses *out)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_TRY(mpo_comm_broadcast(comm, out->offset, (count + 1) * sizeof *out->offset, 0));
+    if (out->token == NULL)
+        status = mpo_memory_take(out->offset[count], sizeof *out->token, "responses",
+                                 (void **)&out->token);
+    MPO_TRY(mpo_comm_agree(status));
+    MPO_TRY(
+        mpo_comm_broadcast(comm, out->token, out->offset[count] * sizeof *out->token, 0));
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_policies_encode_responses(struct mpo_policies *policies,
+                                              const struct mpo_comm *comm,
+                                              const struct mpo_prompts *prompts)
+{
+    struct maker maker = {.prompts = prompts, .policies = policies};
+    struct mpo_policy_responses made = {
+        .per_prompt = mpo_prompts_get(prompts, 0)->answer_count,
+        .prompt_count = mpo_prompts_count(prompts),
+    };
+    size_t count = (size_t)made.prompt_count * (size_t)made.per_prompt;
+    enum mpo_status status =
+        mpo_memory_take(count + 1, sizeof *made.offset, "responses", (void **)&made.offset);
+    if (status == MPO_OK && mpo_comm_rank(comm) == 0)
+        status = add_responses(&maker, &made);
+    status = mpo_comm_agree(status);
+    made.token = maker.token;
+    if (status == MPO_OK)
+        status = share_responses(comm, count, &made);
+    mpo_policy_responses_free(status == MPO_OK ? &policies->responses : &made);
+    if (status == MPO_OK)
+        policies->responses = made;
+    return status;
+}
+
+void mpo_policy_responses_free(struct mpo_policy_responses *responses)
+{
+    free(responses->offset);
+    free(responses->token);
+    *responses = (struct mpo_policy_responses){0};
+}
+
+int32_t mpo_policies_response(const struct mpo_policies *policies, int64_t prompt,
+                              int32_t response, const int32_t **tokens)
+{
+    const struct mpo_policy_responses *all = &policies->responses;
+    size_t index = (size_t)prompt * (size_t)all->per_prompt + (size_t)response;
+    *tokens = all->token + all->offset[index];
+    return (int32_t)(all->offset[index + 1] - all->offset[index]);
+}
+
+int32_t mpo_policy_responses_longest(const struct mpo_policy_responses *responses,
+                                     int64_t first, int64_t count)
+{
+    size_t longest = 0;
+    const size_t *offset = responses->offset;
+    size_t per_prompt = (size_t)responses->per_prompt;
+    for (size_t i = (size_t)first * per_prompt; i < (size_t)(first + count) * per_prompt;
+         i++)
+        if (offset[i + 1] - offset[i] > longest)
+            longest = offset[i + 1] - offset[i];
+    return (int32_t)longest;
+}
+
+int32_t mpo_policies_longest_response(const struct mpo_policies *policies)
+{
+    const struct mpo_policy_responses *all = &policies->responses;
+    return mpo_policy_responses_longest(all, 0, all->prompt_count);
+}
