@@ -1,14 +1,15 @@
 /**
  * The rollout: m responses to each prompt of a step, drawn from the proposal
  *
- *     q(v|s) ~ exp( sum_h mu_h log pi_h(v|s) + b [v ends] )          (src/README.md, Mixture)
+ *     q(v|s) ~ exp( sum_h mu_h log pi_h(v|s) + b [v ends] )     (src/README.md, Mixture)
  *
- * and everything the estimator needs to know of them. This is the one decode loop.
+ * and everything the estimator needs to know of them; or the scores of given responses.
+ * Both are loops over the row machine (mpo/decode.h).
  *
- * The prompts of a step are cut into work units of `unit_prompts`; a unit is decoded as one
- * batch from a cleared cache by one group. Finished rows leave the batch, which has
- * `row_capacity` rows at most, and make room for the unit's next prompts. What is computed
- * depends on the unit alone, so any number of ranks gives the same bytes.
+ * The prompts of a step are cut into work units of `unit_prompts`; a unit is decoded from a
+ * cleared cache by one group, and rows of finished responses are given to the unit's next
+ * prompts. What is computed depends on the unit alone, so any number of ranks gives the
+ * same bytes.
  */
 #pragma once
 
@@ -16,18 +17,13 @@
 #include <stdint.h>
 
 #include "mpo/comm.h"
-#include "mpo/exchange.h"
-#include "mpo/mixture.h"
+#include "mpo/decode.h"
 #include "mpo/policy.h"
-#include "mpo/rng.h"
 #include "mpo/status.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
-
-/** Seconds by stage, of whoever asks for them. */
-struct mpo_timing;
 
 /** Responses of one step; N = prompt_count * responses, response j of prompt slot p is
  *  p * responses + j. Arrays are owned by the rollout. */
@@ -47,20 +43,13 @@ struct mpo_responses {
     int32_t *token;       /* [N, L] */
 };
 
-/** Most positions of one response that are decoded and mixed at once while it is scored:
- *  memory does not grow with its length times the vocabulary. */
-#define MPO_ROLLOUT_SCORE_POSITIONS 64
-
-/** Bytes of a text that ends a response at most. */
-#define MPO_ROLLOUT_STOP_BYTES_MAX 1024
-
-/** Scores of the prompts' answers; N = prompt_count * responses, answer j of prompt slot p
- *  is p * responses + j. Arrays are owned by the rollout. */
+/** Scores of given responses; N = prompt_count * responses, response j of prompt slot p is
+ *  p * responses + j. Arrays are owned by the rollout. */
 struct mpo_scores {
     int32_t prompt_count; /* prompts of this step */
-    int32_t responses;    /* answers of each */
+    int32_t responses;    /* given to each */
     int32_t policy_count; /* H */
-    int32_t *token_count; /* [N] tokens, the end token of a whole answer included */
+    int32_t *token_count; /* [N] tokens, the end token of a whole response included */
     double *log_mixture;  /* [N] log q(y|x), nat */
     double *log_z;        /* [N] sum_t log Z(s_t), nat */
     double *log_policy;   /* [N, H] log pi_h(y|x), nat */
@@ -69,25 +58,22 @@ struct mpo_scores {
 struct mpo_rollout;
 
 struct mpo_rollout_spec {
-    const struct mpo_comm *comm;
-    const struct mpo_policies *policies; /* borrowed */
-    struct mpo_exchange *exchange;       /* borrowed */
-    struct mpo_mixture *mixture;         /* borrowed */
-    struct mpo_timing *timing;           /* borrowed; NULL for none */
+    const struct mpo_comm *comm;         /* borrowed, like all below */
+    const struct mpo_policies *policies; /* that have encoded all prompts into slots of
+                                            their indices */
+    struct mpo_decode *decode;
+    struct mpo_timing *timing; /* NULL: disabled */
     uint64_t seed;
     int32_t policy_count; /* H */
     int32_t prompts_max;  /* prompts of a step at most */
     int32_t unit_prompts;
-    int32_t row_capacity;    /* rows at once; with all of a unit's, no prompt waits */
+    int32_t row_capacity;    /* of decode; with all of a unit's rows, no prompt waits */
     int32_t responses;       /* m */
     int32_t max_tokens;      /* L */
-    const char *const *stop; /* [stop_count] texts that end a response; borrowed */
+    const char *const *stop; /* [stop_count] texts that end a response */
     int32_t stop_count;
-    bool scores_answers; /* for mpo_rollout_score; otherwise for mpo_rollout_run */
+    bool scores_responses; /* for mpo_rollout_score; else for mpo_rollout_run */
 };
-
-/** Rows of one position that exchange and mixture need room for. Local. */
-int32_t mpo_rollout_positions(int32_t row_capacity, bool scores_answers);
 
 /** Local; allocates all it will need. */
 enum mpo_status mpo_rollout_open(const struct mpo_rollout_spec *spec,
@@ -105,12 +91,13 @@ struct mpo_rollout_step {
     bool greedy;           /* the most probable token instead of a draw */
     const struct mpo_mixture_filter *filter; /* of the draws; NULL: none */
     /* called on the group's root after each token of each response; false: the response
-       ends here, as if its text had stopped. NULL: nobody asks */
+       ends here, as if its text had stopped. NULL: disabled */
     bool (*watch)(void *watcher, const int32_t *token, int32_t token_count);
     void *watcher;
-    /* called on ranks that give it, after each position of a batch or each answer: how many
+    /* called on the root of a group that gives it, after each step of a unit or each given
+     * response: how many
      * of the step's responses are made, parts of them counted in, by a guess what other
-     * groups have made included, and how many tokens more; NULL: nobody asks */
+     * groups have made included, and how many tokens more; NULL: disabled */
     void (*report)(void *reporter, double responses, int32_t token_count);
     void *reporter;
 };
@@ -126,10 +113,10 @@ enum mpo_status mpo_rollout_run(struct mpo_rollout *rollout,
                                 struct mpo_responses *out);
 
 /**
- * Score the answers of prompts under every policy and under the mixture of step->mu and
+ * Score given responses to prompts under every policy and under the mixture of step->mu and
  * step->end_bias; greedy and the step's number mean nothing here. Collective over all
- * ranks; every rank passes the same step. Allocates nothing. Needs scores_answers, here and
- * in the policies, with as many responses as answers and one prompt a unit.
+ * ranks; every rank passes the same step. Allocates nothing. Needs scores_responses,
+ * and one prompt a unit.
  *
  * @param out  complete on rank zero; valid until the next call
  */

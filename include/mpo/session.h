@@ -1,7 +1,8 @@
 /**
  * A session: everything that is opened before a response can be drawn, in flow order.
  *
- *     configuration -> ranks -> prompts -> policies -> exchange -> mixture -> rollout
+ *     configuration -> ranks -> prompts -> policies -> exchange -> mixture -> decode ->
+ *     rollout
  *
  * The program's commands open one each; another program opens one to draw responses, or to
  * fit, by itself.
@@ -13,6 +14,7 @@
 
 #include "mpo/comm.h"
 #include "mpo/config.h"
+#include "mpo/decode.h"
 #include "mpo/exchange.h"
 #include "mpo/mixture.h"
 #include "mpo/policy.h"
@@ -79,6 +81,7 @@ const struct mpo_prompts *mpo_session_prompts(const struct mpo_session *session)
 const struct mpo_policies *mpo_session_policies(const struct mpo_session *session);
 struct mpo_exchange *mpo_session_exchange(const struct mpo_session *session);
 struct mpo_mixture *mpo_session_mixture(const struct mpo_session *session);
+struct mpo_decode *mpo_session_decode(const struct mpo_session *session);
 struct mpo_rollout *mpo_session_rollout(const struct mpo_session *session);
 
 /** How far a loop over steps has come. */
@@ -104,25 +107,6 @@ enum mpo_status mpo_session_begin_step(struct mpo_session *session,
  *  returned; any other failure ends the whole job, for the ranks are not in step any more.
  *  Collective over all ranks. */
 enum mpo_status mpo_session_end_loop(enum mpo_status status);
-
-/** A text that grows between steps; zero is an empty one, `text` is freed by the caller. */
-struct mpo_session_text {
-    char *text; /* NUL-terminated */
-    size_t capacity;
-    int32_t bytes;
-};
-
-/** The bytes of some tokens, which may end inside a character, with room for
- *  mpo_utf8_repair. Local. */
-enum mpo_status mpo_session_token_text(const struct mpo_session *session,
-                                       const int32_t *tokens, int32_t token_count,
-                                       struct mpo_session_text *out);
-
-/** Text of one response, valid UTF-8: what a cut character left behind is replaced. Local.
- */
-enum mpo_status mpo_session_response_text(const struct mpo_session *session,
-                                          const struct mpo_responses *responses,
-                                          int32_t index, struct mpo_session_text *out);
 
 #ifdef __cplusplus
 }

@@ -1,6 +1,7 @@
 /*
- * The rollout of a step: units are dealt to the groups in turn, each group decodes its own,
- * and the results meet on rank zero in prompt order.
+ * The rollout of a step: units are dealt to the groups in turn, each group decodes its own
+ * (its root leads, the other ranks follow), and the results meet on rank zero in prompt
+ * order.
  */
 #include "rollout_impl.h"
 
@@ -9,30 +10,7 @@
 
 #include "base/memory.h"
 
-static enum mpo_status take_position_room(struct mpo_rollout *rollout)
-{
-    enum mpo_status status = MPO_OK;
-    size_t rows = (size_t)rollout->row_capacity;
-    size_t policies = (size_t)rollout->spec.policy_count;
-    size_t local = (size_t)rollout->local_count;
-    MPO_NEW(rows, &rollout->rows);
-    MPO_NEW(rows, &rollout->live);
-    MPO_NEW(rows, &rollout->source);
-    MPO_NEW(rows, &rollout->token);
-    MPO_NEW(rows * local, &rollout->logits);
-    MPO_NEW(rows * local, &rollout->log_norm);
-    MPO_NEW(rows, &rollout->uniform);
-    MPO_NEW(rows, &rollout->log_proposal);
-    MPO_NEW(rows * policies, &rollout->log_policy);
-    MPO_NEW(rows * policies, &rollout->expectation);
-    MPO_NEW(rows, &rollout->moments);
-    MPO_NEW(rows * policies, &rollout->mu);
-    MPO_NEW(rows, &rollout->end_bias);
-    MPO_NEW(rows, &rollout->kind);
-    MPO_NEW(rows, &rollout->rule);
-cleanup:
-    return status;
-}
+/* ---- open and close ---- */
 
 static enum mpo_status take_scores_room(struct mpo_rollout *rollout)
 {
@@ -49,7 +27,7 @@ cleanup:
     return status;
 }
 
-static enum mpo_status take_step_room(struct mpo_rollout *rollout)
+static enum mpo_status take_responses_room(struct mpo_rollout *rollout)
 {
     enum mpo_status status = MPO_OK;
     struct mpo_responses *responses = &rollout->responses;
@@ -71,11 +49,20 @@ cleanup:
     return status;
 }
 
-int32_t mpo_rollout_positions(int32_t row_capacity, bool scores_answers)
+/* Only the root of a group sees what its rows draw. */
+static enum mpo_status open_tails(struct mpo_rollout *rollout)
 {
-    return scores_answers && row_capacity < MPO_ROLLOUT_SCORE_POSITIONS
-               ? MPO_ROLLOUT_SCORE_POSITIONS
-               : row_capacity;
+    enum mpo_status status = MPO_OK;
+    const struct mpo_rollout_spec *spec = &rollout->spec;
+    struct mpo_decode_stops stops = {spec->stop, spec->stop_count};
+    MPO_TRY(mpo_decode_stops_check(&stops));
+    if (spec->stop_count == 0 || mpo_comm_group_rank(spec->comm) != 0)
+        return MPO_OK;
+    MPO_NEW(spec->row_capacity, &rollout->tail);
+    for (int32_t row = 0; row < spec->row_capacity; row++)
+        MPO_TRY(mpo_decode_text_open_tail(&rollout->tail[row], spec->policies, &stops));
+cleanup:
+    return status;
 }
 
 enum mpo_status mpo_rollout_open(const struct mpo_rollout_spec *spec,
@@ -83,19 +70,13 @@ enum mpo_status mpo_rollout_open(const struct mpo_rollout_spec *spec,
 {
     enum mpo_status status = MPO_OK;
     struct mpo_rollout *rollout = NULL;
-    const int32_t *end_token = NULL;
     MPO_NEW(1, &rollout);
     rollout->spec = *spec;
-    rollout->local_count = mpo_policies_local_count(spec->policies);
-    rollout->row_capacity = mpo_rollout_positions(spec->row_capacity, spec->scores_answers);
-    MPO_NEW(mpo_policies_vocab_size(spec->policies), &rollout->is_end);
-    int32_t end_count = mpo_policies_end_tokens(spec->policies, &end_token);
-    for (int32_t i = 0; i < end_count; i++)
-        rollout->is_end[end_token[i]] = true;
+    MPO_NEW(spec->row_capacity, &rollout->response);
     MPO_NEW(spec->prompts_max, &rollout->prompt);
-    MPO_TRY(take_position_room(rollout));
-    MPO_TRY(mpo_rollout_stop_open(rollout));
-    MPO_TRY(spec->scores_answers ? take_scores_room(rollout) : take_step_room(rollout));
+    MPO_TRY(open_tails(rollout));
+    MPO_TRY(spec->scores_responses ? take_scores_room(rollout)
+                                   : take_responses_room(rollout));
 cleanup:
     if (status != MPO_OK)
         mpo_rollout_close(&rollout);
@@ -120,69 +101,84 @@ void mpo_rollout_close(struct mpo_rollout **out)
     free(rollout->responses.log_proposal);
     free(rollout->responses.ended);
     free(rollout->responses.token_count);
+    for (int32_t row = 0; rollout->tail != NULL && row < rollout->spec.row_capacity; row++)
+        mpo_decode_text_close(&rollout->tail[row]);
+    free(rollout->tail);
     free(rollout->prompt);
-    free(rollout->window);
-    free(rollout->rule);
-    free(rollout->kind);
-    free(rollout->end_bias);
-    free(rollout->mu);
-    free(rollout->moments);
-    free(rollout->expectation);
-    free(rollout->log_policy);
-    free(rollout->log_proposal);
-    free(rollout->uniform);
-    free(rollout->log_norm);
-    free(rollout->logits);
-    free(rollout->token);
-    free(rollout->source);
-    free(rollout->live);
-    free(rollout->rows);
-    free(rollout->is_end);
+    free(rollout->response);
     free(rollout);
     *out = NULL;
 }
 
-/* The next step begins with no response made. */
-static void clear_responses(struct mpo_rollout *rollout,
-                            const struct mpo_rollout_step *step)
+/* ---- a step ---- */
+
+static int32_t unit_length(const struct mpo_rollout *rollout,
+                           const struct mpo_rollout_step *step, int32_t first_slot)
 {
-    struct mpo_responses *responses = &rollout->responses;
-    size_t count = (size_t)step->prompt_count * (size_t)responses->responses;
-    size_t policies = (size_t)responses->policy_count;
-    responses->prompt_count = step->prompt_count;
+    int32_t left = step->prompt_count - first_slot;
+    return left < rollout->spec.unit_prompts ? left : rollout->spec.unit_prompts;
+}
+
+/* This group's units, one after another. At its root. */
+static enum mpo_status lead_units(struct mpo_rollout *rollout,
+                                  const struct mpo_rollout_step *step)
+{
+    enum mpo_status status = MPO_OK;
+    int32_t group_count = mpo_comm_group_count(rollout->spec.comm);
+    int32_t unit = 0;
+    for (int32_t slot = 0; slot < step->prompt_count; slot += rollout->spec.unit_prompts) {
+        if (unit++ % group_count != mpo_comm_group(rollout->spec.comm))
+            continue;
+        if (rollout->spec.scores_responses)
+            MPO_TRY(mpo_rollout_score_unit(rollout, step, slot));
+        else
+            MPO_TRY(mpo_rollout_draw_unit(rollout, step, slot,
+                                          unit_length(rollout, step, slot)));
+    }
+    MPO_TRY(mpo_decode_release(rollout->spec.decode));
+cleanup:
+    return status;
+}
+
+static enum mpo_status gather_units(struct mpo_rollout *rollout,
+                                    const struct mpo_rollout_step *step,
+                                    const struct mpo_rollout_part *parts, size_t part_count)
+{
+    enum mpo_status status = MPO_OK;
+    double start = mpo_timing_now();
+    for (int32_t slot = 0; slot < step->prompt_count; slot += rollout->spec.unit_prompts)
+        MPO_TRY(mpo_rollout_gather(rollout, parts, part_count, slot,
+                                   unit_length(rollout, step, slot)));
+    mpo_timing_add(rollout->spec.timing, MPO_TIMED_exchange, start);
+cleanup:
+    return status;
+}
+
+static enum mpo_status decode_units(struct mpo_rollout *rollout,
+                                    const struct mpo_rollout_step *step)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_CHECK(step->prompt_count <= rollout->spec.prompts_max, MPO_ERR_INTERNAL,
+              "a step of %d prompts, room for %d", step->prompt_count,
+              rollout->spec.prompts_max);
     memcpy(rollout->prompt, step->prompt,
            (size_t)step->prompt_count * sizeof *rollout->prompt);
-    memset(responses->token_count, 0, count * sizeof *responses->token_count);
-    memset(responses->ended, 0, count * sizeof *responses->ended);
-    memset(responses->log_proposal, 0, count * sizeof *responses->log_proposal);
-    memset(responses->log_policy, 0, count * policies * sizeof *responses->log_policy);
-    memset(responses->control, 0, count * policies * sizeof *responses->control);
-    memset(responses->end_surprise, 0, count * sizeof *responses->end_surprise);
-    memset(responses->entropy, 0, count * sizeof *responses->entropy);
+    if (mpo_comm_group_rank(rollout->spec.comm) == 0)
+        MPO_TRY(lead_units(rollout, step));
+    else
+        MPO_TRY(mpo_decode_follow(rollout->spec.decode));
+cleanup:
+    return status;
 }
 
-void mpo_rollout_prepare(struct mpo_rollout *rollout, const struct mpo_rollout_step *step,
-                         enum mpo_mixture_kind kind)
+/* Arrays begin empty: tokens add to them. */
+static void clear_parts(const struct mpo_rollout *rollout,
+                        const struct mpo_rollout_step *step,
+                        const struct mpo_rollout_part *parts, size_t part_count)
 {
-    size_t policies = (size_t)rollout->spec.policy_count;
-    rollout->filtered =
-        (struct mpo_mixture_rule){.filter = {.temperature = 1.0, .top_p = 1.0}};
-    if (step->filter != NULL)
-        rollout->filtered.filter = *step->filter;
-    for (size_t row = 0; row < (size_t)rollout->row_capacity; row++) {
-        memcpy(rollout->mu + row * policies, step->mu, policies * sizeof *step->mu);
-        rollout->end_bias[row] = step->end_bias;
-        rollout->kind[row] = kind;
-        rollout->rule[row] = &rollout->filtered;
-    }
-    rollout->exponents =
-        (struct mpo_mixture_exponents){.mu = rollout->mu, .end_bias = rollout->end_bias};
-}
-
-static int32_t unit_length(const struct mpo_rollout *rollout, int32_t first_slot)
-{
-    int32_t left = rollout->responses.prompt_count - first_slot;
-    return left < rollout->spec.unit_prompts ? left : rollout->spec.unit_prompts;
+    size_t count = (size_t)step->prompt_count * (size_t)rollout->spec.responses;
+    for (size_t i = 0; i < part_count; i++)
+        memset(parts[i].array, 0, count * parts[i].response_bytes);
 }
 
 enum mpo_status mpo_rollout_run(struct mpo_rollout *rollout,
@@ -190,26 +186,52 @@ enum mpo_status mpo_rollout_run(struct mpo_rollout *rollout,
                                 struct mpo_responses *out)
 {
     enum mpo_status status = MPO_OK;
-    const struct mpo_comm *comm = rollout->spec.comm;
-    int32_t group_count = mpo_comm_group_count(comm);
-    int32_t unit = 0;
-    MPO_CHECK(step->prompt_count <= rollout->spec.prompts_max, MPO_ERR_INTERNAL,
-              "a step of %d prompts, room for %d", step->prompt_count,
-              rollout->spec.prompts_max);
-    clear_responses(rollout, step);
-    mpo_rollout_prepare(rollout, step,
-                        step->greedy ? MPO_MIXTURE_GREATEST : MPO_MIXTURE_DRAWN);
-    for (int32_t slot = 0; slot < step->prompt_count; slot += rollout->spec.unit_prompts)
-        if (unit++ % group_count == mpo_comm_group(comm))
-            MPO_TRY(mpo_rollout_unit(rollout, step, slot, unit_length(rollout, slot)));
-    double start = mpo_timing_now();
-    unit = 0;
-    for (int32_t slot = 0; slot < step->prompt_count; slot += rollout->spec.unit_prompts) {
-        int32_t from = unit++ % group_count * mpo_comm_group_size(comm);
-        MPO_TRY(mpo_rollout_gather(rollout, slot, unit_length(rollout, slot), from));
-    }
-    mpo_timing_add(rollout->spec.timing, MPO_TIMED_exchange, start);
-    *out = rollout->responses;
+    struct mpo_responses *all = &rollout->responses;
+    size_t policies = (size_t)rollout->spec.policy_count;
+    const struct mpo_rollout_part parts[] = {
+        {all->token_count, sizeof *all->token_count},
+        {all->ended, sizeof *all->ended},
+        {all->log_proposal, sizeof *all->log_proposal},
+        {all->log_policy, policies * sizeof *all->log_policy},
+        {all->control, policies * sizeof *all->control},
+        {all->end_surprise, sizeof *all->end_surprise},
+        {all->entropy, sizeof *all->entropy},
+        {all->token, (size_t)all->max_tokens * sizeof *all->token},
+    };
+    size_t part_count = sizeof parts / sizeof *parts;
+    MPO_CHECK(!rollout->spec.scores_responses, MPO_ERR_INTERNAL,
+              "a rollout that scores given responses was asked to draw some");
+    all->prompt_count = step->prompt_count;
+    clear_parts(rollout, step, parts, part_count - 1); /* tokens are counted */
+    MPO_TRY(decode_units(rollout, step));
+    MPO_TRY(gather_units(rollout, step, parts, part_count));
+    *out = *all;
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_rollout_score(struct mpo_rollout *rollout,
+                                  const struct mpo_rollout_step *step,
+                                  struct mpo_scores *out)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_scores *all = &rollout->scores;
+    size_t policies = (size_t)rollout->spec.policy_count;
+    const struct mpo_rollout_part parts[] = {
+        {all->token_count, sizeof *all->token_count},
+        {all->log_mixture, sizeof *all->log_mixture},
+        {all->log_z, sizeof *all->log_z},
+        {all->log_policy, policies * sizeof *all->log_policy},
+    };
+    size_t part_count = sizeof parts / sizeof *parts;
+    MPO_CHECK(rollout->spec.scores_responses && rollout->spec.unit_prompts == 1,
+              MPO_ERR_INTERNAL,
+              "a rollout that draws responses was asked to score given ones");
+    all->prompt_count = step->prompt_count;
+    clear_parts(rollout, step, parts, part_count);
+    MPO_TRY(decode_units(rollout, step));
+    MPO_TRY(gather_units(rollout, step, parts, part_count));
+    *out = *all;
 cleanup:
     return status;
 }

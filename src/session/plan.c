@@ -56,10 +56,15 @@ bool mpo_plan_has_responses(const struct mpo_session_size *size)
     return size->prompts.answer_count > 0;
 }
 
-/* Rows of one position at most. */
+int32_t mpo_plan_given_positions(const struct mpo_session_size *size)
+{
+    return mpo_plan_has_responses(size) ? MPO_DECODE_GIVEN_POSITIONS : 0;
+}
+
+/* Positions of one step at most. */
 static int32_t position_rows(const struct mpo_session_size *size)
 {
-    return mpo_rollout_positions(mpo_plan_rows(size), mpo_plan_has_responses(size));
+    return mpo_decode_positions(mpo_plan_rows(size), mpo_plan_given_positions(size));
 }
 
 /* Prompts whose cells are held at once at most. A prompt holds them while one of its rows

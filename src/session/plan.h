@@ -27,6 +27,9 @@ enum mpo_status mpo_plan_check_rows(const struct mpo_session_size *size);
 /** Whether responses are given with the prompts, to be scored. Local. */
 bool mpo_plan_has_responses(const struct mpo_session_size *size);
 
+/** Positions of given responses in one step, 0 where none are scored. Local. */
+int32_t mpo_plan_given_positions(const struct mpo_session_size *size);
+
 /** Devices that a rank with these policies asks for: as many as the one that is spread over
  *  most. Local. */
 int32_t mpo_plan_devices(const struct mpo_config *config, int32_t first, int32_t count);

@@ -183,6 +183,22 @@ static enum mpo_status open_exchange(struct mpo_session *session)
     return mpo_exchange_open(&spec, session->comm, &session->exchange);
 }
 
+static enum mpo_status open_decode(struct mpo_session *session)
+{
+    const struct mpo_decode_spec spec = {
+        .comm = session->comm,
+        .policies = session->policies,
+        .exchange = session->exchange,
+        .mixture = session->mixture,
+        .timing = &session->timing,
+        .placement = session->placement,
+        .row_capacity = mpo_plan_rows(&session->size),
+        .prompt_slots = (int32_t)mpo_prompts_count(session->prompts),
+        .given_positions = mpo_plan_given_positions(&session->size),
+    };
+    return mpo_decode_open(&spec, &session->decode);
+}
+
 static enum mpo_status open_rollout(struct mpo_session *session)
 {
     enum mpo_status status = MPO_OK;
@@ -191,11 +207,11 @@ static enum mpo_status open_rollout(struct mpo_session *session)
                                ? size->prompts_max
                                : size->unit_prompts * mpo_comm_group_count(session->comm);
     MPO_TRY(open_mixture(session));
+    MPO_TRY(open_decode(session));
     struct mpo_rollout_spec rollout = {
         .comm = session->comm,
         .policies = session->policies,
-        .exchange = session->exchange,
-        .mixture = session->mixture,
+        .decode = session->decode,
         .timing = &session->timing,
         .seed = (uint64_t)session->config->run.seed,
         .policy_count = session->config->policy_count,
@@ -206,7 +222,7 @@ static enum mpo_status open_rollout(struct mpo_session *session)
         .max_tokens = (int32_t)session->config->rollout.max_tokens,
         .stop = size->stop,
         .stop_count = size->stop_count,
-        .scores_answers = mpo_plan_has_responses(size),
+        .scores_responses = mpo_plan_has_responses(size),
     };
     MPO_TRY(mpo_rollout_open(&rollout, &session->rollout));
 cleanup:
@@ -361,6 +377,7 @@ void mpo_session_close(struct mpo_session **session)
     if (self == NULL)
         return;
     mpo_rollout_close(&self->rollout);
+    mpo_decode_close(&self->decode);
     mpo_mixture_close(&self->mixture);
     mpo_exchange_close(&self->exchange);
     mpo_policies_close(&self->policies);
@@ -403,6 +420,11 @@ struct mpo_mixture *mpo_session_mixture(const struct mpo_session *session)
     return session->mixture;
 }
 
+struct mpo_decode *mpo_session_decode(const struct mpo_session *session)
+{
+    return session->decode;
+}
+
 struct mpo_rollout *mpo_session_rollout(const struct mpo_session *session)
 {
     return session->rollout;
@@ -430,38 +452,4 @@ enum mpo_status mpo_session_end_loop(enum mpo_status status)
     if (status != MPO_OK && status != MPO_REQUEUE)
         mpo_comm_abort(status);
     return mpo_comm_agree(status);
-}
-
-enum mpo_status mpo_session_token_text(const struct mpo_session *session,
-                                       const int32_t *tokens, int32_t token_count,
-                                       struct mpo_session_text *out)
-{
-    enum mpo_status status = MPO_OK;
-    static const char what[] = "the text of a response";
-    size_t wanted = 1;
-    do {
-        MPO_TRY(mpo_memory_grow((void **)&out->text, &out->capacity, wanted, 1, what));
-        MPO_CHECK(out->capacity <= INT32_MAX, MPO_ERR_MEMORY, "%s is over %d bytes long",
-                  what, INT32_MAX / 2);
-        out->bytes = mpo_policies_text(session->policies, tokens, token_count, out->text,
-                                       (int32_t)out->capacity);
-        wanted = out->capacity + 1; /* which at least doubles it */
-    } while (out->bytes < 0);
-    wanted = MPO_UTF8_REPAIR_FACTOR * (size_t)out->bytes + 1;
-    MPO_TRY(mpo_memory_grow((void **)&out->text, &out->capacity, wanted, 1, what));
-cleanup:
-    return status;
-}
-
-enum mpo_status mpo_session_response_text(const struct mpo_session *session,
-                                          const struct mpo_responses *responses,
-                                          int32_t index, struct mpo_session_text *out)
-{
-    enum mpo_status status = MPO_OK;
-    const int32_t *tokens =
-        responses->token + (size_t)index * (size_t)responses->max_tokens;
-    MPO_TRY(mpo_session_token_text(session, tokens, responses->token_count[index], out));
-    out->bytes = mpo_utf8_repair(out->text, out->bytes);
-cleanup:
-    return status;
 }

@@ -29,6 +29,7 @@ struct mpo_session {
     struct mpo_policies *policies;
     struct mpo_exchange *exchange;
     struct mpo_mixture *mixture;
+    struct mpo_decode *decode;
     struct mpo_rollout *rollout;
     struct mpo_policy_spec *policy_specs; /* [H] */
     double *temperature;                  /* [H] */

@@ -54,14 +54,13 @@ static enum mpo_status read_texts(const struct mpo_config *config)
     struct stops stops = {0};
     double *value = NULL;
     int32_t count = 0;
-    char text[] = "a response that may stop here";
     value = calloc((size_t)config->policy_count, sizeof *value);
     if (strcmp(config->generate.weights, "uniform") != 0)
         MPO_TRY(mpo_config_parse_numbers(config->generate.weights, value,
                                          config->policy_count, &count));
     fuzz_touch(value, (size_t)count * sizeof *value);
     MPO_TRY(stops_open(config->generate.stop, &stops));
-    stops_cut(&stops, text);
+    MPO_TRY(mpo_decode_stops_check(&(struct mpo_decode_stops){stops.text, stops.count}));
 cleanup:
     stops_close(&stops);
     free(value);

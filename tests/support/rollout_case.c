@@ -53,7 +53,7 @@ static void make_room(struct rollout_case *loop)
     bool given = loop->spec.answers != NULL;
     struct mpo_policies_room room = {
         .row_capacity = loop->spec.row_capacity,
-        .position_capacity = mpo_rollout_positions(loop->spec.row_capacity, given),
+        .position_capacity = loop->spec.row_capacity + loop->spec.given_positions,
         .held_prompts = loop->spec.unit_prompts,
         .response_tokens = ROLLOUT_CASE_MAX_TOKENS,
     };
@@ -96,13 +96,32 @@ static void open_policies(struct rollout_case *loop)
     make_room(loop);
 }
 
+static void open_decode(struct rollout_case *loop)
+{
+    const struct rollout_case_spec *spec = &loop->spec;
+    struct mpo_decode_spec decode = {
+        .comm = loop->comm,
+        .policies = loop->policies,
+        .exchange = loop->exchange,
+        .mixture = loop->mixture,
+        .placement = mpo_placement_of(ROLLOUT_CASE_POLICIES, loop->comm),
+        .row_capacity = spec->row_capacity,
+        .prompt_slots = ROLLOUT_CASE_PROMPTS_MAX,
+        .given_positions = spec->given_positions,
+        .top_max = spec->top_max,
+        .bias_max = spec->bias_max,
+        .prefill = spec->prefill,
+        .prefill_tokens = spec->prefill_tokens,
+    };
+    assert_ok(mpo_decode_open(&decode, &loop->decode));
+}
+
 static void open_rollout(struct rollout_case *loop)
 {
     struct mpo_rollout_spec rollout = {
         .comm = loop->comm,
         .policies = loop->policies,
-        .exchange = loop->exchange,
-        .mixture = loop->mixture,
+        .decode = loop->decode,
         .seed = 3,
         .policy_count = ROLLOUT_CASE_POLICIES,
         .prompts_max = loop->spec.prompt_count,
@@ -112,7 +131,7 @@ static void open_rollout(struct rollout_case *loop)
         .max_tokens = ROLLOUT_CASE_MAX_TOKENS,
         .stop = loop->spec.stop,
         .stop_count = loop->spec.stop_count,
-        .scores_answers = loop->spec.answers != NULL,
+        .scores_responses = loop->spec.answers != NULL,
     };
     assert_ok(mpo_rollout_open(&rollout, &loop->rollout));
 }
@@ -124,7 +143,9 @@ void rollout_case_open(struct rollout_case *loop, const struct rollout_case_spec
     assert_in_range(spec->prompt_count, 1, ROLLOUT_CASE_PROMPTS_MAX);
     if (spec->row_capacity == 0)
         loop->spec.row_capacity = spec->unit_prompts * spec->responses;
-    int32_t rows = mpo_rollout_positions(loop->spec.row_capacity, spec->answers != NULL);
+    if (spec->given_positions == 0 && spec->answers != NULL)
+        loop->spec.given_positions = MPO_DECODE_GIVEN_POSITIONS;
+    int32_t rows = loop->spec.row_capacity + loop->spec.given_positions;
     table_folder_make(loop->folder);
     open_bigram(loop);
     assert_ok(mpo_placement_open_comm(ROLLOUT_CASE_POLICIES, 0, &loop->comm));
@@ -148,12 +169,14 @@ void rollout_case_open(struct rollout_case *loop, const struct rollout_case_spec
     assert_ok(mpo_exchange_open(&exchange, loop->comm, &loop->exchange));
     mixture.exchange = loop->exchange;
     assert_ok(mpo_mixture_open(&mixture, &loop->mixture));
+    open_decode(loop);
     open_rollout(loop);
 }
 
 void rollout_case_close(struct rollout_case *loop)
 {
     mpo_rollout_close(&loop->rollout);
+    mpo_decode_close(&loop->decode);
     mpo_mixture_close(&loop->mixture);
     mpo_exchange_close(&loop->exchange);
     mpo_policies_close(&loop->policies);

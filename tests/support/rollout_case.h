@@ -1,5 +1,5 @@
 /**
- * A job of three table policies over five tokens, up to its rollout, in one process.
+ * A job of three table policies over five tokens, up to its rollout.
  *
  * Prompts are the tokens a, b and c in turn. A failure fails the test.
  */
@@ -26,6 +26,14 @@ struct rollout_case_spec {
     const char *answers;     /* JSONL of prompts with answers to score; NULL: none */
     const char *const *stop; /* [stop_count] texts that end a response */
     int32_t stop_count;
+    /* of the row machine beside the rollout */
+    enum mpo_decode_prefill prefill;
+    int32_t prefill_tokens;
+    int32_t given_positions; /* 0: as the answers need */
+    int32_t top_max;
+    int32_t bias_max;
+    const char *transport; /* NULL: auto, and likewise */
+    const char *pattern;
 };
 
 struct rollout_case {
@@ -38,6 +46,7 @@ struct rollout_case {
     struct mpo_policies *policies;
     struct mpo_exchange *exchange;
     struct mpo_mixture *mixture;
+    struct mpo_decode *decode;
     struct mpo_rollout *rollout;
 };
 

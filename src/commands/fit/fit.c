@@ -53,15 +53,16 @@ cleanup:
 static enum mpo_status collect_text(struct fit *fit, const struct mpo_responses *responses)
 {
     enum mpo_status status = MPO_OK;
-    const struct mpo_session_text *one = &fit->response_text;
+    struct mpo_decode_text *one = &fit->response_text;
     size_t used = 0;
     for (int32_t i = 0; i < responses->prompt_count * responses->responses; i++) {
-        MPO_TRY(mpo_session_response_text(fit->session, responses, i, &fit->response_text));
+        const int32_t *token = responses->token + (ptrdiff_t)i * responses->max_tokens;
+        MPO_TRY(mpo_decode_text_set(one, token, responses->token_count[i]));
         MPO_TRY(mpo_memory_grow((void **)&fit->text, &fit->text_capacity,
-                                used + (size_t)one->bytes + 1, 1, "texts of a step"));
-        memcpy(fit->text + used, one->text, (size_t)one->bytes);
-        used += (size_t)one->bytes;
-        fit->text_bytes[i] = one->bytes;
+                                used + one->count + 1, 1, "texts of a step"));
+        memcpy(fit->text + used, one->bytes, one->count);
+        used += one->count;
+        fit->text_bytes[i] = (int32_t)one->count;
     }
 cleanup:
     return status;
@@ -248,6 +249,8 @@ static enum mpo_status open_fit(struct fit *fit)
     if (is_rank_zero(fit)) {
         MPO_NEW(fit->objective_count, &fit->weights);
         MPO_NEW(prompts * (size_t)config->rollout.responses, &fit->text_bytes);
+        mpo_decode_text_open(&fit->response_text, fit->session->policies,
+                             &(struct mpo_decode_stops){0});
         MPO_TRY(open_optimiser(fit));
     }
 cleanup:
@@ -260,7 +263,7 @@ static void close_fit(struct fit *fit)
     mpo_estimator_close(&fit->estimator);
     free(fit->text_bytes);
     free(fit->text);
-    free(fit->response_text.text);
+    mpo_decode_text_close(&fit->response_text);
     free(fit->weights);
     free(fit->proposal);
     free(fit->prompt);

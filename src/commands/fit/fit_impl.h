@@ -3,6 +3,7 @@
  */
 #pragma once
 
+#include "decode/text.h"
 #include "session/session_impl.h"
 #include "commands/report/progress.h"
 
@@ -35,7 +36,7 @@ struct fit {
     struct mpo_descent *descent;
     struct mpo_record_writer *record;
     double *weights; /* [K] l_t of the present step */
-    struct mpo_session_text response_text;
+    struct mpo_decode_text response_text;
     char *text; /* all responses of the step, one after another */
     size_t text_capacity;
     int64_t *text_bytes; /* [prompts_per_step * responses] */

@@ -34,7 +34,7 @@ struct generate {
     struct mpo_config *config;
     struct mpo_session *session;
     double *weights; /* [H] */
-    struct mpo_session_text text;
+    struct mpo_decode_text text;
     int64_t prompt_count;
     int64_t *prompt;    /* [session->prompts_max] of one rollout */
     int32_t responses;  /* to each prompt, candidates included */
@@ -73,20 +73,21 @@ static int32_t pick_candidate(const struct generate *generate,
 static void print_text(const struct generate *generate, const struct mpo_prompt *prompt)
 {
     if (generate->streams) {
-        printf("%s\n", generate->text.text + generate->stream.shown);
+        printf("%s\n", generate->text.bytes + generate->stream.shown);
         return;
     }
     if (generate->several)
         printf("### %s\n", prompt->text);
-    printf("%s%s\n", prompt->prefill, generate->text.text);
+    printf("%s%s\n", prompt->prefill, generate->text.bytes);
 }
 
 static enum mpo_status print_json(const struct generate *generate,
-                                  const struct mpo_responses *responses, int32_t index,
-                                  bool stopped)
+                                  const struct mpo_responses *responses, int32_t index)
 {
     int32_t best_of = (int32_t)generate->config->generate.best_of;
-    const char *finish = stopped ? "stop" : responses->ended[index] ? "end" : "length";
+    const char *finish = generate->text.is_stopped ? "stop"
+                         : responses->ended[index] ? "end"
+                                                   : "length";
     int64_t prompt_index = responses->prompt[index / responses->responses];
     const struct mpo_prompt *prompt =
         mpo_prompts_get(generate->session->prompts, prompt_index);
@@ -95,12 +96,13 @@ static enum mpo_status print_json(const struct generate *generate,
         json_object_set_new(
             scores, generate->config->policies[h].name,
             json_real(responses->log_policy[index * responses->policy_count + h]));
-    json_t *line = json_pack(
-        "{s:I, s:i, s:s, s:s, s:s, s:i, s:b, s:s, s:f, s:o}", "prompt_index",
-        (json_int_t)prompt_index, "sample", index % responses->responses / best_of,
-        "prompt", prompt->text, "prefill", prompt->prefill, "response", generate->text.text,
-        "tokens", responses->token_count[index], "ended", responses->ended[index], "finish",
-        finish, "log_mixture", responses->log_proposal[index], "log_policy", scores);
+    json_t *line = json_pack("{s:I, s:i, s:s, s:s, s:s, s:i, s:b, s:s, s:f, s:o}",
+                             "prompt_index", (json_int_t)prompt_index, "sample",
+                             index % responses->responses / best_of, "prompt", prompt->text,
+                             "prefill", prompt->prefill, "response", generate->text.bytes,
+                             "tokens", responses->token_count[index], "ended",
+                             responses->ended[index], "finish", finish, "log_mixture",
+                             responses->log_proposal[index], "log_policy", scores);
     return output_json(line);
 }
 
@@ -114,12 +116,11 @@ static enum mpo_status print_responses(struct generate *generate,
     int32_t count = responses->prompt_count * responses->responses;
     for (int32_t first = 0; first < count; first += best_of) {
         int32_t i = best_of > 1 ? pick_candidate(generate, responses, first) : first;
-        MPO_TRY(
-            mpo_session_response_text(generate->session, responses, i, &generate->text));
-        bool stopped = stops_cut(&generate->stops, generate->text.text);
+        const int32_t *token = responses->token + (ptrdiff_t)i * responses->max_tokens;
+        MPO_TRY(mpo_decode_text_set(&generate->text, token, responses->token_count[i]));
         int64_t prompt = responses->prompt[i / responses->responses];
         if (as_json)
-            MPO_TRY(print_json(generate, responses, i, stopped));
+            MPO_TRY(print_json(generate, responses, i));
         else
             print_text(generate, mpo_prompts_get(generate->session->prompts, prompt));
     }
@@ -190,8 +191,6 @@ static void open_stream(struct generate *generate)
 {
     const struct mpo_config_generate *options = &generate->config->generate;
     generate->stream = (struct stream){
-        .session = generate->session,
-        .stops = &generate->stops,
         .prefill = mpo_prompts_get(generate->session->prompts, 0)->prefill,
         .text = &generate->text,
     };
@@ -244,6 +243,8 @@ static enum mpo_status open_generate(struct generate *generate)
         generate->prompt_count = options->limit;
     generate->several = generate->prompt_count > 1;
     MPO_TRY(mpo_comm_agree(allocate_room(generate)));
+    const struct mpo_decode_stops stops = {generate->stops.text, generate->stops.count};
+    mpo_decode_text_open(&generate->text, generate->session->policies, &stops);
     open_stream(generate);
 cleanup:
     return status;
@@ -293,7 +294,7 @@ enum mpo_status mpo_command_generate(int argc, char *const *argv)
 cleanup:
     free(generate.candidates);
     free(generate.prompt);
-    free(generate.text.text);
+    mpo_decode_text_close(&generate.text);
     free(generate.weights);
     mpo_session_close(&generate.session);
     stops_close(&generate.stops);

@@ -9,10 +9,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include <utf8proc.h>
-
-#include "base/utf8.h"
-
 enum mpo_status stops_open(const char *option, struct stops *out)
 {
     enum mpo_status status = MPO_OK;
@@ -46,65 +42,24 @@ void stops_close(struct stops *stops)
     *stops = (struct stops){0};
 }
 
-bool stops_cut(const struct stops *stops, char *text)
-{
-    char *first = NULL;
-    for (int32_t i = 0; i < stops->count; i++) {
-        char *at = strstr(text, stops->text[i]);
-        if (at != NULL && (first == NULL || at < first))
-            first = at;
-    }
-    if (first != NULL)
-        *first = '\0';
-    return first != NULL;
-}
-
-/* Bytes without a character that has only begun. */
-static int32_t whole_characters(const char *text, int32_t bytes)
-{
-    for (int32_t back = 1; back <= 3 && back <= bytes; back++) {
-        unsigned char lead = (unsigned char)text[bytes - back];
-        if ((lead & 0xC0) == 0x80)
-            continue; /* inside a character */
-        return utf8proc_utf8class[lead] > back ? bytes - back : bytes;
-    }
-    return bytes;
-}
-
-/* Bytes without an end that a stop text begins with. */
-static int32_t certain_bytes(const struct stops *stops, const char *text, int32_t bytes)
-{
-    int32_t certain = bytes;
-    for (int32_t i = 0; i < stops->count; i++) {
-        int32_t length = (int32_t)strlen(stops->text[i]);
-        for (int32_t back = length - 1 < bytes ? length - 1 : bytes; back > 0; back--)
-            if (memcmp(text + bytes - back, stops->text[i], (size_t)back) == 0) {
-                certain = bytes - back < certain ? bytes - back : certain;
-                break;
-            }
-    }
-    return certain;
-}
-
 bool stream_watch(void *watcher, const int32_t *token, int32_t token_count)
 {
     struct stream *stream = watcher;
-    struct mpo_session_text *said = stream->text;
-    if (mpo_session_token_text(stream->session, token, token_count, said) != MPO_OK)
-        return true; /* without memory for it now, the text appears at the end */
-    said->bytes = whole_characters(said->text, said->bytes);
-    said->bytes = mpo_utf8_repair(said->text, said->bytes);
-    int32_t bytes = stops_cut(stream->stops, said->text)
-                        ? (int32_t)strlen(said->text)
-                        : certain_bytes(stream->stops, said->text, said->bytes);
+    struct mpo_decode_text *text = stream->text;
+    size_t bytes = 0;
+    if (token_count == 1)
+        mpo_decode_text_begin(text);
+    stream->is_cut = mpo_stop_signal() != 0;
+    if (mpo_decode_text_add(text, token[token_count - 1]) != MPO_OK ||
+        mpo_decode_text_certain(text, &bytes) != MPO_OK)
+        return !stream->is_cut; /* without memory for it now, the text appears at the end */
     if (!stream->begun)
         fputs(stream->prefill, stdout);
     stream->begun = true;
     if (bytes > stream->shown) {
-        fwrite(said->text + stream->shown, 1, (size_t)(bytes - stream->shown), stdout);
+        fwrite(text->bytes + stream->shown, 1, bytes - stream->shown, stdout);
         stream->shown = bytes;
     }
     fflush(stdout);
-    stream->is_cut = mpo_stop_signal() != 0;
     return !stream->is_cut;
 }

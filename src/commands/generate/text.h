@@ -5,6 +5,7 @@
 
 #include <jansson.h>
 
+#include "decode/text.h"
 #include "session/session_impl.h"
 
 #define STOP_COUNT_MAX 16
@@ -20,16 +21,11 @@ struct stops {
 enum mpo_status stops_open(const char *option, struct stops *out);
 void stops_close(struct stops *stops);
 
-/** End the text before the first stop text in it. @return true when there was one */
-bool stops_cut(const struct stops *stops, char *text);
-
 /** One response on its way to a terminal. */
 struct stream {
-    const struct mpo_session *session; /* borrowed */
-    const struct stops *stops;         /* borrowed */
-    const char *prefill;               /* borrowed; shown before the first token */
-    struct mpo_session_text *text;     /* borrowed room */
-    int32_t shown;                     /* bytes of the response */
+    struct mpo_decode_text *text; /* borrowed */
+    const char *prefill;          /* borrowed; shown before the first token */
+    size_t shown;                 /* bytes of the response */
     bool begun;
     bool is_cut; /* by a request to stop */
 };

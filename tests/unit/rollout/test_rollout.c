@@ -1,8 +1,8 @@
 /*
- * The decode loop on table policies: what it reports of a response is what the policies say
+ * The rollout on table policies: what it reports of a response is what the policies say
  * of it, finished rows cost no decode, and nothing in it allocates.
  *
- * The linker sends the library's calls of the allocator and of mpo_policy_extend through
+ * The linker sends the library's calls of the allocator and of mpo_policy_feed through
  * the counters below (--wrap, see tests/CMakeLists.txt).
  */
 #include <math.h>
@@ -42,12 +42,12 @@ void *__real_realloc(void *old, size_t bytes);
 void *__wrap_realloc(void *old, size_t bytes);
 void *__real_reallocarray(void *old, size_t count, size_t bytes);
 void *__wrap_reallocarray(void *old, size_t count, size_t bytes);
-enum mpo_status __real_mpo_policy_extend(struct mpo_policy *policy,
-                                         const struct mpo_policy_batch *batch,
-                                         const float **logits);
-enum mpo_status __wrap_mpo_policy_extend(struct mpo_policy *policy,
-                                         const struct mpo_policy_batch *batch,
-                                         const float **logits);
+enum mpo_status __real_mpo_policy_feed(struct mpo_policy *policy,
+                                       const struct mpo_policy_span *spans,
+                                       int32_t span_count, const float **logits);
+enum mpo_status __wrap_mpo_policy_feed(struct mpo_policy *policy,
+                                       const struct mpo_policy_span *spans,
+                                       int32_t span_count, const float **logits);
 
 void *__wrap_malloc(size_t bytes)
 {
@@ -73,12 +73,13 @@ void *__wrap_reallocarray(void *old, size_t count, size_t bytes)
     return __real_reallocarray(old, count, bytes);
 }
 
-enum mpo_status __wrap_mpo_policy_extend(struct mpo_policy *policy,
-                                         const struct mpo_policy_batch *batch,
-                                         const float **logits)
+enum mpo_status __wrap_mpo_policy_feed(struct mpo_policy *policy,
+                                       const struct mpo_policy_span *spans,
+                                       int32_t span_count, const float **logits)
 {
-    extended_rows += batch->row_count;
-    return __real_mpo_policy_extend(policy, batch, logits);
+    for (int32_t i = 0; i < span_count; i++)
+        extended_rows += spans[i].slot < 0;
+    return __real_mpo_policy_feed(policy, spans, span_count, logits);
 }
 
 /* ---- jobs of table policies ---- */

@@ -1,5 +1,5 @@
 /*
- * Prompts that wait for rows: what the decode loop asks of a policy, call by call, is what
+ * Prompts that wait for rows: what the rollout asks of a policy, call by call, is what
  * follows from the lengths of the responses by the rule of mpo/rollout.h. Tables do not
  * depend on the batch, so no capacity may change a response.
  *
@@ -23,60 +23,68 @@ struct call {
     int64_t prompt;
     int32_t row_count;
     int32_t row[ROWS_MAX];
-    int32_t token[ROWS_MAX]; /* of each row, when rows were extended */
+    int32_t row_of[ROWS_MAX]; /* that a row became a copy of */
+    int32_t token[ROWS_MAX];  /* of each row, when rows were extended */
 };
 
 static const struct mpo_policy *listened;
 static struct call calls[CALLS_MAX];
 static int32_t call_count;
 
-enum mpo_status __real_mpo_policy_begin(struct mpo_policy *policy,
-                                        const struct mpo_policy_entry *entry,
-                                        const float **logits);
-enum mpo_status __wrap_mpo_policy_begin(struct mpo_policy *policy,
-                                        const struct mpo_policy_entry *entry,
-                                        const float **logits);
-enum mpo_status __real_mpo_policy_extend(struct mpo_policy *policy,
-                                         const struct mpo_policy_batch *batch,
-                                         const float **logits);
-enum mpo_status __wrap_mpo_policy_extend(struct mpo_policy *policy,
-                                         const struct mpo_policy_batch *batch,
-                                         const float **logits);
+enum mpo_status __real_mpo_policy_feed(struct mpo_policy *policy,
+                                       const struct mpo_policy_span *spans,
+                                       int32_t span_count, const float **logits);
+enum mpo_status __wrap_mpo_policy_feed(struct mpo_policy *policy,
+                                       const struct mpo_policy_span *spans,
+                                       int32_t span_count, const float **logits);
+enum mpo_status __real_mpo_policy_fork(struct mpo_policy *policy, int32_t from, int32_t to);
+enum mpo_status __wrap_mpo_policy_fork(struct mpo_policy *policy, int32_t from, int32_t to);
 
-static struct call *next_call(int32_t row_count, const int32_t *row)
-{
-    assert_in_range(call_count, 0, CALLS_MAX - 1);
-    assert_in_range(row_count, 1, ROWS_MAX);
-    struct call *call = &calls[call_count++];
-    *call = (struct call){.row_count = row_count};
-    memcpy(call->row, row, (size_t)row_count * sizeof *row);
-    return call;
-}
-
-enum mpo_status __wrap_mpo_policy_begin(struct mpo_policy *policy,
-                                        const struct mpo_policy_entry *entry,
-                                        const float **logits)
+enum mpo_status __wrap_mpo_policy_feed(struct mpo_policy *policy,
+                                       const struct mpo_policy_span *spans,
+                                       int32_t span_count, const float **logits)
 {
     if (policy == listened) {
-        struct call *call =
-            next_call(entry->prompt_count * entry->rows_per_prompt, entry->row);
-        call->prompt_count = entry->prompt_count;
-        call->prompt = entry->prompt[0];
-        for (int32_t i = 1; i < entry->prompt_count; i++)
-            assert_int_equal(entry->prompt[i], call->prompt + i);
+        assert_in_range(call_count, 0, CALLS_MAX - 1);
+        assert_in_range(span_count, 1, ROWS_MAX);
+        struct call *call = &calls[call_count++];
+        *call = (struct call){.row_count = span_count};
+        memset(call->row_of, -1, sizeof call->row_of);
+        if (spans[0].slot >= 0) {
+            call->prompt = spans[0].slot;
+            call->prompt_count = span_count;
+        }
+        for (int32_t i = 0; i < span_count; i++) {
+            call->row[i] = spans[i].row;
+            if (call->prompt_count > 0)
+                assert_int_equal(spans[i].slot, call->prompt + i);
+            else
+                call->token[i] = spans[i].token[0];
+        }
     }
-    return __real_mpo_policy_begin(policy, entry, logits);
+    return __real_mpo_policy_feed(policy, spans, span_count, logits);
 }
 
-enum mpo_status __wrap_mpo_policy_extend(struct mpo_policy *policy,
-                                         const struct mpo_policy_batch *batch,
-                                         const float **logits)
+/* A prompt's other rows stand after the one that it was fed into. */
+enum mpo_status __wrap_mpo_policy_fork(struct mpo_policy *policy, int32_t from, int32_t to)
 {
     if (policy == listened) {
-        struct call *call = next_call(batch->row_count, batch->row);
-        memcpy(call->token, batch->token, (size_t)batch->row_count * sizeof(int32_t));
+        struct call *call = &calls[call_count - 1];
+        int32_t place = 0;
+        assert_in_range(call->row_count, 1, ROWS_MAX - 1);
+        while (call->row[place] != from)
+            assert_in_range(++place, 0, call->row_count - 1);
+        do
+            place++;
+        while (place < call->row_count && call->row_of[place] == from);
+        for (int32_t i = call->row_count++; i > place; i--) {
+            call->row[i] = call->row[i - 1];
+            call->row_of[i] = call->row_of[i - 1];
+        }
+        call->row[place] = to;
+        call->row_of[place] = from;
     }
-    return __real_mpo_policy_extend(policy, batch, logits);
+    return __real_mpo_policy_fork(policy, from, to);
 }
 
 /* ---- what the rule asks for ---- */
@@ -161,9 +169,12 @@ static int32_t check_unit(struct oracle *oracle, int32_t at, int64_t prompt, int
 /* ---- cases ---- */
 
 static const struct rollout_case_spec waiting[] = {
-    {PROMPTS, PROMPTS, 1, 1, NULL, NULL, 0}, {PROMPTS, PROMPTS, 1, 4, NULL, NULL, 0},
-    {PROMPTS, 4, 1, 3, NULL, NULL, 0},       {PROMPTS, PROMPTS, 2, 5, NULL, NULL, 0},
-    {PROMPTS, PROMPTS, 3, 3, NULL, NULL, 0}, {PROMPTS, 6, 4, ROWS_MAX, NULL, NULL, 0},
+    {.prompt_count = PROMPTS, .unit_prompts = PROMPTS, .responses = 1, .row_capacity = 1},
+    {.prompt_count = PROMPTS, .unit_prompts = PROMPTS, .responses = 1, .row_capacity = 4},
+    {.prompt_count = PROMPTS, .unit_prompts = 4, .responses = 1, .row_capacity = 3},
+    {.prompt_count = PROMPTS, .unit_prompts = PROMPTS, .responses = 2, .row_capacity = 5},
+    {.prompt_count = PROMPTS, .unit_prompts = PROMPTS, .responses = 3, .row_capacity = 3},
+    {.prompt_count = PROMPTS, .unit_prompts = 6, .responses = 4, .row_capacity = ROWS_MAX},
 };
 #define WAITING_COUNT (sizeof waiting / sizeof *waiting)
 

@@ -1,0 +1,196 @@
+/**
+ * Decode: the row machine. Rows (responses being made or scored) come and go, each with its
+ * own exponents and draw rule; all policies extend them, the exchange and the mixture turn
+ * K rows into one, and a token is drawn or looked up. fit, generate and score are loops of
+ * admit and step, and nothing above this stage knows a batch.
+ *
+ *     admit  step           step                 step
+ *       |    +-----------+  +-----------------+  +--------
+ *       +--> | prompts   |  | each row's last |  | ...        root: plan, broadcast, draw
+ *            | 1 position|  | token, 1 position  |            others: follow
+ *            +-----------+  +-----------------+  +--------
+ *                 events         events
+ *
+ * The group's root decides; it tells the others by one *control record* a step, of a fixed
+ * size, which carries the last tokens and what joins and leaves, so that every rank derives
+ * the same spans. What a row gets depends on its own exponents, rule and tokens alone.
+ *
+ * A row:    free -> admit -> waiting -> (prompt fed) -> live -> ended -> free, or parked
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "mpo/comm.h"
+#include "mpo/exchange.h"
+#include "mpo/mixture.h"
+#include "mpo/policy.h"
+#include "mpo/rng.h"
+#include "mpo/status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** Seconds by stage, of whoever asks for them. */
+struct mpo_timing;
+
+/** Most positions of given responses that one step scores, as many as a batch is worth:
+ *  memory does not grow with a response's length times the vocabulary. */
+#define MPO_DECODE_GIVEN_POSITIONS 64
+
+/** Most probable tokens that a row may ask for at most. */
+#define MPO_DECODE_TOP_MAX 128
+
+/** When prompts are fed. */
+enum mpo_decode_prefill {
+    MPO_DECODE_ALONE, /* whole prompts first, before any row goes on */
+    MPO_DECODE_MIXED, /* in chunks, beside the rows that are live */
+};
+
+struct mpo_decode_spec {
+    const struct mpo_comm *comm;         /* borrowed, like all below */
+    const struct mpo_policies *policies; /* with room made */
+    struct mpo_exchange *exchange;
+    struct mpo_mixture *mixture;
+    struct mpo_timing *timing; /* NULL: disabled */
+    struct mpo_placement placement;
+    int32_t row_capacity;    /* rows at once */
+    int32_t prompt_slots;    /* as the policies have */
+    int32_t given_positions; /* of given responses in one step; 0: rows are only drawn */
+    int32_t top_max;         /* tokens that a row may ask for, <= MPO_DECODE_TOP_MAX */
+    int32_t bias_max;        /* biases of one row's rule at most */
+    enum mpo_decode_prefill prefill;
+    int32_t prefill_tokens; /* P, of each policy in one step, for MPO_DECODE_MIXED */
+};
+
+/** How a token is drawn from a row's mixture. */
+struct mpo_draw_rule {
+    bool greedy;                         /* the most probable token; else by the uniform */
+    struct mpo_mixture_filter filter;    /* of draws; zero: none */
+    const struct mpo_mixture_bias *bias; /* [bias_count] */
+    int32_t bias_count;
+    uint64_t seed;
+    struct mpo_rng_counter counter; /* its position is the token's place in the response */
+};
+
+/** What a row is to become. Arrays are borrowed until it has ended. */
+struct mpo_decode_row {
+    int32_t slot;         /* of its prompt, which every policy has encoded */
+    int32_t share;        /* a row admitted since the last step with the same slot and
+                             exponents, whose prompt is fed for both; -1: none */
+    const int32_t *given; /* [given_count] tokens that are scored as they pass */
+    int32_t given_count;
+    int32_t free_count; /* then so many are drawn at most, or until an end token */
+    const double *mu;   /* [H] exponents */
+    double end_bias;    /* tilt b, nat */
+    struct mpo_draw_rule rule;
+    int32_t top_count; /* most probable tokens to report at each position */
+    bool moments;      /* report entropy, q(end) and E_q log pi_h */
+    bool parks;        /* keep its cache when it ends, until it is cancelled */
+};
+
+enum mpo_decode_flag {
+    MPO_DECODE_GIVEN = 1,  /* the token was given; else it was drawn */
+    MPO_DECODE_ENDED = 2,  /* it is an end token: the row's last */
+    MPO_DECODE_CUT = 4,    /* the row's last, because there is no more to score or draw */
+    MPO_DECODE_FAILED = 8, /* some figure of the position is not finite: the row's last */
+};
+
+/** A token of a row. Pointers are valid until the next step. */
+struct mpo_decode_event {
+    int32_t row;
+    int32_t position;         /* of the token in the response, from 0 */
+    int32_t token;            /* -1 when it failed */
+    int32_t flags;            /* of enum mpo_decode_flag */
+    double log_q;             /* log q(token), nat; never filtered, biased or tempered */
+    const double *log_policy; /* [H] log pi_h(token), nat */
+    const struct mpo_mixture_moments *moments; /* log Z; the rest NAN unless asked for */
+    const double *expectation;                 /* [H] E_q log pi_h, nat; NAN likewise */
+    const int32_t *top_token;                  /* [top_count] -1 where there is none */
+    const double *top_log_q;                   /* [top_count] nat, most probable first */
+    const struct mpo_failure *failure;         /* why it failed, else NULL */
+};
+
+struct mpo_decode;
+
+/** Positions of one step that exchange and mixture need room for. Local. */
+int32_t mpo_decode_positions(int32_t row_capacity, int32_t given_positions);
+
+/** Local; allocates all it will need. The same spec on all ranks of the group. */
+enum mpo_status mpo_decode_open(const struct mpo_decode_spec *spec,
+                                struct mpo_decode **out);
+void mpo_decode_close(struct mpo_decode **decode);
+
+/**
+ * A prompt for a slot, whatever it held: every rank encodes it for its policies. Prompts
+ * that every rank has can be encoded by mpo_policy_encode instead, but for
+ * MPO_DECODE_MIXED.
+ *
+ * At the root of the group, while the others follow. May allocate.
+ *
+ * @param prompt   as mpo/prompts.h has it
+ * @param lengths  [H] tokens of each policy's prompt, out; NULL: not wanted
+ * @return the status of the lowest rank that refuses it, with its text
+ */
+enum mpo_status mpo_decode_offer(struct mpo_decode *decode, int32_t slot,
+                                 const struct mpo_prompt *prompt, int32_t *lengths);
+
+/** The same for one user message. */
+enum mpo_status mpo_decode_offer_text(struct mpo_decode *decode, int32_t slot,
+                                      const char *text, int32_t *lengths);
+
+/**
+ * Take the lowest free row for a response. At the root; it joins in the next step.
+ *
+ * @param index  the row, out
+ * @return MPO_ERR_USAGE when no row is free, or the row's wishes have no room (the text
+ *         says which)
+ */
+enum mpo_status mpo_decode_admit(struct mpo_decode *decode,
+                                 const struct mpo_decode_row *row, int32_t *index);
+
+/** Rows that are neither live, waiting nor parked. At the root. */
+int32_t mpo_decode_free_rows(const struct mpo_decode *decode);
+
+/** Rows that wait or live. At the root. */
+int32_t mpo_decode_live_rows(const struct mpo_decode *decode);
+
+/** End a row, or give a parked one's cache back. At the root; free at once, and gone with
+ *  the next step. Any other row is left as it is. */
+void mpo_decode_cancel(struct mpo_decode *decode, int32_t index);
+
+/** Stop a row where it is and keep its cache until it is cancelled. At the root. */
+void mpo_decode_park(struct mpo_decode *decode, int32_t index);
+
+/** Cancel all rows and clear the policies' caches: what follows is a function of the calls
+ *  alone, to the bit. At the root; done in the next step. */
+void mpo_decode_clear(struct mpo_decode *decode);
+
+/**
+ * One step of all rows: plan, tell the others, feed, exchange, combine, draw or look up.
+ *
+ * At the root of the group, while the others follow. Allocates nothing. A row that fails is
+ * an event; after any other failure the group is not in step any more.
+ *
+ * @param events  out, borrowed until the next step, in the order in which rows were
+ *                admitted
+ * @param count   out; 0 when no row waits or lives: then nothing was done
+ */
+enum mpo_status mpo_decode_step(struct mpo_decode *decode,
+                                const struct mpo_decode_event **events, int32_t *count);
+
+/** Tell the others that the root is there and has nothing to do. At the root. */
+enum mpo_status mpo_decode_idle(struct mpo_decode *decode);
+
+/** Release the others from mpo_decode_follow; rows stay as they are. At the root. */
+enum mpo_status mpo_decode_release(struct mpo_decode *decode);
+
+/** Do the root's steps with it until it releases. On all ranks of the group but the root;
+ *  at the root it returns at once. */
+enum mpo_status mpo_decode_follow(struct mpo_decode *decode);
+
+#ifdef __cplusplus
+}
+#endif

@@ -1,0 +1,518 @@
+/*
+ * The root's side of the row machine: rows are admitted and leave, and a step runs from its
+ * plan to its events. What all ranks do alike is in control.c and rows.c.
+ *
+ * Nothing here allocates after open, and no figure depends on when a row joined or what
+ * else lives: a position's sums are those of its row, a draw's random number is counted by
+ * its rule.
+ */
+#include "decode_impl.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/memory.h"
+
+/* ---- open and close ---- */
+
+int32_t mpo_decode_positions(int32_t row_capacity, int32_t given_positions)
+{
+    return row_capacity > given_positions ? row_capacity : given_positions;
+}
+
+/* With prompts beside live rows a step has positions of both. */
+static int32_t positions_at_most(const struct mpo_decode_spec *spec)
+{
+    return spec->prefill == MPO_DECODE_MIXED
+               ? spec->row_capacity + spec->given_positions
+               : mpo_decode_positions(spec->row_capacity, spec->given_positions);
+}
+
+static enum mpo_status take_record_room(struct mpo_decode *decode)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_decode_spec *spec = &decode->spec;
+    size_t rows = (size_t)spec->row_capacity;
+    size_t orders = rows * sizeof *decode->order;
+    size_t tokens = (rows + (size_t)spec->given_positions) * sizeof *decode->token;
+    decode->record_bytes = sizeof *decode->control + orders + tokens;
+    MPO_NEW(decode->record_bytes, &decode->record);
+    decode->control = (void *)decode->record;
+    decode->order = (void *)(decode->record + sizeof *decode->control);
+    decode->token = (void *)(decode->record + sizeof *decode->control + orders);
+    decode->admission_bytes = mpo_decode_admission_bytes(decode->policy_count);
+    MPO_NEW(rows * decode->admission_bytes, &decode->admission);
+cleanup:
+    return status;
+}
+
+static enum mpo_status take_row_room(struct mpo_decode *decode)
+{
+    enum mpo_status status = MPO_OK;
+    size_t rows = (size_t)decode->spec.row_capacity;
+    size_t biases = decode->is_root ? rows * (size_t)decode->spec.bias_max : 0;
+    MPO_NEW(rows, &decode->known);
+    MPO_NEW(rows * (size_t)decode->policy_count, &decode->mu);
+    MPO_NEW(rows, &decode->joined);
+    MPO_NEW(rows, &decode->span);
+    if (decode->is_root)
+        MPO_NEW(rows, &decode->root);
+    MPO_NEW(biases, &decode->bias);
+    MPO_NEW(rows, &decode->admitted);
+    MPO_NEW(rows, &decode->planned);
+    MPO_NEW(decode->spec.prompt_slots, &decode->longest);
+    MPO_TRY(take_record_room(decode));
+cleanup:
+    return status;
+}
+
+static enum mpo_status take_position_room(struct mpo_decode *decode)
+{
+    enum mpo_status status = MPO_OK;
+    size_t positions = (size_t)decode->position_capacity;
+    size_t policies = (size_t)decode->policy_count;
+    MPO_NEW(positions * (size_t)decode->local_count, &decode->logits);
+    MPO_NEW(positions * (size_t)decode->local_count, &decode->log_norm);
+    MPO_NEW(positions, &decode->position_row);
+    MPO_NEW(positions * policies, &decode->position_mu);
+    MPO_NEW(positions, &decode->position_bias);
+    MPO_NEW(positions, &decode->position_expects);
+    MPO_NEW(positions, &decode->position_failed);
+    MPO_NEW(positions, &decode->moments);
+    MPO_NEW(positions * policies, &decode->expectation);
+cleanup:
+    return status;
+}
+
+static enum mpo_status take_question_room(struct mpo_decode *decode)
+{
+    enum mpo_status status = MPO_OK;
+    size_t questions = (size_t)decode->question_capacity;
+    size_t policies = (size_t)decode->policy_count;
+    size_t tops = questions * (size_t)decode->spec.top_max;
+    MPO_NEW(questions, &decode->question);
+    MPO_NEW(questions, &decode->draw_row);
+    MPO_NEW(questions, &decode->draw_kind);
+    MPO_NEW(questions, &decode->draw_uniform);
+    MPO_NEW(questions, &decode->draw_rule);
+    MPO_NEW(questions, &decode->draw_token);
+    MPO_NEW(questions, &decode->draw_log_q);
+    MPO_NEW(questions * policies, &decode->draw_log_policy);
+    MPO_NEW(tops, &decode->top_token);
+    MPO_NEW(tops, &decode->top_row);
+    MPO_NEW(tops, &decode->top_ask);
+    MPO_NEW(tops, &decode->top_figure);
+    MPO_NEW(tops, &decode->top_kind);
+    MPO_NEW(tops, &decode->top_log_q);
+    MPO_NEW(tops * policies, &decode->top_log_policy);
+    if (decode->is_root)
+        MPO_NEW(questions, &decode->event);
+cleanup:
+    return status;
+}
+
+static enum mpo_status check_spec(const struct mpo_decode_spec *spec)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_CHECK(spec->row_capacity >= 1 && spec->row_capacity <= MPO_ROW_COUNT_MAX,
+              MPO_ERR_CONFIG, "%d rows at once, expected 1 to %d", spec->row_capacity,
+              MPO_ROW_COUNT_MAX);
+    MPO_CHECK(spec->given_positions >= 0 && spec->given_positions <= INT16_MAX,
+              MPO_ERR_CONFIG, "%d positions of given responses in a step, expected 0 to %d",
+              spec->given_positions, INT16_MAX);
+    MPO_CHECK(spec->top_max >= 0 && spec->top_max <= MPO_DECODE_TOP_MAX, MPO_ERR_CONFIG,
+              "%d most probable tokens, expected 0 to %d", spec->top_max,
+              MPO_DECODE_TOP_MAX);
+    MPO_CHECK(spec->prefill == MPO_DECODE_ALONE || spec->prefill_tokens >= 1,
+              MPO_ERR_CONFIG, "%d prompt tokens in a step, expected 1 or more",
+              spec->prefill_tokens);
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_decode_open(const struct mpo_decode_spec *spec, struct mpo_decode **out)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_decode *decode = NULL;
+    const int32_t *end_token = NULL;
+    int32_t rank = mpo_comm_group_rank(spec->comm);
+    MPO_TRY(check_spec(spec));
+    MPO_NEW(1, &decode);
+    decode->spec = *spec;
+    decode->policy_count = spec->placement.policy_count;
+    decode->is_root = rank == 0;
+    mpo_placement_block(&spec->placement, rank, &decode->first_policy,
+                        &decode->local_count);
+    decode->position_capacity = positions_at_most(spec);
+    decode->question_capacity = spec->row_capacity + spec->given_positions;
+    MPO_NEW(mpo_policies_vocab_size(spec->policies), &decode->is_end);
+    int32_t end_count = mpo_policies_end_tokens(spec->policies, &end_token);
+    for (int32_t i = 0; i < end_count; i++)
+        decode->is_end[end_token[i]] = true;
+    MPO_TRY(take_row_room(decode));
+    MPO_TRY(take_position_room(decode));
+    MPO_TRY(take_question_room(decode));
+cleanup:
+    if (status != MPO_OK)
+        mpo_decode_close(&decode);
+    *out = decode;
+    return status;
+}
+
+void mpo_decode_close(struct mpo_decode **out)
+{
+    struct mpo_decode *decode = *out;
+    if (decode == NULL)
+        return;
+    void *const arrays[] = {
+        decode->event,
+        decode->top_kind,
+        decode->top_figure,
+        decode->top_ask,
+        decode->top_row,
+        decode->top_log_policy,
+        decode->top_log_q,
+        decode->top_token,
+        decode->draw_log_policy,
+        decode->draw_log_q,
+        decode->draw_token,
+        decode->draw_rule,
+        decode->draw_uniform,
+        decode->draw_kind,
+        decode->draw_row,
+        decode->question,
+        decode->expectation,
+        decode->moments,
+        decode->position_failed,
+        decode->position_expects,
+        decode->position_bias,
+        decode->position_mu,
+        decode->position_row,
+        decode->log_norm,
+        decode->logits,
+        decode->admission,
+        decode->record,
+        decode->longest,
+        decode->planned,
+        decode->admitted,
+        decode->bias,
+        decode->root,
+        decode->span,
+        decode->joined,
+        decode->mu,
+        decode->known,
+        decode->is_end,
+    };
+    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
+        free(arrays[i]);
+    free(decode);
+    *out = NULL;
+}
+
+/* ---- rows come and go, at the root ---- */
+
+/* Its place can be given to another response: what it was is gone, or leaves first. */
+static bool is_free(const struct mpo_decode *decode, int32_t index)
+{
+    const struct mpo_decode_root *root = &decode->root[index];
+    bool is_empty = decode->clears || decode->known[index].state == MPO_DECODE_FREE ||
+                    root->leaves == MPO_DECODE_IS_FREED;
+    return is_empty && !root->is_new;
+}
+
+/* It takes part in the next step. */
+static bool is_at_work(const struct mpo_decode *decode, int32_t index)
+{
+    const struct mpo_decode_root *root = &decode->root[index];
+    enum mpo_decode_state state = decode->known[index].state;
+    bool goes_on = !decode->clears && root->leaves == MPO_DECODE_STAYS &&
+                   (state == MPO_DECODE_WAITING || state == MPO_DECODE_LIVE);
+    return root->is_new || goes_on;
+}
+
+static int32_t count_rows(const struct mpo_decode *decode,
+                          bool (*counts)(const struct mpo_decode *, int32_t))
+{
+    int32_t count = 0;
+    for (int32_t row = 0; row < decode->spec.row_capacity; row++)
+        count += counts(decode, row);
+    return count;
+}
+
+int32_t mpo_decode_free_rows(const struct mpo_decode *decode)
+{
+    return count_rows(decode, is_free);
+}
+
+int32_t mpo_decode_live_rows(const struct mpo_decode *decode)
+{
+    return count_rows(decode, is_at_work);
+}
+
+static enum mpo_status check_share(const struct mpo_decode *decode,
+                                   const struct mpo_decode_row *row)
+{
+    enum mpo_status status = MPO_OK;
+    if (row->share < 0)
+        return MPO_OK;
+    MPO_CHECK(
+        row->share < decode->spec.row_capacity && decode->root[row->share].is_new,
+        MPO_ERR_USAGE,
+        "a row that shares the prompt of row %d, expected one that was admitted since "
+        "the last step",
+        row->share);
+    const struct mpo_decode_row *other = &decode->root[row->share].wish;
+    bool same = other->slot == row->slot && other->share < 0 &&
+                other->end_bias == row->end_bias && other->moments == row->moments;
+    for (int32_t h = 0; same && h < decode->policy_count; h++)
+        same = other->mu[h] == row->mu[h];
+    MPO_CHECK(same, MPO_ERR_USAGE,
+              "a row that shares the prompt of row %d, expected the same slot, exponents, "
+              "end bias and moments as that row's, and a row that shares with no other",
+              row->share);
+cleanup:
+    return status;
+}
+
+static enum mpo_status check_row(const struct mpo_decode *decode,
+                                 const struct mpo_decode_row *row)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_decode_spec *spec = &decode->spec;
+    MPO_CHECK(row->given_count >= 0 && row->free_count >= 0 &&
+                  row->given_count + row->free_count >= 1,
+              MPO_ERR_USAGE, "a row of %d given and %d drawn tokens, expected 1 or more",
+              row->given_count, row->free_count);
+    MPO_CHECK(row->given_count <= 1 || spec->given_positions >= 1, MPO_ERR_USAGE,
+              "a row of %d given tokens, and no positions for them in a step",
+              row->given_count);
+    MPO_CHECK(row->slot >= 0 && row->slot < spec->prompt_slots, MPO_ERR_USAGE,
+              "a row of prompt slot %d, of %d", row->slot, spec->prompt_slots);
+    MPO_CHECK(spec->prefill == MPO_DECODE_ALONE || decode->longest[row->slot] > 0,
+              MPO_ERR_USAGE, "a row of prompt slot %d, which was offered no prompt",
+              row->slot);
+    MPO_CHECK(row->top_count >= 0 && row->top_count <= spec->top_max, MPO_ERR_USAGE,
+              "a row that asks for %d most probable tokens, expected at most %d",
+              row->top_count, spec->top_max);
+    MPO_CHECK(row->rule.bias_count >= 0 && row->rule.bias_count <= spec->bias_max,
+              MPO_ERR_USAGE, "a rule of %d biases, expected at most %d",
+              row->rule.bias_count, spec->bias_max);
+    for (int32_t i = 0; i < row->given_count; i++)
+        MPO_CHECK(row->given[i] >= 0 &&
+                      row->given[i] < mpo_policies_vocab_size(spec->policies),
+                  MPO_ERR_USAGE, "given token %d of a vocabulary of %d", row->given[i],
+                  mpo_policies_vocab_size(spec->policies));
+    MPO_TRY(check_share(decode, row));
+cleanup:
+    return status;
+}
+
+/* The rule with biases of its own. */
+static void keep_rule(struct mpo_decode *decode, int32_t index)
+{
+    struct mpo_decode_root *root = &decode->root[index];
+    const struct mpo_draw_rule *rule = &root->wish.rule;
+    struct mpo_mixture_bias *bias = decode->bias + (ptrdiff_t)index * decode->spec.bias_max;
+    if (rule->bias_count > 0)
+        memcpy(bias, rule->bias, (size_t)rule->bias_count * sizeof *bias);
+    root->rule = (struct mpo_mixture_rule){
+        .filter = rule->filter, .bias = bias, .bias_count = rule->bias_count};
+    if (rule->filter.temperature == 0.0) /* left out: the mixture's own */
+        root->rule.filter.temperature = 1.0;
+    if (rule->filter.top_p == 0.0)
+        root->rule.filter.top_p = 1.0;
+}
+
+enum mpo_status mpo_decode_admit(struct mpo_decode *decode,
+                                 const struct mpo_decode_row *row, int32_t *index)
+{
+    enum mpo_status status = MPO_OK;
+    int32_t found = 0;
+    while (found < decode->spec.row_capacity && !is_free(decode, found))
+        found++;
+    MPO_CHECK(found < decode->spec.row_capacity, MPO_ERR_USAGE,
+              "all %d rows are in use; step, or cancel one", decode->spec.row_capacity);
+    MPO_TRY(check_row(decode, row));
+    decode->root[found].wish = *row;
+    decode->root[found].is_new = true;
+    decode->root[found].is_mute = false;
+    keep_rule(decode, found);
+    /* Whoever has the row now leaves before anything is computed with its exponents. */
+    double *mu = decode->mu + (ptrdiff_t)found * decode->policy_count;
+    memcpy(mu, row->mu, (size_t)decode->policy_count * sizeof *mu);
+    decode->root[found].wish.mu = mu;
+    decode->admitted[decode->admitted_count++] = found;
+    *index = found;
+cleanup:
+    return status;
+}
+
+static bool is_shared(const struct mpo_decode *decode, int32_t index)
+{
+    for (int32_t row = 0; row < decode->spec.row_capacity; row++)
+        if (row != index && is_at_work(decode, row) &&
+            decode->root[row].wish.share == index &&
+            (decode->root[row].is_new || decode->known[row].state == MPO_DECODE_WAITING))
+            return true;
+    return false;
+}
+
+/* A row that was admitted after the last step never was. */
+static void withdraw(struct mpo_decode *decode, int32_t index)
+{
+    int32_t kept = 0;
+    for (int32_t i = 0; i < decode->admitted_count; i++)
+        if (decode->admitted[i] != index)
+            decode->admitted[kept++] = decode->admitted[i];
+    decode->admitted_count = kept;
+    decode->root[index].is_new = false;
+}
+
+/* Out of the way, now or when nobody needs its prompt any more. */
+static void leave(struct mpo_decode *decode, int32_t index, enum mpo_decode_leaves how)
+{
+    struct mpo_decode_root *root = &decode->root[index];
+    root->is_mute = is_shared(decode, index);
+    if (root->is_mute)
+        return;
+    if (root->is_new)
+        withdraw(decode, index);
+    else if (!decode->clears)
+        root->leaves = (uint8_t)how;
+}
+
+void mpo_decode_cancel(struct mpo_decode *decode, int32_t index)
+{
+    if (index < 0 || index >= decode->spec.row_capacity || is_free(decode, index))
+        return;
+    int32_t leader = decode->root[index].wish.share;
+    bool waits =
+        decode->root[index].is_new || decode->known[index].state == MPO_DECODE_WAITING;
+    leave(decode, index, MPO_DECODE_IS_FREED);
+    if (waits && leader >= 0 && decode->root[leader].is_mute)
+        leave(decode, leader, MPO_DECODE_IS_FREED);
+}
+
+void mpo_decode_park(struct mpo_decode *decode, int32_t index)
+{
+    if (index >= 0 && index < decode->spec.row_capacity && is_at_work(decode, index) &&
+        !decode->root[index].is_new && decode->known[index].state == MPO_DECODE_LIVE)
+        leave(decode, index, MPO_DECODE_IS_PARKED);
+}
+
+void mpo_decode_clear(struct mpo_decode *decode)
+{
+    decode->clears = true;
+    decode->admitted_count = 0;
+    for (int32_t row = 0; row < decode->spec.row_capacity; row++)
+        decode->root[row] = (struct mpo_decode_root){0};
+}
+
+/* ---- a step ---- */
+
+static struct mpo_decode_event make_event(struct mpo_decode *decode, int32_t index)
+{
+    const struct mpo_decode_question *question = &decode->question[index];
+    const struct mpo_decode_row *wish = &decode->root[question->row].wish;
+    size_t policies = (size_t)decode->policy_count;
+    size_t top = (size_t)index * (size_t)decode->spec.top_max;
+    int32_t token = decode->draw_token[index];
+    struct mpo_decode_event event = {
+        .row = question->row,
+        .position = question->index,
+        .token = token,
+        .flags = question->index < wish->given_count ? MPO_DECODE_GIVEN : 0,
+        .log_q = decode->draw_log_q[index],
+        .log_policy = decode->draw_log_policy + (size_t)index * policies,
+        .moments = &decode->moments[question->position],
+        .expectation = decode->expectation + (size_t)question->position * policies,
+        .top_token = decode->top_token + top,
+        .top_log_q = decode->top_log_q + top,
+    };
+    if (decode->position_failed[question->position]) {
+        event.flags |= MPO_DECODE_FAILED;
+        event.failure = &decode->failure;
+        event.token = -1;
+        event.log_q = NAN;
+    } else if (decode->is_end[token] && question->index + 1 >= wish->given_count) {
+        event.flags |= MPO_DECODE_ENDED;
+    } else if (question->index + 1 >= wish->given_count + wish->free_count) {
+        event.flags |= MPO_DECODE_CUT;
+    }
+    return event;
+}
+
+/* Events of the step, and what becomes of their rows. */
+static int32_t make_events(struct mpo_decode *decode)
+{
+    int32_t count = 0;
+    for (int32_t i = 0; i < decode->question_count; i++) {
+        struct mpo_decode_root *root = &decode->root[decode->question[i].row];
+        if (root->leaves != MPO_DECODE_STAYS)
+            continue; /* its last token came before this one */
+        struct mpo_decode_event event = make_event(decode, i);
+        bool is_last =
+            (event.flags & (MPO_DECODE_ENDED | MPO_DECODE_CUT | MPO_DECODE_FAILED)) != 0;
+        root->token = event.token;
+        if (root->is_mute)
+            root->leaves = MPO_DECODE_IS_FREED;
+        else if (is_last)
+            root->leaves = root->wish.parks ? MPO_DECODE_IS_PARKED : MPO_DECODE_IS_FREED;
+        if (!root->is_mute)
+            decode->event[count++] = event;
+    }
+    return count;
+}
+
+enum mpo_status mpo_decode_step(struct mpo_decode *decode,
+                                const struct mpo_decode_event **events, int32_t *count)
+{
+    enum mpo_status status = MPO_OK;
+    *events = decode->event;
+    *count = 0;
+    if (!mpo_decode_plan(decode))
+        goto cleanup;
+    MPO_TRY(mpo_decode_tell(decode, MPO_DECODE_RUN));
+    MPO_TRY(mpo_decode_apply(decode));
+    MPO_TRY(mpo_decode_positions_make(decode));
+    *count = make_events(decode);
+cleanup:
+    return status;
+}
+
+static enum mpo_status tell_alone(struct mpo_decode *decode, enum mpo_decode_kind kind)
+{
+    memset(decode->record, 0, decode->record_bytes);
+    return mpo_decode_tell(decode, kind);
+}
+
+enum mpo_status mpo_decode_idle(struct mpo_decode *decode)
+{
+    return tell_alone(decode, MPO_DECODE_IDLE);
+}
+
+enum mpo_status mpo_decode_release(struct mpo_decode *decode)
+{
+    return tell_alone(decode, MPO_DECODE_RELEASE);
+}
+
+/* ---- the others ---- */
+
+enum mpo_status mpo_decode_follow(struct mpo_decode *decode)
+{
+    enum mpo_status status = MPO_OK;
+    while (!decode->is_root) {
+        MPO_TRY(mpo_decode_tell(decode, MPO_DECODE_RUN));
+        if (decode->control->kind == MPO_DECODE_RELEASE)
+            break;
+        if (decode->control->kind == MPO_DECODE_OFFER) {
+            MPO_TRY(mpo_decode_take_offer(decode));
+        } else if (decode->control->kind == MPO_DECODE_RUN) {
+            MPO_TRY(mpo_decode_apply(decode));
+            MPO_TRY(mpo_decode_positions_make(decode));
+        }
+    }
+cleanup:
+    return status;
+}

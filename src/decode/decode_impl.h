@@ -1,0 +1,190 @@
+/**
+ * The row machine's inside.
+ *
+ *   decode.c   the root's calls: rows come and go, a step from plan to events
+ *   control.c  the control record: what the root tells the others, and what all make of it
+ *   rows.c     one step's positions: rows of logits brought together, combined, drawn from
+ *   offer.c    prompts that come while the machine runs
+ *   text.c     tokens into text, one after another (text.h)
+ *
+ * Two tables of rows: what every rank of the group knows of a row (struct
+ * mpo_decode_known), which the control records keep the same everywhere, and what the root
+ * alone knows (struct mpo_decode_root).
+ */
+#pragma once
+
+#include "base/timing.h"
+#include "mpo/decode.h"
+
+enum mpo_decode_state {
+    MPO_DECODE_FREE,
+    MPO_DECODE_WAITING, /* its prompt is not fed yet, or not all of it */
+    MPO_DECODE_LIVE,
+    MPO_DECODE_PARKED,
+};
+
+/** A row as every rank knows it. What an admission sends, and how far the row has come. */
+struct mpo_decode_known {
+    enum mpo_decode_state state;
+    int32_t slot;
+    int32_t share;       /* the row that its prompt is fed into, itself for most */
+    int32_t given_count; /* tokens that are given */
+    int32_t top_count;
+    bool greedy;
+    bool plain; /* its rule changes no probability: no scores need to come to the root */
+    bool moments;
+    int32_t
+        asked; /* tokens that were drawn or looked up so far; all but the last are fed */
+    int32_t chunk; /* of its prompt that comes next */
+    double end_bias;
+};
+
+/** Of a row in a control record: what becomes of it in this step. */
+struct mpo_decode_order {
+    int16_t token_count; /* that are fed, of the record's tokens; 0: it does not move */
+    uint8_t leaves;      /* enum mpo_decode_leaves, before anything else */
+    uint8_t prompt;      /* enum mpo_decode_prompt */
+};
+
+enum mpo_decode_leaves { MPO_DECODE_STAYS, MPO_DECODE_IS_FREED, MPO_DECODE_IS_PARKED };
+
+enum mpo_decode_prompt {
+    MPO_DECODE_NO_PROMPT,
+    MPO_DECODE_CHUNK,      /* the next P tokens of each policy, but never the last one */
+    MPO_DECODE_LAST_CHUNK, /* all that is left: the row's first position comes of it */
+};
+
+enum mpo_decode_kind {
+    MPO_DECODE_RUN,
+    MPO_DECODE_OFFER, /* a prompt follows */
+    MPO_DECODE_IDLE,
+    MPO_DECODE_RELEASE,
+};
+
+/** The head of a control record; orders [row_capacity] and tokens follow. */
+struct mpo_decode_control {
+    int32_t kind;
+    int32_t clears;      /* forget all rows first */
+    int32_t admit_count; /* admissions, in a message of their own */
+    int32_t slot;        /* of a prompt that is offered */
+    int64_t bytes;       /* of the prompt that follows */
+};
+
+/** One question of a position: which token of which row. */
+struct mpo_decode_question {
+    int32_t row;
+    int32_t position; /* of the step's */
+    int32_t index;    /* of the token in the response */
+};
+
+/** What the root alone knows of a row. */
+struct mpo_decode_root {
+    struct mpo_decode_row wish;
+    struct mpo_mixture_rule rule; /* of the wish's */
+    int32_t token;                /* drawn last, fed next */
+    uint8_t leaves;               /* in the next step: enum mpo_decode_leaves */
+    bool is_new;                  /* admitted since the last step */
+    bool is_mute; /* cancelled, and kept until who shares its prompt has it */
+};
+
+struct mpo_decode {
+    struct mpo_decode_spec spec;
+    int32_t policy_count; /* H */
+    int32_t first_policy; /* of this rank's */
+    int32_t local_count;
+    int32_t position_capacity;
+    int32_t question_capacity;
+    bool is_root;
+    bool *is_end; /* [V] */
+
+    /* rows */
+    struct mpo_decode_known *known; /* [row_capacity] */
+    double *mu;                     /* [row_capacity, H] */
+    int32_t *joined; /* [joined_count] rows that wait or live, oldest first */
+    int32_t joined_count;
+    struct mpo_decode_root *root; /* [row_capacity], at the root */
+    bool clears;                  /* before the next step, at the root */
+    int32_t *admitted;            /* [admitted_count] new rows, in order, at the root */
+    int32_t admitted_count;
+    int32_t *planned; /* [planned_count] rows of the next step: going_count that go on, new
+                         ones after them; at the root */
+    int32_t planned_count;
+    int32_t going_count;
+    int32_t *longest; /* [prompt_slots] tokens of an offered prompt of the policy that has
+                         most, 0: none; at the root */
+    struct mpo_mixture_bias *bias; /* [row_capacity, bias_max] at the root */
+
+    /* the control record, and admissions beside it */
+    char *record; /* [record_bytes] */
+    size_t record_bytes;
+    struct mpo_decode_control *control; /* in record, like these */
+    struct mpo_decode_order *order;     /* [row_capacity] */
+    int32_t *token;                     /* [row_capacity + given_positions] */
+    char *admission;                    /* [row_capacity, admission_bytes] */
+    size_t admission_bytes;
+
+    /* one step */
+    struct mpo_policy_span *span; /* [row_capacity] */
+    int32_t span_count;
+    struct mpo_decode_question *question; /* [question_capacity] */
+    int32_t question_count;
+    int32_t position_count;
+    const float **logits;   /* [local, position_capacity] packed to [local, B] */
+    double *log_norm;       /* the same */
+    int32_t *position_row;  /* [position_capacity] a row that it belongs to */
+    double *position_mu;    /* [position_capacity, H] */
+    double *position_bias;  /* [position_capacity] */
+    bool *position_expects; /* [position_capacity] */
+    bool *position_failed;  /* [position_capacity] at the root */
+    struct mpo_mixture_moments *moments; /* [position_capacity] */
+    double *expectation;                 /* [position_capacity, H] */
+    bool any_moments;
+
+    /* draws, one a question; arrays of [question_capacity] */
+    int32_t *draw_row;
+    enum mpo_mixture_kind *draw_kind;
+    double *draw_uniform;
+    const struct mpo_mixture_rule **draw_rule;
+    int32_t *draw_token;
+    double *draw_log_q;
+    double *draw_log_policy; /* [question_capacity, H] */
+
+    /* most probable tokens */
+    int32_t *top_token; /* [question_capacity, top_max] */
+    double *top_log_q;  /* the same */
+    int32_t *top_row; /* [question_capacity * top_max] packed to those that are asked for */
+    int32_t *top_ask;
+    enum mpo_mixture_kind *top_kind;
+    double *top_figure;
+    double *top_log_policy; /* [.., H] */
+
+    struct mpo_decode_event *event; /* [question_capacity], at the root */
+    struct mpo_failure failure;     /* of the first row that failed in this step */
+};
+
+/* ---- control.c ---- */
+
+/** Bytes of one admission. Local. */
+size_t mpo_decode_admission_bytes(int32_t policy_count);
+
+/** Fill the control record with what comes next. At the root. @return false: nothing */
+bool mpo_decode_plan(struct mpo_decode *decode);
+
+/** Send or receive the control record, and the admissions that belong to it. Collective
+ *  over the group. */
+enum mpo_status mpo_decode_tell(struct mpo_decode *decode, enum mpo_decode_kind kind);
+
+/** Do what the record says to rows: leave, join. Local. */
+enum mpo_status mpo_decode_apply(struct mpo_decode *decode);
+
+/* ---- rows.c ---- */
+
+/** Feed what the record says, bring the rows of logits together, combine them, draw or look
+ *  up. Collective over the group; the figures are at the root. */
+enum mpo_status mpo_decode_positions_make(struct mpo_decode *decode);
+
+/* ---- offer.c ---- */
+
+/** Receive and encode the prompt that a control record announced. Collective over the group
+ *  without the root, which calls mpo_decode_offer. */
+enum mpo_status mpo_decode_take_offer(struct mpo_decode *decode);

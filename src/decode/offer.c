@@ -1,0 +1,230 @@
+/*
+ * A prompt that comes while the machine runs: the root has its messages, every rank has
+ * policies that make tokens of it.
+ *
+ *     root     control record (OFFER, slot, bytes)      everybody makes room
+ *     all      can they?                                 to the root, and its verdict back
+ *     root     the messages                              everybody encodes
+ *     all      refusals and token counts                 to the root
+ *
+ * A prompt travels as texts, each ended by a NUL: role and content of each message, then
+ * the prefill.
+ */
+#include "decode_impl.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/memory.h"
+
+/* What a rank found, beside the token counts of its policies. */
+struct verdict {
+    struct mpo_failure failure;
+    int32_t length[]; /* [H] of its policies, in their place */
+};
+
+struct offer {
+    char *text; /* [bytes] */
+    size_t bytes;
+    struct mpo_message *messages;
+    struct mpo_prompt prompt;
+    struct verdict *verdict;
+    size_t verdict_bytes;
+};
+
+static void release(struct offer *offer)
+{
+    free(offer->verdict);
+    free(offer->messages);
+    free(offer->text);
+}
+
+static enum mpo_status make_room(struct offer *offer)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_NEW(offer->bytes, &offer->text);
+    MPO_NEW(MPO_PROMPTS_MESSAGE_COUNT_MAX, &offer->messages);
+cleanup:
+    return status;
+}
+
+/* Every rank passes what it found; the root has the lowest failing rank's, which all get
+ * back, and the token counts of all policies. Collective over the group. */
+static enum mpo_status agree(struct mpo_decode *decode, struct offer *offer)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_comm *comm = decode->spec.comm;
+    int32_t root = mpo_comm_rank(comm) - mpo_comm_group_rank(comm);
+    struct verdict *own = offer->verdict;
+    struct verdict *other = (void *)((char *)own + offer->verdict_bytes);
+    for (int32_t rank = 1; rank < mpo_comm_group_size(comm); rank++) {
+        int32_t first = 0;
+        int32_t count = 0;
+        if (!decode->is_root && rank != mpo_comm_group_rank(comm))
+            continue;
+        MPO_TRY(mpo_comm_send(comm, root + rank, root, decode->is_root ? other : own,
+                              offer->verdict_bytes));
+        mpo_placement_block(&decode->spec.placement, rank, &first, &count);
+        if (!decode->is_root)
+            continue;
+        memcpy(own->length + first, other->length + first,
+               (size_t)count * sizeof *own->length);
+        if (own->failure.status == MPO_OK)
+            own->failure = other->failure;
+    }
+    MPO_TRY(mpo_exchange_share(decode->spec.exchange, &own->failure, sizeof own->failure));
+cleanup:
+    return status;
+}
+
+/* ---- texts ---- */
+
+static size_t prompt_bytes(const struct mpo_prompt *prompt)
+{
+    size_t bytes = strlen(prompt->prefill) + 1;
+    for (int32_t i = 0; i < prompt->message_count; i++)
+        bytes +=
+            strlen(prompt->messages[i].role) + 1 + strlen(prompt->messages[i].content) + 1;
+    return bytes;
+}
+
+static void append(char **at, const char *text)
+{
+    size_t bytes = strlen(text) + 1;
+    memcpy(*at, text, bytes);
+    *at += bytes;
+}
+
+static void write_prompt(const struct mpo_prompt *prompt, char *at)
+{
+    for (int32_t i = 0; i < prompt->message_count; i++) {
+        append(&at, prompt->messages[i].role);
+        append(&at, prompt->messages[i].content);
+    }
+    append(&at, prompt->prefill);
+}
+
+static const char *next_text(const char **at)
+{
+    const char *text = *at;
+    *at += strlen(text) + 1;
+    return text;
+}
+
+static void read_prompt(struct offer *offer)
+{
+    const char *at = offer->text;
+    const char *end = offer->text + offer->bytes;
+    int32_t count = 0;
+    const char *text = next_text(&at);
+    for (; at < end && count < MPO_PROMPTS_MESSAGE_COUNT_MAX; text = next_text(&at))
+        offer->messages[count++] = (struct mpo_message){text, next_text(&at)};
+    offer->prompt = (struct mpo_prompt){
+        .text = "", .messages = offer->messages, .message_count = count, .prefill = text};
+}
+
+/* ---- encoding ---- */
+
+static enum mpo_status encode(struct mpo_decode *decode, const struct offer *offer)
+{
+    enum mpo_status status = MPO_OK;
+    for (int32_t k = 0; k < decode->local_count; k++)
+        MPO_TRY(mpo_policy_encode(mpo_policies_local(decode->spec.policies, k),
+                                  decode->control->slot, &offer->prompt,
+                                  &offer->verdict->length[decode->first_policy + k]));
+cleanup:
+    return status;
+}
+
+/* Two verdicts: this rank's and, at the root, another's. */
+static enum mpo_status make_verdicts(const struct mpo_decode *decode, struct offer *offer)
+{
+    enum mpo_status status = MPO_OK;
+    offer->verdict_bytes = sizeof *offer->verdict +
+                           (size_t)decode->policy_count * sizeof *offer->verdict->length;
+    offer->verdict_bytes = (offer->verdict_bytes + 7) / 8 * 8;
+    MPO_TRY(mpo_memory_take(2, offer->verdict_bytes, "a prompt", (void **)&offer->verdict));
+cleanup:
+    return status;
+}
+
+/* All ranks, the root among them, whose offer has its prompt already. */
+static enum mpo_status pass_on(struct mpo_decode *decode, struct offer *offer,
+                               const struct mpo_prompt *prompt)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_TRY(make_verdicts(decode, offer));
+    offer->bytes = (size_t)decode->control->bytes;
+    mpo_failure_keep(&offer->verdict->failure, make_room(offer));
+    MPO_TRY(agree(decode, offer));
+    if (offer->verdict->failure.status != MPO_OK)
+        goto cleanup;
+    if (prompt != NULL)
+        write_prompt(prompt, offer->text);
+    MPO_TRY(mpo_exchange_share(decode->spec.exchange, offer->text, offer->bytes));
+    read_prompt(offer);
+    mpo_failure_keep(&offer->verdict->failure, encode(decode, offer));
+    MPO_TRY(agree(decode, offer));
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_decode_take_offer(struct mpo_decode *decode)
+{
+    struct offer offer = {0};
+    enum mpo_status status = pass_on(decode, &offer, NULL);
+    release(&offer);
+    return status; /* a refusal is the root's to report */
+}
+
+static enum mpo_status check_prompt(const struct mpo_decode *decode, int32_t slot,
+                                    const struct mpo_prompt *prompt)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_CHECK(slot >= 0 && slot < decode->spec.prompt_slots, MPO_ERR_USAGE,
+              "prompt slot %d, of %d", slot, decode->spec.prompt_slots);
+    MPO_CHECK(prompt->message_count <= MPO_PROMPTS_MESSAGE_COUNT_MAX, MPO_ERR_DATA,
+              "the prompt has %d messages, expected at most %d", prompt->message_count,
+              MPO_PROMPTS_MESSAGE_COUNT_MAX);
+    for (int32_t row = 0; row < decode->spec.row_capacity; row++)
+        MPO_CHECK(
+            !(decode->root[row].is_new || decode->known[row].state == MPO_DECODE_WAITING) ||
+                decode->root[row].wish.slot != slot,
+            MPO_ERR_USAGE, "prompt slot %d, whose prompt row %d waits for", slot, row);
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_decode_offer(struct mpo_decode *decode, int32_t slot,
+                                 const struct mpo_prompt *prompt, int32_t *lengths)
+{
+    enum mpo_status status = MPO_OK;
+    struct offer offer = {0};
+    MPO_TRY(check_prompt(decode, slot, prompt));
+    memset(decode->record, 0, decode->record_bytes);
+    decode->control->slot = slot;
+    decode->control->bytes = (int64_t)prompt_bytes(prompt);
+    MPO_TRY(mpo_decode_tell(decode, MPO_DECODE_OFFER));
+    MPO_TRY(pass_on(decode, &offer, prompt));
+    MPO_TRY(mpo_failure_raise(&offer.verdict->failure));
+    decode->longest[slot] = 0;
+    for (int32_t h = 0; h < decode->policy_count; h++) {
+        int32_t length = offer.verdict->length[h];
+        if (length > decode->longest[slot])
+            decode->longest[slot] = length;
+        if (lengths != NULL)
+            lengths[h] = length;
+    }
+cleanup:
+    release(&offer);
+    return status;
+}
+
+enum mpo_status mpo_decode_offer_text(struct mpo_decode *decode, int32_t slot,
+                                      const char *text, int32_t *lengths)
+{
+    const struct mpo_message message = {"user", text};
+    const struct mpo_prompt prompt = {
+        .text = text, .messages = &message, .message_count = 1, .prefill = ""};
+    return mpo_decode_offer(decode, slot, &prompt, lengths);
+}

@@ -1,0 +1,393 @@
+/*
+ * One step's positions, on every rank of the group alike: the policies are fed what the
+ * control record says, their rows of logits are brought together and combined, and each
+ * position is asked for its tokens.
+ *
+ *     feed        each policy, the same spans                logits [local, B]
+ *     bring       place, round, post, normalise, exchange    rows   [H, B]
+ *     combine     each row by its own exponents              q, log Z
+ *     ask         drawn, greatest, given; the most probable  tokens, log q, log pi_h
+ *
+ * What the exchange moves are the policies' logits; the normalisers follow as small
+ * messages. So a transport that works beside the host starts before the rows are normalised
+ * and the one hides behind the other. Rounding to bf16 comes before both, on every rank and
+ * for every transport, those that save nothing by it too: results depend on neither.
+ */
+#include "decode_impl.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+/* ---- spans and questions ---- */
+
+static void ask_about(struct mpo_decode *decode, int32_t row, int32_t position,
+                      int32_t index)
+{
+    decode->question[decode->question_count++] =
+        (struct mpo_decode_question){row, position, index};
+}
+
+static void add_position(struct mpo_decode *decode, int32_t row)
+{
+    const struct mpo_decode_known *known = &decode->known[row];
+    int32_t position = decode->position_count++;
+    decode->position_row[position] = row;
+    decode->position_bias[position] = known->end_bias;
+    decode->position_expects[position] = known->moments;
+    decode->any_moments = decode->any_moments || known->moments;
+    memcpy(decode->position_mu + (ptrdiff_t)position * decode->policy_count,
+           decode->mu + (ptrdiff_t)row * decode->policy_count,
+           (size_t)decode->policy_count * sizeof *decode->mu);
+}
+
+/* A row's own tokens; a position follows each. */
+static void span_of_tokens(struct mpo_decode *decode, int32_t row, const int32_t *token)
+{
+    int32_t count = decode->order[row].token_count;
+    decode->span[decode->span_count++] = (struct mpo_policy_span){
+        .row = row, .slot = -1, .count = count, .token = token, .want = MPO_WANT_EVERY};
+    for (int32_t i = 0; i < count; i++) {
+        ask_about(decode, row, decode->position_count, decode->known[row].asked + i);
+        add_position(decode, row);
+    }
+}
+
+/* A prompt, whose last token all rows that share it draw from. */
+static void span_of_prompt(struct mpo_decode *decode, int32_t row)
+{
+    bool is_last = decode->order[row].prompt == MPO_DECODE_LAST_CHUNK;
+    decode->span[decode->span_count++] =
+        (struct mpo_policy_span){.row = row,
+                                 .slot = decode->known[row].slot,
+                                 .want = is_last ? MPO_WANT_LAST : MPO_WANT_NONE};
+    if (!is_last)
+        return;
+    for (int32_t i = 0; i < decode->joined_count; i++)
+        if (decode->known[decode->joined[i]].share == row &&
+            decode->known[decode->joined[i]].state == MPO_DECODE_WAITING)
+            ask_about(decode, decode->joined[i], decode->position_count, 0);
+    add_position(decode, row);
+}
+
+static void lay_out_step(struct mpo_decode *decode)
+{
+    const int32_t *token = decode->token;
+    decode->span_count = 0;
+    decode->question_count = 0;
+    decode->position_count = 0;
+    decode->any_moments = false;
+    for (int32_t i = 0; i < decode->joined_count; i++) {
+        int32_t row = decode->joined[i];
+        const struct mpo_decode_order *order = &decode->order[row];
+        if (order->token_count > 0)
+            span_of_tokens(decode, row, token);
+        else if (order->prompt != MPO_DECODE_NO_PROMPT)
+            span_of_prompt(decode, row);
+        token += order->token_count;
+    }
+}
+
+/* ---- feed ---- */
+
+/* Chunk c of a policy is its tokens [c P, min((c + 1) P, n - 1)), the last one what is left.
+ */
+static void cut_prompts(struct mpo_decode *decode, const struct mpo_policy *policy)
+{
+    for (int32_t i = 0; i < decode->span_count; i++) {
+        struct mpo_policy_span *span = &decode->span[i];
+        if (span->slot < 0)
+            continue;
+        int64_t length = mpo_policy_prompt_tokens(policy, span->slot);
+        int64_t each = decode->spec.prefill == MPO_DECODE_ALONE
+                           ? length
+                           : (int64_t)decode->spec.prefill_tokens;
+        int64_t first = decode->known[span->row].chunk * each;
+        int64_t end = span->want == MPO_WANT_LAST ? length : first + each;
+        if (first > length - 1)
+            first = length - 1;
+        if (span->want != MPO_WANT_LAST && end > length - 1)
+            end = length - 1;
+        span->first = (int32_t)first;
+        span->count = (int32_t)(end - first);
+    }
+}
+
+/* Rows that share a prompt become copies of the one that it was fed into. */
+static enum mpo_status copy_prompts(const struct mpo_decode *decode,
+                                    struct mpo_policy *policy)
+{
+    enum mpo_status status = MPO_OK;
+    for (int32_t i = 0; i < decode->question_count; i++) {
+        int32_t row = decode->question[i].row;
+        const struct mpo_decode_known *known = &decode->known[row];
+        if (known->state == MPO_DECODE_WAITING && known->share != row)
+            MPO_TRY(mpo_policy_fork(policy, known->share, row));
+    }
+cleanup:
+    return status;
+}
+
+static enum mpo_status feed_policies(struct mpo_decode *decode)
+{
+    enum mpo_status status = MPO_OK;
+    double clock = mpo_timing_now();
+    for (int32_t k = 0; k < decode->local_count; k++) {
+        struct mpo_policy *policy = mpo_policies_local(decode->spec.policies, k);
+        cut_prompts(decode, policy);
+        MPO_TRY(mpo_policy_feed(policy, decode->span, decode->span_count,
+                                decode->logits + (ptrdiff_t)k * decode->position_count));
+        MPO_TRY(copy_prompts(decode, policy));
+    }
+    mpo_timing_add(decode->spec.timing, MPO_TIMED_decode, clock);
+cleanup:
+    return status;
+}
+
+/* ---- bring ---- */
+
+/* Rows of local policy k to where they are normalised, as they are from there on. */
+static enum mpo_status place_rows(struct mpo_decode *decode, int32_t k)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_mixture *mixture = decode->spec.mixture;
+    int32_t rows = decode->position_count;
+    const float **logits = decode->logits + (ptrdiff_t)k * rows;
+    if (!mpo_policy_rows_on_device(mpo_policies_local(decode->spec.policies, k)))
+        MPO_TRY(mpo_mixture_place(mixture, decode->first_policy + k, rows, logits));
+    MPO_TRY(mpo_mixture_round(mixture, decode->first_policy + k, rows, logits));
+cleanup:
+    return status;
+}
+
+/* A row without a finite normaliser is the row's failure, of which the root makes an
+ * event: the others go on. */
+static enum mpo_status normalise_rows(struct mpo_decode *decode, int32_t k)
+{
+    int32_t rows = decode->position_count;
+    enum mpo_status status = mpo_mixture_normalise(
+        decode->spec.mixture, decode->first_policy + k, rows,
+        decode->logits + (ptrdiff_t)k * rows, decode->log_norm + (ptrdiff_t)k * rows);
+    return status == MPO_ERR_DATA ? MPO_OK : status;
+}
+
+static enum mpo_status bring_rows(struct mpo_decode *decode, struct mpo_rows *rows)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_exchange *exchange = decode->spec.exchange;
+    struct mpo_timing *timing = decode->spec.timing;
+    double clock = mpo_timing_now();
+    for (int32_t k = 0; k < decode->local_count; k++)
+        MPO_TRY(place_rows(decode, k));
+    clock = mpo_timing_add(timing, MPO_TIMED_mixture, clock);
+    MPO_TRY(mpo_exchange_post(exchange, decode->position_count, decode->logits));
+    clock = mpo_timing_add(timing, MPO_TIMED_exchange, clock);
+    for (int32_t k = 0; k < decode->local_count; k++)
+        MPO_TRY(normalise_rows(decode, k));
+    clock = mpo_timing_add(timing, MPO_TIMED_mixture, clock);
+    MPO_TRY(mpo_exchange_rows(exchange, decode->position_count, decode->logits,
+                              decode->log_norm, rows));
+    mpo_timing_add(timing, MPO_TIMED_exchange, clock);
+cleanup:
+    return status;
+}
+
+/* ---- combine ---- */
+
+/* Why a position has failed, of the first one in a step. */
+static void explain_failure(struct mpo_decode *decode, const struct mpo_rows *rows,
+                            int32_t position)
+{
+    struct mpo_failure *failure = &decode->failure;
+    failure->status = MPO_ERR_DATA;
+    snprintf(failure->text, sizeof failure->text,
+             "the mixture of row %d is not finite (log Z %g): a policy gives some token an "
+             "infinite logit; every policy needs full support",
+             decode->position_row[position], decode->moments[position].log_z);
+    for (int32_t h = 0; h < decode->policy_count; h++) {
+        double norm = rows->log_norm[h * rows->row_count + position];
+        if (isfinite(norm))
+            continue;
+        snprintf(
+            failure->text, sizeof failure->text,
+            "policy %d: the logits of row %d have no finite normaliser (%g); the model "
+            "or its file is damaged",
+            h, decode->position_row[position], norm);
+        break;
+    }
+}
+
+/* Which positions have figures, at the root. */
+static void look_for_failures(struct mpo_decode *decode, const struct mpo_rows *rows)
+{
+    decode->failure = (struct mpo_failure){0};
+    for (int32_t position = 0; position < decode->position_count; position++) {
+        const struct mpo_mixture_moments *moments = &decode->moments[position];
+        bool is_whole = isfinite(moments->log_z);
+        if (decode->position_expects[position])
+            is_whole = is_whole && isfinite(moments->entropy);
+        for (int32_t h = 0; is_whole && h < decode->policy_count; h++)
+            is_whole = isfinite(rows->log_norm[h * rows->row_count + position]);
+        decode->position_failed[position] = !is_whole;
+        if (!is_whole && decode->failure.status == MPO_OK)
+            explain_failure(decode, rows, position);
+    }
+}
+
+static enum mpo_status combine_rows(struct mpo_decode *decode, const struct mpo_rows *rows)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_mixture_exponents exponents = {.mu = decode->position_mu,
+                                              .end_bias = decode->position_bias,
+                                              .expects = decode->position_expects};
+    status = mpo_mixture_combine(decode->spec.mixture, rows, &exponents, decode->moments,
+                                 decode->any_moments ? decode->expectation : NULL);
+    if (status == MPO_ERR_DATA)
+        status = MPO_OK; /* looked for below, row by row */
+    if (status == MPO_OK && decode->is_root)
+        look_for_failures(decode, rows);
+    return status;
+}
+
+/* ---- ask ---- */
+
+/* What other ranks than the root know of a rule that changes probabilities: that it does.
+ */
+static const struct mpo_mixture_rule some_rule = {
+    .filter = {.temperature = 1.0, .top_k = 1, .top_p = 1.0}};
+
+static double uniform_of(const struct mpo_decode *decode,
+                         const struct mpo_decode_question *question)
+{
+    const struct mpo_draw_rule *rule = &decode->root[question->row].wish.rule;
+    struct mpo_rng_counter counter = rule->counter;
+    counter.position = (uint64_t)question->index;
+    return mpo_rng_uniform(rule->seed, MPO_RNG_TOKENS, counter);
+}
+
+static void write_draw(struct mpo_decode *decode, int32_t i)
+{
+    const struct mpo_decode_question *question = &decode->question[i];
+    const struct mpo_decode_known *known = &decode->known[question->row];
+    enum mpo_mixture_kind kind = question->index < known->given_count ? MPO_MIXTURE_GIVEN
+                                 : known->greedy                      ? MPO_MIXTURE_GREATEST
+                                                                      : MPO_MIXTURE_DRAWN;
+    decode->draw_row[i] = question->position;
+    decode->draw_kind[i] = kind;
+    decode->draw_rule[i] = known->plain ? NULL : &some_rule;
+    decode->draw_token[i] = 0;
+    if (!decode->is_root)
+        return;
+    const struct mpo_decode_root *root = &decode->root[question->row];
+    if (!known->plain)
+        decode->draw_rule[i] = &root->rule;
+    if (kind == MPO_MIXTURE_GIVEN)
+        decode->draw_token[i] = root->wish.given[question->index];
+    if (kind == MPO_MIXTURE_DRAWN)
+        decode->draw_uniform[i] = uniform_of(decode, question);
+}
+
+static enum mpo_status draw_tokens(struct mpo_decode *decode)
+{
+    for (int32_t i = 0; i < decode->question_count; i++)
+        write_draw(decode, i);
+    struct mpo_mixture_draws draws = {
+        .count = decode->question_count,
+        .row = decode->draw_row,
+        .kind = decode->draw_kind,
+        .uniform = decode->draw_uniform,
+        .rule = decode->draw_rule,
+        .token = decode->draw_token,
+        .log_proposal = decode->draw_log_q,
+        .log_policy = decode->draw_log_policy,
+    };
+    return mpo_mixture_draw(decode->spec.mixture, &draws);
+}
+
+/* The most probable tokens; their figures are those of given ones, so that a token has one
+ * figure however it was asked for. */
+static enum mpo_status find_tops(struct mpo_decode *decode)
+{
+    enum mpo_status status = MPO_OK;
+    int32_t count = 0;
+    for (int32_t i = 0; i < decode->question_count; i++) {
+        const struct mpo_decode_question *question = &decode->question[i];
+        int32_t wanted = decode->known[question->row].top_count;
+        int32_t *token = decode->top_token + (ptrdiff_t)i * decode->spec.top_max;
+        if (wanted == 0)
+            continue;
+        MPO_TRY(mpo_mixture_top(decode->spec.mixture, question->position, wanted, token));
+        for (int32_t j = 0; j < wanted; j++) {
+            decode->top_row[count] = question->position;
+            decode->top_kind[count] = MPO_MIXTURE_GIVEN;
+            decode->top_ask[count++] = decode->is_root && token[j] > 0 ? token[j] : 0;
+        }
+    }
+    struct mpo_mixture_draws draws = {
+        .count = count,
+        .row = decode->top_row,
+        .kind = decode->top_kind,
+        .token = decode->top_ask,
+        .log_proposal = decode->top_figure,
+        .log_policy = decode->top_log_policy,
+    };
+    if (count > 0)
+        MPO_TRY(mpo_mixture_draw(decode->spec.mixture, &draws));
+cleanup:
+    return status;
+}
+
+/* The figures to where their questions look for them, at the root. */
+static void deal_tops(struct mpo_decode *decode)
+{
+    int32_t at = 0;
+    for (int32_t i = 0; i < decode->question_count; i++) {
+        ptrdiff_t first = (ptrdiff_t)i * decode->spec.top_max;
+        for (int32_t j = 0; j < decode->known[decode->question[i].row].top_count; j++, at++)
+            decode->top_log_q[first + j] =
+                decode->top_token[first + j] >= 0 ? decode->top_figure[at] : -INFINITY;
+    }
+}
+
+/* ---- a step ---- */
+
+/* Every rank counts what was asked, so that all know the next questions. */
+static void advance_rows(struct mpo_decode *decode)
+{
+    for (int32_t i = 0; i < decode->span_count; i++)
+        if (decode->span[i].want == MPO_WANT_NONE)
+            decode->known[decode->span[i].row].chunk++;
+    for (int32_t i = 0; i < decode->question_count; i++) {
+        struct mpo_decode_known *known = &decode->known[decode->question[i].row];
+        known->state = MPO_DECODE_LIVE;
+        known->asked++;
+    }
+}
+
+static enum mpo_status mix_positions(struct mpo_decode *decode)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_rows rows = {0};
+    MPO_TRY(bring_rows(decode, &rows));
+    double clock = mpo_timing_now();
+    MPO_TRY(combine_rows(decode, &rows));
+    MPO_TRY(draw_tokens(decode));
+    MPO_TRY(find_tops(decode));
+    if (decode->is_root)
+        deal_tops(decode);
+    mpo_timing_add(decode->spec.timing, MPO_TIMED_mixture, clock);
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_decode_positions_make(struct mpo_decode *decode)
+{
+    enum mpo_status status = MPO_OK;
+    lay_out_step(decode);
+    MPO_TRY(feed_policies(decode));
+    if (decode->position_count > 0)
+        MPO_TRY(mix_positions(decode));
+    advance_rows(decode);
+cleanup:
+    return status;
+}

@@ -1,0 +1,153 @@
+/*
+ * Responses of a unit: its prompts are admitted while there are m free rows, the row
+ * machine steps until none lives, and its events are added up.
+ *
+ * A prompt's m rows share its prefill. What is computed, and in which order, depends on the
+ * unit alone. Nothing here allocates.
+ */
+#include "rollout_impl.h"
+
+static struct mpo_decode_row row_of(const struct mpo_rollout *rollout,
+                                    const struct mpo_rollout_unit *unit, int32_t share,
+                                    int32_t j)
+{
+    const struct mpo_rollout_step *step = unit->step;
+    struct mpo_decode_row row = {
+        .slot = (int32_t)step->prompt[unit->next_slot],
+        .share = share,
+        .free_count = rollout->spec.max_tokens,
+        .mu = step->mu,
+        .end_bias = step->end_bias,
+        .moments = true,
+        .rule = {.greedy = step->greedy,
+                 .seed = rollout->spec.seed,
+                 .counter = {.step = (uint64_t)step->step,
+                             .prompt = (uint64_t)(step->first_slot + unit->next_slot),
+                             .response = (uint64_t)j}},
+    };
+    if (step->filter != NULL)
+        row.rule.filter = *step->filter;
+    return row;
+}
+
+/* The rows of the next prompt. */
+static enum mpo_status admit_prompt(struct mpo_rollout *rollout,
+                                    struct mpo_rollout_unit *unit)
+{
+    enum mpo_status status = MPO_OK;
+    int32_t responses = rollout->spec.responses;
+    int32_t leader = -1;
+    for (int32_t j = 0; j < responses; j++) {
+        int32_t index = 0;
+        struct mpo_decode_row row = row_of(rollout, unit, leader, j);
+        MPO_TRY(mpo_decode_admit(rollout->spec.decode, &row, &index));
+        if (j == 0)
+            leader = index;
+        rollout->response[index] = unit->next_slot * responses + j;
+        if (rollout->tail != NULL)
+            mpo_decode_text_begin(&rollout->tail[index]);
+    }
+    unit->next_slot++;
+cleanup:
+    return status;
+}
+
+/* Add a token and its figures to its response. */
+static void account(struct mpo_rollout *rollout, const struct mpo_decode_event *event)
+{
+    struct mpo_responses *all = &rollout->responses;
+    size_t policies = (size_t)all->policy_count;
+    size_t response = (size_t)rollout->response[event->row];
+    bool ends = (event->flags & MPO_DECODE_ENDED) != 0;
+    all->token[response * (size_t)all->max_tokens + (size_t)event->position] = event->token;
+    all->token_count[response] = event->position + 1;
+    all->ended[response] = ends;
+    all->log_proposal[response] += event->log_q;
+    all->end_surprise[response] += (ends ? 1.0 : 0.0) - event->moments->end_probability;
+    all->entropy[response] += event->moments->entropy;
+    for (size_t h = 0; h < policies; h++) {
+        all->log_policy[response * policies + h] += event->log_policy[h];
+        all->control[response * policies + h] +=
+            event->log_policy[h] - event->expectation[h];
+    }
+}
+
+/* Whether the response is to stop here, because its text does or who watches says so. */
+static enum mpo_status look_for_stop(struct mpo_rollout *rollout,
+                                     const struct mpo_rollout_step *step,
+                                     const struct mpo_decode_event *event, bool *stops)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_responses *all = &rollout->responses;
+    size_t response = (size_t)rollout->response[event->row];
+    *stops = step->watch != NULL &&
+             !step->watch(step->watcher, all->token + response * (size_t)all->max_tokens,
+                          event->position + 1);
+    if (rollout->tail == NULL)
+        return MPO_OK;
+    MPO_TRY(mpo_decode_text_add(&rollout->tail[event->row], event->token));
+    *stops = *stops || rollout->tail[event->row].is_stopped;
+cleanup:
+    return status;
+}
+
+static enum mpo_status take_event(struct mpo_rollout *rollout,
+                                  struct mpo_rollout_unit *unit,
+                                  const struct mpo_decode_event *event)
+{
+    enum mpo_status status = MPO_OK;
+    bool stops = false;
+    if ((event->flags & MPO_DECODE_FAILED) != 0)
+        return mpo_failure_raise(event->failure);
+    account(rollout, event);
+    MPO_TRY(look_for_stop(rollout, unit->step, event, &stops));
+    if (stops)
+        mpo_decode_cancel(rollout->spec.decode, event->row);
+    unit->live_tokens++;
+    if (stops || (event->flags & (MPO_DECODE_ENDED | MPO_DECODE_CUT)) != 0)
+        unit->live_tokens -= event->position + 1;
+cleanup:
+    return status;
+}
+
+/* Other groups decode the units beside this one: they are taken to be as far. */
+static void report_position(const struct mpo_rollout *rollout,
+                            const struct mpo_rollout_unit *unit, int32_t token_count)
+{
+    const struct mpo_rollout_step *step = unit->step;
+    int32_t group_count = mpo_comm_group_count(rollout->spec.comm);
+    int32_t begun = (unit->next_slot - unit->first_slot) * rollout->spec.responses;
+    int32_t live = mpo_decode_live_rows(rollout->spec.decode);
+    if (step->report == NULL)
+        return;
+    double of_unit = begun - live + (double)unit->live_tokens / rollout->spec.max_tokens;
+    step->report(step->reporter,
+                 unit->first_slot * rollout->spec.responses + group_count * of_unit,
+                 group_count * token_count);
+}
+
+enum mpo_status mpo_rollout_draw_unit(struct mpo_rollout *rollout,
+                                      const struct mpo_rollout_step *step,
+                                      int32_t first_slot, int32_t prompt_count)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_decode *decode = rollout->spec.decode;
+    struct mpo_rollout_unit unit = {.step = step,
+                                    .first_slot = first_slot,
+                                    .next_slot = first_slot,
+                                    .end_slot = first_slot + prompt_count};
+    mpo_decode_clear(decode);
+    for (int32_t count = 1; count > 0;) {
+        const struct mpo_decode_event *event = NULL;
+        while (unit.next_slot < unit.end_slot &&
+               mpo_decode_free_rows(decode) >= rollout->spec.responses)
+            MPO_TRY(admit_prompt(rollout, &unit));
+        MPO_TRY(mpo_decode_step(decode, &event, &count));
+        for (int32_t i = 0; i < count; i++)
+            MPO_TRY(take_event(rollout, &unit, &event[i]));
+        if (count > 0)
+            report_position(rollout, &unit, count);
+    }
+cleanup:
+    return status;
+}
