@@ -49,22 +49,27 @@ struct mpo_slice mpo_exchange_slice_of(const struct mpo_exchange *exchange, int3
     return mpo_exchange_slice(&exchange->spec, rank, exchange->size);
 }
 
-/* Sharing the work pays for its two more rounds of small messages from about three million
- * logits a position on, on `shared` and `mpi` alike and for 2, 4 and 8 ranks. Measured by
+/* Sharing saves work of the root, which alone has B V exponentials to take a position, and
+ * costs two more rounds of small messages. It pays from about eighty thousand exponentials
+ * on, with `shared` and `mpi`, for 2, 4 and 8 ranks: measured by
  * tests/bench/exchange_patterns.sh > results/exchange/table.tsv on two cores, with the
- * mixture on the CPU; with devices it was not measured. `nodes` on two emulated hosts
- * (hosts.tsv beside it) gives no reason for another limit. */
-#define ALLTOALL_LOGITS_MIN 3000000.0
+ * mixture on the CPU.
+ *
+ * A device takes its exponentials in less time than those rounds need for far longer rows.
+ * Its limit was not measured; it is one of logits, K B V. */
+#define ALLTOALL_EXPONENTIALS_MIN  80000.0
+#define ALLTOALL_DEVICE_LOGITS_MIN 3000000.0
 
 struct mpo_exchange_spec mpo_exchange_settle(const struct mpo_exchange_spec *spec,
                                              int32_t group_size)
 {
     struct mpo_exchange_spec settled = *spec;
-    double logits = (double)spec->placement.policy_count * spec->row_capacity *
-                    (double)spec->vocab_size;
-    bool shares = group_size > 1 && logits >= ALLTOALL_LOGITS_MIN;
+    double exponentials = (double)spec->row_capacity * (double)spec->vocab_size;
+    double logits = spec->placement.policy_count * exponentials;
+    bool pays = spec->rows_on_device ? logits >= ALLTOALL_DEVICE_LOGITS_MIN
+                                     : exponentials >= ALLTOALL_EXPONENTIALS_MIN;
     if (strcmp(spec->pattern, "auto") == 0)
-        settled.pattern = (shares ? alltoall : gather).name;
+        settled.pattern = (group_size > 1 && pays ? alltoall : gather).name;
     return settled;
 }
 

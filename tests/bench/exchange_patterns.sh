@@ -32,7 +32,7 @@ on_this_host() {
     for transport in shared mpi; do
         for policies in 2 4 8; do
             for vocabulary in 2048 49152 151936; do
-                for rows in 1 4 16 64; do
+                for rows in 1 2 4 16 64; do
                     measure "$policies" "$vocabulary" "$rows" "$transport"
                 done
             done

@@ -14,6 +14,7 @@
 #include "mpo/comm.h"
 #include "mpo/exchange.h"
 #include "mpo/mixture.h"
+#include "exchange/exchange_impl.h"
 #include "exchange_case.h"
 #include "runner.h"
 
@@ -290,6 +291,36 @@ static void auto_takes_the_pattern_that_was_measured_faster(void **state)
     }
 }
 
+/* Local: what auto takes on both sides of its limits, on hosts and on devices. */
+static void auto_changes_the_pattern_at_its_limits(void **state)
+{
+    (void)state;
+    static const struct {
+        int32_t policy_count;
+        int32_t row_capacity;
+        int32_t vocab_size;
+        bool rows_on_device;
+        const char *pattern;
+    } cases[] = {
+        {2, 1, 49152, false, "gather"},    {2, 2, 49152, false, "alltoall"},
+        {8, 1, 49152, false, "gather"},    {8, 2, 49152, false, "alltoall"},
+        {2, 1, 151936, false, "alltoall"}, {2, 8, 151936, true, "gather"},
+        {2, 10, 151936, true, "alltoall"}, {8, 2, 151936, true, "gather"},
+        {8, 3, 151936, true, "alltoall"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const struct mpo_exchange_spec spec = {
+            .transport = "auto",
+            .pattern = "auto",
+            .placement = {.policy_count = cases[i].policy_count},
+            .row_capacity = cases[i].row_capacity,
+            .vocab_size = cases[i].vocab_size,
+            .rows_on_device = cases[i].rows_on_device};
+        assert_string_equal(mpo_exchange_settle(&spec, 2).pattern, cases[i].pattern);
+        assert_string_equal(mpo_exchange_settle(&spec, 1).pattern, "gather");
+    }
+}
+
 static void more_rows_than_there_is_room_for_are_refused(void **state)
 {
     (void)state;
@@ -322,6 +353,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(transports_that_cannot_serve_the_group_are_refused),
         cmocka_unit_test(patterns_that_do_not_exist_are_refused),
         cmocka_unit_test(auto_takes_the_pattern_that_was_measured_faster),
+        cmocka_unit_test(auto_changes_the_pattern_at_its_limits),
         cmocka_unit_test(more_rows_than_there_is_room_for_are_refused),
     };
     return run_cases_on_ranks(argc, argv, "exchange", tests);
