@@ -1,5 +1,6 @@
 /*
- * Widths of text, by utf8proc's table: letters of two columns, combining marks of none.
+ * Widths of text, by utf8proc's table: letters of two columns, combining marks of none. And
+ * small spellings that are the same everywhere.
  */
 #include "text.h"
 
@@ -7,12 +8,7 @@
 
 #include <utf8proc.h>
 
-bool mpo_text_ends_with(const char *text, const char *suffix)
-{
-    size_t length = strlen(text);
-    size_t end = strlen(suffix);
-    return length >= end && strcmp(text + length - end, suffix) == 0;
-}
+#define MEGABYTE_BITS 20
 
 /* Bytes of the letter at the beginning, and its columns. */
 static size_t measure(const char *text, int32_t *columns)
@@ -51,13 +47,19 @@ size_t mpo_text_fit(const char *text, int32_t columns)
     return at;
 }
 
+void mpo_text_pad(FILE *stream, const char *text, int32_t columns)
+{
+    int32_t left = columns - mpo_text_columns(text);
+    fprintf(stream, "%s%*s", text, left > 0 ? left : 0, "");
+}
+
 void mpo_text_wrap(FILE *stream, const char *text, int32_t column, int32_t indent,
                    int32_t width)
 {
-    bool begins = true;
+    bool begins = true; /* of a line, where no word needs a new one */
     while (*text != '\0') {
         size_t gap = strspn(text, " ");
-        size_t word = strcspn(text + gap, " ");
+        size_t word = strcspn(text + gap, " \n");
         int32_t columns = columns_of(text + gap, word);
         if (!begins && word > 0 && column + (int32_t)gap + columns > width) {
             fprintf(stream, "\n%*s", indent, "");
@@ -69,6 +71,46 @@ void mpo_text_wrap(FILE *stream, const char *text, int32_t column, int32_t inden
         fprintf(stream, "%.*s", (int)word, text + gap);
         column += columns;
         text += gap + word;
-        begins = false;
+        begins = *text == '\n';
+        if (begins) {
+            fprintf(stream, "\n%*s", indent, "");
+            column = indent;
+            text++;
+        }
     }
+}
+
+bool mpo_text_ends_with(const char *text, const char *suffix)
+{
+    size_t length = strlen(text);
+    size_t end = strlen(suffix);
+    return length >= end && strcmp(text + length - end, suffix) == 0;
+}
+
+const char *mpo_text_plural(int64_t count)
+{
+    return count == 1 ? "" : "s";
+}
+
+unsigned long long mpo_text_megabytes(uint64_t bytes)
+{
+    return (unsigned long long)(bytes >> MEGABYTE_BITS);
+}
+
+unsigned long long mpo_text_megabytes_up(uint64_t bytes)
+{
+    return (unsigned long long)((bytes >> MEGABYTE_BITS) +
+                                ((bytes & ((1U << MEGABYTE_BITS) - 1)) != 0));
+}
+
+void mpo_text_hash(uint64_t hash, char out[MPO_TEXT_HASH_BYTES])
+{
+    snprintf(out, MPO_TEXT_HASH_BYTES, "%016llx", (unsigned long long)hash);
+}
+
+void mpo_text_hex(const unsigned char *bytes, size_t count, char *out)
+{
+    out[0] = '\0';
+    for (size_t i = 0; i < count; i++)
+        snprintf(out + 2 * i, 3, "%02x", bytes[i]);
 }

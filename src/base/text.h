@@ -1,5 +1,5 @@
 /**
- * Text in columns of a terminal, and what is asked of names.
+ * Text in columns of a terminal, and how figures and names are written.
  */
 #pragma once
 
@@ -11,8 +11,7 @@
 extern "C" {
 #endif
 
-/** Does the text end with the suffix? Local. */
-bool mpo_text_ends_with(const char *text, const char *suffix);
+/* ---- columns ---- */
 
 /** Columns that UTF-8 text takes; what is not UTF-8 takes one a byte. Local. */
 int32_t mpo_text_columns(const char *text);
@@ -21,16 +20,42 @@ int32_t mpo_text_columns(const char *text);
  *  is cut in two. Local. */
 size_t mpo_text_fit(const char *text, int32_t columns);
 
+/** Print the text and spaces up to `columns`. Local. */
+void mpo_text_pad(FILE *stream, const char *text, int32_t columns);
+
 /**
  * Print words in lines of at most `width` columns. Local.
  *
- * Lines are broken at spaces only: a longer word has a line of its own and is not cut.
+ * Lines are broken at spaces only: a longer word has a line of its own and is not cut. The
+ * text's own line ends stay, and are followed by the indent.
  *
  * @param column  where the cursor is
  * @param indent  where further lines begin
  */
 void mpo_text_wrap(FILE *stream, const char *text, int32_t column, int32_t indent,
                    int32_t width);
+
+/* ---- figures and names ---- */
+
+/** Does the text end with the suffix? Local. */
+bool mpo_text_ends_with(const char *text, const char *suffix);
+
+/** "" for one and "s" for any other number. Local. */
+const char *mpo_text_plural(int64_t count);
+
+/** Whole megabytes of 2^20 bytes, for %llu: what is free or taken, rounded down. Local. */
+unsigned long long mpo_text_megabytes(uint64_t bytes);
+
+/** The same rounded up: what is needed is never said to be what is free, or nothing. */
+unsigned long long mpo_text_megabytes_up(uint64_t bytes);
+
+#define MPO_TEXT_HASH_BYTES 17
+
+/** A hash of 64 bits as 16 hexadecimal digits. Local. */
+void mpo_text_hash(uint64_t hash, char out[MPO_TEXT_HASH_BYTES]);
+
+/** Bytes as hexadecimal digits. Local. @param out [2 count + 1] */
+void mpo_text_hex(const unsigned char *bytes, size_t count, char *out);
 
 #ifdef __cplusplus
 }

@@ -12,6 +12,7 @@
 
 #include "commands.h"
 #include "base/memory.h"
+#include "base/text.h"
 #include "mpo/record.h"
 #include "commands/report/output.h"
 
@@ -36,7 +37,7 @@ static void print_surplus(int64_t rows, const char *what)
 {
     if (rows > 0)
         printf("; %lld row%s of %s not acknowledged left out", (long long)rows,
-               rows == 1 ? "" : "s", what);
+               mpo_text_plural(rows), what);
 }
 
 static void print_recovery(const char *path, const char *output,

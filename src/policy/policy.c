@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "base/text.h"
 
 /* ---- kinds ---- */
 
@@ -24,19 +25,12 @@ static size_t kind_count(void)
     return count;
 }
 
-static bool has_suffix(const char *text, const char *suffix)
-{
-    size_t length = strlen(text);
-    size_t tail = strlen(suffix);
-    return length >= tail && strcmp(text + length - tail, suffix) == 0;
-}
-
 static enum mpo_status choose_kind(const struct mpo_policy_spec *spec, size_t *index)
 {
     enum mpo_status status = MPO_OK;
     const char *kind = spec->kind;
     if (strcmp(kind, "auto") == 0)
-        kind = has_suffix(spec->model, ".gguf") ? "llama" : "table";
+        kind = mpo_text_ends_with(spec->model, ".gguf") ? "llama" : "table";
     for (*index = 0; mpo_policy_kinds[*index] != NULL; (*index)++)
         if (strcmp(mpo_policy_kinds[*index]->kind, kind) == 0)
             return MPO_OK;
@@ -82,8 +76,7 @@ enum mpo_status mpo_policy_file_sha256(const char *path, char hex[65])
     ok = ok && !ferror(file) && EVP_DigestFinal_ex(context, digest, &digest_bytes) == 1;
     MPO_CHECK(ok && digest_bytes == 32, MPO_ERR_IO, "%s: reading it for its hash failed",
               path);
-    for (unsigned int i = 0; i < digest_bytes; i++)
-        snprintf(hex + 2 * (size_t)i, 3, "%02x", digest[i]);
+    mpo_text_hex(digest, digest_bytes, hex);
 cleanup:
     free(buffer);
     EVP_MD_CTX_free(context);

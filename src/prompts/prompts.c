@@ -20,6 +20,7 @@
 #include <utf8proc.h>
 
 #include "base/memory.h"
+#include "base/text.h"
 #include "mpo/rng.h"
 
 #define BLOCK_BYTES ((size_t)1 << 16)
@@ -161,13 +162,6 @@ cleanup:
     return status;
 }
 
-static bool has_suffix(const char *path, const char *suffix)
-{
-    size_t bytes = strlen(path);
-    size_t width = strlen(suffix);
-    return bytes >= width && strcmp(path + bytes - width, suffix) == 0;
-}
-
 static enum mpo_status choose_format(const struct mpo_prompts_spec *spec,
                                      const struct mpo_prompts_format **out)
 {
@@ -176,7 +170,7 @@ static enum mpo_status choose_format(const struct mpo_prompts_spec *spec,
     *out = NULL;
     for (size_t i = 0; i < FORMAT_COUNT && *out == NULL; i++) {
         const char *suffix = formats[i]->suffix;
-        bool fits = automatic && (suffix == NULL || has_suffix(spec->path, suffix));
+        bool fits = automatic && (suffix == NULL || mpo_text_ends_with(spec->path, suffix));
         if (fits || strcmp(spec->format, formats[i]->name) == 0)
             *out = formats[i];
     }

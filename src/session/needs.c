@@ -6,8 +6,9 @@
 
 #include <stdio.h>
 
-#define MEGABYTE_BITS 20
-#define LIST_BYTES    512
+#include "base/text.h"
+
+#define LIST_BYTES 512
 
 static bool same_weights(const struct mpo_policy_need *a, const struct mpo_policy_need *b)
 {
@@ -99,16 +100,10 @@ static void list_policies(const struct mpo_needs_device *device, char text[LIST_
     size_t length = 0;
     text[0] = '\0';
     for (int32_t i = 0; i < device->policy_count && length < LIST_BYTES; i++)
-        length += (size_t)snprintf(
-            text + length, LIST_BYTES - length, "%s%s %llu", i > 0 ? ", " : "",
-            device->specs[device->policies[i].policy].name,
-            (unsigned long long)(of_policy(device, i) >> MEGABYTE_BITS));
-}
-
-/* So that what is needed is never said to be what is free, or nothing. */
-static unsigned long long up_to_megabytes(uint64_t bytes)
-{
-    return (unsigned long long)((bytes + (1U << MEGABYTE_BITS) - 1) >> MEGABYTE_BITS);
+        length += (size_t)snprintf(text + length, LIST_BYTES - length, "%s%s %llu",
+                                   i > 0 ? ", " : "",
+                                   device->specs[device->policies[i].policy].name,
+                                   mpo_text_megabytes(of_policy(device, i)));
 }
 
 enum mpo_status mpo_needs_check_device(const struct mpo_needs_device *device)
@@ -124,9 +119,8 @@ enum mpo_status mpo_needs_check_device(const struct mpo_needs_device *device)
               "policies, spread a policy over more devices (policies.NAME.devices), %s, or "
               "quantise the models",
               device->host, where->kind, where->index, where->name, where->uuid,
-              up_to_megabytes(needed),
-              (unsigned long long)(where->free_bytes >> MEGABYTE_BITS), list,
-              (unsigned long long)(device->rows_bytes >> MEGABYTE_BITS), device->advice);
+              mpo_text_megabytes_up(needed), mpo_text_megabytes(where->free_bytes), list,
+              mpo_text_megabytes(device->rows_bytes), device->advice);
 cleanup:
     return status;
 }

@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/text.h"
+
 #define SUM_TOLERANCE 1e-3
 
 /* What a record says, on its way to all ranks. */
@@ -128,10 +130,9 @@ static enum mpo_status compare_model(const struct mpo_policy_info *info,
                                      const struct mpo_record_rank *rank)
 {
     enum mpo_status status = MPO_OK;
-    char vocabulary[24] = "";
+    char vocabulary[MPO_TEXT_HASH_BYTES] = "";
     const char *adapter = mpo_session_adapter_sha256(info);
-    snprintf(vocabulary, sizeof vocabulary, "%016llx",
-             (unsigned long long)info->vocab_hash);
+    mpo_text_hash(info->vocab_hash, vocabulary);
     MPO_CHECK(may_be_same(rank->vocabulary, vocabulary), MPO_ERR_DATA,
               "%s: expected the vocabulary (%s) of '%s' in %s, found another (%s); %s",
               info->model, rank->vocabulary, info->name, models->path, vocabulary,

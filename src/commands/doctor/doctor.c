@@ -171,8 +171,8 @@ static void examine_address_space(struct doctor *doctor)
             doctor, DOCTOR_memory, DOCTOR_PROBLEM, MPO_ERR_MEMORY,
             "a rank has still to take %llu MB and ulimit -v leaves it %llu MB; raise "
             "the limit",
-            (unsigned long long)(needed >> 20),
-            (unsigned long long)(doctor->own.host.address_free_bytes >> 20));
+            mpo_text_megabytes(needed),
+            mpo_text_megabytes(doctor->own.host.address_free_bytes));
 }
 
 /* A figure only where all that it is made of is known. */
@@ -190,9 +190,8 @@ static void examine_device_memory(struct doctor *doctor)
     if (note_status(doctor, DOCTOR_memory, mpo_needs_check_device(&needs)))
         doctor_note(doctor, DOCTOR_memory, DOCTOR_OK, MPO_OK,
                     "%s, %s %d: a rank takes %llu MB of %llu MB", own->host.name,
-                    device->kind, device->index,
-                    (unsigned long long)(own->device_bytes >> 20),
-                    (unsigned long long)(own->device_free_bytes >> 20));
+                    device->kind, device->index, mpo_text_megabytes(own->device_bytes),
+                    mpo_text_megabytes(own->device_free_bytes));
 }
 
 static void describe_rank(struct doctor *doctor)

@@ -8,6 +8,7 @@
 #pragma once
 
 #include "session/plan.h"
+#include "base/text.h"
 
 /** The checks in the order in which fit would meet the failure. */
 #define DOCTOR_CHECK_LIST(X)                                                               \

@@ -8,13 +8,6 @@
 
 #include "doctor_impl.h"
 
-#define MEGABYTE_BITS 20
-
-static const char *plural(int32_t count)
-{
-    return count == 1 ? "" : "s";
-}
-
 static void praise(struct doctor *doctor, enum doctor_check check, const char *text)
 {
     doctor_note(doctor, check, DOCTOR_OK, MPO_OK, "%s", text);
@@ -56,7 +49,7 @@ static void examine_launch(struct doctor *doctor)
                         rank->versions, doctor->rank[0].versions);
     }
     doctor_note(doctor, DOCTOR_launch, DOCTOR_OK, MPO_OK, "%d rank%s on %d host%s", size,
-                plural(size), hosts, plural(hosts));
+                mpo_text_plural(size), hosts, mpo_text_plural(hosts));
 }
 
 static void praise_stages(struct doctor *doctor)
@@ -69,7 +62,7 @@ static void praise_stages(struct doctor *doctor)
         doctor_note(doctor, DOCTOR_prompts, DOCTOR_OK, MPO_OK, "%lld in %s",
                     (long long)mpo_prompts_count(prompts), mpo_prompts_path(prompts));
     doctor_note(doctor, DOCTOR_ranks, DOCTOR_OK, MPO_OK, "%d policies on %d group%s of %d",
-                policies, groups, plural(groups), mpo_comm_group_size(comm));
+                policies, groups, mpo_text_plural(groups), mpo_comm_group_size(comm));
     praise(doctor, DOCTOR_policies, "all files can be read");
     doctor_note(doctor, DOCTOR_vocabulary, DOCTOR_OK, MPO_OK,
                 "the same for all policies, %d tokens", doctor->survey.vocab_size);
@@ -174,16 +167,16 @@ static struct host_needs sum_host(const struct doctor *doctor, const struct mpo_
 static void judge_host(struct doctor *doctor, const struct host_needs *sum)
 {
     const struct mpo_host *host = sum->host;
-    unsigned long long alone = sum->alone >> MEGABYTE_BITS;
-    unsigned long long shared = sum->shared >> MEGABYTE_BITS;
-    unsigned long long free_mb = host->memory_free_bytes >> MEGABYTE_BITS;
+    unsigned long long alone = mpo_text_megabytes(sum->alone);
+    unsigned long long shared = mpo_text_megabytes(sum->shared);
+    unsigned long long free_mb = mpo_text_megabytes(host->memory_free_bytes);
     if (sum->shared > host->memory_free_bytes)
         doctor_note(
             doctor, DOCTOR_memory, DOCTOR_PROBLEM, MPO_ERR_MEMORY,
             "%s: %d rank%s still to take %llu MB, and %s leaves %llu MB; use "
             "more hosts, smaller models, or lower rollout.unit_prompts, responses or "
             "max_tokens",
-            host->name, sum->rank_count, plural(sum->rank_count), shared,
+            host->name, sum->rank_count, mpo_text_plural(sum->rank_count), shared,
             host->memory_limit, free_mb);
     else if (sum->alone > host->memory_free_bytes)
         doctor_note(doctor, DOCTOR_memory, DOCTOR_WARNING, MPO_OK,
@@ -194,7 +187,7 @@ static void judge_host(struct doctor *doctor, const struct host_needs *sum)
     else
         doctor_note(doctor, DOCTOR_memory, DOCTOR_OK, MPO_OK,
                     "%s: %d rank%s still to take %llu MB of %llu MB (%s)", host->name,
-                    sum->rank_count, plural(sum->rank_count), alone, free_mb,
+                    sum->rank_count, mpo_text_plural(sum->rank_count), alone, free_mb,
                     host->memory_limit);
 }
 

@@ -119,14 +119,16 @@ static void print_policy(const struct doctor *doctor, int32_t rank,
     const struct mpo_config_policies *configured =
         &doctor->config->policies[policy->policy];
     const struct mpo_policy_need *need = &policy->need;
+    char vocabulary[MPO_TEXT_HASH_BYTES];
     printf("%4d %-16.16s %-28.28s", rank, configured->name, base_name(configured->model));
     if (policy->load.status != MPO_OK) {
         printf(" -\n");
         return;
     }
     print_bytes(need->model_bytes + need->adapter_bytes);
-    printf(" %7d %7d %7d %016llx\n", need->longest_prompt_tokens, need->context_tokens,
-           need->trained_tokens, (unsigned long long)policy->vocab_hash);
+    mpo_text_hash(policy->vocab_hash, vocabulary);
+    printf(" %7d %7d %7d %s\n", need->longest_prompt_tokens, need->context_tokens,
+           need->trained_tokens, vocabulary);
 }
 
 static void print_policies(const struct doctor *doctor)
@@ -163,34 +165,15 @@ static void list_ranks(const struct doctor *doctor, int32_t first,
         list[0] = '\0';
 }
 
-/* Words of a text, wrapped behind the indent; its own lines stay lines. */
-static void print_wrapped(const char *text, int32_t column)
-{
-    for (const char *word = text; *word != '\0';) {
-        int32_t length = (int32_t)strcspn(word, " \n");
-        if (column + length > LINE_COLUMNS && column > FINDING_INDENT) {
-            printf("\n%*s", FINDING_INDENT, "");
-            column = FINDING_INDENT;
-        }
-        printf("%s%.*s", column > FINDING_INDENT ? " " : "", length, word);
-        column += length + 1;
-        word += length + (word[length] == ' ');
-        if (*word == '\n') {
-            printf("\n%*s", FINDING_INDENT, "");
-            column = FINDING_INDENT;
-            word++;
-        }
-    }
-    printf("\n");
-}
-
 static void print_finding(const struct doctor *doctor, int32_t index)
 {
     const struct doctor_finding *finding = &doctor->all[index];
     char list[RANK_LIST_BYTES] = "";
     list_ranks(doctor, index, list);
     printf("%-8s %-10s %s", level_name(finding->level), check_name(finding->check), list);
-    print_wrapped(finding->failure.text, FINDING_INDENT + (int32_t)strlen(list));
+    mpo_text_wrap(stdout, finding->failure.text, FINDING_INDENT + (int32_t)strlen(list),
+                  FINDING_INDENT, LINE_COLUMNS);
+    printf("\n");
 }
 
 static void print_text(const struct doctor *doctor, enum mpo_status verdict)
@@ -203,7 +186,7 @@ static void print_text(const struct doctor *doctor, enum mpo_status verdict)
             print_finding(doctor, i);
     if (problems > 0)
         printf("\n%d problem%s: fit would end with exit code %d\n", problems,
-               problems == 1 ? "" : "s", mpo_status_exit_code(verdict));
+               mpo_text_plural(problems), mpo_status_exit_code(verdict));
     else
         printf("\nfit would run\n");
 }
@@ -233,8 +216,8 @@ static json_t *make_policy(const struct doctor *doctor,
     const struct mpo_config_policies *configured =
         &doctor->config->policies[policy->policy];
     const struct mpo_policy_need *need = &policy->need;
-    char hash[24] = "";
-    snprintf(hash, sizeof hash, "%016llx", (unsigned long long)policy->vocab_hash);
+    char hash[MPO_TEXT_HASH_BYTES];
+    mpo_text_hash(policy->vocab_hash, hash);
     set_text(object, "name", configured->name);
     set_text(object, "model", configured->model);
     set_text(object, "lora", configured->lora);

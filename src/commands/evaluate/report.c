@@ -6,8 +6,11 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "evaluate_impl.h"
+#include "base/text.h"
 #include "commands/report/output.h"
+#include "evaluate_impl.h"
+
+#define LABEL_COLUMNS 32
 
 /* What a figure is called: in a record and for programs, and by people. */
 struct quantity {
@@ -54,11 +57,12 @@ static void print_text_row(struct row row)
     char label[128] = "";
     snprintf(label, sizeof label, "%s%s%s", row.quantity.label, row.objective[0] ? " " : "",
              row.objective);
+    mpo_text_pad(stdout, label, LABEL_COLUMNS);
     if (isfinite(row.interval.low))
-        printf("%-32s %10.4f   [%.4f, %.4f]\n", label, row.interval.estimate,
-               row.interval.low, row.interval.high);
+        printf(" %10.4f   [%.4f, %.4f]\n", row.interval.estimate, row.interval.low,
+               row.interval.high);
     else
-        printf("%-32s %10.4f   -\n", label, row.interval.estimate);
+        printf(" %10.4f   -\n", row.interval.estimate);
 }
 
 static void print_text(const struct evaluate *evaluate)
@@ -70,7 +74,7 @@ static void print_text(const struct evaluate *evaluate)
         printf("\nweights %s:", evaluate->name[a]);
         for (int32_t k = 0; k < evaluate->objective_count; k++)
             printf(" %s %.4f", evaluate->config->policies[k].name, weights[k]);
-        printf("\n%-32s %10s   %s\n", "nat; ESS of the responses", "estimate",
+        printf("\n%-*s %10s   %s\n", LABEL_COLUMNS, "nat; ESS of the responses", "estimate",
                "95 % interval");
         for (int32_t r = 0; r < evaluate_result_count(evaluate); r++)
             print_text_row(make_row(evaluate, a, r));

@@ -5,6 +5,7 @@
 
 #include "decode/text.h"
 #include "session/session_impl.h"
+#include "base/text.h"
 #include "commands/report/progress.h"
 
 /** Sums over the steps taken, for the end's warnings and table. */
@@ -64,8 +65,7 @@ void fit_summary_settle(struct fit *fit);
 
 /** Hash of all prompts as the record has it. */
 #define FIT_PROMPTS_HASH_ATTRIBUTE "prompts_xxh64"
-#define FIT_PROMPTS_HASH_BYTES     24
-void fit_prompts_hash(const struct fit *fit, char text[FIT_PROMPTS_HASH_BYTES]);
+void fit_prompts_hash(const struct fit *fit, char text[MPO_TEXT_HASH_BYTES]);
 
 /** What is said at the start, after a step, and at the end. Rank zero only but for the
  *  stage table, which gathers. */

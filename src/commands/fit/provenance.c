@@ -46,8 +46,7 @@ static void hash_text(const char *text, char hex[65])
     hex[0] = '\0';
     if (EVP_Digest(text, strlen(text), digest, &bytes, EVP_sha256(), NULL) != 1)
         return;
-    for (unsigned int i = 0; i < bytes && i < 32; i++)
-        snprintf(hex + 2 * (size_t)i, 3, "%02x", digest[i]);
+    mpo_text_hex(digest, bytes < 32 ? bytes : 32, hex);
 }
 
 static void format_command_line(int argc, char *const *argv, char *line, size_t bytes)
@@ -97,10 +96,9 @@ static void describe_run(struct provenance *provenance, const struct fit *fit, i
     add_attribute(provenance, "ranks_per_group", text);
 }
 
-void fit_prompts_hash(const struct fit *fit, char text[FIT_PROMPTS_HASH_BYTES])
+void fit_prompts_hash(const struct fit *fit, char text[MPO_TEXT_HASH_BYTES])
 {
-    snprintf(text, FIT_PROMPTS_HASH_BYTES, "%016llx",
-             (unsigned long long)mpo_prompts_hash(fit->session->prompts));
+    mpo_text_hash(mpo_prompts_hash(fit->session->prompts), text);
 }
 
 static void format_utc(char *text, size_t bytes)
@@ -141,8 +139,7 @@ static void describe_policy(const struct fit *fit, int32_t index,
     snprintf(row->sha256, sizeof row->sha256, "%s", info.sha256);
     snprintf(row->lora_sha256, sizeof row->lora_sha256, "%s",
              mpo_session_adapter_sha256(&info));
-    snprintf(row->vocabulary, sizeof row->vocabulary, "%016llx",
-             (unsigned long long)info.vocab_hash);
+    mpo_text_hash(info.vocab_hash, row->vocabulary);
 }
 
 /* Groups must host the same models: one policy, one hash. Each group has the rows of all

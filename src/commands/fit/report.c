@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "commands/report/output.h"
+#include "base/text.h"
 
 #define WEIGHTS_SHOWN_MAX 8
 
@@ -26,11 +27,11 @@ void fit_report_start(struct fit *fit)
         "mpo fit: %d objectives, %d policies on %d rank%s (%d group%s, exchange %s %s%s, "
         "%s, %d thread%s each), %lld prompts, seed %lld",
         fit->objective_count, fit->policy_count, mpo_comm_size(session->comm),
-        mpo_comm_size(session->comm) == 1 ? "" : "s", mpo_comm_group_count(session->comm),
-        mpo_comm_group_count(session->comm) == 1 ? "" : "s",
+        mpo_text_plural(mpo_comm_size(session->comm)), mpo_comm_group_count(session->comm),
+        mpo_text_plural(mpo_comm_group_count(session->comm)),
         mpo_exchange_transport(session->exchange), mpo_exchange_pattern(session->exchange),
         strcmp(fit->config->exchange.rows, "bf16") == 0 ? " bf16" : "",
-        session->device.kind, session->thread_count, session->thread_count == 1 ? "" : "s",
+        session->device.kind, session->thread_count, mpo_text_plural(session->thread_count),
         (long long)mpo_prompts_count(session->prompts), (long long)fit->config->run.seed);
     if (fit->resumes)
         mpo_log_note("resuming %s after its %lld steps", fit->config->record.file,

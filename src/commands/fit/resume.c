@@ -118,7 +118,7 @@ static enum mpo_status compare_contents(const struct fit *fit,
     enum mpo_status status = MPO_OK;
     const char *path = fit->config->record.file;
     const char *recorded = mpo_record_attribute(record, FIT_PROMPTS_HASH_ATTRIBUTE);
-    char now[FIT_PROMPTS_HASH_BYTES] = "";
+    char now[MPO_TEXT_HASH_BYTES] = "";
     fit_prompts_hash(fit, now);
     MPO_CHECK(recorded[0] == '\0' || strcmp(recorded, now) == 0, MPO_ERR_DATA,
               "--resume: the prompts of %s are not those of %s; restore them, or begin a "

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/text.h"
 #include "mpo/config.h"
 
 #define LABEL_WIDTH 24
@@ -22,7 +23,7 @@
 
 static void print_label(const char *label)
 {
-    inspect_print_padded(label, LABEL_WIDTH);
+    mpo_text_pad(stdout, label, LABEL_WIDTH);
 }
 
 static void print_cell(double value, int digits)

@@ -68,12 +68,6 @@ const char *inspect_state(const struct inspect *inspect);
 
 /* ---- views ---- */
 
-/** Columns that a text takes: its bytes without UTF-8's continuation bytes. */
-int inspect_text_width(const char *text);
-
-/** The text and spaces up to `width` columns. */
-void inspect_print_padded(const char *text, int width);
-
 /** Value of a series at the last step, and its sum over the steps. */
 double inspect_last(const struct inspect *inspect, enum inspect_field field);
 double inspect_sum(const struct inspect *inspect, enum inspect_field field);

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "base/memory.h"
+#include "base/text.h"
 #include "base/timing.h"
 #include "commands/report/plot.h"
 
@@ -28,7 +29,7 @@ static void put_title(const struct inspect *inspect, struct plot *plot)
     const char *run = mpo_record_attribute(inspect->record, "run_id");
     snprintf(title, sizeof title, "%s%s%.200s, %lld step%s, %s", inspect->path,
              run[0] != '\0' ? ", run " : "", run, (long long)inspect->step_count,
-             inspect->step_count == 1 ? "" : "s", inspect_state(inspect));
+             mpo_text_plural(inspect->step_count), inspect_state(inspect));
     plot_put_text(plot, "title", title);
 }
 

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/text.h"
 #include "base/timing.h"
 
 #define LABEL_WIDTH 15
@@ -28,23 +29,9 @@ double inspect_sum(const struct inspect *inspect, enum inspect_field field)
 
 /* ---- summary ---- */
 
-int inspect_text_width(const char *text)
-{
-    int width = 0;
-    for (const char *byte = text; *byte != '\0'; byte++)
-        width += ((unsigned char)*byte & 0xC0) != 0x80;
-    return width;
-}
-
-void inspect_print_padded(const char *text, int width)
-{
-    printf("%s%*s", text,
-           width > inspect_text_width(text) ? width - inspect_text_width(text) : 0, "");
-}
-
 static void print_label(const char *label)
 {
-    inspect_print_padded(label, LABEL_WIDTH);
+    mpo_text_pad(stdout, label, LABEL_WIDTH);
 }
 
 static void print_attribute(const struct inspect *inspect, const char *label,
@@ -87,14 +74,14 @@ static void print_weights(const struct inspect *inspect)
     const int64_t row = (inspect->step_count - 1) * inspect->objective_count;
     int width = LABEL_WIDTH - 2;
     for (int32_t k = 0; k < inspect->objective_count; k++) {
-        const int name = inspect_text_width(mpo_record_objective(inspect->record, k));
+        const int name = mpo_text_columns(mpo_record_objective(inspect->record, k));
         width = name > width ? name : width;
     }
     printf("\n");
-    inspect_print_padded("objective", width);
+    mpo_text_pad(stdout, "objective", width);
     printf("  %9s  %9s\n", "average", "last");
     for (int32_t k = 0; k < inspect->objective_count; k++) {
-        inspect_print_padded(mpo_record_objective(inspect->record, k), width);
+        mpo_text_pad(stdout, mpo_record_objective(inspect->record, k), width);
         printf("  %9.4f  %9.4f\n", inspect->series[INSPECT_average][row + k],
                inspect->series[INSPECT_weights][row + k]);
     }

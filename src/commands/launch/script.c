@@ -9,15 +9,11 @@
 
 #include "build_info.h"
 #include "launch_impl.h"
+#include "base/text.h"
 
 #define OPTION_COLUMNS 25
 #define OPTION_BYTES   256
 #define REASON_BYTES   128
-
-static const char *plural(int32_t count)
-{
-    return count == 1 ? "" : "s";
-}
 
 static void print_option(const char *reason, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
@@ -33,11 +29,6 @@ static void print_option(const char *reason, const char *format, ...)
         printf("#SBATCH --%s\n", option);
     else
         printf("#SBATCH --%-*s # %s\n", OPTION_COLUMNS, option, reason);
-}
-
-static unsigned long long megabytes(uint64_t bytes)
-{
-    return (unsigned long long)((bytes + (1 << 20) - 1) >> 20);
 }
 
 /* ---- the head ---- */
@@ -58,7 +49,7 @@ static void print_head(const struct launch *launch)
         "# to it.  Options of sbatch win over the lines below; arguments go to `mpo "
         "fit`.\n",
         launch->config->policy_count, launch->plan.rank_count,
-        plural(launch->plan.rank_count), groups, plural(groups),
+        mpo_text_plural(launch->plan.rank_count), groups, mpo_text_plural(groups),
         launch->plan.placement.group_size, MPO_VERSION);
 }
 
@@ -100,7 +91,7 @@ static void print_memory(const struct launch *launch)
 {
     char reason[REASON_BYTES] = "";
     const struct mpo_needs *node = &launch->node;
-    unsigned long long needed = megabytes(mpo_needs_total(node));
+    unsigned long long needed = mpo_text_megabytes_up(mpo_needs_total(node));
     unsigned long long ranks_mb = LAUNCH_RANK_MB * (unsigned)launch->plan.ranks_per_node;
     snprintf(reason, sizeof reason, "of each node: %llu MB + %d %% + %d MB a rank", needed,
              LAUNCH_MARGIN_PERCENT, LAUNCH_RANK_MB);
@@ -109,9 +100,10 @@ static void print_memory(const struct launch *launch)
     printf(
         "# MB of the neediest node: program %llu, weights %llu, cache %llu, work %llu,\n"
         "# exchange %llu, as mpo doctor counts them; the rest is for MPI and the record.\n",
-        megabytes(node->program_bytes), megabytes(node->weights_bytes),
-        megabytes(node->cache_bytes), megabytes(node->work_bytes),
-        megabytes(node->exchange_bytes));
+        mpo_text_megabytes_up(node->program_bytes),
+        mpo_text_megabytes_up(node->weights_bytes),
+        mpo_text_megabytes_up(node->cache_bytes), mpo_text_megabytes_up(node->work_bytes),
+        mpo_text_megabytes_up(node->exchange_bytes));
 }
 
 /* Days, hours and minutes, rounded up. */

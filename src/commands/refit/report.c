@@ -7,11 +7,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/text.h"
 #include "commands/report/output.h"
 #include "commands/report/plot.h"
 #include "refit_impl.h"
 
-#define POINTS_MAX 1000000
+#define POINTS_MAX   1000000
+#define NAME_COLUMNS 24
 
 /* ---- the result ---- */
 
@@ -19,14 +21,15 @@ static void print_table(const struct refit *refit)
 {
     const struct refit_point *result = &refit->result;
     bool is_whole = refit->count == mpo_record_objective_count(refit->record);
-    printf("%-24s %10s %10s %14s %12s\n", "objective", "weight", "record", "mean log pi",
-           "divergence");
+    printf("%-*s %10s %10s %14s %12s\n", NAME_COLUMNS, "objective", "weight", "record",
+           "mean log pi", "divergence");
     for (int32_t k = 0; k < refit->count; k++) {
         char stored[32] = "-";
         if (is_whole)
             snprintf(stored, sizeof stored, "%.4f", refit->stored.weights[k]);
-        printf("%-24s %10.4f %10s %14.4f %12.4f\n", refit_name(refit, k),
-               result->weights[k], stored, result->gradient[k], result->divergence[k]);
+        mpo_text_pad(stdout, refit_name(refit, k), NAME_COLUMNS);
+        printf(" %10.4f %10s %14.4f %12.4f\n", result->weights[k], stored,
+               result->gradient[k], result->divergence[k]);
     }
     printf("\nF             %10.4f nat", result->value);
     if (is_whole)

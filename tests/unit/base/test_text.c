@@ -1,4 +1,4 @@
-/* Columns of text, and lines that fit a terminal. */
+/* Columns of text, lines that fit a terminal, and how figures are spelt. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -56,12 +56,63 @@ static void words_are_wrapped_and_never_cut(void **state)
     assert_wrapped("two  spaces", 0, 0, 80, "two  spaces");
 }
 
+static void lines_of_the_text_stay_lines(void **state)
+{
+    (void)state;
+    assert_wrapped("one\ntwo three", 1, 2, 80, "one\n  two three");
+    assert_wrapped("one two\nthree", 0, 2, 6, "one\n  two\n  three");
+    assert_wrapped("one\n\ntwo", 0, 1, 80, "one\n \n two");
+}
+
+static void padding_counts_columns_and_not_letters(void **state)
+{
+    (void)state;
+    static const char *const padded[][2] = {{"abc", "abc  "},
+                                            {WIDE WIDE, WIDE WIDE " "},
+                                            {"e" ACUTE, "e" ACUTE "    "},
+                                            {"too long", "too long"}};
+    for (size_t i = 0; i < sizeof padded / sizeof padded[0]; i++) {
+        char *out = NULL;
+        size_t bytes = 0;
+        FILE *stream = open_memstream(&out, &bytes);
+        assert_non_null(stream);
+        mpo_text_pad(stream, padded[i][0], 5);
+        assert_int_equal(fclose(stream), 0);
+        assert_string_equal(out, padded[i][1]);
+        free(out);
+    }
+}
+
+static void figures_and_names_have_one_spelling(void **state)
+{
+    (void)state;
+    char hash[MPO_TEXT_HASH_BYTES];
+    char hex[7];
+    mpo_text_hash(0xab, hash);
+    assert_string_equal(hash, "00000000000000ab");
+    mpo_text_hex((const unsigned char *)"\x00\x7f\xff", 3, hex);
+    assert_string_equal(hex, "007fff");
+    assert_int_equal(mpo_text_megabytes((3U << 20) - 1), 2);
+    assert_int_equal(mpo_text_megabytes_up((2U << 20) + 1), 3);
+    assert_int_equal(mpo_text_megabytes_up(2U << 20), 2);
+    assert_true(mpo_text_megabytes_up(UINT64_MAX) == 1ULL << 44);
+    assert_string_equal(mpo_text_plural(1), "");
+    assert_string_equal(mpo_text_plural(0), "s");
+    assert_true(mpo_text_ends_with("a.svg", ".svg"));
+    assert_true(mpo_text_ends_with("a", ""));
+    assert_false(mpo_text_ends_with("svg", ".svg"));
+    assert_false(mpo_text_ends_with("a.svg.gz", ".svg"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(columns_are_counted_as_a_terminal_does),
         cmocka_unit_test(what_fits_never_ends_within_a_letter),
         cmocka_unit_test(words_are_wrapped_and_never_cut),
+        cmocka_unit_test(lines_of_the_text_stay_lines),
+        cmocka_unit_test(padding_counts_columns_and_not_letters),
+        cmocka_unit_test(figures_and_names_have_one_spelling),
     };
     return cmocka_run_group_tests_name("text in columns", tests, NULL, NULL);
 }
