@@ -64,7 +64,7 @@ missing_packages() {
 
 # install_packages PACKAGE...
 install_packages() {
-    command -v dpkg-query >/dev/null || { say "not a Debian system: expecting the libraries of README.md to be installed"; return 0; }
+    command -v dpkg-query >/dev/null || { say "not a Debian system: install the packages listed at the top of launch/setup.sh by other means"; return 0; }
     local missing
     missing=$(missing_packages "$@")
     [ -n "$missing" ] || return 0

@@ -114,6 +114,15 @@ def test_the_manual_has_all():
                [flag_name(section, option[0]) for option in OPTIONS[section][1]]
                if f"\\fB{flag}" not in page]
     check("the manual has every option", not missing, missing)
+    with open(os.path.join(SOURCE, "src/commands/help/manual.def"), encoding="utf-8") as file:
+        prose = file.read()
+    topics = set(re.findall(r'MPO_MANUAL_TOPIC\("([^"]+)"', prose))
+    check("the manual has every topic", topics and all(f"\n.SH {topic}\n" in page for topic in topics), topics)
+    unknown = set(re.findall(r"^MPO_MANUAL_COMMAND\((\w+)", prose, re.M)) - set(commands())
+    check("prose of the manual belongs to commands", not unknown, unknown)
+    lost = [text for text in re.findall(r',\s*"((?:[^"\\]|\\.)*)', prose)
+            if text.replace('\\"', '"') not in page]
+    check("the manual has all its prose", not lost, lost)
     check("the manual has every exit code",
           all(f"\\fB{code}\n" in page for code in (0, 64, 65, 66, 70, 73, 78, 85)))
     long = [line for line in page.splitlines() if line[:1] in ".'" and not re.match(

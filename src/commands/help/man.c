@@ -1,6 +1,7 @@
 /*
- * The manual page mpo(1) in the man macros of roff: each command with its own options, the
- * options of a configuration once, then exit codes, environment, files and examples.
+ * The manual page mpo(1) in the man macros of roff: each command with its prose and its own
+ * options, the options of a configuration once, then topics, exit codes, environment, files
+ * and examples. Prose is in manual.def, everything else comes from the program's lists.
  */
 #include "help.h"
 
@@ -32,6 +33,49 @@ static void put_title(FILE *stream, const char *request, const char *text)
     fprintf(stream, ".%s ", request);
     put(stream, text);
     fputc('\n', stream);
+}
+
+/* The prose of a command or a topic, in the order of the list. */
+static const struct manual_text {
+    const char *command; /* or NULL */
+    const char *topic;   /* or NULL */
+    const char *text;
+} manual_texts[] = {
+#define MPO_MANUAL_COMMAND(command, text) {#command, NULL, text},
+#define MPO_MANUAL_TOPIC(topic, text)     {NULL, topic, text},
+#include "manual.def"
+#undef MPO_MANUAL_COMMAND
+#undef MPO_MANUAL_TOPIC
+};
+#define MANUAL_TEXT_COUNT (sizeof manual_texts / sizeof *manual_texts)
+
+static void put_paragraph(FILE *stream, const char *text)
+{
+    fputs(".PP\n", stream);
+    put(stream, text);
+    fputc('\n', stream);
+}
+
+static void put_prose(FILE *stream, const struct mpo_command *command)
+{
+    for (size_t i = 0; i < MANUAL_TEXT_COUNT; i++)
+        if (manual_texts[i].command != NULL &&
+            strcmp(manual_texts[i].command, command->name) == 0)
+            put_paragraph(stream, manual_texts[i].text);
+}
+
+static void put_topics(FILE *stream)
+{
+    const char *title = "";
+    for (size_t i = 0; i < MANUAL_TEXT_COUNT; i++) {
+        const struct manual_text *one = &manual_texts[i];
+        if (one->topic == NULL)
+            continue;
+        if (strcmp(one->topic, title) != 0)
+            put_title(stream, "SH", one->topic);
+        title = one->topic;
+        put_paragraph(stream, one->text);
+    }
 }
 
 /* A term and what it means. */
@@ -77,6 +121,7 @@ static void put_command(FILE *stream, const struct mpo_command *command)
     fputs(".PP\n", stream);
     put(stream, command->sentence);
     fputs(".\n", stream);
+    put_prose(stream, command);
     for (int i = 0; mpo_config_flag(command->name, i, &flag); i++)
         if (strcmp(flag.section, command->name) == 0)
             put_option(stream, &flag);
@@ -88,7 +133,7 @@ static void put_shared(FILE *stream)
     const char *section = "fit";
     struct mpo_config_flag flag = {0};
     fputs(".SH CONFIGURATION\nKeys of the YAML file, and flags of every command that takes "
-          "one.\nFlags win over the file.\n",
+          "one.\nFlags override the file.\n",
           stream);
     for (int i = 0; mpo_config_flag("fit", i, &flag); i++) {
         if (strcmp(flag.section, "fit") == 0)
@@ -116,22 +161,21 @@ static void put_exit_codes(FILE *stream)
 static void put_surroundings(FILE *stream)
 {
     fputs(".SH ENVIRONMENT\n", stream);
-    put_item(stream, "NO_COLOR", "",
-             "no colour on a terminal when it is set and not empty");
-    put_item(stream, "TERM", "", "dumb: a terminal is treated as a file");
-    put_item(stream, "COLUMNS", "", "width of a terminal that does not know its own");
+    put_item(stream, "NO_COLOR", "", "set and not empty: no colour on a terminal");
+    put_item(stream, "TERM", "", "dumb: treat the terminal as a file");
+    put_item(stream, "COLUMNS", "", "width of a terminal that does not report one");
     fputs(".SH FILES\n", stream);
     put_item(stream, "CONFIG", "",
-             "a configuration in YAML; mpo help --reference has it all");
+             "a configuration in YAML; mpo help --reference prints every key");
     put_item(stream, "RECORD", "",
-             "what fit writes, in HDF5: weights, figures and responses of every step");
-    put_item(stream, "RECORD.lock", "", "beside a record while it is written");
+             "the HDF5 file that fit writes: weights, figures and responses of every step");
+    put_item(stream, "RECORD.lock", "", "lock file beside a record while a run writes it");
     fputs(".SH EXAMPLES\n", stream);
     put_item(stream, "mpo fit my.yaml", " --record.file=run.h5", "find the weights");
-    put_item(stream, "mpirun -n 3 mpo fit my.yaml", "", "the same, one policy a rank");
+    put_item(stream, "mpirun -n 3 mpo fit my.yaml", "", "the same, one policy per rank");
     put_item(stream, "mpo generate my.yaml", " --weights=run.h5 --prompt=\"...\"",
-             "ask the mixture");
-    put_item(stream, "mpo inspect run.h5", " --plot=run.svg", "look at the trajectory");
+             "generate from the mixture");
+    put_item(stream, "mpo inspect run.h5", " --plot=run.svg", "plot the trajectory");
 }
 
 void help_print_man(FILE *stream)
@@ -145,11 +189,12 @@ void help_print_man(FILE *stream)
           "mixture.\n"
           "Results go to standard output, everything else to standard error.\n"
           ".SH COMMANDS\n"
-          "The default of an option stands in brackets.\n",
+          "Defaults are in brackets.\n",
           stream);
     for (const struct mpo_command *command = mpo_commands; command->name != NULL; command++)
         put_command(stream, command);
     put_shared(stream);
+    put_topics(stream);
     put_exit_codes(stream);
     put_surroundings(stream);
 }
