@@ -63,7 +63,7 @@ int main(int argc, char **argv)
             mpo_log_error("%s", mpo_error_text());
     }
     if (fflush(stdout) != 0 && status == MPO_OK) {
-        mpo_log_error("standard output: writing failed");
+        mpo_log_error("standard output: the result could not be written");
         status = MPO_ERR_IO;
     }
     return mpo_status_exit_code(status);

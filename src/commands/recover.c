@@ -43,9 +43,9 @@ static void print_surplus(int64_t rows, const char *what)
 static void print_recovery(const char *path, const char *output,
                            const struct mpo_record_recovery *recovery)
 {
-    printf("record         %s, left by a crash; it is as it was\n", path);
+    printf("record         %s, of a killed run; unchanged\n", path);
     printf("recovered      %s, finished\n", output);
-    printf("steps          %lld kept, all that were acknowledged",
+    printf("steps          %lld kept, all acknowledged ones",
            (long long)recovery->step_count);
     print_surplus(recovery->surplus_steps, "a step");
     printf("\nresponses      %lld kept", (long long)recovery->response_count);
@@ -87,7 +87,7 @@ enum mpo_status mpo_command_recover(int argc, char *const *argv)
     else if (recovery.repaired)
         print_recovery(path, output, &recovery);
     else
-        printf("%s is finished, %lld steps: it needs no repair, and no copy was made\n",
+        printf("%s is finished (%lld steps): it needs no repair, and no copy was made\n",
                path, (long long)recovery.step_count);
     MPO_CHECK(fflush(stdout) == 0, MPO_ERR_IO, "standard output: %s", strerror(errno));
 cleanup:

@@ -135,7 +135,8 @@ static void tell_accuracy(const struct score *score)
     const struct mpo_config *config = score->config;
     double percent = 100.0 / (double)score->prompt_count;
     bool rewards = score->reference >= 0;
-    mpo_log_note("chosen preferred, of %lld pairs:%s", (long long)score->prompt_count,
+    mpo_log_note("share of %lld pairs in which chosen is preferred:%s",
+                 (long long)score->prompt_count,
                  rewards ? "            likelihood  implicit reward" : "");
     for (int32_t h = 0; h < config->policy_count; h++) {
         if (rewards && h != score->reference)
@@ -185,7 +186,8 @@ static enum mpo_status print_scores(struct score *score, const struct mpo_scores
         }
         MPO_TRY(output_json(line));
     }
-    MPO_CHECK(fflush(stdout) == 0, MPO_ERR_IO, "standard output: writing failed");
+    MPO_CHECK(fflush(stdout) == 0, MPO_ERR_IO,
+              "standard output: the result could not be written");
 cleanup:
     return status;
 }

@@ -98,12 +98,11 @@ static enum mpo_status refuse_unknown(const struct mpo_config_flags *flags,
     char quoted[MPO_CONFIG_QUOTE_BYTES];
     const char *bare = argument + strspn(argument, "-");
     snprintf(name, sizeof name, "%.*s", (int)strcspn(bare, "="), bare);
-    MPO_FAIL(
-        MPO_ERR_USAGE,
-        "mpo %s: unknown option '%.*s%s'; the nearest known one is '--%s' (mpo help %s "
-        "shows all)",
-        flags->command, (int)(bare - argument), argument, mpo_config_quote(name, quoted),
-        nearest_known(flags, name), flags->command);
+    MPO_FAIL(MPO_ERR_USAGE,
+             "mpo %s: unknown option '%.*s%s'; the nearest known one is '--%s' (mpo help "
+             "%s lists all)",
+             flags->command, (int)(bare - argument), argument,
+             mpo_config_quote(name, quoted), nearest_known(flags, name), flags->command);
 cleanup:
     return status;
 }

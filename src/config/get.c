@@ -43,7 +43,7 @@ static enum mpo_status refuse_key(const char *key)
     snprintf(quoted[1], sizeof quoted[1], "%.*s", prefix, key);
     MPO_FAIL(MPO_ERR_USAGE,
              "--get: expected section.key, policies.NAME.key or policies, found '%s'; the "
-             "nearest key is '%s%s' (mpo config CONFIG shows all)",
+             "nearest key is '%s%s' (mpo config CONFIG lists all)",
              mpo_config_quote(key, quoted[0]), quoted[1], nearest);
 cleanup:
     return status;

@@ -202,8 +202,9 @@ static void print_reference_section(FILE *stream, int section)
 enum mpo_status mpo_config_print_reference(FILE *stream)
 {
     enum mpo_status status = MPO_OK;
-    fputs("# Every option of mpo with its default. Made by `mpo help --reference`.\n"
-          "# Options that are left out have these values; flags change them for one run:\n"
+    fputs("# Every option of mpo with its default, printed by `mpo help --reference`.\n"
+          "# These values hold for options that are left out; flags override them for one "
+          "run:\n"
           "# --rollout.responses=8, --policies.NAME.temperature=0.7.\n"
           "# Paths are relative to the folder of the configuration file.\n",
           stream);
@@ -211,7 +212,7 @@ enum mpo_status mpo_config_print_reference(FILE *stream)
         if (mpo_config_is_in_files(section))
             print_reference_section(stream, section);
     MPO_CHECK(fflush(stream) == 0 && !ferror(stream), MPO_ERR_IO,
-              "the reference was not written whole; is the disk full?");
+              "the reference could not be written completely; is the disk full?");
 cleanup:
     return status;
 }

@@ -14,12 +14,11 @@ static enum mpo_status count_visible(int *visible)
     *visible = 0; /* without a driver it is left as it was */
     cudaError_t error = cudaGetDeviceCount(visible);
     MPO_CHECK(error == cudaSuccess, MPO_ERR_DEVICE,
-              "no CUDA device can be used: %s (%s); see nvidia-smi, or run with "
-              "run.device=cpu",
+              "no CUDA device can be used: %s (%s); see nvidia-smi, or set run.device=cpu",
               cudaGetErrorString(error), cudaGetErrorName(error));
     MPO_CHECK(*visible > 0, MPO_ERR_DEVICE,
-              "no CUDA device is visible; see CUDA_VISIBLE_DEVICES and nvidia-smi, or run "
-              "with run.device=cpu");
+              "no CUDA device is visible; see CUDA_VISIBLE_DEVICES and nvidia-smi, or set "
+              "run.device=cpu");
 cleanup:
     return status;
 }
@@ -57,12 +56,11 @@ static enum mpo_status cuda_open(int32_t before, int32_t count, struct mpo_devic
     struct cudaDeviceProp properties;
     MPO_TRY(count_visible(&visible));
     int32_t first = visible == count ? 0 : before;
-    MPO_CHECK(
-        first + count <= visible, MPO_ERR_DEVICE,
-        "a rank needs %d of its host's CUDA devices beside the %d of the ranks before "
-        "it, and finds %d in all; start fewer ranks a host, lower "
-        "policies.NAME.devices, or run with run.device=cpu",
-        count, before, visible);
+    MPO_CHECK(first + count <= visible, MPO_ERR_DEVICE,
+              "a rank needs %d of its host's CUDA devices and lower ranks use %d, but "
+              "there are %d; start fewer ranks per host, lower policies.NAME.devices, or "
+              "set run.device=cpu",
+              count, before, visible);
     *out = (struct mpo_device){.kind = "cuda", .first = first, .index = first + count - 1};
     MPO_TRY(measure(out));
     MPO_TRY_CUDA(cudaGetDeviceProperties(&properties, out->index));
@@ -102,9 +100,9 @@ enum mpo_status mpo_device_cuda_take(size_t bytes, const char *what, const char 
     if (error == cudaErrorMemoryAllocation) {
         cudaGetLastError(); /* or the next launch would report it again */
         MPO_FAIL(MPO_ERR_MEMORY,
-                 "%s: %zu MiB of device memory are needed, and %zu of %zu MiB are free; "
-                 "have fewer rows at once (rollout.unit_prompts, rollout.responses; of "
-                 "generate --parallel, of evaluate --responses), or %s",
+                 "%s: needs %zu MiB of device memory, but %zu of %zu MiB are free; decode "
+                 "fewer rows at once (rollout.unit_prompts, rollout.responses; generate: "
+                 "--parallel; evaluate: --responses), or %s",
                  what, (bytes >> 20) + 1, free_bytes >> 20, total_bytes >> 20, advice);
     }
     MPO_TRY_CUDA(error);

@@ -33,7 +33,7 @@ static enum mpo_status settle(enum mpo_status opened, const struct mpo_comm *com
     MPO_TRY(mpo_comm_min(comm, &everywhere, 1));
     if (everywhere == 0.0) {
         mpo_log_note("run.device is auto: using the cpu, because %s",
-                     opened == MPO_OK ? "another rank has no other" : mpo_error_text());
+                     opened == MPO_OK ? "another rank has none" : mpo_error_text());
         *out = cpu;
     }
 cleanup:

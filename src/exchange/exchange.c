@@ -106,7 +106,7 @@ static enum mpo_status choose(const struct mpo_exchange_spec *spec,
         if (named || (strcmp(name, "auto") == 0 && reason == NULL))
             *out = ops;
     }
-    MPO_CHECK(*out != NULL, MPO_ERR_CONFIG, "no transport of this build can serve a group");
+    MPO_CHECK(*out != NULL, MPO_ERR_CONFIG, "this build has no transport for a group");
 cleanup:
     return status;
 }

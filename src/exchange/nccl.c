@@ -69,12 +69,13 @@ static enum mpo_status complain(struct nccl *self, ncclResult_t result, const ch
     enum mpo_status status = MPO_OK;
     char reason[256] = "";
     const char *last = ncclGetLastError(self->comm);
-    snprintf(reason, sizeof reason, "%s", last != NULL && *last != '\0' ? last : "no more");
+    snprintf(reason, sizeof reason, "%s",
+             last != NULL && *last != '\0' ? last : "no details");
     abort_comm(self);
     MPO_FAIL(status_of(result),
-             "NCCL answered \"%s\" to %s and said: %s; NCCL_DEBUG=INFO shows more, and "
-             "exchange.transport=shared or mpi do without it",
-             ncclGetErrorString(result), call, reason);
+             "NCCL: %s failed: %s (%s); NCCL_DEBUG=INFO shows more; "
+             "exchange.transport=shared or mpi work without NCCL",
+             call, ncclGetErrorString(result), reason);
 cleanup:
     return status;
 }
@@ -98,7 +99,7 @@ static enum mpo_status is_launched(void *pointer, bool *done)
     MPO_TRY_NCCL(self, ncclCommGetAsyncError(self->comm, &state));
     *done = state == ncclSuccess;
     if (state != ncclSuccess && state != ncclInProgress)
-        MPO_TRY(complain(self, state, "what was asked of it before"));
+        MPO_TRY(complain(self, state, "an earlier call"));
 cleanup:
     return status;
 }

@@ -168,7 +168,8 @@ static enum mpo_status read_answers(struct mpo_prompts *prompts,
         MPO_TRY(keep_string(prompts, line, name, json_object_get(object, name),
                             &prompt->answer[i]));
         if (*prompt->answer[i] == '\0' && !prompt->ended)
-            REFUSE(line, "expected some text in \"%s\", which was cut, found none", name);
+            REFUSE(line, "expected some text in \"%s\" of a cut response, found none",
+                   name);
     }
     prompt->answer_count = spec->answer_count;
 cleanup:

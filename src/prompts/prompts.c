@@ -135,8 +135,7 @@ static enum mpo_status check_utf8(const struct mpo_prompts_line *line)
     size_t bad = first_bad_byte(line->text, line->bytes);
     MPO_CHECK(
         bad == line->bytes, MPO_ERR_DATA,
-        "%s:%lld: expected text in UTF-8 without NUL, found the byte 0x%02X after %zu "
-        "bytes",
+        "%s:%lld: expected UTF-8 text without NUL, found the byte 0x%02X after %zu bytes",
         line->path, (long long)line->line_number, (unsigned char)line->text[bad], bad);
 cleanup:
     return status;
@@ -177,8 +176,8 @@ static enum mpo_status choose_format(const struct mpo_prompts_spec *spec,
     MPO_CHECK(*out != NULL, MPO_ERR_CONFIG,
               "prompts.format: expected auto, text or jsonl, found '%s'", spec->format);
     MPO_CHECK((*out)->takes_a_prefill || *spec->prefill == '\0', MPO_ERR_CONFIG,
-              "prompts.prefill: expected none, because %s is read as %s, where each prompt "
-              "has its own \"prefill\"",
+              "prompts.prefill: expected none, because %s is in the format %s, where each "
+              "prompt has its own \"prefill\"",
               spec->path, (*out)->name);
 cleanup:
     return status;

@@ -28,8 +28,8 @@ static enum mpo_status expand_prefill(struct mpo_prompts *prompts,
     size_t bytes = expanded_bytes(line);
     void *memory = NULL;
     MPO_CHECK(bytes <= MPO_PROMPTS_LINE_BYTES_MAX, MPO_ERR_DATA,
-              "%s:%lld: expected a prefill of at most %zu bytes, found %zu with the prompt "
-              "in it",
+              "%s:%lld: expected a prefill of at most %zu bytes, found %zu bytes with the "
+              "prompt inserted",
               line->path, (long long)line->line_number, MPO_PROMPTS_LINE_BYTES_MAX, bytes);
     MPO_TRY(mpo_prompts_take(prompts, bytes + 1, &memory));
     char *to = memory;

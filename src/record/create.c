@@ -58,10 +58,10 @@ static enum mpo_status publish(const struct mpo_record_writer *writer, const cha
         unlink(draft);
         goto cleanup;
     }
-    MPO_CHECK(errno != EEXIST, MPO_ERR_OUTPUT,
-              "%s was made by another program meanwhile; name another file with "
-              "--record.file",
-              writer->path);
+    MPO_CHECK(
+        errno != EEXIST, MPO_ERR_OUTPUT,
+        "%s was just created by another program; name another file with --record.file",
+        writer->path);
     MPO_CHECK(rename(draft, writer->path) == 0, mpo_record_errno_status(errno),
               "cannot rename %s to %s: %s", draft, writer->path, strerror(errno));
 cleanup:

@@ -61,7 +61,7 @@ static void read_holder(int descriptor, char holder[MPO_RECORD_HOLDER_BYTES])
     holder[bytes > 0 ? bytes : 0] = '\0';
     holder[strcspn(holder, "\n")] = '\0';
     if (holder[0] == '\0')
-        snprintf(holder, MPO_RECORD_HOLDER_BYTES, "a process that left no name");
+        snprintf(holder, MPO_RECORD_HOLDER_BYTES, "an unnamed process");
 }
 
 static enum mpo_status write_holder(const struct mpo_record_lock *lock, const char *job_id)
@@ -108,8 +108,8 @@ static enum mpo_status try_lock(struct mpo_record_lock *lock, bool *again)
         *again = true;
         goto cleanup;
     }
-    mpo_log_warning("this file system has no locks (%s: %s); make sure that no other run "
-                    "writes the same record",
+    mpo_log_warning("this file system does not support locks (%s: %s); make sure that no "
+                    "other run writes the same record",
                     lock->path, strerror(errno));
 cleanup:
     return status;

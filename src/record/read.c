@@ -70,7 +70,7 @@ static enum mpo_status look_at_superblock(struct mpo_record *record)
     MPO_CHECK(bytes >= 0, MPO_ERR_IO, "%s: %s", record->path, strerror(errno));
     if (bytes < (ssize_t)sizeof block || memcmp(block, signature, sizeof signature) != 0)
         MPO_FAIL(MPO_ERR_DATA, "%s is not an HDF5 file%s", record->path,
-                 record->live ? " yet: a run is making it; look again in a moment" : "");
+                 record->live ? " yet: a run is creating it; try again in a moment" : "");
     /* Older superblocks have no flags; no record has one, and the schema check says so. */
     record->complete = block[sizeof signature] < 2 || block[FLAGS_BYTE] == 0;
 cleanup:
@@ -230,12 +230,11 @@ enum mpo_status mpo_record_reword(const struct mpo_record *record, enum mpo_stat
     if (status == MPO_OK)
         return status;
     if (status == MPO_ERR_IO && record->live)
-        advice = "; a run is writing it; look again in a moment";
+        advice = "; a run is writing it; try again in a moment";
     else if (status == MPO_ERR_IO && !record->complete)
-        advice = "; the run that wrote it was killed before this was written, or the file "
-                 "is damaged";
+        advice = "; its run was killed before writing this, or the file is damaged";
     else if (status == MPO_ERR_IO)
-        advice = "; the file is damaged, take a copy of it from elsewhere";
+        advice = "; the file is damaged: restore a copy";
     const enum mpo_status reworded = status == MPO_ERR_IO ? MPO_ERR_DATA : status;
     return mpo_error_raise(reworded, __FILE__, __LINE__, "%s: %s%s", record->path,
                            mpo_error_text(), advice);
@@ -323,7 +322,7 @@ static enum mpo_status check_steps(const double *step, int64_t count)
     for (int64_t i = 0; i < count; i++)
         MPO_CHECK(
             step[i] >= 0.0 && step[i] <= STEP_MAX && (i == 0 || step[i] > step[i - 1]),
-            MPO_ERR_DATA, "step holds %.17g, expected whole numbers that go up", step[i]);
+            MPO_ERR_DATA, "step holds %.17g, expected increasing whole numbers", step[i]);
 cleanup:
     return status;
 }
@@ -336,7 +335,7 @@ enum mpo_status mpo_record_read(struct mpo_record *record, const char *path,
                                          first_step, count};
     mpo_record_hdf5_prepare();
     MPO_CHECK(first_step >= 0 && count >= 0 && count <= record->step_count - first_step,
-              MPO_ERR_INTERNAL, "steps %lld to %lld wanted, %lld there",
+              MPO_ERR_INTERNAL, "expected steps %lld to %lld, found %lld steps",
               (long long)first_step, (long long)(first_step + count),
               (long long)record->step_count);
     MPO_TRY(mpo_record_read_rows(record, &rows, values));

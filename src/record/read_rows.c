@@ -85,7 +85,7 @@ enum mpo_status mpo_record_read_rows(const struct mpo_record *record,
               (unsigned long long)extent[1], (unsigned long long)rows->columns);
     MPO_CHECK(rows->first >= 0 && rows->count > 0 && (hsize_t)rows->first <= extent[0] &&
                   (hsize_t)rows->count <= extent[0] - (hsize_t)rows->first,
-              MPO_ERR_DATA, "%s has %llu rows, %lld from %lld on are wanted", rows->path,
+              MPO_ERR_DATA, "%s has %llu rows, expected %lld from %lld on", rows->path,
               (unsigned long long)extent[0], (long long)rows->count,
               (long long)rows->first);
     MPO_TRY(read_block(data_set, rows, values));

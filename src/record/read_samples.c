@@ -66,7 +66,7 @@ enum mpo_status mpo_record_read_sample(const struct mpo_record *record, int64_t 
     const int64_t two[2] = {out->prompt, 2};
     MPO_TRY(read_part(record, "prompts/offset", two, H5T_NATIVE_INT64, offset));
     MPO_CHECK(offset[0] >= 0 && offset[1] >= offset[0], MPO_ERR_DATA,
-              "prompts/offset holds %lld before %lld, expected numbers that go up",
+              "prompts/offset holds %lld before %lld, expected increasing numbers",
               (long long)offset[0], (long long)offset[1]);
     const int64_t part[2] = {offset[0], offset[1] - offset[0]};
     MPO_TRY(read_text(record, "prompts/text", part, &out->prompt_text));

@@ -156,7 +156,7 @@ static enum mpo_status count_responses(struct mpo_record_schema *schema, struct 
     const int64_t last = kept->steps > 0 ? all[kept->steps - 1] : -1;
     kept->responses = mpo_record_acknowledged_rows(drawn, (int64_t)step->rows, last);
     if (kept->responses > 0 && drawn[kept->responses - 1] != last)
-        mpo_log_warning("the responses end with step %lld, the steps with %lld",
+        mpo_log_warning("the last response is of step %lld, but the last step is %lld",
                         (long long)drawn[kept->responses - 1], (long long)last);
     MPO_TRY(end_of(&response[MPO_RECORD_RESPONSE_token_offset],
                    &response[MPO_RECORD_RESPONSE_token_count], kept->responses,
@@ -185,8 +185,8 @@ static enum mpo_status look_at_source(struct repair *repair,
         const struct mpo_record_column *column = column_at(&schema, i);
         const int64_t surplus = (int64_t)column->rows - rows_to_keep(&repair->kept, i);
         MPO_CHECK(column->id < 0 || surplus >= 0, MPO_ERR_DATA,
-                  "%s has %llu rows, fewer than the acknowledged %lld", column->path,
-                  (unsigned long long)column->rows,
+                  "%s has %llu rows, fewer than the %lld acknowledged steps need",
+                  column->path, (unsigned long long)column->rows,
                   (long long)rows_to_keep(&repair->kept, i));
         int64_t *most =
             i <= MPO_RECORD_FIELD_COUNT ? &out->surplus_steps : &out->surplus_responses;
@@ -206,9 +206,10 @@ static enum mpo_status refuse_live(const char *path)
 {
     enum mpo_status status = MPO_OK;
     char holder[MPO_RECORD_HOLDER_BYTES] = "";
-    MPO_CHECK(!mpo_record_lock_names_holder(path, holder), MPO_ERR_OUTPUT,
-              "%s is being written by a run (%s), and needs no repair while it goes on",
-              path, holder);
+    MPO_CHECK(
+        !mpo_record_lock_names_holder(path, holder), MPO_ERR_OUTPUT,
+        "%s is being written by a run (%s) and needs no repair while the run continues",
+        path, holder);
 cleanup:
     return status;
 }
@@ -286,7 +287,7 @@ static enum mpo_status open_marked_file(const char *path, hid_t *file)
                  "HDF5 %s cannot clear the mark of an open file",
                  mpo_record_library_version());
     MPO_TRY_HDF5(H5Pset(access, "skip_eof_check", &yes),
-                 "HDF5 %s cannot open a file of another size than it has noted",
+                 "HDF5 %s cannot open a file whose size differs from the size it noted",
                  mpo_record_library_version());
     MPO_TRY_HDF5(*file = H5Fopen(path, H5F_ACC_RDWR, access), "opening the copy");
     MPO_TRY_HDF5(H5Fincrement_filesize(*file, 0), "end of the copy");
@@ -402,8 +403,8 @@ static enum mpo_status recover(struct repair *repair, struct mpo_record_recovery
         status = check_copy(repair);
     if (status != MPO_OK)
         MPO_FAIL(status,
-                 "repairing %s as %s: %s; the record itself is as it was, and its "
-                 "steps can be read",
+                 "repairing %s as %s: %s; the record itself is unchanged, and its steps "
+                 "can be read",
                  repair->path, repair->output, mpo_error_text());
 cleanup:
     return status;

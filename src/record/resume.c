@@ -35,7 +35,7 @@ static enum mpo_status close_properly(const char *path)
         goto cleanup;
     MPO_CHECK(rename(repaired, path) == 0, mpo_record_errno_status(errno),
               "cannot move %s to %s: %s", repaired, path, strerror(errno));
-    mpo_log_note("%s was left open by a run that was killed; kept its %lld steps", path,
+    mpo_log_note("%s was left open by a killed run; kept its %lld steps", path,
                  (long long)recovery.step_count);
 cleanup:
     free(repaired);
@@ -64,14 +64,15 @@ static enum mpo_status check_rows(struct mpo_record_writer *writer, int64_t step
     enum mpo_status status = MPO_OK;
     const struct mpo_record_schema *schema = &writer->schema;
     MPO_CHECK(schema->step.rows == (hsize_t)step_count, MPO_ERR_OUTPUT,
-              "%s has %llu steps, %lld a moment ago: another run wrote it", writer->path,
-              (unsigned long long)schema->step.rows, (long long)step_count);
+              "%s has %llu steps, but had %lld a moment ago: another run is writing it",
+              writer->path, (unsigned long long)schema->step.rows, (long long)step_count);
     for (int32_t i = 0; i < MPO_RECORD_FIELD_COUNT; i++)
-        MPO_CHECK(schema->field[i].id >= 0 && schema->field[i].rows == schema->step.rows,
-                  MPO_ERR_DATA,
-                  "%s: %s has %llu rows, expected %lld; `mpo recover` copies what is whole",
-                  writer->path, schema->field[i].path,
-                  (unsigned long long)schema->field[i].rows, (long long)step_count);
+        MPO_CHECK(
+            schema->field[i].id >= 0 && schema->field[i].rows == schema->step.rows,
+            MPO_ERR_DATA,
+            "%s: %s has %llu rows, expected %lld; `mpo recover` copies the complete steps",
+            writer->path, schema->field[i].path, (unsigned long long)schema->field[i].rows,
+            (long long)step_count);
     writer->objective_count = (int32_t)schema->field[MPO_RECORD_FIELD_weights].columns;
     writer->policy_count =
         (int32_t)schema->response[MPO_RECORD_RESPONSE_log_policy].columns;

@@ -142,12 +142,12 @@ enum mpo_status mpo_record_make_tables(hid_t file, const struct mpo_record_spec 
                                              spec->created_utc};
     const struct mpo_record_fixed segments = {.path = SEGMENTS_PATH,
                                               .units = "1",
-                                              .long_name = "one row a start or restart",
+                                              .long_name = "one row per start or restart",
                                               .rows = 1,
                                               .grows = true};
     const struct mpo_record_fixed ranks = {.path = "provenance/ranks",
                                            .units = "1",
-                                           .long_name = "one row a rank and its policies",
+                                           .long_name = "one row per rank and policy",
                                            .rows = (hsize_t)spec->rank_count};
     fill_segment(&first, &segment);
     MPO_TRY(make_table(file, segments, &segment_table, &segment));

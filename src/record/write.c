@@ -28,7 +28,7 @@ static const char *advice(enum mpo_status status)
     if (strstr(mpo_error_text(), strerror(ENOSPC)) != NULL ||
         strstr(mpo_error_text(), strerror(EDQUOT)) != NULL)
         return "free space and run again";
-    return "see to the file system and run again";
+    return "check the file system and run again";
 }
 
 /* Reword the failure under way for a person, and write nothing any more. */
@@ -38,12 +38,12 @@ static enum mpo_status give_up(struct mpo_record_writer *writer, const char *doi
     /* Memory that is missing is no fault of the disk. */
     enum mpo_status status = found == MPO_ERR_MEMORY ? MPO_ERR_MEMORY : MPO_ERR_IO;
     writer->broken = true;
-    return mpo_error_raise(
-        status, __FILE__, __LINE__,
-        "%s %s: %s; %lld steps are safe in the file (`mpo recover %s` makes a "
-        "closed copy of it); %s",
-        doing, writer->path, mpo_error_text(), (long long)writer->schema.step.rows,
-        writer->path, advice(status));
+    return mpo_error_raise(status, __FILE__, __LINE__,
+                           "%s %s: %s; %lld steps are safe in the file (`mpo recover %s` "
+                           "makes a closed copy); %s",
+                           doing, writer->path, mpo_error_text(),
+                           (long long)writer->schema.step.rows, writer->path,
+                           advice(status));
 }
 
 /* ---- responses ---- */
@@ -211,8 +211,7 @@ enum mpo_status mpo_record_append(struct mpo_record_writer *writer,
     enum mpo_status status = MPO_OK;
     char doing[64] = "";
     mpo_record_hdf5_prepare();
-    MPO_CHECK(!writer->broken, MPO_ERR_IO, "%s: an earlier write was refused",
-              writer->path);
+    MPO_CHECK(!writer->broken, MPO_ERR_IO, "%s: an earlier write failed", writer->path);
     MPO_CHECK(row->step > writer->last_step, MPO_ERR_INTERNAL,
               "%s: step %lld does not follow step %lld", writer->path, (long long)row->step,
               (long long)writer->last_step);
@@ -256,7 +255,7 @@ static enum mpo_status flush_to_disk(const struct mpo_record_writer *writer)
     enum mpo_status status = MPO_OK;
     MPO_TRY_HDF5(H5Fflush(writer->schema.file, H5F_SCOPE_GLOBAL), "flush");
     const int descriptor = mpo_record_descriptor(writer->schema.file);
-    MPO_CHECK(descriptor >= 0, MPO_ERR_IO, "HDF5 gives no file descriptor");
+    MPO_CHECK(descriptor >= 0, MPO_ERR_IO, "HDF5 returned no file descriptor");
     MPO_CHECK(fsync(descriptor) == 0, MPO_ERR_IO, "fsync: %s", strerror(errno));
 cleanup:
     return status;

@@ -122,7 +122,7 @@ def test_output_that_nobody_takes():
         clean()
         with open("/dev/full", "w", encoding="utf-8") as full:
             result = run(*command, stdout=full)
-        words = ["written whole" if command[-1] == "--reference" else "standard output"]
+        words = ["written completely" if command[-1] == "--reference" else "standard output"]
         check(" ".join(command), says_once(result, 74, words), result)
     clean()
 

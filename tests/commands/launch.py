@@ -118,7 +118,7 @@ def memory_is_as_doctor_counts(config, telling):
             tables.check(found[part] == -(-counted // 2**20), "%s: %d MB, doctor has %d bytes" % (
                 part, found[part], counted))
             tables.check((found[part] > 1) == (part in telling), "%s: %d MB" % (part, found[part]))
-        needed = int(re.search(r"of each node: (\d+) MB \+ 25 % \+ 128 MB a rank", script)[1])
+        needed = int(re.search(r"per node: (\d+) MB \+ 25 % \+ 128 MB per rank", script)[1])
         tables.check(-5 <= needed - sum(found.values()) <= 0, "%d MB of %s" % (needed, found))
         tables.check(asked(script)["mem"] == "%dM" % (needed * 125 // 100 + 128 * ranks), script)
 
@@ -246,7 +246,7 @@ def what_would_not_be_one_word_for_sbatch_is_refused():
 def groups_without_prompts_are_warned_of():
     config = small("idle")
     _, said = tables.run([MPO, "launch", config, "--groups=6"])
-    tables.check("warning: 6 groups" in said and "enough for 5" in said, said)
+    tables.check("warning: 6 groups" in said and "work units for only 5" in said, said)
 
 
 def main():

@@ -158,7 +158,7 @@ def what_the_responses_cannot_support_is_refused(setting):
     tables.check("expected stored responses" in errors, "no reason: " + errors)
     few = setting.fit("few", "--rollout.responses=2", "--descent.steps=1")
     _, errors = tables.run([setting.mpo, "refit", few], expect=65)
-    tables.check("responses a prompt" in errors, "no reason: " + errors)
+    tables.check("responses per prompt" in errors, "no reason: " + errors)
 
 
 def a_frontier_is_drawn(setting):

@@ -165,7 +165,7 @@ def killed_runs_resume_to_the_same_bytes(arguments):
         tables.check(code in (-9, 137), "%d of %d: exit %d\n%s" % (rank, ranks, code, talk))
         tables.check(case.steps() >= acknowledged + 2, "%d steps" % case.steps())
     _, talk = case.run(2, "--resume")
-    tables.check("was left open by a run that was killed" in talk, talk)
+    tables.check("was left open by a killed run" in talk, talk)
     same(expected, data_sets(case.record), "after kills")
     left = sorted(os.listdir(case.folder))
     tables.check(not [name for name in left if "repaired" in name or "lock" in name],

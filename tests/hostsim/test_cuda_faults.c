@@ -62,8 +62,8 @@ static void a_rank_takes_a_run_behind_those_of_others(void **state)
     assert_int_equal(device.first, 0);
     assert_int_equal(device.index, 1);
     assert_status(open_run(4, 2, 3, &device), MPO_ERR_DEVICE);
-    assert_error_names("needs 3 of its host's CUDA devices beside the 2");
-    assert_error_names("finds 4");
+    assert_error_names("needs 3 of its host's CUDA devices and lower ranks use 2");
+    assert_error_names("but there are 4");
     assert_error_names("policies.NAME.devices");
 }
 
@@ -116,8 +116,8 @@ static void a_rank_beyond_the_devices_is_refused(void **state)
     (void)state;
     struct mpo_device device;
     assert_status(open_device(2, 2, &device), MPO_ERR_DEVICE);
-    assert_error_names("beside the 2 of the ranks before it, and finds 2 in all");
-    assert_error_names("start fewer ranks a host");
+    assert_error_names("and lower ranks use 2, but there are 2");
+    assert_error_names("start fewer ranks per host");
 }
 
 static void hosts_without_a_device_or_a_driver_are_told_apart(void **state)

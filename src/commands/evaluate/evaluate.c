@@ -242,7 +242,7 @@ static enum mpo_status settle_intervals(struct evaluate *evaluate)
         clip(evaluate);
     if (evaluate->prompt_count < PROMPTS_FEW)
         mpo_log_warning("%lld prompts are few for a bootstrap over prompts: the intervals "
-                        "are too short; %d or more are sensible",
+                        "are too short; use %d or more",
                         (long long)evaluate->prompt_count, PROMPTS_FEW);
 cleanup:
     return status;
@@ -282,7 +282,7 @@ static enum mpo_status check_vector(const struct evaluate *evaluate, int32_t vec
     for (int32_t h = evaluate->objective_count; h < evaluate->config->policy_count; h++)
         MPO_CHECK(
             !(weights[h] > 0.0), MPO_ERR_USAGE,
-            "--%s: expected an objective, found '%s', a reference, which has no weight",
+            "--%s: expected an objective, found the reference '%s', which has no weight",
             vector == 0 ? "weights" : "against", evaluate->name[vector]);
 cleanup:
     return status;

@@ -161,7 +161,8 @@ enum mpo_status evaluate_report(const struct evaluate *evaluate)
         print_tsv(evaluate);
     else
         print_text(evaluate);
-    MPO_CHECK(fflush(stdout) == 0, MPO_ERR_IO, "standard output: writing failed");
+    MPO_CHECK(fflush(stdout) == 0, MPO_ERR_IO,
+              "standard output: the result could not be written");
 cleanup:
     return status;
 }

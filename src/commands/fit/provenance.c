@@ -154,8 +154,8 @@ static enum mpo_status compare_groups(const struct provenance *provenance,
         MPO_CHECK(strcmp(a->sha256, b->sha256) == 0 &&
                       strcmp(a->lora_sha256, b->lora_sha256) == 0,
                   MPO_ERR_DATA,
-                  "policy '%s' is another model on rank %d (%s) than on rank %d (%s); "
-                  "every group must host the same",
+                  "policy '%s' on rank %d (%s) is not the same model as on rank %d (%s); "
+                  "check its path on each host",
                   b->policy, b->rank, b->model, a->rank, a->model);
     }
 cleanup:

@@ -34,7 +34,7 @@ void fit_report_start(struct fit *fit)
         session->device.kind, session->thread_count, mpo_text_plural(session->thread_count),
         (long long)mpo_prompts_count(session->prompts), (long long)fit->config->run.seed);
     if (fit->resumes)
-        mpo_log_note("resuming %s after its %lld steps", fit->config->record.file,
+        mpo_log_note("resuming %s after %lld steps", fit->config->record.file,
                      (long long)fit->first_step);
     progress_begin(&fit->progress, "fit", fit->config->descent.steps);
     progress_resume(&fit->progress, fit->first_step);
@@ -159,23 +159,22 @@ static void warn_where_needed(const struct fit *fit)
     long long responses = (long long)fit->config->rollout.responses;
     if (responses == 1)
         mpo_log_warning(
-            "with one response to a prompt its weight is always 1: the gradient "
-            "is that of the proposal, and neither weights nor gap can be "
-            "trusted; set rollout.responses to 8 or more");
+            "with one response per prompt every importance weight is 1, so weights and gap "
+            "are meaningless; set rollout.responses to 8 or more");
     else if (ess * (double)responses < EFFECTIVE_FEW)
-        mpo_log_warning("the mean effective sample size is %.2f of %lld responses: the "
-                        "gradient rests on few of them; raise rollout.responses%s",
-                        ess, responses,
-                        from_reference ? ", or use rollout.proposal: mixture" : "");
+        mpo_log_warning(
+            "the mean effective sample size is %.2f of %lld responses per prompt, so the "
+            "gradient depends on few of them; raise rollout.responses%s",
+            ess, responses, from_reference ? ", or use rollout.proposal: mixture" : "");
     if (truncated > TRUNCATED_HIGH)
         mpo_log_warning("%.0f %% of the responses were cut at %lld tokens; raise "
                         "rollout.max_tokens",
                         100.0 * truncated, (long long)fit->config->rollout.max_tokens);
     if (from_reference && value > 3.0 * error && value > 0.0)
-        mpo_log_warning("F is %.3f +- %.3f nat, and can never be above 0: the reference "
-                        "hardly ever draws what the policies prefer; use "
-                        "rollout.proposal: mixture",
-                        value, error);
+        mpo_log_warning(
+            "F is %.3f +- %.3f nat, but its true value is at most 0: the reference rarely "
+            "draws what the policies prefer; use rollout.proposal: mixture",
+            value, error);
 }
 
 static void print_table(const struct fit *fit)

@@ -76,8 +76,8 @@ static enum mpo_status check_steps(const struct fit *fit, int64_t steps, int64_t
     const struct mpo_config_descent *descent = &fit->config->descent;
     MPO_CHECK(descent->steps == steps || strcmp(descent->step_rule, "fixed") != 0,
               MPO_ERR_CONFIG,
-              "--resume: descent.steps was %lld, is %lld; every step of descent.step_rule "
-              "fixed depends on their number, so a longer run is another run",
+              "--resume: descent.steps was %lld, is %lld; with descent.step_rule fixed "
+              "every step depends on their number, so it cannot change",
               (long long)steps, (long long)descent->steps);
     if (step_count > steps)
         steps = step_count;
@@ -130,7 +130,7 @@ static enum mpo_status compare_contents(const struct fit *fit,
     for (int32_t h = 0; h < fit->policy_count; h++)
         MPO_CHECK(strcmp(mpo_record_policy(record, h), fit->config->policies[h].name) == 0,
                   MPO_ERR_DATA,
-                  "--resume: policy %d is '%s' in %s and '%s' in the configuration", h + 1,
+                  "--resume: policy %d is '%s' in %s but '%s' in the configuration", h + 1,
                   mpo_record_policy(record, h), path, fit->config->policies[h].name);
 cleanup:
     return status;

@@ -27,7 +27,8 @@ static void print_overview(void)
     }
     printf("\n`mpo help COMMAND` prints a command's arguments and options;\n"
            "`mpo help --reference` prints a configuration with every option;\n"
-           "`mpo help --man` and `--completion=bash` print what man and a shell read.\n\n"
+           "`mpo help --man` and `--completion=bash` print the manual page and a\n"
+           "completion script.\n\n"
            "exit codes:\n");
     for (int status = 0; status < MPO_STATUS_COUNT; status++)
         printf("  %3d  %s\n", mpo_status_exit_code((enum mpo_status)status),

@@ -44,13 +44,13 @@ static void say_end(const struct inspect *inspect, int64_t steps)
 {
     const char *state = inspect_state(inspect);
     if (strcmp(state, "stopped") == 0)
-        mpo_log_note("%s was stopped after %lld of %lld steps; `mpo fit --resume` goes on",
-                     inspect->path, (long long)steps,
-                     (long long)inspect->planned_step_count);
+        mpo_log_note(
+            "%s was stopped after %lld of %lld steps; `mpo fit --resume` continues it",
+            inspect->path, (long long)steps, (long long)inspect->planned_step_count);
     else if (strcmp(state, "finished") == 0)
         mpo_log_note("%s is finished: %lld steps", inspect->path, (long long)steps);
     else if (strcmp(state, "extended") == 0)
-        mpo_log_note("%s was extended, and is closed after %lld steps", inspect->path,
+        mpo_log_note("%s was extended to %lld steps and is closed", inspect->path,
                      (long long)steps);
     else
         mpo_log_note("%s was left by a crash after %lld steps; `mpo recover %s` makes a "

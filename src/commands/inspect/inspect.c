@@ -63,8 +63,7 @@ static enum mpo_status check_combination(const struct inspect_request *request)
               MPO_ERR_USAGE, "--responses: expected --format=text or json, found tsv");
     MPO_CHECK(!request->chosen || request->follow ||
                   (format != NULL && strcmp(format, "text") != 0),
-              MPO_ERR_USAGE,
-              "--series: expected --format=tsv, --format=json or --follow beside it");
+              MPO_ERR_USAGE, "--series: needs --format=tsv, --format=json or --follow");
 cleanup:
     return status;
 }

@@ -145,7 +145,7 @@ enum mpo_status inspect_print_responses(const struct inspect *inspect,
     MPO_TRY(mpo_record_read_scores(inspect->record, &scores));
     MPO_CHECK(scores.count > 0, MPO_ERR_DATA, "%s: expected responses, found none%s",
               inspect->path,
-              inspect->step_count > 0 ? "; its run had record.responses: false" : " yet");
+              inspect->step_count > 0 ? "; the run had record.responses: false" : " yet");
     const int64_t count =
         request->responses < scores.count ? request->responses : scores.count;
     if (!is_json)

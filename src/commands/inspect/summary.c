@@ -50,10 +50,10 @@ static void print_head(const struct inspect *inspect)
     print_label("record");
     printf("%s, %s", inspect->path, state);
     if (strcmp(state, "left by a crash") == 0)
-        printf(" (its steps are whole; `mpo recover %s` makes a closed copy)",
+        printf(" (its steps are complete; `mpo recover %s` makes a closed copy)",
                inspect->path);
     if (strcmp(state, "stopped") == 0)
-        printf(" (`mpo fit --resume` goes on)");
+        printf(" (`mpo fit --resume` continues it)");
     printf("\n");
     print_attribute(inspect, "run", "run_id");
     print_attribute(inspect, "created", "created_utc");
@@ -96,7 +96,7 @@ static void print_values(const struct inspect *inspect)
            inspect_last(inspect, INSPECT_value), inspect_last(inspect, INSPECT_value_error),
            inspect_last(inspect, INSPECT_value_jackknife));
     print_label("averaged gap");
-    printf("%.4f nat; F(average) is that far from its minimum at most, in expectation\n",
+    printf("%.4f nat; in expectation F(average) is at most this far above its minimum\n",
            inspect_last(inspect, INSPECT_averaged_gap));
     print_label("sample size");
     printf("%.3f of the responses are effective, %.3f over all steps\n",

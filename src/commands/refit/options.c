@@ -14,7 +14,7 @@ enum mpo_status refit_read(int argc, char *const *argv, struct refit *refit)
     MPO_TRY(mpo_command_read_record("refit", argc, argv, &refit->path, &refit->config));
     refit->options = &refit->config->refit;
     MPO_CHECK(*refit->options->plot == '\0' || refit->options->frontier > 0, MPO_ERR_USAGE,
-              "--plot: expected --frontier=N beside it, which it draws");
+              "--plot: needs --frontier=N, which it draws");
 cleanup:
     return status;
 }
@@ -40,8 +40,8 @@ static enum mpo_status add_objective(struct refit *refit, const char *name, size
               (int)length, name);
     for (int32_t k = 0; k < refit->count; k++)
         MPO_CHECK(refit->objective[k] != found, MPO_ERR_USAGE,
-                  "--objectives: expected each once, found '%.*s' twice", (int)length,
-                  name);
+                  "--objectives: expected each objective once, found '%.*s' twice",
+                  (int)length, name);
     refit->objective[refit->count++] = found;
 cleanup:
     return status;
@@ -97,7 +97,7 @@ enum mpo_status refit_apply(struct refit *refit)
     const struct mpo_numbers *initial = &refit->config->descent.initial;
     MPO_TRY(choose_objectives(refit));
     MPO_CHECK(initial->count == 0 || initial->count == refit->count, MPO_ERR_USAGE,
-              "--descent.initial: expected %d numbers, one an objective, found %d",
+              "--descent.initial: expected %d numbers, one per objective, found %d",
               refit->count, initial->count);
     if (*options->min == '\0' && *options->max == '\0')
         goto cleanup;

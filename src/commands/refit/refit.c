@@ -125,12 +125,13 @@ static enum mpo_status check_support(const struct refit *refit)
         used +=
             (size_t)snprintf(weights + used, sizeof weights - used, "%s%s %.3f",
                              k > 0 ? ", " : "", refit_name(refit, k), result->weights[k]);
-    MPO_CHECK(refit_supports(refit, result), MPO_ERR_DATA,
-              "%s: the stored responses cannot support the weights %s: their effective "
-              "sample size is %.3f, %.1f responses a prompt, expected at least %g and %g; "
-              "fit with these objectives and bounds, or lower --min-ess to see them",
-              refit->path, weights, result->ess, result->effective, refit->options->min_ess,
-              EFFECTIVE_MIN);
+    MPO_CHECK(
+        refit_supports(refit, result), MPO_ERR_DATA,
+        "%s: the stored responses do not support the weights %s: the effective sample size "
+        "there is %.3f (%.1f responses per prompt), expected at least %g (%g); run fit "
+        "with these objectives and bounds, or lower --min-ess to see the weights",
+        refit->path, weights, result->ess, result->effective, refit->options->min_ess,
+        EFFECTIVE_MIN);
 cleanup:
     return status;
 }

@@ -35,7 +35,7 @@ static void print_table(const struct refit *refit)
     if (is_whole)
         printf(", at the record's weights %.4f nat", refit->stored.value);
     printf("\ngap           %10.4f nat\n", refit->gap);
-    printf("ESS           %10.4f of the responses, %.1f a prompt\n", result->ess,
+    printf("ESS           %10.4f of the responses, %.1f per prompt\n", result->ess,
            result->effective);
     printf("prompts       %10d with %lld responses\n", refit->prompt_count,
            (long long)refit->scores.count);
@@ -180,11 +180,10 @@ static enum mpo_status walk_grid(struct refit *refit, int32_t *parts, FILE *out,
     parts[0] = divisions;
     print_head(refit, out);
     do {
-        MPO_CHECK(
-            points++ < POINTS_MAX, MPO_ERR_USAGE,
-            "--frontier: expected at most %d points, found more: %d parts a side for %d "
-            "objectives",
-            POINTS_MAX, divisions, refit->count);
+        MPO_CHECK(points++ < POINTS_MAX, MPO_ERR_USAGE,
+                  "--frontier: expected at most %d points, found more: %d divisions per "
+                  "side for %d objectives",
+                  POINTS_MAX, divisions, refit->count);
         for (int32_t k = 0; k < refit->count; k++)
             refit->result.weights[k] = (double)parts[k] / divisions;
         refit_estimate(refit, &refit->result);

@@ -190,8 +190,7 @@ static void names_of_policies_are_checked(void **state)
         "  - {name: 1234567890123456789012345678901234567890123456789012345678901234, "
         "model: c}\n",
         "at most 63 bytes");
-    assert_refused(MINIMAL, FLAGS("--policies.b.name=a"), MPO_ERR_CONFIG,
-                   "name of its own");
+    assert_refused(MINIMAL, FLAGS("--policies.b.name=a"), MPO_ERR_CONFIG, "a unique name");
 }
 
 static void at_most_one_reference_and_at_least_one_objective(void **state)
@@ -200,7 +199,7 @@ static void at_most_one_reference_and_at_least_one_objective(void **state)
     assert_file_refused(
         MINIMAL REFERENCE "  - {name: s, model: s, role: reference}\n",
         "c.yaml:6:5: policies[3].role: expected at most one policy with role "
-        "reference, found 's' beside 'r'");
+        "reference, found 's' and 'r'");
     assert_file_refused(FILE_PART "policies:\n" REFERENCE, "at least one policy with role");
     assert_file_refused(MINIMAL "rollout: {proposal: reference}\n",
                         "c.yaml:5:11: rollout.proposal: reference needs one policy");
@@ -214,7 +213,7 @@ static void initial_weights_are_checked(void **state)
     (void)state;
     assert_file_refused(
         MINIMAL "descent:\n  initial: [0.5, 0.25, 0.25]\n",
-        "c.yaml:6:3: descent.initial: expected 2 numbers, one an objective, "
+        "c.yaml:6:3: descent.initial: expected 2 numbers, one per objective, "
         "found 3");
     assert_file_refused(MINIMAL "descent: {initial: [0.5, 0.25]}\n", "found the sum 0.75");
     assert_refused(MINIMAL, FLAGS("--descent.initial=0.5,0.6"), MPO_ERR_CONFIG,
@@ -226,7 +225,7 @@ static void a_unit_has_at_most_256_rows(void **state)
     (void)state;
     assert_file_refused(MINIMAL "rollout: {responses: 16, unit_prompts: 17}\n",
                         "c.yaml:5:26: rollout.unit_prompts: expected rollout.unit_prompts "
-                        "times rollout.responses to be at most 256, found 17 times 16");
+                        "x rollout.responses to be at most 256, found 17 x 16");
     struct mpo_config *config =
         opened(MINIMAL "rollout: {responses: 16, unit_prompts: 16}\n", NO_FLAGS);
     mpo_config_close(&config);

@@ -146,7 +146,7 @@ static void what_is_no_configuration_is_refused(void **state)
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct mpo_config *config = NULL;
         assert_status(mpo_config_read_text("r.h5", bad[i], &config), MPO_ERR_DATA);
-        assert_error_names("r.h5: the configuration that it holds cannot be read");
+        assert_error_names("r.h5: the configuration stored in it cannot be read");
         assert_null(config);
     }
 }

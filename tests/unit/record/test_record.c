@@ -44,7 +44,7 @@ static void a_block_of_steps_is_row_major(void **state)
                                                 62 + i / EXAMPLE_OBJECTIVES,
                                                 i % EXAMPLE_OBJECTIVES));
     expect_failure(mpo_record_read(record, "weights", 66, 5, weights), MPO_ERR_INTERNAL,
-                   "70 there");
+                   "found 70 steps");
     expect_failure(mpo_record_read(record, "no/such", 0, 1, weights), MPO_ERR_DATA,
                    "no/such");
     mpo_record_close(&record);

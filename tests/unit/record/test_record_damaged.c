@@ -135,7 +135,7 @@ static void offsets_of_prompts_that_go_down_are_refused(void **state)
     struct mpo_record *record = opened_with(
         &(struct replacement){"prompts/offset", H5T_STD_I64LE, 1, {4}, offsets});
     expect_failure(mpo_record_read_sample(record, 0, &sample), MPO_ERR_DATA,
-                   "numbers that go up");
+                   "expected increasing numbers");
     mpo_record_close(&record);
 }
 
@@ -149,7 +149,7 @@ static void steps_that_are_no_numbers_of_steps_are_refused(void **state)
         struct mpo_record *record = opened_with(
             &(struct replacement){"step", H5T_IEEE_F64LE, 1, {STEPS}, steps[i]});
         expect_failure(mpo_record_read(record, "step", 0, STEPS, step), MPO_ERR_DATA,
-                       "numbers that go up");
+                       "increasing whole numbers");
         if (i == 0)
             expect_failure(mpo_record_read_scores(record, &scores), MPO_ERR_DATA, "1e+300");
         mpo_record_close(&record);

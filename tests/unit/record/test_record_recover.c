@@ -246,7 +246,7 @@ static void an_offset_out_of_all_bounds_is_refused(void **state)
     struct mpo_record_recovery recovery;
     write_crashed(1, WRONG_OFFSET);
     expect_failure(mpo_record_recover(path, recovered, &recovery), MPO_ERR_DATA,
-                   "fewer than the acknowledged 9223372036854775807");
+                   "fewer than the 9223372036854775807 acknowledged");
     assert_false(exists(recovered));
 }
 
