@@ -15,9 +15,9 @@
 # The converters are llama.cpp's, from the archive that libllama is built from.  The first call
 # makes a Python environment for them (launch/setup.sh --converters): 0.75 GB to download,
 # 1.8 GB on disk.  With PIP_EXTRA_INDEX_URL set to PyTorch's own index of CPU builds, pip takes
-# its smaller torch.  Talk goes to stderr.  Environment: see launch/setup.sh.
+# its smaller torch.  Messages go to stderr.  Environment: see launch/setup.sh.
 # Exit codes: 0 done, 64 usage, 65 FOLDER is not what the converters read, 66 no such FOLDER,
-# 69 converters not to be had, 73 the output exists or cannot be made, 74 the disk is full.
+# 69 the converters cannot be fetched, 73 the output exists or cannot be made, 74 the disk is full.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -73,7 +73,7 @@ find_base() {
     else
         named=$(sed -n 's/.*"base_model_name_or_path": *"\([^"]*\)".*/\1/p' "$folder/adapter_config.json")
         [ -d "$named" ] \
-            || die 66 "the adapter's base model '$named' is no folder here: name its folder with --base"
+            || die 66 "the adapter's base model '$named' is not a folder here; name its folder with --base"
         base=$named
     fi
     [ -e "$base/config.json" ] || die 65 "the base model's folder '$base' has no config.json"
@@ -85,12 +85,12 @@ check_output() {
     output=${output:-$name.gguf}
     target=$(dirname "$output")
     [ ! -e "$output" ] || die 73 "'$output' exists; remove it, or name another file with --output"
-    [ -w "$target/." ] || die 73 "'$output' cannot be made: '$target' is no folder to write to"
+    [ -w "$target/." ] || die 73 "'$output' cannot be made: '$target' is not a writable folder"
 }
 
-# An adapter is named after its folder, and its model card would bring the trainer's paths
-# along: the converter sees its two files alone, in a folder of the wanted name.  Its own auto
-# stops at every adapter.
+# The converter names an adapter after its folder and copies the trainer's paths from its model
+# card, so it is given only the adapter's two files, in a folder of the wanted name.  Its own
+# auto type stops at every adapter.
 run_converter() {
     local python=$deps/convert-venv/bin/python converters=$deps/llama-src/vendor/llama.cpp seen
     if [ "$kind" = model ]; then
@@ -105,12 +105,12 @@ run_converter() {
     fi
 }
 
-# A converter ends with the same code whatever happened; numpy names no cause of a short write.
+# A converter exits with one code for all failures, and numpy gives no cause of a short write.
 explain_failure() {
     tail -5 "$work/log" >&2
     ! grep -q 'No space left\|File too large\| requested and [0-9]* written' "$work/log" \
         || die 74 "the disk with '$output' is full"
-    die 65 "llama.cpp's converter stopped at '$folder' (its last words are above)"
+    die 65 "llama.cpp's converter stopped at '$folder' (its last messages are above)"
 }
 
 read_arguments "$@"
@@ -123,8 +123,8 @@ part=$output.$$.part
 work=$(mktemp -d)
 trap 'rm -rf "$work" "$part"' EXIT
 say "converting the $kind '$folder' (type $type)"
-# Nothing is looked for on a hub: what is missing here is an error here.
+# Nothing is downloaded from a hub: a missing file is an error.
 HF_HUB_OFFLINE=1 run_converter >"$work/log" 2>&1 || explain_failure
 mv -n "$part" "$output"
-[ ! -e "$part" ] || die 73 "'$output' was made by another program meanwhile"
+[ ! -e "$part" ] || die 73 "'$output' was just created by another program"
 say "wrote '$output' ($(du -h --apparent-size "$output" | cut -f1))"

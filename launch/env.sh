@@ -2,11 +2,11 @@
 # Settings for runs of mpo; source it: . launch/env.sh
 # Besides the environment it sets
 #   MPO_HOME         the source tree that this file is in
-#   mpo              array: the program; MPO names another one, with what has to stand before
-#                    it, e.g. MPO="apptainer exec mpo.sif mpo" (default: build/mpo)
+#   mpo              array: the program; MPO sets another one, with its prefix, e.g.
+#                    MPO="apptainer exec mpo.sif mpo" (default: build/mpo)
 #   mpirun_options   array: mpirun "${mpirun_options[@]}" -n 2 "${mpo[@]}" fit my.yaml
 #   srun_options     array: srun "${srun_options[@]}" "${mpo[@]}" fit my.yaml
-# Values that are set already stay.  What depends on the cluster is in launch/README.md.
+# Values that are already set are kept.  What depends on the cluster is in launch/README.md.
 
 MPO_HOME=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 export MPO_HOME
@@ -19,8 +19,8 @@ fi
 
 # ---- threads ----
 
-# Always: threads that wait sleep instead of spinning; ranks that share cores would stall
-# each other.
+# Always: waiting threads sleep instead of spinning, else ranks that share cores stall each
+# other.
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 
 # ---- Open MPI ----
@@ -44,7 +44,7 @@ mpirun_options=(--bind-to none --oversubscribe)
 # pmix: how Open MPI's ranks find each other, and how a lost one ends the step.
 # kill-on-bad-exit=0: the first rank that leaves with 85 (requeue me) is no reason to kill the
 # others, whose codes would hide it; some clusters have it on.
-# wait: ranks end together, so one that stays behind for a minute stands still.
+# wait: ranks end together, so a rank that is a minute late hangs.
 # shellcheck disable=SC2034
 srun_options=(--mpi=pmix --kill-on-bad-exit=0 --wait=60)
 

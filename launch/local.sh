@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run mpo on this machine, one rank a policy; the ranks share its cores evenly.
+# Run mpo on this machine, one rank per policy; the ranks share its cores evenly.
 #
 #     launch/local.sh fit configs/table.yaml
 #     RANKS=6 launch/local.sh fit my.yaml --record.file=run.h5

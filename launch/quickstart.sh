@@ -6,10 +6,10 @@
 # Installs what is missing, builds mpo, fits the weights of configs/reviews.yaml on two MPI
 # ranks (on one where there is one GPU for both policies), plots the trajectory, and lets each
 # policy and the mixture answer one held-out prompt.
-# Talk goes to stderr; the result goes to stdout.
+# Messages go to stderr, the result to stdout.
 #
-# Safe to repeat: what is installed and built stays, and the record of an earlier run is moved
-# aside, never overwritten.  Environment:
+# Safe to repeat: what is installed and built is kept, and the record of an earlier run is
+# moved aside, never overwritten.  Environment:
 #   MPO_BUILD_DIR    the build tree, where the record and the plot go too (default: build)
 #   MPO_LLAMA_CUDA   ON or OFF: libllama and mpo with CUDA (default: ON with nvcc and a GPU,
 #                    else OFF); a build tree that exists keeps what mpo was built with
@@ -35,7 +35,7 @@ answer() {
     local label=$1 weights=$2 text
     text=$("$build/mpo" generate "$config" "${paths[@]}" --weights="$weights" \
         --prompt="$prompt" --run.seed=3 2>>"$build/quickstart.log") \
-        || { tail -5 "$build/quickstart.log" >&2; die "mpo generate stopped; see $build/quickstart.log"; }
+        || { tail -5 "$build/quickstart.log" >&2; die "mpo generate failed; see $build/quickstart.log"; }
     printf '  %-10s %s\n' "$label" "$(tr '\n' ' ' <<<"$text")"
 }
 
@@ -61,7 +61,7 @@ say "building mpo"
 } >>"$build/quickstart.log" 2>&1 \
     || { tail -20 "$build/quickstart.log" >&2; die "mpo did not build; see $build/quickstart.log"; }
 
-# The configuration names files under build/; another build tree is named by flags.
+# The configuration names files under build/; flags name those of another build tree.
 paths=()
 if [ "$build" != "$root/build" ]; then
     model=$build/deps/models/SmolLM2-135M-Instruct.Q4_1.gguf

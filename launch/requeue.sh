@@ -3,10 +3,10 @@
 #
 #     exec launch/requeue.sh srun ... mpo fit my.yaml --resume       # last line of the script
 #
-# SIGUSR1, which Slurm sends with --signal=B:USR1@180, is handed on to the step: mpo finishes
+# SIGUSR1, which Slurm sends with --signal=B:USR1@180, is passed on to the step: mpo finishes
 # its step, flushes and exits with 85.  On 85 the job is requeued; also on 75 (a deadline
 # passed), and on 138 and 143 (the signal came before mpo was ready for it).  Environment:
-#   MPO_RESTARTS   restarts at most (default 100): one that makes no headway must end some day
+#   MPO_RESTARTS   maximum restarts (default 100), so that a job without progress ends
 set -euo pipefail
 
 # For a task of an array; for one of them SLURM_JOB_ID is the number of the whole array.
@@ -21,13 +21,13 @@ is_running() { [ "$(squeue --noheader --jobs="$job" --format=%T)" = RUNNING ]; }
 
 requeue() {
     if ! is_running; then
-        say "exit code $1: Slurm is ending job $job; submit it again to go on"
+        say "exit code $1: Slurm is ending job $job; submit it again to continue"
     elif [ "${SLURM_RESTART_COUNT:-0}" -ge "${MPO_RESTARTS:-100}" ]; then
         say "exit code $1 after ${SLURM_RESTART_COUNT:-0} restarts: not requeued; MPO_RESTARTS allows no more"
     elif scontrol requeue "$job"; then
         say "exit code $1: job $job is requeued"
     else
-        say "exit code $1: job $job cannot be requeued; submit it again to go on"
+        say "exit code $1: job $job cannot be requeued; submit it again to continue"
     fi
 }
 

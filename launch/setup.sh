@@ -9,13 +9,13 @@
 #   --converters   only fetch what launch/convert.sh runs: llama.cpp's converters, unpacked from
 #                  libllama's archive, and a Python environment for them
 #
-# Safe to repeat: what was done before is not done again.  Environment:
+# Safe to repeat: finished work is not done again.  Environment:
 #   MPO_BUILD_DIR       the build tree (default: build, beside src); deps/ inside it is filled here
 #   CMAKE_PREFIX_PATH   a libllama found there is used instead of building one
 #   MPO_LLAMA_CUDA      ON builds libllama with its CUDA backend (default OFF), for the GPU of this
-#                       machine, or for those of CUDAARCHS (such as "80;90") where it has none
-#   MPO_LLAMA_NATIVE    OFF builds libllama for any CPU with AVX2 or its like instead of for this
-#                       machine's (default ON): for nodes of several kinds, and for images
+#                       machine, or, if it has none, for those of CUDAARCHS (such as "80;90")
+#   MPO_LLAMA_NATIVE    OFF builds libllama for any CPU with AVX2 or similar instead of for this
+#                       machine (default ON): for nodes of several kinds, and for images
 #   JOBS                parallel compile jobs (default: the number of cores)
 set -euo pipefail
 

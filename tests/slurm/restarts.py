@@ -106,7 +106,7 @@ def a_cancelled_job_stays_cancelled_and_goes_on_by_hand_with_other_ranks(slurm, 
     state, code = slurm.wait(job)
     tables.check((state, code) == ("CANCELLED", 85), "%s %d\n%s" % (
         state, code, slurm.output(job)))
-    tables.check("submit it again to go on" in slurm.output(job), slurm.output(job))
+    tables.check("submit it again to continue" in slurm.output(job), slurm.output(job))
     tables.check(4 <= fit.steps() < STEPS, "%d steps" % fit.steps())
     slurm.ended_well(fit.submit("resume.sbatch", ranks=2))
     fit.is_whole()
