@@ -11,11 +11,11 @@
 struct mpo_command {
     const char *name;
     const char *sentence;
-    /** What may follow the name; one form a line. */
+    /** What may follow the name; one form per line. */
     const char *usage;
     /** What follows the command's name. */
     enum mpo_status (*run)(int argc, char *const *argv);
-    /** True: MPI is up, and the command has every failure agreed on by mpo_comm_agree. */
+    /** True: MPI is up, and the command passes every failure to mpo_comm_agree. */
     bool needs_ranks;
 };
 
@@ -25,12 +25,13 @@ extern const struct mpo_command mpo_commands[];
 /** NULL when there is no such command. */
 const struct mpo_command *mpo_command_find(const char *name);
 
-/** Flags of a command without a configuration, --quiet obeyed; config is the caller's. */
+/** Read the flags of a command without a configuration and apply --quiet; *config is owned
+ * by the caller. */
 enum mpo_status mpo_command_read_flags(const char *command, int argc, char *const *argv,
                                        struct mpo_config_arguments *arguments,
                                        struct mpo_config **config);
 
-/** The same of a command that takes one record; *path is borrowed from argv. */
+/** The same for a command that takes one record; *path is borrowed from argv. */
 enum mpo_status mpo_command_read_record(const char *command, int argc, char *const *argv,
                                         const char **path, struct mpo_config **config);
 

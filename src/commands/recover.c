@@ -1,8 +1,8 @@
 /*
- * recover: the record of a run that was killed, made whole on a copy.
+ * recover: repair the record of a killed run, in a copy.
  *
- * What was kept is the answer, on standard output. A record that needs no repair is no
- * failure: it is said, and no copy is made.
+ * Standard output says what was kept. A record that needs no repair is not a failure: a
+ * message says so, and no copy is made.
  */
 #include <errno.h>
 #include <jansson.h>

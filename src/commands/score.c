@@ -27,7 +27,7 @@
 #include "commands/report/progress.h"
 #include "session/weights.h"
 
-/* Prompts between two outputs; they are dealt to the groups of ranks. */
+/* Prompts per output; they are dealt to the groups of ranks. */
 #define STEP_PROMPTS 64
 
 /* How often chosen won. */
@@ -49,8 +49,8 @@ struct score {
 
 /* ---- one response ---- */
 
-/* Log-probabilities of response `index`; what is under the reference is subtracted where
- * `base` is its log-probability. */
+/* Log-probabilities of response `index`; `base`, its log-probability under the reference,
+ * is subtracted. */
 static json_t *policy_scores(const struct score *score, const struct mpo_scores *scores,
                              int32_t index, double base)
 {
@@ -82,7 +82,7 @@ static void put_scores(const struct score *score, const struct mpo_scores *score
 
 /* ---- pairs ---- */
 
-/* What is left of a - b when the reference's share is taken out. */
+/* a - b without the reference's share. */
 struct margins {
     const double *chosen;   /* [H] */
     const double *rejected; /* [H] */

@@ -13,7 +13,7 @@
 #include "mpo/record.h"
 #include "commands/report/output.h"
 
-/* Names are those of a record's attributes where it has them; lists are of words. */
+/* Names match the record's attributes where it has them; lists are separated by spaces. */
 struct fact {
     const char *name;
     const char *text;

@@ -1,5 +1,5 @@
 /**
- * A visit of the doctor: what every rank sees, and what was found, in flow order.
+ * What every rank sees, and the findings, in flow order.
  *
  *   doctor.c         the checks that every rank makes
  *   job.c            the checks that need all ranks' answers, on rank zero
@@ -43,7 +43,7 @@ struct doctor_finding {
 
 #define DOCTOR_JOB (-1)
 
-/** Findings of one rank at most; more would say nothing new. */
+/** Maximum findings of one rank; more would say nothing new. */
 #define DOCTOR_FINDINGS_MAX 64
 
 /** What one rank sees; plain data. */
@@ -68,7 +68,7 @@ struct doctor {
     struct mpo_policies_survey survey;
     struct mpo_exchange_plan exchange;
     bool ranks_fit;      /* the number of ranks can host the policies */
-    bool speaks_for_job; /* what is noted now is of no rank alone */
+    bool speaks_for_job; /* findings noted now belong to the job, not to a rank */
     struct doctor_rank own;
     struct doctor_finding finding[DOCTOR_FINDINGS_MAX];
     int32_t finding_count;
@@ -81,7 +81,8 @@ struct doctor {
     int32_t all_count;
 };
 
-/** Note something of this rank, or of the job. A problem's status decides the exit code. */
+/** Note a finding of this rank, or of the job. The status of a problem decides the exit
+ * code. */
 void doctor_note(struct doctor *doctor, enum doctor_check check, enum doctor_level level,
                  enum mpo_status status, const char *format, ...)
     __attribute__((format(printf, 5, 6)));

@@ -15,7 +15,8 @@ static void praise(struct doctor *doctor, enum doctor_check check, const char *t
 
 /* ---- launch ---- */
 
-/* Whether a variable was set when the process began: MPI sets some of its own by now. */
+/* Whether a variable was set when the process started: MPI has set some of its own since.
+ */
 static bool started_with(const char *name)
 {
     bool found = false;
@@ -31,7 +32,7 @@ static bool started_with(const char *name)
     return found;
 }
 
-/* With Debian's Open MPI, srun's other plugins start every task as a job of its own. */
+/* With Debian's Open MPI, srun's other plugins start every task as a separate job. */
 static void examine_launch(struct doctor *doctor)
 {
     int32_t size = mpo_comm_size(doctor->session->comm);
@@ -84,7 +85,7 @@ static bool all_prompts_fit(const struct doctor *doctor)
     return doctor->session->prompts != NULL;
 }
 
-/* Why a figure would mislead, "" when it would not. */
+/* Why a figure would mislead; "": it does not. */
 static const char *gap(const struct doctor *doctor, bool of_memory)
 {
     if (!doctor->survey.all_loaded)
@@ -98,7 +99,7 @@ static const char *gap(const struct doctor *doctor, bool of_memory)
     return "";
 }
 
-/* What could not be looked at must not read like praise. */
+/* A check that could not be made must not be reported as ok. */
 static void admit_gaps(struct doctor *doctor)
 {
     const char *memory = gap(doctor, true);
@@ -117,11 +118,11 @@ static void admit_gaps(struct doctor *doctor)
 
 /* ---- memory ---- */
 
-/* What the ranks of one host take together. */
+/* Memory that the ranks of one host need together. */
 struct host_needs {
     const struct mpo_host *host;
     int32_t rank_count;
-    uint64_t alone;  /* every rank with weights of its own */
+    uint64_t alone;  /* each rank with its own copy of the weights */
     uint64_t shared; /* every file in memory once */
 };
 
@@ -130,7 +131,7 @@ static bool on_host(const struct doctor *doctor, int32_t rank, const struct mpo_
     return strcmp(doctor->rank[rank].host.name, host->name) == 0;
 }
 
-/* Policies of the host's ranks side by side, to count their files once. */
+/* The policies of all ranks of the host, to count each file once. */
 static uint64_t weights_once(const struct doctor *doctor, const struct mpo_host *host,
                              struct mpo_policy_survey *side_by_side)
 {
@@ -213,7 +214,7 @@ static void examine_memory(struct doctor *doctor)
 
 /* ---- the record ---- */
 
-/* A size that differs is found without the hashes that fit compares. */
+/* Models of different size are found without the hashes that fit compares. */
 static void examine_groups(struct doctor *doctor)
 {
     for (int32_t i = 0; doctor->config->record.hash_models && i < doctor->policy_count; i++)
@@ -233,7 +234,7 @@ static void examine_groups(struct doctor *doctor)
         }
 }
 
-/* A record to resume may exist; whether it is of this job, fit compares. */
+/* A record to resume may exist; fit checks whether it belongs to this job. */
 static void examine_record(struct doctor *doctor)
 {
     const char *path = doctor->config->record.file;

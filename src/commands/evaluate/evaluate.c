@@ -3,9 +3,9 @@
  *
  *     F,   gap = sum_k l_k g_k - min_u u . g,   KL(pi_l || pi_k) = sum_j l_j g_j - F - g_k
  *
- * Every prompt is asked once. The proposal is the mixture at the weights with an end tilt
- * that is adapted on a few steps first and then held, so that nothing depends on the
- * responses it is applied to; the coefficient of the control variate likewise. F and g are
+ * Every prompt is used once. The proposal is the mixture at the weights with an end tilt
+ * that is first adapted on a few steps and then held, so that it does not depend on the
+ * responses it is applied to; likewise the coefficient of the control variate. F and g are
  * means over prompts of figures with the jackknife over responses, and everything else is a
  * function of those means, so one bootstrap over prompts gives all the intervals.
  *
@@ -94,7 +94,8 @@ cleanup:
     return status;
 }
 
-/* The end tilt and the control's coefficient of one vector, settled before they count. */
+/* Adapt the end tilt and the coefficient of the control variate for one vector, on
+ * responses that are not used afterwards. */
 static enum mpo_status warm_up(struct evaluate *evaluate, int32_t vector)
 {
     enum mpo_status status = MPO_OK;
@@ -208,7 +209,7 @@ static void derive(const void *context, const double *mean, double *result)
         difference[a - 1] = result[a * results + RESULT_VALUE] - result[RESULT_VALUE];
 }
 
-/* A gap or a divergence below 0, or F above it, is no value that the truth can have. */
+/* The true gap and divergences are at least 0 and the true F at most 0. */
 static void clip(struct evaluate *evaluate)
 {
     int32_t count = evaluate->objective_count;
@@ -250,7 +251,7 @@ cleanup:
 
 /* ---- the command ---- */
 
-/* --weights first, then what stands between the semicolons of --against. */
+/* --weights first, then the vectors of --against, separated by semicolons. */
 static enum mpo_status list_vectors(struct evaluate *evaluate)
 {
     enum mpo_status status = MPO_OK;

@@ -1,5 +1,5 @@
 /**
- * An evaluation: the weight vectors, their statistics a prompt, and what is derived.
+ * An evaluation: the weight vectors, their statistics per prompt, and derived results.
  */
 #pragma once
 

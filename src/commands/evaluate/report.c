@@ -1,5 +1,5 @@
 /*
- * What evaluate prints: one row a quantity, with its 95 % interval.
+ * What evaluate prints: one row per quantity, with its 95 % interval.
  */
 #include <jansson.h>
 #include <math.h>
@@ -12,7 +12,7 @@
 
 #define LABEL_COLUMNS 32
 
-/* What a figure is called: in a record and for programs, and by people. */
+/* Names of a figure: in a record and for programs, and for people. */
 struct quantity {
     const char *name;
     const char *label;
@@ -24,7 +24,7 @@ static const struct quantity log_policy = {"log_policy", "mean log pi"};
 static const struct quantity divergence = {"divergence", "divergence"};
 static const struct quantity difference = {"value_jackknife_difference", "F difference"};
 
-/* A row of any format; objective is "" where there is none. */
+/* A row of any format; objective is "" for figures without one. */
 struct row {
     int32_t vector;
     struct quantity quantity;

@@ -25,7 +25,7 @@ static bool is_rank_zero(const struct fit *fit)
     return mpo_comm_rank(fit->session->comm) == 0;
 }
 
-/* mu and b of this step, and whether there is one. */
+/* Send mu and b of this step to all ranks, and whether there is a step. */
 static enum mpo_status share_proposal(struct fit *fit, bool *go_on)
 {
     enum mpo_status status = MPO_OK;
@@ -141,7 +141,8 @@ cleanup:
     return status;
 }
 
-/* Slowest rank of each stage since the last step; this rank's share goes into the total. */
+/* Maximum over ranks of the seconds of each stage since the last step; this rank's seconds
+ * are added to its total. */
 static enum mpo_status settle_timing(struct fit *fit, struct mpo_timing *slowest)
 {
     *slowest = fit->session->timing;
@@ -271,7 +272,7 @@ static void close_fit(struct fit *fit)
     mpo_config_close(&fit->config);
 }
 
-/* A failure inside the loop ends the job with the record finished as far as it goes. */
+/* A failure inside the loop closes the record and ends the job. */
 static _Noreturn void abort_fit(struct fit *fit, enum mpo_status status)
 {
     char text[TEXT_BYTES] = "";
@@ -281,7 +282,7 @@ static _Noreturn void abort_fit(struct fit *fit, enum mpo_status status)
     mpo_comm_abort(status);
 }
 
-/* The loop, to its end or to a request to stop, of which all ranks know. */
+/* The loop, up to its end or a request to stop that all ranks agree on. */
 static enum mpo_status run_fit(struct fit *fit)
 {
     enum mpo_status status = MPO_OK;
@@ -304,7 +305,7 @@ cleanup:
     return ended == MPO_REQUEUE ? mpo_comm_agree(status) : status;
 }
 
-/* Rank zero's optimiser and record, new or as they were left; all learn the first step. */
+/* Open rank zero's optimiser and record, new or resumed; all ranks learn the first step. */
 static enum mpo_status open_or_resume(struct fit *fit, int argc, char *const *argv)
 {
     enum mpo_status status = MPO_OK;

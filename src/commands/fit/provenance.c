@@ -1,5 +1,5 @@
 /*
- * Where a record comes from: versions, the whole configuration, every rank and every model.
+ * The provenance of a record: versions, the whole configuration, all ranks and models.
  */
 #include <openssl/evp.h>
 #include <stdio.h>
@@ -15,7 +15,7 @@
 #define ATTRIBUTE_COUNT 19
 #define VALUE_BYTES     4096
 
-/* Everything that mpo_record_spec borrows, until the record is created. */
+/* All memory that mpo_record_spec borrows until the record is created. */
 struct provenance {
     const char **objective; /* [H] names, objectives first */
     const char **prompt;    /* [prompt count] */
@@ -109,7 +109,7 @@ static void format_utc(char *text, size_t bytes)
     strftime(text, bytes, "%Y-%m-%dT%H:%M:%SZ", &utc);
 }
 
-/* A random name for the run; two runs of one configuration differ in it. */
+/* A random name for the run, different for every run of a configuration. */
 static void name_run(struct provenance *provenance)
 {
     FILE *file = fopen("/proc/sys/kernel/random/uuid", "r");
@@ -142,8 +142,8 @@ static void describe_policy(const struct fit *fit, int32_t index,
     mpo_text_hash(info.vocab_hash, row->vocabulary);
 }
 
-/* Groups must host the same models: one policy, one hash. Each group has the rows of all
- * policies, in their order. */
+/* All groups must host the same models: one hash per policy. Each group has a row for each
+ * policy, in order. */
 static enum mpo_status compare_groups(const struct provenance *provenance,
                                       int32_t policy_count)
 {
@@ -176,7 +176,7 @@ cleanup:
     return status;
 }
 
-/* One row a policy of every rank, on rank zero. */
+/* One row per policy and rank, on rank zero. */
 static enum mpo_status gather_ranks(struct provenance *provenance, const struct fit *fit)
 {
     enum mpo_status status = MPO_OK;
@@ -233,7 +233,7 @@ static enum mpo_status create(struct fit *fit, const struct provenance *provenan
     return mpo_record_create(&spec, &fit->record);
 }
 
-/* The record goes on behind its last step; its provenance stays that of its start. */
+/* Append to the record after its last step; its provenance stays that of its start. */
 static enum mpo_status resume(struct fit *fit)
 {
     char start_utc[32] = "";

@@ -1,6 +1,6 @@
 /*
- * What fit says: a line a step and the stage table on standard error, the result on
- * standard output, and warnings that name what to change.
+ * The report of fit: a line per step and the stage table on standard error, the result on
+ * standard output, and warnings that say what to change.
  */
 #include "fit_impl.h"
 
@@ -17,7 +17,7 @@
 /* With fewer effective responses a prompt the gradient rests on one or two. */
 #define EFFECTIVE_FEW 2.0
 
-/* Above this F is mostly about where max_tokens cuts. */
+/* Above this F mostly depends on where max_tokens cuts. */
 #define TRUNCATED_HIGH 0.25
 
 void fit_report_start(struct fit *fit)
@@ -52,7 +52,7 @@ static void format_weights(const double *weights, int32_t count, char *text, siz
         snprintf(text + length, bytes - length, " ...");
 }
 
-/* What the live line says beside progress itself. */
+/* What the live line shows besides progress. */
 static void show_progress(struct fit *fit)
 {
     struct progress *progress = &fit->progress;
@@ -139,8 +139,8 @@ cleanup:
     return status;
 }
 
-/* Standard error of the mean F over steps from their scatter, which knows that prompts
- * differ; the error of a step of one prompt does not. */
+/* Standard error of the mean of F over steps, from their scatter. It includes the
+ * differences between prompts, which the error of a step with one prompt does not. */
 static double value_error(const struct fit_summary *summary)
 {
     double steps = (double)summary->steps;

@@ -1,12 +1,11 @@
 /*
- * fit --resume: take up where a record ends, so that the steps that follow are those of a
- * run that was never interrupted, bit for bit.
+ * fit --resume: continue a record so that all further steps are those of an uninterrupted
+ * run, bit for bit.
  *
  * Everything that the next step depends on is in the record: the state of the descent and
- * of the estimator, and the step's number, which counts the draws and the prompts. What the
- * steps were made with must be the same: the configuration, prompts and models. Where it
- * runs (threads, transport, number of ranks) may change, and so may the number of steps,
- * upwards, unless the step rule depends on it.
+ * of the estimator, and the step's number, which counts the draws and the prompts.
+ * Configuration, prompts and models must be the same. Threads, transport and number of
+ * ranks may change, and the number of steps may grow unless the step rule depends on it.
  */
 #include "fit_impl.h"
 
@@ -21,7 +20,7 @@
 
 /* ---- the configuration ---- */
 
-/* Shared settings that leave every step as it is. Files are compared by what is in them. */
+/* Shared settings that change no step. Files are compared by their content. */
 static const char *const harmless[] = {
     "run.threads",        "run.setup_deadline", "run.step_deadline",        "prompts.file",
     "exchange.transport", "exchange.pattern",   "exchange.ranks_per_group", "record.file",
@@ -29,7 +28,7 @@ static const char *const harmless[] = {
 };
 #define HARMLESS_COUNT (sizeof harmless / sizeof *harmless)
 
-/* A command's own options are no part of the fit. */
+/* A command's own options are not part of the fit. */
 static bool is_of_a_command(const char *key)
 {
     char section[32] = "";
@@ -69,7 +68,8 @@ static void note_difference(void *context, const char *key, const char *recorded
         found->length = DIFFERENCES_BYTES - 1;
 }
 
-/* The configuration is that of the first start: a record that was extended has more. */
+/* The stored configuration is that of the first start; an extended record has more steps.
+ */
 static enum mpo_status check_steps(const struct fit *fit, int64_t steps, int64_t step_count)
 {
     enum mpo_status status = MPO_OK;

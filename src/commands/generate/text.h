@@ -1,5 +1,5 @@
 /**
- * The text of a response: where it stops, and as it appears on a terminal.
+ * The text of a response: where it stops, and how it is printed on a terminal.
  */
 #pragma once
 
@@ -30,7 +30,7 @@ struct stream {
     bool is_cut; /* by a request to stop */
 };
 
-/** Until somebody asks to stop, show what is certain of these tokens' text: whole
- *  characters, and nothing that may yet become a stop text. A watch of mpo/rollout.h; the
+/** Print the certain part of these tokens' text, until a request to stop: complete
+ *  characters, and nothing that may become a stop text. A watch of mpo/rollout.h; the
  *  watcher is the stream. */
 bool stream_watch(void *watcher, const int32_t *token, int32_t token_count);

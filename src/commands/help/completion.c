@@ -1,9 +1,9 @@
 /*
- * Completion of bash: a function that knows nothing of mpo, after tables of its commands,
- * options and their choices.
+ * Completion for bash: tables of commands, options and choices, then a function that
+ * contains nothing specific to mpo.
  *
- * bash takes = for the end of a word, so that it asks for the completion of what follows
- * --format= alone; the line as it was typed says which option that belongs to.
+ * bash treats = as the end of a word and requests completion only of what follows
+ * --format=; the typed line tells which option it belongs to.
  */
 #include "help.h"
 

@@ -10,8 +10,8 @@
 #include "build_info.h"
 #include "commands/commands.h"
 
-/* Text as roff takes it literally: no escapes, no request at the beginning of a line, a
- * hyphen that can be copied, and quotes that are ASCII. */
+/* Escape text for roff: no escapes, no request at the beginning of a line, hyphens that can
+ * be copied, ASCII quotes. */
 static void put(FILE *stream, const char *text)
 {
     static const char special[] = "\\-'\"`^~";

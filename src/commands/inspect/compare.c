@@ -54,7 +54,8 @@ static void print_last(const char *label, const struct inspect pair[2],
     print_numbers(label, last(&pair[0], field), last(&pair[1], field), 4);
 }
 
-/* The average weight of an objective at the end; NaN when the record has no such one. */
+/* The average weight of an objective after the last step; NaN if the record does not have
+ * it. */
 static double weight_of(const struct inspect *inspect, const char *objective)
 {
     const int32_t count = inspect->objective_count;

@@ -1,9 +1,9 @@
 /*
  * inspect --follow: a running record as it grows.
  *
- * The record is looked at five times a second. Whether a run writes it is seen before its
- * steps are counted, so that nothing is missed when it ends: what the last look counted is
- * all there will be. Only new steps are read.
+ * The record is polled five times per second. Each poll checks whether a run is writing
+ * before it counts the steps, so no step is missed when the run ends. Only new steps are
+ * read.
  */
 #include "inspect_impl.h"
 

@@ -2,8 +2,8 @@
  * inspect: a record for a person (summary, samples, two of them compared), for scripts
  * (tsv, json), as it grows, or as a plot.
  *
- * Everything is read first and printed then, so that a record that cannot be read prints
- * nothing on standard output.
+ * Everything is read before anything is printed, so an unreadable record prints nothing on
+ * standard output.
  */
 #include "inspect_impl.h"
 
@@ -45,7 +45,7 @@ cleanup:
     return status;
 }
 
-/* What would be ignored silently is refused. */
+/* Refuse options that would be silently ignored. */
 static enum mpo_status check_combination(const struct inspect_request *request)
 {
     enum mpo_status status = MPO_OK;

@@ -1,9 +1,8 @@
 /*
- * A record in memory, as much of it as is asked for.
+ * A record in memory, as far as requested.
  *
  * A record of an older minor version of the schema lacks the series that were added since.
- * They read as NaN, so that whoever works with a series need not ask; those who print one
- * leave it out.
+ * They read as NaN; views that print a series leave it out.
  */
 #include "inspect_impl.h"
 
@@ -59,7 +58,7 @@ cleanup:
     return status;
 }
 
-/* A record without a configuration, or with one that nobody can read, has no plan. */
+/* A record without a readable configuration has no planned number of steps. */
 static enum mpo_status read_plan(struct inspect *inspect)
 {
     enum mpo_status status = MPO_OK;
@@ -117,7 +116,7 @@ static bool is_extended(const struct inspect *inspect)
            mpo_record_step_count(inspect->record) > inspect->planned_step_count;
 }
 
-/* The last step of the plan is there, or one that was good enough. */
+/* The record has the last planned step, or stopped on the gap. */
 static bool has_arrived(const struct inspect *inspect)
 {
     int64_t steps = mpo_record_step_count(inspect->record);

@@ -50,7 +50,7 @@ cleanup:
     return status;
 }
 
-/* A series that an older record lacks has its columns too, of NaN. */
+/* Series that an older record lacks have columns too, filled with NaN. */
 static void put_table(const struct inspect *inspect, struct plot *plot)
 {
     struct inspect_request request = {0};

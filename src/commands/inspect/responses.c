@@ -54,8 +54,8 @@ static double log_weight(const struct inspect *inspect,
 
 /* ---- text ---- */
 
-/* Further lines are indented as far as the first; other control characters could upset a
- * terminal and are shown by their number. */
+/* Further lines are indented like the first; other control characters could confuse a
+ * terminal and are printed as numbers. */
 static void print_text(const char *label, const char *text)
 {
     printf("  %-*s", LABEL_WIDTH, label);

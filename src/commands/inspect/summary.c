@@ -1,7 +1,7 @@
 /*
  * inspect for a person: the summary of a record, and the list of its series.
  *
- * Series that an older record lacks are NaN, and so is what is made of them.
+ * Series that an older record lacks are NaN, and so is everything derived from them.
  */
 #include "inspect_impl.h"
 

@@ -1,7 +1,7 @@
 /*
- * The script: launch/resume.sbatch with the numbers of one job, each with where it is from.
- * Texts of the user stand in the command alone, quoted: in a comment a line end would begin
- * a command.
+ * The script: launch/resume.sbatch with the figures of one job, each with its origin. The
+ * user's texts appear only in the command, quoted: in a comment a line end would start a
+ * command.
  */
 #include <stdarg.h>
 #include <stdio.h>

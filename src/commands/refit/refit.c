@@ -18,7 +18,8 @@
 
 #include "commands/commands.h"
 
-/* Responses of a prompt that must count, on average, for F's logarithm to mean anything. */
+/* Minimum effective responses per prompt, on average, for the logarithm in F to be
+ * meaningful. */
 #define EFFECTIVE_MIN 4.0
 
 /* ---- the stored responses ---- */

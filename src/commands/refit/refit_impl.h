@@ -12,7 +12,7 @@
 #include "base/memory.h"
 #include "estimator/sample.h"
 
-/** F and what belongs to it at some weights; [K] arrays owned by the refit. */
+/** F and related figures at some weights; [K] arrays owned by the refit. */
 struct refit_point {
     double value;       /* jackknifed */
     double ess;         /* mean over prompts, of the responses */
@@ -42,16 +42,16 @@ struct refit {
     struct refit_point stored; /* at the record's weights, when all objectives are used */
 };
 
-/** Read the command line; what depends on the record's objectives is read by the next. */
+/** Read the command line, except what depends on the record's objectives. */
 enum mpo_status refit_read(int argc, char *const *argv, struct refit *refit);
 
-/** The objectives and bounds that the options name. */
+/** Read the objectives and bounds named by the options. */
 enum mpo_status refit_apply(struct refit *refit);
 
 /** F, gradient and ESS at point->weights from the stored responses. Local. */
 void refit_estimate(struct refit *refit, struct refit_point *point);
 
-/** May these responses be used at these weights? */
+/** Whether the responses support these weights. */
 bool refit_supports(const struct refit *refit, const struct refit_point *point);
 
 const char *refit_name(const struct refit *refit, int32_t k);

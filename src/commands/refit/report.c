@@ -41,7 +41,7 @@ static void print_table(const struct refit *refit)
            (long long)refit->scores.count);
 }
 
-/* F and what belongs to it at some weights. */
+/* F and related figures at some weights. */
 static json_t *make_figures(const struct refit *refit, const struct refit_point *point)
 {
     json_t *root = json_object();
@@ -69,7 +69,7 @@ static json_t *make_result(const struct refit *refit)
     return root;
 }
 
-/* Like a record, a result is never written over another. */
+/* Like a record, a result never overwrites a file. */
 static enum mpo_status write_result(const struct refit *refit)
 {
     enum mpo_status status = MPO_OK;

@@ -13,9 +13,9 @@
 /** A number; null for NaN and infinities. */
 json_t *output_number(double value);
 
-/** A text; null for NULL and for what is not UTF-8. */
+/** A text; null for NULL and invalid UTF-8. */
 json_t *output_text(const char *text);
 
-/** Print a value and a line end; the value is released. NULL is a value that there was no
- *  memory for. @return MPO_ERR_MEMORY or MPO_ERR_IO */
+/** Print a value and a line end; the value is released. NULL stands for a value without
+ *  memory. @return MPO_ERR_MEMORY or MPO_ERR_IO */
 enum mpo_status output_json(json_t *value);

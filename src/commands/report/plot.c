@@ -15,7 +15,7 @@
 #include "base/text.h"
 #include "plots.h"
 
-#define NOT_FOUND 127 /* what a shell says of a missing program */
+#define NOT_FOUND 127 /* exit code of a shell for a missing program */
 
 enum mpo_status plot_open(enum plot_script script, const char *output, struct plot *plot)
 {
@@ -78,7 +78,7 @@ void plot_begin_table(struct plot *plot)
 
 /* ---- drawing ---- */
 
-/* Refuse before gnuplot starts what it would only complain about. */
+/* Refuse before gnuplot starts what it cannot draw. */
 static enum mpo_status check_output(const char *output)
 {
     enum mpo_status status = MPO_OK;
@@ -100,7 +100,7 @@ static void remove_if_empty(const char *path)
 static enum mpo_status run_gnuplot(const struct plot *plot)
 {
     enum mpo_status status = MPO_OK;
-    /* A gnuplot that ends early is reported by its exit code, not by a signal to us. */
+    /* If gnuplot ends early, report its exit code instead of dying from SIGPIPE. */
     void (*handler)(int) = signal(SIGPIPE, SIG_IGN);
     FILE *pipe =
         popen("command -v gnuplot >/dev/null || exit 127; exec gnuplot >/dev/null", "w");

@@ -27,7 +27,7 @@ void progress_format_duration(double seconds, char *text, size_t bytes)
         snprintf(text, bytes, "%ld:%02ld", whole / 60, whole % 60);
 }
 
-/* What is done of the total but for its first `from` units. */
+/* The fraction done, without the first `from` units. */
 static double share_done(const struct progress *progress, int64_t from)
 {
     double within =

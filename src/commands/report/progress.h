@@ -17,9 +17,9 @@ struct progress {
     const char *name; /* of the command */
     int64_t total;    /* steps or prompts */
     int64_t done;
-    int64_t before; /* of done, by an earlier process that this one resumes */
+    int64_t before; /* part of done, by an earlier process that this one resumes */
     double within;  /* responses of the rollout at hand */
-    double whole;   /* responses that it has all in all */
+    double whole;   /* responses in total */
     double part;    /* of total that the rollout is */
     int64_t tokens;
     double started;
@@ -29,23 +29,23 @@ struct progress {
     int detail_count;
 };
 
-/** Begin to count; with a total of 0 nothing is shown. */
+/** Start counting; a total of 0 shows nothing. */
 void progress_begin(struct progress *progress, const char *name, int64_t total);
 
-/** Have a rollout report, which is `part` of the total and makes so many responses. */
+/** Let a rollout report: it is `part` of the total and draws this many responses. */
 void progress_follow(struct progress *progress, struct mpo_rollout_step *step, int64_t part,
                      int64_t responses);
 
-/** So much was done before this process began. */
+/** Set what was done before this process started. */
 void progress_resume(struct progress *progress, int64_t before);
 
-/** So much more of the total is done, and so many tokens have been made in all. */
+/** Add to what is done; token_count is the total so far. */
 void progress_advance(struct progress *progress, int64_t part, int64_t tokens);
 
 /** Take the line away. */
 void progress_end(struct progress *progress);
 
-/** The closing line: tokens, time, and tokens a second. */
+/** The closing line: tokens, time, and tokens per second. */
 void progress_tell(const struct progress *progress);
 
 /** "1:05", "2:00:00". */
