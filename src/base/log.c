@@ -15,7 +15,7 @@
 
 #define LINE_BYTES    4096 /* more than an error text has */
 #define COLUMNS_USUAL 80
-#define COLUMNS_MIN   20 /* a narrower terminal is not one to wrap for */
+#define COLUMNS_MIN   20 /* narrower terminals are not wrapped for */
 #define COLUMNS_MAX   1000
 
 enum log_level { LOG_ALL, LOG_WARNINGS, LOG_NOTHING };
@@ -46,7 +46,7 @@ static bool is_colored(void)
     return is_terminal() && (no_color == NULL || no_color[0] == '\0');
 }
 
-/* What the terminal says, else what the shell says. */
+/* The width from the terminal, else from the shell. */
 static int32_t terminal_columns(void)
 {
     struct winsize size = {0};
@@ -74,13 +74,13 @@ static void print_line(const char *color, const char *prefix, const char *format
     int32_t indent = mpo_text_columns(prefix);
     mpo_log_clear_progress();
     vsnprintf(text, sizeof text, format, arguments);
-    /* Notes are tables and other lines that were laid out by whom they are from. */
+    /* Notes are tables and other lines already laid out by the caller. */
     if (is_terminal() && prefix[0] != '\0') {
         fprintf(stderr, "%s%s%s", colored ? color : "", prefix, colored ? "\033[0m" : "");
         mpo_text_wrap(stderr, text, indent, indent, terminal_columns());
         fputc('\n', stderr);
     } else {
-        /* One write, so that no other rank's line falls into this one. */
+        /* One write, so that no line of another rank cuts into this one. */
         fprintf(stderr, "%s%s\n", prefix, text);
     }
     fflush(stderr);
@@ -118,7 +118,7 @@ void mpo_log_error(const char *format, ...)
 
 /* ---- the live line ---- */
 
-/* One write a change, so that a killed program leaves no half of one. */
+/* One write per change, so that a killed program leaves no partial line. */
 void mpo_log_progress(const char *const *part, int part_count)
 {
     char line[LINE_BYTES] = "";

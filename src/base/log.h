@@ -1,5 +1,5 @@
 /**
- * What the program says on standard error. Standard output is data and belongs to commands.
+ * Messages on standard error. Standard output is data and belongs to the commands.
  *
  * Only rank zero talks: the other ranks call mpo_log_silence() once after MPI is up. On a
  * terminal there is colour unless NO_COLOR is set, messages are wrapped to its width, and
@@ -14,7 +14,7 @@
 extern "C" {
 #endif
 
-/** Say nothing from now on (ranks other than zero; --quiet keeps errors and warnings). */
+/** Print nothing from now on (ranks other than zero; --quiet keeps errors and warnings). */
 void mpo_log_silence(void);
 
 /** Leave out progress and notes, keep warnings and errors. */
@@ -36,9 +36,9 @@ void mpo_log_error(const char *format, ...) __attribute__((format(printf, 1, 2))
  * Show the live line, in place of the one before: as many of the parts as fit the
  * terminal's width, the first ones first, and of the first as much as fits.
  *
- * The cursor waits on the line below, so that whatever ends the program leaves a whole line
- * and the shell begins a fresh one. What is printed on standard output has to be preceded
- * by mpo_log_clear_progress(); notes, warnings and errors see to it themselves.
+ * The cursor waits on the line below, so the program always ends with a complete line. Call
+ * mpo_log_clear_progress() before printing to standard output; notes, warnings and errors
+ * do so themselves.
  */
 void mpo_log_progress(const char *const *part, int part_count);
 

@@ -1,9 +1,8 @@
 /**
- * Allocation that raises MPO_ERR_MEMORY with what was wanted, and zeroes what it gives.
+ * Zeroed allocation that raises MPO_ERR_MEMORY with a message naming the purpose.
  *
  * Everything is allocated while handles are opened, and the token loop allocates nothing.
- * Between steps only mpo_memory_grow is called, for the texts and rows that a record
- * stores.
+ * Between steps only mpo_memory_grow is called, for texts and rows that a record stores.
  */
 #pragma once
 

@@ -5,7 +5,7 @@
  */
 #include "mpo/rng.h"
 
-/* Random123's headers are not written for our warning level. */
+/* Random123's headers do not compile without warnings at our level. */
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wpedantic"
 #pragma GCC diagnostic ignored "-Wconversion"
@@ -21,7 +21,7 @@ double mpo_rng_uniform(uint64_t seed, enum mpo_rng_stream stream,
     philox4x64_ctr_t block = {
         {counter.step, counter.prompt, counter.response, counter.position}};
     uint64_t word = philox4x64(block, key).v[0];
-    /* 52 bits and a half: exact in double, never 0 and never 1. */
+    /* 52 bits plus one half: exact in double, never 0 and never 1. */
     return ((double)(word >> 12) + 0.5) * 0x1p-52;
 }
 

@@ -68,7 +68,7 @@ cleanup:
 enum mpo_status mpo_error_raise(enum mpo_status status, const char *file, int line,
                                 const char *format, ...)
 {
-    /* The arguments may point into the present text, so format beside it. */
+    /* The arguments may point into the current text, so format into another buffer. */
     char text[TEXT_BYTES];
     va_list arguments;
     va_start(arguments, format);

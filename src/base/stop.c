@@ -1,11 +1,11 @@
 /*
- * The first request to stop is a number in one variable, which is all that a signal handler
- * may safely do; whoever has steps looks at it between them.
+ * The first request to stop sets one variable, which is all that a signal handler may
+ * safely do; commands with steps look at it between steps.
  *
  * Launchers often deliver one request twice within a moment (to a process and to its
- * group), so what follows within a moment is the same request still. At a time limit Slurm
- * ends the step, then the job, and srun hands on its own signal: a second may lie between
- * them. A person who presses Ctrl-C again means it sooner.
+ * group), so another signal within a moment is the same request. At a time limit Slurm ends
+ * the step, then the job, and srun hands on its own signal: a second may lie between them.
+ * For Ctrl-C the moment is shorter.
  */
 #include "stop.h"
 

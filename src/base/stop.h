@@ -1,10 +1,10 @@
 /**
  * Requests to stop: Ctrl-C (SIGINT), SIGTERM and SIGUSR1 all mean "finish the step, write,
- * leave". The first one is noted and the program goes on; a second one ends the process at
- * once, as if nobody had caught it. What was acknowledged is safe either way.
+ * leave". The first one is noted and the program continues; a second one ends the process
+ * at once. Acknowledged steps are safe in both cases.
  *
  * Schedulers send them: Slurm before a time limit (--signal=USR1) and on preemption
- * (SIGTERM). A command that heeds them returns MPO_REQUEUE.
+ * (SIGTERM). A command that handles them returns MPO_REQUEUE.
  */
 #pragma once
 
@@ -14,10 +14,10 @@
 extern "C" {
 #endif
 
-/** Heed the signals from now on; a command that has no steps never calls this. Local. */
+/** Handle the signals from now on; commands without steps do not call this. Local. */
 void mpo_stop_catch(void);
 
-/** The signal that asked to stop, 0 while there was none. Local. */
+/** The signal that requested the stop; 0: none so far. Local. */
 int mpo_stop_signal(void);
 
 /** Its name, e.g. "SIGTERM"; "a request" for any other number. Local. */

@@ -13,11 +13,11 @@ extern "C" {
 
 /* ---- columns ---- */
 
-/** Columns that UTF-8 text takes; what is not UTF-8 takes one a byte. Local. */
+/** Columns of UTF-8 text; invalid bytes count one column each. Local. */
 int32_t mpo_text_columns(const char *text);
 
-/** Bytes of the longest beginning of the text that takes at most so many columns; no letter
- *  is cut in two. Local. */
+/** Bytes of the longest prefix of at most this many columns; no character is split. Local.
+ */
 size_t mpo_text_fit(const char *text, int32_t columns);
 
 /** Print the text and spaces up to `columns`. Local. */

@@ -1,15 +1,15 @@
 /**
  * Inside the configuration: the options list as a table, and one assignment as a struct.
  *
- * The file and the flags only find out what is assigned to which option; both hand it to
- * mpo_config_assign(), which alone knows how a text becomes a value. So a value means the
- * same wherever it is written, and only the place that an error names differs.
+ * File and flags only determine which text is assigned to which option; mpo_config_assign()
+ * alone converts a text to a value. So a value means the same wherever it is written; only
+ * the place in an error differs.
  */
 #pragma once
 
 #include "mpo/config.h"
 
-/* One enumerator a section and one an option, to index the tables of config.c. */
+/* One enumerator per section and one per option, to index the tables of config.c. */
 enum mpo_config_section_index {
 #define MPO_SECTION_BEGIN(section, scope, sentence) MPO_SECTION_##section,
 #include "mpo/options.def"
@@ -92,13 +92,13 @@ struct mpo_config_place {
     int flag_bytes;   /* of flag without "=value" */
 };
 
-/** A key of a text that was read back which is no option now, or not with this value. */
+/** A key of a stored configuration that is not an option now, or not with this value. */
 struct mpo_config_unread {
     char *key;
     char *text;
 };
 
-/** What else there is to know of a text that was read back. */
+/** Further facts about a stored configuration that was read back. */
 struct mpo_config_stored {
     bool is_given[MPO_OPTION_COUNT];  /* without those of policies */
     bool *policy_is_given;            /* [policy_count, MPO_OPTION_COUNT] */
@@ -140,7 +140,7 @@ enum mpo_status mpo_config_take_policies(struct mpo_config_build *build, int32_t
 
 /* ---- stored.c ---- */
 
-/** Keep what a text says beyond this version's options. */
+/** Keep what a stored configuration has beyond this version's options. */
 enum mpo_status mpo_config_keep_unread(struct mpo_config *config, const char *key,
                                        const char *text);
 
@@ -152,7 +152,7 @@ void mpo_config_close_stored(struct mpo_config *config);
 enum mpo_status mpo_config_assign(struct mpo_config_build *build,
                                   const struct mpo_config_assignment *assignment);
 
-/** The same for a list that is already apart, as YAML sequences are: text is not used. */
+/** The same for a list that is already split, such as a YAML sequence; text is not used. */
 enum mpo_status mpo_config_assign_numbers(struct mpo_config_build *build,
                                           const struct mpo_config_assignment *assignment,
                                           const double *value, int32_t count);
@@ -167,10 +167,10 @@ bool mpo_config_is_choice(const char *choices, const char *text);
 const char *mpo_config_where(struct mpo_config_build *build,
                              const struct mpo_config_assignment *assignment);
 
-/** The beginning of a text that someone else wrote, fit for one line of a message. */
+/** The beginning of a user's text, made safe for one line of a message. */
 const char *mpo_config_quote(const char *text, char quoted[MPO_CONFIG_QUOTE_BYTES]);
 
-/** Number of letters to change, add or leave out, and of neighbours to swap. */
+/** Edit distance: letters to change, add or remove, and neighbours to swap. */
 size_t mpo_config_distance(const char *a, const char *b);
 
 /** "; did you mean 'x'?" or, when no name is near, "; known: a, b, c". */
@@ -179,7 +179,7 @@ const char *mpo_config_hint(const char *name, const char *const *known, size_t k
 
 /* ---- file.c ---- */
 
-/** Assign everything that the file at build->path holds. */
+/** Assign everything in the file at build->path. */
 enum mpo_status mpo_config_read_file(struct mpo_config_build *build);
 
 /** The same of a text; messages call it build->path. */

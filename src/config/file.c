@@ -1,10 +1,9 @@
 /*
  * The configuration file: libyaml's document nodes, matched with the options list.
  *
- * Nodes keep the place of every key, which the events of a streaming reader would too, but
- * a document is whole before the first option is assigned, so a broken file changes
- * nothing. An unknown or a repeated key is an error: a run of many hours must not start
- * with a setting that was meant and not read.
+ * Nodes have the place of every key, and a document is read completely before the first
+ * option is assigned, so a broken file changes nothing. An unknown or repeated key is an
+ * error: a run of many hours must not ignore a setting.
  */
 #include "config_impl.h"
 
@@ -53,7 +52,7 @@ cleanup:
     return status;
 }
 
-/* libyaml's own words. Its reader (bad UTF-8) gives an offset and no mark. */
+/* libyaml's own message. Its reader (bad UTF-8) gives an offset and no mark. */
 static enum mpo_status refuse_yaml(const struct mpo_config_build *build,
                                    const yaml_parser_t *parser, const char *text,
                                    size_t bytes)
@@ -92,14 +91,14 @@ static const char *node_text(const yaml_node_t *node)
     return (const char *)node->data.scalar.value;
 }
 
-/* Whether a scalar is text that C can hold. */
+/* Whether a scalar is text without NUL. */
 static bool is_text(const yaml_node_t *node)
 {
     return node->type == YAML_SCALAR_NODE &&
            strlen(node_text(node)) == node->data.scalar.length;
 }
 
-/* An empty place, ~ and null: something that was left out, not an empty text. */
+/* Nothing, ~ and null: a value that was left out, not an empty text. */
 static bool is_null(const yaml_node_t *node)
 {
     return node->type == YAML_SCALAR_NODE &&
@@ -365,7 +364,7 @@ cleanup:
     return status;
 }
 
-/* A second document would be left unread, so it is refused. */
+/* A second document would be ignored, so it is refused. */
 static enum mpo_status refuse_more(const struct mpo_config_build *build,
                                    yaml_parser_t *parser, const char *text, size_t bytes)
 {

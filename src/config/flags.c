@@ -1,11 +1,10 @@
 /*
  * The command line: one file and flags, by getopt_long with a table made from the options.
  *
- * getopt takes any beginning of a name that is not ambiguous today, so that a new option
- * could break a script: every name is compared in full afterwards. Arguments are taken in
- * order ("-" before the short options), hence argv stays as it is and the argument at hand
- * is always the one at optind. The flags of policies are no options of getopt, because it
- * cannot know their names; they come back as unknown and are taken apart here.
+ * getopt accepts any unambiguous prefix of a name, so a new option could break a script:
+ * every name is compared in full afterwards. Arguments are processed in order ("-" before
+ * the short options), so argv is not permuted and the current argument is at optind. getopt
+ * cannot know the flags of policies; it returns them as unknown and they are parsed here.
  */
 #include "config_impl.h"
 
@@ -18,7 +17,7 @@
 
 #define POLICY_PREFIX "--policies."
 #define JSON_NAME     "json" /* --json is --format=json, or jsonl */
-#define FIRST_ANSWER  256    /* of a known option; getopt's own answers are characters */
+#define FIRST_ANSWER  256    /* of a known option; getopt's own results are characters */
 
 struct flag {
     struct mpo_config_assignment assignment;
@@ -81,7 +80,7 @@ static const char *nearest_known(const struct mpo_config_flags *flags, const cha
         if (without < distance)
             distance = without;
         if (strncmp(full, name, strlen(name)) == 0)
-            distance = 0; /* the beginning of a name most likely means it */
+            distance = 0; /* a prefix most likely means this option */
         if (distance >= least)
             continue;
         least = distance;
@@ -163,7 +162,7 @@ static enum mpo_status parse_flag(struct mpo_config_flags *flags, const char *ar
     flags->flag[flags->flag_count++].assignment = (struct mpo_config_assignment){
         .option = option,
         .place = {.flag = argument, .flag_bytes = (int)bytes},
-        .text = value != NULL ? value : "true", /* only a FLAG can do without one */
+        .text = value != NULL ? value : "true", /* only a FLAG needs no value */
     };
 cleanup:
     return status;
@@ -176,7 +175,7 @@ static void keep_argument(struct mpo_config_flags *flags, const char *text)
     flags->arguments->count++;
 }
 
-/* One answer of getopt about the argument at hand; known is NULL unless it knows it. */
+/* One result of getopt for the current argument; known is NULL if the option is unknown. */
 static enum mpo_status take(struct mpo_config_flags *flags, const char *argument,
                             int answer, const struct option *known)
 {
@@ -203,7 +202,7 @@ static enum mpo_status parse(struct mpo_config_flags *flags, int argc, char **ar
 {
     enum mpo_status status = MPO_OK;
     opterr = 0;
-    optind = 0; /* begin anew: getopt has a state of its own */
+    optind = 0; /* restart: getopt keeps state */
     for (;;) {
         int at = optind > 0 ? optind : 1;
         int index = 0;
@@ -280,7 +279,7 @@ static enum mpo_status find_policy(const struct flag *flag, const struct mpo_con
     for (*index = 0; *index < config->policy_count; (*index)++) {
         const char *name = config->policies[*index].name;
         if (name == NULL)
-            continue; /* an entry that the checks will refuse */
+            continue; /* an entry that the checks refuse later */
         if (strlen(name) == (size_t)flag->policy_bytes &&
             strncmp(name, flag->policy, strlen(name)) == 0)
             return MPO_OK;
@@ -308,7 +307,7 @@ cleanup:
     return status;
 }
 
-/* A flag of a policy stands in argv in full; the others may be two words. */
+/* A policy's flag is one argument; the others may be two. */
 static enum mpo_status spell_out(const struct flag *flag, char **out)
 {
     enum mpo_status status = MPO_OK;

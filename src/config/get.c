@@ -21,7 +21,7 @@ static bool starts_in_policies(const char *key)
     return strncmp(key, POLICIES ".", strlen(POLICIES ".")) == 0;
 }
 
-/* With the nearest key; of a policy whose name is right only the last part can be wrong. */
+/* Refuse with the nearest key; for a known policy only the last part can be wrong. */
 static enum mpo_status refuse_key(const char *key)
 {
     enum mpo_status status = MPO_OK;

@@ -147,7 +147,7 @@ cleanup:
     return status;
 }
 
-/* What may be given: "auto|cpu|cuda", "1 to 256, or auto"; nothing for a text. */
+/* Permitted values: "auto|cpu|cuda", "1 to 256, or auto"; nothing for a text. */
 static void print_domain(FILE *stream, const struct mpo_config_option *option)
 {
     bool may_be_auto =
@@ -161,7 +161,8 @@ static void print_domain(FILE *stream, const struct mpo_config_option *option)
                 may_be_auto ? ", or auto" : "");
 }
 
-/* One option of the reference. What has no default stays a comment, with a stand-in. */
+/* One option of the reference. An option without a default is a comment with a placeholder.
+ */
 static void print_reference_option(FILE *stream, const struct mpo_config_option *option,
                                    const char *indent)
 {

@@ -124,7 +124,7 @@ static const char *find_unread(const struct mpo_config *config, const char *key)
     return NULL;
 }
 
-/* As printed; what was read and refused as it stood; "-" for what is not there. */
+/* The printed value; a refused value as written; "-" for a missing one. */
 static enum mpo_status print_side(const struct comparison *pair, int i,
                                   const struct mpo_config_option *option, const char *key,
                                   char **text)

@@ -1,9 +1,9 @@
 /*
  * How a text becomes a value, and how a message names what is wrong with it.
  *
- * There is one parser a type and it takes text, for a YAML scalar and an argument of the
- * command line are both text. Numbers are read strictly (the whole text, decimal, finite):
- * strtod alone would take "0x10", "inf" and "12abc", and a typing error would become a run.
+ * There is one parser per type and its input is text, because a YAML scalar and a
+ * command-line argument are both text. Numbers are read strictly (the whole text, decimal,
+ * finite): strtod alone would accept "0x10", "inf" and "12abc".
  */
 #include "config_impl.h"
 
@@ -26,7 +26,7 @@ const char *mpo_config_quote(const char *text, char quoted[MPO_CONFIG_QUOTE_BYTE
     bool cut = bytes > room;
     if (cut)
         bytes = room;
-    /* Do not cut a letter in two: continuation bytes are 10xxxxxx. */
+    /* Do not split a character: continuation bytes are 10xxxxxx. */
     while (cut && bytes > 0 && ((unsigned char)text[bytes] & 0xC0) == 0x80)
         bytes--;
     for (size_t i = 0; i < bytes; i++)
@@ -155,7 +155,7 @@ cleanup:
     return status;
 }
 
-/* So that a later check of several options can say where one was written. */
+/* Kept so that later checks of several options can say where each was written. */
 static void note_place(struct mpo_config_build *build,
                        const struct mpo_config_assignment *assignment)
 {

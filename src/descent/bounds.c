@@ -18,7 +18,7 @@
 #include <math.h>
 #include <stddef.h>
 
-/* Typed numbers such as 0.3, 0.3, 0.4 sum to 1 but for their rounding. */
+/* Typed numbers such as 0.3, 0.3, 0.4 sum to 1 up to rounding. */
 #define SUM_TOLERANCE 1e-6
 
 enum mpo_status mpo_descent_check_bounds(const double *bounds, int32_t count)

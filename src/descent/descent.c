@@ -3,7 +3,7 @@
  *
  * fixed and decreasing move the dual point by -eta g. adaptive is dual averaging: the point
  * is the start minus eta_t times the sum of all gradients, with an eta_t that the gradients
- * themselves set, so it has no constant and does not care for the scale of F.
+ * themselves set, so it has no constant and does not depend on the scale of F.
  */
 #include "descent_impl.h"
 
@@ -181,8 +181,9 @@ static void add_to_sums(struct mpo_descent *descent, const double *gradient)
 static void move(struct mpo_descent *descent, const double *gradient)
 {
     descent->step_size = settle_step_size(descent);
-    /* Mirror descent goes on from the projected point. It is projected here, not when it
-     * was made, so that a dual state that was saved and loaded takes the same way. */
+    /* Mirror descent continues from the projected point. It is projected here, not when it
+     * was computed, so that a dual state that was saved and loaded follows the same path.
+     */
     if (descent->bounds != NULL && descent->rule != RULE_ADAPTIVE)
         descent->map->project(descent->bounds, descent->count, descent->dual,
                               descent->weights);

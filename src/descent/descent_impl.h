@@ -11,7 +11,7 @@ struct mpo_descent_map {
     const char *name;
     /** Dual point of weights on the simplex. */
     void (*to_dual)(const double *weights, int32_t count, double *dual);
-    /** The same dual point, its free constant taken out so that it stays bounded. */
+    /** The same dual point without its free constant, so that it stays bounded. */
     void (*settle)(double *dual, int32_t count);
     /** Weights of a dual point. */
     void (*to_primal)(const double *dual, int32_t count, double *weights);

@@ -1,7 +1,7 @@
 /*
- * CUDA devices. Launchers differ: some show every rank all devices of the host, some show
- * each rank its own as the only one. The rank on the host chooses among several, and a rank
- * that finds none left for it is refused rather than put on another rank's device.
+ * CUDA devices. Some launchers show every rank all devices of the host, others show each
+ * rank only its own. Among several devices the rank's number on the host decides; a rank
+ * with no device left is refused instead of sharing another rank's device.
  */
 #include "device_cuda.h"
 #include "device_impl.h"
@@ -11,7 +11,7 @@
 static enum mpo_status count_visible(int *visible)
 {
     enum mpo_status status = MPO_OK;
-    *visible = 0; /* without a driver it is left as it was */
+    *visible = 0; /* without a driver it is unchanged */
     cudaError_t error = cudaGetDeviceCount(visible);
     MPO_CHECK(error == cudaSuccess, MPO_ERR_DEVICE,
               "no CUDA device can be used: %s (%s); see nvidia-smi, or set run.device=cpu",
@@ -33,7 +33,7 @@ static void format_uuid(const cudaUUID_t *uuid, char *text, size_t bytes)
     }
 }
 
-/* Every device of the run; the last one, which the rank computes on, stays the thread's. */
+/* Open every device of the run; the last one, on which the rank computes, stays current. */
 static enum mpo_status measure(struct mpo_device *run)
 {
     enum mpo_status status = MPO_OK;
@@ -98,7 +98,7 @@ enum mpo_status mpo_device_cuda_take(size_t bytes, const char *what, const char 
     MPO_TRY_CUDA(cudaMemGetInfo(&free_bytes, &total_bytes));
     error = cudaMalloc(out, bytes);
     if (error == cudaErrorMemoryAllocation) {
-        cudaGetLastError(); /* or the next launch would report it again */
+        cudaGetLastError(); /* else the next launch would report it again */
         MPO_FAIL(MPO_ERR_MEMORY,
                  "%s: needs %zu MiB of device memory, but %zu of %zu MiB are free; decode "
                  "fewer rows at once (rollout.unit_prompts, rollout.responses; generate: "

@@ -1,7 +1,7 @@
 /*
  * The choice of a device. `auto` takes an accelerator when every rank finds one; a device
- * that is asked for by name and cannot be had is an error, never a silent fall-back. Nor
- * may two ranks have one device, however it was chosen (device/shared.c).
+ * requested by name that is unavailable is an error, never a silent fall-back. Two ranks
+ * must not use the same device, however it was chosen (device/shared.c).
  */
 #include "device_impl.h"
 
@@ -24,7 +24,7 @@ cleanup:
     return status;
 }
 
-/* Every rank has an accelerator, or none uses it: a job runs on one kind of device. */
+/* Either every rank uses an accelerator or none: a job runs on one kind of device. */
 static enum mpo_status settle(enum mpo_status opened, const struct mpo_comm *comm,
                               struct mpo_device *out)
 {
@@ -60,7 +60,7 @@ enum mpo_status mpo_device_open(const struct mpo_device_wish *wish,
         *out = none;
     if (any)
         MPO_TRY(settle(opened, comm, out));
-    /* All ranks come here, with a device or without: they look together. */
+    /* Collective: all ranks call this, with or without a device. */
     MPO_TRY(mpo_device_check_shared(out, comm));
     status = any ? MPO_OK : opened;
 cleanup:

@@ -21,9 +21,9 @@
 extern "C" {
 #endif
 
-/** Take memory of the thread's device, to be given back by cudaFree. Local.
- *  @param what    that needs it, "the mixture of 8 rows"
- *  @param advice  a way to do without, "set run.device to cpu"
+/** Allocate memory of the current device; release with cudaFree. Local.
+ *  @param what its purpose, e.g. "the mixture of 8 rows"
+ *  @param advice an alternative, e.g. "set run.device to cpu"
  *  @return MPO_ERR_MEMORY with what is free; MPO_ERR_DEVICE when the device fails */
 enum mpo_status mpo_device_cuda_take(size_t bytes, const char *what, const char *advice,
                                      void **out);

@@ -13,11 +13,11 @@ struct mpo_device_ops {
     const char *kind;
     /** Its library and its driver, e.g. "13.0 (driver 12.4)". */
     void (*library_version)(char *text, size_t bytes);
-    /** Take `count` >= 1 devices after the `before` of other ranks, make the last one the
-     *  thread's and describe it.
+    /** Open `count` >= 1 devices after the `before` ones of other ranks, make the last one
+     *  current and describe it.
      *  @return MPO_ERR_DEVICE with the reason when there are not enough for this rank */
     enum mpo_status (*open)(int32_t before, int32_t count, struct mpo_device *out);
-    /** What its maker says is unique about a device that was opened. */
+    /** The unique identifier that the maker gave an opened device. */
     enum mpo_status (*uuid)(int32_t index, char *text, size_t bytes);
     /** Make it the thread's device again. */
     enum mpo_status (*use)(const struct mpo_device *device);

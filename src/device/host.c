@@ -1,8 +1,8 @@
 /*
- * What the machine has left. Three limits may hold for all ranks of a host together: the
- * kernel's own estimate of what can be had without swapping (MemAvailable), the control
- * group of a container or a batch job, and the memory that Slurm granted, which some sites
- * watch by other means than a control group. The least of them counts.
+ * Free memory of the machine. Three limits may apply to all ranks of a host together: the
+ * kernel's estimate of memory available without swapping (MemAvailable), the control group
+ * of a container or a batch job, and the memory granted by Slurm, which some sites enforce
+ * without a control group. The smallest counts.
  */
 #define _GNU_SOURCE /* sched_getaffinity */
 
@@ -20,8 +20,8 @@
 
 #define PATH_BYTES 4096
 
-/* The number after `key` at the beginning of a line; key "": the file is that number. What
- * is no number, such as "max", counts as absent. */
+/* The number after `key` at the beginning of a line; key "": the file is that number. Other
+ * values, such as "max", count as absent. */
 static uint64_t read_number(const char *path, const char *key, uint64_t absent)
 {
     char line[PATH_BYTES];
@@ -51,7 +51,8 @@ static uint64_t left_of(uint64_t limit, uint64_t used)
     return limit > used ? limit - used : 0;
 }
 
-/* One control group of version 2. Cached files are given back under pressure. */
+/* One control group of version 2. Cached files are released under pressure, so they count
+ * as free. */
 static void lower_to_group(struct mpo_host *host, const char *folder)
 {
     char path[PATH_BYTES + 32];
@@ -97,7 +98,7 @@ static void lower_to_slurm(struct mpo_host *host)
 {
     const char *text = getenv("SLURM_MEM_PER_NODE");
     uint64_t megabytes = text != NULL ? strtoull(text, NULL, 10) : 0;
-    if (megabytes > 0) /* 0 is Slurm's word for all of it */
+    if (megabytes > 0) /* 0 means all memory in Slurm */
         lower(host, left_of(megabytes << 20, host->resident_bytes), "SLURM_MEM_PER_NODE");
 }
 

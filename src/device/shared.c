@@ -1,9 +1,9 @@
 /*
  * Ranks on one device. A launcher may show several ranks of a host the same device as their
- * only one. Each would open it and load its policies there; NCCL refuses that, and memory
- * is short of what each of them was told is free. So ranks compare what the maker says is
- * unique. Rank zero sorts by UUID, so that the look at W ranks costs W log W, and tells all
- * others what it found: with the same text on every rank it is printed once.
+ * only one. Each would load its policies there; NCCL refuses that, and each rank would
+ * count the same free memory. So ranks compare the devices' UUIDs. Rank zero sorts them, at
+ * a cost of W log W, and sends the result to all others: with the same text on every rank
+ * it is printed once.
  */
 #include "device_impl.h"
 
@@ -14,11 +14,11 @@
 
 #include "base/memory.h"
 
-/* More rows would not fit into a message, and say nothing new. */
+/* More rows would not fit into a message. */
 #define SHOWN_MAX   6
 #define TABLE_BYTES 512
 
-/* What rank zero learns of a rank's device; plain data. */
+/* A rank's device as sent to rank zero; plain data. */
 struct seat {
     int32_t rank;
     int32_t local_rank;
@@ -55,7 +55,7 @@ static int by_device(const void *a, const void *b)
     return order != 0 ? order : (left->rank > right->rank) - (left->rank < right->rank);
 }
 
-/* Of seats in order, whether one shares its device with a neighbour. */
+/* Whether an entry of the sorted table shares its device with a neighbour. */
 static bool shares(const struct seat *seats, int32_t count, int32_t at)
 {
     const char *uuid = seats[at].uuid;
@@ -63,7 +63,7 @@ static bool shares(const struct seat *seats, int32_t count, int32_t at)
                                (at + 1 < count && strcmp(seats[at + 1].uuid, uuid) == 0));
 }
 
-/* A line a device of a rank that another has too. @return how many there are, also beyond
+/* One line per device that several ranks use. @return their number, including those beyond
  * the table */
 static int32_t list_sharing(const struct seat *seats, int32_t count,
                             char table[TABLE_BYTES])

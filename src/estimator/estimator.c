@@ -138,7 +138,7 @@ static void gradient_over_prompts(struct mpo_estimator *estimator, int32_t promp
             estimator->log_policy[k] - coefficient * estimator->mean_control[k];
 }
 
-/* What the responses say of themselves: cut, entropy per token, tokens. */
+/* Statistics of the responses: share cut, entropy per token, tokens. */
 static void describe_responses(const struct mpo_responses *responses,
                                struct mpo_estimate *out)
 {

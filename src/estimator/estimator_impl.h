@@ -19,9 +19,9 @@ struct mpo_control {
 double mpo_control_coefficient(const struct mpo_control *control);
 
 /**
- * Take in one response: what it moves the gradient of its prompt by, and its control, each
- * relative to its prompt's mean. Both are centred over k here, because the simplex does not
- * see a constant.
+ * Add one response: its influence on the gradient of its prompt, and its control, each
+ * relative to the prompt's mean. Both are centred over k, because a constant does not
+ * matter on the simplex.
  *
  * @param influence  [K] m softmax(log w)_j (log pi_k(y_j|x) - g_x,k), nat
  * @param value      [K] C_j,k - C_x,k, nat
@@ -29,7 +29,7 @@ double mpo_control_coefficient(const struct mpo_control *control);
 void mpo_control_observe(struct mpo_control *control, const double *influence,
                          const double *value, int32_t objective_count);
 
-/** A step is over: what it observed counts from now on. */
+/** End a step: its observations count from now on. */
 void mpo_control_end_step(struct mpo_control *control);
 
 /** The end tilt b and its accumulator a. */

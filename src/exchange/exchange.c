@@ -2,8 +2,8 @@
  * The exchange: argument checks, the choice of a transport and a pattern, and what all
  * transports share: the small messages.
  *
- * Only the group's root folds and draws, so figures travel one way, to the root, and token
- * ids the other way. That is half the traffic of an all-gather and the same result.
+ * Only the group's root folds and draws, so sums go to the root and token ids come back.
+ * That is half the traffic of an all-gather and the same result.
  */
 #include "exchange_impl.h"
 
@@ -59,7 +59,7 @@ cleanup:
     return status;
 }
 
-/* As ops->refuses, after a look at where the rows are. */
+/* As ops->refuses, after checking where the rows are. */
 static const char *refuses(const struct mpo_exchange_ops *ops,
                            const struct mpo_exchange_spec *spec,
                            const struct mpo_comm *comm)
@@ -85,8 +85,8 @@ bool mpo_exchange_carries_device_rows(const char *transport, const struct mpo_co
     return false;
 }
 
-/* The first transport that is asked for and can serve the group; settled is the spec with
- * the pattern that auto takes. */
+/* The first requested transport that can serve the group; settled is the spec with the
+ * pattern chosen by auto. */
 static enum mpo_status choose(const struct mpo_exchange_spec *spec,
                               const struct mpo_comm *comm,
                               struct mpo_exchange_spec *settled,
@@ -185,7 +185,7 @@ cleanup:
     return status;
 }
 
-/* Everything that may fail on one rank alone, before ranks wait for each other. */
+/* Everything that may fail on a single rank, before ranks wait for each other. */
 static enum mpo_status take_room(const struct mpo_exchange_spec *spec,
                                  const struct mpo_comm *comm, struct mpo_exchange **out)
 {
@@ -294,7 +294,7 @@ cleanup:
     return status;
 }
 
-/* This rank's slice of its own rows is read where the policies left it. */
+/* This rank's slice of its own rows is read in the policies' memory. */
 static void place_own(struct mpo_exchange *exchange, struct mpo_slice slice,
                       int32_t row_count, const float *const *logits, const double *log_norm)
 {

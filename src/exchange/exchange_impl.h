@@ -8,7 +8,7 @@
 #include "comm/comm_mpi.h"
 #include "mpo/exchange.h"
 
-/** What a message between two ranks of a group carries. */
+/** The content of a message between two ranks of a group. */
 enum mpo_exchange_tag {
     MPO_EXCHANGE_TAG_ROW = 1,
     MPO_EXCHANGE_TAG_NORM = 2,
@@ -26,23 +26,24 @@ struct mpo_exchange_ops {
         MPO_EXCHANGE_ANY
     } memory; /* that it carries rows in */
 
-    /** The library that it is built on, beside MPI; NULL: none. */
+    /** The library it uses besides MPI; NULL: none. */
     void (*library_version)(char *text, size_t bytes);
     /** NULL when the transport can serve this group with spec->pattern, else the reason why
      *  not; the same on all ranks of the group. Collective over the group. */
     const char *(*refuses)(const struct mpo_exchange_spec *spec,
                            const struct mpo_comm *comm);
-    /** Bytes for rows that a rank of the group keeps beside the policies' own memory.
+    /** Bytes of rows that a rank of the group keeps besides the policies' own memory.
      * Local.
      */
     size_t (*keeps_bytes)(const struct mpo_exchange_spec *spec, const struct mpo_comm *comm,
                           int32_t group_rank);
     /** Allocate. Local. */
     enum mpo_status (*take_room)(struct mpo_exchange *exchange);
-    /** Meet the other ranks; all of them have their room. Collective over the group. */
+    /** Connect to the other ranks, after all have allocated. Collective over the group. */
     enum mpo_status (*connect)(struct mpo_exchange *exchange);
     void (*close)(struct mpo_exchange *exchange);
-    /** Start to move the rows; NULL: `rows` does all of it. Always called before it. */
+    /** Start to move the rows, always called before `rows`; NULL: `rows` does everything.
+     */
     enum mpo_status (*post)(struct mpo_exchange *exchange, int32_t row_count,
                             const float *const *logits);
     /** Fill logits and log_norm of the exchange with the other ranks' rows, on every rank
@@ -92,12 +93,12 @@ enum mpo_status mpo_exchange_window_connect(struct mpo_exchange_window *window,
                                             size_t own_bytes);
 void mpo_exchange_window_close(struct mpo_exchange_window *window);
 
-/** What each rank wrote before this call, every rank sees after it. Collective over the
- *  window's ranks. */
+/** Everything written before this call is visible to all ranks after it. Collective over
+ *  the window's ranks. */
 enum mpo_status mpo_exchange_window_meet(struct mpo_exchange_window *window);
 
-/** NULL when windows have room on every host of the group, else the reason why not.
- *  Collective over the group. */
+/** NULL if windows fit on every host of the group, else the reason. Collective over the
+ *  group. */
 const char *mpo_exchange_window_refuses(const struct mpo_exchange_ops *ops,
                                         const struct mpo_exchange_spec *spec,
                                         const struct mpo_comm *comm);
@@ -108,7 +109,7 @@ struct mpo_slice {
     int32_t count; /* 0: none */
 };
 
-/** The slice of a rank among so many; the pattern must not be auto. */
+/** The slice of a rank in a group of `size`; the pattern must not be auto. */
 struct mpo_slice mpo_exchange_slice(const struct mpo_exchange_spec *spec, int32_t rank,
                                     int32_t size);
 struct mpo_slice mpo_exchange_slice_of(const struct mpo_exchange *exchange, int32_t rank);
@@ -140,11 +141,11 @@ void mpo_exchange_count_received(struct mpo_exchange *exchange, int32_t messages
 /** A pattern by name, NULL when there is none. */
 const struct mpo_exchange_pattern *mpo_exchange_pattern_find(const char *name);
 
-/** The spec with the pattern that auto takes: the faster one, as measured. */
+/** The spec with the pattern chosen by auto: the faster one, as measured. */
 struct mpo_exchange_spec mpo_exchange_settle(const struct mpo_exchange_spec *spec,
                                              int32_t group_size);
 
-/** Bytes of shared memory that the groups of this host would take, and what is free. Local.
+/** Bytes of shared memory that the groups of this host would need, and what is free. Local.
  */
 void mpo_exchange_shared_room(const struct mpo_exchange_ops *ops,
                               const struct mpo_exchange_spec *spec,

@@ -57,7 +57,7 @@ static void abort_comm(struct nccl *self)
     self->comm = NULL;
 }
 
-/* Another rank's failure is worth another try of the job; this rank's is not. */
+/* After another rank's failure the job may be retried; after this rank's it may not. */
 static enum mpo_status status_of(ncclResult_t result)
 {
     return result == ncclRemoteError || result == ncclSystemError ? MPO_ERR_PEER
@@ -80,7 +80,7 @@ cleanup:
     return status;
 }
 
-/** Raise unless a call of NCCL succeeds, or is on its way to. */
+/** Raise unless a call of NCCL succeeds or is in progress. */
 #define MPO_TRY_NCCL(self, call)                                                           \
     do {                                                                                   \
         ncclResult_t nccl_result = (call);                                                 \
@@ -90,7 +90,7 @@ cleanup:
 
 /* ---- waits ---- */
 
-/* What was asked of NCCL is on the stream. */
+/* All calls of NCCL have been put on the stream. */
 static enum mpo_status is_launched(void *pointer, bool *done)
 {
     enum mpo_status status = MPO_OK;
@@ -182,13 +182,13 @@ cleanup:
     return status;
 }
 
-/* The root's failure travels in place of its id: the others wait for one of them. */
+/* The root sends its failure in place of its id, because the others wait for it. */
 struct introduction {
     ncclResult_t result;
     ncclUniqueId id;
 };
 
-/* A rank that cannot come tells the others, who would wait for it in NCCL. */
+/* A rank that cannot join tells the others, which would wait for it in NCCL. */
 static void send_excuses(const struct mpo_exchange *exchange)
 {
     for (int32_t rank = 0; rank < exchange->size; rank++) {
@@ -201,8 +201,8 @@ static void send_excuses(const struct mpo_exchange *exchange)
     }
 }
 
-/* All ranks are there, or one is excused, whose own error says why: then there is no
- * communicator any more. */
+/* Either all ranks joined, or one failed with an error of its own and the communicator is
+ * gone. */
 static enum mpo_status have_met(void *pointer, bool *done)
 {
     enum mpo_status status = MPO_OK;
@@ -242,8 +242,8 @@ cleanup:
     return status;
 }
 
-/* A communicator that was never used has nothing to finish, and one rank may have failed to
- * make it. Who cannot finish tells the others, as in the meeting. */
+/* An unused communicator has nothing to finish, and one rank may not have it. A rank that
+ * cannot finish tells the others, as when joining. */
 static void leave_comm(struct mpo_exchange *exchange)
 {
     struct nccl *self = exchange->self;
@@ -318,7 +318,7 @@ cleanup:
     return status;
 }
 
-/* Tokens that one rank's slice of another's rows has. */
+/* Tokens in one rank's slice of another rank's rows. */
 static size_t message_tokens(const struct mpo_exchange *exchange, int32_t from, int32_t to,
                              int32_t row_count)
 {
@@ -376,8 +376,8 @@ cleanup:
     return status;
 }
 
-/* Make floats of what other ranks sent: only what NCCL has put on the stream can be waited
- * for there. */
+/* Convert what other ranks sent to floats; only work that NCCL has put on the stream can be
+ * waited for there. */
 static enum mpo_status unpack_rows(struct mpo_exchange *exchange, int32_t row_count)
 {
     enum mpo_status status = MPO_OK;

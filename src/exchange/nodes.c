@@ -32,7 +32,7 @@
 
 #include "base/memory.h"
 
-/* A rank among those of its host, and in the window of this rank's host. */
+/* The position of a rank among those of its host and in the window of this rank's host. */
 struct place {
     struct mpo_slice slice;
     int32_t offset; /* tokens of its host's slices before its own */
@@ -121,7 +121,7 @@ static const char *nodes_refuses(const struct mpo_exchange_spec *spec,
     return mpo_exchange_window_refuses(&mpo_exchange_nodes_ops, spec, comm);
 }
 
-/* What a rank writes, and at the first of its host also what comes from other hosts. */
+/* What a rank writes; on the first rank of a host also what other hosts send. */
 static size_t nodes_keeps_bytes(const struct mpo_exchange_spec *spec,
                                 const struct mpo_comm *comm, int32_t rank)
 {
@@ -219,7 +219,7 @@ cleanup:
     return status;
 }
 
-/* The first rank of a host has all of its window, the others a part of no bytes. */
+/* The first rank of a host allocates the whole window, the others a part of zero bytes. */
 static enum mpo_status nodes_connect(struct mpo_exchange *exchange)
 {
     enum mpo_status status = MPO_OK;

@@ -14,8 +14,8 @@
 extern "C" {
 #endif
 
-/** A slice of rows that lie anywhere, to where the next is behind the last: floats, or of
- *  bf16 rows the upper 16 bits of each. */
+/** Pack a slice of scattered rows contiguously: floats, or the upper 16 bits of each for
+ *  bf16 rows. */
 struct mpo_exchange_pack {
     const float *const *row; /* [row_count] pointers to [V] floats; all in device memory */
     int32_t row_count;       /* >= 1 */
@@ -25,7 +25,7 @@ struct mpo_exchange_pack {
     void *packed; /* [row_count, count] out, in device memory */
 };
 
-/** Local; done when the stream has come to it. */
+/** Local; complete when the stream reaches it. */
 enum mpo_status mpo_exchange_cuda_pack(const struct mpo_exchange_pack *pack,
                                        cudaStream_t stream);
 
@@ -36,7 +36,7 @@ struct mpo_exchange_unpack {
     float *rows;            /* [count] out, in device memory */
 };
 
-/** Local; done when the stream has come to it. */
+/** Local; complete when the stream reaches it. */
 enum mpo_status mpo_exchange_cuda_unpack(const struct mpo_exchange_unpack *unpack,
                                          cudaStream_t stream);
 

@@ -20,7 +20,7 @@ static __device__ __forceinline__ size_t exchange_token(uint32_t span, int32_t i
     return (size_t)span * EXCHANGE_SPAN + (size_t)(i * EXCHANGE_THREADS) + threadIdx.x;
 }
 
-/** Grid: (rows, spans of a slice). Bytes a token: 4 read, 4 written. */
+/** Grid: (rows, spans of a slice). Bytes per token: 4 read, 4 written. */
 static __global__ void __launch_bounds__(EXCHANGE_THREADS)
     exchange_pack(struct mpo_exchange_pack pack)
 {
@@ -33,7 +33,7 @@ static __global__ void __launch_bounds__(EXCHANGE_THREADS)
     }
 }
 
-/** The same of bf16 rows. Bytes a token: 4 read, 2 written. */
+/** The same for bf16 rows. Bytes per token: 4 read, 2 written. */
 static __global__ void __launch_bounds__(EXCHANGE_THREADS)
     exchange_pack_halves(struct mpo_exchange_pack pack)
 {
@@ -46,7 +46,7 @@ static __global__ void __launch_bounds__(EXCHANGE_THREADS)
     }
 }
 
-/** Grid: spans. Bytes a token: 2 read, 4 written. */
+/** Grid: spans. Bytes per token: 2 read, 4 written. */
 static __global__ void __launch_bounds__(EXCHANGE_THREADS)
     exchange_unpack_halves(struct mpo_exchange_unpack unpack)
 {

@@ -87,15 +87,15 @@ void mpo_exchange_shared_room(const struct mpo_exchange_ops *ops,
         rank_count++;
         bytes += ops->in_window ? ops->keeps_bytes(spec, comm, rank) : 0;
     }
-    /* A host may have a part of a group only: rounded up. */
+    /* A host may have only part of a group: rounded up. */
     size_t windows = (size_t)((mpo_comm_local_size(comm) + rank_count - 1) / rank_count);
     *needed = windows * bytes;
     *free =
         statvfs(SHARED_FOLDER, &about) == 0 ? about.f_bavail * about.f_frsize : SIZE_MAX;
 }
 
-/* Where it does not fit, MPI_Win_allocate_shared fails on one rank and the others wait in
- * it for ever, so every rank looks first and all hear the verdict. */
+/* If a window does not fit, MPI_Win_allocate_shared fails on one rank and the others wait
+ * in it for ever, so all ranks check first and agree. */
 const char *mpo_exchange_window_refuses(const struct mpo_exchange_ops *ops,
                                         const struct mpo_exchange_spec *spec,
                                         const struct mpo_comm *comm)

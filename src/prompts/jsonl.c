@@ -2,9 +2,9 @@
  * The JSONL format: {"prompt": "..."} with an optional "prefill", or {"messages": [...]},
  * and beside either the responses that are to be scored, when there are any.
  *
- * Data sets carry members of their own (ids, tags, reference answers), so members that are
- * not ours are left alone. What would be ambiguous is refused: a key twice, prompt beside
- * messages, prefill beside messages (there the last assistant message is the prefill).
+ * Data sets have members of their own (ids, tags, reference answers), so unknown members
+ * are ignored. Ambiguity is refused: a repeated key, prompt and messages together, prefill
+ * with messages (there the last assistant message is the prefill).
  */
 #include "prompts_impl.h"
 

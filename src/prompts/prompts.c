@@ -25,7 +25,7 @@
 
 #define BLOCK_BYTES ((size_t)1 << 16)
 
-/* `auto` takes the first format whose suffix fits; the last row fits always. */
+/* `auto` uses the first format whose suffix matches; the last row always matches. */
 static const struct mpo_prompts_format *const formats[] = {
     &mpo_prompts_jsonl_format,
     &mpo_prompts_text_format,
@@ -84,7 +84,7 @@ cleanup:
     return status;
 }
 
-/* Where the first byte is that is no UTF-8 or NUL; `bytes` when there is none. */
+/* The offset of the first byte that is NUL or not UTF-8; `bytes` if there is none. */
 static size_t first_bad_byte(const char *text, size_t bytes)
 {
     size_t at = 0;
@@ -183,7 +183,7 @@ cleanup:
     return status;
 }
 
-/* What both kinds of opening end with. */
+/* The common end of both ways to open. */
 static enum mpo_status finish(struct mpo_prompts *prompts, const char *path)
 {
     enum mpo_status status = MPO_OK;

@@ -11,7 +11,7 @@
 
 #define STAND_IN "{prompt}"
 
-/* Bytes of the prefill when the line stands in every place for it. */
+/* Bytes of the prefill with the line inserted at every {prompt}. */
 static size_t expanded_bytes(const struct mpo_prompts_line *line)
 {
     size_t bytes = strlen(line->prefill);

@@ -36,7 +36,7 @@ cleanup:
     return status;
 }
 
-/* HDF5 would not say why a file cannot be made. What a killed run left there goes. */
+/* HDF5 does not say why a file cannot be created. A leftover of a killed run is removed. */
 static enum mpo_status empty_draft(const struct mpo_record_writer *writer,
                                    const char *draft)
 {
@@ -49,7 +49,7 @@ cleanup:
     return status;
 }
 
-/* link refuses a name that is taken, in one system call; some file systems have no links.
+/* link refuses an existing name in one system call; some file systems have no links.
  */
 static enum mpo_status publish(const struct mpo_record_writer *writer, const char *draft)
 {
@@ -84,11 +84,11 @@ static enum mpo_status make_file(struct mpo_record_writer *writer, const char *d
     MPO_TRY_HDF5(H5Pset_libver_bounds(access, H5F_LIBVER_V110, H5F_LIBVER_V110),
                  "access properties");
     MPO_TRY_HDF5(H5Pset_fclose_degree(access, H5F_CLOSE_STRONG), "access properties");
-    /* HDF5 locks the file until SWMR starts, so nobody opens it half made. */
+    /* HDF5 locks the file until SWMR starts, so nobody opens it half-created. */
     MPO_TRY_HDF5(H5Pset_file_locking(access, true, true), "access properties");
     /* Pages need an extension of the superblock, which HDF5 makes with the library's
      * default properties and so with time stamps; without them, identical runs stay
-     * identical. A version of HDF5 that refuses this costs that and nothing else. */
+     * identical. If a version of HDF5 refuses this, only that is lost. */
     H5Pset_obj_track_times(H5P_GROUP_CREATE_DEFAULT, false);
     writer->schema.file = H5Fcreate(draft, H5F_ACC_TRUNC, creation, access);
     MPO_TRY_HDF5(writer->schema.file, "making %s", writer->path);

@@ -75,7 +75,7 @@ const struct mpo_record_field *mpo_record_field(int32_t index)
 
 /* ---- errors ---- */
 
-/* Walking from the deepest record, the first one says what really happened. */
+/* Walking from the deepest record: the first one has the actual cause. */
 static herr_t first_reason(unsigned index, const H5E_error2_t *error, void *out)
 {
     if (index == 0)
@@ -93,7 +93,7 @@ enum mpo_status mpo_record_hdf5_raise(const char *file, int line, const char *fo
     va_end(arguments);
     H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, first_reason, reason);
     H5Eclear2(H5E_DEFAULT);
-    /* The file driver writes a long line; its errno says the same in plain words. */
+    /* The file driver writes a long line; its errno says the same in a few words. */
     const char *number = strstr(reason, "errno = ");
     long error = number != NULL ? strtol(number + strlen("errno = "), NULL, 10) : 0;
     if (error > 0)
@@ -103,8 +103,8 @@ enum mpo_status mpo_record_hdf5_raise(const char *file, int line, const char *fo
 
 void mpo_record_hdf5_prepare(void)
 {
-    /* A file that refused a write is left open on purpose; HDF5 must not close it at exit.
-     * Only the first call of all can say so; the others change nothing. */
+    /* A file with a failed write is left open on purpose, and HDF5 must not close it at
+     * exit. Only the very first call can set this. */
     H5dont_atexit();
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
 }
@@ -183,7 +183,7 @@ int mpo_record_descriptor(hid_t file)
     return *descriptor;
 }
 
-/* Nothing in a record is compressed, so an element takes a byte of the file at least. */
+/* Nothing in a record is compressed, so an element needs at least one byte of the file. */
 enum mpo_status mpo_record_check_extent(hid_t data_set, const char *path,
                                         const hsize_t extent[2])
 {
@@ -344,7 +344,7 @@ void mpo_record_invalidate(struct mpo_record_schema *schema)
         schema->response[i].id = H5I_INVALID_HID;
 }
 
-/* Open a data set of an existing file as it is; one that the file lacks stays invalid. */
+/* Open a data set of an existing file; a missing one stays invalid. */
 static enum mpo_status open_column(hid_t file, const struct column_spec *spec,
                                    struct mpo_record_column *out)
 {

@@ -81,8 +81,8 @@ cleanup:
     return status;
 }
 
-/* The holder removes the file before it lets go, so the file that was locked may have no
- * name any more; a lock on it would exclude nobody. */
+/* The holder removes the file before it unlocks, so the locked file may no longer have a
+ * name; a lock on it would exclude nobody. */
 static bool is_still_named(int descriptor, const char *path)
 {
     struct stat locked;
@@ -91,7 +91,7 @@ static bool is_still_named(int descriptor, const char *path)
            locked.st_ino == named.st_ino && locked.st_dev == named.st_dev;
 }
 
-/* One try; *again when another would make sense. */
+/* One attempt; *again: worth another one. */
 static enum mpo_status try_lock(struct mpo_record_lock *lock, bool *again)
 {
     enum mpo_status status = MPO_OK;
@@ -115,8 +115,8 @@ cleanup:
     return status;
 }
 
-/* A reader that looks whether the lock is held holds it for an instant, so one refusal is
- * no proof of another writer. */
+/* A reader that tests the lock holds it for an instant, so one refusal does not prove
+ * another writer. */
 static enum mpo_status lock_patiently(const char *path, struct mpo_record_lock *lock)
 {
     enum mpo_status status = MPO_OK;
@@ -166,7 +166,7 @@ void mpo_record_lock_drop(struct mpo_record_lock *lock)
 
 bool mpo_record_lock_names_holder(const char *path, char holder[MPO_RECORD_HOLDER_BYTES])
 {
-    char name[PATH_MAX] = ""; /* the answer must not hang on memory */
+    char name[PATH_MAX] = ""; /* must work without memory */
     bool held = false;
     snprintf(name, sizeof name, "%s.lock", path);
     int descriptor = open(name, O_RDONLY | O_CLOEXEC);
@@ -210,7 +210,7 @@ cleanup:
     return status;
 }
 
-/* What is at the path may be moved aside, or there is nothing. */
+/* Check that the path is free or may be moved aside. */
 static enum mpo_status look_at_path(const char *path, bool force, bool *occupied)
 {
     enum mpo_status status = MPO_OK;
@@ -249,8 +249,7 @@ cleanup:
     return status;
 }
 
-/* "runs/" of "runs/x.h5", "." of "x.h5"; what is longer than a path can be is cut, and then
- * names nothing. */
+/* "runs/" of "runs/x.h5", "." of "x.h5"; longer paths are cut and then name nothing. */
 static void folder_of(const char *path, char folder[PATH_MAX])
 {
     const char *slash = strrchr(path, '/');

@@ -24,7 +24,7 @@
 #define SUPERBLOCK_BYTES 12
 #define FLAGS_BYTE       11
 /* Metadata that a writer is changing is read again; on a damaged file HDF5's default of 100
- * tries for each piece can take minutes. */
+ * attempts per piece can take minutes. */
 #define READ_ATTEMPTS  20
 #define ATTRIBUTES_MAX 256
 #define NAMES_MAX      65536
@@ -103,7 +103,7 @@ cleanup:
 
 /* ---- attributes and names ---- */
 
-/* *out stays NULL when the attribute is not of the kind that a record has. */
+/* *out stays NULL if the attribute has another type than in a record. */
 static enum mpo_status read_text(hid_t attribute, const char *name, char **out)
 {
     enum mpo_status status = MPO_OK;
@@ -304,7 +304,7 @@ cleanup:
     return status;
 }
 
-/* What a caller makes room for: one value a step, or one an objective. */
+/* Values that a caller has room for: one per step, or one per objective. */
 static hsize_t columns_of(const struct mpo_record *record, const char *path)
 {
     for (int32_t i = 0; i < mpo_record_field_count(); i++) {
@@ -315,7 +315,7 @@ static hsize_t columns_of(const struct mpo_record *record, const char *path)
     return 1;
 }
 
-/* Numbers of steps go up, and are exact as doubles. */
+/* Step numbers increase and are exact as doubles. */
 static enum mpo_status check_steps(const double *step, int64_t count)
 {
     enum mpo_status status = MPO_OK;

@@ -11,7 +11,7 @@
 
 #include "base/memory.h"
 
-/* Steps only go up, so the first row that goes down was never written. */
+/* Steps only increase, so the first row that decreases was never written. */
 int64_t mpo_record_acknowledged_rows(const int64_t *step, int64_t rows, int64_t last)
 {
     int64_t before = 0;
@@ -21,7 +21,7 @@ int64_t mpo_record_acknowledged_rows(const int64_t *step, int64_t rows, int64_t 
     return count;
 }
 
-/* Rows of steps that are not acknowledged are at the end. */
+/* Rows of unacknowledged steps are at the end. */
 static enum mpo_status drop_unacknowledged(const struct mpo_record *record,
                                            struct mpo_record_scores *scores)
 {
@@ -36,7 +36,7 @@ cleanup:
     return status;
 }
 
-/* A response counts when its row is in all of the columns. */
+/* A response counts if all columns have its row. */
 static enum mpo_status count_responses(const struct mpo_record *record,
                                        const struct mpo_record_rows *column,
                                        size_t column_count, int64_t *out)

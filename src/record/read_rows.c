@@ -23,7 +23,7 @@ cleanup:
     return status;
 }
 
-/* Open a growing data set as it is now in the file, not as it was when last looked at. */
+/* Open a growing data set with its current extent in the file. */
 static enum mpo_status open_current(const struct mpo_record *record, const char *path,
                                     hid_t *out, hsize_t extent[2])
 {

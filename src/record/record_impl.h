@@ -17,7 +17,7 @@
 
 /* ---- errors (record/fields.c) ---- */
 
-/** Raise with "<what>: <HDF5's reason>" and clear HDF5's stack. Local. */
+/** Raise "<what>: <HDF5's reason>" and clear HDF5's stack. Local. */
 enum mpo_status mpo_record_hdf5_raise(const char *file, int line, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
@@ -48,7 +48,7 @@ struct mpo_record_column {
     hsize_t columns; /* 0: one-dimensional */
 };
 
-/* One constant a field of record.def, in its order. */
+/* One constant per field of record.def, in its order. */
 enum mpo_record_field_index {
 #define MPO_FIELD(path, member, type, shape, units, long_name) MPO_RECORD_FIELD_##member,
 #include "mpo/record.def"
@@ -107,18 +107,18 @@ enum mpo_status mpo_record_make_columns(struct mpo_record_schema *schema,
 /** Every identifier invalid, every count zero. */
 void mpo_record_invalidate(struct mpo_record_schema *schema);
 
-/** Refuse an extent that the file has no room for, before anything is sized by it. */
+/** Refuse an extent that the file cannot hold, before anything is allocated from it. */
 enum mpo_status mpo_record_check_extent(hid_t data_set, const char *path,
                                         const hsize_t extent[2]);
 
-/** Borrowed; -1 when HDF5 does not tell. */
+/** Borrowed; -1 if HDF5 does not provide it. */
 int mpo_record_descriptor(hid_t file);
 
 /** Whether a file has "name" or "group/name". */
 enum mpo_status mpo_record_has_path(hid_t file, const char *path, htri_t *exists);
 
-/** Open the growing data sets of an existing file with their rows and columns; those that
- *  an older file lacks stay invalid. The identifiers are owned by the caller. */
+/** Open the growing data sets of an existing file with their rows and columns; those
+ *  missing in an older file stay invalid. The identifiers are owned by the caller. */
 enum mpo_status mpo_record_open_columns(hid_t file, struct mpo_record_schema *schema);
 
 /** Append rows to a growing data set. Local, allocates nothing by itself. */
@@ -162,11 +162,11 @@ struct mpo_record_lock {
 /** Status for an errno met while an output is made: 73, 74 or 77. Local. */
 enum mpo_status mpo_record_errno_status(int error);
 
-/** Take PATH.lock, or refuse with the holder's name (MPO_ERR_OUTPUT). */
+/** Lock PATH.lock, or refuse with the holder's name (MPO_ERR_OUTPUT). */
 enum mpo_status mpo_record_lock_take(const char *path, const char *job_id,
                                      struct mpo_record_lock *lock);
 
-/** Remove the lock file and let go; harmless when it is not held. */
+/** Remove the lock file and unlock; harmless if not held. */
 void mpo_record_lock_drop(struct mpo_record_lock *lock);
 
 #define MPO_RECORD_HOLDER_BYTES 256
@@ -190,21 +190,21 @@ struct mpo_record_writer {
     int32_t objective_count;
     int32_t policy_count;
     int64_t last_step;
-    bool broken;  /* a write was refused: HDF5 may not touch the file any more */
+    bool broken;  /* a write failed: HDF5 must not touch the file any more */
     void *gather; /* grown to one step's largest column of responses */
     size_t gather_capacity;
 };
 
-/** A writer without a file yet, that holds the lock of `path`. */
+/** A writer without a file yet that holds the lock of `path`. */
 enum mpo_status mpo_record_writer_new(const char *path, const char *job_id,
                                       struct mpo_record_writer **out);
 
-/** Close the file unless it refused a write, let go of the lock, free. NULL-safe. */
+/** Close the file unless a write failed, unlock, free. NULL-safe. */
 void mpo_record_writer_free(struct mpo_record_writer **writer);
 
 /* ---- repairing (record/recover.c) ---- */
 
-/** mpo_record_recover for who holds the record's lock. */
+/** mpo_record_recover for a caller that holds the record's lock. */
 enum mpo_status mpo_record_repair(const char *path, const char *output,
                                   struct mpo_record_recovery *out);
 
@@ -242,19 +242,19 @@ struct mpo_record_rows {
     int64_t count;
 };
 
-/** Read rows as they are now in the file, not as they were when last looked at; *rows is
- *  checked against the extent of the data set. Local. */
+/** Read rows with the current extent in the file; *rows is checked against it. Local. */
 enum mpo_status mpo_record_read_rows(const struct mpo_record *record,
                                      const struct mpo_record_rows *rows, void *values);
 
-/** How many rows a data set has now. Local. */
+/** Current number of rows of a data set. Local. */
 enum mpo_status mpo_record_count_rows(const struct mpo_record *record, const char *path,
                                       int64_t *count);
 
-/** How many leading rows of responses/step belong to steps up to `last`. What a step that
- *  was not acknowledged left behind is of a later step, or was never written (-1). Local.
+/** How many leading rows of responses/step belong to steps up to `last`. Leftovers of an
+ *  unacknowledged step belong to a later step or were never written (-1). Local.
  */
 int64_t mpo_record_acknowledged_rows(const int64_t *step, int64_t rows, int64_t last);
 
-/** The failure of an opened file is one of the data, and its text begins with the path. */
+/** Turn a failure of an opened file into MPO_ERR_DATA with the path in front of its text.
+ */
 enum mpo_status mpo_record_reword(const struct mpo_record *record, enum mpo_status status);

@@ -118,8 +118,8 @@ cleanup:
     return status;
 }
 
-/* The end of the last of `rows` pieces. The maximum, not the last one: a piece that was
- * never written must not cut those before it. */
+/* The end of the last of `rows` pieces. The maximum, because an unwritten last piece must
+ * not cut the ones before it. */
 static enum mpo_status end_of(const struct mpo_record_column *offset,
                               const struct mpo_record_column *length, int64_t rows,
                               int64_t *end)

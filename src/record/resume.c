@@ -19,7 +19,7 @@
 
 #define REPAIRED_SUFFIX ".repaired"
 
-/* The lock is held, so a file of this name was left by a repair that was killed. */
+/* The lock is held, so a file of this name was left by a killed repair. */
 static enum mpo_status close_properly(const char *path)
 {
     enum mpo_status status = MPO_OK;
@@ -87,7 +87,8 @@ enum mpo_status mpo_record_resume(const char *path,
 {
     enum mpo_status status = MPO_OK;
     struct mpo_record_writer *writer = NULL;
-    /* A lock and a repaired copy beside a link would leave the record itself as it is. */
+    /* A link is resolved, else the lock and the repaired copy would be beside the link and
+     * not the record. */
     char *target = realpath(path, NULL);
     *out = NULL;
     mpo_record_hdf5_prepare();

@@ -6,7 +6,7 @@
 
 #include <stdio.h>
 
-/* A row of /provenance/segments: one row a start or restart. */
+/* A row of /provenance/segments: one per start or restart. */
 struct segment {
     int64_t first_step;
     int64_t restart_count;

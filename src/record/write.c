@@ -31,11 +31,11 @@ static const char *advice(enum mpo_status status)
     return "check the file system and run again";
 }
 
-/* Reword the failure under way for a person, and write nothing any more. */
+/* Reword the current failure for a person and stop writing. */
 static enum mpo_status give_up(struct mpo_record_writer *writer, const char *doing,
                                enum mpo_status found)
 {
-    /* Memory that is missing is no fault of the disk. */
+    /* Missing memory is not a fault of the disk. */
     enum mpo_status status = found == MPO_ERR_MEMORY ? MPO_ERR_MEMORY : MPO_ERR_IO;
     writer->broken = true;
     return mpo_error_raise(status, __FILE__, __LINE__,
@@ -48,7 +48,7 @@ static enum mpo_status give_up(struct mpo_record_writer *writer, const char *doi
 
 /* ---- responses ---- */
 
-/* What one step's responses are written from. */
+/* Source of one step's responses. */
 struct gather {
     struct mpo_record_writer *writer;
     const struct mpo_record_responses *batch;
@@ -63,7 +63,7 @@ static enum mpo_status append_response(const struct gather *gather,
     return mpo_record_append_rows(&gather->writer->schema.response[index], rows, source);
 }
 
-/* Room for `count` elements that lives until the next call. */
+/* Room for `count` elements, valid until the next call. */
 static enum mpo_status take_room(const struct gather *gather, size_t count, void **out)
 {
     enum mpo_status status = MPO_OK;
@@ -248,8 +248,8 @@ void mpo_record_writer_free(struct mpo_record_writer **writer)
     *writer = NULL;
 }
 
-/* Every byte on the disk, or an error that HDF5 would not tell: its own close returns 0 on
- * a full disk, and network file systems report a lost write only here. */
+/* Sync to disk, or report an error that HDF5 hides: its close returns 0 on a full disk, and
+ * network file systems report a lost write only here. */
 static enum mpo_status flush_to_disk(const struct mpo_record_writer *writer)
 {
     enum mpo_status status = MPO_OK;
@@ -278,7 +278,7 @@ cleanup:
     return status;
 }
 
-/* Whatever close says, there is no second try. */
+/* Close is not retried, whatever it returns. */
 static enum mpo_status close_file(struct mpo_record_writer *writer)
 {
     enum mpo_status status = MPO_OK;
@@ -298,7 +298,7 @@ enum mpo_status mpo_record_finish(struct mpo_record_writer **writer)
         return MPO_OK;
     mpo_record_hdf5_prepare();
     if (self->broken) {
-        status = MPO_ERR_IO; /* the text of the append that was refused stays */
+        status = MPO_ERR_IO; /* the message of the failed append is kept */
         goto cleanup;
     }
     status = close_file(self);
