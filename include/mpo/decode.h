@@ -33,7 +33,7 @@
 extern "C" {
 #endif
 
-/** Seconds by stage, of whoever asks for them. */
+/** Seconds by stage, of the caller. */
 struct mpo_timing;
 
 /** Most positions of given responses that one step scores, as many as a batch is worth:

@@ -132,7 +132,7 @@ struct mpo_mixture_exponents {
     const bool *expects; /* [B] rows whose E_q log pi_h and entropy are wanted; NULL: all */
 };
 
-/** What one position of one row says about its distribution q. */
+/** Moments of q at one position of one row. */
 struct mpo_mixture_moments {
     double log_z;           /* log sum_v exp s(v), nat; of a row that fails not finite */
     double entropy;         /* -E_q log q, nat; NaN where it is not wanted */
@@ -167,7 +167,7 @@ enum mpo_status mpo_mixture_combine(struct mpo_mixture *mixture,
                                     struct mpo_mixture_moments *moments,
                                     double *expectation);
 
-/** What generation may take away before it draws; see mixture/filter.c for the order. */
+/** A filter for draws; see mixture/filter.c for the order. */
 struct mpo_mixture_filter {
     double temperature; /* > 0; 1: the mixture's own */
     int32_t top_k;      /* the most probable tokens; 0: all */

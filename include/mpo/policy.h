@@ -8,7 +8,7 @@
  *
  * A policy keeps its own tokens of each prompt, in a *slot*; the tokens of responses are
  * common to all policies. A *row* is a sequence of tokens in its cache: a prompt and the
- * response being made or scored. The verbs that carry every decode of the program:
+ * response being made or scored. The verbs used by every decode of the program:
  *   clear     no row lives
  *   feed      tokens onto rows, from slots or given; logits of the wanted positions
  *   truncate  a row back to a length, or out
@@ -128,7 +128,7 @@ enum mpo_status mpo_policies_check_device(const struct mpo_policy_spec *policies
 /** Version of the model engine, "none" without one. Local. */
 const char *mpo_policy_engine_version(void);
 
-/** What the record and a person want to know of a policy; strings are borrowed. */
+/** Facts about a policy for records and people; strings are borrowed. */
 struct mpo_policy_info {
     const char *name;
     const char *kind;
@@ -189,9 +189,9 @@ enum mpo_status mpo_policy_check_length(const struct mpo_policy *policy, int32_t
  * Tokenise the responses that come with prompts, where they were asked for. Collective over
  * all ranks; errors are agreed on. Afterwards all ranks have the same.
  *
- * A response is plain text that continues the prompt: what looks like a special token in it
- * is none. An end token is that of the first policy: end of turn where it has a chat
- * template that has one, else end of sequence.
+ * A response is plain text that continues the prompt: text that looks like a special token
+ * is not parsed as one. An end token is that of the first policy: end of turn where it has
+ * a chat template that has one, else end of sequence.
  *
  * @return MPO_ERR_DATA, with the prompt's file and line, for a response of no token or one
  * that the policies could never give
@@ -247,7 +247,7 @@ enum mpo_status mpo_policies_make_room(struct mpo_policies *policies,
 
 /* ---- survey ---- */
 
-/** What one policy takes where it is hosted. Estimates; libllama's own come close. */
+/** Memory needs of one policy where it is hosted. Estimates, close to libllama's own. */
 struct mpo_policy_need {
     uint64_t model_file[2]; /* device and inode: policies of a rank share what is equal */
     uint64_t model_bytes;   /* weights, mapped from the file where libllama can */
@@ -263,7 +263,7 @@ struct mpo_policy_need {
     int32_t vocab_size; /* as in the file, padding included */
 };
 
-/** What opening one policy would come to. Plain data, so that ranks can send it. */
+/** The result of surveying one policy. Plain data, so that ranks can send it. */
 struct mpo_policy_survey {
     int32_t policy;             /* index, 0..H-1 */
     uint64_t vocab_hash;        /* 0 when it did not load */
@@ -272,7 +272,7 @@ struct mpo_policy_survey {
     struct mpo_policy_need need;
 };
 
-/** What all policies together would come to. */
+/** The result of surveying all policies. */
 struct mpo_policies_survey {
     struct mpo_policy_survey *local; /* [local_count] this rank's block, owned */
     int32_t local_count;

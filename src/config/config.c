@@ -2,10 +2,10 @@
  * The configuration as a whole: defaults, file, flags, in this order, and then the checks
  * that need more than one option.
  *
- * Everything goes by two tables made from mpo/options.def, so a new option is one line
- * there and no line here. Paths are resolved when they are assigned: the folder of the file
- * is known before the defaults are, and a default written out means the same as one left
- * out.
+ * Everything is driven by two tables made from mpo/options.def, so a new option needs one
+ * line there and none here. Paths are resolved when they are assigned; the folder of the
+ * file is known before defaults are set, so a written-out default means the same as an
+ * omitted one.
  */
 #include "config_impl.h"
 
@@ -19,7 +19,7 @@
 #include "mpo/policy.h"
 
 #define NAME_BYTES_MAX 63
-#define SUM_TOLERANCE  1e-6 /* of weights that a person has typed */
+#define SUM_TOLERANCE  1e-6 /* tolerance for weights typed by a person */
 
 const struct mpo_config_section mpo_config_sections[MPO_SECTION_COUNT] = {
 #define MPO_SECTION_BEGIN(section, scope, sentence)                                        \
@@ -128,8 +128,8 @@ static bool is_needless(const struct mpo_config_build *build, int option_index)
     return false;
 }
 
-/* `--prompt "$question"` with nothing in it would ask all prompts of the file. In a file an
- * empty prompt is the default written out. */
+/* `--prompt "$question"` with an empty variable would use all prompts of the file. In a
+ * file an empty prompt is the written-out default. */
 static enum mpo_status check_stand_ins(struct mpo_config_build *build)
 {
     enum mpo_status status = MPO_OK;
@@ -146,7 +146,7 @@ cleanup:
     return status;
 }
 
-/* An option without a default is a text (options.def), so that NULL says: not given. */
+/* An option without a default is a text (options.def); NULL means not given. */
 static enum mpo_status check_option(struct mpo_config_build *build, int option_index)
 {
     enum mpo_status status = MPO_OK;
@@ -189,7 +189,7 @@ static const char *name_fault(const char *name)
     if (strlen(name) > NAME_BYTES_MAX)
         return "at most 63 bytes";
     if (strcmp(name, "uniform") == 0)
-        return "another name, because generate.weights gives uniform a meaning";
+        return "another name, because --weights=uniform has a meaning of its own";
     const utf8proc_uint8_t *at = (const utf8proc_uint8_t *)name;
     while (*at != '\0') {
         utf8proc_int32_t letter = 0;
@@ -197,7 +197,7 @@ static const char *name_fault(const char *name)
         if (bytes <= 0 || utf8proc_category(letter) == UTF8PROC_CATEGORY_CC)
             return "no control characters";
         if (letter == '.')
-            return "no dot, because flags are --policies.NAME.key";
+            return "no dot, because of flags like --policies.NAME.key";
         at += bytes;
     }
     return NULL;
@@ -224,7 +224,7 @@ static enum mpo_status check_names_differ(struct mpo_config_build *build)
     qsort(sorted, (size_t)config->policy_count, sizeof(*sorted), compare_names);
     for (int32_t i = 1; i < config->policy_count; i++)
         MPO_CHECK(strcmp(sorted[i - 1]->name, sorted[i]->name) != 0, MPO_ERR_CONFIG,
-                  "%s: expected a name of its own, found '%s', which policies[%td] has",
+                  "%s: expected a unique name, found '%s', which policies[%td] already has",
                   where_of(build, MPO_OPTION_policies_name,
                            (int32_t)(sorted[i] - config->policies)),
                   mpo_config_quote(sorted[i]->name, quoted),
@@ -266,11 +266,11 @@ static enum mpo_status check_and_sort_roles(struct mpo_config_build *build)
     for (int32_t i = 0; i < count; i++) {
         if (!is_reference(&config->policies[i]))
             continue;
-        MPO_CHECK(reference < 0, MPO_ERR_CONFIG,
-                  "%s: expected at most one policy with role reference, found '%s' beside "
-                  "'%s'",
-                  where_of(build, MPO_OPTION_policies_role, i), config->policies[i].name,
-                  config->policies[reference].name);
+        MPO_CHECK(
+            reference < 0, MPO_ERR_CONFIG,
+            "%s: expected at most one policy with role reference, found '%s' and '%s'",
+            where_of(build, MPO_OPTION_policies_role, i), config->policies[i].name,
+            config->policies[reference].name);
         reference = i;
     }
     config->objective_count = count - (reference >= 0);
@@ -295,7 +295,7 @@ static enum mpo_status check_initial(struct mpo_config_build *build)
     if (initial->count == 0)
         return MPO_OK;
     MPO_CHECK(initial->count == build->config->objective_count, MPO_ERR_CONFIG,
-              "%s: expected %d numbers, one an objective, found %d",
+              "%s: expected %d numbers, one per objective, found %d",
               where_of(build, MPO_OPTION_descent_initial, 0),
               build->config->objective_count, initial->count);
     for (int32_t i = 0; i < initial->count; i++)
@@ -307,7 +307,8 @@ cleanup:
     return status;
 }
 
-/* Of each policy, while policies are in the order of the file and so have its places. */
+/* Checks of each policy, made while policies are in the order of the file, which gives the
+ * places for messages. */
 static enum mpo_status check_bounds(struct mpo_config_build *build)
 {
     enum mpo_status status = MPO_OK;
@@ -354,8 +355,8 @@ static enum mpo_status check_rollout(struct mpo_config_build *build)
     const struct mpo_config *config = build->config;
     int64_t row_count = config->rollout.unit_prompts * config->rollout.responses;
     MPO_CHECK(row_count <= MPO_ROW_COUNT_MAX, MPO_ERR_CONFIG,
-              "%s: expected rollout.unit_prompts times rollout.responses to be at most %d, "
-              "found %lld times %lld",
+              "%s: expected rollout.unit_prompts x rollout.responses to be at most %d, "
+              "found %lld x %lld",
               where_of(build, MPO_OPTION_rollout_unit_prompts, 0), MPO_ROW_COUNT_MAX,
               (long long)config->rollout.unit_prompts,
               (long long)config->rollout.responses);
@@ -482,7 +483,7 @@ enum mpo_status mpo_config_read_text(const char *name, const char *text,
     MPO_TRY(assign_defaults(&build, false, 0));
     status = mpo_config_read_yaml(&build, text, strlen(text));
     if (status == MPO_ERR_CONFIG)
-        MPO_FAIL(MPO_ERR_DATA, "%s: the configuration that it holds cannot be read: %s",
+        MPO_FAIL(MPO_ERR_DATA, "%s: the configuration stored in it cannot be read: %s",
                  name, mpo_error_text());
     MPO_TRY(status);
 cleanup:

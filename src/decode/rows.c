@@ -146,7 +146,7 @@ cleanup:
 
 /* ---- bring ---- */
 
-/* Rows of local policy k to where they are normalised, as they are from there on. */
+/* Bring rows of local policy k to where they are normalised, in their final form. */
 static enum mpo_status place_rows(struct mpo_decode *decode, int32_t k)
 {
     enum mpo_status status = MPO_OK;

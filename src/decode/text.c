@@ -129,7 +129,7 @@ cleanup:
     return status;
 }
 
-/* Bytes without a character that has only begun. */
+/* Bytes without an incomplete character at the end. */
 static size_t whole_characters(const struct mpo_decode_text *text)
 {
     size_t most = text->count - text->settled;

@@ -31,7 +31,7 @@ cleanup:
     return status;
 }
 
-/* What the root is asked, before anybody works on it. */
+/* Check the request at the root before any work. */
 static enum mpo_status check_draws(const struct mpo_mixture *mixture,
                                    const struct mpo_mixture_draws *draws)
 {
@@ -54,7 +54,7 @@ cleanup:
     return status;
 }
 
-/* With slices elsewhere every rank must tell by what all of them know. */
+/* With slices on other ranks, every rank must decide from what all ranks know. */
 static bool brings_scores(const struct mpo_mixture *mixture,
                           const struct mpo_mixture_draws *draws, int32_t draw)
 {
@@ -74,7 +74,7 @@ enum mpo_status mpo_mixture_own_scores(struct mpo_mixture *mixture, int32_t row)
     return mixture->ops->scores(mixture->self, row, first, end, score);
 }
 
-/* A rule looks at all scores of a row, so they come to the root: one row, not H. */
+/* A rule needs all scores of a row, so they are sent to the root: one row, not H. */
 static enum mpo_status keep_rule(struct mpo_mixture *mixture,
                                  struct mpo_mixture_draws *draws, int32_t draw)
 {
@@ -181,7 +181,7 @@ static void blank_failed(const struct mpo_mixture *mixture,
     }
 }
 
-/* Draws from first on, as many as there is room for. */
+/* Draws from `first` on, as many as fit. */
 static struct mpo_mixture_draws part_of(const struct mpo_mixture *mixture,
                                         const struct mpo_mixture_draws *draws,
                                         int32_t first)

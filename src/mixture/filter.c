@@ -10,8 +10,8 @@
  * that a filter that takes nothing away draws what no filter draws. Of equally probable
  * tokens the lower id comes first.
  *
- * The most probable tokens are taken one by one from a heap: V steps to make it and log V
- * for each token taken, where sorting would cost V log V.
+ * The most probable tokens are taken one by one from a heap: V steps to build it and log V
+ * per token taken; sorting would cost V log V.
  *
  * Source: Fan et al., ACL 2018 (top-k); Holtzman et al., ICLR 2020 (top-p); Nguyen et al.,
  * ICLR 2025 (min-p); the order is that of Hugging Face's generate.
@@ -67,7 +67,7 @@ static void sink(const double *weight, int32_t *heap, int32_t count, int32_t at)
     heap[at] = token;
 }
 
-/* Take the most probable token: it leaves the heap for the place behind it. */
+/* Take the most probable token: move it from the heap to the place behind it. */
 static int32_t take(const double *weight, int32_t *heap, int32_t *count)
 {
     int32_t first = heap[0];
@@ -100,7 +100,7 @@ static int32_t last_kept(const struct mpo_mixture_filter *filter, const double *
         }
         if (filter->top_p >= 1.0)
             return last;
-        /* Those taken lie behind the heap, the first one last. */
+        /* Taken tokens lie behind the heap, the first one last. */
         int32_t taken = 0;
         do {
             last = heap[count - 1 - taken++];
@@ -158,7 +158,7 @@ int32_t mpo_mixture_rule_token(const struct mpo_mixture_draws *draws, int32_t dr
         score[rule->bias[i].token] += rule->bias[i].value;
     double top = mpo_mixture_greatest(score, count);
     if (!isfinite(top))
-        return -1; /* all tokens were taken away, or the row failed */
+        return -1; /* no token is left, or the row failed */
     if (draws->kind[draw] == MPO_MIXTURE_GREATEST)
         return lowest_with(score, top, count);
     for (int32_t v = 0; v < count; v++)

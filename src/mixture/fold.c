@@ -44,7 +44,7 @@ static void add_block(const struct mpo_mixture *mixture,
             mixture->logit_sum[h] * old_scale + block->logit_sum[h] * new_scale;
 }
 
-/* What a block adds to Z relative to M. */
+/* The contribution of a block to Z, relative to M. */
 static double block_weight(const struct mpo_mixture *mixture, int32_t row, int32_t block)
 {
     const struct mpo_mixture_sums *sums = sums_of(mixture, row, block);

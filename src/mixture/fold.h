@@ -76,7 +76,7 @@ struct mpo_mixture {
     double *logit_sum; /* [H] of one row */
     double *row_top;   /* [row_capacity] M */
     double *row_sum;   /* [row_capacity] Z relative to M */
-    double *row_log_z; /* [row_capacity] not finite of a row that failed */
+    double *row_log_z; /* [row_capacity] not finite for a failed row */
     size_t *part;      /* [size + 1] where each rank's part of a table begins */
 
     enum mpo_mixture_kind *kind;           /* [row_capacity] GIVEN once a rule was kept */
@@ -104,7 +104,7 @@ static inline int32_t mpo_mixture_own_end(const struct mpo_mixture *mixture)
     return mixture->first_block[mixture->rank + 1];
 }
 
-/** True when the root has whole rows, so that no other rank has anything to do. */
+/** True if the root has whole rows, so that other ranks have nothing to do. */
 static inline bool mpo_mixture_root_has_all(const struct mpo_mixture *mixture)
 {
     return mixture->first_block[1] == mixture->block_count;

@@ -198,7 +198,8 @@ enum mpo_status mpo_mixture_normalise(struct mpo_mixture *mixture, int32_t polic
     mixture->rows.row_count = 0; /* a device may use the same memory for both */
     MPO_TRY(
         mixture->ops->normalise(mixture->self, policy_index, row_count, logits, log_norm));
-    /* After the work: a row that fails is data, and the caller may go on with the others. */
+    /* Called after the work: a failed row is data, and the caller may continue with the
+     * others. */
     for (int32_t row = 0; row < row_count; row++)
         MPO_CHECK(
             isfinite(log_norm[row]), MPO_ERR_DATA,
@@ -231,7 +232,7 @@ static bool is_finite(const struct mpo_mixture *mixture, int32_t row,
     return finite;
 }
 
-/* Mark the rows that failed, for the caller and for draws; the first one is named. */
+/* Mark failed rows for the caller and for draws; the message names the first one. */
 static enum mpo_status check_rows(struct mpo_mixture *mixture,
                                   struct mpo_mixture_moments *moments,
                                   const double *expectation)
@@ -257,7 +258,7 @@ cleanup:
     return status;
 }
 
-/* The root makes rows of the blocks of all slices. */
+/* The root folds the blocks of all slices into rows. */
 static enum mpo_status fold_rows(struct mpo_mixture *mixture,
                                  struct mpo_mixture_moments *moments, double *expectation)
 {

@@ -26,8 +26,8 @@ static inline bool mpo_mixture_expects(const struct mpo_mixture_exponents *expon
 /** Round one row as mpo_mixture_round says. Local; out must not overlap x. */
 void mpo_mixture_round_row(const float *x, int32_t count, float *out);
 
-/** The rule of a draw that it cannot do without, NULL when there is none: of GREATEST a
- *  filter is of no account, of GIVEN all is. Local. */
+/** The effective rule of a draw; NULL: none. A filter does not affect GREATEST, and no rule
+ *  affects GIVEN. Local. */
 const struct mpo_mixture_rule *mpo_mixture_rule_of(const struct mpo_mixture_draws *draws,
                                                    int32_t draw);
 

@@ -1,7 +1,7 @@
 /*
  * Rounding of rows to bf16 on the host: the rule and its error are in mpo/mixture.h. The
- * greatest logit is taken off first, because a float's error grows with its size, and what
- * matters about a logit is how far below the greatest it is.
+ * greatest logit is subtracted first, because a float's error grows with its size, and what
+ * matters is how far a logit is below the greatest.
  *
  * Two loops for vector code over a row that the second finds in the cache: 4 V bytes read,
  * 4 V written. The second rounds as integers do: adding just under half of the last bit
@@ -39,6 +39,7 @@ static void round_below(const float *restrict x, float top, int32_t count,
 void mpo_mixture_round_row(const float *x, int32_t count, float *out)
 {
     float top = mpo_mixture_max(x, count);
-    /* + 0: of zeros of both signs the maximum is either, and x - 0 must not tell which. */
+    /* + 0: the maximum of zeros of both signs may be either, and x - 0 must not depend on
+     * it. */
     round_below(x, top > MPO_MASKED_LOGIT ? top + 0.0F : 0.0F, count, out);
 }

@@ -21,8 +21,8 @@
 #include <stdint.h>
 #include <string.h>
 
-/* No clone has fused multiply-add (x86-64-v3, -v4), which would take 0.6 of the time: it
- * rounds otherwise, and all clones give the same bits. */
+/* No clone uses fused multiply-add (x86-64-v3, -v4), which would take 0.6 of the time but
+ * rounds differently: all clones must give the same bits. */
 #ifndef MPO_SIMD_CLONES
 #if defined(__x86_64__) && !defined(MPO_NO_CLONES)
 #define MPO_SIMD_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))

@@ -16,7 +16,7 @@
 
 #include "loops.h"
 
-/* The list of a slice while it is made: best first. */
+/* The list of a slice during construction: best first. */
 struct list {
     struct mpo_mixture_listed *listed; /* [limit] */
     int32_t count;
@@ -28,7 +28,7 @@ static bool precedes(double score, double token, const struct mpo_mixture_listed
     return score > other->score || (score == other->score && token < other->token);
 }
 
-/* Whether something as good as the score may have a place. */
+/* Whether this score may still enter the list. */
 static bool has_place(const struct list *list, double score)
 {
     return list->count < list->limit || score >= list->listed[list->limit - 1].score;
@@ -77,7 +77,7 @@ cleanup:
     return status;
 }
 
-/* The block of the slice with the greatest top, which it loses; -1: none is left. */
+/* Remove and return the block of the slice with the greatest top; -1: none left. */
 static int32_t take_block(struct mpo_mixture *mixture, double *top)
 {
     int32_t best = -1;
@@ -108,7 +108,7 @@ cleanup:
     return status;
 }
 
-/* This rank's list, to its place; where there are no more, scores are -inf. */
+/* Write this rank's list to its place, padded with scores of -inf. */
 static enum mpo_status list_slice(struct mpo_mixture *mixture, int32_t row, int32_t limit)
 {
     enum mpo_status status = MPO_OK;

@@ -33,7 +33,7 @@ enum mpo_status mpo_placement_group_size(int32_t size, int32_t policy_count,
     int32_t group_size = ranks_per_group;
     MPO_CHECK(group_size >= 0 && group_size <= policy_count, MPO_ERR_CONFIG,
               "exchange.ranks_per_group is %d, expected 1 to %d: a group has at most one "
-              "rank a policy",
+              "rank per policy",
               group_size, policy_count);
     if (group_size == 0)
         group_size = size <= policy_count ? size : policy_count;

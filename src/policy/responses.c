@@ -46,8 +46,8 @@ static enum mpo_status refuse_masked(const struct maker *maker,
             continue;
         policy->ops->token(policy->self, *id, &token);
         MPO_FAIL(MPO_ERR_DATA,
-                 "%s:%lld: the response holds token %d ('%.40s'), which the policies never "
-                 "give",
+                 "%s:%lld: the response has token %d ('%.40s'), which the policies never "
+                 "generate",
                  mpo_prompts_path(maker->prompts), (long long)prompt->line_number, *id,
                  token.text);
     }
@@ -65,8 +65,8 @@ static enum mpo_status add_response(struct maker *maker, const struct mpo_prompt
     size_t room = strlen(text) + 8;
     int32_t count = 0;
     MPO_CHECK(!prompt->ended || maker->end_token >= 0, MPO_ERR_DATA,
-              "%s:%lld: the vocabulary names no end token for a whole response; expected "
-              "ended: false",
+              "%s:%lld: the vocabulary has no end token for a whole response; expected "
+              "\"ended\": false",
               path, (long long)prompt->line_number);
     MPO_TRY(mpo_memory_grow((void **)&maker->token, &maker->token_capacity, first + room,
                             sizeof *maker->token, "responses"));

@@ -1,9 +1,9 @@
 /*
- * A survey of the policies: what mpo_policies_open would come to, without weights.
+ * A survey of the policies: the results of mpo_policies_open without loading weights.
  *
  * The same code reads files, compares vocabularies and tokenises responses and prompts, so
- * that what a survey finds is what a job would find. Only the order differs: a job ends at
- * the first failure, a survey notes it and looks at the next policy.
+ * a survey finds what a job would find. Only the order differs: a job ends at the first
+ * failure; a survey notes it and continues with the next policy.
  */
 #include "policy_impl.h"
 
@@ -51,7 +51,7 @@ cleanup:
     return status;
 }
 
-/* Without an agreement each policy's own vocabulary will do. */
+/* Without an agreement use each policy's own vocabulary. */
 static void look_at(struct mpo_policies *policies, int32_t index,
                     const struct mpo_policies_survey_spec *spec,
                     struct mpo_policy_survey *out)

@@ -123,8 +123,9 @@ static enum mpo_status read_tokens(struct reader *reader, struct table *table, c
         table->vocab_size++;
     }
     MPO_CHECK(find_token(table, END_TOKEN_TEXT) >= 0, MPO_ERR_DATA,
-              "%s:%lld: no token '%s' among %d tokens; it ends a response", reader->path,
-              (long long)reader->line_number, END_TOKEN_TEXT, table->vocab_size);
+              "%s:%lld: no token '%s' among %d tokens; it is needed to end a response",
+              reader->path, (long long)reader->line_number, END_TOKEN_TEXT,
+              table->vocab_size);
     size_t states = (size_t)table->vocab_size + 1;
     MPO_NEW(table->vocab_size, &table->flags);
     MPO_NEW(states * (size_t)table->vocab_size, &table->logit);
@@ -198,7 +199,8 @@ static enum mpo_status read_table(struct reader *reader, struct table *table)
               MPO_ERR_DATA, "%s: expected a table policy, which begins 'mpo-table 1'",
               reader->path);
     MPO_TRY(next_line(reader, &line));
-    MPO_CHECK(line != NULL, MPO_ERR_DATA, "%s: ends before its tokens", reader->path);
+    MPO_CHECK(line != NULL, MPO_ERR_DATA, "%s: ends before the line of tokens",
+              reader->path);
     MPO_TRY(read_tokens(reader, table, line));
     MPO_TRY(next_line(reader, &line));
     while (line != NULL) {
@@ -277,7 +279,7 @@ static enum mpo_status table_tokenise(const void *self, const char *text, int32_
         int32_t id = find_token(table, word);
         MPO_CHECK(id >= 0, MPO_ERR_DATA, "'%.80s' is not a token of the table", word);
         MPO_CHECK(table->flags[id] != MPO_TOKEN_END, MPO_ERR_DATA,
-                  "the text holds the end token");
+                  "the text contains the end token");
         MPO_CHECK(*count < capacity, MPO_ERR_INTERNAL, "more than %d tokens in a text",
                   capacity);
         tokens[(*count)++] = id;

@@ -1,10 +1,10 @@
 /*
  * Agreement on the vocabulary.
  *
- * Mixing adds log-probabilities of the same id, so every policy must mean the same token by
- * it. Each policy is hashed over (id, text, attribute) of every id that is not padding and
- * the hashes are compared on all ranks; only on a mismatch do tables of per-token hashes
- * travel, to name the first id that differs with both texts.
+ * Mixing adds log-probabilities of the same id, so an id must be the same token for every
+ * policy. Each policy is hashed over (id, text, attribute) of every id that is not padding
+ * and the hashes are compared on all ranks; only on a mismatch do tables of per-token
+ * hashes travel, to name the first id that differs with both texts.
  *
  * Models of one family padded to different sizes are fine: the common size is the smallest.
  */
@@ -20,7 +20,7 @@
 /* Hashes that travel at a time. */
 #define BLOCK_TOKENS 1024
 
-/* What a rank tells the others of one policy. */
+/* What a rank sends to the others about one policy. */
 struct summary {
     uint64_t hash;
     int32_t size;
@@ -65,14 +65,14 @@ uint64_t mpo_policy_vocabulary_hash(const struct mpo_policy *policy)
     return summary.hash;
 }
 
-/* Who compares: all ranks, and what this one hosts. */
+/* The comparison: all ranks, and the policies of this one. */
 struct party {
     const struct mpo_comm *comm;
     const struct mpo_placement *placement;
     const struct mpo_policy *policies; /* of this rank */
 };
 
-/* The rank of the first group that hosts a policy: the one that speaks for it. */
+/* The rank of the first group that hosts a policy and represents it. */
 static const struct mpo_policy *hosted(const struct party *party, int32_t index)
 {
     int32_t first = 0;
@@ -97,7 +97,7 @@ static enum mpo_status share_token(const struct mpo_comm *comm,
 }
 
 /* The first id below `used` at which policy `index` differs from policy 0, or `used`. Block
- * by block: memory for a whole table might be missing on one rank, while others wait. */
+ * by block, because one rank might lack memory for a whole table while others wait. */
 static enum mpo_status first_difference(const struct party *party, int32_t index,
                                         int32_t used, int32_t *out)
 {
@@ -143,8 +143,8 @@ static enum mpo_status explain_mismatch(const struct party *party,
             id, base_text, specs[0].name, other_text, specs[index].name);
     }
     MPO_CHECK(all[0].used == all[index].used, MPO_ERR_DATA,
-              "vocabularies differ: policy '%s' has %d tokens and policy '%s' has %d, the "
-              "first %d alike; mixing needs policies of one model family",
+              "vocabularies differ: policy '%s' has %d tokens and policy '%s' has %d, of "
+              "which the first %d are equal; mixing needs policies of one model family",
               specs[0].name, all[0].used, specs[index].name, all[index].used, used);
     MPO_FAIL(MPO_ERR_DATA,
              "vocabularies differ: policy '%s' has %s and policy '%s' has %s; mixing needs "
@@ -196,7 +196,7 @@ cleanup:
     return status;
 }
 
-/* Group 0 speaks for its policies; another group must host the same ones. */
+/* Group 0 represents the policies; other groups must host the same ones. */
 static enum mpo_status check_own_group(const struct mpo_comm *comm,
                                        const struct mpo_policies_spec *spec,
                                        const struct summary *own, const struct summary *all)
@@ -208,14 +208,14 @@ static enum mpo_status check_own_group(const struct mpo_comm *comm,
     for (int32_t i = 0; i < count; i++)
         MPO_CHECK(own[i].hash == all[first + i].hash && own[i].size == all[first + i].size,
                   MPO_ERR_DATA,
-                  "policy '%s': this rank's model has another vocabulary than the first "
-                  "group's; every host needs the same file",
+                  "policy '%s': this rank's model has a different vocabulary than the "
+                  "first group's; every host needs the same file",
                   spec->policies[first + i].name);
 cleanup:
     return status;
 }
 
-/* The common size, and what differs: every rank comes to the same verdict. */
+/* The common size and the differences; every rank gets the same result. */
 static enum mpo_status compare(const struct mpo_comm *comm,
                                const struct mpo_policies_spec *spec,
                                const struct mpo_policy *local, struct summaries *summaries,

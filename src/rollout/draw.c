@@ -110,7 +110,7 @@ cleanup:
     return status;
 }
 
-/* Other groups decode the units beside this one: they are taken to be as far. */
+/* Other groups decode other units at the same time and are assumed to be equally far. */
 static void report_position(const struct mpo_rollout *rollout,
                             const struct mpo_rollout_unit *unit, int32_t token_count)
 {

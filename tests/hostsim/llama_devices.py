@@ -35,7 +35,7 @@ RUNS = [(1, 1, ["--exchange.transport=self"]),
         (3, 3, ["--exchange.transport=nccl", "--exchange.pattern=alltoall"]),
         (4, 3, ["--exchange.transport=nccl", "--exchange.pattern=gather", SPREAD]),
         (3, 3, ["--exchange.transport=mpi"])]
-THROUGH_THE_HOST = "its logits go through the host"
+THROUGH_THE_HOST = "logits are copied through the host"
 
 
 def random_logits(seed):

@@ -2,10 +2,10 @@
  * What a device provides for the mixture, for those who add one: a device is one file and
  * one row of the registry (src/registry.c). The readable example is src/mixture/cpu.c.
  *
- * A device looks at logits; it sees a slice of every row, whole blocks of the vocabulary.
- * Everything that is made of block sums is the same for all slices. Its functions fail only
- * where the device does: what can be wrong with the figures is looked for once for all
- * devices (src/mixture/mixture.c), so a row of NaN must do no more than give NaN.
+ * A device works on a slice of every row, whole blocks of the vocabulary. Everything
+ * derived from block sums is the same for all slices. Its functions fail only where the
+ * device does: what can be wrong with the figures is looked for once for all devices
+ * (src/mixture/mixture.c), so a row of NaN must do no more than give NaN.
  *
  * Arguments were checked: rows are combined ones, tokens are of the vocabulary, biases are
  * no NaN and below +inf. Calls about draws come after a sum or a combination, whose rows and

@@ -21,11 +21,11 @@ extern "C" {
 
 /** A policy's vocabulary. Arrays are owned by the policy. */
 struct mpo_vocabulary {
-    const char *summary; /* what must agree beside the tokens: kind, special ids, add_bos */
+    const char *summary;  /* to agree on besides the tokens: kind, special ids, add_bos */
     const uint8_t *flags; /* [size] of enum mpo_token_flag */
     int32_t size;         /* as in the file, padding included */
     int32_t used;         /* ids from here on are padding */
-    int32_t end_token;    /* what a whole response ends with, -1 for none */
+    int32_t end_token;    /* end token of a whole response, -1 for none */
 };
 
 enum mpo_token_flag {
@@ -84,7 +84,7 @@ struct mpo_policy_ops {
     const char *(*engine_version)(void);
 
     /** Whether policies of this kind can compute on a kind of device; NULL: they compute on
-     *  the host beside any.
+     *  the host and work with any.
      *  @return MPO_ERR_DEVICE with the reason */
     enum mpo_status (*check_device)(const char *kind);
 

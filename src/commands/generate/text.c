@@ -1,8 +1,8 @@
 /*
- * Stop texts, and responses that appear as they are made.
+ * Stop texts, and responses printed while they are generated.
  *
- * A token may end inside a character or inside what may become a stop text; the terminal
- * gets neither half. What was shown is never taken back, because text only grows.
+ * A token may end inside a character or inside what may become a stop text; neither part is
+ * printed until it is complete. Printed text is never taken back, because text only grows.
  */
 #include "text.h"
 
@@ -52,7 +52,7 @@ bool stream_watch(void *watcher, const int32_t *token, int32_t token_count)
     stream->is_cut = mpo_stop_signal() != 0;
     if (mpo_decode_text_add(text, token[token_count - 1]) != MPO_OK ||
         mpo_decode_text_certain(text, &bytes) != MPO_OK)
-        return !stream->is_cut; /* without memory for it now, the text appears at the end */
+        return !stream->is_cut; /* without memory for it, the text is printed at the end */
     if (!stream->begun)
         fputs(stream->prefill, stdout);
     stream->begun = true;

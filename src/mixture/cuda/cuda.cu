@@ -5,13 +5,13 @@
  * Rows stay on the device where the exchange carries them there; those of policies that
  * compute on the host are placed there once. Where the exchange works on the host they are
  * copied in each call, of a slice only the slice. Host rows are pageable, so the driver
- * moves them through pinned buffers of its own, and another set here would only copy them
- * once more. So do the sums and scores of slices. Everything else that goes to or fro is
- * small and lies in a mailbox, laid out alike in pinned host memory and on the device.
+ * moves them through its own pinned buffers, and another set here would only add a copy.
+ * The same holds for sums and scores of slices. Everything else that is copied is small and
+ * in a mailbox, with the same layout in pinned host memory and on the device.
  *
- * Of slices, the other ranks' block sums go to the root by the hosts and up to its device,
- * which folds them and asks about draws with the kernels for whole rows; so both patterns
- * end in the same bits.
+ * With slices, the other ranks' block sums go through the hosts to the root's device, which
+ * folds them and asks about draws with the kernels for whole rows; so both patterns end in
+ * the same bits.
  *
  * A normaliser is log Z of the mixture of one policy with exponent 1, so normalise and
  * combine are the same two kernels.
@@ -128,7 +128,7 @@ static enum mpo_status cuda_normalise(void *self, int32_t policy_index, int32_t 
     struct mixture_view alone = {};
     alone.row = cuda->device.row;
     alone.inverse_temperature = cuda->device.inverse_temperature + policy_index;
-    alone.flags = cuda->flags; /* a row that never was on the host is not masked */
+    alone.flags = cuda->flags; /* rows that were never on the host are not masked */
     alone.policy_count = 1;
     alone.row_count = row_count;
     alone.vocab_size = cuda->vocab_size;
@@ -158,7 +158,7 @@ static enum mpo_status sum_blocks(struct cuda *cuda, const struct mpo_rows *rows
     cuda->view = slice_view(cuda, rows->row_count, first_block, end_block);
     cuda->first_block = first_block;
     if (count == 0)
-        return MPO_OK; /* a grid of no rows is no launch */
+        return MPO_OK; /* an empty grid must not be launched */
     memcpy(cuda->host.log_norm, rows->log_norm, count * sizeof(double));
     memcpy(cuda->host.mu, exponents->mu, count * sizeof(double));
     memcpy(cuda->host.end_bias, exponents->end_bias, row_count * sizeof(double));
@@ -171,7 +171,7 @@ cleanup:
     return status;
 }
 
-/* Make rows of the sums of all blocks. */
+/* Fold the sums of all blocks into rows. */
 static enum mpo_status fold_blocks(struct cuda *cuda, struct mpo_mixture_moments *moments,
                                    double *expectation)
 {
@@ -284,7 +284,7 @@ cleanup:
     return status;
 }
 
-/* To the kernels the slice begins with block 0 and its first token. */
+/* For the kernels the slice begins with block 0. */
 static enum mpo_status cuda_answer(void *self, const struct mpo_mixture_question *question,
                                    int32_t count, double *answers)
 {
@@ -318,7 +318,7 @@ static enum mpo_status cuda_rule(void *self, const struct mpo_mixture_draws *dra
     struct cuda *cuda = (struct cuda *)self;
     struct mixture_round round = {};
     const struct mpo_mixture_draws one = one_draw(draws, draw);
-    draws->token[draw] = -1; /* it stays so where no token is left */
+    draws->token[draw] = -1; /* kept if no token is left */
     MPO_TRY(send_draws(cuda, &one));
     MPO_TRY_CUDA(cudaMemcpyAsync(cuda->weight, score,
                                  (size_t)cuda->vocab_size * sizeof *score,

@@ -113,7 +113,7 @@ static __device__ struct mpo_mixture_question ask_drawn(const struct mixture_vie
 }
 
 /* The group's draw as a question about one block of its row; block_weight: [block] shared.
- * Of a row that failed any token is asked for: nobody reads the answer. */
+ * For a failed row any token may be asked for: the answer is not read. */
 static __device__ struct mpo_mixture_question
 ask_draw(const struct mixture_view *view, const struct mixture_sums *sums,
          const struct mixture_draw_view *draws, double *block_weight)
@@ -177,7 +177,7 @@ static __global__ void __launch_bounds__(MIXTURE_THREADS)
         draws.token[blockIdx.x] = token;
 }
 
-/** One thread a draw: log pi_h(token) and log q(token), in the CPU's order. */
+/** One thread per draw: log pi_h(token) and log q(token), in the CPU's order. */
 static __global__ void __launch_bounds__(MIXTURE_THREADS)
     mixture_score(struct mixture_view view, struct mixture_sums sums,
                   struct mixture_draw_view draws)

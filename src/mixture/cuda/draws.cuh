@@ -60,7 +60,7 @@ static void add_rule(struct cuda *cuda, const struct mpo_mixture_rule *rule, int
     round->bias_count += rule->bias_count;
 }
 
-/* Draws under rules from `next` on, as many as there is room for; next moves on. */
+/* Draws under rules from `next` on, as many as fit; advances next. */
 static struct mixture_round fill_round(struct cuda *cuda,
                                        const struct mpo_mixture_draws *draws, int32_t *next)
 {
@@ -168,7 +168,7 @@ cleanup:
     return status;
 }
 
-/* One of the draws, as if it were the only one. */
+/* A view of one of the draws. */
 static struct mpo_mixture_draws one_draw(const struct mpo_mixture_draws *draws,
                                          int32_t draw)
 {

@@ -26,7 +26,7 @@
 #define MIXTURE_KEYS 3 /* tried in one pass; a warp each adds up what it finds */
 #define MIXTURE_UNIT 0x1p40
 
-/* What the sums of amounts and block numbers have room for. */
+/* Limits from the width of the sums of amounts and of block numbers. */
 #define MIXTURE_VOCAB_MAX (1 << 22)
 
 /** A draw under a rule. */

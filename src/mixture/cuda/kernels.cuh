@@ -43,7 +43,7 @@
 
 static_assert(MIXTURE_TOKENS == 4, "a thread's tokens are one 16-byte load");
 
-/* What a token is, beside its logits. */
+/* Properties of a token besides its logits. */
 #define MIXTURE_MASKED 1u
 #define MIXTURE_ENDS   2u
 
@@ -62,7 +62,7 @@ struct mixture_view {
     int32_t block_count;
 };
 
-/** What combine leaves for the draws and for the host. */
+/** Results of combine for the draws and for the host. */
 struct mixture_sums {
     double *table;                       /* [block, B] of enum mpo_mixture_figure */
     double *block_weight;                /* [B, block] S_b exp(M_b - M) */
@@ -114,7 +114,7 @@ static __device__ double group_max(double value)
     return value;
 }
 
-/* The lowest of the candidates that threads bring; INT32_MAX: none. */
+/* The lowest of the threads' candidates; INT32_MAX: none. */
 static __device__ int32_t group_lowest(int32_t candidate)
 {
     __shared__ int32_t lowest;
@@ -212,8 +212,8 @@ static __device__ __forceinline__ uint32_t token_flags(const struct mixture_view
     return view->flags == NULL ? 0u : view->flags[token];
 }
 
-/* A token's logit as the CPU has it. Rows that never were on the host have masked tokens as
- * the model left them, perhaps NaN or inf, of which no weight makes 0. */
+/* A token's logit as on the CPU. In rows that were never on the host, masked tokens have
+ * the model's values, possibly NaN or inf, which a weight of 0 does not remove. */
 static __device__ __forceinline__ float known_logit(float logit, uint32_t flags)
 {
     return flags & MIXTURE_MASKED ? MPO_MASKED_LOGIT : logit;
@@ -267,7 +267,8 @@ static __device__ __forceinline__ void exponentiate(double score[MIXTURE_TOKENS]
         score[i] = score[i] == -INFINITY ? 0.0 : exp(score[i] - top);
 }
 
-/* The sums over the group of all quantities in slot[quantity, thread]: a warp a quantity.
+/* The sums over the group of all quantities in slot[quantity, thread]: one warp per
+ * quantity.
  */
 static __device__ void reduce_slots(const union mixture_slot *slot, int32_t quantity_count,
                                     double *total)
@@ -352,7 +353,7 @@ static __device__ void finish_row(const struct mixture_view *view,
     sums->moments[row].end_probability = end_probability;
 }
 
-/** Grid: rows. Adds the blocks of a row in order, one thread a figure. */
+/** Grid: rows. Adds the blocks of a row in order, one thread per figure. */
 static __global__ void __launch_bounds__(MIXTURE_THREADS)
     mixture_combine_rows(struct mixture_view view, struct mixture_sums sums)
 {

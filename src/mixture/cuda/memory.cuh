@@ -12,11 +12,11 @@
 #include "filter_kernels.cuh"
 #include "device/device_cuda.h"
 
-/* Draws under rules that are made at a time; each needs 8 V bytes. */
+/* Draws under rules made at a time; each needs 8 V bytes. */
 #define FILTER_SLOTS 32
 
-/* Small arrays of a call, the same offsets on both sides. What is sent together is side by
- * side. */
+/* Small arrays of a call, with the same offsets on both sides. Arrays sent together are
+ * adjacent. */
 struct mailbox {
     const float **row;             /* [H, B] */
     double *inverse_temperature;   /* [H] */
@@ -53,9 +53,9 @@ struct cuda {
     struct mixture_sums sums;
     uint8_t *flags; /* [V] */
     int32_t placed_first;
-    float *copied;            /* [H, B, row_stride]; on the device: [placed, B, ...] */
-    size_t *counted;          /* NULL, or where bytes are added up instead of taken */
-    double *weight;           /* [FILTER_SLOTS, V] */
+    float *copied;   /* [H, B, row_stride]; on the device: [placed, B, ...] */
+    size_t *counted; /* NULL, or a counter: sizes are added up instead of allocated */
+    double *weight;  /* [FILTER_SLOTS, V] */
     double *slot_block_top;   /* [FILTER_SLOTS, block] */
     double *slot_top;         /* [FILTER_SLOTS] */
     struct mixture_view view; /* of the rows combined last, or of slices of them */
@@ -85,7 +85,8 @@ static void cuda_close(void *pointer)
 
 /* ---- memory ---- */
 
-/* Device memory; an allocation an array, so that a memory checker sees where each ends. */
+/* Device memory; one allocation per array, so that a memory checker sees where each ends.
+ */
 template <class T>
 static enum mpo_status reserve(const struct cuda *cuda, const char *what, size_t count,
                                T **out)
@@ -101,7 +102,7 @@ static enum mpo_status reserve(const struct cuda *cuda, const char *what, size_t
                                 (void **)out);
 }
 
-/* An array of the mailbox at base, which may not be there yet; returns where it ends. */
+/* Place an array of the mailbox at base, which may not exist yet; returns its end. */
 template <class T> static size_t lay_out(char *base, size_t offset, size_t count, T **out)
 {
     const size_t line = 256;
@@ -209,10 +210,10 @@ static enum mpo_status reserve_shared(const struct cuda *cuda)
     MPO_TRY_CUDA(cudaGetDevice(&device));
     MPO_TRY_CUDA(
         cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
-    MPO_CHECK(wanted + static_bytes <= limit, MPO_ERR_DEVICE,
-              "this device mixes at most %d policies, and there are %d; set run.device to "
-              "cpu",
-              (limit - static_bytes) / (int)MIXTURE_SLOT_BYTES(-1) - 2, cuda->policy_count);
+    MPO_CHECK(
+        wanted + static_bytes <= limit, MPO_ERR_DEVICE,
+        "this device mixes at most %d policies, but there are %d; set run.device to cpu",
+        (limit - static_bytes) / (int)MIXTURE_SLOT_BYTES(-1) - 2, cuda->policy_count);
     MPO_TRY_CUDA(cudaFuncSetAttribute(mixture_combine_blocks,
                                       cudaFuncAttributeMaxDynamicSharedMemorySize, wanted));
 cleanup:
@@ -241,7 +242,7 @@ static enum mpo_status send_span(struct cuda *cuda, const T *from, const U *to)
     return send(cuda, first, (size_t)(reinterpret_cast<const char *>(to) - first));
 }
 
-/* The other way. The elements are there after the stream was waited for. */
+/* The reverse copy. The elements are valid after waiting for the stream. */
 template <class T> static enum mpo_status fetch(struct cuda *cuda, T *to, size_t count)
 {
     enum mpo_status status = MPO_OK;
@@ -276,7 +277,7 @@ cleanup:
     return status;
 }
 
-/* Tell the device where the rows are, and bring them there if they are not. */
+/* Pass the rows' addresses to the device, copying rows that are on the host. */
 static enum mpo_status send_rows(struct cuda *cuda, const float *const *logits,
                                  size_t count, int32_t token_count)
 {
@@ -329,7 +330,7 @@ static struct mixture_view slice_view(const struct cuda *cuda, int32_t row_count
     return view;
 }
 
-/* The rows that were combined last as if all of them were here. */
+/* The rows combined last, as if all of them were here. */
 static struct mixture_view whole_view(const struct cuda *cuda)
 {
     return slice_view(cuda, cuda->view.row_count, 0, cuda->block_count);

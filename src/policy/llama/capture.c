@@ -3,15 +3,15 @@
  *
  * libllama copies each row of logits to the host, unless the row's sequence has a sampler
  * that runs on the backend. Here every sequence has one, and none of them samples: the
- * first that is asked while a graph is built adds to it one copy of all the graph's rows,
- * in the order of the batch's outputs, to a table at a fixed address on the device. A
- * fixed address lets other streams read it and leaves libllama's graphs, CUDA's included,
- * to be used again. The host gets nothing: the samplers return no tensor.
+ * first one called while a graph is built adds one copy of all the graph's rows, in the
+ * order of the batch's outputs, to a table at a fixed address on the device. With a fixed
+ * address other streams can read it and libllama's graphs, including CUDA's, can be reused.
+ * The samplers return no tensor, so nothing goes to the host.
  *
  * A sampler is handed a view of one row. The tensor with all rows is what it is a view of,
- * or the source of that where libllama has padded it. That is no promise of libllama's
- * interface, so it is looked at, not relied on: when no graph could be given its copy while
- * the context was made, the context is made again without samplers.
+ * or the source of that where libllama has padded it. libllama's interface does not promise
+ * this, so it is checked: if no graph got its copy while the context was created, the
+ * context is created again without samplers.
  *
  * Each sequence needs a chain of its own, since a chain can be attached once. libllama
  * begins with a probe of every chain, on a tensor that is a view of nothing.
@@ -46,14 +46,14 @@ static const char *capture_name(const struct llama_sampler *sampler)
     return "mpo_capture";
 }
 
-/* Required, and never called: nothing is left to sample from. */
+/* Required, but never called: there is nothing to sample. */
 static void capture_apply(struct llama_sampler *sampler, llama_token_data_array *tokens)
 {
     (void)sampler;
     (void)tokens;
 }
 
-/* The first sampler makes room, in the memory of the device that has the logits. */
+/* The first sampler allocates, in the memory of the device with the logits. */
 static bool capture_backend_init(struct llama_sampler *sampler,
                                  ggml_backend_buffer_type_t type, uint32_t output_count)
 {

@@ -1,11 +1,10 @@
 /*
- * Where libllama computes. On the CPU it is given an explicit empty list of devices:
- * without one, a libllama built for GPUs would place work, and a context of hundreds of
- * megabytes, on every GPU that it sees. On GPUs the list is the rank's run of them, of
- * which a policy takes as many as it asks for from the end: the output layer is on the last
- * one of a list, and the logits must be where the mixture is. All layers and the cache are
- * on GPUs then, and only the table of the input tokens stays on the host, where libllama
- * always keeps it.
+ * Where libllama computes. On the CPU it gets an explicit empty list of devices: otherwise
+ * a libllama built for GPUs would place work, and a context of hundreds of megabytes, on
+ * every visible GPU. On GPUs the list is the rank's run of them, of which a policy uses the
+ * number it requests, from the end: the output layer is on the last one of a list, and the
+ * logits must be where the mixture is. All layers and the cache are on GPUs then, and only
+ * the table of the input tokens stays on the host, where libllama always keeps it.
  *
  * libllama numbers CUDA devices as CUDA does, those that CUDA_VISIBLE_DEVICES shows.
  */
@@ -45,7 +44,7 @@ enum mpo_status mpo_llama_check_device(const char *kind)
     enum mpo_status status = MPO_OK;
     MPO_CHECK(strcmp(kind, "cpu") == 0 || find_backend(kind) != NULL, MPO_ERR_DEVICE,
               "this libllama has no %s, or finds no device; build it for %s with "
-              "MPO_LLAMA_CUDA=ON launch/setup.sh, or run with run.device=cpu",
+              "MPO_LLAMA_CUDA=ON launch/setup.sh, or set run.device=cpu",
               kind, kind);
 cleanup:
     return status;
@@ -68,11 +67,10 @@ enum mpo_status mpo_llama_find_devices(const struct mpo_device *device,
     MPO_TRY(mpo_llama_check_device(device->kind));
     ggml_backend_reg_t backend = find_backend(device->kind);
     size_t count = ggml_backend_reg_dev_count(backend);
-    MPO_CHECK((size_t)device->index < count &&
-                  device->index - device->first < MPO_DEVICE_RUN_MAX,
-              MPO_ERR_DEVICE,
-              "libllama finds %zu devices of kind %s, and none of them is %d (%s)", count,
-              device->kind, device->index, device->name);
+    MPO_CHECK(
+        (size_t)device->index < count && device->index - device->first < MPO_DEVICE_RUN_MAX,
+        MPO_ERR_DEVICE, "libllama finds %zu devices of kind %s, but not number %d (%s)",
+        count, device->kind, device->index, device->name);
     for (int32_t index = device->first; index <= device->index; index++)
         *list++ = ggml_backend_reg_dev_get(backend, (size_t)index);
     *list = NULL;

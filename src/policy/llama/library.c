@@ -1,9 +1,9 @@
 /*
- * libllama as a whole: started once for the policies of a rank. What it prints goes into a
- * buffer, and its errors end up in our messages.
+ * libllama as a whole: started once for the policies of a rank. Its output goes to a
+ * buffer, and its errors into our messages.
  *
- * It ends the process where a device fails in the middle of a decode, most often for want
- * of memory. Then the whole job ends, with the exit code that says so.
+ * It aborts the process if a device fails during a decode, most often for lack of memory.
+ * Then the whole job ends with a fitting exit code.
  */
 #include "llama_impl.h"
 
@@ -12,7 +12,7 @@
 
 #include "base/memory.h"
 
-/* Keeps the first errors: the cause comes first, and "cannot load" after it. */
+/* Keep the first errors: the cause comes first, then "cannot load". */
 static void keep_errors(enum ggml_log_level level, const char *text, void *user_data)
 {
     struct mpo_llama_library *library = user_data;
@@ -25,7 +25,7 @@ static void keep_errors(enum ggml_log_level level, const char *text, void *user_
 
 const char *mpo_llama_library_said(const struct mpo_llama_library *library)
 {
-    return library->said_bytes > 0 ? library->said : "it gave no reason";
+    return library->said_bytes > 0 ? library->said : "no reason given";
 }
 
 bool mpo_llama_library_lacks_memory(const struct mpo_llama_library *library)
@@ -45,7 +45,7 @@ bool mpo_llama_library_has_device(const struct mpo_llama_library *library)
     return library->devices[0] != NULL;
 }
 
-/* Those of its models are the last ones of the list. */
+/* Devices of its models are the last ones of the list. */
 static int32_t count_devices(const struct mpo_llama_library *library)
 {
     int32_t count = 0;
@@ -84,7 +84,7 @@ cleanup:
     return status;
 }
 
-/* In place of abort(), which would mask the exit code. */
+/* Instead of abort(), which would hide the exit code. */
 static void end_job(const char *where)
 {
     ggml_log_callback callback = NULL;

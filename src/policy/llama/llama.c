@@ -70,7 +70,7 @@ cleanup:
 
 /* ---- vocabulary ---- */
 
-/* A chat's turn ends with its own token, where the vocabulary has one. */
+/* A chat's turn ends with its own token if the vocabulary has one. */
 static int32_t end_token(const struct mpo_llama_policy *policy)
 {
     const struct llama_vocab *vocab = policy->model->vocab;
@@ -222,7 +222,7 @@ static struct llama_context_params context_params(const struct mpo_llama_policy 
     return params;
 }
 
-/* With rows that stay on the device, where libllama can be made to leave them. */
+/* Leave rows on the device if libllama can do that. */
 static enum mpo_status make_capturing_context(struct mpo_llama_policy *policy)
 {
     enum mpo_status status = MPO_OK;
@@ -231,7 +231,7 @@ static enum mpo_status make_capturing_context(struct mpo_llama_policy *policy)
     policy->context = llama_init_from_model(policy->model->handle, params);
     if (policy->context != NULL && mpo_llama_capture_works(policy->capture))
         return MPO_OK;
-    mpo_log_note("policy '%s': its logits go through the host: libllama could not keep "
+    mpo_log_note("policy '%s': logits are copied through the host: libllama could not keep "
                  "them on the device (%s)",
                  policy->spec.name, mpo_llama_library_said(policy->library));
     if (policy->context != NULL)
@@ -253,7 +253,7 @@ static enum mpo_status make_context(struct mpo_llama_policy *policy)
         policy->context =
             llama_init_from_model(policy->model->handle, context_params(policy));
     MPO_CHECK(policy->context != NULL, MPO_ERR_MEMORY,
-              "policy '%s': libllama cannot make a context of %d tokens (%s); lower "
+              "policy '%s': libllama cannot create a context of %d tokens (%s); lower "
               "unit_prompts, responses or max_tokens",
               policy->spec.name, policy->setup.cell_count,
               mpo_llama_library_said(policy->library));
@@ -275,8 +275,9 @@ static enum mpo_status set_adapter(struct mpo_llama_policy *policy)
         return MPO_OK;
     int32_t code =
         llama_set_adapters_lora(policy->context, &policy->adapter->handle, 1, &scale);
-    MPO_CHECK(code == 0, MPO_ERR_DATA, "policy '%s': adapter %s is refused (code %d)",
-              policy->spec.name, policy->spec.lora, code);
+    MPO_CHECK(code == 0, MPO_ERR_DATA,
+              "policy '%s': libllama rejected adapter %s (code %d)", policy->spec.name,
+              policy->spec.lora, code);
 cleanup:
     return status;
 }

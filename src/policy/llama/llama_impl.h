@@ -37,7 +37,7 @@
 /** Whether this libllama can compute on a kind of device: see struct mpo_policy_ops. */
 enum mpo_status mpo_llama_check_device(const char *kind);
 
-/** What libllama calls a device.
+/** libllama's handle of a device.
  *  @param device  NULL: the CPU
  *  @param list    out, ended by NULL; empty for the CPU
  *  @return MPO_ERR_DEVICE when libllama does not have it */
@@ -48,7 +48,7 @@ enum mpo_status mpo_llama_find_devices(const struct mpo_device *device,
 
 struct mpo_llama_model;
 
-/** What the llama policies of a rank share. */
+/** State shared by the llama policies of a rank. */
 struct mpo_llama_library {
     struct mpo_llama_model *models;
     ggml_backend_dev_t devices[MPO_DEVICE_RUN_MAX + 1]; /* ended by NULL; none: CPU */
@@ -75,13 +75,13 @@ int32_t mpo_llama_library_device_count(const struct mpo_llama_library *library,
 ggml_backend_dev_t *mpo_llama_library_devices(struct mpo_llama_library *library,
                                               const struct mpo_policy_spec *spec);
 
-/** What libllama said was wrong since the last call that could fail; never empty. */
+/** libllama's errors since the last call that could fail; never empty. */
 const char *mpo_llama_library_said(const struct mpo_llama_library *library);
 
-/** True when that is a lack of memory, of the host or of a device. */
+/** True if they report a lack of memory, of the host or of a device. */
 bool mpo_llama_library_lacks_memory(const struct mpo_llama_library *library);
 
-/** Forget what it said, before a call that can fail. */
+/** Clear its messages, before a call that can fail. */
 void mpo_llama_library_listen(struct mpo_llama_library *library);
 
 /* ---- model.c ---- */
@@ -135,7 +135,7 @@ struct mpo_llama_model {
     struct mpo_llama_model *next;
 };
 
-/** The model of a policy, loaded when no other policy has it already. */
+/** The model of a policy, loaded unless another policy has it already. */
 enum mpo_status mpo_llama_model_acquire(struct mpo_llama_library *library,
                                         const struct mpo_policy_spec *spec,
                                         const struct mpo_policies_spec *common,
@@ -147,7 +147,7 @@ void mpo_llama_model_release(struct mpo_llama_library *library,
 void mpo_llama_model_value(const struct llama_model *model, const char *name, char *value,
                            size_t value_bytes);
 
-/** The adapter of a policy, loaded when no other policy of the model has it already. */
+/** The adapter of a policy, loaded unless another policy of the model has it already. */
 enum mpo_status mpo_llama_adapter_acquire(struct mpo_llama_library *library,
                                           struct mpo_llama_model *model,
                                           const struct mpo_policy_spec *spec, bool hash,
@@ -213,17 +213,17 @@ int32_t mpo_llama_outputs(const struct mpo_policy_setup *setup);
 /** A context whose rows of logits stay in its device's memory. */
 struct mpo_llama_capture;
 
-/** False where libllama has no way to leave them there. */
+/** False if libllama cannot leave them there. */
 bool mpo_llama_capture_built(void);
 
-/** Make room for a policy whose sizes are settled, and put it into the parameters of the
- *  context that will be made next. It must outlive that context. */
+/** Allocate for a policy with known sizes and set the parameters of the context to be
+ *  created next. Must outlive that context. */
 enum mpo_status mpo_llama_capture_open(const struct mpo_llama_policy *policy,
                                        struct llama_context_params *params,
                                        struct mpo_llama_capture **out);
 void mpo_llama_capture_close(struct mpo_llama_capture *capture); /* NULL-safe */
 
-/** True when all graphs so far, of which making the context builds some, keep their rows.
+/** True if all graphs so far, including those built with the context, keep their rows.
  */
 bool mpo_llama_capture_works(const struct mpo_llama_capture *capture);
 

@@ -56,7 +56,7 @@ static bool same_file(const struct mpo_llama_file *a, const struct mpo_llama_fil
     return a->device == b->device && a->inode == b->inode;
 }
 
-/* Two policies may name one file and only the later one ask for the hash. */
+/* Two policies may use one file, and only the later one may request the hash. */
 static enum mpo_status hash_file(bool wanted, const char *path, struct mpo_llama_file *file)
 {
     enum mpo_status status = MPO_OK;
@@ -76,13 +76,13 @@ static enum mpo_status read_metadata(struct mpo_llama_library *library, const ch
     mpo_llama_library_listen(library);
     *out = gguf_init_from_file(path, params);
     MPO_CHECK(*out != NULL, MPO_ERR_DATA,
-              "policy '%s': %s is cut short or damaged (libllama: %s); fetch it again",
+              "policy '%s': %s is truncated or damaged (libllama: %s); download it again",
               policy, path, mpo_llama_library_said(library));
 cleanup:
     return status;
 }
 
-/* An absent key is left to libllama, which reports it. */
+/* libllama reports an absent key. */
 static bool has_type(const struct gguf_context *metadata, const char *key,
                      enum gguf_type type)
 {
@@ -115,8 +115,8 @@ static bool has_text(const char *const *sorted, size_t count, const char *text)
     return bsearch(&text, sorted, count, sizeof *sorted, compare_text) != NULL;
 }
 
-/* SentencePiece spells what it has no token for byte by byte, and a byte without a token is
- * an exception that nobody catches. */
+/* SentencePiece spells unknown text byte by byte, and a byte without a token throws an
+ * exception that nobody catches. */
 static enum mpo_status check_bytes(const struct gguf_context *metadata,
                                    const char *const *sorted, size_t count,
                                    const struct mpo_policy_spec *spec)
@@ -219,8 +219,8 @@ void mpo_llama_model_value(const struct llama_model *model, const char *name, ch
         value[0] = '\0';
 }
 
-/* Why a model cannot be a policy, or NULL. A policy is a causal decoder whose cache can be
- * cut and copied at any token. */
+/* The reason why a model cannot be a policy, or NULL. A policy is a causal decoder whose
+ * cache can be cut and copied at any token. */
 static const char *unfit(const struct llama_model *model)
 {
     char causal[16] = "";
@@ -327,8 +327,8 @@ static enum mpo_status load_model(struct mpo_llama_library *library,
     model->handle = llama_model_load_from_file(spec->model, params);
     MPO_CHECK(model->handle != NULL || !mpo_llama_library_lacks_memory(library),
               MPO_ERR_MEMORY,
-              "policy '%s': no room for %s (%s); use a smaller or more quantised model, or "
-              "more ranks, so that each has fewer policies",
+              "policy '%s': not enough memory for %s (%s); use a smaller or more quantised "
+              "model, or more ranks, so that each has fewer policies",
               spec->name, spec->model, mpo_llama_library_said(library));
     MPO_CHECK(model->handle != NULL, MPO_ERR_DATA,
               "policy '%s': libllama cannot load %s (%s)", spec->name, spec->model,
@@ -421,11 +421,11 @@ static enum mpo_status load_adapter(struct mpo_llama_library *library,
     MPO_CHECK(adapter->handle != NULL, MPO_ERR_DATA,
               "policy '%s': adapter %s does not fit the model %s (libllama: %s)",
               spec->name, spec->lora, spec->model, mpo_llama_library_said(library));
-    MPO_CHECK(
-        llama_adapter_get_alora_n_invocation_tokens(adapter->handle) == 0, MPO_ERR_DATA,
-        "policy '%s': adapter %s acts only after its own invocation tokens, expected a "
-        "plain LoRA adapter",
-        spec->name, spec->lora);
+    MPO_CHECK(llama_adapter_get_alora_n_invocation_tokens(adapter->handle) == 0,
+              MPO_ERR_DATA,
+              "policy '%s': adapter %s applies only after its invocation tokens; expected "
+              "a plain LoRA adapter",
+              spec->name, spec->lora);
 cleanup:
     return status;
 }

@@ -10,9 +10,8 @@
  * could bring there: the logits, and as much thrice again where samplers of the backend
  * could answer with them.
  *
- * libllama knows the exact figures only once it has taken the memory, and tells them in no
- * header for C. Models with layers of different shapes are taken as if all were like the
- * first.
+ * libllama knows the exact figures only after allocating and has no C interface for them.
+ * Models with layers of different shapes are treated as if all were like the first.
  */
 #include "llama_impl.h"
 
@@ -23,7 +22,8 @@
 
 #define HOST_ARRAYS 4
 
-/* Activations of the widest layer that live at once: gate, up and their product. */
+/* Activations of the widest layer that exist at the same time: gate, up and their product.
+ */
 #define WIDE_ARRAYS 3
 
 /* ARCHITECTURE.name as a number, `absent` when there is none. */

@@ -124,7 +124,7 @@ static const struct mpo_llama_special *special_at(const struct maker *maker,
 
 /* ---- hiding ---- */
 
-/* Append user text in which no special token is left to be found. */
+/* Append user text with its special tokens hidden. */
 static enum mpo_status append_user_text(struct maker *maker, struct text *to,
                                         const char *text)
 {
@@ -145,7 +145,7 @@ cleanup:
     return status;
 }
 
-/* The text as it was before hiding, in maker->plain. */
+/* The text before hiding, in maker->plain. */
 static enum mpo_status show(struct maker *maker, const char *text, size_t length)
 {
     enum mpo_status status = MPO_OK;
@@ -216,8 +216,7 @@ static enum mpo_status add_messages(struct maker *maker, const struct mpo_prompt
         bool system = strcmp(message->role, "system") == 0;
         MPO_CHECK(
             !system || spec->system[0] == '\0', MPO_ERR_DATA,
-            "the prompt has a system message and policy '%s' has a system text of its own; "
-            "remove one of them",
+            "the prompt has a system message, and so has policy '%s'; remove one of them",
             spec->name);
         const char *content = message->content;
         if (i == last_user && spec->request[0] != '\0') {
@@ -402,8 +401,8 @@ static enum mpo_status check_bytes(const struct mpo_llama_policy *policy,
     if (model->piece_bytes == 0)
         return MPO_OK;
     MPO_CHECK(bytes / model->piece_bytes <= (size_t)model->context_tokens, MPO_ERR_DATA,
-              "the prompt has %zu bytes, at least %zu tokens for policy '%s': that is more "
-              "than the model's context of %d; shorten it or leave it out",
+              "the prompt has %zu bytes, at least %zu tokens for policy '%s', more than "
+              "the model's context of %d; shorten or remove it",
               bytes, bytes / model->piece_bytes, policy->spec.name, model->context_tokens);
 cleanup:
     return status;
@@ -431,8 +430,8 @@ cleanup:
 
 /* ---- choice of the template ---- */
 
-/* libllama also guesses a template from any text that looks like one, so a name is looked
- * up in its list first. */
+/* libllama also guesses a template from any text that resembles one, so a name is first
+ * looked up in its list. */
 static bool known_template(const char *name)
 {
     const char *names[TEMPLATE_COUNT] = {NULL};
@@ -459,8 +458,8 @@ enum mpo_status mpo_llama_template_choose(const struct mpo_llama_model *model,
         return MPO_OK;
     if (strcmp(wanted, "auto") != 0) {
         MPO_CHECK(known_template(wanted), MPO_ERR_CONFIG,
-                  "policy '%s': libllama knows no chat template '%s'; it knows chatml, "
-                  "llama3, gemma, mistral-v7 and others; template: raw uses none",
+                  "policy '%s': libllama does not know the chat template '%s'; it knows "
+                  "chatml, llama3, gemma, mistral-v7 and others; template: raw uses none",
                   spec->name, wanted);
         *template_out = wanted;
         return MPO_OK;
@@ -472,8 +471,8 @@ enum mpo_status mpo_llama_template_choose(const struct mpo_llama_model *model,
               spec->name, spec->model);
     MPO_CHECK(llama_chat_apply_template(*template_out, &trial, 1, true, NULL, 0) >= 0,
               MPO_ERR_CONFIG,
-              "policy '%s': the chat template of %s is none that libllama knows; set "
-              "template: raw for none, or a name such as chatml",
+              "policy '%s': libllama does not know the chat template of %s; set template: "
+              "raw for none, or a name such as chatml",
               spec->name, spec->model);
 cleanup:
     return status;

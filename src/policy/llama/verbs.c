@@ -32,7 +32,7 @@ static void put(struct mpo_llama_policy *policy, int32_t row, int32_t position,
     policy->sequence[at] = row;
 }
 
-/* An empty sequence, or -1 when there is none, which takes 256 rows. */
+/* An empty sequence, or -1 if there is none, which only happens with 256 rows. */
 static int32_t empty_sequence(const struct mpo_llama_policy *policy)
 {
     int32_t row = policy->sequence_count - 1;
@@ -89,9 +89,10 @@ cleanup:
 static enum mpo_status give_captured(struct mpo_llama_policy *policy, const float **logits)
 {
     enum mpo_status status = MPO_OK;
-    MPO_CHECK(mpo_llama_capture_works(policy->capture), MPO_ERR_INTERNAL,
-              "policy '%s': libllama took its logits another way than when it was loaded",
-              policy->spec.name);
+    MPO_CHECK(
+        mpo_llama_capture_works(policy->capture), MPO_ERR_INTERNAL,
+        "policy '%s': libllama delivers its logits differently than when it was loaded",
+        policy->spec.name);
     llama_synchronize(policy->context);
     for (int32_t i = 0; i < policy->output_count; i++)
         logits[i] = mpo_llama_capture_row(policy->capture, i);
@@ -99,14 +100,14 @@ cleanup:
     return status;
 }
 
-/* Hand out the outputs of the last llama_decode on the host, masked. */
+/* Return the outputs of the last llama_decode on the host, masked. */
 static enum mpo_status give_copied(struct mpo_llama_policy *policy, const float **logits)
 {
     enum mpo_status status = MPO_OK;
     for (int32_t i = 0; i < policy->output_count; i++) {
         float *row = llama_get_logits_ith(policy->context, policy->output[i]);
         MPO_CHECK(row != NULL, MPO_ERR_INTERNAL,
-                  "policy '%s': libllama kept no logits (%s)", policy->spec.name,
+                  "policy '%s': libllama returned no logits (%s)", policy->spec.name,
                   mpo_llama_library_said(policy->library));
         for (int32_t j = 0; j < policy->setup.masked_count; j++)
             row[policy->setup.masked[j]] = MPO_MASKED_LOGIT;
