@@ -35,7 +35,7 @@ struct mpo_numbers {
 #define MPO_CTYPE_CHOICE       char *
 #define MPO_CTYPE_NUMBERS      struct mpo_numbers
 
-/* struct mpo_config_run, struct mpo_config_prompts, ... one a section */
+/* struct mpo_config_run, struct mpo_config_prompts, ... one per section */
 #define MPO_SECTION_BEGIN(section, scope, sentence)     struct mpo_config_##section {
 #define MPO_OPTION_AS(section, member, name, type, ...) MPO_CTYPE_##type member;
 #define MPO_SECTION_END(section)                                                           \
@@ -146,7 +146,7 @@ enum mpo_status mpo_config_compare(const struct mpo_config *first,
 
 /**
  * The value of one key, as a flag takes it: "rollout.responses", "policies.NAME.model", or
- * "policies" for the names of all policies, one a line. Local.
+ * "policies" for the names of all policies, one per line. Local.
  *
  * @param text  ends with a line feed; the caller frees it
  * @return MPO_ERR_USAGE when there is no such key

@@ -11,9 +11,10 @@
  *            +-----------+  +-----------------+  +--------
  *                 events         events
  *
- * The group's root decides; it tells the others by one *control record* a step, of a fixed
- * size, which carries the last tokens and what joins and leaves, so that every rank derives
- * the same spans. What a row gets depends on its own exponents, rule and tokens alone.
+ * The group's root decides and informs the others by one *control record* per step, of a
+ * fixed size, with the last tokens and the rows that join and leave, so that every rank
+ * derives the same spans. What a row gets depends on its own exponents, rule and tokens
+ * alone.
  *
  * A row:    free -> admit -> waiting -> (prompt fed) -> live -> ended -> free, or parked
  */
@@ -36,11 +37,11 @@ extern "C" {
 /** Seconds by stage, of the caller. */
 struct mpo_timing;
 
-/** Most positions of given responses that one step scores, as many as a batch is worth:
+/** Maximum positions of given responses scored in one step, enough for an efficient batch:
  *  memory does not grow with a response's length times the vocabulary. */
 #define MPO_DECODE_GIVEN_POSITIONS 64
 
-/** Most probable tokens that a row may ask for at most. */
+/** Maximum number of most probable tokens that a row may request. */
 #define MPO_DECODE_TOP_MAX 128
 
 /** When prompts are fed. */
@@ -59,7 +60,7 @@ struct mpo_decode_spec {
     int32_t row_capacity;    /* rows at once */
     int32_t prompt_slots;    /* as the policies have */
     int32_t given_positions; /* of given responses in one step; 0: rows are only drawn */
-    int32_t top_max;         /* tokens that a row may ask for, <= MPO_DECODE_TOP_MAX */
+    int32_t top_max;         /* tokens that a row may request, <= MPO_DECODE_TOP_MAX */
     int32_t bias_max;        /* biases of one row's rule at most */
     enum mpo_decode_prefill prefill;
     int32_t prefill_tokens; /* P, of each policy in one step, for MPO_DECODE_MIXED */
@@ -75,14 +76,14 @@ struct mpo_draw_rule {
     struct mpo_rng_counter counter; /* its position is the token's place in the response */
 };
 
-/** What a row is to become. Arrays are borrowed until it has ended. */
+/** The wishes of a row. Arrays are borrowed until it has ended. */
 struct mpo_decode_row {
     int32_t slot;         /* of its prompt, which every policy has encoded */
     int32_t share;        /* a row admitted since the last step with the same slot and
                              exponents, whose prompt is fed for both; -1: none */
     const int32_t *given; /* [given_count] tokens that are scored as they pass */
     int32_t given_count;
-    int32_t free_count; /* then so many are drawn at most, or until an end token */
+    int32_t free_count; /* then at most this many are drawn, until an end token */
     const double *mu;   /* [H] exponents */
     double end_bias;    /* tilt b, nat */
     struct mpo_draw_rule rule;
@@ -106,7 +107,7 @@ struct mpo_decode_event {
     int32_t flags;            /* of enum mpo_decode_flag */
     double log_q;             /* log q(token), nat; never filtered, biased or tempered */
     const double *log_policy; /* [H] log pi_h(token), nat */
-    const struct mpo_mixture_moments *moments; /* log Z; the rest NAN unless asked for */
+    const struct mpo_mixture_moments *moments; /* log Z; the rest NAN unless requested */
     const double *expectation;                 /* [H] E_q log pi_h, nat; NAN likewise */
     const int32_t *top_token;                  /* [top_count] -1 where there is none */
     const double *top_log_q;                   /* [top_count] nat, most probable first */
@@ -124,8 +125,8 @@ enum mpo_status mpo_decode_open(const struct mpo_decode_spec *spec,
 void mpo_decode_close(struct mpo_decode **decode);
 
 /**
- * A prompt for a slot, whatever it held: every rank encodes it for its policies. Prompts
- * that every rank has can be encoded by mpo_policy_encode instead, but for
+ * Put a prompt into a slot, replacing its content: every rank encodes it for its policies.
+ * Prompts that every rank has can be encoded by mpo_policy_encode instead, but for
  * MPO_DECODE_MIXED.
  *
  * At the root of the group, while the others follow. May allocate.
@@ -142,7 +143,7 @@ enum mpo_status mpo_decode_offer_text(struct mpo_decode *decode, int32_t slot,
                                       const char *text, int32_t *lengths);
 
 /**
- * Take the lowest free row for a response. At the root; it joins in the next step.
+ * Assign the lowest free row to a response. At the root; it joins in the next step.
  *
  * @param index  the row, out
  * @return MPO_ERR_USAGE when no row is free, or the row's wishes have no room (the text
@@ -154,7 +155,7 @@ enum mpo_status mpo_decode_admit(struct mpo_decode *decode,
 /** Rows that are neither live, waiting nor parked. At the root. */
 int32_t mpo_decode_free_rows(const struct mpo_decode *decode);
 
-/** Rows that wait or live. At the root. */
+/** Rows that are waiting or live. At the root. */
 int32_t mpo_decode_live_rows(const struct mpo_decode *decode);
 
 /** End a row, or give a parked one's cache back. At the root; free at once, and gone with
@@ -181,7 +182,7 @@ void mpo_decode_clear(struct mpo_decode *decode);
 enum mpo_status mpo_decode_step(struct mpo_decode *decode,
                                 const struct mpo_decode_event **events, int32_t *count);
 
-/** Tell the others that the root is there and has nothing to do. At the root. */
+/** Tell the other ranks that the root is alive and idle. At the root. */
 enum mpo_status mpo_decode_idle(struct mpo_decode *decode);
 
 /** Release the others from mpo_decode_follow; rows stay as they are. At the root. */

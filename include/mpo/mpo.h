@@ -1,16 +1,18 @@
 /**
  * mpo: mix language models that were each aligned to one objective into one policy.
  *
- *     prompts -> policy -> exchange -> mixture -> rollout -> estimator -> descent -> record
- *     which x    log pi_k  [K,B,V]     q, log Z   y, log pi   F, g         lambda      HDF5
+ *     prompts -> policy -> exchange -> mixture -> decode
+ *     which x    log pi_k  [K,B,V]     q, log Z   rows, y
+ *             -> rollout -> estimator -> descent -> record
+ *                per step   F, g         lambda     HDF5
  *
- * The tour of the code starts here: one header a stage in this order, one folder of the
+ * The tour of the code starts here: one header per stage in this order, one folder of the
  * same name under src/. src/commands/fit/fit.c has the one function that runs them all.
  *
- * Letters, as in the paper (MPO, ICML 2025) and design notes:
+ * Letters, as in the paper (MPO, ICML 2025) and src/README.md:
  *   K  objectives, index k      H  hosted policies (K, or K + 1 with a reference), index h
  *   x  prompt   y  response   v  token   V  vocabulary size   L  response tokens at most
- *   m  responses a prompt, index j      B  rows of a batch      l  weights (lambda)
+ *   m  responses per prompt, index j    B  rows of a batch      l  weights (lambda)
  *   pi policy   q  proposal   mu  its exponents   b  its end tilt   w  importance weight
  *   F  objective   g  its gradient   eta  step size   W  ranks, in R groups of P
  */
@@ -22,6 +24,7 @@
 #include "mpo/rows.h"
 #include "mpo/exchange.h"
 #include "mpo/mixture.h"
+#include "mpo/decode.h"
 #include "mpo/rollout.h"
 #include "mpo/estimator.h"
 #include "mpo/descent.h"

@@ -1,7 +1,7 @@
 /**
  * Which rank of a group hosts which policies: contiguous blocks, as even as possible, the
- * longer ones first. Made once a job and given to all who ask, so that nobody computes it
- * again by another rule.
+ * longer ones first. Made once per job and passed to all who need it, so that no second
+ * rule exists.
  *
  *     ranks      0   1   2         H = 5, P = 3
  *     policies   a b c d e

@@ -37,10 +37,10 @@ extern "C" {
  *  probability is exactly 0 in double. */
 #define MPO_MASKED_LOGIT (-1e30f)
 
-/** Rows that are decoded at once at most (libllama's limit of sequences). */
+/** Maximum rows decoded at once (libllama's limit of sequences). */
 #define MPO_ROW_COUNT_MAX 256
 
-/** Policies of a job at most. */
+/** Maximum policies of a job. */
 #define MPO_POLICY_COUNT_MAX 1024
 
 /** One policy as configured; strings are borrowed and must outlive the handle. */

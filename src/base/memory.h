@@ -1,7 +1,7 @@
 /**
  * Zeroed allocation that raises MPO_ERR_MEMORY with a message naming the purpose.
  *
- * Everything is allocated while handles are opened, and the token loop allocates nothing.
+ * Everything is allocated when handles are opened; the token loop allocates nothing.
  * Between steps only mpo_memory_grow is called, for texts and rows that a record stores.
  */
 #pragma once

@@ -1,7 +1,7 @@
 /*
  * Philox4x64-10 of Random123. One block a draw wastes three of its four words and keeps the
- * layout trivial: a draw is addressed by what it is for. A step draws one number a token,
- * so the cost does not show.
+ * layout trivial: a draw is addressed by what it is for. A step draws one number per token,
+ * so the cost does not matter.
  */
 #include "mpo/rng.h"
 

@@ -1,6 +1,6 @@
 /*
  * Statuses and the error text. The text is the one piece of global state beside the log:
- * one buffer a thread, so that raising a failure never allocates and never fails itself.
+ * one buffer per thread, so raising a failure never allocates and never fails.
  */
 #include "mpo/status.h"
 

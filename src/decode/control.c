@@ -1,16 +1,16 @@
 /*
- * The control record: one message a step from the root to the others, of a size that is
- * known beforehand, in the place where a broadcast of the drawn tokens would be.
+ * The control record: one message per step from the root to the others, of a size known in
+ * advance. It carries the drawn tokens too.
  *
- *     head      RUN, OFFER, IDLE or RELEASE; whether all rows are forgotten; admissions
+ *     head      RUN, OFFER, IDLE or RELEASE; whether all rows are cleared; admissions
  *     orders    [row_capacity] what leaves, whose prompt is fed, how many tokens each feeds
  *     tokens    those tokens, row after row in the order in which rows joined
  *
- * New rows, with their exponents, follow in a message of their own. The record also says
- * that the root is done with the rows of logits of the step before, which may lie in memory
- * that ranks share: so every step of a group ends in the next record.
+ * New rows, with their exponents, follow in a separate message. The record also tells that
+ * the root is done with the rows of logits of the last step, which may lie in shared
+ * memory: so every step of a group ends with the next record.
  *
- * What is computed together is decided here, by the rows alone:
+ * What is computed together is decided here and depends only on the rows:
  *   alone   the prompts of all new rows; else up to given_positions tokens of the oldest
  *           row that has given tokens to score; else a token of each live row
  *   mixed   a token of each live row, given tokens of the two oldest rows that have some,

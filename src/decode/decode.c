@@ -1,10 +1,10 @@
 /*
- * The root's side of the row machine: rows are admitted and leave, and a step runs from its
- * plan to its events. What all ranks do alike is in control.c and rows.c.
+ * The root's side of the row machine: admitting and releasing rows, and a step from its
+ * plan to its events. What all ranks do is in control.c and rows.c.
  *
- * Nothing here allocates after open, and no figure depends on when a row joined or what
- * else lives: a position's sums are those of its row, a draw's random number is counted by
- * its rule.
+ * Nothing here allocates after open, and no figure depends on when a row joined or which
+ * other rows live: a position's sums are those of its row, and a draw's random number is
+ * counted by its rule.
  */
 #include "decode_impl.h"
 

@@ -1,17 +1,17 @@
 /*
- * One step's positions, on every rank of the group alike: the policies are fed what the
- * control record says, their rows of logits are brought together and combined, and each
- * position is asked for its tokens.
+ * One step's positions, the same on every rank of the group: the policies are fed according
+ * to the control record, their rows of logits are exchanged and combined, and each position
+ * is asked for its tokens.
  *
  *     feed        each policy, the same spans                logits [local, B]
  *     bring       place, round, post, normalise, exchange    rows   [H, B]
  *     combine     each row by its own exponents              q, log Z
  *     ask         drawn, greatest, given; the most probable  tokens, log q, log pi_h
  *
- * What the exchange moves are the policies' logits; the normalisers follow as small
- * messages. So a transport that works beside the host starts before the rows are normalised
- * and the one hides behind the other. Rounding to bf16 comes before both, on every rank and
- * for every transport, those that save nothing by it too: results depend on neither.
+ * The exchange moves the policies' logits; normalisers follow as small messages. So a
+ * transport that works beside the host starts before the rows are normalised, and the two
+ * overlap. Rounding to bf16 comes before both, on every rank and for every transport, even
+ * if it saves nothing there, so that results depend on neither.
  */
 #include "decode_impl.h"
 

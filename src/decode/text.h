@@ -11,7 +11,7 @@
 #include "mpo/policy.h"
 #include "mpo/status.h"
 
-/** Bytes of a text that ends a response at most. */
+/** Maximum bytes of a text that ends a response. */
 #define MPO_DECODE_STOP_BYTES_MAX 1024
 
 /** Texts at which a response stops; borrowed. Empty ones stop nothing. */

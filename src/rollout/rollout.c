@@ -1,7 +1,7 @@
 /*
  * The rollout of a step: units are dealt to the groups in turn, each group decodes its own
- * (its root leads, the other ranks follow), and the results meet on rank zero in prompt
- * order.
+ * (its root leads, the other ranks follow), and the results are gathered on rank zero in
+ * prompt order.
  */
 #include "rollout_impl.h"
 

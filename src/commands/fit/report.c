@@ -14,7 +14,7 @@
 
 #define WEIGHTS_SHOWN_MAX 8
 
-/* With fewer effective responses a prompt the gradient rests on one or two. */
+/* With fewer effective responses per prompt the gradient depends on one or two. */
 #define EFFECTIVE_FEW 2.0
 
 /* Above this F mostly depends on where max_tokens cuts. */

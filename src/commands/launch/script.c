@@ -60,7 +60,7 @@ static const char *reason_for_gpus(const struct launch *launch)
     if (launch->gpus_per_node > launch->plan.ranks_per_node)
         return "a rank takes as many as its largest policy (devices)";
     if (launch->gpus_per_node > 0)
-        return "one a rank";
+        return "one per rank";
     return strcmp(launch->config->run.device, "cpu") == 0 ? "run.device is cpu"
                                                           : "this build has no cuda";
 }

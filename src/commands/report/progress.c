@@ -1,7 +1,7 @@
 /*
  * The live line. A rollout reports after each position of each batch, which may be
- * thousands of times a second: a line is made ten times a second at most, and never
- * allocates.
+ * thousands of times per second: a line is made at most ten times per second, without
+ * allocation.
  *
  * What is left is told from the share that is done. Within a rollout that is the share of
  * its responses, where one at position t of at most L counts t / L until it ends: it grows

@@ -5,7 +5,7 @@
  *     per block   M_b = max s,  S_b = sum exp(s - M_b),  X_b,h = sum exp(s - M_b) x_h
  *     the row     M = max M_b,  Z = sum_b S_b exp(M_b - M),  log Z = M + log Z
  *
- * One group of 256 threads takes a block of tokens, four neighbours a thread, read in one
+ * One group of 256 threads takes a block of tokens, four neighbours per thread, read in one
  * 16-byte load where the row is aligned. All sums are in double. Scores s(v) are formed in
  * the CPU's order and compiled without fused multiply-add, so they have the CPU's bits:
  * greedy choices are the CPU's, and figures differ only by the order of additions inside a

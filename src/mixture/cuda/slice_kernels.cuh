@@ -17,7 +17,7 @@
  *
  * What goes to the host a row: S/1024 (24 + 8 H) of block sums of the slices that are not
  * the root's, up to the root's device again; 48 a question and 8 + 8 H an answer; with
- * filters also 8 S of scores a draw, up to the root's device again.
+ * filters also 8 S of scores per draw, up to the root's device again.
  */
 #pragma once
 

@@ -25,7 +25,7 @@
 #include "base/memory.h"
 
 struct mpo_llama_capture {
-    struct llama_sampler_seq_config *chain; /* [chain_count] one a sequence */
+    struct llama_sampler_seq_config *chain; /* [chain_count] one per sequence */
     int32_t chain_count;
     int32_t vocab_size;
     int32_t capacity;             /* rows */

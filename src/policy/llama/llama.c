@@ -1,5 +1,5 @@
 /*
- * Policies from GGUF models through libllama: one context a policy, one sequence a row.
+ * Policies from GGUF models through libllama: one context per policy, one sequence per row.
  * This file opens them and makes their room; policy/llama/verbs.c decodes.
  *
  * The context has as many cells as rows can need at most, so that a decode cannot run out,

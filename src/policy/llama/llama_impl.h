@@ -6,9 +6,9 @@
  *   capture.c  rows of logits that stay on the device
  *   device.c   where libllama computes
  *   library.c  libllama as a whole, and what it says
- *   model.c    GGUF files: models and adapters, loaded once a rank
+ *   model.c    GGUF files: models and adapters, loaded once per rank
  *   prompt.c   messages -> text -> tokens
- *   need.c     what a policy takes, from the metadata
+ *   need.c     memory of a policy, from the metadata
  *
  * Written for one version of libllama, the one that launch/setup.sh builds. libllama ends
  * the process on some bad arguments, so everything is checked before it is called.

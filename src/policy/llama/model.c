@@ -1,6 +1,6 @@
 /*
  * GGUF files. Policies of one rank that name the same file, by whatever path, share one
- * loaded model: K adapters on one base cost the weights once and one context each.
+ * loaded model: K adapters on one base need the weights once and one context each.
  *
  * libllama throws and catches its own exceptions while it loads, but some damaged metadata
  * reaches an assertion that ends the process: repeated tokens, layer or expert counts out
