@@ -1,5 +1,5 @@
 /*
- * mpo COMMAND ...: MPI up, the command, MPI down.
+ * mpo COMMAND ...: start MPI, run the command, stop MPI.
  */
 #include <stdbool.h>
 #include <stdio.h>

@@ -76,7 +76,7 @@ struct mpo_config {
 enum mpo_status mpo_config_open(const char *command, int argc, char *const *argv,
                                 struct mpo_config **out);
 
-/** What stands on a command line beside flags; borrowed from argv. */
+/** Arguments of a command line that are not flags; borrowed from argv. */
 struct mpo_config_arguments {
     const char *text[2]; /* the first two */
     int count;
@@ -94,10 +94,10 @@ enum mpo_status mpo_config_open_flags(const char *command, int argc, char *const
 void mpo_config_close(struct mpo_config **config);
 
 /**
- * The flags of a command line that are not of the command's own section, spelt in full, for
- * a command line of another command: "--run.seed=3", "--policies.up.min=0.1". Local.
+ * The flags of a command line outside the command's own section, spelt in full, to pass to
+ * another command: "--run.seed=3", "--policies.up.min=0.1". Local.
  *
- * @param arguments  what stands beside flags; borrowed from argv
+ * @param arguments arguments that are not flags; borrowed from argv
  * @param flags      [*count] in the order of argv; the caller frees each and the array
  * @return MPO_ERR_USAGE
  */
@@ -109,7 +109,7 @@ enum mpo_status mpo_config_pass_on(const char *command, int argc, char *const *a
 bool mpo_config_is_quiet(const struct mpo_config *config, const char *command);
 
 /** The whole configuration as YAML, defaults included; reading it again gives the same
- *  (paths as they were resolved). The caller frees *text. Local. */
+ *  (paths are the resolved ones). The caller frees *text. Local. */
 enum mpo_status mpo_config_print(const struct mpo_config *config, char **text);
 
 /**
@@ -159,12 +159,12 @@ enum mpo_status mpo_config_print_reference(FILE *stream);
 
 #define MPO_CONFIG_FLAG_BYTES 96
 
-/** One flag of a command, as help, the manual page and completion show it. */
+/** One flag of a command, as shown by help, the manual page and completion. */
 struct mpo_config_flag {
     char name[MPO_CONFIG_FLAG_BYTES]; /* "--rollout.responses", "--policies.NAME.min" */
     const char *section;
     const char *section_sentence;
-    const char *value;   /* what follows the name: "=N", "=", "[=true|false]", or "" */
+    const char *value;   /* text after the name: "=N", "=", "[=true|false]", or "" */
     const char *choices; /* "a|b|c", or NULL */
     const char *initial; /* the default; NULL when the option must be given */
     const char *sentence;

@@ -40,7 +40,7 @@ struct mpo_descent_spec {
     const double *bounds;    /* [2, K] lower and upper; NULL: none */
 };
 
-/** All that resuming needs, bit for bit; arrays are [K] and borrowed. */
+/** The state for resuming bit for bit; arrays are [K] and borrowed. */
 struct mpo_descent_state {
     int64_t step;               /* gradients taken */
     double range_squares;       /* sum of r_s^2 */
@@ -51,16 +51,16 @@ struct mpo_descent_state {
 };
 
 /** Local. @return MPO_ERR_CONFIG for an unknown map or rule, bad initial weights, or bounds
- *  that no weights keep. Initial weights outside the bounds are a prior: the first weights
- *  are their projection. */
+ *  that no weights satisfy. Initial weights outside the bounds are a prior: the first
+ *  weights are their projection. */
 enum mpo_status mpo_descent_open(const struct mpo_descent_spec *spec,
                                  struct mpo_descent **out);
 void mpo_descent_close(struct mpo_descent **descent);
 
-/** l_t, where the next gradient is to be taken; [K], borrowed. */
+/** l_t, the weights for the next gradient; [K], borrowed. Local. */
 const double *mpo_descent_weights(const struct mpo_descent *descent);
 
-/** Take a gradient [K] at the present weights and move. Local. Allocates nothing.
+/** Take a step with a gradient [K] at the current weights. Local. Allocates nothing.
  *  @return MPO_ERR_DATA when the gradient is not finite */
 enum mpo_status mpo_descent_step(struct mpo_descent *descent, const double *gradient);
 
@@ -73,7 +73,8 @@ const double *mpo_descent_average(const struct mpo_descent *descent);
 /** Averaged gap, nat; NAN before the first step. */
 double mpo_descent_averaged_gap(const struct mpo_descent *descent);
 
-/** Are there weights within the bounds [2, K]? Local. @return MPO_ERR_CONFIG when not */
+/** Check that some weights satisfy the bounds [2, K]. Local. @return MPO_ERR_CONFIG if none
+ * do */
 enum mpo_status mpo_descent_check_bounds(const double *bounds, int32_t count);
 
 /** min u . g over the weights u within the bounds (NULL: the simplex), nat. Local. */

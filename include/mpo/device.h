@@ -13,7 +13,7 @@
 extern "C" {
 #endif
 
-/** Devices of a rank at most, as many as policies.NAME.devices may ask for. */
+/** Maximum devices of a rank, the limit of policies.NAME.devices. */
 #define MPO_DEVICE_RUN_MAX 16
 
 /** The device of one rank. */
@@ -22,47 +22,47 @@ struct mpo_device {
     int32_t index;     /* among those this rank can see; 0 for the CPU */
     int32_t first;     /* of the rank's run of devices, which ends with index: policies that
                           one device cannot hold are spread over several */
-    char name[64];     /* what its maker calls it; "" for the CPU */
+    char name[64];     /* the maker's name for it; "" for the CPU */
     char uuid[48];     /* "GPU-..." as nvidia-smi -L prints it; "" for the CPU */
     size_t free_bytes; /* the least of the run's devices */
     size_t total_bytes; /* the last one's */
 };
 
-/** What a rank asks for. */
+/** A rank's request for devices. */
 struct mpo_device_wish {
     const char *choice; /* "auto", "cpu" or "cuda" */
-    int32_t before;     /* devices that lower ranks of this host ask for */
-    int32_t count;      /* devices that this one asks for, 0 as 1 */
+    int32_t before;     /* devices requested by lower ranks of this host */
+    int32_t count;      /* devices requested by this rank; 0 counts as 1 */
 
-    /** Whether what shall compute there can: MPO_ERR_DEVICE with the reason when not. NULL:
-     *  it can. Not asked about the CPU. */
+    /** Whether the policies can compute on this kind: MPO_ERR_DEVICE with the reason if
+     *  not. NULL: they can. Not called for the CPU. */
     enum mpo_status (*check)(const void *asker, const char *kind);
     const void *asker; /* borrowed */
 };
 
 /**
- * Settle on a run of devices and make the last of them the calling thread's. Of those that
- * a rank can see it takes the ones after those of lower ranks of its host; all of them when
- * they are as many as it asks for, because then the launcher has chosen.
+ * Choose a run of devices and make the last one the calling thread's. A rank uses the
+ * visible devices after those of lower ranks of its host; or all visible ones if their
+ * number equals its request, because then the launcher has chosen.
  *
  * Collective over all ranks: `auto` is cuda when every rank has one, else the CPU with a
- * note that says why. A device that is asked for by name is never replaced by another, and
- * two ranks with one device are refused.
+ * note that says why. A device requested by name is never replaced by another, and two
+ * ranks with the same device are refused.
  *
  * @param out  after a failure "none", or the device that another rank has too
  * @return MPO_ERR_DEVICE when this build has no such device, this rank finds none, or the
- *         wish's check fails: other ranks may succeed, so follow it by mpo_comm_agree; on
- *         all ranks when some share a device
+ *         wish's check fails: other ranks may succeed, so call mpo_comm_agree next; on all
+ *         ranks if some share a device
  */
 enum mpo_status mpo_device_open(const struct mpo_device_wish *wish,
                                 const struct mpo_comm *comm, struct mpo_device *out);
 
-/** Make a device the calling thread's again, after a library that may have changed it.
- * Cheap when it still is. NULL and the CPU: nothing. Local. */
+/** Make a device the calling thread's again, after a library may have changed it. Cheap if
+ * unchanged. NULL and the CPU: no effect. Local. */
 enum mpo_status mpo_device_use(const struct mpo_device *device);
 
-/** What this build talks to its accelerator by: "13.0 (driver 12.4)", "none" in a build for
- *  the CPU only. Local. */
+/** Version of the accelerator's library and driver: "13.0 (driver 12.4)", "none" in a build
+ *  for the CPU only. Local. */
 void mpo_device_library_version(char *text, size_t bytes);
 
 /** Devices in this build, separated by spaces, e.g. "cpu cuda". */

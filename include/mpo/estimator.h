@@ -34,7 +34,7 @@ struct mpo_estimator_spec {
     double control;          /* c to hold, or NAN: by regression */
 };
 
-/** Sums that resuming needs; plain doubles so that the record can hold them bit for bit. */
+/** The sums for resuming; plain doubles, which the record stores bit for bit. */
 struct mpo_estimator_state {
     double end_bias;          /* b for the next step */
     double tilt_squares;      /* a */
@@ -43,7 +43,8 @@ struct mpo_estimator_state {
     double regression_square; /* sum over responses of <C_j, C_j>, centred over k */
 };
 
-/** What one step says. Arrays are owned by the estimator, valid until the next step. */
+/** The estimate of one step. Arrays are owned by the estimator, valid until the next step.
+ */
 struct mpo_estimate {
     double value;             /* F at the weights, nat */
     double value_jackknife;   /* the same with the jackknife over j, nat */
@@ -64,12 +65,12 @@ enum mpo_status mpo_estimator_open(const struct mpo_estimator_spec *spec,
                                    struct mpo_estimator **out);
 void mpo_estimator_close(struct mpo_estimator **estimator);
 
-/** The end tilt to draw the next step with, nat. Rank zero knows it; broadcast it. Local.
+/** The end tilt for the next step's draws, nat. Known on rank zero; broadcast it. Local.
  */
 double mpo_estimator_end_bias(const struct mpo_estimator *estimator);
 
 /**
- * Estimate at weights l, then learn from the step (regression and tilt).
+ * Estimate at weights l, then update regression and tilt with the step.
  *
  * Local. Allocates nothing.
  *
@@ -80,7 +81,7 @@ enum mpo_status mpo_estimator_step(struct mpo_estimator *estimator, const double
                                    const struct mpo_responses *responses,
                                    struct mpo_estimate *out);
 
-/** The present sums / take them back. Local. */
+/** Save the sums / restore them. Local. */
 void mpo_estimator_save(const struct mpo_estimator *estimator,
                         struct mpo_estimator_state *out);
 void mpo_estimator_load(struct mpo_estimator *estimator,

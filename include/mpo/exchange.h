@@ -1,6 +1,6 @@
 /**
- * The exchange: rows of logits from the ranks that host the policies to those that reduce
- * them, what they found to the group's root, and the drawn token ids back to everybody.
+ * The exchange: rows of logits go from the ranks that host the policies to those that
+ * reduce them, the sums to the group's root, and the drawn token ids back to all ranks.
  *
  * The vocabulary is cut into slices, whole blocks of MPO_ROWS_BLOCK tokens, one slice a
  * rank in order of ranks; a rank gets its slice of the rows of all H policies. Who gets how
@@ -25,8 +25,8 @@
  *
  * Rows that the mixture has rounded to bf16 (mpo_mixture_round) are floats whose low 16
  * bits are 0. `mpi` and `nccl` send the other 16, half the bytes, and their receivers get
- * the same floats. Through `self` and `shared` rows are read in memory, so there is nothing
- * to save; the messages of `nodes` between hosts have whole floats.
+ * the same floats. `self` and `shared` read rows in memory and save nothing; messages of
+ * `nodes` between hosts have whole floats.
  */
 #pragma once
 
@@ -66,8 +66,8 @@ enum mpo_status mpo_exchange_open(const struct mpo_exchange_spec *spec,
                                   const struct mpo_comm *comm, struct mpo_exchange **out);
 void mpo_exchange_close(struct mpo_exchange **exchange);
 
-/** True when rows can stay in devices' memory: what policies and mixture are opened with
- *  where ranks have devices. The same on all ranks of the group. Local.
+/** True if rows can stay in devices' memory; policies and mixture are then opened so. The
+ *  same on all ranks of the group. Local.
  *  @param transport  as in the spec */
 bool mpo_exchange_carries_device_rows(const char *transport, const struct mpo_comm *comm);
 
@@ -78,12 +78,12 @@ const char *mpo_exchange_transport_built(int32_t index);
 /** The version of NCCL, e.g. "2.27.3", "none" in a build without. Local. */
 void mpo_exchange_library_version(char *text, size_t bytes);
 
-/** What opening would come to. */
+/** The result of a survey: what opening would need. */
 struct mpo_exchange_plan {
     const char *transport;
     const char *pattern;
-    const char *shared_refuses; /* why it is not `shared` on one host, NULL when it is or
-                                   could not be */
+    const char *shared_refuses; /* why it is not `shared` on one host; NULL: it is, or the
+                                   hosts differ */
     size_t rank_bytes;          /* for rows, on this rank */
     size_t shared_bytes;        /* of shared memory, on this host by all groups */
     size_t shared_free_bytes;
@@ -94,11 +94,11 @@ enum mpo_status mpo_exchange_survey(const struct mpo_exchange_spec *spec,
                                     const struct mpo_comm *comm,
                                     struct mpo_exchange_plan *out);
 
-/** Bytes that rows of some policies take where they are handed over. Local. */
+/** Bytes of the rows of some policies in the policies' own memory. Local. */
 size_t mpo_exchange_rows_bytes(const struct mpo_exchange_spec *spec, int32_t policy_count);
 
-/** Bytes for rows of some policies, of other ranks or of this one for them, that a rank
- *  keeps at most, whichever transport serves. Local. */
+/** Upper bound, over all transports, of the bytes that a rank keeps for rows of some
+ *  policies, received or to be sent. Local. */
 size_t mpo_exchange_most_bytes(const struct mpo_exchange_spec *spec, int32_t policy_count);
 
 /** Which rank hosts which policies; borrowed. Local. */
@@ -121,9 +121,8 @@ int32_t mpo_exchange_size(const struct mpo_exchange *exchange); /* P */
 int32_t mpo_exchange_rank(const struct mpo_exchange *exchange); /* 0: the root */
 
 /** What this rank moved since the exchange was opened. A broadcast counts once at the root
- *  and once at each receiver; rows in a shared window count where they are written and
- *  where they are read, as bytes and as no message; what a rank received into one it does
- *  not count again. */
+ *  and once at each receiver. Rows in a shared window count as bytes where they are written
+ *  and read, not as messages; rows received into a window are not counted again. */
 struct mpo_exchange_traffic {
     int64_t sent_messages;
     int64_t sent_bytes;
@@ -133,7 +132,7 @@ struct mpo_exchange_traffic {
 struct mpo_exchange_traffic mpo_exchange_traffic(const struct mpo_exchange *exchange);
 
 /**
- * Start to move this position's rows, where the transport can do so beside other work: the
+ * Start to move this position's rows if the transport can do so beside other work;
  * normalisers need not be known yet. Optional.
  *
  * Collective over the group; mpo_exchange_rows of the same rows must be the next call.
@@ -147,9 +146,9 @@ enum mpo_status mpo_exchange_post(struct mpo_exchange *exchange, int32_t row_cou
 /**
  * Bring to each rank its slice of this position's rows of all policies.
  *
- * Collective over the group. Allocates nothing. Every position ends in mpo_exchange_tokens:
- * the root may call it as soon as every rank has sent what it made of its rows (by
- * mpo_exchange_parts), and the rows stay valid until then.
+ * Collective over the group. Allocates nothing. Every position ends with
+ * mpo_exchange_tokens, which the root may call when every rank has sent its sums (by
+ * mpo_exchange_parts); the rows stay valid until then.
  *
  * @param row_count  B, the same on all ranks of the group
  * @param logits     [local policies, B] pointers to [V] floats: logits[k * B + b]

@@ -1,5 +1,5 @@
 /**
- * Prompts: what the policies are asked, and in which order.
+ * Prompts: the policies' input, and its order.
  *
  * Two formats, each one file under src/prompts:
  *   text   one prompt a line; empty lines are skipped
@@ -34,7 +34,7 @@ struct mpo_message {
 
 /** One prompt, borrowed from the handle. */
 struct mpo_prompt {
-    const char *text;                   /* what a record or a person is shown */
+    const char *text;                   /* text shown in records and to people */
     const struct mpo_message *messages; /* [message_count], system first when there is one;
                                            never an assistant message at the end */
     int32_t message_count;
@@ -50,11 +50,11 @@ struct mpo_prompts_spec {
     const char *format;  /* "auto" (by suffix .jsonl), "text", "jsonl" */
     const char *prefill; /* text format: beginning of the response, in which {prompt} stands
                             for the line; "" for none */
-    /* jsonl format: members that each line must have beside the prompt, texts that will be
-       scored as its responses; a line may say "ended": true or false of them */
+    /* jsonl format: members that each line must have besides the prompt, texts to score as
+       its responses; a line may have "ended": true or false for them */
     const char *answer_name[MPO_PROMPTS_ANSWER_COUNT_MAX];
-    int32_t answer_count; /* 0: such members are left alone */
-    bool ended;           /* of lines that say nothing */
+    int32_t answer_count; /* 0: such members are ignored */
+    bool ended;           /* for lines without "ended" */
 };
 
 /** Read all prompts. Local (every rank reads the same file).
@@ -74,7 +74,7 @@ uint64_t mpo_prompts_hash(const struct mpo_prompts *prompts);
 
 int64_t mpo_prompts_count(const struct mpo_prompts *prompts);
 
-/** The file's name as messages have it; borrowed. */
+/** The file's name as in messages; borrowed. Local. */
 const char *mpo_prompts_path(const struct mpo_prompts *prompts);
 const struct mpo_prompt *mpo_prompts_get(const struct mpo_prompts *prompts, int64_t index);
 

@@ -3,11 +3,11 @@
  * (src/README.md, The record).
  *
  * Writer: rank zero only, serial library, SWMR, flushed every step. `/step` is written
- * last: a step that len(/step) counts is complete and stays, whatever happens afterwards.
+ * last: a step counted by len(/step) is complete and stays, whatever happens afterwards.
  * Every data set is created before SWMR starts. The trajectory's data sets are declared
- * once, in mpo/record.def. A side file PATH.lock is held by flock while a run writes.
+ * once, in mpo/record.def. A side file PATH.lock is locked by flock while a run writes.
  *
- * Reader: any process, also while the run goes on; needs no lock.
+ * Reader: any process, also during the run; needs no lock.
  *
  * Source: HDF5 single-writer/multiple-reader user's guide; CF conventions 1.10; H5MD 1.1
  * (step/value trajectories).
@@ -25,7 +25,7 @@ extern "C" {
 #endif
 
 /* A new minor version only adds data sets; a new major one may change anything. Readers
- * take their own major version up to their own minor one. */
+ * accept their own major version up to their own minor version. */
 #define MPO_RECORD_SCHEMA     "mpo-1.0"
 #define MPO_RECORD_NAME_BYTES 64
 
@@ -112,33 +112,33 @@ struct mpo_record_segment {
 };
 
 /**
- * Go on writing a record behind its acknowledged steps, and add a row to its segments.
- * What an unfinished step left behind is dropped. A record that its writer left open is
- * first repaired on a copy, which takes its place in one move (as mpo_record_recover), so
- * that a kill at any moment leaves a whole record. A link is followed. Rank zero only.
+ * Continue a record after its acknowledged steps and add a row to its segments. Leftovers
+ * of an unfinished step are dropped. A record that its writer left open is first repaired
+ * on a copy, which takes its place in one move (as mpo_record_recover), so that a kill at
+ * any moment leaves a whole record. A link is followed. Rank zero only.
  *
- * @param step_count  the steps that the caller saw in it, for a record that was written
- *                    meanwhile is refused
+ * @param step_count the number of steps that the caller saw; a record that has changed
+ *                    since is refused
  * @return MPO_ERR_OUTPUT when another run writes it; MPO_ERR_DATA; MPO_ERR_IO
  */
 enum mpo_status mpo_record_resume(const char *path,
                                   const struct mpo_record_segment *segment,
                                   int64_t step_count, struct mpo_record_writer **out);
 
-/** Whether mpo_record_create would refuse the path, without making anything. Local.
+/** Whether mpo_record_create would refuse the path, without creating anything. Local.
  *  @return MPO_ERR_OUTPUT, MPO_ERR_PERMISSION, MPO_ERR_IO */
 enum mpo_status mpo_record_check(const char *path, bool force);
 
 /** Whether the path's folder is on NFS, SMB or CIFS. Local. */
 bool mpo_record_is_on_network(const char *path);
 
-/** What to say then, after the path. */
+/** The advice for that case, after the path. */
 #define MPO_RECORD_NETWORK_ADVICE                                                          \
     "is on a network file system, where HDF5 promises nothing to those who read while it " \
     "is written; prefer a local or parallel one"
 
-/** Append one step: everything else first, `/step` last, then flush. When this returns
- *  MPO_OK the step is acknowledged. Rank zero only.
+/** Append one step: everything else first, `/step` last, then flush. On MPO_OK the step is
+ *  acknowledged. Rank zero only.
  *  @param responses  NULL: store none (record.responses: false)
  *  @return MPO_ERR_IO, for instance on a full disk; acknowledged steps stay readable */
 enum mpo_status mpo_record_append(struct mpo_record_writer *writer,
@@ -160,15 +160,15 @@ struct mpo_record;
 enum mpo_status mpo_record_open(const char *path, struct mpo_record **out);
 void mpo_record_close(struct mpo_record **record);
 
-/** Look again for new steps of a live record. One that was moved aside for another run is
- *  not live any more. */
+/** Look for new steps of a live record. A record that was moved aside for another run is
+ *  not live any more. Local. */
 enum mpo_status mpo_record_refresh(struct mpo_record *record);
 
-/** True while a run holds the record's lock, as seen at the last open or refresh. */
+/** True if a run held the record's lock at the last open or refresh. Local. */
 bool mpo_record_is_live(const struct mpo_record *record);
 
-/** True when the writer closed the file properly, as seen at the last open or refresh.
- *  Neither live nor complete: the run was killed. */
+/** True if the writer had closed the file properly at the last open or refresh. Neither
+ *  live nor complete: the run was killed. Local. */
 bool mpo_record_is_complete(const struct mpo_record *record);
 
 int64_t mpo_record_step_count(const struct mpo_record *record);      /* N = len(/step) */
@@ -186,8 +186,9 @@ const char *mpo_record_attribute(const struct mpo_record *record, const char *na
 enum mpo_status mpo_record_read(struct mpo_record *record, const char *path,
                                 int64_t first_step, int64_t count, double *values);
 
-/** Rows of /provenance/ranks: policy, both hashes and vocabulary of each, the other members
- *  zero, and so is what an older program did not store. *rank [*count] is owned by the
+/** Rows of /provenance/ranks: policy, both hashes and vocabulary of each, other members are
+ *  zero, and so are those that an older program did not store. *rank [*count] is owned by
+ *  the
  * caller; *count is 0 when there are none. */
 enum mpo_status mpo_record_read_ranks(struct mpo_record *record,
                                       struct mpo_record_rank **rank, int32_t *count);
@@ -207,8 +208,8 @@ enum mpo_status mpo_record_read_scores(const struct mpo_record *record,
                                        struct mpo_record_scores *out);
 void mpo_record_release_scores(struct mpo_record_scores *scores);
 
-/** Whether the record has a data set: one of an older minor version of the schema lacks
- *  those that were added since. Local. */
+/** Whether the record has a data set: records of an older minor version lack those added
+ *  since. Local. */
 enum mpo_status mpo_record_has(const struct mpo_record *record, const char *path,
                                bool *exists);
 
@@ -241,8 +242,8 @@ struct mpo_record_recovery {
 };
 
 /**
- * Repair a record that its writer left open: a copy at `output` with every acknowledged
- * step, compared with the original value by value and closed, so that any program reads it.
+ * Repair a record that its writer left open: make a closed copy at `output` with every
+ * acknowledged step, compared with the original value by value, which any program can read.
  * The original is never written. Local.
  *
  * @return MPO_ERR_OUTPUT when a run is writing the record (the text names it), or `output`

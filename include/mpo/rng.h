@@ -1,11 +1,11 @@
 /**
- * Counter-based random numbers: a draw is a function of what it is for, not of who draws.
+ * Counter-based random numbers: a draw is a function of its purpose, not of who draws.
  *
  *     u = Philox4x64-10( key = (seed, stream), counter = (step, prompt, response, position)
  * )
  *
- * One stream a purpose, so that no two uses ever share a number. The layout is fixed: it is
- * what makes the same seed give the same bytes on any number of ranks.
+ * One stream per purpose, so no two uses share a number. The layout is fixed: because of it
+ * the same seed gives the same bytes on any number of ranks.
  *
  * Source: Salmon et al., Parallel random numbers: as easy as 1, 2, 3, SC 2011 (Random123).
  */
@@ -24,7 +24,7 @@ enum mpo_rng_stream {
     MPO_RNG_BOOTSTRAP = 3,    /* counter: (replicate, index, 0, 0)                     */
 };
 
-/** What a draw is for. */
+/** The purpose of a draw. */
 struct mpo_rng_counter {
     uint64_t step;
     uint64_t prompt;

@@ -3,7 +3,7 @@
  *
  * A fallible function begins `enum mpo_status status = MPO_OK;` and ends at its one label
  * `cleanup:`.  MPO_FAIL raises, MPO_CHECK raises unless a condition holds, MPO_TRY relays.
- * The text belongs to the calling thread and lives until the next failure raised on it.
+ * The text belongs to the calling thread and is valid until that thread raises again.
  */
 #pragma once
 
@@ -49,7 +49,7 @@ const char *mpo_error_trace(void);
 /** Replace the text (a NUL-terminated copy is kept). Local. */
 void mpo_error_set(const char *text);
 
-/** A failure kept for later, for those who look for all failures and not for the first. */
+/** A failure kept for later, for callers that collect all failures. */
 struct mpo_failure {
     enum mpo_status status;
     char text[1024];
@@ -58,7 +58,7 @@ struct mpo_failure {
 /** Keep a status, and the text that was raised with it. Local. */
 void mpo_failure_keep(struct mpo_failure *failure, enum mpo_status status);
 
-/** Raise what was kept again; MPO_OK when that was no failure. Local. */
+/** Raise a kept failure again; MPO_OK if it was none. Local. */
 enum mpo_status mpo_failure_raise(const struct mpo_failure *failure);
 
 /** Format the text and begin a new trace; use MPO_FAIL. Local. */

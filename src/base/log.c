@@ -1,5 +1,5 @@
 /*
- * The log. A live progress line is remembered so that the next real line clears it first.
+ * The log. It remembers a live progress line, so that the next message clears it first.
  */
 #include "log.h"
 

@@ -1,6 +1,6 @@
 /*
- * Allocation with a message. calloc, so that every buffer starts in a known state and a
- * product that overflows is refused.
+ * Allocation with a message. Uses calloc, so that every buffer starts in a known state and
+ * an overflowing product is refused.
  */
 #include "memory.h"
 

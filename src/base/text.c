@@ -1,6 +1,6 @@
 /*
- * Widths of text, by utf8proc's table: letters of two columns, combining marks of none. And
- * small spellings that are the same everywhere.
+ * Widths of text, by utf8proc's table: two columns for wide letters, none for combining
+ * marks. And small spellings that are the same everywhere.
  */
 #include "text.h"
 

@@ -1,5 +1,5 @@
 /**
- * Timed stages: one list from which come the clock, the record's /timing and fit's table.
+ * Timed stages: one list for the clock, the record's /timing and fit's table.
  */
 #pragma once
 

@@ -1,5 +1,5 @@
 /**
- * The sub-commands: one file and one row of the table in commands.c each.
+ * The sub-commands: each has a file or folder and one row of the table in commands.c.
  */
 #pragma once
 

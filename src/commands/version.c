@@ -1,5 +1,5 @@
 /*
- * version: what this program is, and what was built in.
+ * version: versions and built-in features of the program.
  */
 #include <jansson.h>
 #include <stdio.h>

@@ -1,5 +1,6 @@
 /**
- * What a mirror map provides. A new map is one file and one row of the table in descent.c.
+ * The interface of a mirror map. A new map is one file and one row of the table in
+ * descent.c.
  */
 #pragma once
 

@@ -1,9 +1,9 @@
 /**
- * The little that lets one kernel text be compiled by nvcc for a device and by a host
- * compiler for tests, where tests/support/hostsim/cuda_runtime.h stands in for CUDA's own
- * header and defines these two macros itself.
+ * Two macros that let the same kernels be compiled by nvcc for a device and by a host
+ * compiler for tests, where tests/support/hostsim/cuda_runtime.h replaces CUDA's header and
+ * defines them itself.
  *
- * Kernels keep to what both know: no cub, no cooperative groups, no inline PTX.
+ * Kernels use only what both support: no cub, no cooperative groups, no inline PTX.
  */
 #pragma once
 

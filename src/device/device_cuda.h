@@ -1,5 +1,5 @@
 /**
- * CUDA's errors as statuses, and its memory, for the few files that call CUDA.
+ * CUDA's errors as statuses, and device memory, for the few files that call CUDA.
  */
 #pragma once
 

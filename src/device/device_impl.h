@@ -1,5 +1,5 @@
 /**
- * What a kind of device provides. A new kind is one file and one row of registry.c.
+ * The interface of a kind of device. A new kind is one file and one row of src/registry.c.
  */
 #pragma once
 

@@ -1,5 +1,5 @@
 /**
- * The machine under this rank: its name, its cores and the memory that is left.
+ * The machine of this rank: its name, cores and free memory.
  */
 #pragma once
 

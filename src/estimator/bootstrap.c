@@ -1,7 +1,7 @@
 /*
  * The bootstrap over prompts. All results of a replicate come from one draw of the units,
- * so differences between columns are paired. Draws are counted by (replicate, index): the
- * intervals are a function of the seed and the values alone.
+ * so differences between columns are paired. Draws are counted by (replicate, index), so
+ * the intervals are a function of the seed and the values alone.
  */
 #include "bootstrap.h"
 

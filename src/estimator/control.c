@@ -1,15 +1,14 @@
 /*
  * The coefficient of the control variate.
  *
- * With C of mean zero under the proposal, g - c C is unbiased for every c that does not
- * depend on the same responses, and its variance is least at c = cov(g, C) / var(C). g_x is
- * a ratio of means, so its covariance is that of its influence function
+ * Because C has mean zero under the proposal, g - c C is unbiased for every c that does not
+ * depend on the same responses; its variance is least at c = cov(g, C) / var(C). g_x is a
+ * ratio of means, so its covariance is that of its influence function
  *
  *     I_j,k = m softmax(log w)_j ( log pi_k(y_j|x) - g_x,k )
  *
- * over the responses to one prompt. Responses are many where steps are few, so the
- * regression is settled after a handful of steps; how prompts differ from each other does
- * not enter.
+ * over the responses to one prompt. There are many responses per step, so the regression
+ * settles after a few steps; differences between prompts do not enter.
  *
  * Source: Owen, Monte Carlo theory, methods and examples (2013), sections 8.9 (control
  * variates by regression) and 9.2 (the delta method for self-normalised weights).

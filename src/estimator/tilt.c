@@ -1,6 +1,6 @@
 /*
- * The end tilt's step: stochastic gradient descent on KL(pi_l || q) in b, with the step
- * size of AdaGrad, so that no constant is left to tune but the half nat of the first step.
+ * The end tilt's step: stochastic gradient descent on KL(pi_l || q) in b, with AdaGrad's
+ * step size, so that the half nat of the first step is the only constant.
  *
  * Source: Duchi, Hazan & Singer, JMLR 12 (2011) 2121-2159.
  */

@@ -1,6 +1,6 @@
 /**
- * What a transport and a pattern provide. A new transport is one file and one row of the
- * registry (src/registry.c); a new pattern is one row of the table in
+ * The interface of a transport and of a pattern. A new transport is one file and one row of
+ * the registry (src/registry.c); a new pattern is one row of the table in
  * exchange/pattern.c.
  */
 #pragma once

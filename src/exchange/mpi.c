@@ -1,11 +1,11 @@
 /*
  * Transport `mpi`: a rank's slice of every row is one message from the policies' own memory
- * to that rank's buffer, so no row is packed first; one small message from each rank to
- * each carries the normalisers.
+ * to that rank's buffer, so no row is packed; one small message per pair of ranks carries
+ * the normalisers.
  *
- * Of bf16 rows a message has the upper 16 bits of every float, whose others are 0: they are
- * packed before they are sent (6 bytes read and written a token and receiver) and unpacked
- * when all have come (6 bytes again).
+ * For bf16 rows a message has the upper 16 bits of every float, whose lower bits are 0:
+ * they are packed before sending (6 bytes read and written per token and receiver) and
+ * unpacked when all have arrived (6 bytes again).
  */
 #include "exchange_impl.h"
 

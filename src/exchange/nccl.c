@@ -8,14 +8,14 @@
  *     tokens   NCCL's broadcast of the root's draws
  *
  * Everything runs on a stream of the transport's own, so that the mixture normalises the
- * rows while they travel. Packing moves each float twice through the device's memory and in
- * turn makes a position one message a pair of ranks, whatever the rows are: a launch costs
- * NCCL more than a row costs the device.
+ * rows while they travel. Packing moves each float twice through the device's memory, but a
+ * position is then one message per pair of ranks: a launch costs NCCL more than a row costs
+ * the device.
  *
- * NCCL has no deadline, and its calls wait for the other ranks when they may. So the
- * communicator is non-blocking, every wait is that of mpo/comm_mpi.h, which names the rank
- * that does not answer, and asks NCCL for asynchronous errors each time it looks. After an
- * error a communicator can only be aborted; destroying it could wait for ever.
+ * NCCL has no deadline, and blocking calls wait for other ranks. So the communicator is
+ * non-blocking, and every wait is that of comm/comm_mpi.h, which names the rank that does
+ * not respond and checks NCCL's asynchronous errors on each poll. After an error a
+ * communicator can only be aborted; destroying it could wait for ever.
  *
  * Source: NCCL user guide, "Fault Tolerance" and "Group Calls".
  */

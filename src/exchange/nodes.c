@@ -1,9 +1,9 @@
 /*
  * Transport `nodes`: a group that spans hosts, several ranks on each. Ranks write their
  * rows into a shared window of their host, cut by the hosts that will read them. The first
- * rank of a host sends each other host its part as one message, so that messages grow with
- * hosts and not with policies, and receives theirs into the window, where all ranks of its
- * host read their slices in place.
+ * rank of a host sends each other host its part as one message, so that the number of
+ * messages grows with hosts, not policies. It receives theirs into the window, where all
+ * ranks of its host read their slices in place.
  *
  *     window of host a                             window of host b
  *       table   rows of a's policies                 table   rows of b's policies
@@ -14,13 +14,13 @@
  * slices of its ranks in order, as floats, and one double
  *
  * Records are packed for the present B, so that a message is contiguous and a row is copied
- * once, less the slice that its own rank reduces. With a gather only the root's host reads:
+ * once, except the slice that its own rank reduces. With gather only the root's host reads:
  * it has no outbox, and the others have no table.
  *
- * One barrier of a host's ranks a position says "written", and a second one "received". The
- * second is only for hosts on which others than the first rank read, so none with a gather.
- * Windows may be written again after the tokens of the position, which the root sends when
- * all ranks have read: no more barriers are needed.
+ * Per position one barrier of a host's ranks means "written" and a second one "received";
+ * the second is needed only on hosts where other ranks than the first read, so not with
+ * gather. Windows may be written again after the tokens of the position, which the root
+ * sends when all ranks have read: no more barriers are needed.
  *
  * Source: Hoefler et al., Computing 95 (2013) 1121-1136 (MPI + MPI: shared memory inside a
  * node, messages between nodes).

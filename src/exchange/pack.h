@@ -1,5 +1,5 @@
 /**
- * What a transport between devices asks of its own device.
+ * Device functions of a transport between devices.
  */
 #pragma once
 

@@ -1,6 +1,6 @@
 /*
- * Patterns: who reduces which blocks of the vocabulary. A pattern is no more than that; the
- * transports and the mixture do the same work for any cut into slices.
+ * Patterns: who reduces which blocks of the vocabulary, and nothing more; transports and
+ * mixture do the same for any cut into slices.
  */
 #include "exchange_impl.h"
 

@@ -1,6 +1,6 @@
 /*
  * Transport `self`: one rank hosts all policies. It reads the policies' own memory, so
- * there is nothing to do.
+ * nothing is moved.
  */
 #include "exchange_impl.h"
 

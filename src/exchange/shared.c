@@ -1,14 +1,14 @@
 /*
  * Transport `shared`: ranks of one host publish their rows in an MPI-3 shared window, and
- * the others read their slices there, in place. Each row is copied once, less the slice
- * that its own rank reduces: the root of a gather copies nothing at all.
+ * the others read their slices there, in place. Each row is copied once, except the slice
+ * that its own rank reduces: the root of a gather copies nothing.
  *
  *     window of a rank:  [local policies, row_capacity] doubles,
  *                        then as many rows of V floats
  *
- * One barrier a position says "published". All reads are over when the root has what every
- * rank made of its slice, so before it broadcasts the drawn tokens, and nobody publishes
- * again without those: no second barrier is needed.
+ * One barrier per position means "published". All reads are over when the root has the sums
+ * of every slice, before it broadcasts the drawn tokens, and nobody publishes again without
+ * those: no second barrier is needed.
  */
 #include "exchange_impl.h"
 

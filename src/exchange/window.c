@@ -1,8 +1,8 @@
 /*
  * An MPI-3 shared window over ranks of one host, for the transports that have one.
  *
- * It is open for reading and writing all the time, in one passive epoch; a memory barrier
- * on both sides of a barrier of the ranks makes what was written visible.
+ * It is open for reading and writing all the time, in one passive epoch; memory barriers on
+ * both sides of a barrier of the ranks make writes visible.
  *
  * Source: MPI 3.1, section 11.2.3 (shared memory windows) and 11.7 (unified model).
  */

@@ -1,9 +1,9 @@
 /*
  * The policies of a rank: loading and agreement.
  *
- * Opening has its phases, each closed by an agreement of all ranks, so that whatever goes
- * wrong on whichever rank is printed once and nobody is left waiting: load the models, agree
- * on the vocabulary. Prompts and room come after it, in calls of their own.
+ * Opening has phases, each closed by an agreement of all ranks, so that every error is
+ * printed once and no rank is left waiting: load the models, agree on the vocabulary.
+ * Prompts and room come after it, in calls of their own.
  */
 #include "policy_impl.h"
 
@@ -43,7 +43,7 @@ cleanup:
     return status;
 }
 
-/* A kind that this build does not have is reported when its policy is loaded. */
+/* A kind missing from this build is reported when its policy is loaded. */
 enum mpo_status mpo_policies_check_device(const struct mpo_policy_spec *policies,
                                           int32_t policy_count, const char *kind)
 {

@@ -1,10 +1,10 @@
 /*
- * doctor: would fit run? Every rank looks at what it would need, goes on after a failure,
- * and rank zero prints what all of them found.
+ * doctor: would fit run? Every rank makes all checks and continues after a failure; rank
+ * zero prints the findings of all ranks.
  *
  * The checks are the phases of mpo_session_open themselves, with the policies surveyed instead of
- * loaded; so the exit code is that of the failure that fit would meet first. No rank
- * leaves before the others: what is collective is called by all ranks, whatever they found.
+ * loaded; so the exit code is that of the first failure of fit. Collective calls are made
+ * by all ranks, whatever they found.
  */
 #include <stdarg.h>
 #include <stdio.h>
@@ -42,8 +42,8 @@ static bool note_status(struct doctor *doctor, enum doctor_check check,
 
 /* ---- phases ---- */
 
-/* Any number of ranks can host all policies on each rank, which is how files are looked at
- * when the number that was asked for cannot be. */
+/* If the number of ranks is invalid, files are still checked, with all policies on each
+ * rank. */
 static enum mpo_status examine_ranks(struct doctor *doctor)
 {
     struct mpo_session *session = doctor->session;
@@ -53,8 +53,9 @@ static enum mpo_status examine_ranks(struct doctor *doctor)
     return MPO_OK;
 }
 
-/* When one rank has no device to itself all go on without: what a device decides, such as
- * the transport, all must decide alike. The report says what each of them found. */
+/* If one rank has no device to itself, all continue without one: choices that depend on the
+ * device, such as the transport, must be the same on all ranks. The report says what each
+ * rank found. */
 static enum mpo_status examine_device(struct doctor *doctor)
 {
     enum mpo_status status = MPO_OK;
@@ -116,7 +117,7 @@ cleanup:
     return status;
 }
 
-/* Needs the vocabulary's size and groups as they will be. */
+/* Needs the size of the vocabulary and a valid number of ranks. */
 static void examine_exchange(struct doctor *doctor)
 {
     struct mpo_exchange_plan *plan = &doctor->exchange;
@@ -130,9 +131,10 @@ static void examine_exchange(struct doctor *doctor)
     if (!note_status(doctor, DOCTOR_exchange, mpo_exchange_survey(&spec, comm, plan)))
         return;
     if (plan->shared_refuses != NULL)
-        doctor_note(doctor, DOCTOR_exchange, DOCTOR_WARNING, MPO_OK,
-                    "rows will go by messages, which is slower: for shared memory, %s",
-                    plan->shared_refuses);
+        doctor_note(
+            doctor, DOCTOR_exchange, DOCTOR_WARNING, MPO_OK,
+            "logits will be sent as messages, which is slower; to use shared memory, %s",
+            plan->shared_refuses);
     else
         doctor_note(doctor, DOCTOR_exchange, DOCTOR_OK, MPO_OK, "%s %s", plan->transport,
                     plan->pattern);
@@ -151,10 +153,9 @@ static void examine_threads(struct doctor *doctor)
                     "fewer ranks",
                     host->name, ranks, threads, host->core_count);
     if (crowded && (waiting == NULL || strcasecmp(waiting, "passive") != 0))
-        doctor_note(
-            doctor, DOCTOR_threads, DOCTOR_WARNING, MPO_OK,
-            "OMP_WAIT_POLICY is not passive: threads that wait take the cores from "
-            "ranks that work; export OMP_WAIT_POLICY=passive before mpirun or srun");
+        doctor_note(doctor, DOCTOR_threads, DOCTOR_WARNING, MPO_OK,
+                    "OMP_WAIT_POLICY is not passive: waiting threads slow down working "
+                    "ranks; export OMP_WAIT_POLICY=passive before mpirun or srun");
     if (threads > host->usable_core_count)
         doctor_note(doctor, DOCTOR_threads, DOCTOR_WARNING, MPO_OK,
                     "%d threads are bound to %d of %d cores; use mpirun --bind-to none, or "
@@ -169,13 +170,12 @@ static void examine_address_space(struct doctor *doctor)
     if (needed > doctor->own.host.address_free_bytes)
         doctor_note(
             doctor, DOCTOR_memory, DOCTOR_PROBLEM, MPO_ERR_MEMORY,
-            "a rank has still to take %llu MB and ulimit -v leaves it %llu MB; raise "
-            "the limit",
+            "a rank needs %llu MB more, but ulimit -v leaves %llu MB; raise the limit",
             mpo_text_megabytes(needed),
             mpo_text_megabytes(doctor->own.host.address_free_bytes));
 }
 
-/* A figure only where all that it is made of is known. */
+/* Computed only if all its parts are known. */
 static void examine_device_memory(struct doctor *doctor)
 {
     struct doctor_rank *own = &doctor->own;
@@ -189,7 +189,7 @@ static void examine_device_memory(struct doctor *doctor)
     own->device_free_bytes = device->free_bytes;
     if (note_status(doctor, DOCTOR_memory, mpo_needs_check_device(&needs)))
         doctor_note(doctor, DOCTOR_memory, DOCTOR_OK, MPO_OK,
-                    "%s, %s %d: a rank takes %llu MB of %llu MB", own->host.name,
+                    "%s, %s %d: a rank needs %llu MB of %llu MB", own->host.name,
                     device->kind, device->index, mpo_text_megabytes(own->device_bytes),
                     mpo_text_megabytes(own->device_free_bytes));
 }
@@ -215,7 +215,7 @@ static void describe_rank(struct doctor *doctor)
 
 /* ---- together ---- */
 
-/* As many rows of every rank: empty ones fill up. */
+/* The same number of entries from every rank, padded with empty ones. */
 struct rows {
     const void *own; /* [capacity] */
     size_t row_bytes;
@@ -291,7 +291,7 @@ static enum mpo_status judge(const struct doctor *doctor)
     return MPO_OK;
 }
 
-/* In flow order, but for the ranks: the others need to know who they are. */
+/* In flow order, except ranks, which the other checks need first. */
 static enum mpo_status examine(struct doctor *doctor, int32_t *verdict)
 {
     enum mpo_status status = MPO_OK;
@@ -341,14 +341,16 @@ enum mpo_status mpo_command_doctor(int argc, char *const *argv)
     struct mpo_session_size size = mpo_plan_fit(doctor->config);
     MPO_TRY(mpo_comm_agree(
         mpo_session_make("doctor", doctor->config, &size, &doctor->session)));
-    /* From here on failures are findings, also those that ranks agree on by themselves. */
+    /* From here on failures are findings, including those that ranks agree on by
+     * themselves. */
     mpo_log_silence();
     int32_t verdict = MPO_OK;
     status = examine(doctor, &verdict);
     if (status == MPO_OK)
         status = (enum mpo_status)verdict;
     else if (mpo_comm_job_rank() == 0)
-        fprintf(stderr, "mpo: the doctor could not finish: %s\n", mpo_error_text());
+        fprintf(stderr, "mpo: doctor stopped before its checks were complete: %s\n",
+                mpo_error_text());
 cleanup:
     if (doctor != NULL)
         close_doctor(doctor);

@@ -1,5 +1,5 @@
 /*
- * Checks that need the answers of all ranks, or belong to rank zero alone: how the job was
+ * Checks that need the results of all ranks or concern rank zero alone: how the job was
  * started, the memory of each host, versions, and the record.
  */
 #include <stdio.h>
@@ -39,14 +39,14 @@ static void examine_launch(struct doctor *doctor)
     int32_t hosts = 0;
     if (started_with("SLURM_STEP_ID") && !started_with("PMIX_RANK"))
         doctor_note(doctor, DOCTOR_launch, DOCTOR_WARNING, MPO_OK,
-                    "this is a Slurm step without PMIx: every task would be a job of its "
-                    "own; start it with srun --mpi=pmix, or with mpirun");
+                    "this is a Slurm step without PMIx: every task would run as a separate "
+                    "job; start it with srun --mpi=pmix or mpirun");
     for (int32_t r = 0; r < size; r++) {
         const struct doctor_rank *rank = &doctor->rank[r];
         hosts += rank->local_rank == 0;
         if (strcmp(rank->versions, doctor->rank[0].versions) != 0)
             doctor_note(doctor, DOCTOR_launch, DOCTOR_WARNING, MPO_OK,
-                        "rank %d (%s) runs %s, and rank 0 runs %s", r, rank->host.name,
+                        "rank %d (%s) runs %s, but rank 0 runs %s", r, rank->host.name,
                         rank->versions, doctor->rank[0].versions);
     }
     doctor_note(doctor, DOCTOR_launch, DOCTOR_OK, MPO_OK, "%d rank%s on %d host%s", size,
@@ -67,9 +67,10 @@ static void praise_stages(struct doctor *doctor)
     praise(doctor, DOCTOR_policies, "all files can be read");
     doctor_note(doctor, DOCTOR_vocabulary, DOCTOR_OK, MPO_OK,
                 "the same for all policies, %d tokens", doctor->survey.vocab_size);
-    doctor_note(doctor, DOCTOR_context, DOCTOR_OK, MPO_OK,
-                "templates are known; all prompts fit with %lld response tokens",
-                (long long)doctor->config->rollout.max_tokens);
+    doctor_note(
+        doctor, DOCTOR_context, DOCTOR_OK, MPO_OK,
+        "templates are known; all prompts fit the context with %lld response tokens",
+        (long long)doctor->config->rollout.max_tokens);
 }
 
 static void admit(struct doctor *doctor, enum doctor_check check, const char *reason)
@@ -93,7 +94,7 @@ static const char *gap(const struct doctor *doctor, bool of_memory)
     if (!doctor->ranks_fit)
         return "the number of ranks is wrong";
     if (of_memory && !all_prompts_fit(doctor))
-        return "not every prompt could be read and fitted";
+        return "not every prompt could be read and fits the context";
     if (!of_memory && doctor->survey.vocab_size == 0)
         return "vocabularies differ";
     return "";
@@ -174,20 +175,19 @@ static void judge_host(struct doctor *doctor, const struct host_needs *sum)
     if (sum->shared > host->memory_free_bytes)
         doctor_note(
             doctor, DOCTOR_memory, DOCTOR_PROBLEM, MPO_ERR_MEMORY,
-            "%s: %d rank%s still to take %llu MB, and %s leaves %llu MB; use "
-            "more hosts, smaller models, or lower rollout.unit_prompts, responses or "
-            "max_tokens",
+            "%s: %d rank%s %llu MB more, but %s leaves %llu MB; use more hosts or smaller "
+            "models, or lower rollout.unit_prompts, responses or max_tokens",
             host->name, sum->rank_count, mpo_text_plural(sum->rank_count), shared,
             host->memory_limit, free_mb);
     else if (sum->alone > host->memory_free_bytes)
         doctor_note(doctor, DOCTOR_memory, DOCTOR_WARNING, MPO_OK,
-                    "%s: %d ranks take %llu MB when they share weights, but %llu MB when "
+                    "%s: %d ranks need %llu MB if they share weights, but %llu MB if "
                     "libllama repacks them, and %s leaves %llu MB",
                     host->name, sum->rank_count, shared, alone, host->memory_limit,
                     free_mb);
     else
         doctor_note(doctor, DOCTOR_memory, DOCTOR_OK, MPO_OK,
-                    "%s: %d rank%s still to take %llu MB of %llu MB (%s)", host->name,
+                    "%s: %d rank%s %llu MB more, of %llu MB (%s)", host->name,
                     sum->rank_count, mpo_text_plural(sum->rank_count), alone, free_mb,
                     host->memory_limit);
 }
@@ -199,7 +199,7 @@ static void examine_memory(struct doctor *doctor)
         return;
     enum mpo_status status =
         mpo_memory_take((size_t)doctor->policy_count, sizeof *side_by_side,
-                        "the sum of a host", (void **)&side_by_side);
+                        "the sum over a host", (void **)&side_by_side);
     if (status != MPO_OK)
         doctor_note(doctor, DOCTOR_memory, DOCTOR_PROBLEM, status, "%s", mpo_error_text());
     for (int32_t r = 0; status == MPO_OK && r < mpo_comm_size(doctor->session->comm); r++) {
@@ -226,8 +226,8 @@ static void examine_groups(struct doctor *doctor)
                 (a->need.model_bytes != b->need.model_bytes ||
                  a->need.adapter_bytes != b->need.adapter_bytes)) {
                 doctor_note(doctor, DOCTOR_record, DOCTOR_PROBLEM, MPO_ERR_DATA,
-                            "policy '%s' is another model in one group than in another; "
-                            "every group must host the same",
+                            "policy '%s' is not the same model in every group; check the "
+                            "model's path on each host",
                             doctor->config->policies[a->policy].name);
                 return;
             }

@@ -1,6 +1,6 @@
 /*
- * What doctor prints: tables of ranks and policies, then the findings. Equal texts are
- * printed once with their ranks; a check with nothing against it is one "ok" line.
+ * Output of doctor: tables of ranks and policies, then the findings. Equal texts are
+ * printed once with their ranks; a check without problems is one "ok" line.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -46,7 +46,7 @@ static int32_t worst_level(const struct doctor *doctor, int32_t check)
     return worst;
 }
 
-/* Praise is left out beside a reproach, and a text that was there before too. */
+/* An "ok" is left out if the check has a worse finding, and so is a repeated text. */
 static bool is_shown(const struct doctor *doctor, int32_t index)
 {
     const struct doctor_finding *finding = &doctor->all[index];
@@ -185,8 +185,9 @@ static void print_text(const struct doctor *doctor, enum mpo_status verdict)
         if (is_shown(doctor, i))
             print_finding(doctor, i);
     if (problems > 0)
-        printf("\n%d problem%s: fit would end with exit code %d\n", problems,
-               mpo_text_plural(problems), mpo_status_exit_code(verdict));
+        printf("\n"
+               "%d problem%s: fit would exit with code %d\n",
+               problems, mpo_text_plural(problems), mpo_status_exit_code(verdict));
     else
         printf("\nfit would run\n");
 }
@@ -318,7 +319,8 @@ enum mpo_status doctor_report(const struct doctor *doctor, enum mpo_status verdi
         MPO_TRY(print_json(doctor, verdict));
     else
         print_text(doctor, verdict);
-    MPO_CHECK(fflush(stdout) == 0, MPO_ERR_IO, "standard output: writing failed");
+    MPO_CHECK(fflush(stdout) == 0, MPO_ERR_IO,
+              "standard output: the result could not be written");
 cleanup:
     return status;
 }

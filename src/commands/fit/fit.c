@@ -299,7 +299,8 @@ static enum mpo_status run_fit(struct fit *fit)
     MPO_TRY(fit_report_stages(fit));
     if (is_rank_zero(fit))
         MPO_TRY(fit_report_end(fit));
-    MPO_CHECK(ended == MPO_OK, MPO_REQUEUE, "%s; %s is whole; continue with --resume", stop,
+    MPO_CHECK(ended == MPO_OK, MPO_REQUEUE,
+              "%s; %s is complete up to there; continue with --resume", stop,
               fit->config->record.file);
 cleanup:
     return ended == MPO_REQUEUE ? mpo_comm_agree(status) : status;

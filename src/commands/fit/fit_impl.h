@@ -1,5 +1,5 @@
 /**
- * A fit: the job's stages, the optimiser's stages, and what is said about it.
+ * A fit: the stages of the job and of the optimiser, and the report.
  */
 #pragma once
 
@@ -8,7 +8,7 @@
 #include "base/text.h"
 #include "commands/report/progress.h"
 
-/** Sums over the steps taken, for the end's warnings and table. */
+/** Sums over the steps taken, for the final warnings and table. */
 struct fit_summary {
     int64_t steps;
     int64_t tokens;
@@ -29,8 +29,8 @@ struct fit {
     int32_t policy_count;    /* H */
     int64_t *prompt;         /* [prompts_per_step] */
     double *proposal;        /* [H + 2]: mu, end bias, 1 to go on or 0 to stop */
-    int64_t first_step;      /* steps that the record had when this process began */
-    bool resumes;            /* there is such a record; rank zero only */
+    int64_t first_step;      /* steps in the record when this process started */
+    bool resumes;            /* such a record exists; rank zero only */
 
     /* rank zero only */
     struct mpo_estimator *estimator;
@@ -48,18 +48,18 @@ struct fit {
     double started;
 };
 
-/** Take up where the record ends: compare it with this job, load the optimiser's state and
- *  the summary, set first_step. A record that does not exist leaves all as it is. Rank zero
- *  only. @return MPO_ERR_CONFIG when the configuration is another (the text shows the
- *  difference); MPO_ERR_DATA when models or prompts are */
+/** Resume: compare the record with this job, load the optimiser's state and the summary,
+ *  set first_step. Without a record nothing changes. Rank zero only. @return MPO_ERR_CONFIG
+ *  when the configuration is another (the text shows the difference); MPO_ERR_DATA when
+ *  models or prompts are */
 enum mpo_status fit_resume_load(struct fit *fit);
 
 /** Create the record with everything known before the first step, or
  *  open the one to resume. Collective; errors are agreed on. */
 enum mpo_status fit_create_record(struct fit *fit, int argc, char *const *argv);
 
-/** Add a step to the summary; once all are in it, settle what follows from the last. Rank
- *  zero only. */
+/** Add a step to the summary / after the last one, derive what depends on it. Rank zero
+ *  only. */
 void fit_summary_add(struct fit *fit, const struct mpo_estimate *estimate);
 void fit_summary_settle(struct fit *fit);
 
@@ -67,8 +67,8 @@ void fit_summary_settle(struct fit *fit);
 #define FIT_PROMPTS_HASH_ATTRIBUTE "prompts_xxh64"
 void fit_prompts_hash(const struct fit *fit, char text[MPO_TEXT_HASH_BYTES]);
 
-/** What is said at the start, after a step, and at the end. Rank zero only but for the
- *  stage table, which gathers. */
+/** Messages at the start, after a step and at the end. Rank zero only, except the stage
+ *  table, which is collective. */
 void fit_report_start(struct fit *fit);
 void fit_report_step(struct fit *fit, const struct mpo_estimate *estimate);
 enum mpo_status fit_report_stages(const struct fit *fit);

@@ -23,11 +23,11 @@
 #include "estimator/sample.h"
 #include "session/weights.h"
 
-/* Rows of one batch that pay on a CPU. */
+/* Rows per batch that are worthwhile on a CPU. */
 #define PARALLEL_ROWS 16
 
-/* Batches' worth of prompts in a unit: a batch runs dry once a unit, and results wait for
- * the unit's last response. */
+/* Prompts per unit, in batches. A batch drains at the end of each unit, but results wait
+ * for the unit's last response. */
 #define UNIT_BATCHES 4
 
 struct generate {
@@ -43,12 +43,12 @@ struct generate {
     struct stops stops;
     struct mpo_mixture_filter filter;
     struct stream stream;
-    bool streams; /* the response appears as it is made */
+    bool streams; /* print the response while it is generated */
 };
 
 /* ---- best of m ---- */
 
-/* Which of the candidates first .. first + best_of - 1 is taken. */
+/* The chosen one of the candidates first .. first + best_of - 1. */
 static int32_t pick_candidate(const struct generate *generate,
                               const struct mpo_responses *responses, int32_t first)
 {
@@ -187,7 +187,7 @@ cleanup:
     return status;
 }
 
-/* One response to one prompt appears on a terminal as it is made. */
+/* A single response to a single prompt is printed on a terminal while it is generated. */
 static void open_stream(struct generate *generate)
 {
     const struct mpo_config_generate *options = &generate->config->generate;
@@ -199,7 +199,7 @@ static void open_stream(struct generate *generate)
                         strcmp(options->format, "text") == 0 && isatty(STDOUT_FILENO) == 1;
 }
 
-/* Rows at once, and the prompts that take turns in them; neither depends on the ranks. */
+/* Rows decoded at once and prompts per unit; neither depends on the ranks. */
 static void settle_batch(const struct mpo_config_generate *options,
                          struct mpo_session_size *size)
 {

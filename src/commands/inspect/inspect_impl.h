@@ -1,5 +1,5 @@
 /**
- * What the files of inspect share: the request, and a record in memory.
+ * Shared by the files of inspect: the request, and a record in memory.
  *
  * inspect.c reads the command line; open.c the record; each of the others prints or
  * draws one view of it.
@@ -13,7 +13,7 @@
 #include "mpo/record.h"
 #include "mpo/status.h"
 
-/* One constant a field of record.def, in its order. */
+/* One constant per field of record.def, in its order. */
 enum inspect_field {
 #define MPO_FIELD(path, member, type, shape, units, long_name) INSPECT_##member,
 #include "mpo/record.def"
@@ -24,12 +24,12 @@ enum inspect_field {
 struct inspect_request {
     const char *path;
     const char *other;  /* the second record of --compare */
-    const char *format; /* NULL: text, unless something else was asked for */
+    const char *format; /* NULL: text, unless requested otherwise */
     const char *plot;
     bool schema;
     bool follow;
     bool compare;
-    int64_t responses;                /* samples to print; 0: none were asked for */
+    int64_t responses;                /* samples to print; 0: none requested */
     bool chosen;                      /* --series was given */
     bool wanted[INSPECT_FIELD_COUNT]; /* series for tsv and json */
 };
@@ -61,9 +61,9 @@ enum mpo_status inspect_open_whole(const char *path, struct inspect *inspect);
 
 void inspect_close(struct inspect *inspect);
 
-/** "finished", "extended" (closed, and a resume raised the steps that its configuration
- * asks for, so that whether all are there is not in it), "stopped" (closed before the last
- * step of its configuration), "being written" or "left by a crash". */
+/** "finished", "extended" (closed after a resume with more steps than its configuration
+ * has, so it does not tell whether all are there), "stopped" (closed before the last step
+ * of its configuration), "being written" or "left by a crash". */
 const char *inspect_state(const struct inspect *inspect);
 
 /* ---- views ---- */
@@ -75,7 +75,7 @@ double inspect_sum(const struct inspect *inspect, enum inspect_field field);
 void inspect_print_summary(const struct inspect *inspect);
 void inspect_print_schema(void);
 
-/** Refuse series that were asked for by name and that the record lacks. */
+/** Refuse requested series that the record lacks. */
 enum mpo_status inspect_check_series(const struct inspect *inspect,
                                      const struct inspect_request *request);
 void inspect_print_tsv_head(const struct inspect *inspect,
@@ -85,11 +85,11 @@ void inspect_print_tsv_rows(const struct inspect *inspect,
 enum mpo_status inspect_print_json(const struct inspect *inspect,
                                    const struct inspect_request *request);
 
-/** TSV of every step there is and of every one that comes, until the record is finished,
- *  its writer is gone, or Ctrl-C. */
+/** TSV of all existing and future steps, until the record is finished, its writer is gone,
+ *  or Ctrl-C. */
 enum mpo_status inspect_follow(const struct inspect_request *request);
 
-/** Samples of the responses, spread over the run, beside their scores. */
+/** Samples of the responses, spread over the run, with their scores. */
 enum mpo_status inspect_print_responses(const struct inspect *inspect,
                                         const struct inspect_request *request);
 

@@ -1,5 +1,5 @@
 /*
- * inspect --responses N: what the mixture wrote, beside its scores.
+ * inspect --responses N: responses of the mixture with their scores.
  *
  * The samples are spread evenly over the run and end with its last response. The log weight
  * is that of the estimator at the weights of the response's own step.

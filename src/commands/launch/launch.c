@@ -1,12 +1,11 @@
 /*
  * launch: the batch script of a fit, with what its ranks need.
  *
- * One process without MPI surveys all policies as doctor does, and adds up what the ranks
- * of each node will need. What fit would refuse in the configuration, the models and the
- * prompts is refused here, in the same order and with the same exit code; what depends on
- * ranks that meet, such as whether a transport can serve them, is not. The machine that
- * prints the script need not be like the one that runs it: its cores, GPUs and memory do
- * not count.
+ * One process without MPI surveys all policies as doctor does and adds up the needs of the
+ * ranks of each node. What fit would refuse in the configuration, the models and the
+ * prompts is refused here, in the same order and with the same exit code, except what
+ * depends on running ranks, such as whether a transport works. The cores, GPUs and memory
+ * of the machine that prints the script do not matter.
  */
 #include <math.h>
 #include <regex.h>
@@ -18,19 +17,19 @@
 #include "launch_impl.h"
 
 #define SIGNAL_EARLY_SECONDS 60 /* as sbatch says of --signal */
-#define CPUS_ALONE           8  /* as the scripts of launch/ ask for */
+#define CPUS_ALONE           8  /* as in the scripts of launch/ */
 #define CPUS_BESIDE_GPU      2
 #define LIMIT_SECONDS_MAX    (365 * INT64_C(86400))
 
 /* ---- options ---- */
 
-/* A word of an #SBATCH line, where a blank or a # would begin something else. */
+/* A word of an #SBATCH line, in which a blank or # would begin something else. */
 static enum mpo_status check_word(const char *name, const char *text)
 {
     enum mpo_status status = MPO_OK;
     MPO_CHECK(strspn(text, LAUNCH_WORD_LETTERS) == strlen(text), MPO_ERR_CONFIG,
-              "launch.%s: expected one word as sbatch --%s takes it, found '%.*s'", name,
-              name, (int)strcspn(text, "\n\r"), text);
+              "launch.%s: expected one word, as for sbatch --%s, found '%.*s'", name, name,
+              (int)strcspn(text, "\n\r"), text);
 cleanup:
     return status;
 }
@@ -88,8 +87,8 @@ static void warn_of_idle_groups(const struct mpo_config *config)
     int64_t unit = config->rollout.unit_prompts;
     int64_t units = (prompts + unit - 1) / unit;
     if (config->launch.groups > units)
-        mpo_log_warning("%lld groups share the prompts of a step, of which there are "
-                        "enough for %lld; raise rollout.prompts_per_step",
+        mpo_log_warning("%lld groups share the prompts of a step, but there are work units "
+                        "for only %lld; raise rollout.prompts_per_step",
                         (long long)config->launch.groups, (long long)units);
 }
 
@@ -115,13 +114,13 @@ cleanup:
 
 /* ---- layout ---- */
 
-/* GPUs of this machine do not count, only whether the program could use one. */
+/* The GPUs of this machine do not matter, only whether the program could use one. */
 static bool program_has_cuda(void)
 {
     return strstr(mpo_device_built(), "cuda") != NULL;
 }
 
-/* A survey needs none; an unknown one is refused as fit would. */
+/* A survey needs no device; an unknown one is refused as by fit. */
 static enum mpo_status open_device(struct launch *launch)
 {
     struct mpo_device_wish wish = {
@@ -137,7 +136,7 @@ static int32_t next_divisor(int32_t ranks, int32_t each, int32_t step)
     return each;
 }
 
-/* Every node has as many ranks, so these must be a divisor of all of them. */
+/* All nodes have the same number of ranks, so it must divide the total. */
 static enum mpo_status fill_nodes(struct launch *launch, int64_t wanted)
 {
     enum mpo_status status = MPO_OK;
@@ -145,12 +144,12 @@ static enum mpo_status fill_nodes(struct launch *launch, int64_t wanted)
     int32_t each =
         wanted == MPO_AUTO_INTEGER ? launch->plan.placement.group_size : (int32_t)wanted;
     MPO_CHECK(each <= ranks, MPO_ERR_USAGE,
-              "launch.ranks_per_node is %d, expected at most %d, which are all ranks "
-              "(launch.groups times %d)",
+              "launch.ranks_per_node is %d, expected at most %d, the number of ranks "
+              "(launch.groups x %d)",
               each, ranks, launch->plan.placement.group_size);
     MPO_CHECK(ranks % each == 0, MPO_ERR_USAGE,
-              "launch.ranks_per_node is %d, but %d ranks (launch.groups times %d) do not "
-              "fill nodes of %d; the next sizes are %d and %d",
+              "launch.ranks_per_node is %d, but %d ranks (launch.groups x %d) do not fill "
+              "nodes of %d; the next valid values are %d and %d",
               each, ranks, launch->plan.placement.group_size, each,
               next_divisor(ranks, each, -1), next_divisor(ranks, each, 1));
     launch->plan.ranks_per_node = each;
@@ -197,19 +196,18 @@ static enum mpo_status choose_time(struct launch *launch)
         (double)config->descent.steps * step * (100 + LAUNCH_MARGIN_PERCENT) / 100 +
         LAUNCH_SETUP_SECONDS + signal;
     launch->signal_seconds = (int32_t)signal;
-    MPO_CHECK(
-        !is_given(config->launch.time) ||
-            time_seconds(config->launch.time) > signal + SIGNAL_EARLY_SECONDS,
-        MPO_ERR_CONFIG,
-        "launch.time: expected more than %g s, as fit is told to stop %g s before its "
-        "end or up to a minute earlier, found '%s', which is %g s; give more",
-        signal + SIGNAL_EARLY_SECONDS, signal, config->launch.time,
-        time_seconds(config->launch.time));
+    MPO_CHECK(!is_given(config->launch.time) ||
+                  time_seconds(config->launch.time) > signal + SIGNAL_EARLY_SECONDS,
+              MPO_ERR_CONFIG,
+              "launch.time: expected more than %g s, because fit is told to stop %g s "
+              "before the limit or up to a minute earlier; found '%s', which is %g s",
+              signal + SIGNAL_EARLY_SECONDS, signal, config->launch.time,
+              time_seconds(config->launch.time));
     if (step == 0.0 || is_given(config->launch.time))
         return MPO_OK;
     MPO_CHECK(limit <= (double)LIMIT_SECONDS_MAX, MPO_ERR_CONFIG,
-              "%lld steps of %g s take %.0f days; give launch.time, after which the job is "
-              "requeued and goes on",
+              "%lld steps of %g s take %.0f days; set launch.time: the job is requeued "
+              "then and continues",
               (long long)config->descent.steps, step, limit / 86400.0);
     launch->limit_seconds = (int64_t)limit;
 cleanup:
@@ -218,7 +216,7 @@ cleanup:
 
 /* ---- survey ---- */
 
-/* What fit would meet first: files, then the vocabulary, then prompts. */
+/* In the order of fit: files, then the vocabulary, then prompts. */
 static enum mpo_status judge_survey(const struct mpo_policies_survey *survey)
 {
     enum mpo_status status = MPO_OK;
@@ -280,8 +278,8 @@ enum mpo_status mpo_command_launch(int argc, char *const *argv)
     enum mpo_status status = MPO_OK;
     struct launch launch = {0};
     MPO_TRY(configure(&launch, argc, argv));
-    /* What ranks agree on is printed by the agreement, and the program prints what this
-     * returns: one of the two must be silent. */
+    /* The agreement prints a failure and the program prints it again when this returns; one
+     * of the two must be silent. */
     mpo_log_silence();
     status = plan(&launch);
     if (status == MPO_OK)

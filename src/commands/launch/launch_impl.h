@@ -1,5 +1,5 @@
 /**
- * A batch job of fit before it is one: where its ranks go, and what a node has to give.
+ * The plan of a batch job of fit: where its ranks go, and what each node must provide.
  *
  *   launch.c         configuration, survey, layout
  *   script.c         the script
@@ -10,15 +10,14 @@
 
 /** Open MPI and the buffers of the record, which a survey without MPI does not see. */
 #define LAUNCH_RANK_MB 128
-/** Figures of doctor can be too low by a fifth, and so can the time of a step. */
+/** doctor's figures may be too low by a fifth, and so may the time of a step. */
 #define LAUNCH_MARGIN_PERCENT 25
-/** What a step takes at most, where nothing is known: the signal comes so long before the
- * end. */
+/** Assumed maximum duration of a step: the signal comes this long before the end. */
 #define LAUNCH_SIGNAL_SECONDS 180
-/** Of a time limit that is derived: loading and hashing models. */
+/** Part of a derived time limit: loading and hashing models. */
 #define LAUNCH_SETUP_SECONDS 600
 
-/** Of a word that neither a shell nor sbatch takes for anything else. */
+/** Length of a word that is safe for a shell and for sbatch. */
 #define LAUNCH_WORD_LETTERS                                                                \
     "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.,:+@/="
 
@@ -36,8 +35,8 @@ struct launch {
     int32_t node_count;
     int32_t gpus_per_node;
     int32_t cpus_per_task;
-    struct mpo_needs node;  /* sums of the ranks of the neediest node */
-    int64_t limit_seconds;  /* derived; 0: it was given or is the default */
+    struct mpo_needs node;  /* sums over the ranks of the node that needs most */
+    int64_t limit_seconds;  /* derived; 0: given, or the default */
     int32_t signal_seconds; /* between the signal and the limit */
 };
 

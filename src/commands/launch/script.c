@@ -42,10 +42,8 @@ static void print_head(const struct launch *launch)
         "#\n"
         "#     mpo launch my.yaml >job.sbatch && sbatch job.sbatch\n"
         "#\n"
-        "# Stops before the time limit or when preempted, is requeued and goes on where "
-        "it\n"
-        "# was, as launch/resume.sbatch does.  Submit from the source tree, or set "
-        "MPO_HOME\n"
+        "# Stops before the time limit or when preempted, is requeued and continues, like\n"
+        "# launch/resume.sbatch.  Submit from the source tree, or set MPO_HOME\n"
         "# to it.  Options of sbatch win over the lines below; arguments go to `mpo "
         "fit`.\n",
         launch->config->policy_count, launch->plan.rank_count,

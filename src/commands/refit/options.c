@@ -1,5 +1,5 @@
 /*
- * refit's command line, and what it means for a record.
+ * refit's command line, applied to a record.
  */
 #include <math.h>
 #include <stdlib.h>

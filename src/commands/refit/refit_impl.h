@@ -1,5 +1,5 @@
 /**
- * A refit: what was asked, the stored responses by prompt, and what came out.
+ * A refit: the request, the stored responses by prompt, and the result.
  */
 #pragma once
 

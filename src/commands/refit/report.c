@@ -1,5 +1,5 @@
 /*
- * What refit prints: the result as a table, as JSON in a file, and the frontier.
+ * Output of refit: the result as a table, as JSON in a file, and the frontier.
  */
 #include <errno.h>
 #include <jansson.h>
