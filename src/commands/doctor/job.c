@@ -166,6 +166,12 @@ static struct host_needs sum_host(const struct doctor *doctor, const struct mpo_
     return sum;
 }
 
+/* After "%d rank": the plural and the verb. */
+static const char *need_of(int32_t rank_count)
+{
+    return rank_count == 1 ? " needs" : "s need";
+}
+
 static void judge_host(struct doctor *doctor, const struct host_needs *sum)
 {
     const struct mpo_host *host = sum->host;
@@ -177,7 +183,7 @@ static void judge_host(struct doctor *doctor, const struct host_needs *sum)
             doctor, DOCTOR_memory, DOCTOR_PROBLEM, MPO_ERR_MEMORY,
             "%s: %d rank%s %llu MB more, but %s leaves %llu MB; use more hosts or smaller "
             "models, or lower rollout.unit_prompts, responses or max_tokens",
-            host->name, sum->rank_count, mpo_text_plural(sum->rank_count), shared,
+            host->name, sum->rank_count, need_of(sum->rank_count), shared,
             host->memory_limit, free_mb);
     else if (sum->alone > host->memory_free_bytes)
         doctor_note(doctor, DOCTOR_memory, DOCTOR_WARNING, MPO_OK,
@@ -188,7 +194,7 @@ static void judge_host(struct doctor *doctor, const struct host_needs *sum)
     else
         doctor_note(doctor, DOCTOR_memory, DOCTOR_OK, MPO_OK,
                     "%s: %d rank%s %llu MB more, of %llu MB (%s)", host->name,
-                    sum->rank_count, mpo_text_plural(sum->rank_count), alone, free_mb,
+                    sum->rank_count, need_of(sum->rank_count), alone, free_mb,
                     host->memory_limit);
 }
 
