@@ -91,17 +91,18 @@ static void print_memory(const struct launch *launch)
     const struct mpo_needs *node = &launch->node;
     unsigned long long needed = mpo_text_megabytes_up(mpo_needs_total(node));
     unsigned long long ranks_mb = LAUNCH_RANK_MB * (unsigned)launch->plan.ranks_per_node;
-    snprintf(reason, sizeof reason, "of each node: %llu MB + %d %% + %d MB a rank", needed,
+    snprintf(reason, sizeof reason, "per node: %llu MB + %d %% + %d MB per rank", needed,
              LAUNCH_MARGIN_PERCENT, LAUNCH_RANK_MB);
     print_option(reason, "mem=%lluM",
                  needed * (100 + LAUNCH_MARGIN_PERCENT) / 100 + ranks_mb);
-    printf(
-        "# MB of the neediest node: program %llu, weights %llu, cache %llu, work %llu,\n"
-        "# exchange %llu, as mpo doctor counts them; the rest is for MPI and the record.\n",
-        mpo_text_megabytes_up(node->program_bytes),
-        mpo_text_megabytes_up(node->weights_bytes),
-        mpo_text_megabytes_up(node->cache_bytes), mpo_text_megabytes_up(node->work_bytes),
-        mpo_text_megabytes_up(node->exchange_bytes));
+    printf("# MB of the node that needs most: program %llu, weights %llu, cache %llu, work "
+           "%llu,\n"
+           "# exchange %llu, as in mpo doctor; the rest is for MPI and the record.\n",
+           mpo_text_megabytes_up(node->program_bytes),
+           mpo_text_megabytes_up(node->weights_bytes),
+           mpo_text_megabytes_up(node->cache_bytes),
+           mpo_text_megabytes_up(node->work_bytes),
+           mpo_text_megabytes_up(node->exchange_bytes));
 }
 
 /* Days, hours and minutes, rounded up. */

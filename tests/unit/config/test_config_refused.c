@@ -174,10 +174,9 @@ static void one_prompt_of_generate_replaces_the_file(void **state)
 static void names_of_policies_are_checked(void **state)
 {
     (void)state;
-    assert_file_refused(
-        MINIMAL "  - {name: a, model: c}\n",
-        "c.yaml:5:5: policies[2].name: expected a name of its own, found 'a', "
-        "which policies[0] has");
+    assert_file_refused(MINIMAL "  - {name: a, model: c}\n",
+                        "c.yaml:5:5: policies[2].name: expected a unique name, found 'a', "
+                        "which policies[0] already has");
     assert_file_refused(MINIMAL "  - {name: '', model: c}\n", "policies[2].name: expected");
     assert_file_refused(MINIMAL "  - {name: a.b, model: c}\n", "no dot");
     assert_file_refused(MINIMAL "  - {name: uniform, model: c}\n", "uniform");
