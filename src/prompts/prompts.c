@@ -133,10 +133,11 @@ static enum mpo_status check_utf8(const struct mpo_prompts_line *line)
 {
     enum mpo_status status = MPO_OK;
     size_t bad = first_bad_byte(line->text, line->bytes);
-    MPO_CHECK(
-        bad == line->bytes, MPO_ERR_DATA,
-        "%s:%lld: expected UTF-8 text without NUL, found the byte 0x%02X after %zu bytes",
-        line->path, (long long)line->line_number, (unsigned char)line->text[bad], bad);
+    MPO_CHECK(bad == line->bytes, MPO_ERR_DATA,
+              "%s:%lld: expected text in UTF-8 without NUL, found the byte 0x%02X after "
+              "%zu bytes",
+              line->path, (long long)line->line_number, (unsigned char)line->text[bad],
+              bad);
 cleanup:
     return status;
 }
