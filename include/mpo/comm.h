@@ -31,15 +31,15 @@ enum mpo_status mpo_comm_start(int *argc, char ***argv);
 void mpo_comm_stop(void);
 
 /**
- * Set what the ranks do from now on, and how long one may wait for another.
+ * Say what the ranks do from now on, and how long one may wait for another.
  *
- * A longer wait ends the job: one message names the ranks that do not respond, their hosts
- * and the step, and the exit code is 75 (MPO_ERR_PEER). Ranks other than zero wait longer,
- * so that rank zero reports. Local; the same on all ranks.
+ * A wait that lasts longer ends the job: one message names the ranks that do not answer,
+ * their hosts and the step, and the exit code is 75 (MPO_ERR_PEER). Ranks other than zero
+ * are more patient, so that rank zero speaks. Local; the same on all ranks.
  *
  * @param doing             e.g. "set-up", "fit"; a literal, borrowed
  * @param step              the step under way, -1 outside steps
- * @param deadline_seconds 0: never
+ * @param deadline_seconds  0: wait for ever
  */
 void mpo_comm_expect(const char *doing, int64_t step, double deadline_seconds);
 
@@ -85,12 +85,12 @@ int32_t mpo_comm_group_leader(const struct mpo_comm *comm, int32_t group_rank);
  */
 enum mpo_status mpo_comm_agree(enum mpo_status status);
 
-/** Raise unless this rank has the same hash as rank zero; call mpo_comm_agree next. `what`
- * is named in the message. Collective over all ranks of the job. */
+/** Raise unless this rank has the same hash as rank zero; follow it by mpo_comm_agree.
+ * `what` is named in the message. Collective over all ranks of the job. */
 enum mpo_status mpo_comm_same(uint64_t hash, const char *what);
 
-/** Print this rank's error text and end the whole job with the status's exit code. The only
- * way out after a failure inside the step loop: any other would hide the code.
+/** Print this rank's error text and end the whole job with the status's exit code. A
+ * failure inside the step loop has no other way out: leaving otherwise would mask the code.
  */
 void mpo_comm_abort(enum mpo_status status) __attribute__((noreturn));
 
@@ -102,12 +102,12 @@ enum mpo_status mpo_comm_group_broadcast(const struct mpo_comm *comm, void *data
 enum mpo_status mpo_comm_broadcast(const struct mpo_comm *comm, void *data, size_t bytes,
                                    int32_t root);
 
-/** The sum of the values of lower ranks of this host; 0 on the first. Collective over all
+/** The sum of what lower ranks of this host pass, 0 on its first. Collective over all
  *  ranks. */
 enum mpo_status mpo_comm_local_before(const struct mpo_comm *comm, int32_t value,
                                       int32_t *before);
 
-/** Number of ranks of this host that pass the same hash, this one included; 31 bits are
+/** How many ranks of this host pass the same hash, this one included. 31 bits of it are
  *  compared. Collective over all ranks. */
 enum mpo_status mpo_comm_local_same(const struct mpo_comm *comm, uint64_t hash,
                                     int32_t *count);
@@ -116,7 +116,7 @@ enum mpo_status mpo_comm_local_same(const struct mpo_comm *comm, uint64_t hash,
 enum mpo_status mpo_comm_gather(const struct mpo_comm *comm, const void *data, size_t bytes,
                                 void *out);
 
-/** Bytes from one rank to another. Collective over these two ranks. */
+/** Bytes from one rank to another; both call it, nobody else. */
 enum mpo_status mpo_comm_send(const struct mpo_comm *comm, int32_t from, int32_t to,
                               void *data, size_t bytes);
 

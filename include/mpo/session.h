@@ -1,5 +1,5 @@
 /**
- * A session: all stages needed to draw a response, opened in flow order.
+ * A session: everything that is opened before a response can be drawn, in flow order.
  *
  *     configuration -> ranks -> prompts -> policies -> exchange -> mixture -> decode ->
  *     rollout
@@ -37,7 +37,7 @@ struct mpo_session_size {
     const char *prompt;      /* one prompt instead of the file; NULL or "": none */
     const char *const *stop; /* [stop_count] texts that end a response, borrowed */
     int32_t stop_count;
-    const char *advice;    /* how to have fewer or shorter rows: "lower ..."; a literal */
+    const char *advice;    /* what makes rows fewer or shorter: "lower ..."; a literal */
     bool distinct_prompts; /* a step never asks a prompt twice: prompts_max are needed */
     struct mpo_prompts_spec prompts; /* path NULL: those of the configuration */
 };

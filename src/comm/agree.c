@@ -1,5 +1,5 @@
 /*
- * Agreement on errors, and the only way to abort a running job.
+ * Agreement on errors, and the one way out of a running job.
  *
  * Set-up failures are collected: every rank contributes its status and its text, rank zero
  * prints each distinct text once with the ranks that raised it, and all ranks return the
@@ -50,7 +50,7 @@ static bool printed_before(const struct verdict *verdicts, int32_t rank)
     return false;
 }
 
-/* If all ranks have the same text, the ranks are not listed. */
+/* With every rank of the same opinion the ranks are not worth a word. */
 static bool all_alike(const struct verdict *verdicts, int32_t size)
 {
     for (int32_t rank = 1; rank < size; rank++)
@@ -101,8 +101,8 @@ enum mpo_status mpo_comm_agree(enum mpo_status status)
         return MPO_OK;
     if (status != MPO_OK)
         snprintf(own.text, sizeof own.text, "%s", mpo_error_text());
-    /* W is not bounded, so the buffer is allocated; without memory only texts are lost, not
-     * the verdict. */
+    /* A static buffer would do, but W is not bounded; without memory only the decider's
+     * text is lost, not the verdict. */
     struct verdict *all = rank == 0 ? calloc((size_t)size, sizeof *all) : NULL;
     int32_t can_print = rank != 0 || all != NULL;
     MPI_Request request = MPI_REQUEST_NULL;
@@ -144,7 +144,7 @@ void mpo_comm_abort(enum mpo_status status)
 {
     int code = mpo_status_exit_code(status);
     int32_t size = mpo_comm_job_size();
-    /* Not through the log, which is silent on ranks other than zero. */
+    /* Not through the log: on ranks other than zero the log is silent. */
     mpo_log_clear_progress();
     if (size > 1)
         fprintf(stderr, "mpo: rank %d: %s\n", mpo_comm_job_rank(), mpo_error_text());

@@ -95,7 +95,7 @@ void mpo_comm_library_version(char *text, size_t bytes)
     snprintf(text, bytes, "%s", version);
 }
 
-/* Find out which ranks of the group share a host. */
+/* Who shares a host with whom, in the group. */
 static enum mpo_status find_leaders(struct mpo_comm *comm)
 {
     enum mpo_status status = MPO_OK;
@@ -128,7 +128,7 @@ cleanup:
     return status;
 }
 
-/* Local: everything that may fail on a single rank. */
+/* Local: what may fail on one rank alone. */
 static enum mpo_status place_rank(int32_t group_size, struct mpo_comm **out)
 {
     enum mpo_status status = MPO_OK;
@@ -294,7 +294,7 @@ enum mpo_status mpo_comm_local_before(const struct mpo_comm *comm, int32_t value
                                       int32_t *before)
 {
     enum mpo_status status = MPO_OK;
-    *before = 0; /* MPI leaves it unset on the first rank */
+    *before = 0; /* MPI leaves it as it is on the first rank */
     if (comm->local_comm == MPI_COMM_NULL)
         goto cleanup;
     MPI_Request request = MPI_REQUEST_NULL;

@@ -6,11 +6,10 @@
 
 #include "comm_mpi.h"
 
-/** Check from the environment how this process was launched, before MPI_Init. Local.
+/** Judge by the environment how this process was launched, before MPI_Init. Local.
  *  @return MPO_ERR_USAGE when srun started it without PMIx; only one task then speaks */
 enum mpo_status mpo_comm_check_launch(void);
 
-/** Create the watch's communicator and collect the hosts' names. Collective over all ranks.
- */
+/** Make the watch's communicator and learn the hosts. Collective over all ranks. */
 enum mpo_status mpo_comm_watch_open(void);
 void mpo_comm_watch_close(void);

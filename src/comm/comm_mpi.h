@@ -27,24 +27,24 @@
 
 /**
  * Complete requests, or end the job: when the deadline of mpo_comm_expect passes, rank zero
- * names the ranks that do not respond and aborts with exit code 75. All waits of the
- * program go through this call. Allocates nothing.
+ * names the ranks that do not answer and aborts with exit code 75. Every wait of the
+ * program is this one. Allocates nothing.
  */
 enum mpo_status mpo_comm_wait(MPI_Request *requests, int count);
 
-/** Something to wait for other than a request of MPI. */
+/** What is waited for that is no request of MPI. */
 struct mpo_comm_event {
-    /** Set *done, or fail if it will never be done; must not block. */
+    /** Says whether it is done, or why it never will be; does not block. */
     enum mpo_status (*test)(void *self, bool *done);
     void *self;
-    const char *culprit; /* what does not respond if all ranks wait, and what to do */
+    const char *culprit; /* who does not answer when all ranks wait, and what to do */
 };
 
 /** The same for such an event. */
 enum mpo_status mpo_comm_wait_for(const struct mpo_comm_event *event);
 
-/** MPO_TRY_MPI for a call that has only a blocking form: at the deadline an alarm ends this
- *  process, and so the job, with exit code 75. Never in the token loop. */
+/** MPO_TRY_MPI for a call that blocks and has no other form: under an alarm that ends this
+ *  process, and so the job, with exit code 75 at the deadline. Never in the token loop. */
 #define MPO_TRY_MPI_ALARM(call)                                                            \
     do {                                                                                   \
         mpo_comm_alarm_set(#call);                                                         \

@@ -17,7 +17,7 @@ static bool is_set(const char *name)
     return getenv(name) != NULL;
 }
 
-/* MPI does not know rank zero yet, but Slurm does. */
+/* MPI cannot say yet who is rank zero, but Slurm can. */
 static void silence_all_but_one(void)
 {
     const char *rank = getenv("SLURM_PROCID");
@@ -43,8 +43,7 @@ enum mpo_status mpo_comm_check_launch(void)
         warn_of_idle_tasks();
         return MPO_OK;
     }
-    /* A user who selects one of Open MPI's modules for PMI knows better; other MPIs use
-     * PMI-2. */
+    /* Who names one of Open MPI's modules for PMI knows better; other MPIs use PMI-2. */
 #ifdef OPEN_MPI
     if (!is_set("OMPI_MCA_pmix")) {
         silence_all_but_one();

@@ -1,23 +1,23 @@
 /*
- * Waiting for other ranks, with a deadline.
+ * Waiting for other ranks, but not for ever.
  *
- * MPI notices a process that died but not one that hangs: a stopped rank, a dead file
+ * MPI notices a process that died and never one that hangs: a stopped rank, a dead file
  * system under a model, a lost node. So every wait of the program is a non-blocking call
  * and a loop of tests with a deadline. When it passes on rank zero, rank zero calls the
- * roll: waiting ranks reply from inside their loop, and the rank that does not reply is the
- * one that all wait for. This costs nothing in normal operation; the last step that all
- * ranks completed is known without a message, because steps are collective. Other ranks
- * have a longer deadline, so that rank zero, which can name the culprit, reports first;
- * they report if rank zero itself hangs.
+ * roll: ranks that wait themselves answer from inside their loop, and whoever does not
+ * answer is the one that everybody waits for. That costs nothing while all is well; the
+ * last step that all ranks completed is known without a message, because steps are
+ * collective. The others' deadline is longer, so that rank zero, which can name the
+ * culprit, speaks first; they speak when rank zero itself hangs.
  *
- * Calls without a non-blocking form (creating communicators and windows, MPI_Finalize) run
- * under an alarm. Its handler prints which call hung and exits; the launcher then ends the
- * other ranks.
+ * Calls that have no non-blocking form (making communicators and windows, the end) run
+ * under an alarm. There is nothing to save in such a process, so its handler says what
+ * stood still and leaves; the launcher then ends the others.
  *
  * The loop spins for a moment, because the peer is usually there, and then sleeps between
- * tests: spinning would slow ranks that share the cores. The moment is several sleeps long,
- * because a rank that oversleeps makes its peers sleep too; Open MPI yields in every test
- * if it knows that ranks share cores.
+ * tests: spinning would take the cores from ranks that share them. The moment is several
+ * sleeps long, for a rank that oversleeps sends its peers to sleep as well; Open MPI yields
+ * by itself in every test where it knows that ranks share cores.
  */
 #include "comm_impl.h"
 
@@ -43,32 +43,30 @@
 #define SPIN_SECONDS 500e-6
 #define SLEEP_NANOS  20000L
 
-/* If the loop itself stood still longer than this because the process was stopped, that
- * time is not waiting. */
+/* A rank whose own loop stood still for longer, because it was stopped, has not waited. */
 #define STILL_SECONDS 1.0
 
-/* A waiting rank checks for the roll call this often; rank zero waits this long for
- * replies.
+/* A waiting rank looks for the roll call this often; rank zero waits this long for answers.
  */
 #define LISTEN_SECONDS 0.01
 #define ANSWER_SECONDS 1.0
 
-/* Other ranks wait longer than rank zero by this factor and this time, staggered. */
+/* Others wait longer than rank zero by this factor and this time, one after another. */
 #define PATIENCE_FACTOR  1.5
 #define PATIENCE_SECONDS (2.0 * ANSWER_SECONDS)
 #define PATIENCE_STAGGER 0.1
 
-/* Time limit of MPI_Abort in a hanging process. */
+/* MPI_Abort in a process that stands still has this long. */
 #define ABORT_SECONDS 3
 
 enum control_tag { TAG_CALL = 1, TAG_ANSWER = 2 };
 
-/* One wait per process at a time. */
+/* One wait of the process at a time, like errno's one error. */
 static struct {
     MPI_Comm control;         /* roll calls alone */
     char (*host)[HOST_BYTES]; /* [W] */
     const char *doing;        /* a literal */
-    const char *culprit;      /* of the current wait, a literal */
+    const char *culprit;      /* of the wait under way, a literal */
     int64_t step;             /* -1 outside steps */
     double deadline;          /* seconds; 0: none */
     char alarm_text[256];
@@ -82,7 +80,7 @@ void mpo_comm_expect(const char *doing, int64_t step, double deadline_seconds)
     watch.deadline = deadline_seconds;
 }
 
-/* How long this rank waits before it reports; INFINITY: for ever. */
+/* How long this rank waits before it speaks; INFINITY for ever. */
 static double patience(void)
 {
     int32_t rank = mpo_comm_job_rank();
@@ -105,7 +103,7 @@ static void describe_place(char *text, size_t bytes)
                  (long long)watch.step + 1, watch.doing, (long long)watch.step);
 }
 
-/* Name the ranks that did not respond and end the job. */
+/* Name who did not answer and end the job. */
 static _Noreturn void give_up_on(const bool *answered, int32_t size)
 {
     char place[128] = "";
@@ -131,7 +129,7 @@ static void pause_shortly(void)
     nanosleep(&(struct timespec){.tv_nsec = SLEEP_NANOS}, NULL);
 }
 
-/* Rank zero: ask all ranks and wait a moment for replies. */
+/* Rank zero: ask everybody, wait a moment for answers. */
 static _Noreturn void call_the_roll(void)
 {
     int32_t size = mpo_comm_job_size();
@@ -160,8 +158,8 @@ static _Noreturn void call_the_roll(void)
     give_up_on(answered, size);
 }
 
-/* Other ranks: reply when rank zero calls. @return true if it did: it is about to end the
- * job */
+/* Others: answer rank zero when it calls. @return true when it did: it is about to end the
+ * job, and there is nothing left to complain about */
 static bool listen_for_call(void)
 {
     MPI_Request request = MPI_REQUEST_NULL;
@@ -249,9 +247,9 @@ static void on_second_alarm(int number)
     _exit(mpo_status_exit_code(MPO_ERR_PEER));
 }
 
-/* MPI_Abort is not safe in a signal handler, but only it gives srun the code: otherwise
- * srun reports the death of the other ranks. If it hangs, a second alarm exits without it.
- */
+/* MPI_Abort is not made for a signal handler, but only it tells srun the code: srun takes
+ * the others' death for the job's otherwise. Should it hang, a second alarm leaves without
+ * it. */
 static void on_alarm(int number)
 {
     struct sigaction action = {.sa_handler = on_second_alarm};
@@ -298,7 +296,7 @@ enum mpo_status mpo_comm_watch_open(void)
     enum mpo_status status = MPO_OK;
     char own[HOST_BYTES] = "";
     MPI_Request request = MPI_REQUEST_NULL;
-    /* Otherwise the kernel adds 50 us to every sleep of the wait loop. */
+    /* Else the kernel adds 50 us to every sleep of the wait loop. */
     prctl(PR_SET_TIMERSLACK, 1000UL, 0UL, 0UL, 0UL);
     gethostname(own, sizeof own - 1);
     MPO_NEW(mpo_comm_job_size(), &watch.host);

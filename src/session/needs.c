@@ -16,7 +16,7 @@ static bool same_weights(const struct mpo_policy_need *a, const struct mpo_polic
            a->devices == b->devices;
 }
 
-/* Weights of a policy; 0 if an earlier one has the same file. */
+/* Weights of a policy, 0 when an earlier one has them already. */
 static uint64_t own_weights(const struct mpo_policy_survey *policies, int32_t index)
 {
     for (int32_t earlier = 0; earlier < index; earlier++)
@@ -74,8 +74,8 @@ uint64_t mpo_needs_total(const struct mpo_needs *needs)
 
 /* ---- a device ---- */
 
-/* What a policy adds to earlier ones on each of its devices: libllama spreads layers evenly
- * over devices with the same free memory. */
+/* What a policy adds to those before it on each of its devices: libllama spreads layers
+ * evenly where devices have as much free. */
 static uint64_t of_policy(const struct mpo_needs_device *device, int32_t index)
 {
     const struct mpo_policy_need *need = &device->policies[index].need;

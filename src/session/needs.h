@@ -8,13 +8,13 @@
 #include "device/host.h"
 #include "mpo/policy.h"
 
-/** Needs of one rank in its host's memory, by purpose. Plain data. */
+/** Of one rank and its host's memory, by what it is for. Plain data. */
 struct mpo_needs {
-    uint64_t program_bytes; /* the process after a survey: code, vocabularies, prompts,
-                               adapters */
-    uint64_t weights_bytes; /* a model used by several policies counts once */
+    uint64_t program_bytes; /* the process as a survey leaves it: code, vocabularies,
+                               prompts, adapters */
+    uint64_t weights_bytes; /* a model that several policies name counts once */
     uint64_t cache_bytes;
-    uint64_t work_bytes;     /* logits, and the work space of a decode */
+    uint64_t work_bytes;     /* logits, and what a decode computes in */
     uint64_t exchange_bytes; /* rows of other ranks, or of this one for others; rounded ones
                               */
 };
@@ -32,7 +32,7 @@ void mpo_needs_add(struct mpo_needs *sum, const struct mpo_needs *more);
 /** All of it. */
 uint64_t mpo_needs_total(const struct mpo_needs *needs);
 
-/** Memory that the process will still allocate. */
+/** What the process has still to take. */
 uint64_t mpo_needs_to_take(const struct mpo_needs *needs);
 
 /** Weights on the host of these policies when each model file is in memory once: what ranks
@@ -41,7 +41,7 @@ uint64_t mpo_needs_to_take(const struct mpo_needs *needs);
 uint64_t mpo_needs_weights_once(const struct mpo_policy_survey *policies,
                                 int32_t policy_count);
 
-/** A device and the rank's needs on it. */
+/** A device and what a rank will put there. */
 struct mpo_needs_device {
     const struct mpo_device *device;
     const char *host;                         /* its name, for messages */
@@ -49,12 +49,11 @@ struct mpo_needs_device {
     const struct mpo_policy_spec *specs;      /* [H] */
     int32_t policy_count;
     uint64_t rows_bytes; /* the mixture's and the exchange's */
-    const char *advice;  /* how to have fewer or shorter rows: "lower ..." */
+    const char *advice;  /* what makes rows fewer or shorter: "lower ..." */
 };
 
 /** Bytes of the device's memory. Local. */
 uint64_t mpo_needs_of_device(const struct mpo_needs_device *device);
 
-/** @return MPO_ERR_MEMORY, with what to change, if the needs exceed the free memory. Local.
- */
+/** @return MPO_ERR_MEMORY, with what to change, when that is more than is free. Local. */
 enum mpo_status mpo_needs_check_device(const struct mpo_needs_device *device);

@@ -12,9 +12,8 @@
 enum mpo_status mpo_plan_check_fit(const struct mpo_config *config)
 {
     enum mpo_status status = MPO_OK;
-    MPO_CHECK(
-        !(config->fit.resume && config->fit.force), MPO_ERR_USAGE,
-        "--resume continues the record and --force moves it aside; give only one of them");
+    MPO_CHECK(!(config->fit.resume && config->fit.force), MPO_ERR_USAGE,
+              "--resume continues the record and --force moves it aside; give one of them");
 cleanup:
     return status;
 }
@@ -68,8 +67,8 @@ static int32_t position_rows(const struct mpo_session_size *size)
     return mpo_decode_positions(mpo_plan_rows(size), mpo_plan_given_positions(size));
 }
 
-/* Maximum number of prompts whose cells are held at once. A prompt holds them while one of
- * its rows lives, and another can join if m rows are free: the maximum is reached when one
+/* Prompts whose cells are held at once at most. A prompt holds them while one of its rows
+ * lives, and another can join as long as its m rows are free: the most are held when one
  * row of each is left and one prompt has just joined. */
 static int32_t held_prompts(const struct mpo_session_size *size)
 {
@@ -241,9 +240,9 @@ static int32_t policies_near(const struct mpo_plan *plan, int32_t rank)
     return near;
 }
 
-/* Bytes of rows that a rank keeps; an upper bound for a node with any transport: the rows
- * of its policies if other ranks read them, its slice of the rows on other nodes, and its
- * policies' rounded rows. */
+/* Bytes for rows that a rank keeps; summed over a node at most, whichever transport serves:
+ * those of its policies if other ranks read them, its slice of those on other nodes, and
+ * its policies' rounded ones. */
 static size_t rows_kept(const struct mpo_plan *plan, int32_t rank, int32_t own)
 {
     struct mpo_exchange_spec spec = mpo_plan_exchange(
@@ -262,8 +261,8 @@ static size_t rows_kept(const struct mpo_plan *plan, int32_t rank, int32_t own)
     return bytes + (tokens > 0 ? mpo_exchange_most_bytes(&spec, far) : 0);
 }
 
-/* Measured on this process, which has loaded the vocabularies and adapters of all policies:
- * an upper bound. */
+/* The program is this one, which has the vocabularies and adapters of all policies: an
+ * upper bound. */
 static struct mpo_needs rank_needs(const struct mpo_plan *plan, const struct mpo_host *host,
                                    int32_t rank)
 {

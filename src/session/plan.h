@@ -9,7 +9,7 @@
 
 /* ---- a fit ---- */
 
-/** The size of the session that a fit opens. Local. */
+/** How large a session a fit opens. Local. */
 struct mpo_session_size mpo_plan_fit(const struct mpo_config *config);
 
 /** Refuse flags of fit that contradict each other. Local. */
@@ -30,14 +30,14 @@ bool mpo_plan_has_responses(const struct mpo_session_size *size);
 /** Positions of given responses in one step, 0 where none are scored. Local. */
 int32_t mpo_plan_given_positions(const struct mpo_session_size *size);
 
-/** Devices requested by a rank with these policies: the maximum over its policies. Local.
- */
+/** Devices that a rank with these policies asks for: as many as the one that is spread over
+ *  most. Local. */
 int32_t mpo_plan_devices(const struct mpo_config *config, int32_t first, int32_t count);
 
 /** Whether rows stay in the devices' memory on their way. Local. */
 bool mpo_plan_rows_on_device(const struct mpo_session *session);
 
-/** Specifications of the stages, as far as they are known before other stages are open.
+/** What the stages are opened with, as far as it is known before the others are open.
  *  Local. */
 struct mpo_policies_spec mpo_plan_policies(const struct mpo_session *session);
 struct mpo_policies_room mpo_plan_room(const struct mpo_session *session);
@@ -57,7 +57,7 @@ uint64_t mpo_plan_host_rows(const struct mpo_session *session,
                             const struct mpo_policies_survey *survey,
                             uint64_t exchange_bytes);
 
-/** The rank's needs on its device, after a survey with a common vocabulary; borrows from
+/** What the rank puts on its device, after a survey with a common vocabulary; borrows from
  *  session, survey and host. `exchange_bytes` is the exchange's figure. Local. */
 struct mpo_needs_device mpo_plan_device(const struct mpo_session *session,
                                         const struct mpo_policies_survey *survey,
@@ -66,7 +66,7 @@ struct mpo_needs_device mpo_plan_device(const struct mpo_session *session,
 
 /* ---- a job that does not run ---- */
 
-/** Ranks on nodes, the same number on each. */
+/** Ranks on nodes, as many on each. */
 struct mpo_plan {
     const struct mpo_config *config;
     struct mpo_session_size size;
@@ -76,7 +76,7 @@ struct mpo_plan {
     const struct mpo_policies_survey *survey; /* of all policies in this process */
 };
 
-/** Devices of the node whose ranks need most; requires no survey. Local. */
+/** Devices of the node whose ranks ask for most; needs no survey. Local. */
 int32_t mpo_plan_node_devices(const struct mpo_plan *plan);
 
 /** Host memory of the node whose ranks need most, summed over its ranks: each with weights

@@ -108,8 +108,8 @@ cleanup:
     return status;
 }
 
-/* The cores that this rank may use, divided by the number of ranks that share them, unless
- * the user sets it: launchers bind ranks to separate cores, or to none. */
+/* The cores that this rank may run on, over the ranks that may run on the same ones, unless
+ * the user says otherwise: launchers bind ranks to cores of their own, or to none. */
 enum mpo_status mpo_session_choose_threads(struct mpo_session *session)
 {
     enum mpo_status status = MPO_OK;
@@ -145,8 +145,8 @@ cleanup:
     return status;
 }
 
-/* Policies that leave their rows on the host, if any, are in this range of the rank's
- * policies; rounded rows are those of all of them. */
+/* Policies that leave their rows on the host, if any, are among these of the rank; rounded
+ * rows are those of all of them. */
 static void place_policies(const struct mpo_session *session, struct mpo_mixture_spec *spec)
 {
     int32_t first = 0;
@@ -229,8 +229,8 @@ cleanup:
     return status;
 }
 
-/* True on all ranks if the survey has all figures. Failures of single policies will be
- * found and reported again by opening. Collective. */
+/* True on all ranks when a survey found nothing that would keep a figure from being known.
+ * What single policies failed in, opening will find again and report. Collective. */
 static enum mpo_status is_known(const struct mpo_session *session,
                                 const struct mpo_policies_survey *survey, bool *known)
 {
@@ -245,7 +245,8 @@ cleanup:
     return status;
 }
 
-/* Check that the rank's needs fit on its device, before weights are read. */
+/* Whether all that this rank will put on its device has room there, before weights are
+ * read. */
 static enum mpo_status check_device_memory(struct mpo_session *session)
 {
     enum mpo_status status = MPO_OK;
@@ -266,7 +267,7 @@ static enum mpo_status check_device_memory(struct mpo_session *session)
         session->config, &session->placement, &session->size, survey.vocab_size);
     exchange.rows_on_device = mpo_plan_rows_on_device(session);
     if (mpo_exchange_survey(&exchange, session->comm, &plan) != MPO_OK)
-        plan.rank_bytes = 0; /* opening it will report what is wrong */
+        plan.rank_bytes = 0; /* opening it will say what is wrong */
     mpo_host_describe(&host);
     struct mpo_needs_device device =
         mpo_plan_device(session, &survey, &host, plan.rank_bytes);
@@ -299,7 +300,7 @@ static const char *command_of(const struct mpo_session_spec *spec)
     return spec->command != NULL ? spec->command : "fit";
 }
 
-/* The configuration of the specification, read unless it is open already. */
+/* The configuration of the specification, read where it is not open yet. */
 static enum mpo_status choose_config(const struct mpo_session_spec *spec,
                                      struct mpo_config **own)
 {

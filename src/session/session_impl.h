@@ -42,14 +42,14 @@ struct mpo_session {
     bool has_stepped;
 };
 
-/** Read the configuration and check that all ranks have the same. Collective over all
- *  ranks; failures are agreed on and printed. */
+/** Read the configuration and see that all ranks have the same. Collective over all ranks;
+ *  failures are agreed on and printed. */
 enum mpo_status mpo_session_configure(const char *command, int argc, char *const *argv,
                                       struct mpo_config **config);
 
 /* Phases of mpo_session_open, for doctor and launch; statuses are this rank's own. */
 
-/** An empty session; the configuration is borrowed. Local. */
+/** A session of which nothing is open yet; the configuration is borrowed. Local. */
 enum mpo_status mpo_session_make(const char *command, const struct mpo_config *config,
                                  const struct mpo_session_size *size,
                                  struct mpo_session **out);
@@ -57,20 +57,20 @@ enum mpo_status mpo_session_make(const char *command, const struct mpo_config *c
 /** The prompts of the file, of the input or of the command line. Local. */
 enum mpo_status mpo_session_read_prompts(struct mpo_session *session);
 
-/** Form groups of this many ranks; 0: the default for the number of policies. Failures are
- *  agreed on. Collective over all ranks. */
+/** Form groups of so many ranks, 0: as many as the policies ask for. Failures are agreed
+ *  on. Collective over all ranks. */
 enum mpo_status mpo_session_open_groups(struct mpo_session *session,
                                         int32_t ranks_per_group);
 
 /** Form the groups of the configuration. Failures are agreed on. Collective over all ranks. */
 enum mpo_status mpo_session_open_ranks(struct mpo_session *session);
 
-/** The policies of the configuration as specifications of the policy stage. Local. */
+/** The policies of the configuration as the policy stage wants them. Local. */
 enum mpo_status mpo_session_describe_policies(struct mpo_session *session);
 
 /** The device of this rank, on which all policies can compute; needs their description.
  *  Collective over all ranks. */
 enum mpo_status mpo_session_open_device(struct mpo_session *session);
 
-/** Choose the number of threads of this rank. Collective over all ranks. */
+/** Settle on the threads of this rank. Collective over all ranks. */
 enum mpo_status mpo_session_choose_threads(struct mpo_session *session);

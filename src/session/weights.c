@@ -1,9 +1,8 @@
 /*
  * Weights: given, or fitted before.
  *
- * Only rank zero reads the record, because other ranks may not see its file system. It
- * sends the record's models to all ranks, and each compares them with the models that it
- * hosts.
+ * Only rank zero reads the record, because other ranks may not see its file system. What it
+ * says of the models goes to all ranks, and each compares it with the models that it hosts.
  */
 #include "weights.h"
 
@@ -16,7 +15,7 @@
 
 #define SUM_TOLERANCE 1e-3
 
-/* The models of a record, to be sent to all ranks. */
+/* What a record says, on its way to all ranks. */
 struct models {
     const char *path;             /* the record, borrowed */
     const char *remedy;           /* where they differ; a literal */
@@ -44,7 +43,7 @@ cleanup:
     return status;
 }
 
-/* The row of a step by its number; numbers need not begin at 0. */
+/* The row of a step by its number, which need not begin at 0. */
 static enum mpo_status find_step(struct mpo_record *record, const char *path,
                                  int64_t wanted, int64_t *row)
 {
@@ -65,7 +64,7 @@ cleanup:
     return status;
 }
 
-/* Do not use weights of a damaged record. */
+/* A damaged record must not pass for weights. */
 static enum mpo_status check_simplex(const char *path, const double *weights, int32_t count)
 {
     enum mpo_status status = MPO_OK;
@@ -119,13 +118,13 @@ const char *mpo_session_adapter_sha256(const struct mpo_policy_info *info)
     return info->lora[0] == '\0' && info->sha256[0] != '\0' ? "none" : info->lora_sha256;
 }
 
-/* Hashes are compared only if both sides have them. */
+/* A hash that one side does not know says nothing. */
 static bool may_be_same(const char *a, const char *b)
 {
     return a[0] == '\0' || b[0] == '\0' || strcmp(a, b) == 0;
 }
 
-/* Check that one policy is the same as in the record. */
+/* One policy is what it was in the record. */
 static enum mpo_status compare_model(const struct mpo_policy_info *info,
                                      const struct models *models,
                                      const struct mpo_record_rank *rank)
@@ -152,7 +151,7 @@ cleanup:
     return status;
 }
 
-/* Check that this rank's models are those that the weights were fitted for. */
+/* The models of this rank are those that the weights were found for. */
 static enum mpo_status compare_models(const struct mpo_session *session,
                                       const struct models *models)
 {
@@ -216,7 +215,7 @@ static enum mpo_status parse_weights(const struct mpo_config *config,
     MPO_TRY(
         mpo_config_parse_numbers(choice->text, weights, config->objective_count, &count));
     MPO_CHECK(count == config->objective_count, MPO_ERR_USAGE,
-              "--weights: expected %d numbers, one per objective, found %d",
+              "--weights: expected %d numbers, one an objective, found %d",
               config->objective_count, count);
     for (int32_t k = 0; k < count; k++) {
         MPO_CHECK(isfinite(weights[k]), MPO_ERR_USAGE,

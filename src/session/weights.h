@@ -5,7 +5,7 @@
 
 #include "session_impl.h"
 
-/** The weights' options of a command; strings are borrowed. */
+/** As the command's options have them; strings are borrowed. */
 struct mpo_weights_choice {
     const char *text;    /* a record, numbers, "uniform", or the name of one policy */
     const char *iterate; /* of a record: "average" or "last" */
@@ -13,12 +13,12 @@ struct mpo_weights_choice {
     bool allow_any;      /* negative weights and any sum */
 };
 
-/** True if the weights come from a record: its models are then compared by hash if it has
- *  hashes, so open the job with record.hash_models as configured. Local. */
+/** True when the weights come from a record: its models are then compared by hash, where it
+ *  has hashes, so the job should be opened with record.hash_models as configured. Local. */
 bool mpo_weights_are_of_a_record(const struct mpo_config *config, const char *text);
 
 /**
- * Choose the weights. Collective over all ranks; failures are agreed on and printed.
+ * Settle the weights. Collective over all ranks; failures are agreed on and printed.
  *
  * @param out  [H] owned by the caller; 0 for a reference that is not asked for by name
  * @return MPO_ERR_DATA when the record has other objectives, models or another vocabulary;
@@ -31,8 +31,8 @@ enum mpo_status mpo_weights_open(const struct mpo_session *session,
  *  caller; NULL where nothing is bounded. Local. */
 enum mpo_status mpo_weights_bounds(const struct mpo_config *config, double **bounds);
 
-/** Refuse unless this job's models and vocabulary are those of the record. Collective over
- *  all ranks; failures are agreed on and printed. */
+/** Refuse to go on unless this job's models and vocabulary are those that a record was made
+ *  with. Collective over all ranks; failures are agreed on and printed. */
 enum mpo_status mpo_weights_check_models(const struct mpo_session *session,
                                          const char *path);
 
