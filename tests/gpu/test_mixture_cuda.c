@@ -8,7 +8,7 @@
  * their order, so figures agree within 1e-12 of their size, greedy choices agree always,
  * and draws agree unless the uniform lies within 1e-12 of a cumulative sum.
  */
-#include "mixture_case.h"
+#include "mixture_questions.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -69,6 +69,7 @@ static void pair_run(struct pair *pair)
     memcpy(cuda->masked, cpu->masked, (size_t)cpu->masked_count * sizeof *cpu->masked);
     memcpy(cuda->logits, cpu->logits, logit_count(cpu) * sizeof *cpu->logits);
     cuda->end_bias = cpu->end_bias;
+    cuda->varies = cpu->varies;
     cuda->end_count = cpu->end_count;
     cuda->masked_count = cpu->masked_count;
     mixture_case_run(&pair->cpu);
@@ -272,6 +273,139 @@ static void many_filtered_draws_come_in_rounds(void **state)
     pair_free(&pair);
 }
 
+static void near(double found, double expected)
+{
+    assert_int_equal(isnan(found), isnan(expected));
+    if (!isnan(found))
+        assert_close(found, expected, BOUND * (1.0 + fabs(expected)));
+}
+
+static void check_questions(struct pair *pair, int32_t count)
+{
+    struct mixture_questions cpu;
+    struct mixture_questions cuda;
+    mixture_questions_make(&cpu, &pair->cpu, count);
+    mixture_questions_make(&cuda, &pair->cuda, count);
+    mixture_questions_ask(&cpu, pair->cpu.mixture);
+    mixture_questions_ask(&cuda, pair->cuda.mixture);
+    for (int32_t i = 0; i < count; i++) {
+        assert_int_equal(cuda.token[i], cpu.token[i]);
+        near(cuda.log_proposal[i], cpu.log_proposal[i]);
+    }
+    for (int32_t i = 0; i < count * pair->cpu.policy_count; i++)
+        near(cuda.log_policy[i], cpu.log_policy[i]);
+    mixture_questions_free(&cuda);
+    mixture_questions_free(&cpu);
+}
+
+/* Every row with exponents, a tilt and rules of its own, and every kind in one call. */
+static void rows_of_their_own_agree(void **state)
+{
+    (void)state;
+    static const int32_t sizes[][3] = {{3, 5, 1100}, {1, 2, 7}, {2, 7, 33}, {4, 2, 2051}};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        struct pair pair;
+        pair_make(&pair, sizes[i][0], sizes[i][1], sizes[i][2], 5.0);
+        mixture_case_mask(&pair.cpu, 6, 2);
+        pair.cpu.varies = true;
+        pair_run(&pair);
+        mixture_case_compare(&pair.cuda, &pair.cpu, BOUND);
+        check_questions(&pair, 24);
+        pair_free(&pair);
+    }
+}
+
+/* More biases than there is room for at a time, and more draws than slots. */
+static void biases_come_in_rounds(void **state)
+{
+    (void)state;
+    struct pair pair;
+    pair_make(&pair, 2, 40, 23, 3.0);
+    pair.cpu.varies = true;
+    pair_run(&pair);
+    check_questions(&pair, 75);
+    pair_free(&pair);
+}
+
+static void expectations_are_those_that_are_wanted(void **state)
+{
+    (void)state;
+    static const bool some_expect[3] = {false, true, false};
+    struct pair pair;
+    pair_make(&pair, 3, 3, 1500, 4.0);
+    pair_run(&pair);
+    struct mixture_case *both[2] = {&pair.cpu, &pair.cuda};
+    for (int32_t way = 0; way < 2; way++) {
+        for (int32_t i = 0; i < 2; i++) {
+            both[i]->exponents.expects = some_expect;
+            assert_ok(mpo_mixture_combine(both[i]->mixture, &both[i]->rows,
+                                          &both[i]->exponents, both[i]->moments,
+                                          way == 0 ? both[i]->expectation : NULL));
+        }
+        for (int32_t row = 0; row < 3; row++) {
+            near(pair.cuda.moments[row].log_z, pair.cpu.moments[row].log_z);
+            near(pair.cuda.moments[row].entropy, pair.cpu.moments[row].entropy);
+            near(pair.cuda.moments[row].end_probability,
+                 pair.cpu.moments[row].end_probability);
+        }
+        for (int32_t i = 0; i < 9; i++)
+            near(pair.cuda.expectation[i], pair.cpu.expectation[i]);
+        assert_true(isnan(pair.cuda.moments[0].entropy));
+        check_questions(&pair, 6);
+    }
+    pair_free(&pair);
+}
+
+/* A row of NaN and one whose sums are infinite: blank on both, the others agree. */
+static void rows_that_fail_are_blank_on_both(void **state)
+{
+    (void)state;
+    struct pair pair;
+    pair_make(&pair, 3, 4, 1100, 4.0);
+    pair_run(&pair);
+    struct mixture_case *both[2] = {&pair.cpu, &pair.cuda};
+    for (int32_t i = 0; i < 2; i++) {
+        mixture_case_logits(both[i], 1, 1)[1050] = NAN;
+        mixture_case_logits(both[i], 0, 3)[8] = -INFINITY;
+        both[i]->row_mu[9] = -0.5;
+        for (int32_t h = 0; h < 3; h++)
+            assert_status(mpo_mixture_normalise(both[i]->mixture, h, 4,
+                                                both[i]->row + h * 4,
+                                                both[i]->log_norm + h * 4),
+                          h == 1 ? MPO_ERR_DATA : MPO_OK);
+        assert_status(mpo_mixture_combine(both[i]->mixture, &both[i]->rows,
+                                          &both[i]->exponents, both[i]->moments,
+                                          both[i]->expectation),
+                      MPO_ERR_DATA);
+        assert_error_names("the mixture of row 1");
+        assert_true(!isfinite(both[i]->moments[1].log_z));
+        assert_true(!isfinite(both[i]->moments[3].log_z));
+    }
+    for (int32_t row = 0; row < 4; row += 2)
+        near(pair.cuda.moments[row].entropy, pair.cpu.moments[row].entropy);
+    check_questions(&pair, 24);
+    pair_free(&pair);
+}
+
+static void lists_are_the_same(void **state)
+{
+    (void)state;
+    struct pair pair;
+    int32_t cpu[MPO_MIXTURE_TOP_MAX];
+    int32_t cuda[MPO_MIXTURE_TOP_MAX];
+    pair_make(&pair, 2, 2, 2100, 1.0);
+    mixture_case_mask(&pair.cpu, 3, 1);
+    for (size_t i = 0; i < logit_count(&pair.cpu) / 2; i++) /* ties in both policies */
+        pair.cpu.logits[2 * i] = rintf(2.0f * pair.cpu.logits[2 * i]);
+    pair_run(&pair);
+    for (int32_t row = 0; row < 2; row++) {
+        assert_ok(mpo_mixture_top(pair.cpu.mixture, row, MPO_MIXTURE_TOP_MAX, cpu));
+        assert_ok(mpo_mixture_top(pair.cuda.mixture, row, MPO_MIXTURE_TOP_MAX, cuda));
+        assert_memory_equal(cuda, cpu, sizeof cpu);
+    }
+    pair_free(&pair);
+}
+
 static void denormal_and_sharp_logits_agree(void **state)
 {
     (void)state;
@@ -442,6 +576,11 @@ int main(int argc, char **argv)
         cmocka_unit_test(ties_take_the_lowest_id_on_both),
         cmocka_unit_test(filters_keep_the_same_tokens),
         cmocka_unit_test(many_filtered_draws_come_in_rounds),
+        cmocka_unit_test(rows_of_their_own_agree),
+        cmocka_unit_test(biases_come_in_rounds),
+        cmocka_unit_test(expectations_are_those_that_are_wanted),
+        cmocka_unit_test(rows_that_fail_are_blank_on_both),
+        cmocka_unit_test(lists_are_the_same),
         cmocka_unit_test(denormal_and_sharp_logits_agree),
         cmocka_unit_test(blocks_may_be_masked_altogether),
         cmocka_unit_test(rows_without_a_normaliser_are_refused_by_both),

@@ -26,7 +26,7 @@
 static int32_t vocab_max = 152000;
 
 /* What is asked of the combined rows, B draws each. */
-enum mode { DRAWN, GREEDY, FILTERED, GIVEN, MODE_COUNT };
+enum mode { DRAWN, GREEDY, MIXED, FILTERED, BIASED, GIVEN, MODE_COUNT };
 
 /* One rank's slice in the device's memory, no byte longer than it must be. */
 struct rank {
@@ -56,10 +56,13 @@ struct cut {
     int32_t *row;                          /* [B] that draws are from */
     enum mpo_mixture_kind *kind;           /* [B] */
     const struct mpo_mixture_rule **rule;  /* [B] */
-    double *uniform;                       /* [B] */
-    int32_t *token;                        /* [B] of the whole rows */
-    double *log_proposal;                  /* [B] */
-    double *log_policy;                    /* [B, H] */
+    struct mpo_mixture_bias bias[3];
+    struct mpo_mixture_rule biased; /* by them */
+    bool *expects;                  /* [B] */
+    double *uniform;                /* [B] */
+    int32_t *token;                 /* [B] of the whole rows */
+    double *log_proposal;           /* [B] */
+    double *log_policy;             /* [B, H] */
 };
 
 static const struct mpo_mixture_rule filter = {.filter = {0.8, 40, 0.95, 0.001}};
@@ -134,6 +137,12 @@ static void make_cut(struct cut *cut, int32_t policy_count, int32_t row_count,
         some->end_token[some->end_count - 1] = vocab_size / 2;
     if (vocab_size > 2)
         some->end_token[some->end_count++] = vocab_size - 1;
+    some->varies = true;
+    cut->bias[0] = (struct mpo_mixture_bias){vocab_size / 2, 3.0};
+    cut->bias[1] = (struct mpo_mixture_bias){vocab_size - 1, -1.0};
+    cut->bias[2] = (struct mpo_mixture_bias){vocab_size / 2, 1.5};
+    cut->biased =
+        (struct mpo_mixture_rule){filter.filter, cut->bias, vocab_size < 3 ? 0 : 3};
 }
 
 static void take_room(struct cut *cut)
@@ -150,6 +159,7 @@ static void take_room(struct cut *cut)
     cut->row = runner_allocate(rows, sizeof *cut->row);
     cut->kind = runner_allocate(rows, sizeof *cut->kind);
     cut->rule = runner_allocate(rows, sizeof *cut->rule);
+    cut->expects = runner_allocate(rows, sizeof *cut->expects);
     cut->uniform = runner_allocate(rows, sizeof *cut->uniform);
     cut->token = runner_allocate(rows, sizeof *cut->token);
     cut->log_proposal = runner_allocate(rows, sizeof(double));
@@ -165,6 +175,9 @@ static void open_cut(struct cut *cut)
     mixture_case_set(some);
     open_rank(cut, &cut->whole, 0, cut->block_count);
     take_room(cut);
+    for (int32_t row = 0; row < some->row_count; row++)
+        cut->expects[row] = row % 3 != 1;
+    some->exponents.expects = cut->expects;
     for (int32_t h = 0; h < some->policy_count; h++)
         assert_ok(cut->ops->normalise(cut->whole.self, h, some->row_count,
                                       cut->whole.row + h * some->row_count,
@@ -179,6 +192,7 @@ static void free_cut(struct cut *cut)
     free(cut->log_proposal);
     free(cut->token);
     free(cut->uniform);
+    free(cut->expects);
     free(cut->rule);
     free(cut->kind);
     free(cut->row);
@@ -200,6 +214,15 @@ static size_t table_width(const struct cut *cut)
     return (size_t)cut->some.row_count * MPO_MIXTURE_SUMS_WIDTH(cut->some.policy_count);
 }
 
+/* Whether some policy's normaliser of the row is not finite. */
+static bool failed(const struct mixture_case *some, int32_t row)
+{
+    bool finite = true;
+    for (int32_t h = 0; h < some->policy_count; h++)
+        finite = finite && isfinite(some->log_norm[h * some->row_count + row]);
+    return !finite;
+}
+
 /* A slice's sums are near the CPU's, and its greatest scores are the CPU's. */
 static void check_sums(struct cut *cut, const struct rank *rank)
 {
@@ -216,6 +239,8 @@ static void check_sums(struct cut *cut, const struct rank *rank)
     assert_ok(cut->cpu_ops->sum(cut->cpu, &rows, &cut->some.exponents, rank->first_block,
                                 rank->end_block, expected));
     for (int32_t i = 0; i < count * row_count; i++) {
+        if (failed(&cut->some, i % row_count))
+            continue; /* NaN, or -inf for a block of nothing else */
         const double *own = found + (size_t)i * MPO_MIXTURE_SUMS_WIDTH(policies);
         const double *cpu = expected + (size_t)i * MPO_MIXTURE_SUMS_WIDTH(policies);
         assert_same_bits(own[MPO_MIXTURE_TOP], cpu[MPO_MIXTURE_TOP]);
@@ -277,13 +302,13 @@ static void bring_scores(struct cut *cut, int32_t row)
 static void ask(struct cut *cut, enum mode mode, const struct mpo_mixture_draws *draws)
 {
     void *root = cut->rank[0].self;
-    if (mode == DRAWN || mode == GREEDY) {
+    if (mode == DRAWN || mode == GREEDY || mode == MIXED) {
         assert_ok(cut->ops->ask(root, draws, cut->question));
         return;
     }
     for (int32_t i = 0; i < draws->count; i++) {
         int32_t token = draws->token[i];
-        if (mode == FILTERED) {
+        if (mode == FILTERED || mode == BIASED) {
             bring_scores(cut, draws->row[i]);
             draws->token[i] = -1;
             assert_ok(cut->ops->rule(root, draws, i, cut->score));
@@ -326,13 +351,18 @@ static void answer(struct cut *cut)
 
 static void check_draws(struct cut *cut, enum mode mode)
 {
+    static const enum mpo_mixture_kind kinds[3] = {MPO_MIXTURE_DRAWN, MPO_MIXTURE_GREATEST,
+                                                   MPO_MIXTURE_GIVEN};
+    bool has_rules = mode == FILTERED || mode == BIASED;
     int32_t count = cut->some.row_count;
     for (int32_t i = 0; i < count; i++) {
         cut->row[i] = 5 * i % count;
         cut->kind[i] = mode == GIVEN    ? MPO_MIXTURE_GIVEN
                        : mode == GREEDY ? MPO_MIXTURE_GREATEST
+                       : mode == MIXED  ? kinds[i % 3]
+                       : mode == BIASED ? kinds[i % 2]
                                         : MPO_MIXTURE_DRAWN;
-        cut->rule[i] = &filter;
+        cut->rule[i] = mode == BIASED ? &cut->biased : &filter;
         cut->uniform[i] = runner_uniform(17 + mode, (uint64_t)i);
         cut->token[i] = (int32_t)(cut->uniform[i] * cut->some.vocab_size);
     }
@@ -340,7 +370,7 @@ static void check_draws(struct cut *cut, enum mode mode)
                                       .row = cut->row,
                                       .kind = cut->kind,
                                       .uniform = mode == GREEDY ? NULL : cut->uniform,
-                                      .rule = mode == FILTERED ? cut->rule : NULL,
+                                      .rule = has_rules ? cut->rule : NULL,
                                       .token = cut->token,
                                       .log_proposal = cut->log_proposal,
                                       .log_policy = cut->log_policy};
@@ -358,7 +388,7 @@ static void check_cut(struct cut *cut, int32_t size, bool filtered)
                   (cut->block_count * (r + 1) + size - 1) / size);
     fold(cut);
     for (int32_t mode = 0; mode < MODE_COUNT; mode++)
-        if (mode != FILTERED || filtered)
+        if ((mode != FILTERED && mode != BIASED) || filtered)
             check_draws(cut, mode);
     for (int32_t r = 0; r < size; r++)
         close_rank(cut, &cut->rank[r]);
@@ -438,6 +468,19 @@ static void ties_give_the_tokens_of_whole_rows(void **state)
     free_cut(&cut);
 }
 
+/* Rows of NaN: what is asked of them does no harm and is the same for every cut. */
+static void rows_that_fail_give_the_bits_of_whole_rows(void **state)
+{
+    (void)state;
+    struct cut cut;
+    make_cut(&cut, 2, 6, 2100);
+    mixture_case_logits(&cut.some, 1, 2)[1500] = NAN;
+    mixture_case_logits(&cut.some, 0, 5)[9] = INFINITY;
+    open_cut(&cut);
+    check_cut(&cut, 3, false);
+    free_cut(&cut);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -445,6 +488,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(masked_slices_give_the_bits_of_whole_rows),
         cmocka_unit_test(infinite_logits_give_the_bits_of_whole_rows),
         cmocka_unit_test(ties_give_the_tokens_of_whole_rows),
+        cmocka_unit_test(rows_that_fail_give_the_bits_of_whole_rows),
     };
     if (!device_suite_has_device())
         return 77;

@@ -7,6 +7,7 @@
  * MPO_TEST_DEVICE=cuda the mixture is the device's, one device a rank, and the one process
  * does all of it on one device by kernels for whole rows; cases are smaller then.
  */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,7 +17,7 @@
 #include "mpo/policy.h"
 #include "exchange_case.h"
 #include "exchange_position.h"
-#include "mixture_case.h"
+#include "mixture_questions.h"
 #include "runner.h"
 
 /* What is asked of the combined rows, B draws each. */
@@ -50,10 +51,15 @@ struct figures {
     int32_t *token[MODE_COUNT];          /* [B] */
     double *log_proposal[MODE_COUNT];    /* [B] */
     double *log_policy[MODE_COUNT];      /* [B, H] */
+    struct mixture_questions questions;  /* of all kinds, under rules of their own */
+    int32_t top[MPO_MIXTURE_TOP_MAX];    /* of the last row */
 };
 
-static void make_figures(struct figures *figures, size_t rows, size_t policies)
+static void make_figures(struct figures *figures, const struct mixture_case *some)
 {
+    size_t rows = (size_t)some->row_count;
+    size_t policies = (size_t)some->policy_count;
+    mixture_questions_make(&figures->questions, some, 12);
     figures->moments = runner_allocate(rows, sizeof *figures->moments);
     figures->expectation = runner_allocate(rows * policies, sizeof(double));
     for (int32_t mode = 0; mode < MODE_COUNT; mode++) {
@@ -65,6 +71,7 @@ static void make_figures(struct figures *figures, size_t rows, size_t policies)
 
 static void free_figures(struct figures *figures)
 {
+    mixture_questions_free(&figures->questions);
     for (int32_t mode = 0; mode < MODE_COUNT; mode++) {
         free(figures->log_policy[mode]);
         free(figures->log_proposal[mode]);
@@ -108,6 +115,17 @@ static void draw(struct mpo_mixture *mixture, const struct mixture_case *some,
     free(row);
 }
 
+/* All that is asked of combined rows. */
+static void ask_all(struct mpo_mixture *mixture, const struct mixture_case *some,
+                    struct figures *figures)
+{
+    int32_t last = some->row_count - 1;
+    for (int32_t mode = 0; mode < MODE_COUNT; mode++)
+        draw(mixture, some, mode, figures);
+    mixture_questions_ask(&figures->questions, mixture);
+    assert_ok(mpo_mixture_top(mixture, last, MPO_MIXTURE_TOP_MAX, figures->top));
+}
+
 static void same_figures(const struct figures *found, const struct figures *expected,
                          size_t rows, size_t policies)
 {
@@ -122,6 +140,8 @@ static void same_figures(const struct figures *found, const struct figures *expe
         assert_memory_equal(found->log_policy[mode], expected->log_policy[mode],
                             rows * policies * sizeof(double));
     }
+    mixture_questions_same(&found->questions, &expected->questions);
+    assert_memory_equal(found->top, expected->top, sizeof found->top);
 }
 
 /* ---- one pattern on one group ---- */
@@ -189,8 +209,10 @@ static void close_group(struct group *group)
     mpo_comm_close(&group->comm);
 }
 
-static void combine(struct group *group, struct figures *figures)
+/* Policy 1 may fail: where its rows are normalised, and at the root. */
+static void combine_as(struct group *group, bool fails, struct figures *figures)
 {
+    bool is_root = mpo_comm_group_rank(group->comm) == 0;
     struct mpo_rows rows;
     int32_t row_count = group->some->row_count;
     for (int32_t k = 0; k < group->local_count; k++) {
@@ -202,14 +224,23 @@ static void combine(struct group *group, struct figures *figures)
         assert_ok(mpo_mixture_round(group->mixture, h, row_count, row));
     }
     assert_ok(mpo_exchange_post(group->exchange, row_count, group->row));
-    for (int32_t k = 0; k < group->local_count; k++)
-        assert_ok(mpo_mixture_normalise(group->mixture, group->first_policy + k, row_count,
-                                        group->row + k * row_count,
-                                        group->log_norm + k * row_count));
+    for (int32_t k = 0; k < group->local_count; k++) {
+        int32_t h = group->first_policy + k;
+        assert_status(mpo_mixture_normalise(group->mixture, h, row_count,
+                                            group->row + k * row_count,
+                                            group->log_norm + k * row_count),
+                      fails && h == 1 ? MPO_ERR_DATA : MPO_OK);
+    }
     assert_ok(
         mpo_exchange_rows(group->exchange, row_count, group->row, group->log_norm, &rows));
-    assert_ok(mpo_mixture_combine(group->mixture, &rows, &group->some->exponents,
-                                  figures->moments, figures->expectation));
+    assert_status(mpo_mixture_combine(group->mixture, &rows, &group->some->exponents,
+                                      figures->moments, figures->expectation),
+                  fails && is_root ? MPO_ERR_DATA : MPO_OK);
+}
+
+static void combine(struct group *group, struct figures *figures)
+{
+    combine_as(group, false, figures);
 }
 
 /* ---- traffic ---- */
@@ -236,6 +267,59 @@ static void check_traffic(struct group *group, struct figures *figures)
     assert_int_equal(found.received_bytes, expected.received_bytes);
 }
 
+/* ---- rows that fail ---- */
+
+/* Of a position of which one row failed: that row is blank, the others are as expected. */
+static void check_others(const struct mixture_case *some, int32_t failed,
+                         const struct figures *found, const struct figures *expected)
+{
+    size_t policies = (size_t)some->policy_count;
+    const struct mixture_questions *asked = &found->questions;
+    for (int32_t row = 0; row < some->row_count; row++) {
+        if (row == failed)
+            continue;
+        size_t at = (size_t)row * policies;
+        assert_memory_equal(&found->moments[row], &expected->moments[row],
+                            sizeof *found->moments);
+        assert_memory_equal(found->expectation + at, expected->expectation + at,
+                            policies * sizeof(double));
+    }
+    for (int32_t i = 0; i < asked->count; i++) {
+        bool is_given = asked->kind[i] == MPO_MIXTURE_GIVEN;
+        int32_t token = expected->questions.token[i];
+        if (asked->row[i] == failed)
+            assert_int_equal(asked->token[i], is_given ? token : -1);
+        else
+            assert_int_equal(asked->token[i], token);
+        if (asked->row[i] != failed)
+            assert_same_bits(asked->log_proposal[i], expected->questions.log_proposal[i]);
+    }
+    assert_memory_equal(found->top, expected->top, sizeof found->top);
+}
+
+/* The same position with one logit that is none. */
+static void check_failure(struct group *group, const struct figures *expected,
+                          struct figures *found)
+{
+    const struct mixture_case *some = group->some;
+    int32_t failed = some->row_count - 2;
+    int32_t token = some->vocab_size - 1;
+    while (some->masked_count > 0 &&
+           mixture_case_logits(some, 1, failed)[token] == MPO_MASKED_LOGIT)
+        token--;
+    float *logit = mixture_case_logits(some, 1, failed) + token;
+    float kept = *logit;
+    *logit = NAN;
+    combine_as(group, true, found);
+    mixture_questions_ask(&found->questions, group->mixture);
+    assert_ok(mpo_mixture_top(group->mixture, some->row_count - 1, MPO_MIXTURE_TOP_MAX,
+                              found->top));
+    if (mpo_comm_group_rank(group->comm) == 0)
+        check_others(some, failed, found, expected);
+    assert_ok(mpo_exchange_tokens(group->exchange, found->token[DRAWN], some->row_count));
+    *logit = kept;
+}
+
 /* ---- cases ---- */
 
 static void check_pattern(const struct mixture_case *some, const struct figures *expected,
@@ -246,14 +330,15 @@ static void check_pattern(const struct mixture_case *some, const struct figures 
     size_t rows = (size_t)some->row_count;
     size_t policies = (size_t)some->policy_count;
     open_group(&group, some, transport, pattern, group_size);
-    make_figures(&found, rows, policies);
+    make_figures(&found, some);
     check_traffic(&group, &found);
     combine(&group, &found);
-    for (int32_t mode = 0; mode < MODE_COUNT; mode++)
-        draw(group.mixture, some, mode, &found);
+    ask_all(group.mixture, some, &found);
     if (mpo_comm_group_rank(group.comm) == 0)
         same_figures(&found, expected, rows, policies);
     assert_ok(mpo_exchange_tokens(group.exchange, found.token[DRAWN], some->row_count));
+    if (some->row_count > 1 && some->row_count < 64)
+        check_failure(&group, expected, &found);
     free_figures(&found);
     close_group(&group);
 }
@@ -272,15 +357,17 @@ static void check_case(struct mixture_case *some)
 {
     struct figures expected;
     int32_t size = mpo_comm_job_size();
-    make_figures(&expected, (size_t)some->row_count, (size_t)some->policy_count);
+    bool *expects = runner_allocate((size_t)some->row_count, sizeof *expects);
+    make_figures(&expected, some);
     take_device();
+    some->varies = true;
     mixture_case_run(some);
-    memcpy(expected.moments, some->moments,
-           (size_t)some->row_count * sizeof *expected.moments);
-    memcpy(expected.expectation, some->expectation,
-           (size_t)(some->row_count * some->policy_count) * sizeof(double));
-    for (int32_t mode = 0; mode < MODE_COUNT; mode++)
-        draw(some->mixture, some, mode, &expected);
+    for (int32_t row = 0; row < some->row_count; row++)
+        expects[row] = row % 4 != 3;
+    some->exponents.expects = expects;
+    assert_ok(mpo_mixture_combine(some->mixture, &some->rows, &some->exponents,
+                                  expected.moments, expected.expectation));
+    ask_all(some->mixture, some, &expected);
     for (int32_t group_size = 1; group_size <= size; group_size++) {
         static const char *const transports[2][4] = {{"self", NULL, NULL, NULL},
                                                      {"shared", "nodes", "mpi", "nccl"}};
@@ -296,6 +383,7 @@ static void check_case(struct mixture_case *some)
         }
     }
     free_figures(&expected);
+    free(expects);
     mixture_case_free(some);
 }
 

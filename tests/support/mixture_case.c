@@ -109,9 +109,13 @@ void mixture_case_run(struct mixture_case *self)
 void mixture_case_set(struct mixture_case *self)
 {
     for (int32_t row = 0; row < self->row_count; row++) {
-        for (int32_t h = 0; h < self->policy_count; h++)
-            self->row_mu[row * self->policy_count + h] = self->mu[h];
-        self->row_end_bias[row] = self->end_bias;
+        for (int32_t h = 0; h < self->policy_count; h++) {
+            int32_t at = row * self->policy_count + h;
+            double share =
+                self->varies ? 0.4 + 1.2 * runner_uniform(31, (uint64_t)at) : 1.0;
+            self->row_mu[at] = share * self->mu[h];
+        }
+        self->row_end_bias[row] = self->end_bias + (self->varies ? row % 5 - 2.0 : 0.0);
     }
     self->exponents =
         (struct mpo_mixture_exponents){self->row_mu, self->row_end_bias, NULL};
@@ -167,10 +171,11 @@ static long double truth_scores(const struct mixture_case *self, int32_t row,
         for (int32_t h = 0; h < self->policy_count; h++) {
             long double x = self->row[h * self->row_count + row][v];
             long double log_policy = x / (long double)self->temperature[h] - norm[h];
-            score[v] += (long double)self->mu[h] * log_policy;
+            score[v] +=
+                (long double)self->row_mu[row * self->policy_count + h] * log_policy;
         }
         if (listed(self->end_token, self->end_count, v))
-            score[v] += (long double)self->end_bias;
+            score[v] += (long double)self->row_end_bias[row];
     }
     for (int32_t i = 0; i < self->masked_count; i++)
         score[self->masked[i]] = -INFINITY;

@@ -29,6 +29,7 @@ struct mixture_case {
     double temperature[MIXTURE_CASE_POLICY_MAX];
     double mu[MIXTURE_CASE_POLICY_MAX]; /* of all rows */
     double end_bias;
+    bool varies;          /* each row has exponents and a tilt of its own, near these */
     int32_t end_token[4]; /* ascending */
     int32_t end_count;
     int32_t *masked; /* ascending; owned */
@@ -76,7 +77,7 @@ void mixture_case_run(struct mixture_case *self);
 void mixture_case_compare(const struct mixture_case *self, const struct mixture_case *other,
                           double bound);
 
-/** Give each row the exponents and the tilt of the case. */
+/** Give each row the exponents and the tilt of the case, or its own. */
 void mixture_case_set(struct mixture_case *self);
 
 /** Set the exponents and the tilt again and combine the same rows. */

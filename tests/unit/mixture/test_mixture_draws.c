@@ -231,6 +231,31 @@ static void draws_from_rows_that_were_not_combined_are_refused(void **state)
     mixture_case_free(&some);
 }
 
+static void given_tokens_beyond_the_vocabulary_are_refused(void **state)
+{
+    (void)state;
+    static const int32_t wrong[2] = {-1, 10};
+    struct mixture_case some;
+    mixture_case_make(&some, 1, 1, 10, 1.0);
+    mixture_case_run(&some);
+    for (int32_t i = 0; i < 2; i++) {
+        const enum mpo_mixture_kind kind = MPO_MIXTURE_GIVEN;
+        int32_t row = 0;
+        int32_t token = wrong[i];
+        double log_proposal = 0.0;
+        double log_policy = 0.0;
+        struct mpo_mixture_draws draws = {.count = 1,
+                                          .row = &row,
+                                          .kind = &kind,
+                                          .token = &token,
+                                          .log_proposal = &log_proposal,
+                                          .log_policy = &log_policy};
+        assert_status(mpo_mixture_draw(some.mixture, &draws), MPO_ERR_INTERNAL);
+        assert_error_names("of 10");
+    }
+    mixture_case_free(&some);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -242,6 +267,7 @@ int main(void)
         cmocka_unit_test(greedy_takes_the_most_probable_token),
         cmocka_unit_test(score_has_the_figures_of_the_draw),
         cmocka_unit_test(draws_from_rows_that_were_not_combined_are_refused),
+        cmocka_unit_test(given_tokens_beyond_the_vocabulary_are_refused),
     };
     return run_cases("mixture draws", tests);
 }
