@@ -24,7 +24,7 @@
 
 #include "commands.h"
 #include "commands/report/output.h"
-#include "commands/report/progress.h"
+#include "commands/report/walk.h"
 #include "session/weights.h"
 
 /* Prompts per output; they are dealt to the groups of ranks. */
@@ -42,7 +42,8 @@ struct score {
     struct mpo_session *session;
     double *weights; /* [H] */
     int64_t prompt_count;
-    int32_t reference; /* index of that policy, -1 for none */
+    int64_t token_count; /* on rank zero */
+    int32_t reference;   /* index of that policy, -1 for none */
     struct wins likely;
     struct wins rewarded; /* by implicit rewards */
 };
@@ -211,40 +212,45 @@ cleanup:
 
 /* ---- the loop ---- */
 
+/* A run of walk.h. */
+static enum mpo_status score_batch(void *command, struct mpo_rollout_step *step,
+                                   int64_t first, int64_t *token_count)
+{
+    enum mpo_status status = MPO_OK;
+    struct score *score = command;
+    struct mpo_scores scores = {0};
+    MPO_TRY(mpo_rollout_score(score->session->rollout, step, &scores));
+    if (mpo_comm_rank(score->session->comm) != 0)
+        goto cleanup;
+    mpo_log_clear_progress();
+    MPO_TRY(print_scores(score, &scores, first));
+    score->token_count +=
+        walk_count_tokens(scores.token_count, scores.prompt_count * scores.responses);
+    *token_count = score->token_count;
+cleanup:
+    return status;
+}
+
 static enum mpo_status score_all(struct score *score)
 {
     enum mpo_status status = MPO_OK;
     struct progress progress = {0};
-    int64_t tokens = 0;
     int64_t prompt[STEP_PROMPTS] = {0};
-    bool is_root = mpo_comm_rank(score->session->comm) == 0;
+    struct walk walk = {
+        .session = score->session,
+        .progress = &progress,
+        .unit = "lines",
+        .prompt = prompt,
+        .prompt_count = score->prompt_count,
+        .responses = score->config->score.pairs ? 2 : 1,
+        .step = {.mu = score->weights},
+        .run = score_batch,
+        .command = score,
+    };
     progress_begin(&progress, "score", score->prompt_count);
-    for (int64_t done = 0; done < score->prompt_count; done += STEP_PROMPTS) {
-        struct mpo_scores scores = {0};
-        int64_t left = score->prompt_count - done;
-        MPO_TRY(mpo_session_begin_step(
-            score->session, &(struct mpo_session_progress){done / STEP_PROMPTS, done,
-                                                           score->prompt_count, "lines"}));
-        struct mpo_rollout_step step = {
-            .prompt = prompt,
-            .prompt_count = (int32_t)(left < STEP_PROMPTS ? left : STEP_PROMPTS),
-            .mu = score->weights,
-        };
-        for (int32_t i = 0; i < step.prompt_count; i++)
-            prompt[i] = done + i;
-        progress_follow(&progress, &step, step.prompt_count,
-                        step.prompt_count * (score->config->score.pairs ? 2 : 1));
-        MPO_TRY(mpo_rollout_score(score->session->rollout, &step, &scores));
-        if (!is_root)
-            continue;
-        mpo_log_clear_progress();
-        MPO_TRY(print_scores(score, &scores, done));
-        for (int32_t i = 0; i < scores.prompt_count * scores.responses; i++)
-            tokens += scores.token_count[i];
-        progress_advance(&progress, step.prompt_count, tokens);
-    }
+    MPO_TRY(walk_prompts(&walk));
     progress_end(&progress);
-    if (is_root && score->config->score.pairs)
+    if (mpo_comm_rank(score->session->comm) == 0 && score->config->score.pairs)
         MPO_TRY(print_summary(score));
     progress_tell(&progress);
 cleanup:

@@ -50,12 +50,10 @@ static int32_t warmup_prompts(const struct evaluate *evaluate)
     return (int32_t)(count < WARMUP_PROMPTS ? count : WARMUP_PROMPTS);
 }
 
-static void count_responses(struct evaluate *evaluate,
-                            const struct mpo_responses *responses)
+static void count_tokens(struct evaluate *evaluate, const struct mpo_responses *responses)
 {
-    for (int32_t i = 0; i < responses->prompt_count * responses->responses; i++)
-        evaluate->token_count += responses->token_count[i];
-    progress_advance(&evaluate->progress, responses->prompt_count, evaluate->token_count);
+    evaluate->token_count += walk_count_tokens(
+        responses->token_count, responses->prompt_count * responses->responses);
 }
 
 static enum mpo_status warm_up_step(struct evaluate *evaluate, int32_t vector,
@@ -82,12 +80,13 @@ static enum mpo_status warm_up_step(struct evaluate *evaluate, int32_t vector,
     progress_follow(&evaluate->progress, &step, step.prompt_count,
                     step.prompt_count * evaluate->config->evaluate.responses);
     MPO_TRY(mpo_rollout_run(evaluate->session->rollout, &step, &responses));
-    count_responses(evaluate, &responses);
     if (is_rank_zero(evaluate)) {
+        count_tokens(evaluate, &responses);
         MPO_TRY(mpo_estimator_step(estimator, weights, &responses, &estimate));
         evaluate->end_bias[vector] = mpo_estimator_end_bias(estimator);
         evaluate->coefficient[vector] = estimate.coefficient;
     }
+    progress_advance(&evaluate->progress, step.prompt_count, evaluate->token_count);
     MPO_TRY(mpo_comm_broadcast(evaluate->session->comm, &evaluate->end_bias[vector],
                                sizeof(double), 0));
 cleanup:
@@ -149,35 +148,41 @@ static void keep_statistics(struct evaluate *evaluate, int32_t vector, int64_t f
     }
 }
 
-static enum mpo_status ask_prompts(struct evaluate *evaluate, int32_t vector)
+/* A run of walk.h, for the vector at hand. */
+static enum mpo_status evaluate_batch(void *command, struct mpo_rollout_step *step,
+                                      int64_t first, int64_t *token_count)
 {
     enum mpo_status status = MPO_OK;
-    int64_t prompt[STEP_PROMPTS] = {0};
-    for (int64_t done = 0; done < evaluate->prompt_count; done += STEP_PROMPTS) {
-        struct mpo_responses responses = {0};
-        int64_t left = evaluate->prompt_count - done;
-        MPO_TRY(mpo_session_begin_step(
-            evaluate->session,
-            &(struct mpo_session_progress){done / STEP_PROMPTS, done,
-                                           evaluate->prompt_count, "prompts"}));
-        struct mpo_rollout_step step = {
-            .step = FIRST_STEP + done / STEP_PROMPTS,
-            .prompt = prompt,
-            .prompt_count = (int32_t)(left < STEP_PROMPTS ? left : STEP_PROMPTS),
-            .mu = evaluate->weights + vector * evaluate->config->policy_count,
-            .end_bias = evaluate->end_bias[vector],
-        };
-        for (int32_t i = 0; i < step.prompt_count; i++)
-            prompt[i] = done + i;
-        progress_follow(&evaluate->progress, &step, step.prompt_count,
-                        step.prompt_count * evaluate->config->evaluate.responses);
-        MPO_TRY(mpo_rollout_run(evaluate->session->rollout, &step, &responses));
-        count_responses(evaluate, &responses);
-        if (is_rank_zero(evaluate))
-            keep_statistics(evaluate, vector, done, &responses);
+    struct evaluate *evaluate = command;
+    struct mpo_responses responses = {0};
+    step->step = FIRST_STEP + first / STEP_PROMPTS;
+    MPO_TRY(mpo_rollout_run(evaluate->session->rollout, step, &responses));
+    if (is_rank_zero(evaluate)) {
+        count_tokens(evaluate, &responses);
+        keep_statistics(evaluate, evaluate->vector, first, &responses);
     }
+    *token_count = evaluate->token_count;
 cleanup:
     return status;
+}
+
+static enum mpo_status evaluate_vector(struct evaluate *evaluate, int32_t vector)
+{
+    int64_t prompt[STEP_PROMPTS] = {0};
+    struct walk walk = {
+        .session = evaluate->session,
+        .progress = &evaluate->progress,
+        .unit = "prompts",
+        .prompt = prompt,
+        .prompt_count = evaluate->prompt_count,
+        .responses = (int32_t)evaluate->config->evaluate.responses,
+        .step = {.mu = evaluate->weights + vector * evaluate->config->policy_count,
+                 .end_bias = evaluate->end_bias[vector]},
+        .run = evaluate_batch,
+        .command = evaluate,
+    };
+    evaluate->vector = vector;
+    return walk_prompts(&walk);
 }
 
 /* ---- what follows from the means ---- */
@@ -196,7 +201,7 @@ static void derive_vector(const struct evaluate *evaluate, const double *weights
                           result + RESULT_POLICY + count);
 }
 
-static void derive(const void *context, const double *mean, double *result)
+static void derive_results(const void *context, const double *mean, double *result)
 {
     const struct evaluate *evaluate = context;
     int32_t columns = COLUMN_GRADIENT + evaluate->objective_count;
@@ -210,7 +215,7 @@ static void derive(const void *context, const double *mean, double *result)
 }
 
 /* The true gap and divergences are at least 0 and the true F at most 0. */
-static void clip(struct evaluate *evaluate)
+static void clip_intervals(struct evaluate *evaluate)
 {
     int32_t count = evaluate->objective_count;
     for (int32_t a = 0; a < evaluate->vector_count; a++) {
@@ -223,7 +228,7 @@ static void clip(struct evaluate *evaluate)
     }
 }
 
-static enum mpo_status settle_intervals(struct evaluate *evaluate)
+static enum mpo_status find_intervals(struct evaluate *evaluate)
 {
     enum mpo_status status = MPO_OK;
     int32_t vectors = evaluate->vector_count;
@@ -234,13 +239,13 @@ static enum mpo_status settle_intervals(struct evaluate *evaluate)
         .column_count = vectors * (COLUMN_GRADIENT + evaluate->objective_count),
         .result_count = vectors * evaluate_result_count(evaluate) + vectors - 1,
         .value = evaluate->value,
-        .derive = derive,
+        .derive = derive_results,
         .context = evaluate,
     };
     MPO_NEW(spec.result_count, &evaluate->interval);
     MPO_TRY(mpo_bootstrap_run(&spec, evaluate->interval));
     if (evaluate->prompt_count > 1)
-        clip(evaluate);
+        clip_intervals(evaluate);
     if (evaluate->prompt_count < PROMPTS_FEW)
         mpo_log_warning("%lld prompts are few for a bootstrap over prompts: the intervals "
                         "are too short; use %d or more",
@@ -289,7 +294,7 @@ cleanup:
     return status;
 }
 
-static enum mpo_status settle_vector(struct evaluate *evaluate, int32_t vector)
+static enum mpo_status read_vector(struct evaluate *evaluate, int32_t vector)
 {
     enum mpo_status status = MPO_OK;
     size_t count = (size_t)evaluate->config->policy_count;
@@ -323,7 +328,7 @@ static enum mpo_status open_evaluate(struct evaluate *evaluate)
         evaluate->prompt_count = options->limit;
     MPO_TRY(mpo_comm_agree(list_vectors(evaluate)));
     for (int32_t a = 0; a < evaluate->vector_count; a++) {
-        MPO_TRY(settle_vector(evaluate, a));
+        MPO_TRY(read_vector(evaluate, a));
         MPO_TRY(mpo_comm_agree(check_vector(evaluate, a)));
     }
 cleanup:
@@ -338,12 +343,12 @@ static enum mpo_status run_evaluate(struct evaluate *evaluate)
                    evaluate->vector_count * (warmup + evaluate->prompt_count));
     for (int32_t a = 0; a < evaluate->vector_count; a++) {
         MPO_TRY(warm_up(evaluate, a));
-        MPO_TRY(ask_prompts(evaluate, a));
+        MPO_TRY(evaluate_vector(evaluate, a));
     }
     progress_end(&evaluate->progress);
     progress_tell(&evaluate->progress);
     if (is_rank_zero(evaluate)) {
-        MPO_TRY(settle_intervals(evaluate));
+        MPO_TRY(find_intervals(evaluate));
         MPO_TRY(evaluate_report(evaluate));
     }
 cleanup:

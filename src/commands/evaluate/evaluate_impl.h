@@ -4,7 +4,7 @@
 #pragma once
 
 #include "estimator/bootstrap.h"
-#include "commands/report/progress.h"
+#include "commands/report/walk.h"
 #include "session/weights.h"
 
 #define EVALUATE_VECTORS_MAX 16
@@ -26,7 +26,8 @@ struct evaluate {
     double *weights;                        /* [A, H] */
     double *bounds;                         /* [2, K] or NULL */
     struct progress progress;
-    int64_t token_count;
+    int64_t token_count; /* on rank zero */
+    int32_t vector;      /* at hand */
 
     /* rank zero only */
     double end_bias[EVALUATE_VECTORS_MAX];

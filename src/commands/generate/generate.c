@@ -19,7 +19,7 @@
 #include "commands/commands.h"
 #include "text.h"
 #include "commands/report/output.h"
-#include "commands/report/progress.h"
+#include "commands/report/walk.h"
 #include "estimator/sample.h"
 #include "session/weights.h"
 
@@ -36,10 +36,11 @@ struct generate {
     double *weights; /* [H] */
     struct mpo_decode_text text;
     int64_t prompt_count;
-    int64_t *prompt;    /* [session->prompts_max] of one rollout */
-    int32_t responses;  /* to each prompt, candidates included */
-    double *candidates; /* [2, best_of] log w and its softmax */
-    bool several;       /* text output needs headings */
+    int64_t *prompt;     /* [session->prompts_max] of one rollout */
+    int32_t responses;   /* to each prompt, candidates included */
+    int64_t token_count; /* on rank zero */
+    double *candidates;  /* [2, best_of] log w and its softmax */
+    bool several;        /* text output needs headings */
     struct stops stops;
     struct mpo_mixture_filter filter;
     struct stream stream;
@@ -143,43 +144,47 @@ cleanup:
     return status;
 }
 
+/* A run of walk.h. */
+static enum mpo_status generate_batch(void *command, struct mpo_rollout_step *step,
+                                      int64_t first, int64_t *token_count)
+{
+    enum mpo_status status = MPO_OK;
+    struct generate *generate = command;
+    struct mpo_responses responses = {0};
+    step->first_slot = first;
+    MPO_TRY(mpo_rollout_run(generate->session->rollout, step, &responses));
+    if (mpo_comm_rank(generate->session->comm) != 0)
+        goto cleanup;
+    mpo_log_clear_progress();
+    MPO_TRY(print_responses(generate, &responses));
+    generate->token_count += walk_count_tokens(
+        responses.token_count, responses.prompt_count * responses.responses);
+    *token_count = generate->token_count;
+cleanup:
+    return status;
+}
+
 static enum mpo_status generate_all(struct generate *generate)
 {
     enum mpo_status status = MPO_OK;
     struct progress progress = {0};
-    int64_t tokens = 0;
-    int32_t prompts_max = generate->session->prompts_max;
+    struct walk walk = {
+        .session = generate->session,
+        .progress = &progress,
+        .unit = "prompts",
+        .prompt = generate->prompt,
+        .prompt_count = generate->prompt_count,
+        .responses = generate->responses,
+        .step = {.mu = generate->weights,
+                 .greedy = generate->config->generate.greedy,
+                 .filter = &generate->filter,
+                 .watch = generate->streams ? stream_watch : NULL,
+                 .watcher = &generate->stream},
+        .run = generate_batch,
+        .command = generate,
+    };
     progress_begin(&progress, "generate", generate->streams ? 0 : generate->prompt_count);
-    for (int64_t done = 0; done < generate->prompt_count; done += prompts_max) {
-        struct mpo_responses responses = {0};
-        int64_t left = generate->prompt_count - done;
-        MPO_TRY(mpo_session_begin_step(
-            generate->session,
-            &(struct mpo_session_progress){done / prompts_max, done, generate->prompt_count,
-                                           "prompts"}));
-        struct mpo_rollout_step step = {
-            .first_slot = done,
-            .prompt = generate->prompt,
-            .prompt_count = (int32_t)(left < prompts_max ? left : prompts_max),
-            .mu = generate->weights,
-            .greedy = generate->config->generate.greedy,
-            .filter = &generate->filter,
-            .watch = generate->streams ? stream_watch : NULL,
-            .watcher = &generate->stream,
-        };
-        for (int32_t i = 0; i < step.prompt_count; i++)
-            generate->prompt[i] = done + i;
-        progress_follow(&progress, &step, step.prompt_count,
-                        step.prompt_count * generate->responses);
-        MPO_TRY(mpo_rollout_run(generate->session->rollout, &step, &responses));
-        if (mpo_comm_rank(generate->session->comm) != 0)
-            continue;
-        mpo_log_clear_progress();
-        MPO_TRY(print_responses(generate, &responses));
-        for (int32_t i = 0; i < responses.prompt_count * responses.responses; i++)
-            tokens += responses.token_count[i];
-        progress_advance(&progress, step.prompt_count, tokens);
-    }
+    MPO_TRY(walk_prompts(&walk));
     progress_end(&progress);
     progress_tell(&progress);
     MPO_TRY(tell_cut(generate));
@@ -200,7 +205,7 @@ static void open_stream(struct generate *generate)
 }
 
 /* Rows decoded at once and prompts per unit; neither depends on the ranks. */
-static void settle_batch(const struct mpo_config_generate *options,
+static void choose_batch(const struct mpo_config_generate *options,
                          struct mpo_session_size *size)
 {
     int64_t rows = options->parallel;
@@ -236,7 +241,7 @@ static enum mpo_status open_generate(struct generate *generate)
         .stop_count = generate->stops.count,
         .advice = "lower --parallel, --n, --best_of or rollout.max_tokens",
     };
-    settle_batch(options, &spec.size);
+    choose_batch(options, &spec.size);
     MPO_TRY(mpo_session_open(&spec, &generate->session));
     MPO_TRY(mpo_weights_open(generate->session, &choice, &generate->weights));
     generate->prompt_count = mpo_prompts_count(generate->session->prompts);
