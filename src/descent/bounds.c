@@ -46,8 +46,8 @@ cleanup:
 
 /* The t at which weight k meets its lower (which 0) or upper bound (1); a weight with no
  * lower bound never meets it. */
-static double meeting(const double *log_point, const double *bounds, int32_t count,
-                      int32_t index)
+static double meeting_point(const double *log_point, const double *bounds, int32_t count,
+                            int32_t index)
 {
     return log_point[index % count] - log(bounds[index]);
 }
@@ -61,7 +61,7 @@ static double sum_at(const double *log_point, const double *bounds, int32_t coun
 }
 
 /* The t of the solution: the two meetings around it, then the closed form between them. */
-static double solve(const double *log_point, const double *bounds, int32_t count)
+static double solve_shift(const double *log_point, const double *bounds, int32_t count)
 {
     double below = -INFINITY;
     double above = INFINITY;
@@ -69,7 +69,7 @@ static double solve(const double *log_point, const double *bounds, int32_t count
     double top = -INFINITY;
     double free = 0.0;
     for (int32_t i = 0; i < 2 * count; i++) {
-        double t = meeting(log_point, bounds, count, i);
+        double t = meeting_point(log_point, bounds, count, i);
         if (t <= below || t >= above)
             continue;
         if (sum_at(log_point, bounds, count, t) >= 1.0)
@@ -79,16 +79,16 @@ static double solve(const double *log_point, const double *bounds, int32_t count
     }
     /* A weight is free where its meetings lie outside; its upper one comes first. */
     for (int32_t k = 0; k < count; k++) {
-        if (meeting(log_point, bounds, count, count + k) >= above)
+        if (meeting_point(log_point, bounds, count, count + k) >= above)
             fixed += bounds[count + k];
-        else if (meeting(log_point, bounds, count, k) <= below)
+        else if (meeting_point(log_point, bounds, count, k) <= below)
             fixed += bounds[k];
         else
             top = fmax(top, log_point[k]);
     }
     for (int32_t k = 0; k < count; k++)
-        if (meeting(log_point, bounds, count, count + k) < above &&
-            meeting(log_point, bounds, count, k) > below)
+        if (meeting_point(log_point, bounds, count, count + k) < above &&
+            meeting_point(log_point, bounds, count, k) > below)
             free += exp(log_point[k] - top);
     if (!(free > 0.0) || !(fixed < 1.0))
         return isfinite(below) ? below : above;
@@ -99,7 +99,7 @@ static double solve(const double *log_point, const double *bounds, int32_t count
 void mpo_descent_project(const double *bounds, int32_t count, double *log_point,
                          double *weights)
 {
-    double t = solve(log_point, bounds, count);
+    double t = solve_shift(log_point, bounds, count);
     for (int32_t k = 0; k < count; k++) {
         double low = bounds[k];
         double high = bounds[count + k];

@@ -62,7 +62,7 @@ cleanup:
 }
 
 /* The weights that belong to the present dual state and step size. */
-static void settle_weights(struct mpo_descent *descent)
+static void normalise_weights(struct mpo_descent *descent)
 {
     bool is_adaptive = descent->rule == RULE_ADAPTIVE;
     for (int32_t k = 0; k < descent->count; k++)
@@ -95,7 +95,7 @@ static enum mpo_status set_initial(struct mpo_descent *descent, const double *in
     if (descent->rule != RULE_ADAPTIVE)
         memcpy(descent->dual, descent->start, (size_t)descent->count * sizeof(double));
     if (descent->bounds != NULL)
-        settle_weights(descent);
+        normalise_weights(descent);
 cleanup:
     return status;
 }
@@ -154,7 +154,7 @@ const double *mpo_descent_weights(const struct mpo_descent *descent)
 }
 
 /* eta of a rule after `descent->step` gradients, the present one included. */
-static double settle_step_size(const struct mpo_descent *descent)
+static double choose_step_size(const struct mpo_descent *descent)
 {
     if (descent->rule == RULE_FIXED)
         return descent->step_constant / sqrt((double)descent->steps);
@@ -178,12 +178,11 @@ static void add_to_sums(struct mpo_descent *descent, const double *gradient)
     }
 }
 
-static void move(struct mpo_descent *descent, const double *gradient)
+static void move_weights(struct mpo_descent *descent, const double *gradient)
 {
-    descent->step_size = settle_step_size(descent);
+    descent->step_size = choose_step_size(descent);
     /* Mirror descent continues from the projected point. It is projected here, not when it
-     * was computed, so that a dual state that was saved and loaded follows the same path.
-     */
+     * was computed, so that a dual state that was saved and loaded follows the same path. */
     if (descent->bounds != NULL && descent->rule != RULE_ADAPTIVE)
         descent->map->project(descent->bounds, descent->count, descent->dual,
                               descent->weights);
@@ -192,7 +191,7 @@ static void move(struct mpo_descent *descent, const double *gradient)
         descent->dual[k] += pace * gradient[k];
     if (descent->rule != RULE_ADAPTIVE)
         descent->map->settle(descent->dual, descent->count);
-    settle_weights(descent);
+    normalise_weights(descent);
 }
 
 enum mpo_status mpo_descent_step(struct mpo_descent *descent, const double *gradient)
@@ -203,7 +202,7 @@ enum mpo_status mpo_descent_step(struct mpo_descent *descent, const double *grad
                   "step %lld: the gradient of objective %d is %g", (long long)descent->step,
                   k + 1, gradient[k]);
     add_to_sums(descent, gradient);
-    move(descent, gradient);
+    move_weights(descent, gradient);
 cleanup:
     return status;
 }
@@ -250,8 +249,8 @@ void mpo_descent_load(struct mpo_descent *descent, const struct mpo_descent_stat
     memcpy(descent->gradient_sum, state->gradient_sum, bytes);
     if (state->step == 0)
         return;
-    descent->step_size = settle_step_size(descent);
+    descent->step_size = choose_step_size(descent);
     for (int32_t k = 0; k < descent->count; k++)
         descent->average[k] = descent->weights_sum[k] / (double)descent->step;
-    settle_weights(descent);
+    normalise_weights(descent);
 }

@@ -17,7 +17,7 @@ static void entropy_to_dual(const double *weights, int32_t count, double *dual)
         dual[k] = log(weights[k]);
 }
 
-static double maximum(const double *values, int32_t count)
+static double greatest_of(const double *values, int32_t count)
 {
     double top = values[0];
     for (int32_t k = 1; k < count; k++)
@@ -28,7 +28,7 @@ static double maximum(const double *values, int32_t count)
 /* log l stays a logarithm of weights even where the weight itself underflows. */
 static void entropy_settle(double *dual, int32_t count)
 {
-    double top = maximum(dual, count);
+    double top = greatest_of(dual, count);
     double sum = 0.0;
     for (int32_t k = 0; k < count; k++)
         sum += exp(dual[k] - top);
@@ -38,7 +38,7 @@ static void entropy_settle(double *dual, int32_t count)
 
 static void entropy_to_primal(const double *dual, int32_t count, double *weights)
 {
-    double top = maximum(dual, count);
+    double top = greatest_of(dual, count);
     double sum = 0.0;
     for (int32_t k = 0; k < count; k++)
         sum += exp(dual[k] - top);

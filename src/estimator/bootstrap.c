@@ -21,7 +21,8 @@ static void add_unit(const struct mpo_bootstrap_spec *spec, int64_t unit, double
         sum[c] += value[c];
 }
 
-static void derive(const struct mpo_bootstrap_spec *spec, double *sum, double *result)
+static void derive_results(const struct mpo_bootstrap_spec *spec, double *sum,
+                           double *result)
 {
     for (int32_t c = 0; c < spec->column_count; c++)
         sum[c] /= (double)spec->unit_count;
@@ -38,7 +39,7 @@ static void draw_replicate(const struct mpo_bootstrap_spec *spec, int32_t replic
         double uniform = mpo_rng_uniform(spec->seed, MPO_RNG_BOOTSTRAP, counter);
         add_unit(spec, (int64_t)(uniform * (double)spec->unit_count), sum);
     }
-    derive(spec, sum, result);
+    derive_results(spec, sum, result);
 }
 
 static int compare_doubles(const void *a, const void *b)
@@ -49,7 +50,7 @@ static int compare_doubles(const void *a, const void *b)
 }
 
 /* Linear between order statistics, at p (n + 1). */
-static double quantile(const double *sorted, int32_t count, double p)
+static double quantile_of(const double *sorted, int32_t count, double p)
 {
     double at = p * (count + 1.0) - 1.0;
     int32_t below = (int32_t)floor(at);
@@ -60,14 +61,14 @@ static double quantile(const double *sorted, int32_t count, double p)
     return sorted[below] + (at - below) * (sorted[below + 1] - sorted[below]);
 }
 
-static void settle_interval(const struct mpo_bootstrap_spec *spec, double *drawn,
-                            struct mpo_interval *out)
+static void find_interval(const struct mpo_bootstrap_spec *spec, double *drawn,
+                          struct mpo_interval *out)
 {
     double units = (double)spec->unit_count;
     double stretch = sqrt(units / (units - 1.0));
     qsort(drawn, (size_t)spec->replicates, sizeof *drawn, compare_doubles);
-    double low = quantile(drawn, spec->replicates, TAIL);
-    double high = quantile(drawn, spec->replicates, 1.0 - TAIL);
+    double low = quantile_of(drawn, spec->replicates, TAIL);
+    double high = quantile_of(drawn, spec->replicates, 1.0 - TAIL);
     out->low = out->estimate - stretch * (high - out->estimate);
     out->high = out->estimate - stretch * (low - out->estimate);
 }
@@ -84,7 +85,7 @@ enum mpo_status mpo_bootstrap_run(const struct mpo_bootstrap_spec *spec,
     MPO_NEW((size_t)spec->result_count * (size_t)spec->replicates, &drawn);
     for (int64_t i = 0; i < spec->unit_count; i++)
         add_unit(spec, i, sum);
-    derive(spec, sum, result);
+    derive_results(spec, sum, result);
     for (int32_t r = 0; r < spec->result_count; r++)
         out[r] = (struct mpo_interval){result[r], NAN, NAN};
     for (int32_t b = 0; spec->unit_count > 1 && b < spec->replicates; b++) {
@@ -93,7 +94,7 @@ enum mpo_status mpo_bootstrap_run(const struct mpo_bootstrap_spec *spec,
             drawn[(size_t)r * (size_t)spec->replicates + (size_t)b] = result[r];
     }
     for (int32_t r = 0; spec->unit_count > 1 && r < spec->result_count; r++)
-        settle_interval(spec, drawn + (size_t)r * (size_t)spec->replicates, &out[r]);
+        find_interval(spec, drawn + (size_t)r * (size_t)spec->replicates, &out[r]);
 cleanup:
     free(drawn);
     free(result);

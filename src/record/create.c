@@ -51,7 +51,8 @@ cleanup:
 
 /* link refuses an existing name in one system call; some file systems have no links.
  */
-static enum mpo_status publish(const struct mpo_record_writer *writer, const char *draft)
+static enum mpo_status publish_draft(const struct mpo_record_writer *writer,
+                                     const char *draft)
 {
     enum mpo_status status = MPO_OK;
     if (link(draft, writer->path) == 0) {
@@ -328,7 +329,7 @@ enum mpo_status mpo_record_create(const struct mpo_record_spec *spec,
     MPO_TRY(empty_draft(writer, draft));
     MPO_TRY(make_file(writer, draft));
     MPO_TRY(fill_file(writer, spec));
-    MPO_TRY(publish(writer, draft));
+    MPO_TRY(publish_draft(writer, draft));
     if (mpo_record_is_on_network(spec->path))
         mpo_log_warning("%s " MPO_RECORD_NETWORK_ADVICE, spec->path);
     *out = writer;

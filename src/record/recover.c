@@ -391,7 +391,8 @@ cleanup:
 
 /* ---- all together ---- */
 
-static enum mpo_status recover(struct repair *repair, struct mpo_record_recovery *out)
+static enum mpo_status recover_record(struct repair *repair,
+                                      struct mpo_record_recovery *out)
 {
     enum mpo_status status = MPO_OK;
     MPO_TRY(mpo_record_reword(repair->source, look_at_source(repair, out)));
@@ -419,7 +420,7 @@ static enum mpo_status open_and_recover(struct repair *repair,
     out->repaired = !mpo_record_is_complete(repair->source);
     out->step_count = mpo_record_step_count(repair->source);
     if (out->repaired)
-        MPO_TRY(recover(repair, out));
+        MPO_TRY(recover_record(repair, out));
 cleanup:
     mpo_record_close(&repair->copy);
     mpo_record_close(&repair->source);

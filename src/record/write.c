@@ -21,7 +21,7 @@
 
 #include "base/memory.h"
 
-static const char *advice(enum mpo_status status)
+static const char *advice_for(enum mpo_status status)
 {
     if (status == MPO_ERR_MEMORY)
         return "free memory and run again";
@@ -43,7 +43,7 @@ static enum mpo_status give_up(struct mpo_record_writer *writer, const char *doi
                            "makes a closed copy); %s",
                            doing, writer->path, mpo_error_text(),
                            (long long)writer->schema.step.rows, writer->path,
-                           advice(status));
+                           advice_for(status));
 }
 
 /* ---- responses ---- */
@@ -64,7 +64,7 @@ static enum mpo_status append_response(const struct gather *gather,
 }
 
 /* Room for `count` elements, valid until the next call. */
-static enum mpo_status take_room(const struct gather *gather, size_t count, void **out)
+static enum mpo_status allocate_room(const struct gather *gather, size_t count, void **out)
 {
     enum mpo_status status = MPO_OK;
     struct mpo_record_writer *writer = gather->writer;
@@ -81,7 +81,7 @@ static enum mpo_status append_indices(const struct gather *gather)
     enum mpo_status status = MPO_OK;
     const struct mpo_responses *responses = gather->batch->responses;
     int64_t *value = NULL;
-    MPO_TRY(take_room(gather, gather->count, (void **)&value));
+    MPO_TRY(allocate_room(gather, gather->count, (void **)&value));
     const int64_t first =
         (int64_t)gather->writer->schema.response[MPO_RECORD_RESPONSE_response].rows;
     for (size_t i = 0; i < gather->count; i++)
@@ -106,14 +106,14 @@ static enum mpo_status append_tokens(const struct gather *gather)
     int64_t *offset = NULL;
     int32_t *packed = NULL;
     size_t total = 0;
-    MPO_TRY(take_room(gather, gather->count, (void **)&offset));
+    MPO_TRY(allocate_room(gather, gather->count, (void **)&offset));
     for (size_t i = 0; i < gather->count; i++) {
         offset[i] = (int64_t)(token->rows + total);
         total += (size_t)responses->token_count[i];
     }
     MPO_TRY(
         append_response(gather, MPO_RECORD_RESPONSE_token_offset, gather->count, offset));
-    MPO_TRY(take_room(gather, total, (void **)&packed));
+    MPO_TRY(allocate_room(gather, total, (void **)&packed));
     for (size_t i = 0; i < gather->count; i++) {
         const size_t tokens = (size_t)responses->token_count[i];
         memcpy(packed, responses->token + i * (size_t)responses->max_tokens,
@@ -133,7 +133,7 @@ static enum mpo_status append_text(const struct gather *gather)
         &gather->writer->schema.response[MPO_RECORD_RESPONSE_text];
     int64_t *offset = NULL;
     size_t total = 0;
-    MPO_TRY(take_room(gather, gather->count, (void **)&offset));
+    MPO_TRY(allocate_room(gather, gather->count, (void **)&offset));
     for (size_t i = 0; i < gather->count; i++) {
         offset[i] = (int64_t)(text->rows + total);
         total += (size_t)batch->text_bytes[i];

@@ -1,5 +1,5 @@
 /*
- * What evaluate prints: one row per quantity, with its 95 % interval.
+ * What evaluate prints: one line per quantity, with its 95 % interval.
  */
 #include <jansson.h>
 #include <math.h>
@@ -24,45 +24,46 @@ static const struct quantity log_policy = {"log_policy", "mean log pi"};
 static const struct quantity divergence = {"divergence", "divergence"};
 static const struct quantity difference = {"value_jackknife_difference", "F difference"};
 
-/* A row of any format; objective is "" for figures without one. */
-struct row {
+/* A line of any format; objective is "" for figures without one. */
+struct figure {
     int32_t vector;
     struct quantity quantity;
     const char *objective;
     struct mpo_interval interval;
 };
 
-static struct row make_row(const struct evaluate *evaluate, int32_t vector, int32_t result)
+static struct figure make_figure(const struct evaluate *evaluate, int32_t vector,
+                                 int32_t result)
 {
     int32_t count = evaluate->objective_count;
     int32_t policy = result - RESULT_POLICY;
     const struct mpo_interval *of =
         evaluate->interval + vector * evaluate_result_count(evaluate);
     if (policy < 0)
-        return (struct row){vector, quantities[result], "", of[result]};
-    return (struct row){vector, policy < count ? log_policy : divergence,
-                        evaluate->config->policies[policy % count].name, of[result]};
+        return (struct figure){vector, quantities[result], "", of[result]};
+    return (struct figure){vector, policy < count ? log_policy : divergence,
+                           evaluate->config->policies[policy % count].name, of[result]};
 }
 
-static struct row make_difference(const struct evaluate *evaluate, int32_t vector)
+static struct figure make_difference(const struct evaluate *evaluate, int32_t vector)
 {
     int32_t first = evaluate->vector_count * evaluate_result_count(evaluate);
-    return (struct row){vector, difference, "", evaluate->interval[first + vector - 1]};
+    return (struct figure){vector, difference, "", evaluate->interval[first + vector - 1]};
 }
 
 /* ---- text ---- */
 
-static void print_text_row(struct row row)
+static void print_text_figure(struct figure figure)
 {
     char label[128] = "";
-    snprintf(label, sizeof label, "%s%s%s", row.quantity.label, row.objective[0] ? " " : "",
-             row.objective);
+    snprintf(label, sizeof label, "%s%s%s", figure.quantity.label,
+             figure.objective[0] ? " " : "", figure.objective);
     mpo_text_pad(stdout, label, LABEL_COLUMNS);
-    if (isfinite(row.interval.low))
-        printf(" %10.4f   [%.4f, %.4f]\n", row.interval.estimate, row.interval.low,
-               row.interval.high);
+    if (isfinite(figure.interval.low))
+        printf(" %10.4f   [%.4f, %.4f]\n", figure.interval.estimate, figure.interval.low,
+               figure.interval.high);
     else
-        printf(" %10.4f   -\n", row.interval.estimate);
+        printf(" %10.4f   -\n", figure.interval.estimate);
 }
 
 static void print_text(const struct evaluate *evaluate)
@@ -77,19 +78,19 @@ static void print_text(const struct evaluate *evaluate)
         printf("\n%-*s %10s   %s\n", LABEL_COLUMNS, "nat; ESS of the responses", "estimate",
                "95 % interval");
         for (int32_t r = 0; r < evaluate_result_count(evaluate); r++)
-            print_text_row(make_row(evaluate, a, r));
+            print_text_figure(make_figure(evaluate, a, r));
         if (a > 0)
-            print_text_row(make_difference(evaluate, a));
+            print_text_figure(make_difference(evaluate, a));
     }
 }
 
 /* ---- tsv ---- */
 
-static void print_tsv_row(const struct evaluate *evaluate, struct row row)
+static void print_tsv_figure(const struct evaluate *evaluate, struct figure figure)
 {
-    printf("%s\t%s\t%s\t%.17g\t%.17g\t%.17g\n", evaluate->name[row.vector],
-           row.quantity.name, row.objective, row.interval.estimate, row.interval.low,
-           row.interval.high);
+    printf("%s\t%s\t%s\t%.17g\t%.17g\t%.17g\n", evaluate->name[figure.vector],
+           figure.quantity.name, figure.objective, figure.interval.estimate,
+           figure.interval.low, figure.interval.high);
 }
 
 static void print_tsv(const struct evaluate *evaluate)
@@ -97,23 +98,23 @@ static void print_tsv(const struct evaluate *evaluate)
     printf("weights\tquantity\tobjective\testimate\tlow\thigh\n");
     for (int32_t a = 0; a < evaluate->vector_count; a++) {
         for (int32_t r = 0; r < evaluate_result_count(evaluate); r++)
-            print_tsv_row(evaluate, make_row(evaluate, a, r));
+            print_tsv_figure(evaluate, make_figure(evaluate, a, r));
         if (a > 0)
-            print_tsv_row(evaluate, make_difference(evaluate, a));
+            print_tsv_figure(evaluate, make_difference(evaluate, a));
     }
 }
 
 /* ---- json ---- */
 
-static json_t *make_json_row(struct row row)
+static json_t *make_json_figure(struct figure figure)
 {
     json_t *object = json_object();
-    json_object_set_new(object, "quantity", json_string(row.quantity.name));
-    if (row.objective[0] != '\0')
-        json_object_set_new(object, "objective", json_string(row.objective));
-    json_object_set_new(object, "estimate", output_number(row.interval.estimate));
-    json_object_set_new(object, "low", output_number(row.interval.low));
-    json_object_set_new(object, "high", output_number(row.interval.high));
+    json_object_set_new(object, "quantity", json_string(figure.quantity.name));
+    if (figure.objective[0] != '\0')
+        json_object_set_new(object, "objective", json_string(figure.objective));
+    json_object_set_new(object, "estimate", output_number(figure.interval.estimate));
+    json_object_set_new(object, "low", output_number(figure.interval.low));
+    json_object_set_new(object, "high", output_number(figure.interval.high));
     return object;
 }
 
@@ -121,20 +122,20 @@ static json_t *make_vector(const struct evaluate *evaluate, int32_t vector)
 {
     json_t *object = json_object();
     json_t *weights = json_object();
-    json_t *rows = json_array();
+    json_t *results = json_array();
     for (int32_t k = 0; k < evaluate->objective_count; k++)
         json_object_set_new(
             weights, evaluate->config->policies[k].name,
             json_real(evaluate->weights[vector * evaluate->config->policy_count + k]));
     for (int32_t r = 0; r < evaluate_result_count(evaluate); r++)
-        json_array_append_new(rows, make_json_row(make_row(evaluate, vector, r)));
+        json_array_append_new(results, make_json_figure(make_figure(evaluate, vector, r)));
     if (vector > 0)
-        json_array_append_new(rows, make_json_row(make_difference(evaluate, vector)));
+        json_array_append_new(results, make_json_figure(make_difference(evaluate, vector)));
     json_object_set_new(object, "name", json_string(evaluate->name[vector]));
     json_object_set_new(object, "weights", weights);
     json_object_set_new(object, "end_bias", json_real(evaluate->end_bias[vector]));
     json_object_set_new(object, "coefficient", json_real(evaluate->coefficient[vector]));
-    json_object_set_new(object, "results", rows);
+    json_object_set_new(object, "results", results);
     return object;
 }
 

@@ -43,7 +43,7 @@ static void print_numbers(const char *label, double first, double second, int di
     printf("\n");
 }
 
-static double last(const struct inspect *inspect, enum inspect_field field)
+static double last_value(const struct inspect *inspect, enum inspect_field field)
 {
     return inspect->step_count > 0 ? inspect_last(inspect, field) : NAN;
 }
@@ -51,7 +51,7 @@ static double last(const struct inspect *inspect, enum inspect_field field)
 static void print_last(const char *label, const struct inspect pair[2],
                        enum inspect_field field)
 {
-    print_numbers(label, last(&pair[0], field), last(&pair[1], field), 4);
+    print_numbers(label, last_value(&pair[0], field), last_value(&pair[1], field), 4);
 }
 
 /* The average weight of an objective after the last step; NaN if the record does not have
@@ -101,8 +101,8 @@ static void print_figures(const struct inspect pair[2])
     print_last("end bias, nat", pair, INSPECT_end_bias);
     print_numbers("tokens", inspect_sum(&pair[0], INSPECT_tokens),
                   inspect_sum(&pair[1], INSPECT_tokens), 0);
-    print_numbers("seconds", last(&pair[0], INSPECT_elapsed),
-                  last(&pair[1], INSPECT_elapsed), 1);
+    print_numbers("seconds", last_value(&pair[0], INSPECT_elapsed),
+                  last_value(&pair[1], INSPECT_elapsed), 1);
 }
 
 static void print_head(const struct inspect pair[2])

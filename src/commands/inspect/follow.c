@@ -19,7 +19,7 @@
 
 static volatile sig_atomic_t interrupted;
 
-static void interrupt(int signal_number)
+static void note_interrupt(int signal_number)
 {
     (void)signal_number;
     interrupted = 1;
@@ -32,7 +32,7 @@ static enum mpo_status print_new(struct inspect *inspect, int64_t *printed,
     const int64_t steps = mpo_record_step_count(inspect->record);
     if (steps > *printed) {
         MPO_TRY(inspect_load(inspect, *printed, steps - *printed));
-        inspect_print_tsv_rows(inspect, request, stdout);
+        inspect_print_tsv_steps(inspect, request, stdout);
         *printed = steps;
     }
     MPO_CHECK(fflush(stdout) == 0, MPO_ERR_IO, "standard output: %s", strerror(errno));
@@ -63,7 +63,7 @@ enum mpo_status inspect_follow(const struct inspect_request *request)
     enum mpo_status status = MPO_OK;
     struct inspect inspect = {0};
     struct sigaction before;
-    const struct sigaction action = {.sa_handler = interrupt};
+    const struct sigaction action = {.sa_handler = note_interrupt};
     const struct timespec pause = {.tv_nsec = LOOK_NANOS};
     int64_t printed = 0;
     interrupted = 0;

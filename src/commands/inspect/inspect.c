@@ -99,8 +99,8 @@ cleanup:
 
 /* ---- the command ---- */
 
-static enum mpo_status show(const struct inspect *inspect,
-                            const struct inspect_request *request)
+static enum mpo_status show_record(const struct inspect *inspect,
+                                   const struct inspect_request *request)
 {
     enum mpo_status status = MPO_OK;
     const char *format = request->format != NULL ? request->format : "text";
@@ -116,7 +116,7 @@ static enum mpo_status show(const struct inspect *inspect,
     }
     if (strcmp(format, "tsv") == 0) {
         inspect_print_tsv_head(inspect, request, stdout);
-        inspect_print_tsv_rows(inspect, request, stdout);
+        inspect_print_tsv_steps(inspect, request, stdout);
     } else if (strcmp(format, "json") == 0) {
         MPO_TRY(inspect_print_json(inspect, request));
     } else {
@@ -131,7 +131,7 @@ static enum mpo_status show_whole(const struct inspect_request *request)
     enum mpo_status status = MPO_OK;
     struct inspect inspect = {0};
     MPO_TRY(inspect_open_whole(request->path, &inspect));
-    MPO_TRY(show(&inspect, request));
+    MPO_TRY(show_record(&inspect, request));
 cleanup:
     inspect_close(&inspect);
     return status;

@@ -80,8 +80,8 @@ enum mpo_status inspect_check_series(const struct inspect *inspect,
                                      const struct inspect_request *request);
 void inspect_print_tsv_head(const struct inspect *inspect,
                             const struct inspect_request *request, FILE *out);
-void inspect_print_tsv_rows(const struct inspect *inspect,
-                            const struct inspect_request *request, FILE *out);
+void inspect_print_tsv_steps(const struct inspect *inspect,
+                             const struct inspect_request *request, FILE *out);
 enum mpo_status inspect_print_json(const struct inspect *inspect,
                                    const struct inspect_request *request);
 

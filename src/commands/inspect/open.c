@@ -13,7 +13,7 @@
 #include "base/memory.h"
 #include "mpo/config.h"
 
-static void release_rows(struct inspect *inspect)
+static void release_steps(struct inspect *inspect)
 {
     for (int32_t i = 0; i < INSPECT_FIELD_COUNT; i++) {
         free(inspect->series[i]);
@@ -26,7 +26,7 @@ static void release_rows(struct inspect *inspect)
 
 void inspect_close(struct inspect *inspect)
 {
-    release_rows(inspect);
+    release_steps(inspect);
     mpo_record_close(&inspect->record);
 }
 
@@ -48,7 +48,7 @@ cleanup:
 enum mpo_status inspect_load(struct inspect *inspect, int64_t first, int64_t count)
 {
     enum mpo_status status = MPO_OK;
-    release_rows(inspect);
+    release_steps(inspect);
     MPO_NEW(count, &inspect->step);
     MPO_TRY(mpo_record_read(inspect->record, "step", first, count, inspect->step));
     for (int32_t i = 0; i < INSPECT_FIELD_COUNT; i++)

@@ -59,7 +59,7 @@ static void put_table(const struct inspect *inspect, struct plot *plot)
         request.wanted[fields[i]] = whole.is_there[fields[i]] = true;
     plot_begin_table(plot);
     inspect_print_tsv_head(&whole, &request, plot->input);
-    inspect_print_tsv_rows(&whole, &request, plot->input);
+    inspect_print_tsv_steps(&whole, &request, plot->input);
 }
 
 enum mpo_status inspect_plot(const struct inspect *inspect, const char *output)

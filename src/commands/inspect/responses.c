@@ -17,7 +17,7 @@
 
 #define LABEL_WIDTH 12
 
-struct scored {
+struct shown {
     const struct inspect *inspect;
     const struct mpo_record_scores *scores;
     int64_t index;
@@ -71,44 +71,44 @@ static void print_text(const char *label, const char *text)
     printf("\n");
 }
 
-static void print_sample(const struct scored *scored)
+static void print_sample(const struct shown *shown)
 {
-    const struct mpo_record_scores *scores = scored->scores;
-    const struct mpo_record_sample *sample = &scored->sample;
-    const double *log_policy = scores->log_policy + scored->index * scores->policy_count;
+    const struct mpo_record_scores *scores = shown->scores;
+    const struct mpo_record_sample *sample = &shown->sample;
+    const double *log_policy = scores->log_policy + shown->index * scores->policy_count;
     printf("response %lld, step %lld, prompt %lld, %d tokens, %s\n",
-           (long long)scored->index, (long long)scores->step[scored->index],
+           (long long)shown->index, (long long)scores->step[shown->index],
            (long long)sample->prompt, sample->token_count,
            sample->ended ? "ended" : "cut at max_tokens");
     print_text("prompt", sample->prompt_text);
     print_text("text", sample->text);
     printf("  %-*s", LABEL_WIDTH, "log pi");
     for (int32_t h = 0; h < scores->policy_count; h++)
-        printf("%s%s %.3f", h > 0 ? ", " : "",
-               mpo_record_policy(scored->inspect->record, h), log_policy[h]);
+        printf("%s%s %.3f", h > 0 ? ", " : "", mpo_record_policy(shown->inspect->record, h),
+               log_policy[h]);
     printf(" nat\n  %-*s%.3f nat\n", LABEL_WIDTH, "log q",
-           scores->log_proposal[scored->index]);
-    printf("  %-*s%.3f nat\n\n", LABEL_WIDTH, "log weight", scored->log_weight);
+           scores->log_proposal[shown->index]);
+    printf("  %-*s%.3f nat\n\n", LABEL_WIDTH, "log weight", shown->log_weight);
 }
 
 /* ---- json ---- */
 
-static json_t *make_sample(const struct scored *scored)
+static json_t *make_sample(const struct shown *shown)
 {
-    const struct mpo_record_scores *scores = scored->scores;
-    const struct mpo_record_sample *sample = &scored->sample;
+    const struct mpo_record_scores *scores = shown->scores;
+    const struct mpo_record_sample *sample = &shown->sample;
     json_t *log_policy = json_object();
     for (int32_t h = 0; h < scores->policy_count; h++)
         json_object_set_new(
-            log_policy, mpo_record_policy(scored->inspect->record, h),
-            output_number(scores->log_policy[scored->index * scores->policy_count + h]));
-    return json_pack("{sIsIsIsosososisbsoso}", "response", (json_int_t)scored->index,
-                     "step", (json_int_t)scores->step[scored->index], "prompt_index",
+            log_policy, mpo_record_policy(shown->inspect->record, h),
+            output_number(scores->log_policy[shown->index * scores->policy_count + h]));
+    return json_pack("{sIsIsIsosososisbsoso}", "response", (json_int_t)shown->index, "step",
+                     (json_int_t)scores->step[shown->index], "prompt_index",
                      (json_int_t)sample->prompt, "prompt", output_text(sample->prompt_text),
                      "text", output_text(sample->text), "log_policy", log_policy,
                      "token_count", sample->token_count, "ended", sample->ended,
-                     "log_proposal", output_number(scores->log_proposal[scored->index]),
-                     "log_weight", output_number(scored->log_weight));
+                     "log_proposal", output_number(scores->log_proposal[shown->index]),
+                     "log_weight", output_number(shown->log_weight));
 }
 
 /* ---- both ---- */
@@ -118,20 +118,20 @@ static enum mpo_status print_samples(const struct inspect *inspect,
                                      json_t *list)
 {
     enum mpo_status status = MPO_OK;
-    struct scored scored = {.inspect = inspect, .scores = scores};
+    struct shown shown = {.inspect = inspect, .scores = scores};
     for (int64_t i = 0; i < count; i++) {
-        scored.index =
+        shown.index =
             (int64_t)((double)(i + 1) * (double)scores->count / (double)count) - 1;
-        scored.log_weight = log_weight(inspect, scores, scored.index);
-        MPO_TRY(mpo_record_read_sample(inspect->record, scored.index, &scored.sample));
+        shown.log_weight = log_weight(inspect, scores, shown.index);
+        MPO_TRY(mpo_record_read_sample(inspect->record, shown.index, &shown.sample));
         if (list != NULL)
-            json_array_append_new(list, make_sample(&scored));
+            json_array_append_new(list, make_sample(&shown));
         else
-            print_sample(&scored);
-        mpo_record_release_sample(&scored.sample);
+            print_sample(&shown);
+        mpo_record_release_sample(&shown.sample);
     }
 cleanup:
-    mpo_record_release_sample(&scored.sample);
+    mpo_record_release_sample(&shown.sample);
     return status;
 }
 

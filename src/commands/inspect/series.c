@@ -58,8 +58,8 @@ void inspect_print_tsv_head(const struct inspect *inspect,
     fprintf(out, "\n");
 }
 
-void inspect_print_tsv_rows(const struct inspect *inspect,
-                            const struct inspect_request *request, FILE *out)
+void inspect_print_tsv_steps(const struct inspect *inspect,
+                             const struct inspect_request *request, FILE *out)
 {
     for (int64_t n = 0; n < inspect->step_count; n++) {
         fprintf(out, "%.0f", inspect->step[n]);
@@ -85,15 +85,15 @@ static json_t *make_series(const struct inspect *inspect, int32_t field)
     const bool whole = strcmp(mpo_record_field(field)->type, "I64") == 0;
     const bool is_vector = strcmp(mpo_record_field(field)->shape, "OBJECTIVE") == 0;
     const int32_t columns = inspect->columns[field];
-    json_t *rows = json_array();
+    json_t *steps = json_array();
     for (int64_t n = 0; n < inspect->step_count; n++) {
         const double *value = inspect->series[field] + n * columns;
-        json_t *row = is_vector ? json_array() : make_number(value[0], whole);
+        json_t *step = is_vector ? json_array() : make_number(value[0], whole);
         for (int32_t k = 0; is_vector && k < columns; k++)
-            json_array_append_new(row, make_number(value[k], whole));
-        json_array_append_new(rows, row);
+            json_array_append_new(step, make_number(value[k], whole));
+        json_array_append_new(steps, step);
     }
-    return rows;
+    return steps;
 }
 
 static json_t *make_names(const struct inspect *inspect, int32_t count,

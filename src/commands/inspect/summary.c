@@ -71,7 +71,7 @@ static void print_head(const struct inspect *inspect)
 
 static void print_weights(const struct inspect *inspect)
 {
-    const int64_t row = (inspect->step_count - 1) * inspect->objective_count;
+    const int64_t last = (inspect->step_count - 1) * inspect->objective_count;
     int width = LABEL_WIDTH - 2;
     for (int32_t k = 0; k < inspect->objective_count; k++) {
         const int name = mpo_text_columns(mpo_record_objective(inspect->record, k));
@@ -82,8 +82,8 @@ static void print_weights(const struct inspect *inspect)
     printf("  %9s  %9s\n", "average", "last");
     for (int32_t k = 0; k < inspect->objective_count; k++) {
         mpo_text_pad(stdout, mpo_record_objective(inspect->record, k), width);
-        printf("  %9.4f  %9.4f\n", inspect->series[INSPECT_average][row + k],
-               inspect->series[INSPECT_weights][row + k]);
+        printf("  %9.4f  %9.4f\n", inspect->series[INSPECT_average][last + k],
+               inspect->series[INSPECT_weights][last + k]);
     }
 }
 

@@ -24,30 +24,31 @@
 
 /* ---- the stored responses ---- */
 
-struct place {
+struct stored {
     int64_t prompt;
     int64_t index;
 };
 
-static int compare_places(const void *a, const void *b)
+static int compare_stored(const void *a, const void *b)
 {
-    const struct place *first = a;
-    const struct place *second = b;
+    const struct stored *first = a;
+    const struct stored *second = b;
     if (first->prompt != second->prompt)
         return first->prompt < second->prompt ? -1 : 1;
     return (first->index > second->index) - (first->index < second->index);
 }
 
-/* Copy row `from` of the record to row `to`; a new prompt begins where it changes. */
-static void keep_row(struct refit *refit, const struct place *place, int64_t to)
+/* The response that comes as number `to` in the order of prompts; a new prompt
+ * begins where it changes. */
+static void keep_response(struct refit *refit, const struct stored *order, int64_t to)
 {
-    int64_t from = place[to].index;
+    int64_t from = order[to].index;
     for (int32_t k = 0; k < refit->count; k++)
         refit->log_policy[to * refit->count + k] =
             refit->scores
                 .log_policy[from * refit->scores.policy_count + refit->objective[k]];
     refit->log_proposal[to] = refit->scores.log_proposal[from];
-    if (to == 0 || place[to].prompt != place[to - 1].prompt)
+    if (to == 0 || order[to].prompt != order[to - 1].prompt)
         refit->prompt[refit->prompt_count++] =
             (struct mpo_sample){.policy_count = refit->count,
                                 .log_proposal = refit->log_proposal + to,
@@ -58,7 +59,7 @@ static void keep_row(struct refit *refit, const struct place *place, int64_t to)
 static enum mpo_status group_by_prompt(struct refit *refit)
 {
     enum mpo_status status = MPO_OK;
-    struct place *place = NULL;
+    struct stored *order = NULL;
     int64_t count = refit->scores.count;
     MPO_CHECK(
         count > 0, MPO_ERR_DATA,
@@ -68,19 +69,19 @@ static enum mpo_status group_by_prompt(struct refit *refit)
     MPO_CHECK(count <= INT32_MAX, MPO_ERR_DATA,
               "%s: expected at most %d responses, found %lld", refit->path, INT32_MAX,
               (long long)count);
-    MPO_NEW(count, &place);
+    MPO_NEW(count, &order);
     MPO_NEW(count * refit->count, &refit->log_policy);
     MPO_NEW(count, &refit->log_proposal);
     MPO_NEW(count, &refit->prompt);
     MPO_NEW(2 * count, &refit->work);
     MPO_NEW(refit->count, &refit->prompt_gradient);
     for (int64_t i = 0; i < count; i++)
-        place[i] = (struct place){refit->scores.prompt[i], i};
-    qsort(place, (size_t)count, sizeof *place, compare_places);
+        order[i] = (struct stored){refit->scores.prompt[i], i};
+    qsort(order, (size_t)count, sizeof *order, compare_stored);
     for (int64_t i = 0; i < count; i++)
-        keep_row(refit, place, i);
+        keep_response(refit, order, i);
 cleanup:
-    free(place);
+    free(order);
     return status;
 }
 
@@ -139,7 +140,7 @@ cleanup:
 
 /* ---- the descent ---- */
 
-static enum mpo_status descend(struct refit *refit)
+static enum mpo_status find_weights(struct refit *refit)
 {
     enum mpo_status status = MPO_OK;
     struct mpo_descent *descent = NULL;
@@ -249,7 +250,7 @@ enum mpo_status mpo_command_refit(int argc, char *const *argv)
         MPO_TRY(refit_frontier(&refit));
         goto cleanup;
     }
-    MPO_TRY(descend(&refit));
+    MPO_TRY(find_weights(&refit));
     MPO_TRY(check_support(&refit));
     MPO_TRY(estimate_stored(&refit));
     MPO_TRY(refit_report(&refit));
