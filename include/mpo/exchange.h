@@ -1,6 +1,6 @@
 /**
- * The exchange: rows of logits go from the ranks that host the policies to those that
- * reduce them, the sums to the group's root, and the drawn token ids back to all ranks.
+ * The exchange: rows of logits from the ranks that host the policies to those that reduce
+ * them, what they found to the group's root, and what the root decides to everybody.
  *
  * The vocabulary is cut into slices, whole blocks of MPO_ROWS_BLOCK tokens, one slice a
  * rank in order of ranks; a rank gets its slice of the rows of all H policies. Who gets how
@@ -146,9 +146,10 @@ enum mpo_status mpo_exchange_post(struct mpo_exchange *exchange, int32_t row_cou
 /**
  * Bring to each rank its slice of this position's rows of all policies.
  *
- * Collective over the group. Allocates nothing. Every position ends with
- * mpo_exchange_tokens, which the root may call when every rank has sent its sums (by
- * mpo_exchange_parts); the rows stay valid until then.
+ * Collective over the group. Allocates nothing. Every position ends in a message of
+ * the root to all others (mpo_exchange_share): the root may send it as soon as every rank
+ * has sent what it made of its rows (by mpo_exchange_parts), and the rows stay valid until
+ * then.
  *
  * @param row_count  B, the same on all ranks of the group
  * @param logits     [local policies, B] pointers to [V] floats: logits[k * B + b]
@@ -166,10 +167,6 @@ enum mpo_status mpo_exchange_parts(struct mpo_exchange *exchange, double *table,
 
 /** Broadcast bytes from the root. Collective over the group. Allocates nothing. */
 enum mpo_status mpo_exchange_share(struct mpo_exchange *exchange, void *data, size_t bytes);
-
-/** Broadcast the root's drawn tokens [count]. Collective over the group. */
-enum mpo_status mpo_exchange_tokens(struct mpo_exchange *exchange, int32_t *tokens,
-                                    int32_t count);
 
 #ifdef __cplusplus
 }

@@ -1,7 +1,8 @@
 /**
  * The row machine's inside.
  *
- *   decode.c   the root's calls: rows come and go, a step from plan to events
+ *   decode.c   open and close; a step from its plan to its events
+ *   admit.c    rows come and go, at the root
  *   control.c  the control record: what the root tells the others, and what all make of it
  *   rows.c     one step's positions: rows of logits brought together, combined, drawn from
  *   offer.c    prompts that come while the machine runs

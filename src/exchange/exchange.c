@@ -431,11 +431,3 @@ enum mpo_status mpo_exchange_share(struct mpo_exchange *exchange, void *data, si
         mpo_exchange_count_received(exchange, 1, bytes);
     return mpo_comm_group_broadcast(exchange->comm, data, bytes);
 }
-
-enum mpo_status mpo_exchange_tokens(struct mpo_exchange *exchange, int32_t *tokens,
-                                    int32_t count)
-{
-    if (exchange->ops->tokens != NULL)
-        return exchange->ops->tokens(exchange, tokens, count);
-    return mpo_exchange_share(exchange, tokens, (size_t)count * sizeof *tokens);
-}

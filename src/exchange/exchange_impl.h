@@ -50,9 +50,6 @@ struct mpo_exchange_ops {
      *  with a slice; this rank's own are there already. */
     enum mpo_status (*rows)(struct mpo_exchange *exchange, int32_t row_count,
                             const float *const *logits, const double *log_norm);
-    /** Broadcast the root's tokens; NULL: by MPI. */
-    enum mpo_status (*tokens)(struct mpo_exchange *exchange, int32_t *tokens,
-                              int32_t count);
 };
 
 struct mpo_exchange_pattern {

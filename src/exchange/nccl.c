@@ -4,8 +4,7 @@
  *     post     pack: a kernel for each receiver makes one message of its slices;
  *              group: a message to and from each rank that needs one
  *     rows     normalisers by MPI meanwhile; then wait for the group and, of bf16 rows,
- *              whose messages have 2 bytes per token, unpack: a kernel makes floats of them
- *     tokens   NCCL's broadcast of the root's draws
+ *              whose messages have 2 bytes a token, unpack: a kernel makes floats of them
  *
  * Everything runs on a stream of the transport's own, so that the mixture normalises the
  * rows while they travel. Packing moves each float twice through the device's memory, but a
@@ -39,8 +38,6 @@ struct nccl {
     void *packed;           /* [own, row_capacity, V], slices in order of ranks; device */
     const float **row;      /* [own, row_capacity] pinned */
     const float **sent_row; /* the same; device */
-    int32_t *token;         /* [row_capacity] pinned */
-    int32_t *sent_token;    /* the same; device */
 };
 
 /* Inside a group of calls an abort would wait for the group's end. */
@@ -166,7 +163,6 @@ static enum mpo_status nccl_take_room(struct mpo_exchange *exchange)
     struct nccl *self = NULL;
     struct mpo_exchange_tokens tokens = tokens_at_most(spec, comm, exchange->rank);
     size_t own = (size_t)exchange->local_count * (size_t)spec->row_capacity;
-    size_t drawn_bytes = (size_t)spec->row_capacity * sizeof *self->token;
     MPO_NEW(1, &self);
     exchange->self = self;
     MPO_TRY_CUDA(cudaStreamCreateWithFlags(&self->stream, cudaStreamNonBlocking));
@@ -175,9 +171,7 @@ static enum mpo_status nccl_take_room(struct mpo_exchange *exchange)
         MPO_TRY(reserve(tokens.received * sizeof(uint16_t), (void **)&self->halves));
     MPO_TRY(reserve(tokens.sent * mpo_exchange_token_bytes(spec), &self->packed));
     MPO_TRY(reserve(own * sizeof *self->row, (void **)&self->sent_row));
-    MPO_TRY(reserve(drawn_bytes, (void **)&self->sent_token));
     MPO_TRY_CUDA(cudaMallocHost((void **)&self->row, own * sizeof *self->row));
-    MPO_TRY_CUDA(cudaMallocHost((void **)&self->token, drawn_bytes));
 cleanup:
     return status;
 }
@@ -267,9 +261,7 @@ static void nccl_close(struct mpo_exchange *exchange)
     if (self == NULL)
         return;
     leave_comm(exchange);
-    cudaFreeHost(self->token);
     cudaFreeHost((void *)self->row);
-    cudaFree(self->sent_token);
     cudaFree((void *)self->sent_row);
     cudaFree(self->packed);
     cudaFree(self->halves);
@@ -425,51 +417,6 @@ cleanup:
     return status;
 }
 
-/* ---- tokens ---- */
-
-static enum mpo_status copy_tokens(struct nccl *self, int32_t count,
-                                   enum cudaMemcpyKind kind)
-{
-    enum mpo_status status = MPO_OK;
-    size_t bytes = (size_t)count * sizeof *self->token;
-    bool to_device = kind == cudaMemcpyHostToDevice;
-    MPO_TRY_CUDA(cudaMemcpyAsync(to_device ? self->sent_token : self->token,
-                                 to_device ? self->token : self->sent_token, bytes, kind,
-                                 self->stream));
-cleanup:
-    return status;
-}
-
-static enum mpo_status nccl_tokens(struct mpo_exchange *exchange, int32_t *tokens,
-                                   int32_t count)
-{
-    enum mpo_status status = MPO_OK;
-    struct nccl *self = exchange->self;
-    bool is_root = exchange->rank == 0;
-    size_t bytes = (size_t)count * sizeof *tokens;
-    MPO_CHECK(count <= exchange->spec.row_capacity, MPO_ERR_INTERNAL,
-              "%d tokens to broadcast, room for %d", count, exchange->spec.row_capacity);
-    if (count == 0)
-        return MPO_OK;
-    if (is_root) {
-        memcpy(self->token, tokens, bytes);
-        MPO_TRY(copy_tokens(self, count, cudaMemcpyHostToDevice));
-        mpo_exchange_count_sent(exchange, 1, bytes);
-    }
-    MPO_TRY_NCCL(self, ncclBroadcast(self->sent_token, self->sent_token, (size_t)count,
-                                     ncclInt32, 0, self->comm, self->stream));
-    MPO_TRY(wait_for(is_launched, self));
-    if (!is_root)
-        MPO_TRY(copy_tokens(self, count, cudaMemcpyDeviceToHost));
-    MPO_TRY(wait_for(is_drained, self));
-    if (!is_root) {
-        memcpy(tokens, self->token, bytes);
-        mpo_exchange_count_received(exchange, 1, bytes);
-    }
-cleanup:
-    return status;
-}
-
 /* NCCL writes 2.27.3 as 22703. */
 static void nccl_library_version(char *text, size_t bytes)
 {
@@ -489,5 +436,4 @@ const struct mpo_exchange_ops mpo_exchange_nccl_ops = {
     .close = nccl_close,
     .post = nccl_post,
     .rows = nccl_rows,
-    .tokens = nccl_tokens,
 };

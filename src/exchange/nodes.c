@@ -17,9 +17,9 @@
  * once, except the slice that its own rank reduces. With gather only the root's host reads:
  * it has no outbox, and the others have no table.
  *
- * Per position one barrier of a host's ranks means "written" and a second one "received";
- * the second is needed only on hosts where other ranks than the first read, so not with
- * gather. Windows may be written again after the tokens of the position, which the root
+ * One barrier of a host's ranks a position says "written", and a second one "received". The
+ * second is only for hosts on which others than the first rank read, so none with a gather.
+ * Windows may be written again after the message that ends the position, which the root
  * sends when all ranks have read: no more barriers are needed.
  *
  * Source: Hoefler et al., Computing 95 (2013) 1121-1136 (MPI + MPI: shared memory inside a

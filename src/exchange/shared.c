@@ -6,9 +6,9 @@
  *     window of a rank:  [local policies, row_capacity] doubles,
  *                        then as many rows of V floats
  *
- * One barrier per position means "published". All reads are over when the root has the sums
- * of every slice, before it broadcasts the drawn tokens, and nobody publishes again without
- * those: no second barrier is needed.
+ * One barrier a position says "published". All reads are over when the root has what every
+ * rank made of its slice, so before the message that ends the position, and nobody
+ * publishes again without that one: no second barrier is needed.
  */
 #include "exchange_impl.h"
 

@@ -149,10 +149,10 @@ NCCL_SAYS = {
     "hang": (75, ["no answer for", "NCCL, in which all ranks wait"]),
     "stop": (75, ["no answer for", "from rank {rank} on"]),
 }
-# Rank and call: the meeting; the first group's start, a message, its end; a broadcast; later.
-PLACES = [(0, 2), (1, 1), (1, 2), (0, 4), (1, 3), (2, 4), (0, 6), (2, 5), (1, 12)]
+# Rank and call: the meeting; the first group's start, a message, its end; the next groups'.
+PLACES = [(0, 2), (1, 1), (1, 2), (0, 4), (1, 3), (2, 4), (0, 6), (2, 5), (1, 9)]
 LONG_PLACES = [(1, 1), (2, 3)]  # those whose end is a deadline
-LAST_CALL = (1, 14)  # ncclCommFinalize
+LAST_CALL = (1, 11)  # ncclCommFinalize
 
 
 def nccl_fault(place, kind):

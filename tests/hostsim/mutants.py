@@ -120,8 +120,6 @@ MUTANTS = [
     ("a rank sends to itself", NCCL, "        if (rank != exchange->rank)\n            MPO_TRY(send",
      "        if (rank >= 0)\n            MPO_TRY(send"),
     ("messages outside of a group", NCCL, "    MPO_TRY_NCCL(self, ncclGroupStart());\n", ""),
-    ("the host's memory is broadcast", NCCL, "ncclBroadcast(self->sent_token, self->sent_token,",
-     "ncclBroadcast(self->token, self->token,"),
     ("slices are packed as if a rank sent its own", NCCL,
      "(own.first < slice.first ? own.count : 0)", "0"),
     ("every message lands where the first does", NCCL, "        *room += received;\n", ""),

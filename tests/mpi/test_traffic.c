@@ -202,7 +202,7 @@ static void end_position(const struct run *run, int32_t rows)
     for (int32_t rank = 0; rank < run->size; rank++)
         start[rank + 1] = start[rank] + (rank > 0 && tokens_of(run, rank) > 0);
     assert_ok(mpo_exchange_parts(run->exchange, table, start));
-    assert_ok(mpo_exchange_tokens(run->exchange, token, rows));
+    assert_ok(mpo_exchange_share(run->exchange, token, (size_t)rows * sizeof *token));
 }
 
 /* One position of each number of rows up to the capacity. */

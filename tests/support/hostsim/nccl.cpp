@@ -266,20 +266,6 @@ ncclResult_t ncclRecv(void *to, size_t count, ncclDataType_t type, int peer,
                        operation{MESSAGE, false, nullptr, to, count, type, peer, stream});
 }
 
-ncclResult_t ncclBroadcast(const void *from, void *to, size_t count, ncclDataType_t type,
-                           int root, ncclComm_t comm, cudaStream_t stream)
-{
-    ncclResult_t answer = ncclSuccess;
-    bool is_root = find(comm, "ncclBroadcast")->rank == root;
-    if (group_depth > 0 || from != to)
-        die("only a broadcast in place, and not in a group, is modelled");
-    operation call = {BROADCAST, is_root, from, to, count, type, root, stream};
-    if (!accept(comm, "ncclBroadcast", call, &answer))
-        return answer;
-    comm->asked.push_back(call);
-    return ask(comm);
-}
-
 const char *ncclGetErrorString(ncclResult_t result)
 {
     static const char *const texts[] = {

@@ -2,9 +2,8 @@
  * What the ends of a communicator say to each other, by MPI:
  *
  *     message        envelope and data in one message, whose tag only this communicator
- * has; the receiver compares the envelope with what it asked for broadcast      a message
- * from the root to every other rank meeting, end   messages without data: to the first rank
- * and back, and between all
+ *                    has; the receiver compares the envelope with what it asked for
+ *     meeting, end   messages without data: to the first rank and back, and between all
  *
  * Calls go through PMPI_, for tests that count MPI's or make them fail.
  */
@@ -22,8 +21,7 @@ using namespace hostsim;
 
 namespace
 {
-const char *const kind_names[] = {"a greeting", "a welcome", "a message", "a broadcast",
-                                  "the end"};
+const char *const kind_names[] = {"a greeting", "a welcome", "a message", "the end"};
 
 /* Every figure that both ends must agree on. */
 struct envelope {
@@ -215,12 +213,9 @@ struct transfer {
     void start(const operation &call)
     {
         size_t bytes = call.count * size_of(call.type);
-        for (int peer = 0; peer < comm->size; peer++) {
-            bool is_to = call.what == BROADCAST ? peer != comm->rank : peer == call.peer;
-            if (call.sends && is_to)
-                comm->send(call.what, comm->world[(size_t)peer], &call, call.from, bytes);
-        }
-        if (!call.sends)
+        if (call.sends)
+            comm->send(call.what, comm->world[(size_t)call.peer], &call, call.from, bytes);
+        else
             left.push_back(call);
     }
 
@@ -241,7 +236,7 @@ struct transfer {
 };
 } // namespace
 
-/* Put what was asked onto its stream; a broadcast is a group of its own. */
+/* Put what was asked onto its stream. */
 void ncclComm::launch()
 {
     auto work = std::make_shared<transfer>();

@@ -17,7 +17,7 @@
 
 namespace hostsim
 {
-enum kind { HELLO, WELCOME, MESSAGE, BROADCAST, END };
+enum kind { HELLO, WELCOME, MESSAGE, END };
 
 /* What HELLO and WELCOME carry. */
 struct greeting {

@@ -1,0 +1,207 @@
+/*
+ * Rows come and go, at the root: wishes are checked and kept until the next control record
+ * carries them.
+ *
+ * A row that leaves is free at once, for its record says so before it says who has the row
+ * next. One whose prompt others wait for stays until they have it, and says nothing.
+ */
+#include "decode_impl.h"
+
+#include <string.h>
+
+/* Its place can be given to another response: what it was is gone, or leaves first. */
+static bool is_free(const struct mpo_decode *decode, int32_t index)
+{
+    const struct mpo_decode_root *root = &decode->root[index];
+    bool is_empty = decode->clears || decode->known[index].state == MPO_DECODE_FREE ||
+                    root->leaves == MPO_DECODE_IS_FREED;
+    return is_empty && !root->is_new;
+}
+
+/* It takes part in the next step. */
+static bool is_at_work(const struct mpo_decode *decode, int32_t index)
+{
+    const struct mpo_decode_root *root = &decode->root[index];
+    enum mpo_decode_state state = decode->known[index].state;
+    bool goes_on = !decode->clears && root->leaves == MPO_DECODE_STAYS &&
+                   (state == MPO_DECODE_WAITING || state == MPO_DECODE_LIVE);
+    return root->is_new || goes_on;
+}
+
+static int32_t count_rows(const struct mpo_decode *decode,
+                          bool (*counts)(const struct mpo_decode *, int32_t))
+{
+    int32_t count = 0;
+    for (int32_t row = 0; row < decode->spec.row_capacity; row++)
+        count += counts(decode, row);
+    return count;
+}
+
+int32_t mpo_decode_free_rows(const struct mpo_decode *decode)
+{
+    return count_rows(decode, is_free);
+}
+
+int32_t mpo_decode_live_rows(const struct mpo_decode *decode)
+{
+    return count_rows(decode, is_at_work);
+}
+
+static enum mpo_status check_share(const struct mpo_decode *decode,
+                                   const struct mpo_decode_row *row)
+{
+    enum mpo_status status = MPO_OK;
+    if (row->share < 0)
+        return MPO_OK;
+    MPO_CHECK(
+        row->share < decode->spec.row_capacity && decode->root[row->share].is_new,
+        MPO_ERR_USAGE,
+        "a row that shares the prompt of row %d, expected one that was admitted since "
+        "the last step",
+        row->share);
+    const struct mpo_decode_row *other = &decode->root[row->share].wish;
+    bool same = other->slot == row->slot && other->share < 0 &&
+                other->end_bias == row->end_bias && other->moments == row->moments;
+    for (int32_t h = 0; same && h < decode->policy_count; h++)
+        same = other->mu[h] == row->mu[h];
+    MPO_CHECK(same, MPO_ERR_USAGE,
+              "a row that shares the prompt of row %d, expected the same slot, exponents, "
+              "end bias and moments as that row's, and a row that shares with no other",
+              row->share);
+cleanup:
+    return status;
+}
+
+static enum mpo_status check_row(const struct mpo_decode *decode,
+                                 const struct mpo_decode_row *row)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_decode_spec *spec = &decode->spec;
+    MPO_CHECK(row->given_count >= 0 && row->free_count >= 0 &&
+                  row->given_count + row->free_count >= 1,
+              MPO_ERR_USAGE, "a row of %d given and %d drawn tokens, expected 1 or more",
+              row->given_count, row->free_count);
+    MPO_CHECK(row->given_count <= 1 || spec->given_positions >= 1, MPO_ERR_USAGE,
+              "a row of %d given tokens, and no positions for them in a step",
+              row->given_count);
+    MPO_CHECK(row->slot >= 0 && row->slot < spec->prompt_slots, MPO_ERR_USAGE,
+              "a row of prompt slot %d, of %d", row->slot, spec->prompt_slots);
+    MPO_CHECK(spec->prefill == MPO_DECODE_ALONE || decode->longest[row->slot] > 0,
+              MPO_ERR_USAGE, "a row of prompt slot %d, which was offered no prompt",
+              row->slot);
+    MPO_CHECK(row->top_count >= 0 && row->top_count <= spec->top_max, MPO_ERR_USAGE,
+              "a row that asks for %d most probable tokens, expected at most %d",
+              row->top_count, spec->top_max);
+    MPO_CHECK(row->rule.bias_count >= 0 && row->rule.bias_count <= spec->bias_max,
+              MPO_ERR_USAGE, "a rule of %d biases, expected at most %d",
+              row->rule.bias_count, spec->bias_max);
+    for (int32_t i = 0; i < row->given_count; i++)
+        MPO_CHECK(row->given[i] >= 0 &&
+                      row->given[i] < mpo_policies_vocab_size(spec->policies),
+                  MPO_ERR_USAGE, "given token %d of a vocabulary of %d", row->given[i],
+                  mpo_policies_vocab_size(spec->policies));
+    MPO_TRY(check_share(decode, row));
+cleanup:
+    return status;
+}
+
+/* The rule with biases of its own. */
+static void keep_rule(struct mpo_decode *decode, int32_t index)
+{
+    struct mpo_decode_root *root = &decode->root[index];
+    const struct mpo_draw_rule *rule = &root->wish.rule;
+    struct mpo_mixture_bias *bias = decode->bias + (ptrdiff_t)index * decode->spec.bias_max;
+    if (rule->bias_count > 0)
+        memcpy(bias, rule->bias, (size_t)rule->bias_count * sizeof *bias);
+    root->rule = (struct mpo_mixture_rule){
+        .filter = rule->filter, .bias = bias, .bias_count = rule->bias_count};
+    if (rule->filter.temperature == 0.0) /* left out: the mixture's own */
+        root->rule.filter.temperature = 1.0;
+    if (rule->filter.top_p == 0.0)
+        root->rule.filter.top_p = 1.0;
+}
+
+enum mpo_status mpo_decode_admit(struct mpo_decode *decode,
+                                 const struct mpo_decode_row *row, int32_t *index)
+{
+    enum mpo_status status = MPO_OK;
+    int32_t found = 0;
+    while (found < decode->spec.row_capacity && !is_free(decode, found))
+        found++;
+    MPO_CHECK(found < decode->spec.row_capacity, MPO_ERR_USAGE,
+              "all %d rows are in use; step, or cancel one", decode->spec.row_capacity);
+    MPO_TRY(check_row(decode, row));
+    decode->root[found].wish = *row;
+    decode->root[found].is_new = true;
+    decode->root[found].is_mute = false;
+    keep_rule(decode, found);
+    /* Whoever has the row now leaves before anything is computed with its exponents. */
+    double *mu = decode->mu + (ptrdiff_t)found * decode->policy_count;
+    memcpy(mu, row->mu, (size_t)decode->policy_count * sizeof *mu);
+    decode->root[found].wish.mu = mu;
+    decode->admitted[decode->admitted_count++] = found;
+    *index = found;
+cleanup:
+    return status;
+}
+
+static bool is_shared(const struct mpo_decode *decode, int32_t index)
+{
+    for (int32_t row = 0; row < decode->spec.row_capacity; row++)
+        if (row != index && is_at_work(decode, row) &&
+            decode->root[row].wish.share == index &&
+            (decode->root[row].is_new || decode->known[row].state == MPO_DECODE_WAITING))
+            return true;
+    return false;
+}
+
+/* A row that was admitted after the last step never was. */
+static void withdraw(struct mpo_decode *decode, int32_t index)
+{
+    int32_t kept = 0;
+    for (int32_t i = 0; i < decode->admitted_count; i++)
+        if (decode->admitted[i] != index)
+            decode->admitted[kept++] = decode->admitted[i];
+    decode->admitted_count = kept;
+    decode->root[index].is_new = false;
+}
+
+/* Out of the way, now or when nobody needs its prompt any more. */
+static void leave(struct mpo_decode *decode, int32_t index, enum mpo_decode_leaves how)
+{
+    struct mpo_decode_root *root = &decode->root[index];
+    root->is_mute = is_shared(decode, index);
+    if (root->is_mute)
+        return;
+    if (root->is_new)
+        withdraw(decode, index);
+    else if (!decode->clears)
+        root->leaves = (uint8_t)how;
+}
+
+void mpo_decode_cancel(struct mpo_decode *decode, int32_t index)
+{
+    if (index < 0 || index >= decode->spec.row_capacity || is_free(decode, index))
+        return;
+    int32_t leader = decode->root[index].wish.share;
+    bool waits =
+        decode->root[index].is_new || decode->known[index].state == MPO_DECODE_WAITING;
+    leave(decode, index, MPO_DECODE_IS_FREED);
+    if (waits && leader >= 0 && decode->root[leader].is_mute)
+        leave(decode, leader, MPO_DECODE_IS_FREED);
+}
+
+void mpo_decode_park(struct mpo_decode *decode, int32_t index)
+{
+    if (index >= 0 && index < decode->spec.row_capacity && is_at_work(decode, index) &&
+        !decode->root[index].is_new && decode->known[index].state == MPO_DECODE_LIVE)
+        leave(decode, index, MPO_DECODE_IS_PARKED);
+}
+
+void mpo_decode_clear(struct mpo_decode *decode)
+{
+    decode->clears = true;
+    decode->admitted_count = 0;
+    for (int32_t row = 0; row < decode->spec.row_capacity; row++)
+        decode->root[row] = (struct mpo_decode_root){0};
+}
