@@ -2,13 +2,17 @@
 """Bad options, configurations, prompts, records and ranks: one message, the right exit code, and
 nothing left behind, on one rank and on several.
 
-    bad_input.py MPO MPIEXEC WORK_FOLDER
+    bad_input.py MPO MPIEXEC WORK_FOLDER [--sample]
+
+With --sample (sample.py) every bad thing is shown to one of the commands and on one of the
+numbers of ranks that otherwise all meet it.
 """
 import os
 import shutil
 
 import h5py
 
+import sample
 from person import (CONFIG, MPIEXEC, MPO, WORK, check, fresh, refused, run, run_tests,
                       says_once, start, table, write)
 
@@ -22,7 +26,7 @@ def write_bytes(name, data):
 
 
 def refused_everywhere(name, code, words, *arguments):
-    for ranks in (1, 2):
+    for ranks in sample.one(f"{name} {arguments}", (1, 2)):
         refused(name, code, words, *arguments, ranks=ranks)
 
 
@@ -71,7 +75,8 @@ def test_flags():
 
 def test_prompts():
     fresh()
-    commands = (["fit", "config.yaml"], ["generate", "config.yaml"], ["evaluate", "config.yaml"])
+    runs = [([command, "config.yaml"], ranks) for command, ranks in (
+        ("fit", 1), ("generate", 1), ("evaluate", 1), ("fit", 2))]
     for name, words, data in (
             ("an empty file", ["prompts.txt", "none"], b""),
             ("blank lines", ["prompts.txt", "none"], b"\n  \n\r\n"),
@@ -81,9 +86,8 @@ def test_prompts():
             ("a line over 1 MiB", ["prompts.txt:2", "1048576"],
              b"a\n" + b"a " * (LINE_BYTES_MAX // 2) + b"a\n")):
         write_bytes("prompts.txt", data)
-        for command in commands:
-            refused(f"prompts with {name}, {command[0]}", 65, words, *command)
-        refused(f"prompts with {name}, fit", 65, words, *commands[0], ranks=2)
+        for command, ranks in sample.one(name, runs):
+            refused(f"prompts with {name}, {command[0]}", 65, words, *command, ranks=ranks)
     write_bytes("prompts.txt", b"a " * (LINE_BYTES_MAX // 2) + b"\n")
     for ranks in (1, 2):
         result = run("generate", "config.yaml", "--format=jsonl", ranks=ranks)
@@ -179,13 +183,13 @@ def test_records():
             ("that was cut", ["bad.h5"], cut)):
         shutil.copy(os.path.join(WORK, "out.h5"), bad)
         change(bad)
-        for command in (["inspect"], ["refit"], ["recover"]):
-            refused(f"a record {name}, {command[0]}", 65, words, *command, "bad.h5")
-        refused(f"a record {name}, compare", 65, words, "inspect", "--compare", "out.h5", "bad.h5")
-        for command in with_weights:
+        for command in sample.one(name, (["inspect"], ["refit"], ["recover"],
+                                         ["inspect", "--compare", "out.h5"])):
+            refused(f"a record {name}, {command}", 65, words, *command, "bad.h5")
+        for command in sample.one(name, with_weights):
             refused_everywhere(f"a record {name}, {command[0]}", 65, words, *command,
                                "--weights=bad.h5")
-    for command in with_weights:
+    for command in sample.one("a missing record", with_weights):
         refused_everywhere(f"a missing record, {command[0]}", 66, ["no.h5"], *command,
                            "--weights=no.h5")
     table("up.table", "0.5 0.3 0.2")

@@ -2,7 +2,10 @@
 """Bad models and adapters, and prompts that a model cannot take: one message, the right exit
 code, nothing left behind, on one rank and on several.
 
-    bad_models.py MPO MPIEXEC WORK_FOLDER BIGRAM_GGUF_TOOL
+    bad_models.py MPO MPIEXEC WORK_FOLDER BIGRAM_GGUF_TOOL [--sample]
+
+With --sample (sample.py) every bad thing meets one of the commands and numbers of ranks that
+otherwise all meet it.
 """
 import os
 import shutil
@@ -11,6 +14,7 @@ import sys
 import h5py
 import numpy as np
 
+import sample
 from person import WORK, check, fresh, refused, run, run_tests, start, write
 
 TOOL = sys.argv[4]
@@ -69,15 +73,14 @@ def write_bad(data):
 
 
 def refused_everywhere(name, code, words, *arguments):
-    for command in ("fit", "generate"):
-        refused(f"{name}, {command}", code, words, command, "config.yaml", *arguments)
-    for ranks in (2, 4):
-        refused(name, code, words, "fit", "config.yaml", *arguments, ranks=ranks)
+    for command, ranks in sample.one(name, (("fit", 1), ("generate", 1), ("fit", 2), ("fit", 4))):
+        refused(f"{name}, {command}", code, words, command, "config.yaml", *arguments,
+                ranks=ranks)
 
 
 def prompt_refused(name, words):
     """Every policy has its own count of tokens, so that each may have a message."""
-    for ranks in (1, 2, 4):
+    for ranks in sample.one(name, (1, 2, 4)):
         result = run("fit", "config.yaml", ranks=ranks)
         ours = [line for line in result.stderr.splitlines() if line.startswith("mpo: ")]
         check(f"{name} on {ranks}", result.returncode == 65 and len(ours) == min(ranks, 2)

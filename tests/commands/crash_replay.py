@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
 """Every acknowledged step of a record survives a crash at any write, and a full disk.
 
-    crash_replay.py TOOL SHIM [--steps N] [--resume-at N] [--stride N] [--torn-stride N] [--disk-stride N]
+    crash_replay.py TOOL SHIM [--sample] [--steps N] [--resume-at N] [--stride N]
+        [--torn-stride N] [--disk-stride N]
 
 TOOL is record_writer_tool, SHIM the library made of tests/support/write_log.c. One run is
 logged write by write. For every stride-th write, the file is rebuilt as a crash right after
-that write leaves it, and as a kill inside it does, which the kernel heeds between two pages; it is opened with h5py beside no writer (SWMR)
-and compared value by value with what record_example.h wrote; every 20th image goes to our own
-reader too. Then the program runs with a disk that is full from the n-th write on. With
---resume-at the run that is logged goes on with a record of so many steps.
+that write leaves it, and as a kill inside it does, which the kernel heeds between two pages;
+it is opened with h5py beside no writer (SWMR) and compared value by value with what
+record_example.h wrote; every 20th image goes to our own reader too. Then the program runs with a disk that is full from the n-th write on. With
+--resume-at the run that is logged goes on with a record of so many steps. With --sample
+(sample.py) some of these crashes and full disks are tried.
 """
 
 import argparse
@@ -22,6 +24,8 @@ import tempfile
 import h5py
 import numpy as np
 
+import sample
+
 OBJECTIVES = 3
 POLICIES = 4
 STEP_RESPONSES = 4
@@ -30,6 +34,10 @@ TOKENS_MAX = 8
 PAGE = 4096
 IMAGE_SECONDS = 10
 BAD_MAX = 10  # each may take IMAGE_SECONDS
+OUR_READER_EVERY = 20 if sample.WHOLE else 5
+SAMPLE_WRITES = 40
+SAMPLE_CUTS = 15
+SAMPLE_DISKS = 6  # of each kind
 
 
 class Bad(Exception):
@@ -152,7 +160,30 @@ def check_image(path, image, fields, acknowledged, tool):
         expect(checked.returncode == 0, f"our reader: {checked.stderr.strip()}")
 
 
-def crash_images(entries, stride, torn_stride, image, acknowledged):
+def page_cuts(first, data):
+    """Bytes of a write that are on disk when it is killed between two pages."""
+    return range(PAGE - first % PAGE, len(data), PAGE)
+
+
+def crash_places(args, entries, acknowledged):
+    """Numbers of the writes to crash after, and of the page cuts to be killed at."""
+    writes = []
+    write = cuts = 0
+    for kind, first, data in entries:
+        if kind == "M":
+            acknowledged = first
+        write += kind == "W"
+        if kind == "W" and acknowledged >= 0:
+            writes.append(write)
+            cuts += len(page_cuts(first, data))
+    if sample.WHOLE:
+        return ({place for place in writes if place % args.stride == 0},
+                set(range(args.torn_stride, cuts + 1, args.torn_stride)))
+    return (set(sample.some("crashes after a write", writes, SAMPLE_WRITES)),
+            set(sample.some("crashes inside a write", range(1, cuts + 1), SAMPLE_CUTS)))
+
+
+def crash_images(entries, places, image, acknowledged):
     """Yield (name, image, acknowledged) for crashes after and inside of writes to an image."""
     writes = 0
     cuts = 0
@@ -161,15 +192,15 @@ def crash_images(entries, stride, torn_stride, image, acknowledged):
             acknowledged = first
         writes += kind == "W"
         wanted = kind == "W" and acknowledged >= 0
-        for cut in range(PAGE - first % PAGE, len(data) if wanted else 0, PAGE):
+        for cut in page_cuts(first, data) if wanted else ():
             cuts += 1
-            if cuts % torn_stride != 0:
+            if cuts not in places[1]:
                 continue
             torn = bytearray(image)
             apply(torn, kind, first, data[:cut])
             yield f"{cut} bytes into write {writes}", torn, acknowledged
         apply(image, kind, first, data)
-        if wanted and writes % stride == 0:
+        if wanted and writes in places[0]:
             yield f"after write {writes}", image, acknowledged
 
 
@@ -195,11 +226,11 @@ def replay(args, fields, folder):
     torn = 0
     images = 0
     bad = []
-    for name, image, acknowledged in crash_images(entries, args.stride, args.torn_stride,
-                                                  image, acknowledged):
+    places = crash_places(args, entries, acknowledged)
+    for name, image, acknowledged in crash_images(entries, places, image, acknowledged):
         images += 1
         torn += "into" in name
-        tool = args.tool if images % 20 == 0 else None
+        tool = args.tool if images % OUR_READER_EVERY == 0 else None
         try:
             check_image(os.path.join(folder, "crash.h5"), image, fields, acknowledged, tool)
         except Bad as error:
@@ -254,7 +285,7 @@ def full_disk(args, fields, folder, writes):
     for kind in ("every", "grow"):
         # The last writes are those of closing the file.
         places = {*range(1, writes, args.disk_stride), *range(writes - 4, writes + 2)}
-        for at in sorted(places):
+        for at in sample.some(f"full disks ({kind})", sorted(places), SAMPLE_DISKS):
             runs += 1
             try:
                 refused += full_disk_once(args, fields, folder, at, kind)

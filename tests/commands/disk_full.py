@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """A disk that fills up at any write of a fit, and output that nobody takes.
 
-    disk_full.py MPO MPIEXEC WORK_FOLDER SHIM [EVERY]
+    disk_full.py MPO MPIEXEC WORK_FOLDER SHIM [--sample]
 
 SHIM is the library made of tests/support/write_log.c: from the N-th write to the record on, the
-disk is full. On one rank every N of a short fit is tried, on two ranks every EVERY-th
-(default 37): exit 74, one message that names the record, the acknowledged steps as in a run
+disk is full. On one rank every N of a short fit is tried, on two ranks every 37th,
+with --sample (sample.py) some of them: exit 74, one message that names the record, the acknowledged steps as in a run
 with room, no lock left, nothing left of a record that was not yet complete.
 """
 import os
@@ -14,10 +14,11 @@ import sys
 import h5py
 import numpy as np
 
+import crash_replay
+import sample
 from person import WORK, check, fresh, run, run_tests, says_once, write
 
 SHIM = sys.argv[4]
-EVERY = int(sys.argv[5]) if len(sys.argv) > 5 else 37
 WRITES_MAX = 5000
 RESPONSES = 3
 FIT = ["fit", "config.yaml", "--quiet", "--descent.steps=2", f"--rollout.responses={RESPONSES}"]
@@ -75,10 +76,22 @@ def wrong(result, expected):
     return "" if found == expected[count] else f"other values in {count} steps"
 
 
-def fill_at_every(stride, ranks, expected):
+def places(stride, ranks, count):
+    """The writes from which on the disk is full: so many, or all up to more than there are."""
+    if sample.WHOLE:
+        return range(1, WRITES_MAX, stride)
+    clean()
+    log = os.path.join(WORK, "log")
+    run(*FIT, env={**os.environ, "LD_PRELOAD": SHIM, "WRITE_LOG": log})
+    writes = sum(kind == "W" for kind, _, _ in crash_replay.load_log(log))
+    os.remove(log)
+    return sample.some(f"writes on {ranks} ranks", range(1, writes + 1), count)
+
+
+def fill_at_every(stride, ranks, expected, count):
     full = 0
     bad = []
-    for at in range(1, WRITES_MAX, stride):
+    for at in places(stride, ranks, count):
         clean()
         result = run(*FIT, ranks=ranks,
                      env={**os.environ, "LD_PRELOAD": SHIM, "ENOSPC_AT": str(at)})
@@ -88,7 +101,8 @@ def fill_at_every(stride, ranks, expected):
         found = wrong(result, expected)
         if found:
             bad.append(f"from write {at}: {found}")
-    check(f"on {ranks}: {full} runs on a full disk, {len(bad)} go wrong", full > 5 and not bad)
+    least = 5 if sample.WHOLE else count - 1
+    check(f"on {ranks}: {full} runs on a full disk, {len(bad)} go wrong", full > least and not bad)
     for line in bad[:20]:
         print("     ", line)
 
@@ -96,8 +110,8 @@ def fill_at_every(stride, ranks, expected):
 def test_every_write():
     fresh()
     expected = undisturbed()
-    fill_at_every(1, 1, expected)
-    fill_at_every(EVERY, 2, expected)
+    fill_at_every(1, 1, expected, 40)
+    fill_at_every(37, 2, expected, 5)
     result = run(*FIT, "--force")
     check("the next run starts", result.returncode == 0 and contents()[1] == expected[-1], result)
 

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """doctor says ok: fit runs. doctor names a problem: fit ends with the same exit code.
 
-    doctor.py MPO MPIRUN WORK [BIGRAM_GGUF_TOOL]
+    doctor.py MPO MPIRUN WORK [BIGRAM_GGUF_TOOL] [--sample]
 
 Every case is a configuration, flags, a number of ranks, and the checks that must not be ok.
-Both programs run it, so no exit code is written down here that fit does not give.
+Both programs run it, so no exit code is written down here that fit does not give. With
+--sample (sample.py) half of the cases.
 """
 
 import json
@@ -17,6 +18,7 @@ import sys
 
 import numpy as np
 
+import sample
 import tables
 
 MPO, MPIRUN, WORK = [sys.argv[1], sys.argv[2], os.path.abspath(sys.argv[3])]
@@ -331,6 +333,7 @@ def main():
                   models_have_problems_of_their_own,
                   policies_of_one_model_share_its_weights,
                   needs_are_close_to_the_peak]
+    cases = sample.some("cases", cases, 8)
     sys.exit(tables.run_cases([(case, []) for case in cases]))
 
 

@@ -2,20 +2,21 @@
 """Memory that runs out at any allocation of the program's own: one message, exit 71, no crash,
 no hang, and no half-written record.
 
-    out_of_memory.py MPO MPIEXEC WORK_FOLDER SHIM [EVERY]
+    out_of_memory.py MPO MPIEXEC WORK_FOLDER SHIM [--sample]
 
 SHIM is the library made of tests/support/memory_fault.c: it fails the N-th allocation that
 returns into the program. Of a fit on one rank every N is tried, from 1 until a run has fewer
 allocations, of generate and score every third; of fits on two ranks, with one rank failing,
-every EVERY-th one (default 7).
+every seventh one. With --sample (sample.py) some of them.
 """
 import os
+import re
 import sys
 
+import sample
 from person import WORK, check, fresh, run, run_tests, says_once, write
 
 SHIM = sys.argv[4]
-EVERY = int(sys.argv[5]) if len(sys.argv) > 5 else 7
 FAULTS_MAX = 5000
 
 FIT = ["fit", "config.yaml", "--descent.steps=1", "--rollout.responses=2"]
@@ -41,20 +42,35 @@ def wrong(result):
     return ""
 
 
-def fault(at, command, ranks, rank):
-    """One run; what is wrong with it, or None when there was no such allocation."""
+def remove_record():
     if os.path.exists(os.path.join(WORK, "out.h5")):
         os.remove(os.path.join(WORK, "out.h5"))
+
+
+def fault(at, command, ranks, rank):
+    """One run; what is wrong with it, or None when there was no such allocation."""
+    remove_record()
     result = run(*command, ranks=ranks, env=environment(at, rank))
     if "memory_fault: here" not in result.stderr:
         return None if result.returncode == 0 else f"exit {result.returncode} with no fault"
     return wrong(result)
 
 
-def every_fault(command, ranks=1, rank=None, first=1, stride=1):
+def places(command, ranks, rank, first, stride, count):
+    """The allocations to fail: so many of those there are, or all up to more than those."""
+    if sample.WHOLE:
+        return range(first, FAULTS_MAX, stride)
+    result = run(*command, ranks=ranks, env=environment("end", rank))
+    total = max(map(int, re.findall(r"memory_fault: (\d+) allocations", result.stderr)))
+    what = f"allocations of {command[0]}" + ("" if rank is None else f" on rank {rank}")
+    return sample.some(what, range(1, total + 1), count)
+
+
+def every_fault(command, count, ranks=1, rank=None, first=1, stride=1):
     faults = 0
     bad = []
-    for at in range(first, FAULTS_MAX, stride):
+    remove_record()
+    for at in places(command, ranks, rank, first, stride, count):
         found = fault(at, command, ranks, rank)
         if found is None:
             break
@@ -62,7 +78,8 @@ def every_fault(command, ranks=1, rank=None, first=1, stride=1):
         if found:
             bad.append(f"allocation {at}: {found}")
     place = "" if rank is None else f", rank {rank} of {ranks}"
-    check(f"{command[0]}{place}: {faults} allocations, {len(bad)} go wrong", faults > 10 and
+    least = 10 if sample.WHOLE else count - 1
+    check(f"{command[0]}{place}: {faults} allocations, {len(bad)} go wrong", faults > least and
           not bad)
     for line in bad[:20]:
         print("     ", line.replace("\n", "\n        "))
@@ -75,15 +92,15 @@ def prepare():
 
 def test_one_rank():
     prepare()
-    every_fault(FIT)
-    every_fault(["generate", "config.yaml", "--prompt=a"], stride=3)
-    every_fault(["score", "config.yaml", "--input=scored.jsonl"], stride=3)
+    every_fault(FIT, 60)
+    every_fault(["generate", "config.yaml", "--prompt=a"], 20, stride=3)
+    every_fault(["score", "config.yaml", "--input=scored.jsonl"], 20, stride=3)
 
 
 def test_one_rank_of_two():
     prepare()
     for rank in (0, 1):
-        every_fault(FIT, ranks=2, rank=rank, first=1 + rank, stride=EVERY)
+        every_fault(FIT, 8, ranks=2, rank=rank, first=1 + rank, stride=7)
 
 
 run_tests(globals())

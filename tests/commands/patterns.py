@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
 """Whoever reduces the rows, every command says the same.
 
-    patterns.py MPO MPIRUN WORK
+    patterns.py MPO MPIRUN WORK [--sample]
 
 Table policies of three blocks of tokens, so that on three ranks each has one slice of the
 vocabulary and on two the slices differ. What one process writes is compared with what 2, 3
 and 6 ranks, and 3 on two hosts, write under exchange.pattern alltoall, byte for byte: records
 of `fit`, scored lines of `generate` (drawn, greedy, filtered, the best of several) and of
 `score`. Records and scores also with rows rounded to bf16, whose scores are within the stated
-error of floats'.
+error of floats'. With --sample (sample.py) each command runs on one of these, and a record is
+written on two.
 """
 
 import json
@@ -19,6 +20,7 @@ import sys
 
 import numpy as np
 
+import sample
 import tables
 from records import data_sets, same
 
@@ -75,7 +77,7 @@ class Case:
     def same_everywhere(self, command, *flags):
         """One process and every run with slices print the same; returns it."""
         expected, _ = self.run(command, 1, *flags)
-        for ranks, transport in RUNS:
+        for ranks, transport in sample.some(" ".join(("runs of", command) + flags), RUNS, 1):
             found, _ = self.run(command, ranks, ALLTOALL,
                                 "--exchange.transport=" + transport, *flags)
             tables.check(found == expected, "%s on ranks %s through %s differs" % (
@@ -108,7 +110,7 @@ def same_records(case, rows, runs=((3, None), *RUNS)):
     expected = data_sets(record)
     token = np.frombuffer(expected["responses/token"][2], dtype=np.int32)
     tables.check(set(token // BLOCK) == {0, 1, 2}, "the responses miss a block of tokens")
-    for ranks, transport in runs:
+    for ranks, transport in sample.some("runs of fit with rows of " + rows, runs, 2):
         pattern = "alltoall" if transport else "gather"
         record = os.path.join(case.work, "%s_%s_%s.h5" % (ranks, transport, rows))
         _, said = case.run("fit", ranks, "--record.file=" + record,

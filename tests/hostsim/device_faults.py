@@ -11,6 +11,7 @@ after it fails too. MODE:
     ranks         calls of one rank of three fail
     nccl          calls of NCCL fail, report an error later, or nothing comes of them; and
                   ranks that are killed or stopped inside them
+With --sample (tests/commands/sample.py) some of these.
 """
 import os
 import sys
@@ -19,6 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "commands"))
 
+import sample  # noqa: E402
 from person import (CONFIG, WORK, check, fresh, run, run_tests, says_once,  # noqa: E402
                     table, write)
 
@@ -32,6 +34,7 @@ FIT = ["fit", "config.yaml", "--run.device=cuda", "--descent.steps=1", "--rollou
        "--run.setup_deadline=3", "--run.step_deadline=2"]
 LEFT = ["config.yaml", "down.table", "flat.table", "prompts.txt", "up.table"]
 FORGOTTEN = ("never freed", "neither destroyed nor aborted")
+SPARSE = 7  # of as many calls a sample tries one
 GIVEN_BACK = 15  # calls at most that only give something back, at the end of a fit
 
 
@@ -72,13 +75,23 @@ def report(what, count, bad, least):
         print(f"      fault {at}: {found}\n{result.stdout}{result.stderr}")
 
 
-def every_call(what, first, stride, least, **options):
+def places(what, first, stride, sparse):
+    """Calls to fail, to more than there are; of a sample every `sparse`-th from a random one."""
+    if sample.WHOLE:
+        return range(first, FAULTS_MAX, stride)
+    first = sample.chance(what).randrange(1, stride * sparse + 1)
+    print(f"      sample: every {stride * sparse}th of {what} from {first} on, "
+          f"MPO_TEST_SEED={sample.SEED}")
+    return range(first, FAULTS_MAX, stride * sparse)
+
+
+def every_call(what, at_places, least, **options):
     """A fault at one call after another, until a run has fewer. The last ones, when all is
     written and memory is given back, are nobody's loss: such a run ends well, as do all
     with later faults."""
     rank = options.pop("rank", None)
     count, whole, bad = 0, 0, []
-    for at in range(first, FAULTS_MAX, stride):
+    for at in at_places:
         where = f"{at}" if rank is None else f"{rank}:{at}"
         result = fit(*options.get("flags", ()), ranks=options.get("ranks", 1),
                      HOSTSIM_FAIL=where)
@@ -111,7 +124,7 @@ def test_memory():
         return
     prepare()
     refusals, bad = 0, []
-    for size in range(500, 60000, 500):
+    for size in range(500, 60000, 500 if sample.WHOLE else 3000):
         result = fit(ROUNDED, HOSTSIM_MEMORY=str(size))
         found = wrong(result, 71, ["lower rollout.unit_prompts"])
         if result.returncode == 0:
@@ -119,7 +132,7 @@ def test_memory():
         refusals += 1
         if found:
             bad.append((size, found, result))
-    report("memory that does not suffice", refusals, bad, 8)
+    report("memory that does not suffice", refusals, bad, 8 if sample.WHOLE else 2)
     check("memory that suffices", result.returncode == 0, result)
 
 
@@ -128,7 +141,9 @@ def test_calls():
         return
     prepare()
     stride = int(sys.argv[5]) if len(sys.argv) > 5 else 1
-    every_call("every call of a fit", 1, stride, 100 // stride, flags=[ROUNDED])
+    what = "every call of a fit"
+    every_call(what, places(what, 1, stride, SPARSE), 100 // stride // (1 if sample.WHOLE else SPARSE),
+               flags=[ROUNDED])
 
 
 def test_ranks():
@@ -137,7 +152,8 @@ def test_ranks():
     prepare()
     for rank, transport, rows, least in ((0, "nccl", "bf16", 6), (1, "nccl", "float", 4),
                                          (2, "mpi", "float", 3)):
-        every_call(f"calls of rank {rank} of three by {transport}", 1 + rank, 17, least,
+        what = f"calls of rank {rank} of three by {transport}"
+        every_call(what, places(what, 1 + rank, 17, 3), least if sample.WHOLE else 1,
                    rank=rank, ranks=3, flags=["--exchange.transport=" + transport,
                                               "--exchange.rows=" + rows])
 
@@ -176,10 +192,13 @@ def test_nccl():
         return
     prepare()
     for kind in ("call", "async", "hang", "kill", "stop"):
-        places = LONG_PLACES if kind in ("hang", "kill", "stop") else PLACES
-        runs = [(place, *nccl_fault(place, kind)) for place in places]
+        at_places = sample.some(
+            f"places of NCCL: {kind}",
+            LONG_PLACES if kind in ("hang", "kill", "stop") else PLACES,
+            1 if kind in ("hang", "kill", "stop") else 3)
+        runs = [(place, *nccl_fault(place, kind)) for place in at_places]
         bad = [(place, found, result) for place, result, found in runs if found]
-        report(f"NCCL: {kind}", len(runs), bad, len(places))
+        report(f"NCCL: {kind}", len(runs), bad, len(at_places))
 
 
 def test_nccl_introduction():

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """A rank that dies or stands still, in every phase of a fit, under mpirun and under srun.
 
-    faults.py MPO WORK MPIRUN FAULT [--all]
+    faults.py MPO WORK MPIRUN FAULT [--sample]
 
 FAULT is the module of tests/support/rank_fault.c, which makes one rank send itself a signal at an
 exact moment. Whoever it is and whenever: the job ends with the right exit code, no process is
 left, the record is readable, and a resumed run ends with the bytes of a run that nobody
-disturbed. Without --all each phase is tried with each signal on one of the ranks.
+disturbed. With --sample (tests/commands/sample.py) each phase is tried once.
 """
 
 import itertools
@@ -18,6 +18,7 @@ import sys
 
 import cluster
 import h5py
+import sample
 import tables
 from records import data_sets, same
 
@@ -131,23 +132,21 @@ def all_trials():
             if not phase.startswith("record") or rank == 0]
 
 
-def some_trials():
-    """Every phase with every signal; launchers and ranks take turns."""
-    return [(("mpirun", "srun")[(p + s) % 2], number, phase,
-             0 if phase.startswith("record") else (p + 2 * s) % RANKS)
-            for s, number in enumerate(EXIT_CODES) for p, phase in enumerate(PHASES)]
+def trials():
+    """All of them, or one of each phase."""
+    return [trial for phase in PHASES for trial in sample.some(
+        "trials at " + phase, [trial for trial in all_trials() if trial[2] == phase], 1)]
 
 
 def main():
-    if len(sys.argv) not in (5, 6) or sys.argv[5:] not in ([], ["--all"]):
+    if len(sys.argv) != 5:
         sys.exit(__doc__)
-    mpo, work, mpirun, module = sys.argv[1:5]
+    mpo, work, mpirun, module = sys.argv[1:]
     shutil.rmtree(work, ignore_errors=True)
-    trials = all_trials() if sys.argv[5:] else some_trials()
     failures = 0
     with cluster.Cluster(mpo) as slurm:
         fits = Fits(slurm, mpo, work, mpirun, module)
-        for launcher, number, phase, rank in trials:
+        for launcher, number, phase, rank in trials():
             title = "%s of rank %d at %s under %s" % (number.name, rank, phase, launcher)
             try:
                 one_fault(fits, launcher, phase, number, rank)

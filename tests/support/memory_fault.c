@@ -2,6 +2,7 @@
  * LD_PRELOAD: memory that runs out at one allocation of the program's own.
  *
  *     MEMORY_FAULT_AT=N    the N-th allocation that the program itself asks for fails
+ *     MEMORY_FAULT_AT=end  none fails; how many there were is said when the program ends
  *     MEMORY_FAULT_RANK=R  only on rank R of an Open MPI job (default: on every rank)
  *
  * The program's own are the calls that return into its executable: libllama, HDF5 and MPI
@@ -15,6 +16,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -22,6 +24,7 @@
 static uintptr_t program_begin;
 static uintptr_t program_end;
 static long fault_at; /* 0: never */
+static bool counts_only;
 static atomic_long allocation_count;
 
 /* The executable is the first object. */
@@ -45,8 +48,16 @@ __attribute__((constructor)) static void begin(void)
     const char *rank = getenv("MEMORY_FAULT_RANK");
     const char *own = getenv("OMPI_COMM_WORLD_RANK");
     dl_iterate_phdr(keep_program, NULL);
-    if (at != NULL && (rank == NULL || (own != NULL && strcmp(rank, own) == 0)))
-        fault_at = strtol(at, NULL, 10);
+    if (at == NULL || (rank != NULL && (own == NULL || strcmp(rank, own) != 0)))
+        return;
+    counts_only = strcmp(at, "end") == 0;
+    fault_at = counts_only ? -1 : strtol(at, NULL, 10);
+}
+
+__attribute__((destructor)) static void end(void)
+{
+    if (counts_only)
+        fprintf(stderr, "memory_fault: %ld allocations\n", (long)allocation_count);
 }
 
 /* True when this call must fail. */
