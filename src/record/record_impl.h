@@ -208,7 +208,7 @@ void mpo_record_writer_free(struct mpo_record_writer **writer);
 enum mpo_status mpo_record_repair(const char *path, const char *output,
                                   struct mpo_record_recovery *out);
 
-/* ---- the reader (record/read.c and record_read_*.c) ---- */
+/* ---- the reader (record/read*.c) ---- */
 
 struct mpo_record_text_attribute {
     char *name;

@@ -1,0 +1,305 @@
+#!/usr/bin/env python3
+"""What the documentation and the sources say of each other is true.
+
+    docs.py SOURCE_FOLDER
+
+- every file that src/README.md and tests/README.md name exists
+- every policy kind, transport, device, mirror map and command is in src/README.md
+- no comment names a file that is not in the repository
+- no command includes another command's header
+- the library prints nothing; who still does is listed below, with the reason
+- the folders of src/ include each other in no circle
+
+The lists of exceptions may only shrink: what is printed as not needed any more can go.
+"""
+import ast
+import glob
+import io
+import os
+import re
+import subprocess
+import sys
+import tokenize
+
+ROOT = os.path.abspath(sys.argv[1])
+READMES = ("src/README.md", "tests/README.md")
+C_FILES = (".c", ".h", ".cu", ".cuh", ".cpp", ".def", ".in")
+SHELL_FILES = (".sh", ".sbatch", ".cmake", "CMakeLists.txt", ".ci/run", "Containerfile", ".yaml",
+               ".githooks/pre-commit")
+# What a name must end with to be taken for one of our files.
+OURS = r"(?:c|h|cu|cuh|cpp|py|sh|sbatch|md|def|cmake)"
+NAMED = re.compile(r"(?<![\w./{}$*<-])((?:[\w*-]+/)*[\w*-]+\.%s)\b(?![\w/{(-])" % OURS)
+
+# Files of others that comments may name.
+FOREIGN = {
+    "mpi.h", "nccl.h", "cuda_runtime.h", "cuda_runtime_api.h", "llama.h", "ggml.h",
+    "gguf.h", "llama.cpp", "convert_hf_to_gguf.py", "convert_lora_to_gguf.py", "stdint.h",
+}
+# Shared by commands, below src/commands/.
+SHARED_COMMAND_FOLDERS = {"report"}
+# command folder: (the other's header, why it is still there)
+INCLUDES_A_COMMAND = {}
+# library file: why it prints
+PRINTS = {
+    "src/comm/agree.c": "errors that ranks agreed on, and the last words of a rank that aborts",
+    "src/comm/launch.c": "a warning before there is anybody to return it to",
+    "src/device/device.c": "a note that auto took the cpu",
+    "src/policy/llama/llama.c": "a note that logits go through the host",
+    "src/record/create.c": "a warning of network file systems",
+    "src/record/lock.c": "notes of missing locks and of a record moved aside",
+    "src/record/recover.c": "a warning of responses that were lost",
+    "src/record/resume.c": "a note that a killed run's record was repaired",
+}
+PRINTING = re.compile(r"\b(?:printf|puts|putchar|vprintf|mpo_log_(?:error|warning|note))\s*\((?!.*format)"
+                      r"|\bfprintf\(std(?:out|err)|\bfputs\([^;]*, std(?:out|err)\)")
+
+FAILURES = []
+
+
+def check(name, problems):
+    """One line for what holds, and what does not."""
+    problems = sorted(set(problems))
+    print(("ok    " if not problems else "FAIL  ") + name)
+    for line in problems:
+        print("      " + line)
+    FAILURES.extend([name] if problems else [])
+
+
+def tracked():
+    """What git knows, or what lies there in a copy without git."""
+    listed = subprocess.run(["git", "-C", ROOT, "ls-files", "--cached", "--others",
+                             "--exclude-standard"], capture_output=True, text=True, check=False)
+    if listed.returncode == 0 and listed.stdout:
+        return [name for name in listed.stdout.splitlines()
+                if os.path.exists(os.path.join(ROOT, name))]
+    names = glob.glob("**", root_dir=ROOT, recursive=True, include_hidden=True)
+    return [name for name in names if os.path.isfile(os.path.join(ROOT, name))
+            and not name.startswith(("build", ".git/"))]
+
+
+FILES = tracked()
+# Folders a name may be relative to, besides that of the file that has it.
+BASES = ("", "src/", "include/", "tests/", "launch/", "tests/commands/", "tests/support/",
+         "tests/slurm/", "src/commands/", "tests/hostsim/")
+
+
+def read(name):
+    with open(os.path.join(ROOT, name), encoding="utf-8") as stream:
+        return stream.read()
+
+
+def exists(name, folder=""):
+    """A file, a folder or a pattern, from the root, from a folder, or a bare name anywhere."""
+    pattern = re.compile(re.escape(name.rstrip("/")).replace(r"\*", "[^/]*") + r"(/.*)?$")
+    folder = folder + "/" if folder else ""
+    if any(pattern.match(file[len(base):]) for base in (*BASES, folder)
+           for file in FILES if file.startswith(base)):
+        return True
+    return "/" not in name and any(pattern.match(os.path.basename(file)) for file in FILES)
+
+
+# ---- comments ----
+
+
+def comments_of_c(text):
+    """(line, text) of comments; strings are skipped."""
+    token = re.compile(r'"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'|/\*.*?\*/|//[^\n]*', re.S)
+    for found in token.finditer(text):
+        if found[0].startswith("/"):
+            yield text.count("\n", 0, found.start()) + 1, found[0]
+
+
+def comments_of_python(text):
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(node):
+            yield node.body[0].lineno, ast.get_docstring(node)
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.start[0], token.string
+
+
+def comments_of_lines(text):
+    for number, line in enumerate(text.splitlines(), 1):
+        found = re.search(r"(?:^|\s)#(?!!)(.*)", line)
+        if found:
+            yield number, found[1]
+
+
+def comments(name):
+    if name.endswith(C_FILES):
+        return comments_of_c(read(name))
+    if name.endswith(".py"):
+        return comments_of_python(read(name))
+    if name.endswith(SHELL_FILES):
+        return comments_of_lines(read(name))
+    return ()
+
+
+# ---- the checks ----
+
+
+def readmes_name_files_that_exist():
+    problems = []
+    for readme in READMES:
+        if readme not in FILES:
+            print(f"note  there is no {readme} yet")
+            continue
+        quoted = re.findall(r"`([^`\n]+)`", read(readme))
+        words = [word.rstrip(":,;.") for text in quoted for word in text.split()]
+        for word in words:
+            is_path = re.fullmatch(r"[\w.*-]+(?:/[\w.*-]+)*/?", word) and (
+                NAMED.fullmatch(word) or word.split("/")[0] in (
+                    "src", "tests", "include", "launch", "configs", "results"))
+            if is_path and not exists(word, os.path.dirname(readme)):
+                problems.append(f"{readme}: {word}")
+    check("every file that the READMEs name exists", problems)
+
+
+def registry():
+    """{kind of name: names} from the options' choices and the table of commands."""
+    options = read("include/mpo/options.def")
+
+    def choices(section, name):
+        found = re.search(r'MPO_OPTION\(%s, %s, CHOICE, "[^"]*", 0, 0, "([^"]+)"' % (section, name),
+                          options)
+        return set(found[1].split("|")) - {"auto"}
+
+    table = re.search(r"mpo_commands\[\] = \{(.*?)\n\};", read("src/commands/commands.c"), re.S)
+    return {
+        "policy kind": choices("policies", "kind"),
+        "transport": choices("exchange", "transport"),
+        "device": choices("run", "device"),
+        "mirror map": choices("descent", "map"),
+        "command": set(re.findall(r'^    \{"([a-z-]+)"', table[1], re.M)),
+    }
+
+
+def the_readme_of_src_knows_every_registered_name():
+    if READMES[0] not in FILES:
+        print(f"note  there is no {READMES[0]} yet")
+        return
+    text = read(READMES[0])
+    check("every registered name is in src/README.md", [
+        f"{kind} {name}" for kind, names in registry().items() for name in names
+        if not re.search(r"\b%s\b" % re.escape(name), text)])
+
+
+def comments_name_files_that_exist():
+    problems = []
+    for name in FILES:
+        for line, text in comments(name):
+            problems += [f"{name}:{line} names {found[1]}" for found in NAMED.finditer(text)
+                         if not is_other(found[1]) and not exists(found[1], os.path.dirname(name))]
+    check("no comment names a file that is not in the repository", problems)
+
+
+def is_other(name):
+    """Others' files, and those that a user or a test makes."""
+    return os.path.basename(name) in FOREIGN or name.startswith(("build/", "my."))
+
+
+def not_needed(names):
+    for name in sorted(names):
+        print(f"note  {name} is in a list of exceptions and needs none: take it out")
+
+
+def includes(name):
+    return re.findall(r'^\s*#\s*include "([^"]+)"', read(name), re.M)
+
+
+def is_source(name):
+    return name.startswith("src/") and name.endswith((".c", ".h", ".cu", ".cuh"))
+
+
+def no_command_includes_another():
+    problems, needed = [], set()
+    for name in filter(is_source, FILES):
+        if not name.startswith("src/commands/"):
+            continue
+        own = name.split("/")[2]
+        for header in includes(name):
+            parts = header.split("/")
+            if parts[0] != "commands" or len(parts) < 3 or parts[1] in (
+                    own, *SHARED_COMMAND_FOLDERS):
+                continue
+            if own in INCLUDES_A_COMMAND and INCLUDES_A_COMMAND[own][0] == header:
+                needed.add(own)
+                print(f"still {name} includes {header}: {INCLUDES_A_COMMAND[own][1]}")
+            else:
+                problems.append(f"{name} includes {header}")
+    not_needed(INCLUDES_A_COMMAND.keys() - needed)
+    check("no command includes another command's header", problems)
+
+
+def only_commands_print():
+    problems, needed = [], set()
+    for name in filter(is_source, FILES):
+        if name.startswith("src/commands/") or name in ("src/main.c", "src/base/log.c",
+                                                        "src/base/log.h"):
+            continue
+        code = re.sub(r"/\*.*?\*/|//[^\n]*", lambda found: "\n" * found[0].count("\n"), read(name),
+                      flags=re.S)
+        lines = [number for number, line in enumerate(code.splitlines(), 1) if PRINTING.search(line)]
+        if lines and name in PRINTS:
+            needed.add(name)
+            print(f"still {name} prints, line {', '.join(map(str, lines))}: {PRINTS[name]}")
+        else:
+            problems += [f"{name}:{number} prints" for number in lines]
+    not_needed(PRINTS.keys() - needed)
+    check("the library prints nothing", problems)
+
+
+def folder_of(name):
+    """src/mixture/cuda/cuda.cu is of mixture; commands are one folder."""
+    parts = name.split("/")
+    return parts[1] if len(parts) > 2 else None
+
+
+def folder_graph():
+    """{folder: {folder it includes: a file that does}}; public headers are of their stage's."""
+    folders = {folder_of(name) for name in filter(is_source, FILES)} - {None}
+    graph = {folder: {} for folder in folders}
+    for name in filter(is_source, FILES):
+        own = folder_of(name)
+        for header in includes(name) if own else ():
+            other = header.split("/")[0]
+            if other == "mpo":
+                other = os.path.splitext(header.split("/")[-1])[0]
+            if other in folders and other != own:
+                graph[own].setdefault(other, name)
+    return graph
+
+
+def folders_have_no_circle():
+    graph = folder_graph()
+    state, problems = {}, []
+
+    def visit(folder, path):
+        state[folder] = "open"
+        for other in graph[folder]:
+            if state.get(other) == "open":
+                circle = path[path.index(other):] + [other]
+                problems.append(" -> ".join(circle) + ": " + ", ".join(
+                    graph[a][b] for a, b in zip(circle, circle[1:])))
+            elif other not in state:
+                visit(other, path + [other])
+        state[folder] = "done"
+
+    for folder in sorted(graph):
+        if folder not in state:
+            visit(folder, [folder])
+    check("the folders of src/ include each other in no circle", problems)
+
+
+def main():
+    readmes_name_files_that_exist()
+    the_readme_of_src_knows_every_registered_name()
+    comments_name_files_that_exist()
+    no_command_includes_another()
+    only_commands_print()
+    folders_have_no_circle()
+    sys.exit(f"{len(FAILURES)} failed" if FAILURES else 0)
+
+
+main()
