@@ -22,7 +22,7 @@ import sys
 import tokenize
 
 ROOT = os.path.abspath(sys.argv[1])
-READMES = ("src/README.md", "tests/README.md")
+READMES = ("src/README.md", "tests/README.md", ".github/CONTRIBUTING.md", "src/CHANGELOG.md")
 C_FILES = (".c", ".h", ".cu", ".cuh", ".cpp", ".def", ".in")
 SHELL_FILES = (".sh", ".sbatch", ".cmake", "CMakeLists.txt", ".ci/run", "Containerfile", ".yaml",
                ".githooks/pre-commit")
@@ -35,6 +35,8 @@ FOREIGN = {
     "mpi.h", "nccl.h", "cuda_runtime.h", "cuda_runtime_api.h", "llama.h", "ggml.h",
     "gguf.h", "llama.cpp", "convert_hf_to_gguf.py", "convert_lora_to_gguf.py", "stdint.h",
 }
+# Files that a README names and that are to come.
+AWAITED = {"decode/rows.c"}
 # Shared by commands, below src/commands/.
 SHARED_COMMAND_FOLDERS = {"report"}
 # command folder: (the other's header, why it is still there)
@@ -151,7 +153,11 @@ def readmes_name_files_that_exist():
             is_path = re.fullmatch(r"[\w.*-]+(?:/[\w.*-]+)*/?", word) and (
                 NAMED.fullmatch(word) or word.split("/")[0] in (
                     "src", "tests", "include", "launch", "configs", "results"))
-            if is_path and not exists(word, os.path.dirname(readme)):
+            if not is_path or exists(word, os.path.dirname(readme)):
+                continue
+            if word in AWAITED:
+                print(f"still {readme} names {word}, which is to come")
+            else:
                 problems.append(f"{readme}: {word}")
     check("every file that the READMEs name exists", problems)
 
