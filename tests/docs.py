@@ -36,7 +36,7 @@ FOREIGN = {
     "gguf.h", "llama.cpp", "convert_hf_to_gguf.py", "convert_lora_to_gguf.py", "stdint.h",
 }
 # Files that a README names and that are to come.
-AWAITED = {"decode/rows.c"}
+AWAITED = set()
 # Shared by commands, below src/commands/.
 SHARED_COMMAND_FOLDERS = {"report"}
 # command folder: (the other's header, why it is still there)
