@@ -257,21 +257,21 @@ def only_commands_print():
 
 
 def folder_of(name):
-    """src/mixture/cuda/cuda.cu is of mixture; commands are one folder."""
-    parts = name.split("/")
-    return parts[1] if len(parts) > 2 else None
+    """src/mixture/cuda/cuda.cu and mpo/mixture.h are of mixture; commands are one folder."""
+    parts = name.replace("include/", "").replace("src/", "").split("/")
+    if len(parts) == 1:
+        return None
+    return parts[0] if parts[0] != "mpo" else os.path.splitext(parts[-1])[0]
 
 
 def folder_graph():
-    """{folder: {folder it includes: a file that does}}; public headers are of their stage's."""
+    """{folder: {folder it includes: a file that does}}"""
     folders = {folder_of(name) for name in filter(is_source, FILES)} - {None}
     graph = {folder: {} for folder in folders}
-    for name in filter(is_source, FILES):
-        own = folder_of(name)
-        for header in includes(name) if own else ():
-            other = header.split("/")[0]
-            if other == "mpo":
-                other = os.path.splitext(header.split("/")[-1])[0]
+    for name in FILES:
+        own = folder_of(name) if is_source(name) or name.startswith("include/mpo/") else None
+        for header in includes(name) if own in folders else ():
+            other = folder_of(header)
             if other in folders and other != own:
                 graph[own].setdefault(other, name)
     return graph
