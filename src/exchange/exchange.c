@@ -12,7 +12,6 @@
 #include <string.h>
 
 #include "base/memory.h"
-#include "mpo/mixture.h"
 
 static const struct mpo_exchange_ops *find_transport(const char *name)
 {

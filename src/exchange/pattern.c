@@ -6,8 +6,6 @@
 
 #include <string.h>
 
-#include "mpo/mixture.h"
-
 static int32_t gather_first_block(int32_t block_count, int32_t rank, int32_t size)
 {
     (void)size;
