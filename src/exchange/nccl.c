@@ -4,7 +4,7 @@
  *     post     pack: a kernel for each receiver makes one message of its slices;
  *              group: a message to and from each rank that needs one
  *     rows     normalisers by MPI meanwhile; then wait for the group and, of bf16 rows,
- *              whose messages have 2 bytes a token, unpack: a kernel makes floats of them
+ *              whose messages have 2 bytes per token, unpack: a kernel makes floats of them
  *
  * Everything runs on a stream of the transport's own, so that the mixture normalises the
  * rows while they travel. Packing moves each float twice through the device's memory, but a
