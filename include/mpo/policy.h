@@ -146,7 +146,7 @@ void mpo_policies_describe(const struct mpo_policies *policies, int32_t index,
 
 /* ---- prompts ---- */
 
-/** One policy of this rank: its longest context, as its model was trained; 0: any. Local. */
+/** The longest context that a policy's model was trained with; 0: any. Local. */
 int32_t mpo_policy_trained_tokens(const struct mpo_policy *policy);
 
 /**
@@ -354,34 +354,6 @@ enum mpo_status mpo_policy_truncate(struct mpo_policy *policy, int32_t row, int3
 
 /** Row `to` becomes a copy of row `from`. Local. */
 enum mpo_status mpo_policy_fork(struct mpo_policy *policy, int32_t from, int32_t to);
-
-/** Prompts to begin, and the rows they take. */
-struct mpo_policy_entry {
-    const int64_t *prompt; /* [prompt_count] slots */
-    const int32_t *row;    /* [prompt_count, rows_per_prompt] distinct empty rows */
-    int32_t prompt_count;
-    int32_t rows_per_prompt;
-};
-
-/** Feed each prompt to its first row, and make its other rows copies of that. Local.
- *  @param logits  [prompt_count] out, as of feed: the first response position of each */
-enum mpo_status mpo_policy_begin(struct mpo_policy *policy,
-                                 const struct mpo_policy_entry *entry,
-                                 const float **logits);
-
-/** Rows to extend, all by the same number of tokens or each by its own. */
-struct mpo_policy_batch {
-    const int32_t *row;         /* [row_count] distinct rows that live */
-    const int32_t *token_count; /* [row_count] tokens of each, or NULL: one each */
-    const int32_t *token;       /* [sum of token_count], row after row */
-    int32_t row_count;
-    bool every_position; /* logits after every token; otherwise after each row's last */
-};
-
-/** Feed tokens to rows that live. Local. */
-enum mpo_status mpo_policy_extend(struct mpo_policy *policy,
-                                  const struct mpo_policy_batch *batch,
-                                  const float **logits);
 
 #ifdef __cplusplus
 }

@@ -1,6 +1,6 @@
 /*
- * Counted references: each cell knows how many go on from it. Letting go of a row walks back
- * from its end and stops at the first cell that others hold.
+ * Counted references: each cell knows how many go on from it. Letting go of a row walks
+ * back from its end and stops at the first cell that others hold.
  */
 #include "cells.h"
 
@@ -29,7 +29,7 @@ void mpo_cells_close(struct mpo_cells *cells)
     *cells = (struct mpo_cells){0};
 }
 
-/* Cells from `fresh` on are not touched, so that memory which nobody needs is never taken. */
+/* Cells from `fresh` on are not touched: memory that nobody needs is never taken. */
 void mpo_cells_clear(struct mpo_cells *cells)
 {
     for (int32_t row = 0; row < cells->row_count; row++) {

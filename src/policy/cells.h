@@ -1,8 +1,8 @@
 /**
- * The cells of a policy's cache, counted: a tree of tokens. A row is the path from a root to
- * its last token; rows that were forked share the path up to where they part, and a cell is
- * free when no row goes through it. What a decode needs can so be compared with what is left
- * before an engine is asked, which may end the process.
+ * The cells of a policy's cache, counted: a tree of tokens. A row is the path from a root
+ * to its last token; rows that were forked share the path up to where they part, and a cell
+ * is free when no row goes through it. So what a decode needs can be compared with what is
+ * left before an engine is asked, which may end the process.
  *
  * Appending costs the tokens, cutting those that are freed or passed, forking nothing.
  */

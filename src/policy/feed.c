@@ -1,7 +1,7 @@
 /*
- * The verbs, up to where kinds differ: arguments are checked, prompts are looked up in their
- * slots, and cells are counted, all before a kind is asked. A kind's engine may end the
- * process on a bad argument, and a refusal here leaves everything as it was.
+ * The verbs, up to where kinds differ: arguments are checked, prompts are looked up in
+ * their slots, and cells are counted, all before a kind is asked. A kind's engine may end
+ * the process on a bad argument, and a refusal here leaves everything as it was.
  */
 #include "policy_impl.h"
 
@@ -152,81 +152,6 @@ enum mpo_status mpo_policy_fork(struct mpo_policy *policy, int32_t from, int32_t
         return MPO_OK;
     MPO_TRY(policy->ops->fork(policy->self, from, to));
     mpo_cells_fork(&policy->cells, from, to);
-cleanup:
-    return status;
-}
-
-/* ---- begin and extend, in terms of these ---- */
-
-static enum mpo_status check_entry(const struct mpo_policy *policy,
-                                   const struct mpo_policy_entry *entry)
-{
-    enum mpo_status status = MPO_OK;
-    int64_t row_count = (int64_t)entry->prompt_count * entry->rows_per_prompt;
-    MPO_CHECK(entry->prompt_count >= 1 && entry->rows_per_prompt >= 1 &&
-                  row_count <= policy->cells.row_count,
-              MPO_ERR_INTERNAL, "policy '%s': %d prompts x %d rows to begin, room for %d",
-              policy->name, entry->prompt_count, entry->rows_per_prompt,
-              policy->cells.row_count);
-    for (int64_t i = 0; i < row_count; i++) {
-        MPO_TRY(check_row(policy, entry->row[i]));
-        MPO_CHECK(mpo_policy_row_tokens(policy, entry->row[i]) == 0, MPO_ERR_INTERNAL,
-                  "policy '%s': row %d is not empty", policy->name, entry->row[i]);
-    }
-    for (int32_t i = 0; i < entry->prompt_count; i++)
-        MPO_CHECK(entry->prompt[i] >= 0 && entry->prompt[i] < policy->slot_count &&
-                      policy->slot[entry->prompt[i]].count > 0,
-                  MPO_ERR_INTERNAL, "policy '%s': prompt %lld of %d, or one without tokens",
-                  policy->name, (long long)entry->prompt[i], policy->slot_count);
-cleanup:
-    return status;
-}
-
-enum mpo_status mpo_policy_begin(struct mpo_policy *policy,
-                                 const struct mpo_policy_entry *entry, const float **logits)
-{
-    enum mpo_status status = MPO_OK;
-    MPO_TRY(check_entry(policy, entry));
-    for (int32_t i = 0; i < entry->prompt_count; i++)
-        policy->span[i] = (struct mpo_policy_span){
-            .row = entry->row[i * entry->rows_per_prompt],
-            .slot = (int32_t)entry->prompt[i],
-            .count = policy->slot[entry->prompt[i]].count,
-            .want = MPO_WANT_LAST,
-        };
-    MPO_TRY(mpo_policy_feed(policy, policy->span, entry->prompt_count, logits));
-    for (int32_t i = 0; i < entry->prompt_count * entry->rows_per_prompt; i++)
-        MPO_TRY(mpo_policy_fork(policy, policy->span[i / entry->rows_per_prompt].row,
-                                entry->row[i]));
-cleanup:
-    return status;
-}
-
-enum mpo_status mpo_policy_extend(struct mpo_policy *policy,
-                                  const struct mpo_policy_batch *batch,
-                                  const float **logits)
-{
-    enum mpo_status status = MPO_OK;
-    const int32_t *token = batch->token;
-    MPO_CHECK(batch->row_count >= 0 && batch->row_count <= policy->cells.row_count,
-              MPO_ERR_INTERNAL, "policy '%s': %d rows to extend, of %d", policy->name,
-              batch->row_count, policy->cells.row_count);
-    for (int32_t i = 0; i < batch->row_count; i++) {
-        int32_t count = batch->token_count != NULL ? batch->token_count[i] : 1;
-        MPO_CHECK(count >= 1 && mpo_policy_row_tokens(policy, batch->row[i]) > 0,
-                  MPO_ERR_INTERNAL, "policy '%s': %d tokens onto row %d, which has %d",
-                  policy->name, count, batch->row[i],
-                  mpo_policy_row_tokens(policy, batch->row[i]));
-        policy->span[i] = (struct mpo_policy_span){
-            .row = batch->row[i],
-            .slot = -1,
-            .count = count,
-            .token = token,
-            .want = batch->every_position ? MPO_WANT_EVERY : MPO_WANT_LAST,
-        };
-        token += count;
-    }
-    MPO_TRY(mpo_policy_feed(policy, policy->span, batch->row_count, logits));
 cleanup:
     return status;
 }

@@ -123,7 +123,6 @@ void mpo_policy_close(struct mpo_policy *policy)
     free(policy->slot);
     free(policy->append);
     free(policy->fed);
-    free(policy->span);
     mpo_cells_close(&policy->cells);
     *policy = (struct mpo_policy){0};
 }

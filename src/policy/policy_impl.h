@@ -37,7 +37,6 @@ struct mpo_policy {
     struct mpo_cells cells;
     int32_t position_capacity;
     struct mpo_policy_append *append; /* [row_capacity] */
-    struct mpo_policy_span *span;     /* [row_capacity] of begin and extend */
     int64_t *fed;                     /* [row_capacity] the last feed of a row, counted */
     int64_t feed_count;
 };

@@ -1,10 +1,10 @@
 /*
  * Room: how many tokens the rows of a policy can hold together, and memory for them.
  *
- * Where nothing is said it is what a unit of rows can come to at most: each held prompt once,
- * as long as the longest, each row's response, and one token more for an engine that needs
- * it, up to a multiple of 256. Rows of one prompt share its cells, and a prompt's cells are
- * free when its last row ends, so there is always enough.
+ * Where nothing is said it is what a unit of rows can come to at most: each held prompt
+ * once, as long as the longest, each row's response, and one token more for an engine that
+ * needs it, up to a multiple of 256. Rows of one prompt share its cells, and a prompt's
+ * cells are free when its last row ends, so there is always enough.
  */
 #include "policy_impl.h"
 
@@ -82,7 +82,6 @@ enum mpo_status mpo_policy_make_room(struct mpo_policy *policy,
     MPO_TRY(mpo_policies_check_room(room));
     MPO_TRY(mpo_policy_settle(policy, room, setup));
     MPO_TRY(mpo_cells_open(&policy->cells, setup->row_count, setup->cell_count - 1));
-    MPO_NEW(setup->row_count, &policy->span);
     MPO_NEW(setup->row_count, &policy->fed);
     MPO_NEW(setup->row_count, &policy->append);
     policy->position_capacity = setup->position_count;

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "bigram.h"
+#include "policy_verbs.h"
 
 #define STRENGTH 3.0
 #define BOUND    1e-5
@@ -123,8 +124,8 @@ const struct mpo_llama_policy *llama_case_policy(const struct llama_case *test)
 enum mpo_status llama_case_enter(struct llama_case *test, int64_t prompt,
                                  const int32_t *row, int32_t row_count)
 {
-    struct mpo_policy_entry entry = {&prompt, row, 1, row_count};
-    return mpo_policy_begin(&test->policy, &entry, test->row);
+    struct policy_entry entry = {&prompt, row, 1, row_count};
+    return policy_begin(&test->policy, &entry, test->row);
 }
 
 void llama_case_begin(struct llama_case *test, int32_t prompt_count,
@@ -132,14 +133,14 @@ void llama_case_begin(struct llama_case *test, int32_t prompt_count,
 {
     int64_t prompt[LLAMA_CASE_ROWS];
     int32_t row[LLAMA_CASE_ROWS];
-    struct mpo_policy_entry entry = {prompt, row, prompt_count, rows_per_prompt};
+    struct policy_entry entry = {prompt, row, prompt_count, rows_per_prompt};
     assert_in_range(prompt_count * rows_per_prompt, 1, LLAMA_CASE_ROWS);
     for (int32_t i = 0; i < prompt_count * rows_per_prompt; i++) {
         prompt[i / rows_per_prompt] = i / rows_per_prompt;
         row[i] = i;
     }
     mpo_policy_clear(&test->policy);
-    assert_ok(mpo_policy_begin(&test->policy, &entry, test->row));
+    assert_ok(policy_begin(&test->policy, &entry, test->row));
 }
 
 void llama_case_extend(struct llama_case *test, const int32_t *token, int32_t row_count)
@@ -148,8 +149,8 @@ void llama_case_extend(struct llama_case *test, const int32_t *token, int32_t ro
     assert_in_range(row_count, 1, LLAMA_CASE_ROWS);
     for (int32_t i = 0; i < row_count; i++)
         row[i] = i;
-    struct mpo_policy_batch batch = {.row = row, .token = token, .row_count = row_count};
-    assert_ok(mpo_policy_extend(&test->policy, &batch, test->row));
+    struct policy_batch batch = {.row = row, .token = token, .row_count = row_count};
+    assert_ok(policy_extend(&test->policy, &batch, test->row));
 }
 
 void llama_case_check(const struct llama_case *test, int32_t output, int32_t last)

@@ -41,8 +41,8 @@ void llama_case_make(struct llama_case *test, const struct bigram_gguf_options *
 /** Open the policy alone. */
 enum mpo_status llama_case_open(struct llama_case *test);
 
-/** Encode prompts, text, one a line, or JSONL when it begins with {, into the slots of their
- *  index, and make room. */
+/** Encode prompts, text, one a line, or JSONL when it begins with {, into the slots of
+ *  their index, and make room. */
 enum mpo_status llama_case_prepare(struct llama_case *test, const char *prompts);
 
 /** The same of another policy that is open, with the prompts of the case. */

@@ -254,9 +254,9 @@ static const char *vocabulary_name(const struct llama_vocab *vocab)
     return known ? names[type] : "unnamed";
 }
 
-/* Bytes of the longest text that one token stands for. SentencePiece in libllama takes a time
- * that grows with the square of a text without words, minutes for a megabyte, so it is known
- * beforehand what cannot fit. */
+/* Bytes of the longest text that one token stands for. SentencePiece in libllama takes a
+ * time that grows with the square of a text without words, minutes for a megabyte, so what
+ * cannot fit must be known beforehand. */
 static size_t longest_piece(const struct mpo_llama_model *model)
 {
     int32_t longest = 1;

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "llama_case.h"
+#include "policy_verbs.h"
 
 #define OPS          mpo_policy_llama_ops
 #define BYTE(letter) BIGRAM_GGUF_BYTE(letter)
@@ -45,12 +46,12 @@ static void several_tokens_at_once_give_every_position_in_order(void **state)
     const int32_t row[2] = {1, 0};
     const int32_t count[2] = {3, 1};
     const int32_t token[4] = {BYTE('a'), BYTE('b'), BYTE('c'), BYTE('d')};
-    struct mpo_policy_batch batch = {row, count, token, 2, true};
-    assert_ok(mpo_policy_extend(&test.policy, &batch, test.row));
+    struct policy_batch batch = {row, count, token, 2, true};
+    assert_ok(policy_extend(&test.policy, &batch, test.row));
     for (int32_t i = 0; i < 4; i++)
         llama_case_check(&test, i, token[i]);
     batch.every_position = false;
-    assert_ok(mpo_policy_extend(&test.policy, &batch, test.row));
+    assert_ok(policy_extend(&test.policy, &batch, test.row));
     llama_case_check(&test, 0, BYTE('c'));
     llama_case_check(&test, 1, BYTE('d'));
     llama_case_remove(&test);
@@ -82,8 +83,8 @@ static void prompts_and_rows_of_several_batches_are_exact(void **state)
         llama_case_check(&test, i, BYTE('a' + i));
     const int32_t row[3] = {2, 0, 1};
     const int32_t count[3] = {LONG, LONG, LONG};
-    struct mpo_policy_batch batch = {row, count, token, 3, false};
-    assert_ok(mpo_policy_extend(&test.policy, &batch, test.row));
+    struct policy_batch batch = {row, count, token, 3, false};
+    assert_ok(policy_extend(&test.policy, &batch, test.row));
     for (int32_t i = 0; i < 3; i++)
         llama_case_check(&test, i, token[(i + 1) * LONG - 1]);
     llama_case_remove(&test);
@@ -162,11 +163,11 @@ static void the_most_crowded_unit_fits_its_context(void **state)
         int32_t count[2] = {TOKENS, TOKENS};
         int32_t token[2 * TOKENS] = {0};
         const int32_t row[2] = {i, i + 1};
-        struct mpo_policy_batch batch = {row, count, token, 2, false};
+        struct policy_batch batch = {row, count, token, 2, false};
         if (i > 0)
             assert_ok(mpo_policy_truncate(&test.policy, i, -1));
         assert_ok(llama_case_enter(&test, i, row, 2));
-        assert_ok(mpo_policy_extend(&test.policy, &batch, test.row));
+        assert_ok(policy_extend(&test.policy, &batch, test.row));
         llama_case_check(&test, 1, 0);
     }
     llama_case_remove(&test);
@@ -417,8 +418,8 @@ static void assert_extend_refused(struct llama_case *test, int32_t row, int32_t 
                                   bool every_position)
 {
     int32_t token[256] = {0};
-    struct mpo_policy_batch batch = {&row, &count, token, 1, every_position};
-    assert_status(mpo_policy_extend(&test->policy, &batch, test->row), MPO_ERR_INTERNAL);
+    struct policy_batch batch = {&row, &count, token, 1, every_position};
+    assert_status(policy_extend(&test->policy, &batch, test->row), MPO_ERR_INTERNAL);
 }
 
 static void calls_that_would_end_the_process_are_refused(void **state)
@@ -436,10 +437,10 @@ static void calls_that_would_end_the_process_are_refused(void **state)
     assert_extend_refused(&test, 1, 1, false);
     assert_extend_refused(&test, 2, 1, false);
     assert_extend_refused(&test, -1, 1, false);
-    struct mpo_policy_batch batch = {&(int32_t){0}, NULL, &token, 1, false};
-    assert_status(mpo_policy_extend(&test.policy, &batch, test.row), MPO_ERR_INTERNAL);
+    struct policy_batch batch = {&(int32_t){0}, NULL, &token, 1, false};
+    assert_status(policy_extend(&test.policy, &batch, test.row), MPO_ERR_INTERNAL);
     token = BIGRAM_GGUF_TOKENS;
-    assert_status(mpo_policy_extend(&test.policy, &batch, test.row), MPO_ERR_INTERNAL);
+    assert_status(policy_extend(&test.policy, &batch, test.row), MPO_ERR_INTERNAL);
     assert_status(mpo_policy_truncate(&test.policy, 0, 2), MPO_ERR_INTERNAL);
     assert_status(mpo_policy_truncate(&test.policy, 1, 1), MPO_ERR_INTERNAL);
     assert_status(mpo_policy_fork(&test.policy, 1, 0), MPO_ERR_INTERNAL);
@@ -449,7 +450,7 @@ static void calls_that_would_end_the_process_are_refused(void **state)
     assert_status(llama_case_enter(&test, 0, row, 3), MPO_ERR_INTERNAL);
     assert_status(llama_case_enter(&test, 0, row + 2, 1), MPO_ERR_INTERNAL);
     token = BYTE('a');
-    assert_ok(mpo_policy_extend(&test.policy, &batch, test.row));
+    assert_ok(policy_extend(&test.policy, &batch, test.row));
     llama_case_check(&test, 0, token);
     llama_case_remove(&test);
 }

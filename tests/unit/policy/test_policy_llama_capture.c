@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "llama_case.h"
+#include "policy_verbs.h"
 
 #define BYTE(letter) BIGRAM_GGUF_BYTE(letter)
 
@@ -58,20 +59,20 @@ static void check_rows(const struct twins *twins, int32_t count)
     }
 }
 
-static void twins_begin(struct twins *twins, const struct mpo_policy_entry *entry)
+static void twins_begin(struct twins *twins, const struct policy_entry *entry)
 {
-    assert_ok(mpo_policy_begin(&twins->left.policy, entry, twins->left.row));
-    assert_ok(mpo_policy_begin(&twins->brought.policy, entry, twins->brought.row));
+    assert_ok(policy_begin(&twins->left.policy, entry, twins->left.row));
+    assert_ok(policy_begin(&twins->brought.policy, entry, twins->brought.row));
     check_rows(twins, entry->prompt_count);
 }
 
-static void twins_extend(struct twins *twins, const struct mpo_policy_batch *batch)
+static void twins_extend(struct twins *twins, const struct policy_batch *batch)
 {
     int32_t outputs = batch->row_count;
     for (int32_t i = 0; batch->every_position && i < batch->row_count; i++)
         outputs += batch->token_count[i] - 1;
-    assert_ok(mpo_policy_extend(&twins->left.policy, batch, twins->left.row));
-    assert_ok(mpo_policy_extend(&twins->brought.policy, batch, twins->brought.row));
+    assert_ok(policy_extend(&twins->left.policy, batch, twins->left.row));
+    assert_ok(policy_extend(&twins->brought.policy, batch, twins->brought.row));
     check_rows(twins, outputs);
 }
 
@@ -116,7 +117,7 @@ static void enter(struct walk *walk)
         walk->prompt_tokens[row[i]] =
             mpo_policy_prompt_tokens(&walk->twins.left.policy, (int32_t)prompt[i / EACH]);
     }
-    twins_begin(&walk->twins, &(struct mpo_policy_entry){prompt, row, prompts, EACH});
+    twins_begin(&walk->twins, &(struct policy_entry){prompt, row, prompts, EACH});
 }
 
 /* Live rows that have room, each by one token, or some of them by several. */
@@ -139,7 +140,7 @@ static void extend(struct walk *walk, bool several)
             token[token_count++] = pick(walk, BIGRAM_GGUF_TOKENS);
         chosen++;
     }
-    struct mpo_policy_batch batch = {row, count, token, chosen, pick(walk, 2) == 0};
+    struct policy_batch batch = {row, count, token, chosen, pick(walk, 2) == 0};
     if (chosen > 0)
         twins_extend(&walk->twins, &batch);
 }
@@ -229,7 +230,7 @@ static void prompts_of_several_batches_leave_their_last_rows(void **state)
     }
     prompts[sizeof prompts - 1] = '\0';
     twins_start(&twins, prompts);
-    twins_begin(&twins, &(struct mpo_policy_entry){prompt, row, 3, 1});
+    twins_begin(&twins, &(struct policy_entry){prompt, row, 3, 1});
     for (int32_t i = 0; i < 3; i++)
         llama_case_check(&twins.left, i, BYTE('a' + (int)prompt[i]));
     twins_remove(&twins);
@@ -246,11 +247,11 @@ static void rows_of_256_sequences_stay_down_to_the_last_one(void **state)
     twins_start(&twins, "a\nb\nc\nd\n");
     for (int32_t i = 0; i < LLAMA_CASE_ROWS; i++)
         row[i] = i;
-    twins_begin(&twins, &(struct mpo_policy_entry){prompt, row, 4, 64});
-    twins_extend(&twins, &(struct mpo_policy_batch){
+    twins_begin(&twins, &(struct policy_entry){prompt, row, 4, 64});
+    twins_extend(&twins, &(struct policy_batch){
                              .row = row, .token = row, .row_count = LLAMA_CASE_ROWS});
     for (int32_t i = 0; i < 2; i++)
-        twins_extend(&twins, &(struct mpo_policy_batch){
+        twins_extend(&twins, &(struct policy_batch){
                                  .row = &row[200], .token = &row[9], .row_count = 1});
     llama_case_check(&twins.left, 0, 9);
     twins_remove(&twins);
@@ -265,11 +266,11 @@ static void graphs_are_used_again_as_often_from_addresses_that_stay(void **state
     twins_make(&twins, NULL);
     twins_share(&twins, 1, 4, 32);
     twins_start(&twins, "x\n");
-    twins_begin(&twins, &(struct mpo_policy_entry){&prompt, row, 1, 4});
+    twins_begin(&twins, &(struct policy_entry){&prompt, row, 1, 4});
     const float *place = twins.left.row[0];
     for (int32_t step = 0; step < 32; step++) {
         const int32_t token[4] = {step, 2 * step, 3 * step, 4 * step};
-        struct mpo_policy_batch batch = {
+        struct policy_batch batch = {
             .row = row, .token = token, .row_count = 4 - step / 10};
         twins_extend(&twins, &batch);
         assert_ptr_equal(twins.left.row[0], place);
@@ -289,13 +290,13 @@ static void masked_tokens_are_left_as_the_model_gave_them(void **state)
     const int32_t masked[1] = {BYTE('q')};
     const int64_t prompt = 0;
     const int32_t row = 0;
-    struct mpo_policy_entry entry = {&prompt, &row, 1, 1};
+    struct policy_entry entry = {&prompt, &row, 1, 1};
     twins_make(&twins, NULL);
     twins.left.setup.masked = twins.brought.setup.masked = masked;
     twins.left.setup.masked_count = twins.brought.setup.masked_count = 1;
     twins_start(&twins, "x\n");
-    assert_ok(mpo_policy_begin(&twins.left.policy, &entry, twins.left.row));
-    assert_ok(mpo_policy_begin(&twins.brought.policy, &entry, twins.brought.row));
+    assert_ok(policy_begin(&twins.left.policy, &entry, twins.left.row));
+    assert_ok(policy_begin(&twins.brought.policy, &entry, twins.brought.row));
     llama_case_check(&twins.left, 0, BYTE('x'));
     assert_same_bits(twins.brought.row[0][masked[0]], MPO_MASKED_LOGIT);
     twins_remove(&twins);
