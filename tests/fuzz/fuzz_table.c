@@ -25,34 +25,72 @@ static void check_row(const float *logits, int32_t count)
     fuzz_check(fabs(sum - 1.0) < SUM_ERROR, "probabilities that do not sum to 1");
 }
 
+/* The same text by pieces as at once. */
+static void check_text(const struct mpo_policies *policies, const int32_t token[2])
+{
+    char text[TEXT_MAX];
+    char piece[TEXT_MAX];
+    int32_t bytes = mpo_policies_text(policies, token, 2, text, TEXT_MAX);
+    int32_t first = mpo_policies_piece(policies, token[0], true, piece, TEXT_MAX);
+    fuzz_check(bytes >= 0 && first >= 0, "a token without a text");
+    fuzz_check(memcmp(text, piece, (size_t)first) == 0, "another text in pieces");
+    fuzz_check(mpo_policies_piece(policies, token[1], first == 0, piece, TEXT_MAX) ==
+                   bytes - first,
+               "a piece of another length");
+}
+
+/* The prompt in two pieces, and a copy of its row. */
+static enum mpo_status begin_rows(struct mpo_policies *policies)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_policy *policy = mpo_policies_local(policies, 0);
+    int32_t count = mpo_policy_prompt_tokens(policy, 0);
+    int32_t half = count / 2;
+    const struct mpo_policy_span span[ROWS] = {
+        {.row = 0, .slot = 0, .count = half},
+        {.row = 1, .slot = 0, .count = count, .want = MPO_WANT_LAST}};
+    const struct mpo_policy_span rest = {
+        .row = 0, .slot = 0, .first = half, .count = count - half, .want = MPO_WANT_LAST};
+    const float *logits[ROWS] = {NULL};
+    const float *whole = NULL;
+    MPO_TRY(mpo_policy_feed(policy, span, ROWS, &whole));
+    check_row(whole, mpo_policies_vocab_size(policies));
+    MPO_TRY(mpo_policy_feed(policy, &rest, 1, logits));
+    fuzz_check(logits[0] == whole, "another row after two pieces");
+    fuzz_check(mpo_policy_row_tokens(policy, 0) == count, "a row of another length");
+    MPO_TRY(mpo_policy_fork(policy, 0, 1));
+cleanup:
+    return status;
+}
+
 /* The row of every token but the end token, which has none. */
-static enum mpo_status walk(struct mpo_policies *policies)
+static enum mpo_status walk_tokens(struct mpo_policies *policies)
 {
     enum mpo_status status = MPO_OK;
     struct mpo_policy *policy = mpo_policies_local(policies, 0);
     const int32_t vocab_size = mpo_policies_vocab_size(policies);
-    const int64_t prompt[1] = {0};
-    const int32_t row[ROWS] = {0, 1};
-    const struct mpo_policy_entry entry = {
-        .prompt = prompt, .prompt_count = 1, .row = row, .rows_per_prompt = ROWS};
+    const int32_t count = mpo_policy_prompt_tokens(policy, 0);
     const int32_t *end = NULL;
-    const float *logits[ROWS];
-    char text[TEXT_MAX];
+    const float *logits[2 * ROWS];
     fuzz_check(mpo_policies_end_tokens(policies, &end) == 1, "not one end token");
-    MPO_TRY(mpo_policy_begin(policy, &entry, logits));
-    check_row(logits[0], vocab_size);
+    MPO_TRY(begin_rows(policies));
     for (int32_t i = 0; i < vocab_size; i++) {
-        const int32_t token[ROWS] = {i, *end};
-        const struct mpo_policy_batch batch = {
-            .row = row, .token = token, .row_count = ROWS};
-        MPO_TRY(mpo_policy_extend(policy, &batch, logits));
+        const int32_t token[2] = {i, *end};
+        const struct mpo_policy_span span[ROWS] = {
+            {.row = 0, .slot = -1, .token = token, .count = 2, .want = MPO_WANT_EVERY},
+            {.row = 1, .slot = -1, .token = token, .count = 1, .want = MPO_WANT_LAST}};
+        MPO_TRY(mpo_policy_feed(policy, span, ROWS, logits));
+        fuzz_check(logits[0] == logits[2], "one token, two rows");
         if (i != *end)
             check_row(logits[0], vocab_size);
-        fuzz_check(mpo_policies_text(policies, token, ROWS, text, TEXT_MAX) >= 0,
-                   "a token without a text");
-        MPO_TRY(mpo_policy_truncate(policy, 0, mpo_policy_prompt_tokens(policy, 0)));
+        check_text(policies, token);
+        MPO_TRY(mpo_policy_truncate(policy, 0, count));
         MPO_TRY(mpo_policy_fork(policy, 0, 1));
     }
+    const int32_t wrong = vocab_size;
+    const struct mpo_policy_span span = {.slot = -1, .token = &wrong, .count = 1};
+    fuzz_check(mpo_policy_feed(policy, &span, 1, logits) == MPO_ERR_INTERNAL,
+               "a token that is none");
 cleanup:
     return status;
 }
@@ -79,14 +117,14 @@ static enum mpo_status open_table(const struct fuzz_input *input,
         .prompt_slots = 1,
     };
     const struct mpo_policies_room room = {.row_capacity = ROWS,
-                                           .position_capacity = ROWS,
+                                           .position_capacity = 2 * ROWS,
                                            .held_prompts = 1,
-                                           .response_tokens = 1};
+                                           .response_tokens = 2};
     enum mpo_status status = MPO_OK;
     MPO_TRY(mpo_policies_open(&spec, comm, out));
     MPO_TRY(mpo_policies_encode_prompts(*out, comm, prompts, room.response_tokens));
     MPO_TRY(mpo_policies_make_room(*out, comm, &room));
-    MPO_TRY(walk(*out));
+    MPO_TRY(walk_tokens(*out));
 cleanup:
     return status;
 }
