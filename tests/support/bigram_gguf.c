@@ -4,6 +4,10 @@
  * vector (after the RMS norm, whose epsilon is zero) and output.weight[v][s] = logits[s][v]
  * / sqrt(E).
  *
+ * A model with a memory has attention: queries and keys stay zero, so that every token
+ * before and at a position weighs the same, and values are unit vectors, which halves of
+ * floats hold exactly.
+ *
  * The adapter acts on the output: a = 1/sqrt(E) everywhere makes a.x = 1, and b is the
  * shift.
  */
@@ -153,6 +157,14 @@ static void add_architecture(struct model *model)
         gguf_set_val_bool(file, "llama.attention.causal", false);
 }
 
+static void add_diagonal(struct model *model, const char *name, float value)
+{
+    int64_t wide = model->embedding;
+    float *data = add_tensor(model, name, wide, wide, 0.0f);
+    for (int64_t i = 0; i < wide; i++)
+        data[i * wide + i] = value;
+}
+
 static void add_weights(struct model *model, const float *logits)
 {
     int64_t wide = model->embedding;
@@ -171,8 +183,8 @@ static void add_weights(struct model *model, const float *logits)
     add_tensor(model, "blk.0.ffn_norm.weight", wide, 0, 1.0f);
     add_tensor(model, "blk.0.attn_q.weight", wide, wide, 0.0f);
     add_tensor(model, "blk.0.attn_k.weight", wide, wide, 0.0f);
-    add_tensor(model, "blk.0.attn_v.weight", wide, wide, 0.0f);
-    add_tensor(model, "blk.0.attn_output.weight", wide, wide, 0.0f);
+    add_diagonal(model, "blk.0.attn_v.weight", model->options.memory > 0.0f ? scale : 0.0f);
+    add_diagonal(model, "blk.0.attn_output.weight", model->options.memory);
     add_tensor(model, "blk.0.ffn_gate.weight", wide, FEED_FORWARD, 0.0f);
     add_tensor(model, "blk.0.ffn_up.weight", wide, FEED_FORWARD, 0.0f);
     add_tensor(model, "blk.0.ffn_down.weight", FEED_FORWARD, wide, 0.0f);

@@ -33,6 +33,10 @@ struct bigram_gguf_options {
     int32_t context_tokens; /* 0: 512 */
     bool add_bos;
     bool embeddings; /* say that attention is not causal */
+    float memory;    /* 0: the next token depends on the last one alone. Otherwise attention
+                        adds so much of the mean of all tokens to the last: with n_s the
+                        share of s among them and h_s = [s is last] + memory n_s, the logits
+                        are sum_s h_s logits[s] / |h| */
 };
 
 /**

@@ -1,0 +1,161 @@
+/*
+ * Tables: what follows a token is its row, to the bit, whatever came before it. And what is
+ * a table's own about prompts.
+ */
+#include <math.h>
+#include <stdlib.h>
+
+#include "feed_case.h"
+#include "runner.h"
+
+enum { VOCAB = 6 };
+
+static void open_table(struct feed_case *test)
+{
+    char path[TABLE_PATH_BYTES];
+    double probability[VOCAB + 1][VOCAB];
+    test->states = VOCAB;
+    test->table = runner_allocate((size_t)(VOCAB + 1) * VOCAB, sizeof *test->table);
+    for (int state = 0; state <= VOCAB; state++) {
+        double sum = 0.0;
+        for (int id = 0; id < VOCAB; id++)
+            sum += probability[state][id] =
+                0.1 + runner_uniform(3, (uint64_t)(state * VOCAB + id));
+        for (int id = 0; id < VOCAB; id++) {
+            probability[state][id] /= sum;
+            test->table[state * VOCAB + id] = (float)log(probability[state][id]);
+        }
+    }
+    table_write(test->folder, "words.table", &probability[0][0], VOCAB, path);
+    const struct mpo_policy_spec spec = {.name = "words",
+                                         .model = path,
+                                         .lora = "",
+                                         .system = "",
+                                         .request = "",
+                                         .chat_template = "auto"};
+    const struct mpo_policies_spec common = {.prompt_slots = FEED_CASE_SLOTS};
+    assert_ok(mpo_policy_open(&spec, &common, &mpo_policy_table_ops, &test->library,
+                              &test->policy));
+}
+
+static void row_of_last(const struct feed_case *test, const int32_t *token, int32_t count,
+                        float *out)
+{
+    for (int32_t id = 0; id < VOCAB; id++)
+        out[id] = test->table[token[count - 1] * VOCAB + id];
+}
+
+static const struct feed_kind words = {
+    .first_token = 0,
+    .token_count = VOCAB - 1,
+    .open = open_table,
+    .expect = row_of_last,
+};
+
+/* ---- a table's own ---- */
+
+static void a_prompt_without_words_is_the_start(void **state)
+{
+    (void)state;
+    struct feed_case test = {.kind = &words};
+    const struct mpo_message nothing = {"user", " "};
+    const struct mpo_prompt empty = {
+        .messages = &nothing, .message_count = 1, .prefill = ""};
+    const struct mpo_message word = {"user", "b"};
+    const struct mpo_prompt filled = {
+        .messages = &word, .message_count = 1, .prefill = "c"};
+    int32_t count = 0;
+    table_folder_make(test.folder);
+    open_table(&test);
+    assert_ok(mpo_policy_encode(&test.policy, 0, &empty, &count));
+    assert_int_equal(count, 1);
+    assert_int_equal(test.policy.slot[0].token[0], VOCAB);
+    assert_ok(mpo_policy_encode(&test.policy, 0, &filled, &count));
+    assert_int_equal(count, 3);
+    assert_int_equal(test.policy.slot[0].token[0], VOCAB);
+    assert_int_equal(test.policy.slot[0].token[1], 1);
+    assert_int_equal(test.policy.slot[0].token[2], 2);
+    mpo_policy_close(&test.policy);
+    table_folder_remove(test.folder);
+    free(test.table);
+}
+
+static void words_that_the_table_has_not_are_refused(void **state)
+{
+    (void)state;
+    struct feed_case test = {.kind = &words};
+    const struct mpo_message message = {"user", "a zebra"};
+    struct mpo_prompt prompt = {.messages = &message, .message_count = 1, .prefill = ""};
+    const int32_t kept = 1;
+    table_folder_make(test.folder);
+    open_table(&test);
+    assert_ok(mpo_policy_encode_tokens(&test.policy, 0, &kept, 1));
+    assert_status(mpo_policy_encode(&test.policy, 0, &prompt, NULL), MPO_ERR_DATA);
+    assert_error_names("'zebra' is not a token");
+    prompt.prefill = "</s>";
+    prompt.message_count = 0;
+    assert_status(mpo_policy_encode(&test.policy, 0, &prompt, NULL), MPO_ERR_DATA);
+    assert_error_names("end token");
+    assert_int_equal(mpo_policy_prompt_tokens(&test.policy, 0), 1);
+    mpo_policy_close(&test.policy);
+    table_folder_remove(test.folder);
+    free(test.table);
+}
+
+static void a_prompt_cannot_end_where_the_table_ends(void **state)
+{
+    (void)state;
+    char folder[TABLE_PATH_BYTES];
+    char path[TABLE_PATH_BYTES];
+    const int32_t token[3] = {0, 1, 0};
+    void *library = NULL;
+    struct mpo_policy policy;
+    const struct mpo_policies_spec common = {.prompt_slots = 1};
+    table_folder_make(folder);
+    table_write_text(folder, "short.table", "mpo-table 1\ntokens a </s>\nrow a 0.5 0.5\n",
+                     path);
+    const struct mpo_policy_spec spec = {
+        .name = "short", .model = path, .lora = "", .system = "", .request = ""};
+    assert_ok(mpo_policy_open(&spec, &common, &mpo_policy_table_ops, &library, &policy));
+    assert_status(mpo_policy_encode_tokens(&policy, 0, token, 2), MPO_ERR_DATA);
+    assert_error_names("ends with '</s>'");
+    assert_ok(mpo_policy_encode_tokens(&policy, 0, token, 3));
+    mpo_policy_close(&policy);
+    table_folder_remove(folder);
+}
+
+static void pieces_are_words_with_the_space_before_all_but_the_first(void **state)
+{
+    (void)state;
+    struct feed_case test = {.kind = &words};
+    char text[8];
+    const int32_t token[4] = {VOCAB - 1, 0, 1, VOCAB - 1};
+    table_folder_make(test.folder);
+    open_table(&test);
+    assert_int_equal(mpo_policy_piece(&test.policy, 1, true, text, 2), 1);
+    assert_string_equal(text, "b");
+    assert_int_equal(mpo_policy_piece(&test.policy, 1, false, text, 3), 2);
+    assert_string_equal(text, " b");
+    assert_int_equal(mpo_policy_piece(&test.policy, 1, false, text, 2), -1);
+    assert_int_equal(mpo_policy_piece(&test.policy, 1, true, text, 1), -1);
+    assert_int_equal(mpo_policy_piece(&test.policy, 1, true, text, 0), -1);
+    assert_int_equal(mpo_policy_piece(&test.policy, VOCAB - 1, true, text, 1), 0);
+    assert_int_equal(mpo_policy_piece(&test.policy, VOCAB, true, text, 1), 0);
+    assert_int_equal(mpo_policy_piece(&test.policy, -1, true, text, 1), 0);
+    assert_int_equal(mpo_policy_text(&test.policy, token, 4, text, sizeof text), 3);
+    assert_string_equal(text, "a b");
+    mpo_policy_close(&test.policy);
+    table_folder_remove(test.folder);
+    free(test.table);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_prompt_without_words_is_the_start),
+        cmocka_unit_test(words_that_the_table_has_not_are_refused),
+        cmocka_unit_test(a_prompt_cannot_end_where_the_table_ends),
+        cmocka_unit_test(pieces_are_words_with_the_space_before_all_but_the_first),
+    };
+    return feed_case_run("policy_feed", &words) + run_cases("policy_feed_table", tests);
+}

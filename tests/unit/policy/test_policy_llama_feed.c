@@ -1,0 +1,69 @@
+/*
+ * GGUF: logits depend on all tokens of their row, through attention, so one cell too many,
+ * too few or of another row shows. The model's weights are of 32 bits, and its cache is of
+ * 16, as libllama's always is.
+ */
+#include <math.h>
+#include <stdio.h>
+
+#include "bigram.h"
+#include "bigram_gguf.h"
+#include "feed_case.h"
+#include "runner.h"
+
+#define MEMORY 1.0f
+
+static void open_model(struct feed_case *test)
+{
+    const size_t states = BIGRAM_GGUF_TOKENS;
+    static char path[TABLE_PATH_BYTES];
+    const struct bigram_gguf_options options = {.memory = MEMORY, .context_tokens = 4096};
+    snprintf(path, sizeof path, "%.480s/model.gguf", test->folder);
+    test->states = (int32_t)states;
+    test->table = runner_allocate(states * states, sizeof *test->table);
+    bigram_random_logits(7, 3.0, states * states, test->table);
+    bigram_gguf_write(path, test->table, &options);
+    const struct mpo_policy_spec spec = {.name = "bytes",
+                                         .model = path,
+                                         .lora = "",
+                                         .lora_scale = 1.0,
+                                         .system = "",
+                                         .request = "",
+                                         .chat_template = "raw"};
+    const struct mpo_policies_spec common = {.prompt_slots = FEED_CASE_SLOTS,
+                                             .thread_count = 1};
+    assert_ok(mpo_policy_open(&spec, &common, &mpo_policy_llama_ops, &test->library,
+                              &test->policy));
+}
+
+/* See struct bigram_gguf_options. */
+static void mean_of_all(const struct feed_case *test, const int32_t *token, int32_t count,
+                        float *out)
+{
+    double hidden[BIGRAM_GGUF_TOKENS] = {0.0};
+    double square = 0.0;
+    for (int32_t i = 0; i < count; i++)
+        hidden[token[i]] += (double)MEMORY / count;
+    hidden[token[count - 1]] += 1.0;
+    for (int32_t s = 0; s < test->states; s++)
+        square += hidden[s] * hidden[s];
+    for (int32_t v = 0; v < test->states; v++) {
+        double sum = 0.0;
+        for (int32_t s = 0; s < test->states; s++)
+            if (hidden[s] != 0.0)
+                sum += hidden[s] * (double)test->table[s * test->states + v];
+        out[v] = (float)(sum / sqrt(square));
+    }
+}
+
+int main(void)
+{
+    static const struct feed_kind bytes = {
+        .first_token = 0,
+        .token_count = BIGRAM_GGUF_TOKENS,
+        .bound = 1e-5,
+        .open = open_model,
+        .expect = mean_of_all,
+    };
+    return feed_case_run("policy_llama_feed", &bytes);
+}
