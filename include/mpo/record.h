@@ -208,8 +208,8 @@ enum mpo_status mpo_record_read_scores(const struct mpo_record *record,
                                        struct mpo_record_scores *out);
 void mpo_record_release_scores(struct mpo_record_scores *scores);
 
-/** Whether the record has a data set: records of an older minor version lack those added
- *  since. Local. */
+/** Whether the record has a data set: records of an older
+ *  minor version lack those added since. Local. */
 enum mpo_status mpo_record_has(const struct mpo_record *record, const char *path,
                                bool *exists);
 

@@ -16,8 +16,8 @@ extern "C" {
 /** Columns of UTF-8 text; invalid bytes count one column each. Local. */
 int32_t mpo_text_columns(const char *text);
 
-/** Bytes of the longest prefix of at most this many columns; no character is split. Local.
- */
+/** Bytes of the longest prefix of at most this many columns;
+ *  no character is split. Local. */
 size_t mpo_text_fit(const char *text, int32_t columns);
 
 /** Print the text and spaces up to `columns`. Local. */

@@ -7,8 +7,8 @@
 
 #include "mpo/status.h"
 
-/** Raise unless a call of CUDA's runtime, or the launch before cudaGetLastError, succeeds.
- */
+/** Raise unless a call of CUDA's runtime, or the
+ *  launch before cudaGetLastError, succeeds. */
 #define MPO_TRY_CUDA(call)                                                                 \
     do {                                                                                   \
         cudaError_t cuda_error = (call);                                                   \

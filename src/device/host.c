@@ -51,8 +51,8 @@ static uint64_t left_of(uint64_t limit, uint64_t used)
     return limit > used ? limit - used : 0;
 }
 
-/* One control group of version 2. Cached files are released under pressure, so they count
- * as free. */
+/* One control group of version 2. Cached files are
+ * released under pressure, so they count as free. */
 static void lower_to_group(struct mpo_host *host, const char *folder)
 {
     char path[PATH_BYTES + 32];

@@ -63,8 +63,8 @@ static bool shares(const struct seat *seats, int32_t count, int32_t at)
                                (at + 1 < count && strcmp(seats[at + 1].uuid, uuid) == 0));
 }
 
-/* One line per device that several ranks use. @return their number, including those beyond
- * the table */
+/* One line per device that several ranks use.
+ * @return their number, including those beyond the table */
 static int32_t list_sharing(const struct seat *seats, int32_t count,
                             char table[TABLE_BYTES])
 {

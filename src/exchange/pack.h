@@ -14,8 +14,8 @@
 extern "C" {
 #endif
 
-/** Pack a slice of scattered rows contiguously: floats, or the upper 16 bits of each for
- *  bf16 rows. */
+/** Pack a slice of scattered rows contiguously:
+ *  floats, or the upper 16 bits of each for bf16 rows. */
 struct mpo_exchange_pack {
     const float *const *row; /* [row_count] pointers to [V] floats; all in device memory */
     int32_t row_count;       /* >= 1 */

@@ -39,7 +39,7 @@ static void round_below(const float *restrict x, float top, int32_t count,
 void mpo_mixture_round_row(const float *x, int32_t count, float *out)
 {
     float top = mpo_mixture_max(x, count);
-    /* + 0: the maximum of zeros of both signs may be either, and x - 0 must not depend on
-     * it. */
+    /* + 0: the maximum of zeros of both signs may be
+     * either, and x - 0 must not depend on it. */
     round_below(x, top > MPO_MASKED_LOGIT ? top + 0.0F : 0.0F, count, out);
 }

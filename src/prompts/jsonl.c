@@ -85,8 +85,8 @@ static bool is_role(const struct mpo_message *message, const char *role)
     return strcmp(message->role, role) == 0;
 }
 
-/* The last assistant message begins the response; the last user message is what is shown.
- */
+/* The last assistant message begins the response;
+ * the last user message is what is shown. */
 static enum mpo_status arrange(struct mpo_prompt *prompt,
                                const struct mpo_prompts_line *line)
 {

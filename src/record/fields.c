@@ -222,8 +222,8 @@ cleanup:
     return status;
 }
 
-/* Make the group of "group/name" unless it is there; HDF5's own way gives it time stamps.
- */
+/* Make the group of "group/name" unless it is there;
+ * HDF5's own way gives it time stamps. */
 static enum mpo_status make_group_of(hid_t file, const char *path)
 {
     enum mpo_status status = MPO_OK;

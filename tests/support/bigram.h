@@ -35,8 +35,8 @@ struct bigram;
 struct bigram *bigram_open(const struct bigram_spec *spec);
 void bigram_close(struct bigram **bigram);
 
-/** Logits of random policies: [K, S, V] uniform in +-strength, reproducible from the seed.
- */
+/** Logits of random policies: [K, S, V] uniform in
+ *  +-strength, reproducible from the seed. */
 void bigram_random_logits(uint64_t seed, double strength, size_t count, float *logits);
 
 /** log pi_k(v|s), nat. */

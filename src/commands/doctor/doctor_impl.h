@@ -81,8 +81,8 @@ struct doctor {
     int32_t all_count;
 };
 
-/** Note a finding of this rank, or of the job. The status of a problem decides the exit
- * code. */
+/** Note a finding of this rank, or of the job.
+ * The status of a problem decides the exit code. */
 void doctor_note(struct doctor *doctor, enum doctor_check check, enum doctor_level level,
                  enum mpo_status status, const char *format, ...)
     __attribute__((format(printf, 5, 6)));

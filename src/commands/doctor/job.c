@@ -15,8 +15,8 @@ static void praise(struct doctor *doctor, enum doctor_check check, const char *t
 
 /* ---- launch ---- */
 
-/* Whether a variable was set when the process started: MPI has set some of its own since.
- */
+/* Whether a variable was set when the process started:
+ * MPI has set some of its own since. */
 static bool started_with(const char *name)
 {
     bool found = false;

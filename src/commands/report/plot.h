@@ -24,8 +24,8 @@ struct plot {
     size_t bytes;
 };
 
-/** Local. @return MPO_ERR_USAGE when the name of the output ends neither with .svg nor with
- *  .png */
+/** Local. @return MPO_ERR_USAGE when the name of the
+ *  output ends neither with .svg nor with .png */
 enum mpo_status plot_open(enum plot_script script, const char *output, struct plot *plot);
 void plot_close(struct plot *plot);
 

@@ -223,8 +223,8 @@ enum mpo_status mpo_llama_capture_open(const struct mpo_llama_policy *policy,
                                        struct mpo_llama_capture **out);
 void mpo_llama_capture_close(struct mpo_llama_capture *capture); /* NULL-safe */
 
-/** True if all graphs so far, including those built with the context, keep their rows.
- */
+/** True if all graphs so far, including those
+ *  built with the context, keep their rows. */
 bool mpo_llama_capture_works(const struct mpo_llama_capture *capture);
 
 /** The logits of an output of the last llama_decode: [size of the vocabulary] floats, on

@@ -58,8 +58,8 @@ uint3 thread_place();
 
 void barrier(int line);
 
-/** Meet all lanes of the mask at the same operation; returns the value that the lane
- *  `source` brought. */
+/** Meet all lanes of the mask at the same operation;
+ *  returns the value that the lane `source` brought. */
 uint64_t warp_meet(warp_operation operation, uint32_t mask, uint64_t value, int source);
 
 /** Run a grid of blocks now. */

@@ -17,8 +17,8 @@ static double uniform_of(uint64_t word)
 }
 
 /* Random123's kat_vectors, philox4x64 with 10 rounds: counter 0, key 0 gives
- * 16554d9eca36314c as its first word. A stream of 0 serves no purpose in mpo and is used
- * here alone. */
+ * 16554d9eca36314c as its first word. A stream of 0
+ * serves no purpose in mpo and is used here alone. */
 static void philox_gives_its_published_answers(void **state)
 {
     (void)state;

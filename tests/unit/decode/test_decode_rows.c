@@ -197,8 +197,8 @@ static void a_row_that_fails_is_an_event_and_the_others_go_on(void **state)
     rollout_case_close(&loop);
 }
 
-/* A prompt once, then the response's tokens but the last, in as few steps as there is room
- * for. */
+/* A prompt once, then the response's tokens but the
+ * last, in as few steps as there is room for. */
 static void given_tokens_cost_a_position_each(void **state)
 {
     static const int32_t given[GIVEN] = {0, 1, 2, 3, 0, 0, 1, 3, 2};

@@ -205,8 +205,8 @@ static void picks_follow_the_shares(void **state)
     assert_int_equal(mpo_sample_pick(share, 3, nextafter(1.0, 0.0)), 2);
 }
 
-/* The mean, its exponential, and the difference of two columns that are the same but for 1.
- */
+/* The mean, its exponential, and the difference of
+ * two columns that are the same but for 1. */
 static void derive(const void *context, const double *mean, double *result)
 {
     (void)context;
