@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "mpo/choices.h"
 #include "mpo/status.h"
 
 #ifdef __cplusplus
@@ -25,19 +26,21 @@ struct mpo_numbers {
     int32_t count;
 };
 
-#define MPO_CTYPE_INTEGER      int64_t
-#define MPO_CTYPE_NUMBER       double
-#define MPO_CTYPE_AUTO_INTEGER int64_t
-#define MPO_CTYPE_AUTO_NUMBER  double
-#define MPO_CTYPE_FLAG         bool
-#define MPO_CTYPE_TEXT         char *
-#define MPO_CTYPE_PATH         char *
-#define MPO_CTYPE_CHOICE       char *
-#define MPO_CTYPE_NUMBERS      struct mpo_numbers
+#define MPO_CTYPE_INTEGER(list)      int64_t
+#define MPO_CTYPE_NUMBER(list)       double
+#define MPO_CTYPE_AUTO_INTEGER(list) int64_t
+#define MPO_CTYPE_AUTO_NUMBER(list)  double
+#define MPO_CTYPE_FLAG(list)         bool
+#define MPO_CTYPE_TEXT(list)         char *
+#define MPO_CTYPE_PATH(list)         char *
+#define MPO_CTYPE_CHOICE(list)       enum mpo_##list
+#define MPO_CTYPE_VARIANT(list)      char *
+#define MPO_CTYPE_NUMBERS(list)      struct mpo_numbers
 
 /* struct mpo_config_run, struct mpo_config_prompts, ... one per section */
-#define MPO_SECTION_BEGIN(section, scope, sentence)     struct mpo_config_##section {
-#define MPO_OPTION_AS(section, member, name, type, ...) MPO_CTYPE_##type member;
+#define MPO_SECTION_BEGIN(section, scope, sentence) struct mpo_config_##section {
+#define MPO_OPTION_AS(section, member, name, type, initial, low, high, list, sentence)     \
+    MPO_CTYPE_##type(list) member;
 #define MPO_SECTION_END(section)                                                           \
     }                                                                                      \
     ;

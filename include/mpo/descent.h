@@ -13,7 +13,7 @@
  * form, and the averaged gap takes its minimum over them:
  *     l = argmin_u KL(u || softmax(...)),   gap = mean_t(l_t . g_t) - min_u u . mean_t g_t
  *
- * A mirror map is one file and one row of a table; "entropy" is the one there is.
+ * A mirror map is one file and one row of src/registry.def.
  *
  * Source: MPO, ICML 2025 (fixed); Nesterov, Math. Program. 120 (2009) 221-259 (dual
  * averaging); Orabona & Pal, ALT 2015 (scale-free step).
@@ -22,6 +22,7 @@
 
 #include <stdint.h>
 
+#include "mpo/choices.h"
 #include "mpo/status.h"
 
 #ifdef __cplusplus
@@ -31,8 +32,8 @@ extern "C" {
 struct mpo_descent;
 
 struct mpo_descent_spec {
-    const char *map;         /* "entropy" */
-    const char *step_rule;   /* "adaptive", "decreasing", "fixed" */
+    const char *map; /* e.g. "entropy" */
+    enum mpo_step_rule step_rule;
     double step_constant;    /* c, for fixed and decreasing */
     int64_t steps;           /* T */
     int32_t objective_count; /* K */
@@ -49,6 +50,9 @@ struct mpo_descent_state {
     const double *weights_sum;  /* sum of l_t */
     const double *gradient_sum; /* sum of g_t */
 };
+
+/** Mirror maps in this build, separated by spaces, e.g. "entropy". */
+const char *mpo_descent_maps_built(void);
 
 /** Local. @return MPO_ERR_CONFIG for an unknown map or rule, bad initial weights, or bounds
  *  that no weights satisfy. Initial weights outside the bounds are a prior: the first

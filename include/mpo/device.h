@@ -3,6 +3,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -27,6 +28,9 @@ struct mpo_device {
     size_t free_bytes; /* the least of the run's devices */
     size_t total_bytes; /* the last one's */
 };
+
+/** Whether rows and models of a rank are in the host's memory; NULL is the CPU too. */
+bool mpo_device_is_cpu(const struct mpo_device *device);
 
 /** A rank's request for devices. */
 struct mpo_device_wish {

@@ -34,6 +34,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "mpo/choices.h"
 #include "mpo/comm.h"
 #include "mpo/placement.h"
 #include "mpo/rows.h"
@@ -46,8 +47,8 @@ extern "C" {
 struct mpo_exchange;
 
 struct mpo_exchange_spec {
-    const char *transport;          /* "auto", "self", "shared", "nodes", "mpi", "nccl" */
-    const char *pattern;            /* "auto", "gather", "alltoall" */
+    const char *transport; /* "auto" or a name */
+    enum mpo_pattern pattern;
     struct mpo_placement placement; /* of the H policies */
     int32_t row_capacity;           /* rows of one position at most */
     int32_t vocab_size;             /* V */
@@ -81,7 +82,7 @@ void mpo_exchange_library_version(char *text, size_t bytes);
 /** The result of a survey: what opening would need. */
 struct mpo_exchange_plan {
     const char *transport;
-    const char *pattern;
+    enum mpo_pattern pattern;
     const char *shared_refuses; /* why it is not `shared` on one host; NULL: it is, or the
                                    hosts differ */
     size_t rank_bytes;          /* for rows, on this rank */
@@ -104,9 +105,9 @@ size_t mpo_exchange_most_bytes(const struct mpo_exchange_spec *spec, int32_t pol
 /** Which rank hosts which policies; borrowed. Local. */
 const struct mpo_placement *mpo_exchange_placement(const struct mpo_exchange *exchange);
 
-/** The transport in use, e.g. "shared", and the pattern, e.g. "gather". Local. */
+/** The transport in use, e.g. "shared", and the pattern, never auto. Local. */
 const char *mpo_exchange_transport(const struct mpo_exchange *exchange);
-const char *mpo_exchange_pattern(const struct mpo_exchange *exchange);
+enum mpo_pattern mpo_exchange_pattern(const struct mpo_exchange *exchange);
 
 /** Where slices begin: rank r of the group has blocks first[r] .. first[r + 1] - 1. [P +
  * 1], borrowed. The root's is never empty. Local. */

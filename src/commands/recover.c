@@ -82,7 +82,7 @@ enum mpo_status mpo_command_recover(int argc, char *const *argv)
         output = made;
     }
     MPO_TRY(mpo_record_recover(path, output, &recovery));
-    if (strcmp(config->recover.format, "json") == 0)
+    if (config->recover.format == MPO_REPORT_JSON)
         MPO_TRY(print_json(path, output, &recovery));
     else if (recovery.repaired)
         print_recovery(path, output, &recovery);

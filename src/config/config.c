@@ -27,8 +27,19 @@ const struct mpo_config_section mpo_config_sections[MPO_SECTION_COUNT] = {
 #include "mpo/options.def"
 };
 
+#define CHOICES_OF_INTEGER(list)      NULL
+#define CHOICES_OF_NUMBER(list)       NULL
+#define CHOICES_OF_AUTO_INTEGER(list) NULL
+#define CHOICES_OF_AUTO_NUMBER(list)  NULL
+#define CHOICES_OF_FLAG(list)         NULL
+#define CHOICES_OF_TEXT(list)         NULL
+#define CHOICES_OF_PATH(list)         NULL
+#define CHOICES_OF_CHOICE(list)       mpo_config_##list##_choices + 1
+#define CHOICES_OF_VARIANT(list)      mpo_config_##list##_choices + 1
+#define CHOICES_OF_NUMBERS(list)      NULL
+
 const struct mpo_config_option mpo_config_options[MPO_OPTION_COUNT] = {
-#define MPO_OPTION_AS(section, member, name, type, initial, low, high, choices, sentence)  \
+#define MPO_OPTION_AS(section, member, name, type, initial, low, high, list, sentence)     \
     {MPO_SECTION_##section,                                                                \
      name,                                                                                 \
      #section "." name,                                                                    \
@@ -37,7 +48,7 @@ const struct mpo_config_option mpo_config_options[MPO_OPTION_COUNT] = {
      initial,                                                                              \
      low,                                                                                  \
      high,                                                                                 \
-     choices,                                                                              \
+     CHOICES_OF_##type(list),                                                              \
      sentence},
 #include "mpo/options.def"
 };
@@ -253,7 +264,7 @@ cleanup:
 
 static bool is_reference(const struct mpo_config_policies *policy)
 {
-    return strcmp(policy->role, "reference") == 0;
+    return policy->role == MPO_ROLE_REFERENCE;
 }
 
 /* Objectives come first: the first K policies are those that weights belong to. */
@@ -360,7 +371,7 @@ static enum mpo_status check_rollout(struct mpo_config_build *build)
               where_of(build, MPO_OPTION_rollout_unit_prompts, 0), MPO_ROW_COUNT_MAX,
               (long long)config->rollout.unit_prompts,
               (long long)config->rollout.responses);
-    bool needs_reference = strcmp(config->rollout.proposal, "reference") == 0;
+    bool needs_reference = config->rollout.proposal == MPO_PROPOSAL_REFERENCE;
     MPO_CHECK(!needs_reference || config->objective_count < config->policy_count,
               MPO_ERR_CONFIG,
               "%s: reference needs one policy with role reference, found none; add it to "
@@ -506,7 +517,7 @@ static void free_member(const struct mpo_config_option *option, void *member)
     switch (option->type) {
     case MPO_TYPE_TEXT:
     case MPO_TYPE_PATH:
-    case MPO_TYPE_CHOICE:
+    case MPO_TYPE_VARIANT:
         free(*(char **)member);
         break;
     case MPO_TYPE_NUMBERS:

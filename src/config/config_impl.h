@@ -31,6 +31,7 @@ enum mpo_config_type {
     MPO_TYPE_TEXT,
     MPO_TYPE_PATH,
     MPO_TYPE_CHOICE,
+    MPO_TYPE_VARIANT,
     MPO_TYPE_NUMBERS
 };
 
@@ -129,6 +130,17 @@ struct mpo_config_assignment {
 #define MPO_CONFIG_QUOTE_BYTES 88
 #define MPO_CONFIG_HINT_BYTES  512
 
+/* ---- choices.c ---- */
+
+/* Each list as "|a|b|c". */
+#define MPO_CHOICES_BEGIN(list) extern const char mpo_config_##list##_choices[];
+#include "mpo/options.def"
+extern const char mpo_config_prompt_format_choices[];
+extern const char mpo_config_policy_kind_choices[];
+extern const char mpo_config_transport_choices[];
+extern const char mpo_config_device_choices[];
+extern const char mpo_config_mirror_map_choices[];
+
 /* ---- config.c ---- */
 
 /** The member that an option is kept in. */
@@ -160,8 +172,8 @@ enum mpo_status mpo_config_assign_numbers(struct mpo_config_build *build,
 /** One finite decimal number and nothing else. */
 bool mpo_config_read_number(const char *text, double *value);
 
-/** Whether the text is one of "a|b|c". */
-bool mpo_config_is_choice(const char *choices, const char *text);
+/** Which of "a|b|c" the text is, from 0; -1 when it is none. */
+int mpo_config_find_choice(const char *choices, const char *text);
 
 /** "file:line:column: key", "--flag", or "file: key" for a default; in build->where. */
 const char *mpo_config_where(struct mpo_config_build *build,

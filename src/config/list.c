@@ -79,9 +79,9 @@ const char *mpo_config_json_choice(const struct mpo_config_option *option)
 {
     if (strcmp(option->name, "format") != 0)
         return NULL;
-    if (mpo_config_is_choice(option->choices, "json"))
+    if (mpo_config_find_choice(option->choices, "json") >= 0)
         return "json";
-    return mpo_config_is_choice(option->choices, "jsonl") ? "jsonl" : NULL;
+    return mpo_config_find_choice(option->choices, "jsonl") >= 0 ? "jsonl" : NULL;
 }
 
 /* Options of the command in the order in which it shows them. */
@@ -119,6 +119,7 @@ static const char *value_form(const struct mpo_config_option *option)
     case MPO_TYPE_PATH:
         return "=PATH";
     case MPO_TYPE_CHOICE:
+    case MPO_TYPE_VARIANT:
         return "=";
     case MPO_TYPE_NUMBERS:
         return "=X,X,...";

@@ -63,6 +63,14 @@ static void print_numbers(FILE *stream, const struct mpo_numbers *numbers,
     }
 }
 
+/* Part `index` of "a|b|c". */
+static void print_choice(FILE *stream, const char *choices, int index)
+{
+    for (; index > 0; index--)
+        choices = strchr(choices, '|') + 1;
+    fprintf(stream, "%.*s", (int)strcspn(choices, "|"), choices);
+}
+
 void mpo_config_print_value(FILE *stream, const struct mpo_config_option *option,
                             const void *member, bool as_flag)
 {
@@ -87,6 +95,9 @@ void mpo_config_print_value(FILE *stream, const struct mpo_config_option *option
         fputs(*(const bool *)member ? "true" : "false", stream);
         break;
     case MPO_TYPE_CHOICE:
+        print_choice(stream, option->choices, *(const int *)member);
+        break;
+    case MPO_TYPE_VARIANT:
         fputs(*(char *const *)member, stream);
         break;
     case MPO_TYPE_TEXT:

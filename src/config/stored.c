@@ -103,11 +103,13 @@ static bool are_same(const struct mpo_config_option *option, const void *a, cons
         first = *(const double *)a;
         second = *(const double *)b;
         return first == second || (first != first && second != second); /* NaN: auto */
+    case MPO_TYPE_CHOICE:
+        return *(const int *)a == *(const int *)b;
     case MPO_TYPE_FLAG:
         return *(const bool *)a == *(const bool *)b;
     case MPO_TYPE_TEXT:
     case MPO_TYPE_PATH:
-    case MPO_TYPE_CHOICE:
+    case MPO_TYPE_VARIANT:
         return are_same_texts(*(char *const *)a, *(char *const *)b);
     case MPO_TYPE_NUMBERS:
         return are_same_numbers(a, b);

@@ -275,29 +275,54 @@ static enum mpo_status assign_path(struct mpo_config_build *build,
     return keep_text(build, assignment, as_given ? "" : build->folder, member);
 }
 
-bool mpo_config_is_choice(const char *choices, const char *text)
+int mpo_config_find_choice(const char *choices, const char *text)
 {
     size_t bytes = strlen(text);
-    for (const char *at = choices; at != NULL;) {
+    int index = 0;
+    for (const char *at = choices; at != NULL; index++) {
         size_t width = strcspn(at, "|");
         if (width == bytes && strncmp(at, text, bytes) == 0)
-            return true;
+            return index;
         at = at[width] == '|' ? at + width + 1 : NULL;
     }
-    return false;
+    return -1;
 }
 
-static enum mpo_status assign_choice(struct mpo_config_build *build,
-                                     const struct mpo_config_assignment *assignment,
-                                     char **member)
+static enum mpo_status find_choice(struct mpo_config_build *build,
+                                   const struct mpo_config_assignment *assignment,
+                                   int *index)
 {
     const char *choices = assignment->option->choices;
-    char expected[128];
+    char expected[256];
+    *index = mpo_config_find_choice(choices, assignment->text);
     snprintf(expected, sizeof expected, "%s%s", strchr(choices, '|') ? "one of " : "",
              choices);
-    if (!mpo_config_is_choice(choices, assignment->text))
-        return refuse(build, assignment, expected);
-    return keep_text(build, assignment, "", member);
+    return *index >= 0 ? MPO_OK : refuse(build, assignment, expected);
+}
+
+/* The enums of mpo/choices.h are in the order of their lists. */
+static enum mpo_status assign_choice(struct mpo_config_build *build,
+                                     const struct mpo_config_assignment *assignment,
+                                     int *member)
+{
+    enum mpo_status status = MPO_OK;
+    int index = 0;
+    MPO_TRY(find_choice(build, assignment, &index));
+    *member = index;
+cleanup:
+    return status;
+}
+
+static enum mpo_status assign_variant(struct mpo_config_build *build,
+                                      const struct mpo_config_assignment *assignment,
+                                      char **member)
+{
+    enum mpo_status status = MPO_OK;
+    int index = 0;
+    MPO_TRY(find_choice(build, assignment, &index));
+    MPO_TRY(keep_text(build, assignment, "", member));
+cleanup:
+    return status;
 }
 
 enum mpo_status mpo_config_assign_numbers(struct mpo_config_build *build,
@@ -357,6 +382,8 @@ enum mpo_status mpo_config_assign(struct mpo_config_build *build,
         return assign_path(build, assignment, member);
     case MPO_TYPE_CHOICE:
         return assign_choice(build, assignment, member);
+    case MPO_TYPE_VARIANT:
+        return assign_variant(build, assignment, member);
     case MPO_TYPE_NUMBERS:
         return assign_numbers(build, assignment);
     }

@@ -13,18 +13,9 @@
 
 #include "base/memory.h"
 
-enum step_rule { RULE_ADAPTIVE, RULE_DECREASING, RULE_FIXED, RULE_COUNT };
-
-static const char *const rule_names[RULE_COUNT] = {"adaptive", "decreasing", "fixed"};
-
-static const struct mpo_descent_map *const maps[] = {
-    &mpo_descent_entropy_map,
-};
-#define MAP_COUNT (sizeof maps / sizeof *maps)
-
 struct mpo_descent {
     const struct mpo_descent_map *map;
-    enum step_rule rule;
+    enum mpo_step_rule rule;
     double step_constant;
     int64_t steps;
     int32_t count; /* K */
@@ -46,17 +37,16 @@ static enum mpo_status choose_rule(const struct mpo_descent_spec *spec,
                                    struct mpo_descent *descent)
 {
     enum mpo_status status = MPO_OK;
-    for (size_t i = 0; i < MAP_COUNT; i++)
-        if (strcmp(maps[i]->name, spec->map) == 0)
-            descent->map = maps[i];
-    MPO_CHECK(descent->map != NULL, MPO_ERR_CONFIG, "descent.map is '%s', expected entropy",
-              spec->map);
-    for (descent->rule = 0; descent->rule < RULE_COUNT; descent->rule++)
-        if (strcmp(rule_names[descent->rule], spec->step_rule) == 0)
-            return MPO_OK;
-    MPO_FAIL(MPO_ERR_CONFIG,
-             "descent.step_rule is '%s', expected adaptive, decreasing or fixed",
-             spec->step_rule);
+    for (size_t i = 0; mpo_descent_maps[i] != NULL; i++)
+        if (strcmp(mpo_descent_maps[i]->name, spec->map) == 0)
+            descent->map = mpo_descent_maps[i];
+    MPO_CHECK(descent->map != NULL, MPO_ERR_CONFIG,
+              "descent.map is '%s', but this build has: %s", spec->map,
+              mpo_descent_maps_built());
+    MPO_CHECK(mpo_step_rule_name(spec->step_rule) != NULL, MPO_ERR_CONFIG,
+              "descent.step_rule: expected %s, found number %d", mpo_step_rule_choices(),
+              (int)spec->step_rule);
+    descent->rule = spec->step_rule;
 cleanup:
     return status;
 }
@@ -64,7 +54,7 @@ cleanup:
 /* The weights that belong to the present dual state and step size. */
 static void normalise_weights(struct mpo_descent *descent)
 {
-    bool is_adaptive = descent->rule == RULE_ADAPTIVE;
+    bool is_adaptive = descent->rule == MPO_STEP_RULE_ADAPTIVE;
     for (int32_t k = 0; k < descent->count; k++)
         descent->point[k] = is_adaptive
                                 ? descent->start[k] - descent->step_size * descent->dual[k]
@@ -92,7 +82,7 @@ static enum mpo_status set_initial(struct mpo_descent *descent, const double *in
     for (int32_t k = 0; k < descent->count; k++)
         descent->weights[k] /= sum;
     descent->map->to_dual(descent->weights, descent->count, descent->start);
-    if (descent->rule != RULE_ADAPTIVE)
+    if (descent->rule != MPO_STEP_RULE_ADAPTIVE)
         memcpy(descent->dual, descent->start, (size_t)descent->count * sizeof(double));
     if (descent->bounds != NULL)
         normalise_weights(descent);
@@ -156,9 +146,9 @@ const double *mpo_descent_weights(const struct mpo_descent *descent)
 /* eta of a rule after `descent->step` gradients, the present one included. */
 static double choose_step_size(const struct mpo_descent *descent)
 {
-    if (descent->rule == RULE_FIXED)
+    if (descent->rule == MPO_STEP_RULE_FIXED)
         return descent->step_constant / sqrt((double)descent->steps);
-    if (descent->rule == RULE_DECREASING)
+    if (descent->rule == MPO_STEP_RULE_DECREASING)
         return descent->step_constant / sqrt((double)descent->step);
     double radius = descent->map->radius(descent->count);
     return descent->range_squares > 0.0 ? sqrt(radius / descent->range_squares) : 0.0;
@@ -183,13 +173,13 @@ static void move_weights(struct mpo_descent *descent, const double *gradient)
     descent->step_size = choose_step_size(descent);
     /* Mirror descent continues from the projected point. It is projected here, not when it
      * was computed, so that a dual state that was saved and loaded follows the same path. */
-    if (descent->bounds != NULL && descent->rule != RULE_ADAPTIVE)
+    if (descent->bounds != NULL && descent->rule != MPO_STEP_RULE_ADAPTIVE)
         descent->map->project(descent->bounds, descent->count, descent->dual,
                               descent->weights);
-    double pace = descent->rule == RULE_ADAPTIVE ? 1.0 : -descent->step_size;
+    double pace = descent->rule == MPO_STEP_RULE_ADAPTIVE ? 1.0 : -descent->step_size;
     for (int32_t k = 0; k < descent->count; k++)
         descent->dual[k] += pace * gradient[k];
-    if (descent->rule != RULE_ADAPTIVE)
+    if (descent->rule != MPO_STEP_RULE_ADAPTIVE)
         descent->map->settle(descent->dual, descent->count);
     normalise_weights(descent);
 }

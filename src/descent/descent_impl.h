@@ -1,6 +1,5 @@
 /**
- * The interface of a mirror map. A new map is one file and one row of the table in
- * descent.c.
+ * The interface of a mirror map. A new map is one file and one row of src/registry.def.
  */
 #pragma once
 
@@ -36,4 +35,8 @@ struct mpo_descent_map {
 void mpo_descent_project(const double *bounds, int32_t count, double *log_point,
                          double *weights);
 
-extern const struct mpo_descent_map mpo_descent_entropy_map;
+#define MPO_MIRROR_MAP(name) extern const struct mpo_descent_map mpo_descent_##name##_map;
+#include "registry.def"
+
+/** All maps, ended by NULL. (registry.c) */
+extern const struct mpo_descent_map *const mpo_descent_maps[];

@@ -13,6 +13,11 @@
 static const struct mpo_device none = {.kind = "none"};
 static const struct mpo_device cpu = {.kind = "cpu"};
 
+bool mpo_device_is_cpu(const struct mpo_device *device)
+{
+    return device == NULL || strcmp(device->kind, cpu.kind) == 0;
+}
+
 static enum mpo_status open_one(const struct mpo_device_ops *ops,
                                 const struct mpo_device_wish *wish, struct mpo_device *out)
 {
@@ -49,7 +54,7 @@ enum mpo_status mpo_device_open(const struct mpo_device_wish *wish,
     const struct mpo_device_ops *ops =
         any ? mpo_registry_accelerator() : mpo_registry_device(choice);
     *out = cpu;
-    if (strcmp(choice, "cpu") == 0 || (any && ops == NULL))
+    if (strcmp(choice, cpu.kind) == 0 || (any && ops == NULL))
         return MPO_OK;
     *out = none;
     MPO_CHECK(ops != NULL, MPO_ERR_DEVICE,

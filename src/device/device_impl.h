@@ -1,5 +1,6 @@
 /**
- * The interface of a kind of device. A new kind is one file and one row of src/registry.c.
+ * The interface of a kind of device. A new kind is one file and one row of
+ * src/registry.def.
  */
 #pragma once
 
@@ -23,7 +24,9 @@ struct mpo_device_ops {
     enum mpo_status (*use)(const struct mpo_device *device);
 };
 
-extern const struct mpo_device_ops mpo_device_cuda_ops;
+#define MPO_ACCELERATOR(name, built)                                                       \
+    extern const struct mpo_device_ops mpo_device_##name##_ops;
+#include "registry.def"
 
 /** Raise on every rank, with one text, when two ranks have the same device. A rank without
  *  one has no UUID. Collective over all ranks. (device/shared.c)

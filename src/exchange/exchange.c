@@ -41,10 +41,9 @@ cleanup:
 static enum mpo_status check_pattern(const struct mpo_exchange_spec *spec)
 {
     enum mpo_status status = MPO_OK;
-    MPO_CHECK(strcmp(spec->pattern, "auto") == 0 ||
-                  mpo_exchange_pattern_find(spec->pattern) != NULL,
-              MPO_ERR_CONFIG, "exchange.pattern is '%s', expected auto, gather or alltoall",
-              spec->pattern);
+    MPO_CHECK(mpo_pattern_name(spec->pattern) != NULL, MPO_ERR_CONFIG,
+              "exchange.pattern: expected %s, found number %d", mpo_pattern_choices(),
+              (int)spec->pattern);
 cleanup:
     return status;
 }
@@ -244,7 +243,7 @@ const char *mpo_exchange_transport(const struct mpo_exchange *exchange)
     return exchange->ops->transport;
 }
 
-const char *mpo_exchange_pattern(const struct mpo_exchange *exchange)
+enum mpo_pattern mpo_exchange_pattern(const struct mpo_exchange *exchange)
 {
     return exchange->spec.pattern;
 }

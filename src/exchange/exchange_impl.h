@@ -1,6 +1,6 @@
 /**
  * The interface of a transport and of a pattern. A new transport is one file and one row of
- * the registry (src/registry.c); a new pattern is one row of the table in
+ * src/registry.def; a new pattern is a choice in mpo/options.def and one row of the table in
  * exchange/pattern.c.
  */
 #pragma once
@@ -53,7 +53,6 @@ struct mpo_exchange_ops {
 };
 
 struct mpo_exchange_pattern {
-    const char *name;
     /** The first block of a rank's slice; for rank = size: block_count. */
     int32_t (*first_block)(int32_t block_count, int32_t rank, int32_t size);
 };
@@ -135,8 +134,8 @@ void mpo_exchange_count_sent(struct mpo_exchange *exchange, int32_t messages, si
 void mpo_exchange_count_received(struct mpo_exchange *exchange, int32_t messages,
                                  size_t bytes);
 
-/** A pattern by name, NULL when there is none. */
-const struct mpo_exchange_pattern *mpo_exchange_pattern_find(const char *name);
+/** How a pattern cuts, NULL for auto. */
+const struct mpo_exchange_pattern *mpo_exchange_pattern_find(enum mpo_pattern pattern);
 
 /** The spec with the pattern chosen by auto: the faster one, as measured. */
 struct mpo_exchange_spec mpo_exchange_settle(const struct mpo_exchange_spec *spec,
@@ -148,11 +147,9 @@ void mpo_exchange_shared_room(const struct mpo_exchange_ops *ops,
                               const struct mpo_exchange_spec *spec,
                               const struct mpo_comm *comm, size_t *needed, size_t *free);
 
-extern const struct mpo_exchange_ops mpo_exchange_self_ops;
-extern const struct mpo_exchange_ops mpo_exchange_shared_ops;
-extern const struct mpo_exchange_ops mpo_exchange_nodes_ops;
-extern const struct mpo_exchange_ops mpo_exchange_mpi_ops;
-extern const struct mpo_exchange_ops mpo_exchange_nccl_ops;
+#define MPO_TRANSPORT(name, built)                                                         \
+    extern const struct mpo_exchange_ops mpo_exchange_##name##_ops;
+#include "registry.def"
 
 /** The transports of this build in the order in which `auto` tries them, ended by NULL.
  *  (src/registry.c) */

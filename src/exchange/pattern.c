@@ -4,8 +4,6 @@
  */
 #include "exchange_impl.h"
 
-#include <string.h>
-
 static int32_t gather_first_block(int32_t block_count, int32_t rank, int32_t size)
 {
     (void)size;
@@ -18,16 +16,15 @@ static int32_t alltoall_first_block(int32_t block_count, int32_t rank, int32_t s
     return (int32_t)(((int64_t)block_count * rank + size - 1) / size);
 }
 
-static const struct mpo_exchange_pattern gather = {"gather", gather_first_block};
-static const struct mpo_exchange_pattern alltoall = {"alltoall", alltoall_first_block};
-
-const struct mpo_exchange_pattern *mpo_exchange_pattern_find(const char *name)
+const struct mpo_exchange_pattern *mpo_exchange_pattern_find(enum mpo_pattern pattern)
 {
-    static const struct mpo_exchange_pattern *const patterns[] = {&gather, &alltoall};
-    for (size_t i = 0; i < sizeof patterns / sizeof *patterns; i++)
-        if (strcmp(patterns[i]->name, name) == 0)
-            return patterns[i];
-    return NULL;
+    static const struct mpo_exchange_pattern patterns[] = {
+        [MPO_PATTERN_GATHER] = {gather_first_block},
+        [MPO_PATTERN_ALLTOALL] = {alltoall_first_block},
+    };
+    bool is_known = (size_t)pattern < sizeof patterns / sizeof *patterns &&
+                    patterns[pattern].first_block != NULL;
+    return is_known ? &patterns[pattern] : NULL;
 }
 
 struct mpo_slice mpo_exchange_slice(const struct mpo_exchange_spec *spec, int32_t rank,
@@ -66,8 +63,9 @@ struct mpo_exchange_spec mpo_exchange_settle(const struct mpo_exchange_spec *spe
     double logits = spec->placement.policy_count * exponentials;
     bool pays = spec->rows_on_device ? logits >= ALLTOALL_DEVICE_LOGITS_MIN
                                      : exponentials >= ALLTOALL_EXPONENTIALS_MIN;
-    if (strcmp(spec->pattern, "auto") == 0)
-        settled.pattern = (group_size > 1 && pays ? alltoall : gather).name;
+    if (spec->pattern == MPO_PATTERN_AUTO)
+        settled.pattern =
+            group_size > 1 && pays ? MPO_PATTERN_ALLTOALL : MPO_PATTERN_GATHER;
     return settled;
 }
 

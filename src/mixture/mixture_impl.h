@@ -10,8 +10,9 @@
 extern "C" {
 #endif
 
-extern const struct mpo_mixture_ops mpo_mixture_cpu_ops;
-extern const struct mpo_mixture_ops mpo_mixture_cuda_ops;
+#define MPO_DEVICE(name, built)                                                            \
+    extern const struct mpo_mixture_ops mpo_mixture_##name##_ops;
+#include "registry.def"
 
 /** The mixture of a device by name, NULL when this build has none. (registry.c) */
 const struct mpo_mixture_ops *mpo_registry_mixture(const char *device);

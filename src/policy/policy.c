@@ -30,15 +30,13 @@ static enum mpo_status choose_kind(const struct mpo_policy_spec *spec, size_t *i
     enum mpo_status status = MPO_OK;
     const char *kind = spec->kind;
     if (strcmp(kind, "auto") == 0)
-        kind = mpo_text_ends_with(spec->model, ".gguf") ? "llama" : "table";
+        kind = mpo_registry_policy_kind(spec->model);
     for (*index = 0; mpo_policy_kinds[*index] != NULL; (*index)++)
         if (strcmp(mpo_policy_kinds[*index]->kind, kind) == 0)
             return MPO_OK;
-    MPO_FAIL(
-        MPO_ERR_DEVICE,
-        "policy '%s' needs kind %s, which this build does not have; configure the build "
-        "with MPO_LLAMA=ON",
-        spec->name, kind);
+    MPO_FAIL(MPO_ERR_DEVICE,
+             "policy '%s' needs kind %s, which this build does not have; it has: %s",
+             spec->name, kind, mpo_policy_kinds_built());
 cleanup:
     return status;
 }

@@ -65,8 +65,12 @@ struct mpo_policies {
     int32_t first_policy;
 };
 
-extern const struct mpo_policy_ops mpo_policy_table_ops;
-extern const struct mpo_policy_ops mpo_policy_llama_ops;
+#define MPO_POLICY_KIND(name, built, suffix)                                               \
+    extern const struct mpo_policy_ops mpo_policy_##name##_ops;
+#include "registry.def"
+
+/** The kind of a model file by its suffix, whether it is built or not. (registry.c) */
+const char *mpo_registry_policy_kind(const char *model);
 
 /** The kinds of this build, ended by NULL. (src/registry.c) */
 extern const struct mpo_policy_ops *const mpo_policy_kinds[];

@@ -25,13 +25,6 @@
 
 #define BLOCK_BYTES ((size_t)1 << 16)
 
-/* `auto` uses the first format whose suffix matches; the last row always matches. */
-static const struct mpo_prompts_format *const formats[] = {
-    &mpo_prompts_jsonl_format,
-    &mpo_prompts_text_format,
-};
-#define FORMAT_COUNT (sizeof formats / sizeof *formats)
-
 struct mpo_prompts_block {
     struct mpo_prompts_block *older;
     size_t used; /* bytes */
@@ -162,20 +155,29 @@ cleanup:
     return status;
 }
 
+/* By its name; `auto` by the suffix, else the one that has none. */
+static const struct mpo_prompts_format *find_format(const struct mpo_prompts_spec *spec)
+{
+    bool automatic = strcmp(spec->format, "auto") == 0;
+    const struct mpo_prompts_format *found = NULL;
+    for (size_t i = 0; mpo_prompts_formats[i] != NULL; i++) {
+        const struct mpo_prompts_format *format = mpo_prompts_formats[i];
+        if (automatic && format->suffix != NULL &&
+            mpo_text_ends_with(spec->path, format->suffix))
+            return format;
+        if (automatic ? format->suffix == NULL : strcmp(spec->format, format->name) == 0)
+            found = format;
+    }
+    return found;
+}
+
 static enum mpo_status choose_format(const struct mpo_prompts_spec *spec,
                                      const struct mpo_prompts_format **out)
 {
     enum mpo_status status = MPO_OK;
-    bool automatic = strcmp(spec->format, "auto") == 0;
-    *out = NULL;
-    for (size_t i = 0; i < FORMAT_COUNT && *out == NULL; i++) {
-        const char *suffix = formats[i]->suffix;
-        bool fits = automatic && (suffix == NULL || mpo_text_ends_with(spec->path, suffix));
-        if (fits || strcmp(spec->format, formats[i]->name) == 0)
-            *out = formats[i];
-    }
-    MPO_CHECK(*out != NULL, MPO_ERR_CONFIG,
-              "prompts.format: expected auto, text or jsonl, found '%s'", spec->format);
+    *out = find_format(spec);
+    MPO_CHECK(*out != NULL, MPO_ERR_CONFIG, "prompts.format: expected auto, %s, found '%s'",
+              mpo_registry_prompt_formats(), spec->format);
     MPO_CHECK((*out)->takes_a_prefill || *spec->prefill == '\0', MPO_ERR_CONFIG,
               "prompts.prefill: expected none, because %s is in the format %s, where each "
               "prompt has its own \"prefill\"",

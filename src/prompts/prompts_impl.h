@@ -2,7 +2,7 @@
  * Inside the prompts: the handle, and one row a format.
  *
  * A format is asked once for each line that is not blank, and adds at most one prompt. A
- * third format is one file and one row in the table of prompts.c.
+ * third format is one file and one row of registry.def.
  */
 #pragma once
 
@@ -42,8 +42,13 @@ struct mpo_prompts_format {
                            const struct mpo_prompts_line *line);
 };
 
-extern const struct mpo_prompts_format mpo_prompts_text_format;
-extern const struct mpo_prompts_format mpo_prompts_jsonl_format;
+#define MPO_PROMPT_FORMAT(name)                                                            \
+    extern const struct mpo_prompts_format mpo_prompts_##name##_format;
+#include "registry.def"
+
+/** All formats, ended by NULL, and their names: "text or jsonl". (registry.c) */
+extern const struct mpo_prompts_format *const mpo_prompts_formats[];
+const char *mpo_registry_prompt_formats(void);
 
 /** Memory that lives as long as the handle, zeroed and aligned for pointers. */
 enum mpo_status mpo_prompts_take(struct mpo_prompts *prompts, size_t bytes, void **out);

@@ -78,7 +78,7 @@ static int32_t held_prompts(const struct mpo_session_size *size)
 
 static bool rounds_rows(const struct mpo_config *config)
 {
-    return strcmp(config->exchange.rows, "bf16") == 0;
+    return config->exchange.rows == MPO_ROW_TYPE_BF16;
 }
 
 int32_t mpo_plan_devices(const struct mpo_config *config, int32_t first, int32_t count)

@@ -100,7 +100,7 @@ static enum mpo_status read_record(const struct mpo_config *config,
     enum mpo_status status = MPO_OK;
     struct mpo_record *record = NULL;
     const char *path = choice->text;
-    const char *series = strcmp(choice->iterate, "last") == 0 ? "weights" : "average";
+    const char *series = choice->iterate == MPO_ITERATE_LAST ? "weights" : "average";
     int64_t row = 0;
     MPO_TRY(mpo_record_open(path, &record));
     MPO_TRY(check_objectives(config, record, path));

@@ -7,10 +7,10 @@
 
 /** As the command's options have them; strings are borrowed. */
 struct mpo_weights_choice {
-    const char *text;    /* a record, numbers, "uniform", or the name of one policy */
-    const char *iterate; /* of a record: "average" or "last" */
-    int64_t step;        /* of a record; MPO_AUTO_INTEGER: the last one */
-    bool allow_any;      /* negative weights and any sum */
+    const char *text;         /* a record, numbers, "uniform", or the name of one policy */
+    enum mpo_iterate iterate; /* of a record */
+    int64_t step;             /* of a record; MPO_AUTO_INTEGER: the last one */
+    bool allow_any;           /* negative weights and any sum */
 };
 
 /** True when the weights come from a record: its models are then compared by hash, where it

@@ -44,7 +44,7 @@ struct bench {
 /* One way with its own buffers. */
 struct side {
     const char *transport;
-    const char *pattern;
+    enum mpo_pattern pattern;
     bool bf16_rows;
     struct mpo_exchange *exchange;
     struct mpo_mixture *mixture;
@@ -58,7 +58,7 @@ static void need(enum mpo_status status)
 }
 
 static void open_exchange(const struct bench *bench, const char *transport,
-                          const char *pattern, bool bf16_rows,
+                          enum mpo_pattern pattern, bool bf16_rows,
                           struct mpo_exchange **exchange)
 {
     const struct mpo_exchange_spec spec = {
@@ -202,8 +202,8 @@ static void most_traffic(const struct bench *bench, const struct side *side, dou
 static bool is_auto(const struct bench *bench, const struct side *side)
 {
     struct mpo_exchange *chosen = NULL;
-    open_exchange(bench, side->transport, "auto", side->bf16_rows, &chosen);
-    bool same = strcmp(mpo_exchange_pattern(chosen), side->pattern) == 0;
+    open_exchange(bench, side->transport, MPO_PATTERN_AUTO, side->bf16_rows, &chosen);
+    bool same = mpo_exchange_pattern(chosen) == side->pattern;
     mpo_exchange_close(&chosen);
     return same;
 }
@@ -215,8 +215,9 @@ static void print_side(const struct bench *bench, const struct side *side,
     most_traffic(bench, side, most);
     if (mpo_comm_rank(bench->comm) == 0)
         printf("%s\t%d\t%d\t%d\t%s\t%.3f\t%.0f\t%.0f\t%.0f\t%s\t%.2f\n", side->transport,
-               bench->policy_count, bench->vocab_size, bench->row_count, side->pattern,
-               1e3 * seconds, most[0], most[1], most[2], remark, seconds / reference);
+               bench->policy_count, bench->vocab_size, bench->row_count,
+               mpo_pattern_name(side->pattern), 1e3 * seconds, most[0], most[1], most[2],
+               remark, seconds / reference);
 }
 
 /* Two neighbours, which are compared: of patterns with the faster one, and whether auto
@@ -238,7 +239,7 @@ static void print_pair(const struct bench *bench, struct side pair[2])
 /* All sides, neighbours in pairs. @return how many there are */
 static int32_t list_sides(const struct bench *bench, struct side *side)
 {
-    static const char *const patterns[2] = {"gather", "alltoall"};
+    static const enum mpo_pattern patterns[2] = {MPO_PATTERN_GATHER, MPO_PATTERN_ALLTOALL};
     int32_t kinds = bench->compares_rows ? 2 : 1;
     int32_t count = 0;
     for (int32_t i = 0; i < bench->transport_count; i++)

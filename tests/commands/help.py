@@ -38,21 +38,41 @@ def option_rows():
             yield row.strip().replace("(section,", f"({use[2]},") if use else row
 
 
+def read_variants():
+    """{list: [name]} of what the registry lists."""
+    with open(os.path.join(SOURCE, "src/registry.def"), encoding="utf-8") as file:
+        rows = re.findall(r"^MPO_(\w+)\((\w+)[,)]", file.read(), re.M)
+    names = {"PROMPT_FORMAT": "prompt_format", "POLICY_KIND": "policy_kind",
+             "TRANSPORT": "transport", "DEVICE": "device", "ACCELERATOR": "device",
+             "MIRROR_MAP": "mirror_map"}
+    lists = {name: [] if name == "mirror_map" else ["auto"] for name in names.values()}
+    for kind, name in rows:
+        lists[names[kind]].append(name)
+    return lists
+
+
 def read_options():
     """{section: (scope, [(name, type, default, choices, sentence)])}, {command: [taken]}"""
-    sections, taken, current = {}, {}, None
+    sections, taken, current, lists = {}, {}, None, read_variants()
     for line in option_rows():
         begin = re.match(r"MPO_SECTION_BEGIN\((\w+), (\w+), ", line)
         take = re.match(r"MPO_TAKES\((\w+), (\w+)\)$", line)
         option = re.match(r'MPO_OPTION(?:_AS\(\w+, \w+, "|\(\w+, )(\w+)"?, (\w+), '
-                          r'(NULL|"[^"]*"), [^,]+, [^,]+, (NULL|"[^"]*"), "(.*)"\)$', line)
+                          r'(NULL|"[^"]*"), [^,]+, [^,]+, (\w+), "(.*)"\)$', line)
+        choices = re.match(r"MPO_CHOICES_BEGIN\((\w+)\)$", line)
+        choice = re.match(r'MPO_CHOICE\(\w+, "(.*)"\)$', line)
         if begin:
             current = sections.setdefault(begin[1], (begin[2], []))[1]
         elif take:
             taken.setdefault(take[1], []).append(take[2])
+        elif choices:
+            words = lists.setdefault(choices[1], [])
+        elif choice:
+            words.append(choice[1])
         elif option:
-            current.append(tuple(value.strip('"').replace('\\"', '"')
-                                 for value in option.groups()))
+            name, kind, default, used, sentence = (
+                value.strip('"').replace('\\"', '"') for value in option.groups())
+            current.append((name, kind, default, "|".join(lists.get(used, [])), sentence))
         assert option or not line.startswith("MPO_OPTION"), line
     return sections, taken
 
@@ -95,7 +115,7 @@ def test_help_lists_every_option():
             entry = entries.pop(flag, "")
             shown = "required" if default == "NULL" else default
             right = sentence in entry and (shown == "" or f"[{shown}]" in entry) \
-                and (kind != "CHOICE" or entry.startswith(f"{flag}={choices} "))
+                and (kind not in ("CHOICE", "VARIANT") or entry.startswith(f"{flag}={choices} "))
             if not right:
                 check(f"help {command} on {flag}", False, entry)
         check(f"help {command} has its options and --json alone", set(entries) <= {"--json"},
@@ -165,7 +185,7 @@ def test_completion():
         offered = set(complete(f"mpo {command} x --"))
         check(f"options of {command}", offered - {"--json"} == own, offered ^ own)
         for flag, kind, _, choices, _ in options_of(command):
-            if kind == "CHOICE":
+            if kind in ("CHOICE", "VARIANT"):
                 typed = flag.replace("NAME", "up")
                 offered = complete(f"mpo {command} {typed}=")
                 if offered != choices.split("|"):

@@ -37,9 +37,11 @@ static double norm_of(int32_t policy, int32_t row, int32_t position)
 /* Who reduces what: the root everything; each rank a slice, on three ranks and fewer more
  * than one block; on three and more some nothing. */
 static const struct cut {
-    const char *pattern;
+    enum mpo_pattern pattern;
     int32_t vocab_size;
-} cuts[] = {{"gather", VOCAB}, {"alltoall", VOCAB_MAX}, {"alltoall", MPO_ROWS_BLOCK + 1}};
+} cuts[] = {{MPO_PATTERN_GATHER, VOCAB},
+            {MPO_PATTERN_ALLTOALL, VOCAB_MAX},
+            {MPO_PATTERN_ALLTOALL, MPO_ROWS_BLOCK + 1}};
 
 /* What one rank hosts, laid out as policies hand it over: rows scattered in memory. */
 struct hosted {
@@ -152,7 +154,7 @@ static void run_exchange(const char *transport, int32_t policy_count, int32_t gr
         assert_ok(mpo_exchange_open(&spec, comm, &exchange));
         if (strcmp(transport, "auto") != 0)
             assert_string_equal(mpo_exchange_transport(exchange), transport);
-        assert_string_equal(mpo_exchange_pattern(exchange), cuts[i].pattern);
+        assert_int_equal(mpo_exchange_pattern(exchange), cuts[i].pattern);
         run_positions(exchange, comm, policy_count, cuts[i].vocab_size);
         mpo_exchange_close(&exchange);
         assert_null(exchange);
@@ -228,7 +230,7 @@ static void refuse(const char *transport, int32_t group_size, enum mpo_status ex
     struct mpo_exchange *exchange = NULL;
     assert_ok(mpo_placement_open_comm(8, group_size, &comm));
     const struct mpo_exchange_spec spec = {.transport = transport,
-                                           .pattern = "gather",
+                                           .pattern = MPO_PATTERN_GATHER,
                                            .placement = mpo_placement_of(8, comm),
                                            .row_capacity = 4,
                                            .vocab_size = VOCAB};
@@ -258,12 +260,12 @@ static void patterns_that_do_not_exist_are_refused(void **state)
     struct mpo_exchange *exchange = NULL;
     assert_ok(mpo_placement_open_comm(8, 0, &comm));
     const struct mpo_exchange_spec spec = {.transport = "auto",
-                                           .pattern = "star",
+                                           .pattern = (enum mpo_pattern)99,
                                            .placement = mpo_placement_of(8, comm),
                                            .row_capacity = 64,
                                            .vocab_size = 1 << 20};
     assert_status(mpo_exchange_open(&spec, comm, &exchange), MPO_ERR_CONFIG);
-    assert_error_names("star");
+    assert_error_names("99");
     mpo_comm_close(&comm);
 }
 
@@ -273,20 +275,20 @@ static void auto_takes_the_pattern_that_was_measured_faster(void **state)
     (void)state;
     static const struct {
         int32_t row_capacity;
-        const char *pattern;
-    } cases[] = {{1, "gather"}, {64, "alltoall"}};
+        enum mpo_pattern pattern;
+    } cases[] = {{1, MPO_PATTERN_GATHER}, {64, MPO_PATTERN_ALLTOALL}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct mpo_comm *comm = NULL;
         struct mpo_exchange_plan plan;
         assert_ok(mpo_placement_open_comm(8, 0, &comm));
         const struct mpo_exchange_spec spec = {.transport = "auto",
-                                               .pattern = "auto",
+                                               .pattern = MPO_PATTERN_AUTO,
                                                .placement = mpo_placement_of(8, comm),
                                                .row_capacity = cases[i].row_capacity,
                                                .vocab_size = 8192};
         assert_ok(mpo_exchange_survey(&spec, comm, &plan));
         bool is_alone = mpo_comm_group_size(comm) == 1;
-        assert_string_equal(plan.pattern, is_alone ? "gather" : cases[i].pattern);
+        assert_int_equal(plan.pattern, is_alone ? MPO_PATTERN_GATHER : cases[i].pattern);
         mpo_comm_close(&comm);
     }
 }
@@ -300,24 +302,28 @@ static void auto_changes_the_pattern_at_its_limits(void **state)
         int32_t row_capacity;
         int32_t vocab_size;
         bool rows_on_device;
-        const char *pattern;
+        enum mpo_pattern pattern;
     } cases[] = {
-        {2, 1, 49152, false, "gather"},    {2, 2, 49152, false, "alltoall"},
-        {8, 1, 49152, false, "gather"},    {8, 2, 49152, false, "alltoall"},
-        {2, 1, 151936, false, "alltoall"}, {2, 8, 151936, true, "gather"},
-        {2, 10, 151936, true, "alltoall"}, {8, 2, 151936, true, "gather"},
-        {8, 3, 151936, true, "alltoall"},
+        {2, 1, 49152, false, MPO_PATTERN_GATHER},
+        {2, 2, 49152, false, MPO_PATTERN_ALLTOALL},
+        {8, 1, 49152, false, MPO_PATTERN_GATHER},
+        {8, 2, 49152, false, MPO_PATTERN_ALLTOALL},
+        {2, 1, 151936, false, MPO_PATTERN_ALLTOALL},
+        {2, 8, 151936, true, MPO_PATTERN_GATHER},
+        {2, 10, 151936, true, MPO_PATTERN_ALLTOALL},
+        {8, 2, 151936, true, MPO_PATTERN_GATHER},
+        {8, 3, 151936, true, MPO_PATTERN_ALLTOALL},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         const struct mpo_exchange_spec spec = {
             .transport = "auto",
-            .pattern = "auto",
+            .pattern = MPO_PATTERN_AUTO,
             .placement = {.policy_count = cases[i].policy_count},
             .row_capacity = cases[i].row_capacity,
             .vocab_size = cases[i].vocab_size,
             .rows_on_device = cases[i].rows_on_device};
-        assert_string_equal(mpo_exchange_settle(&spec, 2).pattern, cases[i].pattern);
-        assert_string_equal(mpo_exchange_settle(&spec, 1).pattern, "gather");
+        assert_int_equal(mpo_exchange_settle(&spec, 2).pattern, cases[i].pattern);
+        assert_int_equal(mpo_exchange_settle(&spec, 1).pattern, MPO_PATTERN_GATHER);
     }
 }
 
@@ -329,7 +335,7 @@ static void more_rows_than_there_is_room_for_are_refused(void **state)
     struct mpo_rows rows;
     assert_ok(mpo_placement_open_comm(1, 1, &comm));
     const struct mpo_exchange_spec spec = {.transport = "self",
-                                           .pattern = "gather",
+                                           .pattern = MPO_PATTERN_GATHER,
                                            .placement = mpo_placement_of(1, comm),
                                            .row_capacity = 2,
                                            .vocab_size = VOCAB};

@@ -169,7 +169,7 @@ static void check_room(const struct group *group, const struct mpo_exchange_spec
 }
 
 static void open_group(struct group *group, const struct mixture_case *some,
-                       const char *transport, const char *pattern, int32_t group_size)
+                       const char *transport, enum mpo_pattern pattern, int32_t group_size)
 {
     *group = (struct group){.some = some, .rows_on_device = strcmp(transport, "nccl") == 0};
     assert_ok(mpo_placement_open_comm(some->policy_count, group_size, &group->comm));
@@ -188,7 +188,7 @@ static void open_group(struct group *group, const struct mixture_case *some,
     if (group->rows_on_device)
         check_room(group, &exchange, free_bytes - take_device());
     assert_string_equal(mpo_exchange_transport(group->exchange), transport);
-    assert_string_equal(mpo_exchange_pattern(group->exchange), pattern);
+    assert_int_equal(mpo_exchange_pattern(group->exchange), pattern);
     struct mpo_mixture_spec mixture = mixture_case_spec(some);
     mixture.exchange = group->exchange;
     mixture.rows_on_device = group->rows_on_device;
@@ -325,7 +325,8 @@ static void check_failure(struct group *group, const struct figures *expected,
 /* ---- cases ---- */
 
 static void check_pattern(const struct mixture_case *some, const struct figures *expected,
-                          const char *transport, const char *pattern, int32_t group_size)
+                          const char *transport, enum mpo_pattern pattern,
+                          int32_t group_size)
 {
     struct group group;
     struct figures found;
@@ -381,8 +382,8 @@ static void check_case(struct mixture_case *some)
             if (transport == NULL || !is_built(transport) ||
                 !exchange_case_serves(transport, group_size))
                 continue;
-            check_pattern(some, &expected, transport, "gather", group_size);
-            check_pattern(some, &expected, transport, "alltoall", group_size);
+            check_pattern(some, &expected, transport, MPO_PATTERN_GATHER, group_size);
+            check_pattern(some, &expected, transport, MPO_PATTERN_ALLTOALL, group_size);
         }
     }
     free_figures(&expected);
@@ -491,7 +492,7 @@ static void bytes_a_rank_do_not_grow_with_the_policies(void **state)
     int32_t size = mpo_comm_job_size();
     if (size == 1)
         skip();
-    static const char *const patterns[2] = {"gather", "alltoall"};
+    static const enum mpo_pattern patterns[2] = {MPO_PATTERN_GATHER, MPO_PATTERN_ALLTOALL};
     for (int32_t i = 0; i < 2; i++) {
         struct mixture_case some;
         struct group group;

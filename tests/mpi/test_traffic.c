@@ -30,15 +30,15 @@ enum { ROWS_MAX = 7, VOCAB_MAX = 6 * MPO_ROWS_BLOCK + 33, POLICIES_MAX = 64 };
 
 /* With the last one no rank of six is without a slice, with the second most are. */
 static const struct cut {
-    const char *pattern;
+    enum mpo_pattern pattern;
     int32_t vocab_size;
     bool bf16_rows;
 } cuts[] = {
-    {"gather", 33, false},
-    {"gather", 33, true},
-    {"alltoall", MPO_ROWS_BLOCK + 33, false},
-    {"alltoall", VOCAB_MAX, false},
-    {"alltoall", VOCAB_MAX, true},
+    {MPO_PATTERN_GATHER, 33, false},
+    {MPO_PATTERN_GATHER, 33, true},
+    {MPO_PATTERN_ALLTOALL, MPO_ROWS_BLOCK + 33, false},
+    {MPO_PATTERN_ALLTOALL, VOCAB_MAX, false},
+    {MPO_PATTERN_ALLTOALL, VOCAB_MAX, true},
 };
 
 static struct {
@@ -168,7 +168,7 @@ static void expect_barriers(const struct run *run)
     bool others_read = host_of(run, run->leader).tokens > tokens_of(run, run->leader);
     assert_int_equal(sent.barriers, (is_nodes || strcmp(transport, "shared") == 0) +
                                         (is_nodes && has_others && others_read));
-    if (strcmp(run->cut->pattern, "gather") == 0)
+    if (run->cut->pattern == MPO_PATTERN_GATHER)
         assert_true(sent.barriers <= 1);
 }
 
@@ -188,7 +188,7 @@ static void expect_messages_of_hosts(const struct run *run)
                      MPI_SUCCESS);
     if (run->cut->vocab_size == VOCAB_MAX)
         assert_int_equal(reading, hosts);
-    if (strcmp(run->cut->pattern, "gather") == 0)
+    if (run->cut->pattern == MPO_PATTERN_GATHER)
         assert_int_equal(reading, 1);
     assert_int_equal(all, reading * (hosts - 1));
 }
@@ -244,7 +244,7 @@ static void auto_sends_as_little_as_the_hosts_allow(void **state)
 {
     (void)state;
     struct run run;
-    open_run(&run, "auto", &(struct cut){"auto", 33, false}, 8);
+    open_run(&run, "auto", &(struct cut){MPO_PATTERN_AUTO, 33, false}, 8);
     bool shares = mpo_comm_group_shares_host(run.comm);
     const char *expected = run.size == 1 ? "self" : shares ? "shared" : "nodes";
     assert_string_equal(mpo_exchange_transport(run.exchange), expected);

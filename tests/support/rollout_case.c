@@ -153,7 +153,7 @@ void rollout_case_open(struct rollout_case *loop, const struct rollout_case_spec
     open_policies(loop);
     struct mpo_exchange_spec exchange = {
         .transport = "auto",
-        .pattern = "auto",
+        .pattern = MPO_PATTERN_AUTO,
         .placement = mpo_placement_of(ROLLOUT_CASE_POLICIES, loop->comm),
         .row_capacity = rows,
         .vocab_size = ROLLOUT_CASE_VOCAB};

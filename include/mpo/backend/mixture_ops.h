@@ -1,6 +1,6 @@
 /**
  * What a device provides for the mixture, for those who add one: a device is one file and
- * one row of the registry (src/registry.c). The readable example is src/mixture/cpu.c.
+ * one row of the registry (src/registry.def). The readable example is src/mixture/cpu.c.
  *
  * A device works on a slice of every row, whole blocks of the vocabulary. Everything
  * derived from block sums is the same for all slices. Its functions fail only where the

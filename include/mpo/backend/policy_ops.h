@@ -1,6 +1,6 @@
 /**
  * What a kind of policy provides. A new kind is one file with such a table, and one row of
- * src/registry.c.
+ * src/registry.def.
  *
  * Order of calls: open (load) - vocabulary, token (compared and agreed on over all ranks) -
  * encode (as often as there are prompts, at any time from here on) - allocate - clear /

@@ -137,7 +137,7 @@ static void examine_exchange(struct doctor *doctor)
             plan->shared_refuses);
     else
         doctor_note(doctor, DOCTOR_exchange, DOCTOR_OK, MPO_OK, "%s %s", plan->transport,
-                    plan->pattern);
+                    mpo_pattern_name(plan->pattern));
 }
 
 static void examine_threads(struct doctor *doctor)

@@ -315,7 +315,7 @@ static enum mpo_status print_json(const struct doctor *doctor, enum mpo_status v
 enum mpo_status doctor_report(const struct doctor *doctor, enum mpo_status verdict)
 {
     enum mpo_status status = MPO_OK;
-    if (strcmp(doctor->config->doctor.format, "json") == 0)
+    if (doctor->config->doctor.format == MPO_REPORT_JSON)
         MPO_TRY(print_json(doctor, verdict));
     else
         print_text(doctor, verdict);

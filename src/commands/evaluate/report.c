@@ -155,10 +155,10 @@ static enum mpo_status print_json(const struct evaluate *evaluate)
 enum mpo_status evaluate_report(const struct evaluate *evaluate)
 {
     enum mpo_status status = MPO_OK;
-    const char *format = evaluate->config->evaluate.format;
-    if (strcmp(format, "json") == 0)
+    enum mpo_table_format format = evaluate->config->evaluate.format;
+    if (format == MPO_TABLE_JSON)
         MPO_TRY(print_json(evaluate));
-    else if (strcmp(format, "tsv") == 0)
+    else if (format == MPO_TABLE_TSV)
         print_tsv(evaluate);
     else
         print_text(evaluate);

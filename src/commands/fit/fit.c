@@ -32,7 +32,7 @@ static enum mpo_status share_proposal(struct fit *fit, bool *go_on)
     double *proposal = fit->proposal;
     if (is_rank_zero(fit)) {
         const double *weights = mpo_descent_weights(fit->descent);
-        bool from_reference = strcmp(fit->config->rollout.proposal, "reference") == 0;
+        bool from_reference = fit->config->rollout.proposal == MPO_PROPOSAL_REFERENCE;
         memset(proposal, 0, ((size_t)fit->policy_count + 2) * sizeof *proposal);
         if (from_reference)
             proposal[fit->objective_count] = 1.0;
@@ -212,7 +212,7 @@ static enum mpo_status open_optimiser(struct fit *fit)
     enum mpo_status status = MPO_OK;
     const struct mpo_config *config = fit->config;
     double *bounds = NULL;
-    bool from_reference = strcmp(config->rollout.proposal, "reference") == 0;
+    bool from_reference = config->rollout.proposal == MPO_PROPOSAL_REFERENCE;
     struct mpo_estimator_spec estimator = {
         .objective_count = fit->objective_count,
         .prompts_max = (int32_t)config->rollout.prompts_per_step,

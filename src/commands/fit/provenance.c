@@ -88,8 +88,9 @@ static void describe_run(struct provenance *provenance, const struct fit *fit, i
     add_attribute(provenance, "compiler", MPO_COMPILER);
     add_attribute(provenance, "exchange", mpo_exchange_transport(fit->session->exchange));
     add_attribute(provenance, "exchange_pattern",
-                  mpo_exchange_pattern(fit->session->exchange));
-    add_attribute(provenance, "exchange_rows", fit->config->exchange.rows);
+                  mpo_pattern_name(mpo_exchange_pattern(fit->session->exchange)));
+    add_attribute(provenance, "exchange_rows",
+                  mpo_row_type_name(fit->config->exchange.rows));
     snprintf(text, sizeof text, "%d", mpo_comm_size(fit->session->comm));
     add_attribute(provenance, "ranks", text);
     snprintf(text, sizeof text, "%d", mpo_comm_group_size(fit->session->comm));

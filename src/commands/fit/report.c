@@ -29,8 +29,9 @@ void fit_report_start(struct fit *fit)
         fit->objective_count, fit->policy_count, mpo_comm_size(session->comm),
         mpo_text_plural(mpo_comm_size(session->comm)), mpo_comm_group_count(session->comm),
         mpo_text_plural(mpo_comm_group_count(session->comm)),
-        mpo_exchange_transport(session->exchange), mpo_exchange_pattern(session->exchange),
-        strcmp(fit->config->exchange.rows, "bf16") == 0 ? " bf16" : "",
+        mpo_exchange_transport(session->exchange),
+        mpo_pattern_name(mpo_exchange_pattern(session->exchange)),
+        fit->config->exchange.rows == MPO_ROW_TYPE_BF16 ? " bf16" : "",
         session->device.kind, session->thread_count, mpo_text_plural(session->thread_count),
         (long long)mpo_prompts_count(session->prompts), (long long)fit->config->run.seed);
     if (fit->resumes)
@@ -155,7 +156,7 @@ static void warn_where_needed(const struct fit *fit)
     double truncated = summary->truncated_sum / steps;
     double value = summary->value_mean;
     double error = value_error(summary);
-    bool from_reference = strcmp(fit->config->rollout.proposal, "reference") == 0;
+    bool from_reference = fit->config->rollout.proposal == MPO_PROPOSAL_REFERENCE;
     long long responses = (long long)fit->config->rollout.responses;
     if (responses == 1)
         mpo_log_warning(
@@ -233,7 +234,7 @@ enum mpo_status fit_report_end(const struct fit *fit)
                      (long long)summary->steps, summary->last_gap,
                      fit->config->descent.stop_gap);
     warn_where_needed(fit);
-    if (strcmp(fit->config->fit.format, "json") == 0)
+    if (fit->config->fit.format == MPO_REPORT_JSON)
         MPO_TRY(print_json(fit));
     else
         print_table(fit);

@@ -74,7 +74,7 @@ static enum mpo_status check_steps(const struct fit *fit, int64_t steps, int64_t
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_config_descent *descent = &fit->config->descent;
-    MPO_CHECK(descent->steps == steps || strcmp(descent->step_rule, "fixed") != 0,
+    MPO_CHECK(descent->steps == steps || descent->step_rule != MPO_STEP_RULE_FIXED,
               MPO_ERR_CONFIG,
               "--resume: descent.steps was %lld, is %lld; with descent.step_rule fixed "
               "every step depends on their number, so it cannot change",

@@ -112,7 +112,7 @@ static enum mpo_status print_responses(struct generate *generate,
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_config_generate *options = &generate->config->generate;
-    bool as_json = strcmp(options->format, "jsonl") == 0;
+    bool as_json = options->format == MPO_GENERATE_JSONL;
     int32_t best_of = (int32_t)options->best_of;
     int32_t count = responses->prompt_count * responses->responses;
     for (int32_t first = 0; first < count; first += best_of) {
@@ -201,7 +201,7 @@ static void open_stream(struct generate *generate)
         .text = &generate->text,
     };
     generate->streams = !generate->several && options->n == 1 && options->best_of == 1 &&
-                        strcmp(options->format, "text") == 0 && isatty(STDOUT_FILENO) == 1;
+                        options->format == MPO_GENERATE_TEXT && isatty(STDOUT_FILENO) == 1;
 }
 
 /* Rows decoded at once and prompts per unit; neither depends on the ranks. */

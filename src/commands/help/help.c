@@ -95,7 +95,7 @@ enum mpo_status mpo_command_help(int argc, char *const *argv)
     struct mpo_config *config = NULL;
     MPO_TRY(mpo_command_read_flags("help", argc, argv, &arguments, &config));
     const struct mpo_config_help *options = &config->help;
-    bool completes = strcmp(options->completion, "none") != 0;
+    bool completes = options->completion != MPO_COMPLETION_NONE;
     MPO_CHECK(arguments.count + options->reference + options->man + completes <= 1,
               MPO_ERR_USAGE,
               "mpo help: expected one command or one of --reference, --man, --completion");

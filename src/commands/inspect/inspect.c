@@ -49,20 +49,21 @@ cleanup:
 static enum mpo_status check_combination(const struct inspect_request *request)
 {
     enum mpo_status status = MPO_OK;
-    const char *format = request->format;
+    const enum mpo_inspect_format format = request->format;
+    const bool is_auto = format == MPO_INSPECT_AUTO;
     const int views = request->follow + request->compare + (request->responses > 0);
     MPO_CHECK(views <= 1 && !(views > 0 && request->plot != NULL), MPO_ERR_USAGE,
               "choose one of --follow, --compare, --responses and --plot");
-    MPO_CHECK(!request->follow || format == NULL || strcmp(format, "tsv") == 0,
-              MPO_ERR_USAGE, "--follow: expected --format=tsv, found %s", format);
-    MPO_CHECK(!(request->compare || request->schema) || format == NULL ||
-                  strcmp(format, "text") == 0,
+    MPO_CHECK(!request->follow || is_auto || format == MPO_INSPECT_TSV, MPO_ERR_USAGE,
+              "--follow: expected --format=tsv, found %s", mpo_inspect_format_name(format));
+    MPO_CHECK(!(request->compare || request->schema) || is_auto ||
+                  format == MPO_INSPECT_TEXT,
               MPO_ERR_USAGE, "--%s: expected --format=text, found %s",
-              request->compare ? "compare" : "schema", format);
-    MPO_CHECK(request->responses == 0 || format == NULL || strcmp(format, "tsv") != 0,
-              MPO_ERR_USAGE, "--responses: expected --format=text or json, found tsv");
+              request->compare ? "compare" : "schema", mpo_inspect_format_name(format));
+    MPO_CHECK(request->responses == 0 || format != MPO_INSPECT_TSV, MPO_ERR_USAGE,
+              "--responses: expected --format=text or json, found tsv");
     MPO_CHECK(!request->chosen || request->follow ||
-                  (format != NULL && strcmp(format, "text") != 0),
+                  (!is_auto && format != MPO_INSPECT_TEXT),
               MPO_ERR_USAGE, "--series: needs --format=tsv, --format=json or --follow");
 cleanup:
     return status;
@@ -77,7 +78,7 @@ static enum mpo_status read_request(const struct mpo_config_inspect *options,
     *request = (struct inspect_request){
         .path = arguments->text[0],
         .other = arguments->text[1],
-        .format = strcmp(options->format, "auto") == 0 ? NULL : options->format,
+        .format = options->format,
         .plot = *options->plot == '\0' ? NULL : options->plot,
         .schema = options->schema,
         .follow = options->follow,
@@ -103,7 +104,6 @@ static enum mpo_status show_record(const struct inspect *inspect,
                                    const struct inspect_request *request)
 {
     enum mpo_status status = MPO_OK;
-    const char *format = request->format != NULL ? request->format : "text";
     MPO_TRY(inspect_check_series(inspect, request));
     if (request->responses > 0) {
         MPO_TRY(inspect_print_responses(inspect, request));
@@ -111,13 +111,13 @@ static enum mpo_status show_record(const struct inspect *inspect,
     }
     if (request->plot != NULL) {
         MPO_TRY(inspect_plot(inspect, request->plot));
-        if (request->format == NULL)
+        if (request->format == MPO_INSPECT_AUTO)
             goto cleanup;
     }
-    if (strcmp(format, "tsv") == 0) {
+    if (request->format == MPO_INSPECT_TSV) {
         inspect_print_tsv_head(inspect, request, stdout);
         inspect_print_tsv_steps(inspect, request, stdout);
-    } else if (strcmp(format, "json") == 0) {
+    } else if (request->format == MPO_INSPECT_JSON) {
         MPO_TRY(inspect_print_json(inspect, request));
     } else {
         inspect_print_summary(inspect);

@@ -23,8 +23,8 @@ enum inspect_field {
 
 struct inspect_request {
     const char *path;
-    const char *other;  /* the second record of --compare */
-    const char *format; /* NULL: text, unless requested otherwise */
+    const char *other;              /* the second record of --compare */
+    enum mpo_inspect_format format; /* auto: text, unless requested otherwise */
     const char *plot;
     bool schema;
     bool follow;

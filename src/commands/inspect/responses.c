@@ -140,7 +140,7 @@ enum mpo_status inspect_print_responses(const struct inspect *inspect,
 {
     enum mpo_status status = MPO_OK;
     struct mpo_record_scores scores = {0};
-    const bool is_json = request->format != NULL && strcmp(request->format, "json") == 0;
+    const bool is_json = request->format == MPO_INSPECT_JSON;
     json_t *list = is_json ? json_array() : NULL;
     MPO_TRY(mpo_record_read_scores(inspect->record, &scores));
     MPO_CHECK(scores.count > 0, MPO_ERR_DATA, "%s: expected responses, found none%s",

@@ -95,7 +95,7 @@ enum mpo_status refit_report(const struct refit *refit)
     enum mpo_status status = MPO_OK;
     if (*refit->options->output != '\0')
         MPO_TRY(write_result(refit));
-    if (strcmp(refit->options->format, "json") == 0)
+    if (refit->options->format == MPO_REPORT_JSON)
         MPO_TRY(output_json(make_result(refit)));
     else
         print_table(refit);
@@ -201,7 +201,7 @@ enum mpo_status refit_frontier(struct refit *refit)
     int32_t *parts = NULL; /* [K] */
     char *table = NULL;
     size_t bytes = 0;
-    bool is_json = strcmp(refit->options->format, "json") == 0;
+    bool is_json = refit->options->format == MPO_REPORT_JSON;
     json_t *list = is_json ? json_array() : NULL;
     struct plot plot = {0};
     FILE *out = open_memstream(&table, &bytes);

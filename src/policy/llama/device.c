@@ -62,7 +62,7 @@ enum mpo_status mpo_llama_find_devices(const struct mpo_device *device,
     enum mpo_status status = MPO_OK;
     load_backends();
     list[0] = NULL;
-    if (device == NULL || strcmp(device->kind, "cpu") == 0)
+    if (mpo_device_is_cpu(device))
         return MPO_OK;
     MPO_TRY(mpo_llama_check_device(device->kind));
     ggml_backend_reg_t backend = find_backend(device->kind);

@@ -70,7 +70,7 @@ static uint64_t work_bytes(const struct mpo_llama_policy *policy,
 static int32_t device_count(const struct mpo_llama_policy *policy)
 {
     const struct mpo_device *device = policy->device;
-    if (device == NULL || strcmp(device->kind, "cpu") == 0)
+    if (mpo_device_is_cpu(device))
         return 0;
     return mpo_llama_spread(&policy->spec, device->index - device->first + 1);
 }

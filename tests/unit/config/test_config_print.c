@@ -81,7 +81,7 @@ static void the_reference_holds_every_option_with_its_default(void **state)
         bool is_in_files = mpo_config_is_in_files(MPO_SECTION_##section);                  \
         assert_int_equal(strstr(reference, "\n# " sentence "\n" #section ":") != NULL,     \
                          is_in_files);
-#define MPO_OPTION_AS(section, member, name, type, initial, low, high, choices, sentence)  \
+#define MPO_OPTION_AS(section, member, name, type, initial, low, high, list, sentence)     \
     assert_true(!is_in_files || strstr(reference, "# " sentence) != NULL);                 \
     assert_true(!is_in_files || strstr(left, name ": ") != NULL);
 #define MPO_SECTION_END(section) }
@@ -152,7 +152,7 @@ static void flags_alone_are_read_with_what_else_there_is(void **state)
         &arguments, &config));
     assert_int_equal(arguments.count, 1);
     assert_string_equal(arguments.text[0], "a.h5");
-    assert_string_equal(config->refit.format, "json");
+    assert_int_equal(config->refit.format, MPO_REPORT_JSON);
     assert_int_equal(config->descent.steps, 7);
     assert_close(config->refit.min_ess, 0.5, 0);
     assert_false(mpo_config_is_quiet(config, "refit"));
@@ -180,13 +180,13 @@ static void json_is_a_synonym_wherever_there_is_a_format(void **state)
     (void)state;
     struct mpo_config *config = NULL;
     assert_ok(open_yaml("generate", MINIMAL, FLAGS("--json"), &config));
-    assert_string_equal(config->generate.format, "jsonl");
+    assert_int_equal(config->generate.format, MPO_GENERATE_JSONL);
     mpo_config_close(&config);
     assert_ok(open_yaml("evaluate", MINIMAL, FLAGS("--json"), &config));
-    assert_string_equal(config->evaluate.format, "json");
+    assert_int_equal(config->evaluate.format, MPO_TABLE_JSON);
     mpo_config_close(&config);
     assert_ok(open_yaml("fit", MINIMAL, FLAGS("--json", "--quiet"), &config));
-    assert_string_equal(config->fit.format, "json");
+    assert_int_equal(config->fit.format, MPO_REPORT_JSON);
     assert_true(mpo_config_is_quiet(config, "fit"));
     assert_false(mpo_config_is_quiet(config, "score"));
     mpo_config_close(&config);

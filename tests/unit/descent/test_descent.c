@@ -13,8 +13,8 @@
 
 enum { K_MAX = 4, STEPS = 30 };
 
-static struct mpo_descent *open_descent(const char *rule, double constant, int32_t count,
-                                        const double *initial)
+static struct mpo_descent *open_descent(enum mpo_step_rule rule, double constant,
+                                        int32_t count, const double *initial)
 {
     struct mpo_descent *descent = NULL;
     const struct mpo_descent_spec spec = {"entropy", rule,    constant, STEPS,
@@ -45,11 +45,11 @@ static void normalise(double *logarithm, double *weights, int32_t count)
     }
 }
 
-static void check_rule_against_closed_form(const char *rule, double constant)
+static void check_rule_against_closed_form(enum mpo_step_rule rule, double constant)
 {
     static const double initial[3] = {0.5, 0.3, 0.2};
     struct mpo_descent *descent = open_descent(rule, constant, 3, initial);
-    bool is_fixed = strcmp(rule, "fixed") == 0;
+    bool is_fixed = rule == MPO_STEP_RULE_FIXED;
     double logarithm[3];
     double weights[3];
     double gradient[3];
@@ -72,22 +72,22 @@ static void check_rule_against_closed_form(const char *rule, double constant)
 static void fixed_steps_follow_their_closed_form(void **state)
 {
     (void)state;
-    check_rule_against_closed_form("fixed", 0.5);
-    check_rule_against_closed_form("fixed", 3.0);
+    check_rule_against_closed_form(MPO_STEP_RULE_FIXED, 0.5);
+    check_rule_against_closed_form(MPO_STEP_RULE_FIXED, 3.0);
 }
 
 static void decreasing_steps_follow_their_closed_form(void **state)
 {
     (void)state;
-    check_rule_against_closed_form("decreasing", 0.5);
-    check_rule_against_closed_form("decreasing", 3.0);
+    check_rule_against_closed_form(MPO_STEP_RULE_DECREASING, 0.5);
+    check_rule_against_closed_form(MPO_STEP_RULE_DECREASING, 3.0);
 }
 
 static void adaptive_steps_are_dual_averaging(void **state)
 {
     (void)state;
     static const double initial[3] = {0.6, 0.3, 0.1};
-    struct mpo_descent *descent = open_descent("adaptive", 1.0, 3, initial);
+    struct mpo_descent *descent = open_descent(MPO_STEP_RULE_ADAPTIVE, 1.0, 3, initial);
     double sum[3] = {0};
     double squares = 0.0;
     for (int64_t step = 0; step < STEPS; step++) {
@@ -115,8 +115,8 @@ static void adaptive_steps_are_dual_averaging(void **state)
 static void adaptive_steps_have_no_scale(void **state)
 {
     (void)state;
-    struct mpo_descent *plain = open_descent("adaptive", 1.0, 3, NULL);
-    struct mpo_descent *scaled = open_descent("adaptive", 1.0, 3, NULL);
+    struct mpo_descent *plain = open_descent(MPO_STEP_RULE_ADAPTIVE, 1.0, 3, NULL);
+    struct mpo_descent *scaled = open_descent(MPO_STEP_RULE_ADAPTIVE, 1.0, 3, NULL);
     for (int64_t step = 0; step < STEPS; step++) {
         double gradient[3];
         double times[3];
@@ -136,7 +136,8 @@ static void adaptive_steps_have_no_scale(void **state)
 static void equal_gradients_leave_the_weights_alone(void **state)
 {
     (void)state;
-    static const char *const rules[3] = {"fixed", "decreasing", "adaptive"};
+    static const enum mpo_step_rule rules[3] = {
+        MPO_STEP_RULE_FIXED, MPO_STEP_RULE_DECREASING, MPO_STEP_RULE_ADAPTIVE};
     static const double initial[3] = {0.6, 0.3, 0.1};
     const double gradient[3] = {-7.0, -7.0, -7.0};
     for (int32_t i = 0; i < 3; i++) {
@@ -155,7 +156,8 @@ static void equal_gradients_leave_the_weights_alone(void **state)
 static void weight_of_one_objective_stays_one(void **state)
 {
     (void)state;
-    static const char *const rules[3] = {"fixed", "decreasing", "adaptive"};
+    static const enum mpo_step_rule rules[3] = {
+        MPO_STEP_RULE_FIXED, MPO_STEP_RULE_DECREASING, MPO_STEP_RULE_ADAPTIVE};
     for (int32_t i = 0; i < 3; i++) {
         struct mpo_descent *descent = open_descent(rules[i], 1.0, 1, NULL);
         for (int64_t step = 0; step < STEPS; step++) {
@@ -172,7 +174,8 @@ static void weight_of_one_objective_stays_one(void **state)
 static void permuted_objectives_give_permuted_weights(void **state)
 {
     (void)state;
-    static const char *const rules[3] = {"fixed", "decreasing", "adaptive"};
+    static const enum mpo_step_rule rules[3] = {
+        MPO_STEP_RULE_FIXED, MPO_STEP_RULE_DECREASING, MPO_STEP_RULE_ADAPTIVE};
     static const int32_t order[4] = {2, 0, 3, 1};
     static const double initial[4] = {0.4, 0.3, 0.2, 0.1};
     double permuted_initial[4];
@@ -204,7 +207,7 @@ static void permuted_objectives_give_permuted_weights(void **state)
 static void average_and_gap_are_of_the_points_where_gradients_were_taken(void **state)
 {
     (void)state;
-    struct mpo_descent *descent = open_descent("adaptive", 1.0, 3, NULL);
+    struct mpo_descent *descent = open_descent(MPO_STEP_RULE_ADAPTIVE, 1.0, 3, NULL);
     double weights_sum[3] = {0};
     double gradient_sum[3] = {0};
     double inner_sum = 0.0;
@@ -232,8 +235,8 @@ static void weights_start_where_they_are_told_to(void **state)
 {
     (void)state;
     static const double initial[3] = {0.7, 0.2, 0.1};
-    struct mpo_descent *given = open_descent("adaptive", 1.0, 3, initial);
-    struct mpo_descent *uniform = open_descent("adaptive", 1.0, 3, NULL);
+    struct mpo_descent *given = open_descent(MPO_STEP_RULE_ADAPTIVE, 1.0, 3, initial);
+    struct mpo_descent *uniform = open_descent(MPO_STEP_RULE_ADAPTIVE, 1.0, 3, NULL);
     for (int32_t k = 0; k < 3; k++) {
         assert_close(mpo_descent_weights(given)[k], initial[k], 1e-15);
         assert_close(mpo_descent_weights(uniform)[k], 1.0 / 3.0, 1e-15);
@@ -245,7 +248,8 @@ static void weights_start_where_they_are_told_to(void **state)
 static void weights_stay_on_the_simplex_under_huge_gradients(void **state)
 {
     (void)state;
-    static const char *const rules[3] = {"fixed", "decreasing", "adaptive"};
+    static const enum mpo_step_rule rules[3] = {
+        MPO_STEP_RULE_FIXED, MPO_STEP_RULE_DECREASING, MPO_STEP_RULE_ADAPTIVE};
     for (int32_t i = 0; i < 3; i++) {
         struct mpo_descent *descent = open_descent(rules[i], 1e3, 3, NULL);
         for (int64_t step = 0; step < STEPS; step++) {
@@ -264,7 +268,8 @@ static void weights_stay_on_the_simplex_under_huge_gradients(void **state)
 static void weights_come_back_from_below_the_smallest_double(void **state)
 {
     (void)state;
-    static const char *const rules[2] = {"fixed", "adaptive"};
+    static const enum mpo_step_rule rules[2] = {MPO_STEP_RULE_FIXED,
+                                                MPO_STEP_RULE_ADAPTIVE};
     const double away[2] = {-1.0, 4999.0};
     const double back[2] = {4999.0, -1.0};
     for (int32_t i = 0; i < 2; i++) {
@@ -281,16 +286,17 @@ static void wrong_specifications_are_refused(void **state)
     (void)state;
     static const double wrong[4][2] = {{0.5, 0.6}, {1.0, 0.0}, {1.5, -0.5}, {NAN, 0.5}};
     struct mpo_descent *descent = NULL;
-    struct mpo_descent_spec spec = {"euclid", "adaptive", 1.0, 10, 2, NULL, NULL};
+    struct mpo_descent_spec spec = {"euclid", MPO_STEP_RULE_ADAPTIVE, 1.0, 10, 2, NULL,
+                                    NULL};
     assert_status(mpo_descent_open(&spec, &descent), MPO_ERR_CONFIG);
     assert_error_names("euclid");
     assert_error_names("entropy");
     spec.map = "entropy";
-    spec.step_rule = "bold";
+    spec.step_rule = (enum mpo_step_rule)99;
     assert_status(mpo_descent_open(&spec, &descent), MPO_ERR_CONFIG);
-    assert_error_names("bold");
+    assert_error_names("99");
     assert_error_names("adaptive");
-    spec.step_rule = "adaptive";
+    spec.step_rule = MPO_STEP_RULE_ADAPTIVE;
     for (int32_t i = 0; i < 4; i++) {
         spec.initial = wrong[i];
         assert_status(mpo_descent_open(&spec, &descent), MPO_ERR_CONFIG);
@@ -303,7 +309,7 @@ static void gradients_that_are_not_finite_are_refused(void **state)
 {
     (void)state;
     static const double wrong[3] = {NAN, INFINITY, -INFINITY};
-    struct mpo_descent *descent = open_descent("adaptive", 1.0, 2, NULL);
+    struct mpo_descent *descent = open_descent(MPO_STEP_RULE_ADAPTIVE, 1.0, 2, NULL);
     const double fine[2] = {-3.0, -4.0};
     assert_ok(mpo_descent_step(descent, fine));
     double before = mpo_descent_weights(descent)[0];
@@ -346,7 +352,8 @@ static void assert_same_descent(const struct mpo_descent *a, const struct mpo_de
 static void loaded_state_continues_bit_for_bit(void **state)
 {
     (void)state;
-    static const char *const rules[3] = {"fixed", "decreasing", "adaptive"};
+    static const enum mpo_step_rule rules[3] = {
+        MPO_STEP_RULE_FIXED, MPO_STEP_RULE_DECREASING, MPO_STEP_RULE_ADAPTIVE};
     static const double initial[3] = {0.7, 0.2, 0.1};
     for (int32_t i = 0; i < 3; i++)
         for (int64_t cut = 0; cut < STEPS; cut++) {
@@ -421,7 +428,7 @@ static double descend(struct mpo_descent *descent, const struct bigram *bigram,
  * the gap is the regret over T, which theory bounds: log K / eta + eta sum r^2 / 2 for the
  * fixed step (Hoeffding's lemma), 3 sqrt(log K sum r^2) for the adaptive one (a constant
  * above that of Orabona & Pal). */
-static void check_convergence(const char *rule, int32_t count, uint64_t seed)
+static void check_convergence(enum mpo_step_rule rule, int32_t count, uint64_t seed)
 {
     struct bigram *bigram = open_bigram(seed, count);
     struct mpo_descent *descent = open_descent(rule, 0.3, count, NULL);
@@ -431,7 +438,7 @@ static void check_convergence(const char *rule, int32_t count, uint64_t seed)
     double excess = bigram_value(bigram, mpo_descent_average(descent)) - least;
     double gap = mpo_descent_averaged_gap(descent);
     double size = 0.3 / sqrt(STEPS);
-    bool is_fixed = strcmp(rule, "fixed") == 0;
+    bool is_fixed = rule == MPO_STEP_RULE_FIXED;
     double regret = is_fixed ? log(count) / size + 0.5 * size * squares
                              : 3.0 * sqrt(log(count) * squares);
     assert_between(excess, -1e-11, gap + 1e-11);
@@ -445,15 +452,16 @@ static void averaged_gap_bounds_the_excess_and_theory_bounds_the_gap(void **stat
     (void)state;
     for (uint64_t seed = 1; seed <= 10; seed++)
         for (int32_t count = 2; count <= K_MAX; count++) {
-            check_convergence("fixed", count, seed);
-            check_convergence("adaptive", count, seed);
+            check_convergence(MPO_STEP_RULE_FIXED, count, seed);
+            check_convergence(MPO_STEP_RULE_ADAPTIVE, count, seed);
         }
 }
 
 static void descent_on_the_exact_objective_finds_the_optimum(void **state)
 {
     (void)state;
-    static const char *const rules[2] = {"decreasing", "adaptive"};
+    static const enum mpo_step_rule rules[2] = {MPO_STEP_RULE_DECREASING,
+                                                MPO_STEP_RULE_ADAPTIVE};
     for (int32_t i = 0; i < 2; i++)
         for (uint64_t seed = 1; seed <= 5; seed++) {
             struct bigram *bigram = open_bigram(seed, 3);

@@ -138,7 +138,8 @@ static void bounds_that_no_weights_keep_are_refused(void **state)
                                      {-0.1, 0.0, 1.0, 1.0}};
     for (int32_t i = 0; i < 4; i++) {
         struct mpo_descent *descent = NULL;
-        struct mpo_descent_spec spec = {"entropy", "adaptive", 1.0, 10, 2, NULL, bad[i]};
+        struct mpo_descent_spec spec = {"entropy", MPO_STEP_RULE_ADAPTIVE, 1.0, 10, 2, NULL,
+                                        bad[i]};
         assert_status(mpo_descent_open(&spec, &descent), MPO_ERR_CONFIG);
     }
 }
@@ -161,7 +162,7 @@ static struct bigram *open_problem(void)
     return bigram_open(&spec);
 }
 
-static void check_bounded_optimum(const char *rule)
+static void check_bounded_optimum(enum mpo_step_rule rule)
 {
     struct bigram *bigram = open_problem();
     double free_optimum[3];
@@ -200,9 +201,9 @@ static void check_bounded_optimum(const char *rule)
 static void every_rule_finds_the_bounded_optimum(void **state)
 {
     (void)state;
-    check_bounded_optimum("adaptive");
-    check_bounded_optimum("decreasing");
-    check_bounded_optimum("fixed");
+    check_bounded_optimum(MPO_STEP_RULE_ADAPTIVE);
+    check_bounded_optimum(MPO_STEP_RULE_DECREASING);
+    check_bounded_optimum(MPO_STEP_RULE_FIXED);
 }
 
 static void mirror_steps_go_on_from_the_projected_weights(void **state)
@@ -210,7 +211,8 @@ static void mirror_steps_go_on_from_the_projected_weights(void **state)
     (void)state;
     static const double bounds[6] = {0.05, 0.0, 0.1, 0.45, 1.0, 0.6};
     struct mpo_descent *descent = NULL;
-    struct mpo_descent_spec spec = {"entropy", "decreasing", 1.0, 30, 3, NULL, bounds};
+    struct mpo_descent_spec spec = {"entropy", MPO_STEP_RULE_DECREASING, 1.0, 30, 3, NULL,
+                                    bounds};
     assert_ok(mpo_descent_open(&spec, &descent));
     for (uint64_t step = 0; step < 30; step++) {
         double gradient[3];
@@ -234,7 +236,8 @@ static void a_loaded_state_goes_on_with_the_same_bits(void **state)
     (void)state;
     static const double bounds[6] = {0.3, 0.0, 0.1, 1.0, 0.2, 0.6};
     static const double gradient[3] = {1.0, -2.0, 0.3};
-    static const char *const rules[3] = {"adaptive", "decreasing", "fixed"};
+    static const enum mpo_step_rule rules[3] = {
+        MPO_STEP_RULE_ADAPTIVE, MPO_STEP_RULE_DECREASING, MPO_STEP_RULE_FIXED};
     for (int32_t i = 0; i < 3; i++) {
         struct mpo_descent *one = NULL;
         struct mpo_descent *two = NULL;
