@@ -8,7 +8,7 @@
 
 #include "commands/commands.h"
 #include "mpo/comm.h"
-#include "base/log.h"
+#include "commands/report/log.h"
 
 /* mpo COMMAND ... --help is mpo help COMMAND. */
 static bool asks_for_help(int argc, char **argv)
@@ -33,10 +33,8 @@ static enum mpo_status run_with_ranks(const struct mpo_command *command, int arg
                                       char **argv)
 {
     enum mpo_status status = mpo_comm_start(&argc, &argv);
-    if (status != MPO_OK) {
-        mpo_log_error("%s", mpo_error_text());
+    if (status != MPO_OK)
         return status;
-    }
     if (mpo_comm_job_rank() != 0)
         mpo_log_silence();
     status = command->run(argc - 2, argv + 2);
@@ -52,6 +50,7 @@ int main(int argc, char **argv)
         return mpo_status_exit_code(MPO_ERR_USAGE);
     }
     enum mpo_status status = MPO_OK;
+    mpo_log_listen();
     if (command->needs_ranks) {
         status = run_with_ranks(command, argc, argv);
     } else {
@@ -60,7 +59,8 @@ int main(int argc, char **argv)
         int first = argc < 2 ? argc : asks ? 1 : 2;
         status = command->run(asks ? 1 : argc - first, argv + first);
         if (status != MPO_OK)
-            mpo_log_error("%s", mpo_error_text());
+            mpo_report_failure(MPO_REPORT_ERROR, status, mpo_error_text(),
+                               mpo_error_trace());
     }
     if (fflush(stdout) != 0 && status == MPO_OK) {
         mpo_log_error("standard output: the result could not be written");

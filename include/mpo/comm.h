@@ -24,10 +24,51 @@ extern "C" {
 
 struct mpo_comm;
 
-/** Start MPI for this process. Collective over all processes. */
+/* ---- the job: the ranks that work together; a process has one at a time ---- */
+
+struct mpo_comm_spec {
+    /** Address of an MPI_Comm, e.g. &world: the ranks that work together, all of which make
+     *  this call. It is duplicated, so no message of the caller is ever met. NULL:
+     *  MPI_COMM_WORLD where MPI is up, else this process alone. */
+    const void *communicator;
+
+    /**
+     * Called when this rank cannot go on, or hears that another cannot: once a job, with
+     * the reason. The call that failed then returns the status, MPO_ERR_PEER where another
+     * rank is the cause, and so does every later one: the job can only be ended. What MPI
+     * was doing is left as it is, for a collective call cannot be called off.
+     *
+     * NULL: the failure is reported (MPO_REPORT_FATAL), and the process ends with
+     * MPI_Abort, or exit where there is one rank, and with the status's exit code.
+     */
+    void (*on_failure)(void *argument, enum mpo_status status, const char *text);
+    void *argument; /* borrowed */
+};
+
+/**
+ * Begin a job on ranks that run already. MPI, where it is up, stays the caller's; it needs
+ * MPI_THREAD_FUNNELED, for policies compute with threads that never call MPI.
+ *
+ * Collective over the communicator. Calls of MPI that block and have no other form run
+ * under an alarm (SIGALRM, restored afterwards) where on_failure is NULL, and without a
+ * deadline otherwise.
+ *
+ * @return MPO_ERR_USAGE when a job has begun already, when there is a communicator without
+ *         MPI, or one that this rank is no part of; MPO_ERR_PEER
+ */
+enum mpo_status mpo_comm_begin(const struct mpo_comm_spec *spec);
+
+/** Whether a job has begun. Local. */
+bool mpo_comm_has_begun(void);
+
+/** End the job; nothing when there is none. Collective over its ranks, unless it failed. */
+void mpo_comm_end(void);
+
+/** Start MPI for this process, which leaves MPI to mpo, and begin a job on all of it.
+ *  Failures are reported. Collective over all processes. */
 enum mpo_status mpo_comm_start(int *argc, char ***argv);
 
-/** End MPI; nothing when it was not started. Collective over all processes. */
+/** End the job and MPI; nothing when MPI was not started. Collective over all processes. */
 void mpo_comm_stop(void);
 
 /**
@@ -43,10 +84,10 @@ void mpo_comm_stop(void);
  */
 void mpo_comm_expect(const char *doing, int64_t step, double deadline_seconds);
 
-/** Number of ranks of this job, 1 when MPI was not started. Local. */
+/** Number of ranks of the job, 1 when none has begun. Local. */
 int32_t mpo_comm_job_size(void);
 
-/** Rank in this job, 0 when MPI was not started. Local. */
+/** Rank in the job, 0 when none has begun. Local. */
 int32_t mpo_comm_job_rank(void);
 
 /** Name and version of the MPI library, one line. Local; MPI need not be up. */
@@ -78,20 +119,28 @@ int32_t mpo_comm_group_leader(const struct mpo_comm *comm, int32_t group_rank);
 
 /**
  * Agree on the outcome of a set-up phase: every rank passes its own status and returns the
- * status of the lowest failing rank, or MPO_OK. Rank zero prints each distinct message
+ * status of the lowest failing rank, or MPO_OK. Rank zero reports each distinct message
  * once, with the ranks that raised it.
  *
  * Collective over all ranks of the job; works before mpo_comm_open.
  */
 enum mpo_status mpo_comm_agree(enum mpo_status status);
 
-/** Raise unless this rank has the same hash as rank zero; follow it by mpo_comm_agree.
+/** Raise unless this rank has the same hash as rank zero; call mpo_comm_agree next.
  * `what` is named in the message. Collective over all ranks of the job. */
 enum mpo_status mpo_comm_same(uint64_t hash, const char *what);
 
-/** Print this rank's error text and end the whole job with the status's exit code. A
- * failure inside the step loop has no other way out: leaving otherwise would mask the code.
+/**
+ * This rank cannot go on: tell the failure handler, or end the process (mpo_comm_spec). The
+ * text gets the place, "in step 4 of fit". Other ranks hear of it in their waits. Local.
+ *
+ * @param status  not MPO_OK; its text is that of the last failure
+ * @return status
  */
+enum mpo_status mpo_comm_fail(enum mpo_status status);
+
+/** The same where there is no way back: the process ends whether the failure is handled or
+ *  not. */
 void mpo_comm_abort(enum mpo_status status) __attribute__((noreturn));
 
 /** Broadcast bytes from the root of this rank's group. Collective over the group. */

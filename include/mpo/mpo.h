@@ -33,6 +33,7 @@
 #include "mpo/comm.h"
 #include "mpo/config.h"
 #include "mpo/device.h"
+#include "mpo/report.h"
 #include "mpo/rng.h"
 #include "mpo/session.h"
 #include "mpo/status.h"

@@ -104,7 +104,7 @@ struct mpo_rollout_step {
 
 /**
  * Decode. Collective over all ranks; every rank passes the same step. Allocates nothing.
- * A failure of one rank ends the job (mpo_comm_abort).
+ * A failure of one rank ends the job (mpo_comm_fail).
  *
  * @param out  complete on rank zero; valid until the next call
  */

@@ -19,6 +19,7 @@
 #include "mpo/mixture.h"
 #include "mpo/policy.h"
 #include "mpo/prompts.h"
+#include "mpo/report.h"
 #include "mpo/rollout.h"
 #include "mpo/status.h"
 
@@ -58,15 +59,26 @@ struct mpo_session_spec {
 
     /** All zero: as large as a fit of this configuration. */
     struct mpo_session_size size;
+
+    /** The ranks, and who is told when the job fails (mpo_comm_spec). Where a job has begun
+     *  already (mpo_comm_begin, mpo_comm_start), it is used, and all three are NULL. */
+    const void *communicator; /* address of an MPI_Comm */
+    void (*on_failure)(void *argument, enum mpo_status status, const char *text);
+    void *argument; /* borrowed */
+
+    /** Who shows notes, warnings and errors until the session is closed; say NULL: whoever
+     *  is set already (mpo_report_to), if anybody. */
+    struct mpo_reporter report;
 };
 
 /**
- * Open everything. Failures are agreed on and printed.
+ * Open everything. Failures are agreed on and reported. A process has one session at a time.
  *
  * Collective over all ranks.
  *
  * @param out  NULL after a failure
- * @return the statuses of mpo_config_open, and of whatever is opened
+ * @return MPO_ERR_USAGE when a session is open; the statuses of mpo_comm_begin,
+ *         mpo_config_open, and of whatever is opened
  */
 enum mpo_status mpo_session_open(const struct mpo_session_spec *spec,
                                  struct mpo_session **out);
@@ -98,14 +110,18 @@ struct mpo_session_progress {
  *
  * Collective over all ranks.
  *
- * @return MPO_REQUEUE when a signal asked this or any other rank to stop: no step begins
+ * @return MPO_REQUEUE when this or any other rank was asked to stop: no step begins
  */
 enum mpo_status mpo_session_begin_step(struct mpo_session *session,
                                        const struct mpo_session_progress *progress);
 
+/** Ask the loop to stop before its next step, as from a handler of a signal: safe there.
+ *  Local; one rank is enough. */
+void mpo_session_stop(void);
+
 /** How a loop ended: a stop (MPO_REQUEUE), of which all ranks know, is told once and
- *  returned; any other failure ends the whole job, for the ranks are not in step any more.
- *  Collective over all ranks. */
+ *  returned; any other failure ends the whole job (mpo_comm_fail), for the ranks are not in
+ *  step any more. Collective over all ranks. */
 enum mpo_status mpo_session_end_loop(enum mpo_status status);
 
 #ifdef __cplusplus

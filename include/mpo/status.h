@@ -43,11 +43,26 @@ const char *mpo_status_sentence(enum mpo_status status);
 /** The text of the last failure on this thread, "" when there was none. Local. */
 const char *mpo_error_text(void);
 
-/** The functions the last failure passed through, innermost first, for --debug. Local. */
+/** The functions that the last failure passed through, one a line, innermost first; "" when
+ *  it was raised elsewhere. Local. */
 const char *mpo_error_trace(void);
 
-/** Replace the text (a NUL-terminated copy is kept). Local. */
+/** Replace the text by one that was raised elsewhere, without a trace (a copy is kept).
+ *  Local. */
 void mpo_error_set(const char *text);
+
+/** Bytes of a text and of a trace at most; longer ones are cut. */
+#define MPO_ERROR_TEXT_BYTES 2048
+
+/** Text and trace, kept while something else is tried that may fail. */
+struct mpo_error {
+    char text[MPO_ERROR_TEXT_BYTES];
+    char trace[MPO_ERROR_TEXT_BYTES];
+};
+
+/** Keep those of the last failure; have them back. Local. */
+void mpo_error_keep(struct mpo_error *error);
+void mpo_error_restore(const struct mpo_error *error);
 
 /** A failure kept for later, for callers that collect all failures. */
 struct mpo_failure {

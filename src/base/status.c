@@ -8,11 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#define TEXT_BYTES  2048
-#define TRACE_BYTES 2048
-
-static _Thread_local char error_text[TEXT_BYTES];
-static _Thread_local char error_trace[TRACE_BYTES];
+static _Thread_local char error_text[MPO_ERROR_TEXT_BYTES];
+static _Thread_local char error_trace[MPO_ERROR_TEXT_BYTES];
 
 static const struct {
     int exit_code;
@@ -47,6 +44,19 @@ const char *mpo_error_trace(void)
 void mpo_error_set(const char *text)
 {
     snprintf(error_text, sizeof error_text, "%s", text);
+    error_trace[0] = '\0';
+}
+
+void mpo_error_keep(struct mpo_error *error)
+{
+    memcpy(error->text, error_text, sizeof error_text);
+    memcpy(error->trace, error_trace, sizeof error_trace);
+}
+
+void mpo_error_restore(const struct mpo_error *error)
+{
+    memcpy(error_text, error->text, sizeof error_text);
+    memcpy(error_trace, error->trace, sizeof error_trace);
 }
 
 void mpo_failure_keep(struct mpo_failure *failure, enum mpo_status status)
@@ -69,19 +79,19 @@ enum mpo_status mpo_error_raise(enum mpo_status status, const char *file, int li
                                 const char *format, ...)
 {
     /* The arguments may point into the current text, so format into another buffer. */
-    char text[TEXT_BYTES];
+    char text[MPO_ERROR_TEXT_BYTES];
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
     mpo_error_set(text);
-    snprintf(error_trace, sizeof error_trace, "raised at %s:%d\n", file, line);
+    snprintf(error_trace, sizeof error_trace, "  raised at %s:%d\n", file, line);
     return status;
 }
 
 void mpo_error_relay(const char *function, const char *file, int line)
 {
     size_t length = strlen(error_trace);
-    snprintf(error_trace + length, sizeof error_trace - length, "through %s at %s:%d\n",
+    snprintf(error_trace + length, sizeof error_trace - length, "  through %s at %s:%d\n",
              function, file, line);
 }

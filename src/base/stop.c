@@ -26,6 +26,9 @@ static const struct stop_signal {
 };
 #define STOP_SIGNAL_COUNT (sizeof stop_signals / sizeof *stop_signals)
 
+/* In place of a signal's number. */
+#define REQUEST 4096
+
 static volatile sig_atomic_t caught;
 static struct timespec caught_at; /* written by the handler alone */
 
@@ -54,6 +57,18 @@ void mpo_stop_catch(void)
         sigaddset(&action.sa_mask, stop_signals[i].number);
     for (size_t i = 0; i < STOP_SIGNAL_COUNT; i++)
         sigaction(stop_signals[i].number, &action, NULL);
+}
+
+void mpo_stop_request(void)
+{
+    if (caught == 0)
+        caught = REQUEST;
+}
+
+void mpo_stop_forget(void)
+{
+    if (caught == REQUEST)
+        caught = 0;
 }
 
 int mpo_stop_signal(void)

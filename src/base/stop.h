@@ -17,6 +17,12 @@ extern "C" {
 /** Handle the signals from now on; commands without steps do not call this. Local. */
 void mpo_stop_catch(void);
 
+/** Ask without a signal. Safe in a signal's handler. Local. */
+void mpo_stop_request(void);
+
+/** Forget what was asked without a signal. Local. */
+void mpo_stop_forget(void);
+
 /** The signal that requested the stop; 0: none so far. Local. */
 int mpo_stop_signal(void);
 

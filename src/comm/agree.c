@@ -1,10 +1,7 @@
 /*
- * Agreement on errors, and the one way out of a running job.
- *
- * Set-up failures are collected: every rank contributes its status and its text, rank zero
- * prints each distinct text once with the ranks that raised it, and all ranks return the
- * same status. Inside the step loop ranks are not in step with each other any more, so a
- * failure there prints and calls MPI_Abort: any other way out would mask the exit code.
+ * Agreement on errors: every rank contributes its status and its text, rank zero reports
+ * each distinct text once with the ranks that raised it, and all ranks return the same
+ * status.
  */
 #include "comm_impl.h"
 
@@ -12,8 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/log.h"
-#include "base/memory.h"
+#include "mpo/report.h"
 
 #define VERDICT_TEXT_BYTES 1024
 #define RANK_LIST_BYTES    256
@@ -21,6 +17,7 @@
 struct verdict {
     int32_t status;
     char text[VERDICT_TEXT_BYTES];
+    char trace[VERDICT_TEXT_BYTES];
 };
 
 /* "2, 5" or "0, 1, 2, ..." : the ranks that raised the same text as rank `first`. */
@@ -41,7 +38,7 @@ static void list_ranks(const struct verdict *verdicts, int32_t size, int32_t fir
     }
 }
 
-static bool printed_before(const struct verdict *verdicts, int32_t rank)
+static bool reported_before(const struct verdict *verdicts, int32_t rank)
 {
     for (int32_t earlier = 0; earlier < rank; earlier++)
         if (verdicts[earlier].status != MPO_OK &&
@@ -60,66 +57,110 @@ static bool all_alike(const struct verdict *verdicts, int32_t size)
     return true;
 }
 
-static void print_verdicts(const struct verdict *verdicts, int32_t size)
+static void report(const struct verdict *verdict, const char *list)
+{
+    char text[VERDICT_TEXT_BYTES + RANK_LIST_BYTES + 16] = "";
+    snprintf(text, sizeof text, "%s%s%s%s", list[0] != '\0' ? "rank " : "", list,
+             list[0] != '\0' ? ": " : "", verdict->text);
+    mpo_report_failure(MPO_REPORT_ERROR, (enum mpo_status)verdict->status, text,
+                       verdict->trace);
+}
+
+static void report_verdicts(const struct verdict *verdicts, int32_t size)
 {
     char list[RANK_LIST_BYTES] = "";
     if (all_alike(verdicts, size)) {
-        mpo_log_error("%s", verdicts[0].text);
+        report(&verdicts[0], "");
         return;
     }
     for (int32_t rank = 0; rank < size; rank++) {
-        if (verdicts[rank].status == MPO_OK || printed_before(verdicts, rank))
+        if (verdicts[rank].status == MPO_OK || reported_before(verdicts, rank))
             continue;
         list_ranks(verdicts, size, rank, list);
-        mpo_log_error("rank %s: %s", list, verdicts[rank].text);
+        report(&verdicts[rank], list);
     }
 }
 
-/* The lowest failing rank decides for all. */
-static int32_t lowest_failing_rank(enum mpo_status status, int32_t rank, int32_t size)
+static struct verdict make_verdict(enum mpo_status status)
 {
-    int32_t candidate = status == MPO_OK ? size : rank;
+    struct verdict verdict = {.status = (int32_t)status};
+    if (status == MPO_OK)
+        return verdict;
+    snprintf(verdict.text, sizeof verdict.text, "%s", mpo_error_text());
+    snprintf(verdict.trace, sizeof verdict.trace, "%s", mpo_error_trace());
+    return verdict;
+}
+
+/* The lowest failing rank decides for all. */
+static enum mpo_status find_decider(enum mpo_status own, int32_t *decider)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_comm_job *job = mpo_comm_job();
     MPI_Request request = MPI_REQUEST_NULL;
-    MPI_Iallreduce(MPI_IN_PLACE, &candidate, 1, MPI_INT32_T, MPI_MIN, MPI_COMM_WORLD,
-                   &request);
-    mpo_comm_wait(&request, 1);
-    return candidate;
+    *decider = own == MPO_OK ? job->size : job->rank;
+    MPO_TRY_MPI(MPI_Iallreduce(MPI_IN_PLACE, decider, 1, MPI_INT32_T, MPI_MIN, job->world,
+                               &request));
+    MPO_TRY(mpo_comm_wait(&request, 1));
+cleanup:
+    return status;
+}
+
+/* Rank zero gets all verdicts and reports them. They are not bounded in number; without
+ * memory for them only their report is lost. */
+static enum mpo_status gather_verdicts(const struct verdict *own)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_comm_job *job = mpo_comm_job();
+    struct verdict *all = job->rank == 0 ? calloc((size_t)job->size, sizeof *all) : NULL;
+    int32_t can_report = job->rank != 0 || all != NULL;
+    MPI_Request request = MPI_REQUEST_NULL;
+    MPO_TRY_MPI(MPI_Ibcast(&can_report, 1, MPI_INT32_T, 0, job->world, &request));
+    MPO_TRY(mpo_comm_wait(&request, 1));
+    if (!can_report)
+        goto cleanup;
+    MPO_TRY_MPI(MPI_Igather(own, (int)sizeof *own, MPI_BYTE, all, (int)sizeof *own,
+                            MPI_BYTE, 0, job->world, &request));
+    MPO_TRY(mpo_comm_wait(&request, 1));
+    if (all != NULL)
+        report_verdicts(all, job->size);
+cleanup:
+    free(all);
+    return status;
+}
+
+static enum mpo_status agree(enum mpo_status own, enum mpo_status *agreed)
+{
+    enum mpo_status status = MPO_OK;
+    struct verdict verdict = make_verdict(own);
+    MPI_Request request = MPI_REQUEST_NULL;
+    int32_t decider = 0;
+    MPO_TRY(mpo_comm_check());
+    MPO_TRY(find_decider(own, &decider));
+    *agreed = MPO_OK;
+    if (decider == mpo_comm_job_size())
+        goto cleanup;
+    MPO_TRY(gather_verdicts(&verdict));
+    MPO_TRY_MPI(MPI_Ibcast(&verdict, (int)sizeof verdict, MPI_BYTE, decider,
+                           mpo_comm_job()->world, &request));
+    MPO_TRY(mpo_comm_wait(&request, 1));
+    *agreed = (enum mpo_status)verdict.status;
+    mpo_error_set(verdict.text);
+cleanup:
+    return status;
 }
 
 enum mpo_status mpo_comm_agree(enum mpo_status status)
 {
-    int32_t rank = mpo_comm_job_rank();
-    int32_t size = mpo_comm_job_size();
-    struct verdict own = {.status = (int32_t)status};
-    if (size == 1) {
+    enum mpo_status agreed = status;
+    if (mpo_comm_job_size() == 1) {
         if (status != MPO_OK)
-            mpo_log_error("%s", mpo_error_text());
+            mpo_report_failure(MPO_REPORT_ERROR, status, mpo_error_text(),
+                               mpo_error_trace());
         return status;
     }
-    int32_t decider = lowest_failing_rank(status, rank, size);
-    if (decider == size)
-        return MPO_OK;
-    if (status != MPO_OK)
-        snprintf(own.text, sizeof own.text, "%s", mpo_error_text());
-    /* A static buffer would do, but W is not bounded; without memory only the decider's
-     * text is lost, not the verdict. */
-    struct verdict *all = rank == 0 ? calloc((size_t)size, sizeof *all) : NULL;
-    int32_t can_print = rank != 0 || all != NULL;
-    MPI_Request request = MPI_REQUEST_NULL;
-    MPI_Ibcast(&can_print, 1, MPI_INT32_T, 0, MPI_COMM_WORLD, &request);
-    mpo_comm_wait(&request, 1);
-    if (can_print) {
-        MPI_Igather(&own, (int)sizeof own, MPI_BYTE, all, (int)sizeof own, MPI_BYTE, 0,
-                    MPI_COMM_WORLD, &request);
-        mpo_comm_wait(&request, 1);
-    }
-    if (all != NULL)
-        print_verdicts(all, size);
-    free(all);
-    MPI_Ibcast(&own, (int)sizeof own, MPI_BYTE, decider, MPI_COMM_WORLD, &request);
-    mpo_comm_wait(&request, 1);
-    mpo_error_set(own.text);
-    return (enum mpo_status)own.status;
+    /* Ranks that cannot agree are lost. */
+    enum mpo_status ended = agree(status, &agreed);
+    return ended == MPO_OK ? agreed : mpo_comm_fail(ended);
 }
 
 enum mpo_status mpo_comm_same(uint64_t hash, const char *what)
@@ -128,7 +169,9 @@ enum mpo_status mpo_comm_same(uint64_t hash, const char *what)
     uint64_t expected = hash;
     MPI_Request request = MPI_REQUEST_NULL;
     if (mpo_comm_job_size() > 1) {
-        MPO_TRY_MPI(MPI_Ibcast(&expected, 1, MPI_UINT64_T, 0, MPI_COMM_WORLD, &request));
+        MPO_TRY(mpo_comm_check());
+        MPO_TRY_MPI(
+            MPI_Ibcast(&expected, 1, MPI_UINT64_T, 0, mpo_comm_job()->world, &request));
         MPO_TRY(mpo_comm_wait(&request, 1));
     }
     MPO_CHECK(
@@ -138,20 +181,4 @@ enum mpo_status mpo_comm_same(uint64_t hash, const char *what)
         what);
 cleanup:
     return status;
-}
-
-void mpo_comm_abort(enum mpo_status status)
-{
-    int code = mpo_status_exit_code(status);
-    int32_t size = mpo_comm_job_size();
-    /* Not through the log: on ranks other than zero the log is silent. */
-    mpo_log_clear_progress();
-    if (size > 1)
-        fprintf(stderr, "mpo: rank %d: %s\n", mpo_comm_job_rank(), mpo_error_text());
-    else
-        fprintf(stderr, "mpo: %s\n", mpo_error_text());
-    fflush(NULL);
-    if (size > 1)
-        MPI_Abort(MPI_COMM_WORLD, code);
-    exit(code);
 }

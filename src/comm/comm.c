@@ -4,9 +4,6 @@
  * Group g is ranks g*P .. g*P+P-1, so that with one rank a policy and the usual placement
  * (ranks fill a host before the next) a group stays on as few hosts as possible. Without
  * MPI every call degenerates to one rank; the commands that need no ranks never start MPI.
- *
- * All communicators are duplicates of the world with MPI_ERRORS_RETURN: an MPI error
- * becomes a status with a text instead of MPI's own abort.
  */
 #include "comm_impl.h"
 
@@ -36,65 +33,6 @@ struct mpo_comm {
 /* Messages larger than this are cut, so that counts always fit MPI's int. */
 #define MESSAGE_BYTES_MAX ((size_t)1 << 30)
 
-static bool mpi_is_up(void)
-{
-    int initialized = 0;
-    int finalized = 0;
-    MPI_Initialized(&initialized);
-    MPI_Finalized(&finalized);
-    return initialized && !finalized;
-}
-
-enum mpo_status mpo_comm_start(int *argc, char ***argv)
-{
-    enum mpo_status status = MPO_OK;
-    int provided = 0;
-    MPO_TRY(mpo_comm_check_launch());
-    /* libllama and OpenMP have threads of their own; only the main one calls MPI. */
-    int code = MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided);
-    MPO_CHECK(code == MPI_SUCCESS, MPO_ERR_PEER,
-              "MPI did not start; under Slurm use srun --mpi=pmix, elsewhere mpirun");
-    MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
-    MPO_TRY(mpo_comm_watch_open());
-cleanup:
-    return status;
-}
-
-void mpo_comm_stop(void)
-{
-    if (!mpi_is_up())
-        return;
-    mpo_comm_alarm_set("MPI_Finalize");
-    mpo_comm_watch_close();
-    MPI_Finalize();
-    mpo_comm_alarm_clear();
-}
-
-int32_t mpo_comm_job_size(void)
-{
-    int size = 1;
-    if (mpi_is_up())
-        MPI_Comm_size(MPI_COMM_WORLD, &size);
-    return size;
-}
-
-int32_t mpo_comm_job_rank(void)
-{
-    int rank = 0;
-    if (mpi_is_up())
-        MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-    return rank;
-}
-
-void mpo_comm_library_version(char *text, size_t bytes)
-{
-    char version[MPI_MAX_LIBRARY_VERSION_STRING] = "";
-    int length = 0;
-    MPI_Get_library_version(version, &length);
-    version[strcspn(version, ",\n")] = '\0';
-    snprintf(text, bytes, "%s", version);
-}
-
 /* Who shares a host with whom, in the group. */
 static enum mpo_status find_leaders(struct mpo_comm *comm)
 {
@@ -116,7 +54,7 @@ cleanup:
 static enum mpo_status form_groups(struct mpo_comm *comm)
 {
     enum mpo_status status = MPO_OK;
-    MPO_TRY_MPI_ALARM(MPI_Comm_dup(MPI_COMM_WORLD, &comm->world));
+    MPO_TRY_MPI_ALARM(MPI_Comm_dup(mpo_comm_job()->world, &comm->world));
     MPO_TRY_MPI_ALARM(
         MPI_Comm_split(comm->world, comm->group, comm->group_rank, &comm->group_comm));
     MPO_TRY_MPI_ALARM(MPI_Comm_split_type(comm->world, MPI_COMM_TYPE_SHARED, comm->rank,
@@ -156,25 +94,28 @@ cleanup:
 enum mpo_status mpo_comm_open(int32_t group_size, struct mpo_comm **out)
 {
     enum mpo_status status = mpo_comm_agree(place_rank(group_size, out));
-    if (status == MPO_OK && mpi_is_up())
+    if (status == MPO_OK && mpo_comm_job()->world != MPI_COMM_NULL)
         status = mpo_comm_agree(form_groups(*out));
     if (status != MPO_OK)
         mpo_comm_close(out);
     return status;
 }
 
+/* Collective, but for a job that has failed: its ranks are not in step any more. */
+static void free_communicator(MPI_Comm *communicator)
+{
+    if (*communicator != MPI_COMM_NULL && !mpo_comm_job()->has_failed)
+        MPI_Comm_free(communicator);
+}
+
 void mpo_comm_close(struct mpo_comm **comm)
 {
     if (*comm == NULL)
         return;
-    if ((*comm)->local_comm != MPI_COMM_NULL)
-        MPI_Comm_free(&(*comm)->local_comm);
-    if ((*comm)->host_comm != MPI_COMM_NULL)
-        MPI_Comm_free(&(*comm)->host_comm);
-    if ((*comm)->group_comm != MPI_COMM_NULL)
-        MPI_Comm_free(&(*comm)->group_comm);
-    if ((*comm)->world != MPI_COMM_NULL)
-        MPI_Comm_free(&(*comm)->world);
+    free_communicator(&(*comm)->local_comm);
+    free_communicator(&(*comm)->host_comm);
+    free_communicator(&(*comm)->group_comm);
+    free_communicator(&(*comm)->world);
     free((*comm)->leader);
     free(*comm);
     *comm = NULL;
@@ -249,6 +190,7 @@ static enum mpo_status broadcast(MPI_Comm communicator, void *data, size_t bytes
     enum mpo_status status = MPO_OK;
     if (communicator == MPI_COMM_NULL)
         return MPO_OK;
+    MPO_TRY(mpo_comm_check());
     for (size_t done = 0; done < bytes; done += MESSAGE_BYTES_MAX) {
         size_t part = bytes - done < MESSAGE_BYTES_MAX ? bytes - done : MESSAGE_BYTES_MAX;
         MPI_Request request = MPI_REQUEST_NULL;
@@ -276,6 +218,7 @@ enum mpo_status mpo_comm_gather(const struct mpo_comm *comm, const void *data, s
                                 void *out)
 {
     enum mpo_status status = MPO_OK;
+    MPO_TRY(mpo_comm_check());
     MPO_CHECK(bytes <= MESSAGE_BYTES_MAX, MPO_ERR_INTERNAL, "a gather of %zu bytes a rank",
               bytes);
     if (comm->world == MPI_COMM_NULL) {
@@ -294,6 +237,7 @@ enum mpo_status mpo_comm_local_before(const struct mpo_comm *comm, int32_t value
                                       int32_t *before)
 {
     enum mpo_status status = MPO_OK;
+    MPO_TRY(mpo_comm_check());
     *before = 0; /* MPI leaves it as it is on the first rank */
     if (comm->local_comm == MPI_COMM_NULL)
         goto cleanup;
@@ -311,6 +255,7 @@ enum mpo_status mpo_comm_local_same(const struct mpo_comm *comm, uint64_t hash,
                                     int32_t *count)
 {
     enum mpo_status status = MPO_OK;
+    MPO_TRY(mpo_comm_check());
     MPI_Comm same = MPI_COMM_NULL;
     *count = 1;
     if (comm->local_comm == MPI_COMM_NULL)
@@ -330,6 +275,7 @@ enum mpo_status mpo_comm_send(const struct mpo_comm *comm, int32_t from, int32_t
     enum mpo_status status = MPO_OK;
     if (from == to || comm->world == MPI_COMM_NULL)
         return MPO_OK;
+    MPO_TRY(mpo_comm_check());
     for (size_t done = 0; done < bytes; done += MESSAGE_BYTES_MAX) {
         size_t part = bytes - done < MESSAGE_BYTES_MAX ? bytes - done : MESSAGE_BYTES_MAX;
         char *at = (char *)data + done;
@@ -348,6 +294,7 @@ static enum mpo_status reduce(const struct mpo_comm *comm, void *values, size_t 
                               MPI_Datatype type, MPI_Op operation)
 {
     enum mpo_status status = MPO_OK;
+    MPO_TRY(mpo_comm_check());
     MPO_CHECK(count <= INT_MAX, MPO_ERR_INTERNAL, "a reduction of %zu values", count);
     if (comm->world == MPI_COMM_NULL)
         goto cleanup;

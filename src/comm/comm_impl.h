@@ -1,15 +1,61 @@
 /**
- * What the files of this folder share: the look at the launch (comm/launch.c) and the
- * watch over waits (comm/wait.c).
+ * What the files of this folder share.
+ *
+ *     job.c      beginning and ending a job
+ *     comm.c     groups, and data between ranks
+ *     agree.c    agreement on errors
+ *     fail.c     a rank that cannot go on
+ *     wait.c     waiting with a deadline
+ *     launch.c   how the process was launched
  */
 #pragma once
 
 #include "comm_mpi.h"
 
-/** Judge by the environment how this process was launched, before MPI_Init. Local.
- *  @return MPO_ERR_USAGE when srun started it without PMIx; only one task then speaks */
-enum mpo_status mpo_comm_check_launch(void);
+#define MPO_COMM_HOST_BYTES 64
 
-/** Make the watch's communicator and learn the hosts. Collective over all ranks. */
-enum mpo_status mpo_comm_watch_open(void);
-void mpo_comm_watch_close(void);
+/** A rank's last words to the others. */
+struct mpo_comm_notice {
+    int32_t status;
+    char text[1024];
+};
+
+/** The job of this process: one at a time, like errno's one error. */
+struct mpo_comm_job {
+    bool has_begun;
+    bool has_failed;  /* the failure was handled; nothing is waited for any more */
+    MPI_Comm world;   /* all ranks; MPI_COMM_NULL: this process alone */
+    MPI_Comm control; /* roll calls and notices */
+    int32_t rank;
+    int32_t size;
+    char (*host)[MPO_COMM_HOST_BYTES]; /* [size]; NULL for a process alone */
+    struct mpo_comm_spec spec;
+    int timer_slack; /* of the thread before the job, ns; -1: not known */
+    struct mpo_comm_notice notice;
+
+    /* of mpo_comm_expect */
+    const char *doing; /* a literal */
+    int64_t step;      /* -1 outside steps */
+    double deadline;   /* seconds; 0: none */
+};
+
+struct mpo_comm_job *mpo_comm_job(void);
+
+enum mpo_comm_control_tag { MPO_COMM_CALL = 1, MPO_COMM_ANSWER = 2, MPO_COMM_NOTICE = 3 };
+
+/** Judge by the environment how this process was launched, before MPI_Init. Local.
+ *  @param speaks  whether this process is the one that says so
+ *  @return MPO_ERR_USAGE when srun started it without PMIx */
+enum mpo_status mpo_comm_check_launch(bool *speaks);
+
+/** Where the job is: "in step 12 of fit", counted as fit prints them; "in set-up". Local. */
+void mpo_comm_describe_place(char *text, size_t bytes);
+
+/** mpo_comm_fail with a text that says where it happened by itself. Local. */
+enum mpo_status mpo_comm_fail_here(enum mpo_status status);
+
+/** Raise what has failed before; MPO_OK when nothing has. Local. */
+enum mpo_status mpo_comm_check(void);
+
+/** Fail when another rank has sent its last words. Local. */
+enum mpo_status mpo_comm_hear(void);

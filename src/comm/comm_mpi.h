@@ -26,9 +26,12 @@
     } while (0)
 
 /**
- * Complete requests, or end the job: when the deadline of mpo_comm_expect passes, rank zero
- * names the ranks that do not answer and aborts with exit code 75. Every wait of the
- * program is this one. Allocates nothing.
+ * Complete requests, or fail: when the deadline of mpo_comm_expect passes, rank zero names
+ * the ranks that do not answer (mpo_comm_fail), and when another rank fails this one hears
+ * of it. Every wait is this one. Allocates nothing.
+ *
+ * @return MPO_ERR_PEER where a failure handler keeps the process; requests are left as they
+ *         are
  */
 enum mpo_status mpo_comm_wait(MPI_Request *requests, int count);
 
@@ -61,3 +64,7 @@ MPI_Comm mpo_comm_group_mpi(const struct mpo_comm *comm);
 /** Communicator of this rank's group on this host, in the group's order; borrowed.
  *  MPI_COMM_NULL without MPI. */
 MPI_Comm mpo_comm_host_mpi(const struct mpo_comm *comm);
+
+/** The job has failed and its handler keeps the process: nothing collective can be done any
+ *  more. Local. */
+bool mpo_comm_has_failed(void);

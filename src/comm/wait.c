@@ -26,18 +26,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/memory.h"
 #include "base/timing.h"
-
-#define HOST_BYTES 64
-
-/* Before the configuration says otherwise. */
-#define DEADLINE_SECONDS 1800.0
 
 /* Spinning, then sleeping this long between tests. */
 #define SPIN_SECONDS 500e-6
@@ -59,69 +53,61 @@
 /* MPI_Abort in a process that stands still has this long. */
 #define ABORT_SECONDS 3
 
-enum control_tag { TAG_CALL = 1, TAG_ANSWER = 2 };
-
-/* One wait of the process at a time, like errno's one error. */
+/* Of the one wait at a time, and of the one alarm. */
 static struct {
-    MPI_Comm control;         /* roll calls alone */
-    char (*host)[HOST_BYTES]; /* [W] */
-    const char *doing;        /* a literal */
-    const char *culprit;      /* of the wait under way, a literal */
-    int64_t step;             /* -1 outside steps */
-    double deadline;          /* seconds; 0: none */
+    const char *culprit; /* a literal */
+    struct sigaction before;
+    bool is_set;
     char alarm_text[256];
-} watch = {
-    .control = MPI_COMM_NULL, .doing = "set-up", .step = -1, .deadline = DEADLINE_SECONDS};
-
-void mpo_comm_expect(const char *doing, int64_t step, double deadline_seconds)
-{
-    watch.doing = doing;
-    watch.step = step;
-    watch.deadline = deadline_seconds;
-}
+} watch;
 
 /* How long this rank waits before it speaks; INFINITY for ever. */
-static double patience(void)
+static double seconds_of_patience(void)
 {
-    int32_t rank = mpo_comm_job_rank();
-    if (watch.deadline <= 0.0)
+    const struct mpo_comm_job *job = mpo_comm_job();
+    if (job->deadline <= 0.0)
         return INFINITY;
-    if (rank == 0)
-        return watch.deadline;
-    return PATIENCE_FACTOR * watch.deadline + PATIENCE_SECONDS + PATIENCE_STAGGER * rank;
+    if (job->rank == 0)
+        return job->deadline;
+    return PATIENCE_FACTOR * job->deadline + PATIENCE_SECONDS +
+           PATIENCE_STAGGER * job->rank;
 }
 
-/* "in step 12 of fit (11 are complete)", counted as fit prints them; "in set-up". */
-static void describe_place(char *text, size_t bytes)
+/* "in step 12 of fit (11 are complete)" */
+static void describe_progress(char *text, size_t bytes)
 {
-    if (watch.step < 0)
-        snprintf(text, bytes, "in %s", watch.doing);
-    else if (watch.step == 0)
-        snprintf(text, bytes, "in step 1, the first of %s", watch.doing);
+    const struct mpo_comm_job *job = mpo_comm_job();
+    char place[96] = "";
+    mpo_comm_describe_place(place, sizeof place);
+    if (job->step == 0)
+        snprintf(text, bytes, "in step 1, the first of %s", job->doing);
+    else if (job->step > 0)
+        snprintf(text, bytes, "%s (%lld are complete)", place, (long long)job->step);
     else
-        snprintf(text, bytes, "in step %lld of %s (%lld are complete)",
-                 (long long)watch.step + 1, watch.doing, (long long)watch.step);
+        snprintf(text, bytes, "%s", place);
 }
 
-/* Name who did not answer and end the job. */
-static _Noreturn void give_up_on(const bool *answered, int32_t size)
+/* Name who did not answer and fail. */
+static enum mpo_status give_up_on(const bool *answered)
 {
+    const struct mpo_comm_job *job = mpo_comm_job();
     char place[128] = "";
     char who[512] = "";
     size_t length = 0;
     int32_t count = 0;
-    describe_place(place, sizeof place);
-    for (int32_t rank = 0; rank < size && length < sizeof who - HOST_BYTES - 32; rank++) {
+    describe_progress(place, sizeof place);
+    for (int32_t rank = 0;
+         rank < job->size && length < sizeof who - MPO_COMM_HOST_BYTES - 32; rank++) {
         if (answered[rank])
             continue;
         length += (size_t)snprintf(who + length, sizeof who - length, "%srank %d on %s",
-                                   count++ > 0 ? ", " : "", rank, watch.host[rank]);
+                                   count++ > 0 ? ", " : "", rank, job->host[rank]);
     }
     mpo_error_raise(MPO_ERR_PEER, __FILE__, __LINE__,
                     "no answer for %g s %s from %s; look there for what stands still; "
                     "longer waits: --run.setup_deadline, --run.step_deadline",
-                    watch.deadline, place, count > 0 ? who : watch.culprit);
-    mpo_comm_abort(MPO_ERR_PEER);
+                    job->deadline, place, count > 0 ? who : watch.culprit);
+    return mpo_comm_fail_here(MPO_ERR_PEER);
 }
 
 static void pause_shortly(void)
@@ -130,86 +116,109 @@ static void pause_shortly(void)
 }
 
 /* Rank zero: ask everybody, wait a moment for answers. */
-static _Noreturn void call_the_roll(void)
+static enum mpo_status call_the_roll(void)
 {
-    int32_t size = mpo_comm_job_size();
-    bool *answered = calloc((size_t)size, sizeof *answered);
-    if (answered == NULL)
-        mpo_comm_abort(MPO_ERR_MEMORY);
+    enum mpo_status status = MPO_OK;
+    const struct mpo_comm_job *job = mpo_comm_job();
+    bool *answered = NULL; /* [W] */
+    MPO_NEW(job->size, &answered);
     answered[0] = true;
-    for (int32_t rank = 1; rank < size; rank++) {
+    for (int32_t rank = 1; rank < job->size; rank++) {
         MPI_Request request = MPI_REQUEST_NULL;
-        MPI_Isend(NULL, 0, MPI_BYTE, rank, TAG_CALL, watch.control, &request);
+        MPI_Isend(NULL, 0, MPI_BYTE, rank, MPO_COMM_CALL, job->control, &request);
         MPI_Request_free(&request);
     }
     double until = mpo_timing_now() + ANSWER_SECONDS;
     while (mpo_timing_now() < until) {
         MPI_Status from;
         int arrived = 0;
-        MPI_Iprobe(MPI_ANY_SOURCE, TAG_ANSWER, watch.control, &arrived, &from);
+        MPI_Iprobe(MPI_ANY_SOURCE, MPO_COMM_ANSWER, job->control, &arrived, &from);
         if (!arrived) {
             pause_shortly();
             continue;
         }
-        MPI_Recv(NULL, 0, MPI_BYTE, from.MPI_SOURCE, TAG_ANSWER, watch.control,
+        MPI_Recv(NULL, 0, MPI_BYTE, from.MPI_SOURCE, MPO_COMM_ANSWER, job->control,
                  MPI_STATUS_IGNORE);
         answered[from.MPI_SOURCE] = true;
     }
-    give_up_on(answered, size);
+    status = give_up_on(answered);
+cleanup:
+    free(answered);
+    return status;
 }
 
 /* Others: answer rank zero when it calls. @return true when it did: it is about to end the
  * job, and there is nothing left to complain about */
 static bool listen_for_call(void)
 {
+    const struct mpo_comm_job *job = mpo_comm_job();
     MPI_Request request = MPI_REQUEST_NULL;
     int called = 0;
-    MPI_Iprobe(0, TAG_CALL, watch.control, &called, MPI_STATUS_IGNORE);
+    MPI_Iprobe(0, MPO_COMM_CALL, job->control, &called, MPI_STATUS_IGNORE);
     if (!called)
         return false;
-    MPI_Recv(NULL, 0, MPI_BYTE, 0, TAG_CALL, watch.control, MPI_STATUS_IGNORE);
-    MPI_Isend(NULL, 0, MPI_BYTE, 0, TAG_ANSWER, watch.control, &request);
+    MPI_Recv(NULL, 0, MPI_BYTE, 0, MPO_COMM_CALL, job->control, MPI_STATUS_IGNORE);
+    MPI_Isend(NULL, 0, MPI_BYTE, 0, MPO_COMM_ANSWER, job->control, &request);
     MPI_Request_free(&request);
     return true;
 }
 
-static _Noreturn void miss_rank_zero(void)
+static enum mpo_status miss_rank_zero(void)
 {
-    int32_t size = mpo_comm_job_size();
-    bool *answered = calloc((size_t)size, sizeof *answered);
-    for (int32_t rank = 1; answered != NULL && rank < size; rank++)
+    enum mpo_status status = MPO_OK;
+    const struct mpo_comm_job *job = mpo_comm_job();
+    bool *answered = NULL; /* [W] */
+    MPO_NEW(job->size, &answered);
+    for (int32_t rank = 1; rank < job->size; rank++)
         answered[rank] = true;
-    if (answered == NULL)
-        mpo_comm_abort(MPO_ERR_MEMORY);
-    give_up_on(answered, size);
+    status = give_up_on(answered);
+cleanup:
+    free(answered);
+    return status;
+}
+
+/* When a wait began, and how long it may take. */
+struct patience {
+    double start;
+    double limit;
+    double previous; /* look */
+    double listened;
+};
+
+/* What a waiting rank does between two tests. */
+static enum mpo_status stay_patient(struct patience *wait)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_comm_job *job = mpo_comm_job();
+    double now = mpo_timing_now();
+    if (now - wait->previous > STILL_SECONDS)
+        wait->start += now - wait->previous;
+    wait->previous = now;
+    if (now - wait->start > wait->limit)
+        MPO_TRY(job->rank == 0 ? call_the_roll() : miss_rank_zero());
+    if (job->size > 1 && now - wait->listened > LISTEN_SECONDS) {
+        wait->listened = now;
+        MPO_TRY(mpo_comm_hear());
+        if (job->rank != 0 && listen_for_call())
+            wait->limit += job->deadline;
+    }
+    if (now - wait->start > SPIN_SECONDS)
+        pause_shortly();
+cleanup:
+    return status;
 }
 
 enum mpo_status mpo_comm_wait_for(const struct mpo_comm_event *event)
 {
     enum mpo_status status = MPO_OK;
     bool done = false;
+    MPO_TRY(mpo_comm_check());
     MPO_TRY(event->test(event->self, &done));
     watch.culprit = event->culprit;
-    double start = mpo_timing_now();
-    double limit = patience();
-    double listened = start;
-    double previous = start;
+    double now = mpo_timing_now();
+    struct patience wait = {now, seconds_of_patience(), now, now};
     while (!done) {
-        double now = mpo_timing_now();
-        if (now - previous > STILL_SECONDS)
-            start += now - previous;
-        previous = now;
-        if (now - start > limit && mpo_comm_job_rank() == 0)
-            call_the_roll();
-        if (now - start > limit)
-            miss_rank_zero();
-        if (mpo_comm_job_rank() != 0 && now - listened > LISTEN_SECONDS) {
-            listened = now;
-            if (listen_for_call())
-                limit += watch.deadline;
-        }
-        if (now - start > SPIN_SECONDS)
-            pause_shortly();
+        MPO_TRY(stay_patient(&wait));
         MPO_TRY(event->test(event->self, &done));
     }
 cleanup:
@@ -266,18 +275,21 @@ static void on_alarm(int number)
     _exit(mpo_status_exit_code(MPO_ERR_PEER));
 }
 
+/* A caller that handles failures keeps its signals to itself, and has no deadline here. */
 void mpo_comm_alarm_set(const char *call)
 {
-    double seconds = patience();
+    const struct mpo_comm_job *job = mpo_comm_job();
+    double seconds = seconds_of_patience();
     struct sigaction action = {.sa_handler = on_alarm};
     struct itimerval timer = {0};
-    if (!isfinite(seconds))
+    if (!isfinite(seconds) || job->spec.on_failure != NULL)
         return;
     snprintf(watch.alarm_text, sizeof watch.alarm_text,
              "mpo: rank %d: %.100s did not return within %.1f s: a rank stands still; "
              "longer waits: --run.setup_deadline\n",
-             mpo_comm_job_rank(), call, seconds);
-    sigaction(SIGALRM, &action, NULL);
+             job->rank, call, seconds);
+    sigaction(SIGALRM, &action, &watch.before);
+    watch.is_set = true;
     timer.it_value.tv_sec = (time_t)seconds;
     timer.it_value.tv_usec = (suseconds_t)(1e6 * (seconds - floor(seconds)));
     setitimer(ITIMER_REAL, &timer, NULL);
@@ -286,32 +298,9 @@ void mpo_comm_alarm_set(const char *call)
 void mpo_comm_alarm_clear(void)
 {
     struct itimerval none = {0};
+    if (!watch.is_set)
+        return;
     setitimer(ITIMER_REAL, &none, NULL);
-}
-
-/* ---- life ---- */
-
-enum mpo_status mpo_comm_watch_open(void)
-{
-    enum mpo_status status = MPO_OK;
-    char own[HOST_BYTES] = "";
-    MPI_Request request = MPI_REQUEST_NULL;
-    /* Else the kernel adds 50 us to every sleep of the wait loop. */
-    prctl(PR_SET_TIMERSLACK, 1000UL, 0UL, 0UL, 0UL);
-    gethostname(own, sizeof own - 1);
-    MPO_NEW(mpo_comm_job_size(), &watch.host);
-    MPO_TRY_MPI_ALARM(MPI_Comm_dup(MPI_COMM_WORLD, &watch.control));
-    MPO_TRY_MPI(MPI_Iallgather(own, HOST_BYTES, MPI_BYTE, watch.host, HOST_BYTES, MPI_BYTE,
-                               MPI_COMM_WORLD, &request));
-    MPO_TRY(mpo_comm_wait(&request, 1));
-cleanup:
-    return status;
-}
-
-void mpo_comm_watch_close(void)
-{
-    if (watch.control != MPI_COMM_NULL)
-        MPI_Comm_free(&watch.control);
-    free(watch.host);
-    watch.host = NULL;
+    sigaction(SIGALRM, &watch.before, NULL);
+    watch.is_set = false;
 }

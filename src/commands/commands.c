@@ -6,7 +6,9 @@
 #include <stddef.h>
 #include <string.h>
 
-#include "base/log.h"
+#include "base/stop.h"
+#include "commands/report/log.h"
+#include "session/session_impl.h"
 
 const struct mpo_command mpo_commands[] = {
     {"fit", "find the weights and write the record", "CONFIG [--section.key=value ...]",
@@ -52,6 +54,18 @@ const struct mpo_command *mpo_command_find(const char *name)
         if (strcmp(command->name, name) == 0)
             return command;
     return NULL;
+}
+
+enum mpo_status mpo_command_configure(const char *command, int argc, char *const *argv,
+                                      struct mpo_config **config)
+{
+    enum mpo_status status = MPO_OK;
+    mpo_stop_catch();
+    MPO_TRY(mpo_session_configure(command, argc, argv, config));
+    if (mpo_config_is_quiet(*config, command))
+        mpo_log_quiet();
+cleanup:
+    return status;
 }
 
 enum mpo_status mpo_command_read_flags(const char *command, int argc, char *const *argv,

@@ -25,6 +25,11 @@ extern const struct mpo_command mpo_commands[];
 /** NULL when there is no such command. */
 const struct mpo_command *mpo_command_find(const char *name);
 
+/** The configuration of a command with ranks: the same on all of them, --quiet obeyed, and
+ *  requests to stop heeded from now on. Collective over all ranks; failures are agreed on. */
+enum mpo_status mpo_command_configure(const char *command, int argc, char *const *argv,
+                                      struct mpo_config **config);
+
 /** Read the flags of a command without a configuration and apply --quiet; *config is owned
  * by the caller. */
 enum mpo_status mpo_command_read_flags(const char *command, int argc, char *const *argv,

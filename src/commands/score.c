@@ -25,6 +25,7 @@
 #include "commands.h"
 #include "commands/report/output.h"
 #include "commands/report/walk.h"
+#include "commands/report/log.h"
 #include "session/weights.h"
 
 /* Prompts per output; they are dealt to the groups of ranks. */
@@ -302,7 +303,7 @@ enum mpo_status mpo_command_score(int argc, char *const *argv)
 {
     enum mpo_status status = MPO_OK;
     struct score score = {0};
-    MPO_TRY(mpo_session_configure("score", argc, argv, &score.config));
+    MPO_TRY(mpo_command_configure("score", argc, argv, &score.config));
     if (!mpo_weights_are_of_a_record(score.config, score.config->score.weights))
         score.config->record.hash_models = false; /* nothing to compare them with */
     MPO_TRY(open_score(&score));

@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/log.h"
+#include "mpo/report.h"
 
 static const struct mpo_device none = {.kind = "none"};
 static const struct mpo_device cpu = {.kind = "cpu"};
@@ -37,8 +37,8 @@ static enum mpo_status settle(enum mpo_status opened, const struct mpo_comm *com
     enum mpo_status status = MPO_OK;
     MPO_TRY(mpo_comm_min(comm, &everywhere, 1));
     if (everywhere == 0.0) {
-        mpo_log_note("run.device is auto: using the cpu, because %s",
-                     opened == MPO_OK ? "another rank has none" : mpo_error_text());
+        mpo_report(MPO_REPORT_NOTE, "run.device is auto: using the cpu, because %s",
+                   opened == MPO_OK ? "another rank has none" : mpo_error_text());
         *out = cpu;
     }
 cleanup:

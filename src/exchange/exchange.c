@@ -223,6 +223,10 @@ void mpo_exchange_close(struct mpo_exchange **exchange)
 {
     if (*exchange == NULL)
         return;
+    if (mpo_comm_has_failed()) {
+        *exchange = NULL; /* left as it is: MPI may still write into its rows */
+        return;
+    }
     if ((*exchange)->ops != NULL)
         (*exchange)->ops->close(*exchange);
     free((*exchange)->log_norm);

@@ -18,7 +18,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/log.h"
+#include "mpo/report.h"
 #include "base/memory.h"
 
 #define FIXED_CHUNK_ROWS 65536
@@ -331,7 +331,7 @@ enum mpo_status mpo_record_create(const struct mpo_record_spec *spec,
     MPO_TRY(fill_file(writer, spec));
     MPO_TRY(publish_draft(writer, draft));
     if (mpo_record_is_on_network(spec->path))
-        mpo_log_warning("%s " MPO_RECORD_NETWORK_ADVICE, spec->path);
+        mpo_report(MPO_REPORT_WARNING, "%s " MPO_RECORD_NETWORK_ADVICE, spec->path);
     *out = writer;
 cleanup:
     if (status != MPO_OK && writer != NULL) {

@@ -22,7 +22,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "base/log.h"
+#include "mpo/report.h"
 #include "base/memory.h"
 
 #define TRIES_MAX 20
@@ -108,9 +108,10 @@ static enum mpo_status try_lock(struct mpo_record_lock *lock, bool *again)
         *again = true;
         goto cleanup;
     }
-    mpo_log_warning("this file system does not support locks (%s: %s); make sure that no "
-                    "other run writes the same record",
-                    lock->path, strerror(errno));
+    mpo_report(MPO_REPORT_WARNING,
+               "this file system does not support locks (%s: %s); make sure that no "
+               "other run writes the same record",
+               lock->path, strerror(errno));
 cleanup:
     return status;
 }
@@ -200,7 +201,7 @@ static enum mpo_status move_aside(const char *path)
             continue;
         MPO_CHECK(rename(path, aside) == 0, mpo_record_errno_status(errno),
                   "cannot move %s aside to %s: %s", path, aside, strerror(errno));
-        mpo_log_note("moved the existing %s to %s", path, aside);
+        mpo_report(MPO_REPORT_NOTE, "moved the existing %s to %s", path, aside);
         goto cleanup;
     }
     MPO_FAIL(MPO_ERR_OUTPUT, "%s exists, and so do %s.1 to %s.%d; remove some", path, path,

@@ -23,7 +23,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/log.h"
+#include "mpo/report.h"
 #include "base/memory.h"
 
 #define COPY_BYTES   (1 << 20)
@@ -156,8 +156,9 @@ static enum mpo_status count_responses(struct mpo_record_schema *schema, struct 
     const int64_t last = kept->steps > 0 ? all[kept->steps - 1] : -1;
     kept->responses = mpo_record_acknowledged_rows(drawn, (int64_t)step->rows, last);
     if (kept->responses > 0 && drawn[kept->responses - 1] != last)
-        mpo_log_warning("the last response is of step %lld, but the last step is %lld",
-                        (long long)drawn[kept->responses - 1], (long long)last);
+        mpo_report(MPO_REPORT_WARNING,
+                   "the last response is of step %lld, but the last step is %lld",
+                   (long long)drawn[kept->responses - 1], (long long)last);
     MPO_TRY(end_of(&response[MPO_RECORD_RESPONSE_token_offset],
                    &response[MPO_RECORD_RESPONSE_token_count], kept->responses,
                    &kept->tokens));

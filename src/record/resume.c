@@ -14,7 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/log.h"
+#include "mpo/report.h"
 #include "base/memory.h"
 
 #define REPAIRED_SUFFIX ".repaired"
@@ -35,8 +35,8 @@ static enum mpo_status close_properly(const char *path)
         goto cleanup;
     MPO_CHECK(rename(repaired, path) == 0, mpo_record_errno_status(errno),
               "cannot move %s to %s: %s", repaired, path, strerror(errno));
-    mpo_log_note("%s was left open by a killed run; kept its %lld steps", path,
-                 (long long)recovery.step_count);
+    mpo_report(MPO_REPORT_NOTE, "%s was left open by a killed run; kept its %lld steps",
+               path, (long long)recovery.step_count);
 cleanup:
     free(repaired);
     return status;

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <xxhash.h>
 
+#include "base/stop.h"
 #include "base/utf8.h"
 #include "needs.h"
 #include "plan.h"
@@ -282,10 +283,7 @@ enum mpo_status mpo_session_configure(const char *command, int argc, char *const
 {
     enum mpo_status status = MPO_OK;
     char *text = NULL;
-    mpo_stop_catch();
     MPO_TRY(mpo_comm_agree(mpo_config_open(command, argc, argv, config)));
-    if (mpo_config_is_quiet(*config, command))
-        mpo_log_quiet();
     mpo_comm_expect("set-up", -1, (*config)->run.setup_deadline);
     MPO_TRY(mpo_comm_agree(mpo_config_print(*config, &text)));
     MPO_TRY(mpo_comm_agree(
@@ -320,12 +318,16 @@ cleanup:
     return status;
 }
 
+/* Waits, reports and requests to stop are of the process, and so is a session. */
+static bool is_open;
+
 enum mpo_status mpo_session_make(const char *command, const struct mpo_config *config,
                                  const struct mpo_session_size *size,
                                  struct mpo_session **out)
 {
     enum mpo_status status = MPO_OK;
     MPO_NEW(1, out);
+    is_open = true;
     (*out)->command = command;
     (*out)->config = config;
     (*out)->size = size->unit_prompts > 0 ? *size : mpo_plan_fit(config);
@@ -352,12 +354,28 @@ cleanup:
     return status;
 }
 
-enum mpo_status mpo_session_open(const struct mpo_session_spec *spec,
-                                 struct mpo_session **out)
+/* The ranks: those of the caller, unless a job has begun already. */
+static enum mpo_status begin_job(const struct mpo_session_spec *spec, bool *owns)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_comm_spec ranks = {.communicator = spec->communicator,
+                                        .on_failure = spec->on_failure,
+                                        .argument = spec->argument};
+    MPO_CHECK(!is_open, MPO_ERR_USAGE,
+              "a session is open in this process; close it before another is opened");
+    if (mpo_comm_has_begun() && ranks.communicator == NULL && ranks.on_failure == NULL)
+        return MPO_OK;
+    MPO_TRY(mpo_comm_begin(&ranks));
+    *owns = true;
+cleanup:
+    return status;
+}
+
+static enum mpo_status open_all(const struct mpo_session_spec *spec,
+                                struct mpo_session **out)
 {
     enum mpo_status status = MPO_OK;
     struct mpo_config *own = NULL;
-    *out = NULL;
     MPO_TRY(choose_config(spec, &own));
     MPO_TRY(mpo_comm_agree(mpo_session_make(
         command_of(spec), own != NULL ? own : spec->settings, &spec->size, out)));
@@ -366,8 +384,32 @@ enum mpo_status mpo_session_open(const struct mpo_session_spec *spec,
     MPO_TRY(open_phases(*out));
 cleanup:
     mpo_config_close(&own);
-    if (status != MPO_OK)
-        mpo_session_close(out);
+    return status;
+}
+
+enum mpo_status mpo_session_open(const struct mpo_session_spec *spec,
+                                 struct mpo_session **out)
+{
+    enum mpo_status status = MPO_OK;
+    bool owns_job = false;
+    bool sets_reporter = spec->report.say != NULL;
+    struct mpo_reporter before = {0};
+    *out = NULL;
+    if (sets_reporter)
+        before = mpo_report_to(spec->report);
+    MPO_TRY(begin_job(spec, &owns_job));
+    MPO_TRY(open_all(spec, out));
+    (*out)->owns_job = owns_job;
+    (*out)->sets_reporter = sets_reporter;
+    (*out)->reporter = before;
+cleanup:
+    if (status == MPO_OK)
+        return MPO_OK;
+    mpo_session_close(out);
+    if (owns_job)
+        mpo_comm_end();
+    if (sets_reporter)
+        mpo_report_to(before);
     return status;
 }
 
@@ -386,6 +428,12 @@ void mpo_session_close(struct mpo_session **session)
     mpo_prompts_close(&self->prompts);
     mpo_comm_close(&self->comm);
     mpo_config_close(&self->own_config);
+    if (self->owns_job)
+        mpo_comm_end();
+    if (self->sets_reporter)
+        mpo_report_to(self->reporter);
+    mpo_stop_forget();
+    is_open = false;
     free(self);
     *session = NULL;
 }
@@ -447,9 +495,14 @@ cleanup:
     return status;
 }
 
+void mpo_session_stop(void)
+{
+    mpo_stop_request();
+}
+
 enum mpo_status mpo_session_end_loop(enum mpo_status status)
 {
     if (status != MPO_OK && status != MPO_REQUEUE)
-        mpo_comm_abort(status);
+        return mpo_comm_fail(status);
     return mpo_comm_agree(status);
 }

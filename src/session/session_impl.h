@@ -13,9 +13,7 @@
 #include "mpo/mpo.h"
 #include "mpo/session.h"
 
-#include "base/log.h"
 #include "base/memory.h"
-#include "base/stop.h"
 #include "base/text.h"
 #include "base/timing.h"
 #include "device/host.h"
@@ -40,6 +38,9 @@ struct mpo_session {
     int32_t prompts_max; /* prompts of a rollout at most */
     const char *command; /* a literal */
     bool has_stepped;
+    bool owns_job;                /* begun by this session */
+    struct mpo_reporter reporter; /* before this session */
+    bool sets_reporter;
 };
 
 /** Read the configuration and see that all ranks have the same. Collective over all ranks;

@@ -17,7 +17,6 @@
 
 #include "../unit/record/record_example.h"
 #include "fuzz_case.h"
-#include "base/log.h"
 #include "base/memory.h"
 #include "record_damage.h"
 
@@ -258,7 +257,6 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
     (void)argc;
     (void)argv;
-    mpo_log_silence();
     make_folder();
     fuzz_check(write_valid() == MPO_OK, "no valid record");
     load_valid(&valid);

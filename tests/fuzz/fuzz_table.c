@@ -8,7 +8,6 @@
 #include <string.h>
 
 #include "fuzz_case.h"
-#include "base/log.h"
 #include "mpo/policy.h"
 
 #define ROWS      2
@@ -133,7 +132,6 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
     (void)argc;
     (void)argv;
-    mpo_log_silence();
     return 0;
 }
 

@@ -10,10 +10,19 @@
 #include <string.h>
 
 #include "mpo/comm.h"
+#include "mpo/report.h"
+
+/* As the program does. */
+static void say(void *self, enum mpo_report_level level, const char *text)
+{
+    (void)self;
+    fprintf(stderr, "%s%s\n", level == MPO_REPORT_NOTE ? "" : "mpo: ", text);
+}
 
 int runner_run_on_ranks(int argc, char **argv, const char *name,
                         const struct CMUnitTest *tests, size_t count)
 {
+    mpo_report_to((struct mpo_reporter){.say = say});
     if (mpo_comm_start(&argc, &argv) != MPO_OK) {
         fprintf(stderr, "MPI did not start: %s\n", mpo_error_text());
         return 1;

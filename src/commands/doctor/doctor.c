@@ -13,6 +13,7 @@
 
 #include "build_info.h"
 #include "commands/commands.h"
+#include "commands/report/log.h"
 #include "doctor_impl.h"
 
 void doctor_note(struct doctor *doctor, enum doctor_check check, enum doctor_level level,
@@ -336,21 +337,22 @@ enum mpo_status mpo_command_doctor(int argc, char *const *argv)
     struct doctor *doctor = NULL;
     MPO_TRY(
         mpo_comm_agree(mpo_memory_take(1, sizeof *doctor, "the doctor", (void **)&doctor)));
-    MPO_TRY(mpo_session_configure("doctor", argc, argv, &doctor->config));
+    MPO_TRY(mpo_command_configure("doctor", argc, argv, &doctor->config));
     MPO_TRY(mpo_comm_agree(mpo_plan_check_fit(doctor->config)));
     struct mpo_session_size size = mpo_plan_fit(doctor->config);
     MPO_TRY(mpo_comm_agree(
         mpo_session_make("doctor", doctor->config, &size, &doctor->session)));
     /* From here on failures are findings, including those that ranks agree on by
      * themselves. */
-    mpo_log_silence();
+    struct mpo_reporter log = mpo_report_to((struct mpo_reporter){0});
     int32_t verdict = MPO_OK;
     status = examine(doctor, &verdict);
     if (status == MPO_OK)
         status = (enum mpo_status)verdict;
-    else if (mpo_comm_job_rank() == 0)
-        fprintf(stderr, "mpo: doctor stopped before its checks were complete: %s\n",
-                mpo_error_text());
+    else
+        mpo_log_error("doctor stopped before its checks were complete: %s",
+                      mpo_error_text());
+    mpo_report_to(log);
 cleanup:
     if (doctor != NULL)
         close_doctor(doctor);

@@ -19,6 +19,7 @@
 #include <string.h>
 
 #include "commands/commands.h"
+#include "commands/report/log.h"
 #include "estimator/sample.h"
 
 #define STEP_PROMPTS   64
@@ -359,7 +360,7 @@ enum mpo_status mpo_command_evaluate(int argc, char *const *argv)
 {
     enum mpo_status status = MPO_OK;
     struct evaluate evaluate = {0};
-    MPO_TRY(mpo_session_configure("evaluate", argc, argv, &evaluate.config));
+    MPO_TRY(mpo_command_configure("evaluate", argc, argv, &evaluate.config));
     MPO_TRY(open_evaluate(&evaluate));
     MPO_TRY(mpo_session_end_loop(run_evaluate(&evaluate)));
 cleanup:

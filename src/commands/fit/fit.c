@@ -273,13 +273,13 @@ static void close_fit(struct fit *fit)
 }
 
 /* A failure inside the loop closes the record and ends the job. */
-static _Noreturn void abort_fit(struct fit *fit, enum mpo_status status)
+static enum mpo_status fail_fit(struct fit *fit, enum mpo_status status)
 {
-    char text[TEXT_BYTES] = "";
-    snprintf(text, sizeof text, "%s", mpo_error_text());
+    struct mpo_error error;
+    mpo_error_keep(&error);
     mpo_record_finish(&fit->record);
-    mpo_error_set(text);
-    mpo_comm_abort(status);
+    mpo_error_restore(&error);
+    return mpo_comm_fail(status);
 }
 
 /* The loop, up to its end or a request to stop that all ranks agree on. */
@@ -292,7 +292,7 @@ static enum mpo_status run_fit(struct fit *fit)
     fit->started = mpo_timing_now();
     enum mpo_status ended = take_steps(fit);
     if (ended != MPO_OK && ended != MPO_REQUEUE)
-        abort_fit(fit, ended);
+        return fail_fit(fit, ended);
     snprintf(stop, sizeof stop, "%s", mpo_error_text());
     mpo_comm_expect("the end of fit", -1, fit->config->run.setup_deadline);
     MPO_TRY(mpo_comm_agree(mpo_record_finish(&fit->record)));
@@ -330,7 +330,7 @@ enum mpo_status mpo_command_fit(int argc, char *const *argv)
 {
     enum mpo_status status = MPO_OK;
     struct fit fit = {0};
-    MPO_TRY(mpo_session_configure("fit", argc, argv, &fit.config));
+    MPO_TRY(mpo_command_configure("fit", argc, argv, &fit.config));
     MPO_TRY(mpo_comm_agree(mpo_plan_check_fit(fit.config)));
     fit.objective_count = fit.config->objective_count;
     fit.policy_count = fit.config->policy_count;

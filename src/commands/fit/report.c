@@ -11,6 +11,7 @@
 
 #include "commands/report/output.h"
 #include "base/text.h"
+#include "commands/report/log.h"
 
 #define WEIGHTS_SHOWN_MAX 8
 

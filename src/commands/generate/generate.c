@@ -20,6 +20,7 @@
 #include "text.h"
 #include "commands/report/output.h"
 #include "commands/report/walk.h"
+#include "commands/report/log.h"
 #include "estimator/sample.h"
 #include "session/weights.h"
 
@@ -293,7 +294,7 @@ enum mpo_status mpo_command_generate(int argc, char *const *argv)
 {
     enum mpo_status status = MPO_OK;
     struct generate generate = {0};
-    MPO_TRY(mpo_session_configure("generate", argc, argv, &generate.config));
+    MPO_TRY(mpo_command_configure("generate", argc, argv, &generate.config));
     MPO_TRY(mpo_comm_agree(check_options(&generate)));
     MPO_TRY(open_generate(&generate));
     MPO_TRY(mpo_session_end_loop(generate_all(&generate)));

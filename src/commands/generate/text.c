@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/stop.h"
+
 enum mpo_status stops_open(const char *option, struct stops *out)
 {
     enum mpo_status status = MPO_OK;

@@ -13,7 +13,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "base/log.h"
+#include "commands/report/log.h"
 
 #define LOOK_NANOS 200000000L
 

@@ -14,7 +14,7 @@
 #include <string.h>
 
 #include "commands/commands.h"
-#include "base/log.h"
+#include "commands/report/log.h"
 
 /* ---- command line ---- */
 

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "commands/commands.h"
+#include "commands/report/log.h"
 #include "launch_impl.h"
 
 #define SIGNAL_EARLY_SECONDS 60 /* as sbatch says of --signal */
@@ -278,14 +279,13 @@ enum mpo_status mpo_command_launch(int argc, char *const *argv)
     enum mpo_status status = MPO_OK;
     struct launch launch = {0};
     MPO_TRY(configure(&launch, argc, argv));
-    /* The agreement prints a failure and the program prints it again when this returns; one
-     * of the two must be silent. */
-    mpo_log_silence();
+    /* The agreement reports a failure and the program prints it again when this returns;
+     * nobody listens to the former. */
+    struct mpo_reporter log = mpo_report_to((struct mpo_reporter){0});
     status = plan(&launch);
+    mpo_report_to(log);
     if (status == MPO_OK)
         launch_print(&launch);
-    else
-        fprintf(stderr, "mpo: %s\n", mpo_error_text());
 cleanup:
     close_launch(&launch);
     return status;

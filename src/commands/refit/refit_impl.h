@@ -8,7 +8,7 @@
 
 #include "mpo/mpo.h"
 
-#include "base/log.h"
+#include "commands/report/log.h"
 #include "base/memory.h"
 #include "estimator/sample.h"
 

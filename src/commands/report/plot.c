@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-#include "base/log.h"
+#include "commands/report/log.h"
 #include "base/text.h"
 #include "plots.h"
 

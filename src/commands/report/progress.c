@@ -13,7 +13,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/log.h"
+#include "commands/report/log.h"
 #include "base/timing.h"
 
 #define SECONDS_BETWEEN 0.1

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/log.h"
+#include "mpo/report.h"
 #include "base/memory.h"
 
 /* ---- open and close ---- */
@@ -231,9 +231,10 @@ static enum mpo_status make_capturing_context(struct mpo_llama_policy *policy)
     policy->context = llama_init_from_model(policy->model->handle, params);
     if (policy->context != NULL && mpo_llama_capture_works(policy->capture))
         return MPO_OK;
-    mpo_log_note("policy '%s': logits are copied through the host: libllama could not keep "
-                 "them on the device (%s)",
-                 policy->spec.name, mpo_llama_library_said(policy->library));
+    mpo_report(MPO_REPORT_NOTE,
+               "policy '%s': logits are copied through the host: libllama could not keep "
+               "them on the device (%s)",
+               policy->spec.name, mpo_llama_library_said(policy->library));
     if (policy->context != NULL)
         llama_free(policy->context);
     policy->context = NULL;

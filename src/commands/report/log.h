@@ -10,9 +10,14 @@
 
 #include <stdbool.h>
 
+#include "mpo/report.h"
+
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+/** Say what the library reports from now on. */
+void mpo_log_listen(void);
 
 /** Print nothing from now on (ranks other than zero; --quiet keeps errors and warnings). */
 void mpo_log_silence(void);

@@ -11,9 +11,9 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#include "text.h"
+#include "base/text.h"
 
-#define LINE_BYTES    4096 /* more than an error text has */
+#define LINE_BYTES    8192 /* more than an error text and its trace have */
 #define COLUMNS_USUAL 80
 #define COLUMNS_MIN   20 /* narrower terminals are not wrapped for */
 #define COLUMNS_MAX   1000
@@ -77,8 +77,11 @@ static void print_line(const char *color, const char *prefix, const char *format
     /* Notes are tables and other lines already laid out by the caller. */
     if (is_terminal() && prefix[0] != '\0') {
         fprintf(stderr, "%s%s%s", colored ? color : "", prefix, colored ? "\033[0m" : "");
+        size_t first = strcspn(text, "\n"); /* the lines of a trace stay as they are */
+        const char *rest = text + first + (text[first] == '\n');
+        text[first] = '\0';
         mpo_text_wrap(stderr, text, indent, indent, terminal_columns());
-        fputc('\n', stderr);
+        fprintf(stderr, "\n%s%s", rest, rest[0] != '\0' ? "\n" : "");
     } else {
         /* One write, so that no line of another rank cuts into this one. */
         fprintf(stderr, "%s%s\n", prefix, text);
@@ -114,6 +117,29 @@ void mpo_log_error(const char *format, ...)
     va_start(arguments, format);
     print_line("\033[31m", "mpo: ", format, arguments);
     va_end(arguments);
+}
+
+/* ---- what the library says ---- */
+
+static void say(void *self, enum mpo_report_level level, const char *text)
+{
+    (void)self;
+    if (level == MPO_REPORT_NOTE)
+        mpo_log_note("%s", text);
+    else if (level == MPO_REPORT_WARNING)
+        mpo_log_warning("%s", text);
+    else if (level == MPO_REPORT_ERROR)
+        mpo_log_error("%s", text);
+    if (level != MPO_REPORT_FATAL)
+        return;
+    /* On ranks other than zero the log is silent, but these are last words. */
+    mpo_log_clear_progress();
+    fprintf(stderr, "mpo: %s\n", text);
+}
+
+void mpo_log_listen(void)
+{
+    mpo_report_to((struct mpo_reporter){.say = say});
 }
 
 /* ---- the live line ---- */

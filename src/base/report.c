@@ -1,0 +1,47 @@
+/*
+ * The reporter. It is one for the process, because what reports (a record, a device) need
+ * not know of any session.
+ */
+#include "mpo/report.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+#define TEXT_BYTES (2 * MPO_ERROR_TEXT_BYTES + 256) /* a failure, its trace and the plea */
+
+static struct mpo_reporter reporter;
+
+struct mpo_reporter mpo_report_to(struct mpo_reporter next)
+{
+    struct mpo_reporter before = reporter;
+    reporter = next;
+    return before;
+}
+
+static void say(enum mpo_report_level level, const char *text)
+{
+    if (reporter.say != NULL)
+        reporter.say(reporter.self, level, text);
+    else if (level == MPO_REPORT_FATAL)
+        fprintf(stderr, "mpo: %s\n", text);
+}
+
+void mpo_report(enum mpo_report_level level, const char *format, ...)
+{
+    char text[TEXT_BYTES];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    say(level, text);
+}
+
+void mpo_report_failure(enum mpo_report_level level, enum mpo_status status,
+                        const char *text, const char *trace)
+{
+    if (status == MPO_ERR_INTERNAL)
+        mpo_report(level, "%s\n%s  %s, with these lines", text, trace,
+                   mpo_status_sentence(status));
+    else
+        mpo_report(level, "%s", text);
+}

@@ -1,0 +1,136 @@
+/*
+ * A rank that cannot go on.
+ *
+ * Inside the step loop ranks are not in step with each other any more, so there is nothing
+ * to agree on. In the program such a failure prints and calls MPI_Abort: any other way out
+ * would mask the exit code. A caller that handles failures keeps its process: the rank
+ * sends its last words to all others, which hear them in their waits, and each of them
+ * tells its handler and returns. Communicators are then left as they are, because freeing
+ * them is collective.
+ */
+#include "comm_impl.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "mpo/report.h"
+
+/* Bytes of a text with what is said around it. */
+#define TEXT_BYTES (MPO_ERROR_TEXT_BYTES + 512)
+
+static void add_place(char text[TEXT_BYTES])
+{
+    const struct mpo_comm_job *job = mpo_comm_job();
+    char place[128] = "";
+    mpo_comm_describe_place(place, sizeof place);
+    if (job->size > 1)
+        snprintf(text, TEXT_BYTES, "%s (%s, on %s)", mpo_error_text(), place,
+                 job->host[job->rank]);
+    else
+        snprintf(text, TEXT_BYTES, "%s (%s)", mpo_error_text(), place);
+}
+
+static _Noreturn void end_process(enum mpo_status status, const char *text)
+{
+    const struct mpo_comm_job *job = mpo_comm_job();
+    char line[TEXT_BYTES + 32] = "";
+    int code = mpo_status_exit_code(status);
+    if (job->size > 1)
+        snprintf(line, sizeof line, "rank %d: %s", job->rank, text);
+    else
+        snprintf(line, sizeof line, "%s", text);
+    mpo_report_failure(MPO_REPORT_FATAL, status, line, mpo_error_trace());
+    fflush(NULL);
+    if (job->size > 1)
+        MPI_Abort(job->world, code);
+    exit(code);
+}
+
+/* The notice is as old as the job, so that sending it needs no waiting. */
+static void tell_others(enum mpo_status status, const char *text)
+{
+    struct mpo_comm_job *job = mpo_comm_job();
+    job->notice.status = (int32_t)status;
+    snprintf(job->notice.text, sizeof job->notice.text, "%s", text);
+    for (int32_t rank = 0; rank < job->size; rank++) {
+        MPI_Request request = MPI_REQUEST_NULL;
+        if (rank == job->rank)
+            continue;
+        MPI_Isend(&job->notice, (int)sizeof job->notice, MPI_BYTE, rank, MPO_COMM_NOTICE,
+                  job->control, &request);
+        MPI_Request_free(&request);
+    }
+}
+
+static enum mpo_status fail_with(enum mpo_status status, const char *text, bool is_told)
+{
+    struct mpo_comm_job *job = mpo_comm_job();
+    if (job->has_failed)
+        return status;
+    if (job->spec.on_failure == NULL)
+        end_process(status, text);
+    job->has_failed = true;
+    if (!is_told && job->control != MPI_COMM_NULL)
+        tell_others(status, text);
+    job->spec.on_failure(job->spec.argument, status, text);
+    return status;
+}
+
+enum mpo_status mpo_comm_fail(enum mpo_status status)
+{
+    char text[TEXT_BYTES] = "";
+    add_place(text);
+    return fail_with(status, text, false);
+}
+
+enum mpo_status mpo_comm_fail_here(enum mpo_status status)
+{
+    char text[TEXT_BYTES] = "";
+    snprintf(text, sizeof text, "%s", mpo_error_text());
+    return fail_with(status, text, false);
+}
+
+void mpo_comm_abort(enum mpo_status status)
+{
+    char text[TEXT_BYTES] = "";
+    add_place(text);
+    fail_with(status, text, false);
+    end_process(status, text);
+}
+
+enum mpo_status mpo_comm_check(void)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_CHECK(!mpo_comm_job()->has_failed, MPO_ERR_PEER,
+              "the job has failed already; close its session");
+cleanup:
+    return status;
+}
+
+bool mpo_comm_has_failed(void)
+{
+    return mpo_comm_job()->has_failed;
+}
+
+enum mpo_status mpo_comm_hear(void)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_comm_job *job = mpo_comm_job();
+    struct mpo_comm_notice notice = {0};
+    MPI_Status from;
+    int has_come = 0;
+    if (job->spec.on_failure == NULL) /* then its MPI_Abort ends this process */
+        return MPO_OK;
+    MPO_TRY_MPI(
+        MPI_Iprobe(MPI_ANY_SOURCE, MPO_COMM_NOTICE, job->control, &has_come, &from));
+    if (!has_come)
+        return MPO_OK;
+    MPO_TRY_MPI(MPI_Recv(&notice, (int)sizeof notice, MPI_BYTE, from.MPI_SOURCE,
+                         MPO_COMM_NOTICE, job->control, MPI_STATUS_IGNORE));
+    mpo_error_raise(MPO_ERR_PEER, __FILE__, __LINE__, "rank %d on %s failed: %s",
+                    from.MPI_SOURCE, job->host[from.MPI_SOURCE], notice.text);
+    status = fail_with(MPO_ERR_PEER, mpo_error_text(), true);
+cleanup:
+    return status;
+}

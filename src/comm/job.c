@@ -1,0 +1,195 @@
+/*
+ * The job of this process, on a communicator of its own.
+ *
+ * Whoever started MPI ends it: mpo_comm_start and mpo_comm_stop for the program, the caller
+ * of mpo_comm_begin for itself. All communicators descend from a duplicate with
+ * MPI_ERRORS_RETURN: an MPI error becomes a status with a text instead of MPI's own abort.
+ * What a job changes in the process (the timer slack, the alarm's handler) it puts back.
+ */
+#include "comm_impl.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "base/memory.h"
+#include "mpo/report.h"
+
+/* Before the configuration says otherwise. */
+#define DEADLINE_SECONDS 1800.0
+
+/* Of a sleep in the wait loop; the kernel adds 50 us to each otherwise. */
+#define TIMER_SLACK_NANOS 1000UL
+
+#define NO_JOB                                                                             \
+    {                                                                                      \
+        .world = MPI_COMM_NULL, .control = MPI_COMM_NULL, .size = 1, .timer_slack = -1,    \
+        .doing = "set-up", .step = -1, .deadline = DEADLINE_SECONDS                        \
+    }
+
+static struct mpo_comm_job job = NO_JOB;
+
+struct mpo_comm_job *mpo_comm_job(void)
+{
+    return &job;
+}
+
+static bool mpi_is_up(void)
+{
+    int initialized = 0;
+    int finalized = 0;
+    MPI_Initialized(&initialized);
+    MPI_Finalized(&finalized);
+    return initialized && !finalized;
+}
+
+/* The communicator of a job, MPI_COMM_NULL for a process alone. */
+static enum mpo_status choose_communicator(const struct mpo_comm_spec *spec, MPI_Comm *out)
+{
+    enum mpo_status status = MPO_OK;
+    bool is_up = mpi_is_up();
+    int between = 0;
+    *out = is_up ? MPI_COMM_WORLD : MPI_COMM_NULL;
+    if (spec->communicator == NULL)
+        return MPO_OK;
+    MPO_CHECK(is_up, MPO_ERR_USAGE,
+              "a communicator is given, but MPI is not up; call MPI_Init_thread first");
+    *out = *(const MPI_Comm *)spec->communicator;
+    MPO_CHECK(
+        *out != MPI_COMM_NULL, MPO_ERR_USAGE,
+        "the communicator is MPI_COMM_NULL: this rank is no part of the job, and only "
+        "ranks that are begin one");
+    MPO_TRY_MPI(MPI_Comm_test_inter(*out, &between));
+    MPO_CHECK(!between, MPO_ERR_USAGE,
+              "expected a communicator of one group, found an intercommunicator");
+cleanup:
+    return status;
+}
+
+static enum mpo_status connect_ranks(MPI_Comm communicator)
+{
+    enum mpo_status status = MPO_OK;
+    char own[MPO_COMM_HOST_BYTES] = "";
+    MPI_Request request = MPI_REQUEST_NULL;
+    MPO_TRY_MPI(MPI_Comm_rank(communicator, &job.rank));
+    MPO_TRY_MPI(MPI_Comm_size(communicator, &job.size));
+    gethostname(own, sizeof own - 1);
+    MPO_NEW(job.size, &job.host);
+    MPO_TRY_MPI_ALARM(MPI_Comm_dup(communicator, &job.world));
+    MPO_TRY_MPI(MPI_Comm_set_errhandler(job.world, MPI_ERRORS_RETURN));
+    MPO_TRY_MPI_ALARM(MPI_Comm_dup(job.world, &job.control));
+    MPO_TRY_MPI(MPI_Iallgather(own, MPO_COMM_HOST_BYTES, MPI_BYTE, job.host,
+                               MPO_COMM_HOST_BYTES, MPI_BYTE, job.world, &request));
+    MPO_TRY(mpo_comm_wait(&request, 1));
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_comm_begin(const struct mpo_comm_spec *spec)
+{
+    enum mpo_status status = MPO_OK;
+    MPI_Comm communicator = MPI_COMM_NULL;
+    MPO_CHECK(!job.has_begun, MPO_ERR_USAGE,
+              "a job has begun in this process, and it can have one at a time; end it, or "
+              "close its session, first");
+    MPO_TRY(choose_communicator(spec, &communicator));
+    job.has_begun = true;
+    job.spec = *spec;
+    job.spec.communicator = NULL; /* the caller's variable need not stay */
+    job.timer_slack = prctl(PR_GET_TIMERSLACK, 0UL, 0UL, 0UL, 0UL);
+    prctl(PR_SET_TIMERSLACK, TIMER_SLACK_NANOS, 0UL, 0UL, 0UL);
+    if (communicator != MPI_COMM_NULL)
+        MPO_TRY(connect_ranks(communicator));
+cleanup:
+    if (status != MPO_OK && job.has_begun && communicator != MPI_COMM_NULL)
+        mpo_comm_end();
+    return status;
+}
+
+bool mpo_comm_has_begun(void)
+{
+    return job.has_begun;
+}
+
+void mpo_comm_end(void)
+{
+    if (!job.has_begun)
+        return;
+    /* To free a communicator is collective, and after a failure ranks are not in step. */
+    if (!job.has_failed && job.control != MPI_COMM_NULL)
+        MPI_Comm_free(&job.control);
+    if (!job.has_failed && job.world != MPI_COMM_NULL)
+        MPI_Comm_free(&job.world);
+    if (job.timer_slack >= 0)
+        prctl(PR_SET_TIMERSLACK, (unsigned long)job.timer_slack, 0UL, 0UL, 0UL);
+    free(job.host);
+    job = (struct mpo_comm_job)NO_JOB;
+}
+
+/* Without MPI there is nobody to agree with; each process that knows better than to be
+ * silent says what went wrong. */
+enum mpo_status mpo_comm_start(int *argc, char ***argv)
+{
+    enum mpo_status status = MPO_OK;
+    int provided = 0;
+    bool speaks = true;
+    MPO_TRY(mpo_comm_check_launch(&speaks));
+    /* libllama and OpenMP have threads of their own; only the main one calls MPI. */
+    int code = MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided);
+    MPO_CHECK(code == MPI_SUCCESS, MPO_ERR_PEER,
+              "MPI did not start; under Slurm use srun --mpi=pmix, elsewhere mpirun");
+    MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
+    MPO_TRY(mpo_comm_begin(&(struct mpo_comm_spec){0}));
+cleanup:
+    if (status != MPO_OK && speaks)
+        mpo_report_failure(MPO_REPORT_ERROR, status, mpo_error_text(), mpo_error_trace());
+    return status;
+}
+
+void mpo_comm_stop(void)
+{
+    if (!mpi_is_up()) {
+        mpo_comm_end();
+        return;
+    }
+    mpo_comm_alarm_set("MPI_Finalize");
+    mpo_comm_end();
+    MPI_Finalize();
+    mpo_comm_alarm_clear();
+}
+
+int32_t mpo_comm_job_size(void)
+{
+    return job.size;
+}
+
+int32_t mpo_comm_job_rank(void)
+{
+    return job.rank;
+}
+
+void mpo_comm_expect(const char *doing, int64_t step, double deadline_seconds)
+{
+    job.doing = doing;
+    job.step = step;
+    job.deadline = deadline_seconds;
+}
+
+void mpo_comm_describe_place(char *text, size_t bytes)
+{
+    if (job.step < 0)
+        snprintf(text, bytes, "in %s", job.doing);
+    else
+        snprintf(text, bytes, "in step %lld of %s", (long long)job.step + 1, job.doing);
+}
+
+void mpo_comm_library_version(char *text, size_t bytes)
+{
+    char version[MPI_MAX_LIBRARY_VERSION_STRING] = "";
+    int length = 0;
+    MPI_Get_library_version(version, &length);
+    version[strcspn(version, ",\n")] = '\0';
+    snprintf(text, bytes, "%s", version);
+}
