@@ -40,16 +40,19 @@ cleanup:
     return status;
 }
 
-/* The slot takes the tokens over. Where there is no memory to make them fit they stay as
- * they are. */
-static void fill_slot(struct mpo_policy_slot *slot, struct mpo_policy_tokens *tokens)
+/* The slot gets a copy that fits. */
+static enum mpo_status fill_slot(struct mpo_policy_slot *slot,
+                                 const struct mpo_policy_tokens *tokens)
 {
-    int32_t *fitting =
-        realloc(tokens->token, (size_t)tokens->count * sizeof *tokens->token);
+    enum mpo_status status = MPO_OK;
+    int32_t *token = NULL;
+    MPO_NEW(tokens->count, &token);
+    memcpy(token, tokens->token, (size_t)tokens->count * sizeof *token);
     free(slot->token);
-    slot->token = fitting != NULL ? fitting : tokens->token;
+    slot->token = token;
     slot->count = tokens->count;
-    tokens->token = NULL;
+cleanup:
+    return status;
 }
 
 enum mpo_status mpo_policy_encode(struct mpo_policy *policy, int32_t slot,
@@ -61,7 +64,7 @@ enum mpo_status mpo_policy_encode(struct mpo_policy *policy, int32_t slot,
     MPO_TRY(policy->ops->encode(policy->self, prompt, &tokens));
     MPO_CHECK(tokens.count >= 1, MPO_ERR_INTERNAL, "policy '%s' made no token of a prompt",
               policy->name);
-    fill_slot(&policy->slot[slot], &tokens);
+    MPO_TRY(fill_slot(&policy->slot[slot], &tokens));
     if (token_count != NULL)
         *token_count = policy->slot[slot].count;
 cleanup:
@@ -87,7 +90,7 @@ enum mpo_status mpo_policy_encode_tokens(struct mpo_policy *policy, int32_t slot
     MPO_TRY(mpo_policy_tokens_reserve(&tokens, (size_t)token_count));
     memcpy(tokens.token, token, (size_t)token_count * sizeof *token);
     tokens.count = token_count;
-    fill_slot(&policy->slot[slot], &tokens);
+    MPO_TRY(fill_slot(&policy->slot[slot], &tokens));
 cleanup:
     free(tokens.token);
     return status;
