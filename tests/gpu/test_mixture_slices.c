@@ -245,7 +245,9 @@ static void check_sums(struct cut *cut, const struct rank *rank)
         const double *cpu = expected + (size_t)i * MPO_MIXTURE_SUMS_WIDTH(policies);
         assert_same_bits(own[MPO_MIXTURE_TOP], cpu[MPO_MIXTURE_TOP]);
         for (int32_t j = 1; cpu[0] != -INFINITY && j < policies + 3; j++)
-            if (!isnan(cpu[j])) /* of an infinite logit */
+            if (isnan(cpu[j])) /* of an infinite logit, or not wanted */
+                assert_true(isnan(own[j]));
+            else
                 assert_close(own[j], cpu[j], BOUND * 1024.0 * 8.0);
     }
     free(slice);
@@ -379,6 +381,31 @@ static void check_draws(struct cut *cut, enum mode mode)
     answer(cut);
 }
 
+/* Biases that take all tokens away. */
+static void check_nothing_left(struct cut *cut)
+{
+    int32_t vocab_size = cut->some.vocab_size;
+    struct mpo_mixture_bias *bias = runner_allocate((size_t)vocab_size, sizeof *bias);
+    for (int32_t v = 0; v < vocab_size; v++)
+        bias[v] = (struct mpo_mixture_bias){v, -INFINITY};
+    const struct mpo_mixture_rule rule = {filter.filter, bias, vocab_size};
+    const struct mpo_mixture_draws draws = {.count = 1,
+                                            .row = cut->row,
+                                            .kind = cut->kind,
+                                            .uniform = cut->uniform,
+                                            .rule = cut->rule,
+                                            .token = cut->token};
+    cut->rule[0] = &rule;
+    for (int32_t i = 0; i < 2; i++) {
+        cut->kind[0] = i == 0 ? MPO_MIXTURE_DRAWN : MPO_MIXTURE_GREATEST;
+        cut->token[0] = 7;
+        bring_scores(cut, cut->row[0]);
+        assert_ok(cut->ops->rule(cut->rank[0].self, &draws, 0, cut->score));
+        assert_int_equal(cut->token[0], -1);
+    }
+    free(bias);
+}
+
 /* Slices as even as possible, of which some are empty where ranks outnumber blocks. */
 static void check_cut(struct cut *cut, int32_t size, bool filtered)
 {
@@ -390,6 +417,8 @@ static void check_cut(struct cut *cut, int32_t size, bool filtered)
     for (int32_t mode = 0; mode < MODE_COUNT; mode++)
         if ((mode != FILTERED && mode != BIASED) || filtered)
             check_draws(cut, mode);
+    if (filtered && cut->some.vocab_size < 2500)
+        check_nothing_left(cut);
     for (int32_t r = 0; r < size; r++)
         close_rank(cut, &cut->rank[r]);
 }

@@ -2,6 +2,7 @@
 """Break the CUDA variant on purpose, one edit at a time: some test must notice.
 
 usage: mutants.py SOURCE_FOLDER WORK_FOLDER [PATH]
+       mutants.py SOURCE_FOLDER --check    whether each edit still has its place
 
 Each mutant of a kernel is tried on the plain build (values), then with ASan and UBSan, then
 with TSan, until one notices. One of the exchange is then tried on three ranks (ranks), and
@@ -26,6 +27,8 @@ DRAWS = "src/mixture/cuda/draw_kernels.cuh"
 SLICES = "src/mixture/cuda/slice_kernels.cuh"
 FILTERS = "src/mixture/cuda/filter_kernels.cuh"
 ROUNDING = "src/mixture/cuda/round_kernels.cuh"
+MEMORY = "src/mixture/cuda/memory.cuh"
+LAUNCHES = "src/mixture/cuda/draws.cuh"
 HOST = "src/mixture/cuda/cuda.cu"
 NCCL = "src/exchange/nccl.c"
 MESSAGES = "src/exchange/pack_kernels.cuh"
@@ -68,7 +71,7 @@ MUTANTS = [
     ("expectations without the temperature", KERNELS,
      "/ sum * view->inverse_temperature[h] -", "/ sum -"),
     ("scores without the end tilt", DRAWS,
-     "token_flags(&view, token) & MIXTURE_ENDS ? view.end_bias : 0.0", "0.0"),
+     "flags & MIXTURE_ENDS ? row_end_bias(&view, row) : 0.0", "0.0"),
     ("no barrier in the filters' totals", FILTERS,
      "    __syncthreads();\n    if (warp < MIXTURE_KEYS) {", "    if (warp < MIXTURE_KEYS) {"),
     ("tokens at a key do not count", FILTERS, "own >= key[i]", "own > key[i]"),
@@ -77,8 +80,8 @@ MUTANTS = [
      "uint64_t amount = kept_amount(weight, count, &cut, by_mass);",
      "struct mixture_cut all = {0, INT32_MAX};\n"
      "        uint64_t amount = kept_amount(weight, count, &all, by_mass);"),
-    ("every round draws for the first rows", HOST,
-     "draw_view(cuda, draws, first, round)", "draw_view(cuda, draws, 0, round)"),
+    ("every slot draws for the first row", FILTERS,
+     "token_scores(&view, draws.row[ruled->draw], block", "token_scores(&view, draws.row[0], block"),
     ("moments are read before they are there", HOST,
      "    MPO_TRY_CUDA(cudaStreamSynchronize(cuda->stream));\n    memcpy(moments,",
      "    memcpy(moments,"),
@@ -91,8 +94,9 @@ MUTANTS = [
     ("scores are the first row's", SLICES,
      "token_scores(&view, row, (int32_t)blockIdx.x", "token_scores(&view, 0, (int32_t)blockIdx.x"),
     ("filters do not look at scores of slices", FILTERS,
-     "filter.is_scored ? weight[token + i] : score[i]", "score[i]"),
-    ("slices have the flags of the first", HOST, "cuda->flags + first;", "cuda->flags;"),
+     "score[i] = token + i < view.vocab_size ? slot[token + i] : -INFINITY;",
+     "score[i] = token + i < view.vocab_size ? 0.0 : -INFINITY;"),
+    ("slices have the flags of the first", MEMORY, "cuda->flags + first;", "cuda->flags;"),
     ("answers count tokens from the slice's first", HOST,
      "answers[i * width] += first_token;", "answers[i * width] += 0;"),
     ("questions count blocks from the vocabulary's first", HOST,
@@ -100,11 +104,59 @@ MUTANTS = [
     ("the other slices' sums are left out", HOST, "if (others > 0)", "if (others == SIZE_MAX)"),
     ("the other slices' sums take the root's place", HOST,
      "cuda->sums.table + own, table + own", "cuda->sums.table, table + own"),
-    ("every round asks about the first draws", HOST, "question[i].draw += first;", ";"),
     ("sums of a slice are read before they are there", HOST,
      "cuda->stream));\n    MPO_TRY_CUDA(cudaStreamSynchronize(cuda->stream));\ncleanup:\n    return status;\n}\n\n"
      "static enum mpo_status cuda_fold(",
      "cuda->stream));\ncleanup:\n    return status;\n}\n\nstatic enum mpo_status cuda_fold("),
+    ("rows have the exponents of the first", KERNELS,
+     "view->mu[(size_t)row * (size_t)view->policy_count + (size_t)h]", "view->mu[(size_t)h]"),
+    ("rows have the tilt of the first", KERNELS, "0.0 : view->end_bias[row]", "0.0 : view->end_bias[0]"),
+    ("rows expect what the first expects", KERNELS, "view->expects[row] != 0", "view->expects[0] != 0"),
+    ("sums that nobody wants are left as they are", KERNELS,
+     "        figures[MPO_MIXTURE_LOGIT_SUM + h] = NAN;", "        (void)h;"),
+    ("entropies that nobody wants are numbers", KERNELS,
+     "expects ? log_z - row_end_bias(view, row) * end_probability : NAN",
+     "log_z - row_end_bias(view, row) * end_probability"),
+    ("expectations without the policies that have no exponent", KERNELS,
+     "if (mu == 0.0 && slot == NULL)", "if (mu == 0.0)"),
+    ("policies without an exponent have a say", KERNELS,
+     "        if (policy_mu(view, h, row) != 0.0)\n", ""),
+    ("policies without an exponent have a say in figures", DRAWS,
+     "mu != 0.0 ? mu * log_policy[h] : 0.0", "mu * log_policy[h]"),
+    ("rows that failed are drawn from", DRAWS, "!is_finite(sums->moments[row].log_z)", "row < 0"),
+    ("given tokens are written again", DRAWS,
+     "threadIdx.x == 0 && draws.kind[blockIdx.x] != MPO_MIXTURE_GIVEN", "threadIdx.x == 0"),
+    ("given tokens are in the first block", DRAWS,
+     "question.block = question.token / MPO_ROWS_BLOCK;", "question.block = 0;"),
+    ("draws have the uniform of the first", DRAWS, "draws->uniform[blockIdx.x]", "draws->uniform[0]"),
+    ("draws are of the first one's kind", DRAWS, "= draws->kind[blockIdx.x]", "= draws->kind[0]"),
+    ("rules have the biases of the first", FILTERS, "filter.bias + ruled->first_bias;", "filter.bias;"),
+    ("a bias is the score", FILTERS, "score[i] += bias[j].value;", "score[i] = bias[j].value;"),
+    ("the last bias is left out", FILTERS, "j < ruled->bias_count;", "j + 1 < ruled->bias_count;"),
+    ("weights are relative to each thread's blocks", FILTERS,
+     "    top = group_max(top);\n    if (blockIdx.x == 0", "    if (blockIdx.x == 0"),
+    ("slots are all the first", FILTERS, "(size_t)slot * (size_t)view->vocab_size;", "0 * (size_t)slot;"),
+    ("where no token is left one is drawn", FILTERS,
+     "!is_finite(filter.top[blockIdx.x]) || draws.kind", "draws.kind"),
+    ("greatest scores are weights", FILTERS,
+     "!is_finite(top) || draws.kind[ruled->draw] != MPO_MIXTURE_DRAWN", "!is_finite(top)"),
+    ("the greatest under a rule is a thread's last tie", FILTERS,
+     "v < view.vocab_size && best == INT32_MAX;", "v < view.vocab_size;"),
+    ("tokens under a rule are drawn again", FILTERS, "    draws->kind[draw] = MPO_MIXTURE_GIVEN;\n", ""),
+    ("uniforms under a rule are the first draws'", FILTERS,
+     "draws->uniform[ruled->draw]", "draws->uniform[blockIdx.x]"),
+    ("the mailbox is filled before it was read", LAUNCHES,
+     "            MPO_TRY_CUDA(cudaStreamSynchronize(cuda->stream));\n", "            continue;\n"),
+    ("a round's biases begin with the first", LAUNCHES,
+     "ruled->first_bias = round->bias_count;", "ruled->first_bias = 0;"),
+    ("draws under rules end with a round", LAUNCHES, "while (draws->rule", "if (draws->rule"),
+    ("biases go where others are", LAUNCHES, "> cuda->vocab_size)", "> INT32_MAX - 1)"),
+    ("uniforms are not sent", LAUNCHES, "if (draws->uniform != NULL)\n        memcpy(cuda->host.uniform",
+     "if (draws->uniform == NULL)\n        memcpy(cuda->host.uniform"),
+    ("only the first row's exponents are sent", HOST,
+     "memcpy(cuda->host.mu, exponents->mu, count * sizeof(double));",
+     "memcpy(cuda->host.mu, exponents->mu, sizeof(double) * (size_t)cuda->policy_count);"),
+    ("where no token is left there is the last one", HOST, "    draws->token[draw] = -1;", "   "),
     ("nothing", NCCL, "/* ---- life ---- */", "/* ---- the life ---- */"),
     ("the meeting is not waited for", NCCL,
      "    MPO_TRY(wait_for(have_met, exchange));\ncleanup:", "cleanup:"),
@@ -116,17 +168,16 @@ MUTANTS = [
      "    MPO_TRY(wait_for(is_drained, self));\n", ""),
     ("a receiver expects a float less", NCCL,
      "ncclRecv(*room, received,", "ncclRecv(*room, received - 1,"),
-    ("a sender calls floats integers", NCCL, "sent, ncclFloat, rank,", "sent, ncclInt32, rank,"),
+    ("a sender calls floats integers", NCCL, "sent, type, rank,", "sent, ncclInt32, rank,"),
     ("a rank sends to itself", NCCL, "        if (rank != exchange->rank)\n            MPO_TRY(send",
      "        if (rank >= 0)\n            MPO_TRY(send"),
     ("messages outside of a group", NCCL, "    MPO_TRY_NCCL(self, ncclGroupStart());\n", ""),
     ("slices are packed as if a rank sent its own", NCCL,
      "(own.first < slice.first ? own.count : 0)", "0"),
-    ("every message lands where the first does", NCCL, "        *room += received;\n", ""),
-    ("slices begin at the first token", MESSAGES, "pack.row[blockIdx.x] + pack.first;",
-     "pack.row[blockIdx.x];"),
+    ("every message lands where the first does", NCCL, "        *room += received * token;\n", ""),
     ("the last span of a message is copied past its end", MESSAGES,
-     "        if (token < pack.count)\n", ""),
+     "if (token < (size_t)pack.count)\n            to[token] = from[token];",
+     "to[token] = from[token];"),
     ("the end is not waited for", NCCL, "wait_for(have_met, exchange) == MPO_OK &&", ""),
     ("the communicator is forgotten", NCCL,
      "    leave_comm(exchange);\n    cudaFree", "    (void)leave_comm;\n    cudaFree"),
@@ -139,7 +190,7 @@ MUTANTS = [
      "    MPO_FAIL(status_of"),
     ("errors that come later are not looked at", NCCL,
      "    if (state != ncclSuccess && state != ncclInProgress)\n"
-     "        MPO_TRY(complain(self, state, \"what was asked of it before\"));\n", ""),
+     "        MPO_TRY(complain(self, state, \"an earlier call\"));\n", ""),
     ("an error of this rank is a peer's", NCCL,
      "                                                                  : MPO_ERR_DEVICE;",
      "                                                                  : MPO_ERR_PEER;"),
@@ -272,7 +323,18 @@ def try_mutant(path, old, new):
     return noticed
 
 
+def check():
+    """Edits whose text does not stand in its file once."""
+    lost = [f"{path}: {what}" for what, path, old, _ in MUTANTS
+            if read(os.path.join(SOURCE, path)).count(old) != 1]
+    if lost:
+        sys.exit("\n".join(["the code has changed where mutants edit it:", *lost]))
+
+
 def main():
+    if sys.argv[2] == "--check":
+        check()
+        return
     prepare()
     survivors = []
     for what, path, old, new in MUTANTS:
