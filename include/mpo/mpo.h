@@ -37,3 +37,4 @@
 #include "mpo/rng.h"
 #include "mpo/session.h"
 #include "mpo/status.h"
+#include "mpo/version.h"

@@ -1,0 +1,16 @@
+/*
+ * The one file of the library that the commit is compiled into.
+ */
+#include "mpo/version.h"
+
+#include "build_info.h"
+
+const char *mpo_version(void)
+{
+    return MPO_VERSION;
+}
+
+const char *mpo_version_commit(void)
+{
+    return MPO_GIT_COMMIT;
+}
