@@ -13,7 +13,7 @@
 
 #define MEMORY 1.0f
 
-static void open_model(struct feed_case *test)
+static void open_model(struct feed_case *test, bool rows_on_device)
 {
     const size_t states = BIGRAM_GGUF_TOKENS;
     static char path[TABLE_PATH_BYTES];
@@ -31,9 +31,21 @@ static void open_model(struct feed_case *test)
                                          .request = "",
                                          .chat_template = "raw"};
     const struct mpo_policies_spec common = {.prompt_slots = FEED_CASE_SLOTS,
-                                             .thread_count = 1};
+                                             .thread_count = 1,
+                                             .rows_on_device = rows_on_device};
     assert_ok(mpo_policy_open(&spec, &common, &mpo_policy_llama_ops, &test->library,
                               &test->policy));
+}
+
+static void open_brought(struct feed_case *test)
+{
+    open_model(test, false);
+}
+
+/* The host's own memory stands for a device's. */
+static void open_left(struct feed_case *test)
+{
+    open_model(test, true);
 }
 
 /* See struct bigram_gguf_options. */
@@ -58,12 +70,14 @@ static void mean_of_all(const struct feed_case *test, const int32_t *token, int3
 
 int main(void)
 {
-    static const struct feed_kind bytes = {
+    struct feed_kind bytes = {
         .first_token = 0,
         .token_count = BIGRAM_GGUF_TOKENS,
         .bound = 1e-5,
-        .open = open_model,
+        .open = open_brought,
         .expect = mean_of_all,
     };
-    return feed_case_run("policy_llama_feed", &bytes);
+    int failures = feed_case_run("policy_llama_feed", &bytes);
+    bytes.open = open_left;
+    return failures + feed_case_run("policy_llama_feed_left", &bytes);
 }
