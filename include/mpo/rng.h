@@ -1,8 +1,7 @@
 /**
  * Counter-based random numbers: a draw is a function of its purpose, not of who draws.
  *
- *     u = Philox4x64-10( key = (seed, stream), counter = (step, prompt, response, position)
- * )
+ *     u = Philox4x64-10(key = (seed, stream), counter = (step, prompt, response, position))
  *
  * One stream per purpose, so no two uses share a number. The layout is fixed: because of it
  * the same seed gives the same bytes on any number of ranks.

@@ -255,6 +255,6 @@ enum mpo_status mpo_record_count_rows(const struct mpo_record *record, const cha
  */
 int64_t mpo_record_acknowledged_rows(const int64_t *step, int64_t rows, int64_t last);
 
-/** Turn a failure of an opened file into MPO_ERR_DATA with the path in front of its text.
- */
+/** Turn a failure of an opened file into MPO_ERR_DATA
+ *  with the path in front of its text. */
 enum mpo_status mpo_record_reword(const struct mpo_record *record, enum mpo_status status);

@@ -10,13 +10,13 @@
 
 /** Of one rank and its host's memory, by what it is for. Plain data. */
 struct mpo_needs {
-    uint64_t program_bytes; /* the process as a survey leaves it: code, vocabularies,
-                               prompts, adapters */
+    uint64_t program_bytes; /* the process as a survey leaves it: code,
+                               vocabularies, prompts, adapters */
     uint64_t weights_bytes; /* a model that several policies name counts once */
     uint64_t cache_bytes;
     uint64_t work_bytes;     /* logits, and what a decode computes in */
-    uint64_t exchange_bytes; /* rows of other ranks, or of this one for others; rounded ones
-                              */
+    uint64_t exchange_bytes; /* rows of other ranks, or of this one for others, and the
+                                rounded ones */
 };
 
 /** Needs of a rank that hosts these policies; `exchange_bytes` is the exchange's figure

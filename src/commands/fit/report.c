@@ -184,9 +184,10 @@ static void print_table(const struct fit *fit)
     const struct fit_summary *summary = &fit->summary;
     const double *average = mpo_descent_average(fit->descent);
     printf("%-24s %10s %10s\n", "objective", "weight", "last");
-    for (int32_t k = 0; k < fit->objective_count; k++)
-        printf("%-24s %10.4f %10.4f\n", fit->config->policies[k].name, average[k],
-               fit->weights[k]);
+    for (int32_t k = 0; k < fit->objective_count; k++) {
+        mpo_text_pad(stdout, fit->config->policies[k].name, 24);
+        printf(" %10.4f %10.4f\n", average[k], fit->weights[k]);
+    }
     printf("\nF             %10.4f nat, mean over %lld steps, +- %.4f\n",
            summary->value_mean, (long long)summary->steps, value_error(summary));
     printf("averaged gap  %10.4f nat\n", summary->last_gap);

@@ -54,8 +54,8 @@ static void print_last(const char *label, const struct inspect pair[2],
     print_numbers(label, last_value(&pair[0], field), last_value(&pair[1], field), 4);
 }
 
-/* The average weight of an objective after the last step; NaN if the record does not have
- * it. */
+/* The average weight of an objective after the last step;
+ * NaN if the record does not have it. */
 static double weight_of(const struct inspect *inspect, const char *objective)
 {
     const int32_t count = inspect->objective_count;

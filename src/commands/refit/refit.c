@@ -18,8 +18,8 @@
 
 #include "commands/commands.h"
 
-/* Minimum effective responses per prompt, on average, for the logarithm in F to be
- * meaningful. */
+/* Minimum effective responses per prompt, on average,
+ * for the logarithm in F to be meaningful. */
 #define EFFECTIVE_MIN 4.0
 
 /* ---- the stored responses ---- */

@@ -37,7 +37,7 @@ static double share_done(const struct progress *progress, int64_t from)
     return total > 0.0 ? fmin(done / total, 1.0) : 1.0;
 }
 
-static void show(struct progress *progress, double now)
+static void show_line(struct progress *progress, double now)
 {
     enum { POSITION, PERCENT, LEFT, ELAPSED, RATE, OWN };
     char text[OWN][64];
@@ -70,7 +70,7 @@ static void show_at_times(struct progress *progress)
 {
     double now = mpo_timing_now();
     if (progress->is_live && now - progress->shown >= SECONDS_BETWEEN)
-        show(progress, now);
+        show_line(progress, now);
 }
 
 void progress_resume(struct progress *progress, int64_t before)
@@ -89,7 +89,7 @@ void progress_begin(struct progress *progress, const char *name, int64_t total)
 }
 
 /* A report of mpo/rollout.h. */
-static void report(void *reporter, double responses, int32_t tokens)
+static void note_report(void *reporter, double responses, int32_t tokens)
 {
     struct progress *progress = reporter;
     progress->within = responses;
@@ -105,7 +105,7 @@ void progress_follow(struct progress *progress, struct mpo_rollout_step *step, i
     progress->within = 0.0;
     progress->whole = (double)responses;
     progress->part = (double)part;
-    step->report = report;
+    step->report = note_report;
     step->reporter = progress;
 }
 

@@ -141,8 +141,8 @@ static void prompts_join_rows_that_live_and_are_exact(void **state)
 }
 
 /* One row of each earlier prompt stays and is full, and the last prompt fills its two rows:
- * 800 cells, and no unit of these sizes needs more. A context for one prompt less would
- * have 768. */
+ * 800 cells, and no unit of these sizes needs more.
+ * A context for one prompt less would have 768. */
 static void the_most_crowded_unit_fits_its_context(void **state)
 {
     (void)state;
