@@ -46,7 +46,7 @@ struct mpo_timing;
 
 /** When prompts are fed. */
 enum mpo_decode_prefill {
-    MPO_DECODE_ALONE, /* whole prompts first, before any row goes on */
+    MPO_DECODE_ALONE, /* whole prompts first, before any row continues */
     MPO_DECODE_MIXED, /* in chunks, beside the rows that are live */
 };
 
@@ -76,7 +76,7 @@ struct mpo_draw_rule {
     struct mpo_rng_counter counter; /* its position is the token's place in the response */
 };
 
-/** The wishes of a row. Arrays are borrowed until it has ended. */
+/** The request for a row. Arrays are borrowed until it has ended. */
 struct mpo_decode_row {
     int32_t slot;         /* of its prompt, which every policy has encoded */
     int32_t share;        /* a row admitted since the last step with the same slot and
@@ -93,7 +93,7 @@ struct mpo_decode_row {
 };
 
 enum mpo_decode_flag {
-    MPO_DECODE_GIVEN = 1,  /* the token was given; else it was drawn */
+    MPO_DECODE_GIVEN = 1,  /* the token was given; otherwise it was drawn */
     MPO_DECODE_ENDED = 2,  /* it is an end token: the row's last */
     MPO_DECODE_CUT = 4,    /* the row's last, because there is no more to score or draw */
     MPO_DECODE_FAILED = 8, /* some figure of the position is not finite: the row's last */
@@ -116,7 +116,7 @@ struct mpo_decode_event {
 
 struct mpo_decode;
 
-/** Positions of one step that exchange and mixture need room for. Local. */
+/** Maximum positions of one step, for opening exchange and mixture. Local. */
 int32_t mpo_decode_positions(int32_t row_capacity, int32_t given_positions);
 
 /** Local; allocates all it will need. The same spec on all ranks of the group. */
@@ -146,8 +146,8 @@ enum mpo_status mpo_decode_offer_text(struct mpo_decode *decode, int32_t slot,
  * Assign the lowest free row to a response. At the root; it joins in the next step.
  *
  * @param index  the row, out
- * @return MPO_ERR_USAGE when no row is free, or the row's wishes have no room (the text
- *         says which)
+ * @return MPO_ERR_USAGE when no row is free, or a request of the row exceeds the
+ *         specification (the text says which)
  */
 enum mpo_status mpo_decode_admit(struct mpo_decode *decode,
                                  const struct mpo_decode_row *row, int32_t *index);
@@ -158,8 +158,8 @@ int32_t mpo_decode_free_rows(const struct mpo_decode *decode);
 /** Rows that are waiting or live. At the root. */
 int32_t mpo_decode_live_rows(const struct mpo_decode *decode);
 
-/** End a row, or give a parked one's cache back. At the root; free at once, and gone with
- *  the next step. Any other row is left as it is. */
+/** End a row, or release the cache of a parked one. At the root; free at once, and gone
+ *  with the next step. No effect on other rows. */
 void mpo_decode_cancel(struct mpo_decode *decode, int32_t index);
 
 /** Stop a row where it is and keep its cache until it is cancelled. At the root. */
@@ -172,8 +172,8 @@ void mpo_decode_clear(struct mpo_decode *decode);
 /**
  * One step of all rows: plan, tell the others, feed, exchange, combine, draw or look up.
  *
- * At the root of the group, while the others follow. Allocates nothing. A row that fails is
- * an event; after any other failure the group is not in step any more.
+ * At the root of the group, while the others follow. Allocates nothing. A failed row is an
+ * event; after any other failure the ranks of the group are no longer in step.
  *
  * @param events  out, borrowed until the next step, in the order in which rows were
  *                admitted

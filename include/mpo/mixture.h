@@ -26,7 +26,7 @@ extern "C" {
 struct mpo_mixture;
 
 struct mpo_mixture_spec {
-    const char *device;        /* "cpu", "cuda"; the registry names what was built */
+    const char *device;        /* "cpu", "cuda"; see the registry for what was built */
     const double *temperature; /* [H] */
     const int32_t *end_token;  /* [end_count], ascending */
     const int32_t *masked;     /* [masked_count], ascending */
@@ -58,7 +58,7 @@ void mpo_mixture_close(struct mpo_mixture **mixture);
 
 /**
  * Bring one policy's rows from the host's memory to where they are normalised, exchanged
- * and combined: into the device's with spec.rows_on_device, else they stay as they are.
+ * and combined: into the device's with spec.rows_on_device, else they are unchanged.
  *
  * Local. Allocates nothing. Rows stay there until the next call for the same policy.
  *
@@ -70,8 +70,9 @@ enum mpo_status mpo_mixture_place(struct mpo_mixture *mixture, int32_t policy_in
                                   int32_t row_count, const float **logits);
 
 /**
- * Round one policy's rows to bf16 where spec.bf16_rows says so; else they stay as they are.
- * What follows is exact for the rounded policies: normalisers are taken of them.
+ * Round one policy's rows to bf16 where spec.bf16_rows says so; else they are unchanged.
+ * Everything that follows is exact for the rounded policies: normalisers are computed from
+ * them.
  *
  *     y(v) = x(v) - max x                  in float; max over tokens that are not masked
  *     x'(v) = y(v) to 8 significant bits   ties to even; a float with its low 16 bits 0
@@ -110,9 +111,9 @@ enum mpo_status mpo_mixture_round(struct mpo_mixture *mixture, int32_t policy_in
  * Local, and independent of which rank calls it. Allocates nothing. Ends what was combined
  * before: there are no draws until the next mpo_mixture_combine.
  *
- * A row that fails is data: MPO_ERR_DATA names the first one after all rows are normalised.
- * The caller may go on; what is made of such a row fails again in mpo_mixture_combine, and
- * nothing of the other rows depends on it.
+ * A failed row is data: MPO_ERR_DATA names the first one after all rows are normalised. The
+ * caller may continue; such a row fails again in mpo_mixture_combine and does not affect
+ * the other rows.
  *
  * @param policy_index  h
  * @param logits        [row_count] pointers to [V] floats
@@ -135,7 +136,7 @@ struct mpo_mixture_exponents {
 /** Moments of q at one position of one row. */
 struct mpo_mixture_moments {
     double log_z;           /* log sum_v exp s(v), nat; of a row that fails not finite */
-    double entropy;         /* -E_q log q, nat; NaN where it is not wanted */
+    double entropy;         /* -E_q log q, nat; NaN if not wanted */
     double end_probability; /* sum of q over the end tokens */
 };
 
@@ -146,13 +147,13 @@ struct mpo_mixture_moments {
  * blocks of its slice, and the root folds them in order. Allocates nothing. The figures of
  * a row depend on that row and its exponents alone.
  *
- * E_q log pi_h costs H V products a row. They are saved, with the entropy, where nobody
- * wants them: in rows whose expects is false, or in all with expectation NULL.
+ * E_q log pi_h costs H V products per row. It is skipped, with the entropy, in rows whose
+ * expects is false, or in all with expectation NULL.
  *
- * A row fails when its log Z is not finite, or, where wanted, its entropy or expectation: a
+ * A row fails if its log Z or, where wanted, its entropy or expectation is not finite: a
  * logit is infinite, or mpo_mixture_normalise refused it. (A policy with mu_h = 0 whose
- * expectation is not wanted has no say.) MPO_ERR_DATA names the first such row after all
- * rows are combined. The caller may go on; the other rows can be drawn from.
+ * expectation is not wanted does not matter.) MPO_ERR_DATA names the first such row after
+ * all rows are combined. The caller may continue and draw from the other rows.
  *
  * @param rows         this rank's slice
  * @param exponents    of all rows
@@ -175,17 +176,17 @@ struct mpo_mixture_filter {
     double min_p;       /* this times the largest probability at least, in [0, 1]; 0: all */
 };
 
-/** True when it takes nothing away, and for NULL. */
+/** True if it removes nothing, and for NULL. */
 bool mpo_mixture_filter_is_open(const struct mpo_mixture_filter *filter);
 
 /** Added to the score s(v) of a token before the filter. */
 struct mpo_mixture_bias {
     int32_t token;
-    double value; /* nat; below +inf; -inf: the token never comes */
+    double value; /* nat; below +inf; -inf: the token is never drawn */
 };
 
-/** From what a token is drawn instead of q. A rule whose biases leave no token is as none:
- *  a token always comes out, and a masked one never. */
+/** The distribution to draw from instead of q. A rule whose biases leave no token has no
+ *  effect: a token is always drawn, and never a masked one. */
 struct mpo_mixture_rule {
     struct mpo_mixture_filter filter;
     const struct mpo_mixture_bias *bias; /* [bias_count] in any order; several of one token
@@ -193,7 +194,7 @@ struct mpo_mixture_rule {
     int32_t bias_count;                  /* at most V */
 };
 
-/** True when it changes nothing, and for NULL. */
+/** True if it changes nothing, and for NULL. */
 bool mpo_mixture_rule_is_open(const struct mpo_mixture_rule *rule);
 
 enum mpo_mixture_kind {
@@ -202,10 +203,10 @@ enum mpo_mixture_kind {
     MPO_MIXTURE_GREATEST, /* the most probable one, of equal ones the lowest */
 };
 
-/** Questions about the rows that were combined last, in any order of kinds and rows. With
- *  slices at other ranks count, row, kind and which rules are open must be the same on all
- *  of them; uniforms, biases and given tokens count at the root. Without, the root's call
- *  alone counts. */
+/** Questions about the rows combined last, in any order of kinds and rows. With slices on
+ *  other ranks, count, row, kind and which rules change nothing must be the same on all;
+ *  uniforms, biases and given tokens matter at the root. Without, only the root's call
+ *  matters. */
 struct mpo_mixture_draws {
     int32_t count;
     const int32_t *row;                /* [count] the combined row that each is about */
@@ -221,11 +222,12 @@ struct mpo_mixture_draws {
 };
 
 /**
- * Draw or look up tokens, with their figures: a token has the same ones however it came.
+ * Draw or look up tokens, with their figures, which do not depend on how the token was
+ * found.
  *
- * Draws invert the block sums: the root inverts to a block, whoever has the block inverts
- * inside it. A draw under a rule that is not open brings the scores of its row to the root;
- * one of GREATEST wants none for a filter, so give it no rule without biases.
+ * Draws invert the block sums: the root inverts to a block, and the rank with the block
+ * inverts inside it. A draw under a rule that changes q sends the scores of its row to the
+ * root; GREATEST needs none for a filter, so pass it a rule only with biases.
  *
  * Of a row that failed log q is NaN, and unless the token is given it is -1 and all figures
  * are NaN.

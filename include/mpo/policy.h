@@ -101,7 +101,7 @@ int32_t mpo_policies_end_tokens(const struct mpo_policies *policies, const int32
 int32_t mpo_policies_masked_tokens(const struct mpo_policies *policies,
                                    const int32_t **out);
 
-/** Text of response tokens, end tokens left out; bytes of UTF-8 (a cut response may end
+/** Text of response tokens without end tokens; bytes of UTF-8 (a cut response may end
  *  inside a character), written to text[capacity] with a NUL.
  *  @return the number of bytes without the NUL, or -1 when capacity is too small. Local. */
 int32_t mpo_policies_text(const struct mpo_policies *policies, const int32_t *tokens,
@@ -110,7 +110,7 @@ int32_t mpo_policies_text(const struct mpo_policies *policies, const int32_t *to
 /** Bytes of one token's text as it stands in a response, none for an end token: the texts
  *  of a response's tokens, one after the other, are that of mpo_policies_text. Written to
  *  text[capacity] with a NUL.
- *  @param first  nothing of the response's text stands before it
+ *  @param first it is the first text of the response
  *  @return the number of bytes without the NUL, or -1 when capacity is too small. Local. */
 int32_t mpo_policies_piece(const struct mpo_policies *policies, int32_t token, bool first,
                            char *text, int32_t capacity);
@@ -150,11 +150,11 @@ void mpo_policies_describe(const struct mpo_policies *policies, int32_t index,
 int32_t mpo_policy_trained_tokens(const struct mpo_policy *policy);
 
 /**
- * Tokens of a prompt into a slot, whatever it held; rows that were fed from it keep their
- * cells. After a failure the slot is as it was.
+ * Encode a prompt into a slot, replacing its content; rows fed from it keep their cells.
+ * After a failure the slot is unchanged.
  *
- * Local; may allocate. May run in another thread than feed and than other calls of encode,
- * for a slot that nobody else uses meanwhile.
+ * Local; may allocate. May run in another thread than feed and other calls of encode, for a
+ * slot not used elsewhere at the same time.
  *
  * @param slot         0 .. prompt_slots - 1
  * @param token_count  out, >= 1; NULL: not wanted
@@ -166,8 +166,7 @@ enum mpo_status mpo_policy_encode(struct mpo_policy *policy, int32_t slot,
                                   const struct mpo_prompt *prompt, int32_t *token_count);
 
 /**
- * The same for token ids that are taken as they are: no template, no beginning-of-sequence
- * token.
+ * The same for token ids, used as they are: no template, no beginning-of-sequence token.
  *
  * @param token  [token_count] ids of the policy's vocabulary; token_count >= 1
  * @return MPO_ERR_DATA when an id is none
@@ -178,23 +177,23 @@ enum mpo_status mpo_policy_encode_tokens(struct mpo_policy *policy, int32_t slot
 /** Tokens of a slot's prompt, 0: it is empty. Local. */
 int32_t mpo_policy_prompt_tokens(const struct mpo_policy *policy, int32_t slot);
 
-/** See that a slot's prompt and a response of so many tokens fit the context that the model
- *  was trained with. Local.
+/** Check that a slot's prompt and a response of this many tokens fit the context that the
+ *  model was trained with. Local.
  *  @param given  the response is given: it cannot be cut to max_tokens
  *  @return MPO_ERR_DATA, with both lengths; the text says nothing of a file or line */
 enum mpo_status mpo_policy_check_length(const struct mpo_policy *policy, int32_t slot,
                                         int32_t response_tokens, bool given);
 
 /**
- * Tokenise the responses that come with prompts, where they were asked for. Collective over
- * all ranks; errors are agreed on. Afterwards all ranks have the same.
+ * Tokenise the responses given with the prompts, if requested. Collective over all ranks;
+ * errors are agreed on. Afterwards all ranks have the same.
  *
  * A response is plain text that continues the prompt: text that looks like a special token
  * is not parsed as one. An end token is that of the first policy: end of turn where it has
  * a chat template that has one, else end of sequence.
  *
- * @return MPO_ERR_DATA, with the prompt's file and line, for a response of no token or one
- * that the policies could never give
+ * @return MPO_ERR_DATA, with the prompt's file and line, for an empty response or one that
+ * the policies could never generate
  */
 enum mpo_status mpo_policies_encode_responses(struct mpo_policies *policies,
                                               const struct mpo_comm *comm,
@@ -212,8 +211,8 @@ int32_t mpo_policies_response(const struct mpo_policies *policies, int64_t promp
 int32_t mpo_policies_longest_response(const struct mpo_policies *policies);
 
 /**
- * Every prompt of a file into the slot of its index, for every policy of this rank, and see
- * that each fits with its given responses, or with max_tokens when none are given.
+ * Encode every prompt of a file into the slot of its index, for every policy of this rank,
+ * and check that each fits with its given responses, or with max_tokens if none are given.
  * Collective over all ranks; errors are agreed on, and name the prompt's file and line.
  */
 enum mpo_status mpo_policies_encode_prompts(struct mpo_policies *policies,
@@ -226,9 +225,9 @@ enum mpo_status mpo_policies_encode_prompts(struct mpo_policies *policies,
 /** Sizes of the policies' caches. */
 struct mpo_policies_room {
     int32_t row_capacity;      /* rows at once, 1 .. MPO_ROW_COUNT_MAX */
-    int32_t position_capacity; /* positions whose logits one feed may want, at least
+    int32_t position_capacity; /* maximum positions with wanted logits in one feed, at least
                                   row_capacity */
-    int32_t held_prompts;      /* prompts whose cells are held at once at most, >= 1 */
+    int32_t held_prompts;      /* maximum prompts whose cells are held at once, >= 1 */
     int32_t response_tokens;   /* tokens of one response at most, >= 1 */
     int32_t context_tokens;    /* > 0: so many tokens in all rows together, those that rows
                                   share counted once, and the two above say nothing; 0: as
@@ -236,8 +235,8 @@ struct mpo_policies_room {
 };
 
 /**
- * Allocate all that feed, truncate and fork ever need. Once, before the first feed.
- * Collective over all ranks; errors are agreed on.
+ * Allocate everything for feed, truncate and fork. Once, before the first feed. Collective
+ * over all ranks; errors are agreed on.
  *
  * @return MPO_ERR_CONFIG when sizes are out of range, MPO_ERR_MEMORY
  */
@@ -293,8 +292,8 @@ struct mpo_policies_survey_spec {
 };
 
 /**
- * Do all that opening, encoding and making room do but load weights and allocate, and go on
- * after a failure, so that all of them are known.
+ * Do everything that opening, encoding and making room do except loading weights and
+ * allocating, and continue after a failure, so that all failures are found.
  *
  * Collective over all ranks. Failures of single policies are in *out, not returned.
  */
@@ -309,7 +308,7 @@ void mpo_policies_survey_release(struct mpo_policies_survey *survey);
  * model left them; otherwise in the host's, masked. Local. */
 bool mpo_policy_rows_on_device(const struct mpo_policy *policy);
 
-/** Empty every row and its cache: what the verbs give from here on is a function of the
+/** Empty every row and its cache: from here on the verbs' results are a function of the
  *  calls alone, to the bit. Local. */
 void mpo_policy_clear(struct mpo_policy *policy);
 
@@ -325,13 +324,13 @@ struct mpo_policy_span {
     int32_t row;
     int32_t slot;  /* tokens first .. first + count - 1 of its prompt; -1: those of token */
     int32_t first; /* in the slot's prompt */
-    int32_t count; /* 0: nothing is appended and nothing is given, whatever is wanted */
+    int32_t count; /* 0: nothing is appended and no logits are returned */
     const int32_t *token; /* [count] when slot is -1 */
     enum mpo_policy_want want;
 };
 
 /**
- * Append spans to rows, empty ones or not, and give the wanted logits.
+ * Append spans to rows, empty or not, and return the wanted logits.
  *
  * Local. Allocates nothing. Nothing is appended when arguments are refused.
  *
@@ -348,8 +347,8 @@ enum mpo_status mpo_policy_feed(struct mpo_policy *policy,
 /** Tokens of a row, its prompt's included; 0: it is empty. Local. */
 int32_t mpo_policy_row_tokens(const struct mpo_policy *policy, int32_t row);
 
-/** Take a row back to its first `tokens` tokens, its prompt's included; none, or -1,
- *  empties it, which frees its cache. Local. */
+/** Cut a row back to its first `tokens` tokens, including its prompt's; 0 or -1 empties it,
+ *  which frees its cache. Local. */
 enum mpo_status mpo_policy_truncate(struct mpo_policy *policy, int32_t row, int32_t tokens);
 
 /** Row `to` becomes a copy of row `from`. Local. */

@@ -94,10 +94,9 @@ struct mpo_rollout_step {
        ends here, as if its text had stopped. NULL: disabled */
     bool (*watch)(void *watcher, const int32_t *token, int32_t token_count);
     void *watcher;
-    /* called on the root of a group that gives it, after each step of a unit or each given
-     * response: how many
-     * of the step's responses are made, parts of them counted in, by a guess what other
-     * groups have made included, and how many tokens more; NULL: disabled */
+    /* called on the root of a group that sets it, after each step of a unit or each given
+     * response: the number of the step's responses made so far (fractions included, other
+     * groups by a guess) and the number of new tokens; NULL: disabled */
     void (*report)(void *reporter, double responses, int32_t token_count);
     void *reporter;
 };
@@ -114,9 +113,9 @@ enum mpo_status mpo_rollout_run(struct mpo_rollout *rollout,
 
 /**
  * Score given responses to prompts under every policy and under the mixture of step->mu and
- * step->end_bias; greedy and the step's number mean nothing here. Collective over all
- * ranks; every rank passes the same step. Allocates nothing. Needs scores_responses,
- * and one prompt a unit.
+ * step->end_bias; greedy and the step's number have no effect. Collective over all ranks;
+ * every rank passes the same step. Allocates nothing. Needs scores_responses, and one
+ * prompt per unit.
  *
  * @param out  complete on rank zero; valid until the next call
  */

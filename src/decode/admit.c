@@ -9,7 +9,7 @@
 
 #include <string.h>
 
-/* Its place can be given to another response: what it was is gone, or leaves first. */
+/* The row can be assigned again: its old response is gone, or leaves first. */
 static bool is_free(const struct mpo_decode *decode, int32_t index)
 {
     const struct mpo_decode_root *root = &decode->root[index];
@@ -135,7 +135,7 @@ enum mpo_status mpo_decode_admit(struct mpo_decode *decode,
     decode->root[found].is_new = true;
     decode->root[found].is_mute = false;
     keep_rule(decode, found);
-    /* Whoever has the row now leaves before anything is computed with its exponents. */
+    /* The row's old response leaves before anything is computed with the new exponents. */
     double *mu = decode->mu + (ptrdiff_t)found * decode->policy_count;
     memcpy(mu, row->mu, (size_t)decode->policy_count * sizeof *mu);
     decode->root[found].wish.mu = mu;
@@ -166,7 +166,7 @@ static void withdraw(struct mpo_decode *decode, int32_t index)
     decode->root[index].is_new = false;
 }
 
-/* Out of the way, now or when nobody needs its prompt any more. */
+/* Remove the row, now or when its prompt is not needed any more. */
 static void leave(struct mpo_decode *decode, int32_t index, enum mpo_decode_leaves how)
 {
     struct mpo_decode_root *root = &decode->root[index];

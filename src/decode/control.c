@@ -20,7 +20,7 @@
 
 #include <string.h>
 
-/* Rows whose given tokens one step scores beside live rows. */
+/* Rows with given tokens that one step scores beside live rows. */
 #define GIVEN_ROWS_MAX 2
 
 /* ---- admissions ---- */
@@ -76,8 +76,7 @@ static void write_admissions(struct mpo_decode *decode)
 
 /* ---- the plan ---- */
 
-/* Rows that go on, and new ones after them: what the other ranks will have when they have
- * read the record. */
+/* Continuing rows, then new ones: the state of the other ranks after reading the record. */
 static void renew_rows(struct mpo_decode *decode)
 {
     int32_t kept = 0;
@@ -96,7 +95,7 @@ static void renew_rows(struct mpo_decode *decode)
     decode->planned_count = kept;
 }
 
-/* Of a row that goes on; a new one has been asked for nothing. */
+/* For a continuing row; a new one has no tokens yet. */
 static bool is_live(const struct mpo_decode *decode, int32_t place)
 {
     int32_t row = decode->planned[place];
@@ -115,7 +114,7 @@ static int32_t smaller(int32_t a, int32_t b)
     return a < b ? a : b;
 }
 
-/* All prompts that wait are fed whole. @return false when none waits */
+/* Feed all waiting prompts completely. @return false if none waits */
 static bool plan_prompts(struct mpo_decode *decode)
 {
     for (int32_t i = decode->going_count; i < decode->planned_count; i++)

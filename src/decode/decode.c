@@ -20,7 +20,7 @@ int32_t mpo_decode_positions(int32_t row_capacity, int32_t given_positions)
     return row_capacity > given_positions ? row_capacity : given_positions;
 }
 
-/* With prompts beside live rows a step has positions of both. */
+/* If prompts are fed beside live rows, a step has positions of both. */
 static int32_t positions_at_most(const struct mpo_decode_spec *spec)
 {
     return spec->prefill == MPO_DECODE_MIXED

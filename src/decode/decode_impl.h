@@ -24,7 +24,7 @@ enum mpo_decode_state {
     MPO_DECODE_PARKED,
 };
 
-/** A row as every rank knows it. What an admission sends, and how far the row has come. */
+/** A row as known to every rank: the content of an admission, and the row's progress. */
 struct mpo_decode_known {
     enum mpo_decode_state state;
     int32_t slot;
@@ -40,7 +40,7 @@ struct mpo_decode_known {
     double end_bias;
 };
 
-/** Of a row in a control record: what becomes of it in this step. */
+/** A row's order in a control record: what happens to it in this step. */
 struct mpo_decode_order {
     int16_t token_count; /* that are fed, of the record's tokens; 0: it does not move */
     uint8_t leaves;      /* enum mpo_decode_leaves, before anything else */
@@ -78,14 +78,14 @@ struct mpo_decode_question {
     int32_t index;    /* of the token in the response */
 };
 
-/** What the root alone knows of a row. */
+/** State of a row that only the root has. */
 struct mpo_decode_root {
     struct mpo_decode_row wish;
     struct mpo_mixture_rule rule; /* of the wish's */
     int32_t token;                /* drawn last, fed next */
     uint8_t leaves;               /* in the next step: enum mpo_decode_leaves */
     bool is_new;                  /* admitted since the last step */
-    bool is_mute; /* cancelled, and kept until who shares its prompt has it */
+    bool is_mute; /* cancelled, and kept until rows that share its prompt have it */
 };
 
 struct mpo_decode {
@@ -107,8 +107,8 @@ struct mpo_decode {
     bool clears;                  /* before the next step, at the root */
     int32_t *admitted;            /* [admitted_count] new rows, in order, at the root */
     int32_t admitted_count;
-    int32_t *planned; /* [planned_count] rows of the next step: going_count that go on, new
-                         ones after them; at the root */
+    int32_t *planned; /* [planned_count] rows of the next step: going_count continuing ones,
+                         then new ones; at the root */
     int32_t planned_count;
     int32_t going_count;
     int32_t *longest; /* [prompt_slots] tokens of an offered prompt of the policy that has
@@ -168,14 +168,14 @@ struct mpo_decode {
 /** Bytes of one admission. Local. */
 size_t mpo_decode_admission_bytes(int32_t policy_count);
 
-/** Fill the control record with what comes next. At the root. @return false: nothing */
+/** Fill the control record with the next step. At the root. @return false: nothing to do */
 bool mpo_decode_plan(struct mpo_decode *decode);
 
 /** Send or receive the control record, and the admissions that belong to it. Collective
  *  over the group. */
 enum mpo_status mpo_decode_tell(struct mpo_decode *decode, enum mpo_decode_kind kind);
 
-/** Do what the record says to rows: leave, join. Local. */
+/** Apply the record to the rows: leave, join. Local. */
 enum mpo_status mpo_decode_apply(struct mpo_decode *decode);
 
 /* ---- rows.c ---- */

@@ -2,10 +2,9 @@
  * A prompt that comes while the machine runs: the root has its messages, every rank has
  * policies that make tokens of it.
  *
- *     root     control record (OFFER, slot, bytes)      everybody makes room
- *     all      can they?                                 to the root, and its verdict back
- *     root     the messages                              everybody encodes
- *     all      refusals and token counts                 to the root
+ *     root control record (OFFER, slot, bytes) all ranks allocate all can they? to the
+ *     root, and its verdict back root the messages all ranks encode all refusals and token
+ *     counts to the root
  *
  * A prompt travels as texts, each ended by a NUL: role and content of each message, then
  * the prefill.
@@ -17,7 +16,7 @@
 
 #include "base/memory.h"
 
-/* What a rank found, beside the token counts of its policies. */
+/* A rank's result, besides the token counts of its policies. */
 struct verdict {
     struct mpo_failure failure;
     int32_t length[]; /* [H] of its policies, in their place */
@@ -48,8 +47,8 @@ cleanup:
     return status;
 }
 
-/* Every rank passes what it found; the root has the lowest failing rank's, which all get
- * back, and the token counts of all policies. Collective over the group. */
+/* Combine the results of all ranks: all get that of the lowest failing rank, and the root
+ * the token counts of all policies. Collective over the group. */
 static enum mpo_status agree(struct mpo_decode *decode, struct offer *offer)
 {
     enum mpo_status status = MPO_OK;
@@ -174,7 +173,7 @@ enum mpo_status mpo_decode_take_offer(struct mpo_decode *decode)
     struct offer offer = {0};
     enum mpo_status status = pass_on(decode, &offer, NULL);
     release(&offer);
-    return status; /* a refusal is the root's to report */
+    return status; /* the root reports a refusal */
 }
 
 static enum mpo_status check_prompt(const struct mpo_decode *decode, int32_t slot,

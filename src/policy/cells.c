@@ -1,5 +1,5 @@
 /*
- * Counted references: each cell knows how many go on from it. Letting go of a row walks
+ * Counted references: each cell has the number of its successors. Releasing a row walks
  * back from its end and stops at the first cell that others hold.
  */
 #include "cells.h"

@@ -72,7 +72,7 @@ static void account(struct mpo_rollout *rollout, const struct mpo_decode_event *
     }
 }
 
-/* Whether the response is to stop here, because its text does or who watches says so. */
+/* Whether the response stops here, because of a stop text or the watcher. */
 static enum mpo_status look_for_stop(struct mpo_rollout *rollout,
                                      const struct mpo_rollout_step *step,
                                      const struct mpo_decode_event *event, bool *stops)

@@ -24,8 +24,8 @@ extern "C" {
 #endif
 
 /** Figures of one block of one row, s as in src/mixture/cpu.c: doubles of a table [blocks,
- *  B, MPO_MIXTURE_SUMS_WIDTH(H)]. With top = -inf, where every token is masked, nobody reads
- *  the others. */
+ *  B, MPO_MIXTURE_SUMS_WIDTH(H)]. With top = -inf, where every token is masked, the others
+ *  are not read. */
 enum mpo_mixture_figure {
     MPO_MIXTURE_TOP,       /* M_b = max s */
     MPO_MIXTURE_SUM,       /* S_b = sum exp(s - M_b) */
@@ -34,7 +34,7 @@ enum mpo_mixture_figure {
 };
 #define MPO_MIXTURE_SUMS_WIDTH(policy_count) ((size_t)(policy_count) + 3) /* doubles */
 
-/** What the root asks of the rank that has a block, about one draw from it. */
+/** A question of the root to the rank that has a block, about one draw from it. */
 struct mpo_mixture_question {
     enum mpo_mixture_kind kind; /* DRAWN: where the cumulative sum exceeds target; GREATEST:
                                    the first one with the block's greatest score */
@@ -67,7 +67,7 @@ struct mpo_mixture_ops {
     enum mpo_status (*normalise)(void *self, int32_t policy_index, int32_t row_count,
                                  const float *const *logits, double *log_norm);
 
-    /** Whole rows, as a device may do them faster in one go; NULL: as one slice. With
+    /** Combine whole rows, if the device does so faster; NULL: as one slice. With
      *  expectation NULL no row expects any. */
     enum mpo_status (*combine)(void *self, const struct mpo_rows *rows,
                                const struct mpo_mixture_exponents *exponents,
@@ -89,8 +89,8 @@ struct mpo_mixture_ops {
     enum mpo_status (*answer)(void *self, const struct mpo_mixture_question *question,
                               int32_t count, double *answers);
 
-    /** What the root does with slices, where the device does it for whole rows: then both
-     *  end in the same bits. All three NULL: src/mixture/fold.c does it on the host. */
+    /** The root's work on slices, on devices that also do it for whole rows, so that both
+     *  give the same bits. All three NULL: src/mixture/fold.c does it on the host. */
 
     /** Fold the blocks 0 .. end_block - 1 that were summed here last, whose rows begin with
      *  block 0, with the others, which the table has. */

@@ -39,23 +39,23 @@ struct mpo_token {
     uint32_t attribute;
 };
 
-/** Tokens of a prompt while they are made; zero is none. Owned by who asked for them. */
+/** Tokens of a prompt during encoding; zero is none. Owned by the caller. */
 struct mpo_policy_tokens {
     int32_t *token; /* [count], with room for `capacity` */
     size_t capacity;
     int32_t count;
 };
 
-/** Make room for `count` tokens more. Local. */
+/** Make room for `count` more tokens. Local. */
 enum mpo_status mpo_policy_tokens_reserve(struct mpo_policy_tokens *tokens, size_t count);
 
 /** Sizes of a policy's caches, and what all ranks agreed on. Arrays are borrowed for the
  *  policy's life. */
 struct mpo_policy_setup {
     int32_t row_count;      /* rows at once */
-    int32_t position_count; /* positions whose logits one feed may want */
-    int32_t cell_count;     /* tokens of all rows at once, those that rows share counted
-                               once, and at least one more; 0: not known */
+    int32_t position_count; /* maximum positions with wanted logits in one feed */
+    int32_t cell_count;     /* tokens of all rows at once, shared ones counted once, plus at
+                               least one; 0: not known */
     int32_t longest_prompt_tokens;
     int32_t vocab_size;    /* V, common: rows handed out have at least this many floats */
     const int32_t *masked; /* [masked_count] below vocab_size */
@@ -111,11 +111,10 @@ struct mpo_policy_ops {
     enum mpo_status (*check_tokens)(const void *self, const int32_t *token,
                                     int32_t token_count);
 
-    /** What `allocate` takes and loading did or would take; without a setup's cells only
-     *  the latter. */
+    /** Memory of `allocate` and of loading; without a setup's cells only the latter. */
     void (*need)(const void *self, const struct mpo_policy_setup *setup,
                  struct mpo_policy_need *out);
-    /** Make room; everything that the verbs ever need. Called once. */
+    /** Allocate everything that the verbs need. Called once. */
     enum mpo_status (*allocate)(void *self, const struct mpo_policy_setup *setup);
     void (*describe)(const void *self, struct mpo_policy_info *out);
 
