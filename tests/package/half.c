@@ -33,7 +33,8 @@ static enum mpo_status draw_response(struct mpo_session *session, int32_t token[
     if (mpo_comm_group_rank(mpo_session_comm(session)) != 0)
         return mpo_decode_follow(decode);
     enum mpo_status status = mpo_decode_admit(
-        decode, &(struct mpo_decode_row){.share = -1, .free_count = TOKENS, .mu = mu}, &row);
+        decode, &(struct mpo_decode_row){.share = -1, .free_count = TOKENS, .mu = mu},
+        &row);
     while (status == MPO_OK && count > 0) {
         status = mpo_decode_step(decode, &event, &count);
         for (int32_t i = 0; status == MPO_OK && i < count; i++)

@@ -15,13 +15,15 @@ int main(int argc, char **argv)
     char piece[512];
     int32_t row = 0;
     int32_t count = 1;
-    if (argc != 3 || mpo_session_open(&(struct mpo_session_spec){.config = argv[1]}, &session))
+    if (argc != 3 ||
+        mpo_session_open(&(struct mpo_session_spec){.config = argv[1]}, &session))
         return 1;
     struct mpo_decode *decode = mpo_session_decode(session);
     enum mpo_status status = mpo_decode_offer_text(decode, 0, argv[2], NULL);
     if (status == MPO_OK)
         status = mpo_decode_admit(
-            decode, &(struct mpo_decode_row){.share = -1, .free_count = 12, .mu = mu}, &row);
+            decode, &(struct mpo_decode_row){.share = -1, .free_count = 12, .mu = mu},
+            &row);
     while (status == MPO_OK && count > 0) {
         status = mpo_decode_step(decode, &event, &count);
         for (int32_t i = 0; status == MPO_OK && i < count; i++)
