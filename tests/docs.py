@@ -43,14 +43,7 @@ SHARED_COMMAND_FOLDERS = {"report"}
 INCLUDES_A_COMMAND = {}
 # library file: why it prints
 PRINTS = {
-    "src/comm/agree.c": "errors that ranks agreed on, and the last words of a rank that aborts",
-    "src/comm/launch.c": "a warning before there is anybody to return it to",
-    "src/device/device.c": "a note that auto took the cpu",
-    "src/policy/llama/llama.c": "a note that logits go through the host",
-    "src/record/create.c": "a warning of network file systems",
-    "src/record/lock.c": "notes of missing locks and of a record moved aside",
-    "src/record/recover.c": "a warning of responses that were lost",
-    "src/record/resume.c": "a note that a killed run's record was repaired",
+    "src/base/report.c": "the last words of a process that ends, where nobody listens",
 }
 PRINTING = re.compile(r"\b(?:printf|puts|putchar|vprintf|mpo_log_(?:error|warning|note))\s*\((?!.*format)"
                       r"|\bfprintf\(std(?:out|err)|\bfputs\([^;]*, std(?:out|err)\)")
@@ -163,20 +156,19 @@ def readmes_name_files_that_exist():
 
 
 def registry():
-    """{kind of name: names} from the options' choices and the table of commands."""
-    options = read("include/mpo/options.def")
+    """{kind of name: names} from the list of variants and the table of commands."""
+    variants = read("src/registry.def")
 
-    def choices(section, name):
-        found = re.search(r'MPO_OPTION\(%s, %s, CHOICE, "[^"]*", 0, 0, "([^"]+)"' % (section, name),
-                          options)
-        return set(found[1].split("|")) - {"auto"}
+    def named(macro):
+        return set(re.findall(r"^MPO_%s\((\w+)" % macro, variants, re.M))
 
     table = re.search(r"mpo_commands\[\] = \{(.*?)\n\};", read("src/commands/commands.c"), re.S)
     return {
-        "policy kind": choices("policies", "kind"),
-        "transport": choices("exchange", "transport"),
-        "device": choices("run", "device"),
-        "mirror map": choices("descent", "map"),
+        "prompt format": named("PROMPT_FORMAT"),
+        "policy kind": named("POLICY_KIND"),
+        "transport": named("TRANSPORT"),
+        "device": named("DEVICE") | named("ACCELERATOR"),
+        "mirror map": named("MIRROR_MAP"),
         "command": set(re.findall(r'^    \{"([a-z-]+)"', table[1], re.M)),
     }
 
@@ -186,6 +178,8 @@ def the_readme_of_src_knows_every_registered_name():
         print(f"note  there is no {READMES[0]} yet")
         return
     text = read(READMES[0])
+    for kind, names in registry().items():
+        assert names, kind
     check("every registered name is in src/README.md", [
         f"{kind} {name}" for kind, names in registry().items() for name in names
         if not re.search(r"\b%s\b" % re.escape(name), text)])
