@@ -255,8 +255,8 @@ enum mpo_status mpo_comm_local_same(const struct mpo_comm *comm, uint64_t hash,
                                     int32_t *count)
 {
     enum mpo_status status = MPO_OK;
-    MPO_TRY(mpo_comm_check());
     MPI_Comm same = MPI_COMM_NULL;
+    MPO_TRY(mpo_comm_check());
     *count = 1;
     if (comm->local_comm == MPI_COMM_NULL)
         goto cleanup;

@@ -34,8 +34,8 @@ const struct mpo_config_section mpo_config_sections[MPO_SECTION_COUNT] = {
 #define CHOICES_OF_FLAG(list)         NULL
 #define CHOICES_OF_TEXT(list)         NULL
 #define CHOICES_OF_PATH(list)         NULL
-#define CHOICES_OF_CHOICE(list)       mpo_config_##list##_choices + 1
-#define CHOICES_OF_VARIANT(list)      mpo_config_##list##_choices + 1
+#define CHOICES_OF_CHOICE(list)       (mpo_config_##list##_choices + 1)
+#define CHOICES_OF_VARIANT(list)      (mpo_config_##list##_choices + 1)
 #define CHOICES_OF_NUMBERS(list)      NULL
 
 const struct mpo_config_option mpo_config_options[MPO_OPTION_COUNT] = {
