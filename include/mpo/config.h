@@ -147,6 +147,10 @@ enum mpo_status mpo_config_compare(const struct mpo_config *first,
                                                  const char *first, const char *second),
                                    void *context);
 
+/** Whether a key, e.g. "generate.n", is in the section of a command, which no other command
+ *  heeds. Local. */
+bool mpo_config_is_of_a_command(const char *key);
+
 /**
  * The value of one key, as a flag takes it: "rollout.responses", "policies.NAME.model", or
  * "policies" for the names of all policies, one per line. Local.

@@ -7,7 +7,7 @@
  *                per step   F, g         lambda     HDF5
  *
  * The tour of the code starts here: one header per stage in this order, one folder of the
- * same name under src/. src/commands/fit/fit.c has the one function that runs them all.
+ * same name under src/. src/fit/fit.c has the one function that runs them all.
  *
  * Letters, as in the paper (MPO, ICML 2025) and src/README.md:
  *   K  objectives, index k      H  hosted policies (K, or K + 1 with a reference), index h
@@ -29,6 +29,7 @@
 #include "mpo/estimator.h"
 #include "mpo/descent.h"
 #include "mpo/record.h"
+#include "mpo/fit.h"
 
 #include "mpo/comm.h"
 #include "mpo/config.h"

@@ -281,3 +281,14 @@ enum mpo_status mpo_config_compare(const struct mpo_config *first,
 cleanup:
     return status;
 }
+
+bool mpo_config_is_of_a_command(const char *key)
+{
+    size_t length = strcspn(key, ".");
+    for (int i = 0; i < MPO_SECTION_COUNT; i++)
+        if (strncmp(mpo_config_sections[i].name, key, length) == 0 &&
+            mpo_config_sections[i].name[length] == '\0')
+            return mpo_config_sections[i].scope != MPO_SCOPE_SHARED &&
+                   mpo_config_sections[i].scope != MPO_SCOPE_LIST;
+    return false;
+}

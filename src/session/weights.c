@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "provenance.h"
+
 #include "base/text.h"
 
 #define SUM_TOLERANCE 1e-3
@@ -111,11 +113,6 @@ static enum mpo_status read_record(const struct mpo_config *config,
 cleanup:
     mpo_record_close(&record);
     return status;
-}
-
-const char *mpo_session_adapter_sha256(const struct mpo_policy_info *info)
-{
-    return info->lora[0] == '\0' && info->sha256[0] != '\0' ? "none" : info->lora_sha256;
 }
 
 /* A hash that one side does not know says nothing. */

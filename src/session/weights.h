@@ -35,7 +35,3 @@ enum mpo_status mpo_weights_bounds(const struct mpo_config *config, double **bou
  *  with. Collective over all ranks; failures are agreed on and printed. */
 enum mpo_status mpo_weights_check_models(const struct mpo_session *session,
                                          const char *path);
-
-/** Hash of a policy's adapter as a record stores it: "none" without one, "" when hashes
- *  were not asked for. Local. */
-const char *mpo_session_adapter_sha256(const struct mpo_policy_info *info);

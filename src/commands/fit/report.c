@@ -27,19 +27,20 @@ void fit_report_start(struct fit *fit)
     mpo_log_note(
         "mpo fit: %d objectives, %d policies on %d rank%s (%d group%s, exchange %s %s%s, "
         "%s, %d thread%s each), %lld prompts, seed %lld",
-        fit->objective_count, fit->policy_count, mpo_comm_size(session->comm),
-        mpo_text_plural(mpo_comm_size(session->comm)), mpo_comm_group_count(session->comm),
+        fit->config->objective_count, fit->config->policy_count,
+        mpo_comm_size(session->comm), mpo_text_plural(mpo_comm_size(session->comm)),
+        mpo_comm_group_count(session->comm),
         mpo_text_plural(mpo_comm_group_count(session->comm)),
         mpo_exchange_transport(session->exchange),
         mpo_pattern_name(mpo_exchange_pattern(session->exchange)),
         fit->config->exchange.rows == MPO_ROW_TYPE_BF16 ? " bf16" : "",
         session->device.kind, session->thread_count, mpo_text_plural(session->thread_count),
         (long long)mpo_prompts_count(session->prompts), (long long)fit->config->run.seed);
-    if (fit->resumes)
+    if (mpo_fit_resumes(fit->run))
         mpo_log_note("resuming %s after %lld steps", fit->config->record.file,
-                     (long long)fit->first_step);
+                     (long long)mpo_fit_first_step(fit->run));
     progress_begin(&fit->progress, "fit", fit->config->descent.steps);
-    progress_resume(&fit->progress, fit->first_step);
+    progress_resume(&fit->progress, mpo_fit_first_step(fit->run));
 }
 
 /* "0.60 0.40", cut after a few. */
@@ -57,49 +58,30 @@ static void format_weights(const double *weights, int32_t count, char *text, siz
 /* What the live line shows besides progress. */
 static void show_progress(struct fit *fit)
 {
+    const struct mpo_fit_summary *summary = mpo_fit_summary(fit->run);
     struct progress *progress = &fit->progress;
-    const double *average = mpo_descent_average(fit->descent);
-    int32_t count = fit->objective_count;
+    const double *average = mpo_fit_average(fit->run);
+    int32_t count = fit->config->objective_count;
     progress->detail_count = 0;
     snprintf(progress->detail[progress->detail_count++], PROGRESS_DETAIL_BYTES, "gap %.4f",
-             fit->summary.last_gap);
+             summary->last_gap);
     for (int32_t k = 0; k < count && progress->detail_count < PROGRESS_DETAILS_MAX; k++)
         snprintf(progress->detail[progress->detail_count++], PROGRESS_DETAIL_BYTES,
                  "%s %.3f", fit->config->policies[k].name, average[k]);
-    progress_advance(progress, 1, fit->summary.tokens - fit->summary.tokens_before);
+    progress_advance(progress, 1, summary->tokens - summary->tokens_before);
 }
 
-void fit_summary_add(struct fit *fit, const struct mpo_estimate *estimate)
+void fit_report_step(void *argument, const struct mpo_fit *run,
+                     const struct mpo_estimate *estimate)
 {
-    struct fit_summary *summary = &fit->summary;
-    summary->steps++;
-    summary->tokens += estimate->tokens;
-    summary->ess_sum += estimate->ess;
-    summary->truncated_sum += estimate->truncated;
-    double off = estimate->value - summary->value_mean;
-    summary->value_mean += off / (double)summary->steps;
-    summary->value_square_sum += off * (estimate->value - summary->value_mean);
-}
-
-void fit_summary_settle(struct fit *fit)
-{
-    struct fit_summary *summary = &fit->summary;
-    summary->last_gap = mpo_descent_averaged_gap(fit->descent);
-    summary->stopped_on_gap = fit->config->descent.stop_gap > 0.0 &&
-                              summary->last_gap <= fit->config->descent.stop_gap;
-}
-
-void fit_report_step(struct fit *fit, const struct mpo_estimate *estimate)
-{
-    struct fit_summary *summary = &fit->summary;
+    struct fit *fit = argument;
+    const struct mpo_fit_summary *summary = mpo_fit_summary(run);
     char weights[16 * WEIGHTS_SHOWN_MAX] = "";
     char left[32] = "";
     int64_t steps = fit->config->descent.steps;
-    double elapsed = mpo_timing_now() - fit->started;
-    fit_summary_add(fit, estimate);
-    fit_summary_settle(fit);
-    double steps_here = (double)(summary->steps - fit->first_step);
-    format_weights(mpo_descent_average(fit->descent), fit->objective_count, weights,
+    double elapsed = mpo_fit_elapsed(run);
+    double steps_here = (double)(summary->steps - mpo_fit_first_step(fit->run));
+    format_weights(mpo_fit_average(fit->run), fit->config->objective_count, weights,
                    sizeof weights);
     progress_format_duration(elapsed / steps_here * (double)(steps - summary->steps), left,
                              sizeof left);
@@ -118,8 +100,8 @@ void fit_report_step(struct fit *fit, const struct mpo_estimate *estimate)
 enum mpo_status fit_report_stages(const struct fit *fit)
 {
     enum mpo_status status = MPO_OK;
-    struct mpo_timing most = fit->total;
-    struct mpo_timing least = fit->total;
+    struct mpo_timing most = *mpo_fit_timing(fit->run);
+    struct mpo_timing least = most;
     double sum = 0.0;
     MPO_TRY(mpo_comm_max(fit->session->comm, most.seconds, MPO_TIMED_STAGE_COUNT));
     MPO_TRY(mpo_comm_min(fit->session->comm, least.seconds, MPO_TIMED_STAGE_COUNT));
@@ -141,22 +123,14 @@ cleanup:
     return status;
 }
 
-/* Standard error of the mean of F over steps, from their scatter. It includes the
- * differences between prompts, which the error of a step with one prompt does not. */
-static double value_error(const struct fit_summary *summary)
-{
-    double steps = (double)summary->steps;
-    return steps > 1.0 ? sqrt(summary->value_square_sum / (steps - 1.0) / steps) : NAN;
-}
-
 static void warn_where_needed(const struct fit *fit)
 {
-    const struct fit_summary *summary = &fit->summary;
+    const struct mpo_fit_summary *summary = mpo_fit_summary(fit->run);
     double steps = (double)summary->steps;
     double ess = summary->ess_sum / steps;
     double truncated = summary->truncated_sum / steps;
     double value = summary->value_mean;
-    double error = value_error(summary);
+    double error = mpo_fit_value_error(summary);
     bool from_reference = fit->config->rollout.proposal == MPO_PROPOSAL_REFERENCE;
     long long responses = (long long)fit->config->rollout.responses;
     if (responses == 1)
@@ -181,15 +155,15 @@ static void warn_where_needed(const struct fit *fit)
 
 static void print_table(const struct fit *fit)
 {
-    const struct fit_summary *summary = &fit->summary;
-    const double *average = mpo_descent_average(fit->descent);
+    const struct mpo_fit_summary *summary = mpo_fit_summary(fit->run);
+    const double *average = mpo_fit_average(fit->run);
     printf("%-24s %10s %10s\n", "objective", "weight", "last");
-    for (int32_t k = 0; k < fit->objective_count; k++) {
+    for (int32_t k = 0; k < fit->config->objective_count; k++) {
         mpo_text_pad(stdout, fit->config->policies[k].name, 24);
-        printf(" %10.4f %10.4f\n", average[k], fit->weights[k]);
+        printf(" %10.4f %10.4f\n", average[k], mpo_fit_weights(fit->run)[k]);
     }
     printf("\nF             %10.4f nat, mean over %lld steps, +- %.4f\n",
-           summary->value_mean, (long long)summary->steps, value_error(summary));
+           summary->value_mean, (long long)summary->steps, mpo_fit_value_error(summary));
     printf("averaged gap  %10.4f nat\n", summary->last_gap);
     printf("ESS           %10.4f of the responses\n",
            summary->ess_sum / (double)summary->steps);
@@ -200,7 +174,7 @@ static void print_table(const struct fit *fit)
 static json_t *make_weights(const struct fit *fit, const double *weights)
 {
     json_t *object = json_object();
-    for (int32_t k = 0; k < fit->objective_count; k++)
+    for (int32_t k = 0; k < fit->config->objective_count; k++)
         json_object_set_new(object, fit->config->policies[k].name,
                             output_number(weights[k]));
     return object;
@@ -209,25 +183,26 @@ static json_t *make_weights(const struct fit *fit, const double *weights)
 /* Names as in the record; value, ess and truncated are means over the steps. */
 static enum mpo_status print_json(const struct fit *fit)
 {
-    const struct fit_summary *summary = &fit->summary;
+    const struct mpo_fit_summary *summary = mpo_fit_summary(fit->run);
     double steps = (double)summary->steps;
     return output_json(json_pack(
         "{s:s, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:o, s:b}", "record",
         fit->config->record.file, "steps", (json_int_t)summary->steps, "average",
-        make_weights(fit, mpo_descent_average(fit->descent)), "weights",
-        make_weights(fit, fit->weights), "value", output_number(summary->value_mean),
-        "value_error", output_number(value_error(summary)), "averaged_gap",
+        make_weights(fit, mpo_fit_average(fit->run)), "weights",
+        make_weights(fit, mpo_fit_weights(fit->run)), "value",
+        output_number(summary->value_mean), "value_error",
+        output_number(mpo_fit_value_error(summary)), "averaged_gap",
         output_number(summary->last_gap), "ess", output_number(summary->ess_sum / steps),
         "truncated", output_number(summary->truncated_sum / steps), "tokens",
         (json_int_t)summary->tokens, "elapsed",
-        output_number(summary->elapsed_before + mpo_timing_now() - fit->started),
+        output_number(summary->elapsed_before + mpo_fit_elapsed(fit->run)),
         "stopped_on_gap", summary->stopped_on_gap));
 }
 
 enum mpo_status fit_report_end(const struct fit *fit)
 {
     enum mpo_status status = MPO_OK;
-    const struct fit_summary *summary = &fit->summary;
+    const struct mpo_fit_summary *summary = mpo_fit_summary(fit->run);
     if (summary->steps == 0)
         return MPO_OK;
     if (summary->stopped_on_gap && summary->steps < fit->config->descent.steps)

@@ -14,7 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "commands/commands.h"
+#include "session/provenance.h"
 
 #define DIFFERENCES_BYTES 1024
 
@@ -27,14 +27,6 @@ static const char *const harmless[] = {
     "descent.steps",
 };
 #define HARMLESS_COUNT (sizeof harmless / sizeof *harmless)
-
-/* A command's own options are not part of the fit. */
-static bool is_of_a_command(const char *key)
-{
-    char section[32] = "";
-    snprintf(section, sizeof section, "%.*s", (int)strcspn(key, "."), key);
-    return mpo_command_find(section) != NULL;
-}
 
 static bool is_harmless(const char *key, bool models_are_hashed)
 {
@@ -58,7 +50,7 @@ static void note_difference(void *context, const char *key, const char *recorded
                             const char *now)
 {
     struct differences *found = context;
-    if (is_of_a_command(key) || is_harmless(key, found->models_are_hashed) ||
+    if (mpo_config_is_of_a_command(key) || is_harmless(key, found->models_are_hashed) ||
         found->length > DIFFERENCES_BYTES - 64)
         return;
     found->length += (size_t)snprintf(
@@ -70,7 +62,8 @@ static void note_difference(void *context, const char *key, const char *recorded
 
 /* The stored configuration is that of the first start; an extended record has more steps.
  */
-static enum mpo_status check_steps(const struct fit *fit, int64_t steps, int64_t step_count)
+static enum mpo_status check_steps(const struct mpo_fit *fit, int64_t steps,
+                                   int64_t step_count)
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_config_descent *descent = &fit->config->descent;
@@ -88,7 +81,7 @@ cleanup:
     return status;
 }
 
-static enum mpo_status compare_configurations(const struct fit *fit,
+static enum mpo_status compare_configurations(const struct mpo_fit *fit,
                                               const struct mpo_record *record)
 {
     enum mpo_status status = MPO_OK;
@@ -112,14 +105,14 @@ cleanup:
 
 /* ---- prompts and objectives ---- */
 
-static enum mpo_status compare_contents(const struct fit *fit,
+static enum mpo_status compare_contents(const struct mpo_fit *fit,
                                         const struct mpo_record *record)
 {
     enum mpo_status status = MPO_OK;
     const char *path = fit->config->record.file;
-    const char *recorded = mpo_record_attribute(record, FIT_PROMPTS_HASH_ATTRIBUTE);
+    const char *recorded = mpo_record_attribute(record, MPO_PROMPTS_HASH_ATTRIBUTE);
     char now[MPO_TEXT_HASH_BYTES] = "";
-    fit_prompts_hash(fit, now);
+    mpo_session_prompts_hash(fit->session, now);
     MPO_CHECK(recorded[0] == '\0' || strcmp(recorded, now) == 0, MPO_ERR_DATA,
               "--resume: the prompts of %s are not those of %s; restore them, or begin a "
               "new record",
@@ -144,7 +137,7 @@ static enum mpo_status read_last(struct mpo_record *record, const char *path,
     return mpo_record_read(record, path, mpo_record_step_count(record) - 1, 1, values);
 }
 
-static enum mpo_status load_descent(struct fit *fit, struct mpo_record *record)
+static enum mpo_status load_descent(struct mpo_fit *fit, struct mpo_record *record)
 {
     enum mpo_status status = MPO_OK;
     size_t count = (size_t)fit->objective_count;
@@ -167,7 +160,7 @@ cleanup:
     return status;
 }
 
-static enum mpo_status load_estimator(struct fit *fit, struct mpo_record *record)
+static enum mpo_status load_estimator(struct mpo_fit *fit, struct mpo_record *record)
 {
     enum mpo_status status = MPO_OK;
     struct mpo_estimator_state state = {0};
@@ -182,7 +175,7 @@ cleanup:
 }
 
 /* The summary as if this process had taken the steps itself. */
-static enum mpo_status load_summary(struct fit *fit, struct mpo_record *record)
+static enum mpo_status load_summary(struct mpo_fit *fit, struct mpo_record *record)
 {
     enum mpo_status status = MPO_OK;
     int64_t steps = mpo_record_step_count(record);
@@ -193,15 +186,15 @@ static enum mpo_status load_summary(struct fit *fit, struct mpo_record *record)
     MPO_TRY(mpo_record_read(record, "truncated", 0, steps, series + 2 * steps));
     MPO_TRY(mpo_record_read(record, "tokens", 0, steps, series + 3 * steps));
     for (int64_t n = 0; n < steps; n++)
-        fit_summary_add(fit, &(struct mpo_estimate){
-                                 .value = series[n],
-                                 .ess = series[steps + n],
-                                 .truncated = series[2 * steps + n],
-                                 .tokens = (int64_t)series[3 * steps + n],
-                             });
+        mpo_fit_summary_add(fit, &(struct mpo_estimate){
+                                     .value = series[n],
+                                     .ess = series[steps + n],
+                                     .truncated = series[2 * steps + n],
+                                     .tokens = (int64_t)series[3 * steps + n],
+                                 });
     MPO_TRY(read_last(record, "elapsed", &fit->summary.elapsed_before));
     MPO_TRY(read_last(record, "weights", fit->weights));
-    fit_summary_settle(fit);
+    mpo_fit_summary_settle(fit);
     fit->summary.tokens_before = fit->summary.tokens;
     fit->first_step = steps;
 cleanup:
@@ -209,7 +202,7 @@ cleanup:
     return status;
 }
 
-enum mpo_status fit_resume_load(struct fit *fit)
+enum mpo_status mpo_fit_resume(struct mpo_fit *fit)
 {
     enum mpo_status status = MPO_OK;
     struct mpo_record *record = NULL;

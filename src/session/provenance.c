@@ -1,6 +1,8 @@
 /*
  * The provenance of a record: versions, the whole configuration, all ranks and models.
  */
+#include "provenance.h"
+
 #include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,8 +11,6 @@
 #include <unistd.h>
 
 #include "build_info.h"
-#include "fit_impl.h"
-#include "session/weights.h"
 
 #define ATTRIBUTE_COUNT 19
 #define VALUE_BYTES     4096
@@ -49,33 +49,25 @@ static void hash_text(const char *text, char hex[65])
     mpo_text_hex(digest, bytes < 32 ? bytes : 32, hex);
 }
 
-static void format_command_line(int argc, char *const *argv, char *line, size_t bytes)
-{
-    size_t length = (size_t)snprintf(line, bytes, "mpo fit");
-    for (int i = 0; i < argc && length < bytes; i++)
-        length += (size_t)snprintf(line + length, bytes - length, " %s", argv[i]);
-}
-
 static const char *environment(const char *name)
 {
     const char *value = getenv(name);
     return value != NULL ? value : "";
 }
 
-static void describe_run(struct provenance *provenance, const struct fit *fit, int argc,
-                         char *const *argv)
+static void describe_run(struct provenance *provenance, const struct mpo_session *session,
+                         const char *command_line)
 {
     char text[VALUE_BYTES] = "";
     add_attribute(provenance, "version", MPO_VERSION);
     add_attribute(provenance, "git_commit", MPO_GIT_COMMIT);
-    format_command_line(argc, argv, text, sizeof text);
-    add_attribute(provenance, "cmdline", text);
+    add_attribute(provenance, "cmdline", command_line);
     hash_text(provenance->config_text, text);
     add_attribute(provenance, "config_sha256", text);
-    snprintf(text, sizeof text, "%lld", (long long)fit->config->run.seed);
+    snprintf(text, sizeof text, "%lld", (long long)session->config->run.seed);
     add_attribute(provenance, "seed", text);
-    fit_prompts_hash(fit, text);
-    add_attribute(provenance, FIT_PROMPTS_HASH_ATTRIBUTE, text);
+    mpo_session_prompts_hash(session, text);
+    add_attribute(provenance, MPO_PROMPTS_HASH_ATTRIBUTE, text);
     add_attribute(provenance, "slurm_job_id", environment("SLURM_JOB_ID"));
     mpo_comm_library_version(text, sizeof text);
     add_attribute(provenance, "mpi", text);
@@ -86,20 +78,26 @@ static void describe_run(struct provenance *provenance, const struct fit *fit, i
     add_attribute(provenance, "hdf5", mpo_record_library_version());
     add_attribute(provenance, "llama", mpo_policy_engine_version());
     add_attribute(provenance, "compiler", MPO_COMPILER);
-    add_attribute(provenance, "exchange", mpo_exchange_transport(fit->session->exchange));
+    add_attribute(provenance, "exchange", mpo_exchange_transport(session->exchange));
     add_attribute(provenance, "exchange_pattern",
-                  mpo_pattern_name(mpo_exchange_pattern(fit->session->exchange)));
+                  mpo_pattern_name(mpo_exchange_pattern(session->exchange)));
     add_attribute(provenance, "exchange_rows",
-                  mpo_row_type_name(fit->config->exchange.rows));
-    snprintf(text, sizeof text, "%d", mpo_comm_size(fit->session->comm));
+                  mpo_row_type_name(session->config->exchange.rows));
+    snprintf(text, sizeof text, "%d", mpo_comm_size(session->comm));
     add_attribute(provenance, "ranks", text);
-    snprintf(text, sizeof text, "%d", mpo_comm_group_size(fit->session->comm));
+    snprintf(text, sizeof text, "%d", mpo_comm_group_size(session->comm));
     add_attribute(provenance, "ranks_per_group", text);
 }
 
-void fit_prompts_hash(const struct fit *fit, char text[MPO_TEXT_HASH_BYTES])
+void mpo_session_prompts_hash(const struct mpo_session *session,
+                              char text[MPO_TEXT_HASH_BYTES])
 {
-    mpo_text_hash(mpo_prompts_hash(fit->session->prompts), text);
+    mpo_text_hash(mpo_prompts_hash(session->prompts), text);
+}
+
+const char *mpo_session_adapter_sha256(const struct mpo_policy_info *info)
+{
+    return info->lora[0] == '\0' && info->sha256[0] != '\0' ? "none" : info->lora_sha256;
 }
 
 static void format_utc(char *text, size_t bytes)
@@ -122,10 +120,9 @@ static void name_run(struct provenance *provenance)
     format_utc(provenance->created_utc, sizeof provenance->created_utc);
 }
 
-static void describe_policy(const struct fit *fit, int32_t index,
+static void describe_policy(const struct mpo_session *session, int32_t index,
                             struct mpo_record_rank *row)
 {
-    const struct mpo_session *session = fit->session;
     struct mpo_policy_info info = {0};
     mpo_policies_describe(session->policies, index, &info);
     row->rank = mpo_comm_rank(session->comm);
@@ -163,13 +160,13 @@ cleanup:
     return status;
 }
 
-static enum mpo_status take_room(const struct fit *fit, struct provenance **out)
+static enum mpo_status take_room(const struct mpo_session *session, struct provenance **out)
 {
     enum mpo_status status = MPO_OK;
-    const struct mpo_comm *comm = fit->session->comm;
+    const struct mpo_comm *comm = session->comm;
     int32_t first = 0;
     MPO_NEW(1, out);
-    mpo_placement_block(&fit->session->placement, 0, &first, &(*out)->rows_per_rank);
+    mpo_placement_block(&session->placement, 0, &first, &(*out)->rows_per_rank);
     MPO_NEW((*out)->rows_per_rank, &(*out)->own);
     if (mpo_comm_rank(comm) == 0)
         MPO_NEW(mpo_comm_size(comm) * (*out)->rows_per_rank, &(*out)->all);
@@ -178,13 +175,14 @@ cleanup:
 }
 
 /* One row per policy and rank, on rank zero. */
-static enum mpo_status gather_ranks(struct provenance *provenance, const struct fit *fit)
+static enum mpo_status gather_ranks(struct provenance *provenance,
+                                    const struct mpo_session *session)
 {
     enum mpo_status status = MPO_OK;
-    const struct mpo_comm *comm = fit->session->comm;
+    const struct mpo_comm *comm = session->comm;
     int32_t total = mpo_comm_size(comm) * provenance->rows_per_rank;
-    for (int32_t i = 0; i < mpo_policies_local_count(fit->session->policies); i++)
-        describe_policy(fit, i, &provenance->own[i]);
+    for (int32_t i = 0; i < mpo_policies_local_count(session->policies); i++)
+        describe_policy(session, i, &provenance->own[i]);
     MPO_TRY(mpo_comm_gather(comm, provenance->own,
                             (size_t)provenance->rows_per_rank * sizeof *provenance->own,
                             provenance->all));
@@ -195,32 +193,35 @@ cleanup:
     return status;
 }
 
-static enum mpo_status name_things(struct provenance *provenance, const struct fit *fit)
+static enum mpo_status name_things(struct provenance *provenance,
+                                   const struct mpo_session *session)
 {
     enum mpo_status status = MPO_OK;
-    int64_t prompt_count = mpo_prompts_count(fit->session->prompts);
-    MPO_NEW(fit->policy_count, &provenance->objective);
+    int64_t prompt_count = mpo_prompts_count(session->prompts);
+    MPO_NEW(session->config->policy_count, &provenance->objective);
     MPO_NEW(prompt_count, &provenance->prompt);
-    for (int32_t h = 0; h < fit->policy_count; h++)
-        provenance->objective[h] = fit->config->policies[h].name;
+    for (int32_t h = 0; h < session->config->policy_count; h++)
+        provenance->objective[h] = session->config->policies[h].name;
     for (int64_t i = 0; i < prompt_count; i++)
-        provenance->prompt[i] = mpo_prompts_get(fit->session->prompts, i)->text;
-    MPO_TRY(mpo_config_print(fit->config, &provenance->config_text));
+        provenance->prompt[i] = mpo_prompts_get(session->prompts, i)->text;
+    MPO_TRY(mpo_config_print(session->config, &provenance->config_text));
 cleanup:
     return status;
 }
 
-static enum mpo_status create(struct fit *fit, const struct provenance *provenance)
+static enum mpo_status create_record(const struct mpo_session *session,
+                                     const struct provenance *provenance,
+                                     struct mpo_record_writer **out)
 {
     struct mpo_record_spec spec = {
-        .path = fit->config->record.file,
-        .force = fit->config->fit.force,
+        .path = session->config->record.file,
+        .force = session->config->fit.force,
         .objective = provenance->objective,
         .policy = provenance->objective,
-        .objective_count = fit->objective_count,
-        .policy_count = fit->policy_count,
+        .objective_count = session->config->objective_count,
+        .policy_count = session->config->policy_count,
         .prompt = provenance->prompt,
-        .prompt_count = mpo_prompts_count(fit->session->prompts),
+        .prompt_count = mpo_prompts_count(session->prompts),
         .config_text = provenance->config_text,
         .attribute = provenance->attribute,
         .attribute_count = provenance->attribute_count,
@@ -231,11 +232,12 @@ static enum mpo_status create(struct fit *fit, const struct provenance *provenan
         .git_commit = MPO_GIT_COMMIT,
         .job_id = environment("SLURM_JOB_ID"),
     };
-    return mpo_record_create(&spec, &fit->record);
+    return mpo_record_create(&spec, out);
 }
 
 /* Append to the record after its last step; its provenance stays that of its start. */
-static enum mpo_status resume(struct fit *fit)
+static enum mpo_status resume_record(const struct mpo_session *session, int64_t step_count,
+                                     struct mpo_record_writer **out)
 {
     char start_utc[32] = "";
     struct mpo_record_segment segment = {
@@ -244,35 +246,46 @@ static enum mpo_status resume(struct fit *fit)
         .start_utc = start_utc,
     };
     format_utc(start_utc, sizeof start_utc);
-    return mpo_record_resume(fit->config->record.file, &segment, fit->first_step,
-                             &fit->record);
+    return mpo_record_resume(session->config->record.file, &segment, step_count, out);
 }
 
-static enum mpo_status describe_and_create(struct fit *fit, struct provenance *provenance,
-                                           int argc, char *const *argv)
+static enum mpo_status describe_all(const struct mpo_session *session,
+                                    const char *command_line, struct provenance *provenance)
 {
     enum mpo_status status = MPO_OK;
-    MPO_TRY(gather_ranks(provenance, fit));
-    if (mpo_comm_rank(fit->session->comm) != 0)
+    MPO_TRY(gather_ranks(provenance, session));
+    if (mpo_comm_rank(session->comm) != 0)
         goto cleanup;
-    MPO_TRY(compare_groups(provenance, fit->policy_count));
-    MPO_TRY(name_things(provenance, fit));
+    MPO_TRY(compare_groups(provenance, session->config->policy_count));
+    MPO_TRY(name_things(provenance, session));
     name_run(provenance);
-    describe_run(provenance, fit, argc, argv);
-    MPO_TRY(create(fit, provenance));
+    describe_run(provenance, session, command_line);
 cleanup:
     return status;
 }
 
-enum mpo_status fit_create_record(struct fit *fit, int argc, char *const *argv)
+static enum mpo_status describe_and_create(const struct mpo_session *session,
+                                           const char *command_line,
+                                           struct provenance *provenance,
+                                           struct mpo_record_writer **out)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_TRY(describe_all(session, command_line != NULL ? command_line : "", provenance));
+    if (mpo_comm_rank(session->comm) == 0)
+        MPO_TRY(create_record(session, provenance, out));
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_session_create_record(const struct mpo_session *session,
+                                          const char *command_line,
+                                          struct mpo_record_writer **out)
 {
     struct provenance *provenance = NULL;
-    if (fit->resumes)
-        return mpo_comm_agree(mpo_comm_rank(fit->session->comm) == 0 ? resume(fit)
-                                                                     : MPO_OK);
-    enum mpo_status status = mpo_comm_agree(take_room(fit, &provenance));
+    enum mpo_status status = mpo_comm_agree(take_room(session, &provenance));
     if (status == MPO_OK)
-        status = mpo_comm_agree(describe_and_create(fit, provenance, argc, argv));
+        status =
+            mpo_comm_agree(describe_and_create(session, command_line, provenance, out));
     if (provenance != NULL) {
         free(provenance->config_text);
         free(provenance->all);
@@ -282,4 +295,12 @@ enum mpo_status fit_create_record(struct fit *fit, int argc, char *const *argv)
     }
     free(provenance);
     return status;
+}
+
+enum mpo_status mpo_session_resume_record(const struct mpo_session *session,
+                                          int64_t step_count,
+                                          struct mpo_record_writer **out)
+{
+    bool is_rank_zero = mpo_comm_rank(session->comm) == 0;
+    return mpo_comm_agree(is_rank_zero ? resume_record(session, step_count, out) : MPO_OK);
 }

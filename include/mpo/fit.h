@@ -1,0 +1,115 @@
+/**
+ * A fit: mirror descent on the weights, one step at a time, with its record.
+ *
+ *     mpo_fit_open -> mpo_fit_step, mpo_fit_step, ... -> mpo_fit_finish -> mpo_fit_close
+ *
+ * Every rank draws; rank zero estimates, descends and records. What is fitted, and into
+ * which record, is in the session's configuration: descent, rollout, record and fit.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "mpo/estimator.h"
+#include "mpo/rollout.h"
+#include "mpo/session.h"
+#include "mpo/status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct mpo_fit;
+
+/** Seconds by stage. */
+struct mpo_timing;
+
+/** Sums over the steps that the record has, those of earlier processes included. */
+struct mpo_fit_summary {
+    int64_t steps;
+    int64_t tokens;
+    double ess_sum;
+    double truncated_sum;
+    double value_mean;       /* F, nat */
+    double value_square_sum; /* of deviations from the mean (Welford) */
+    double last_gap;         /* the averaged gap, nat */
+    bool stopped_on_gap;     /* descent.stop_gap is reached: there are no more steps */
+    int64_t tokens_before;   /* by earlier processes of a resumed run */
+    double elapsed_before;   /* seconds, likewise */
+};
+
+struct mpo_fit_spec {
+    /** Opened with the size of a fit, which is the default; borrowed. */
+    struct mpo_session *session;
+
+    /** How the program was called, for the record's provenance; borrowed. NULL: unknown. */
+    const char *command_line;
+
+    /** Called on rank zero after each step, when it is in the record. NULL: nobody looks. */
+    void (*monitor)(void *argument, const struct mpo_fit *fit,
+                    const struct mpo_estimate *estimate);
+
+    /** Called on every rank before the responses of a step are drawn; may set report and
+     *  reporter of the rollout's step. NULL: nobody looks. */
+    void (*prepare)(void *argument, struct mpo_rollout_step *draw);
+    void *argument; /* borrowed */
+};
+
+/**
+ * Open the optimiser and the record: a new one, or with fit.resume the one that is there, as
+ * if it had never been interrupted. Failures are agreed on and reported.
+ *
+ * Collective over all ranks.
+ *
+ * @param out  NULL after a failure
+ * @return MPO_ERR_USAGE when the session's size is not that of a fit; MPO_ERR_CONFIG,
+ *         MPO_ERR_DATA when the record to resume is of another configuration, of other
+ *         models or prompts; the statuses of mpo_record_create
+ */
+enum mpo_status mpo_fit_open(const struct mpo_fit_spec *spec, struct mpo_fit **out);
+
+/** Close; a record that is not finished is left as whole as it is. Local. */
+void mpo_fit_close(struct mpo_fit **fit);
+
+/**
+ * Take a step: draw, estimate, descend, record.
+ *
+ * Collective over all ranks. A failure closes the record and ends the job (mpo_comm_fail).
+ *
+ * @param more  out; whether there may be another step
+ * @return MPO_REQUEUE when a stop was asked for (mpo_session_stop): no step was taken, and
+ *         mpo_fit_finish is next
+ */
+enum mpo_status mpo_fit_step(struct mpo_fit *fit, bool *more);
+
+/** Close the record after the last step. Failures are agreed on and reported. Collective
+ *  over all ranks. @return MPO_ERR_IO */
+enum mpo_status mpo_fit_finish(struct mpo_fit *fit);
+
+/** Steps that the record had when it was opened. Local. */
+int64_t mpo_fit_first_step(const struct mpo_fit *fit);
+
+/** Whether it continues a record. Local. */
+bool mpo_fit_resumes(const struct mpo_fit *fit);
+
+/** Seconds since it was opened. Local. */
+double mpo_fit_elapsed(const struct mpo_fit *fit);
+
+/** Seconds of this rank in each stage, all steps of this process. Local. */
+const struct mpo_timing *mpo_fit_timing(const struct mpo_fit *fit);
+
+/** The sums so far, the output (the running average) and the weights at which the last
+ *  gradient was taken, both [K]; borrowed, valid until the next step. Rank zero only. */
+const struct mpo_fit_summary *mpo_fit_summary(const struct mpo_fit *fit);
+const double *mpo_fit_average(const struct mpo_fit *fit);
+const double *mpo_fit_weights(const struct mpo_fit *fit);
+
+/** Standard error of the mean of F over steps, from their scatter, nat; NAN for one step. It
+ *  includes the differences between prompts, which the error of a step with one prompt does
+ *  not. Local. */
+double mpo_fit_value_error(const struct mpo_fit_summary *summary);
+
+#ifdef __cplusplus
+}
+#endif

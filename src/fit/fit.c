@@ -1,0 +1,348 @@
+/*
+ * The loop of fit. take_step shows the flow; its lines are the folder names.
+ *
+ * Every rank decodes; rank zero estimates, descends and records, and tells the others at
+ * the start of each step from which proposal to draw, or that the fit is over. A failure
+ * inside the loop finishes the record and ends the whole job: the ranks are not in step any
+ * more, so there is nothing left to agree on.
+ */
+#include "fit_impl.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "session/plan.h"
+#include "session/provenance.h"
+#include "session/weights.h"
+
+static bool is_rank_zero(const struct mpo_fit *fit)
+{
+    return mpo_comm_rank(fit->session->comm) == 0;
+}
+
+/* ---- a step ---- */
+
+/* Send mu and b of this step to all ranks, and whether there is a step. */
+static enum mpo_status share_proposal(struct mpo_fit *fit, bool *go_on)
+{
+    enum mpo_status status = MPO_OK;
+    double *proposal = fit->proposal;
+    if (is_rank_zero(fit)) {
+        const double *weights = mpo_descent_weights(fit->descent);
+        bool from_reference = fit->config->rollout.proposal == MPO_PROPOSAL_REFERENCE;
+        memset(proposal, 0, ((size_t)fit->policy_count + 2) * sizeof *proposal);
+        if (from_reference)
+            proposal[fit->objective_count] = 1.0;
+        else
+            memcpy(proposal, weights, (size_t)fit->objective_count * sizeof *proposal);
+        memcpy(fit->weights, weights, (size_t)fit->objective_count * sizeof *weights);
+        proposal[fit->policy_count] = mpo_estimator_end_bias(fit->estimator);
+        proposal[fit->policy_count + 1] = fit->summary.stopped_on_gap ? 0.0 : 1.0;
+    }
+    MPO_TRY(mpo_comm_broadcast(fit->session->comm, proposal,
+                               ((size_t)fit->policy_count + 2) * sizeof *proposal, 0));
+    *go_on = proposal[fit->policy_count + 1] != 0.0;
+cleanup:
+    return status;
+}
+
+/* Maximum over ranks of the seconds of each stage since the last step; this rank's seconds
+ * are added to its total. */
+static enum mpo_status settle_timing(struct mpo_fit *fit, struct mpo_timing *slowest)
+{
+    *slowest = fit->session->timing;
+    for (int stage = 0; stage < MPO_TIMED_STAGE_COUNT; stage++)
+        fit->total.seconds[stage] += fit->session->timing.seconds[stage];
+    fit->session->timing = (struct mpo_timing){0};
+    return mpo_comm_max(fit->session->comm, slowest->seconds, MPO_TIMED_STAGE_COUNT);
+}
+
+/* The step is in the record. */
+static void finish_step(struct mpo_fit *fit, const struct mpo_estimate *estimate)
+{
+    mpo_fit_summary_add(fit, estimate);
+    mpo_fit_summary_settle(fit);
+    if (fit->spec.monitor != NULL)
+        fit->spec.monitor(fit->spec.argument, fit, estimate);
+}
+
+/* One step: the flow. */
+static enum mpo_status take_step(struct mpo_fit *fit, int64_t step)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_config_rollout *options = &fit->config->rollout;
+    struct mpo_responses responses = {0};
+    struct mpo_estimate estimate = {0};
+    struct mpo_timing slowest = {0};
+    struct mpo_rollout_step draw = {
+        .step = step,
+        .prompt = fit->prompt,
+        .prompt_count = (int32_t)options->prompts_per_step,
+        .mu = fit->proposal,
+        .end_bias = fit->proposal[fit->policy_count],
+    };
+    mpo_prompts_of_step(fit->session->prompts, (uint64_t)fit->config->run.seed, step,
+                        draw.prompt_count, fit->prompt);
+    if (fit->spec.prepare != NULL)
+        fit->spec.prepare(fit->spec.argument, &draw);
+    MPO_TRY(mpo_rollout_run(fit->session->rollout, &draw, &responses));
+    double clock = mpo_timing_now();
+    if (is_rank_zero(fit)) {
+        MPO_TRY(mpo_estimator_step(fit->estimator, fit->weights, &responses, &estimate));
+        MPO_TRY(mpo_descent_step(fit->descent, estimate.gradient));
+    }
+    mpo_timing_add(&fit->session->timing, MPO_TIMED_estimate, clock);
+    MPO_TRY(settle_timing(fit, &slowest));
+    clock = mpo_timing_now();
+    if (is_rank_zero(fit)) {
+        MPO_TRY(mpo_fit_record(
+            fit, &(struct mpo_fit_entry){step, &responses, &estimate, &slowest}));
+        finish_step(fit, &estimate);
+    }
+    mpo_timing_add(&fit->session->timing, MPO_TIMED_record, clock);
+cleanup:
+    return status;
+}
+
+static enum mpo_status begin_and_take_step(struct mpo_fit *fit, bool *more)
+{
+    enum mpo_status status = MPO_OK;
+    int64_t steps = fit->config->descent.steps;
+    *more = false;
+    if (fit->step >= steps)
+        return MPO_OK;
+    MPO_TRY(mpo_session_begin_step(
+        fit->session,
+        &(struct mpo_session_progress){fit->step, fit->step, steps, "steps"}));
+    MPO_TRY(share_proposal(fit, more));
+    if (!*more)
+        goto cleanup;
+    MPO_TRY(take_step(fit, fit->step));
+    fit->step++;
+    *more = fit->step < steps;
+cleanup:
+    return status;
+}
+
+/* A failure inside the loop closes the record and ends the job. */
+static enum mpo_status fail_fit(struct mpo_fit *fit, enum mpo_status status)
+{
+    struct mpo_error error;
+    mpo_error_keep(&error);
+    mpo_record_finish(&fit->record);
+    mpo_error_restore(&error);
+    return mpo_comm_fail(status);
+}
+
+enum mpo_status mpo_fit_step(struct mpo_fit *fit, bool *more)
+{
+    enum mpo_status status = begin_and_take_step(fit, more);
+    if (status == MPO_OK || status == MPO_REQUEUE)
+        return status;
+    *more = false;
+    return fail_fit(fit, status);
+}
+
+/* ---- life ---- */
+
+static enum mpo_status open_optimiser(struct mpo_fit *fit)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_config *config = fit->config;
+    double *bounds = NULL;
+    bool from_reference = config->rollout.proposal == MPO_PROPOSAL_REFERENCE;
+    struct mpo_estimator_spec estimator = {
+        .objective_count = fit->objective_count,
+        .prompts_max = (int32_t)config->rollout.prompts_per_step,
+        .responses_max = (int32_t)config->rollout.responses,
+        .end_bias = config->rollout.end_bias,
+        .control = config->rollout.control,
+    };
+    struct mpo_descent_spec descent = {
+        .map = config->descent.map,
+        .step_rule = config->descent.step_rule,
+        .step_constant = config->descent.step_constant,
+        .steps = config->descent.steps,
+        .objective_count = fit->objective_count,
+        .initial = config->descent.initial.count > 0 ? config->descent.initial.value : NULL,
+    };
+    /* The published algorithm draws from the reference as it is. */
+    if (from_reference && isnan(estimator.end_bias))
+        estimator.end_bias = 0.0;
+    MPO_TRY(mpo_estimator_open(&estimator, &fit->estimator));
+    MPO_TRY(mpo_weights_bounds(config, &bounds));
+    descent.bounds = bounds;
+    MPO_TRY(mpo_descent_open(&descent, &fit->descent));
+cleanup:
+    free(bounds);
+    return status;
+}
+
+/* A step draws what the configuration says, in rooms of the session's size. */
+static enum mpo_status check_size(const struct mpo_session *session)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_config_rollout *rollout = &session->config->rollout;
+    MPO_TRY(mpo_plan_check_fit(session->config));
+    MPO_CHECK(session->size.responses == rollout->responses &&
+                  session->prompts_max >= rollout->prompts_per_step,
+              MPO_ERR_USAGE,
+              "a fit draws %lld responses to each of %lld prompts in a step, but the "
+              "session was opened for %d responses to %d prompts; leave its size at zero",
+              (long long)rollout->responses, (long long)rollout->prompts_per_step,
+              session->size.responses, session->prompts_max);
+cleanup:
+    return status;
+}
+
+static enum mpo_status allocate_fit(const struct mpo_fit_spec *spec, struct mpo_fit **out)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_config *config = spec->session->config;
+    size_t prompts = (size_t)config->rollout.prompts_per_step;
+    MPO_TRY(check_size(spec->session));
+    MPO_NEW(1, out);
+    struct mpo_fit *fit = *out;
+    fit->spec = *spec;
+    fit->session = spec->session;
+    fit->config = config;
+    fit->objective_count = config->objective_count;
+    fit->policy_count = config->policy_count;
+    MPO_NEW(prompts, &fit->prompt);
+    MPO_NEW(fit->policy_count + 2, &fit->proposal);
+    if (!is_rank_zero(fit))
+        goto cleanup;
+    MPO_NEW(fit->objective_count, &fit->weights);
+    MPO_NEW(prompts * (size_t)config->rollout.responses, &fit->text_bytes);
+    mpo_decode_text_open(&fit->response_text, fit->session->policies,
+                         &(struct mpo_decode_stops){0});
+    MPO_TRY(open_optimiser(fit));
+cleanup:
+    return status;
+}
+
+/* Load what the record has; all ranks learn the first step. */
+static enum mpo_status resume_or_not(struct mpo_fit *fit)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_comm *comm = fit->session->comm;
+    if (!fit->config->fit.resume)
+        return MPO_OK;
+    if (is_rank_zero(fit))
+        status = mpo_fit_resume(fit);
+    MPO_TRY(mpo_comm_agree(status));
+    MPO_TRY(mpo_comm_broadcast(comm, &fit->first_step, sizeof fit->first_step, 0));
+    MPO_TRY(mpo_comm_broadcast(comm, &fit->resumes, sizeof fit->resumes, 0));
+    fit->step = fit->first_step;
+    if (fit->resumes)
+        MPO_TRY(mpo_weights_check_models(fit->session, fit->config->record.file));
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_fit_open(const struct mpo_fit_spec *spec, struct mpo_fit **out)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_fit *fit = NULL;
+    *out = NULL;
+    MPO_TRY(mpo_comm_agree(allocate_fit(spec, &fit)));
+    MPO_TRY(resume_or_not(fit));
+    if (fit->resumes)
+        MPO_TRY(mpo_session_resume_record(fit->session, fit->first_step, &fit->record));
+    else
+        MPO_TRY(mpo_session_create_record(fit->session, spec->command_line, &fit->record));
+    fit->started = mpo_timing_now();
+    *out = fit;
+    fit = NULL;
+cleanup:
+    mpo_fit_close(&fit);
+    return status;
+}
+
+enum mpo_status mpo_fit_finish(struct mpo_fit *fit)
+{
+    mpo_comm_expect("the end of fit", -1, fit->config->run.setup_deadline);
+    return mpo_comm_agree(mpo_record_finish(&fit->record));
+}
+
+void mpo_fit_close(struct mpo_fit **fit)
+{
+    struct mpo_fit *self = *fit;
+    if (self == NULL)
+        return;
+    mpo_record_finish(&self->record);
+    mpo_descent_close(&self->descent);
+    mpo_estimator_close(&self->estimator);
+    free(self->text_bytes);
+    free(self->text);
+    mpo_decode_text_close(&self->response_text);
+    free(self->weights);
+    free(self->proposal);
+    free(self->prompt);
+    free(self);
+    *fit = NULL;
+}
+
+/* ---- what it is and was ---- */
+
+void mpo_fit_summary_add(struct mpo_fit *fit, const struct mpo_estimate *estimate)
+{
+    struct mpo_fit_summary *summary = &fit->summary;
+    summary->steps++;
+    summary->tokens += estimate->tokens;
+    summary->ess_sum += estimate->ess;
+    summary->truncated_sum += estimate->truncated;
+    double off = estimate->value - summary->value_mean;
+    summary->value_mean += off / (double)summary->steps;
+    summary->value_square_sum += off * (estimate->value - summary->value_mean);
+}
+
+void mpo_fit_summary_settle(struct mpo_fit *fit)
+{
+    struct mpo_fit_summary *summary = &fit->summary;
+    summary->last_gap = mpo_descent_averaged_gap(fit->descent);
+    summary->stopped_on_gap = fit->config->descent.stop_gap > 0.0 &&
+                              summary->last_gap <= fit->config->descent.stop_gap;
+}
+
+double mpo_fit_value_error(const struct mpo_fit_summary *summary)
+{
+    double steps = (double)summary->steps;
+    return steps > 1.0 ? sqrt(summary->value_square_sum / (steps - 1.0) / steps) : NAN;
+}
+
+int64_t mpo_fit_first_step(const struct mpo_fit *fit)
+{
+    return fit->first_step;
+}
+
+bool mpo_fit_resumes(const struct mpo_fit *fit)
+{
+    return fit->resumes;
+}
+
+double mpo_fit_elapsed(const struct mpo_fit *fit)
+{
+    return mpo_timing_now() - fit->started;
+}
+
+const struct mpo_timing *mpo_fit_timing(const struct mpo_fit *fit)
+{
+    return &fit->total;
+}
+
+const struct mpo_fit_summary *mpo_fit_summary(const struct mpo_fit *fit)
+{
+    return &fit->summary;
+}
+
+const double *mpo_fit_average(const struct mpo_fit *fit)
+{
+    return mpo_descent_average(fit->descent);
+}
+
+const double *mpo_fit_weights(const struct mpo_fit *fit)
+{
+    return fit->weights;
+}

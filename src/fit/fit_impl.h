@@ -1,0 +1,62 @@
+/**
+ * A fit's parts.
+ *
+ *     fit.c      the flow of a step
+ *     entry.c    what the record gets of a step
+ *     resume.c   going on where a record ends
+ */
+#pragma once
+
+#include "mpo/fit.h"
+
+#include "decode/text.h"
+#include "session/session_impl.h"
+
+struct mpo_fit {
+    struct mpo_fit_spec spec;
+    struct mpo_session *session;
+    const struct mpo_config *config;
+    int32_t objective_count; /* K */
+    int32_t policy_count;    /* H */
+    int64_t *prompt;         /* [prompts_per_step] */
+    double *proposal;        /* [H + 2]: mu, end bias, 1 to go on or 0 to stop */
+    int64_t first_step;      /* steps in the record when this process started */
+    int64_t step;            /* the next one */
+    bool resumes;            /* such a record exists */
+
+    /* rank zero only */
+    struct mpo_estimator *estimator;
+    struct mpo_descent *descent;
+    struct mpo_record_writer *record;
+    double *weights; /* [K] l_t of the current step */
+    struct mpo_decode_text response_text;
+    char *text; /* all responses of the step, one after another */
+    size_t text_capacity;
+    int64_t *text_bytes; /* [prompts_per_step * responses] */
+
+    struct mpo_timing total; /* this rank, all steps */
+    struct mpo_fit_summary summary;
+    double started;
+};
+
+/** A step that was taken, for the record. */
+struct mpo_fit_entry {
+    int64_t step;
+    const struct mpo_responses *responses;
+    const struct mpo_estimate *estimate;
+    const struct mpo_timing *slowest; /* of each stage, over ranks */
+};
+
+/** Append it. Rank zero only. @return MPO_ERR_IO; MPO_ERR_MEMORY */
+enum mpo_status mpo_fit_record(struct mpo_fit *fit, const struct mpo_fit_entry *entry);
+
+/** Resume: compare the record with this job, load the optimiser's state and the summary,
+ *  set first_step. Without a record nothing changes. Rank zero only. @return MPO_ERR_CONFIG
+ *  when the configuration is another (the text shows the difference); MPO_ERR_DATA when
+ *  models or prompts are */
+enum mpo_status mpo_fit_resume(struct mpo_fit *fit);
+
+/** Add a step to the summary; after the last one, derive what depends on it. Rank zero
+ *  only. */
+void mpo_fit_summary_add(struct mpo_fit *fit, const struct mpo_estimate *estimate);
+void mpo_fit_summary_settle(struct mpo_fit *fit);

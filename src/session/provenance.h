@@ -1,0 +1,30 @@
+/**
+ * Where a record comes from: versions, the whole configuration, all ranks and models.
+ */
+#pragma once
+
+#include "base/text.h"
+#include "session_impl.h"
+
+/** Create the session's record (record.file, fit.force) with everything that is known before
+ *  the first step. Failures are agreed on and reported. Collective over all ranks.
+ *
+ *  @param command_line  how the program was called; NULL: unknown
+ *  @param out           on rank zero */
+enum mpo_status mpo_session_create_record(const struct mpo_session *session,
+                                          const char *command_line,
+                                          struct mpo_record_writer **out);
+
+/** Go on with it behind its steps. Likewise. */
+enum mpo_status mpo_session_resume_record(const struct mpo_session *session,
+                                          int64_t step_count,
+                                          struct mpo_record_writer **out);
+
+/** Hash of all prompts as the record has it. Local. */
+#define MPO_PROMPTS_HASH_ATTRIBUTE "prompts_xxh64"
+void mpo_session_prompts_hash(const struct mpo_session *session,
+                              char text[MPO_TEXT_HASH_BYTES]);
+
+/** Hash of a policy's adapter as a record stores it: "none" without one, "" when hashes
+ *  were not asked for. Local. */
+const char *mpo_session_adapter_sha256(const struct mpo_policy_info *info);
