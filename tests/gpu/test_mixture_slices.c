@@ -257,6 +257,8 @@ static void check_sums(struct cut *cut, const struct rank *rank)
 /* The root's slice stays on its device; the other ranks' go through the host's table. */
 static void fold(struct cut *cut)
 {
+    struct mpo_mixture_exponents all = cut->some.exponents;
+    all.expects = NULL; /* what is not wanted was there before */
     size_t rows = (size_t)cut->some.row_count;
     size_t policies = (size_t)cut->some.policy_count;
     for (int32_t r = 0; r < cut->size; r++) {
@@ -264,6 +266,8 @@ static void fold(struct cut *cut)
         double *part = cut->table + (size_t)rank->first_block * table_width(cut);
         if (rank->first_block == rank->end_block)
             continue;
+        assert_ok(cut->ops->sum(rank->self, &rank->rows, &all, rank->first_block,
+                                rank->end_block, part));
         assert_ok(cut->ops->sum(rank->self, &rank->rows, &cut->some.exponents,
                                 rank->first_block, rank->end_block, part));
         check_sums(cut, rank);
@@ -367,6 +371,8 @@ static void check_draws(struct cut *cut, enum mode mode)
         cut->rule[i] = mode == BIASED ? &cut->biased : &filter;
         cut->uniform[i] = runner_uniform(17 + mode, (uint64_t)i);
         cut->token[i] = (int32_t)(cut->uniform[i] * cut->some.vocab_size);
+        if (mode == MIXED) /* given ones are of the last slice */
+            cut->token[i] = cut->some.vocab_size - 1 - i % cut->some.vocab_size;
     }
     struct mpo_mixture_draws draws = {.count = count,
                                       .row = cut->row,

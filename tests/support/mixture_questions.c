@@ -47,7 +47,8 @@ static void make_rules(struct mixture_questions *self, const struct mixture_case
     take_away(vocab_size, any_token(some), but_one);
     self->rules[1] = (struct mpo_mixture_rule){.filter = filter};
     self->rules[2] = (struct mpo_mixture_rule){open_filter, self->bias, count};
-    self->rules[3] = (struct mpo_mixture_rule){filter, self->bias, count};
+    self->rules[3] =
+        (struct mpo_mixture_rule){filter, self->bias + 1, count > 0 ? count - 1 : 0};
     self->rules[4] = (struct mpo_mixture_rule){filter, all, vocab_size};
     self->rules[5] = (struct mpo_mixture_rule){filter, but_one, vocab_size};
 }

@@ -231,6 +231,28 @@ static void draws_from_rows_that_were_not_combined_are_refused(void **state)
     mixture_case_free(&some);
 }
 
+static void a_draw_without_a_uniform_is_refused(void **state)
+{
+    (void)state;
+    const enum mpo_mixture_kind kind = MPO_MIXTURE_DRAWN;
+    struct mixture_case some;
+    int32_t row = 0;
+    int32_t token = 0;
+    double log_proposal = 0.0;
+    double log_policy = 0.0;
+    struct mpo_mixture_draws draws = {.count = 1,
+                                      .row = &row,
+                                      .kind = &kind,
+                                      .token = &token,
+                                      .log_proposal = &log_proposal,
+                                      .log_policy = &log_policy};
+    mixture_case_make(&some, 1, 1, 10, 1.0);
+    mixture_case_run(&some);
+    assert_status(mpo_mixture_draw(some.mixture, &draws), MPO_ERR_INTERNAL);
+    assert_error_names("no uniform");
+    mixture_case_free(&some);
+}
+
 static void given_tokens_beyond_the_vocabulary_are_refused(void **state)
 {
     (void)state;
@@ -267,6 +289,7 @@ int main(void)
         cmocka_unit_test(greedy_takes_the_most_probable_token),
         cmocka_unit_test(score_has_the_figures_of_the_draw),
         cmocka_unit_test(draws_from_rows_that_were_not_combined_are_refused),
+        cmocka_unit_test(a_draw_without_a_uniform_is_refused),
         cmocka_unit_test(given_tokens_beyond_the_vocabulary_are_refused),
     };
     return run_cases("mixture draws", tests);

@@ -279,6 +279,23 @@ static void a_row_that_fails_leaves_the_others_as_they_are(void **state)
     }
 }
 
+static void every_row_that_fails_is_marked(void **state)
+{
+    (void)state;
+    struct mixture_case some;
+    make_case(&some, 4);
+    mixture_case_run(&some);
+    for (int32_t row = 1; row < 4; row += 2)
+        mixture_case_logits(&some, 0, row)[9] = -INFINITY; /* log Z alone is finite */
+    assert_status(mpo_mixture_combine(some.mixture, &some.rows, &some.exponents,
+                                      some.moments, some.expectation),
+                  MPO_ERR_DATA);
+    assert_error_names("row 1");
+    for (int32_t row = 0; row < 4; row++)
+        assert_int_equal(isfinite(some.moments[row].log_z) != 0, row % 2 == 0);
+    mixture_case_free(&some);
+}
+
 /* A token that one policy excludes has no share; only E_q log pi_h does not exist. */
 static void a_token_without_support_fails_only_where_expectations_are_wanted(void **state)
 {
@@ -337,6 +354,7 @@ int main(void)
         cmocka_unit_test(questions_in_another_order_have_the_same_answers),
         cmocka_unit_test(without_expectations_everything_else_is_the_same),
         cmocka_unit_test(a_row_that_fails_leaves_the_others_as_they_are),
+        cmocka_unit_test(every_row_that_fails_is_marked),
         cmocka_unit_test(a_token_without_support_fails_only_where_expectations_are_wanted),
         cmocka_unit_test(a_policy_without_an_exponent_may_fail),
     };

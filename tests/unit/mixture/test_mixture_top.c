@@ -112,18 +112,22 @@ static void masked_tokens_are_not_listed(void **state)
     mixture_case_free(&some);
 }
 
-/* The best tokens one in a block, in falling order of blocks, and all in one block. */
+/* The best tokens one in a block, in falling order of blocks; all in one block; and a tie
+ * with the last of a list in a block before, which is looked at later. */
 static void blocks_are_passed_over_rightly(void **state)
 {
     (void)state;
     struct mixture_case some;
-    mixture_case_make(&some, 1, 2, 20 * MPO_ROWS_BLOCK, 1.0);
+    mixture_case_make(&some, 1, 3, 20 * MPO_ROWS_BLOCK, 1.0);
     for (int32_t block = 0; block < 20; block++)
         mixture_case_logits(&some, 0, 0)[block * MPO_ROWS_BLOCK + 37 * block] =
             10.0f + (float)block;
     for (int32_t i = 0; i < 200; i++)
         mixture_case_logits(&some, 0, 1)[7 * MPO_ROWS_BLOCK + 5 * i] =
             5.0f + (float)(i % 90);
+    for (int32_t i = 0; i < 200; i++)
+        mixture_case_logits(&some, 0, 2)[7 * MPO_ROWS_BLOCK + 5 * i] = i == 0 ? 9.0f : 5.0f;
+    mixture_case_logits(&some, 0, 2)[3 * MPO_ROWS_BLOCK + 11] = 5.0f;
     check_lists(&some);
     mixture_case_free(&some);
 }
