@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Convert a Hugging Face checkpoint to the GGUF file that mpo reads.
 #
 #     launch/convert.sh FOLDER [--type TYPE] [--output FILE] [--name NAME] [--base FOLDER]
@@ -32,7 +33,7 @@ read_arguments() {
     local option
     while [ $# -gt 0 ]; do
         case $1 in
-            --help) sed -n '2,/^[^#]/s/^#\( \|$\)//p' "$0"; exit 0 ;;
+            --help) sed -n '3,/^[^#]/s/^#\( \|$\)//p' "$0"; exit 0 ;;
             --*=*) option=$1; shift; set -- "${option%%=*}" "${option#*=}" "$@" ;;
             --type | --output | --name | --base)
                 [ -n "${2-}" ] || usage "$1 needs a value"

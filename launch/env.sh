@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # shellcheck shell=bash
 # Settings for runs of mpo; source it: . launch/env.sh
 # Besides the environment it sets

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Run mpo on this machine, one rank per policy; the ranks share its cores evenly.
 #
 #     launch/local.sh fit configs/table.yaml

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # From a fresh clone to a fitted mixture of two small language models, in one command.
 #
 #     launch/quickstart.sh

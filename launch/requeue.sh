@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Run a job step inside a batch job, and requeue the job when the step asks for it.
 #
 #     exec launch/requeue.sh srun ... mpo fit my.yaml --resume       # last line of the script

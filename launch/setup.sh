@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Fetch what mpo builds on: Debian packages, libllama, and (with --model) the demo model.
 #
 #     launch/setup.sh [--model] [--test]

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Build mpo with its tests and run them.
 #
 #     launch/test.sh [--long]

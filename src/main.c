@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * mpo COMMAND ...: start MPI, run the command, stop MPI.
  */

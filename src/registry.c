@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What this build has of each stage, from registry.def: the only file that sees what was
  * built. The rest of the program asks here, by name.

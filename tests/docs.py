@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """What the documentation and the sources say of each other is true.
 
     docs.py SOURCE_FOLDER

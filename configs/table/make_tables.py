@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Write the three bigram tables of configs/table.yaml.
 
 A common grammar says which words may follow which; each policy multiplies it by what it

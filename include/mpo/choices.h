@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * The choices of options as enums and how they are written, from mpo/options.def:
  *

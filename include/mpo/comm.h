@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * Ranks, groups and decisions: everything that all ranks must agree on.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * The configuration: defaults, then the YAML file, then flags, all from mpo/options.def.
  *

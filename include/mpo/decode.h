@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * Decode: the row machine. Rows (responses being made or scored) come and go, each with its
  * own exponents and draw rule; all policies extend them, the exchange and the mixture turn

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * Devices and what this build has of each stage: the one registry of variants.
  */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * The estimator: F and its gradient from scored responses, by self-normalised importance
  * sampling with a control variate; and the adaptation of the proposal's end tilt.

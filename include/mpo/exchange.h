@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * The exchange: rows of logits from the ranks that host the policies to those that reduce
  * them, what they found to the group's root, and what the root decides to everybody.

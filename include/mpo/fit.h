@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * A fit: mirror descent on the weights, one step at a time, with its record.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * The log-linear mixture at one position, and draws from it.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * mpo: mix language models that were each aligned to one objective into one policy.
  *

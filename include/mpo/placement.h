@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * Which rank of a group hosts which policies: contiguous blocks, as even as possible, the
  * longer ones first. Made once per job and passed to all who need it, so that no second

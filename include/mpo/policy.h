@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * Policies: pi_h(v | s) = softmax( logits_h(s) / temperature_h ), over one vocabulary.
  *

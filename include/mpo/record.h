@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * The record: the trajectory of a fit in one HDF5 file, schema "mpo-1.0"
  * (src/README.md, The record).

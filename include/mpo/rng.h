@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * Counter-based random numbers: a draw is a function of its purpose, not of who draws.
  *

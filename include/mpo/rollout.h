@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * The rollout: m responses to each prompt of a step, drawn from the proposal
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * Rows of logits as they travel: fixed blocks of the vocabulary, in which everything over
  * it is summed, and a rank's slice of the rows of one position, whole blocks each.

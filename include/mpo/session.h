@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * A session: everything that is opened before a response can be drawn, in flow order.
  *

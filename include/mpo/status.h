@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * Statuses, the error text and the macros that raise and relay them.
  *

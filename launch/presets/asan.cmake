@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # AddressSanitizer and UndefinedBehaviorSanitizer, as launch/test.sh --sanitize builds it.
 #
 #     cmake -C launch/presets/asan.cmake -S . -B build-asan -G Ninja

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # The mixture and, where NCCL is found, the exchange on NVIDIA GPUs; -DNCCL_ROOT=FOLDER says
 # where NCCL is. libllama is built for GPUs by MPO_LLAMA_CUDA=ON launch/setup.sh.
 #

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Debugging: no optimisation, all checks of the compiler, libllama where it is.
 #
 #     cmake -C launch/presets/debug.cmake -S . -B build-debug -G Ninja

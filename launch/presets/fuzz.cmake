@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # The fuzz targets, as launch/test.sh --fuzz builds them.
 #
 #     cmake -C launch/presets/fuzz.cmake -S . -B build-fuzz -G Ninja

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # ThreadSanitizer over the program's own code. Neither libllama nor MPI is built with it, so
 # what it says of their threads is not ours; the simulated devices of tests/hostsim have a
 # build with it that the ordinary round runs.

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Measure the demo: rewards of policies and mixtures on held-out prompts, and the proposals.
 
 Called by measure.sh, which makes the environment. Writes table.tsv, table.md and

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Reproduce everything in results/reviews: fits, samples, rewards, tables and plots.
 #
 #     results/reviews/measure.sh [--reuse]

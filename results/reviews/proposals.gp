@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Weight, value, gap and ESS of fits against responses: gnuplot -c proposals.gp TABLE OUT.svg
 set terminal svg size 720,960 font "sans-serif,13" background "white"
 set output ARG2

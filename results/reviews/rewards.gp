@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Mean rewards of policies, mixtures and averaged adapters: gnuplot -c rewards.gp TABLE OUT.svg
 set terminal svg size 720,480 font "sans-serif,13" background "white"
 set output ARG2

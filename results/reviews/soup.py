@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Average LoRA adapters of one model into one adapter, exactly: the "model soup".
 
 An adapter adds (alpha_k / r_k) B_k A_k to a weight. The average of the *deltas*,

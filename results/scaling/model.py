@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """What one position costs on N nodes: an alpha-beta model of each pattern of the exchange.
 
     model.py [--network NAME | --latency-us A --gigabytes B] [--decode-ms D] ... > table.tsv

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # gnuplot plot.gp: table.tsv to plot.svg
 set terminal svg size 900,440 font "sans,11"
 set output "plot.svg"

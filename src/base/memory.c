@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Allocation with a message. Uses calloc, so that every buffer starts in a known state and
  * an overflowing product is refused.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * Zeroed allocation that raises MPO_ERR_MEMORY with a message naming the purpose.
  *

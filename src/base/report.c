@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The reporter. It is one for the process, because what reports (a record, a device) need
  * not know of any session.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Philox4x64-10 of Random123. One block a draw wastes three of its four words and keeps the
  * layout trivial: a draw is addressed by what it is for. A step draws one number per token,

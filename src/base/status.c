@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Statuses and the error text. The text is the one piece of global state beside the log:
  * one buffer per thread, so raising a failure never allocates and never fails.

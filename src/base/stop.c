@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The first request to stop sets one variable, which is all that a signal handler may
  * safely do; commands with steps look at it between steps.

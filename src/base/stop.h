@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * Requests to stop: Ctrl-C (SIGINT), SIGTERM and SIGUSR1 all mean "finish the step, write,
  * leave". The first one is noted and the program continues; a second one ends the process

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Widths of text, by utf8proc's table: two columns for wide letters, none for combining
  * marks. And small spellings that are the same everywhere.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * Text in columns of a terminal, and how figures and names are written.
  */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * Timed stages: one list for the clock, the record's /timing and fit's table.
  */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * MPI for the few files that talk it: src/comm and the transports of src/exchange.
  */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * How this process was launched, judged by its environment before MPI looks at it.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * The sub-commands: each has a file or folder and one row of the table in commands.c.
  */

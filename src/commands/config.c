@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * config: what a command would take of a configuration file and flags, defaults included.
  *

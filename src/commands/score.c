@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * score: log-probabilities of given responses under every policy and under the token
  * mixture.

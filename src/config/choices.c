@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The lists of choices: how a choice is written, and all of a list for a message.
  *

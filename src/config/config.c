@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The configuration as a whole: defaults, file, flags, in this order, and then the checks
  * that need more than one option.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * Inside the configuration: the options list as a table, and one assignment as a struct.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The command line: one file and flags, by getopt_long with a table made from the options.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * One key of a configuration by the name that its flag has, for scripts.
  *

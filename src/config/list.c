@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The flags of a command as a list, from which come its help, the manual page and the
  * completion of shells.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The configuration written out: as YAML that reads back to the same values, and as the
  * commented reference file.

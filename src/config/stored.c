@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Configurations that a record keeps: two of them compared by the values of their options.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * How a text becomes a value, and how a message names what is wrong with it.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Rows come and go, at the root: wishes are checked and kept until the next control record
  * carries them.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The control record: one message per step from the root to the others, of a size known in
  * advance. It carries the drawn tokens too.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A prompt that comes while the machine runs: the root has its messages, every rank has
  * policies that make tokens of it.

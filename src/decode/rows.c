@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * One step's positions, the same on every rank of the group: the policies are fed according
  * to the control record, their rows of logits are exchanged and combined, and each position

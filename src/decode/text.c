@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The incremental detokeniser. A token may end inside a character or inside what may become
  * a stop text, so the text so far has an end that is not certain yet; what was certain once

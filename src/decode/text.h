@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * Tokens into text, one after another: whole characters, and texts at which a response
  * stops. Adding a token costs its own bytes, however long the response is.

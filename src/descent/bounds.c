@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Bounds per objective: the box-constrained simplex, low_k <= l_k <= high_k, sum l = 1.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * The interface of a mirror map. A new map is one file and one row of src/registry.def.
  */

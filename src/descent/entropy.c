@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The entropy map: psi(l) = sum_k l_k log l_k. The dual point is log l up to a constant,
  * the way back is a softmax, and the step is multiplicative (exponentiated gradient).

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * CUDA devices. Some launchers show every rank all devices of the host, others show each
  * rank only its own. Among several devices the rank's number on the host decides; a rank

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * Two macros that let the same kernels be compiled by nvcc for a device and by a host
  * compiler for tests, where tests/support/hostsim/cuda_runtime.h replaces CUDA's header and

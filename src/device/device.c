@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The choice of a device. `auto` takes an accelerator when every rank finds one; a device
  * requested by name that is unavailable is an error, never a silent fall-back. Two ranks

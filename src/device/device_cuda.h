@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * CUDA's errors as statuses, and device memory, for the few files that call CUDA.
  */

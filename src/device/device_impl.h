@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * The interface of a kind of device. A new kind is one file and one row of
  * src/registry.def.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Free memory of the machine. Three limits may apply to all ranks of a host together: the
  * kernel's estimate of memory available without swapping (MemAvailable), the control group

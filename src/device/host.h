@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * The machine of this rank: its name, cores and free memory.
  */

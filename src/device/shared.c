@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Ranks on one device. A launcher may show several ranks of a host the same device as their
  * only one. Each would load its policies there; NCCL refuses that, and each rank would

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The bootstrap over prompts. All results of a replicate come from one draw of the units,
  * so differences between columns are paired. Draws are counted by (replicate, index), so

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * Bootstrap over units (prompts): intervals for functions of means.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The estimator of F and its gradient: means over prompts of the figures of sample.h, and
  * what is learnt from a step. Rank zero only; sums run over prompts and responses in a fixed

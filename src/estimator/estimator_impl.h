@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * The estimator's inside: the regression of the control variate and the end tilt's step.
  */

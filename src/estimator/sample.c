@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Importance sampling of one prompt at any weights, in double and in a fixed order.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * What scored responses to one prompt say at any weights: the one place where log w, F, g,
  * the effective sample size, the jackknife, KL and the choice of best-of-m are computed.

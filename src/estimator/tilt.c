@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The end tilt's step: stochastic gradient descent on KL(pi_l || q) in b, with AdaGrad's
  * step size, so that the half nat of the first step is the only constant.

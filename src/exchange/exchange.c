@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The exchange: argument checks, the choice of a transport and a pattern, and what all
  * transports share: the small messages.

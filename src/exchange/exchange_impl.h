@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * The interface of a transport and of a pattern. A new transport is one file and one row of
  * src/registry.def; a new pattern is a choice in mpo/options.def and one row of the table in

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Transport `mpi`: a rank's slice of every row is one message from the policies' own memory
  * to that rank's buffer, so no row is packed; one small message per pair of ranks carries

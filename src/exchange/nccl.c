@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Transport `nccl`: rows go from device to device, and no host memory holds one.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Transport `nodes`: a group that spans hosts, several ranks on each. Ranks write their
  * rows into a shared window of their host, cut by the hosts that will read them. The first

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * Kernels of the exchange between devices, in the dialect of device/cuda_dialect.cuh. All
  * of them copy: neighbours in a warp read and write neighbours in memory, and the memory's

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Patterns: who reduces which blocks of the vocabulary, and nothing more; transports and
  * mixture do the same for any cut into slices.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Transport `self`: one rank hosts all policies. It reads the policies' own memory, so
  * nothing is moved.

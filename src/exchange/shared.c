@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Transport `shared`: ranks of one host publish their rows in an MPI-3 shared window, and
  * the others read their slices there, in place. Each row is copied once, except the slice

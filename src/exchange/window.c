@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * An MPI-3 shared window over ranks of one host, for the transports that have one.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What the record gets of a step: its row, the optimiser's state after it, and the
  * responses with their texts.

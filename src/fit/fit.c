@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The loop of fit. take_step shows the flow; its lines are the folder names.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * fit --resume: continue a record so that all further steps are those of an uninterrupted
  * run, bit for bit.

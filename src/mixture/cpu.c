@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The mixture on the CPU: the readable truth that other devices are tested against.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Draws from combined rows, where the ranks of a group have slices of the vocabulary:
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Draws from a part of the mixture's distribution, as generation often wants them.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * From block sums to a row, and from a uniform to a block, on the host: what the root does
  * with figures that any rank may have made, blocks in order. A device may have kernels for

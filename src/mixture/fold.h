@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * What ranks and devices find out about slices of rows, and what the root makes of it.
  */

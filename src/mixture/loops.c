@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The mixture's loops for vector code. A sum is taken in lanes, whose number does not depend
  * on the processor:

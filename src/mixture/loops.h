@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * The loops in which the mixture on the CPU spends its time, as vector code.
  *

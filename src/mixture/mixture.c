@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The mixture: argument checks, the choice of a device, and who does what where the ranks
  * of a group have slices of the vocabulary.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * The mixture's inside: its devices (what they provide: mpo/backend/mixture_ops.h) and what
  * they share.

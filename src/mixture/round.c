@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Rounding of rows to bf16 on the host: the rule and its error are in mpo/mixture.h. The
  * greatest logit is subtracted first, because a float's error grows with its size, and what

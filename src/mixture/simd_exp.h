@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * exp() that a compiler turns into vector code, and the attribute that has it do so for
  * several instruction sets.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The most probable tokens of a combined row. Every rank lists those of its slice, best
  * first, and the root merges the lists.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Counted references: each cell has the number of its successors. Releasing a row walks
  * back from its end and stops at the first cell that others hold.

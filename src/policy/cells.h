@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * The cells of a policy's cache, counted: a tree of tokens. A row is the path from a root
  * to its last token; rows that were forked share the path up to where they part, and a cell

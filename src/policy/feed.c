@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The verbs, up to where kinds differ: arguments are checked, prompts are looked up in
  * their slots, and cells are counted, all before a kind is asked. A kind's engine may end

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Contiguous blocks: the first H mod P ranks host one policy more than the others.
  */

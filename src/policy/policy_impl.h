@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * What the files of the policy stage share; what a kind provides is in
  * mpo/backend/policy_ops.h.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Prompts into slots: each policy keeps its own tokens of a prompt, because templates and
  * system texts differ.

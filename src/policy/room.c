@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Room: how many tokens the rows of a policy can hold together, and memory for them.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A survey of the policies: the results of mpo_policies_open without loading weights.
  *

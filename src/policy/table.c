@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Table policies: bigram probabilities pi(v | last token) in a small readable file, so that
  * the whole program runs with no model and everything is known in closed form.

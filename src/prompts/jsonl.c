@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The JSONL format: {"prompt": "..."} with an optional "prefill", or {"messages": [...]},
  * and beside either the responses that are to be scored, when there are any.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Prompts: the handle, the reading of lines, and the order in which steps use them.
  *

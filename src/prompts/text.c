@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The text format: a line is a prompt, taken as it is, spaces included.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Making a record: lock, room at the path, the file with everything that will ever be in
  * it, then SWMR.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The growing data sets of a record and what HDF5 needs around them.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Reading /responses: the scores that importance sampling needs, with no model.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Reading texts of a record: a response with its prompt, and the configuration.
  *

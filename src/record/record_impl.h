@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * What the files of this folder share: the data sets, HDF5's errors, and the lock.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The tables of /provenance: who ran (ranks), and when and from where (segments). Their
  * rows are compound values, declared once for file and memory.

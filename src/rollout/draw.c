@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Responses of a unit: its prompts are admitted while there are m free rows, the row
  * machine steps until none lives, and its events are added up.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A unit's results on their way to rank zero. A unit's responses are neighbours in every
  * array, so each array is one message.

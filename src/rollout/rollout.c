@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The rollout of a step: units are dealt to the groups in turn, each group decodes its own
  * (its root leads, the other ranks follow), and the results are gathered on rank zero in

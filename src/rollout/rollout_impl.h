@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * The rollout's inside: the arrays of one step, and which row makes which response.
  */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Given responses of a prompt: its rows are admitted with their tokens, and the events are
  * added up. The prompt is fed once; then each response's own tokens, many positions at a

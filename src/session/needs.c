@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Sums over policies. Weights are the one thing that policies share. What is a device's is
  * no need of the host's.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Specifications of stages and sums of their memory, each in one place: what a session
  * opens, what doctor compares with what is free and what launch asks a batch system for are

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * What follows from a configuration before anything is opened: for the job that is being
  * opened, for doctor, which looks at one, and for launch, whose job runs elsewhere.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The provenance of a record: versions, the whole configuration, all ranks and models.
  */

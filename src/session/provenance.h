@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * Where a record comes from: versions, the whole configuration, all ranks and models.
  */

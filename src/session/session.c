@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Opening a session: ranks, prompts, policies, exchange, mixture, rollout. Each phase ends
  * in an agreement, so that one rank's failure is everybody's.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * The parts of a session, for this folder and for the commands that need them.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Time and bytes a rank of one position of the decode loop, under both patterns of the
  * exchange and with rows of floats and of bf16: rounding if any, rows to those that reduce

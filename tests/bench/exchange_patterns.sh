@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # The patterns of the exchange side by side: time and bytes a rank of one position, for
 # K policies on K ranks, vocabularies of V tokens and B rows.
 #

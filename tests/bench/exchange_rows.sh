@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Rows of floats and of bf16 side by side (exchange.rows): time and bytes a rank of one
 # position, for K policies on K ranks, V = 49152 tokens and B rows, through `mpi`, whose
 # messages go by shared memory and by TCP, and through `shared`.

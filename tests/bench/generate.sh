@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Tokens of the mixture a second that generate makes over many prompts, of this build and of
 # another one, in turn, and their ratio.
 #

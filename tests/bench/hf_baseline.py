@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Baseline: K Hugging Face models in one process, forwards one after another, logits mixed.
 
 The decode loop that common mixing scripts use, written afresh: each model keeps its own cache,

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Peak memory of one rank with one, two and three adapters of the same model.
 
     memory.py MPO ROOT

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Time an element of the mixture's loops, for every clone that this processor runs. Clones
  * take turns, so that what else the machine does meets all alike; the figure is the least of

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Time a position of the mixture on the CPU, combining and one draw a row: with one vector
  * of exponents for all rows, with one for each, without expectations, and the most probable

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Write a GGUF model with all its weights in another type, through libllama: the benchmark
  * compares file types, and libllama is built here without its tools.

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Time of a step and of set-up against the number of policies and ranks, with table policies.
 
     scaling.py MPO MPIRUN WORK > measured.tsv

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Tokens of the mixture a second: mpo against a Hugging Face loop, on this machine, in one run;
 # and what exchange and mixture cost beside the forward passes.
 #

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Throughput and cost of mixing from the records of fits.
 
 Prints one line a record: tokens of the mixture a second over all steps but the first, and what

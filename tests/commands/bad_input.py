@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Bad options, configurations, prompts, records and ranks: one message, the right exit code, and
 nothing left behind, on one rank and on several.
 

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Bad models and adapters, and prompts that a model cannot take: one message, the right exit
 code, nothing left behind, on one rank and on several.
 

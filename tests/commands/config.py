@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """The resolved configuration: what config prints is read back to the same, and single keys.
 
 usage: config.py MPO MPIEXEC WORK_FOLDER

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """From checkpoints to a fit: what launch/convert.sh makes is what transformers has.
 
     convert.py MPO WORK SOURCE BUILD

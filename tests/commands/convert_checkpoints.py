@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tiny checkpoints as people have them, and what they say: run by convert.py in the venv.
 
     convert_checkpoints.py WORK

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """What launch/convert.sh refuses before it fetches anything.
 
     convert_refusals.py WORK SOURCE

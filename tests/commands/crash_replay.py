@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Every acknowledged step of a record survives a crash at any write, and a full disk.
 
     crash_replay.py TOOL SHIM [--sample] [--steps N] [--resume-at N] [--stride N]

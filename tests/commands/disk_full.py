@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """A disk that fills up at any write of a fit, and output that nobody takes.
 
     disk_full.py MPO MPIEXEC WORK_FOLDER SHIM [--sample]

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """doctor says ok: fit runs. doctor names a problem: fit ends with the same exit code.
 
     doctor.py MPO MPIRUN WORK [BIGRAM_GGUF_TOOL] [--sample]

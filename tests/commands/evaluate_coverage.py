@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Intervals of `mpo evaluate` against the exact objective of bigram policies.
 
     evaluate_coverage.py MPO WORK [--runs N]

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Fits of bigram policies against the exact objective.
 
     fit_exact.py MPO MPIRUN WORK [--seeds N]

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Fits of bigram models through libllama against the exact objective.
 
     fit_llama.py MPO MPIRUN WORK BIGRAM_GGUF_TOOL

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Many objectives: one record on every number of ranks, groups and hosts.
 
     fit_many.py MPO MPIRUN WORK

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """One seed, one record, whatever the number of ranks.
 
     fit_ranks.py MPO MPIRUN WORK

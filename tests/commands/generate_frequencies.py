@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """What `mpo generate` samples is the token mixture q_l, token by token.
 
     generate_frequencies.py MPO MPIRUN WORK

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """The options of `mpo generate` that change what is drawn, or how it is shown.
 
     generate_options.py MPO MPIRUN WORK [BIGRAM_GGUF_TOOL]

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """`mpo generate` on more prompts than rows: waiting prompts join as rows finish.
 
     generate_rows.py MPO MPIRUN WORK [BIGRAM_GGUF_TOOL]

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Help, manual page and completion against the list of options, read here from its file.
 
 usage: help.py MPO WORK_FOLDER SOURCE_FOLDER

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """`mpo inspect` shows what is in a record, whatever state the record is in.
 
     inspect_views.py MPO TOOL WORK_FOLDER

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """The batch script that launch prints: its numbers, its command, and what it refuses.
 
     launch.py MPO MPIRUN WORK [BIGRAM_GGUF_TOOL]

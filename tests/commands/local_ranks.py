@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """launch/local.sh starts as many ranks as the configuration has policies.
 
     local_ranks.py MPO WORK SOURCE

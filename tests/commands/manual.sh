@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # The manual page without a warning of groff, and, where it is there, of mandoc.
 #
 #     manual.sh MPO

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Records that older programs wrote: read, repaired, fitted again and continued by this one.
 
     old_records.py MPO MPIEXEC WORK_FOLDER

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Memory that runs out at any allocation of the program's own: one message, exit 71, no crash,
 no hang, and no half-written record.
 

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Whoever reduces the rows, every command says the same.
 
     patterns.py MPO MPIRUN WORK [--sample]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a person does at a terminal: small tables in a folder, mpo on one rank or several, and
 checks of what it says. The scripts that use it begin their arguments with
 

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """The program as a person meets it: messages, exit codes, what is left behind.
 
 usage: program.py MPO MPIEXEC WORK_FOLDER SOURCE_FOLDER

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """A record reads without our help: h5py, h5dump, and xarray where it is installed.
 
     record_readers.py RECORD [--live]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Two records compared: every data set but the clocks, byte for byte."""
 
 import h5py

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """`mpo recover` makes a closed record of what a crash leaves, and nothing of anything else.
 
     recover.py MPO TOOL SHIM WORK_FOLDER [--steps N] [--stride N] [--torn-stride N]

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """`mpo refit` and bounded fits of bigram policies against the exact objective.
 
     refit.py MPO WORK

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """A fit that is stopped or killed and resumed is the fit that never was.
 
     resume.py MPO MPIRUN WORK

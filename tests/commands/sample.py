@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sweeps, which try one thing at every place there is, whole or as a sample.
 
 A script of a sweep imports this before it reads its arguments. Run as it is, it sweeps over

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """What `mpo score` says of given responses: exact sums, on any number of ranks.
 
     score.py MPO MPIRUN WORK [BIGRAM_GGUF_TOOL]

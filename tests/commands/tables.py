@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bigram policies for the tests of the program: table files, the exact objective, mpo itself.
 
     Z_t(s) = sum_v prod_k pi_k(v|s)^l_k Z_{t+1}(v),    Z = 1 after the end token or at the cut

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """mpo on a terminal, in a log and in a script: progress, colour, width, quiet, JSON.
 
 usage: terminal.py MPO WORK_FOLDER

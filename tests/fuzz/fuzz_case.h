@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * What the fuzz targets share: how an input is cut, the file a parser reads it from, and
  * what every parser owes.

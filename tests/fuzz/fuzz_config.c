@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Fuzzing the configuration: the file, the flags, and the texts that commands parse further
  * (numbers of --weights, the list of --stop).

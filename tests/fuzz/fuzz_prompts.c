@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Fuzzing the prompts: both formats, with a prefill and with answers to be scored.
  *

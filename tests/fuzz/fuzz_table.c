@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Fuzzing the table policy: the file, the prompt's tokens, and the rows of an open table.
  *

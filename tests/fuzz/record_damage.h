@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * Damage to a record that HDF5 itself finds no fault with: objects that are missing or of
  * another kind, type or shape, and values that no run writes.

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Run every fuzz target for a bounded time.
 #
 #     tests/fuzz/run.sh BUILD SECONDS

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """The program built with CUDA, with a device or without one.
 
 usage: cuda_build.py build  NVCC SOURCE_FOLDER WORK_FOLDER   compiles, compares with the budget

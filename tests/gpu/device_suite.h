@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * What the programs of tests that need a CUDA device, or a simulated one, begin with.
  */

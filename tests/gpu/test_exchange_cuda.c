@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The kernels that pack rows into messages and unpack them, against loops over bits. Runs
  * on a real device (skipped where there is none) and on simulated ones.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The mixture on CUDA against the mixture on the CPU, which has been tested against scalar
  * code. Runs on a real device (skipped where there is none) and on simulated ones.

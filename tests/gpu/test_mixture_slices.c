@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Slices on the CUDA mixture: what ranks with slices of the vocabulary find out and what
  * the root makes of it, against one device with whole rows, to the bit; and the slices'

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Rows that a device rounds to bf16 against rows that the CPU rounds, to the bit. Runs on a
  * real device (skipped where there is none) and on simulated ones.

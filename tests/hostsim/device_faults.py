@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Devices that fail under the whole program: one message, the right exit code, no hang, no
 half-written record, nothing left allocated.
 

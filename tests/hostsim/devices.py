@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """The whole program on simulated devices: the CPU's figures, one device a rank.
 
     devices.py MPO MPIRUN WORK

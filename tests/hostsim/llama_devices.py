@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """GGUF policies on simulated devices: the CPU's figures, through libllama.
 
     llama_devices.py MPO MPIRUN WORK BIGRAM_GGUF_TOOL

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Break the CUDA variant on purpose, one edit at a time: some test must notice.
 
 usage: mutants.py SOURCE_FOLDER WORK_FOLDER [PATH]

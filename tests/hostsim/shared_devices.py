@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Ranks that are shown the same device are refused, all of them, with one message.
 
     shared_devices.py MPO MPIRUN WORK

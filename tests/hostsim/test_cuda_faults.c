@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What can go wrong between mpo and CUDA, on simulated devices that can be told to fail:
  * which device a rank takes, memory that does not suffice, launches that fail.

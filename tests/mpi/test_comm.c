@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Ranks, groups and agreement, on however many ranks the program is started with. Expected
  * values are computed from the rank.

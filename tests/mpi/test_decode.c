@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The row machine by itself: rows with exponents, lengths, rules and seeds of their own,
  * admitted and cancelled at random moments, are to the bit what each of them is alone. On

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The transports of the exchange under both patterns. Logits are whole numbers that name
  * their policy, row, token and position, exact in float, so each rank's slices of rows are

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Jobs inside a program that has MPI up already: on a part of the ranks, one after another,
  * and with failures that are handled instead of ending the process.

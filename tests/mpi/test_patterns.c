@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Both patterns of the exchange, through every transport, on one host and on several,
  * against one process that has all rows: the same bits of every figure and every token. And

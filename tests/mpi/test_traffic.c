@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What a position costs: messages and bytes of each transport under both patterns against
  * their formula, the shared memory it takes, and the transport that auto takes. Counted

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A program with MPI of its own that gives each half of its ranks a session.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A response from a mixture: what it takes to embed mpo.
  *

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A real Slurm for tests: cluster.sh up and down, jobs in between.
 
     with cluster.Cluster() as slurm:

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # A real Slurm for tests: controller, two emulated nodes with four fake GPUs each, on one host,
 # without systemd and without touching a Slurm that the host may have.
 #

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """The reviews demo on a real Slurm, preempted in the middle: the weights of one piece.
 
     demo.py MPO WORK MODEL

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """A rank that dies or stands still, in every phase of a fit, under mpirun and under srun.
 
     faults.py MPO WORK MPIRUN FAULT [--sample]

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """The shipped batch scripts on a real Slurm of two emulated nodes.
 
     jobs.py MPO WORK [MPO_ON_SIMULATED_DEVICES]

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Fits that Slurm stops and starts again are the fits that never stopped.
 
     restarts.py MPO WORK

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Random kills, hangs, cancellations and requeues; the record in the end is that of peace.
 
     soak.py MPO WORK [--rounds N] [--seed N]

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Exact bigram policies. F comes from a backward recursion over positions, in logarithms so
  * that long and sharp cases do not underflow; the gradient from the forward probabilities

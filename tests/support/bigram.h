@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * Exact ground truth: policies whose next token depends on the last one alone.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A llama model of one block that does nothing: the embedding is the identity, attention
  * and feed-forward weights are zero, so what reaches the output is sqrt(E) times a unit

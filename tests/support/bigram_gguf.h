@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * Bigram models in GGUF: their logits after token s are row s of a table, to 1e-5, through
  * the real engine. What bigram.h computes is then the exact truth of a llama policy too.

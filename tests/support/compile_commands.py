@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """The commands that compile src/*.c, each file once, for clang-tidy.
 
     compile_commands.py SOURCE_FOLDER BUILD_FOLDER

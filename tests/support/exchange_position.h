@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * What a rank sends and gets at one position, by formula: of every transport and pattern.
  */

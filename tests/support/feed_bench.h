@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * Rows of a policy with their histories beside them: what a feed gives is compared with
  * what follows from the history alone. A failure fails the test.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * What every kind of policy must do with spans: the cases of feed, which know nothing of a
  * kind but what its logits are after a history of tokens.

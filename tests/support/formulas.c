@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The formulas of the estimator as they are written in the design, with no care for
  * overflow: tests keep log w moderate, and long double carries the sums.

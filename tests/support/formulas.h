@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * The estimator's figures of one prompt by their formulas, written out a second time.
  *

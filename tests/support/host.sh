@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # A host of its own on this machine: takes the place of ssh where mpirun starts its daemons.
 #
 #     MPO_TEST_HOSTS=FOLDER mpirun --mca plm rsh --mca plm_rsh_agent tests/support/host.sh \

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The rows that a bigram model must give are known without running it, so a case is checked
  * against its own table.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * A llama policy on a bigram GGUF, without the ranks that would agree on its vocabulary.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The mixture's loops for one instruction set, under names of their own. Compiled with
  * LOOP_CLONE, its name, and for all but the default LOOP_CLONE_TARGET, the same as text.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * The clones of the mixture's loops (mixture/loops.h) one by one, where the program has only
  * the one that suits the processor. loop_clone.c is compiled once an instruction set.

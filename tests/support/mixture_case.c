@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Cases of the mixture and their truth. The truth is the definition, token by token, in
  * long double: 64 bits of mantissa leave some 1e-15 for sums over 49152 tokens, three

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * Rows of random logits, the mixture of them by mpo/mixture.h, and the same figures by
  * plain scalar code in long double that shares nothing with it.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * Questions of every kind about the rows of a mixture, under rules of every sort, in one
  * call: what a server with many requests asks. And the same ones, one at a time.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "policy_verbs.h"
 
 enum mpo_status policy_begin(struct mpo_policy *policy, const struct policy_entry *entry,

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * What a unit does to a policy, in terms of feed and fork: prompts into their first rows,
  * which the other rows of each copy, and tokens onto rows that live.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * Responses for tests of the estimator: every response of tiny bigram policies with the
  * figures that a rollout would give it, and steps put together from them.

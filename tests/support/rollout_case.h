@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * A job of three table policies over five tokens, up to its rollout.
  *

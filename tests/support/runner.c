@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The runner. Assertions print both values with all their digits, because a difference in
  * the last one is what most of these tests are about.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * What every test program begins with: CMocka, with or without MPI, and the assertions that
  * CMocka 1.1.5 lacks.

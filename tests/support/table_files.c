@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Table files for tests. Probabilities are printed with 17 digits, so that the policy that
  * reads them back has the very doubles of the exact recursion.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * Table policy files and a temporary folder to keep them in.
  *

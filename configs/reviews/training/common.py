@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What sampling and training share: the prompt's text, loading, sampling, log-probabilities."""
 
 import torch

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Train one LoRA adapter for one objective by DPO, from samples of the reference.
 
 A pair is the i-th best and the i-th worst response to one opening. Watch the chosen

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Write a GGUF model as a Hugging Face folder: weights in fp32, and the tokenizer."""
 
 import argparse

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Split prompts_all.txt: every fourth line is held out, the others are for training."""
 
 import argparse

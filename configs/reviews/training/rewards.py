@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Rewards of a response: functions of its text and its number of tokens without the end token."""
 
 import re

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Sample responses from the reference or from an adapter: one JSON line each, with its rewards."""
 
 import argparse

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * What a device provides for the mixture, for those who add one: a device is one file and
  * one row of the registry (src/registry.def). The readable example is src/mixture/cpu.c.

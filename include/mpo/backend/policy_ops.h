@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * What a kind of policy provides. A new kind is one file with such a table, and one row of
  * src/registry.def.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * doctor: would fit run? Every rank makes all checks and continues after a failure; rank
  * zero prints the findings of all ranks.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Checks that need the results of all ranks or concern rank zero alone: how the job was
  * started, the memory of each host, versions, and the record.

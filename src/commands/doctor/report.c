@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Output of doctor: tables of ranks and policies, then the findings. Equal texts are
  * printed once with their ranks; a check without problems is one "ok" line.

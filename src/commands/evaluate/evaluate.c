@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * evaluate: the certificate of weights, from responses that no fit has seen.
  *

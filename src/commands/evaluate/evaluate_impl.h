@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * An evaluation: the weight vectors, their statistics per prompt, and derived results.
  */

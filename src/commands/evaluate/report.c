@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What evaluate prints: one line per quantity, with its 95 % interval.
  */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * fit: find the weights. The loop is the library's (mpo/fit.h); this prints what it does.
  */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The report of fit: a line per step and the stage table on standard error, the result on
  * standard output, and warnings that say what to change.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * generate: responses from the token mixture q_l at given or fitted weights.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * The text of a response: where it stops, and how it is printed on a terminal.
  */

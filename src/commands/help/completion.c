@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Completion for bash: tables of commands, options and choices, then a function that
  * contains nothing specific to mpo.

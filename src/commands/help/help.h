@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * What help can print beside a command's help; all from the tables of commands and options.
  */

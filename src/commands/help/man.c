@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The manual page mpo(1) in the man macros of roff: each command with its prose and its own
  * options, the options of a configuration once, then topics, exit codes, environment, files

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * inspect: a record for a person (summary, samples, two of them compared), for scripts
  * (tsv, json), as it grows, or as a plot.

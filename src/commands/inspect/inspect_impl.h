@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * Shared by the files of inspect: the request, and a record in memory.
  *

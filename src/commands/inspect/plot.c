@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * inspect --plot: the trajectory, drawn by the script trajectory.gp from the series that
  * --format=tsv prints.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * inspect for a person: the summary of a record, and the list of its series.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * The plan of a batch job of fit: where its ranks go, and what each node must provide.
  *

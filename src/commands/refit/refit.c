@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * refit: the fit again, on the responses that a record stores, with no model.
  *

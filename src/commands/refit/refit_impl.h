@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * A refit: the request, the stored responses by prompt, and the result.
  */

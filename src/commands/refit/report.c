@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Output of refit: the result as a table, as JSON in a file, and the frontier.
  */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The log. It remembers a live progress line, so that the next message clears it first.
  */

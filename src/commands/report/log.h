@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * Messages on standard error. Standard output is data and belongs to the commands.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * Standard output for programs: JSON, the same for every command.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * Figures drawn by gnuplot: a script of plots/, which the program carries, its settings, and
  * its data as a tab-separated table. Nothing but the figure is written.

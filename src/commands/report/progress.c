@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The live line. A rollout reports after each position of each batch, which may be
  * thousands of times per second: a line is made at most ten times per second, without

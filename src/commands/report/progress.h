@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * How far a command is, as a live line on a terminal; in a log there is none.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * The walk of a command through its prompts, a rollout at a time, beside a progress line.
  */

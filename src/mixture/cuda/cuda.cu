@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The mixture on a CUDA device: memory, launches and copies. What the kernels compute and
  * what it costs is written in mixture/cuda/kernels.cuh.

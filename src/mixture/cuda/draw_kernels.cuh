@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * Draws from combined rows on CUDA, and the figures of tokens: what a row's block sums and
  * then one of its blocks say. Costs as in mixture/cuda/kernels.cuh:

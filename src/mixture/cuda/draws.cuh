@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * Draws on a CUDA device: what they need is sent, draws under rules come first, in rounds of
  * FILTER_SLOTS, then all others, then the figures of all; see mixture/cuda/cuda.cu, which is

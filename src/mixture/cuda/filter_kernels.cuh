@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * Draws under rules on CUDA (what they mean: mixture/filter.c). Biases change scores first,
  * in the order in which they are given, token by token, so scores keep the CPU's bits. Then

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * Kernels of the mixture on CUDA: mixture/cpu.c in parallel, with the same formulas, the
  * same blocks of MPO_ROWS_BLOCK tokens and the same order of blocks.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * Memory of the mixture on a CUDA device and copies to it; see mixture/cuda/cuda.cu, which is
  * the only file that includes this one.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * Rounding of rows to bf16 on CUDA: mixture/round.c in parallel, to the same bits. A
  * maximum has no order, a difference of two floats is the same everywhere, and the rest is

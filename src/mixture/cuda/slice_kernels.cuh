@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * What the ranks of a group do with slices of rows on CUDA, beside the kernels for whole
  * rows. It is the halves of mixture_draw, by the same functions:

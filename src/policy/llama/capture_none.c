@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * In place of policy/llama/capture.c where libllama has no samplers of the backend: nothing
  * is captured, so rows of logits go through the host.

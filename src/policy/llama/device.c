@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Where libllama computes. On the CPU it gets an explicit empty list of devices: otherwise
  * a libllama built for GPUs would place work, and a context of hundreds of megabytes, on

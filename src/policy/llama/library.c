@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * libllama as a whole: started once for the policies of a rank. Its output goes to a
  * buffer, and its errors into our messages.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Policies from GGUF models through libllama: one context per policy, one sequence per row.
  * This file opens them and makes their room; policy/llama/verbs.c decodes.

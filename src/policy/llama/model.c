@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * GGUF files. Policies of one rank that name the same file, by whatever path, share one
  * loaded model: K adapters on one base need the weights once and one context each.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Prompts of a llama policy: messages -> text by the chat template -> tokens.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * CUDA kernels compiled by a host compiler and run thread by thread, for tests.
  *

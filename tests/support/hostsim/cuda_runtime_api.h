@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * The part of CUDA's run time that mpo calls, for tests on machines without CUDA: the same
  * names over ordinary memory (cudart.cpp). Values that CUDA documents are CUDA's.

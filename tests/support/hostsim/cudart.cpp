@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * CUDA's run time over malloc, so that ASan sees the end of every allocation. It is
  * stricter than CUDA: asynchronous work is done only when somebody waits for the stream or

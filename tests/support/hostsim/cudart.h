@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * What tests may do to the stand-in for CUDA's run time.
  */

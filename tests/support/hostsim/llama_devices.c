@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Simulated devices for libllama; llama_devices.h says what of a device they are.
  */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * libllama's side of the simulated devices: included before anything else of the files of
  * the llama policy that ask libllama for devices (policy/llama/device.c) or for their

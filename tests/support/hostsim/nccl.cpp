@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * NCCL over MPI, for communicators that do not block. It is stricter than NCCL: what NCCL
  * would answer by wrong data or by a crash ends the program with a word, namely ranks that

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * The part of NCCL that mpo calls, for tests on machines without devices: the same names
  * over MPI (nccl.cpp). Values that NCCL documents are NCCL's.

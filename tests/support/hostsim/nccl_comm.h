@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * A communicator of the stand-in for NCCL: what travels between its ends, and what is left
  * to do on streams. nccl.cpp has NCCL's own calls.

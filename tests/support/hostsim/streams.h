@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * What stands in for CUDA's libraries asks of the stand-in for its run time.
  */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What is said, to whom, and how much: an internal error carries its trace, and the end of a
  * process is never silent.

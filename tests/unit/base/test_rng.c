@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Random numbers: the generator's published answers, the open interval, and the fairness of
  * permutations. Seeds are fixed, so the statistical case passes or fails for good; its

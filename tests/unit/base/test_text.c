@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Columns of text, lines that fit a terminal, and how figures are spelt. */
 #include <stdlib.h>
 #include <string.h>

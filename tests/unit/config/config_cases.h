@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * What the tests of the configuration share: a folder of their own, which is also the
  * working directory, so that messages can be compared in full, and a small valid file.

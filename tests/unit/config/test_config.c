@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The configuration: what is read from the file, and what from flags, in which precedence.
  */

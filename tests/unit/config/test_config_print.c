@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The configuration written out: it reads back to the same values, the reference file holds
  * every option, and help shows what a command takes. Here too: lists of numbers.

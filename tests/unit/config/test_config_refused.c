@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The configuration: files that are refused, and with which words. A message is part of the
  * interface: it has the file, the line, the column, the key and what was expected.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Configurations that were stored and are read back: what another version wrote, and two of
  * them compared.

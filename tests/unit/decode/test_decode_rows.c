@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Rows that fail, and what a step takes: one row's NaN is that row's event and nobody
  * else's, given tokens cost a position each, and nothing in a step allocates.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Mirror descent: every step rule against its closed form, what any of them must keep
  * (the simplex, symmetry, refusal of bad input), and the bounds of theory on exact

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Bounds on the weights: the KL projection and the least linear value against brute force,
  * what every step rule must keep, refusals, and the exact bigram optimum under bounds.

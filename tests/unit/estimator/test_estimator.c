@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The estimator against sums over every response of tiny bigram policies. With log q exact,
  * expectations under q are finite sums, so unbiasedness is checked to rounding and not by

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The estimator's figures against their formulas, written out a second time, on responses
  * with made-up figures.

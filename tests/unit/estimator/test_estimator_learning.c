@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What the estimator learns from step to step: the coefficient of the control variate, the
  * end tilt, and the sums that let a run be resumed.

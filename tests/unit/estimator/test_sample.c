@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Importance sampling at any weights and the bootstrap over prompts: jackknives against
  * leaving out each response, the estimator against the same responses' own figures,

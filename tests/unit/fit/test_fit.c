@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A fit as another program runs it: a session, steps one by one, a monitor, a stop, and a
  * resume that gives what a fit without a break gives, to the bit.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The mixture at one position against scalar code in long double, and the identities that
  * it must keep. 1e-12 is asked for everywhere: the figures are sums of up to 49152 terms in

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Draws from the mixture. Inversion is deterministic, so a sweep of the uniform over a fine
  * grid must reproduce the cumulative sums exactly: no statistics are needed.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Draws under rules against brute force: biases are added, all tokens are sorted, the
  * filters are applied as their definitions say, and a sweep of the uniform must find the

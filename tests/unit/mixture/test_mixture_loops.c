@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The mixture's loops, clone by clone: the exponential against long double, sums against
  * plain ones in long double, and every clone against the library's loops bit by bit. What

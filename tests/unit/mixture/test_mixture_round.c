@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Rounding of rows to bf16 against arithmetic: the reference divides by the last place that
  * is kept and rounds to a whole number, in double, and knows nothing of bits. The stated

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Rows of one position that have nothing to do with each other: exponents, tilts, rules and
  * wishes of their own, and rows that fail. What is found of a row is what is found of it

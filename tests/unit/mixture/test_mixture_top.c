@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The most probable tokens against all tokens sorted by score: blocks that are passed over
  * must not have had a place in the list.

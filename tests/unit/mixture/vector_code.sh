@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Every clone of every hot loop of the mixture is vector code: the arithmetic on whole vector
 # registers in each function of the object files is counted, as compilers make scalar code of
 # a loop without a word.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The count of cells against rows that are written out: cells in use are the distinct ones
  * of all rows.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Tables: what follows a token is its row, to the bit, whatever came before it. And what is
  * a table's own about prompts.

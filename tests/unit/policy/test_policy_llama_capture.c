@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Rows of logits that stay where they were computed: bit for bit those that libllama brings
  * to the host, whichever verbs led to them, at addresses that do not move. On the CPU,

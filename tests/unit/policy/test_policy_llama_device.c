@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Where libllama computes, and what becomes of a job whose libllama ends: the exit code
  * must say why. This libllama has no CUDA, or the cases that need one without are skipped.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * GGUF: logits depend on all tokens of their row, through attention, so one cell too many,
  * too few or of another row shows. The model's weights are of 32 bits, and its cache is of

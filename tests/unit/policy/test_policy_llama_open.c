@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What cannot be a policy is refused with the right status and a text that names the policy
  * and what is wrong; libllama would end the process on some of it.

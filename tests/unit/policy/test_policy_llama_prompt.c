@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * From messages to tokens. The models spell every byte, so the tokens of a prompt can be
  * written down by hand: a text in which \1 and \2 stand for the control tokens <|im_start|>

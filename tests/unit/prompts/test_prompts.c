@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Prompts: both formats, what they refuse and with which line, and the order of the steps.
  * Every case writes a file into a folder of its own, which is also the working directory.

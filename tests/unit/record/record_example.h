@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * A small fit whose every value follows from the step, for the tests of the record.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /**
  * A folder of its own for every case of the record's tests, and what they expect of calls.
  */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A program that writes or checks the record of record_example.h, for the scripts that kill
  * it, fill its disk and read its file.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What is written to a record reads back, identical runs give identical files, and files
  * that are no records are refused with a text that says what they are.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Records whose contents HDF5 finds no fault with and no run writes: other shapes and types
  * than the schema's, and numbers that lead out of their data sets. The reader refuses them

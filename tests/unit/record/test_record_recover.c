@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Recovering: every acknowledged step and response is in the copy, what an unfinished step
  * left is not, the original stays as it is, and nothing is made where nothing is to repair.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * One record, one writer: nothing is overwritten, a second run is refused, a killed one
  * stands in nobody's way, and readers beside a writer see whole steps only.

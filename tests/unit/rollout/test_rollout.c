@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The rollout on table policies: what it reports of a response is what the policies say
  * of it, finished rows cost no decode, and nothing in it allocates.

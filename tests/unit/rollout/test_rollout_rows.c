@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Prompts that wait for rows: what the rollout asks of a policy, call by call, is what
  * follows from the lengths of the responses by the rule of mpo/rollout.h. Tables do not

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What a rank takes, of its host and of its device: weights that policies share count once
  * where they lie, and a device that is too small is refused with what takes how much.

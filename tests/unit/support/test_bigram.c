@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The ground truth that other tests stand on: the recursion against brute force over every
  * response, its gradient against central differences, and the solver against its own

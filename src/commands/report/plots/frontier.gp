@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # The frontier of a refit: what the first two objectives get, coloured by F; hollow where too
 # few responses support it.
 #

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # The trajectory of a fit. Five panels share the steps: the weights (thin: where each gradient
 # was taken; thick: their average, the output), F with its standard error, the averaged gap,
 # the effective sample size, and the time of each stage, on a logarithmic scale because they
