@@ -25,7 +25,7 @@ const struct mpo_command mpo_commands[] = {
     {"doctor", "run the checks of fit on every rank, without loading weights",
      "CONFIG [--section.key=value ...]", mpo_command_doctor, true},
     {"launch", "print a Slurm batch script for fit, with the resources it needs",
-     "CONFIG [--groups=N] [--ranks_per_node=N] [--time=TIME] [...]", mpo_command_launch,
+     "CONFIG [--groups=N] [--ranks-per-node=N] [--time=TIME] [...]", mpo_command_launch,
      false},
     {"config", "print the resolved configuration, or one key of it",
      "CONFIG [--get=KEY] [--section.key=value ...]", mpo_command_config, false},

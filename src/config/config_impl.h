@@ -201,6 +201,10 @@ enum mpo_status mpo_config_read_yaml(struct mpo_config_build *build, const char 
 
 /* ---- flags.c ---- */
 
+/** Spell a flag as it is shown: a command's own with hyphens, a dotted key as in YAML. The
+ *  other spelling is understood too. */
+void mpo_config_spell_flag(char *flag);
+
 struct mpo_config_flags;
 
 /** Take argv apart into flags and arguments. */

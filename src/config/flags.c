@@ -90,19 +90,30 @@ static const char *nearest_known(const struct mpo_config_flags *flags, const cha
     return nearest;
 }
 
+void mpo_config_spell_flag(char *flag)
+{
+    if (strchr(flag, '.') != NULL)
+        return;
+    for (char *at = strchr(flag, '_'); at != NULL; at = strchr(at, '_'))
+        *at = '-';
+}
+
 static enum mpo_status refuse_unknown(const struct mpo_config_flags *flags,
                                       const char *argument)
 {
     enum mpo_status status = MPO_OK;
     char name[MPO_CONFIG_QUOTE_BYTES];
     char quoted[MPO_CONFIG_QUOTE_BYTES];
+    char nearest[MPO_CONFIG_QUOTE_BYTES];
     const char *bare = argument + strspn(argument, "-");
     snprintf(name, sizeof name, "%.*s", (int)strcspn(bare, "="), bare);
+    snprintf(nearest, sizeof nearest, "%s", nearest_known(flags, name));
+    mpo_config_spell_flag(nearest);
     MPO_FAIL(MPO_ERR_USAGE,
              "mpo %s: unknown option '%.*s%s'; the nearest known one is '--%s' (mpo help "
              "%s lists all)",
              flags->command, (int)(bare - argument), argument,
-             mpo_config_quote(name, quoted), nearest_known(flags, name), flags->command);
+             mpo_config_quote(name, quoted), nearest, flags->command);
 cleanup:
     return status;
 }

@@ -133,10 +133,12 @@ static void name_flag(const struct mpo_config_option *option, const char *comman
 {
     const char *section = mpo_config_sections[option->section].name;
     const char *entry = option->section == MPO_SECTION_policies ? "NAME." : "";
-    if (mpo_config_is_own(option, command))
-        snprintf(name, MPO_CONFIG_FLAG_BYTES, "--%s", option->name);
-    else
+    if (!mpo_config_is_own(option, command)) {
         snprintf(name, MPO_CONFIG_FLAG_BYTES, "--%s.%s%s", section, entry, option->name);
+        return;
+    }
+    snprintf(name, MPO_CONFIG_FLAG_BYTES, "--%s", option->name);
+    mpo_config_spell_flag(name);
 }
 
 bool mpo_config_flag(const char *command, int index, struct mpo_config_flag *flag)

@@ -221,14 +221,14 @@ static enum mpo_status parse_weights(const struct mpo_config *config,
                   k + 1);
         MPO_CHECK(choice->allow_any || weights[k] >= 0.0, MPO_ERR_USAGE,
                   "--weights: expected numbers of at least 0, found %g as number %d; "
-                  "--allow_any_weights takes it",
+                  "--allow-any-weights takes it",
                   weights[k], k + 1);
         sum += weights[k];
     }
     if (choice->allow_any)
         goto cleanup;
     MPO_CHECK(fabs(sum - 1.0) <= SUM_TOLERANCE, MPO_ERR_USAGE,
-              "--weights: expected the sum 1, found %g; --allow_any_weights takes it", sum);
+              "--weights: expected the sum 1, found %g; --allow-any-weights takes it", sum);
     for (int32_t k = 0; k < count; k++)
         weights[k] /= sum;
 cleanup:

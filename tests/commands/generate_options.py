@@ -144,7 +144,7 @@ def stop_text_ends_a_response_before_it(case):
 def weights_off_the_simplex_need_a_word(case):
     weights = np.array([1.5, -0.5, 0.25])
     flag = "--weights=1.5,-0.5,0.25"
-    tables.check("allow_any_weights" in case.lines(flag, expect=64), "no advice")
+    tables.check("--allow-any-weights" in case.lines(flag, expect=64), "no advice")
     rows = tables.proposal_rows(case.log_policy, weights, 0.0)
     for line in case.lines(flag, "--allow_any_weights", "--n=2"):
         tokens = [NAMES.index(name) for name in line["response"].split()]
@@ -184,7 +184,7 @@ def best_of_many_goes_to_the_mixture_of_whole_responses(case):
     flags = ("--n=3", "--best-of", "5")  # as people write it
     tables.check(case.texts(*flags) == case.texts(*flags, ranks=3), "3 ranks pick otherwise")
     for flag in ("--greedy", "--top_k=3", "--stop=c"):
-        tables.check("best_of" in case.lines("--best_of=2", flag, expect=64), flag)
+        tables.check("--best-of" in case.lines("--best_of=2", flag, expect=64), flag)
     tables.check("256" in case.lines("--best_of=100", "--n=3", expect=64), "300 rows")
 
 

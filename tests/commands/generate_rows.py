@@ -121,7 +121,7 @@ def the_same_through_the_engine_on_every_number_of_ranks(case):
 def rows_must_hold_the_responses_to_one_prompt(case):
     _, said = tables.run([case.mpo, "generate", case.config, "--n=4", "--best_of=2",
                           "--parallel=7"], 64)
-    tables.check("--parallel: expected at least --n times --best_of, 8" in said, said)
+    tables.check("--parallel: expected at least --n times --best-of, 8" in said, said)
 
 
 def main():

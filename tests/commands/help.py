@@ -85,7 +85,7 @@ DEFAULTS = {("refit", "--descent.steps"): "500"}
 
 def flag_name(section, name):
     if section not in SHARED:
-        return "--" + name
+        return "--" + name.replace("_", "-")
     return f"--{section}.{'NAME.' if section == 'policies' else ''}{name}"
 
 

@@ -241,7 +241,7 @@ static enum mpo_status open_generate(struct generate *generate)
         .prompt = options->prompt,
         .stop = generate->stops.text,
         .stop_count = generate->stops.count,
-        .advice = "lower --parallel, --n, --best_of or rollout.max_tokens",
+        .advice = "lower --parallel, --n, --best-of or rollout.max_tokens",
     };
     choose_batch(options, &spec.size);
     MPO_TRY(mpo_session_open(&spec, &generate->session));
@@ -263,13 +263,13 @@ static enum mpo_status check_options(struct generate *generate)
     enum mpo_status status = MPO_OK;
     const struct mpo_config_generate *options = &generate->config->generate;
     MPO_CHECK(options->n * options->best_of <= MPO_ROW_COUNT_MAX, MPO_ERR_USAGE,
-              "--n: expected --n times --best_of to be at most %d, found %lld times %lld",
+              "--n: expected --n times --best-of to be at most %d, found %lld times %lld",
               MPO_ROW_COUNT_MAX, (long long)options->n, (long long)options->best_of);
     MPO_CHECK(
         options->parallel == MPO_AUTO_INTEGER ||
             options->parallel >= options->n * options->best_of,
         MPO_ERR_USAGE,
-        "--parallel: expected at least --n times --best_of, %lld, for the responses to "
+        "--parallel: expected at least --n times --best-of, %lld, for the responses to "
         "a prompt are decoded together; found %lld",
         (long long)(options->n * options->best_of), (long long)options->parallel);
     generate->filter = (struct mpo_mixture_filter){
@@ -282,7 +282,7 @@ static enum mpo_status check_options(struct generate *generate)
         options->best_of == 1 || (!options->greedy && options->stop[0] == '\0' &&
                                   mpo_mixture_filter_is_open(&generate->filter)),
         MPO_ERR_USAGE,
-        "--best_of: expected no greedy, temperature, top_k, top_p, min_p or stop beside "
+        "--best-of: expected no greedy, temperature, top_k, top_p, min_p or stop beside "
         "it, because it weighs draws from the mixture itself");
     MPO_TRY(stops_open(options->stop, &generate->stops));
     if (!mpo_weights_are_of_a_record(generate->config, options->weights))

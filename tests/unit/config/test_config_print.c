@@ -133,7 +133,7 @@ a_command_without_a_configuration_has_its_own_flags_and_what_it_takes(void **sta
     (void)state;
     char *text = listed("refit");
     assert_non_null(strstr(text, "\n--descent.steps =N  500;"));
-    assert_non_null(strstr(text, "\n--min_ess =X  0.1;"));
+    assert_non_null(strstr(text, "\n--min-ess =X  0.1;"));
     assert_null(strstr(text, "--run."));
     assert_non_null(strstr(text, "\n--descent.map = entropy entropy;"));
     assert_null(strstr(text, "--rollout."));
@@ -165,7 +165,7 @@ static void flags_alone_are_read_with_what_else_there_is(void **state)
     mpo_config_close(&config);
     const char *bad[] = {"--json=x", "--run.seed=1", "--descent.mop=entropy", "--min-es=1",
                          "--descent.steps=0"};
-    const char *words[] = {"expected no value", "--run.seed", "--descent.map", "--min_ess",
+    const char *words[] = {"expected no value", "--run.seed", "--descent.map", "--min-ess",
                            "from 1 to 1000000"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         assert_status(
