@@ -166,8 +166,8 @@ def page_cuts(first, data):
     return range(PAGE - first % PAGE, len(data), PAGE)
 
 
-def crash_places(args, entries, acknowledged):
-    """Numbers of the writes to crash after, and of the page cuts to be killed at."""
+def all_places(entries, acknowledged):
+    """Numbers of all writes to crash after, and how many page cuts there are."""
     writes = []
     write = cuts = 0
     for kind, first, data in entries:
@@ -177,9 +177,21 @@ def crash_places(args, entries, acknowledged):
         if kind == "W" and acknowledged >= 0:
             writes.append(write)
             cuts += len(page_cuts(first, data))
+    return writes, cuts
+
+
+def every_nth_place(args, entries, acknowledged):
+    """Writes to crash after and page cuts to be killed at: every n-th of each."""
+    writes, cuts = all_places(entries, acknowledged)
+    return ({place for place in writes if place % args.stride == 0},
+            set(range(args.torn_stride, cuts + 1, args.torn_stride)))
+
+
+def crash_places(args, entries, acknowledged):
+    """The same, or a sample of all."""
     if sample.WHOLE:
-        return ({place for place in writes if place % args.stride == 0},
-                set(range(args.torn_stride, cuts + 1, args.torn_stride)))
+        return every_nth_place(args, entries, acknowledged)
+    writes, cuts = all_places(entries, acknowledged)
     return (set(sample.some("crashes after a write", writes, SAMPLE_WRITES)),
             set(sample.some("crashes inside a write", range(1, cuts + 1), SAMPLE_CUTS)))
 

@@ -99,8 +99,8 @@ def replay(args, fields):
     images = 0
     repaired = 0
     bad = []
-    for name, image, acknowledged in crash_replay.crash_images(entries, args.stride,
-                                                               args.torn_stride, bytearray(),
+    places = crash_replay.every_nth_place(args, entries, -1)
+    for name, image, acknowledged in crash_replay.crash_images(entries, places, bytearray(),
                                                                -1):
         images += 1
         try:
