@@ -57,7 +57,7 @@ class Fit:
         except (OSError, KeyError):
             return 0
 
-    def wait_for_step(self, step, seconds=60):
+    def wait_for_step(self, step, seconds=180):
         cluster.until(lambda: self.steps() >= step, "step %d of %s" % (step, self.record), seconds)
 
     def is_whole(self, *flags, seconds=240):
