@@ -2,8 +2,9 @@
 /**
  * Exact ground truth: policies whose next token depends on the last one alone.
  *
- *     Z_t(s) = sum_v prod_k pi_k(v|s)^l_k Z_{t+1}(v),   Z = 1 after an end token or at the
- * cut F      = mean_x log Z_0(x) g_k    = mean_x E_{y ~ pi_l(.|x)} log pi_k(y|x)
+ *     Z_t(s) = sum_v prod_k pi_k(v|s)^l_k Z_{t+1}(v), Z = 1 past the end or cut
+ *     F      = mean_x log Z_0(x)
+ *     g_k    = mean_x E_{y ~ pi_l(.|x)} log pi_k(y|x)
  *                                                (src/README.md, Ground truth for tests)
  * The same holds for the table policy, for a bigram GGUF and for what these functions
  * compute. The state after token v is v; states vocab_size .. state_count-1 are others,

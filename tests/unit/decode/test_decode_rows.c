@@ -3,13 +3,14 @@
  * Rows that fail, and what a step takes: one row's NaN is that row's event and nobody
  * else's, given tokens cost a position each, and nothing in a step allocates.
  *
- * The linker sends the library's calls of the allocator and of mpo_policy_feed through the
- * functions below (--wrap, see tests/CMakeLists.txt).
+ * The linker sends the library's calls of mpo_policy_feed through the function below
+ * (--wrap, see tests/CMakeLists.txt).
  */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "allocations.h"
 #include "rollout_case.h"
 #include "runner.h"
 
@@ -21,7 +22,6 @@
 
 /* ---- what stands between the machine and the policies ---- */
 
-static long allocation_count;
 static int32_t fed_spans;
 static int32_t fed_tokens;
 static const struct mpo_policy *damaged; /* policy whose logits are damaged, NULL: none */
@@ -29,44 +29,12 @@ static int32_t damaged_row;
 static int32_t damaged_after; /* feeds of the row before */
 static float damaged_logits[VOCAB];
 
-void *__real_malloc(size_t bytes);
-void *__wrap_malloc(size_t bytes);
-void *__real_calloc(size_t count, size_t bytes);
-void *__wrap_calloc(size_t count, size_t bytes);
-void *__real_realloc(void *old, size_t bytes);
-void *__wrap_realloc(void *old, size_t bytes);
-void *__real_reallocarray(void *old, size_t count, size_t bytes);
-void *__wrap_reallocarray(void *old, size_t count, size_t bytes);
 enum mpo_status __real_mpo_policy_feed(struct mpo_policy *policy,
                                        const struct mpo_policy_span *spans,
                                        int32_t span_count, const float **logits);
 enum mpo_status __wrap_mpo_policy_feed(struct mpo_policy *policy,
                                        const struct mpo_policy_span *spans,
                                        int32_t span_count, const float **logits);
-
-void *__wrap_malloc(size_t bytes)
-{
-    allocation_count++;
-    return __real_malloc(bytes);
-}
-
-void *__wrap_calloc(size_t count, size_t bytes)
-{
-    allocation_count++;
-    return __real_calloc(count, bytes);
-}
-
-void *__wrap_realloc(void *old, size_t bytes)
-{
-    allocation_count++;
-    return __real_realloc(old, bytes);
-}
-
-void *__wrap_reallocarray(void *old, size_t count, size_t bytes)
-{
-    allocation_count++;
-    return __real_reallocarray(old, count, bytes);
-}
 
 enum mpo_status __wrap_mpo_policy_feed(struct mpo_policy *policy,
                                        const struct mpo_policy_span *spans,
@@ -243,10 +211,10 @@ static void a_step_allocates_nothing(void **state)
     struct rollout_case loop;
     const struct mpo_decode_event *event = NULL;
     int32_t count = 0;
-    allocation_count = 0;
+    allocations_reset();
     open_machine(&loop, 3);
-    assert_true(allocation_count > 0); /* the counter counts */
-    allocation_count = 0;
+    assert_true(allocations_made() > 0); /* the counter counts */
+    allocations_reset();
     mpo_decode_clear(loop.decode);
     for (int32_t i = 0; i < 4 * ROWS; i++) {
         struct mpo_decode_row row = row_of(i);
@@ -262,7 +230,7 @@ static void a_step_allocates_nothing(void **state)
     }
     while (mpo_decode_live_rows(loop.decode) > 0)
         assert_ok(mpo_decode_step(loop.decode, &event, &count));
-    assert_int_equal(allocation_count, 0);
+    assert_int_equal(allocations_made(), 0);
     rollout_case_close(&loop);
 }
 

@@ -3,13 +3,14 @@
  * The rollout on table policies: what it reports of a response is what the policies say
  * of it, finished rows cost no decode, and nothing in it allocates.
  *
- * The linker sends the library's calls of the allocator and of mpo_policy_feed through
- * the counters below (--wrap, see tests/CMakeLists.txt).
+ * The linker sends the library's calls of mpo_policy_feed through the counter below
+ * (--wrap, see tests/CMakeLists.txt).
  */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "allocations.h"
 #include "rollout_case.h"
 #include "runner.h"
 
@@ -32,47 +33,14 @@
 
 /* ---- counters ---- */
 
-static long allocation_count;
 static long extended_rows;
 
-void *__real_malloc(size_t bytes);
-void *__wrap_malloc(size_t bytes);
-void *__real_calloc(size_t count, size_t bytes);
-void *__wrap_calloc(size_t count, size_t bytes);
-void *__real_realloc(void *old, size_t bytes);
-void *__wrap_realloc(void *old, size_t bytes);
-void *__real_reallocarray(void *old, size_t count, size_t bytes);
-void *__wrap_reallocarray(void *old, size_t count, size_t bytes);
 enum mpo_status __real_mpo_policy_feed(struct mpo_policy *policy,
                                        const struct mpo_policy_span *spans,
                                        int32_t span_count, const float **logits);
 enum mpo_status __wrap_mpo_policy_feed(struct mpo_policy *policy,
                                        const struct mpo_policy_span *spans,
                                        int32_t span_count, const float **logits);
-
-void *__wrap_malloc(size_t bytes)
-{
-    allocation_count++;
-    return __real_malloc(bytes);
-}
-
-void *__wrap_calloc(size_t count, size_t bytes)
-{
-    allocation_count++;
-    return __real_calloc(count, bytes);
-}
-
-void *__wrap_realloc(void *old, size_t bytes)
-{
-    allocation_count++;
-    return __real_realloc(old, bytes);
-}
-
-void *__wrap_reallocarray(void *old, size_t count, size_t bytes)
-{
-    allocation_count++;
-    return __real_reallocarray(old, count, bytes);
-}
 
 enum mpo_status __wrap_mpo_policy_feed(struct mpo_policy *policy,
                                        const struct mpo_policy_span *spans,
@@ -219,13 +187,13 @@ static void token_loop_allocates_nothing(void **state)
                                      .row_capacity = RESPONSES + 3, /* two prompts wait */
                                      .stop = stops,
                                      .stop_count = 2};
-    allocation_count = 0;
+    allocations_reset();
     rollout_case_open(&loop, &spec);
-    assert_true(allocation_count > 0); /* the counter counts */
-    allocation_count = 0;
+    assert_true(allocations_made() > 0); /* the counter counts */
+    allocations_reset();
     for (int64_t step = 0; step < 5; step++)
         run_step(&loop, step, false, &responses);
-    assert_int_equal(allocation_count, 0);
+    assert_int_equal(allocations_made(), 0);
     rollout_case_close(&loop);
 }
 
@@ -244,12 +212,12 @@ static void scoring_allocates_nothing_and_keeps_its_books(void **state)
     step.end_bias = 0.0;
     step.report = take_report;
     step.reporter = &reported;
-    allocation_count = 0;
+    allocations_reset();
     for (int i = 0; i < 3; i++) {
         memset(&reported, 0, sizeof reported);
         assert_ok(mpo_rollout_score(loop.rollout, &step, &scores));
     }
-    assert_int_equal(allocation_count, 0);
+    assert_int_equal(allocations_made(), 0);
     assert_close(reported.responses, PROMPTS * ANSWER_COUNT, 0);
     assert_int_equal(reported.tokens, 2 + 101 + 1 + 3 + 2 + 1);
     for (int32_t i = 0; i < PROMPTS * ANSWER_COUNT; i++) {
