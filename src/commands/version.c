@@ -84,7 +84,7 @@ enum mpo_status mpo_command_version(int argc, char *const *argv)
     const size_t count = sizeof facts / sizeof facts[0];
     MPO_TRY(mpo_command_read_flags("version", argc, argv, &arguments, &config));
     MPO_CHECK(arguments.count == 0, MPO_ERR_USAGE,
-              "mpo version: expected no argument, found '%s'", arguments.text[0]);
+              "expected no argument, found '%s'; see mpo help version", arguments.text[0]);
     if (config->version.format == MPO_REPORT_JSON) {
         MPO_TRY(print_json(facts, count));
     } else {

@@ -168,8 +168,8 @@ static enum mpo_status check_option(struct mpo_config_build *build, int option_i
     for (int32_t k = 0; k < (is_listed ? build->config->policy_count : 1); k++) {
         char **member = mpo_config_member(build->config, option, k);
         MPO_CHECK(!is_own || (*member != NULL && **member != '\0'), MPO_ERR_USAGE,
-                  "mpo %s: --%s: expected a value, found none (%s)", build->command,
-                  option->name, option->sentence);
+                  "--%s: expected a value, found none (%s)", option->name,
+                  option->sentence);
         MPO_CHECK((*member != NULL && **member != '\0') ||
                       is_needless(build, option_index) ||
                       mpo_config_sections[option->section].scope == MPO_SCOPE_COMMAND,
@@ -423,9 +423,9 @@ static enum mpo_status take_path(struct mpo_config_build *build,
                  mpo_config_quote(arguments->text[0], quoted[0]),
                  mpo_config_quote(arguments->text[1], quoted[1]));
     MPO_CHECK(arguments->count == 1, MPO_ERR_USAGE,
-              "mpo %s: expected one configuration file, found %s; usage: mpo %s CONFIG "
+              "expected one configuration file, found %s; usage: mpo %s CONFIG "
               "[--section.key=value ...]",
-              build->command, found, build->command);
+              found, build->command);
     build->path = arguments->text[0];
 cleanup:
     return status;

@@ -110,10 +110,10 @@ static enum mpo_status refuse_unknown(const struct mpo_config_flags *flags,
     snprintf(nearest, sizeof nearest, "%s", nearest_known(flags, name));
     mpo_config_spell_flag(nearest);
     MPO_FAIL(MPO_ERR_USAGE,
-             "mpo %s: unknown option '%.*s%s'; the nearest known one is '--%s' (mpo help "
-             "%s lists all)",
-             flags->command, (int)(bare - argument), argument,
-             mpo_config_quote(name, quoted), nearest, flags->command);
+             "unknown option '%.*s%s'; the nearest known one is '--%s' (mpo help %s lists "
+             "all)",
+             (int)(bare - argument), argument, mpo_config_quote(name, quoted), nearest,
+             flags->command);
 cleanup:
     return status;
 }
@@ -132,7 +132,7 @@ static enum mpo_status parse_policy_flag(struct mpo_config_flags *flags,
     const char *dot = strchr(policy, '.');
     const char *equals = dot != NULL ? strchr(dot, '=') : NULL;
     MPO_CHECK(equals != NULL && dot > policy, MPO_ERR_USAGE,
-              "mpo %s: expected --policies.NAME.key=value, found '%s'", flags->command,
+              "expected --policies.NAME.key=value, found '%s'",
               mpo_config_quote(argument, quoted));
     snprintf(key, sizeof key, "%.*s", (int)(equals - dot - 1), dot + 1);
     struct flag *flag = &flags->flag[flags->flag_count];
@@ -143,8 +143,7 @@ static enum mpo_status parse_policy_flag(struct mpo_config_flags *flags,
         if (strcmp(mpo_config_options[i].name, key) == 0)
             flag->assignment.option = &mpo_config_options[i];
     }
-    MPO_CHECK(flag->assignment.option != NULL, MPO_ERR_USAGE,
-              "mpo %s: unknown key in '%s'%s", flags->command,
+    MPO_CHECK(flag->assignment.option != NULL, MPO_ERR_USAGE, "unknown key in '%s'%s",
               mpo_config_quote(argument, quoted),
               mpo_config_hint(key, names, name_count, hint));
     flag->assignment.place.flag = argument;
@@ -200,8 +199,8 @@ static enum mpo_status take(struct mpo_config_flags *flags, const char *argument
     else if (strncmp(argument, POLICY_PREFIX, strlen(POLICY_PREFIX)) == 0)
         MPO_TRY(parse_policy_flag(flags, argument));
     else if (answer == ':')
-        MPO_FAIL(MPO_ERR_USAGE, "mpo %s: %s: expected a value, found none; write %s=VALUE",
-                 flags->command, mpo_config_quote(argument, quoted), quoted);
+        MPO_FAIL(MPO_ERR_USAGE, "%s: expected a value, found none; write %s=VALUE",
+                 mpo_config_quote(argument, quoted), quoted);
     else
         MPO_TRY(refuse_unknown(flags, argument));
 cleanup:

@@ -123,6 +123,18 @@ def test_help_lists_every_option():
               list(entries))
 
 
+def test_usage_errors_name_the_program_once():
+    """The log begins a line with the program's name; the message must not repeat it."""
+    for command in commands():
+        for arguments in (["--no-such-option"], ["a", "b", "c"]):
+            result = run(command, *arguments)
+            line = result.stderr
+            check(f"mpo {' '.join([command, *arguments])}",
+                  result.returncode == 64 and line.count("\n") == 1
+                  and re.match(r"mpo: (?!mpo)", line) and f"mpo {command}: " not in line
+                  and re.search(rf"(mpo help|usage: mpo) {command}\b", line), line)
+
+
 def test_the_manual_has_all():
     page = run("help", "--man").stdout.replace("\\-", "-").replace("\\fR", "") \
         .replace("\\(aq", "'").replace("\\(dq", '"')

@@ -99,7 +99,8 @@ enum mpo_status mpo_command_help(int argc, char *const *argv)
     bool completes = options->completion != MPO_COMPLETION_NONE;
     MPO_CHECK(arguments.count + options->reference + options->man + completes <= 1,
               MPO_ERR_USAGE,
-              "mpo help: expected one command or one of --reference, --man, --completion");
+              "expected one command or one of --reference, --man, --completion; see mpo "
+              "help help");
     if (options->reference)
         MPO_TRY(mpo_config_print_reference(stdout));
     else if (options->man)

@@ -151,7 +151,8 @@ static void the_own_section_of_a_command_needs_no_name(void **state)
     mpo_config_close(&config);
     assert_refused(
         MINIMAL, FLAGS("--n=3"), MPO_ERR_USAGE,
-        "mpo fit: unknown option '--n'; the nearest known one is '--generate.n'");
+        "unknown option '--n'; the nearest known one is '--generate.n' (mpo help fit lists "
+        "all)");
 }
 
 static void flags_of_policies_go_by_name(void **state)
@@ -189,10 +190,9 @@ static void a_malformed_flag_of_a_policy_shows_the_form(void **state)
 static void an_unknown_flag_names_the_nearest(void **state)
 {
     (void)state;
-    assert_flag_refused(
-        "--rollout.respones=3",
-        "mpo fit: unknown option '--rollout.respones'; the nearest known one "
-        "is '--rollout.responses'");
+    assert_flag_refused("--rollout.respones=3",
+                        "unknown option '--rollout.respones'; the nearest known one is "
+                        "'--rollout.responses' (mpo help fit lists all)");
     assert_flag_refused("--responses=3", "the nearest known one is '--rollout.responses'");
     assert_flag_refused("-f", "unknown option '-f'");
 }
@@ -227,9 +227,10 @@ static void one_configuration_file_is_expected(void **state)
     (void)state;
     struct mpo_config *config = NULL;
     assert_status(mpo_config_open("fit", 0, NULL, &config), MPO_ERR_USAGE);
-    assert_string_equal(mpo_error_text(),
-                        "mpo fit: expected one configuration file, found none; usage: mpo "
-                        "fit CONFIG [--section.key=value ...]");
+    assert_string_equal(
+        mpo_error_text(),
+        "expected one configuration file, found none; usage: mpo fit CONFIG "
+        "[--section.key=value ...]");
     assert_flag_refused("d.yaml",
                         "expected one configuration file, found c.yaml and d.yaml");
     assert_null(config);
