@@ -252,11 +252,14 @@ def only_commands_print():
 
 
 def folder_of(name):
-    """src/mixture/cuda/cuda.cu and mpo/mixture.h are of mixture; commands are one folder."""
+    """src/mixture/cuda/cuda.cu, mpo/mixture.h and mpo/backend/mixture_ops.h are of mixture;
+    commands are one folder."""
     parts = name.replace("include/", "").replace("src/", "").split("/")
     if len(parts) == 1:
         return None
-    return parts[0] if parts[0] != "mpo" else os.path.splitext(parts[-1])[0]
+    if parts[0] != "mpo":
+        return parts[0]
+    return os.path.splitext(parts[-1])[0].removesuffix("_ops")
 
 
 def folder_graph():

@@ -17,6 +17,7 @@
 #include "descent_impl.h"
 
 #include <math.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 /* Typed numbers such as 0.3, 0.3, 0.4 sum to 1 up to rounding. */

@@ -9,6 +9,7 @@
 #include "descent_impl.h"
 
 #include <math.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -181,7 +182,7 @@ static void move_weights(struct mpo_descent *descent, const double *gradient)
     for (int32_t k = 0; k < descent->count; k++)
         descent->dual[k] += pace * gradient[k];
     if (descent->rule != MPO_STEP_RULE_ADAPTIVE)
-        descent->map->settle(descent->dual, descent->count);
+        descent->map->centre(descent->dual, descent->count);
     normalise_weights(descent);
 }
 

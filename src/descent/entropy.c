@@ -27,7 +27,7 @@ static double greatest_of(const double *values, int32_t count)
 }
 
 /* log l stays a logarithm of weights even where the weight itself underflows. */
-static void entropy_settle(double *dual, int32_t count)
+static void entropy_centre(double *dual, int32_t count)
 {
     double top = greatest_of(dual, count);
     double sum = 0.0;
@@ -66,7 +66,7 @@ static double entropy_gradient_norm(const double *gradient, int32_t count)
 const struct mpo_descent_map mpo_descent_entropy_map = {
     .name = "entropy",
     .to_dual = entropy_to_dual,
-    .settle = entropy_settle,
+    .centre = entropy_centre,
     .to_primal = entropy_to_primal,
     .project = mpo_descent_project,
     .radius = entropy_radius,

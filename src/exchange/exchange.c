@@ -170,11 +170,12 @@ static enum mpo_status take_common_room(struct mpo_exchange *exchange)
     const struct mpo_exchange_spec *spec = &exchange->spec;
     const struct mpo_exchange_pattern *pattern = mpo_exchange_pattern_find(spec->pattern);
     int32_t block_count = mpo_rows_block_count(spec->vocab_size);
+    MPO_NEW(1, &exchange->common);
     MPO_NEW(exchange->size + 1, &exchange->first_block);
     for (int32_t rank = 0; rank <= exchange->size; rank++)
         exchange->first_block[rank] =
             pattern->first_block(block_count, rank, exchange->size);
-    MPO_NEW(2 * exchange->size, &exchange->parts);
+    MPO_NEW(2 * exchange->size, &exchange->common->parts);
     if (mpo_exchange_slice_of(exchange, exchange->rank).count > 0) {
         size_t count = (size_t)spec->placement.policy_count * (size_t)spec->row_capacity;
         MPO_NEW(count, &exchange->logits);
@@ -185,8 +186,9 @@ cleanup:
 }
 
 /* Everything that may fail on a single rank, before ranks wait for each other. */
-static enum mpo_status take_room(const struct mpo_exchange_spec *spec,
-                                 const struct mpo_comm *comm, struct mpo_exchange **out)
+static enum mpo_status allocate_exchange(const struct mpo_exchange_spec *spec,
+                                         const struct mpo_comm *comm,
+                                         struct mpo_exchange **out)
 {
     enum mpo_status status = MPO_OK;
     struct mpo_exchange *exchange = NULL;
@@ -202,8 +204,8 @@ static enum mpo_status take_room(const struct mpo_exchange_spec *spec,
     mpo_placement_block(&settled.placement, exchange->rank, &exchange->first_policy,
                         &exchange->local_count);
     MPO_TRY(take_common_room(exchange));
-    exchange->ops = ops;
-    MPO_TRY(ops->take_room(exchange));
+    exchange->common->ops = ops;
+    MPO_TRY(ops->allocate(exchange));
 cleanup:
     return status;
 }
@@ -212,9 +214,9 @@ enum mpo_status mpo_exchange_open(const struct mpo_exchange_spec *spec,
                                   const struct mpo_comm *comm, struct mpo_exchange **out)
 {
     *out = NULL;
-    enum mpo_status status = mpo_comm_agree(take_room(spec, comm, out));
+    enum mpo_status status = mpo_comm_agree(allocate_exchange(spec, comm, out));
     if (status == MPO_OK)
-        status = mpo_comm_agree((*out)->ops->connect(*out));
+        status = mpo_comm_agree((*out)->common->ops->connect(*out));
     if (status != MPO_OK)
         mpo_exchange_close(out);
     return status;
@@ -228,11 +230,15 @@ void mpo_exchange_close(struct mpo_exchange **exchange)
         *exchange = NULL; /* left as it is: MPI may still write into its rows */
         return;
     }
-    if ((*exchange)->ops != NULL)
-        (*exchange)->ops->close(*exchange);
+    struct mpo_exchange_dispatch *common = (*exchange)->common;
+    if (common != NULL) {
+        if (common->ops != NULL)
+            common->ops->close(*exchange);
+        free(common->parts);
+    }
+    free(common);
     free((*exchange)->log_norm);
     free((*exchange)->logits);
-    free((*exchange)->parts);
     free((*exchange)->first_block);
     free(*exchange);
     *exchange = NULL;
@@ -245,7 +251,7 @@ const struct mpo_placement *mpo_exchange_placement(const struct mpo_exchange *ex
 
 const char *mpo_exchange_transport(const struct mpo_exchange *exchange)
 {
-    return exchange->ops->transport;
+    return exchange->common->ops->transport;
 }
 
 enum mpo_pattern mpo_exchange_pattern(const struct mpo_exchange *exchange)
@@ -270,20 +276,20 @@ int32_t mpo_exchange_rank(const struct mpo_exchange *exchange)
 
 struct mpo_exchange_traffic mpo_exchange_traffic(const struct mpo_exchange *exchange)
 {
-    return exchange->traffic;
+    return exchange->common->traffic;
 }
 
 void mpo_exchange_count_sent(struct mpo_exchange *exchange, int32_t messages, size_t bytes)
 {
-    exchange->traffic.sent_messages += messages;
-    exchange->traffic.sent_bytes += (int64_t)bytes;
+    exchange->common->traffic.sent_messages += messages;
+    exchange->common->traffic.sent_bytes += (int64_t)bytes;
 }
 
 void mpo_exchange_count_received(struct mpo_exchange *exchange, int32_t messages,
                                  size_t bytes)
 {
-    exchange->traffic.received_messages += messages;
-    exchange->traffic.received_bytes += (int64_t)bytes;
+    exchange->common->traffic.received_messages += messages;
+    exchange->common->traffic.received_bytes += (int64_t)bytes;
 }
 
 static enum mpo_status check_row_count(const struct mpo_exchange *exchange,
@@ -313,9 +319,9 @@ enum mpo_status mpo_exchange_post(struct mpo_exchange *exchange, int32_t row_cou
 {
     enum mpo_status status = MPO_OK;
     MPO_TRY(check_row_count(exchange, row_count));
-    if (exchange->ops->post != NULL)
-        MPO_TRY(exchange->ops->post(exchange, row_count, logits));
-    exchange->is_posted = true;
+    if (exchange->common->ops->post != NULL)
+        MPO_TRY(exchange->common->ops->post(exchange, row_count, logits));
+    exchange->common->is_posted = true;
 cleanup:
     return status;
 }
@@ -327,14 +333,14 @@ enum mpo_status mpo_exchange_rows(struct mpo_exchange *exchange, int32_t row_cou
     enum mpo_status status = MPO_OK;
     struct mpo_slice slice = mpo_exchange_slice_of(exchange, exchange->rank);
     *out = (struct mpo_rows){0};
-    if (!exchange->is_posted)
+    if (!exchange->common->is_posted)
         MPO_TRY(mpo_exchange_post(exchange, row_count, logits));
-    exchange->is_posted = false;
+    exchange->common->is_posted = false;
     if (slice.count > 0) {
         place_own(exchange, slice, row_count, logits, log_norm);
         *out = (struct mpo_rows){row_count, exchange->logits, exchange->log_norm};
     }
-    MPO_TRY(exchange->ops->rows(exchange, row_count, logits, log_norm));
+    MPO_TRY(exchange->common->ops->rows(exchange, row_count, logits, log_norm));
 cleanup:
     return status;
 }
@@ -405,7 +411,7 @@ enum mpo_status mpo_exchange_parts(struct mpo_exchange *exchange, double *table,
     int posted = 0;
     for (int32_t rank = 1; rank < exchange->size; rank++) {
         int count = (int)(start[rank + 1] - start[rank]);
-        MPI_Request *request = &exchange->parts[posted];
+        MPI_Request *request = &exchange->common->parts[posted];
         double *part = table + start[rank];
         if (count == 0 || (exchange->rank != 0 && exchange->rank != rank))
             continue;
@@ -421,7 +427,7 @@ enum mpo_status mpo_exchange_parts(struct mpo_exchange *exchange, double *table,
         }
     }
     if (posted > 0)
-        MPO_TRY(mpo_comm_wait(exchange->parts, posted));
+        MPO_TRY(mpo_comm_wait(exchange->common->parts, posted));
 cleanup:
     return status;
 }

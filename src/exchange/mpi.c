@@ -39,7 +39,7 @@ static size_t mpi_keeps_bytes(const struct mpo_exchange_spec *spec,
     return tokens.received * sizeof(float) + halves * sizeof(uint16_t);
 }
 
-static enum mpo_status mpi_take_room(struct mpo_exchange *exchange)
+static enum mpo_status mpi_allocate(struct mpo_exchange *exchange)
 {
     enum mpo_status status = MPO_OK;
     struct messages *self = NULL;
@@ -206,7 +206,7 @@ const struct mpo_exchange_ops mpo_exchange_mpi_ops = {
     .transport = "mpi",
     .refuses = mpi_refuses,
     .keeps_bytes = mpi_keeps_bytes,
-    .take_room = mpi_take_room,
+    .allocate = mpi_allocate,
     .connect = mpi_connect,
     .close = mpi_close,
     .post = mpi_post,

@@ -156,7 +156,7 @@ static enum mpo_status reserve(size_t bytes, void **out)
                                 "set exchange.pattern to alltoall", out);
 }
 
-static enum mpo_status nccl_take_room(struct mpo_exchange *exchange)
+static enum mpo_status nccl_allocate(struct mpo_exchange *exchange)
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_exchange_spec *spec = &exchange->spec;
@@ -408,9 +408,9 @@ static enum mpo_status nccl_rows(struct mpo_exchange *exchange, int32_t row_coun
     enum mpo_status status = MPO_OK;
     int posted = 0;
     (void)logits;
-    MPO_TRY(
-        mpo_exchange_post_norms(exchange, row_count, log_norm, exchange->parts, &posted));
-    MPO_TRY(mpo_comm_wait(exchange->parts, posted));
+    MPO_TRY(mpo_exchange_post_norms(exchange, row_count, log_norm, exchange->common->parts,
+                                    &posted));
+    MPO_TRY(mpo_comm_wait(exchange->common->parts, posted));
     MPO_TRY(unpack_rows(exchange, row_count));
     MPO_TRY(wait_for(is_drained, exchange->self));
     collect(exchange, row_count);
@@ -432,7 +432,7 @@ const struct mpo_exchange_ops mpo_exchange_nccl_ops = {
     .memory = MPO_EXCHANGE_DEVICE,
     .refuses = nccl_refuses,
     .keeps_bytes = nccl_keeps_bytes,
-    .take_room = nccl_take_room,
+    .allocate = nccl_allocate,
     .connect = nccl_connect,
     .close = nccl_close,
     .post = nccl_post,

@@ -201,14 +201,13 @@ static void lay_out_window(struct mpo_exchange *exchange)
 
 /* ---- life ---- */
 
-static enum mpo_status nodes_take_room(struct mpo_exchange *exchange)
+static enum mpo_status nodes_allocate(struct mpo_exchange *exchange)
 {
     enum mpo_status status = MPO_OK;
     struct nodes *self = NULL;
     MPO_NEW(1, &self);
     exchange->self = self;
-    MPO_TRY(
-        mpo_exchange_window_take_room(&self->window, mpo_comm_host_mpi(exchange->comm)));
+    MPO_TRY(mpo_exchange_window_allocate(&self->window, mpo_comm_host_mpi(exchange->comm)));
     MPO_NEW(exchange->size, &self->place);
     MPO_NEW(2 * exchange->size, &self->requests);
     MPO_NEW(exchange->size, &self->host);
@@ -416,7 +415,7 @@ const struct mpo_exchange_ops mpo_exchange_nodes_ops = {
     .in_window = true,
     .refuses = nodes_refuses,
     .keeps_bytes = nodes_keeps_bytes,
-    .take_room = nodes_take_room,
+    .allocate = nodes_allocate,
     .connect = nodes_connect,
     .close = nodes_close,
     .rows = nodes_rows,

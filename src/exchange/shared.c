@@ -50,13 +50,13 @@ static size_t shared_keeps_bytes(const struct mpo_exchange_spec *spec,
     return mpo_exchange_rows_bytes(spec, slice.count == spec->vocab_size ? 0 : own);
 }
 
-static enum mpo_status shared_take_room(struct mpo_exchange *exchange)
+static enum mpo_status shared_allocate(struct mpo_exchange *exchange)
 {
     enum mpo_status status = MPO_OK;
     struct mpo_exchange_window *window = NULL;
     MPO_NEW(1, &window);
     exchange->self = window;
-    MPO_TRY(mpo_exchange_window_take_room(window, mpo_comm_group_mpi(exchange->comm)));
+    MPO_TRY(mpo_exchange_window_allocate(window, mpo_comm_group_mpi(exchange->comm)));
 cleanup:
     return status;
 }
@@ -139,7 +139,7 @@ const struct mpo_exchange_ops mpo_exchange_shared_ops = {
     .in_window = true,
     .refuses = shared_refuses,
     .keeps_bytes = shared_keeps_bytes,
-    .take_room = shared_take_room,
+    .allocate = shared_allocate,
     .connect = shared_connect,
     .close = shared_close,
     .rows = shared_rows,

@@ -17,8 +17,8 @@
 /* Open MPI's files of shared memory. Containers often have 64 MB of it. */
 #define SHARED_FOLDER "/dev/shm"
 
-enum mpo_status mpo_exchange_window_take_room(struct mpo_exchange_window *window,
-                                              MPI_Comm comm)
+enum mpo_status mpo_exchange_window_allocate(struct mpo_exchange_window *window,
+                                             MPI_Comm comm)
 {
     enum mpo_status status = MPO_OK;
     int size = 0;

@@ -1,8 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-// The headers in C++.
+// The headers in C++, those of the tables of variants too.
 #include <cstdio>
 
 #include <mpo/mpo.h>
+
+#include <mpo/backend/descent_ops.h>
+#include <mpo/backend/exchange_ops.h>
+#include <mpo/backend/mixture_ops.h>
+#include <mpo/backend/policy_ops.h>
 
 int main()
 {
