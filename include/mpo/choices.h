@@ -8,6 +8,8 @@
  */
 #pragma once
 
+#include <stdbool.h>
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -27,6 +29,13 @@ extern "C" {
     const char *mpo_##list##_name(enum mpo_##list value);                                  \
     const char *mpo_##list##_choices(void);
 #include "mpo/options.def"
+
+/** The word that leaves a choice to the program, for options that take a number or a
+ *  registered name, and for the names in the specs of stages. */
+#define MPO_AUTO "auto"
+
+/** Whether a text is that word. Local. */
+bool mpo_is_auto(const char *text);
 
 #ifdef __cplusplus
 }

@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "mpo/choices.h"
 #include "mpo/comm.h"
 #include "mpo/status.h"
 
@@ -15,12 +16,15 @@
 extern "C" {
 #endif
 
+/** The kind that every build has: rows and models are in the host's memory. */
+#define MPO_DEVICE_CPU "cpu"
+
 /** Maximum devices of a rank, the limit of policies.NAME.devices. */
 #define MPO_DEVICE_RUN_MAX 16
 
 /** The device of one rank. */
 struct mpo_device {
-    const char *kind;  /* "cpu" or "cuda", as the registry names it; "none" */
+    const char *kind;  /* MPO_DEVICE_CPU or "cuda", as the registry names it; "none" */
     int32_t index;     /* among those this rank can see; 0 for the CPU */
     int32_t first;     /* of the rank's run of devices, which ends with index: policies that
                           one device cannot hold are spread over several */
@@ -35,7 +39,7 @@ bool mpo_device_is_cpu(const struct mpo_device *device);
 
 /** A rank's request for devices. */
 struct mpo_device_wish {
-    const char *choice; /* "auto", "cpu" or "cuda" */
+    const char *choice; /* MPO_AUTO or a kind */
     int32_t before;     /* devices requested by lower ranks of this host */
     int32_t count;      /* devices requested by this rank; 0 counts as 1 */
 

@@ -48,7 +48,7 @@ extern "C" {
 struct mpo_exchange;
 
 struct mpo_exchange_spec {
-    const char *transport; /* "auto" or a name */
+    const char *transport; /* MPO_AUTO or a name */
     enum mpo_pattern pattern;
     struct mpo_placement placement; /* of the H policies */
     int32_t row_capacity;           /* rows of one position at most */

@@ -27,7 +27,7 @@ extern "C" {
 struct mpo_mixture;
 
 struct mpo_mixture_spec {
-    const char *device;        /* "cpu", "cuda"; see the registry for what was built */
+    const char *device;        /* MPO_DEVICE_CPU, "cuda"; of those built */
     const double *temperature; /* [H] */
     const int32_t *end_token;  /* [end_count], ascending */
     const int32_t *masked;     /* [masked_count], ascending */

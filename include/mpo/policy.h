@@ -24,6 +24,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "mpo/choices.h"
 #include "mpo/comm.h"
 #include "mpo/device.h"
 #include "mpo/placement.h"
@@ -47,7 +48,7 @@ extern "C" {
 /** One policy as configured; strings are borrowed and must outlive the handle. */
 struct mpo_policy_spec {
     const char *name;
-    const char *kind;  /* "auto" (by suffix: .gguf is llama), "llama", "table" */
+    const char *kind;  /* MPO_AUTO (by suffix: .gguf is llama), "llama", "table" */
     const char *model; /* path of the GGUF or of the table */
     const char *lora;  /* path of a LoRA adapter in GGUF, "" for none */
     double lora_scale;

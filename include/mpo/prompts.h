@@ -15,6 +15,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "mpo/choices.h"
 #include "mpo/status.h"
 
 #ifdef __cplusplus
@@ -48,7 +49,7 @@ struct mpo_prompt {
 
 struct mpo_prompts_spec {
     const char *path;    /* "-" is standard input */
-    const char *format;  /* "auto" (by suffix .jsonl), "text", "jsonl" */
+    const char *format;  /* MPO_AUTO (by suffix .jsonl), "text", "jsonl" */
     const char *prefill; /* text format: beginning of the response, in which {prompt} stands
                             for the line; "" for none */
     /* jsonl format: members that each line must have besides the prompt, texts to score as

@@ -7,6 +7,8 @@
  */
 #include "config_impl.h"
 
+#include <string.h>
+
 #define MPO_CHOICES_BEGIN(list)      const char mpo_config_##list##_choices[] =
 #define MPO_CHOICE(enumerator, text) "|" text
 #define MPO_CHOICES_END(list)        ;
@@ -28,22 +30,27 @@
     }
 #include "mpo/options.def"
 
-const char mpo_config_prompt_format_choices[] = "|auto"
+bool mpo_is_auto(const char *text)
+{
+    return strcmp(text, MPO_AUTO) == 0;
+}
+
+const char mpo_config_prompt_format_choices[] = "|" MPO_AUTO
 #define MPO_PROMPT_FORMAT(name) "|" #name
 #include "registry.def"
     ;
 
-const char mpo_config_policy_kind_choices[] = "|auto"
+const char mpo_config_policy_kind_choices[] = "|" MPO_AUTO
 #define MPO_POLICY_KIND(name, built, suffix) "|" #name
 #include "registry.def"
     ;
 
-const char mpo_config_transport_choices[] = "|auto"
+const char mpo_config_transport_choices[] = "|" MPO_AUTO
 #define MPO_TRANSPORT(name, built) "|" #name
 #include "registry.def"
     ;
 
-const char mpo_config_device_choices[] = "|auto"
+const char mpo_config_device_choices[] = "|" MPO_AUTO
 #define MPO_DEVICE(name, built) "|" #name
 #include "registry.def"
     ;

@@ -81,14 +81,14 @@ void mpo_config_print_value(FILE *stream, const struct mpo_config_option *option
     case MPO_TYPE_AUTO_INTEGER:
         integer = *(const int64_t *)member;
         if (option->type == MPO_TYPE_AUTO_INTEGER && integer == MPO_AUTO_INTEGER)
-            fputs("auto", stream);
+            fputs(MPO_AUTO, stream);
         else
             fprintf(stream, "%" PRId64, integer);
         break;
     case MPO_TYPE_NUMBER:
     case MPO_TYPE_AUTO_NUMBER:
         if (isnan(*(const double *)member))
-            fputs("auto", stream);
+            fputs(MPO_AUTO, stream);
         else
             print_number(stream, *(const double *)member);
         break;
@@ -170,7 +170,7 @@ static void print_domain(FILE *stream, const struct mpo_config_option *option)
         fprintf(stream, " [%s]", option->choices);
     else if (option->low < option->high)
         fprintf(stream, " [%.15g to %.15g%s]", option->low, option->high,
-                may_be_auto ? ", or auto" : "");
+                may_be_auto ? ", or " MPO_AUTO : "");
 }
 
 /* One option of the reference. An option without a default is a comment with a placeholder.

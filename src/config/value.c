@@ -196,12 +196,12 @@ static enum mpo_status assign_integer(struct mpo_config_build *build,
     bool may_be_auto = option->type == MPO_TYPE_AUTO_INTEGER;
     int64_t value = 0;
     char expected[96];
-    if (may_be_auto && strcmp(assignment->text, "auto") == 0) {
+    if (may_be_auto && mpo_is_auto(assignment->text)) {
         *member = MPO_AUTO_INTEGER;
         return MPO_OK;
     }
     snprintf(expected, sizeof expected, "a whole number from %.15g to %.15g%s", option->low,
-             option->high, may_be_auto ? ", or auto" : "");
+             option->high, may_be_auto ? ", or " MPO_AUTO : "");
     if (!read_integer(assignment->text, &value) || (double)value < option->low ||
         (double)value > option->high)
         return refuse(build, assignment, expected);
@@ -217,12 +217,12 @@ static enum mpo_status assign_number(struct mpo_config_build *build,
     bool may_be_auto = option->type == MPO_TYPE_AUTO_NUMBER;
     double value = 0;
     char expected[96];
-    if (may_be_auto && strcmp(assignment->text, "auto") == 0) {
+    if (may_be_auto && mpo_is_auto(assignment->text)) {
         *member = NAN;
         return MPO_OK;
     }
     snprintf(expected, sizeof expected, "a number from %.15g to %.15g%s", option->low,
-             option->high, may_be_auto ? ", or auto" : "");
+             option->high, may_be_auto ? ", or " MPO_AUTO : "");
     if (!mpo_config_read_number(assignment->text, &value) || value < option->low ||
         value > option->high)
         return refuse(build, assignment, expected);

@@ -12,7 +12,7 @@
 #include "mpo/report.h"
 
 static const struct mpo_device none = {.kind = "none"};
-static const struct mpo_device cpu = {.kind = "cpu"};
+static const struct mpo_device cpu = {.kind = MPO_DEVICE_CPU};
 
 bool mpo_device_is_cpu(const struct mpo_device *device)
 {
@@ -51,7 +51,7 @@ enum mpo_status mpo_device_open(const struct mpo_device_wish *wish,
 {
     enum mpo_status status = MPO_OK;
     const char *choice = wish->choice;
-    bool any = strcmp(choice, "auto") == 0;
+    bool any = mpo_is_auto(choice);
     const struct mpo_device_ops *ops =
         any ? mpo_registry_accelerator() : mpo_registry_device(choice);
     *out = cpu;

@@ -27,7 +27,7 @@ static enum mpo_status check_transport(const char *name)
     enum mpo_status status = MPO_OK;
     char built[64] = "";
     size_t length = 0;
-    if (strcmp(name, "auto") == 0 || find_transport(name) != NULL)
+    if (mpo_is_auto(name) || find_transport(name) != NULL)
         return MPO_OK;
     for (int32_t i = 0; mpo_exchange_transports[i] != NULL; i++)
         length += (size_t)snprintf(built + length, sizeof built - length, " %s",
@@ -76,8 +76,7 @@ bool mpo_exchange_carries_device_rows(const char *transport, const struct mpo_co
     const struct mpo_exchange_spec spec = {.transport = transport, .rows_on_device = true};
     for (int32_t i = 0; mpo_exchange_transports[i] != NULL; i++) {
         const struct mpo_exchange_ops *ops = mpo_exchange_transports[i];
-        bool wanted =
-            strcmp(transport, "auto") == 0 || strcmp(transport, ops->transport) == 0;
+        bool wanted = mpo_is_auto(transport) || strcmp(transport, ops->transport) == 0;
         if (wanted && refuses(ops, &spec, comm) == NULL)
             return true;
     }
@@ -102,7 +101,7 @@ static enum mpo_status choose(const struct mpo_exchange_spec *spec,
         const char *reason = refuses(ops, settled, comm);
         MPO_CHECK(!named || reason == NULL, MPO_ERR_CONFIG,
                   "exchange.transport is %s, but %s; use auto", name, reason);
-        if (named || (strcmp(name, "auto") == 0 && reason == NULL))
+        if (named || (mpo_is_auto(name) && reason == NULL))
             *out = ops;
     }
     MPO_CHECK(*out != NULL, MPO_ERR_CONFIG, "this build has no transport for a group");
@@ -156,8 +155,7 @@ enum mpo_status mpo_exchange_survey(const struct mpo_exchange_spec *spec,
                              &out->shared_free_bytes);
     bool could_share = mpo_comm_group_size(comm) > 1 && mpo_comm_group_shares_host(comm) &&
                        !spec->rows_on_device;
-    if (could_share && ops != &mpo_exchange_shared_ops &&
-        strcmp(spec->transport, "auto") == 0)
+    if (could_share && ops != &mpo_exchange_shared_ops && mpo_is_auto(spec->transport))
         out->shared_refuses = refuses(&mpo_exchange_shared_ops, &settled, comm);
 cleanup:
     return status;

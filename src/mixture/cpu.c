@@ -23,6 +23,7 @@
 
 #include "base/memory.h"
 #include "loops.h"
+#include "mpo/device.h"
 #include "mpo/policy.h"
 
 #define BLOCK MPO_ROWS_BLOCK
@@ -274,7 +275,7 @@ static enum mpo_status cpu_answer(void *self, const struct mpo_mixture_question 
 }
 
 const struct mpo_mixture_ops mpo_mixture_cpu_ops = {
-    .device = "cpu",
+    .device = MPO_DEVICE_CPU,
     .open = cpu_open,
     .close = cpu_close,
     .normalise = cpu_normalise,

@@ -30,7 +30,7 @@ static enum mpo_status choose_kind(const struct mpo_policy_spec *spec, size_t *i
 {
     enum mpo_status status = MPO_OK;
     const char *kind = spec->kind;
-    if (strcmp(kind, "auto") == 0)
+    if (mpo_is_auto(kind))
         kind = mpo_registry_policy_kind(spec->model);
     for (*index = 0; mpo_policy_kinds[*index] != NULL; (*index)++)
         if (strcmp(mpo_policy_kinds[*index]->kind, kind) == 0)

@@ -159,7 +159,7 @@ cleanup:
 /* By its name; `auto` by the suffix, else the one that has none. */
 static const struct mpo_prompts_format *find_format(const struct mpo_prompts_spec *spec)
 {
-    bool automatic = strcmp(spec->format, "auto") == 0;
+    bool automatic = mpo_is_auto(spec->format);
     const struct mpo_prompts_format *found = NULL;
     for (size_t i = 0; mpo_prompts_formats[i] != NULL; i++) {
         const struct mpo_prompts_format *format = mpo_prompts_formats[i];

@@ -60,11 +60,6 @@ static double time_seconds(const char *text)
     return 60.0 * part[0] + part[1];
 }
 
-static bool is_given(const char *time)
-{
-    return strcmp(time, "auto") != 0;
-}
-
 static enum mpo_status check_options(const struct mpo_config *config)
 {
     enum mpo_status status = MPO_OK;
@@ -72,7 +67,7 @@ static enum mpo_status check_options(const struct mpo_config *config)
     MPO_TRY(mpo_plan_check_fit(config));
     MPO_TRY(check_word("partition", options->partition));
     MPO_TRY(check_word("account", options->account));
-    MPO_CHECK(!is_given(options->time) || is_time(options->time), MPO_ERR_CONFIG,
+    MPO_CHECK(mpo_is_auto(options->time) || is_time(options->time), MPO_ERR_CONFIG,
               "launch.time: expected auto or a time like 90 (minutes), 04:00:00 or "
               "2-12:00:00, found '%.*s'",
               (int)strcspn(options->time, "\n\r"), options->time);
@@ -126,7 +121,7 @@ static bool program_has_cuda(void)
 static enum mpo_status open_device(struct launch *launch)
 {
     struct mpo_device_wish wish = {
-        .choice = program_has_cuda() ? "cpu" : launch->config->run.device};
+        .choice = program_has_cuda() ? MPO_DEVICE_CPU : launch->config->run.device};
     return mpo_device_open(&wish, launch->session->comm, &launch->session->device);
 }
 
@@ -171,7 +166,7 @@ static enum mpo_status lay_out_ranks(struct launch *launch)
                                      (int32_t)group, &launch->plan.placement.group_size));
     launch->plan.placement.policy_count = config->policy_count;
     MPO_TRY(fill_nodes(launch, config->launch.ranks_per_node));
-    if (program_has_cuda() && strcmp(config->run.device, "cpu") != 0)
+    if (program_has_cuda() && strcmp(config->run.device, MPO_DEVICE_CPU) != 0)
         launch->gpus_per_node = mpo_plan_node_devices(&launch->plan);
 cleanup:
     return status;
@@ -198,14 +193,14 @@ static enum mpo_status choose_time(struct launch *launch)
         (double)config->descent.steps * step * (100 + LAUNCH_MARGIN_PERCENT) / 100 +
         LAUNCH_SETUP_SECONDS + signal;
     launch->signal_seconds = (int32_t)signal;
-    MPO_CHECK(!is_given(config->launch.time) ||
+    MPO_CHECK(mpo_is_auto(config->launch.time) ||
                   time_seconds(config->launch.time) > signal + SIGNAL_EARLY_SECONDS,
               MPO_ERR_CONFIG,
               "launch.time: expected more than %g s, because fit is told to stop %g s "
               "before the limit or up to a minute earlier; found '%s', which is %g s",
               signal + SIGNAL_EARLY_SECONDS, signal, config->launch.time,
               time_seconds(config->launch.time));
-    if (step == 0.0 || is_given(config->launch.time))
+    if (step == 0.0 || !mpo_is_auto(config->launch.time))
         return MPO_OK;
     MPO_CHECK(limit <= (double)LIMIT_SECONDS_MAX, MPO_ERR_CONFIG,
               "%lld steps of %g s take %.0f days; set launch.time: the job is requeued "

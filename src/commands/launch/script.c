@@ -60,8 +60,9 @@ static const char *reason_for_gpus(const struct launch *launch)
         return "a rank takes as many as its largest policy (devices)";
     if (launch->gpus_per_node > 0)
         return "one per rank";
-    return strcmp(launch->config->run.device, "cpu") == 0 ? "run.device is cpu"
-                                                          : "this build has no cuda";
+    return strcmp(launch->config->run.device, MPO_DEVICE_CPU) == 0
+               ? "run.device is cpu"
+               : "this build has no cuda";
 }
 
 static const char *reason_for_cores(const struct launch *launch)
@@ -125,7 +126,7 @@ static void print_time(const struct launch *launch)
     const struct mpo_config_launch *options = &launch->config->launch;
     if (launch->limit_seconds > 0)
         print_derived_limit(launch);
-    else if (strcmp(options->time, "auto") != 0)
+    else if (!mpo_is_auto(options->time))
         print_option("of each piece: launch.time", "time=%s", options->time);
     else
         print_option("of each piece, as in launch/resume.sbatch", "time=04:00:00");

@@ -43,7 +43,8 @@ static ggml_backend_reg_t find_backend(const char *kind)
 enum mpo_status mpo_llama_check_device(const char *kind)
 {
     enum mpo_status status = MPO_OK;
-    MPO_CHECK(strcmp(kind, "cpu") == 0 || find_backend(kind) != NULL, MPO_ERR_DEVICE,
+    MPO_CHECK(strcmp(kind, MPO_DEVICE_CPU) == 0 || find_backend(kind) != NULL,
+              MPO_ERR_DEVICE,
               "this libllama has no %s, or finds no device; build it for %s with "
               "MPO_LLAMA_CUDA=ON launch/setup.sh, or set run.device=cpu",
               kind, kind);
