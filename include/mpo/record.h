@@ -8,6 +8,17 @@
  * Every data set is created before SWMR starts. The trajectory's data sets are declared
  * once, in mpo/record.def. A side file PATH.lock is locked by flock while a run writes.
  *
+ * Every dimension is named by a dimension scale; what has no values of its own is a scale
+ * as NetCDF makes one. `step`, `objective` and `policy` are those of the root and of all
+ * groups; a name means one dimension in the whole file:
+ *
+ *     responses   response: the index    response_token of token    response_byte of text
+ *     prompts     prompt_bound of offset, one more than prompts     prompt_byte of text
+ *     provenance  rank of ranks          segment of segments
+ *
+ * Names and units are such that xarray decodes them: objectives and policies are text, and
+ * `time` is a time. (Its engine netcdf4 needs NetCDF-C 4.9.1 for the names.)
+ *
  * Reader: any process, also during the run; needs no lock.
  *
  * Source: HDF5 single-writer/multiple-reader user's guide; CF conventions 1.10; H5MD 1.1

@@ -123,6 +123,8 @@ enum mpo_status mpo_record_make_fixed(hid_t file, const struct mpo_record_fixed 
         MPO_TRY_HDF5(H5Dwrite(id, spec->memory_type, H5S_ALL, H5S_ALL, H5P_DEFAULT, source),
                      "%s", spec->path);
     MPO_TRY(mpo_record_put_units(id, spec->units, spec->long_name));
+    if (spec->dimension != NULL)
+        MPO_TRY(mpo_record_name_dimension(file, spec->dimension, id));
 cleanup:
     mpo_record_hdf5_release(&properties);
     mpo_record_hdf5_release(&space);
@@ -156,35 +158,6 @@ cleanup:
     return status;
 }
 
-static enum mpo_status make_scale(hid_t file, const char *path, const char *long_name,
-                                  const char *const *name, int32_t count, hid_t *out)
-{
-    enum mpo_status status = MPO_OK;
-    char *packed = NULL;
-    hid_t type = H5I_INVALID_HID;
-    MPO_NEW(count * MPO_RECORD_NAME_BYTES, &packed);
-    for (int32_t i = 0; i < count; i++) {
-        const size_t bytes = strlen(name[i]);
-        MPO_CHECK(bytes > 0 && bytes <= MPO_RECORD_NAME_BYTES, MPO_ERR_CONFIG,
-                  "the name \"%s\" must have 1 to %d bytes", name[i],
-                  MPO_RECORD_NAME_BYTES);
-        memcpy(packed + (size_t)i * MPO_RECORD_NAME_BYTES, name[i], bytes);
-    }
-    MPO_TRY(mpo_record_make_text_type(MPO_RECORD_NAME_BYTES, H5T_STR_NULLPAD, &type));
-    const struct mpo_record_fixed spec = {.path = path,
-                                          .units = "1",
-                                          .long_name = long_name,
-                                          .file_type = type,
-                                          .memory_type = type,
-                                          .rows = (hsize_t)count};
-    MPO_TRY(mpo_record_make_fixed(file, &spec, packed, out));
-    MPO_TRY_HDF5(H5DSset_scale(*out, path), "%s", path);
-cleanup:
-    mpo_record_hdf5_release(&type);
-    free(packed);
-    return status;
-}
-
 /* ---- prompts ---- */
 
 static enum mpo_status make_prompts(hid_t file, const struct mpo_record_spec *spec)
@@ -204,6 +177,7 @@ static enum mpo_status make_prompts(hid_t file, const struct mpo_record_spec *sp
         "prompts/offset",
         "byte",
         "first byte of each prompt in text; one more at the end",
+        "prompts/prompt_bound",
         H5T_STD_I64LE,
         H5T_NATIVE_INT64,
         (hsize_t)spec->prompt_count + 1,
@@ -211,6 +185,7 @@ static enum mpo_status make_prompts(hid_t file, const struct mpo_record_spec *sp
     const struct mpo_record_fixed text_spec = {"prompts/text",
                                                "1",
                                                "prompts in UTF-8, one after another",
+                                               "prompts/prompt_byte",
                                                H5T_STD_U8LE,
                                                H5T_NATIVE_UINT8,
                                                bytes,
@@ -245,6 +220,7 @@ static enum mpo_status make_config(hid_t file, const char *text)
     MPO_TRY_HDF5(H5Dwrite(id, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, config),
                  "provenance/config");
     MPO_TRY(mpo_record_put_units(id, "1", "configuration as used, YAML"));
+    MPO_TRY(mpo_record_put_encoding(id));
 cleanup:
     mpo_record_hdf5_release(&properties);
     mpo_record_hdf5_release(&space);
@@ -276,14 +252,16 @@ static enum mpo_status fill_file(struct mpo_record_writer *writer,
     enum mpo_status status = MPO_OK;
     struct mpo_record_schema *schema = &writer->schema;
     const hid_t file = schema->file;
+    const struct mpo_record_names objectives = {"objective", "objectives", spec->objective,
+                                                spec->objective_count};
+    const struct mpo_record_names policies = {"policy", "hosted policies, objectives first",
+                                              spec->policy, spec->policy_count};
     MPO_TRY(mpo_record_put_attribute(file, "Conventions", "CF-1.10"));
     MPO_TRY(mpo_record_put_attribute(file, "log_schema", MPO_RECORD_SCHEMA));
     MPO_TRY(mpo_record_put_attribute(file, "run_id", spec->run_id));
     MPO_TRY(mpo_record_put_attribute(file, "created_utc", spec->created_utc));
-    MPO_TRY(make_scale(file, "objective", "objectives", spec->objective,
-                       spec->objective_count, &schema->objective));
-    MPO_TRY(make_scale(file, "policy", "hosted policies, objectives first", spec->policy,
-                       spec->policy_count, &schema->policy));
+    MPO_TRY(mpo_record_make_names(file, &objectives, &schema->objective));
+    MPO_TRY(mpo_record_make_names(file, &policies, &schema->policy));
     MPO_TRY(mpo_record_make_columns(schema, spec->objective_count, spec->policy_count));
     MPO_TRY(make_prompts(file, spec));
     MPO_TRY(make_provenance(file, spec));

@@ -286,6 +286,8 @@ static enum mpo_status make_column(hid_t file, const struct column_spec *spec,
                                       H5P_DEFAULT, properties, H5P_DEFAULT),
                  "%s", spec->path);
     MPO_TRY(mpo_record_put_units(out->id, spec->units, spec->long_name));
+    if (strstr(spec->units, " since ") != NULL)
+        MPO_TRY(mpo_record_put_attribute(out->id, "calendar", "standard"));
 cleanup:
     mpo_record_hdf5_release(&properties);
     mpo_record_hdf5_release(&space);
@@ -327,7 +329,13 @@ enum mpo_status mpo_record_make_columns(struct mpo_record_schema *schema,
             make_column(schema->file, spec, columns[spec->width], &schema->response[i]));
         if (i == MPO_RECORD_RESPONSE_response)
             MPO_TRY_HDF5(H5DSset_scale(*response, "response"), "%s", spec->path);
-        else if (i != MPO_RECORD_RESPONSE_token && i != MPO_RECORD_RESPONSE_text)
+        else if (i == MPO_RECORD_RESPONSE_token)
+            MPO_TRY(mpo_record_name_dimension(schema->file, "responses/response_token",
+                                              schema->response[i].id));
+        else if (i == MPO_RECORD_RESPONSE_text)
+            MPO_TRY(mpo_record_name_dimension(schema->file, "responses/response_byte",
+                                              schema->response[i].id));
+        else
             MPO_TRY(attach_scales(schema, spec, schema->response[i].id, *response));
     }
 cleanup:

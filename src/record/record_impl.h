@@ -59,7 +59,7 @@ enum mpo_record_field_index {
 
 /* Growing data sets of /responses: name, type, columns, rows of a chunk, units, sentence.
  * `response` is the dimension scale of all but `token` and `text`, which hold all responses
- * one after another. */
+ * one after another and have dimensions of their own, response_token and response_byte. */
 #define MPO_RECORD_RESPONSE_LIST(X)                                                        \
     X(response, I64, 0, 512, "1", "index of the response")                                 \
     X(step, I64, 0, 512, "1", "step that drew the response")                               \
@@ -126,6 +126,27 @@ enum mpo_status mpo_record_open_columns(hid_t file, struct mpo_record_schema *sc
 enum mpo_status mpo_record_append_rows(struct mpo_record_column *column, size_t rows,
                                        const void *source);
 
+/* ---- dimensions (record/scales.c) ---- */
+
+/** Names along a dimension. */
+struct mpo_record_names {
+    const char *path;
+    const char *long_name;
+    const char *const *name; /* [count] */
+    int32_t count;
+};
+
+/** Say that a data set of fixed-length text is UTF-8, so that xarray decodes it. */
+enum mpo_status mpo_record_put_encoding(hid_t data_set);
+
+/** The scale with these names as its values; *out is owned by the caller. */
+enum mpo_status mpo_record_make_names(hid_t file, const struct mpo_record_names *names,
+                                      hid_t *out);
+
+/** Name the first dimension of a data set: make a scale without values at `path`, which
+ *  grows if the data set does, and attach it. */
+enum mpo_status mpo_record_name_dimension(hid_t file, const char *path, hid_t data_set);
+
 /* ---- what is complete when the file is made (record/create.c, record/tables.c) ---- */
 
 /** A data set that is written once, with a checksum; one that grows has few rows. */
@@ -133,6 +154,7 @@ struct mpo_record_fixed {
     const char *path;
     const char *units;
     const char *long_name;
+    const char *dimension; /* path of its name; NULL for a scale */
     hid_t file_type;
     hid_t memory_type;
     hsize_t rows;

@@ -144,11 +144,13 @@ enum mpo_status mpo_record_make_tables(hid_t file, const struct mpo_record_spec 
     const struct mpo_record_fixed segments = {.path = SEGMENTS_PATH,
                                               .units = "1",
                                               .long_name = "one row per start or restart",
+                                              .dimension = "provenance/segment",
                                               .rows = 1,
                                               .grows = true};
     const struct mpo_record_fixed ranks = {.path = "provenance/ranks",
                                            .units = "1",
                                            .long_name = "one row per rank and policy",
+                                           .dimension = "provenance/rank",
                                            .rows = (hsize_t)spec->rank_count};
     fill_segment(&first, &segment);
     MPO_TRY(make_table(file, segments, &segment_table, &segment));

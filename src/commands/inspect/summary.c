@@ -157,13 +157,14 @@ void inspect_print_summary(const struct inspect *inspect)
 
 void inspect_print_schema(void)
 {
-    printf("%-28s %-4s %-7s %-5s %s\n", "data set", "type", "shape", "units", "meaning");
-    printf("%-28s %-4s %-7s %-5s %s\n", "step", "i64", "[N]", "1", "written last");
+    printf("%-28s %-4s %-7s %-7s %s\n", "data set", "type", "shape", "units", "meaning");
+    printf("%-28s %-4s %-7s %-7s %s\n", "step", "i64", "[N]", "1", "written last");
     for (int32_t i = 0; i < mpo_record_field_count(); i++) {
         const struct mpo_record_field *field = mpo_record_field(i);
-        printf("%-28s %-4s %-7s %-5s %s\n", field->path,
+        const int unit_bytes = (int)strcspn(field->units, " "); /* of "seconds since ..." */
+        printf("%-28s %-4s %-7s %-7.*s %s\n", field->path,
                strcmp(field->type, "F64") == 0 ? "f64" : "i64",
-               strcmp(field->shape, "OBJECTIVE") == 0 ? "[N, K]" : "[N]", field->units,
-               field->long_name);
+               strcmp(field->shape, "OBJECTIVE") == 0 ? "[N, K]" : "[N]", unit_bytes,
+               field->units, field->long_name);
     }
 }
