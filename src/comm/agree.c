@@ -177,8 +177,8 @@ enum mpo_status mpo_comm_same(uint64_t hash, const char *what)
     }
     MPO_CHECK(
         hash == expected, MPO_ERR_CONFIG,
-        "%s differ from those of rank 0; every rank must run the same: look for an old "
-        "copy of a file on a node, or different arguments",
+        "%s differ from those of rank 0, but must be the same on every rank; check the "
+        "arguments, and each host for an old copy of a file",
         what);
 cleanup:
     return status;

@@ -81,7 +81,7 @@ static enum mpo_status place_rank(int32_t group_size, struct mpo_comm **out)
     comm->size = mpo_comm_job_size();
     comm->group_size = group_size;
     MPO_CHECK(group_size >= 1 && comm->size % group_size == 0, MPO_ERR_INTERNAL,
-              "%d ranks in groups of %d", comm->size, group_size);
+              "%d ranks cannot form groups of %d", comm->size, group_size);
     comm->group = comm->rank / comm->group_size;
     comm->group_rank = comm->rank % comm->group_size;
     comm->group_count = comm->size / comm->group_size;
@@ -220,7 +220,8 @@ enum mpo_status mpo_comm_gather(const struct mpo_comm *comm, const void *data, s
 {
     enum mpo_status status = MPO_OK;
     MPO_TRY(mpo_comm_check());
-    MPO_CHECK(bytes <= MESSAGE_BYTES_MAX, MPO_ERR_INTERNAL, "a gather of %zu bytes a rank",
+    MPO_CHECK(bytes <= MESSAGE_BYTES_MAX, MPO_ERR_INTERNAL,
+              "expected to gather at most %zu bytes per rank, found %zu", MESSAGE_BYTES_MAX,
               bytes);
     if (comm->world == MPI_COMM_NULL) {
         memcpy(out, data, bytes);
@@ -296,7 +297,8 @@ static enum mpo_status reduce(const struct mpo_comm *comm, void *values, size_t 
 {
     enum mpo_status status = MPO_OK;
     MPO_TRY(mpo_comm_check());
-    MPO_CHECK(count <= INT_MAX, MPO_ERR_INTERNAL, "a reduction of %zu values", count);
+    MPO_CHECK(count <= INT_MAX, MPO_ERR_INTERNAL,
+              "expected to reduce at most %d values, found %zu", INT_MAX, count);
     if (comm->world == MPI_COMM_NULL)
         goto cleanup;
     MPI_Request request = MPI_REQUEST_NULL;

@@ -49,7 +49,7 @@ enum mpo_comm_control_tag { MPO_COMM_CALL = 1, MPO_COMM_ANSWER = 2, MPO_COMM_NOT
  *  @return MPO_ERR_USAGE when srun started it without PMIx */
 enum mpo_status mpo_comm_check_launch(bool *speaks);
 
-/** Where the job is: "in step 12 of fit", counted as fit prints them; "in set-up". Local. */
+/** Where the job is: "step 12 of fit", counted as fit prints them; "set-up". Local. */
 void mpo_comm_describe_place(char *text, size_t bytes);
 
 /** mpo_comm_fail with a text that says where it happened by itself. Local. */

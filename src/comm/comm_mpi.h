@@ -15,7 +15,7 @@
             char mpi_text[MPI_MAX_ERROR_STRING] = "";                                      \
             int mpi_length = 0;                                                            \
             MPI_Error_string((code), mpi_text, &mpi_length);                               \
-            MPO_FAIL(MPO_ERR_PEER, "MPI: %s in %s", mpi_text, call_text);                  \
+            MPO_FAIL(MPO_ERR_PEER, "MPI: %s failed: %s", call_text, mpi_text);             \
         }                                                                                  \
     } while (0)
 
@@ -41,7 +41,8 @@ struct mpo_comm_event {
     /** Says whether it is done, or why it never will be; does not block. */
     enum mpo_status (*test)(void *self, bool *done);
     void *self;
-    const char *culprit; /* who does not answer when all ranks wait, and what to do */
+    const char *what; /* for the message of a deadline while all ranks respond; literals */
+    const char *advice; /* what to check then: "Check ..." */
 };
 
 /** The same for such an event. */

@@ -26,10 +26,10 @@ static void add_place(char text[TEXT_BYTES])
     char place[128] = "";
     mpo_comm_describe_place(place, sizeof place);
     if (job->size > 1)
-        snprintf(text, TEXT_BYTES, "%s (%s, on %s)", mpo_error_text(), place,
+        snprintf(text, TEXT_BYTES, "%s (in %s, on %s)", mpo_error_text(), place,
                  job->host[job->rank]);
     else
-        snprintf(text, TEXT_BYTES, "%s (%s)", mpo_error_text(), place);
+        snprintf(text, TEXT_BYTES, "%s (in %s)", mpo_error_text(), place);
 }
 
 static _Noreturn void end_process(enum mpo_status status, const char *text)
@@ -104,7 +104,7 @@ enum mpo_status mpo_comm_check(void)
 {
     enum mpo_status status = MPO_OK;
     MPO_CHECK(!mpo_comm_job()->has_failed, MPO_ERR_PEER,
-              "the job has failed already; close its session");
+              "the job has already failed; close its session");
 cleanup:
     return status;
 }

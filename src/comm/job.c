@@ -55,13 +55,13 @@ static enum mpo_status choose_communicator(const struct mpo_comm_spec *spec, MPI
     *out = is_up ? MPI_COMM_WORLD : MPI_COMM_NULL;
     if (spec->communicator == NULL)
         return MPO_OK;
-    MPO_CHECK(is_up, MPO_ERR_USAGE,
-              "a communicator is given, but MPI is not up; call MPI_Init_thread first");
+    MPO_CHECK(
+        is_up, MPO_ERR_USAGE,
+        "a communicator is given, but MPI is not initialised; call MPI_Init_thread first");
     *out = *(const MPI_Comm *)spec->communicator;
     MPO_CHECK(
         *out != MPI_COMM_NULL, MPO_ERR_USAGE,
-        "the communicator is MPI_COMM_NULL: this rank is no part of the job, and only "
-        "ranks that are begin one");
+        "the communicator is MPI_COMM_NULL; only ranks that belong to it can begin a job");
     MPO_TRY_MPI(MPI_Comm_test_inter(*out, &between));
     MPO_CHECK(!between, MPO_ERR_USAGE,
               "expected a communicator of one group, found an intercommunicator");
@@ -93,7 +93,7 @@ enum mpo_status mpo_comm_begin(const struct mpo_comm_spec *spec)
     enum mpo_status status = MPO_OK;
     MPI_Comm communicator = MPI_COMM_NULL;
     MPO_CHECK(!job.has_begun, MPO_ERR_USAGE,
-              "a job has begun in this process, and it can have one at a time; end it, or "
+              "this process has a job already, and can have only one at a time; end it, or "
               "close its session, first");
     MPO_TRY(choose_communicator(spec, &communicator));
     job.has_begun = true;
@@ -140,7 +140,8 @@ enum mpo_status mpo_comm_start(int *argc, char ***argv)
     /* libllama and OpenMP have threads of their own; only the main one calls MPI. */
     int code = MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided);
     MPO_CHECK(code == MPI_SUCCESS, MPO_ERR_PEER,
-              "MPI did not start; under Slurm use srun --mpi=pmix, elsewhere mpirun");
+              "MPI did not start; launch mpo with srun --mpi=pmix under Slurm, with mpirun "
+              "elsewhere");
     MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
     MPO_TRY(mpo_comm_begin(&(struct mpo_comm_spec){0}));
 cleanup:
@@ -181,9 +182,9 @@ void mpo_comm_expect(const char *doing, int64_t step, double deadline_seconds)
 void mpo_comm_describe_place(char *text, size_t bytes)
 {
     if (job.step < 0)
-        snprintf(text, bytes, "in %s", job.doing);
+        snprintf(text, bytes, "%s", job.doing);
     else
-        snprintf(text, bytes, "in step %lld of %s", (long long)job.step + 1, job.doing);
+        snprintf(text, bytes, "step %lld of %s", (long long)job.step + 1, job.doing);
 }
 
 void mpo_comm_library_version(char *text, size_t bytes)

@@ -54,12 +54,14 @@
 /* MPI_Abort in a process that stands still has this long. */
 #define ABORT_SECONDS 3
 
-/* Of the one wait at a time, and of the one alarm. */
+#define DEADLINE_OPTIONS                                                                   \
+    "--run.step_deadline (in set-up and in the first step: --run.setup_deadline)"
+
+/* Of the one alarm. */
 static struct {
-    const char *culprit; /* a literal */
     struct sigaction before;
     bool is_set;
-    char alarm_text[256];
+    char alarm_text[512];
 } watch;
 
 /* How long this rank waits before it speaks; INFINITY for ever. */
@@ -74,29 +76,15 @@ static double seconds_of_patience(void)
            PATIENCE_STAGGER * job->rank;
 }
 
-/* "in step 12 of fit (11 are complete)" */
-static void describe_progress(char *text, size_t bytes)
+/* Name the ranks that did not answer and fail. When all did, the event is to blame. */
+static enum mpo_status give_up_on(const struct mpo_comm_event *event, const bool *answered)
 {
     const struct mpo_comm_job *job = mpo_comm_job();
     char place[96] = "";
-    mpo_comm_describe_place(place, sizeof place);
-    if (job->step == 0)
-        snprintf(text, bytes, "in step 1, the first of %s", job->doing);
-    else if (job->step > 0)
-        snprintf(text, bytes, "%s (%lld are complete)", place, (long long)job->step);
-    else
-        snprintf(text, bytes, "%s", place);
-}
-
-/* Name who did not answer and fail. */
-static enum mpo_status give_up_on(const bool *answered)
-{
-    const struct mpo_comm_job *job = mpo_comm_job();
-    char place[128] = "";
     char who[512] = "";
     size_t length = 0;
     int32_t count = 0;
-    describe_progress(place, sizeof place);
+    mpo_comm_describe_place(place, sizeof place);
     for (int32_t rank = 0;
          rank < job->size && length < sizeof who - MPO_COMM_HOST_BYTES - 32; rank++) {
         if (answered[rank])
@@ -104,10 +92,17 @@ static enum mpo_status give_up_on(const bool *answered)
         length += (size_t)snprintf(who + length, sizeof who - length, "%srank %d on %s",
                                    count++ > 0 ? ", " : "", rank, job->host[rank]);
     }
-    mpo_error_raise(MPO_ERR_PEER, __FILE__, __LINE__,
-                    "no answer for %g s %s from %s; look there for what stands still; "
-                    "longer waits: --run.setup_deadline, --run.step_deadline",
-                    job->deadline, place, count > 0 ? who : watch.culprit);
+    if (count == 0)
+        mpo_error_raise(MPO_ERR_PEER, __FILE__, __LINE__,
+                        "%s has not completed for %g s (%s), although all ranks respond. "
+                        "%s, or raise " DEADLINE_OPTIONS,
+                        event->what, job->deadline, place, event->advice);
+    else
+        mpo_error_raise(MPO_ERR_PEER, __FILE__, __LINE__,
+                        "%s %s not responded for %g s (%s). Check %s for a stopped process "
+                        "or a stalled file system, or raise " DEADLINE_OPTIONS,
+                        who, count == 1 ? "has" : "have", job->deadline, place,
+                        count == 1 ? "that host" : "those hosts");
     return mpo_comm_fail_here(MPO_ERR_PEER);
 }
 
@@ -117,7 +112,7 @@ static void pause_shortly(void)
 }
 
 /* Rank zero: ask everybody, wait a moment for answers. */
-static enum mpo_status call_the_roll(void)
+static enum mpo_status call_the_roll(const struct mpo_comm_event *event)
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_comm_job *job = mpo_comm_job();
@@ -142,7 +137,7 @@ static enum mpo_status call_the_roll(void)
                  MPI_STATUS_IGNORE);
         answered[from.MPI_SOURCE] = true;
     }
-    status = give_up_on(answered);
+    status = give_up_on(event, answered);
 cleanup:
     free(answered);
     return status;
@@ -164,7 +159,7 @@ static bool listen_for_call(void)
     return true;
 }
 
-static enum mpo_status miss_rank_zero(void)
+static enum mpo_status miss_rank_zero(const struct mpo_comm_event *event)
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_comm_job *job = mpo_comm_job();
@@ -172,7 +167,7 @@ static enum mpo_status miss_rank_zero(void)
     MPO_NEW(job->size, &answered);
     for (int32_t rank = 1; rank < job->size; rank++)
         answered[rank] = true;
-    status = give_up_on(answered);
+    status = give_up_on(event, answered);
 cleanup:
     free(answered);
     return status;
@@ -180,6 +175,7 @@ cleanup:
 
 /* When a wait began, and how long it may take. */
 struct patience {
+    const struct mpo_comm_event *event;
     double start;
     double limit;
     double previous; /* look */
@@ -196,7 +192,7 @@ static enum mpo_status stay_patient(struct patience *wait)
         wait->start += now - wait->previous;
     wait->previous = now;
     if (now - wait->start > wait->limit)
-        MPO_TRY(job->rank == 0 ? call_the_roll() : miss_rank_zero());
+        MPO_TRY(job->rank == 0 ? call_the_roll(wait->event) : miss_rank_zero(wait->event));
     if (job->size > 1 && now - wait->listened > LISTEN_SECONDS) {
         wait->listened = now;
         MPO_TRY(mpo_comm_hear());
@@ -215,9 +211,8 @@ enum mpo_status mpo_comm_wait_for(const struct mpo_comm_event *event)
     bool done = false;
     MPO_TRY(mpo_comm_check());
     MPO_TRY(event->test(event->self, &done));
-    watch.culprit = event->culprit;
     double now = mpo_timing_now();
-    struct patience wait = {now, seconds_of_patience(), now, now};
+    struct patience wait = {event, now, seconds_of_patience(), now, now};
     while (!done) {
         MPO_TRY(stay_patient(&wait));
         MPO_TRY(event->test(event->self, &done));
@@ -245,8 +240,12 @@ cleanup:
 enum mpo_status mpo_comm_wait(MPI_Request *requests, int count)
 {
     struct requests all = {requests, count};
-    return mpo_comm_wait_for(&(struct mpo_comm_event){
-        are_complete, &all, "a message, though all ranks wait (a bug in mpo)"});
+    /* Where the network is sound, all ranks wait for each other: a bug of mpo. */
+    return mpo_comm_wait_for(
+        &(struct mpo_comm_event){.test = are_complete,
+                                 .self = &all,
+                                 .what = "a message between ranks",
+                                 .advice = "Check the network between their hosts"});
 }
 
 /* ---- calls that have no non-blocking form ---- */
@@ -285,10 +284,12 @@ void mpo_comm_alarm_set(const char *call)
     struct itimerval timer = {0};
     if (!isfinite(seconds) || job->spec.on_failure != NULL)
         return;
-    snprintf(watch.alarm_text, sizeof watch.alarm_text,
-             "mpo: rank %d: %.100s did not return within %.1f s: a rank stands still; "
-             "longer waits: --run.setup_deadline\n",
-             job->rank, call, seconds);
+    snprintf(
+        watch.alarm_text, sizeof watch.alarm_text,
+        "mpo: rank %d: %.100s has not returned for %.1f s, because another rank takes no "
+        "part in it. Check the hosts for a stopped process or a stalled file system, or "
+        "raise --run.setup_deadline\n",
+        job->rank, call, seconds);
     sigaction(SIGALRM, &action, &watch.before);
     watch.is_set = true;
     timer.it_value.tv_sec = (time_t)seconds;

@@ -122,8 +122,11 @@ cleanup:
 
 static enum mpo_status wait_for(enum mpo_status (*test)(void *self, bool *done), void *self)
 {
-    return mpo_comm_wait_for(&(struct mpo_comm_event){
-        test, self, "NCCL, in which all ranks wait (NCCL_DEBUG=INFO shows more)"});
+    return mpo_comm_wait_for(
+        &(struct mpo_comm_event){.test = test,
+                                 .self = self,
+                                 .what = "an NCCL call",
+                                 .advice = "Run with NCCL_DEBUG=INFO to see why"});
 }
 
 /* ---- life ---- */

@@ -328,8 +328,9 @@ def a_rank_that_stands_still_is_named(arguments):
         messages = [line for line in talk.splitlines() if line.startswith("mpo: ")]
         # The launcher wakes a stopped rank before it ends it; that one has not waited.
         tables.check(len(messages) == 1
-                     and "from rank %d on " % rank in messages[0]
-                     and "in step" in messages[0], "rank %d:\n%s" % (rank, talk))
+                     and ": rank %d on " % rank in messages[0]
+                     and " has not responded for 4 s (step " in messages[0],
+                     "rank %d:\n%s" % (rank, talk))
     case.run(2, "--resume", "--quiet")
     same(expected, data_sets(case.record), "after ranks that stood still")
 

@@ -163,8 +163,9 @@ def test_ranks():
 NCCL_SAYS = {
     "call": (69, ["rank {rank}: NCCL", "unhandled cuda error", "exchange.transport=shared"]),
     "async": (75, ["rank {rank}: NCCL", "remote process exited", "exchange.transport=shared"]),
-    "hang": (75, ["no answer for", "NCCL, in which all ranks wait"]),
-    "stop": (75, ["no answer for", "from rank {rank} on"]),
+    "hang": (75, ["an NCCL call has not completed for", "although all ranks respond",
+                  "NCCL_DEBUG=INFO"]),
+    "stop": (75, [": rank {rank} on", "has not responded for", "raise --run.step_deadline"]),
 }
 # Rank and call: the meeting; the first group's start, a message, its end; the next groups'.
 PLACES = [(0, 2), (1, 1), (1, 2), (0, 4), (1, 3), (2, 4), (0, 6), (2, 5), (1, 9)]
