@@ -151,6 +151,12 @@ void *mpo_config_member(const struct mpo_config *config,
 /** Make room for the policies and give them their defaults; once. */
 enum mpo_status mpo_config_take_policies(struct mpo_config_build *build, int32_t count);
 
+/* ---- check.c ---- */
+
+/** Check what needs more than one option, and put objectives before the reference.
+ *  @return MPO_ERR_CONFIG, MPO_ERR_USAGE */
+enum mpo_status mpo_config_check(struct mpo_config_build *build);
+
 /* ---- stored.c ---- */
 
 /** Keep what a stored configuration has beyond this version's options. */

@@ -2,7 +2,8 @@
 /**
  * The parts of a session, for this folder and for the commands that need them.
  *
- *     session.c      the phases of opening, the loop's steps, texts
+ *     session.c      the handle: configuration, ranks, the loop's steps
+ *     phases.c       what is opened, in order
  *     plan.c         what follows from a configuration, for jobs that run and for those that
  *                    do not run yet
  *     needs.c        memory, by what it is for
@@ -49,12 +50,15 @@ struct mpo_session {
 enum mpo_status mpo_session_configure(const char *command, int argc, char *const *argv,
                                       struct mpo_config **config);
 
-/* Phases of mpo_session_open, for doctor and launch; statuses are this rank's own. */
-
 /** A session of which nothing is open yet; the configuration is borrowed. Local. */
 enum mpo_status mpo_session_make(const char *command, const struct mpo_config *config,
                                  const struct mpo_session_size *size,
                                  struct mpo_session **out);
+
+/* ---- phases.c, for doctor and launch too; statuses are this rank's own, unless agreed ---- */
+
+/** All of them. Failures are agreed on. Collective over all ranks. */
+enum mpo_status mpo_session_open_phases(struct mpo_session *session);
 
 /** The prompts of the file, of the input or of the command line. Local. */
 enum mpo_status mpo_session_read_prompts(struct mpo_session *session);

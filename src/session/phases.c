@@ -1,0 +1,296 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The phases of opening a session, in flow order: prompts, ranks, device, policies,
+ * exchange, mixture, decode, rollout. Each ends in an agreement, so that one rank's failure
+ * is everybody's. doctor and launch run the first of them by themselves.
+ */
+#include "session_impl.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "needs.h"
+#include "plan.h"
+
+enum mpo_status mpo_session_read_prompts(struct mpo_session *session)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_session_size *size = &session->size;
+    const struct mpo_config *config = session->config;
+    struct mpo_prompts_spec prompts = size->prompts;
+    bool has_prompt = size->prompt != NULL && size->prompt[0] != '\0';
+    bool given = prompts.path != NULL; /* not those of the configuration */
+    if (!given) {
+        prompts.path = config->prompts.file;
+        prompts.format = config->prompts.format;
+        prompts.prefill = config->prompts.prefill;
+    }
+    MPO_CHECK(strcmp(prompts.path, "-") != 0 || has_prompt || mpo_comm_job_size() == 1,
+              MPO_ERR_USAGE,
+              "%s: expected a file, found -: only one of %d ranks has the standard input",
+              given ? "--input" : "prompts.file", mpo_comm_job_size());
+    if (has_prompt)
+        MPO_TRY(mpo_prompts_open_single(size->prompt, prompts.prefill, &session->prompts));
+    else
+        MPO_TRY(mpo_prompts_open(&prompts, &session->prompts));
+    MPO_CHECK(
+        !size->distinct_prompts || size->prompts_max <= mpo_prompts_count(session->prompts),
+        MPO_ERR_CONFIG,
+        "rollout.prompts_per_step: expected at most %lld, the number of prompts, found %d",
+        (long long)mpo_prompts_count(session->prompts), size->prompts_max);
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_session_open_groups(struct mpo_session *session,
+                                        int32_t ranks_per_group)
+{
+    int32_t policy_count = session->config->policy_count;
+    enum mpo_status status =
+        mpo_placement_open_comm(policy_count, ranks_per_group, &session->comm);
+    if (status == MPO_OK)
+        session->placement = mpo_placement_of(policy_count, session->comm);
+    return status;
+}
+
+enum mpo_status mpo_session_open_ranks(struct mpo_session *session)
+{
+    int64_t ranks = session->config->exchange.ranks_per_group;
+    return mpo_session_open_groups(session, ranks == MPO_AUTO_INTEGER ? 0 : (int32_t)ranks);
+}
+
+enum mpo_status mpo_session_describe_policies(struct mpo_session *session)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_config *config = session->config;
+    MPO_NEW(config->policy_count, &session->policy_specs);
+    MPO_NEW(config->policy_count, &session->temperature);
+    for (int32_t h = 0; h < config->policy_count; h++) {
+        const struct mpo_config_policies *policy = &config->policies[h];
+        session->temperature[h] = policy->temperature;
+        session->policy_specs[h] = (struct mpo_policy_spec){
+            .name = policy->name,
+            .kind = policy->kind,
+            .model = policy->model,
+            .lora = policy->lora,
+            .lora_scale = policy->lora_scale,
+            .system = policy->system,
+            .request = policy->request,
+            .chat_template = policy->chat_template,
+            .temperature = policy->temperature,
+            .devices = (int32_t)policy->devices,
+        };
+    }
+cleanup:
+    return status;
+}
+
+static enum mpo_status check_policies(const void *asker, const char *kind)
+{
+    const struct mpo_session *session = asker;
+    return mpo_policies_check_device(session->policy_specs, session->config->policy_count,
+                                     kind);
+}
+
+enum mpo_status mpo_session_open_device(struct mpo_session *session)
+{
+    enum mpo_status status = MPO_OK;
+    int32_t first = 0;
+    int32_t count = 0;
+    struct mpo_device_wish wish = {
+        .choice = session->config->run.device, .check = check_policies, .asker = session};
+    mpo_placement_block(&session->placement, mpo_comm_group_rank(session->comm), &first,
+                        &count);
+    wish.count = mpo_plan_devices(session->config, first, count);
+    MPO_TRY(mpo_comm_local_before(session->comm, wish.count, &wish.before));
+    MPO_TRY(mpo_device_open(&wish, session->comm, &session->device));
+cleanup:
+    return status;
+}
+
+/* The cores that this rank may run on, over the ranks that may run on the same ones, unless
+ * the user says otherwise: launchers bind ranks to cores of their own, or to none. */
+enum mpo_status mpo_session_choose_threads(struct mpo_session *session)
+{
+    enum mpo_status status = MPO_OK;
+    int64_t wanted = session->config->run.threads;
+    int32_t sharing = 0;
+    struct mpo_host host;
+    mpo_host_describe(&host);
+    MPO_TRY(mpo_comm_local_same(session->comm, host.core_set_hash, &sharing));
+    int32_t each = host.usable_core_count / sharing;
+    session->thread_count = wanted != MPO_AUTO_INTEGER ? (int32_t)wanted
+                            : each > 0                 ? each
+                                                       : 1;
+cleanup:
+    return status;
+}
+
+/* Before anybody makes room: the longest given response is the longest response. */
+static enum mpo_status open_policies(struct mpo_session *session)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_comm *comm = session->comm;
+    struct mpo_policies_spec spec = mpo_plan_policies(session);
+    struct mpo_policies_room room = mpo_plan_room(session);
+    MPO_TRY(mpo_policies_open(&spec, comm, &session->policies));
+    if (mpo_plan_has_responses(&session->size)) {
+        MPO_TRY(mpo_policies_encode_responses(session->policies, comm, session->prompts));
+        room.response_tokens = mpo_policies_longest_response(session->policies);
+    }
+    MPO_TRY(mpo_policies_encode_prompts(session->policies, comm, session->prompts,
+                                        room.response_tokens));
+    MPO_TRY(mpo_policies_make_room(session->policies, comm, &room));
+cleanup:
+    return status;
+}
+
+/* Policies that leave their rows on the host, if any, are among these of the rank; rounded
+ * rows are those of all of them. */
+static void place_policies(const struct mpo_session *session, struct mpo_mixture_spec *spec)
+{
+    int32_t first = 0;
+    int32_t count = 0;
+    mpo_placement_block(&session->placement, mpo_comm_group_rank(session->comm), &first,
+                        &count);
+    spec->placed_first = first;
+    for (int32_t k = 0; k < count; k++)
+        if (spec->bf16_rows ||
+            !mpo_policy_rows_on_device(mpo_policies_local(session->policies, k)))
+            spec->placed_count = count;
+}
+
+static enum mpo_status open_mixture(struct mpo_session *session)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_mixture_spec spec =
+        mpo_plan_mixture(session, mpo_policies_vocab_size(session->policies));
+    spec.exchange = session->exchange;
+    place_policies(session, &spec);
+    spec.end_count = mpo_policies_end_tokens(session->policies, &spec.end_token);
+    spec.masked_count = mpo_policies_masked_tokens(session->policies, &spec.masked);
+    MPO_TRY(mpo_mixture_open(&spec, &session->mixture));
+cleanup:
+    return status;
+}
+
+static enum mpo_status open_exchange(struct mpo_session *session)
+{
+    struct mpo_exchange_spec spec =
+        mpo_plan_exchange(session->config, &session->placement, &session->size,
+                          mpo_policies_vocab_size(session->policies));
+    spec.rows_on_device = mpo_plan_rows_on_device(session);
+    return mpo_exchange_open(&spec, session->comm, &session->exchange);
+}
+
+static enum mpo_status open_decode(struct mpo_session *session)
+{
+    const struct mpo_decode_spec spec = {
+        .comm = session->comm,
+        .policies = session->policies,
+        .exchange = session->exchange,
+        .mixture = session->mixture,
+        .timing = &session->timing,
+        .placement = session->placement,
+        .row_capacity = mpo_plan_rows(&session->size),
+        .prompt_slots = (int32_t)mpo_prompts_count(session->prompts),
+        .given_positions = mpo_plan_given_positions(&session->size),
+    };
+    return mpo_decode_open(&spec, &session->decode);
+}
+
+static enum mpo_status open_rollout(struct mpo_session *session)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_session_size *size = &session->size;
+    session->prompts_max = size->prompts_max > 0
+                               ? size->prompts_max
+                               : size->unit_prompts * mpo_comm_group_count(session->comm);
+    MPO_TRY(open_mixture(session));
+    MPO_TRY(open_decode(session));
+    struct mpo_rollout_spec rollout = {
+        .comm = session->comm,
+        .policies = session->policies,
+        .decode = session->decode,
+        .timing = &session->timing,
+        .seed = (uint64_t)session->config->run.seed,
+        .policy_count = session->config->policy_count,
+        .prompts_max = session->prompts_max,
+        .unit_prompts = size->unit_prompts,
+        .row_capacity = mpo_plan_rows(size),
+        .responses = size->responses,
+        .max_tokens = (int32_t)session->config->rollout.max_tokens,
+        .stop = size->stop,
+        .stop_count = size->stop_count,
+        .scores_responses = mpo_plan_has_responses(size),
+    };
+    MPO_TRY(mpo_rollout_open(&rollout, &session->rollout));
+cleanup:
+    return status;
+}
+
+/* True on all ranks when a survey found nothing that would keep a figure from being known.
+ * What single policies failed in, opening will find again and report. Collective. */
+static enum mpo_status is_known(const struct mpo_session *session,
+                                const struct mpo_policies_survey *survey, bool *known)
+{
+    enum mpo_status status = MPO_OK;
+    double all = survey->all_loaded && survey->vocab_size > 0 ? 1.0 : 0.0;
+    for (int32_t i = 0; i < survey->local_count; i++)
+        if (survey->local[i].prompts.status != MPO_OK)
+            all = 0.0;
+    MPO_TRY(mpo_comm_min(session->comm, &all, 1));
+    *known = all > 0.0;
+cleanup:
+    return status;
+}
+
+/* Whether all that this rank will put on its device has room there, before weights are
+ * read. */
+static enum mpo_status check_device_memory(struct mpo_session *session)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_policies_survey survey = {0};
+    struct mpo_exchange_plan plan = {0};
+    struct mpo_host host = {0};
+    bool known = false;
+    if (session->device.total_bytes == 0)
+        return MPO_OK;
+    struct mpo_policies_survey_spec spec = mpo_plan_survey(session);
+    MPO_TRY(mpo_policies_survey(&spec, session->comm, &survey));
+    MPO_TRY(mpo_failure_raise(&survey.vocabulary)); /* all ranks said so already */
+    MPO_TRY(mpo_failure_raise(&survey.responses));
+    MPO_TRY(is_known(session, &survey, &known));
+    if (!known)
+        goto cleanup;
+    struct mpo_exchange_spec exchange = mpo_plan_exchange(
+        session->config, &session->placement, &session->size, survey.vocab_size);
+    exchange.rows_on_device = mpo_plan_rows_on_device(session);
+    if (mpo_exchange_survey(&exchange, session->comm, &plan) != MPO_OK)
+        plan.rank_bytes = 0; /* opening it will say what is wrong */
+    mpo_host_describe(&host);
+    struct mpo_needs_device device =
+        mpo_plan_device(session, &survey, &host, plan.rank_bytes);
+    MPO_TRY(mpo_comm_agree(mpo_needs_check_device(&device)));
+cleanup:
+    mpo_policies_survey_release(&survey);
+    return status;
+}
+
+enum mpo_status mpo_session_open_phases(struct mpo_session *session)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_TRY(mpo_comm_agree(mpo_session_read_prompts(session)));
+    MPO_TRY(mpo_comm_agree(mpo_comm_same(mpo_prompts_hash(session->prompts), "prompts")));
+    MPO_TRY(mpo_session_open_ranks(session));
+    MPO_TRY(mpo_comm_agree(mpo_session_describe_policies(session)));
+    MPO_TRY(mpo_comm_agree(mpo_session_open_device(session)));
+    MPO_TRY(mpo_session_choose_threads(session));
+    MPO_TRY(mpo_comm_agree(mpo_plan_check_rows(&session->size)));
+    MPO_TRY(check_device_memory(session));
+    MPO_TRY(open_policies(session));
+    MPO_TRY(open_exchange(session));
+    MPO_TRY(mpo_comm_agree(open_rollout(session)));
+cleanup:
+    return status;
+}
