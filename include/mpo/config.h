@@ -80,6 +80,23 @@ struct mpo_config {
 enum mpo_status mpo_config_open(const char *command, int argc, char *const *argv,
                                 struct mpo_config **out);
 
+/** A configuration that a program has as a text. Borrowed while it is read. */
+struct mpo_config_text {
+    const char *text;   /* YAML, as in a file */
+    const char *folder; /* where its relative paths begin; NULL or "": the working directory
+                         */
+};
+
+/**
+ * The same of a configuration that is a text. Messages call it "configuration text", with
+ * line and column. Local.
+ *
+ * @param argv  [argc] flags alone
+ */
+enum mpo_status mpo_config_open_text(const char *command,
+                                     const struct mpo_config_text *source, int argc,
+                                     char *const *argv, struct mpo_config **out);
+
 /** Arguments of a command line that are not flags; borrowed from argv. */
 struct mpo_config_arguments {
     const char *text[2]; /* the first two */

@@ -49,14 +49,19 @@ struct mpo_session_spec {
      *  a literal. NULL: "fit". */
     const char *command;
 
-    /** Path of the configuration, and flags that override it: "--run.seed=3". Borrowed. */
+    /** The configuration, in one of three forms: the path of a file; a text, YAML as in a
+     *  file; or one that is open, borrowed until the session is closed. It is the same on
+     *  all ranks. */
     const char *config;
+    const char *config_text;
+    const struct mpo_config *settings;
+
+    /** Where the relative paths of config_text begin; NULL: the working directory. */
+    const char *config_folder;
+
+    /** Flags that override a file or a text: "--run.seed=3". Borrowed. */
     const char *const *flags; /* [flag_count] */
     int32_t flag_count;
-
-    /** Instead of both: a configuration that is open, the same on all ranks; borrowed until
-     *  the session is closed. */
-    const struct mpo_config *settings;
 
     /** All zero: as large as a fit of this configuration. */
     struct mpo_session_size size;
@@ -78,7 +83,8 @@ struct mpo_session_spec {
  * Collective over all ranks.
  *
  * @param out  NULL after a failure
- * @return MPO_ERR_USAGE when a session is open; the statuses of mpo_comm_begin,
+ * @return MPO_ERR_USAGE when a session is open, or not one configuration is given; the
+ *         statuses of mpo_comm_begin,
  *         mpo_config_open, and of whatever is opened
  */
 enum mpo_status mpo_session_open(const struct mpo_session_spec *spec,

@@ -132,6 +132,18 @@ static void finish_build(struct mpo_config_build *build, enum mpo_status status,
     free(build->folder);
 }
 
+/* A folder with its slash: "configs/" of "configs". */
+static enum mpo_status name_folder(const char *name, char **folder)
+{
+    enum mpo_status status = MPO_OK;
+    size_t bytes = name != NULL ? strlen(name) : 0;
+    MPO_NEW(bytes + 2, folder);
+    if (bytes > 0)
+        snprintf(*folder, bytes + 2, "%s%s", name, name[bytes - 1] == '/' ? "" : "/");
+cleanup:
+    return status;
+}
+
 enum mpo_status mpo_config_open(const char *command, int argc, char *const *argv,
                                 struct mpo_config **out)
 {
@@ -146,6 +158,36 @@ enum mpo_status mpo_config_open(const char *command, int argc, char *const *argv
     MPO_TRY(take_folder(build.path, &build.folder));
     MPO_TRY(assign_defaults(&build, false, 0));
     MPO_TRY(mpo_config_read_file(&build));
+    MPO_TRY(mpo_config_flags_apply(flags, &build));
+    MPO_TRY(mpo_config_check(&build));
+cleanup:
+    finish_build(&build, status, out);
+    mpo_config_flags_close(&flags);
+    return status;
+}
+
+enum mpo_status mpo_config_open_text(const char *command,
+                                     const struct mpo_config_text *source, int argc,
+                                     char *const *argv, struct mpo_config **out)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_config_flags *flags = NULL;
+    struct mpo_config_build build = {.command = command, .path = "configuration text"};
+    struct mpo_config_arguments arguments = {0};
+    size_t bytes = strnlen(source->text, MPO_CONFIG_BYTES_MAX + 1);
+    char quoted[MPO_CONFIG_QUOTE_BYTES];
+    *out = NULL;
+    MPO_NEW(1, &build.config);
+    MPO_TRY(mpo_config_flags_open(command, argc, argv, &arguments, &flags));
+    MPO_CHECK(arguments.count == 0, MPO_ERR_USAGE,
+              "expected flags alone beside a configuration text, found '%s'",
+              mpo_config_quote(arguments.text[0], quoted));
+    MPO_CHECK(bytes <= MPO_CONFIG_BYTES_MAX, MPO_ERR_CONFIG,
+              "%s: expected at most %zu bytes, found more", build.path,
+              MPO_CONFIG_BYTES_MAX);
+    MPO_TRY(name_folder(source->folder, &build.folder));
+    MPO_TRY(assign_defaults(&build, false, 0));
+    MPO_TRY(mpo_config_read_yaml(&build, source->text, bytes));
     MPO_TRY(mpo_config_flags_apply(flags, &build));
     MPO_TRY(mpo_config_check(&build));
 cleanup:

@@ -6,6 +6,10 @@
  * Texts are double-quoted, the one YAML style that can hold every text on one line. What
  * libyaml would refuse or fold in its plain form (control characters, line separators, the
  * byte order mark) is escaped. Numbers have the fewest digits that give the same double.
+ *
+ * libyaml's emitter is not used: it writes no comments, of which the reference file is half,
+ * has no indent for the entries of a list in a mapping, and writes letters beyond the basic
+ * plane as numbers.
  */
 #include "config_impl.h"
 

@@ -12,14 +12,15 @@
 #include "base/stop.h"
 #include "plan.h"
 
-enum mpo_status mpo_session_configure(const char *command, int argc, char *const *argv,
-                                      struct mpo_config **config)
+/* All ranks must have read the same. Collective over all ranks. */
+static enum mpo_status compare_config(enum mpo_status opened,
+                                      const struct mpo_config *config)
 {
     enum mpo_status status = MPO_OK;
     char *text = NULL;
-    MPO_TRY(mpo_comm_agree(mpo_config_open(command, argc, argv, config)));
-    mpo_comm_expect("set-up", -1, (*config)->run.setup_deadline);
-    MPO_TRY(mpo_comm_agree(mpo_config_print(*config, &text)));
+    MPO_TRY(mpo_comm_agree(opened));
+    mpo_comm_expect("set-up", -1, config->run.setup_deadline);
+    MPO_TRY(mpo_comm_agree(mpo_config_print(config, &text)));
     MPO_TRY(mpo_comm_agree(
         mpo_comm_same(XXH64(text, strlen(text), 0), "configuration and flags")));
 cleanup:
@@ -27,29 +28,67 @@ cleanup:
     return status;
 }
 
+enum mpo_status mpo_session_configure(const char *command, int argc, char *const *argv,
+                                      struct mpo_config **config)
+{
+    enum mpo_status opened = mpo_config_open(command, argc, argv, config);
+    return compare_config(opened, *config);
+}
+
 static const char *command_of(const struct mpo_session_spec *spec)
 {
     return spec->command != NULL ? spec->command : "fit";
+}
+
+static enum mpo_status check_source(const struct mpo_session_spec *spec)
+{
+    enum mpo_status status = MPO_OK;
+    int given =
+        (spec->config != NULL) + (spec->config_text != NULL) + (spec->settings != NULL);
+    MPO_CHECK(given == 1, MPO_ERR_USAGE,
+              "a session: expected one of config (a path), config_text and settings, found "
+              "%s%s%s%s",
+              spec->config != NULL ? "config " : "",
+              spec->config_text != NULL ? "config_text " : "",
+              spec->settings != NULL ? "settings " : "", given == 0 ? "none" : "together");
+    MPO_CHECK(spec->config_folder == NULL || spec->config_text != NULL, MPO_ERR_USAGE,
+              "a session: expected config_folder beside config_text alone, found it beside "
+              "%s",
+              spec->config != NULL ? "config, which has a folder" : "settings");
+cleanup:
+    return status;
+}
+
+/* As the specification has it: of a file or of a text. Local. */
+static enum mpo_status read_config(const struct mpo_session_spec *spec,
+                                   struct mpo_config **own)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_config_text source = {spec->config_text, spec->config_folder};
+    char **argv = NULL; /* [1 + flag_count], texts borrowed */
+    int argc = 0;
+    MPO_TRY(check_source(spec));
+    MPO_NEW(spec->flag_count + 1, &argv);
+    if (spec->config != NULL)
+        argv[argc++] = (char *)spec->config;
+    for (int32_t i = 0; i < spec->flag_count; i++)
+        argv[argc++] = (char *)spec->flags[i];
+    MPO_TRY(spec->config != NULL
+                ? mpo_config_open(command_of(spec), argc, argv, own)
+                : mpo_config_open_text(command_of(spec), &source, argc, argv, own));
+cleanup:
+    free(argv);
+    return status;
 }
 
 /* The configuration of the specification, read where it is not open yet. */
 static enum mpo_status choose_config(const struct mpo_session_spec *spec,
                                      struct mpo_config **own)
 {
-    enum mpo_status status = MPO_OK;
-    char **argv = NULL; /* [1 + flag_count], texts borrowed */
     if (spec->settings != NULL)
-        return MPO_OK;
-    status = mpo_memory_take((size_t)spec->flag_count + 1, sizeof *argv, "flags",
-                             (void **)&argv);
-    MPO_TRY(mpo_comm_agree(status));
-    argv[0] = (char *)spec->config;
-    for (int32_t i = 0; i < spec->flag_count; i++)
-        argv[i + 1] = (char *)spec->flags[i];
-    MPO_TRY(mpo_session_configure(command_of(spec), spec->flag_count + 1, argv, own));
-cleanup:
-    free(argv);
-    return status;
+        return mpo_comm_agree(check_source(spec));
+    enum mpo_status opened = read_config(spec, own);
+    return compare_config(opened, *own);
 }
 
 /* Waits, reports and requests to stop are of the process, and so is a session. */
