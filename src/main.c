@@ -10,6 +10,7 @@
 #include "commands/commands.h"
 #include "mpo/comm.h"
 #include "commands/report/log.h"
+#include "commands/report/output.h"
 
 /* mpo COMMAND ... --help is mpo help COMMAND. */
 static bool asks_for_help(int argc, char **argv)
@@ -51,6 +52,7 @@ int main(int argc, char **argv)
         return mpo_status_exit_code(MPO_ERR_USAGE);
     }
     enum mpo_status status = MPO_OK;
+    output_begin();
     mpo_log_listen();
     if (command->needs_ranks) {
         status = run_with_ranks(command, argc, argv);
@@ -63,9 +65,10 @@ int main(int argc, char **argv)
             mpo_report_failure(MPO_REPORT_ERROR, status, mpo_error_text(),
                                mpo_error_trace());
     }
-    if (fflush(stdout) != 0 && status == MPO_OK) {
-        mpo_log_error("standard output: the result could not be written");
-        status = MPO_ERR_IO;
+    enum mpo_status printed = output_flush();
+    if (printed != MPO_OK && status == MPO_OK) {
+        mpo_log_error("%s", mpo_error_text());
+        status = printed;
     }
     return mpo_status_exit_code(status);
 }

@@ -20,7 +20,7 @@ extern "C" {
     X(ERR_INPUT, 66, "an input is missing or cannot be read")                              \
     X(ERR_DEVICE, 69, "a device or a backend is not available")                            \
     X(ERR_INTERNAL, 70, "a bug in mpo; please report it")                                  \
-    X(ERR_MEMORY, 71, "out of memory")                                                     \
+    X(ERR_MEMORY, 71, "out of memory, or beyond a limit (ulimit)")                         \
     X(ERR_OUTPUT, 73, "the output exists already or cannot be made")                       \
     X(ERR_IO, 74, "input/output error, or the disk is full")                               \
     X(ERR_PEER, 75, "a rank was lost or a deadline passed; try again")                     \

@@ -90,7 +90,7 @@ enum mpo_status mpo_command_recover(int argc, char *const *argv)
     else
         printf("%s is finished (%lld steps): it needs no repair, and no copy was made\n",
                path, (long long)recovery.step_count);
-    MPO_CHECK(fflush(stdout) == 0, MPO_ERR_IO, "standard output: %s", strerror(errno));
+    MPO_TRY(output_flush());
 cleanup:
     free(made);
     mpo_config_close(&config);

@@ -189,8 +189,7 @@ static enum mpo_status print_scores(struct score *score, const struct mpo_scores
         }
         MPO_TRY(output_json(line));
     }
-    MPO_CHECK(fflush(stdout) == 0, MPO_ERR_IO,
-              "standard output: the result could not be written");
+    MPO_TRY(output_flush());
 cleanup:
     return status;
 }

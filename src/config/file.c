@@ -16,6 +16,7 @@
 #include <yaml.h>
 
 #include "base/memory.h"
+#include "base/reason.h"
 #include "mpo/policy.h"
 
 /* One mapping being read: the file as a whole, one section, or one policy. */
@@ -38,8 +39,8 @@ static enum mpo_status read_bytes(const char *path, char **text, size_t *bytes)
 {
     enum mpo_status status = MPO_OK;
     FILE *stream = fopen(path, "rb");
-    MPO_CHECK(stream != NULL, MPO_ERR_INPUT, "%s: expected a configuration file: %s", path,
-              strerror(errno));
+    MPO_CHECK(stream != NULL, mpo_reason_of_input(errno),
+              "%s: expected a configuration file: %s", path, strerror(errno));
     MPO_NEW(MPO_CONFIG_BYTES_MAX + 1, text);
     *bytes = fread(*text, 1, MPO_CONFIG_BYTES_MAX + 1, stream);
     MPO_CHECK(!ferror(stream), MPO_ERR_INPUT, "%s: expected a configuration file: %s", path,

@@ -8,12 +8,14 @@
  */
 #include "policy_impl.h"
 
+#include <errno.h>
 #include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/memory.h"
+#include "base/reason.h"
 #include "base/text.h"
 
 /* ---- kinds ---- */
@@ -66,7 +68,7 @@ enum mpo_status mpo_policy_file_sha256(const char *path, char hex[65])
     const size_t buffer_bytes = (size_t)1 << 20;
     EVP_MD_CTX *context = EVP_MD_CTX_new();
     FILE *file = fopen(path, "rb");
-    MPO_CHECK(file != NULL, MPO_ERR_INPUT, "%s: no such file, or not readable", path);
+    MPO_CHECK(file != NULL, mpo_reason_of_input(errno), "%s: %s", path, strerror(errno));
     MPO_CHECK(context != NULL, MPO_ERR_MEMORY, "no memory for a hash");
     MPO_NEW(buffer_bytes, &buffer);
     bool ok = EVP_DigestInit_ex(context, EVP_sha256(), NULL) == 1;

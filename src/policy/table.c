@@ -24,6 +24,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "base/reason.h"
 
 #define TABLE_TOKEN_COUNT_MAX 4096
 #define TABLE_TOKEN_BYTES_MAX 250
@@ -228,8 +229,8 @@ static enum mpo_status table_open(const struct mpo_policy_spec *spec,
               MPO_ERR_CONFIG,
               "policy '%s' is a table: lora, system and request need a GGUF", spec->name);
     reader.file = fopen(spec->model, "r");
-    MPO_CHECK(reader.file != NULL, MPO_ERR_INPUT, "policy '%s': %s: %s", spec->name,
-              spec->model, strerror(errno));
+    MPO_CHECK(reader.file != NULL, mpo_reason_of_input(errno), "policy '%s': %s: %s",
+              spec->name, spec->model, strerror(errno));
     MPO_NEW(1, &table);
     MPO_TRY(read_table(&reader, table));
     if (common->hash_models)

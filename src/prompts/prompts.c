@@ -21,6 +21,7 @@
 #include <utf8proc.h>
 
 #include "base/memory.h"
+#include "base/reason.h"
 #include "base/text.h"
 #include "mpo/rng.h"
 
@@ -215,8 +216,8 @@ enum mpo_status mpo_prompts_open(const struct mpo_prompts_spec *spec,
     };
     MPO_TRY(choose_format(spec, &format));
     stream = standard ? stdin : fopen(spec->path, "rb");
-    MPO_CHECK(stream != NULL, MPO_ERR_INPUT, "%s: expected a file of prompts: %s",
-              line.path, strerror(errno));
+    MPO_CHECK(stream != NULL, mpo_reason_of_input(errno),
+              "%s: expected a file of prompts: %s", line.path, strerror(errno));
     MPO_NEW(1, &prompts);
     MPO_TRY(read_lines(prompts, stream, format, &line));
     MPO_TRY(finish(prompts, line.path));

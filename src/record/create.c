@@ -21,6 +21,7 @@
 
 #include "mpo/report.h"
 #include "base/memory.h"
+#include "base/reason.h"
 
 #define FIXED_CHUNK_ROWS 65536
 #define PAGE_BYTES       4096
@@ -43,8 +44,8 @@ static enum mpo_status empty_draft(const struct mpo_record_writer *writer,
 {
     enum mpo_status status = MPO_OK;
     const int descriptor = open(draft, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-    MPO_CHECK(descriptor >= 0, mpo_record_errno_status(errno), "cannot make %s: %s",
-              writer->path, strerror(errno));
+    MPO_CHECK(descriptor >= 0, mpo_reason_status(errno, MPO_ERR_OUTPUT),
+              "cannot make %s: %s", writer->path, strerror(errno));
     close(descriptor);
 cleanup:
     return status;
@@ -64,7 +65,7 @@ static enum mpo_status publish_draft(const struct mpo_record_writer *writer,
         errno != EEXIST, MPO_ERR_OUTPUT,
         "%s was just created by another program; name another file with --record.file",
         writer->path);
-    MPO_CHECK(rename(draft, writer->path) == 0, mpo_record_errno_status(errno),
+    MPO_CHECK(rename(draft, writer->path) == 0, mpo_reason_status(errno, MPO_ERR_OUTPUT),
               "cannot rename %s to %s: %s", draft, writer->path, strerror(errno));
 cleanup:
     return status;
@@ -316,7 +317,7 @@ cleanup:
     if (status != MPO_OK && writer != NULL) {
         if (draft != NULL)
             unlink(draft);
-        writer->broken = status == MPO_ERR_IO;
+        writer->broken = status == MPO_ERR_IO || status == MPO_ERR_MEMORY;
         mpo_record_writer_free(&writer);
     }
     free(draft);

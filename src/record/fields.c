@@ -21,6 +21,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/reason.h"
+
 #define FIELD_CHUNK_ROWS 64
 #define PATH_BYTES       64
 
@@ -99,7 +101,10 @@ enum mpo_status mpo_record_hdf5_raise(const char *file, int line, const char *fo
     long error = number != NULL ? strtol(number + strlen("errno = "), NULL, 10) : 0;
     if (error > 0)
         snprintf(reason, sizeof reason, "%s", strerror((int)error));
-    return mpo_error_raise(MPO_ERR_IO, file, line, "%s: %s", what, reason);
+    bool is_limit = mpo_reason_status((int)error, MPO_ERR_IO) == MPO_ERR_MEMORY ||
+                    strstr(reason, "memory allocation failed") != NULL;
+    return mpo_error_raise(is_limit ? MPO_ERR_MEMORY : MPO_ERR_IO, file, line, "%s: %s",
+                           what, reason);
 }
 
 void mpo_record_hdf5_prepare(void)

@@ -13,7 +13,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +24,7 @@
 
 #include "mpo/report.h"
 #include "base/memory.h"
+#include "base/reason.h"
 
 #define TRIES_MAX 20
 #define TRY_NANOS 10000000L
@@ -35,15 +35,6 @@
 #define SMB_MAGIC  0x517Bu
 #define CIFS_MAGIC 0xFF534D42u
 #define SMB2_MAGIC 0xFE534D42u
-
-enum mpo_status mpo_record_errno_status(int error)
-{
-    if (error == EACCES || error == EPERM || error == EROFS)
-        return MPO_ERR_PERMISSION;
-    if (error == ENOSPC || error == EDQUOT || error == EIO)
-        return MPO_ERR_IO;
-    return MPO_ERR_OUTPUT;
-}
 
 static enum mpo_status lock_path(const char *path, char **out)
 {
@@ -74,10 +65,15 @@ static enum mpo_status write_holder(const struct mpo_record_lock *lock, const ch
     gethostname(host, sizeof host - 1);
     snprintf(line, sizeof line, "host %s, process %ld, job %.64s\n", host, (long)getpid(),
              has_job ? job_id : "none");
-    const ssize_t bytes = (ssize_t)strlen(line);
-    if (ftruncate(lock->descriptor, 0) != 0 ||
-        pwrite(lock->descriptor, line, (size_t)bytes, 0) != bytes)
-        MPO_FAIL(MPO_ERR_IO, "%s: %s", lock->path, strerror(errno));
+    MPO_CHECK(ftruncate(lock->descriptor, 0) == 0, MPO_ERR_IO, "%s: %s", lock->path,
+              strerror(errno));
+    /* A full disk or a limit may take a part of it; the next try has the reason. */
+    for (size_t at = 0, bytes = strlen(line); at < bytes;) {
+        ssize_t written = pwrite(lock->descriptor, line + at, bytes - at, (off_t)at);
+        MPO_CHECK(written > 0, mpo_reason_status(errno, MPO_ERR_IO), "%s: %s", lock->path,
+                  strerror(errno));
+        at += (size_t)written;
+    }
 cleanup:
     return status;
 }
@@ -98,7 +94,7 @@ static enum mpo_status try_lock(struct mpo_record_lock *lock, bool *again)
     enum mpo_status status = MPO_OK;
     *again = false;
     lock->descriptor = open(lock->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
-    MPO_CHECK(lock->descriptor >= 0, mpo_record_errno_status(errno),
+    MPO_CHECK(lock->descriptor >= 0, mpo_reason_status(errno, MPO_ERR_OUTPUT),
               "cannot make the lock file %s: %s%s", lock->path, strerror(errno),
               errno == ENOENT ? "; make the directory first" : "");
     if (flock(lock->descriptor, LOCK_EX | LOCK_NB) == 0) {
@@ -200,7 +196,7 @@ static enum mpo_status move_aside(const char *path)
         snprintf(aside, bytes, "%s.%d", path, i);
         if (lstat(aside, &found) == 0)
             continue;
-        MPO_CHECK(rename(path, aside) == 0, mpo_record_errno_status(errno),
+        MPO_CHECK(rename(path, aside) == 0, mpo_reason_status(errno, MPO_ERR_OUTPUT),
                   "cannot move %s aside to %s: %s", path, aside, strerror(errno));
         mpo_report(MPO_REPORT_NOTE, "moved the existing %s to %s", path, aside);
         goto cleanup;
@@ -219,7 +215,7 @@ static enum mpo_status look_at_path(const char *path, bool force, bool *occupied
     struct stat found;
     *occupied = lstat(path, &found) == 0;
     if (!*occupied) {
-        MPO_CHECK(errno == ENOENT, mpo_record_errno_status(errno), "%s: %s", path,
+        MPO_CHECK(errno == ENOENT, mpo_reason_status(errno, MPO_ERR_OUTPUT), "%s: %s", path,
                   strerror(errno));
         goto cleanup;
     }
@@ -266,7 +262,7 @@ enum mpo_status mpo_record_check(const char *path, bool force)
     char folder[PATH_MAX] = "";
     bool occupied = false;
     folder_of(path, folder);
-    MPO_CHECK(access(folder, W_OK | X_OK) == 0, mpo_record_errno_status(errno),
+    MPO_CHECK(access(folder, W_OK | X_OK) == 0, mpo_reason_status(errno, MPO_ERR_OUTPUT),
               "no file can be made in %s: %s%s", folder, strerror(errno),
               errno == ENOENT ? "; make the directory first" : "");
     MPO_CHECK(!mpo_record_lock_names_holder(path, holder), MPO_ERR_OUTPUT,

@@ -22,7 +22,7 @@
 enum mpo_status mpo_record_hdf5_raise(const char *file, int line, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
-/** Relay a failure of HDF5 as MPO_ERR_IO, or MPO_ERR_DATA while reading; the text after the
+/** Relay a failure of HDF5 as MPO_ERR_IO (beyond a limit MPO_ERR_MEMORY), or MPO_ERR_DATA while reading; the text after the
  *  call says which object. */
 #define MPO_TRY_HDF5(call, ...)                                                            \
     do {                                                                                   \
@@ -181,9 +181,6 @@ struct mpo_record_lock {
     int descriptor; /* -1: not held */
     char *path;     /* owned */
 };
-
-/** Status for an errno met while an output is made: 73, 74 or 77. Local. */
-enum mpo_status mpo_record_errno_status(int error);
 
 /** Lock PATH.lock, or refuse with the holder's name (MPO_ERR_OUTPUT). */
 enum mpo_status mpo_record_lock_take(const char *path, const char *job_id,

@@ -26,6 +26,7 @@
 
 #include "mpo/report.h"
 #include "base/memory.h"
+#include "base/reason.h"
 
 #define COPY_BYTES   (1 << 20)
 #define BLOCK_BYTES  (1 << 20)
@@ -223,7 +224,7 @@ static enum mpo_status write_all(int descriptor, const char *data, size_t bytes)
         const ssize_t written = write(descriptor, data, bytes);
         if (written < 0 && errno == EINTR)
             continue;
-        MPO_CHECK(written > 0, MPO_ERR_IO, "%s", strerror(errno));
+        MPO_CHECK(written > 0, mpo_reason_status(errno, MPO_ERR_IO), "%s", strerror(errno));
         data += written;
         bytes -= (size_t)written;
     }
@@ -253,13 +254,14 @@ static enum mpo_status make_copy(struct repair *repair)
     enum mpo_status status = MPO_OK;
     int to = -1;
     const int from = open(repair->path, O_RDONLY | O_CLOEXEC);
-    MPO_CHECK(from >= 0, MPO_ERR_INPUT, "%s: %s", repair->path, strerror(errno));
+    MPO_CHECK(from >= 0, mpo_reason_of_input(errno), "%s: %s", repair->path,
+              strerror(errno));
     to = open(repair->output, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
     MPO_CHECK(to >= 0 || errno != EEXIST, MPO_ERR_OUTPUT,
               "%s exists already; name another file with --output, or move it aside",
               repair->output);
-    MPO_CHECK(to >= 0, mpo_record_errno_status(errno), "cannot make %s: %s", repair->output,
-              strerror(errno));
+    MPO_CHECK(to >= 0, mpo_reason_status(errno, MPO_ERR_OUTPUT), "cannot make %s: %s",
+              repair->output, strerror(errno));
     repair->claimed = true;
     status = copy_bytes(from, to);
     if (status != MPO_OK)

@@ -17,6 +17,7 @@
 
 #include "mpo/report.h"
 #include "base/memory.h"
+#include "base/reason.h"
 
 #define REPAIRED_SUFFIX ".repaired"
 
@@ -29,12 +30,13 @@ static enum mpo_status close_properly(const char *path)
     const size_t bytes = strlen(path) + sizeof REPAIRED_SUFFIX;
     MPO_NEW(bytes, &repaired);
     snprintf(repaired, bytes, "%s%s", path, REPAIRED_SUFFIX);
-    MPO_CHECK(unlink(repaired) == 0 || errno == ENOENT, mpo_record_errno_status(errno),
-              "cannot remove %s: %s", repaired, strerror(errno));
+    MPO_CHECK(unlink(repaired) == 0 || errno == ENOENT,
+              mpo_reason_status(errno, MPO_ERR_OUTPUT), "cannot remove %s: %s", repaired,
+              strerror(errno));
     MPO_TRY(mpo_record_repair(path, repaired, &recovery));
     if (!recovery.repaired)
         goto cleanup;
-    MPO_CHECK(rename(repaired, path) == 0, mpo_record_errno_status(errno),
+    MPO_CHECK(rename(repaired, path) == 0, mpo_reason_status(errno, MPO_ERR_OUTPUT),
               "cannot move %s to %s: %s", repaired, path, strerror(errno));
     mpo_report(MPO_REPORT_NOTE, "%s was left open by a killed run; kept its %lld steps",
                path, (long long)recovery.step_count);

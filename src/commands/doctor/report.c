@@ -320,8 +320,7 @@ enum mpo_status doctor_report(const struct doctor *doctor, enum mpo_status verdi
         MPO_TRY(print_json(doctor, verdict));
     else
         print_text(doctor, verdict);
-    MPO_CHECK(fflush(stdout) == 0, MPO_ERR_IO,
-              "standard output: the result could not be written");
+    MPO_TRY(output_flush());
 cleanup:
     return status;
 }

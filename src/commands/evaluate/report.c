@@ -163,8 +163,7 @@ enum mpo_status evaluate_report(const struct evaluate *evaluate)
         print_tsv(evaluate);
     else
         print_text(evaluate);
-    MPO_CHECK(fflush(stdout) == 0, MPO_ERR_IO,
-              "standard output: the result could not be written");
+    MPO_TRY(output_flush());
 cleanup:
     return status;
 }

@@ -127,8 +127,7 @@ static enum mpo_status print_responses(struct generate *generate,
         else
             print_text(generate, mpo_prompts_get(generate->session->prompts, prompt));
     }
-    MPO_CHECK(fflush(stdout) == 0, MPO_ERR_IO,
-              "standard output: the result could not be written");
+    MPO_TRY(output_flush());
 cleanup:
     return status;
 }

@@ -102,7 +102,7 @@ enum mpo_status mpo_command_help(int argc, char *const *argv)
               "expected one command or one of --reference, --man, --completion; see mpo "
               "help help");
     if (options->reference)
-        MPO_TRY(mpo_config_print_reference(stdout));
+        (void)mpo_config_print_reference(stdout); /* main looks at all output */
     else if (options->man)
         help_print_man(stdout);
     else if (completes)

@@ -181,17 +181,21 @@ static void put_surroundings(FILE *stream)
 
 void help_print_man(FILE *stream)
 {
-    fputs(".TH MPO 1 \"" MPO_GIT_DATE "\" \"mpo " MPO_VERSION "\" \"User Commands\"\n"
-          ".SH NAME\nmpo \\- mix aligned language models into one policy\n"
-          ".SH SYNOPSIS\n.B mpo\n.I COMMAND\n.RI [ ARGUMENTS ]\n"
-          ".SH DESCRIPTION\n"
-          "Language models that were each aligned to one objective are mixed into one\n"
-          "balanced policy, by mirror descent on the weights of their log\\-linear "
-          "mixture.\n"
-          "Results go to standard output, everything else to standard error.\n"
-          ".SH COMMANDS\n"
-          "Defaults are in brackets.\n",
-          stream);
+    fputs(
+        ".TH MPO 1 \"" MPO_GIT_DATE "\" \"mpo " MPO_VERSION "\" \"User Commands\"\n"
+        ".SH NAME\nmpo \\- mix aligned language models into one policy\n"
+        ".SH SYNOPSIS\n.B mpo\n.I COMMAND\n.RI [ ARGUMENTS ]\n"
+        ".SH DESCRIPTION\n"
+        "Language models that were each aligned to one objective are mixed into one\n"
+        "balanced policy, by mirror descent on the weights of their log\\-linear "
+        "mixture.\n"
+        "Results go to standard output, everything else to standard error. A result that\n"
+        "cannot be written is exit code 74; a reader that closes its pipe (| head) ends\n"
+        "the command by SIGPIPE, without a message. Messages that nobody reads are lost,\n"
+        "and the command goes on.\n"
+        ".SH COMMANDS\n"
+        "Defaults are in brackets.\n",
+        stream);
     for (const struct mpo_command *command = mpo_commands; command->name != NULL; command++)
         put_command(stream, command);
     put_shared(stream);

@@ -8,13 +8,13 @@
  */
 #include "inspect_impl.h"
 
-#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
 
 #include "commands/report/log.h"
+#include "commands/report/output.h"
 
 #define LOOK_NANOS 200000000L
 
@@ -36,7 +36,7 @@ static enum mpo_status print_new(struct inspect *inspect, int64_t *printed,
         inspect_print_tsv_steps(inspect, request, stdout);
         *printed = steps;
     }
-    MPO_CHECK(fflush(stdout) == 0, MPO_ERR_IO, "standard output: %s", strerror(errno));
+    MPO_TRY(output_flush());
 cleanup:
     return status;
 }

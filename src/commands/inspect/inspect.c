@@ -8,7 +8,6 @@
  */
 #include "inspect_impl.h"
 
-#include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +15,7 @@
 
 #include "commands/commands.h"
 #include "commands/report/log.h"
+#include "commands/report/output.h"
 
 /* ---- command line ---- */
 
@@ -154,8 +154,7 @@ enum mpo_status mpo_command_inspect(int argc, char *const *argv)
         MPO_TRY(inspect_follow(&request));
     else if (request.path != NULL)
         MPO_TRY(show_whole(&request));
-    MPO_CHECK(fflush(stdout) == 0 && !ferror(stdout), MPO_ERR_IO, "standard output: %s",
-              strerror(errno));
+    MPO_TRY(output_flush());
 cleanup:
     mpo_config_close(&config);
     return status;

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/reason.h"
 #include "base/text.h"
 #include "commands/report/output.h"
 #include "commands/report/plot.h"
@@ -77,14 +78,15 @@ static enum mpo_status write_result(const struct refit *refit)
     const char *path = refit->options->output;
     json_t *root = NULL;
     FILE *file = fopen(path, "wx");
-    MPO_CHECK(file != NULL, MPO_ERR_OUTPUT, "%s: cannot be made: %s", path,
-              strerror(errno));
+    MPO_CHECK(file != NULL, mpo_reason_status(errno, MPO_ERR_OUTPUT),
+              "%s: cannot be made: %s", path, strerror(errno));
     root = make_result(refit);
+    errno = 0;
     int failed = json_dumpf(root, file, JSON_INDENT(2) | JSON_REAL_PRECISION(17));
     failed |= fputc('\n', file) == EOF;
     failed |= fclose(file) != 0;
-    file = NULL;
-    MPO_CHECK(failed == 0, MPO_ERR_IO, "%s: writing failed", path);
+    MPO_CHECK(failed == 0, mpo_reason_status(errno, MPO_ERR_IO), "%s: writing failed: %s%s",
+              path, strerror(errno), mpo_reason_advice(errno));
     mpo_log_note("wrote %s", path);
 cleanup:
     json_decref(root);

@@ -13,6 +13,7 @@
 #include <sys/wait.h>
 
 #include "commands/report/log.h"
+#include "base/reason.h"
 #include "base/text.h"
 #include "plots.h"
 
@@ -84,7 +85,7 @@ static enum mpo_status check_output(const char *output)
 {
     enum mpo_status status = MPO_OK;
     FILE *stream = fopen(output, "ab");
-    MPO_CHECK(stream != NULL, errno == EACCES ? MPO_ERR_PERMISSION : MPO_ERR_OUTPUT,
+    MPO_CHECK(stream != NULL, mpo_reason_status(errno, MPO_ERR_OUTPUT),
               "%s: cannot be made: %s", output, strerror(errno));
     fclose(stream);
 cleanup:
