@@ -192,10 +192,12 @@ enum mpo_status mpo_policy_check_length(const struct mpo_policy *policy, int32_t
  *
  * A response is plain text that continues the prompt: text that looks like a special token
  * is not parsed as one. An end token is that of the first policy: end of turn where it has
- * a chat template that has one, else end of sequence.
+ * a chat template that has one, else end of sequence. A response that comes as tokens is
+ * scored as it is, and whatever end token it has.
  *
  * @return MPO_ERR_DATA, with the prompt's file and line, for an empty response or one that
- * the policies could never generate
+ * the policies could never generate, and for tokens that contradict the text or "ended"
+ * beside them
  */
 enum mpo_status mpo_policies_encode_responses(struct mpo_policies *policies,
                                               const struct mpo_comm *comm,
@@ -208,6 +210,10 @@ enum mpo_status mpo_policies_encode_responses(struct mpo_policies *policies,
  *  @return the number of tokens, >= 1 */
 int32_t mpo_policies_response(const struct mpo_policies *policies, int64_t prompt,
                               int32_t response, const int32_t **tokens);
+
+/** Whether a given response ends with an end token. Local. */
+bool mpo_policies_response_ends(const struct mpo_policies *policies, int64_t prompt,
+                                int32_t response);
 
 /** Tokens of the longest given response, 0 when none is given. Local. */
 int32_t mpo_policies_longest_response(const struct mpo_policies *policies);

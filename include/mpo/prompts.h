@@ -6,7 +6,8 @@
  *   text   one prompt a line; empty lines are skipped
  *   jsonl  one JSON object a line: {"prompt": "..."} or {"messages": [{"role","content"}]};
  *          a last assistant message, or "prefill" beside "prompt", is the beginning of the
- *          response, which the policies continue and which is never scored
+ *          response, which the policies continue and which is never scored. Beside
+ *          messages, prompt and prefill must repeat what they say
  *
  * All text is valid UTF-8 without NUL. Errors name the file and the line.
  */
@@ -34,16 +35,29 @@ struct mpo_message {
     const char *content; /* UTF-8 */
 };
 
+/** A response that is given, as text or as the tokens it was drawn as. */
+struct mpo_answer {
+    const char *text; /* NULL when a line has its tokens alone */
+    const int32_t
+        *token; /* [token_count] an end token included; NULL: to be made of text */
+    int32_t token_count;
+};
+
 /** One prompt, borrowed from the handle. */
 struct mpo_prompt {
     const char *text;                   /* text shown in records and to people */
     const struct mpo_message *messages; /* [message_count], system first when there is one;
                                            never an assistant message at the end */
     int32_t message_count;
-    const char *prefill;                              /* "" when there is none */
-    const char *answer[MPO_PROMPTS_ANSWER_COUNT_MAX]; /* [answer_count] to be scored */
-    int32_t answer_count;                             /* 0 unless the specification asks */
-    bool ended;          /* answers end with the end token; else they were cut */
+    const char *prefill; /* "" when there is none */
+    struct mpo_answer
+        answer[MPO_PROMPTS_ANSWER_COUNT_MAX]; /* [answer_count] to be scored */
+    int32_t answer_count;                     /* 0 unless the specification asks */
+    bool ended;          /* answers end with an end token; else they were cut. Of those that
+                             are tokens these decide */
+    bool says_ended;     /* the line has "ended" */
+    bool stopped;        /* at a stop text ("finish": "stop"), before which its text ends,
+                             and not its tokens */
     int64_t line_number; /* in the file, from 1 */
 };
 
@@ -55,6 +69,8 @@ struct mpo_prompts_spec {
     /* jsonl format: members that each line must have besides the prompt, texts to score as
        its responses; a line may have "ended": true or false for them */
     const char *answer_name[MPO_PROMPTS_ANSWER_COUNT_MAX];
+    /* members with their token ids, beside or in place of their texts */
+    const char *token_name[MPO_PROMPTS_ANSWER_COUNT_MAX];
     int32_t answer_count; /* 0: such members are ignored */
     bool ended;           /* for lines without "ended" */
 };

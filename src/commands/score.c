@@ -7,12 +7,14 @@
  *     one line out:  tokens, log_mixture = sum_t log q(y_t|s_t), log_z = sum_t log Z(s_t),
  *                    log_policy = {name: log pi_k(y|x)}, all in nat
  *
- * Sums, never averages over tokens. A response is whole unless its line says "ended":
- * false, as generate's lines do of a cut one: its end token is scored too. Under the
+ * Sums, never averages over tokens. A response is scored as the "token_ids" that it was
+ * drawn as, if its line has them, as generate's lines do. Else its text is made into
+ * tokens, with an end token unless the line says "ended": false. Under the
  * mixture of whole responses log pi_l(y|x) is log_mixture + log_z but for a constant of the
  * prompt.
  *
- * --pairs: {"prompt", "chosen", "rejected"} in; a policy prefers the chosen one when it is
+ * --pairs: {"prompt", "chosen", "rejected"} in, or "chosen_token_ids" and
+ * "rejected_token_ids"; a policy prefers the chosen one when it is
  * more probable, a tie being none. With a reference policy the same of the implicit rewards
  * log pi_k(y|x) - log ref(y|x), which is RewardBench's accuracy of a DPO model.
  *
@@ -176,8 +178,11 @@ static enum mpo_status print_scores(struct score *score, const struct mpo_scores
                                  "prefill", prompt->prefill);
         MPO_CHECK(line != NULL, MPO_ERR_MEMORY, "no memory for a line of output");
         if (scores->responses == 1) {
-            json_object_set_new(line, "response", json_string(prompt->answer[0]));
-            json_object_set_new(line, "ended", json_boolean(prompt->ended));
+            bool ended = mpo_policies_response_ends(score->session->policies,
+                                                    first_prompt + slot, 0);
+            if (prompt->answer[0].text != NULL)
+                json_object_set_new(line, "response", json_string(prompt->answer[0].text));
+            json_object_set_new(line, "ended", json_boolean(ended));
             put_scores(score, scores, slot, line);
         } else {
             json_t *pair[2] = {json_object(), json_object()};
@@ -283,6 +288,8 @@ static enum mpo_status open_score(struct score *score)
                     .format = "jsonl",
                     .prefill = "",
                     .answer_name = {options->pairs ? "chosen" : "response", "rejected"},
+                    .token_name = {options->pairs ? "chosen_token_ids" : "token_ids",
+                                   "rejected_token_ids"},
                     .answer_count = options->pairs ? 2 : 1,
                     .ended = options->ended},
     };

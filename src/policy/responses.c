@@ -6,6 +6,10 @@
  * policy, and they travel to the others once, before any policy makes room for them. A
  * response that the policies could never have drawn is refused here: later it would be a
  * sum with an infinity in it.
+ *
+ * A text has many spellings in tokens, and the tokeniser's need not be the one that was
+ * drawn, whose probability is the one to compare with. So a response may come as its
+ * tokens. A text beside them is no more than a check: it must be theirs.
  */
 #include "policy_impl.h"
 
@@ -13,6 +17,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "base/utf8.h"
 
 #define RESPONSE_TOKENS_MAX 1000000
 
@@ -23,6 +28,8 @@ struct maker {
     int32_t *token;
     size_t token_count;
     size_t token_capacity;
+    char *text; /* of tokens that are given */
+    size_t text_capacity;
     int32_t end_token;
 };
 
@@ -56,8 +63,103 @@ cleanup:
     return status;
 }
 
-static enum mpo_status add_response(struct maker *maker, const struct mpo_prompt *prompt,
-                                    const char *text)
+/* ---- tokens that are given ---- */
+
+static bool is_end(const struct mpo_policies *policies, int32_t token)
+{
+    return policies->end_count > 0 &&
+           bsearch(&token, policies->end_token, (size_t)policies->end_count, sizeof token,
+                   compare_tokens) != NULL;
+}
+
+/* Their text as generate prints it, into maker->text. */
+static enum mpo_status make_text(struct maker *maker, const struct mpo_answer *answer)
+{
+    enum mpo_status status = MPO_OK;
+    size_t length = 0;
+    for (int32_t i = 0; i < answer->token_count; i++) {
+        MPO_TRY(mpo_memory_grow((void **)&maker->text, &maker->text_capacity,
+                                length + MPO_TOKEN_TEXT_BYTES, 1, "responses"));
+        const int32_t bytes = mpo_policy_piece(maker->policies->local, answer->token[i],
+                                               length == 0, maker->text + length,
+                                               (int32_t)(maker->text_capacity - length));
+        MPO_CHECK(bytes >= 0, MPO_ERR_INTERNAL, "token %d has a text of over %d bytes",
+                  answer->token[i], MPO_TOKEN_TEXT_BYTES - 1);
+        length += (size_t)bytes;
+    }
+    MPO_TRY(mpo_memory_grow((void **)&maker->text, &maker->text_capacity,
+                            length * MPO_UTF8_REPAIR_FACTOR + 1, 1, "responses"));
+    mpo_utf8_repair(maker->text, (int32_t)length);
+cleanup:
+    return status;
+}
+
+static enum mpo_status check_text(struct maker *maker, const struct mpo_prompt *prompt,
+                                  const struct mpo_answer *answer)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_TRY(make_text(maker, answer));
+    const bool agree = prompt->stopped
+                           ? strncmp(maker->text, answer->text, strlen(answer->text)) == 0
+                           : strcmp(maker->text, answer->text) == 0;
+    MPO_CHECK(agree, MPO_ERR_DATA,
+              "%s:%lld: the response is '%.40s', but its token ids are those of '%.40s'; "
+              "give one of the two",
+              mpo_prompts_path(maker->prompts), (long long)prompt->line_number,
+              answer->text, maker->text);
+cleanup:
+    return status;
+}
+
+static enum mpo_status check_token(const struct maker *maker,
+                                   const struct mpo_prompt *prompt,
+                                   const struct mpo_answer *answer, int32_t index)
+{
+    enum mpo_status status = MPO_OK;
+    const int32_t token = answer->token[index];
+    MPO_CHECK(token >= 0 && token < maker->policies->vocab_size, MPO_ERR_DATA,
+              "%s:%lld: token id %d of the response is %d, expected 0 to %d",
+              mpo_prompts_path(maker->prompts), (long long)prompt->line_number, index + 1,
+              token, maker->policies->vocab_size - 1);
+    MPO_CHECK(index == answer->token_count - 1 || !is_end(maker->policies, token),
+              MPO_ERR_DATA,
+              "%s:%lld: token id %d of the response is %d, an end token; expected one only "
+              "as the last of the %d",
+              mpo_prompts_path(maker->prompts), (long long)prompt->line_number, index + 1,
+              token, answer->token_count);
+cleanup:
+    return status;
+}
+
+static enum mpo_status add_tokens(struct maker *maker, const struct mpo_prompt *prompt,
+                                  const struct mpo_answer *answer)
+{
+    enum mpo_status status = MPO_OK;
+    const size_t count = (size_t)answer->token_count;
+    for (int32_t i = 0; i < answer->token_count; i++)
+        MPO_TRY(check_token(maker, prompt, answer, i));
+    const int32_t last = answer->token[count - 1];
+    const bool ends = is_end(maker->policies, last);
+    MPO_CHECK(!prompt->says_ended || prompt->ended == ends, MPO_ERR_DATA,
+              "%s:%lld: the line has \"ended\": %s, but its last token id, %d, is %s; "
+              "leave out \"ended\"",
+              mpo_prompts_path(maker->prompts), (long long)prompt->line_number,
+              prompt->ended ? "true" : "false", last,
+              ends ? "an end token" : "no end token");
+    MPO_TRY(mpo_memory_grow((void **)&maker->token, &maker->token_capacity,
+                            maker->token_count + count, sizeof *maker->token, "responses"));
+    memcpy(maker->token + maker->token_count, answer->token, count * sizeof *maker->token);
+    maker->token_count += count;
+    if (answer->text != NULL)
+        MPO_TRY(check_text(maker, prompt, answer));
+cleanup:
+    return status;
+}
+
+/* ---- responses ---- */
+
+static enum mpo_status add_text(struct maker *maker, const struct mpo_prompt *prompt,
+                                const char *text)
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_policy *policy = maker->policies->local;
@@ -79,10 +181,24 @@ static enum mpo_status add_response(struct maker *maker, const struct mpo_prompt
     maker->token_count += (size_t)count;
     if (prompt->ended)
         maker->token[maker->token_count++] = maker->end_token;
+cleanup:
+    return status;
+}
+
+static enum mpo_status add_response(struct maker *maker, const struct mpo_prompt *prompt,
+                                    const struct mpo_answer *answer)
+{
+    enum mpo_status status = MPO_OK;
+    size_t first = maker->token_count;
+    if (answer->token != NULL)
+        MPO_TRY(add_tokens(maker, prompt, answer));
+    else
+        MPO_TRY(add_text(maker, prompt, answer->text));
     size_t length = maker->token_count - first;
     MPO_CHECK(length >= 1 && length <= RESPONSE_TOKENS_MAX, MPO_ERR_DATA,
-              "%s:%lld: a response of %zu tokens, expected 1 to %d", path,
-              (long long)prompt->line_number, length, RESPONSE_TOKENS_MAX);
+              "%s:%lld: a response of %zu tokens, expected 1 to %d",
+              mpo_prompts_path(maker->prompts), (long long)prompt->line_number, length,
+              RESPONSE_TOKENS_MAX);
     MPO_TRY(refuse_masked(maker, prompt, first));
 cleanup:
     return status;
@@ -105,7 +221,7 @@ static enum mpo_status add_responses(struct maker *maker, struct mpo_policy_resp
     for (int64_t i = 0; i < out->prompt_count; i++) {
         const struct mpo_prompt *prompt = mpo_prompts_get(maker->prompts, i);
         for (int32_t j = 0; j < out->per_prompt; j++) {
-            MPO_TRY(add_response(maker, prompt, prompt->answer[j]));
+            MPO_TRY(add_response(maker, prompt, &prompt->answer[j]));
             out->offset[++done] = maker->token_count;
         }
     }
@@ -143,6 +259,7 @@ enum mpo_status mpo_policies_encode_responses(struct mpo_policies *policies,
         mpo_memory_take(count + 1, sizeof *made.offset, "responses", (void **)&made.offset);
     if (status == MPO_OK && mpo_comm_rank(comm) == 0)
         status = add_responses(&maker, &made);
+    free(maker.text);
     status = mpo_comm_agree(status);
     made.token = maker.token;
     if (status == MPO_OK)
@@ -167,6 +284,14 @@ int32_t mpo_policies_response(const struct mpo_policies *policies, int64_t promp
     size_t index = (size_t)prompt * (size_t)all->per_prompt + (size_t)response;
     *tokens = all->token + all->offset[index];
     return (int32_t)(all->offset[index + 1] - all->offset[index]);
+}
+
+bool mpo_policies_response_ends(const struct mpo_policies *policies, int64_t prompt,
+                                int32_t response)
+{
+    const int32_t *token = NULL;
+    const int32_t count = mpo_policies_response(policies, prompt, response, &token);
+    return is_end(policies, token[count - 1]);
 }
 
 int32_t mpo_policy_responses_longest(const struct mpo_policy_responses *responses,

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The JSONL format: {"prompt": "..."} with an optional "prefill", or {"messages": [...]},
- * and beside either the responses that are to be scored, when there are any.
+ * and beside either the responses that are to be scored, when there are any: their texts,
+ * or the token ids they were drawn as, or both.
  *
  * Data sets have members of their own (ids, tags, reference answers), so unknown members
- * are ignored. Ambiguity is refused: a repeated key, prompt and messages together, prefill
- * with messages (there the last assistant message is the prefill).
+ * are ignored. Ambiguity is refused: a repeated key, and a prompt or prefill beside messages
+ * that say something else (there the last assistant message is the prefill).
  */
 #include "prompts_impl.h"
 
@@ -151,6 +152,77 @@ cleanup:
     return status;
 }
 
+/* Lines of generate repeat what the messages say, for people. */
+static enum mpo_status check_repeated(const struct mpo_prompts_line *line,
+                                      const json_t *object, const struct mpo_prompt *prompt)
+{
+    enum mpo_status status = MPO_OK;
+    const json_t *text = json_object_get(object, "prompt");
+    const json_t *prefill = json_object_get(object, "prefill");
+    const char *of_text = json_string_value(text);
+    const char *of_prefill = json_string_value(prefill);
+    if (text != NULL && (of_text == NULL || strcmp(of_text, prompt->text) != 0))
+        REFUSE(line, "expected either \"prompt\" or \"messages\", found %s",
+               "both, and they differ");
+    if (prefill != NULL && (of_prefill == NULL || strcmp(of_prefill, prompt->prefill) != 0))
+        REFUSE(line,
+               "expected no \"prefill\" beside \"%s\"; make it the last assistant message",
+               "messages");
+cleanup:
+    return status;
+}
+
+/* Ids of no vocabulary in particular: those that have one compare them with it. */
+static enum mpo_status read_token_ids(struct mpo_prompts *prompts,
+                                      const struct mpo_prompts_line *line, const char *name,
+                                      const json_t *array, struct mpo_answer *answer)
+{
+    enum mpo_status status = MPO_OK;
+    const size_t count = json_array_size(array);
+    void *memory = NULL;
+    if (!json_is_array(array) || count == 0)
+        REFUSE(line, "expected \"%s\" to be an array of token ids, found %s", name,
+               json_is_array(array) ? "an empty one" : kind_of(array));
+    MPO_TRY(mpo_prompts_take(prompts, count * sizeof *answer->token, &memory));
+    int32_t *token = memory;
+    for (size_t i = 0; i < count; i++) {
+        const json_t *value = json_array_get(array, i);
+        const json_int_t id = json_integer_value(value);
+        if (!json_is_integer(value))
+            REFUSE(line, "expected %s[%zu] to be a token id, found %s", name, i,
+                   json_is_real(value) ? "a fraction" : kind_of(value));
+        if (id < 0 || id > INT32_MAX)
+            REFUSE(line, "expected %s[%zu] to be a token id, found %lld", name, i,
+                   (long long)id);
+        token[i] = (int32_t)id;
+    }
+    answer->token = token;
+    answer->token_count = (int32_t)count;
+cleanup:
+    return status;
+}
+
+static enum mpo_status read_answer(struct mpo_prompts *prompts,
+                                   const struct mpo_prompts_line *line,
+                                   const json_t *object, int32_t index,
+                                   struct mpo_prompt *prompt)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_answer *answer = &prompt->answer[index];
+    const char *name = line->spec->answer_name[index];
+    const char *token_name = line->spec->token_name[index];
+    const json_t *text = json_object_get(object, name);
+    const json_t *ids = token_name != NULL ? json_object_get(object, token_name) : NULL;
+    if (ids != NULL)
+        MPO_TRY(read_token_ids(prompts, line, token_name, ids, answer));
+    if (ids == NULL || text != NULL)
+        MPO_TRY(keep_string(prompts, line, name, text, &answer->text));
+    if (ids == NULL && *answer->text == '\0' && !prompt->ended)
+        REFUSE(line, "expected some text in \"%s\" of a cut response, found none", name);
+cleanup:
+    return status;
+}
+
 /* What is to be scored, and whether it is whole. */
 static enum mpo_status read_answers(struct mpo_prompts *prompts,
                                     const struct mpo_prompts_line *line,
@@ -159,19 +231,16 @@ static enum mpo_status read_answers(struct mpo_prompts *prompts,
     enum mpo_status status = MPO_OK;
     const struct mpo_prompts_spec *spec = line->spec;
     const json_t *ended = json_object_get(object, "ended");
+    const char *finish = json_string_value(json_object_get(object, "finish"));
     if (spec == NULL || spec->answer_count == 0)
         return MPO_OK;
     if (ended != NULL && !json_is_boolean(ended))
         REFUSE(line, "expected \"ended\" to be true or false, found %s", kind_of(ended));
     prompt->ended = ended != NULL ? json_is_true(ended) : spec->ended;
-    for (int32_t i = 0; i < spec->answer_count; i++) {
-        const char *name = spec->answer_name[i];
-        MPO_TRY(keep_string(prompts, line, name, json_object_get(object, name),
-                            &prompt->answer[i]));
-        if (*prompt->answer[i] == '\0' && !prompt->ended)
-            REFUSE(line, "expected some text in \"%s\" of a cut response, found none",
-                   name);
-    }
+    prompt->says_ended = ended != NULL;
+    prompt->stopped = finish != NULL && strcmp(finish, "stop") == 0;
+    for (int32_t i = 0; i < spec->answer_count; i++)
+        MPO_TRY(read_answer(prompts, line, object, i, prompt));
     prompt->answer_count = spec->answer_count;
 cleanup:
     return status;
@@ -191,18 +260,14 @@ static enum mpo_status add_line(struct mpo_prompts *prompts,
     if (!json_is_object(object))
         REFUSE(line, "expected a JSON object, found %s", kind_of(object));
     const json_t *messages = json_object_get(object, "messages");
-    bool has_prompt = json_object_get(object, "prompt") != NULL;
-    if (has_prompt == (messages != NULL))
-        REFUSE(line, "expected either \"prompt\" or \"messages\", found %s",
-               has_prompt ? "both" : "neither");
-    if (messages != NULL && json_object_get(object, "prefill") != NULL)
-        REFUSE(line,
-               "expected no \"prefill\" beside \"%s\"; make it the last assistant message",
-               "messages");
-    if (has_prompt)
+    if (messages == NULL && json_object_get(object, "prompt") == NULL)
+        REFUSE(line, "expected either \"prompt\" or \"messages\", found %s", "neither");
+    if (messages == NULL)
         MPO_TRY(read_prompt(prompts, line, object, &prompt));
     else
         MPO_TRY(read_messages(prompts, line, messages, &prompt));
+    if (messages != NULL)
+        MPO_TRY(check_repeated(line, object, &prompt));
     if (*prompt.text == '\0')
         REFUSE(line, "expected a prompt, found an empty %s", "text");
     MPO_TRY(read_answers(prompts, line, object, &prompt));

@@ -24,6 +24,7 @@ START = {"a": 0, "b": 1}
 WEIGHTS = np.array([0.5, 0.2, 0.3])
 FLAG = "--weights=0.5,0.2,0.3"
 TABLE_BOUND = 1e-10
+EXACT_BOUND = 1e-12
 # Of the engine: 1e-5 a token at most, whatever the order of its sums.
 ENGINE_BOUND = 1e-4
 
@@ -138,6 +139,94 @@ def scores_of_generated_responses_are_those_of_generate(case):
             for name in one["log_policy"]])
         tables.check(off <= TABLE_BOUND and one["tokens"] == other["tokens"],
                      "off by %g: %s" % (off, other))
+
+
+def same_scores(made, scored, bound):
+    """Each line of score says what generate said when it drew the response."""
+    for one, other in zip(made, scored, strict=True):
+        off = max([abs(one["log_mixture"] - other["log_mixture"])] + [
+            abs(one["log_policy"][name] - other["log_policy"][name])
+            for name in one["log_policy"]])
+        tables.check(off <= bound, "off by %g: %s" % (off, other))
+        tables.check(one["tokens"] == other["tokens"] and one["ended"] == other["ended"]
+                     and one["response"] == other.get("response", one["response"]),
+                     "another response: %s" % other)
+
+
+CONVERSATIONS = [[("system", "c d"), ("user", "a")],
+                 [("user", "a"), ("assistant", "c"), ("user", "b"), ("assistant", "d e")]]
+
+
+def drawn_tokens_score_as_they_were_drawn(case):
+    talks = case.write("talks.jsonl", [{"messages": [
+        {"role": role, "content": text} for role, text in talk]} for talk in CONVERSATIONS])
+    for flags in (["--n=40"], ["--n=20", "--best-of=3"], ["--n=40", "--stop=c d"],
+                  ["--n=40", "--temperature=0.5"], ["--n=40", "--prompts.file=" + talks]):
+        out, _ = tables.run([case.mpo, "generate", case.config, FLAG, "--format=jsonl",
+                             "--run.seed=2", *flags])
+        made = read(out)
+        for line in made:
+            ids = line["token_ids"]
+            tables.check(len(ids) == line["tokens"] and (ids[-1] == END) == line["ended"],
+                         "token ids: %s" % line)
+        if "--stop=c d" in flags:
+            stopped = [line for line in made if line["finish"] == "stop"]
+            tables.check(len(stopped) > 2, "nothing stopped")
+        path = case.write("drawn.jsonl", out.splitlines())
+        expected = case.score(case.config, path)
+        same_scores(made, read(expected), EXACT_BOUND)
+        tables.check(case.score(case.config, path, ranks=3) == expected, "3 ranks differ")
+        for line in made:
+            del line["response"], line["ended"]
+        bare = read(case.score(case.config, case.write("bare.jsonl", made)))
+        for one, other in zip(bare, read(expected), strict=True):
+            del other["response"]
+            tables.check(one == other, "without a text: %s and %s" % (one, other))
+
+
+def pairs_take_tokens_in_place_of_texts(case):
+    names = tables.token_names(VOCAB)
+    texts, ids = [], []
+    for prompt, chosen, rejected in (("a", "b c", "c"), ("b", "", "e e a"), ("a", "d", "d")):
+        texts.append({"prompt": prompt, "chosen": chosen, "rejected": rejected})
+        ids.append({"prompt": prompt, "chosen_token_ids": tokens_of(chosen).tolist(),
+                    "rejected": rejected,
+                    "rejected_token_ids": tokens_of(rejected).tolist()})
+    by_text = case.score(case.with_reference, case.write("texts.jsonl", texts), "--pairs")
+    by_ids = case.score(case.with_reference, case.write("ids.jsonl", ids), "--pairs")
+    tables.check(by_text == by_ids, "other scores: %s" % by_ids)
+    ids[1]["rejected_token_ids"].pop()
+    ids[1]["rejected"] = "e e a"
+    cut = read(case.score(case.with_reference, case.write("ids.jsonl", ids), "--pairs"))[1]
+    tables.check(cut["rejected"]["tokens"] == 3 and cut["chosen"]["tokens"] == 1
+                 and names[END] == "</s>", "a cut one: %s" % cut)
+
+
+def bad_token_ids_are_named(case):
+    good = {"prompt": "a", "token_ids": [2, 5]}
+    for ranks in (1, 3):
+        for bad, named in (
+                ({"token_ids": []}, ['"token_ids"', "an empty one"]),
+                ({"token_ids": 3}, ['"token_ids"', "a number"]),
+                ({"token_ids": None}, ['"token_ids"', "null"]),
+                ({"token_ids": [2, "5"]}, ["token_ids[1]", "a string"]),
+                ({"token_ids": [2.0]}, ["token_ids[0]", "a fraction"]),
+                ({"token_ids": [-1]}, ["token_ids[0]", "found -1"]),
+                ({"token_ids": [2 ** 31]}, ["token_ids[0]", "2147483648"]),
+                ({"token_ids": [2, 6]}, ["token id 2", "is 6", "0 to 5"]),
+                ({"token_ids": [2, 5, 5]}, ["token id 2", "end token", "last of the 3"]),
+                ({"token_ids": [2], "ended": True}, ['"ended": true', "no end token"]),
+                ({"token_ids": [2, 5], "ended": False}, ['"ended": false', "an end token"]),
+                ({"token_ids": [2, 5], "response": "d"}, ["'d'", "'c'"]),
+                ({"token_ids": [2, 3], "response": "c"}, ["'c'", "'c d'"]),
+                ({"token_ids": [2, 3], "response": "d", "finish": "stop"}, ["'d'", "'c d'"]),
+                ({"token_ids": [2, 5], "response": 1}, ['"response"', "a number"])):
+            path = case.write("bad.jsonl", [good, {"prompt": "a", **bad}])
+            case.refused(65, ["bad.jsonl:2:"] + named, path, ranks=ranks)
+    both = {"messages": [{"role": "user", "content": "a"}], "token_ids": [2, 5]}
+    for more, named in (({"prompt": "b"}, ["both"]), ({"prefill": "b"}, ["prefill"])):
+        case.refused(65, ["one.jsonl:1:"] + named, case.write("one.jsonl", [{**both, **more}]))
+    case.score(case.config, case.write("one.jsonl", [{**both, "prompt": "a", "prefill": ""}]))
 
 
 def any_number_of_ranks_gives_the_same_bytes(case):
@@ -266,6 +355,47 @@ def engine_gives_the_sums_of_its_table(case):
                      "off by %g: %s" % (off, other))
 
 
+def drawn_tokens_score_as_drawn_through_the_engine(case):
+    """Tokens that no text becomes, and end tokens of which a text gets another one."""
+    generator = np.random.Generator(np.random.Philox(9))
+    ends = [BYTES_END, BYTES, BYTES + 1]
+    logits = np.full((2, BYTES + 2, BYTES + 2), -3.0)
+    logits[:, :, 3:BYTES] += generator.standard_normal((2, BYTES + 2, BYTES - 3))
+    for k in range(2):
+        logits[k, :, ends] = [[-2.0], [-0.5 + k], [0.5 - k]]
+    folder = os.path.join(case.work, "turns")
+    os.makedirs(folder)
+    config = ["prompts: {file: prompts.txt, prefill: 'x{prompt}'}",
+              "rollout: {max_tokens: 12}", "policies:"]
+    for k in range(2):
+        raw = os.path.join(folder, "p%d.f32" % k)
+        logits[k].astype(np.float32).tofile(raw)
+        tables.run([case.tool, "--turns", os.path.join(folder, "p%d.gguf" % k), raw])
+        config.append("  - {name: p%d, model: p%d.gguf, template: raw}" % (k, k))
+    config_lines = config
+    config = case.write("turns/config.yaml", config_lines)
+    case.write("turns/prompts.txt", ["a", "b"])
+    for flags in ([], ["--best-of=3"], ["--stop=%s" % json.dumps([chr(65 + i)
+                                                                  for i in range(16)])]):
+        out, _ = tables.run([case.mpo, "generate", config, "--weights=0.6,0.4",
+                             "--format=jsonl", "--n=50", *flags])
+        made = read(out)
+        last = {line["token_ids"][-1] for line in made if line["ended"]}
+        tables.check(len(last) > 1 and not all(line["ended"] for line in made),
+                     "responses end with %s" % last)
+        path = case.write("turns/made.jsonl", out.splitlines())
+        expected, _ = tables.run([case.mpo, "score", config, "--weights=0.6,0.4",
+                                  "--input=" + path])
+        same_scores(made, read(expected), ENGINE_BOUND)
+    np.zeros((BYTES, BYTES), np.float32).tofile(os.path.join(folder, "flat.f32"))
+    tables.run([case.tool, "--padded", os.path.join(folder, "p0.gguf"),
+                os.path.join(folder, "flat.f32"), "2"])
+    masked = case.write("turns/masked.jsonl", [{"prompt": "a", "token_ids": [70, BYTES]}])
+    config = case.write("turns/one.yaml", config_lines[:4])
+    _, said = tables.run([case.mpo, "score", config, "--input=" + masked], expect=65)
+    tables.check("masked.jsonl:1:" in said and "never generate" in said, said)
+
+
 def main():
     if len(sys.argv) not in (4, 5):
         sys.exit(__doc__)
@@ -276,12 +406,16 @@ def main():
     cases = [sums_are_those_of_the_tables,
              flag_says_that_lines_hold_cut_responses,
              scores_of_generated_responses_are_those_of_generate,
+             drawn_tokens_score_as_they_were_drawn,
+             pairs_take_tokens_in_place_of_texts,
+             bad_token_ids_are_named,
              any_number_of_ranks_gives_the_same_bytes,
              pairs_count_who_prefers_the_chosen_one,
              weights_come_from_a_record_of_the_same_models,
              bad_lines_are_named]
     if case.tool is not None:
-        cases.append(engine_gives_the_sums_of_its_table)
+        cases += [engine_gives_the_sums_of_its_table,
+                  drawn_tokens_score_as_drawn_through_the_engine]
     sys.exit(tables.run_cases([(run, [case]) for run in cases]))
 
 

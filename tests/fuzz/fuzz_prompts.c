@@ -27,8 +27,15 @@ static void check_prompt(const struct mpo_prompt *prompt)
                    "a last message of the assistant");
         fuzz_touch(message->content, strlen(message->content));
     }
-    for (int32_t i = 0; i < prompt->answer_count; i++)
-        fuzz_touch(prompt->answer[i], strlen(prompt->answer[i]));
+    for (int32_t i = 0; i < prompt->answer_count; i++) {
+        const struct mpo_answer *answer = &prompt->answer[i];
+        fuzz_check(answer->text != NULL || answer->token != NULL, "an answer of nothing");
+        if (answer->text != NULL)
+            fuzz_touch(answer->text, strlen(answer->text));
+        fuzz_check((answer->token != NULL) == (answer->token_count > 0), "token ids");
+        for (int32_t t = 0; t < answer->token_count; t++)
+            fuzz_check(answer->token[t] >= 0, "a negative token id");
+    }
 }
 
 static void check_prompts(struct mpo_prompts *prompts)
@@ -55,8 +62,10 @@ static enum mpo_status open_file(const struct fuzz_input *input,
         .prefill = fuzz_argument(input, 1, ""),
     };
     for (int i = 2; i < input->argument_count; i++)
-        if (spec.answer_count < MPO_PROMPTS_ANSWER_COUNT_MAX)
+        if (spec.answer_count < MPO_PROMPTS_ANSWER_COUNT_MAX) {
+            spec.token_name[spec.answer_count] = "token_ids";
             spec.answer_name[spec.answer_count++] = input->argument[i];
+        }
     return mpo_prompts_open(&spec, prompts);
 }
 

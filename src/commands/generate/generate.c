@@ -84,6 +84,33 @@ static void print_text(const struct generate *generate, const struct mpo_prompt 
     printf("%s%s\n", prompt->prefill, generate->text.bytes);
 }
 
+/* The ids that were drawn, all that "tokens" counts: a drawn end token is the last, and a
+ * text that a stop text cut is shorter. */
+static json_t *token_ids(const struct mpo_responses *responses, int32_t index)
+{
+    json_t *array = json_array();
+    const int32_t *token = responses->token + (ptrdiff_t)index * responses->max_tokens;
+    for (int32_t t = 0; t < responses->token_count[index]; t++)
+        json_array_append_new(array, json_integer(token[t]));
+    return array;
+}
+
+/* What "prompt" does not say: NULL for one message of a user. */
+static json_t *conversation(const struct mpo_prompt *prompt)
+{
+    if (prompt->message_count == 1)
+        return NULL;
+    json_t *array = json_array();
+    for (int32_t i = 0; i < prompt->message_count; i++)
+        json_array_append_new(array,
+                              json_pack("{s:s, s:s}", "role", prompt->messages[i].role,
+                                        "content", prompt->messages[i].content));
+    if (*prompt->prefill != '\0')
+        json_array_append_new(array, json_pack("{s:s, s:s}", "role", "assistant", "content",
+                                               prompt->prefill));
+    return array;
+}
+
 static enum mpo_status print_json(const struct generate *generate,
                                   const struct mpo_responses *responses, int32_t index)
 {
@@ -99,13 +126,14 @@ static enum mpo_status print_json(const struct generate *generate,
         json_object_set_new(
             scores, generate->config->policies[h].name,
             json_real(responses->log_policy[index * responses->policy_count + h]));
-    json_t *line = json_pack("{s:I, s:i, s:s, s:s, s:s, s:i, s:b, s:s, s:f, s:o}",
-                             "prompt_index", (json_int_t)prompt_index, "sample",
-                             index % responses->responses / best_of, "prompt", prompt->text,
-                             "prefill", prompt->prefill, "response", generate->text.bytes,
-                             "tokens", responses->token_count[index], "ended",
-                             responses->ended[index], "finish", finish, "log_mixture",
-                             responses->log_proposal[index], "log_policy", scores);
+    json_t *line = json_pack(
+        "{s:I, s:i, s:s, s:o*, s:s, s:s, s:i, s:o, s:b, s:s, s:f, s:o}", "prompt_index",
+        (json_int_t)prompt_index, "sample", index % responses->responses / best_of,
+        "prompt", prompt->text, "messages", conversation(prompt), "prefill",
+        prompt->prefill, "response", generate->text.bytes, "tokens",
+        responses->token_count[index], "token_ids", token_ids(responses, index), "ended",
+        responses->ended[index], "finish", finish, "log_mixture",
+        responses->log_proposal[index], "log_policy", scores);
     return output_json(line);
 }
 
