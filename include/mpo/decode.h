@@ -87,6 +87,9 @@ struct mpo_decode_row {
     int32_t free_count; /* then at most this many are drawn, until an end token */
     const double *mu;   /* [H] exponents */
     double end_bias;    /* tilt b, nat */
+    bool weighted_only; /* nobody wants figures of policies with mu_h = 0: they are neither
+                           fed for this row nor exchanged; its tokens and log q are the
+                           same, log_policy[h] and expectation[h] are NAN */
     struct mpo_draw_rule rule;
     int32_t top_count; /* most probable tokens to report at each position */
     bool moments;      /* report entropy, q(end) and E_q log pi_h */
@@ -107,7 +110,7 @@ struct mpo_decode_event {
     int32_t token;            /* -1 when it failed */
     int32_t flags;            /* of enum mpo_decode_flag */
     double log_q;             /* log q(token), nat; never filtered, biased or tempered */
-    const double *log_policy; /* [H] log pi_h(token), nat */
+    const double *log_policy; /* [H] log pi_h(token), nat; NAN where weighted_only skips */
     const struct mpo_mixture_moments *moments; /* log Z; the rest NAN unless requested */
     const double *expectation;                 /* [H] E_q log pi_h, nat; NAN likewise */
     const int32_t *top_token;                  /* [top_count] -1 where there is none */
@@ -178,7 +181,8 @@ void mpo_decode_clear(struct mpo_decode *decode);
  *
  * @param events  out, borrowed until the next step, in the order in which rows were
  *                admitted
- * @param count   out; 0 when no row waits or lives: then nothing was done
+ * @param count   out; 0 when no row waits or lives, and in a step of MPO_DECODE_MIXED that
+ *                only fed a part of a prompt: go on while mpo_decode_live_rows is not 0
  */
 enum mpo_status mpo_decode_step(struct mpo_decode *decode,
                                 const struct mpo_decode_event **events, int32_t *count);

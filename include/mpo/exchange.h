@@ -134,6 +134,17 @@ struct mpo_exchange_traffic {
 struct mpo_exchange_traffic mpo_exchange_traffic(const struct mpo_exchange *exchange);
 
 /**
+ * Name rows that the next position does not have, because nobody needs figures of a policy
+ * there: they are not moved, and in struct mpo_rows they are NULL. Without this call a
+ * position has all H B rows.
+ *
+ * Local; the same on all ranks of the group. Holds until mpo_exchange_rows returns.
+ *
+ * @param absent  [H, B] absent[h * B + b]; borrowed for as long
+ */
+void mpo_exchange_leave_out(struct mpo_exchange *exchange, const bool *absent);
+
+/**
  * Start to move this position's rows if the transport can do so beside other work;
  * normalisers need not be known yet. Optional.
  *
@@ -154,8 +165,9 @@ enum mpo_status mpo_exchange_post(struct mpo_exchange *exchange, int32_t row_cou
  * then.
  *
  * @param row_count  B, the same on all ranks of the group
- * @param logits     [local policies, B] pointers to [V] floats: logits[k * B + b]
- * @param log_norm   [local policies, B] nat
+ * @param logits     [local policies, B] pointers to [V] floats: logits[k * B + b], but
+ *                   without those that were left out
+ * @param log_norm   nat, of the same rows
  * @param out        this rank's slice
  */
 enum mpo_status mpo_exchange_rows(struct mpo_exchange *exchange, int32_t row_count,

@@ -156,6 +156,9 @@ struct mpo_mixture_moments {
  * expectation is not wanted does not matter.) MPO_ERR_DATA names the first such row after
  * all rows are combined. The caller may continue and draw from the other rows.
  *
+ * A policy that takes no part in a row (struct mpo_rows) has the exponent 0 there; its
+ * figures of the row, E_q log pi_h here and log pi_h of draws, are NaN.
+ *
  * @param rows         this rank's slice
  * @param exponents    of all rows
  * @param moments      [B] out, at the root

@@ -90,6 +90,8 @@ struct mpo_rollout_step {
     const double *mu;      /* [H] */
     double end_bias;       /* b, nat */
     bool greedy;           /* the most probable token instead of a draw */
+    bool weighted_only;    /* as of a row (mpo/decode.h): log_policy[h] and control[h] are
+                              NAN where mu_h = 0 */
     const struct mpo_mixture_filter *filter; /* of the draws; NULL: none */
     /* called on the group's root after each token of each response; false: the response
        ends here, as if its text had stopped. NULL: disabled */

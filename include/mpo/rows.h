@@ -20,6 +20,8 @@ static inline int32_t mpo_rows_block_count(int32_t vocab_size)
 /** A rank's slice of the rows of all H policies at one position of B batch rows. */
 struct mpo_rows {
     int32_t row_count;          /* B; 0 on a rank whose slice is empty */
-    const float *const *logits; /* [H, B] pointers to the slice: logits[h * B + b] */
-    const double *log_norm;     /* [H, B] log sum_v exp(logit / temperature), nat */
+    const float *const *logits; /* [H, B] pointers to the slice: logits[h * B + b]; NULL:
+                                   policy h takes no part in row b */
+    const double *log_norm;     /* [H, B] log sum_v exp(logit / temperature), nat; NAN
+                                   where it takes no part */
 };

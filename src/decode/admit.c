@@ -62,12 +62,14 @@ static enum mpo_status check_share(const struct mpo_decode *decode,
         row->share);
     const struct mpo_decode_row *other = &decode->root[row->share].wish;
     bool same = other->slot == row->slot && other->share < 0 &&
-                other->end_bias == row->end_bias && other->moments == row->moments;
+                other->end_bias == row->end_bias && other->moments == row->moments &&
+                other->weighted_only == row->weighted_only;
     for (int32_t h = 0; same && h < decode->policy_count; h++)
         same = other->mu[h] == row->mu[h];
     MPO_CHECK(same, MPO_ERR_USAGE,
               "a row that shares the prompt of row %d, expected the same slot, exponents, "
-              "end bias and moments as that row's, and a row that shares with no other",
+              "end bias, moments and weighted_only as that row's, and a row that shares "
+              "with no other",
               row->share);
 cleanup:
     return status;
@@ -87,7 +89,8 @@ static enum mpo_status check_row(const struct mpo_decode *decode,
               row->given_count);
     MPO_CHECK(row->slot >= 0 && row->slot < spec->prompt_slots, MPO_ERR_USAGE,
               "a row of prompt slot %d, of %d", row->slot, spec->prompt_slots);
-    MPO_CHECK(spec->prefill == MPO_DECODE_ALONE || decode->longest[row->slot] > 0,
+    MPO_CHECK(spec->prefill == MPO_DECODE_ALONE ||
+                  mpo_decode_longest_prompt(decode, row->slot, NULL) > 0,
               MPO_ERR_USAGE, "a row of prompt slot %d, which was offered no prompt",
               row->slot);
     MPO_CHECK(row->top_count >= 0 && row->top_count <= spec->top_max, MPO_ERR_USAGE,

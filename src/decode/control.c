@@ -56,6 +56,7 @@ static struct mpo_decode_known describe_row(const struct mpo_decode *decode, int
         .plain = wish->rule.greedy ? wish->rule.bias_count == 0
                                    : mpo_mixture_rule_is_open(&root->rule),
         .moments = wish->moments,
+        .weighted_only = wish->weighted_only,
         .end_bias = wish->end_bias,
     };
 }
@@ -164,7 +165,7 @@ static void plan_alone(struct mpo_decode *decode)
 }
 
 /* The next chunk of the oldest prompt that waits. A row's first position needs the logits
- * of all policies at once, so their last tokens wait for the longest prompt's. */
+ * of all its policies at once, so their last tokens wait for the longest prompt's. */
 static void plan_chunk(struct mpo_decode *decode)
 {
     for (int32_t i = 0; i < decode->planned_count; i++) {
@@ -173,8 +174,9 @@ static void plan_chunk(struct mpo_decode *decode)
         if (is_live(decode, i) || wish->share >= 0)
             continue;
         int64_t chunk = i < decode->going_count ? decode->known[row].chunk : 0;
-        bool is_last = (chunk + 1) * decode->spec.prefill_tokens >=
-                       (int64_t)decode->longest[wish->slot] - 1;
+        int64_t longest = mpo_decode_longest_prompt(decode, wish->slot,
+                                                    wish->weighted_only ? wish->mu : NULL);
+        bool is_last = (chunk + 1) * decode->spec.prefill_tokens >= longest - 1;
         decode->order[row].prompt =
             (uint8_t)(is_last ? MPO_DECODE_LAST_CHUNK : MPO_DECODE_CHUNK);
         break;

@@ -56,12 +56,14 @@ static enum mpo_status take_row_room(struct mpo_decode *decode)
     MPO_NEW(rows * (size_t)decode->policy_count, &decode->mu);
     MPO_NEW(rows, &decode->joined);
     MPO_NEW(rows, &decode->span);
+    MPO_NEW(rows, &decode->fed);
     if (decode->is_root)
         MPO_NEW(rows, &decode->root);
     MPO_NEW(biases, &decode->bias);
     MPO_NEW(rows, &decode->admitted);
     MPO_NEW(rows, &decode->planned);
-    MPO_NEW(decode->spec.prompt_slots, &decode->longest);
+    MPO_NEW((size_t)decode->spec.prompt_slots * (size_t)decode->policy_count,
+            &decode->length);
     MPO_TRY(take_record_room(decode));
 cleanup:
     return status;
@@ -72,6 +74,8 @@ static enum mpo_status take_position_room(struct mpo_decode *decode)
     enum mpo_status status = MPO_OK;
     size_t positions = (size_t)decode->position_capacity;
     size_t policies = (size_t)decode->policy_count;
+    MPO_NEW(decode->local_count + 1, &decode->first_local);
+    MPO_NEW(positions * policies, &decode->absent);
     MPO_NEW(positions * (size_t)decode->local_count, &decode->logits);
     MPO_NEW(positions * (size_t)decode->local_count, &decode->log_norm);
     MPO_NEW(positions, &decode->position_row);
@@ -191,13 +195,16 @@ void mpo_decode_close(struct mpo_decode **out)
         decode->position_row,
         decode->log_norm,
         decode->logits,
+        decode->absent,
+        decode->first_local,
         decode->admission,
         decode->record,
-        decode->longest,
+        decode->length,
         decode->planned,
         decode->admitted,
         decode->bias,
         decode->root,
+        decode->fed,
         decode->span,
         decode->joined,
         decode->mu,

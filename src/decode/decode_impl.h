@@ -35,6 +35,7 @@ struct mpo_decode_known {
     bool greedy;
     bool plain; /* its rule changes no probability: no scores need to come to the root */
     bool moments;
+    bool weighted_only;
     int32_t
         asked; /* tokens that were drawn or looked up so far; all but the last are fed */
     int32_t chunk; /* of its prompt that comes next */
@@ -112,8 +113,8 @@ struct mpo_decode {
                          then new ones; at the root */
     int32_t planned_count;
     int32_t going_count;
-    int32_t *longest; /* [prompt_slots] tokens of an offered prompt of the policy that has
-                         most, 0: none; at the root */
+    int32_t *length; /* [prompt_slots, H] tokens of an offered prompt, 0: none; at the root
+                      */
     struct mpo_mixture_bias *bias; /* [row_capacity, bias_max] at the root */
 
     /* the control record, and admissions beside it */
@@ -128,16 +129,20 @@ struct mpo_decode {
     /* one step */
     struct mpo_policy_span *span; /* [row_capacity] */
     int32_t span_count;
+    struct mpo_policy_span *fed;          /* [row_capacity] those of one policy */
     struct mpo_decode_question *question; /* [question_capacity] */
     int32_t question_count;
     int32_t position_count;
-    const float **logits;   /* [local, position_capacity] packed to [local, B] */
-    double *log_norm;       /* the same */
-    int32_t *position_row;  /* [position_capacity] a row that it belongs to */
-    double *position_mu;    /* [position_capacity, H] */
-    double *position_bias;  /* [position_capacity] */
-    bool *position_expects; /* [position_capacity] */
-    bool *position_failed;  /* [position_capacity] at the root */
+    int32_t *first_local; /* [local + 1] where rows of each local policy begin below */
+    const float **logits; /* [local, position_capacity] packed to the rows that there are */
+    double *log_norm;     /* the same */
+    bool *absent; /* [H, position_capacity] packed to [H, B]: a policy takes no part */
+    bool any_absent;
+    int32_t *position_row;               /* [position_capacity] a row that it belongs to */
+    double *position_mu;                 /* [position_capacity, H] */
+    double *position_bias;               /* [position_capacity] */
+    bool *position_expects;              /* [position_capacity] */
+    bool *position_failed;               /* [position_capacity] at the root */
     struct mpo_mixture_moments *moments; /* [position_capacity] */
     double *expectation;                 /* [position_capacity, H] */
     bool any_moments;
@@ -164,6 +169,14 @@ struct mpo_decode {
     struct mpo_failure failure;     /* of the first row that failed in this step */
 };
 
+/** Whether a row is fed to policy h. */
+static inline bool mpo_decode_takes_part(const struct mpo_decode *decode, int32_t row,
+                                         int32_t h)
+{
+    return !decode->known[row].weighted_only ||
+           decode->mu[(ptrdiff_t)row * decode->policy_count + h] != 0.0;
+}
+
 /* ---- control.c ---- */
 
 /** Bytes of one admission. Local. */
@@ -186,6 +199,12 @@ enum mpo_status mpo_decode_apply(struct mpo_decode *decode);
 enum mpo_status mpo_decode_positions_make(struct mpo_decode *decode);
 
 /* ---- offer.c ---- */
+
+/** Tokens of the prompt in a slot, of the policy that has most; 0: none was offered. At the
+ *  root.
+ *  @param mu  [H] only policies with an exponent count; NULL: all */
+int32_t mpo_decode_longest_prompt(const struct mpo_decode *decode, int32_t slot,
+                                  const double *mu);
 
 /** Receive and encode the prompt that a control record announced. Collective over the group
  *  without the root, which calls mpo_decode_offer. */

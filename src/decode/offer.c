@@ -195,6 +195,17 @@ cleanup:
     return status;
 }
 
+int32_t mpo_decode_longest_prompt(const struct mpo_decode *decode, int32_t slot,
+                                  const double *mu)
+{
+    const int32_t *length = decode->length + (ptrdiff_t)slot * decode->policy_count;
+    int32_t longest = 0;
+    for (int32_t h = 0; h < decode->policy_count; h++)
+        if ((mu == NULL || mu[h] != 0.0) && length[h] > longest)
+            longest = length[h];
+    return longest;
+}
+
 enum mpo_status mpo_decode_offer(struct mpo_decode *decode, int32_t slot,
                                  const struct mpo_prompt *prompt, int32_t *lengths)
 {
@@ -207,11 +218,9 @@ enum mpo_status mpo_decode_offer(struct mpo_decode *decode, int32_t slot,
     MPO_TRY(mpo_decode_tell(decode, MPO_DECODE_OFFER));
     MPO_TRY(pass_on(decode, &offer, prompt));
     MPO_TRY(mpo_failure_raise(&offer.verdict->failure));
-    decode->longest[slot] = 0;
     for (int32_t h = 0; h < decode->policy_count; h++) {
         int32_t length = offer.verdict->length[h];
-        if (length > decode->longest[slot])
-            decode->longest[slot] = length;
+        decode->length[(ptrdiff_t)slot * decode->policy_count + h] = length;
         if (lengths != NULL)
             lengths[h] = length;
     }

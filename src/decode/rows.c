@@ -71,6 +71,30 @@ static void span_of_prompt(struct mpo_decode *decode, int32_t row)
     add_position(decode, row);
 }
 
+/* Which policies take part in which position, once all positions are known. */
+static void mark_absent(struct mpo_decode *decode)
+{
+    bool *absent = decode->absent;
+    decode->any_absent = false;
+    for (int32_t h = 0; h < decode->policy_count; h++)
+        for (int32_t i = 0; i < decode->position_count; i++, absent++) {
+            *absent = !mpo_decode_takes_part(decode, decode->position_row[i], h);
+            decode->any_absent = decode->any_absent || *absent;
+        }
+}
+
+/* Rows of logits of the local policies: one policy after another, each of its positions. */
+static void count_local(struct mpo_decode *decode)
+{
+    for (int32_t k = 0; k < decode->local_count; k++) {
+        const bool *absent =
+            decode->absent + (ptrdiff_t)(decode->first_policy + k) * decode->position_count;
+        decode->first_local[k + 1] = decode->first_local[k];
+        for (int32_t i = 0; i < decode->position_count; i++)
+            decode->first_local[k + 1] += !absent[i];
+    }
+}
+
 static void lay_out_step(struct mpo_decode *decode)
 {
     const int32_t *token = decode->token;
@@ -87,42 +111,58 @@ static void lay_out_step(struct mpo_decode *decode)
             span_of_prompt(decode, row);
         token += order->token_count;
     }
+    mark_absent(decode);
+    count_local(decode);
 }
 
 /* ---- feed ---- */
 
 /* Chunk c of a policy is its tokens [c P, min((c + 1) P, n - 1)), the last one what is left.
  */
-static void cut_prompts(struct mpo_decode *decode, const struct mpo_policy *policy)
+static void cut_prompt(const struct mpo_decode *decode, const struct mpo_policy *policy,
+                       struct mpo_policy_span *span)
 {
+    int64_t length = mpo_policy_prompt_tokens(policy, span->slot);
+    int64_t each = decode->spec.prefill == MPO_DECODE_ALONE
+                       ? length
+                       : (int64_t)decode->spec.prefill_tokens;
+    int64_t first = decode->known[span->row].chunk * each;
+    int64_t end = span->want == MPO_WANT_LAST ? length : first + each;
+    if (first > length - 1)
+        first = length - 1;
+    if (span->want != MPO_WANT_LAST && end > length - 1)
+        end = length - 1;
+    span->first = (int32_t)first;
+    span->count = (int32_t)(end - first);
+}
+
+/* The spans of policy h, of the rows in which it takes part. @return how many */
+static int32_t choose_spans(struct mpo_decode *decode, const struct mpo_policy *policy,
+                            int32_t h)
+{
+    int32_t count = 0;
     for (int32_t i = 0; i < decode->span_count; i++) {
-        struct mpo_policy_span *span = &decode->span[i];
-        if (span->slot < 0)
+        struct mpo_policy_span *span = &decode->fed[count];
+        if (!mpo_decode_takes_part(decode, decode->span[i].row, h))
             continue;
-        int64_t length = mpo_policy_prompt_tokens(policy, span->slot);
-        int64_t each = decode->spec.prefill == MPO_DECODE_ALONE
-                           ? length
-                           : (int64_t)decode->spec.prefill_tokens;
-        int64_t first = decode->known[span->row].chunk * each;
-        int64_t end = span->want == MPO_WANT_LAST ? length : first + each;
-        if (first > length - 1)
-            first = length - 1;
-        if (span->want != MPO_WANT_LAST && end > length - 1)
-            end = length - 1;
-        span->first = (int32_t)first;
-        span->count = (int32_t)(end - first);
+        *span = decode->span[i];
+        if (span->slot >= 0)
+            cut_prompt(decode, policy, span);
+        count++;
     }
+    return count;
 }
 
 /* Rows that share a prompt become copies of the one that it was fed into. */
 static enum mpo_status copy_prompts(const struct mpo_decode *decode,
-                                    struct mpo_policy *policy)
+                                    struct mpo_policy *policy, int32_t h)
 {
     enum mpo_status status = MPO_OK;
     for (int32_t i = 0; i < decode->question_count; i++) {
         int32_t row = decode->question[i].row;
         const struct mpo_decode_known *known = &decode->known[row];
-        if (known->state == MPO_DECODE_WAITING && known->share != row)
+        if (known->state == MPO_DECODE_WAITING && known->share != row &&
+            mpo_decode_takes_part(decode, row, h))
             MPO_TRY(mpo_policy_fork(policy, known->share, row));
     }
 cleanup:
@@ -135,10 +175,11 @@ static enum mpo_status feed_policies(struct mpo_decode *decode)
     double clock = mpo_timing_now();
     for (int32_t k = 0; k < decode->local_count; k++) {
         struct mpo_policy *policy = mpo_policies_local(decode->spec.policies, k);
-        cut_prompts(decode, policy);
-        MPO_TRY(mpo_policy_feed(policy, decode->span, decode->span_count,
-                                decode->logits + (ptrdiff_t)k * decode->position_count));
-        MPO_TRY(copy_prompts(decode, policy));
+        int32_t h = decode->first_policy + k;
+        int32_t span_count = choose_spans(decode, policy, h);
+        MPO_TRY(mpo_policy_feed(policy, decode->fed, span_count,
+                                decode->logits + decode->first_local[k]));
+        MPO_TRY(copy_prompts(decode, policy, h));
     }
     mpo_timing_add(decode->spec.timing, MPO_TIMED_decode, clock);
 cleanup:
@@ -147,13 +188,20 @@ cleanup:
 
 /* ---- bring ---- */
 
+static int32_t local_rows(const struct mpo_decode *decode, int32_t k)
+{
+    return decode->first_local[k + 1] - decode->first_local[k];
+}
+
 /* Bring rows of local policy k to where they are normalised, in their final form. */
 static enum mpo_status place_rows(struct mpo_decode *decode, int32_t k)
 {
     enum mpo_status status = MPO_OK;
     struct mpo_mixture *mixture = decode->spec.mixture;
-    int32_t rows = decode->position_count;
-    const float **logits = decode->logits + (ptrdiff_t)k * rows;
+    int32_t rows = local_rows(decode, k);
+    const float **logits = decode->logits + decode->first_local[k];
+    if (rows == 0)
+        return MPO_OK;
     if (!mpo_policy_rows_on_device(mpo_policies_local(decode->spec.policies, k)))
         MPO_TRY(mpo_mixture_place(mixture, decode->first_policy + k, rows, logits));
     MPO_TRY(mpo_mixture_round(mixture, decode->first_policy + k, rows, logits));
@@ -165,10 +213,12 @@ cleanup:
  * event: the others go on. */
 static enum mpo_status normalise_rows(struct mpo_decode *decode, int32_t k)
 {
-    int32_t rows = decode->position_count;
-    enum mpo_status status = mpo_mixture_normalise(
-        decode->spec.mixture, decode->first_policy + k, rows,
-        decode->logits + (ptrdiff_t)k * rows, decode->log_norm + (ptrdiff_t)k * rows);
+    enum mpo_status status = MPO_OK;
+    int32_t first = decode->first_local[k];
+    int32_t rows = local_rows(decode, k);
+    if (rows > 0)
+        status = mpo_mixture_normalise(decode->spec.mixture, decode->first_policy + k, rows,
+                                       decode->logits + first, decode->log_norm + first);
     return status == MPO_ERR_DATA ? MPO_OK : status;
 }
 
@@ -181,6 +231,8 @@ static enum mpo_status bring_rows(struct mpo_decode *decode, struct mpo_rows *ro
     for (int32_t k = 0; k < decode->local_count; k++)
         MPO_TRY(place_rows(decode, k));
     clock = mpo_timing_add(timing, MPO_TIMED_mixture, clock);
+    if (decode->any_absent)
+        mpo_exchange_leave_out(exchange, decode->absent);
     MPO_TRY(mpo_exchange_post(exchange, decode->position_count, decode->logits));
     clock = mpo_timing_add(timing, MPO_TIMED_exchange, clock);
     for (int32_t k = 0; k < decode->local_count; k++)
@@ -195,6 +247,14 @@ cleanup:
 
 /* ---- combine ---- */
 
+/* A policy's normaliser at a position, 0 where it takes no part. */
+static double norm_of(const struct mpo_decode *decode, const struct mpo_rows *rows,
+                      int32_t h, int32_t position)
+{
+    ptrdiff_t at = (ptrdiff_t)h * rows->row_count + position;
+    return decode->absent[at] ? 0.0 : rows->log_norm[at];
+}
+
 /* Why a position has failed, of the first one in a step. */
 static void explain_failure(struct mpo_decode *decode, const struct mpo_rows *rows,
                             int32_t position)
@@ -206,7 +266,7 @@ static void explain_failure(struct mpo_decode *decode, const struct mpo_rows *ro
              "infinite logit; every policy needs full support",
              decode->position_row[position], decode->moments[position].log_z);
     for (int32_t h = 0; h < decode->policy_count; h++) {
-        double norm = rows->log_norm[h * rows->row_count + position];
+        double norm = norm_of(decode, rows, h, position);
         if (isfinite(norm))
             continue;
         snprintf(
@@ -228,7 +288,7 @@ static void look_for_failures(struct mpo_decode *decode, const struct mpo_rows *
         if (decode->position_expects[position])
             is_whole = is_whole && isfinite(moments->entropy);
         for (int32_t h = 0; is_whole && h < decode->policy_count; h++)
-            is_whole = isfinite(rows->log_norm[h * rows->row_count + position]);
+            is_whole = isfinite(norm_of(decode, rows, h, position));
         decode->position_failed[position] = !is_whole;
         if (!is_whole && decode->failure.status == MPO_OK)
             explain_failure(decode, rows, position);

@@ -8,6 +8,7 @@
  */
 #include "exchange_impl.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -173,6 +174,7 @@ static enum mpo_status take_common_room(struct mpo_exchange *exchange)
     for (int32_t rank = 0; rank <= exchange->size; rank++)
         exchange->first_block[rank] =
             pattern->first_block(block_count, rank, exchange->size);
+    MPO_NEW(exchange->size + 1, &exchange->first_row);
     MPO_NEW(2 * exchange->size, &exchange->common->parts);
     if (mpo_exchange_slice_of(exchange, exchange->rank).count > 0) {
         size_t count = (size_t)spec->placement.policy_count * (size_t)spec->row_capacity;
@@ -237,6 +239,7 @@ void mpo_exchange_close(struct mpo_exchange **exchange)
     free(common);
     free((*exchange)->log_norm);
     free((*exchange)->logits);
+    free((*exchange)->first_row);
     free((*exchange)->first_block);
     free(*exchange);
     *exchange = NULL;
@@ -301,15 +304,49 @@ cleanup:
     return status;
 }
 
+void mpo_exchange_leave_out(struct mpo_exchange *exchange, const bool *absent)
+{
+    exchange->common->absent = absent;
+}
+
+/* Which rows of the position each rank hosts. */
+static void count_rows(struct mpo_exchange *exchange, int32_t row_count)
+{
+    const bool *absent = exchange->common->absent;
+    for (int32_t rank = 0; rank < exchange->size; rank++) {
+        int32_t first = 0;
+        int32_t policies = 0;
+        mpo_placement_block(&exchange->spec.placement, rank, &first, &policies);
+        int32_t count = policies * row_count;
+        for (int32_t i = 0; absent != NULL && i < policies * row_count; i++)
+            count -= absent[first * row_count + i];
+        exchange->first_row[rank + 1] = exchange->first_row[rank] + count;
+    }
+}
+
 /* This rank's slice of its own rows is read in the policies' memory. */
 static void place_own(struct mpo_exchange *exchange, struct mpo_slice slice,
-                      int32_t row_count, const float *const *logits, const double *log_norm)
+                      const float *const *logits, const double *log_norm)
 {
-    size_t at = (size_t)exchange->first_policy * (size_t)row_count;
-    size_t count = (size_t)exchange->local_count * (size_t)row_count;
-    memcpy(exchange->log_norm + at, log_norm, count * sizeof *log_norm);
-    for (size_t i = 0; i < count; i++)
+    int32_t at = exchange->first_row[exchange->rank];
+    int32_t count = mpo_exchange_rows_of(exchange, exchange->rank);
+    for (int32_t i = 0; i < count; i++) {
         exchange->logits[at + i] = logits[i] + slice.first;
+        exchange->log_norm[at + i] = log_norm[i];
+    }
+}
+
+/* Make room among the rows for those that there are not. From the last one on, for a row
+ * never moves to the front. */
+static void spread_rows(struct mpo_exchange *exchange, int32_t row_count)
+{
+    int32_t next = exchange->first_row[exchange->size];
+    const bool *absent = exchange->common->absent;
+    for (int32_t i = exchange->spec.placement.policy_count * row_count - 1; i >= 0; i--) {
+        next -= !absent[i];
+        exchange->logits[i] = absent[i] ? NULL : exchange->logits[next];
+        exchange->log_norm[i] = absent[i] ? NAN : exchange->log_norm[next];
+    }
 }
 
 enum mpo_status mpo_exchange_post(struct mpo_exchange *exchange, int32_t row_count,
@@ -317,8 +354,9 @@ enum mpo_status mpo_exchange_post(struct mpo_exchange *exchange, int32_t row_cou
 {
     enum mpo_status status = MPO_OK;
     MPO_TRY(check_row_count(exchange, row_count));
+    count_rows(exchange, row_count);
     if (exchange->common->ops->post != NULL)
-        MPO_TRY(exchange->common->ops->post(exchange, row_count, logits));
+        MPO_TRY(exchange->common->ops->post(exchange, logits));
     exchange->common->is_posted = true;
 cleanup:
     return status;
@@ -335,11 +373,14 @@ enum mpo_status mpo_exchange_rows(struct mpo_exchange *exchange, int32_t row_cou
         MPO_TRY(mpo_exchange_post(exchange, row_count, logits));
     exchange->common->is_posted = false;
     if (slice.count > 0) {
-        place_own(exchange, slice, row_count, logits, log_norm);
+        place_own(exchange, slice, logits, log_norm);
         *out = (struct mpo_rows){row_count, exchange->logits, exchange->log_norm};
     }
-    MPO_TRY(exchange->common->ops->rows(exchange, row_count, logits, log_norm));
+    MPO_TRY(exchange->common->ops->rows(exchange, logits, log_norm));
+    if (slice.count > 0 && exchange->common->absent != NULL)
+        spread_rows(exchange, row_count);
 cleanup:
+    exchange->common->absent = NULL;
     return status;
 }
 
@@ -365,34 +406,31 @@ size_t mpo_exchange_token_bytes(const struct mpo_exchange_spec *spec)
 }
 
 static enum mpo_status receive_norms(struct mpo_exchange *exchange, int32_t rank,
-                                     int32_t row_count, MPI_Request *request)
+                                     MPI_Request *request)
 {
     enum mpo_status status = MPO_OK;
-    int32_t first = 0;
-    int32_t count = 0;
-    mpo_placement_block(&exchange->spec.placement, rank, &first, &count);
-    count *= row_count;
-    MPO_TRY_MPI(MPI_Irecv(exchange->log_norm + (size_t)first * (size_t)row_count, count,
-                          MPI_DOUBLE, rank, MPO_EXCHANGE_TAG_NORM,
-                          mpo_comm_group_mpi(exchange->comm), request));
+    int32_t count = mpo_exchange_rows_of(exchange, rank);
+    MPO_TRY_MPI(MPI_Irecv(exchange->log_norm + exchange->first_row[rank], count, MPI_DOUBLE,
+                          rank, MPO_EXCHANGE_TAG_NORM, mpo_comm_group_mpi(exchange->comm),
+                          request));
     mpo_exchange_count_received(exchange, 1, (size_t)count * sizeof(double));
 cleanup:
     return status;
 }
 
-enum mpo_status mpo_exchange_post_norms(struct mpo_exchange *exchange, int32_t row_count,
+enum mpo_status mpo_exchange_post_norms(struct mpo_exchange *exchange,
                                         const double *log_norm, MPI_Request *requests,
                                         int *posted)
 {
     enum mpo_status status = MPO_OK;
-    int32_t own = exchange->local_count * row_count;
+    int32_t own = mpo_exchange_rows_of(exchange, exchange->rank);
     bool receives = mpo_exchange_slice_of(exchange, exchange->rank).count > 0;
     for (int32_t rank = 0; rank < exchange->size; rank++) {
         if (rank == exchange->rank)
             continue;
-        if (receives)
-            MPO_TRY(receive_norms(exchange, rank, row_count, &requests[(*posted)++]));
-        if (mpo_exchange_slice_of(exchange, rank).count == 0)
+        if (receives && mpo_exchange_rows_of(exchange, rank) > 0)
+            MPO_TRY(receive_norms(exchange, rank, &requests[(*posted)++]));
+        if (mpo_exchange_slice_of(exchange, rank).count == 0 || own == 0)
             continue;
         MPO_TRY_MPI(MPI_Isend(log_norm, own, MPI_DOUBLE, rank, MPO_EXCHANGE_TAG_NORM,
                               mpo_comm_group_mpi(exchange->comm), &requests[(*posted)++]));

@@ -33,6 +33,7 @@ struct mpo_exchange_dispatch {
     const struct mpo_exchange_ops *ops;
     MPI_Request *parts; /* [2 P] of small messages, free between the calls of a position */
     bool is_posted;     /* this position's rows are on their way */
+    const bool *absent; /* [H, B] rows that this position does not have; NULL: none */
     struct mpo_exchange_traffic traffic;
 };
 
@@ -63,7 +64,7 @@ const char *mpo_exchange_window_refuses(const struct mpo_exchange_ops *ops,
 
 /** Post this rank's small messages that carry normalisers, to and from all ranks with
  *  slices; requests has room for 2 (P - 1) more. Local. */
-enum mpo_status mpo_exchange_post_norms(struct mpo_exchange *exchange, int32_t row_count,
+enum mpo_status mpo_exchange_post_norms(struct mpo_exchange *exchange,
                                         const double *log_norm, MPI_Request *requests,
                                         int *posted);
 

@@ -19,6 +19,7 @@ struct messages {
     float *rows;           /* [H - own, row_capacity, slice] on ranks with a slice */
     uint16_t *halves;      /* bf16 rows: the same, as they come */
     uint16_t *packed;      /* bf16 rows: [receivers, own, row_capacity, their slice] */
+    size_t received;       /* tokens that come in this position */
     MPI_Request *requests; /* as many as messages of one position */
     int posted;
 };
@@ -107,25 +108,19 @@ static MPI_Datatype token_type(const struct mpo_exchange *exchange)
     return exchange->spec.bf16_rows ? MPI_UINT16_T : MPI_FLOAT;
 }
 
-/* Post the receives of this rank's slice of the rows of another, to the place *room among
- * the received tokens and on. */
-static enum mpo_status receive(struct mpo_exchange *exchange, int32_t rank,
-                               int32_t row_count, size_t *room)
+/* Post the receives of this rank's slice of the rows of another, after what others send. */
+static enum mpo_status receive(struct mpo_exchange *exchange, int32_t rank)
 {
     enum mpo_status status = MPO_OK;
     struct messages *self = exchange->self;
     struct mpo_slice slice = mpo_exchange_slice_of(exchange, exchange->rank);
     MPI_Comm group = mpo_comm_group_mpi(exchange->comm);
-    int32_t first = 0;
-    int32_t local_count = 0;
-    mpo_placement_block(&exchange->spec.placement, rank, &first, &local_count);
-    size_t at = (size_t)first * (size_t)row_count;
-    int32_t count = local_count * row_count;
     size_t token_bytes = mpo_exchange_token_bytes(&exchange->spec);
-    for (int32_t i = 0; i < count; i++, *room += (size_t)slice.count) {
-        float *row = self->rows + *room;
-        void *to = exchange->spec.bf16_rows ? (void *)(self->halves + *room) : row;
-        exchange->logits[at + (size_t)i] = row;
+    for (int32_t i = exchange->first_row[rank]; i < exchange->first_row[rank + 1]; i++) {
+        float *row = self->rows + self->received;
+        void *to = exchange->spec.bf16_rows ? (void *)(self->halves + self->received) : row;
+        exchange->logits[i] = row;
+        self->received += (size_t)slice.count;
         MPO_TRY_MPI(MPI_Irecv(to, slice.count, token_type(exchange), rank,
                               MPO_EXCHANGE_TAG_ROW, group,
                               &self->requests[self->posted++]));
@@ -137,14 +132,14 @@ cleanup:
 
 /* Post the sends of another rank's slice of this one's rows; bf16 rows are packed at
  * *packed and on. */
-static enum mpo_status send(struct mpo_exchange *exchange, int32_t rank, int32_t row_count,
+static enum mpo_status send(struct mpo_exchange *exchange, int32_t rank,
                             const float *const *logits, uint16_t **packed)
 {
     enum mpo_status status = MPO_OK;
     struct messages *self = exchange->self;
     struct mpo_slice slice = mpo_exchange_slice_of(exchange, rank);
     MPI_Comm group = mpo_comm_group_mpi(exchange->comm);
-    int32_t count = exchange->local_count * row_count;
+    int32_t count = mpo_exchange_rows_of(exchange, exchange->rank);
     size_t token_bytes = mpo_exchange_token_bytes(&exchange->spec);
     for (int32_t i = 0; i < count; i++) {
         const void *from = logits[i] + slice.first;
@@ -167,37 +162,33 @@ static bool has_slice(const struct mpo_exchange *exchange, int32_t rank)
     return mpo_exchange_slice_of(exchange, rank).count > 0;
 }
 
-static enum mpo_status mpi_post(struct mpo_exchange *exchange, int32_t row_count,
-                                const float *const *logits)
+static enum mpo_status mpi_post(struct mpo_exchange *exchange, const float *const *logits)
 {
     enum mpo_status status = MPO_OK;
     struct messages *self = exchange->self;
     uint16_t *packed = self->packed;
-    size_t room = 0;
+    self->received = 0;
     self->posted = 0;
     for (int32_t rank = 0; rank < exchange->size; rank++)
         if (rank != exchange->rank && has_slice(exchange, exchange->rank))
-            MPO_TRY(receive(exchange, rank, row_count, &room));
+            MPO_TRY(receive(exchange, rank));
     for (int32_t rank = 0; rank < exchange->size; rank++)
         if (rank != exchange->rank && has_slice(exchange, rank))
-            MPO_TRY(send(exchange, rank, row_count, logits, &packed));
+            MPO_TRY(send(exchange, rank, logits, &packed));
 cleanup:
     return status;
 }
 
-static enum mpo_status mpi_rows(struct mpo_exchange *exchange, int32_t row_count,
-                                const float *const *logits, const double *log_norm)
+static enum mpo_status mpi_rows(struct mpo_exchange *exchange, const float *const *logits,
+                                const double *log_norm)
 {
     enum mpo_status status = MPO_OK;
     struct messages *self = exchange->self;
-    struct mpo_exchange_tokens tokens = mpo_exchange_count_tokens(
-        &exchange->spec, exchange->comm, exchange->rank, row_count);
     (void)logits;
-    MPO_TRY(mpo_exchange_post_norms(exchange, row_count, log_norm, self->requests,
-                                    &self->posted));
+    MPO_TRY(mpo_exchange_post_norms(exchange, log_norm, self->requests, &self->posted));
     MPO_TRY(mpo_comm_wait(self->requests, self->posted));
     if (exchange->spec.bf16_rows)
-        unpack(self->halves, tokens.received, self->rows);
+        unpack(self->halves, self->received, self->rows);
 cleanup:
     return status;
 }

@@ -290,12 +290,13 @@ static void *packed_for(const struct mpo_exchange *exchange, int32_t rank, size_
            (size_t)before * rows * mpo_exchange_token_bytes(&exchange->spec);
 }
 
-static enum mpo_status pack_rows(struct mpo_exchange *exchange, int32_t row_count,
-                                 const float *const *logits)
+static enum mpo_status pack_rows(struct mpo_exchange *exchange, const float *const *logits)
 {
     enum mpo_status status = MPO_OK;
     struct nccl *self = exchange->self;
-    size_t rows = (size_t)exchange->local_count * (size_t)row_count;
+    size_t rows = (size_t)mpo_exchange_rows_of(exchange, exchange->rank);
+    if (rows == 0)
+        return MPO_OK; /* an empty grid must not be launched */
     memcpy(self->row, logits, rows * sizeof *logits);
     MPO_TRY_CUDA(cudaMemcpyAsync((void *)self->sent_row, self->row, rows * sizeof *logits,
                                  cudaMemcpyHostToDevice, self->stream));
@@ -315,26 +316,22 @@ cleanup:
 }
 
 /* Tokens in one rank's slice of another rank's rows. */
-static size_t message_tokens(const struct mpo_exchange *exchange, int32_t from, int32_t to,
-                             int32_t row_count)
+static size_t message_tokens(const struct mpo_exchange *exchange, int32_t from, int32_t to)
 {
-    int32_t first = 0;
-    int32_t count = 0;
-    mpo_placement_block(&exchange->spec.placement, from, &first, &count);
-    return (size_t)count * (size_t)row_count *
+    return (size_t)mpo_exchange_rows_of(exchange, from) *
            (size_t)mpo_exchange_slice_of(exchange, to).count;
 }
 
 /* The messages between this rank and one other, inside a group of calls; *room is where the
  * next one goes. */
 static enum mpo_status send_and_receive(struct mpo_exchange *exchange, int32_t rank,
-                                        int32_t row_count, char **room)
+                                        char **room)
 {
     enum mpo_status status = MPO_OK;
     struct nccl *self = exchange->self;
-    size_t rows = (size_t)exchange->local_count * (size_t)row_count;
-    size_t sent = message_tokens(exchange, exchange->rank, rank, row_count);
-    size_t received = message_tokens(exchange, rank, exchange->rank, row_count);
+    size_t rows = (size_t)mpo_exchange_rows_of(exchange, exchange->rank);
+    size_t sent = message_tokens(exchange, exchange->rank, rank);
+    size_t received = message_tokens(exchange, rank, exchange->rank);
     size_t token = mpo_exchange_token_bytes(&exchange->spec);
     ncclDataType_t type = exchange->spec.bf16_rows ? ncclBfloat16 : ncclFloat;
     if (sent > 0) {
@@ -351,21 +348,20 @@ cleanup:
     return status;
 }
 
-static enum mpo_status nccl_post(struct mpo_exchange *exchange, int32_t row_count,
-                                 const float *const *logits)
+static enum mpo_status nccl_post(struct mpo_exchange *exchange, const float *const *logits)
 {
     enum mpo_status status = MPO_OK;
     struct nccl *self = exchange->self;
     char *room = exchange->spec.bf16_rows ? (char *)self->halves : (char *)self->received;
-    if (row_count == 0)
+    if (exchange->first_row[exchange->size] == 0)
         return MPO_OK;
     self->in_use = true;
-    MPO_TRY(pack_rows(exchange, row_count, logits));
+    MPO_TRY(pack_rows(exchange, logits));
     MPO_TRY_NCCL(self, ncclGroupStart());
     self->in_group = true;
     for (int32_t rank = 0; rank < exchange->size; rank++)
         if (rank != exchange->rank)
-            MPO_TRY(send_and_receive(exchange, rank, row_count, &room));
+            MPO_TRY(send_and_receive(exchange, rank, &room));
     self->in_group = false;
     MPO_TRY_NCCL(self, ncclGroupEnd());
 cleanup:
@@ -374,13 +370,14 @@ cleanup:
 
 /* Convert what other ranks sent to floats; only work that NCCL has put on the stream can be
  * waited for there. */
-static enum mpo_status unpack_rows(struct mpo_exchange *exchange, int32_t row_count)
+static enum mpo_status unpack_rows(struct mpo_exchange *exchange)
 {
     enum mpo_status status = MPO_OK;
     struct nccl *self = exchange->self;
-    size_t count = mpo_exchange_count_tokens(&exchange->spec, exchange->comm,
-                                             exchange->rank, row_count)
-                       .received;
+    size_t count = 0;
+    for (int32_t rank = 0; rank < exchange->size; rank++)
+        if (rank != exchange->rank)
+            count += message_tokens(exchange, rank, exchange->rank);
     const struct mpo_exchange_unpack unpack = {self->halves, count, self->received};
     if (!exchange->spec.bf16_rows || count == 0)
         return MPO_OK;
@@ -391,32 +388,31 @@ cleanup:
 }
 
 /* Point the table at what other ranks sent. */
-static void collect(struct mpo_exchange *exchange, int32_t row_count)
+static void collect(struct mpo_exchange *exchange)
 {
     const struct nccl *self = exchange->self;
     const float *row = self->received;
     size_t length = (size_t)mpo_exchange_slice_of(exchange, exchange->rank).count;
-    for (int32_t h = 0; length > 0 && h < exchange->spec.placement.policy_count; h++) {
-        if (h >= exchange->first_policy &&
-            h < exchange->first_policy + exchange->local_count)
+    for (int32_t rank = 0; length > 0 && rank < exchange->size; rank++) {
+        if (rank == exchange->rank)
             continue;
-        for (int32_t b = 0; b < row_count; b++, row += length)
-            exchange->logits[(size_t)h * (size_t)row_count + (size_t)b] = row;
+        for (int32_t i = exchange->first_row[rank]; i < exchange->first_row[rank + 1];
+             i++, row += length)
+            exchange->logits[i] = row;
     }
 }
 
-static enum mpo_status nccl_rows(struct mpo_exchange *exchange, int32_t row_count,
-                                 const float *const *logits, const double *log_norm)
+static enum mpo_status nccl_rows(struct mpo_exchange *exchange, const float *const *logits,
+                                 const double *log_norm)
 {
     enum mpo_status status = MPO_OK;
     int posted = 0;
     (void)logits;
-    MPO_TRY(mpo_exchange_post_norms(exchange, row_count, log_norm, exchange->common->parts,
-                                    &posted));
+    MPO_TRY(mpo_exchange_post_norms(exchange, log_norm, exchange->common->parts, &posted));
     MPO_TRY(mpo_comm_wait(exchange->common->parts, posted));
-    MPO_TRY(unpack_rows(exchange, row_count));
+    MPO_TRY(unpack_rows(exchange));
     MPO_TRY(wait_for(is_drained, exchange->self));
-    collect(exchange, row_count);
+    collect(exchange);
 cleanup:
     return status;
 }

@@ -11,10 +11,10 @@
  *               rows of b's    <-- 1 message --      outbox for a
  *       outbox for b           --- 1 message -->     table   rows of a's policies
  *
- *     table, outbox:  [policies, B] records: the reading host's tokens, which are the
- * slices of its ranks in order, as floats, and one double
+ *     table, outbox:  a record for each row: the reading host's tokens, which are the
+ *                     slices of its ranks in order, as floats, and one double
  *
- * Records are packed for the present B, so that a message is contiguous and a row is copied
+ * Records are packed for the rows of the present position, so that a message is contiguous and a row is copied
  * once, except the slice that its own rank reduces. With gather only the root's host reads:
  * it has no outbox, and the others have no table.
  *
@@ -37,12 +37,13 @@
 struct place {
     struct mpo_slice slice;
     int32_t offset; /* tokens of its host's slices before its own */
-    int32_t before; /* policies of its host's ranks before its own */
-    int32_t slot;   /* policies in the table before its own */
+    int32_t before; /* rows of its host's ranks before its own, in this position */
+    int32_t record; /* records in the table before its own, in this position */
 };
 
 struct host {
     int32_t policies; /* of its ranks */
+    int32_t rows;     /* of its ranks in this position */
     int32_t tokens;   /* of their slices; 0: nothing is read there */
     size_t start;     /* of its outbox in the window, or of the table */
     MPI_Datatype record;
@@ -148,37 +149,22 @@ static void assign_places(struct mpo_exchange *exchange)
         struct host *host = &self->host[mpo_comm_group_leader(exchange->comm, rank)];
         place->slice = mpo_exchange_slice_of(exchange, rank);
         place->offset = host->tokens;
-        place->before = host->policies;
         host->tokens += place->slice.count;
         host->policies += policies_of(&exchange->spec, rank);
     }
 }
 
-/* First the rows of this host's ranks, then those of one other host after another.
- * @return policies in it */
-static int32_t lay_out_table(struct mpo_exchange *exchange)
+/* Policies in the table: those that this host's ranks write, and those of other hosts. */
+static int32_t table_policies(const struct mpo_exchange *exchange)
 {
-    struct nodes *self = exchange->self;
-    const struct mpo_comm *comm = exchange->comm;
-    int32_t own = mpo_comm_group_leader(comm, exchange->rank);
-    int32_t slot = 0;
-    for (int32_t rank = own; rank < exchange->size; rank++) {
-        if (mpo_comm_group_leader(comm, rank) != own)
-            continue;
-        self->place[rank].slot = slot;
-        slot += policies_for(&exchange->spec, comm, rank, own, &self->host[own]);
-    }
-    for (int32_t rank = 0; rank < exchange->size; rank++) {
-        int32_t leader = mpo_comm_group_leader(comm, rank);
-        if (leader == own)
-            continue;
-        if (leader == rank) {
-            self->place[rank].slot = slot;
-            slot += self->host[rank].policies;
-        }
-        self->place[rank].slot = self->place[leader].slot + self->place[rank].before;
-    }
-    return slot;
+    const struct nodes *self = exchange->self;
+    int32_t own = mpo_comm_group_leader(exchange->comm, exchange->rank);
+    int32_t count = exchange->spec.placement.policy_count - self->host[own].policies;
+    for (int32_t rank = own; rank < exchange->size; rank++)
+        if (mpo_comm_group_leader(exchange->comm, rank) == own)
+            count +=
+                policies_for(&exchange->spec, exchange->comm, rank, own, &self->host[own]);
+    return count;
 }
 
 /* The table, then an outbox for each other host. */
@@ -186,8 +172,8 @@ static void lay_out_window(struct mpo_exchange *exchange)
 {
     struct nodes *self = exchange->self;
     int32_t own = mpo_comm_group_leader(exchange->comm, exchange->rank);
-    int32_t table_policies = lay_out_table(exchange);
-    self->window_bytes = records_bytes(&exchange->spec, &self->host[own], table_policies);
+    self->window_bytes =
+        records_bytes(&exchange->spec, &self->host[own], table_policies(exchange));
     for (int32_t rank = 0; rank < exchange->size; rank++) {
         if (rank == own || !is_first(exchange->comm, rank))
             continue;
@@ -256,38 +242,73 @@ static void nodes_close(struct mpo_exchange *exchange)
 
 /* ---- one position ---- */
 
-/* The records from a slot on of a host's outbox, or of the table. */
-static char *records_of(const struct nodes *self, const struct host *host, int32_t slot,
-                        int32_t row_count)
+static void count_rows(struct mpo_exchange *exchange)
 {
-    size_t count = (size_t)slot * (size_t)row_count;
-    return self->window.base[0] + host->start + count * record_bytes(host);
+    struct nodes *self = exchange->self;
+    for (int32_t rank = 0; rank < exchange->size; rank++)
+        self->host[rank].rows = 0;
+    for (int32_t rank = 0; rank < exchange->size; rank++) {
+        struct host *host = &self->host[mpo_comm_group_leader(exchange->comm, rank)];
+        self->place[rank].before = host->rows;
+        host->rows += mpo_exchange_rows_of(exchange, rank);
+    }
+}
+
+/* In the table first the rows of this host's ranks, then those of one other host after
+ * another. */
+static void lay_out_table(struct mpo_exchange *exchange)
+{
+    struct nodes *self = exchange->self;
+    const struct mpo_comm *comm = exchange->comm;
+    int32_t own = mpo_comm_group_leader(comm, exchange->rank);
+    int32_t record = 0;
+    for (int32_t rank = own; rank < exchange->size; rank++) {
+        if (mpo_comm_group_leader(comm, rank) != own)
+            continue;
+        self->place[rank].record = record;
+        if (policies_for(&exchange->spec, comm, rank, own, &self->host[own]) > 0)
+            record += mpo_exchange_rows_of(exchange, rank);
+    }
+    for (int32_t rank = 0; rank < exchange->size; rank++) {
+        int32_t leader = mpo_comm_group_leader(comm, rank);
+        if (leader == own)
+            continue;
+        if (leader == rank) {
+            self->place[rank].record = record;
+            record += self->host[rank].rows;
+        }
+        self->place[rank].record = self->place[leader].record + self->place[rank].before;
+    }
+}
+
+/* The records of a host's outbox, or of the table, from one on. */
+static char *records_of(const struct nodes *self, const struct host *host, int32_t record)
+{
+    return self->window.base[0] + host->start + (size_t)record * record_bytes(host);
 }
 
 /* Where this rank writes its rows for a host. */
-static char *own_records(const struct mpo_exchange *exchange, int32_t leader,
-                         int32_t row_count)
+static char *own_records(const struct mpo_exchange *exchange, int32_t leader)
 {
     const struct nodes *self = exchange->self;
     const struct place *place = &self->place[exchange->rank];
     bool is_own = mpo_comm_group_leader(exchange->comm, exchange->rank) == leader;
-    return records_of(self, &self->host[leader], is_own ? place->slot : place->before,
-                      row_count);
+    return records_of(self, &self->host[leader], is_own ? place->record : place->before);
 }
 
-static void write_norms(struct mpo_exchange *exchange, int32_t leader, int32_t row_count,
+static void write_norms(struct mpo_exchange *exchange, int32_t leader,
                         const double *log_norm)
 {
     const struct nodes *self = exchange->self;
     size_t bytes = record_bytes(&self->host[leader]);
-    char *norm = own_records(exchange, leader, row_count) + bytes - sizeof *log_norm;
-    int32_t count = exchange->local_count * row_count;
+    char *norm = own_records(exchange, leader) + bytes - sizeof *log_norm;
+    int32_t count = mpo_exchange_rows_of(exchange, exchange->rank);
     for (int32_t i = 0; i < count; i++, norm += bytes)
         memcpy(norm, &log_norm[i], sizeof *log_norm);
     mpo_exchange_count_sent(exchange, 0, (size_t)count * sizeof *log_norm);
 }
 
-static void write_slice(struct mpo_exchange *exchange, int32_t rank, int32_t row_count,
+static void write_slice(struct mpo_exchange *exchange, int32_t rank,
                         const float *const *logits)
 {
     const struct nodes *self = exchange->self;
@@ -295,31 +316,29 @@ static void write_slice(struct mpo_exchange *exchange, int32_t rank, int32_t row
     int32_t leader = mpo_comm_group_leader(exchange->comm, rank);
     size_t bytes = record_bytes(&self->host[leader]);
     size_t slice_bytes = (size_t)place->slice.count * sizeof(float);
-    char *slice =
-        own_records(exchange, leader, row_count) + (size_t)place->offset * sizeof(float);
-    int32_t count = exchange->local_count * row_count;
+    char *slice = own_records(exchange, leader) + (size_t)place->offset * sizeof(float);
+    int32_t count = mpo_exchange_rows_of(exchange, exchange->rank);
     for (int32_t i = 0; i < count; i++, slice += bytes)
         memcpy(slice, logits[i] + place->slice.first, slice_bytes);
     mpo_exchange_count_sent(exchange, 0, (size_t)count * slice_bytes);
 }
 
-static void publish(struct mpo_exchange *exchange, int32_t row_count,
-                    const float *const *logits, const double *log_norm)
+static void publish(struct mpo_exchange *exchange, const float *const *logits,
+                    const double *log_norm)
 {
     const struct nodes *self = exchange->self;
     const struct mpo_comm *comm = exchange->comm;
     for (int32_t rank = 0; rank < exchange->size; rank++) {
         if (is_first(comm, rank) && policies_for(&exchange->spec, comm, exchange->rank,
                                                  rank, &self->host[rank]) > 0)
-            write_norms(exchange, rank, row_count, log_norm);
+            write_norms(exchange, rank, log_norm);
         if (rank != exchange->rank && self->place[rank].slice.count > 0)
-            write_slice(exchange, rank, row_count, logits);
+            write_slice(exchange, rank, logits);
     }
 }
 
 /* First rank of a host on which rows are read: a message from each other host. */
-static enum mpo_status receive(struct mpo_exchange *exchange, int32_t row_count,
-                               int *posted)
+static enum mpo_status receive(struct mpo_exchange *exchange, int *posted)
 {
     enum mpo_status status = MPO_OK;
     const struct nodes *self = exchange->self;
@@ -327,8 +346,10 @@ static enum mpo_status receive(struct mpo_exchange *exchange, int32_t row_count,
     for (int32_t rank = 0; own->tokens > 0 && rank < exchange->size; rank++) {
         if (rank == exchange->rank || !is_first(exchange->comm, rank))
             continue;
-        int32_t count = self->host[rank].policies * row_count;
-        char *records = records_of(self, own, self->place[rank].slot, row_count);
+        int32_t count = self->host[rank].rows;
+        char *records = records_of(self, own, self->place[rank].record);
+        if (count == 0)
+            continue;
         MPO_TRY_MPI(MPI_Irecv(records, count, own->record, rank, MPO_EXCHANGE_TAG_HOST,
                               mpo_comm_group_mpi(exchange->comm),
                               &self->requests[(*posted)++]));
@@ -339,18 +360,17 @@ cleanup:
 }
 
 /* First rank of a host: a message to each other host on which rows are read. */
-static enum mpo_status send(struct mpo_exchange *exchange, int32_t row_count, int *posted)
+static enum mpo_status send(struct mpo_exchange *exchange, int *posted)
 {
     enum mpo_status status = MPO_OK;
     const struct nodes *self = exchange->self;
-    int32_t count = self->host[exchange->rank].policies * row_count;
+    int32_t count = self->host[exchange->rank].rows;
     for (int32_t rank = 0; rank < exchange->size; rank++) {
         const struct host *host = &self->host[rank];
-        if (rank == exchange->rank || host->tokens == 0)
+        if (rank == exchange->rank || host->tokens == 0 || count == 0)
             continue;
-        MPO_TRY_MPI(MPI_Isend(records_of(self, host, 0, row_count), count, host->record,
-                              rank, MPO_EXCHANGE_TAG_HOST,
-                              mpo_comm_group_mpi(exchange->comm),
+        MPO_TRY_MPI(MPI_Isend(records_of(self, host, 0), count, host->record, rank,
+                              MPO_EXCHANGE_TAG_HOST, mpo_comm_group_mpi(exchange->comm),
                               &self->requests[(*posted)++]));
         mpo_exchange_count_sent(exchange, 1, (size_t)count * record_bytes(host));
     }
@@ -360,7 +380,7 @@ cleanup:
 
 /* Point this rank's table at its slice of another's records. What this rank received was
  * counted then. */
-static void collect(struct mpo_exchange *exchange, int32_t rank, int32_t row_count)
+static void collect(struct mpo_exchange *exchange, int32_t rank)
 {
     const struct nodes *self = exchange->self;
     const struct place *own = &self->place[exchange->rank];
@@ -370,42 +390,41 @@ static void collect(struct mpo_exchange *exchange, int32_t rank, int32_t row_cou
     const struct host *host = &self->host[leader];
     size_t bytes = record_bytes(host);
     size_t slice_at = (size_t)own->offset * sizeof(float);
-    const char *record = records_of(self, host, self->place[rank].slot, row_count);
-    int32_t first = 0;
-    int32_t local_count = 0;
-    mpo_placement_block(&exchange->spec.placement, rank, &first, &local_count);
-    size_t at = (size_t)first * (size_t)row_count;
-    size_t count = (size_t)local_count * (size_t)row_count;
-    for (size_t i = at; i < at + count; i++, record += bytes) {
+    const char *record = records_of(self, host, self->place[rank].record);
+    for (int32_t i = exchange->first_row[rank]; i < exchange->first_row[rank + 1];
+         i++, record += bytes) {
         exchange->logits[i] = (const float *)(record + slice_at);
         memcpy(&exchange->log_norm[i], record + bytes - sizeof(double), sizeof(double));
     }
     if (!is_received)
         mpo_exchange_count_received(
             exchange, 0,
-            count * ((size_t)own->slice.count * sizeof(float) + sizeof(double)));
+            (size_t)mpo_exchange_rows_of(exchange, rank) *
+                ((size_t)own->slice.count * sizeof(float) + sizeof(double)));
 }
 
-static enum mpo_status nodes_rows(struct mpo_exchange *exchange, int32_t row_count,
-                                  const float *const *logits, const double *log_norm)
+static enum mpo_status nodes_rows(struct mpo_exchange *exchange, const float *const *logits,
+                                  const double *log_norm)
 {
     enum mpo_status status = MPO_OK;
     struct nodes *self = exchange->self;
     bool speaks = is_first(exchange->comm, exchange->rank);
     bool reads = self->place[exchange->rank].slice.count > 0;
     int posted = 0;
+    count_rows(exchange);
+    lay_out_table(exchange);
     if (speaks)
-        MPO_TRY(receive(exchange, row_count, &posted));
-    publish(exchange, row_count, logits, log_norm);
+        MPO_TRY(receive(exchange, &posted));
+    publish(exchange, logits, log_norm);
     MPO_TRY(mpo_exchange_window_meet(&self->window));
     if (speaks)
-        MPO_TRY(send(exchange, row_count, &posted));
+        MPO_TRY(send(exchange, &posted));
     MPO_TRY(mpo_comm_wait(self->requests, posted));
     if (self->relays)
         MPO_TRY(mpo_exchange_window_meet(&self->window));
     for (int32_t rank = 0; reads && rank < exchange->size; rank++)
         if (rank != exchange->rank)
-            collect(exchange, rank, row_count);
+            collect(exchange, rank);
 cleanup:
     return status;
 }

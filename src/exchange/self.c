@@ -32,11 +32,10 @@ static void self_close(struct mpo_exchange *exchange)
     (void)exchange;
 }
 
-static enum mpo_status self_rows(struct mpo_exchange *exchange, int32_t row_count,
-                                 const float *const *logits, const double *log_norm)
+static enum mpo_status self_rows(struct mpo_exchange *exchange, const float *const *logits,
+                                 const double *log_norm)
 {
     (void)exchange;
-    (void)row_count;
     (void)logits;
     (void)log_norm;
     return MPO_OK;

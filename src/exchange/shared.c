@@ -4,8 +4,8 @@
  * the others read their slices there, in place. Each row is copied once, except the slice
  * that its own rank reduces: the root of a gather copies nothing.
  *
- *     window of a rank:  [local policies, row_capacity] doubles,
- *                        then as many rows of V floats
+ *     window of a rank:  [local policies, row_capacity] doubles, as many as it has rows
+ *                        used, then as many rows of V floats
  *
  * One barrier a position says "published". All reads are over when the root has what every
  * rank made of its slice, so before the message that ends the position, and nobody
@@ -78,13 +78,13 @@ static void shared_close(struct mpo_exchange *exchange)
 }
 
 /* Copy what other ranks may read: all of a row but this rank's own slice. */
-static void publish(struct mpo_exchange *exchange, int32_t row_count,
-                    const float *const *logits, const double *log_norm)
+static void publish(struct mpo_exchange *exchange, const float *const *logits,
+                    const double *log_norm)
 {
     struct mpo_exchange_window *self = exchange->self;
     char *own = self->base[exchange->rank];
     char *rows = own + norms_bytes(exchange, exchange->local_count);
-    size_t count = (size_t)exchange->local_count * (size_t)row_count;
+    size_t count = (size_t)mpo_exchange_rows_of(exchange, exchange->rank);
     struct mpo_slice slice = mpo_exchange_slice_of(exchange, exchange->rank);
     size_t before = (size_t)slice.first;
     size_t behind = before + (size_t)slice.count;
@@ -101,7 +101,7 @@ static void publish(struct mpo_exchange *exchange, int32_t row_count,
 }
 
 /* Point this rank's table at its slice of another's published rows. */
-static void collect(struct mpo_exchange *exchange, int32_t rank, int32_t row_count)
+static void collect(struct mpo_exchange *exchange, int32_t rank)
 {
     const struct mpo_exchange_window *self = exchange->self;
     struct mpo_slice slice = mpo_exchange_slice_of(exchange, exchange->rank);
@@ -109,8 +109,8 @@ static void collect(struct mpo_exchange *exchange, int32_t rank, int32_t row_cou
     int32_t local_count = 0;
     mpo_placement_block(&exchange->spec.placement, rank, &first, &local_count);
     const char *rows = self->base[rank] + norms_bytes(exchange, local_count);
-    size_t at = (size_t)first * (size_t)row_count;
-    size_t count = (size_t)local_count * (size_t)row_count;
+    size_t at = (size_t)exchange->first_row[rank];
+    size_t count = (size_t)mpo_exchange_rows_of(exchange, rank);
     memcpy(exchange->log_norm + at, self->base[rank], count * sizeof(double));
     for (size_t i = 0; i < count; i++)
         exchange->logits[at + i] =
@@ -119,17 +119,17 @@ static void collect(struct mpo_exchange *exchange, int32_t rank, int32_t row_cou
         exchange, 0, count * (sizeof(double) + (size_t)slice.count * sizeof(float)));
 }
 
-static enum mpo_status shared_rows(struct mpo_exchange *exchange, int32_t row_count,
+static enum mpo_status shared_rows(struct mpo_exchange *exchange,
                                    const float *const *logits, const double *log_norm)
 {
     enum mpo_status status = MPO_OK;
     struct mpo_slice own = mpo_exchange_slice_of(exchange, exchange->rank);
     if (own.count < exchange->spec.vocab_size)
-        publish(exchange, row_count, logits, log_norm);
+        publish(exchange, logits, log_norm);
     MPO_TRY(mpo_exchange_window_meet(exchange->self));
     for (int32_t rank = 0; own.count > 0 && rank < exchange->size; rank++)
         if (rank != exchange->rank)
-            collect(exchange, rank, row_count);
+            collect(exchange, rank);
 cleanup:
     return status;
 }

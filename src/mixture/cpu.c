@@ -184,10 +184,10 @@ static void sum_block(struct cpu *cpu, int32_t row, int32_t block,
         sums->end_sum += cpu->scratch[cpu->end_token[i] - block * BLOCK];
     bool expects = mpo_mixture_expects(&cpu->exponents, row);
     for (int32_t h = 0; h < cpu->policy_count; h++)
-        sums->logit_sum[h] =
-            expects ? mpo_mixture_weighted_sum(cpu->scratch,
-                                               policy_block(cpu, h, row, block), n)
-                    : NAN;
+        sums->logit_sum[h] = expects && mpo_mixture_takes_part(&cpu->rows, h, row)
+                                 ? mpo_mixture_weighted_sum(
+                                       cpu->scratch, policy_block(cpu, h, row, block), n)
+                                 : NAN;
 }
 
 static enum mpo_status cpu_sum(void *self, const struct mpo_rows *rows,
@@ -268,8 +268,10 @@ static enum mpo_status cpu_answer(void *self, const struct mpo_mixture_question 
         int32_t token = find_token(cpu, &question[i]);
         answer->token = token;
         for (int32_t h = 0; h < cpu->policy_count; h++)
-            answer->logit[h] =
-                (double)policy_block(cpu, h, question[i].row, block)[token - block * BLOCK];
+            answer->logit[h] = mpo_mixture_takes_part(&cpu->rows, h, question[i].row)
+                                   ? (double)policy_block(cpu, h, question[i].row,
+                                                          block)[token - block * BLOCK]
+                                   : NAN;
     }
     return MPO_OK;
 }

@@ -76,7 +76,8 @@ void mpo_mixture_fold(struct mpo_mixture *mixture, int32_t row,
         expectation[h] =
             mixture->logit_sum[h] / sums.sum * mixture->inverse_temperature[h] -
             mpo_mixture_norm(&mixture->rows, h, row);
-        entropy -= mpo_mixture_mu(mixture, row)[h] * expectation[h];
+        if (mpo_mixture_mu(mixture, row)[h] != 0.0) /* else it may be NaN */
+            entropy -= mpo_mixture_mu(mixture, row)[h] * expectation[h];
     }
     *moments =
         (struct mpo_mixture_moments){mixture->row_log_z[row], entropy, end_probability};

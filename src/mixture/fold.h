@@ -45,6 +45,13 @@ static inline double mpo_mixture_norm(const struct mpo_rows *rows, int32_t h, in
     return rows->log_norm[(size_t)h * (size_t)rows->row_count + (size_t)row];
 }
 
+/** Whether policy h takes part in a row. */
+static inline bool mpo_mixture_takes_part(const struct mpo_rows *rows, int32_t h,
+                                          int32_t row)
+{
+    return rows->logits[(size_t)h * (size_t)rows->row_count + (size_t)row] != NULL;
+}
+
 /** One of a row's most probable tokens, as doubles on their way to the root. */
 struct mpo_mixture_listed {
     double score; /* s(v); -inf: none */

@@ -222,6 +222,21 @@ enum mpo_status mpo_mixture_bring(struct mpo_mixture *mixture, double *table, si
 
 /* ---- combine ---- */
 
+/* Devices read no logits of an exponent 0, and rely on it. */
+static enum mpo_status check_parts(const struct mpo_mixture *mixture)
+{
+    enum mpo_status status = MPO_OK;
+    for (int32_t row = 0; row < mixture->rows.row_count; row++)
+        for (int32_t h = 0; h < mixture->policy_count; h++)
+            MPO_CHECK(mpo_mixture_mu(mixture, row)[h] == 0.0 ||
+                          mpo_mixture_takes_part(&mixture->rows, h, row),
+                      MPO_ERR_INTERNAL,
+                      "policy %d has no logits of row %d, and the exponent %g there", h,
+                      row, mpo_mixture_mu(mixture, row)[h]);
+cleanup:
+    return status;
+}
+
 static bool is_finite(const struct mpo_mixture *mixture, int32_t row,
                       const struct mpo_mixture_moments *moments, const double *expectation)
 {
@@ -229,7 +244,8 @@ static bool is_finite(const struct mpo_mixture *mixture, int32_t row,
     bool finite =
         isfinite(moments[row].log_z) && (!expects || isfinite(moments[row].entropy));
     for (int32_t h = 0; expects && h < mixture->policy_count; h++)
-        finite = finite && isfinite(expectation[row * mixture->policy_count + h]);
+        finite = finite && (isfinite(expectation[row * mixture->policy_count + h]) ||
+                            !mpo_mixture_takes_part(&mixture->rows, h, row));
     return finite;
 }
 
@@ -311,6 +327,7 @@ enum mpo_status mpo_mixture_combine(struct mpo_mixture *mixture,
         mixture->exponents.expects = mixture->nobody;
     if (root_has_all && mixture->rank != 0)
         return MPO_OK;
+    MPO_TRY(check_parts(mixture));
     if (root_has_all && ops->combine != NULL)
         MPO_TRY(
             ops->combine(mixture->self, rows, &mixture->exponents, moments, expectation));

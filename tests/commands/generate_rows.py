@@ -34,9 +34,9 @@ class Case:
             os.path.join(work, "tables"), self.table, ["a", "b", "c", "d"] * 15,
             {"rollout": {"max_tokens": MAX_TOKENS}})
 
-    def output(self, *flags, config=None, ranks=1):
+    def output(self, *flags, config=None, ranks=1, form="jsonl"):
         return tables.run_ranks(self.mpirun, ranks, [
-            self.mpo, "generate", config or self.config, "--format=jsonl", *flags])[0]
+            self.mpo, "generate", config or self.config, "--format=" + form, *flags])[0]
 
 
 def lines_of(output):
@@ -56,6 +56,18 @@ def rows_and_ranks_change_nothing_for_tables(case):
         for flags in ([], ["--parallel=3"], ["--parallel=3", "--exchange.ranks_per_group=1"]):
             found = case.output("--n=2", *flags, ranks=ranks)
             tables.check(found == expected, "%d ranks %s give others" % (ranks, flags))
+
+
+def text_needs_no_policy_without_weight(case, config=None, flags=(), ranks=RANKS):
+    """Scores are printed as JSON alone: for text, policies without weight do nothing."""
+    for weights in ("0.5,0,0.5", "0,1,0", "0,0.4,0.6"):
+        flags = (*flags, "--parallel=5", "--weights=" + weights)
+        lines = lines_of(case.output(*flags, config=config))
+        expected = "".join("### %s\n%s%s\n" % (line["prompt"], line["prefill"], line["response"])
+                           for line in lines)
+        for count in (1, *ranks):
+            found = case.output(*flags, config=config, ranks=count, form="text")
+            tables.check(found == expected, "%s: %d ranks: other texts" % (weights, count))
 
 
 def check_answers(lines, prompts, log_policy, states, bound):
@@ -116,6 +128,7 @@ def the_same_through_the_engine_on_every_number_of_ranks(case):
         for ranks in RANKS:
             found = case.output(*flags, "--parallel=%d" % rows, config=config, ranks=ranks)
             tables.check(found == expected, "%d rows, %d ranks: others" % (rows, ranks))
+    text_needs_no_policy_without_weight(case, config, flags, RANKS[:2])
 
 
 def rows_must_hold_the_responses_to_one_prompt(case):
@@ -132,6 +145,7 @@ def main():
     case = Case(*paths)
     cases = [rows_and_ranks_change_nothing_for_tables,
              every_prompt_is_answered_once_with_exact_scores,
+             text_needs_no_policy_without_weight,
              rows_that_come_and_go_keep_the_frequencies,
              rows_must_hold_the_responses_to_one_prompt]
     if case.tool:

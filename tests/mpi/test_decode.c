@@ -231,19 +231,24 @@ static struct rollout_case_spec machine(enum mpo_decode_prefill prefill, int32_t
                                       .bias_max = BIAS_MAX};
 }
 
+/* The root plays, the others follow. */
+static void play_on(struct rollout_case *loop, void (*root)(struct mpo_decode *))
+{
+    if (mpo_comm_group_rank(loop->comm) != 0) {
+        assert_ok(mpo_decode_follow(loop->decode));
+        return;
+    }
+    for (int32_t slot = 0; slot < SLOT_COUNT; slot++)
+        assert_ok(mpo_decode_offer_text(loop->decode, slot, prompt_text[slot], NULL));
+    root(loop->decode);
+    assert_ok(mpo_decode_release(loop->decode));
+}
+
 static void play(const struct rollout_case_spec *spec, void (*root)(struct mpo_decode *))
 {
     struct rollout_case loop;
     rollout_case_open(&loop, spec);
-    if (mpo_comm_group_rank(loop.comm) == 0) {
-        int32_t lengths[POLICIES];
-        for (int32_t slot = 0; slot < SLOT_COUNT; slot++)
-            assert_ok(mpo_decode_offer_text(loop.decode, slot, prompt_text[slot], lengths));
-        root(loop.decode);
-        assert_ok(mpo_decode_release(loop.decode));
-    } else {
-        assert_ok(mpo_decode_follow(loop.decode));
-    }
+    play_on(&loop, root);
     rollout_case_close(&loop);
 }
 
@@ -275,14 +280,123 @@ static void prompts_in_chunks_beside_rows_change_nothing(void **state)
     }
 }
 
+/* A machine on each transport that serves the group, under both patterns. */
+static void play_everywhere(struct rollout_case_spec spec,
+                            void (*root)(struct mpo_decode *))
+{
+    static const char *const transports[2][2] = {{"self", NULL}, {"shared", "mpi"}};
+    static const enum mpo_pattern patterns[2] = {MPO_PATTERN_GATHER, MPO_PATTERN_ALLTOALL};
+    for (int32_t i = 0; i < 4; i++) {
+        spec.transport = transports[mpo_comm_job_size() > 1][i / 2];
+        spec.pattern = patterns[i % 2];
+        if (spec.transport != NULL)
+            play(&spec, root);
+    }
+}
+
 static void every_transport_and_pattern_serves_rows_of_their_own(void **state)
 {
-    static const char *const patterns[] = {"gather", "alltoall"};
     (void)state;
-    for (int32_t i = 0; i < 2; i++) {
-        struct rollout_case_spec spec = machine(MPO_DECODE_MIXED, 2);
-        spec.pattern = patterns[i];
-        play(&spec, compare_requests);
+    play_everywhere(machine(MPO_DECODE_MIXED, 2), compare_requests);
+}
+
+/* ---- rows of weighted policies only ---- */
+
+/* Alone with all figures, in company without those of policies that have no weight. */
+static void leave_figures(struct request *request)
+{
+    request->row.weighted_only = chance() < 0.6;
+    for (int32_t i = 0; request->row.weighted_only && i < request->alone_count; i++)
+        for (int32_t h = 0; h < POLICIES; h++)
+            if (request->mu[h] == 0.0) {
+                request->alone[i].log_policy[h] = NAN;
+                request->alone[i].expectation[h] = request->row.moments ? NAN : 0.0;
+            }
+}
+
+static void compare_weighted_requests(struct mpo_decode *decode)
+{
+    static struct request requests[REQUESTS];
+    int32_t skipping = 0;
+    for (int32_t i = 0; i < REQUESTS; i++) {
+        make_request(&requests[i]);
+        for (int32_t h = 0; h < POLICIES; h++)
+            requests[i].mu[h] *= chance() < 0.4 ? 0.0 : 1.0;
+        run_alone(decode, &requests[i]);
+        leave_figures(&requests[i]);
+        for (int32_t h = 0; h < POLICIES; h++)
+            skipping += requests[i].row.weighted_only && requests[i].mu[h] == 0.0;
+    }
+    assert_in_range(skipping, REQUESTS / 2, 2 * REQUESTS);
+    run_in_company(decode, requests);
+}
+
+static void rows_of_weighted_policies_only_have_the_same_tokens(void **state)
+{
+    (void)state;
+    play_everywhere(machine(MPO_DECODE_ALONE, 0), compare_weighted_requests);
+    for (int32_t tokens = 1; tokens <= 8; tokens *= 2)
+        play_everywhere(machine(MPO_DECODE_MIXED, tokens), compare_weighted_requests);
+}
+
+#define WEIGHTED_ROWS 3
+
+/* Rows that share a prompt, and keep their caches. The last policy has no weight. */
+static bool leaves_figures;
+
+static void run_weighted(struct mpo_decode *decode)
+{
+    static const double mu[POLICIES] = {0.7, 0.5};
+    const struct mpo_decode_event *event = NULL;
+    int32_t count = 0;
+    int32_t row = -1;
+    mpo_decode_clear(decode);
+    for (int32_t j = 0; j < WEIGHTED_ROWS; j++) {
+        struct mpo_decode_row wish = {.share = j > 0 ? 0 : -1,
+                                      .free_count = 5,
+                                      .mu = mu,
+                                      .end_bias = -50.0,
+                                      .weighted_only = leaves_figures,
+                                      .parks = true};
+        wish.rule.counter.response = (uint64_t)j;
+        assert_ok(mpo_decode_admit(decode, &wish, &row));
+        assert_int_equal(row, j);
+    }
+    while (mpo_decode_live_rows(decode) > 0) {
+        assert_ok(mpo_decode_step(decode, &event, &count));
+        for (int32_t i = 0; i < count; i++)
+            assert_int_equal(isnan(event[i].log_policy[POLICIES - 1]), leaves_figures);
+    }
+}
+
+/* Nothing of a policy without weight is computed or sent: its caches are empty, and a rank
+ * that has no other policy is silent. */
+static void a_policy_without_weight_is_neither_fed_nor_exchanged(void **state)
+{
+    (void)state;
+    for (int32_t i = 0; i < 4; i++) {
+        struct rollout_case_spec spec =
+            machine(i / 2 == 0 ? MPO_DECODE_ALONE : MPO_DECODE_MIXED, 2);
+        struct rollout_case loop;
+        int32_t first = 0;
+        int32_t local_count = 0;
+        leaves_figures = i % 2 == 1;
+        rollout_case_open(&loop, &spec);
+        const struct mpo_placement placement = mpo_placement_of(POLICIES, loop.comm);
+        mpo_placement_block(&placement, mpo_comm_group_rank(loop.comm), &first,
+                            &local_count);
+        play_on(&loop, run_weighted);
+        for (int32_t k = 0; k < local_count; k++)
+            for (int32_t row = 0; row < WEIGHTED_ROWS; row++) {
+                bool skipped = leaves_figures && first + k == POLICIES - 1;
+                int32_t tokens =
+                    mpo_policy_row_tokens(mpo_policies_local(loop.policies, k), row);
+                assert_int_equal(tokens > 0, !skipped);
+            }
+        struct mpo_exchange_traffic traffic = mpo_exchange_traffic(loop.exchange);
+        if (first == POLICIES - 1)
+            assert_int_equal(traffic.sent_bytes > 0, !leaves_figures);
+        rollout_case_close(&loop);
     }
 }
 
@@ -380,6 +494,7 @@ static void park_rows(struct mpo_decode *decode)
     request.row.given_count = 0;
     request.row.free_count = 5;
     request.row.end_bias = -50.0; /* never ends by itself */
+    request.row.slot = 1;         /* a prompt of one chunk */
     mpo_decode_clear(decode);
     assert_ok(mpo_decode_admit(decode, &request.row, &row[0]));
     assert_ok(mpo_decode_step(decode, &event, &count));
@@ -501,6 +616,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(parked_rows_keep_their_places),
         cmocka_unit_test(rows_that_have_no_room_are_refused),
         cmocka_unit_test(a_prompt_that_a_policy_refuses_leaves_the_machine_whole),
+        cmocka_unit_test(rows_of_weighted_policies_only_have_the_same_tokens),
+        cmocka_unit_test(a_policy_without_weight_is_neither_fed_nor_exchanged),
     };
     return run_cases_on_ranks(argc, argv, "decode", tests);
 }

@@ -157,6 +157,7 @@ struct group {
     int32_t first_policy;
     int32_t local_count;
     bool rows_on_device;
+    const bool *absent; /* [H, B] rows that are left out; NULL: none */
 };
 
 /* What an exchange takes of a device is what it says, and a table of its rows. */
@@ -210,27 +211,45 @@ static void close_group(struct group *group)
     mpo_comm_close(&group->comm);
 }
 
+static bool is_absent(const struct group *group, int32_t h, int32_t b)
+{
+    return group->absent != NULL && group->absent[h * group->some->row_count + b];
+}
+
+/* A policy's rows, but for those that are left out. @return how many */
+static int32_t load_rows(const struct group *group, int32_t h, const float **row)
+{
+    int32_t count = 0;
+    for (int32_t b = 0; b < group->some->row_count; b++)
+        if (!is_absent(group, h, b))
+            row[count++] = mixture_case_logits(group->some, h, b);
+    if (count > 0) {
+        assert_ok(mpo_mixture_place(group->mixture, h, count, row));
+        assert_ok(mpo_mixture_round(group->mixture, h, count, row));
+    }
+    return count;
+}
+
 /* Policy 1 may fail: where its rows are normalised, and at the root. */
 static void combine_as(struct group *group, bool fails, struct figures *figures)
 {
     bool is_root = mpo_comm_group_rank(group->comm) == 0;
     struct mpo_rows rows;
     int32_t row_count = group->some->row_count;
-    for (int32_t k = 0; k < group->local_count; k++) {
-        int32_t h = group->first_policy + k;
-        const float **row = group->row + k * row_count;
-        for (int32_t b = 0; b < row_count; b++)
-            row[b] = mixture_case_logits(group->some, h, b);
-        assert_ok(mpo_mixture_place(group->mixture, h, row_count, row));
-        assert_ok(mpo_mixture_round(group->mixture, h, row_count, row));
-    }
+    int32_t first[MIXTURE_CASE_POLICY_MAX + 1] = {0};
+    for (int32_t k = 0; k < group->local_count; k++)
+        first[k + 1] =
+            first[k] + load_rows(group, group->first_policy + k, group->row + first[k]);
+    if (group->absent != NULL)
+        mpo_exchange_leave_out(group->exchange, group->absent);
     assert_ok(mpo_exchange_post(group->exchange, row_count, group->row));
     for (int32_t k = 0; k < group->local_count; k++) {
         int32_t h = group->first_policy + k;
-        assert_status(mpo_mixture_normalise(group->mixture, h, row_count,
-                                            group->row + k * row_count,
-                                            group->log_norm + k * row_count),
-                      fails && h == 1 ? MPO_ERR_DATA : MPO_OK);
+        if (first[k + 1] > first[k])
+            assert_status(mpo_mixture_normalise(group->mixture, h, first[k + 1] - first[k],
+                                                group->row + first[k],
+                                                group->log_norm + first[k]),
+                          fails && h == 1 ? MPO_ERR_DATA : MPO_OK);
     }
     assert_ok(
         mpo_exchange_rows(group->exchange, row_count, group->row, group->log_norm, &rows));
@@ -256,7 +275,8 @@ static void check_traffic(struct group *group, struct figures *figures)
                                                .policy_count = group->some->policy_count,
                                                .row_count = row_count,
                                                .vocab_size = group->some->vocab_size,
-                                               .bf16_rows = group->some->bf16_rows};
+                                               .bf16_rows = group->some->bf16_rows,
+                                               .absent = group->absent};
     combine(group, figures);
     draw(group->mixture, group->some, DRAWN, figures);
     assert_ok(mpo_exchange_share(group->exchange, figures->token[DRAWN],
@@ -325,6 +345,9 @@ static void check_failure(struct group *group, const struct figures *expected,
 
 /* ---- cases ---- */
 
+/* What is left out of the case's rows; NULL: nothing. */
+static const bool *left_out;
+
 static void check_pattern(const struct mixture_case *some, const struct figures *expected,
                           const char *transport, enum mpo_pattern pattern,
                           int32_t group_size)
@@ -334,6 +357,7 @@ static void check_pattern(const struct mixture_case *some, const struct figures 
     size_t rows = (size_t)some->row_count;
     size_t policies = (size_t)some->policy_count;
     open_group(&group, some, transport, pattern, group_size);
+    group.absent = left_out;
     make_figures(&found, some);
     check_traffic(&group, &found);
     combine(&group, &found);
@@ -342,7 +366,7 @@ static void check_pattern(const struct mixture_case *some, const struct figures 
         same_figures(&found, expected, rows, policies);
     assert_ok(mpo_exchange_share(group.exchange, found.token[DRAWN],
                                  (size_t)some->row_count * sizeof(int32_t)));
-    if (some->row_count > 1 && some->row_count < 64)
+    if (left_out == NULL && some->row_count > 1 && some->row_count < 64)
         check_failure(&group, expected, &found);
     free_figures(&found);
     close_group(&group);
@@ -355,6 +379,31 @@ static bool is_built(const char *transport)
         if (strcmp(built, transport) == 0)
             return true;
     return false;
+}
+
+/* Figures of policies that take no part are NaN, all others as if they did. */
+static void blank_draws(const struct mixture_case *some, int32_t count, const int32_t *row,
+                        double *log_policy)
+{
+    for (int32_t i = 0; i < count * some->policy_count; i++)
+        if (left_out[i % some->policy_count * some->row_count +
+                     row[i / some->policy_count]])
+            log_policy[i] = NAN;
+}
+
+static void blank_absent(const struct mixture_case *some, struct figures *figures)
+{
+    struct mixture_questions *asked = &figures->questions;
+    int32_t *row = runner_allocate((size_t)some->row_count, sizeof *row);
+    for (int32_t i = 0; i < some->row_count; i++)
+        row[i] = i;
+    blank_draws(some, some->row_count, row, figures->expectation);
+    for (int32_t i = 0; i < some->row_count; i++)
+        row[i] = 5 * i % some->row_count; /* as in draw */
+    for (int32_t mode = 0; mode < MODE_COUNT; mode++)
+        blank_draws(some, some->row_count, row, figures->log_policy[mode]);
+    blank_draws(some, asked->count, asked->row, asked->log_policy);
+    free(row);
 }
 
 /* Both patterns and all transports, groups of all ranks and smaller ones. */
@@ -370,9 +419,15 @@ static void check_case(struct mixture_case *some)
     for (int32_t row = 0; row < some->row_count; row++)
         expects[row] = row % 4 != 3;
     some->exponents.expects = expects;
+    for (int32_t i = 0; left_out != NULL && i < some->policy_count * some->row_count; i++)
+        if (left_out[i])
+            some->row_mu[i % some->row_count * some->policy_count + i / some->row_count] =
+                0.0;
     assert_ok(mpo_mixture_combine(some->mixture, &some->rows, &some->exponents,
                                   expected.moments, expected.expectation));
     ask_all(some->mixture, some, &expected);
+    if (left_out != NULL)
+        blank_absent(some, &expected);
     for (int32_t group_size = 1; group_size <= size; group_size++) {
         static const char *const transports[2][4] = {{"self", NULL, NULL, NULL},
                                                      {"shared", "nodes", "mpi", "nccl"}};
@@ -484,6 +539,28 @@ static void ties_give_the_same_tokens(void **state)
     check_case(&some);
 }
 
+/* Rows that take no part are not moved, and change nothing else: some of a policy's, all of
+ * them, and all policies' of a row. */
+static void rows_that_are_left_out_change_nothing_else(void **state)
+{
+    (void)state;
+    for (int32_t round = 0; round < 8; round += on_cpu(1, 5)) {
+        struct mixture_case some;
+        bool absent[MIXTURE_CASE_POLICY_MAX * 7] = {false};
+        int32_t row_count = on_cpu(7, 2);
+        make_case(&some, on_cpu(6, 3), row_count, on_cpu(5000, 1500));
+        mixture_case_mask(&some, 5, 1);
+        some.bf16_rows = round % 2 == 1;
+        for (int32_t i = 0; i < some.policy_count * row_count; i++)
+            absent[i] = runner_uniform(53, (uint64_t)(100 * round + i)) < 0.4 ||
+                        i / row_count == some.policy_count - 1 - round / 2 ||
+                        (round > 1 && i % row_count == 1);
+        left_out = absent;
+        check_case(&some);
+        left_out = NULL;
+    }
+}
+
 /* The point of alltoall: with a rank a policy, rows sent and received by a rank are fewer
  * than V tokens a row, however many policies there are. A gather brings K - 1 to the root.
  */
@@ -525,6 +602,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(every_number_of_policies_gives_the_same_bits),
         cmocka_unit_test(masked_blocks_give_the_same_bits),
         cmocka_unit_test(ties_give_the_same_tokens),
+        cmocka_unit_test(rows_that_are_left_out_change_nothing_else),
         cmocka_unit_test(bytes_a_rank_do_not_grow_with_the_policies),
     };
     return run_cases_on_ranks(argc, argv, "patterns", tests);

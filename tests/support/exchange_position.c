@@ -8,12 +8,25 @@
 #include "mpo/exchange.h"
 #include "exchange_case.h"
 
-static int32_t own_policies(const struct exchange_position *self)
+/* Rows that a rank hosts. */
+static int64_t rows_of(const struct exchange_position *self, int32_t rank)
 {
     int32_t first = 0;
-    int32_t count = 0;
-    mpo_placement_block(mpo_exchange_placement(self->exchange),
-                        mpo_comm_group_rank(self->comm), &first, &count);
+    int32_t policies = 0;
+    mpo_placement_block(mpo_exchange_placement(self->exchange), rank, &first, &policies);
+    int64_t count = (int64_t)policies * self->row_count;
+    for (int32_t i = 0; self->absent != NULL && i < policies * self->row_count; i++)
+        count -= self->absent[first * self->row_count + i];
+    return count;
+}
+
+/* Rows that the ranks of a host have together. */
+static int64_t host_rows(const struct exchange_position *self, int32_t leader)
+{
+    int64_t count = 0;
+    for (int32_t rank = leader; rank < mpo_comm_group_size(self->comm); rank++)
+        if (mpo_comm_group_leader(self->comm, rank) == leader)
+            count += rows_of(self, rank);
     return count;
 }
 
@@ -30,23 +43,30 @@ static int32_t tokens_of(const struct exchange_position *self, int32_t rank)
 
 /* Rows of 4 V bytes and their normalisers, B of each policy; of bf16 rows 2 V:
  *   mpi     a message a row and receiver, and one of normalisers a receiver
- *   nccl    a message a receiver, and one of normalisers */
+ *   nccl    a message a receiver, and one of normalisers
+ * and none of a rank without rows. */
 static void add_messages(const struct exchange_position *self,
                          struct mpo_exchange_traffic *sum)
 {
     int32_t rank = mpo_comm_group_rank(self->comm);
     int32_t size = mpo_comm_group_size(self->comm);
-    int64_t own = (int64_t)own_policies(self) * self->row_count;
-    int64_t others = (int64_t)self->policy_count * self->row_count - own;
+    int64_t own = rows_of(self, rank);
+    int64_t others = 0;
     int64_t slice = tokens_of(self, rank);
     int64_t receivers = 0;
-    for (int32_t other = 0; other < size; other++)
-        receivers += other != rank && tokens_of(self, other) > 0;
+    int64_t senders = 0;
+    for (int32_t other = 0; other < size; other++) {
+        if (other == rank)
+            continue;
+        receivers += own > 0 && tokens_of(self, other) > 0;
+        senders += rows_of(self, other) > 0;
+        others += rows_of(self, other);
+    }
     bool by_nccl = strcmp(mpo_exchange_transport(self->exchange), "nccl") == 0;
     int64_t token = self->bf16_rows ? 2 : 4;
     sum->sent_messages += receivers * (by_nccl ? 2 : own + 1);
     sum->sent_bytes += own * (8 * receivers + token * (self->vocab_size - slice));
-    sum->received_messages += slice > 0 ? (by_nccl ? size - 1 : others) + size - 1 : 0;
+    sum->received_messages += slice > 0 ? (by_nccl ? senders : others) + senders : 0;
     sum->received_bytes += slice > 0 ? others * (8 + token * slice) : 0;
 }
 
@@ -64,26 +84,26 @@ static void add_window(const struct exchange_position *self,
 {
     int32_t own = mpo_comm_group_rank(self->comm);
     int32_t leader = mpo_comm_group_leader(self->comm, own);
-    int64_t row_count = self->row_count;
-    int64_t rows = own_policies(self) * row_count;
+    int64_t rows = rows_of(self, own);
+    int64_t here_rows = host_rows(self, leader);
     int64_t slice = tokens_of(self, own);
     struct exchange_case_host here = host_of(self, leader);
     sum->sent_bytes += 4 * rows * (self->vocab_size - slice);
     sum->sent_bytes += here.tokens > slice ? 8 * rows : 0;
-    sum->received_bytes +=
-        slice > 0 ? (here.policies * row_count - rows) * (8 + 4 * slice) : 0;
+    sum->received_bytes += slice > 0 ? (here_rows - rows) * (8 + 4 * slice) : 0;
     for (int32_t rank = 0; rank < mpo_comm_group_size(self->comm); rank++) {
         if (rank == leader || mpo_comm_group_leader(self->comm, rank) != rank)
             continue;
         struct exchange_case_host there = host_of(self, rank);
-        int64_t sends = own == leader && there.tokens > 0;
-        int64_t receives = own == leader && here.tokens > 0;
+        int64_t there_rows = host_rows(self, rank);
+        int64_t sends = own == leader && there.tokens > 0 && here_rows > 0;
+        int64_t receives = own == leader && here.tokens > 0 && there_rows > 0;
         int64_t read = own == leader ? here.tokens : slice;
         sum->sent_messages += sends;
         sum->sent_bytes += there.tokens > 0 ? 8 * rows : 0;
-        sum->sent_bytes += sends * here.policies * row_count * (8 + 4 * there.tokens);
+        sum->sent_bytes += sends * here_rows * (8 + 4 * there.tokens);
         sum->received_messages += receives;
-        sum->received_bytes += read > 0 ? there.policies * row_count * (8 + 4 * read) : 0;
+        sum->received_bytes += read > 0 ? there_rows * (8 + 4 * read) : 0;
     }
 }
 

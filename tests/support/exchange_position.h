@@ -19,6 +19,7 @@ struct exchange_position {
     int32_t row_count;
     int32_t vocab_size;
     bool bf16_rows;
+    const bool *absent; /* [H, B] rows that are left out; NULL: none */
 };
 
 /** Add what this rank sends and gets. Local.

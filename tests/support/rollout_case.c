@@ -153,8 +153,8 @@ void rollout_case_open(struct rollout_case *loop, const struct rollout_case_spec
     open_prompts(loop);
     open_policies(loop);
     struct mpo_exchange_spec exchange = {
-        .transport = "auto",
-        .pattern = MPO_PATTERN_AUTO,
+        .transport = spec->transport != NULL ? spec->transport : "auto",
+        .pattern = spec->pattern,
         .placement = mpo_placement_of(ROLLOUT_CASE_POLICIES, loop->comm),
         .row_capacity = rows,
         .vocab_size = ROLLOUT_CASE_VOCAB};

@@ -33,8 +33,8 @@ struct rollout_case_spec {
     int32_t given_positions; /* 0: as the answers need */
     int32_t top_max;
     int32_t bias_max;
-    const char *transport; /* NULL: auto, and likewise */
-    const char *pattern;
+    const char *transport; /* NULL: auto */
+    enum mpo_pattern pattern;
 };
 
 struct rollout_case {

@@ -66,25 +66,25 @@ struct mpo_exchange_ops {
      * Start to move the rows; always called before `rows`, of the same rows. NULL: `rows`
      * does everything. Collective over the group. Allocates nothing.
      *
-     * @param row_count  B, 0 .. row_capacity, the same on all ranks of the group
-     * @param logits     [local_count, B] pointers to [V] floats, valid until the position
-     *                   ends (mpo_exchange_rows)
+     * exchange->first_row says how many rows of this position each rank hosts.
+     *
+     * @param logits  [rows of this rank] pointers to [V] floats, valid until the position
+     *                ends (mpo_exchange_rows)
      * @return MPO_ERR_PEER, MPO_ERR_DEVICE: no more positions follow
      */
-    enum mpo_status (*post)(struct mpo_exchange *exchange, int32_t row_count,
-                            const float *const *logits);
+    enum mpo_status (*post)(struct mpo_exchange *exchange, const float *const *logits);
 
     /**
      * Fill exchange->logits and exchange->log_norm with the other ranks' rows, on every
      * rank with a slice; this rank's own are there already. What the pointers lead to stays
      * as it is until the position ends. Collective over the group. Allocates nothing.
      *
-     * @param row_count, logits  as in `post`
-     * @param log_norm           [local_count, B] normalisers of this rank's rows, nat
+     * @param logits    as in `post`
+     * @param log_norm  [rows of this rank] their normalisers, nat
      * @return as `post`
      */
-    enum mpo_status (*rows)(struct mpo_exchange *exchange, int32_t row_count,
-                            const float *const *logits, const double *log_norm);
+    enum mpo_status (*rows)(struct mpo_exchange *exchange, const float *const *logits,
+                            const double *log_norm);
 };
 
 /** One rank's part of an exchange, as a transport sees it. Arrays are allocated before the
@@ -97,12 +97,22 @@ struct mpo_exchange {
     int32_t first_policy;          /* this rank hosts first_policy .. + local_count - 1 */
     int32_t local_count;
     int32_t *first_block; /* [P + 1] where slices begin; the last: the end */
-    const float **logits; /* [H, B] each at the first token of this rank's
-                                             slice; NULL on a rank without one */
-    double *log_norm;     /* [H, B] nat; the same */
+    int32_t *first_row;   /* [P + 1] rank r hosts the rows first_row[r] .. first_row[r + 1]
+                             - 1 of the position: by policy, then B; H B in all, but for
+                             those that are left out */
+    const float **logits; /* [first_row[P]] each at the first token of this rank's slice;
+                             NULL on a rank without one */
+    double *log_norm;     /* [first_row[P]] nat; the same */
     void *self;           /* the transport's own; NULL at first */
     struct mpo_exchange_dispatch *common; /* src/exchange/exchange.c's own */
 };
+
+/** Rows of this position that a rank hosts. */
+static inline int32_t mpo_exchange_rows_of(const struct mpo_exchange *exchange,
+                                           int32_t rank)
+{
+    return exchange->first_row[rank + 1] - exchange->first_row[rank];
+}
 
 /** Tokens of a rank's slice. */
 struct mpo_slice {

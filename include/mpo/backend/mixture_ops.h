@@ -8,6 +8,9 @@
  * device does: what can be wrong with the figures is looked for once for all devices
  * (src/mixture/mixture.c), so a row of NaN must do no more than give NaN.
  *
+ * Where a policy takes no part in a row (struct mpo_rows), its exponent is 0, its logits are
+ * NULL and must not be read, and its normaliser is NaN, which makes NaN of its figures.
+ *
  * Arguments were checked: rows are combined ones, tokens are of the vocabulary, biases are
  * no NaN and below +inf. Calls about draws come after a sum or a combination, whose rows and
  * exponents are valid until then, and with no more draws than spec.row_capacity.

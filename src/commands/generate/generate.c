@@ -197,6 +197,7 @@ static enum mpo_status generate_all(struct generate *generate)
 {
     enum mpo_status status = MPO_OK;
     struct progress progress = {0};
+    const struct mpo_config_generate *options = &generate->config->generate;
     struct walk walk = {
         .session = generate->session,
         .progress = &progress,
@@ -205,7 +206,9 @@ static enum mpo_status generate_all(struct generate *generate)
         .prompt_count = generate->prompt_count,
         .responses = generate->responses,
         .step = {.mu = generate->weights,
-                 .greedy = generate->config->generate.greedy,
+                 .greedy = options->greedy,
+                 .weighted_only =
+                     options->format == MPO_GENERATE_TEXT && options->best_of == 1,
                  .filter = &generate->filter,
                  .watch = generate->streams ? stream_watch : NULL,
                  .watcher = &generate->stream},

@@ -345,7 +345,8 @@ static __device__ void finish_row(const struct mixture_view *view,
         expectation[h] =
             total[MPO_MIXTURE_LOGIT_SUM + h] / sum * view->inverse_temperature[h] -
             policy_norm(view, h, row);
-        entropy -= policy_mu(view, h, row) * expectation[h];
+        if (policy_mu(view, h, row) != 0.0) /* else it may be NaN */
+            entropy -= policy_mu(view, h, row) * expectation[h];
     }
     sums->row_max[row] = top;
     sums->row_sum[row] = sum;

@@ -256,7 +256,7 @@ cleanup:
 
 /* Rows of the host, or slices of them, and where copies of them go. */
 struct mixture_batch {
-    const float *const *logits; /* [count] */
+    const float *const *logits; /* [count] NULL: none, and nothing is copied */
     size_t count;
     int32_t token_count; /* of each */
     size_t first_place;  /* of cuda->copied; the others follow */
@@ -269,16 +269,20 @@ static enum mpo_status copy_rows(struct cuda *cuda, const struct mixture_batch *
     enum mpo_status status = MPO_OK;
     for (size_t i = 0; i < batch->count; i++) {
         float *copy = cuda->copied + (batch->first_place + i) * cuda->row_stride;
-        MPO_TRY_CUDA(cudaMemcpyAsync(copy, batch->logits[i],
-                                     (size_t)batch->token_count * sizeof *copy,
-                                     cudaMemcpyHostToDevice, cuda->stream));
-        placed[i] = copy;
+        const float *from = batch->logits[i];
+        placed[i] = from != NULL ? copy : NULL;
+        if (from != NULL)
+            MPO_TRY_CUDA(cudaMemcpyAsync(copy, from,
+                                         (size_t)batch->token_count * sizeof *copy,
+                                         cudaMemcpyHostToDevice, cuda->stream));
     }
 cleanup:
     return status;
 }
 
-/* Pass the rows' addresses to the device, copying rows that are on the host. */
+/* Pass the rows' addresses to the device, copying rows that are on the host. Where there is
+ * none, kernels may read any numbers: the exponent is 0, and the normaliser NaN makes NaN of
+ * the figures. */
 static enum mpo_status send_rows(struct cuda *cuda, const float *const *logits,
                                  size_t count, int32_t token_count)
 {
@@ -288,6 +292,9 @@ static enum mpo_status send_rows(struct cuda *cuda, const float *const *logits,
         memcpy(cuda->host.row, logits, count * sizeof *logits);
     else
         MPO_TRY(copy_rows(cuda, &batch, cuda->host.row));
+    for (size_t i = 0; i < count; i++)
+        if (cuda->host.row[i] == NULL)
+            cuda->host.row[i] = (const float *)cuda->weight;
     MPO_TRY(send(cuda, cuda->host.row, count));
 cleanup:
     return status;

@@ -348,6 +348,46 @@ static void a_policy_without_an_exponent_may_fail(void **state)
     mixture_case_free(&some);
 }
 
+/* ---- rows without a policy ---- */
+
+static void a_policy_without_logits_takes_no_part(void **state)
+{
+    (void)state;
+    struct mixture_case some;
+    struct mixture_case whole;
+    double log_policy[2][2] = {{0.0}};
+    mixture_case_make(&some, 2, 3, 50, 5.0);
+    mixture_case_make(&whole, 2, 3, 50, 5.0);
+    some.mu[1] = 0.0;
+    whole.mu[1] = 0.0;
+    mixture_case_run(&some);
+    mixture_case_run(&whole);
+    some.row[3 + 1] = NULL; /* of policy 1 in row 1 */
+    some.log_norm[3 + 1] = NAN;
+    mixture_case_combine(&some);
+    assert_memory_equal(some.moments, whole.moments, 3 * sizeof *some.moments);
+    for (int32_t row = 0; row < 3; row++) {
+        double found = mixture_case_score(&some, row, 12, log_policy[0]);
+        assert_same_bits(found, mixture_case_score(&whole, row, 12, log_policy[1]));
+        for (int32_t h = 0; h < 2; h++) {
+            bool is_absent = h == 1 && row == 1;
+            assert_int_equal(isnan(log_policy[0][h]) != 0, is_absent);
+            assert_int_equal(isnan(some.expectation[row * 2 + h]) != 0, is_absent);
+            if (is_absent)
+                continue;
+            assert_same_bits(log_policy[0][h], log_policy[1][h]);
+            assert_same_bits(some.expectation[row * 2 + h], whole.expectation[row * 2 + h]);
+        }
+    }
+    some.row_mu[2 + 1] = 0.25;
+    assert_status(mpo_mixture_combine(some.mixture, &some.rows, &some.exponents,
+                                      some.moments, some.expectation),
+                  MPO_ERR_INTERNAL);
+    assert_error_names("policy 1 has no logits of row 1, and the exponent 0.25");
+    mixture_case_free(&whole);
+    mixture_case_free(&some);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -358,6 +398,7 @@ int main(void)
         cmocka_unit_test(every_row_that_fails_is_marked),
         cmocka_unit_test(a_token_without_support_fails_only_where_expectations_are_wanted),
         cmocka_unit_test(a_policy_without_an_exponent_may_fail),
+        cmocka_unit_test(a_policy_without_logits_takes_no_part),
     };
     return run_cases("rows of a mixture", tests);
 }
