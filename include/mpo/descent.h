@@ -4,15 +4,17 @@
  *
  *     fixed       eta = c / sqrt(T)     log l <- log l - eta g - logsumexp(...)
  *     decreasing  eta = c / sqrt(t)     the same
- *     adaptive    log l_{t+1} = log l_1 - eta_t sum_{s<=t} g_s - logsumexp(...)
- *                 eta_t = sqrt( log K / sum_{s<=t} r_s^2 ),  r_s = (max_k g - min_k g) / 2
- *     output      the uniform average of the l_t at which gradients were taken
- *     averaged gap   mean_t(l_t . g_t) - min_k mean_t(g_t,k)  >=  F(average) - F*
- *                                                              in expectation
+ *     adaptive    log l_{t+1} = log l_1 - eta_t sum_{s<=t} omega_s g_s - logsumexp(...)
+ *                 eta_t = sqrt( log K / sum_{s<=t} r_s^2 )
+ *                 r_s = omega_s (max_k g - min_k g) / 2
+ *     output      sum_t omega_t l_t / sum_t omega_t over the l_t at which gradients were
+ *                 taken; omega_t = 1 (uniform) or t (linear)
+ *     averaged gap   ( sum omega l.g - min_k sum omega g_k ) / sum omega
+ *                    >= F(average) - F* in expectation
  *                                                              (src/README.md, Descent)
  * With bounds low <= l <= high every l is projected by KL onto them, which keeps the map's
  * form, and the averaged gap takes its minimum over them:
- *     l = argmin_u KL(u || softmax(...)),   gap = mean_t(l_t . g_t) - min_u u . mean_t g_t
+ *     l = argmin_u KL(u || softmax(...)),   with min_u u . sum omega g in the averaged gap
  *
  * A mirror map is one file and one row of src/registry.def.
  *
@@ -35,21 +37,22 @@ struct mpo_descent;
 struct mpo_descent_spec {
     const char *map; /* e.g. "entropy" */
     enum mpo_step_rule step_rule;
-    double step_constant;    /* c, for fixed and decreasing */
-    int64_t steps;           /* T */
-    int32_t objective_count; /* K */
-    const double *initial;   /* [K] positive, sums to 1; NULL: uniform */
-    const double *bounds;    /* [2, K] lower and upper; NULL: none */
+    double step_constant;         /* c, for fixed and decreasing */
+    int64_t steps;                /* T */
+    int32_t objective_count;      /* K */
+    const double *initial;        /* [K] positive, sums to 1; NULL: uniform */
+    const double *bounds;         /* [2, K] lower and upper; NULL: none */
+    enum mpo_averaging averaging; /* omega */
 };
 
 /** The state for resuming bit for bit; arrays are [K] and borrowed. */
 struct mpo_descent_state {
     int64_t step;               /* gradients taken */
     double range_squares;       /* sum of r_s^2 */
-    double inner_sum;           /* sum of l_t . g_t */
-    const double *dual;         /* log l (fixed, decreasing) or sum of g (adaptive) */
-    const double *weights_sum;  /* sum of l_t */
-    const double *gradient_sum; /* sum of g_t */
+    double inner_sum;           /* sum of omega_t l_t . g_t */
+    const double *dual;         /* log l (fixed, decreasing) or sum of omega g (adaptive) */
+    const double *weights_sum;  /* sum of omega_t l_t */
+    const double *gradient_sum; /* sum of omega_t g_t */
 };
 
 /** Mirror maps in this build, separated by spaces, e.g. "entropy". */
@@ -72,11 +75,15 @@ enum mpo_status mpo_descent_step(struct mpo_descent *descent, const double *grad
 /** eta of the last step; 0 before the first. */
 double mpo_descent_step_size(const struct mpo_descent *descent);
 
-/** The output: average of the weights at which gradients were taken; [K], borrowed. */
+/** The output: the average of the weights at which gradients were taken; [K], borrowed. */
 const double *mpo_descent_average(const struct mpo_descent *descent);
 
 /** Averaged gap, nat; NAN before the first step. */
 double mpo_descent_averaged_gap(const struct mpo_descent *descent);
+
+/** omega of the t-th gradient, t = 1, 2, ..., and its sum up to it. Local. */
+double mpo_descent_omega(enum mpo_averaging averaging, int64_t t);
+double mpo_descent_omega_sum(enum mpo_averaging averaging, int64_t t);
 
 /** Check that some weights satisfy the bounds [2, K]. Local. @return MPO_ERR_CONFIG if none
  * do */

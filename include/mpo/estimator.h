@@ -3,11 +3,15 @@
  * The estimator: F and its gradient from scored responses, by self-normalised importance
  * sampling with a control variate; and the adaptation of the proposal's end tilt.
  *
- *     log w_j = sum_k l_k log pi_k(y_j|x) - log q(y_j|x)
+ *     log w_j = sum_h mu_h log pi_h(y_j|x) - log q(y_j|x)            (mpo/exponents.h)
  *     F_x     = logsumexp_j(log w_j) - log m
- *     g_x,k   = sum_j softmax(log w)_j log pi_k(y_j|x) - c C_x,k
- *     C_x,k   = (1/m) sum_j sum_t ( log pi_k(y_t|s_t) - E_q log pi_k )       mean 0 under q
+ *     g_x,k   = sum_j softmax(log w)_j s_k(y_j|x) - c C_x,k
+ *     C_x,k   = (1/m) sum_j sum_t ( s_k(y_t|s_t) - E_q s_k )                 mean 0 under q
  *     ESS_x   = (sum_j w_j)^2 / (m sum_j w_j^2)
+ *
+ * for target whole; for target served g is of what is drawn,
+ *     g_x,k   = (1/m) sum_j s_k(y_j|x) - c C_x,k                    F and ESS as diagnostics
+ *
  *     d       = mean_x sum_j softmax(log w)_j sum_t ( [y_t ends] - q(end|s_t) )
  *     a <- a + d^2,   b <- b + d / (2 sqrt(a))
  *                                                              (src/README.md, Estimator)
@@ -18,6 +22,8 @@
 
 #include <stdint.h>
 
+#include "mpo/choices.h"
+#include "mpo/exponents.h"
 #include "mpo/rollout.h"
 #include "mpo/status.h"
 
@@ -33,6 +39,9 @@ struct mpo_estimator_spec {
     int32_t responses_max;   /* m at most */
     double end_bias;         /* b to hold, or NAN: adapt it, from 0 */
     double control;          /* c to hold, or NAN: by regression */
+    enum mpo_target target;  /* of the gradient; served: with b = 0 as a rule */
+    enum mpo_proposal proposal;
+    const struct mpo_exponents *exponents; /* borrowed; NULL: mu is the weights */
 };
 
 /** The sums for resuming; plain doubles, which the record stores bit for bit. */
@@ -58,7 +67,8 @@ struct mpo_estimate {
     int64_t tokens;           /* response tokens of this step */
     const double *gradient;   /* [K] as used, nat */
     const double *control;    /* [K] mean over prompts of C_x,k, nat */
-    const double *log_policy; /* [K] weighted mean log pi_k(y|x), nat */
+    const double *log_policy; /* [K] mean log pi_k(y|x), for whole weighted, nat */
+    const double *divergence; /* [K] KL(q || pi_k), nat; NAN: q is the reference */
 };
 
 /** Local. */

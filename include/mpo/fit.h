@@ -106,6 +106,11 @@ const struct mpo_fit_summary *mpo_fit_summary(const struct mpo_fit *fit);
 const double *mpo_fit_average(const struct mpo_fit *fit);
 const double *mpo_fit_weights(const struct mpo_fit *fit);
 
+/** KL(q || pi_k) of what was drawn from, [K] nat: the mean over steps with the weights of
+ *  the average; NAN where a step did not say. Borrowed, valid until the next step. Rank zero
+ *  only. */
+const double *mpo_fit_divergence(const struct mpo_fit *fit);
+
 /** Standard error of the mean of F over steps, from their scatter, nat; NAN for one step. It
  *  includes the differences between prompts, which the error of a step with one prompt does
  *  not. Local. */

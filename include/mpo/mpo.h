@@ -27,6 +27,7 @@
 #include "mpo/mixture.h"
 #include "mpo/decode.h"
 #include "mpo/rollout.h"
+#include "mpo/exponents.h"
 #include "mpo/estimator.h"
 #include "mpo/descent.h"
 #include "mpo/record.h"

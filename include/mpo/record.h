@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
- * The record: the trajectory of a fit in one HDF5 file, schema "mpo-1.0"
+ * The record: the trajectory of a fit in one HDF5 file, schema "mpo-1.1"
  * (src/README.md, The record).
  *
  * Writer: rank zero only, serial library, SWMR, flushed every step. `/step` is written
@@ -38,7 +38,7 @@ extern "C" {
 
 /* A new minor version only adds data sets; a new major one may change anything. Readers
  * accept their own major version up to their own minor version. */
-#define MPO_RECORD_SCHEMA     "mpo-1.0"
+#define MPO_RECORD_SCHEMA     "mpo-1.1"
 #define MPO_RECORD_NAME_BYTES 64
 
 struct mpo_record_writer;
@@ -79,6 +79,10 @@ struct mpo_record_spec {
     int32_t attribute_count;
     const struct mpo_record_rank *rank; /* [rank_count] */
     int32_t rank_count;
+    const char *target;  /* of the gradient: "whole" or "served" */
+    const char *average; /* of the weights: "uniform" or "linear" */
+    double strength;     /* A of the exponents */
+    const double *scale; /* [objective_count] a_k */
     const char *run_id;
     const char *created_utc;
     const char *git_commit;
@@ -197,6 +201,11 @@ const char *mpo_record_attribute(const struct mpo_record *record, const char *na
  *  @param values  [count, columns] out; columns is K for OBJECTIVE fields, else 1 */
 enum mpo_status mpo_record_read(struct mpo_record *record, const char *path,
                                 int64_t first_step, int64_t count, double *values);
+
+/** What the exponents of the record's mixture are made of beside the weights: 1 and all 1 in
+ *  schema mpo-1.0. @param scale  [K] out */
+enum mpo_status mpo_record_read_exponents(const struct mpo_record *record, double *strength,
+                                          double *scale);
 
 /** Rows of /provenance/ranks: policy, both hashes and vocabulary of each, other members are
  *  zero, and so are those that an older program did not store. *rank [*count] is owned by

@@ -305,6 +305,31 @@ cleanup:
     return status;
 }
 
+/* Exponents that do not sum to 1 leave the rest to the reference. */
+static enum mpo_status check_exponents(struct mpo_config_build *build)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_config *config = build->config;
+    bool has_reference = config->objective_count < config->policy_count;
+    MPO_CHECK(has_reference || config->rollout.strength == 1.0, MPO_ERR_CONFIG,
+              "%s: a strength of %g needs one policy with role reference, found none; add "
+              "the model that the policies were trained from",
+              where_of(build, MPO_OPTION_rollout_strength, 0), config->rollout.strength);
+    for (int32_t k = 0; k < config->objective_count; k++)
+        MPO_CHECK(has_reference || config->policies[k].scale == 1.0, MPO_ERR_CONFIG,
+                  "%s: a scale of %g needs one policy with role reference, found none; add "
+                  "the model that '%s' was trained from",
+                  where_of(build, MPO_OPTION_policies_scale, k), config->policies[k].scale,
+                  config->policies[k].name);
+    MPO_CHECK(!has_reference || config->policies[config->policy_count - 1].scale == 1.0,
+              MPO_ERR_CONFIG,
+              "%s: expected no scale for '%s', because a reference has none",
+              where_of(build, MPO_OPTION_policies_scale, config->policy_count - 1),
+              config->policies[config->policy_count - 1].name);
+cleanup:
+    return status;
+}
+
 enum mpo_status mpo_config_check(struct mpo_config_build *build)
 {
     enum mpo_status status = MPO_OK;
@@ -319,6 +344,7 @@ enum mpo_status mpo_config_check(struct mpo_config_build *build)
     MPO_TRY(check_bound_sums(build));
     MPO_TRY(check_initial(build));
     MPO_TRY(check_rollout(build));
+    MPO_TRY(check_exponents(build));
 cleanup:
     return status;
 }

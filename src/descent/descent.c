@@ -18,6 +18,7 @@
 struct mpo_descent {
     const struct mpo_descent_map *map;
     enum mpo_step_rule rule;
+    enum mpo_averaging averaging;
     double step_constant;
     int64_t steps;
     int32_t count; /* K */
@@ -49,6 +50,7 @@ static enum mpo_status choose_rule(const struct mpo_descent_spec *spec,
               "descent.step_rule: expected %s, found number %d", mpo_step_rule_choices(),
               (int)spec->step_rule);
     descent->rule = spec->step_rule;
+    descent->averaging = spec->averaging;
 cleanup:
     return status;
 }
@@ -145,6 +147,17 @@ const double *mpo_descent_weights(const struct mpo_descent *descent)
     return descent->weights;
 }
 
+double mpo_descent_omega(enum mpo_averaging averaging, int64_t t)
+{
+    return averaging == MPO_AVERAGING_LINEAR ? (double)t : 1.0;
+}
+
+double mpo_descent_omega_sum(enum mpo_averaging averaging, int64_t t)
+{
+    double taken = (double)t;
+    return averaging == MPO_AVERAGING_LINEAR ? 0.5 * taken * (taken + 1.0) : taken;
+}
+
 /* eta of a rule after `descent->step` gradients, the present one included. */
 static double choose_step_size(const struct mpo_descent *descent)
 {
@@ -156,32 +169,42 @@ static double choose_step_size(const struct mpo_descent *descent)
     return descent->range_squares > 0.0 ? sqrt(radius / descent->range_squares) : 0.0;
 }
 
+static void average_weights(struct mpo_descent *descent)
+{
+    double omega_sum = mpo_descent_omega_sum(descent->averaging, descent->step);
+    for (int32_t k = 0; k < descent->count; k++)
+        descent->average[k] = descent->weights_sum[k] / omega_sum;
+}
+
 /* Add the gradient at the present weights to every running sum. */
 static void add_to_sums(struct mpo_descent *descent, const double *gradient)
 {
-    double norm = descent->map->gradient_norm(gradient, descent->count);
     descent->step++;
+    double omega = mpo_descent_omega(descent->averaging, descent->step);
+    double norm = omega * descent->map->gradient_norm(gradient, descent->count);
     descent->range_squares += norm * norm;
     for (int32_t k = 0; k < descent->count; k++) {
-        descent->inner_sum += descent->weights[k] * gradient[k];
-        descent->weights_sum[k] += descent->weights[k];
-        descent->gradient_sum[k] += gradient[k];
-        descent->average[k] = descent->weights_sum[k] / (double)descent->step;
+        descent->inner_sum += omega * descent->weights[k] * gradient[k];
+        descent->weights_sum[k] += omega * descent->weights[k];
+        descent->gradient_sum[k] += omega * gradient[k];
     }
+    average_weights(descent);
 }
 
 static void move_weights(struct mpo_descent *descent, const double *gradient)
 {
+    bool is_adaptive = descent->rule == MPO_STEP_RULE_ADAPTIVE;
     descent->step_size = choose_step_size(descent);
     /* Mirror descent continues from the projected point. It is projected here, not when it
      * was computed, so that a dual state that was saved and loaded follows the same path. */
-    if (descent->bounds != NULL && descent->rule != MPO_STEP_RULE_ADAPTIVE)
+    if (descent->bounds != NULL && !is_adaptive)
         descent->map->project(descent->bounds, descent->count, descent->dual,
                               descent->weights);
-    double pace = descent->rule == MPO_STEP_RULE_ADAPTIVE ? 1.0 : -descent->step_size;
+    double pace = is_adaptive ? mpo_descent_omega(descent->averaging, descent->step)
+                              : -descent->step_size;
     for (int32_t k = 0; k < descent->count; k++)
         descent->dual[k] += pace * gradient[k];
-    if (descent->rule != MPO_STEP_RULE_ADAPTIVE)
+    if (!is_adaptive)
         descent->map->centre(descent->dual, descent->count);
     normalise_weights(descent);
 }
@@ -215,7 +238,8 @@ double mpo_descent_averaged_gap(const struct mpo_descent *descent)
         return NAN;
     double least =
         mpo_descent_least(descent->gradient_sum, descent->bounds, descent->count);
-    return (descent->inner_sum - least) / (double)descent->step;
+    return (descent->inner_sum - least) /
+           mpo_descent_omega_sum(descent->averaging, descent->step);
 }
 
 void mpo_descent_save(const struct mpo_descent *descent, struct mpo_descent_state *out)
@@ -242,7 +266,6 @@ void mpo_descent_load(struct mpo_descent *descent, const struct mpo_descent_stat
     if (state->step == 0)
         return;
     descent->step_size = choose_step_size(descent);
-    for (int32_t k = 0; k < descent->count; k++)
-        descent->average[k] = descent->weights_sum[k] / (double)descent->step;
+    average_weights(descent);
     normalise_weights(descent);
 }

@@ -17,16 +17,21 @@ struct mpo_estimator {
     struct mpo_estimator_spec spec;
     struct mpo_control control;
     struct mpo_tilt tilt;
-    double *log_weight;      /* [m] of one prompt */
-    double *share;           /* [m] softmax of log_weight */
-    double *value;           /* [prompts_max] F_x */
-    double *prompt_gradient; /* [prompts_max, K] before the control variate */
-    double *prompt_control;  /* [prompts_max, K] */
-    double *gradient;        /* [K] */
-    double *mean_control;    /* [K] */
-    double *log_policy;      /* [K] */
-    double *influence;       /* [K] of one response */
-    double *deviation;       /* [K] of one response's control */
+    double *log_weight;        /* [m] of one prompt */
+    double *share;             /* [m] softmax of log_weight */
+    double *value;             /* [prompts_max] F_x */
+    double *prompt_gradient;   /* [prompts_max, K] before the control variate */
+    double *prompt_control;    /* [prompts_max, K] */
+    double *prompt_divergence; /* [K] */
+    double *divergence;        /* [K] */
+    double *gradient;          /* [K] */
+    double *mean_control;      /* [K] */
+    double *log_policy;        /* [K] */
+    double *prompt_log_policy; /* [K] of one prompt */
+    double *mu;                /* [mu_count] */
+    int32_t mu_count;
+    double *influence; /* [K] of one response */
+    double *deviation; /* [K] of one response's control */
 };
 
 enum mpo_status mpo_estimator_open(const struct mpo_estimator_spec *spec,
@@ -36,8 +41,11 @@ enum mpo_status mpo_estimator_open(const struct mpo_estimator_spec *spec,
     struct mpo_estimator *estimator = NULL;
     size_t objectives = (size_t)spec->objective_count;
     size_t prompts = (size_t)spec->prompts_max;
+    int32_t mu_count =
+        spec->exponents != NULL ? spec->exponents->policy_count : spec->objective_count;
     MPO_NEW(1, &estimator);
     estimator->spec = *spec;
+    estimator->mu_count = mu_count;
     estimator->tilt.adapt = isnan(spec->end_bias);
     estimator->tilt.end_bias = estimator->tilt.adapt ? 0.0 : spec->end_bias;
     estimator->control.fixed = spec->control;
@@ -46,9 +54,13 @@ enum mpo_status mpo_estimator_open(const struct mpo_estimator_spec *spec,
     MPO_NEW(prompts, &estimator->value);
     MPO_NEW(prompts * objectives, &estimator->prompt_gradient);
     MPO_NEW(prompts * objectives, &estimator->prompt_control);
+    MPO_NEW(objectives, &estimator->prompt_divergence);
+    MPO_NEW(objectives, &estimator->divergence);
     MPO_NEW(objectives, &estimator->gradient);
     MPO_NEW(objectives, &estimator->mean_control);
     MPO_NEW(objectives, &estimator->log_policy);
+    MPO_NEW(objectives, &estimator->prompt_log_policy);
+    MPO_NEW(mu_count, &estimator->mu);
     MPO_NEW(objectives, &estimator->influence);
     MPO_NEW(objectives, &estimator->deviation);
 cleanup:
@@ -65,9 +77,13 @@ void mpo_estimator_close(struct mpo_estimator **out)
         return;
     free(estimator->deviation);
     free(estimator->influence);
+    free(estimator->mu);
+    free(estimator->prompt_log_policy);
     free(estimator->log_policy);
     free(estimator->mean_control);
     free(estimator->gradient);
+    free(estimator->divergence);
+    free(estimator->prompt_divergence);
     free(estimator->prompt_control);
     free(estimator->prompt_gradient);
     free(estimator->value);
@@ -83,7 +99,7 @@ double mpo_estimator_end_bias(const struct mpo_estimator *estimator)
 }
 
 /* Figures of one prompt, into its places among the prompts'; returns its d. */
-static double estimate_prompt(struct mpo_estimator *estimator, const double *weights,
+static double estimate_prompt(struct mpo_estimator *estimator,
                               const struct mpo_responses *responses, int32_t slot,
                               struct mpo_sample_figures *figures)
 {
@@ -91,16 +107,29 @@ static double estimate_prompt(struct mpo_estimator *estimator, const double *wei
     int32_t objectives = estimator->spec.objective_count;
     struct mpo_sample sample = mpo_sample_of_step(responses, slot * m, m);
     struct mpo_sample_query query = {
-        .exponent_count = objectives, .exponent = weights, .objective_count = objectives};
+        .exponent_count = estimator->mu_count,
+        .exponent = estimator->mu,
+        .objective_count = objectives,
+        .target = estimator->spec.target,
+        .scores = estimator->spec.exponents,
+    };
     double direction = 0.0;
     *figures = (struct mpo_sample_figures){
         .log_weight = estimator->log_weight,
         .share = estimator->share,
         .gradient = estimator->prompt_gradient + (size_t)slot * (size_t)objectives,
         .control = estimator->prompt_control + (size_t)slot * (size_t)objectives,
+        .log_policy = estimator->prompt_log_policy,
+        .divergence = estimator->prompt_divergence,
     };
     mpo_sample_estimate(&sample, &query, figures);
     estimator->value[slot] = figures->value;
+    for (int32_t k = 0; k < objectives; k++) {
+        estimator->log_policy[k] +=
+            estimator->prompt_log_policy[k] / responses->prompt_count;
+        estimator->divergence[k] +=
+            estimator->prompt_divergence[k] / responses->prompt_count;
+    }
     for (int32_t j = 0; j < m; j++)
         direction += figures->share[j] * responses->end_surprise[slot * m + j];
     return direction;
@@ -125,18 +154,17 @@ static void gradient_over_prompts(struct mpo_estimator *estimator, int32_t promp
                                   double coefficient)
 {
     int32_t objectives = estimator->spec.objective_count;
-    memset(estimator->log_policy, 0, (size_t)objectives * sizeof *estimator->log_policy);
-    memset(estimator->mean_control, 0,
-           (size_t)objectives * sizeof *estimator->mean_control);
-    for (int32_t slot = 0; slot < prompt_count; slot++)
-        for (int32_t k = 0; k < objectives; k++) {
+    for (int32_t k = 0; k < objectives; k++) {
+        double score = 0.0;
+        double control = 0.0;
+        for (int32_t slot = 0; slot < prompt_count; slot++) {
             size_t at = (size_t)slot * (size_t)objectives + (size_t)k;
-            estimator->log_policy[k] += estimator->prompt_gradient[at] / prompt_count;
-            estimator->mean_control[k] += estimator->prompt_control[at] / prompt_count;
+            score += estimator->prompt_gradient[at] / prompt_count;
+            control += estimator->prompt_control[at] / prompt_count;
         }
-    for (int32_t k = 0; k < objectives; k++)
-        estimator->gradient[k] =
-            estimator->log_policy[k] - coefficient * estimator->mean_control[k];
+        estimator->mean_control[k] = control;
+        estimator->gradient[k] = score - coefficient * control;
+    }
 }
 
 /* Statistics of the responses: share cut, entropy per token, tokens. */
@@ -164,16 +192,30 @@ static void observe_prompt(struct mpo_estimator *estimator,
     int32_t m = responses->responses;
     int32_t objectives = estimator->spec.objective_count;
     struct mpo_sample sample = mpo_sample_of_step(responses, slot * m, m);
+    struct mpo_sample_query query = {.scores = estimator->spec.exponents};
     for (int32_t j = 0; j < m; j++) {
-        int64_t first = (int64_t)j * sample.policy_count;
         for (int32_t k = 0; k < objectives; k++) {
-            estimator->influence[k] = m * figures->share[j] *
-                                      (sample.log_policy[first + k] - figures->gradient[k]);
-            estimator->deviation[k] = sample.control[first + k] - figures->control[k];
+            double score = mpo_sample_score(&sample, &query, sample.log_policy, j, k);
+            double control = mpo_sample_score(&sample, &query, sample.control, j, k);
+            estimator->influence[k] =
+                m * figures->share[j] * (score - figures->gradient[k]);
+            estimator->deviation[k] = control - figures->control[k];
         }
         mpo_control_observe(&estimator->control, estimator->influence, estimator->deviation,
                             objectives);
     }
+}
+
+/* Sums over prompts start anew, and mu follows the weights. */
+static void begin_step(struct mpo_estimator *estimator, const double *weights)
+{
+    size_t bytes = (size_t)estimator->spec.objective_count * sizeof(double);
+    memset(estimator->log_policy, 0, bytes);
+    memset(estimator->divergence, 0, bytes);
+    if (estimator->spec.exponents != NULL)
+        mpo_exponents_of(estimator->spec.exponents, weights, estimator->mu);
+    else
+        memcpy(estimator->mu, weights, bytes);
 }
 
 enum mpo_status mpo_estimator_step(struct mpo_estimator *estimator, const double *weights,
@@ -195,16 +237,20 @@ enum mpo_status mpo_estimator_step(struct mpo_estimator *estimator, const double
         .gradient = estimator->gradient,
         .control = estimator->mean_control,
         .log_policy = estimator->log_policy,
+        .divergence = estimator->divergence,
     };
+    begin_step(estimator, weights);
     for (int32_t slot = 0; slot < prompt_count; slot++) {
         struct mpo_sample_figures figures;
-        direction +=
-            estimate_prompt(estimator, weights, responses, slot, &figures) / prompt_count;
+        direction += estimate_prompt(estimator, responses, slot, &figures) / prompt_count;
         out->ess += figures.ess / prompt_count;
         out->value_jackknife += figures.value_jackknife / prompt_count;
         out->value_error = figures.value_error;
         observe_prompt(estimator, responses, slot, &figures);
     }
+    if (estimator->spec.proposal == MPO_PROPOSAL_REFERENCE)
+        for (int32_t k = 0; k < estimator->spec.objective_count; k++)
+            estimator->divergence[k] = NAN;
     value_over_prompts(estimator, prompt_count, out);
     gradient_over_prompts(estimator, prompt_count, out->coefficient);
     describe_responses(responses, out);

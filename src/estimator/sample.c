@@ -29,6 +29,7 @@ struct mpo_sample mpo_sample_of_step(const struct mpo_responses *responses, int3
         .log_proposal = responses->log_proposal + first,
         .log_policy = responses->log_policy + first * policies,
         .control = responses->control + first * policies,
+        .entropy = responses->entropy + first,
     };
 }
 
@@ -92,25 +93,47 @@ static double sum_shares(const struct mpo_sample_figures *figures, int32_t count
     return sum;
 }
 
-static void average_policies(const struct mpo_sample *sample, int32_t objective_count,
-                             const double *share, double *gradient)
+double mpo_sample_score(const struct mpo_sample *sample,
+                        const struct mpo_sample_query *query, const double *table,
+                        int32_t j, int32_t k)
 {
-    memset(gradient, 0, (size_t)objective_count * sizeof *gradient);
-    for (int32_t j = 0; j < sample->count; j++) {
-        const double *log_policy = sample->log_policy + (int64_t)j * sample->policy_count;
-        for (int32_t k = 0; k < objective_count; k++)
-            gradient[k] += share[j] * log_policy[k];
-    }
+    const double *figure = table + (int64_t)j * sample->policy_count;
+    return query->scores != NULL ? mpo_exponents_score(query->scores, figure, k)
+                                 : figure[k];
 }
 
-static void average_control(const struct mpo_sample *sample, int32_t objective_count,
-                            double *out)
+static void average_scores(const struct mpo_sample *sample,
+                           const struct mpo_sample_query *query, const double *share,
+                           double *gradient)
+{
+    memset(gradient, 0, (size_t)query->objective_count * sizeof *gradient);
+    for (int32_t j = 0; j < sample->count; j++)
+        for (int32_t k = 0; k < query->objective_count; k++)
+            gradient[k] +=
+                share[j] * mpo_sample_score(sample, query, sample->log_policy, j, k);
+}
+
+static void average_control(const struct mpo_sample *sample,
+                            const struct mpo_sample_query *query, double *out)
+{
+    memset(out, 0, (size_t)query->objective_count * sizeof *out);
+    for (int32_t j = 0; sample->control != NULL && j < sample->count; j++)
+        for (int32_t k = 0; k < query->objective_count; k++)
+            out[k] +=
+                mpo_sample_score(sample, query, sample->control, j, k) / sample->count;
+}
+
+/* E_q log pi_k is log pi_k of what was drawn less its control. */
+static void average_divergence(const struct mpo_sample *sample, int32_t objective_count,
+                               double *out)
 {
     memset(out, 0, (size_t)objective_count * sizeof *out);
-    for (int32_t j = 0; sample->control != NULL && j < sample->count; j++) {
-        const double *control = sample->control + (int64_t)j * sample->policy_count;
+    for (int32_t j = 0; j < sample->count; j++) {
+        int64_t first = (int64_t)j * sample->policy_count;
         for (int32_t k = 0; k < objective_count; k++)
-            out[k] += control[k] / sample->count;
+            out[k] += (sample->control[first + k] - sample->log_policy[first + k] -
+                       sample->entropy[j]) /
+                      sample->count;
     }
 }
 
@@ -144,9 +167,10 @@ static void jackknife_value(int32_t count, struct mpo_sample_figures *out)
     out->value_error = sqrt((count - 1.0) / count * square_sum);
 }
 
-/* g_k of the responses but j, from their log w. */
-static double average_without(const struct mpo_sample *sample, const double *log_weight,
-                              int32_t left_out, int32_t column)
+/* g_k of the responses but one, from their log w. */
+static double average_without(const struct mpo_sample *sample,
+                              const struct mpo_sample_query *query,
+                              const double *log_weight, int32_t left_out, int32_t k)
 {
     double top = greatest_weight(log_weight, sample->count, left_out);
     double weight_sum = 0.0;
@@ -156,25 +180,27 @@ static double average_without(const struct mpo_sample *sample, const double *log
             continue;
         double weight = exp(log_weight[j] - top);
         weight_sum += weight;
-        sum += weight * sample->log_policy[(int64_t)j * sample->policy_count + column];
+        sum += weight * mpo_sample_score(sample, query, sample->log_policy, j, k);
     }
     return sum / weight_sum;
 }
 
 /* m g_k - (m - 1) mean_j g_k without j, in the place of g_k. */
-static void jackknife_gradient(const struct mpo_sample *sample, int32_t objective_count,
+static void jackknife_gradient(const struct mpo_sample *sample,
+                               const struct mpo_sample_query *query,
                                struct mpo_sample_figures *out)
 {
     double m = sample->count;
     double share_sum = sum_shares(out, sample->count);
-    for (int32_t k = 0; k < objective_count; k++) {
+    for (int32_t k = 0; k < query->objective_count; k++) {
         double without = 0.0;
         for (int32_t j = 0; j < sample->count; j++) {
             double share = out->share[j];
-            double own = sample->log_policy[(int64_t)j * sample->policy_count + k];
-            without += (share < 0.5 ? (out->gradient[k] - share * own) / (share_sum - share)
-                                    : average_without(sample, out->log_weight, j, k)) /
-                       m;
+            double own = mpo_sample_score(sample, query, sample->log_policy, j, k);
+            without +=
+                (share < 0.5 ? (out->gradient[k] - share * own) / (share_sum - share)
+                             : average_without(sample, query, out->log_weight, j, k)) /
+                m;
         }
         out->gradient[k] = m * (out->gradient[k] / share_sum) - (m - 1.0) * without;
     }
@@ -188,13 +214,24 @@ void mpo_sample_estimate(const struct mpo_sample *sample,
 {
     weigh_responses(sample, query, out);
     jackknife_value(sample->count, out);
+    if (query->target == MPO_TARGET_SERVED)
+        for (int32_t j = 0; j < sample->count; j++)
+            out->share[j] = 1.0 / sample->count;
     if (out->gradient != NULL) {
-        average_policies(sample, query->objective_count, out->share, out->gradient);
-        if (query->jackknife && sample->count > 1)
-            jackknife_gradient(sample, query->objective_count, out);
+        average_scores(sample, query, out->share, out->gradient);
+        bool is_mean = query->target == MPO_TARGET_SERVED; /* has no bias to take out */
+        if (query->jackknife && sample->count > 1 && !is_mean)
+            jackknife_gradient(sample, query, out);
     }
     if (out->control != NULL)
-        average_control(sample, query->objective_count, out->control);
+        average_control(sample, query, out->control);
+    if (out->log_policy != NULL) {
+        struct mpo_sample_query plain = *query;
+        plain.scores = NULL;
+        average_scores(sample, &plain, out->share, out->log_policy);
+    }
+    if (out->divergence != NULL)
+        average_divergence(sample, query->objective_count, out->divergence);
 }
 
 void mpo_sample_divergence(const double *weights, const double *gradient, double value,

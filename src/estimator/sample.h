@@ -5,9 +5,13 @@
  *
  *     log w_j = sum_h mu_h log pi_h(y_j|x) - log q_j(y_j|x)
  *     F_x     = logsumexp_j(log w_j) - log m
- *     g_x,k   = sum_j softmax(log w)_j log pi_k(y_j|x)            before the control variate
- *     C_x,k   = (1/m) sum_j sum_t ( log pi_k(y_t|s_t) - E_q log pi_k )
+ *     g_x,k   = sum_j softmax(log w)_j s_k(y_j|x)                 before the control variate
+ *     C_x,k   = (1/m) sum_j sum_t ( s_k(y_t|s_t) - E_q s_k )
  *     ESS_x   = (sum_j w_j)^2 / (m sum_j w_j^2)               (src/README.md, Estimator)
+ *
+ * and, of what the responses were drawn from,
+ *
+ *     KL(q || pi_k) = (1/m) sum_j sum_t ( E_q log q - E_q log pi_k )(s_t)       each term >= 0
  *
  * Each response may come from a proposal of its own, as those of a record do. The jackknife
  * over j takes the bias of order 1/m out of the logarithm and of the ratio. Nothing here
@@ -18,6 +22,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "mpo/choices.h"
+#include "mpo/exponents.h"
 #include "mpo/rollout.h"
 
 #ifdef __cplusplus
@@ -31,6 +37,7 @@ struct mpo_sample {
     const double *log_proposal; /* [m] log q_j(y_j|x), nat */
     const double *log_policy;   /* [m, H] log pi_h(y_j|x), nat */
     const double *control;      /* [m, H] sum_t log pi_h - E_q log pi_h, nat; NULL: none */
+    const double *entropy;      /* [m] sum_t -E_q log q, nat; NULL: none */
 };
 
 /** At which weights, and how. */
@@ -39,6 +46,9 @@ struct mpo_sample_query {
     const double *exponent;  /* [exponent_count] mu */
     int32_t objective_count; /* K: columns of gradient and control, <= H */
     bool jackknife;          /* the gradient too */
+    enum mpo_target target;  /* of the gradient: whole weighs responses by softmax(log w),
+                                served takes their plain mean */
+    const struct mpo_exponents *scores; /* s_k; NULL: log pi_k */
 };
 
 struct mpo_sample_figures {
@@ -48,9 +58,12 @@ struct mpo_sample_figures {
     double ess;             /* ESS_x, in (0, 1] */
     /* the caller's room, filled */
     double *log_weight; /* [m] log w, nat */
-    double *share;      /* [m] softmax(log w) */
+    double *share;      /* [m] part of each in the gradient: softmax(log w), served: 1/m */
     double *gradient;   /* [K] g_x without the control variate, nat; NULL: not wanted */
+    double *log_policy; /* [K] the same of log pi_k, nat; NULL: not wanted */
     double *control;    /* [K] C_x, nat; 0 where the sample has none; NULL: not wanted */
+    double *divergence; /* [K] KL(q || pi_k) of x, nat; needs control and entropy of the
+                           sample; NULL: not wanted */
 };
 
 /** Responses first .. first + count - 1 of a step, which must be to one prompt; those to
@@ -61,6 +74,11 @@ struct mpo_sample mpo_sample_of_step(const struct mpo_responses *responses, int3
 /** log w_j, nat. Local. */
 double mpo_sample_log_weight(const struct mpo_sample *sample, const double *exponent,
                              int32_t exponent_count, int32_t index);
+
+/** s_k of response j, from a table [m, H] of the sample: log_policy or control, nat. Local. */
+double mpo_sample_score(const struct mpo_sample *sample,
+                        const struct mpo_sample_query *query, const double *table,
+                        int32_t j, int32_t k);
 
 /** All figures of one prompt. Local. Allocates nothing. Cost m (H + K). */
 void mpo_sample_estimate(const struct mpo_sample *sample,

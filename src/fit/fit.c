@@ -36,7 +36,7 @@ static enum mpo_status share_proposal(struct mpo_fit *fit, bool *go_on)
         if (from_reference)
             proposal[fit->objective_count] = 1.0;
         else
-            memcpy(proposal, weights, (size_t)fit->objective_count * sizeof *proposal);
+            mpo_exponents_of(&fit->exponents, weights, proposal);
         memcpy(fit->weights, weights, (size_t)fit->objective_count * sizeof *weights);
         proposal[fit->policy_count] = mpo_estimator_end_bias(fit->estimator);
         proposal[fit->policy_count + 1] = fit->summary.stopped_on_gap ? 0.0 : 1.0;
@@ -152,6 +152,7 @@ static enum mpo_status open_optimiser(struct mpo_fit *fit)
     enum mpo_status status = MPO_OK;
     const struct mpo_config *config = fit->config;
     double *bounds = NULL;
+    bool is_whole = config->estimator.target == MPO_TARGET_WHOLE;
     bool from_reference = config->rollout.proposal == MPO_PROPOSAL_REFERENCE;
     struct mpo_estimator_spec estimator = {
         .objective_count = fit->objective_count,
@@ -159,17 +160,22 @@ static enum mpo_status open_optimiser(struct mpo_fit *fit)
         .responses_max = (int32_t)config->rollout.responses,
         .end_bias = config->rollout.end_bias,
         .control = config->rollout.control,
+        .target = config->estimator.target,
+        .proposal = config->rollout.proposal,
+        .exponents = &fit->exponents,
     };
     struct mpo_descent_spec descent = {
         .map = config->descent.map,
         .step_rule = config->descent.step_rule,
+        .averaging = config->descent.average,
         .step_constant = config->descent.step_constant,
         .steps = config->descent.steps,
         .objective_count = fit->objective_count,
         .initial = config->descent.initial.count > 0 ? config->descent.initial.value : NULL,
     };
-    /* The published algorithm draws from the reference as it is. */
-    if (from_reference && isnan(estimator.end_bias))
+    /* The published algorithm draws from the reference as it is, and what is served has no
+     * tilt unless it is set. */
+    if ((from_reference || !is_whole) && isnan(estimator.end_bias))
         estimator.end_bias = 0.0;
     MPO_TRY(mpo_estimator_open(&estimator, &fit->estimator));
     MPO_TRY(mpo_weights_bounds(config, &bounds));
@@ -210,11 +216,18 @@ static enum mpo_status allocate_fit(const struct mpo_fit_spec *spec, struct mpo_
     fit->config = config;
     fit->objective_count = config->objective_count;
     fit->policy_count = config->policy_count;
+    MPO_NEW(fit->objective_count, &fit->scale);
+    for (int32_t k = 0; k < fit->objective_count; k++)
+        fit->scale[k] = config->policies[k].scale;
+    fit->exponents = (struct mpo_exponents){fit->objective_count, fit->policy_count,
+                                            config->rollout.strength, fit->scale};
     MPO_NEW(prompts, &fit->prompt);
     MPO_NEW(fit->policy_count + 2, &fit->proposal);
     if (!is_rank_zero(fit))
         goto cleanup;
     MPO_NEW(fit->objective_count, &fit->weights);
+    MPO_NEW(fit->objective_count, &fit->divergence_sum);
+    MPO_NEW(fit->objective_count, &fit->divergence);
     MPO_NEW(prompts * (size_t)config->rollout.responses, &fit->text_bytes);
     mpo_decode_text_open(&fit->response_text, fit->session->policies,
                          &(struct mpo_decode_stops){0});
@@ -278,14 +291,25 @@ void mpo_fit_close(struct mpo_fit **fit)
     free(self->text_bytes);
     free(self->text);
     mpo_decode_text_close(&self->response_text);
+    free(self->divergence);
+    free(self->divergence_sum);
     free(self->weights);
     free(self->proposal);
     free(self->prompt);
+    free(self->scale);
     free(self);
     *fit = NULL;
 }
 
 /* ---- what it is and was ---- */
+
+/* F has the gradient A g; an imbalance is of the scores themselves. */
+double mpo_fit_averaged_gap(const struct mpo_fit *fit)
+{
+    bool is_whole = fit->config->estimator.target == MPO_TARGET_WHOLE;
+    double strength = is_whole ? fit->exponents.strength : 1.0;
+    return strength * mpo_descent_averaged_gap(fit->descent);
+}
 
 void mpo_fit_summary_add(struct mpo_fit *fit, const struct mpo_estimate *estimate)
 {
@@ -297,12 +321,18 @@ void mpo_fit_summary_add(struct mpo_fit *fit, const struct mpo_estimate *estimat
     double off = estimate->value - summary->value_mean;
     summary->value_mean += off / (double)summary->steps;
     summary->value_square_sum += off * (estimate->value - summary->value_mean);
+    double omega = mpo_descent_omega(fit->config->descent.average, summary->steps);
+    double omega_sum = mpo_descent_omega_sum(fit->config->descent.average, summary->steps);
+    for (int32_t k = 0; k < fit->objective_count; k++) {
+        fit->divergence_sum[k] += omega * estimate->divergence[k];
+        fit->divergence[k] = fit->divergence_sum[k] / omega_sum;
+    }
 }
 
 void mpo_fit_summary_settle(struct mpo_fit *fit)
 {
     struct mpo_fit_summary *summary = &fit->summary;
-    summary->last_gap = mpo_descent_averaged_gap(fit->descent);
+    summary->last_gap = mpo_fit_averaged_gap(fit);
     summary->stopped_on_gap = fit->config->descent.stop_gap > 0.0 &&
                               summary->last_gap <= fit->config->descent.stop_gap;
 }
@@ -341,6 +371,11 @@ const struct mpo_fit_summary *mpo_fit_summary(const struct mpo_fit *fit)
 const double *mpo_fit_average(const struct mpo_fit *fit)
 {
     return mpo_descent_average(fit->descent);
+}
+
+const double *mpo_fit_divergence(const struct mpo_fit *fit)
+{
+    return fit->divergence;
 }
 
 const double *mpo_fit_weights(const struct mpo_fit *fit)

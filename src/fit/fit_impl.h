@@ -19,17 +19,21 @@ struct mpo_fit {
     const struct mpo_config *config;
     int32_t objective_count; /* K */
     int32_t policy_count;    /* H */
-    int64_t *prompt;         /* [prompts_per_step] */
-    double *proposal;        /* [H + 2]: mu, end bias, 1 to go on or 0 to stop */
-    int64_t first_step;      /* steps in the record when this process started */
-    int64_t step;            /* the next one */
-    bool resumes;            /* such a record exists */
+    struct mpo_exponents exponents;
+    double *scale;      /* [K] of the exponents */
+    int64_t *prompt;    /* [prompts_per_step] */
+    double *proposal;   /* [H + 2]: mu, end bias, 1 to go on or 0 to stop */
+    int64_t first_step; /* steps in the record when this process started */
+    int64_t step;       /* the next one */
+    bool resumes;       /* such a record exists */
 
     /* rank zero only */
     struct mpo_estimator *estimator;
     struct mpo_descent *descent;
     struct mpo_record_writer *record;
-    double *weights; /* [K] l_t of the current step */
+    double *weights;        /* [K] l_t of the current step */
+    double *divergence_sum; /* [K] of omega KL over the steps, nat */
+    double *divergence;     /* [K] their mean, nat */
     struct mpo_decode_text response_text;
     char *text; /* all responses of the step, one after another */
     size_t text_capacity;
@@ -56,6 +60,9 @@ enum mpo_status mpo_fit_record(struct mpo_fit *fit, const struct mpo_fit_entry *
  *  when the configuration is another (the text shows the difference); MPO_ERR_DATA when
  *  models or prompts are */
 enum mpo_status mpo_fit_resume(struct mpo_fit *fit);
+
+/** Averaged gap of F (target whole) or averaged imbalance, nat. Rank zero only. */
+double mpo_fit_averaged_gap(const struct mpo_fit *fit);
 
 /** Add a step to the summary; after the last one, derive what depends on it. Rank zero
  *  only. */

@@ -10,6 +10,7 @@
  */
 #include "fit_impl.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -175,13 +176,33 @@ cleanup:
     return status;
 }
 
+/* KL of every step [steps, K]; a record of schema mpo-1.0 does not have it. */
+static enum mpo_status read_divergence(const struct mpo_fit *fit, struct mpo_record *record,
+                                       double **out)
+{
+    enum mpo_status status = MPO_OK;
+    int64_t steps = mpo_record_step_count(record);
+    int64_t count = steps * fit->objective_count;
+    bool is_there = false;
+    MPO_NEW(count, out);
+    MPO_TRY(mpo_record_has(record, "divergence", &is_there));
+    if (is_there)
+        MPO_TRY(mpo_record_read(record, "divergence", 0, steps, *out));
+    for (int64_t i = 0; !is_there && i < count; i++)
+        (*out)[i] = NAN;
+cleanup:
+    return status;
+}
+
 /* The summary as if this process had taken the steps itself. */
 static enum mpo_status load_summary(struct mpo_fit *fit, struct mpo_record *record)
 {
     enum mpo_status status = MPO_OK;
     int64_t steps = mpo_record_step_count(record);
     double *series = NULL; /* [4, steps] */
+    double *divergence = NULL;
     MPO_NEW(4 * steps, &series);
+    MPO_TRY(read_divergence(fit, record, &divergence));
     MPO_TRY(mpo_record_read(record, "value", 0, steps, series));
     MPO_TRY(mpo_record_read(record, "ess", 0, steps, series + steps));
     MPO_TRY(mpo_record_read(record, "truncated", 0, steps, series + 2 * steps));
@@ -192,6 +213,7 @@ static enum mpo_status load_summary(struct mpo_fit *fit, struct mpo_record *reco
                                      .ess = series[steps + n],
                                      .truncated = series[2 * steps + n],
                                      .tokens = (int64_t)series[3 * steps + n],
+                                     .divergence = divergence + n * fit->objective_count,
                                  });
     MPO_TRY(read_last(record, "elapsed", &fit->summary.elapsed_before));
     MPO_TRY(read_last(record, "weights", fit->weights));
@@ -199,6 +221,7 @@ static enum mpo_status load_summary(struct mpo_fit *fit, struct mpo_record *reco
     fit->summary.tokens_before = fit->summary.tokens;
     fit->first_step = steps;
 cleanup:
+    free(divergence);
     free(series);
     return status;
 }

@@ -201,6 +201,29 @@ cleanup:
     return status;
 }
 
+/* ---- exponents ---- */
+
+static enum mpo_status make_exponents(const struct mpo_record_schema *schema,
+                                      const struct mpo_record_spec *spec)
+{
+    enum mpo_status status = MPO_OK;
+    char strength[32] = "";
+    hid_t id = H5I_INVALID_HID;
+    const struct mpo_record_fixed scale = {.path = "scale",
+                                           .units = "1",
+                                           .long_name = "exponent of a full weight",
+                                           .file_type = H5T_IEEE_F64LE,
+                                           .memory_type = H5T_NATIVE_DOUBLE,
+                                           .rows = (hsize_t)spec->objective_count};
+    snprintf(strength, sizeof strength, "%.17g", spec->strength);
+    MPO_TRY(mpo_record_put_attribute(schema->file, "strength", strength));
+    MPO_TRY(mpo_record_make_fixed(schema->file, &scale, spec->scale, &id));
+    MPO_TRY_HDF5(H5DSattach_scale(id, schema->objective, 0), "scale");
+cleanup:
+    mpo_record_hdf5_release(&id);
+    return status;
+}
+
 /* ---- provenance ---- */
 
 /* The configuration as one string, so that h5dump and h5py show it as text. */
@@ -259,11 +282,14 @@ static enum mpo_status fill_file(struct mpo_record_writer *writer,
                                               spec->policy, spec->policy_count};
     MPO_TRY(mpo_record_put_attribute(file, "Conventions", "CF-1.10"));
     MPO_TRY(mpo_record_put_attribute(file, "log_schema", MPO_RECORD_SCHEMA));
+    MPO_TRY(mpo_record_put_attribute(file, "target", spec->target));
+    MPO_TRY(mpo_record_put_attribute(file, "average", spec->average));
     MPO_TRY(mpo_record_put_attribute(file, "run_id", spec->run_id));
     MPO_TRY(mpo_record_put_attribute(file, "created_utc", spec->created_utc));
     MPO_TRY(mpo_record_make_names(file, &objectives, &schema->objective));
     MPO_TRY(mpo_record_make_names(file, &policies, &schema->policy));
     MPO_TRY(mpo_record_make_columns(schema, spec->objective_count, spec->policy_count));
+    MPO_TRY(make_exponents(schema, spec));
     MPO_TRY(make_prompts(file, spec));
     MPO_TRY(make_provenance(file, spec));
     MPO_TRY_HDF5(H5Fflush(file, H5F_SCOPE_GLOBAL), "flush");

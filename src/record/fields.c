@@ -397,6 +397,11 @@ cleanup:
     return status;
 }
 
+bool mpo_record_came_later(enum mpo_record_field_index field)
+{
+    return field == MPO_RECORD_FIELD_divergence;
+}
+
 enum mpo_status mpo_record_append_rows(struct mpo_record_column *column, size_t rows,
                                        const void *source)
 {
@@ -407,7 +412,7 @@ enum mpo_status mpo_record_append_rows(struct mpo_record_column *column, size_t 
     const hsize_t start[2] = {column->rows, 0};
     const hsize_t count[2] = {rows, column->columns};
     const hsize_t extent[2] = {column->rows + rows, column->columns};
-    if (rows == 0)
+    if (rows == 0 || column->id < 0)
         return MPO_OK;
     MPO_TRY_HDF5(H5Dset_extent(column->id, extent), "%s", column->path);
     MPO_TRY_HDF5(file_space = H5Dget_space(column->id), "%s", column->path);

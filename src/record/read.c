@@ -15,6 +15,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -365,6 +366,32 @@ static enum mpo_status make_rank_type(hid_t *type)
     RANK_TEXT(*type, vocabulary);
 cleanup:
     mpo_record_hdf5_release(&text);
+    return status;
+}
+
+enum mpo_status mpo_record_read_exponents(const struct mpo_record *record, double *strength,
+                                          double *scale)
+{
+    enum mpo_status status = MPO_OK;
+    const char *text = mpo_record_attribute(record, "strength");
+    const struct mpo_record_rows rows = {"scale", H5T_NATIVE_DOUBLE, 1, 0,
+                                         record->objective_count};
+    char *end = NULL;
+    mpo_record_hdf5_prepare();
+    *strength = 1.0;
+    for (int32_t k = 0; k < record->objective_count; k++)
+        scale[k] = 1.0;
+    if (text[0] == '\0')
+        goto cleanup;
+    *strength = strtod(text, &end);
+    MPO_CHECK(*end == '\0' && isfinite(*strength) && *strength > 0.0, MPO_ERR_DATA,
+              "%s: expected a strength above 0, found \"%s\"", record->path, text);
+    MPO_TRY(mpo_record_read_rows(record, &rows, scale));
+    for (int32_t k = 0; k < record->objective_count; k++)
+        MPO_CHECK(isfinite(scale[k]) && scale[k] > 0.0, MPO_ERR_DATA,
+                  "%s: expected scales above 0, found %g as number %d", record->path,
+                  scale[k], k + 1);
+cleanup:
     return status;
 }
 

@@ -122,7 +122,11 @@ enum mpo_status mpo_record_has_path(hid_t file, const char *path, htri_t *exists
  *  missing in an older file stay invalid. The identifiers are owned by the caller. */
 enum mpo_status mpo_record_open_columns(hid_t file, struct mpo_record_schema *schema);
 
-/** Append rows to a growing data set. Local, allocates nothing by itself. */
+/** Whether schema mpo-1.0, which a resumed record may have, lacks the field. Local. */
+bool mpo_record_came_later(enum mpo_record_field_index field);
+
+/** Append rows to a growing data set; one that the file lacks takes none. Local, allocates
+ *  nothing by itself. */
 enum mpo_status mpo_record_append_rows(struct mpo_record_column *column, size_t rows,
                                        const void *source);
 

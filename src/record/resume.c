@@ -66,16 +66,21 @@ static enum mpo_status check_rows(struct mpo_record_writer *writer, int64_t step
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_record_schema *schema = &writer->schema;
+    htri_t names_target = 0; /* not in schema mpo-1.0 */
+    MPO_TRY_HDF5(names_target = H5Aexists(schema->file, "target"), "attributes");
     MPO_CHECK(schema->step.rows == (hsize_t)step_count, MPO_ERR_OUTPUT,
               "%s has %llu steps, but had %lld a moment ago: another run is writing it",
               writer->path, (unsigned long long)schema->step.rows, (long long)step_count);
-    for (int32_t i = 0; i < MPO_RECORD_FIELD_COUNT; i++)
+    for (int32_t i = 0; i < MPO_RECORD_FIELD_COUNT; i++) {
+        const struct mpo_record_column *field = &schema->field[i];
+        if (field->id < 0 && names_target == 0 && mpo_record_came_later(i))
+            continue;
         MPO_CHECK(
-            schema->field[i].id >= 0 && schema->field[i].rows == schema->step.rows,
-            MPO_ERR_DATA,
+            field->id >= 0 && field->rows == schema->step.rows, MPO_ERR_DATA,
             "%s: %s has %llu rows, expected %lld; `mpo recover` copies the complete steps",
-            writer->path, schema->field[i].path, (unsigned long long)schema->field[i].rows,
+            writer->path, field->path, (unsigned long long)field->rows,
             (long long)step_count);
+    }
     writer->objective_count = (int32_t)schema->field[MPO_RECORD_FIELD_weights].columns;
     writer->policy_count =
         (int32_t)schema->response[MPO_RECORD_RESPONSE_log_policy].columns;

@@ -15,6 +15,16 @@ enum mpo_status mpo_plan_check_fit(const struct mpo_config *config)
     enum mpo_status status = MPO_OK;
     MPO_CHECK(!(config->fit.resume && config->fit.force), MPO_ERR_USAGE,
               "--resume continues the record and --force moves it aside; give one of them");
+    bool is_served = config->estimator.target == MPO_TARGET_SERVED;
+    MPO_CHECK(!is_served || config->rollout.proposal == MPO_PROPOSAL_MIXTURE,
+              MPO_ERR_CONFIG,
+              "estimator.target: served takes its gradient from responses of the mixture, "
+              "found rollout.proposal: reference; use mixture, or target: whole");
+    MPO_CHECK(
+        !is_served || config->descent.stop_gap == 0.0, MPO_ERR_CONFIG,
+        "descent.stop_gap: the averaged gap exists for estimator.target: whole alone, "
+        "found %g beside served; remove it, and set descent.steps",
+        config->descent.stop_gap);
 cleanup:
     return status;
 }

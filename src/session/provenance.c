@@ -20,6 +20,7 @@
 struct provenance {
     const char **objective; /* [H] names, objectives first */
     const char **prompt;    /* [prompt count] */
+    double *scale;          /* [K] */
     char *config_text;
     struct mpo_record_rank *own; /* [rows_per_rank] */
     struct mpo_record_rank *all; /* [W * rows_per_rank], rank zero only */
@@ -201,6 +202,9 @@ static enum mpo_status name_things(struct provenance *provenance,
     int64_t prompt_count = mpo_prompts_count(session->prompts);
     MPO_NEW(session->config->policy_count, &provenance->objective);
     MPO_NEW(prompt_count, &provenance->prompt);
+    MPO_NEW(session->config->objective_count, &provenance->scale);
+    for (int32_t k = 0; k < session->config->objective_count; k++)
+        provenance->scale[k] = session->config->policies[k].scale;
     for (int32_t h = 0; h < session->config->policy_count; h++)
         provenance->objective[h] = session->config->policies[h].name;
     for (int64_t i = 0; i < prompt_count; i++)
@@ -228,6 +232,10 @@ static enum mpo_status create_record(const struct mpo_session *session,
         .attribute_count = provenance->attribute_count,
         .rank = provenance->all,
         .rank_count = provenance->rank_count,
+        .target = mpo_target_name(session->config->estimator.target),
+        .average = mpo_averaging_name(session->config->descent.average),
+        .strength = session->config->rollout.strength,
+        .scale = provenance->scale,
         .run_id = provenance->run_id,
         .created_utc = provenance->created_utc,
         .git_commit = MPO_GIT_COMMIT,
@@ -291,6 +299,7 @@ enum mpo_status mpo_session_create_record(const struct mpo_session *session,
         free(provenance->config_text);
         free(provenance->all);
         free(provenance->own);
+        free(provenance->scale);
         free(provenance->prompt);
         free(provenance->objective);
     }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Weights: given, or fitted before.
+ * Weights, given or fitted before, and the exponents that they become.
  *
  * Only rank zero reads the record, because other ranks may not see its file system. What it
  * says of the models goes to all ranks, and each compares it with the models that it hosts.
@@ -17,6 +17,13 @@
 #include "base/text.h"
 
 #define SUM_TOLERANCE 1e-3
+
+/* Weights and what makes exponents of them. */
+struct recipe {
+    struct mpo_exponents exponents;
+    double *weights; /* [K] */
+    double *scale;   /* [K] of the exponents */
+};
 
 /* What a record says, on its way to all ranks. */
 struct models {
@@ -97,8 +104,8 @@ cleanup:
 }
 
 static enum mpo_status read_record(const struct mpo_config *config,
-                                   const struct mpo_weights_choice *choice, double *weights,
-                                   struct models *models)
+                                   const struct mpo_weights_choice *choice,
+                                   struct recipe *recipe, struct models *models)
 {
     enum mpo_status status = MPO_OK;
     struct mpo_record *record = NULL;
@@ -108,8 +115,9 @@ static enum mpo_status read_record(const struct mpo_config *config,
     MPO_TRY(mpo_record_open(path, &record));
     MPO_TRY(check_objectives(config, record, path));
     MPO_TRY(find_step(record, path, choice->step, &row));
-    MPO_TRY(mpo_record_read(record, series, row, 1, weights));
-    MPO_TRY(check_simplex(path, weights, config->objective_count));
+    MPO_TRY(mpo_record_read(record, series, row, 1, recipe->weights));
+    MPO_TRY(check_simplex(path, recipe->weights, config->objective_count));
+    MPO_TRY(mpo_record_read_exponents(record, &recipe->exponents.strength, recipe->scale));
     MPO_TRY(read_models(config, record, models));
 cleanup:
     mpo_record_close(&record);
@@ -254,23 +262,72 @@ bool mpo_weights_are_of_a_record(const struct mpo_config *config, const char *te
            !looks_like_numbers(text);
 }
 
-static enum mpo_status settle(const struct mpo_config *config,
-                              const struct mpo_weights_choice *choice, double *weights,
-                              struct models *models)
+/* As configured, unless a record says otherwise. */
+static enum mpo_status open_recipe(const struct mpo_config *config, struct recipe *recipe)
 {
+    enum mpo_status status = MPO_OK;
+    MPO_NEW(config->objective_count, &recipe->weights);
+    MPO_NEW(config->objective_count, &recipe->scale);
+    for (int32_t k = 0; k < config->objective_count; k++)
+        recipe->scale[k] = config->policies[k].scale;
+    recipe->exponents =
+        (struct mpo_exponents){config->objective_count, config->policy_count,
+                               config->rollout.strength, recipe->scale};
+cleanup:
+    return status;
+}
+
+static enum mpo_status check_recipe(const struct mpo_config *config,
+                                    const struct mpo_weights_choice *choice,
+                                    const struct recipe *recipe)
+{
+    enum mpo_status status = MPO_OK;
+    if (mpo_exponents_are_weights(&recipe->exponents))
+        return MPO_OK;
+    MPO_CHECK(
+        !choice->must_be_exponents, MPO_ERR_USAGE,
+        "--weights %s: expected a strength and scales of 1, found the strength %g or a "
+        "scale that is not 1; what is computed here holds without them alone",
+        choice->text, recipe->exponents.strength);
+    MPO_CHECK(config->objective_count < config->policy_count, MPO_ERR_CONFIG,
+              "--weights %s: a strength or scale that is not 1 needs one policy with role "
+              "reference, found none; add the model that the policies were trained from",
+              choice->text);
+cleanup:
+    return status;
+}
+
+/* Weights on the simplex become exponents; others are exponents already. */
+static enum mpo_status find_exponents(const struct mpo_config *config,
+                                      const struct mpo_weights_choice *choice, double *mu,
+                                      struct models *models)
+{
+    enum mpo_status status = MPO_OK;
+    struct recipe recipe = {0};
     int32_t policy = policy_of_name(config, choice->text);
+    bool is_numbers = looks_like_numbers(choice->text);
     if (policy >= 0) {
-        weights[policy] = 1.0;
+        mu[policy] = 1.0;
         return MPO_OK;
     }
-    if (strcmp(choice->text, "uniform") == 0) {
+    if (is_numbers && choice->allow_any)
+        return parse_weights(config, choice, mu);
+    MPO_TRY(open_recipe(config, &recipe));
+    if (strcmp(choice->text, "uniform") == 0)
         for (int32_t k = 0; k < config->objective_count; k++)
-            weights[k] = 1.0 / config->objective_count;
-        return MPO_OK;
-    }
-    if (looks_like_numbers(choice->text))
-        return parse_weights(config, choice, weights);
-    return read_record(config, choice, weights, models);
+            recipe.weights[k] = 1.0 / config->objective_count;
+    else if (is_numbers)
+        MPO_TRY(parse_weights(config, choice, recipe.weights));
+    else
+        MPO_TRY(read_record(config, choice, &recipe, models));
+    if (!isnan(choice->strength))
+        recipe.exponents.strength = choice->strength;
+    MPO_TRY(check_recipe(config, choice, &recipe));
+    mpo_exponents_of(&recipe.exponents, recipe.weights, mu);
+cleanup:
+    free(recipe.scale);
+    free(recipe.weights);
+    return status;
 }
 
 enum mpo_status mpo_weights_open(const struct mpo_session *session,
@@ -280,20 +337,20 @@ enum mpo_status mpo_weights_open(const struct mpo_session *session,
     const struct mpo_config *config = session->config;
     struct models models = {.path = choice->text,
                             .remedy = "fit again, or give the weights as numbers"};
-    double *weights = NULL;
+    double *mu = NULL;
     size_t count = (size_t)config->policy_count;
-    status = mpo_memory_take(count, sizeof *weights, "weights", (void **)&weights);
+    status = mpo_memory_take(count, sizeof *mu, "weights", (void **)&mu);
     if (status == MPO_OK && mpo_comm_rank(session->comm) == 0)
-        status = settle(config, choice, weights, &models);
+        status = find_exponents(config, choice, mu, &models);
     MPO_TRY(mpo_comm_agree(status));
-    MPO_TRY(mpo_comm_broadcast(session->comm, weights, count * sizeof *weights, 0));
+    MPO_TRY(mpo_comm_broadcast(session->comm, mu, count * sizeof *mu, 0));
     if (mpo_weights_are_of_a_record(config, choice->text))
         MPO_TRY(share_and_compare(session, &models));
-    *out = weights;
-    weights = NULL;
+    *out = mu;
+    mu = NULL;
 cleanup:
     free(models.rank);
-    free(weights);
+    free(mu);
     return status;
 }
 

@@ -11,7 +11,9 @@ struct mpo_weights_choice {
     const char *text;         /* a record, numbers, "uniform", or the name of one policy */
     enum mpo_iterate iterate; /* of a record */
     int64_t step;             /* of a record; MPO_AUTO_INTEGER: the last one */
-    bool allow_any;           /* negative weights and any sum */
+    bool allow_any;           /* negative weights and any sum: exponents as given */
+    double strength;          /* of the exponents; NAN: the record's, or as configured */
+    bool must_be_exponents;   /* refuse a strength or scale that is not 1 */
 };
 
 /** True when the weights come from a record: its models are then compared by hash, where it
@@ -19,9 +21,12 @@ struct mpo_weights_choice {
 bool mpo_weights_are_of_a_record(const struct mpo_config *config, const char *text);
 
 /**
- * Settle the weights. Collective over all ranks; failures are agreed on and printed.
+ * Settle the exponents mu of the mixture. Weights of a record become exponents by the
+ * record's strength and scales, other weights on the simplex by the configuration's
+ * (mpo/exponents.h); a single policy by name is that policy. Collective over all ranks;
+ * failures are agreed on and printed.
  *
- * @param out  [H] owned by the caller; 0 for a reference that is not asked for by name
+ * @param out  [H] owned by the caller
  * @return MPO_ERR_DATA when the record has other objectives, models or another vocabulary;
  * MPO_ERR_USAGE when the text is none of the four
  */

@@ -118,7 +118,7 @@ def test_every_series_reads_back():
     given = json.loads(inspect("out.h5", "--format=json").stdout)
     check("json says the state and the names", given["state"] == "finished"
           and given["planned_steps"] == len(given["step"])
-          and given["objective"] == ["up", "down"] and given["log_schema"] == "mpo-1.0")
+          and given["objective"] == ["up", "down"] and given["log_schema"] == "mpo-1.1")
     check("json has every series", sorted(given["series"]) == sorted(fields))
     check("json is exact", all(np.array_equal(np.array(given["series"][f], float),
                                               read("out.h5", f)) for f in fields))
@@ -309,7 +309,7 @@ def test_other_versions_of_the_schema():
     for schema in ("mpo-1.9", "mpo-2.0", "mpo-1.0x", "mpo-1", "other"):
         with h5py.File(older, "r+") as file:
             file.attrs["log_schema"] = schema
-        refused(f"schema {schema}", 65, [f'"{schema}"', '"mpo-1.0"'], "older.h5")
+        refused(f"schema {schema}", 65, [f'"{schema}"', '"mpo-1.1"'], "older.h5")
 
 
 def test_plot_shows_the_stages():

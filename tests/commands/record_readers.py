@@ -28,7 +28,7 @@ def expect(condition, text):
 
 def check_root(file):
     expect(file.attrs["Conventions"] == "CF-1.10", "Conventions")
-    expect(file.attrs["log_schema"] == "mpo-1.0", "log_schema")
+    expect(file.attrs["log_schema"] == "mpo-1.1", "log_schema")
     for name in ("run_id", "created_utc"):
         expect(isinstance(file.attrs[name], str), f"{name} is not text")
     for name in ("objective", "policy"):

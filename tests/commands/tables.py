@@ -107,6 +107,55 @@ class Exact:
             occupied[-2] = 0.0  # the end token's state goes nowhere
         return total
 
+    def served(self, exponents, end_bias=0.0):
+        """(E_q log pi_k [K], KL(q || pi_k) [K]) of the token mixture that is drawn from, by a
+        forward recursion over the probabilities of the states."""
+        rows = proposal_rows(self.log_policy, exponents, end_bias)
+        chosen = np.exp(rows)
+        states = self.log_policy.shape[1]
+        occupied = np.bincount(self.starts, minlength=states) / len(self.starts)
+        scores = np.zeros(len(self.log_policy))
+        entropy = 0.0
+        for _ in range(self.max_tokens):
+            mass = occupied[:, None] * chosen
+            scores += (mass * self.log_policy).sum(axis=(1, 2))
+            entropy -= (mass * rows).sum()
+            occupied = np.append(mass.sum(axis=0), 0.0)
+            occupied[-2] = 0.0  # the end token's state goes nowhere
+        return scores, -entropy - scores
+
+    def served_scores(self, weights, strength=1.0, scale=None):
+        """E_q s_k [K] at weights; the last policy is a reference where there is a scale."""
+        if scale is None:
+            return self.served(weights)[0]
+        scores, _ = self.served(exponents_of(weights, strength, scale))
+        return scale * (scores[:-1] - scores[-1])
+
+    def equaliser(self, start, strength=1.0, scale=None):
+        """Weights at which all E_q s_k are equal, by Newton's method in their logarithms from a
+        start; None where it does not come to a point inside the simplex."""
+        def residual(log_ratio):
+            weights = np.exp(np.append(log_ratio, 0.0))
+            weights /= weights.sum()
+            scores = self.served_scores(weights, strength, scale)
+            return scores[:-1] - scores[-1], weights
+
+        point = np.log(start[:-1] / start[-1])
+        for _ in range(50):
+            off, weights = residual(point)
+            if np.abs(off).max() < 1e-10:
+                return weights
+            slope = np.empty((len(point), len(point)))
+            for i in range(len(point)):
+                ahead = point.copy()
+                ahead[i] += 1e-6
+                slope[:, i] = (residual(ahead)[0] - off) / 1e-6
+            if np.linalg.cond(slope) > 1e12:
+                return None
+            move = np.linalg.solve(slope, -off)
+            point = np.clip(point + move * min(1.0, 1.0 / np.abs(move).max()), -12.0, 12.0)
+        return None
+
     def optimum(self):
         """(weights, F*): mass moves from the largest to the smallest gradient component as
         far as the derivative keeps its sign, until l.g - min g is below 1e-10."""
@@ -149,6 +198,12 @@ def proposal_rows(log_policy, exponents, end_bias):
     scores = np.tensordot(exponents, log_policy, 1)
     scores[:, -1] += end_bias
     return log_softmax(scores)
+
+
+def exponents_of(weights, strength, scale):
+    """mu [K + 1] of the objectives and the reference."""
+    mu = strength * np.asarray(scale) * weights
+    return np.append(mu, 1.0 - mu.sum())
 
 
 def write_config(folder, tables, prompts, options, roles=None, names=None):

@@ -301,8 +301,12 @@ static enum mpo_status read_vector(struct evaluate *evaluate, int32_t vector)
     enum mpo_status status = MPO_OK;
     size_t count = (size_t)evaluate->config->policy_count;
     const struct mpo_config_evaluate *options = &evaluate->config->evaluate;
-    struct mpo_weights_choice choice = {evaluate->name[vector], options->iterate,
-                                        options->step, options->allow_any_weights};
+    struct mpo_weights_choice choice = {evaluate->name[vector],
+                                        options->iterate,
+                                        options->step,
+                                        options->allow_any_weights,
+                                        NAN,
+                                        true};
     double *weights = NULL;
     MPO_TRY(mpo_weights_open(evaluate->session, &choice, &weights));
     memcpy(evaluate->weights + (size_t)vector * count, weights, count * sizeof *weights);

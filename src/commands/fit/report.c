@@ -45,15 +45,26 @@ void fit_report_start(struct fit *fit)
 }
 
 /* "0.60 0.40", cut after a few. */
-static void format_weights(const double *weights, int32_t count, char *text, size_t bytes)
+static void format_numbers(const double *numbers, int32_t count, char *text, size_t bytes)
 {
     size_t length = 0;
     int32_t shown = count < WEIGHTS_SHOWN_MAX ? count : WEIGHTS_SHOWN_MAX;
     for (int32_t k = 0; k < shown; k++)
         length += (size_t)snprintf(text + length, bytes - length, "%s%.3f",
-                                   k > 0 ? " " : "", weights[k]);
+                                   k > 0 ? " " : "", numbers[k]);
     if (shown < count)
         snprintf(text + length, bytes - length, " ...");
+}
+
+static bool is_served(const struct fit *fit)
+{
+    return fit->config->estimator.target == MPO_TARGET_SERVED;
+}
+
+/* What the descent drives to zero. */
+static const char *regret_name(const struct fit *fit)
+{
+    return is_served(fit) ? "imbalance" : "gap";
 }
 
 /* What the live line shows besides progress. */
@@ -64,8 +75,8 @@ static void show_progress(struct fit *fit)
     const double *average = mpo_fit_average(fit->run);
     int32_t count = fit->config->objective_count;
     progress->detail_count = 0;
-    snprintf(progress->detail[progress->detail_count++], PROGRESS_DETAIL_BYTES, "gap %.4f",
-             summary->last_gap);
+    snprintf(progress->detail[progress->detail_count++], PROGRESS_DETAIL_BYTES, "%s %.4f",
+             regret_name(fit), summary->last_gap);
     for (int32_t k = 0; k < count && progress->detail_count < PROGRESS_DETAILS_MAX; k++)
         snprintf(progress->detail[progress->detail_count++], PROGRESS_DETAIL_BYTES,
                  "%s %.3f", fit->config->policies[k].name, average[k]);
@@ -78,22 +89,26 @@ void fit_report_step(void *argument, const struct mpo_fit *run,
     struct fit *fit = argument;
     const struct mpo_fit_summary *summary = mpo_fit_summary(run);
     char weights[16 * WEIGHTS_SHOWN_MAX] = "";
+    char divergence[32 * WEIGHTS_SHOWN_MAX] = "";
     char left[32] = "";
     int64_t steps = fit->config->descent.steps;
     double elapsed = mpo_fit_elapsed(run);
     double steps_here = (double)(summary->steps - mpo_fit_first_step(fit->run));
-    format_weights(mpo_fit_average(fit->run), fit->config->objective_count, weights,
+    format_numbers(mpo_fit_average(fit->run), fit->config->objective_count, weights,
                    sizeof weights);
+    format_numbers(estimate->divergence, fit->config->objective_count, divergence,
+                   sizeof divergence);
     progress_format_duration(elapsed / steps_here * (double)(steps - summary->steps), left,
                              sizeof left);
     if (fit->progress.is_live) {
         show_progress(fit);
         return;
     }
-    mpo_log_note("step %4lld/%lld  weights %s  F %7.3f +- %.3f  gap %7.4f  ESS %.2f  "
-                 "%5.0f token/s  left %s",
-                 (long long)summary->steps, (long long)steps, weights, estimate->value,
-                 estimate->value_error, summary->last_gap, estimate->ess,
+    mpo_log_note("step %4lld/%lld  weights %s  KL %s  F %7.3f +- %.3f  %s %7.4f  "
+                 "ESS %.2f  %5.0f token/s  left %s",
+                 (long long)summary->steps, (long long)steps, weights, divergence,
+                 estimate->value, estimate->value_error, regret_name(fit),
+                 summary->last_gap, estimate->ess,
                  (double)(summary->tokens - summary->tokens_before) / elapsed, left);
 }
 
@@ -158,26 +173,29 @@ static void print_table(const struct fit *fit)
 {
     const struct mpo_fit_summary *summary = mpo_fit_summary(fit->run);
     const double *average = mpo_fit_average(fit->run);
-    printf("%-24s %10s %10s\n", "objective", "weight", "last");
+    const double *divergence = mpo_fit_divergence(fit->run);
+    printf("%-24s %10s %10s %10s\n", "objective", "weight", "last", "KL, nat");
     for (int32_t k = 0; k < fit->config->objective_count; k++) {
         mpo_text_pad(stdout, fit->config->policies[k].name, 24);
-        printf(" %10.4f %10.4f\n", average[k], mpo_fit_weights(fit->run)[k]);
+        printf(" %10.4f %10.4f %10.4f\n", average[k], mpo_fit_weights(fit->run)[k],
+               divergence[k]);
     }
     printf("\nF             %10.4f nat, mean over %lld steps, +- %.4f\n",
            summary->value_mean, (long long)summary->steps, mpo_fit_value_error(summary));
-    printf("averaged gap  %10.4f nat\n", summary->last_gap);
+    printf("%-13s %10.4f nat\n", is_served(fit) ? "imbalance" : "averaged gap",
+           summary->last_gap);
     printf("ESS           %10.4f of the responses\n",
            summary->ess_sum / (double)summary->steps);
     printf("tokens        %10lld\n", (long long)summary->tokens);
     printf("record        %s\n", fit->config->record.file);
 }
 
-static json_t *make_weights(const struct fit *fit, const double *weights)
+static json_t *make_numbers(const struct fit *fit, const double *numbers)
 {
     json_t *object = json_object();
     for (int32_t k = 0; k < fit->config->objective_count; k++)
         json_object_set_new(object, fit->config->policies[k].name,
-                            output_number(weights[k]));
+                            output_number(numbers[k]));
     return object;
 }
 
@@ -187,10 +205,12 @@ static enum mpo_status print_json(const struct fit *fit)
     const struct mpo_fit_summary *summary = mpo_fit_summary(fit->run);
     double steps = (double)summary->steps;
     return output_json(json_pack(
-        "{s:s, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:o, s:b}", "record",
-        fit->config->record.file, "steps", (json_int_t)summary->steps, "average",
-        make_weights(fit, mpo_fit_average(fit->run)), "weights",
-        make_weights(fit, mpo_fit_weights(fit->run)), "value",
+        "{s:s, s:s, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:o, s:b}", "record",
+        fit->config->record.file, "target", mpo_target_name(fit->config->estimator.target),
+        "steps", (json_int_t)summary->steps, "average",
+        make_numbers(fit, mpo_fit_average(fit->run)), "weights",
+        make_numbers(fit, mpo_fit_weights(fit->run)), "divergence",
+        make_numbers(fit, mpo_fit_divergence(fit->run)), "value",
         output_number(summary->value_mean), "value_error",
         output_number(mpo_fit_value_error(summary)), "averaged_gap",
         output_number(summary->last_gap), "ess", output_number(summary->ess_sum / steps),

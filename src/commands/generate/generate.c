@@ -262,8 +262,9 @@ static enum mpo_status open_generate(struct generate *generate)
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_config_generate *options = &generate->config->generate;
-    struct mpo_weights_choice choice = {options->weights, options->iterate, options->step,
-                                        options->allow_any_weights};
+    struct mpo_weights_choice choice = {options->weights,  options->iterate,
+                                        options->step,     options->allow_any_weights,
+                                        options->strength, false};
     generate->responses = (int32_t)(options->n * options->best_of);
     struct mpo_session_spec spec = {.command = "generate", .settings = generate->config};
     spec.size = (struct mpo_session_size){

@@ -80,11 +80,12 @@ static void print_weights(const struct inspect *inspect)
     }
     printf("\n");
     mpo_text_pad(stdout, "objective", width);
-    printf("  %9s  %9s\n", "average", "last");
+    printf("  %9s  %9s  %9s\n", "average", "last", "last KL");
     for (int32_t k = 0; k < inspect->objective_count; k++) {
         mpo_text_pad(stdout, mpo_record_objective(inspect->record, k), width);
-        printf("  %9.4f  %9.4f\n", inspect->series[INSPECT_average][last + k],
-               inspect->series[INSPECT_weights][last + k]);
+        printf("  %9.4f  %9.4f  %9.4f\n", inspect->series[INSPECT_average][last + k],
+               inspect->series[INSPECT_weights][last + k],
+               inspect->series[INSPECT_divergence][last + k]);
     }
 }
 
@@ -96,9 +97,12 @@ static void print_values(const struct inspect *inspect)
     printf("%.4f +- %.4f nat at the last weights; jackknife %.4f\n",
            inspect_last(inspect, INSPECT_value), inspect_last(inspect, INSPECT_value_error),
            inspect_last(inspect, INSPECT_value_jackknife));
-    print_label("averaged gap");
-    printf("%.4f nat; in expectation F(average) is at most this far above its minimum\n",
-           inspect_last(inspect, INSPECT_averaged_gap));
+    const bool is_served =
+        strcmp(mpo_record_attribute(inspect->record, "target"), "served") == 0;
+    print_label(is_served ? "imbalance" : "averaged gap");
+    printf("%.4f nat; %s\n", inspect_last(inspect, INSPECT_averaged_gap),
+           is_served ? "averaged over the steps, whose weights differ"
+                     : "in expectation F(average) is at most this far above its minimum");
     print_label("sample size");
     printf("%.3f of the responses are effective, %.3f over all steps\n",
            inspect_last(inspect, INSPECT_ess), inspect_sum(inspect, INSPECT_ess) / steps);

@@ -150,6 +150,7 @@ static enum mpo_status find_weights(struct refit *refit)
     struct mpo_descent_spec spec = {
         .map = options->map,
         .step_rule = options->step_rule,
+        .averaging = options->average,
         .step_constant = options->step_constant,
         .steps = options->steps,
         .objective_count = refit->count,

@@ -18,8 +18,8 @@ static struct mpo_descent *open_descent(enum mpo_step_rule rule, double constant
                                         int32_t count, const double *initial)
 {
     struct mpo_descent *descent = NULL;
-    const struct mpo_descent_spec spec = {"entropy", rule,    constant, STEPS,
-                                          count,     initial, NULL};
+    const struct mpo_descent_spec spec = {
+        "entropy", rule, constant, STEPS, count, initial, NULL, MPO_AVERAGING_UNIFORM};
     assert_ok(mpo_descent_open(&spec, &descent));
     return descent;
 }
@@ -288,7 +288,7 @@ static void wrong_specifications_are_refused(void **state)
     static const double wrong[4][2] = {{0.5, 0.6}, {1.0, 0.0}, {1.5, -0.5}, {NAN, 0.5}};
     struct mpo_descent *descent = NULL;
     struct mpo_descent_spec spec = {"euclid", MPO_STEP_RULE_ADAPTIVE, 1.0, 10, 2, NULL,
-                                    NULL};
+                                    NULL,     MPO_AVERAGING_UNIFORM};
     assert_status(mpo_descent_open(&spec, &descent), MPO_ERR_CONFIG);
     assert_error_names("euclid");
     assert_error_names("entropy");

@@ -140,7 +140,7 @@ static void bounds_that_no_weights_keep_are_refused(void **state)
     for (int32_t i = 0; i < 4; i++) {
         struct mpo_descent *descent = NULL;
         struct mpo_descent_spec spec = {"entropy", MPO_STEP_RULE_ADAPTIVE, 1.0, 10, 2, NULL,
-                                        bad[i]};
+                                        bad[i],    MPO_AVERAGING_UNIFORM};
         assert_status(mpo_descent_open(&spec, &descent), MPO_ERR_CONFIG);
     }
 }
@@ -175,7 +175,8 @@ static void check_bounded_optimum(enum mpo_step_rule rule)
     bounds[3 + top] = 0.5 * free_optimum[top]; /* active at the bounded optimum */
     bounds[(top + 1) % 3] = 0.15;
     struct mpo_descent *descent = NULL;
-    struct mpo_descent_spec spec = {"entropy", rule, 2.0, 3000, 3, NULL, bounds};
+    struct mpo_descent_spec spec = {"entropy", rule, 2.0,    3000,
+                                    3,         NULL, bounds, MPO_AVERAGING_UNIFORM};
     assert_ok(mpo_descent_open(&spec, &descent));
     for (int32_t step = 0; step < 3000; step++) {
         double gradient[3];
@@ -213,7 +214,7 @@ static void mirror_steps_go_on_from_the_projected_weights(void **state)
     static const double bounds[6] = {0.05, 0.0, 0.1, 0.45, 1.0, 0.6};
     struct mpo_descent *descent = NULL;
     struct mpo_descent_spec spec = {"entropy", MPO_STEP_RULE_DECREASING, 1.0, 30, 3, NULL,
-                                    bounds};
+                                    bounds,    MPO_AVERAGING_UNIFORM};
     assert_ok(mpo_descent_open(&spec, &descent));
     for (uint64_t step = 0; step < 30; step++) {
         double gradient[3];
@@ -243,7 +244,8 @@ static void a_loaded_state_goes_on_with_the_same_bits(void **state)
         struct mpo_descent *one = NULL;
         struct mpo_descent *two = NULL;
         struct mpo_descent_state saved = {0};
-        struct mpo_descent_spec spec = {"entropy", rules[i], 1.0, 20, 3, NULL, bounds};
+        struct mpo_descent_spec spec = {"entropy", rules[i], 1.0,    20,
+                                        3,         NULL,     bounds, MPO_AVERAGING_UNIFORM};
         assert_ok(mpo_descent_open(&spec, &one));
         assert_ok(mpo_descent_open(&spec, &two));
         for (int32_t step = 0; step < 5; step++)

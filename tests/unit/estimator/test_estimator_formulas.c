@@ -67,6 +67,51 @@ static void figures_follow_their_formulas(void **state)
     mpo_estimator_close(&estimator);
 }
 
+/* Target served: plain means over the responses, and KL(q || pi_k) from their moments. F and
+ * ESS stay those of the whole mixture. */
+static void served_figures_are_plain_means(void **state)
+{
+    (void)state;
+    struct mpo_estimator *estimator = NULL;
+    const struct mpo_estimator_spec spec = {.objective_count = K,
+                                            .prompts_max = PROMPTS,
+                                            .responses_max = RESPONSES,
+                                            .control = 0.6,
+                                            .target = MPO_TARGET_SERVED};
+    struct mpo_responses responses;
+    struct mpo_estimate served;
+    struct formulas one;
+    double value = 0.0;
+    responses_make(&responses, PROMPTS, RESPONSES, H, LENGTH);
+    responses_random(&responses, 12);
+    assert_ok(mpo_estimator_open(&spec, &estimator));
+    assert_ok(mpo_estimator_step(estimator, weights, &responses, &served));
+    for (int32_t p = 0; p < PROMPTS; p++) {
+        formulas_evaluate(&responses, p, weights, K, &one);
+        value += one.value / PROMPTS;
+    }
+    assert_close(served.value, value, BOUND);
+    for (int32_t k = 0; k < K; k++) {
+        double mean = 0.0;
+        double control = 0.0;
+        double divergence = 0.0;
+        for (int32_t i = 0; i < PROMPTS * RESPONSES; i++) {
+            double of_policy = responses.log_policy[i * H + k] / (PROMPTS * RESPONSES);
+            double of_control = responses.control[i * H + k] / (PROMPTS * RESPONSES);
+            mean += of_policy;
+            control += of_control;
+            divergence -=
+                responses.entropy[i] / (PROMPTS * RESPONSES) + of_policy - of_control;
+        }
+        assert_close(served.log_policy[k], mean, BOUND);
+        assert_close(served.gradient[k], mean - 0.6 * control, BOUND);
+        assert_close(served.divergence[k], divergence, BOUND);
+    }
+    assert_same_bits(mpo_estimator_end_bias(estimator), 0.0);
+    mpo_estimator_close(&estimator);
+    responses_free(&responses);
+}
+
 /* Over several prompts the spread of F_x, for a single one the jackknife's. */
 static void error_of_the_value_is_over_prompts_or_by_the_jackknife(void **state)
 {
@@ -221,6 +266,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(figures_follow_their_formulas),
+        cmocka_unit_test(served_figures_are_plain_means),
         cmocka_unit_test(error_of_the_value_is_over_prompts_or_by_the_jackknife),
         cmocka_unit_test(responses_are_counted_as_they_are),
         cmocka_unit_test(figures_do_not_depend_on_the_scale_of_the_weights),

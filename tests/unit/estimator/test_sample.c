@@ -69,9 +69,9 @@ static void check_jackknife(bool heavy)
     double found[K];
     double control[K];
     double whole[K];
-    struct mpo_sample sample = {M, H, scores.log_proposal, scores.log_policy,
-                                scores.control};
-    struct mpo_sample_query query = {K, weights, K, true};
+    struct mpo_sample sample = {
+        M, H, scores.log_proposal, scores.log_policy, scores.control, NULL};
+    struct mpo_sample_query query = {K, weights, K, true, MPO_TARGET_WHOLE, NULL};
     struct mpo_sample_figures figures = {
         .log_weight = log_weight, .share = share, .gradient = found, .control = control};
     mpo_sample_estimate(&sample, &query, &figures);
@@ -112,8 +112,8 @@ static void one_response_has_no_jackknife(void **state)
     double log_weight = 0.0;
     double share = 0.0;
     double gradient[K];
-    struct mpo_sample sample = {1, K, &log_proposal, log_policy, NULL};
-    struct mpo_sample_query query = {K, weights, K, true};
+    struct mpo_sample sample = {1, K, &log_proposal, log_policy, NULL, NULL};
+    struct mpo_sample_query query = {K, weights, K, true, MPO_TARGET_WHOLE, NULL};
     struct mpo_sample_figures figures = {
         .log_weight = &log_weight, .share = &share, .gradient = gradient};
     mpo_sample_estimate(&sample, &query, &figures);
@@ -128,7 +128,8 @@ static void estimates_of_a_step_are_the_figures_of_its_responses(void **state)
 {
     (void)state;
     struct mpo_estimator *estimator = NULL;
-    struct mpo_estimator_spec spec = {K, 1, M, NAN, 0.7};
+    struct mpo_estimator_spec spec = {
+        K, 1, M, NAN, 0.7, MPO_TARGET_WHOLE, MPO_PROPOSAL_MIXTURE, NULL};
     assert_ok(mpo_estimator_open(&spec, &estimator));
     for (uint64_t seed = 1; seed <= 20; seed++) {
         double log_weight[M];
@@ -137,7 +138,7 @@ static void estimates_of_a_step_are_the_figures_of_its_responses(void **state)
         double control[K];
         struct mpo_responses responses;
         struct mpo_estimate estimate;
-        struct mpo_sample_query query = {K, weights, K, false};
+        struct mpo_sample_query query = {K, weights, K, false, MPO_TARGET_WHOLE, NULL};
         struct mpo_sample_figures figures = {.log_weight = log_weight,
                                              .share = share,
                                              .gradient = gradient,
@@ -172,8 +173,8 @@ static void jackknife_survives_weights_that_underflow(void **state)
     double log_weight[3];
     double share[3];
     double gradient[K];
-    struct mpo_sample sample = {3, K, log_proposal, log_policy, NULL};
-    struct mpo_sample_query query = {K, weights, K, true};
+    struct mpo_sample sample = {3, K, log_proposal, log_policy, NULL, NULL};
+    struct mpo_sample_query query = {K, weights, K, true, MPO_TARGET_WHOLE, NULL};
     struct mpo_sample_figures figures = {
         .log_weight = log_weight, .share = share, .gradient = gradient};
     mpo_sample_estimate(&sample, &query, &figures);

@@ -59,6 +59,8 @@ static const struct mpo_record_rank example_ranks[] = {
     {0, 0, 4, "n1", "cpu", "", "helpful", "/models/a.gguf", "aa", "none", "cafe"},
     {1, 1, 4, "n2", "cpu", "", "harmless, concise", "/models/b.gguf", "bb", "dd", "cafe"}};
 
+static const double example_scales[EXAMPLE_OBJECTIVES] = {1.0, 0.5, 2.0};
+
 static inline struct mpo_record_spec example_spec(const char *path)
 {
     return (struct mpo_record_spec){
@@ -74,6 +76,10 @@ static inline struct mpo_record_spec example_spec(const char *path)
         .attribute_count = sizeof example_attributes / sizeof example_attributes[0],
         .rank = example_ranks,
         .rank_count = 2,
+        .target = "served",
+        .average = "linear",
+        .strength = 1.5,
+        .scale = example_scales,
         .run_id = "example",
         .created_utc = "2025-01-01T00:00:00Z",
         .git_commit = "0123abcd",
