@@ -47,6 +47,9 @@ def check_data_set(file, path, data_set):
     top = path.split("/")[0]
     if top in ("prompts", "provenance", "responses") or path in ("objective", "policy"):
         return 1
+    if path == "scale":
+        expect(list(data_set.dims[0].keys()) == ["objective"], "scale: no scale objective")
+        return 1
     steps = len(file["step"])
     expect(data_set.shape[0] == steps, f"{path}: {data_set.shape[0]} rows, step has {steps}")
     expect(data_set.maxshape[0] is None, f"{path} cannot grow")
