@@ -169,6 +169,28 @@ cleanup:
     return status;
 }
 
+/* Which prompts' rows a feed that failed was about: the policy knows only its rows. */
+static void name_prompts(const struct mpo_decode *decode, int32_t span_count)
+{
+    struct mpo_error error;
+    int32_t first = INT32_MAX;
+    int32_t last = 0;
+    for (int32_t i = 0; i < span_count; i++) {
+        int32_t slot = decode->known[decode->fed[i].row].slot;
+        first = slot < first ? slot : first;
+        last = slot > last ? slot : last;
+    }
+    mpo_error_keep(&error);
+    size_t length = strlen(error.text);
+    if (span_count > 0 && first == last)
+        snprintf(error.text + length, sizeof error.text - length,
+                 "; it was fed rows of prompt %d", first);
+    else if (span_count > 0)
+        snprintf(error.text + length, sizeof error.text - length,
+                 "; it was fed rows of prompts %d to %d", first, last);
+    mpo_error_restore(&error);
+}
+
 static enum mpo_status feed_policies(struct mpo_decode *decode)
 {
     enum mpo_status status = MPO_OK;
@@ -177,8 +199,11 @@ static enum mpo_status feed_policies(struct mpo_decode *decode)
         struct mpo_policy *policy = mpo_policies_local(decode->spec.policies, k);
         int32_t h = decode->first_policy + k;
         int32_t span_count = choose_spans(decode, policy, h);
-        MPO_TRY(mpo_policy_feed(policy, decode->fed, span_count,
-                                decode->logits + decode->first_local[k]));
+        status = mpo_policy_feed(policy, decode->fed, span_count,
+                                 decode->logits + decode->first_local[k]);
+        if (status != MPO_OK)
+            name_prompts(decode, span_count);
+        MPO_TRY(status);
         MPO_TRY(copy_prompts(decode, policy, h));
     }
     mpo_timing_add(decode->spec.timing, MPO_TIMED_decode, clock);

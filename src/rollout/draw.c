@@ -100,7 +100,7 @@ static enum mpo_status take_event(struct mpo_rollout *rollout,
     enum mpo_status status = MPO_OK;
     bool stops = false;
     if ((event->flags & MPO_DECODE_FAILED) != 0)
-        return mpo_failure_raise(event->failure);
+        return mpo_rollout_raise(rollout, event);
     account(rollout, event);
     MPO_TRY(look_for_stop(rollout, unit->step, event, &stops));
     if (stops)

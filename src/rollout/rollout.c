@@ -113,6 +113,19 @@ void mpo_rollout_close(struct mpo_rollout **out)
 
 /* ---- a step ---- */
 
+enum mpo_status mpo_rollout_raise(const struct mpo_rollout *rollout,
+                                  const struct mpo_decode_event *event)
+{
+    enum mpo_status status = MPO_OK;
+    int32_t response = rollout->response[event->row];
+    int32_t responses = rollout->spec.responses;
+    MPO_FAIL(event->failure->status, "prompt %lld, response %d: %s",
+             (long long)rollout->prompt[response / responses], response % responses,
+             event->failure->text);
+cleanup:
+    return status;
+}
+
 static int32_t unit_length(const struct mpo_rollout *rollout,
                            const struct mpo_rollout_step *step, int32_t first_slot)
 {

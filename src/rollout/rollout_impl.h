@@ -37,6 +37,10 @@ enum mpo_status mpo_rollout_draw_unit(struct mpo_rollout *rollout,
 enum mpo_status mpo_rollout_score_unit(struct mpo_rollout *rollout,
                                        const struct mpo_rollout_step *step, int32_t slot);
 
+/** Raise the failure of a row with the prompt and the response that it makes. Local. */
+enum mpo_status mpo_rollout_raise(const struct mpo_rollout *rollout,
+                                  const struct mpo_decode_event *event);
+
 /** An array of a step that has a part for each response. */
 struct mpo_rollout_part {
     void *array;

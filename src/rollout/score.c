@@ -71,7 +71,7 @@ enum mpo_status mpo_rollout_score_unit(struct mpo_rollout *rollout,
         MPO_TRY(mpo_decode_step(decode, &event, &count));
         for (int32_t i = 0; i < count; i++) {
             if ((event[i].flags & MPO_DECODE_FAILED) != 0)
-                MPO_TRY(mpo_failure_raise(event[i].failure));
+                MPO_TRY(mpo_rollout_raise(rollout, &event[i]));
             account(rollout, &event[i]);
             if ((event[i].flags & (MPO_DECODE_ENDED | MPO_DECODE_CUT)) != 0)
                 report_response(rollout, step, ++scored, rollout->response[event[i].row]);

@@ -28,6 +28,7 @@ static const struct mpo_policy *damaged; /* policy whose logits are damaged, NUL
 static int32_t damaged_row;
 static int32_t damaged_after; /* feeds of the row before */
 static float damaged_logits[VOCAB];
+static const struct mpo_policy *broken; /* policy that cannot be fed, NULL: none */
 
 enum mpo_status __real_mpo_policy_feed(struct mpo_policy *policy,
                                        const struct mpo_policy_span *spans,
@@ -41,6 +42,9 @@ enum mpo_status __wrap_mpo_policy_feed(struct mpo_policy *policy,
                                        int32_t span_count, const float **logits)
 {
     enum mpo_status status = __real_mpo_policy_feed(policy, spans, span_count, logits);
+    if (policy == broken)
+        return mpo_error_raise(MPO_ERR_INTERNAL, __FILE__, __LINE__,
+                               "policy 'two': the engine is broken");
     for (int32_t i = 0; i < span_count; i++) {
         fed_spans++;
         fed_tokens += spans[i].count;
@@ -166,6 +170,34 @@ static void a_row_that_fails_is_an_event_and_the_others_go_on(void **state)
     rollout_case_close(&loop);
 }
 
+/* Such a failure ends the job; the text says what the policy was fed. */
+static void a_policy_that_fails_is_named_with_its_prompts(void **state)
+{
+    static const struct {
+        int32_t rows;
+        const char *says;
+    } cases[2] = {{1, "policy 'two': the engine is broken; it was fed rows of prompt 0"},
+                  {3, "the engine is broken; it was fed rows of prompts 0 to 2"}};
+    (void)state;
+    for (int32_t i = 0; i < 2; i++) {
+        struct rollout_case loop;
+        const struct mpo_decode_event *event = NULL;
+        int32_t index = -1;
+        int32_t count = 0;
+        open_machine(&loop, 0);
+        broken = mpo_policies_local(loop.policies, 1);
+        mpo_decode_clear(loop.decode);
+        for (int32_t j = 0; j < cases[i].rows; j++) {
+            struct mpo_decode_row row = row_of(j);
+            assert_ok(mpo_decode_admit(loop.decode, &row, &index));
+        }
+        assert_status(mpo_decode_step(loop.decode, &event, &count), MPO_ERR_INTERNAL);
+        assert_error_names(cases[i].says);
+        broken = NULL;
+        rollout_case_close(&loop);
+    }
+}
+
 /* A prompt once, then the response's tokens but the
  * last, in as few steps as there is room for. */
 static void given_tokens_cost_a_position_each(void **state)
@@ -264,6 +296,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_row_that_fails_is_an_event_and_the_others_go_on),
+        cmocka_unit_test(a_policy_that_fails_is_named_with_its_prompts),
         cmocka_unit_test(given_tokens_cost_a_position_each),
         cmocka_unit_test(a_step_allocates_nothing),
         cmocka_unit_test(figures_that_nobody_wants_are_not_made),

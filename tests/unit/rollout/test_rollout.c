@@ -34,6 +34,8 @@
 /* ---- counters ---- */
 
 static long extended_rows;
+static const struct mpo_policy *damaged; /* policy whose logits are damaged, NULL: none */
+static int32_t damaged_row;
 
 enum mpo_status __real_mpo_policy_feed(struct mpo_policy *policy,
                                        const struct mpo_policy_span *spans,
@@ -46,9 +48,14 @@ enum mpo_status __wrap_mpo_policy_feed(struct mpo_policy *policy,
                                        const struct mpo_policy_span *spans,
                                        int32_t span_count, const float **logits)
 {
-    for (int32_t i = 0; i < span_count; i++)
+    static const float no_logits[VOCAB] = {NAN};
+    enum mpo_status status = __real_mpo_policy_feed(policy, spans, span_count, logits);
+    for (int32_t i = 0; i < span_count; i++) {
         extended_rows += spans[i].slot < 0;
-    return __real_mpo_policy_feed(policy, spans, span_count, logits);
+        if (policy == damaged && spans[i].slot < 0 && spans[i].row == damaged_row)
+            logits[i] = no_logits; /* one position a span here */
+    }
+    return status;
 }
 
 /* ---- jobs of table policies ---- */
@@ -232,6 +239,38 @@ static void scoring_allocates_nothing_and_keeps_its_books(void **state)
 }
 
 /* Units are a matter of batching: what a prompt gets does not depend on them. */
+/* A row knows its number alone: which response it makes is said where that is known. */
+static void a_failure_names_prompt_response_and_policy(void **state)
+{
+    (void)state;
+    static const int64_t prompt[PROMPTS] = {2, 0, 1};
+    struct rollout_case loop;
+    struct mpo_responses responses = {0};
+    struct mpo_scores scores = {0};
+    struct rollout_case_spec given = {.prompt_count = PROMPTS,
+                                      .unit_prompts = 1,
+                                      .responses = ANSWER_COUNT,
+                                      .given_positions = 1,
+                                      .answers = ANSWERS};
+    open_loop(&loop, 2);
+    struct mpo_rollout_step step = rollout_case_step(&loop, 0);
+    step.prompt = prompt;
+    damaged = mpo_policies_local(loop.policies, 1);
+    damaged_row = RESPONSES + 2;
+    assert_status(mpo_rollout_run(loop.rollout, &step, &responses), MPO_ERR_DATA);
+    assert_error_names("prompt 0, response 2: policy 1: the logits of row 10");
+    rollout_case_close(&loop);
+    rollout_case_open(&loop, &given);
+    step = rollout_case_step(&loop, 0);
+    step.prompt = prompt;
+    damaged = mpo_policies_local(loop.policies, 2);
+    damaged_row = 0;
+    assert_status(mpo_rollout_score(loop.rollout, &step, &scores), MPO_ERR_DATA);
+    assert_error_names("prompt 2, response 0: policy 2: the logits of row 0");
+    rollout_case_close(&loop);
+    damaged = NULL;
+}
+
 static void responses_do_not_depend_on_units(void **state)
 {
     struct rollout_case one;
@@ -293,6 +332,7 @@ int main(void)
         cmocka_unit_test(reports_grow_to_all_responses_and_tokens),
         cmocka_unit_test(token_loop_allocates_nothing),
         cmocka_unit_test(scoring_allocates_nothing_and_keeps_its_books),
+        cmocka_unit_test(a_failure_names_prompt_response_and_policy),
         cmocka_unit_test(responses_do_not_depend_on_units),
         cmocka_unit_test(greedy_responses_to_a_prompt_are_alike),
         cmocka_unit_test(another_step_draws_other_responses),
