@@ -18,6 +18,20 @@
  * alone.
  *
  * A row:    free -> admit -> waiting -> (prompt fed) -> live -> ended -> free, or parked
+ *
+ * At the root of a group, while its other ranks are in mpo_decode_follow:
+ *
+ *     mpo_decode_offer_text(decode, 0, "a question", NULL);
+ *     mpo_decode_admit(decode, &(struct mpo_decode_row){.slot = 0, .share = -1, .mu = mu,
+ *                                                       .free_count = 128}, &row);
+ *     while (status == MPO_OK && mpo_decode_live_rows(decode) > 0)
+ *         status = mpo_decode_step(decode, &events, &count);     then look at the events
+ *     mpo_decode_release(decode);
+ *
+ * A refusal of offer or admit (MPO_ERR_USAGE, MPO_ERR_DATA) leaves the machine whole,
+ * and a row that fails is an event. Any other failure of step, offer, idle, release or
+ * follow leaves the ranks out of step: pass it to mpo_session_end_loop (or mpo_comm_fail),
+ * of which the other ranks hear in their waits.
  */
 #pragma once
 
@@ -35,7 +49,7 @@
 extern "C" {
 #endif
 
-/** Seconds by stage, of the caller. */
+/** Seconds by stage, as the library's own loops count them. */
 struct mpo_timing;
 
 /** Maximum positions of given responses scored in one step, enough for an efficient batch:
@@ -54,9 +68,9 @@ enum mpo_decode_prefill {
 struct mpo_decode_spec {
     const struct mpo_comm *comm;         /* borrowed, like all below */
     const struct mpo_policies *policies; /* with room made */
-    struct mpo_exchange *exchange;
-    struct mpo_mixture *mixture;
-    struct mpo_timing *timing; /* NULL: disabled */
+    struct mpo_exchange *exchange;       /* with room for all positions of a step */
+    struct mpo_mixture *mixture;         /* likewise */
+    struct mpo_timing *timing;           /* NULL: disabled */
     struct mpo_placement placement;
     int32_t row_capacity;    /* rows at once */
     int32_t prompt_slots;    /* as the policies have */
@@ -70,14 +84,14 @@ struct mpo_decode_spec {
 /** How a token is drawn from a row's mixture. */
 struct mpo_draw_rule {
     bool greedy;                         /* the most probable token; else by the uniform */
-    struct mpo_mixture_filter filter;    /* of draws; zero: none */
+    struct mpo_mixture_filter filter;    /* of draws; a member of 0 removes nothing */
     const struct mpo_mixture_bias *bias; /* [bias_count] */
     int32_t bias_count;
     uint64_t seed;
     struct mpo_rng_counter counter; /* its position is the token's place in the response */
 };
 
-/** The request for a row. Arrays are borrowed until it has ended. */
+/** The request for a row. `given` is borrowed until it has ended, all else is copied. */
 struct mpo_decode_row {
     int32_t slot;         /* of its prompt, which every policy has encoded */
     int32_t share;        /* a row admitted since the last step with the same slot and
@@ -92,7 +106,7 @@ struct mpo_decode_row {
                            same, log_policy[h] and expectation[h] are NAN */
     struct mpo_draw_rule rule;
     int32_t top_count; /* most probable tokens to report at each position */
-    bool moments;      /* report entropy, q(end) and E_q log pi_h */
+    bool moments;      /* report entropy and E_q log pi_h */
     bool parks;        /* keep its cache when it ends, until it is cancelled */
 };
 
@@ -111,16 +125,17 @@ struct mpo_decode_event {
     int32_t flags;            /* of enum mpo_decode_flag */
     double log_q;             /* log q(token), nat; never filtered, biased or tempered */
     const double *log_policy; /* [H] log pi_h(token), nat; NAN where weighted_only skips */
-    const struct mpo_mixture_moments *moments; /* log Z; the rest NAN unless requested */
-    const double *expectation;                 /* [H] E_q log pi_h, nat; NAN likewise */
-    const int32_t *top_token;                  /* [top_count] -1 where there is none */
-    const double *top_log_q;                   /* [top_count] nat, most probable first */
-    const struct mpo_failure *failure;         /* why it failed, else NULL */
+    const struct mpo_mixture_moments *moments; /* entropy NAN unless requested */
+    const double *expectation;         /* [H] E_q log pi_h, nat; NAN unless requested */
+    const int32_t *top_token;          /* [top_count] -1 where there is none */
+    const double *top_log_q;           /* [top_count] nat, most probable first */
+    const struct mpo_failure *failure; /* why it failed, else NULL */
 };
 
 struct mpo_decode;
 
-/** Maximum positions of one step, for opening exchange and mixture. Local. */
+/** Maximum positions of one step of MPO_DECODE_ALONE, for opening exchange and mixture; of
+ *  MPO_DECODE_MIXED it is the sum of both numbers. Local. */
 int32_t mpo_decode_positions(int32_t row_capacity, int32_t given_positions);
 
 /** Local; allocates all it will need. The same spec on all ranks of the group. */
@@ -130,6 +145,7 @@ void mpo_decode_close(struct mpo_decode **decode);
 
 /**
  * Put a prompt into a slot, replacing its content: every rank encodes it for its policies.
+ * A slot whose offer was refused has no prompt.
  * Prompts that every rank has can be encoded by mpo_policy_encode instead, but for
  * MPO_DECODE_MIXED.
  *
@@ -137,7 +153,8 @@ void mpo_decode_close(struct mpo_decode **decode);
  *
  * @param prompt   as mpo/prompts.h has it
  * @param lengths  [H] tokens of each policy's prompt, out; NULL: not wanted
- * @return the status of the lowest rank that refuses it, with its text
+ * @return MPO_ERR_USAGE when there is no such slot, or a row still waits for its prompt;
+ *         else the status of the lowest rank that refuses it, with its text
  */
 enum mpo_status mpo_decode_offer(struct mpo_decode *decode, int32_t slot,
                                  const struct mpo_prompt *prompt, int32_t *lengths);
@@ -150,8 +167,8 @@ enum mpo_status mpo_decode_offer_text(struct mpo_decode *decode, int32_t slot,
  * Assign the lowest free row to a response. At the root; it joins in the next step.
  *
  * @param index  the row, out
- * @return MPO_ERR_USAGE when no row is free, or a request of the row exceeds the
- *         specification (the text says which)
+ * @return MPO_ERR_USAGE when no row is free, or the request does not fit the specification
+ *         (the text says what)
  */
 enum mpo_status mpo_decode_admit(struct mpo_decode *decode,
                                  const struct mpo_decode_row *row, int32_t *index);
@@ -176,8 +193,7 @@ void mpo_decode_clear(struct mpo_decode *decode);
 /**
  * One step of all rows: plan, tell the others, feed, exchange, combine, draw or look up.
  *
- * At the root of the group, while the others follow. Allocates nothing. A failed row is an
- * event; after any other failure the ranks of the group are no longer in step.
+ * At the root of the group, while the others follow. Allocates nothing.
  *
  * @param events  out, borrowed until the next step, in the order in which rows were
  *                admitted
@@ -187,7 +203,8 @@ void mpo_decode_clear(struct mpo_decode *decode);
 enum mpo_status mpo_decode_step(struct mpo_decode *decode,
                                 const struct mpo_decode_event **events, int32_t *count);
 
-/** Tell the other ranks that the root is alive and idle. At the root. */
+/** Tell the other ranks that the root is alive and idle: a wait of theirs that has a
+ *  deadline begins anew. At the root. */
 enum mpo_status mpo_decode_idle(struct mpo_decode *decode);
 
 /** Release the others from mpo_decode_follow; rows stay as they are. At the root. */

@@ -213,6 +213,8 @@ enum mpo_status mpo_decode_offer(struct mpo_decode *decode, int32_t slot,
     struct offer offer = {0};
     MPO_TRY(check_prompt(decode, slot, prompt));
     memset(decode->record, 0, decode->record_bytes);
+    memset(decode->length + (ptrdiff_t)slot * decode->policy_count, 0,
+           (size_t)decode->policy_count * sizeof *decode->length);
     decode->control->slot = slot;
     decode->control->bytes = (int64_t)prompt_bytes(prompt);
     MPO_TRY(mpo_decode_tell(decode, MPO_DECODE_OFFER));

@@ -590,6 +590,10 @@ static void offer_prompts(struct mpo_decode *decode)
     int32_t lengths[POLICIES] = {0};
     assert_status(mpo_decode_offer_text(decode, 1, "a q", lengths), MPO_ERR_DATA);
     assert_error_names("'q' is not a token");
+    const double mu[POLICIES] = {1.0};
+    refuse(decode,
+           (struct mpo_decode_row){.slot = 1, .share = -1, .mu = mu, .free_count = 1},
+           "prompt slot 1, which was offered no prompt");
     assert_status(mpo_decode_offer_text(decode, -1, "a", lengths), MPO_ERR_USAGE);
     assert_ok(mpo_decode_offer_text(decode, 1, "a b c", lengths));
     for (int32_t h = 0; h < POLICIES; h++)
