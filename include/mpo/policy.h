@@ -48,7 +48,8 @@ extern "C" {
 /** One policy as configured; strings are borrowed and must outlive the handle. */
 struct mpo_policy_spec {
     const char *name;
-    const char *kind;  /* MPO_AUTO (by suffix: .gguf is llama), "llama", "table" */
+    const char
+        *kind; /* MPO_AUTO (GGUF, by content or suffix, is llama), "llama", "table" */
     const char *model; /* path of the GGUF or of the table */
     const char *lora;  /* path of a LoRA adapter in GGUF, "" for none */
     double lora_scale;
@@ -79,14 +80,25 @@ struct mpo_policies;
 /** One policy of this rank. */
 struct mpo_policy;
 
+/** What is taken as it is, but worth knowing. Plain data, so that ranks can send it. */
+struct mpo_remarks {
+    char text[4096]; /* lines, each ended by '\n' and there once */
+};
+
+/** Copy line `index`, cut to what has room.
+ *  @return false when there are not as many. Local. */
+bool mpo_remarks_line(const struct mpo_remarks *remarks, int32_t index, char *line,
+                      size_t line_bytes);
+
 /**
  * Load this rank's block of policies and agree on the vocabulary.
  *
- * Collective over all ranks; errors are agreed on and printed once by comm. Afterwards
- * every policy masks the union of the masked tokens, and the end tokens are the union.
+ * Collective over all ranks; errors are agreed on and printed once by comm, remarks are
+ * reported once as warnings. Afterwards every policy masks the union of the masked tokens
+ * and of those that some policy lacks, and the end tokens are the union.
  *
- * @return MPO_ERR_DATA when vocabularies differ (the first differing id, with both texts)
- * or a model cannot work; MPO_ERR_INPUT when a file is missing; MPO_ERR_MEMORY
+ * @return MPO_ERR_DATA when vocabularies differ (the first difference, with both sides) or
+ * a model cannot work; MPO_ERR_INPUT when a file is missing; MPO_ERR_MEMORY
  */
 enum mpo_status mpo_policies_open(const struct mpo_policies_spec *spec,
                                   const struct mpo_comm *comm, struct mpo_policies **out);
@@ -95,6 +107,11 @@ void mpo_policies_close(struct mpo_policies **policies);
 int32_t mpo_policies_local_count(const struct mpo_policies *policies);
 struct mpo_policy *mpo_policies_local(const struct mpo_policies *policies, int32_t index);
 int32_t mpo_policies_vocab_size(const struct mpo_policies *policies); /* V, common */
+
+/** A policy of the job as configured, hosted here or not; borrowed. Local.
+ *  @param policy  0..H-1 */
+const struct mpo_policy_spec *mpo_policies_configured(const struct mpo_policies *policies,
+                                                      int32_t policy);
 
 /** End-of-generation tokens, ascending; *out borrowed. */
 int32_t mpo_policies_end_tokens(const struct mpo_policies *policies, const int32_t **out);
@@ -287,6 +304,7 @@ struct mpo_policies_survey {
     int32_t vocab_size; /* V, common; 0 when they were not, or differ */
     struct mpo_failure vocabulary; /* this and the next are those of all ranks, printed */
     struct mpo_failure responses;  /* of those that are given; their length decides */
+    struct mpo_remarks remarks;    /* this rank's and those of the vocabularies */
 };
 
 /** What a survey looks at. */

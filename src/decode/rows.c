@@ -294,11 +294,14 @@ static void explain_failure(struct mpo_decode *decode, const struct mpo_rows *ro
         double norm = norm_of(decode, rows, h, position);
         if (isfinite(norm))
             continue;
+        const struct mpo_policy_spec *policy =
+            mpo_policies_configured(decode->spec.policies, h);
         snprintf(
             failure->text, sizeof failure->text,
-            "policy %d: the logits of row %d have no finite normaliser (%g); the model "
-            "or its file is damaged",
-            h, decode->position_row[position], norm);
+            "policy %d: the logits of row %d have no finite normaliser (%g); the model of "
+            "policy '%s' is damaged, or its numbers are too large: %s%s%s",
+            h, decode->position_row[position], norm, policy->name, policy->model,
+            policy->lora[0] != '\0' ? ", " : "", policy->lora);
         break;
     }
 }

@@ -8,15 +8,11 @@
  */
 #include "policy_impl.h"
 
-#include <errno.h>
-#include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/memory.h"
-#include "base/reason.h"
-#include "base/text.h"
 
 /* ---- kinds ---- */
 
@@ -28,12 +24,21 @@ static size_t kind_count(void)
     return count;
 }
 
+/* By the content, where that says more than the suffix; whatever is a model in some form
+ * belongs to the kind that can say what to do with it. */
+static const char *find_kind(const char *model)
+{
+    enum mpo_policy_form form = mpo_policy_file_form(model);
+    bool is_model = form != MPO_FORM_NONE && form != MPO_FORM_OTHER;
+    return mpo_registry_policy_kind(is_model ? "model.gguf" : model);
+}
+
 static enum mpo_status choose_kind(const struct mpo_policy_spec *spec, size_t *index)
 {
     enum mpo_status status = MPO_OK;
     const char *kind = spec->kind;
     if (mpo_is_auto(kind))
-        kind = mpo_registry_policy_kind(spec->model);
+        kind = find_kind(spec->model);
     for (*index = 0; mpo_policy_kinds[*index] != NULL; (*index)++)
         if (strcmp(mpo_policy_kinds[*index]->kind, kind) == 0)
             return MPO_OK;
@@ -56,33 +61,6 @@ enum mpo_status mpo_policies_check_device(const struct mpo_policy_spec *policies
             MPO_TRY(mpo_policy_kinds[index]->check_device(kind));
     }
 cleanup:
-    return status;
-}
-
-enum mpo_status mpo_policy_file_sha256(const char *path, char hex[65])
-{
-    enum mpo_status status = MPO_OK;
-    unsigned char digest[EVP_MAX_MD_SIZE] = {0};
-    unsigned int digest_bytes = 0;
-    unsigned char *buffer = NULL;
-    const size_t buffer_bytes = (size_t)1 << 20;
-    EVP_MD_CTX *context = EVP_MD_CTX_new();
-    FILE *file = fopen(path, "rb");
-    MPO_CHECK(file != NULL, mpo_reason_of_input(errno), "%s: %s", path, strerror(errno));
-    MPO_CHECK(context != NULL, MPO_ERR_MEMORY, "no memory for a hash");
-    MPO_NEW(buffer_bytes, &buffer);
-    bool ok = EVP_DigestInit_ex(context, EVP_sha256(), NULL) == 1;
-    for (size_t got = 0; ok && (got = fread(buffer, 1, buffer_bytes, file)) > 0;)
-        ok = EVP_DigestUpdate(context, buffer, got) == 1;
-    ok = ok && !ferror(file) && EVP_DigestFinal_ex(context, digest, &digest_bytes) == 1;
-    MPO_CHECK(ok && digest_bytes == 32, MPO_ERR_IO, "%s: reading it for its hash failed",
-              path);
-    mpo_text_hex(digest, digest_bytes, hex);
-cleanup:
-    free(buffer);
-    EVP_MD_CTX_free(context);
-    if (file != NULL)
-        fclose(file);
     return status;
 }
 
@@ -172,6 +150,7 @@ static enum mpo_status keep_vocabulary(struct mpo_policies *policies,
 {
     enum mpo_status status = MPO_OK;
     policies->vocab_size = agreed->vocab_size;
+    mpo_remarks_unite(&policies->remarks, &agreed->remarks);
     MPO_TRY(list_tokens(agreed->flags, agreed->vocab_size, MPO_TOKEN_END,
                         &policies->end_token, &policies->end_count));
     MPO_TRY(list_tokens(agreed->flags, agreed->vocab_size, MPO_TOKEN_MASKED,
@@ -203,7 +182,11 @@ enum mpo_status mpo_policies_allocate(const struct mpo_policies_spec *spec,
     struct mpo_policies *policies = NULL;
     MPO_NEW(1, &policies);
     *out = policies;
+    MPO_NEW(spec->placement.policy_count, &policies->configured);
+    memcpy(policies->configured, spec->policies,
+           (size_t)spec->placement.policy_count * sizeof *spec->policies);
     policies->spec = *spec;
+    policies->spec.policies = policies->configured;
     mpo_placement_block(&spec->placement, mpo_comm_group_rank(comm),
                         &policies->first_policy, &policies->local_count);
     MPO_NEW(policies->local_count, &policies->local);
@@ -222,6 +205,8 @@ enum mpo_status mpo_policies_open(const struct mpo_policies_spec *spec,
         status = mpo_comm_agree(load_local(policies));
     if (status == MPO_OK)
         status = mpo_policies_agree_on_vocabulary(policies, comm);
+    if (status == MPO_OK)
+        status = mpo_remarks_report(&policies->remarks, comm);
     if (status != MPO_OK)
         mpo_policies_close(&policies);
     *out = policies;
@@ -239,6 +224,7 @@ void mpo_policies_close(struct mpo_policies **out)
          kind++)
         mpo_policy_kinds[kind]->close_library(policies->library[kind]);
     mpo_policy_responses_free(&policies->responses);
+    free(policies->configured);
     free(policies->hash);
     free(policies->library);
     free(policies->masked);
@@ -288,6 +274,12 @@ int32_t mpo_policies_local_count(const struct mpo_policies *policies)
 struct mpo_policy *mpo_policies_local(const struct mpo_policies *policies, int32_t index)
 {
     return &policies->local[index];
+}
+
+const struct mpo_policy_spec *mpo_policies_configured(const struct mpo_policies *policies,
+                                                      int32_t policy)
+{
+    return &policies->spec.policies[policy];
 }
 
 int32_t mpo_policies_vocab_size(const struct mpo_policies *policies)

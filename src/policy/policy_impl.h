@@ -4,7 +4,9 @@
  * mpo/backend/policy_ops.h.
  *
  *   policy.c      open and close, what was agreed on
+ *   file.c        what a path names, and hashes
  *   vocabulary.c  the agreement
+ *   remarks.c     what is taken as it is, and told once
  *   prompts.c     prompts into slots
  *   responses.c   responses that are given
  *   room.c        sizes and memory
@@ -62,7 +64,9 @@ struct mpo_policies {
     void **library; /* [kind count] shared by the policies of a kind */
     uint64_t *hash; /* [H] of every policy's vocabulary */
     struct mpo_policies_spec spec;
+    struct mpo_policy_spec *configured; /* [H] of all policies, what spec points to */
     struct mpo_policy_responses responses;
+    struct mpo_remarks remarks; /* of loading, this rank's, and of the vocabularies */
     int32_t first_policy;
 };
 
@@ -137,12 +141,13 @@ enum mpo_status mpo_policy_make_room(struct mpo_policy *policy,
 
 /* ---- vocabulary.c ---- */
 
-/** Agree on one vocabulary over all ranks: common size, union of flags. Errors are agreed
- *  on. Collective. */
+/** Agree on one vocabulary over all ranks: common size, union of flags, the same rules and
+ *  texts. Errors are agreed on. Collective. */
 struct mpo_vocabulary_agreement {
     int32_t vocab_size; /* common to all policies */
     uint64_t *hashes;   /* [H], given by the caller */
     uint8_t *flags;     /* [vocab_size] of enum mpo_token_flag, owned by the caller */
+    struct mpo_remarks remarks; /* differences that do no harm, the same on all ranks */
 };
 enum mpo_status mpo_policy_vocabulary_agree(const struct mpo_comm *comm,
                                             const struct mpo_policies_spec *spec,
@@ -150,8 +155,36 @@ enum mpo_status mpo_policy_vocabulary_agree(const struct mpo_comm *comm,
                                             int32_t local_count,
                                             struct mpo_vocabulary_agreement *out);
 
-/** Hash of one policy's vocabulary: equal for policies that can be mixed. Local. */
+/** Hash of one policy's vocabulary with types and special tokens, for records: policies
+ *  with equal ones can be mixed, and so can some with others. Local. */
 uint64_t mpo_policy_vocabulary_hash(const struct mpo_policy *policy);
+
+/* ---- file.c ---- */
+
+/** What a path names, by its first bytes. */
+enum mpo_policy_form {
+    MPO_FORM_NONE, /* nothing that can be read */
+    MPO_FORM_FOLDER,
+    MPO_FORM_GGUF,
+    MPO_FORM_GGUF_BIG_ENDIAN,
+    MPO_FORM_SAFETENSORS,
+    MPO_FORM_ZIP, /* as PyTorch writes checkpoints */
+    MPO_FORM_OTHER
+};
+enum mpo_policy_form mpo_policy_file_form(const char *path);
+
+/* ---- remarks.c ---- */
+
+/** Add a line unless it is there; without room it is lost. Local. */
+void mpo_remarks_add(struct mpo_remarks *remarks, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+/** Add those that are not there. Local. */
+void mpo_remarks_unite(struct mpo_remarks *remarks, const struct mpo_remarks *others);
+
+/** Report each line of all ranks once, as a warning. Collective. */
+enum mpo_status mpo_remarks_report(const struct mpo_remarks *remarks,
+                                   const struct mpo_comm *comm);
 
 /* ---- responses.c ---- */
 

@@ -102,6 +102,7 @@ enum mpo_status mpo_policies_survey(const struct mpo_policies_survey_spec *spec,
                          mpo_policies_agree_on_vocabulary(policies, comm));
     if (out->vocabulary.status == MPO_OK)
         out->vocab_size = policies->vocab_size;
+    out->remarks = policies->remarks;
     if (out->vocab_size > 0 && spec->responses_given)
         mpo_failure_keep(&out->responses,
                          mpo_policies_encode_responses(policies, comm, spec->prompts));

@@ -31,6 +31,7 @@
 #define TABLE_LINE_BYTES_MAX  ((size_t)1 << 20)
 #define END_TOKEN_TEXT        "</s>"
 #define START_STATE_TEXT      "<s>"
+#define RULE                  "a table's tokens"
 
 struct table {
     int32_t vocab_size;
@@ -257,8 +258,21 @@ static void table_close_library(void *library)
 static void table_vocabulary(const void *self, struct mpo_vocabulary *out)
 {
     const struct table *table = self;
-    *out = (struct mpo_vocabulary){"a table's tokens", table->flags, table->vocab_size,
-                                   table->vocab_size, find_token(table, END_TOKEN_TEXT)};
+    *out = (struct mpo_vocabulary){
+        .summary = RULE,
+        .flags = table->flags,
+        .size = table->vocab_size,
+        .used = table->vocab_size,
+        .end_token = find_token(table, END_TOKEN_TEXT),
+        .rule_count = 1,
+    };
+}
+
+static const char *table_rule(const void *self, int32_t index)
+{
+    (void)self;
+    (void)index;
+    return RULE;
 }
 
 static void table_token(const void *self, int32_t id, struct mpo_token *out)
@@ -413,6 +427,7 @@ const struct mpo_policy_ops mpo_policy_table_ops = {
     .close_library = table_close_library,
     .vocabulary = table_vocabulary,
     .token = table_token,
+    .rule = table_rule,
     .encode = table_encode,
     .check_tokens = table_check_tokens,
     .need = table_need,

@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 
 import sample
+from gguf_file import Gguf
 from person import WORK, check, fresh, refused, run, run_tests, start, write
 
 TOOL = sys.argv[4]
@@ -132,16 +133,23 @@ def test_vocabularies():
 
 
 def test_numbers():
-    """The tables are read as they are; that they hold no number shows in the first step."""
+    """That a file holds no number shows when it is read, that its numbers are too large in
+    the first step."""
     prepare()
     broken = logits(2)
     broken[:, 100] = np.nan
     make("bad.gguf", broken)
+    refused_everywhere("weights that are no numbers", 65, ["'down'", "bad.gguf", "output.weight"],
+                       BAD)
+    large = Gguf.read(os.path.join(WORK, "down.gguf"))
+    large.tensors["output.weight"].set_float(100 * VOCAB + 3 + ord("a"), 3e38)
+    large.write(os.path.join(WORK, "bad.gguf"))
     numbers = [BAD, "--policies.down.lora=", "--record.file=nan.h5"]
     for ranks in (1, 2):
         for command in ("fit", "generate"):
-            refused(f"weights that are no numbers, {command}", 65, ["policy 1", "damaged"],
-                    command, "config.yaml", *numbers, ranks=ranks)
+            refused(f"weights that overflow, {command}", 65,
+                    ["policy 1", "'down'", "bad.gguf", "damaged"], command, "config.yaml",
+                    *numbers, ranks=ranks)
         result = run("fit", "config.yaml", "--record.file=nan.h5", "--force", "--quiet")
         check("the next run may have its place", result.returncode == 0, result)
         for name in ("nan.h5", "nan.h5.1"):

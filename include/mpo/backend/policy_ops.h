@@ -22,11 +22,12 @@ extern "C" {
 
 /** A policy's vocabulary. Arrays are owned by the policy. */
 struct mpo_vocabulary {
-    const char *summary;  /* to agree on besides the tokens: kind, special ids, add_bos */
+    const char *summary;  /* kind, special ids, add_bos, for people and records */
     const uint8_t *flags; /* [size] of enum mpo_token_flag */
     int32_t size;         /* as in the file, padding included */
     int32_t used;         /* ids from here on are padding */
     int32_t end_token;    /* end token of a whole response, -1 for none */
+    int32_t rule_count;   /* rules by which texts become tokens, to agree on */
 };
 
 enum mpo_token_flag {
@@ -100,6 +101,12 @@ struct mpo_policy_ops {
     void (*vocabulary)(const void *self, struct mpo_vocabulary *out);
     void (*token)(const void *self, int32_t id, struct mpo_token *out);
 
+    /** Rule `index`, as a message has it: "the pre-tokenizer 'qwen2'". Borrowed. */
+    const char *(*rule)(const void *self, int32_t index);
+
+    /** What the engine warned of while policies were loaded; NULL: it never does. */
+    const struct mpo_remarks *(*remarks)(const void *library);
+
     /** Longest context that the model was trained with; NULL: it has no limit. */
     int32_t (*trained_tokens)(const void *self);
 
@@ -145,6 +152,10 @@ struct mpo_policy_ops {
 
 /** SHA-256 of a file in hexadecimal (64 characters and a NUL). Local. */
 enum mpo_status mpo_policy_file_sha256(const char *path, char hex[65]);
+
+/** The same of several files, one after the other. Local. */
+enum mpo_status mpo_policy_files_sha256(const char *const *path, int32_t count,
+                                        char hex[65]);
 
 #ifdef __cplusplus
 }

@@ -103,6 +103,13 @@ static void note_failure(struct doctor *doctor, enum doctor_check check,
         doctor_note(doctor, check, DOCTOR_PROBLEM, failure->status, "%s", failure->text);
 }
 
+static void note_remarks(struct doctor *doctor, const struct mpo_remarks *remarks)
+{
+    char line[sizeof(struct mpo_failure)];
+    for (int32_t i = 0; mpo_remarks_line(remarks, i, line, sizeof line); i++)
+        doctor_note(doctor, DOCTOR_policies, DOCTOR_WARNING, MPO_OK, "%s", line);
+}
+
 static enum mpo_status examine_policies(struct doctor *doctor)
 {
     enum mpo_status status = MPO_OK;
@@ -115,6 +122,7 @@ static enum mpo_status examine_policies(struct doctor *doctor)
         note_failure(doctor, DOCTOR_context, &survey->local[i].prompts);
     }
     note_failure(doctor, DOCTOR_vocabulary, &survey->vocabulary);
+    note_remarks(doctor, &survey->remarks);
 cleanup:
     return status;
 }

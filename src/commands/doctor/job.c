@@ -67,7 +67,7 @@ static void praise_stages(struct doctor *doctor)
                 policies, groups, mpo_text_plural(groups), mpo_comm_group_size(comm));
     praise(doctor, DOCTOR_policies, "all files can be read");
     doctor_note(doctor, DOCTOR_vocabulary, DOCTOR_OK, MPO_OK,
-                "the same for all policies, %d tokens", doctor->survey.vocab_size);
+                "common to all policies, %d tokens", doctor->survey.vocab_size);
     doctor_note(
         doctor, DOCTOR_context, DOCTOR_OK, MPO_OK,
         "templates are known; all prompts fit the context with %lld response tokens",

@@ -8,6 +8,7 @@
  */
 #include "llama_impl.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -35,8 +36,11 @@ bool mpo_llama_library_lacks_memory(const struct mpo_llama_library *library)
            strstr(library->said, "allocate") != NULL;
 }
 
-void mpo_llama_library_listen(struct mpo_llama_library *library)
+void mpo_llama_library_listen(struct mpo_llama_library *library, const char *policy,
+                              const char *path)
 {
+    snprintf(library->policy, sizeof library->policy, "%s", policy);
+    snprintf(library->path, sizeof library->path, "%s", path);
     library->said_bytes = 0;
     library->said[0] = '\0';
 }
@@ -72,6 +76,7 @@ static enum mpo_status raise_end(const struct mpo_llama_library *library, const 
 {
     enum mpo_status status = MPO_OK;
     const char *said = library != NULL ? mpo_llama_library_said(library) : where;
+    bool is_known = library != NULL && library->policy[0] != '\0';
     if (library != NULL && mpo_llama_library_lacks_memory(library))
         MPO_FAIL(MPO_ERR_MEMORY,
                  "libllama ran out of memory in a decode (%s); lower rollout.unit_prompts, "
@@ -80,6 +85,11 @@ static enum mpo_status raise_end(const struct mpo_llama_library *library, const 
                  said);
     if (strstr(said, "CUDA error") != NULL)
         MPO_FAIL(MPO_ERR_DEVICE, "libllama's device failed (%s); see nvidia-smi", said);
+    if (is_known)
+        MPO_FAIL(MPO_ERR_DATA,
+                 "policy '%s': libllama cannot work with %s: it ended at %s (%s); convert "
+                 "or download the file again, or use another model",
+                 library->policy, library->path, where, said);
     MPO_FAIL(MPO_ERR_INTERNAL, "libllama ended at %s (%s)", where, said);
 cleanup:
     return status;

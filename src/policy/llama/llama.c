@@ -93,7 +93,14 @@ static void policy_vocabulary(const void *self, struct mpo_vocabulary *out)
         .size = policy->model->size,
         .used = policy->model->used,
         .end_token = end_token(policy),
+        .rule_count = policy->model->rules.count,
     };
+}
+
+static const char *policy_rule(const void *self, int32_t index)
+{
+    const struct mpo_llama_policy *policy = self;
+    return policy->model->rules.rule[index];
 }
 
 static void policy_token(const void *self, int32_t id, struct mpo_token *out)
@@ -248,7 +255,7 @@ cleanup:
 static enum mpo_status make_context(struct mpo_llama_policy *policy)
 {
     enum mpo_status status = MPO_OK;
-    mpo_llama_library_listen(policy->library);
+    mpo_llama_library_listen(policy->library, policy->spec.name, policy->spec.model);
     if (policy->rows_on_device)
         MPO_TRY(make_capturing_context(policy));
     if (policy->context == NULL)
@@ -334,6 +341,7 @@ const struct mpo_policy_ops mpo_policy_llama_ops = {
     .close_library = mpo_llama_library_close,
     .vocabulary = policy_vocabulary,
     .token = policy_token,
+    .rule = policy_rule,
     .trained_tokens = trained_tokens,
     .encode = mpo_llama_encode,
     .need = mpo_llama_need,

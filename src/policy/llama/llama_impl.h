@@ -7,7 +7,9 @@
  *   capture.c  rows of logits that stay on the device
  *   device.c   where libllama computes
  *   library.c  libllama as a whole, and what it says
- *   model.c    GGUF files: models and adapters, loaded once per rank
+ *   file.c     GGUF files: found, hashed, looked through
+ *   metadata.c what they say of themselves, examined before libllama sees it
+ *   model.c    models and adapters, loaded once per rank
  *   prompt.c   messages -> text -> tokens
  *   need.c     memory of a policy, from the metadata
  *
@@ -16,6 +18,7 @@
  */
 #pragma once
 
+#include <gguf.h>
 #include <llama.h>
 #include <sys/stat.h>
 
@@ -53,6 +56,8 @@ struct mpo_llama_model;
 struct mpo_llama_library {
     struct mpo_llama_model *models;
     ggml_backend_dev_t devices[MPO_DEVICE_RUN_MAX + 1]; /* ended by NULL; none: CPU */
+    char policy[64]; /* whose file is at work, "": none */
+    char path[512];  /* of it */
     size_t said_bytes;
     char said[1024];
 };
@@ -82,18 +87,51 @@ const char *mpo_llama_library_said(const struct mpo_llama_library *library);
 /** True if they report a lack of memory, of the host or of a device. */
 bool mpo_llama_library_lacks_memory(const struct mpo_llama_library *library);
 
-/** Clear its messages, before a call that can fail. */
-void mpo_llama_library_listen(struct mpo_llama_library *library);
+/** Clear its messages, before a call that can fail.
+ *  @param policy  whose file is at work, for messages
+ *  @param path    of the file */
+void mpo_llama_library_listen(struct mpo_llama_library *library, const char *policy,
+                              const char *path);
 
-/* ---- model.c ---- */
+/* ---- file.c ---- */
 
-/** A file, whatever path names it. */
+/** A file, whatever path names it; of a split model the first part. */
 struct mpo_llama_file {
     dev_t device;
     ino_t inode;
-    off_t bytes;
-    char sha256[65]; /* "" when not asked for */
+    off_t bytes;        /* of all parts */
+    int32_t part_count; /* 1 unless it is split */
+    char sha256[65];    /* of all parts; "" when not asked for */
 };
+
+/** Look at a path.
+ *  @return MPO_ERR_INPUT nothing to read; MPO_ERR_DATA no GGUF file, with what to do */
+enum mpo_status mpo_llama_file_find(const char *policy, const char *path,
+                                    struct mpo_llama_file *out);
+
+bool mpo_llama_file_same(const struct mpo_llama_file *a, const struct mpo_llama_file *b);
+
+/** Find the other parts of a split model.
+ *  @return MPO_ERR_INPUT one is missing; MPO_ERR_DATA the path is not that of the first */
+enum mpo_status mpo_llama_file_parts(const char *policy, const char *path,
+                                     const struct gguf_context *metadata,
+                                     struct mpo_llama_file *file);
+
+/** The path of one part. @param out  owned by the caller */
+enum mpo_status mpo_llama_file_part(const struct mpo_llama_file *file, const char *path,
+                                    int32_t index, char **out);
+
+/** Hash all parts, unless not wanted or done before: two policies may use one file, and
+ *  only the later one may request it. */
+enum mpo_status mpo_llama_file_hash(bool wanted, const char *path,
+                                    struct mpo_llama_file *file);
+
+/** Read all numbers of one part.
+ *  @return MPO_ERR_DATA with the tensor that holds one that is not finite */
+enum mpo_status mpo_llama_file_scan(const char *policy, const char *path,
+                                    const struct gguf_context *metadata);
+
+/* ---- model.c ---- */
 
 /** A LoRA adapter; lives as long as its model. */
 struct mpo_llama_adapter {
@@ -108,6 +146,13 @@ struct mpo_llama_special {
     size_t length;
     int32_t id;
     uint32_t attribute;
+};
+
+/** How a model's texts become tokens: see mpo_policy_ops.rule. */
+struct mpo_llama_rules {
+    char *text;        /* all of them, each ended by a NUL */
+    const char **rule; /* [count] into text */
+    int32_t count;
 };
 
 /** The special tokens of a vocabulary. */
@@ -127,6 +172,8 @@ struct mpo_llama_model {
     int32_t size;
     int32_t used;
     int32_t context_tokens; /* that the model was trained with */
+    struct mpo_llama_rules rules;
+    bool has_output; /* a tensor of its own for the output */
     struct mpo_llama_specials specials;
     size_t piece_bytes; /* the longest text that one token stands for, where tokenising must
                            be spared long texts; otherwise 0 */
@@ -153,6 +200,26 @@ enum mpo_status mpo_llama_adapter_acquire(struct mpo_llama_library *library,
                                           struct mpo_llama_model *model,
                                           const struct mpo_policy_spec *spec, bool hash,
                                           struct mpo_llama_adapter **out);
+
+/* ---- metadata.c ---- */
+
+/** A file that is examined for a policy. */
+struct mpo_llama_source {
+    struct mpo_llama_library *library;
+    const char *policy;
+    const char *path;
+};
+
+/** Examine the metadata of a model whose file was found, and take its rules, parts and
+ *  whether it has an output of its own; read the numbers too, where it is below 1 GiB.
+ *  @return MPO_ERR_DATA with what is wrong; MPO_ERR_INPUT when a part is missing */
+enum mpo_status mpo_llama_metadata_examine(const struct mpo_llama_source *source,
+                                           struct mpo_llama_model *model);
+void mpo_llama_rules_free(struct mpo_llama_rules *rules);
+
+/** The same of an adapter for a model that is loaded. */
+enum mpo_status mpo_llama_metadata_examine_adapter(const struct mpo_llama_source *source,
+                                                   const struct mpo_llama_model *model);
 
 /* ---- prompt.c ---- */
 

@@ -4,208 +4,15 @@
  * loaded model: K adapters on one base need the weights once and one context each.
  *
  * libllama throws and catches its own exceptions while it loads, but some damaged metadata
- * reaches an assertion that ends the process: repeated tokens, layer or expert counts out
- * of range, keys of another type. Those are looked for here first, through gguf.h, which
- * reports instead of aborting. Reading the metadata twice costs about 0.1 s for 150 000
- * tokens.
+ * reaches an assertion that ends the process, so they are examined first (metadata.c).
  */
 #include "llama_impl.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/memory.h"
-
-#define LAYER_COUNT_MAX  512  /* LLAMA_MAX_LAYERS */
-#define EXPERT_COUNT_MAX 1024 /* LLAMA_MAX_EXPERTS */
-
-/* ---- files ---- */
-
-static enum mpo_status find_file(const char *policy, const char *path,
-                                 struct mpo_llama_file *out)
-{
-    enum mpo_status status = MPO_OK;
-    struct stat about = {0};
-    char magic[4] = "";
-    FILE *file = NULL;
-    MPO_CHECK(stat(path, &about) == 0, MPO_ERR_INPUT, "policy '%s': %s: %s", policy, path,
-              strerror(errno));
-    MPO_CHECK(S_ISREG(about.st_mode), MPO_ERR_INPUT,
-              "policy '%s': %s is not a file, expected one in GGUF format", policy, path);
-    file = fopen(path, "rb");
-    MPO_CHECK(file != NULL, MPO_ERR_INPUT, "policy '%s': %s: %s", policy, path,
-              strerror(errno));
-    MPO_CHECK(fread(magic, 1, sizeof magic, file) == sizeof magic &&
-                  memcmp(magic, "GGUF", sizeof magic) == 0,
-              MPO_ERR_DATA,
-              "policy '%s': %s is not in GGUF format; convert the model first", policy,
-              path);
-    out->device = about.st_dev;
-    out->inode = about.st_ino;
-    out->bytes = about.st_size;
-cleanup:
-    if (file != NULL)
-        fclose(file);
-    return status;
-}
-
-static bool same_file(const struct mpo_llama_file *a, const struct mpo_llama_file *b)
-{
-    return a->device == b->device && a->inode == b->inode;
-}
-
-/* Two policies may use one file, and only the later one may request the hash. */
-static enum mpo_status hash_file(bool wanted, const char *path, struct mpo_llama_file *file)
-{
-    enum mpo_status status = MPO_OK;
-    if (wanted && file->sha256[0] == '\0')
-        MPO_TRY(mpo_policy_file_sha256(path, file->sha256));
-cleanup:
-    return status;
-}
-
-/* ---- metadata that would end the process ---- */
-
-static enum mpo_status read_metadata(struct mpo_llama_library *library, const char *policy,
-                                     const char *path, struct gguf_context **out)
-{
-    enum mpo_status status = MPO_OK;
-    struct gguf_init_params params = {.no_alloc = true, .ctx = NULL};
-    mpo_llama_library_listen(library);
-    *out = gguf_init_from_file(path, params);
-    MPO_CHECK(*out != NULL, MPO_ERR_DATA,
-              "policy '%s': %s is truncated or damaged (libllama: %s); download it again",
-              policy, path, mpo_llama_library_said(library));
-cleanup:
-    return status;
-}
-
-/* libllama reports an absent key. */
-static bool has_type(const struct gguf_context *metadata, const char *key,
-                     enum gguf_type type)
-{
-    int64_t id = gguf_find_key(metadata, key);
-    return id < 0 || gguf_get_kv_type(metadata, id) == type;
-}
-
-/* A count of the architecture, such as llama.block_count; `absent` when there is none. */
-static int64_t metadata_count(const struct gguf_context *metadata, const char *name,
-                              int64_t absent)
-{
-    char key[256];
-    int64_t arch = gguf_find_key(metadata, "general.architecture");
-    if (arch < 0 || gguf_get_kv_type(metadata, arch) != GGUF_TYPE_STRING)
-        return absent;
-    snprintf(key, sizeof key, "%s.%s", gguf_get_val_str(metadata, arch), name);
-    int64_t id = gguf_find_key(metadata, key);
-    if (id < 0 || gguf_get_kv_type(metadata, id) != GGUF_TYPE_UINT32)
-        return absent;
-    return gguf_get_val_u32(metadata, id);
-}
-
-static int compare_text(const void *a, const void *b)
-{
-    return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
-static bool has_text(const char *const *sorted, size_t count, const char *text)
-{
-    return bsearch(&text, sorted, count, sizeof *sorted, compare_text) != NULL;
-}
-
-/* SentencePiece spells unknown text byte by byte, and a byte without a token throws an
- * exception that nobody catches. */
-static enum mpo_status check_bytes(const struct gguf_context *metadata,
-                                   const char *const *sorted, size_t count,
-                                   const struct mpo_policy_spec *spec)
-{
-    enum mpo_status status = MPO_OK;
-    int64_t id = gguf_find_key(metadata, "tokenizer.ggml.model");
-    if (id < 0 || gguf_get_kv_type(metadata, id) != GGUF_TYPE_STRING ||
-        strcmp(gguf_get_val_str(metadata, id), "llama") != 0)
-        return MPO_OK;
-    for (unsigned byte = 1; byte < 256; byte++) {
-        char spelled[8];
-        const char single[2] = {(char)byte, '\0'};
-        snprintf(spelled, sizeof spelled, "<0x%02X>", byte);
-        MPO_CHECK(has_text(sorted, count, spelled) || has_text(sorted, count, single),
-                  MPO_ERR_DATA, "policy '%s': %s has no token for the byte 0x%02X",
-                  spec->name, spec->model, byte);
-    }
-cleanup:
-    return status;
-}
-
-static enum mpo_status check_tokens(const struct gguf_context *metadata,
-                                    const struct mpo_policy_spec *spec)
-{
-    enum mpo_status status = MPO_OK;
-    const char **sorted = NULL;
-    int64_t id = gguf_find_key(metadata, "tokenizer.ggml.tokens");
-    MPO_CHECK(id >= 0 && gguf_get_kv_type(metadata, id) == GGUF_TYPE_ARRAY &&
-                  gguf_get_arr_type(metadata, id) == GGUF_TYPE_STRING,
-              MPO_ERR_DATA, "policy '%s': %s has no list of tokens", spec->name,
-              spec->model);
-    size_t count = gguf_get_arr_n(metadata, id);
-    MPO_CHECK(count >= 2 && count < INT32_MAX, MPO_ERR_DATA,
-              "policy '%s': %s has a vocabulary of %zu tokens", spec->name, spec->model,
-              count);
-    MPO_NEW(count, &sorted);
-    for (size_t i = 0; i < count; i++)
-        sorted[i] = gguf_get_arr_str(metadata, id, i);
-    qsort(sorted, count, sizeof *sorted, compare_text);
-    for (size_t i = 1; i < count; i++)
-        MPO_CHECK(sorted[i][0] == '\0' || strcmp(sorted[i - 1], sorted[i]) != 0,
-                  MPO_ERR_DATA,
-                  "policy '%s': %s has token '%.100s' twice; the file is damaged",
-                  spec->name, spec->model, sorted[i]);
-    MPO_TRY(check_bytes(metadata, sorted, count, spec));
-cleanup:
-    free(sorted);
-    return status;
-}
-
-static enum mpo_status check_model_metadata(struct mpo_llama_library *library,
-                                            const struct mpo_policy_spec *spec)
-{
-    enum mpo_status status = MPO_OK;
-    struct gguf_context *metadata = NULL;
-    MPO_TRY(read_metadata(library, spec->name, spec->model, &metadata));
-    MPO_TRY(check_tokens(metadata, spec));
-    int64_t layers = metadata_count(metadata, "block_count", 1);
-    MPO_CHECK(layers >= 1 && layers <= LAYER_COUNT_MAX, MPO_ERR_DATA,
-              "policy '%s': %s has %lld layers, expected 1 to %d; the file is damaged",
-              spec->name, spec->model, (long long)layers, LAYER_COUNT_MAX);
-    int64_t experts = metadata_count(metadata, "expert_count", 0);
-    int64_t chosen = metadata_count(metadata, "expert_used_count", experts > 0);
-    MPO_CHECK(
-        experts <= EXPERT_COUNT_MAX && chosen <= experts && (chosen > 0) == (experts > 0),
-        MPO_ERR_DATA, "policy '%s': %s uses %lld of %lld experts; the file is damaged",
-        spec->name, spec->model, (long long)chosen, (long long)experts);
-cleanup:
-    gguf_free(metadata);
-    return status;
-}
-
-static enum mpo_status check_adapter_metadata(struct mpo_llama_library *library,
-                                              const struct mpo_policy_spec *spec)
-{
-    enum mpo_status status = MPO_OK;
-    struct gguf_context *metadata = NULL;
-    MPO_TRY(read_metadata(library, spec->name, spec->lora, &metadata));
-    MPO_CHECK(has_type(metadata, "general.type", GGUF_TYPE_STRING) &&
-                  has_type(metadata, "general.architecture", GGUF_TYPE_STRING) &&
-                  has_type(metadata, "adapter.type", GGUF_TYPE_STRING) &&
-                  has_type(metadata, "adapter.lora.alpha", GGUF_TYPE_FLOAT32),
-              MPO_ERR_DATA, "policy '%s': the metadata of adapter %s are damaged",
-              spec->name, spec->lora);
-cleanup:
-    gguf_free(metadata);
-    return status;
-}
 
 /* ---- models ---- */
 
@@ -323,8 +130,9 @@ static enum mpo_status load_model(struct mpo_llama_library *library,
         params.load_mode =
             LLAMA_LOAD_MODE_NONE; /* libllama insists: no_alloc maps nothing */
     }
-    MPO_TRY(check_model_metadata(library, spec));
-    mpo_llama_library_listen(library);
+    const struct mpo_llama_source source = {library, spec->name, spec->model};
+    MPO_TRY(mpo_llama_metadata_examine(&source, model));
+    mpo_llama_library_listen(library, spec->name, spec->model);
     model->handle = llama_model_load_from_file(spec->model, params);
     MPO_CHECK(model->handle != NULL || !mpo_llama_library_lacks_memory(library),
               MPO_ERR_MEMORY,
@@ -359,6 +167,7 @@ static void free_model(struct mpo_llama_model *model)
     }
     llama_model_free(model->handle);
     free(model->specials.special);
+    mpo_llama_rules_free(&model->rules);
     free(model->flags);
     free(model);
 }
@@ -373,9 +182,9 @@ enum mpo_status mpo_llama_model_acquire(struct mpo_llama_library *library,
     struct mpo_llama_model *fresh = NULL;
     struct mpo_llama_model *model = library->models;
     int32_t device_count = mpo_llama_library_device_count(library, spec);
-    MPO_TRY(find_file(spec->name, spec->model, &file));
-    while (model != NULL &&
-           !(same_file(&model->file, &file) && model->device_count == device_count))
+    MPO_TRY(mpo_llama_file_find(spec->name, spec->model, &file));
+    while (model != NULL && !(mpo_llama_file_same(&model->file, &file) &&
+                              model->device_count == device_count))
         model = model->next;
     if (model == NULL) {
         MPO_NEW(1, &fresh);
@@ -389,7 +198,7 @@ enum mpo_status mpo_llama_model_acquire(struct mpo_llama_library *library,
     }
     model->reference_count++;
     *out = model;
-    MPO_TRY(hash_file(common->hash_models, spec->model, &model->file));
+    MPO_TRY(mpo_llama_file_hash(common->hash_models, spec->model, &model->file));
 cleanup:
     if (fresh != NULL)
         free_model(fresh);
@@ -416,8 +225,9 @@ static enum mpo_status load_adapter(struct mpo_llama_library *library,
                                     struct mpo_llama_adapter *adapter)
 {
     enum mpo_status status = MPO_OK;
-    MPO_TRY(check_adapter_metadata(library, spec));
-    mpo_llama_library_listen(library);
+    const struct mpo_llama_source source = {library, spec->name, spec->lora};
+    MPO_TRY(mpo_llama_metadata_examine_adapter(&source, model));
+    mpo_llama_library_listen(library, spec->name, spec->lora);
     adapter->handle = llama_adapter_lora_init(model->handle, spec->lora);
     MPO_CHECK(adapter->handle != NULL, MPO_ERR_DATA,
               "policy '%s': adapter %s does not fit the model %s (libllama: %s)",
@@ -440,8 +250,8 @@ enum mpo_status mpo_llama_adapter_acquire(struct mpo_llama_library *library,
     struct mpo_llama_file file = {0};
     struct mpo_llama_adapter *fresh = NULL;
     struct mpo_llama_adapter *adapter = model->adapters;
-    MPO_TRY(find_file(spec->name, spec->lora, &file));
-    while (adapter != NULL && !same_file(&adapter->file, &file))
+    MPO_TRY(mpo_llama_file_find(spec->name, spec->lora, &file));
+    while (adapter != NULL && !mpo_llama_file_same(&adapter->file, &file))
         adapter = adapter->next;
     if (adapter == NULL) {
         MPO_NEW(1, &fresh);
@@ -453,7 +263,7 @@ enum mpo_status mpo_llama_adapter_acquire(struct mpo_llama_library *library,
         fresh = NULL;
     }
     *out = adapter;
-    MPO_TRY(hash_file(hash, spec->lora, &adapter->file));
+    MPO_TRY(mpo_llama_file_hash(hash, spec->lora, &adapter->file));
 cleanup:
     if (fresh != NULL)
         free_adapter(fresh);

@@ -58,7 +58,7 @@ static enum mpo_status decode(struct mpo_llama_policy *policy)
         }
         put(policy, company, position, policy->batch.token[0]);
     }
-    mpo_llama_library_listen(policy->library);
+    mpo_llama_library_listen(policy->library, policy->spec.name, policy->spec.model);
     int32_t code = llama_decode(policy->context, policy->batch);
     MPO_CHECK(code == 0, code == 1 ? MPO_ERR_MEMORY : MPO_ERR_INTERNAL,
               "policy '%s': llama_decode of %d tokens returned %d (%s)", policy->spec.name,

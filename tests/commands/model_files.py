@@ -1,0 +1,340 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Which model and adapter files are taken and which are refused: doctor and fit say the same
+of each, name policy and file, and take ten seconds at most.
+
+    model_files.py MPO MPIEXEC WORK_FOLDER BIGRAM_GGUF_TOOL
+"""
+import os
+import shutil
+import struct
+import sys
+import time
+
+import h5py
+import numpy as np
+
+from gguf_file import BOOL, F32, Gguf, I32, LIST, TEXT, TYPE_I32, Tensor, U16, U32
+from person import WORK, check, fresh, run, run_tests, start, write
+
+TOOL = sys.argv[4]
+VOCAB = 260
+SECONDS_MAX = 10
+CONFIG = """run: {seed: 1, threads: 1}
+prompts: {file: prompts.txt}
+policies:
+  - {name: up, model: up.gguf, template: raw}
+  - {name: down, model: down.gguf, template: raw}
+rollout: {responses: 4, max_tokens: 8}
+descent: {steps: 2}
+record: {file: out.h5}
+"""
+BAD = "--policies.down.model=bad.gguf"
+BAD_ADAPTER = "--policies.down.lora=bad.gguf"
+
+
+def path(name):
+    return os.path.join(WORK, name)
+
+
+def make(name, values, adapter=False):
+    np.asarray(values, dtype=np.float32).tofile(path("values.f32"))
+    result = start([TOOL, *(["--adapter"] if adapter else []), name, path("values.f32")])
+    if result.returncode != 0:
+        sys.exit(result.stderr)
+    os.remove(path("values.f32"))
+
+
+def logits(seed):
+    generator = np.random.Generator(np.random.Philox(seed))
+    values = np.full((VOCAB, VOCAB), -9.0)
+    likely = [3 + ord(letter) for letter in "abc"] + [2]
+    values[:, likely] = generator.standard_normal((VOCAB, len(likely)))
+    return values
+
+
+def prepare():
+    fresh()
+    for name in ("up.table", "down.table"):
+        os.remove(path(name))
+    write("config.yaml", CONFIG)
+    make("up.gguf", logits(1))
+    make("down.gguf", logits(2))
+    make("lora.gguf", np.linspace(-1.0, 1.0, VOCAB), adapter=True)
+
+
+def changed(change, name="down.gguf", to="bad.gguf"):
+    file = Gguf.read(path(name))
+    change(file)
+    file.write(path(to))
+
+
+def both(*arguments):
+    """What doctor and fit say, in one line each, and their codes."""
+    results = []
+    for command in ("doctor", "fit"):
+        began = time.monotonic()
+        result = run(command, "config.yaml", *arguments)
+        result.seconds = time.monotonic() - began
+        result.said = " ".join((result.stdout + result.stderr).split())
+        results.append(result)
+        for left in [name for name in os.listdir(WORK) if name.startswith("out.h5")]:
+            os.remove(path(left))
+    return results
+
+
+def refused(name, words, *arguments, code=65):
+    for command, result in zip(("doctor", "fit"), both(*arguments)):
+        check(f"{name}, {command}", result.returncode == code
+              and result.seconds <= SECONDS_MAX
+              and all(word in result.said for word in words), result)
+
+
+def taken(name, words, *arguments):
+    """Both run, and say each of the words once."""
+    for command, result in zip(("doctor", "fit"), both(*arguments)):
+        check(f"{name}, {command}", result.returncode == 0
+              and all(result.said.count(word) == 1 for word in words), result)
+
+
+# ---- vocabularies ----
+
+def as_bpe(pre, merges, space=None):
+    def change(file):
+        file.keys["tokenizer.ggml.model"] = (TEXT, "gpt2")
+        file.keys["tokenizer.ggml.merges"] = (LIST, (TEXT, merges))
+        file.keys["tokenizer.ggml.bos_token_id"] = (U32, 1)
+        if pre is not None:
+            file.keys["tokenizer.ggml.pre"] = (TEXT, pre)
+        if space is not None:
+            file.keys["tokenizer.ggml.add_space_prefix"] = (BOOL, space)
+        file.keys["tokenizer.ggml.tokens"] = (LIST, (TEXT, bpe_tokens()))
+        file.keys["tokenizer.ggml.token_type"] = (LIST, (I32, [2, 3, 3] + [1] * (VOCAB - 3)))
+    return change
+
+
+def bpe_tokens():
+    """GPT-2's letters for bytes in place of SentencePiece's names, and one pair."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    letters = {byte: chr(byte) for byte in plain}
+    others = [byte for byte in range(256) if byte not in letters]
+    letters.update({byte: chr(256 + index) for index, byte in enumerate(others)})
+    return ["<unk>", "<s>", "</s>", *(letters[byte] for byte in range(256)), "ab"]
+
+
+def more_tokens(texts, kind=1):
+    def change(file):
+        item, tokens = file.keys["tokenizer.ggml.tokens"][1]
+        file.keys["tokenizer.ggml.tokens"] = (LIST, (item, tokens + texts))
+        for key, kinds in (("scores", F32), ("token_type", I32)):
+            values = file.keys["tokenizer.ggml." + key][1][1]
+            added = [kind if key == "token_type" else 0.0] * len(texts)
+            file.keys["tokenizer.ggml." + key] = (LIST, (kinds, values + added))
+        for name in ("token_embd.weight", "output.weight"):
+            tensor = file.tensors[name]
+            tensor.data += b"\0" * (4 * tensor.sizes[0] * len(texts))
+            tensor.sizes[1] += len(texts)
+    return change
+
+
+def other_types(file):
+    values = list(file.keys["tokenizer.ggml.token_type"][1][1])
+    values[3 + ord("q")] = 4
+    file.keys["tokenizer.ggml.token_type"] = (LIST, (I32, values))
+
+
+def test_rules_of_the_tokenizer():
+    prepare()
+    changed(as_bpe("gpt-2", ["a b"]), "up.gguf", "up.gguf")
+    for name, change, words in (
+            ("another pre-tokenizer", as_bpe("llama-bpe", ["a b"]), ["'gpt-2'", "'llama-bpe'"]),
+            ("no pre-tokenizer", as_bpe(None, ["a b"]), ["'gpt-2'", "'default'"]),
+            ("another merge", as_bpe("gpt-2", ["b a"]), ["merge 1 'a b'", "merge 1 'b a'"]),
+            ("merges more", as_bpe("gpt-2", ["a b", "b a"]), ["has 4 rules", "has 5"]),
+            ("another prefix", as_bpe("gpt-2", ["a b"], True),
+             ["add_space_prefix false", "add_space_prefix true"])):
+        changed(change)
+        refused(name, ["vocabularies differ", "'up'", "'down'", *words], BAD)
+    changed(as_bpe("gpt-2", ["a b"]))
+    taken("the same rules", [], BAD)
+    prepare()
+    changed(lambda file: file.keys.pop("tokenizer.ggml.add_space_prefix"))
+    refused("a space by default", ["add_space_prefix false", "add_space_prefix true"], BAD)
+
+
+def test_what_differs_without_harm():
+    prepare()
+    changed(lambda file: file.keys.update({"tokenizer.ggml.eos_token_id": (U32, 100)}))
+    taken("another end token", ["special tokens differ", "eos 100"], BAD)
+    changed(other_types)
+    taken("another type", ["token types differ"], BAD)
+    changed(more_tokens(["<pad>"]))
+    taken("a token more", ["1 token that policy 'up' lacks"], BAD)
+    changed(more_tokens(["[PAD%d]" % index for index in range(300)], 5))
+    taken("padding", [], BAD)
+    changed(more_tokens(["<extra%d>" % index for index in range(256)]))
+    taken("256 tokens more", ["256 tokens that policy 'up' lacks, from id 260 on"], BAD)
+    changed(more_tokens(["<extra%d>" % index for index in range(257)]))
+    refused("257 tokens more", ["260", "517", "256"], BAD)
+    changed(more_tokens(["<pad>"]), "up.gguf", "longer.gguf")
+    changed(more_tokens(["<end>"]))
+    refused("another token at the end", ["token 260", "<pad>", "<end>"], BAD,
+            "--policies.up.model=longer.gguf")
+
+
+def test_masked_tokens_have_no_probability():
+    prepare()
+    changed(more_tokens(["<pad>"]))
+    scored = []
+    write("in.jsonl", '{"prompt": "a", "response": "b"}\n')
+    for model in ("down.gguf", "bad.gguf"):
+        result = run("score", "config.yaml", "--weights=uniform", "--input=in.jsonl",
+                     "--policies.down.model=" + model)
+        scored.append(result.stdout)
+    check("the same score with and without", scored[0] == scored[1] != "", result)
+
+
+# ---- files ----
+
+def split(prefix, parts, seed=2):
+    """A model as llama-gguf-split cuts it: metadata first, tensors dealt out."""
+    whole = Gguf.read(path("down.gguf"))
+    whole.tensors["output.weight"].set_float(0, -9.0 - seed / 16)
+    names = list(whole.tensors)
+    for index in range(parts):
+        file = Gguf(whole.keys if index == 0 else {})
+        file.keys["split.no"] = (U16, index)
+        file.keys["split.count"] = (U16, parts)
+        file.keys["split.tensors.count"] = (I32, len(names))
+        file.tensors = {name: whole.tensors[name] for name in names[index::parts]}
+        file.write(path("%s-%05d-of-%05d.gguf" % (prefix, index + 1, parts)))
+
+
+def test_split_models():
+    prepare()
+    split("cut", 3)
+    model = "--policies.down.model=cut-00001-of-00003.gguf"
+    taken("a split model", [], model)
+    run("fit", "config.yaml", model, "--record.file=cut.h5")
+    for number in (2, 3):
+        refused("part %d" % number, ["part %d" % number, "-00001-of-00003.gguf"],
+                "--policies.down.model=cut-%05d-of-00003.gguf" % number)
+    shutil.copy(path("cut-00001-of-00003.gguf"), path("other.gguf"))
+    refused("a first part of another name", ["-00001-of-00003.gguf"],
+            "--policies.down.model=other.gguf")
+    with h5py.File(path("cut.h5"), "r") as record:
+        stored = {row["policy"]: row["sha256"] for row in record["provenance/ranks"][()]}
+    check("its hash is of all parts", len(stored[b"down"]) == 64 and stored[b"down"] != stored[b"up"])
+    for number in (1, 2, 3):
+        split("cut", 3)
+        name = path("cut-%05d-of-00003.gguf" % number)
+        changed_part = Gguf.read(name)
+        tensor = next(one for one in changed_part.tensors.values() if len(one.data) > 400)
+        tensor.set_float(0, 0.25)
+        changed_part.write(name)
+        for command in (["fit", "--resume", "--descent.steps=4", "--record.file=cut.h5"],
+                        ["generate", "--weights=cut.h5", "--n=1"]):
+            result = run(command[0], "config.yaml", *command[1:], model)
+            check(f"another part {number}, {command[0]}", result.returncode == 65
+                  and "SHA-256" in result.stderr, result)
+    os.remove(path("cut-00002-of-00003.gguf"))
+    refused("a missing part", ["'down'", "cut-00002-of-00003.gguf"], model, code=66)
+
+
+def test_forms():
+    prepare()
+    shutil.copy(path("down.gguf"), path("sha256-00ff"))
+    taken("a blob without a suffix", [], "--policies.down.model=sha256-00ff")
+    os.mkdir(path("checkpoint"))
+    refused("a folder", ["'down'", "checkpoint", "launch/convert.sh"],
+            "--policies.down.model=checkpoint", code=66)
+    head = b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}'
+    whole = Gguf.read(path("down.gguf")).bytes()
+    for name, data, words in (
+            ("model.safetensors", struct.pack("<Q", len(head)) + head + b"\0" * 4,
+             ["safetensors", "launch/convert.sh"]),
+            ("pytorch_model.bin", b"PK\3\4" + b"\0" * 40, ["PyTorch", "launch/convert.sh"]),
+            ("big.gguf", whole[:4] + struct.pack(">IQQ", 3, 1, 1), ["big-endian", "little"])):
+        with open(path(name), "wb") as stream:
+            stream.write(data)
+        refused(name, ["'down'", name, *words], "--policies.down.model=" + name)
+        refused(name + " as an adapter", ["'down'", name, *words],
+                "--policies.down.lora=" + name)
+
+
+# ---- numbers, counts and tensors ----
+
+def with_key(key, kind, value):
+    return lambda file: file.keys.update({key: (kind, value)})
+
+
+def with_float(tensor, value):
+    return lambda file: file.tensors[tensor].set_float(5, value)
+
+
+def test_numbers():
+    prepare()
+    epsilon = "llama.attention.layer_norm_rms_epsilon"
+    for value in (-1.0, float("nan"), float("inf")):
+        changed(with_key(epsilon, F32, value))
+        refused("epsilon %g" % value, ["'down'", "bad.gguf", "epsilon"], BAD)
+    changed(with_key("llama.rope.freq_base", F32, float("nan")))
+    refused("a frequency that is no number", ["'down'", "bad.gguf", "freq_base"], BAD)
+    for count, used in ((500, None), (8, 9), (4096, 2), (0, 2)):
+        changed(lambda file: [with_key("llama." + key, U32, value)(file) for key, value in
+                              (("expert_count", count), ("expert_used_count", used))
+                              if value is not None])
+        refused("%s of %d experts" % (used, count), ["'down'", "bad.gguf", "experts"], BAD)
+    for value in (float("nan"), float("inf"), float("-inf")):
+        for tensor in ("output.weight", "blk.0.attn_norm.weight"):
+            changed(with_float(tensor, value))
+            refused("%g in %s" % (value, tensor), ["'down'", "bad.gguf", tensor], BAD)
+        changed(with_float("output.weight.lora_b", value), "lora.gguf")
+        refused("%g in an adapter" % value, ["'down'", "bad.gguf", "lora_b"], BAD_ADAPTER)
+    changed(with_key("adapter.lora.alpha", F32, float("nan")), "lora.gguf")
+    refused("alpha that is no number", ["'down'", "bad.gguf", "alpha"], BAD_ADAPTER)
+
+
+def test_tensors_of_adapters():
+    prepare()
+
+    def of_integers(file):
+        file.tensors["output.weight.lora_a"].kind = TYPE_I32
+
+    def with_three_sizes(file):
+        tensor = file.tensors["output.weight.lora_a"]
+        tensor.data, tensor.sizes = tensor.data * 3, [VOCAB, 1, 3]
+
+    def half(file):
+        del file.tensors["output.weight.lora_b"]
+
+    def renamed(file):
+        file.tensors = {name.replace("output", "nothing"): tensor
+                        for name, tensor in file.tensors.items()}
+
+    for name, change, words in (
+            ("integers", of_integers, ["lora_a", "i32"]),
+            ("three sizes", with_three_sizes, ["lora_a", "260 x 1 x 3"]),
+            ("half a pair", half, ["output.weight"]),
+            ("a tensor that the model lacks", renamed, ["nothing.weight"]),
+            ("no tensors", lambda file: file.tensors.clear(), ["no LoRA tensors"])):
+        changed(change, "lora.gguf")
+        refused("an adapter of " + name, ["'down'", "bad.gguf", *words], BAD_ADAPTER)
+
+
+def test_an_adapter_of_a_tied_embedding():
+    prepare()
+    changed(lambda file: file.tensors.pop("output.weight"), to="tied.gguf")
+
+    def of_embedding(file):
+        wide = file.tensors["output.weight.lora_a"]
+        file.tensors = {"token_embd.weight.lora_a": Tensor([1, VOCAB], 0, wide.data),
+                        "token_embd.weight.lora_b": Tensor([1, VOCAB], 0, wide.data)}
+
+    changed(of_embedding, "lora.gguf")
+    refused("an adapter of a tied embedding", ["'down'", "bad.gguf", "token_embd"],
+            "--policies.down.model=tied.gguf", BAD_ADAPTER)
+    taken("an adapter of an embedding of its own", [], BAD_ADAPTER)
+
+
+run_tests(globals())
