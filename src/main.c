@@ -9,6 +9,7 @@
 
 #include "commands/commands.h"
 #include "mpo/comm.h"
+#include "mpo/policy.h"
 #include "commands/report/log.h"
 #include "commands/report/output.h"
 
@@ -34,13 +35,16 @@ static const struct mpo_command *choose_command(int argc, char **argv)
 static enum mpo_status run_with_ranks(const struct mpo_command *command, int argc,
                                       char **argv)
 {
+    mpo_policies_guard_begin(); /* not safe once MPI is up */
     enum mpo_status status = mpo_comm_start(&argc, &argv);
     if (status != MPO_OK)
-        return status;
+        goto cleanup;
     if (mpo_comm_job_rank() != 0)
         mpo_log_silence();
     status = command->run(argc - 2, argv + 2);
     mpo_comm_stop();
+cleanup:
+    mpo_policies_guard_end();
     return status;
 }
 

@@ -74,6 +74,20 @@ struct mpo_policies_spec {
                             decoded (mpo_policies_survey sets it) */
 };
 
+/**
+ * Begin the guard: a process of its own that opens model files before this one does, without
+ * their weights, so that a file which ends or stalls an engine is refused like any other
+ * (MPO_ERR_DATA, with policy and file). Files are refused alike without it, except those on
+ * which the engine itself ends the process.
+ *
+ * Call it before MPI_Init, in a process of one thread; later it is not safe, and no session
+ * begins one. Where no process can be made there is none. Local.
+ */
+void mpo_policies_guard_begin(void);
+
+/** End it; nothing when there is none. Local. */
+void mpo_policies_guard_end(void);
+
 /** The policies of this rank, and what all ranks agreed on about the vocabulary. */
 struct mpo_policies;
 

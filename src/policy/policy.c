@@ -113,6 +113,7 @@ enum mpo_status mpo_policies_load(struct mpo_policies *policies, int32_t local_i
         &policies->spec.policies[policies->first_policy + local_index];
     size_t kind = 0;
     MPO_TRY(choose_kind(spec, &kind));
+    MPO_TRY(mpo_guard_try((int32_t)kind, spec));
     MPO_TRY(mpo_policy_open(spec, &policies->spec, mpo_policy_kinds[kind],
                             &policies->library[kind], &policies->local[local_index]));
 cleanup:

@@ -7,6 +7,7 @@
  *   file.c        what a path names, and hashes
  *   vocabulary.c  the agreement
  *   remarks.c     what is taken as it is, and told once
+ *   guard.c       a process that opens files first
  *   prompts.c     prompts into slots
  *   responses.c   responses that are given
  *   room.c        sizes and memory
@@ -185,6 +186,13 @@ void mpo_remarks_unite(struct mpo_remarks *remarks, const struct mpo_remarks *ot
 /** Report each line of all ranks once, as a warning. Collective. */
 enum mpo_status mpo_remarks_report(const struct mpo_remarks *remarks,
                                    const struct mpo_comm *comm);
+
+/* ---- guard.c ---- */
+
+/** Have the guard open a policy's files first, where there is one. Local.
+ *  @param kind  index in mpo_policy_kinds
+ *  @return what the fork's try_open returned; MPO_ERR_DATA when it ended otherwise */
+enum mpo_status mpo_guard_try(int32_t kind, const struct mpo_policy_spec *spec);
 
 /* ---- responses.c ---- */
 

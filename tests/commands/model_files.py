@@ -295,6 +295,41 @@ def test_numbers():
     refused("alpha that is no number", ["'down'", "bad.gguf", "alpha"], BAD_ADAPTER)
 
 
+def judged(name, codes, *arguments):
+    """Both say the same of it in time, and name the file that they refuse."""
+    results = both(*arguments)
+    for command, result in zip(("doctor", "fit"), results):
+        names_it = "bad.gguf" in result.said and "policy '" in result.said
+        check(f"{name}, {command}", result.returncode in codes
+              and result.returncode == results[0].returncode
+              and result.seconds <= SECONDS_MAX
+              and (result.returncode == 0 or names_it), result)
+
+
+def test_tokenizers():
+    """Of every kind that libllama knows: on tokens that are not of the kind it may throw, end
+    the process or go round in circles."""
+    prepare()
+    for kind in ("bert", "rwkv", "t5", "plamo2", "gpt2", "hybriko", "none", "no_vocab"):
+        changed(with_key("tokenizer.ggml.model", TEXT, kind))
+        judged("the tokenizer " + kind, (0, 65), BAD, "--policies.up.model=bad.gguf")
+
+
+def test_what_libllama_ends_on():
+    prepare()
+    for name, keys in (
+            ("groups of experts", {"expert_count": 8, "expert_used_count": 2,
+                                   "expert_group_count": 3, "expert_group_used_count": 1}),
+            ("no heads", {"attention.head_count": 0}),
+            ("heads that do not fit", {"attention.head_count": 7}),
+            ("more heads for keys", {"attention.head_count_kv": 300}),
+            ("a head of nothing", {"attention.key_length": 0}),
+            ("an endless context", {"context_length": 0})):
+        changed(lambda file: [with_key("llama." + key, U32, value)(file)
+                              for key, value in keys.items()])
+        judged(name, (65,), BAD)
+
+
 def test_tensors_of_adapters():
     prepare()
 

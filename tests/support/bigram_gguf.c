@@ -120,7 +120,8 @@ static void add_vocabulary(struct model *model)
         types[id] = name_token(model, id, text[id]);
         texts[id] = text[id];
     }
-    gguf_set_val_str(model->file, "tokenizer.ggml.model", "llama");
+    gguf_set_val_str(model->file, "tokenizer.ggml.model",
+                     options->tokenizer != NULL ? options->tokenizer : "llama");
     gguf_set_arr_str(model->file, "tokenizer.ggml.tokens", texts, count);
     gguf_set_arr_data(model->file, "tokenizer.ggml.scores", GGUF_TYPE_FLOAT32, scores,
                       count);

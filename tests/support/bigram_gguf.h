@@ -23,6 +23,7 @@
 /** What differs from the plain model; all zero is the plain one. */
 struct bigram_gguf_options {
     const char *chat_template;  /* NULL: none */
+    const char *tokenizer;      /* what the file says of its tokens; NULL: "llama" */
     const char *const *control; /* [control_count] texts of control tokens from 260 on */
     const int32_t *suppressed;  /* [suppressed_count] of tokenizer.ggml.suppress_tokens */
     const char *changed_text;   /* NULL, or the text of token changed_id, no byte's */

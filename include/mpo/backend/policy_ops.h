@@ -95,6 +95,10 @@ struct mpo_policy_ops {
     enum mpo_status (*open)(const struct mpo_policy_spec *spec,
                             const struct mpo_policies_spec *common, void **library,
                             void **self);
+    /** In a process that may end: open the files without weights, and do with them what a
+     *  file can make the engine end on. The process ends right after, so nothing need be
+     *  closed. NULL: the kind's files cannot end it. */
+    enum mpo_status (*try_open)(const struct mpo_policy_spec *spec);
     void (*close)(void *self);            /* NULL-safe */
     void (*close_library)(void *library); /* NULL-safe; after every policy is closed */
 
@@ -149,6 +153,13 @@ struct mpo_policy_ops {
     /** @param to  another row than from, empty or not */
     enum mpo_status (*fork)(void *self, int32_t from, int32_t to);
 };
+
+/** In a process that tries to open files: end it with this outcome, the text that of the
+ *  last failure; for an engine's own way out. */
+void mpo_guard_answer(enum mpo_status status) __attribute__((noreturn));
+
+/** Whether this is such a process. */
+bool mpo_guard_is_fork(void);
 
 /** SHA-256 of a file in hexadecimal (64 characters and a NUL). Local. */
 enum mpo_status mpo_policy_file_sha256(const char *path, char hex[65]);

@@ -101,7 +101,10 @@ static void end_job(const char *where)
     ggml_log_callback callback = NULL;
     void *library = NULL;
     llama_log_get(&callback, &library);
-    mpo_comm_abort(raise_end(callback == keep_errors ? library : NULL, where));
+    enum mpo_status status = raise_end(callback == keep_errors ? library : NULL, where);
+    if (mpo_guard_is_fork())
+        mpo_guard_answer(status);
+    mpo_comm_abort(status);
 }
 
 enum mpo_status mpo_llama_library_open(const struct mpo_device *device,

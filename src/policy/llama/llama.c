@@ -337,6 +337,7 @@ const struct mpo_policy_ops mpo_policy_llama_ops = {
     .kind = "llama",
     .check_device = mpo_llama_check_device,
     .open = policy_open,
+    .try_open = mpo_llama_try_open,
     .close = policy_close,
     .close_library = mpo_llama_library_close,
     .vocabulary = policy_vocabulary,

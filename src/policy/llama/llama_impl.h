@@ -10,6 +10,7 @@
  *   file.c     GGUF files: found, hashed, looked through
  *   metadata.c what they say of themselves, examined before libllama sees it
  *   model.c    models and adapters, loaded once per rank
+ *   attempt.c  files opened on trial, in a process that may end
  *   prompt.c   messages -> text -> tokens
  *   need.c     memory of a policy, from the metadata
  *
@@ -239,6 +240,10 @@ enum mpo_status mpo_llama_template_choose(const struct mpo_llama_model *model,
  *  @return MPO_ERR_DATA two system texts, more bytes than can fit, or no token */
 enum mpo_status mpo_llama_encode(const void *self, const struct mpo_prompt *prompt,
                                  struct mpo_policy_tokens *out);
+
+/* ---- attempt.c: see struct mpo_policy_ops ---- */
+
+enum mpo_status mpo_llama_try_open(const struct mpo_policy_spec *spec);
 
 /* ---- llama.c ---- */
 

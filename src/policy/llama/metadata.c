@@ -95,23 +95,49 @@ static bool has_text(const char *const *sorted, size_t count, const char *text)
     return bsearch(&text, sorted, count, sizeof *sorted, compare_text) != NULL;
 }
 
-/* SentencePiece spells unknown text byte by byte, and a byte without a token throws an
- * exception that nobody catches. */
+/* SentencePiece spells unknown text byte by byte. */
+static bool spells_byte(const char *const *sorted, size_t count, unsigned byte)
+{
+    char spelled[8];
+    const char single[2] = {(char)byte, '\0'};
+    snprintf(spelled, sizeof spelled, "<0x%02X>", byte);
+    return has_text(sorted, count, spelled) || has_text(sorted, count, single);
+}
+
+/* RWKV's tokens are written with the escapes of a Python literal. */
+static bool escapes_byte(const char *const *sorted, size_t count, unsigned byte)
+{
+    char hex[8];
+    const char single[2] = {(char)byte, '\0'};
+    const char escaped[3] = {'\\',
+                             (char)(byte == '\t'   ? 't'
+                                    : byte == '\n' ? 'n'
+                                    : byte == '\r' ? 'r'
+                                                   : byte),
+                             '\0'};
+    snprintf(hex, sizeof hex, "\\x%02x", byte);
+    return has_text(sorted, count, single) || has_text(sorted, count, escaped) ||
+           has_text(sorted, count, hex);
+}
+
+/* A byte without a token makes SentencePiece throw an exception that nobody catches, and
+ * RWKV go round in circles. */
 static enum mpo_status check_bytes(const struct mpo_llama_source *source,
                                    const struct gguf_context *metadata,
                                    const char *const *sorted, size_t count)
 {
     enum mpo_status status = MPO_OK;
-    if (strcmp(text_value(metadata, "tokenizer.ggml.model", ""), "llama") != 0)
+    const char *tokenizer = text_value(metadata, "tokenizer.ggml.model", "");
+    bool is_rwkv = strcmp(tokenizer, "rwkv") == 0;
+    if (!is_rwkv && strcmp(tokenizer, "llama") != 0)
         return MPO_OK;
-    for (unsigned byte = 1; byte < 256; byte++) {
-        char spelled[8];
-        const char single[2] = {(char)byte, '\0'};
-        snprintf(spelled, sizeof spelled, "<0x%02X>", byte);
-        MPO_CHECK(has_text(sorted, count, spelled) || has_text(sorted, count, single),
-                  MPO_ERR_DATA, "policy '%s': %s has no token for the byte 0x%02X",
-                  source->policy, source->path, byte);
-    }
+    for (unsigned byte = 1; byte < 256; byte++)
+        MPO_CHECK(is_rwkv ? escapes_byte(sorted, count, byte)
+                          : spells_byte(sorted, count, byte),
+                  MPO_ERR_DATA,
+                  "policy '%s': %s has no token for the byte 0x%02X, which its tokenizer "
+                  "'%s' needs; convert the model again",
+                  source->policy, source->path, byte, tokenizer);
 cleanup:
     return status;
 }
@@ -258,7 +284,7 @@ static enum mpo_status examine_part(const struct mpo_llama_source *source, const
     }
     if (gguf_find_tensor(metadata, "output.weight") >= 0)
         model->has_output = true;
-    if (model->file.bytes <= SCAN_BYTES_MAX)
+    if (model->file.bytes <= SCAN_BYTES_MAX && !mpo_guard_is_fork())
         MPO_TRY(mpo_llama_file_scan(source->policy, path, metadata));
 cleanup:
     gguf_free(metadata);
@@ -357,7 +383,8 @@ enum mpo_status mpo_llama_metadata_examine_adapter(const struct mpo_llama_source
               "policy '%s': adapter %s has alpha %g, expected a number", source->policy,
               source->path, (double)gguf_get_val_f32(metadata, alpha));
     MPO_TRY(check_tensors(source, metadata, model));
-    MPO_TRY(mpo_llama_file_scan(source->policy, source->path, metadata));
+    if (!mpo_guard_is_fork())
+        MPO_TRY(mpo_llama_file_scan(source->policy, source->path, metadata));
 cleanup:
     gguf_free(metadata);
     return status;
