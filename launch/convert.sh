@@ -13,6 +13,11 @@
 #   --base     the folder of an adapter's base model, of which only the configuration is read
 #              (default: what the adapter names, where that is a folder)
 #
+# An adapter of rsLoRA, or with ranks and alphas of single modules, is written with the same
+# effect.  One that is more than pairs of matrices for an unchanged base model is refused with the
+# name of what cannot be written: DoRA, PiSSA and OLoRA, trained norms, biases or embeddings, and
+# keys of adapter_config.json that are not known here (launch/adapter.py).
+#
 # The converters are llama.cpp's, from the archive that libllama is built from.  The first call
 # makes a Python environment for them (launch/setup.sh --converters): 0.75 GB to download,
 # 1.8 GB on disk.  With PIP_EXTRA_INDEX_URL set to PyTorch's own index of CPU builds, pip takes
@@ -89,6 +94,12 @@ check_output() {
     [ -w "$target/." ] || die 73 "'$output' cannot be made: '$target' is not a writable folder"
 }
 
+# What changes a policy and cannot be written is refused before anything is fetched, if there
+# is a Python to look with.
+check_adapter() {
+    ! command -v python3 >/dev/null || python3 "$root/launch/adapter.py" check "$folder" "$base" || exit 65
+}
+
 # The converter names an adapter after its folder and copies the trainer's paths from its model
 # card, so it is given only the adapter's two files, in a folder of the wanted name.  Its own
 # auto type stops at every adapter.
@@ -99,8 +110,6 @@ run_converter() {
             --model-name "$name" "$folder"
     else
         seen=$work/${name//\//-}
-        mkdir "$seen"
-        ln -s "$(realpath "$folder")"/adapter_{config.json,model.safetensors} "$seen"
         "$python" "$converters/convert_lora_to_gguf.py" --outtype "${type/auto/f32}" --outfile "$part" \
             --base "$base" "$seen"
     fi
@@ -117,12 +126,15 @@ explain_failure() {
 read_arguments "$@"
 find_kind
 [ "$kind" = model ] || find_base
+[ "$kind" = model ] || check_adapter
 check_output
 "$root/launch/setup.sh" --converters
 
 part=$output.$$.part
 work=$(mktemp -d)
 trap 'rm -rf "$work" "$part"' EXIT
+[ "$kind" = model ] || "$deps/convert-venv/bin/python" "$root/launch/adapter.py" prepare "$folder" "$base" \
+    "$work/${name//\//-}" || exit 65
 say "converting the $kind '$folder' (type $type)"
 # Nothing is downloaded from a hub: a missing file is an error.
 HF_HUB_OFFLINE=1 run_converter >"$work/log" 2>&1 || explain_failure

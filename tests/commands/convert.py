@@ -19,6 +19,7 @@ import h5py
 import numpy as np
 
 import tables
+from gguf_file import Gguf
 
 # Of a token's log-probability from 32-bit files: libllama keeps keys and values in 16 bits.
 BOUND = 1e-3
@@ -120,6 +121,34 @@ def types_and_the_default_name_are_as_asked(case):
     tables.check(case.bytes_of("tuned.gguf")[:4] == b"GGUF", "tuned.gguf is no GGUF")
 
 
+def scales_are_those_of_peft(case):
+    """Alpha over rank times B in the file is what PEFT multiplies B by, module for module."""
+    plain = Gguf.read(case.path("tuned-f32.gguf"))
+    with open(case.path("tuned/adapter_config.json"), encoding="utf-8") as stream:
+        config = json.load(stream)
+    rank, alpha = config["r"], config["lora_alpha"]
+    for name, change, factor in (
+            ("rslora", {"use_rslora": True}, lambda tensor: rank ** 0.5),
+            ("alphas", {"alpha_pattern": {"q_proj": 3 * alpha, "layers.1.self_attn.v_proj": 5}},
+             lambda tensor: 3 if "attn_q" in tensor else
+             5 / alpha if "blk.1.attn_v" in tensor else 1),
+            ("both", {"use_rslora": True, "alpha_pattern": {"q_proj": 3 * alpha}},
+             lambda tensor: rank ** 0.5 * (3 if "attn_q" in tensor else 1))):
+        shutil.copytree(case.path("tuned"), case.path(name))
+        with open(case.path(name + "/adapter_config.json"), "w", encoding="utf-8") as stream:
+            json.dump({**config, **change}, stream)
+        case.convert(name, "--base=base", "--output", name + ".gguf")
+        file = Gguf.read(case.path(name + ".gguf"))
+        scale = file.keys["adapter.lora.alpha"][1] / plain.keys["adapter.lora.alpha"][1]
+        for tensor, one in file.tensors.items():
+            found = np.frombuffer(one.data, np.float32).astype(float)
+            wanted = np.frombuffer(plain.tensors[tensor].data, np.float32).astype(float)
+            if tensor.endswith(".lora_b"):
+                found, wanted = found * scale, wanted * factor(tensor)
+            tables.check(np.allclose(found, wanted, rtol=1e-6, atol=0),
+                         "%s: %s is off" % (name, tensor))
+
+
 def what_the_converter_refuses_leaves_no_file(case):
     case.variant("strange", {"architectures": ["NobodyForCausalLM"]})
     case.refused(65, ["strange"], "strange", "--output=x.gguf")
@@ -157,7 +186,7 @@ def main():
     case = Case(mpo, work, source, build)
     make_checkpoints(case, source, build)
     cases = [a_model_and_an_adapter_become_files, scores_are_those_of_transformers,
-             the_two_policies_can_be_fitted, types_and_the_default_name_are_as_asked,
+             the_two_policies_can_be_fitted, types_and_the_default_name_are_as_asked, scales_are_those_of_peft,
              what_the_converter_refuses_leaves_no_file, a_full_disk_leaves_no_file]
     sys.exit(tables.run_cases([(each, [case]) for each in cases]))
 
