@@ -55,7 +55,7 @@ struct mpo_descent_state {
     const double *gradient_sum; /* sum of omega_t g_t */
 };
 
-/** Mirror maps in this build, separated by spaces, e.g. "entropy". */
+/** Mirror maps in this build, separated by spaces, e.g. "entropy". Local. */
 const char *mpo_descent_maps_built(void);
 
 /** Local. @return MPO_ERR_CONFIG for an unknown map or rule, bad initial weights, or bounds
@@ -69,24 +69,26 @@ void mpo_descent_close(struct mpo_descent **descent);
 const double *mpo_descent_weights(const struct mpo_descent *descent);
 
 /** Take a step with a gradient [K] at the current weights. Local. Allocates nothing.
- *  @return MPO_ERR_DATA when the gradient is not finite */
+ *  @return MPO_ERR_DATA when the gradient is not finite; MPO_ERR_INTERNAL when the weights
+ *  would not sum to 1 */
 enum mpo_status mpo_descent_step(struct mpo_descent *descent, const double *gradient);
 
-/** eta of the last step; 0 before the first. */
+/** eta of the last step; 0 before the first. Local. */
 double mpo_descent_step_size(const struct mpo_descent *descent);
 
-/** The output: the average of the weights at which gradients were taken; [K], borrowed. */
+/** The output: the average of the weights at which gradients were taken; [K], borrowed.
+ *  Local. */
 const double *mpo_descent_average(const struct mpo_descent *descent);
 
-/** Averaged gap, nat; NAN before the first step. */
+/** Averaged gap, nat; NAN before the first step. Local. */
 double mpo_descent_averaged_gap(const struct mpo_descent *descent);
 
 /** omega of the t-th gradient, t = 1, 2, ..., and its sum up to it. Local. */
 double mpo_descent_omega(enum mpo_averaging averaging, int64_t t);
 double mpo_descent_omega_sum(enum mpo_averaging averaging, int64_t t);
 
-/** Check that some weights satisfy the bounds [2, K]. Local. @return MPO_ERR_CONFIG if none
- * do */
+/** Check that some weights satisfy the bounds [2, K]. Local.
+ *  @return MPO_ERR_CONFIG if none do */
 enum mpo_status mpo_descent_check_bounds(const double *bounds, int32_t count);
 
 /** min u . g over the weights u within the bounds (NULL: the simplex), nat. Local. */
@@ -97,8 +99,13 @@ double mpo_descent_least(const double *gradient, const double *bounds, int32_t c
 double mpo_descent_gap(const double *weights, const double *gradient, const double *bounds,
                        int32_t count);
 
+/** The state after the last step; its arrays are borrowed from the descent. Local. */
 void mpo_descent_save(const struct mpo_descent *descent, struct mpo_descent_state *out);
-void mpo_descent_load(struct mpo_descent *descent, const struct mpo_descent_state *state);
+
+/** Continue from a state that a descent of the same specification saved. Local.
+ *  @return MPO_ERR_INTERNAL when its weights do not sum to 1 */
+enum mpo_status mpo_descent_load(struct mpo_descent *descent,
+                                 const struct mpo_descent_state *state);
 
 #ifdef __cplusplus
 }

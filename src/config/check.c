@@ -8,17 +8,16 @@
  */
 #include "config_impl.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <utf8proc.h>
 
 #include "base/memory.h"
+#include "base/simplex.h"
 #include "mpo/policy.h"
 
 #define NAME_BYTES_MAX 63
-#define SUM_TOLERANCE  1e-6 /* tolerance for weights typed by a person */
 
 static const struct mpo_config_stand_in stand_ins[] = {
 #define MPO_STANDS_FOR(command, name, section, option)                                     \
@@ -235,7 +234,7 @@ static enum mpo_status check_initial(struct mpo_config_build *build)
               build->config->objective_count, initial->count);
     for (int32_t i = 0; i < initial->count; i++)
         sum += initial->value[i];
-    MPO_CHECK(fabs(sum - 1) <= SUM_TOLERANCE, MPO_ERR_CONFIG,
+    MPO_CHECK(mpo_sums_to_one(sum), MPO_ERR_CONFIG,
               "%s: expected weights that sum to 1, found the sum %.9g",
               where_of(build, MPO_OPTION_descent_initial, 0), sum);
 cleanup:
@@ -274,10 +273,10 @@ static enum mpo_status check_bound_sums(struct mpo_config_build *build)
         low += config->policies[k].min;
         high += config->policies[k].max;
     }
-    MPO_CHECK(low <= 1.0 + SUM_TOLERANCE, MPO_ERR_CONFIG,
+    MPO_CHECK(low <= 1.0 + MPO_SUM_TOLERANCE, MPO_ERR_CONFIG,
               "%s: policies: expected minima that sum to at most 1, found the sum %.9g",
               build->path, low);
-    MPO_CHECK(high >= 1.0 - SUM_TOLERANCE, MPO_ERR_CONFIG,
+    MPO_CHECK(high >= 1.0 - MPO_SUM_TOLERANCE, MPO_ERR_CONFIG,
               "%s: policies: expected maxima that sum to at least 1, found the sum %.9g",
               build->path, high);
 cleanup:

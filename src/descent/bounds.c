@@ -20,8 +20,11 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* Typed numbers such as 0.3, 0.3, 0.4 sum to 1 up to rounding. */
-#define SUM_TOLERANCE 1e-6
+#include "base/simplex.h"
+
+/* A sum farther from 1 than this comes from a point so far out that its logarithms have
+ * few digits after the point. */
+#define ROUNDING_MAX 1e-9
 
 enum mpo_status mpo_descent_check_bounds(const double *bounds, int32_t count)
 {
@@ -38,9 +41,9 @@ enum mpo_status mpo_descent_check_bounds(const double *bounds, int32_t count)
         low += bounds[k];
         high += bounds[count + k];
     }
-    MPO_CHECK(low <= 1.0 + SUM_TOLERANCE, MPO_ERR_CONFIG,
+    MPO_CHECK(low <= 1.0 + MPO_SUM_TOLERANCE, MPO_ERR_CONFIG,
               "the minima of the weights sum to %g, expected at most 1", low);
-    MPO_CHECK(high >= 1.0 - SUM_TOLERANCE, MPO_ERR_CONFIG,
+    MPO_CHECK(high >= 1.0 - MPO_SUM_TOLERANCE, MPO_ERR_CONFIG,
               "the maxima of the weights sum to %g, expected at least 1", high);
 cleanup:
     return status;
@@ -62,23 +65,39 @@ static double sum_at(const double *log_point, const double *bounds, int32_t coun
     return sum;
 }
 
-/* The t of the solution: the two meetings around it, then the closed form between them. */
-static double solve_shift(const double *log_point, const double *bounds, int32_t count)
+/* Solution of the projection: l_k = clip(p_k e^-t, low_k, high_k). */
+struct shift {
+    double t;
+    bool is_endless; /* t stands for infinity: weights between their bounds go to low */
+};
+
+/* The meetings around the solution; none on a side: infinite. */
+static void enclose_shift(const double *log_point, const double *bounds, int32_t count,
+                          double *below, double *above)
 {
-    double below = -INFINITY;
-    double above = INFINITY;
+    *below = -INFINITY;
+    *above = INFINITY;
+    for (int32_t i = 0; i < 2 * count; i++) {
+        double t = meeting_point(log_point, bounds, count, i);
+        if (t <= *below || t >= *above)
+            continue;
+        if (sum_at(log_point, bounds, count, t) >= 1.0)
+            *below = fmax(*below, t);
+        else
+            *above = fmin(*above, t);
+    }
+}
+
+/* The t of the solution: the two meetings around it, then the closed form between them. */
+static struct shift solve_shift(const double *log_point, const double *bounds,
+                                int32_t count)
+{
+    double below = 0.0;
+    double above = 0.0;
     double fixed = 0.0;
     double top = -INFINITY;
     double free = 0.0;
-    for (int32_t i = 0; i < 2 * count; i++) {
-        double t = meeting_point(log_point, bounds, count, i);
-        if (t <= below || t >= above)
-            continue;
-        if (sum_at(log_point, bounds, count, t) >= 1.0)
-            below = fmax(below, t);
-        else
-            above = fmin(above, t);
-    }
+    enclose_shift(log_point, bounds, count, &below, &above);
     /* A weight is free where its meetings lie outside; its upper one comes first. */
     for (int32_t k = 0; k < count; k++) {
         if (meeting_point(log_point, bounds, count, count + k) >= above)
@@ -92,27 +111,56 @@ static double solve_shift(const double *log_point, const double *bounds, int32_t
         if (meeting_point(log_point, bounds, count, count + k) < above &&
             meeting_point(log_point, bounds, count, k) > below)
             free += exp(log_point[k] - top);
-    if (!(free > 0.0) || !(fixed < 1.0))
-        return isfinite(below) ? below : above;
+    if (!(free > 0.0))
+        return (struct shift){.t = isfinite(below) ? below : above};
+    /* The others leave nothing: the larger t, where free weights vanish. Without a meeting
+     * there they have no lower bound, and t would be infinite; a finite one keeps their
+     * logarithms finite. */
+    if (!(fixed < 1.0))
+        return (struct shift){.t = isfinite(above) ? above : below,
+                              .is_endless = !isfinite(above)};
     double t = top + log(free) - log(1.0 - fixed);
-    return fmin(fmax(t, below), above);
+    return (struct shift){.t = fmin(fmax(t, below), above)};
 }
 
-void mpo_descent_project(const double *bounds, int32_t count, double *log_point,
-                         double *weights)
+/* Weights of a shifted point, within the bounds; returns their sum. */
+static double clip_weights(const double *log_point, bool is_endless, const double *bounds,
+                           int32_t count, double *weights)
 {
-    double t = solve_shift(log_point, bounds, count);
+    double sum = 0.0;
     for (int32_t k = 0; k < count; k++) {
-        double low = bounds[k];
-        double high = bounds[count + k];
-        double weight = exp(log_point[k] - t);
-        bool is_low = weight <= low;
-        bool is_high = weight >= high;
-        weights[k] = is_low ? low : is_high ? high : weight;
-        log_point[k] = is_low && low > 0.0 ? log(low)
-                       : is_high           ? log(high)
-                                           : log_point[k] - t;
+        weights[k] = fmin(exp(log_point[k]), bounds[count + k]);
+        if (weights[k] <= bounds[k] || (is_endless && !(bounds[k] > 0.0)))
+            weights[k] = bounds[k];
+        sum += weights[k];
     }
+    return sum;
+}
+
+enum mpo_status mpo_descent_project(const double *bounds, int32_t count, double *log_point,
+                                    double *weights)
+{
+    enum mpo_status status = MPO_OK;
+    double sum = 0.0;
+    /* Logarithms of 1e12 have 4 digits after the point, and so has t. After the shift those
+     * that decide are near 0, and a second shift has all its digits. */
+    for (int32_t round = 0; round < 2 && !(fabs(sum - 1.0) <= ROUNDING_MAX); round++) {
+        struct shift shift = solve_shift(log_point, bounds, count);
+        for (int32_t k = 0; k < count; k++)
+            log_point[k] -= shift.t;
+        sum = clip_weights(log_point, shift.is_endless, bounds, count, weights);
+    }
+    for (int32_t k = 0; k < count; k++) {
+        bool is_low = weights[k] <= bounds[k];
+        if (is_low ? bounds[k] > 0.0 : weights[k] >= bounds[count + k])
+            log_point[k] = log(weights[k]);
+    }
+    /* Bounds themselves may sum to 1 up to the tolerance only. */
+    MPO_CHECK(fabs(sum - 1.0) <= 2.0 * MPO_SUM_TOLERANCE, MPO_ERR_INTERNAL,
+              "the projection on the bounds of %d weights gave the sum %.9g, expected 1",
+              count, sum);
+cleanup:
+    return status;
 }
 
 double mpo_descent_least(const double *gradient, const double *bounds, int32_t count)

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "base/simplex.h"
 
 struct mpo_descent {
     const struct mpo_descent_map *map;
@@ -56,8 +57,9 @@ cleanup:
 }
 
 /* The weights that belong to the present dual state and step size. */
-static void normalise_weights(struct mpo_descent *descent)
+static enum mpo_status normalise_weights(struct mpo_descent *descent)
 {
+    enum mpo_status status = MPO_OK;
     bool is_adaptive = descent->rule == MPO_STEP_RULE_ADAPTIVE;
     for (int32_t k = 0; k < descent->count; k++)
         descent->point[k] = is_adaptive
@@ -66,8 +68,10 @@ static void normalise_weights(struct mpo_descent *descent)
     if (descent->bounds == NULL)
         descent->map->to_primal(descent->point, descent->count, descent->weights);
     else
-        descent->map->project(descent->bounds, descent->count, descent->point,
-                              descent->weights);
+        MPO_TRY(descent->map->project(descent->bounds, descent->count, descent->point,
+                                      descent->weights));
+cleanup:
+    return status;
 }
 
 static enum mpo_status set_initial(struct mpo_descent *descent, const double *initial)
@@ -81,7 +85,7 @@ static enum mpo_status set_initial(struct mpo_descent *descent, const double *in
                   descent->weights[k]);
         sum += descent->weights[k];
     }
-    MPO_CHECK(fabs(sum - 1.0) <= 1e-6, MPO_ERR_CONFIG,
+    MPO_CHECK(mpo_sums_to_one(sum), MPO_ERR_CONFIG,
               "descent.initial sums to %.9g, expected 1", sum);
     for (int32_t k = 0; k < descent->count; k++)
         descent->weights[k] /= sum;
@@ -89,7 +93,7 @@ static enum mpo_status set_initial(struct mpo_descent *descent, const double *in
     if (descent->rule != MPO_STEP_RULE_ADAPTIVE)
         memcpy(descent->dual, descent->start, (size_t)descent->count * sizeof(double));
     if (descent->bounds != NULL)
-        normalise_weights(descent);
+        MPO_TRY(normalise_weights(descent));
 cleanup:
     return status;
 }
@@ -191,22 +195,25 @@ static void add_to_sums(struct mpo_descent *descent, const double *gradient)
     average_weights(descent);
 }
 
-static void move_weights(struct mpo_descent *descent, const double *gradient)
+static enum mpo_status move_weights(struct mpo_descent *descent, const double *gradient)
 {
+    enum mpo_status status = MPO_OK;
     bool is_adaptive = descent->rule == MPO_STEP_RULE_ADAPTIVE;
     descent->step_size = choose_step_size(descent);
     /* Mirror descent continues from the projected point. It is projected here, not when it
      * was computed, so that a dual state that was saved and loaded follows the same path. */
     if (descent->bounds != NULL && !is_adaptive)
-        descent->map->project(descent->bounds, descent->count, descent->dual,
-                              descent->weights);
+        MPO_TRY(descent->map->project(descent->bounds, descent->count, descent->dual,
+                                      descent->weights));
     double pace = is_adaptive ? mpo_descent_omega(descent->averaging, descent->step)
                               : -descent->step_size;
     for (int32_t k = 0; k < descent->count; k++)
         descent->dual[k] += pace * gradient[k];
     if (!is_adaptive)
         descent->map->centre(descent->dual, descent->count);
-    normalise_weights(descent);
+    MPO_TRY(normalise_weights(descent));
+cleanup:
+    return status;
 }
 
 enum mpo_status mpo_descent_step(struct mpo_descent *descent, const double *gradient)
@@ -217,7 +224,7 @@ enum mpo_status mpo_descent_step(struct mpo_descent *descent, const double *grad
                   "step %lld: the gradient of objective %d is %g", (long long)descent->step,
                   k + 1, gradient[k]);
     add_to_sums(descent, gradient);
-    move_weights(descent, gradient);
+    MPO_TRY(move_weights(descent, gradient));
 cleanup:
     return status;
 }
@@ -254,8 +261,10 @@ void mpo_descent_save(const struct mpo_descent *descent, struct mpo_descent_stat
     };
 }
 
-void mpo_descent_load(struct mpo_descent *descent, const struct mpo_descent_state *state)
+enum mpo_status mpo_descent_load(struct mpo_descent *descent,
+                                 const struct mpo_descent_state *state)
 {
+    enum mpo_status status = MPO_OK;
     size_t bytes = (size_t)descent->count * sizeof(double);
     descent->step = state->step;
     descent->range_squares = state->range_squares;
@@ -264,8 +273,10 @@ void mpo_descent_load(struct mpo_descent *descent, const struct mpo_descent_stat
     memcpy(descent->weights_sum, state->weights_sum, bytes);
     memcpy(descent->gradient_sum, state->gradient_sum, bytes);
     if (state->step == 0)
-        return;
+        goto cleanup;
     descent->step_size = choose_step_size(descent);
     average_weights(descent);
-    normalise_weights(descent);
+    MPO_TRY(normalise_weights(descent));
+cleanup:
+    return status;
 }

@@ -156,7 +156,7 @@ static enum mpo_status load_descent(struct mpo_fit *fit, struct mpo_record *reco
     MPO_TRY(read_last(record, "state/gradient_sum", vectors + 2 * count));
     MPO_TRY(read_last(record, "state/range_squares", &state.range_squares));
     MPO_TRY(read_last(record, "state/inner_sum", &state.inner_sum));
-    mpo_descent_load(fit->descent, &state);
+    MPO_TRY(mpo_descent_load(fit->descent, &state));
 cleanup:
     free(vectors);
     return status;

@@ -14,9 +14,8 @@
 
 #include "provenance.h"
 
+#include "base/simplex.h"
 #include "base/text.h"
-
-#define SUM_TOLERANCE 1e-3
 
 /* Weights and what makes exponents of them. */
 struct recipe {
@@ -85,7 +84,7 @@ static enum mpo_status check_simplex(const char *path, const double *weights, in
                   weights[k], k + 1);
         sum += weights[k];
     }
-    MPO_CHECK(fabs(sum - 1.0) <= SUM_TOLERANCE, MPO_ERR_DATA,
+    MPO_CHECK(mpo_sums_to_one(sum), MPO_ERR_DATA,
               "%s: expected weights that sum to 1, found the sum %g", path, sum);
 cleanup:
     return status;
@@ -235,7 +234,7 @@ static enum mpo_status parse_weights(const struct mpo_config *config,
     }
     if (choice->allow_any)
         goto cleanup;
-    MPO_CHECK(fabs(sum - 1.0) <= SUM_TOLERANCE, MPO_ERR_USAGE,
+    MPO_CHECK(mpo_sums_to_one(sum), MPO_ERR_USAGE,
               "--weights: expected the sum 1, found %g; --allow-any-weights takes it", sum);
     for (int32_t k = 0; k < count; k++)
         weights[k] /= sum;

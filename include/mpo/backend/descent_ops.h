@@ -7,7 +7,7 @@
  * With the dual point z = grad psi(l), a step is z <- z - eta g and l is what belongs to z;
  * step rules, averages and the gap are the same for all maps (src/descent/descent.c).
  *
- * All functions are local, allocate nothing and cannot fail: count is K >= 1, gradients are
+ * All functions are local, allocate nothing and, but for project, cannot fail: count is K >= 1, gradients are
  * finite, weights that come in are positive and sum to 1. Arrays do not overlap unless a
  * function says that it works in place.
  *
@@ -44,8 +44,10 @@ struct mpo_descent_map {
      * @param bounds   [2, K] lower and upper, which some weights keep
      * @param dual     [K] in place: a dual point of these weights
      * @param weights  [K] out, within the bounds to the last bit
+     * @return MPO_ERR_INTERNAL when the weights do not sum to 1
      */
-    void (*project)(const double *bounds, int32_t count, double *dual, double *weights);
+    enum mpo_status (*project)(const double *bounds, int32_t count, double *dual,
+                               double *weights);
 
     /** R: upper bound of the Bregman divergence from uniform weights to any point of the
      *  simplex, for the adaptive step eta_t = sqrt(R / sum_s |g_s|^2). */
@@ -62,11 +64,13 @@ struct mpo_descent_map {
  *
  * @param bounds     [2, K] lower and upper, which some weights keep
  * @param log_point  [K] logarithm of the point, up to a constant; in place: that of the
- *                   weights (a weight that underflows keeps its logarithm)
+ *                   weights (one that underflows, or that its bounds force to 0, keeps a
+ *                   finite logarithm)
  * @param weights    [K] out, within the bounds to the last bit
+ * @return MPO_ERR_INTERNAL when the weights do not sum to 1 within 2e-6
  */
-void mpo_descent_project(const double *bounds, int32_t count, double *log_point,
-                         double *weights);
+enum mpo_status mpo_descent_project(const double *bounds, int32_t count, double *log_point,
+                                    double *weights);
 
 #ifdef __cplusplus
 }

@@ -368,7 +368,7 @@ static void loaded_state_continues_bit_for_bit(void **state)
             }
             keep(whole, &kept);
             assert_int_equal(kept.state.step, cut);
-            mpo_descent_load(resumed, &kept.state);
+            assert_ok(mpo_descent_load(resumed, &kept.state));
             assert_same_descent(whole, resumed);
             for (int64_t step = cut; step < STEPS; step++) {
                 make_gradient(6, step, 3, gradient);

@@ -10,7 +10,7 @@
 #include "descent/descent_impl.h"
 #include "runner.h"
 
-enum { GRID = 400, CASES = 40 };
+enum { GRID = 400, CASES = 40, COUNT_MAX = 6 };
 
 /* Random bounds [2, 3] that some weights keep, some of them tight or absent. */
 static void make_bounds(uint64_t seed, double bounds[6])
@@ -54,14 +54,20 @@ static double least_on_grid(double (*value)(const double *, const double *),
     return least;
 }
 
-static void assert_within(const double *weights, const double *bounds, int32_t count)
+static void assert_near_simplex(const double *weights, const double *bounds, int32_t count,
+                                double tolerance)
 {
     double sum = 0.0;
     for (int32_t k = 0; k < count; k++) {
         assert_between(weights[k], bounds[k], bounds[count + k]);
         sum += weights[k];
     }
-    assert_close(sum, 1.0, 1e-12);
+    assert_close(sum, 1.0, tolerance);
+}
+
+static void assert_within(const double *weights, const double *bounds, int32_t count)
+{
+    assert_near_simplex(weights, bounds, count, 1e-12);
 }
 
 static void projection_is_the_nearest_point_in_divergence(void **state)
@@ -76,7 +82,7 @@ static void projection_is_the_nearest_point_in_divergence(void **state)
         assert_ok(mpo_descent_check_bounds(bounds, 3));
         for (uint64_t k = 0; k < 3; k++)
             point[k] = log_point[k] = -8.0 * runner_uniform(seed, 10 + k);
-        mpo_descent_project(bounds, 3, log_point, weights);
+        assert_ok(mpo_descent_project(bounds, 3, log_point, weights));
         assert_within(weights, bounds, 3);
         double found = divergence(weights, point);
         double least = least_on_grid(divergence, point, bounds);
@@ -90,7 +96,7 @@ static void a_point_within_the_bounds_stays(void **state)
     static const double bounds[6] = {0.1, 0.0, 0.05, 0.9, 0.5, 1.0};
     double log_point[3] = {log(0.5) + 7.0, log(0.3) + 7.0, log(0.2) + 7.0};
     double weights[3];
-    mpo_descent_project(bounds, 3, log_point, weights);
+    assert_ok(mpo_descent_project(bounds, 3, log_point, weights));
     assert_close(weights[0], 0.5, 1e-15);
     assert_close(weights[1], 0.3, 1e-15);
     assert_close(weights[2], 0.2, 1e-15);
@@ -103,11 +109,11 @@ static void bounds_with_a_single_point_give_that_point(void **state)
     static const double minima[6] = {0.2, 0.3, 0.5, 1.0, 1.0, 1.0};
     double log_point[3] = {-700.0, 0.0, 600.0};
     double weights[3];
-    mpo_descent_project(bounds, 3, log_point, weights);
+    assert_ok(mpo_descent_project(bounds, 3, log_point, weights));
     for (int32_t k = 0; k < 3; k++)
         assert_close(weights[k], bounds[k], 1e-15);
     double again[3] = {-3.0, 0.0, 2.0};
-    mpo_descent_project(minima, 3, again, weights);
+    assert_ok(mpo_descent_project(minima, 3, again, weights));
     for (int32_t k = 0; k < 3; k++)
         assert_close(weights[k], bounds[k], 1e-12);
 }
@@ -200,6 +206,105 @@ static void check_bounded_optimum(enum mpo_step_rule rule)
     bigram_close(&bigram);
 }
 
+/* Random bounds [2, count] that leave no room on one side: minima of some weights, or maxima
+ * of some, sum to 1; or bounds at random, around a point that keeps them. */
+static void make_tight_bounds(uint64_t seed, int32_t count, double *bounds)
+{
+    double inside[COUNT_MAX];
+    double sum = 0.0;
+    uint64_t kind = seed % 3;
+    int32_t subset = 1 + (int32_t)(runner_uniform(seed, 90) * (count - 1));
+    for (int32_t k = 0; k < count; k++) {
+        bool is_in = kind == 2 || k < subset;
+        inside[k] = is_in ? 0.01 + runner_uniform(seed, 100 + (uint64_t)k) : 0.0;
+        sum += inside[k];
+    }
+    for (int32_t k = 0; k < count; k++) {
+        double draw = runner_uniform(seed, 200 + (uint64_t)k);
+        inside[k] /= sum;
+        bounds[k] = kind == 0 ? inside[k] : kind == 1 ? 0.0 : inside[k] * draw;
+        bounds[count + k] = 1.0;
+        if (kind == 1 && k < subset)
+            bounds[count + k] = inside[k];
+        if (kind == 2)
+            bounds[count + k] = inside[k] + (1.0 - inside[k]) * draw;
+    }
+}
+
+/* Steps of any size, each also taken by a descent that was loaded from the state before. */
+static void check_tight_descent(uint64_t seed, enum mpo_step_rule rule, double size)
+{
+    int32_t count = 2 + (int32_t)(runner_uniform(seed, 80) * (COUNT_MAX - 2));
+    double bounds[2 * COUNT_MAX];
+    make_tight_bounds(seed, count, bounds);
+    struct mpo_descent *descent = NULL;
+    struct mpo_descent_spec spec = {"entropy", rule, 100.0, 12, count, NULL, bounds};
+    assert_ok(mpo_descent_open(&spec, &descent));
+    for (uint64_t step = 0; step < 12; step++) {
+        double gradient[COUNT_MAX];
+        struct mpo_descent *loaded = NULL;
+        struct mpo_descent_state saved = {0};
+        assert_near_simplex(mpo_descent_weights(descent), bounds, count, 1e-9);
+        for (int32_t k = 0; k < count; k++)
+            gradient[k] = size * (runner_uniform(seed + step, 300 + (uint64_t)k) - 0.7);
+        mpo_descent_save(descent, &saved);
+        assert_ok(mpo_descent_open(&spec, &loaded));
+        assert_ok(mpo_descent_load(loaded, &saved));
+        assert_ok(mpo_descent_step(descent, gradient));
+        assert_ok(mpo_descent_step(loaded, gradient));
+        for (int32_t k = 0; k < count; k++)
+            assert_same_bits(mpo_descent_weights(loaded)[k],
+                             mpo_descent_weights(descent)[k]);
+        mpo_descent_close(&loaded);
+    }
+    assert_near_simplex(mpo_descent_weights(descent), bounds, count, 1e-9);
+    for (int32_t k = 0; k < count; k++) /* a mean has the rounding of its sum */
+        assert_between(mpo_descent_average(descent)[k], bounds[k] - 1e-14,
+                       bounds[count + k] + 1e-14);
+    mpo_descent_close(&descent);
+}
+
+static void weights_keep_bounds_that_leave_no_room(void **state)
+{
+    (void)state;
+    static const enum mpo_step_rule rules[3] = {
+        MPO_STEP_RULE_ADAPTIVE, MPO_STEP_RULE_DECREASING, MPO_STEP_RULE_FIXED};
+    static const double sizes[3] = {1.0, 1e4, 1e12};
+    for (uint64_t seed = 0; seed < 600; seed++)
+        check_tight_descent(seed, rules[seed / 3 % 3], sizes[seed / 9 % 3]);
+}
+
+static void minima_that_sum_to_one_leave_nothing_to_the_others(void **state)
+{
+    (void)state;
+    static const double bounds[6] = {0.6, 0.4, 0.0, 1.0, 1.0, 1.0};
+    static const double points[3][3] = {
+        {0.0, 0.0, 0.0}, {-5.0, 0.0, 900.0}, {0.0, -3000.0, -1.0}};
+    for (int32_t i = 0; i < 3; i++) {
+        double log_point[3];
+        double weights[3];
+        memcpy(log_point, points[i], sizeof log_point);
+        assert_ok(mpo_descent_project(bounds, 3, log_point, weights));
+        for (int32_t k = 0; k < 3; k++) {
+            assert_same_bits(weights[k], bounds[k]);
+            assert_true(isfinite(log_point[k]));
+        }
+    }
+}
+
+static void maxima_that_sum_to_one_leave_nothing_to_the_others(void **state)
+{
+    (void)state;
+    static const double bounds[6] = {0.0, 0.0, 0.0, 1.0, 0.5, 0.5};
+    for (int32_t i = 0; i < 400; i++) {
+        double log_point[3] = {-800.0 - i, 0.0, -0.37 * i};
+        double weights[3];
+        assert_ok(mpo_descent_project(bounds, 3, log_point, weights));
+        assert_within(weights, bounds, 3);
+        assert_close(weights[0], 0.0, 1e-15);
+    }
+}
+
 static void every_rule_finds_the_bounded_optimum(void **state)
 {
     (void)state;
@@ -225,7 +330,7 @@ static void mirror_steps_go_on_from_the_projected_weights(void **state)
             log_point[k] = log(mpo_descent_weights(descent)[k]) -
                            gradient[k] / sqrt((double)step + 1.0);
         }
-        mpo_descent_project(bounds, 3, log_point, expected);
+        assert_ok(mpo_descent_project(bounds, 3, log_point, expected));
         assert_ok(mpo_descent_step(descent, gradient));
         for (int32_t k = 0; k < 3; k++)
             assert_close(mpo_descent_weights(descent)[k], expected[k], 1e-12);
@@ -251,7 +356,7 @@ static void a_loaded_state_goes_on_with_the_same_bits(void **state)
         for (int32_t step = 0; step < 5; step++)
             assert_ok(mpo_descent_step(one, gradient));
         mpo_descent_save(one, &saved);
-        mpo_descent_load(two, &saved);
+        assert_ok(mpo_descent_load(two, &saved));
         for (int32_t step = 0; step < 5; step++) {
             for (int32_t k = 0; k < 3; k++)
                 assert_same_bits(mpo_descent_weights(two)[k], mpo_descent_weights(one)[k]);
@@ -271,6 +376,9 @@ int main(void)
         cmocka_unit_test(bounds_with_a_single_point_give_that_point),
         cmocka_unit_test(least_linear_value_is_that_of_a_grid),
         cmocka_unit_test(bounds_that_no_weights_keep_are_refused),
+        cmocka_unit_test(weights_keep_bounds_that_leave_no_room),
+        cmocka_unit_test(minima_that_sum_to_one_leave_nothing_to_the_others),
+        cmocka_unit_test(maxima_that_sum_to_one_leave_nothing_to_the_others),
         cmocka_unit_test(every_rule_finds_the_bounded_optimum),
         cmocka_unit_test(mirror_steps_go_on_from_the_projected_weights),
         cmocka_unit_test(a_loaded_state_goes_on_with_the_same_bits),
