@@ -6,7 +6,8 @@
 
 Installs the build tree into WORK, builds the programs of this folder against it, by
 find_package and by pkg-config, and runs them: a response in one process, a program with MPI
-of its own on half of its ranks each, a C++ file, a shared object.
+of its own on half of its ranks each, a C++ file, a shared object, and the example of
+src/README.md, which is taken out of the document.
 """
 import os
 import shutil
@@ -87,6 +88,54 @@ linked = os.path.join(WORK, "sample_pc")
 must("cc", "-o", linked, os.path.join(HERE, "sample.c"), *flags)
 by_pc = run(linked, CONFIG, "the film was")
 check("pkg-config links the same program", by_pc.stdout == first.stdout, by_pc)
+
+# ---- the example of the document ----
+
+EXAMPLE = """
+#include <stdio.h>
+#include <mpo/mpo.h>
+
+int main(int argc, char **argv)
+{
+    static const double weights[] = {0.5, 0.2, 0.3};
+    struct mpo_session *session = NULL;
+    const struct mpo_decode_event *event = NULL;
+    int32_t row = 0;
+    int32_t count = 0;
+%s
+    return 0;
+}
+"""
+
+
+def example_of(document):
+    with open(os.path.join(SOURCE, document), encoding="utf-8") as text:
+        blocks = [block.split("```")[0] for block in text.read().split("```c\n")[1:]]
+    blocks = [block for block in blocks if "mpo_session_open" in block]
+    return blocks[0] if len(blocks) == 1 else None
+
+
+example = example_of(os.path.join("src", "README.md"))
+check("src/README.md has one example of C", example is not None, example)
+source = os.path.join(WORK, "example.c")
+with open(source, "w", encoding="utf-8") as file:
+    file.write(EXAMPLE % example)
+program = os.path.join(WORK, "example")
+must("cc", "-Wall", "-Wextra", "-Werror", "-o", program, source, *flags)
+here = os.path.join(WORK, "here")
+shutil.copytree(os.path.join(SOURCE, "configs", "table"), os.path.join(here, "table"))
+os.makedirs(os.path.join(here, "build"))
+alone = run(program, cwd=here)
+check("it fails without its configuration", alone.returncode == 1, alone)
+many = run(MPIEXEC, "-n", "3", program, cwd=here)
+check("and on 3 ranks, where each of them says so to MPI",
+      many.returncode == 1 and "improperly" not in many.stderr, many)
+shutil.copy(CONFIG, os.path.join(here, "my.yaml"))
+alone = run(program, cwd=here)
+check("with it, it draws a response",
+      alone.returncode == 0 and alone.stdout.count("\n") > 1 and alone.stderr == "", alone)
+many = run(MPIEXEC, "-n", "3", program, cwd=here)
+check("the same one on 3 ranks", many.returncode == 0 and many.stdout == alone.stdout, many)
 
 targets = ""
 for folder, _, files in os.walk(PREFIX):
