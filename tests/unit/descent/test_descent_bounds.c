@@ -238,7 +238,12 @@ static void check_tight_descent(uint64_t seed, enum mpo_step_rule rule, double s
     double bounds[2 * COUNT_MAX];
     make_tight_bounds(seed, count, bounds);
     struct mpo_descent *descent = NULL;
-    struct mpo_descent_spec spec = {"entropy", rule, 100.0, 12, count, NULL, bounds};
+    struct mpo_descent_spec spec = {.map = "entropy",
+                                    .step_rule = rule,
+                                    .step_constant = 100.0,
+                                    .steps = 12,
+                                    .objective_count = count,
+                                    .bounds = bounds};
     assert_ok(mpo_descent_open(&spec, &descent));
     for (uint64_t step = 0; step < 12; step++) {
         double gradient[COUNT_MAX];
