@@ -166,6 +166,16 @@ cleanup:
     return status;
 }
 
+/* As of expectations in mixture/mixture.c. */
+static void blank_absent(const struct mpo_mixture *mixture,
+                         const struct mpo_mixture_draws *draws)
+{
+    for (int32_t i = 0; i < draws->count; i++)
+        for (int32_t h = 0; h < mixture->policy_count; h++)
+            if (!mpo_mixture_takes_part(&mixture->rows, h, draws->row[i]))
+                draws->log_policy[i * mixture->policy_count + h] = NAN;
+}
+
 static void blank_failed(const struct mpo_mixture *mixture,
                          const struct mpo_mixture_draws *draws)
 {
@@ -215,8 +225,10 @@ enum mpo_status mpo_mixture_draw(struct mpo_mixture *mixture,
             MPO_TRY(mixture->ops->draw(mixture->self, &part));
         else
             MPO_TRY(draw_slices(mixture, &part));
-        if (mixture->rank == 0)
-            blank_failed(mixture, &part);
+        if (mixture->rank != 0)
+            continue;
+        blank_absent(mixture, &part);
+        blank_failed(mixture, &part);
     }
 cleanup:
     return status;

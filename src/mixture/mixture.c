@@ -249,6 +249,15 @@ static bool is_finite(const struct mpo_mixture *mixture, int32_t row,
     return finite;
 }
 
+/* What a device said of policies that take no part is made one and the same NaN. */
+static void blank_absent(const struct mpo_mixture *mixture, double *expectation)
+{
+    for (int32_t row = 0; row < mixture->rows.row_count; row++)
+        for (int32_t h = 0; h < mixture->policy_count; h++)
+            if (!mpo_mixture_takes_part(&mixture->rows, h, row))
+                expectation[row * mixture->policy_count + h] = NAN;
+}
+
 /* Mark failed rows for the caller and for draws; the message names the first one. */
 static enum mpo_status check_rows(struct mpo_mixture *mixture,
                                   struct mpo_mixture_moments *moments,
@@ -333,6 +342,8 @@ enum mpo_status mpo_mixture_combine(struct mpo_mixture *mixture,
             ops->combine(mixture->self, rows, &mixture->exponents, moments, expectation));
     else
         MPO_TRY(combine_slices(mixture, moments, expectation));
+    if (mixture->rank == 0 && expectation != NULL)
+        blank_absent(mixture, expectation);
     if (mixture->rank == 0)
         MPO_TRY(check_rows(mixture, moments, expectation));
 cleanup:

@@ -9,7 +9,8 @@
  * (src/mixture/mixture.c), so a row of NaN must do no more than give NaN.
  *
  * Where a policy takes no part in a row (struct mpo_rows), its exponent is 0, its logits are
- * NULL and must not be read, and its normaliser is NaN, which makes NaN of its figures.
+ * NULL and must not be read, and its normaliser is NaN. What is said of its figures there is
+ * replaced by NaN, but no figure of the row itself may come of them.
  *
  * Arguments were checked: rows are combined ones, tokens are of the vocabulary, biases are
  * no NaN and below +inf. Calls about draws come after a sum or a combination, whose rows and

@@ -281,8 +281,8 @@ cleanup:
 }
 
 /* Pass the rows' addresses to the device, copying rows that are on the host. Where there is
- * none, kernels may read any numbers: the exponent is 0, and the normaliser NaN makes NaN of
- * the figures. */
+ * none, kernels may read any numbers: the exponent is 0, and figures of the policy are not
+ * used. */
 static enum mpo_status send_rows(struct cuda *cuda, const float *const *logits,
                                  size_t count, int32_t token_count)
 {
