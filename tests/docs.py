@@ -10,6 +10,7 @@
 - no command includes another command's header
 - the library prints nothing; who still does is listed below, with the reason
 - the folders of src/ include each other in no circle
+- no source file is longer than 500 lines
 
 The lists of exceptions may only shrink: what is printed as not needed any more can go.
 """
@@ -36,6 +37,9 @@ FOREIGN = {
     "mpi.h", "nccl.h", "cuda_runtime.h", "cuda_runtime_api.h", "llama.h", "ggml.h",
     "gguf.h", "llama.cpp", "convert_hf_to_gguf.py", "convert_lora_to_gguf.py", "stdint.h",
 }
+# Lines that a source file may have, and what counts as one.
+LINES_MAX = 500
+LONG_FILES = (".c", ".h", ".cu", ".cuh", ".cpp", ".def", ".py", ".sh", ".sbatch")
 # Files that a README names and that are to come.
 AWAITED = set()
 # Shared by commands, below src/commands/.
@@ -296,6 +300,13 @@ def folders_have_no_circle():
     check("the folders of src/ include each other in no circle", problems)
 
 
+def no_source_file_is_too_long():
+    lengths = {name: read(name).count("\n") for name in FILES if name.endswith(LONG_FILES)}
+    check(f"no source file is longer than {LINES_MAX} lines", [
+        f"{name} has {lines}: split it along a seam, what has a noun of its own"
+        for name, lines in lengths.items() if lines > LINES_MAX])
+
+
 def main():
     readmes_name_files_that_exist()
     the_readme_of_src_knows_every_registered_name()
@@ -303,6 +314,7 @@ def main():
     no_command_includes_another()
     only_commands_print()
     folders_have_no_circle()
+    no_source_file_is_too_long()
     sys.exit(f"{len(FAILURES)} failed" if FAILURES else 0)
 
 

@@ -5,261 +5,18 @@
  * one rank and on several; the root plays, the others follow.
  */
 #include <math.h>
-#include <stdlib.h>
-#include <string.h>
 
-#include "rollout_case.h"
+#include "decode_requests.h"
 #include "runner.h"
-
-#define POLICIES    ROLLOUT_CASE_POLICIES
-#define VOCAB       ROLLOUT_CASE_VOCAB
-#define REQUESTS    48
-#define TOKENS_MAX  14
-#define GIVEN_MAX   9
-#define TOP_MAX     3
-#define BIAS_MAX    2
-#define ROW_COUNT   7
-#define SLOT_COUNT  ROLLOUT_CASE_STARTS
-#define EVENT_BYTES (sizeof(struct figures))
-
-/* What an event says, in plain memory, so that two can be compared to the bit. */
-struct figures {
-    int32_t position;
-    int32_t token;
-    int32_t flags;
-    int32_t top_token[TOP_MAX];
-    double log_q;
-    double log_z;
-    double log_policy[POLICIES];
-    double entropy;
-    double end_probability;
-    double expectation[POLICIES];
-    double top_log_q[TOP_MAX];
-};
-
-/* A response that somebody asks for. */
-struct request {
-    struct mpo_decode_row row;
-    double mu[POLICIES];
-    int32_t given[GIVEN_MAX];
-    struct mpo_mixture_bias bias[BIAS_MAX];
-    int32_t cancel_at;                /* tokens after which it is cancelled, 0: never */
-    int32_t row_index;                /* -1: not admitted */
-    struct figures alone[TOKENS_MAX]; /* [alone_count] */
-    int32_t alone_count;
-    int32_t seen; /* tokens in company */
-    bool is_over;
-};
-
-static const char *const prompt_text[SLOT_COUNT] = {"a b c d a b a", "b", "c a b c"};
-
-/* ---- chance ---- */
-
-static uint64_t chance_count;
-
-static double chance(void)
-{
-    return runner_uniform(20261129, chance_count++);
-}
-
-static int32_t chance_of(int32_t count)
-{
-    return (int32_t)(chance() * count);
-}
-
-static struct mpo_draw_rule random_rule(struct request *request)
-{
-    struct mpo_draw_rule rule = {
-        .greedy = chance() < 0.2,
-        .seed = (uint64_t)chance_of(1000),
-        .counter = {.step = (uint64_t)chance_of(5), .response = (uint64_t)chance_of(5)}};
-    if (chance() < 0.4)
-        rule.filter = (struct mpo_mixture_filter){.temperature = 0.5 + chance(),
-                                                  .top_k = chance_of(4),
-                                                  .top_p = 0.7,
-                                                  .min_p = 0.05};
-    if (chance() < 0.4) {
-        rule.bias_count = 1 + chance_of(BIAS_MAX);
-        for (int32_t i = 0; i < rule.bias_count; i++)
-            request->bias[i] =
-                (struct mpo_mixture_bias){chance_of(VOCAB), 4.0 * chance() - 2.0};
-        rule.bias = request->bias;
-    }
-    return rule;
-}
-
-static void make_request(struct request *request)
-{
-    *request = (struct request){.row_index = -1};
-    for (int32_t h = 0; h < POLICIES; h++)
-        request->mu[h] = chance() < 0.2 ? 0.0 : 1.5 * chance() - 0.2;
-    int32_t given_count = chance() < 0.4 ? 1 + chance_of(GIVEN_MAX) : 0;
-    for (int32_t i = 0; i < given_count; i++)
-        request->given[i] = chance_of(VOCAB - 1);
-    request->row = (struct mpo_decode_row){
-        .slot = chance_of(SLOT_COUNT),
-        .share = -1,
-        .given = request->given,
-        .given_count = given_count,
-        .free_count = given_count > 0 && chance() < 0.5 ? 0 : 1 + chance_of(5),
-        .mu = request->mu,
-        .end_bias = chance() < 0.5 ? 0.0 : chance() - 0.5,
-        .rule = random_rule(request),
-        .top_count = chance_of(TOP_MAX + 1),
-        .moments = chance() < 0.5,
-    };
-    request->cancel_at = chance() < 0.2 ? 1 + chance_of(4) : 0;
-}
-
-/* ---- events ---- */
-
-static struct figures figures_of(const struct mpo_decode_row *row,
-                                 const struct mpo_decode_event *event)
-{
-    struct figures figures = {.position = event->position,
-                              .token = event->token,
-                              .flags = event->flags,
-                              .log_q = event->log_q,
-                              .log_z = event->moments->log_z};
-    memcpy(figures.log_policy, event->log_policy, sizeof figures.log_policy);
-    for (int32_t i = 0; i < row->top_count; i++) {
-        figures.top_token[i] = event->top_token[i];
-        figures.top_log_q[i] = event->top_log_q[i];
-    }
-    if (!row->moments)
-        return figures;
-    figures.entropy = event->moments->entropy;
-    figures.end_probability = event->moments->end_probability;
-    memcpy(figures.expectation, event->expectation, sizeof figures.expectation);
-    return figures;
-}
-
-static bool is_last(const struct mpo_decode_event *event)
-{
-    return (event->flags & (MPO_DECODE_ENDED | MPO_DECODE_CUT | MPO_DECODE_FAILED)) != 0;
-}
-
-/* Each request by itself, from a cleared cache. */
-static void run_alone(struct mpo_decode *decode, struct request *request)
-{
-    int32_t row = -1;
-    int32_t count = 0;
-    const struct mpo_decode_event *event = NULL;
-    mpo_decode_clear(decode);
-    assert_ok(mpo_decode_admit(decode, &request->row, &row));
-    assert_int_equal(row, 0);
-    do {
-        assert_ok(mpo_decode_step(decode, &event, &count));
-        for (int32_t i = 0; i < count; i++) {
-            assert_int_equal(event[i].row, row);
-            assert_in_range(request->alone_count, 0, TOKENS_MAX - 1);
-            request->alone[request->alone_count++] = figures_of(&request->row, &event[i]);
-        }
-    } while (mpo_decode_live_rows(decode) > 0);
-    assert_in_range(request->alone_count, 1, TOKENS_MAX);
-}
-
-/* In this step. */
-static bool was_cancelled[ROW_COUNT];
-
-/* An event in company is the next one of its request alone. */
-static void compare_event(struct mpo_decode *decode, struct request *requests,
-                          const struct mpo_decode_event *event)
-{
-    struct request *request = NULL;
-    for (int32_t i = 0; i < REQUESTS; i++)
-        if (requests[i].row_index == event->row && !requests[i].is_over)
-            request = &requests[i];
-    if (request == NULL) { /* cancelled between two tokens of one step */
-        assert_true(was_cancelled[event->row]);
-        return;
-    }
-    struct figures figures = figures_of(&request->row, event);
-    assert_in_range(request->seen, 0, request->alone_count - 1);
-    assert_memory_equal(&figures, &request->alone[request->seen], EVENT_BYTES);
-    request->seen++;
-    request->is_over = is_last(event);
-    if (!request->is_over && request->cancel_at == request->seen) {
-        mpo_decode_cancel(decode, event->row);
-        was_cancelled[event->row] = true;
-        request->is_over = true;
-    }
-}
-
-static void run_in_company(struct mpo_decode *decode, struct request *requests)
-{
-    int32_t next = 0;
-    int32_t most = 0;
-    mpo_decode_clear(decode);
-    while (next < REQUESTS || mpo_decode_live_rows(decode) > 0) {
-        const struct mpo_decode_event *event = NULL;
-        int32_t count = 0;
-        while (next < REQUESTS && mpo_decode_free_rows(decode) > 0 && chance() < 0.6) {
-            assert_ok(
-                mpo_decode_admit(decode, &requests[next].row, &requests[next].row_index));
-            next++;
-        }
-        if (mpo_decode_live_rows(decode) > most)
-            most = mpo_decode_live_rows(decode);
-        assert_ok(mpo_decode_step(decode, &event, &count));
-        memset(was_cancelled, 0, sizeof was_cancelled);
-        for (int32_t i = 0; i < count; i++)
-            compare_event(decode, requests, &event[i]);
-    }
-    assert_int_equal(most, ROW_COUNT); /* they did keep each other company */
-    for (int32_t i = 0; i < REQUESTS; i++) {
-        bool cancelled =
-            requests[i].cancel_at > 0 && requests[i].cancel_at < requests[i].alone_count;
-        assert_true(requests[i].is_over);
-        if (!cancelled)
-            assert_int_equal(requests[i].seen, requests[i].alone_count);
-    }
-}
-
-/* ---- machines ---- */
-
-static struct rollout_case_spec machine(enum mpo_decode_prefill prefill, int32_t tokens)
-{
-    return (struct rollout_case_spec){.prompt_count = SLOT_COUNT,
-                                      .unit_prompts = 1,
-                                      .responses = 1,
-                                      .row_capacity = ROW_COUNT,
-                                      .prefill = prefill,
-                                      .prefill_tokens = tokens,
-                                      .given_positions = 4,
-                                      .top_max = TOP_MAX,
-                                      .bias_max = BIAS_MAX};
-}
-
-/* The root plays, the others follow. */
-static void play_on(struct rollout_case *loop, void (*root)(struct mpo_decode *))
-{
-    if (mpo_comm_group_rank(loop->comm) != 0) {
-        assert_ok(mpo_decode_follow(loop->decode));
-        return;
-    }
-    for (int32_t slot = 0; slot < SLOT_COUNT; slot++)
-        assert_ok(mpo_decode_offer_text(loop->decode, slot, prompt_text[slot], NULL));
-    root(loop->decode);
-    assert_ok(mpo_decode_release(loop->decode));
-}
-
-static void play(const struct rollout_case_spec *spec, void (*root)(struct mpo_decode *))
-{
-    struct rollout_case loop;
-    rollout_case_open(&loop, spec);
-    play_on(&loop, root);
-    rollout_case_close(&loop);
-}
 
 static void compare_requests(struct mpo_decode *decode)
 {
-    static struct request requests[REQUESTS];
-    for (int32_t i = 0; i < REQUESTS; i++) {
-        make_request(&requests[i]);
-        run_alone(decode, &requests[i]);
+    static struct decode_request requests[DECODE_REQUESTS];
+    for (int32_t i = 0; i < DECODE_REQUESTS; i++) {
+        decode_request_make(&requests[i]);
+        decode_request_run_alone(decode, &requests[i]);
     }
-    run_in_company(decode, requests);
+    decode_requests_run_in_company(decode, requests);
 }
 
 /* ---- cases ---- */
@@ -267,16 +24,16 @@ static void compare_requests(struct mpo_decode *decode)
 static void rows_in_company_are_what_each_is_alone(void **state)
 {
     (void)state;
-    struct rollout_case_spec spec = machine(MPO_DECODE_ALONE, 0);
-    play(&spec, compare_requests);
+    struct rollout_case_spec spec = decode_machine(MPO_DECODE_ALONE, 0);
+    decode_play(&spec, compare_requests);
 }
 
 static void prompts_in_chunks_beside_rows_change_nothing(void **state)
 {
     (void)state;
     for (int32_t tokens = 1; tokens <= 8; tokens *= 2) {
-        struct rollout_case_spec spec = machine(MPO_DECODE_MIXED, tokens);
-        play(&spec, compare_requests);
+        struct rollout_case_spec spec = decode_machine(MPO_DECODE_MIXED, tokens);
+        decode_play(&spec, compare_requests);
     }
 }
 
@@ -290,24 +47,24 @@ static void play_everywhere(struct rollout_case_spec spec,
         spec.transport = transports[mpo_comm_job_size() > 1][i / 2];
         spec.pattern = patterns[i % 2];
         if (spec.transport != NULL)
-            play(&spec, root);
+            decode_play(&spec, root);
     }
 }
 
 static void every_transport_and_pattern_serves_rows_of_their_own(void **state)
 {
     (void)state;
-    play_everywhere(machine(MPO_DECODE_MIXED, 2), compare_requests);
+    play_everywhere(decode_machine(MPO_DECODE_MIXED, 2), compare_requests);
 }
 
 /* ---- rows of weighted policies only ---- */
 
 /* Alone with all figures, in company without those of policies that have no weight. */
-static void leave_figures(struct request *request)
+static void leave_figures(struct decode_request *request)
 {
-    request->row.weighted_only = chance() < 0.6;
+    request->row.weighted_only = decode_chance() < 0.6;
     for (int32_t i = 0; request->row.weighted_only && i < request->alone_count; i++)
-        for (int32_t h = 0; h < POLICIES; h++)
+        for (int32_t h = 0; h < DECODE_POLICIES; h++)
             if (request->mu[h] == 0.0) {
                 request->alone[i].log_policy[h] = NAN;
                 request->alone[i].expectation[h] = request->row.moments ? NAN : 0.0;
@@ -316,27 +73,28 @@ static void leave_figures(struct request *request)
 
 static void compare_weighted_requests(struct mpo_decode *decode)
 {
-    static struct request requests[REQUESTS];
+    static struct decode_request requests[DECODE_REQUESTS];
     int32_t skipping = 0;
-    for (int32_t i = 0; i < REQUESTS; i++) {
-        make_request(&requests[i]);
-        for (int32_t h = 0; h < POLICIES; h++)
-            requests[i].mu[h] *= chance() < 0.4 ? 0.0 : 1.0;
-        run_alone(decode, &requests[i]);
+    for (int32_t i = 0; i < DECODE_REQUESTS; i++) {
+        decode_request_make(&requests[i]);
+        for (int32_t h = 0; h < DECODE_POLICIES; h++)
+            requests[i].mu[h] *= decode_chance() < 0.4 ? 0.0 : 1.0;
+        decode_request_run_alone(decode, &requests[i]);
         leave_figures(&requests[i]);
-        for (int32_t h = 0; h < POLICIES; h++)
+        for (int32_t h = 0; h < DECODE_POLICIES; h++)
             skipping += requests[i].row.weighted_only && requests[i].mu[h] == 0.0;
     }
-    assert_in_range(skipping, REQUESTS / 2, 2 * REQUESTS);
-    run_in_company(decode, requests);
+    assert_in_range(skipping, DECODE_REQUESTS / 2, 2 * DECODE_REQUESTS);
+    decode_requests_run_in_company(decode, requests);
 }
 
 static void rows_of_weighted_policies_only_have_the_same_tokens(void **state)
 {
     (void)state;
-    play_everywhere(machine(MPO_DECODE_ALONE, 0), compare_weighted_requests);
+    play_everywhere(decode_machine(MPO_DECODE_ALONE, 0), compare_weighted_requests);
     for (int32_t tokens = 1; tokens <= 8; tokens *= 2)
-        play_everywhere(machine(MPO_DECODE_MIXED, tokens), compare_weighted_requests);
+        play_everywhere(decode_machine(MPO_DECODE_MIXED, tokens),
+                        compare_weighted_requests);
 }
 
 #define WEIGHTED_ROWS 3
@@ -346,7 +104,7 @@ static bool leaves_figures;
 
 static void run_weighted(struct mpo_decode *decode)
 {
-    static const double mu[POLICIES] = {0.7, 0.5};
+    static const double mu[DECODE_POLICIES] = {0.7, 0.5};
     const struct mpo_decode_event *event = NULL;
     int32_t count = 0;
     int32_t row = -1;
@@ -365,7 +123,8 @@ static void run_weighted(struct mpo_decode *decode)
     while (mpo_decode_live_rows(decode) > 0) {
         assert_ok(mpo_decode_step(decode, &event, &count));
         for (int32_t i = 0; i < count; i++)
-            assert_int_equal(isnan(event[i].log_policy[POLICIES - 1]), leaves_figures);
+            assert_int_equal(isnan(event[i].log_policy[DECODE_POLICIES - 1]),
+                             leaves_figures);
     }
 }
 
@@ -376,25 +135,25 @@ static void a_policy_without_weight_is_neither_fed_nor_exchanged(void **state)
     (void)state;
     for (int32_t i = 0; i < 4; i++) {
         struct rollout_case_spec spec =
-            machine(i / 2 == 0 ? MPO_DECODE_ALONE : MPO_DECODE_MIXED, 2);
+            decode_machine(i / 2 == 0 ? MPO_DECODE_ALONE : MPO_DECODE_MIXED, 2);
         struct rollout_case loop;
         int32_t first = 0;
         int32_t local_count = 0;
         leaves_figures = i % 2 == 1;
         rollout_case_open(&loop, &spec);
-        const struct mpo_placement placement = mpo_placement_of(POLICIES, loop.comm);
+        const struct mpo_placement placement = mpo_placement_of(DECODE_POLICIES, loop.comm);
         mpo_placement_block(&placement, mpo_comm_group_rank(loop.comm), &first,
                             &local_count);
-        play_on(&loop, run_weighted);
+        decode_play_on(&loop, run_weighted);
         for (int32_t k = 0; k < local_count; k++)
             for (int32_t row = 0; row < WEIGHTED_ROWS; row++) {
-                bool skipped = leaves_figures && first + k == POLICIES - 1;
+                bool skipped = leaves_figures && first + k == DECODE_POLICIES - 1;
                 int32_t tokens =
                     mpo_policy_row_tokens(mpo_policies_local(loop.policies, k), row);
                 assert_int_equal(tokens > 0, !skipped);
             }
         struct mpo_exchange_traffic traffic = mpo_exchange_traffic(loop.exchange);
-        if (first == POLICIES - 1)
+        if (first == DECODE_POLICIES - 1)
             assert_int_equal(traffic.sent_bytes > 0, !leaves_figures);
         rollout_case_close(&loop);
     }
@@ -403,10 +162,10 @@ static void a_policy_without_weight_is_neither_fed_nor_exchanged(void **state)
 /* Rows that share a prompt are rows with a prompt each. */
 static void share_prompts(struct mpo_decode *decode)
 {
-    static struct request requests[4];
+    static struct decode_request requests[4];
     const struct mpo_decode_event *event = NULL;
     int32_t count = 0;
-    make_request(&requests[0]);
+    decode_request_make(&requests[0]);
     requests[0].row.given_count = 0;
     requests[0].row.free_count = 6;
     requests[0].row.slot = 0;
@@ -414,7 +173,7 @@ static void share_prompts(struct mpo_decode *decode)
         requests[j] = requests[0];
         requests[j].row.rule.counter.response = (uint64_t)j;
         requests[j].alone_count = 0;
-        run_alone(decode, &requests[j]);
+        decode_request_run_alone(decode, &requests[j]);
     }
     /* the first one is cancelled before its prompt is fed: the others have it all the same
      */
@@ -430,40 +189,40 @@ static void share_prompts(struct mpo_decode *decode)
         while (mpo_decode_live_rows(decode) > 0) {
             assert_ok(mpo_decode_step(decode, &event, &count));
             for (int32_t i = 0; i < count; i++) {
-                struct request *request = &requests[event[i].row];
-                struct figures figures = figures_of(&request->row, &event[i]);
+                struct decode_request *request = &requests[event[i].row];
+                struct decode_figures figures = decode_figures_of(&request->row, &event[i]);
                 assert_false(cancels && event[i].row == 0);
                 assert_memory_equal(&figures, &request->alone[request->seen++],
-                                    EVENT_BYTES);
+                                    sizeof(struct decode_figures));
             }
         }
         for (int32_t j = cancels; j < 4; j++)
             assert_int_equal(requests[j].seen, requests[j].alone_count);
-        assert_int_equal(mpo_decode_free_rows(decode), ROW_COUNT);
+        assert_int_equal(mpo_decode_free_rows(decode), DECODE_ROW_COUNT);
     }
 }
 
 static void rows_that_share_a_prompt_draw_as_if_each_had_it(void **state)
 {
     (void)state;
-    struct rollout_case_spec alone = machine(MPO_DECODE_ALONE, 0);
-    struct rollout_case_spec mixed = machine(MPO_DECODE_MIXED, 2);
-    play(&alone, share_prompts);
-    play(&mixed, share_prompts);
+    struct rollout_case_spec alone = decode_machine(MPO_DECODE_ALONE, 0);
+    struct rollout_case_spec mixed = decode_machine(MPO_DECODE_MIXED, 2);
+    decode_play(&alone, share_prompts);
+    decode_play(&mixed, share_prompts);
 }
 
 /* The most probable tokens have the figures of tokens that are drawn or given. */
 static void look_at_tops(struct mpo_decode *decode)
 {
-    struct request request;
+    struct decode_request request;
     const struct mpo_decode_event *event = NULL;
     int32_t row = -1;
     int32_t count = 0;
-    make_request(&request);
+    decode_request_make(&request);
     request.row.rule = (struct mpo_draw_rule){.greedy = true};
     request.row.given_count = 0;
     request.row.free_count = 5;
-    request.row.top_count = TOP_MAX;
+    request.row.top_count = DECODE_TOP_MAX;
     mpo_decode_clear(decode);
     assert_ok(mpo_decode_admit(decode, &request.row, &row));
     while (mpo_decode_live_rows(decode) > 0) {
@@ -471,7 +230,7 @@ static void look_at_tops(struct mpo_decode *decode)
         assert_int_equal(count, 1);
         assert_int_equal(event->top_token[0], event->token);
         assert_same_bits(event->top_log_q[0], event->log_q);
-        for (int32_t i = 1; i < TOP_MAX; i++)
+        for (int32_t i = 1; i < DECODE_TOP_MAX; i++)
             assert_true(event->top_log_q[i] <= event->top_log_q[i - 1]);
     }
 }
@@ -479,18 +238,18 @@ static void look_at_tops(struct mpo_decode *decode)
 static void the_most_probable_token_is_the_greedy_one_with_its_figure(void **state)
 {
     (void)state;
-    struct rollout_case_spec spec = machine(MPO_DECODE_ALONE, 0);
-    play(&spec, look_at_tops);
+    struct rollout_case_spec spec = decode_machine(MPO_DECODE_ALONE, 0);
+    decode_play(&spec, look_at_tops);
 }
 
 /* A parked row keeps its place until it is given back. */
 static void park_rows(struct mpo_decode *decode)
 {
-    struct request request;
+    struct decode_request request;
     const struct mpo_decode_event *event = NULL;
     int32_t row[2] = {-1, -1};
     int32_t count = 0;
-    make_request(&request);
+    decode_request_make(&request);
     request.row.given_count = 0;
     request.row.free_count = 5;
     request.row.end_bias = -50.0; /* never ends by itself */
@@ -505,10 +264,10 @@ static void park_rows(struct mpo_decode *decode)
     assert_int_not_equal(row[0], row[1]);
     while (mpo_decode_live_rows(decode) > 0)
         assert_ok(mpo_decode_step(decode, &event, &count));
-    assert_int_equal(mpo_decode_free_rows(decode), ROW_COUNT - 2);
+    assert_int_equal(mpo_decode_free_rows(decode), DECODE_ROW_COUNT - 2);
     mpo_decode_cancel(decode, row[0]);
     mpo_decode_cancel(decode, row[1]);
-    assert_int_equal(mpo_decode_free_rows(decode), ROW_COUNT);
+    assert_int_equal(mpo_decode_free_rows(decode), DECODE_ROW_COUNT);
     assert_ok(mpo_decode_admit(decode, &request.row, &row[0]));
     assert_int_equal(row[0], 0);
     assert_ok(mpo_decode_step(decode, &event, &count));
@@ -518,8 +277,8 @@ static void park_rows(struct mpo_decode *decode)
 static void parked_rows_keep_their_places(void **state)
 {
     (void)state;
-    struct rollout_case_spec spec = machine(MPO_DECODE_MIXED, 2);
-    play(&spec, park_rows);
+    struct rollout_case_spec spec = decode_machine(MPO_DECODE_MIXED, 2);
+    decode_play(&spec, park_rows);
 }
 
 static void refuse(struct mpo_decode *decode, struct mpo_decode_row row, const char *says)
@@ -532,10 +291,10 @@ static void refuse(struct mpo_decode *decode, struct mpo_decode_row row, const c
 
 static void refuse_rows(struct mpo_decode *decode)
 {
-    static const int32_t given[GIVEN_MAX] = {0};
-    static const int32_t strange[1] = {VOCAB};
-    const double mu[POLICIES] = {0.5, 0.2, 0.3};
-    const double other[POLICIES] = {0.4, 0.3, 0.3};
+    static const int32_t given[DECODE_GIVEN_MAX] = {0};
+    static const int32_t strange[1] = {DECODE_VOCAB};
+    const double mu[DECODE_POLICIES] = {0.5, 0.2, 0.3};
+    const double other[DECODE_POLICIES] = {0.4, 0.3, 0.3};
     const struct mpo_decode_row good = {.share = -1, .free_count = 1, .mu = mu};
     struct mpo_decode_row row = good;
     int32_t index = -1;
@@ -547,17 +306,17 @@ static void refuse_rows(struct mpo_decode *decode)
     row.slot = ROLLOUT_CASE_PROMPTS_MAX;
     refuse(decode, row, "prompt slot 16, of 16");
     row = good;
-    row.slot = SLOT_COUNT;
+    row.slot = DECODE_SLOT_COUNT;
     refuse(decode, row, "offered no prompt");
     row = good;
-    row.top_count = TOP_MAX + 1;
+    row.top_count = DECODE_TOP_MAX + 1;
     refuse(decode, row, "4 most probable tokens");
     row = good;
     row.given = strange;
     row.given_count = 1;
     refuse(decode, row, "given token 5 of a vocabulary of 5");
     row = good;
-    row.rule.bias_count = BIAS_MAX + 1;
+    row.rule.bias_count = DECODE_BIAS_MAX + 1;
     refuse(decode, row, "3 biases");
     row = good;
     row.share = 3;
@@ -569,34 +328,34 @@ static void refuse_rows(struct mpo_decode *decode)
     refuse(decode, row, "the same slot, exponents");
     row = good;
     row.given = given;
-    row.given_count = GIVEN_MAX;
-    for (int32_t i = 1; i < ROW_COUNT; i++)
+    row.given_count = DECODE_GIVEN_MAX;
+    for (int32_t i = 1; i < DECODE_ROW_COUNT; i++)
         assert_ok(mpo_decode_admit(decode, &row, &index));
     index = -1;
     refuse(decode, good, "all 7 rows are in use");
     mpo_decode_clear(decode);
-    assert_int_equal(mpo_decode_free_rows(decode), ROW_COUNT);
+    assert_int_equal(mpo_decode_free_rows(decode), DECODE_ROW_COUNT);
 }
 
 static void rows_that_have_no_room_are_refused(void **state)
 {
     (void)state;
-    struct rollout_case_spec spec = machine(MPO_DECODE_MIXED, 2);
-    play(&spec, refuse_rows);
+    struct rollout_case_spec spec = decode_machine(MPO_DECODE_MIXED, 2);
+    decode_play(&spec, refuse_rows);
 }
 
 static void offer_prompts(struct mpo_decode *decode)
 {
-    int32_t lengths[POLICIES] = {0};
+    int32_t lengths[DECODE_POLICIES] = {0};
     assert_status(mpo_decode_offer_text(decode, 1, "a q", lengths), MPO_ERR_DATA);
     assert_error_names("'q' is not a token");
-    const double mu[POLICIES] = {1.0};
+    const double mu[DECODE_POLICIES] = {1.0};
     refuse(decode,
            (struct mpo_decode_row){.slot = 1, .share = -1, .mu = mu, .free_count = 1},
            "prompt slot 1, which was offered no prompt");
     assert_status(mpo_decode_offer_text(decode, -1, "a", lengths), MPO_ERR_USAGE);
     assert_ok(mpo_decode_offer_text(decode, 1, "a b c", lengths));
-    for (int32_t h = 0; h < POLICIES; h++)
+    for (int32_t h = 0; h < DECODE_POLICIES; h++)
         assert_int_equal(lengths[h], 4); /* with the table's <s> */
     assert_ok(mpo_decode_idle(decode));
     compare_requests(decode);
@@ -605,8 +364,8 @@ static void offer_prompts(struct mpo_decode *decode)
 static void a_prompt_that_a_policy_refuses_leaves_the_machine_whole(void **state)
 {
     (void)state;
-    struct rollout_case_spec spec = machine(MPO_DECODE_MIXED, 2);
-    play(&spec, offer_prompts);
+    struct rollout_case_spec spec = decode_machine(MPO_DECODE_MIXED, 2);
+    decode_play(&spec, offer_prompts);
 }
 
 int main(int argc, char **argv)

@@ -18,13 +18,8 @@
 #include "mpo/policy.h"
 #include "exchange_case.h"
 #include "exchange_position.h"
-#include "mixture_questions.h"
+#include "mixture_figures.h"
 #include "runner.h"
-
-/* What is asked of the combined rows, B draws each. */
-enum mode { DRAWN, GREEDY, FILTERED, GIVEN, MODE_COUNT };
-
-static const struct mpo_mixture_rule filter = {.filter = {0.8, 40, 0.95, 0.001}};
 
 /* As many on the CPU, fewer on a device, which may be simulated. */
 static int32_t on_cpu(int32_t count, int32_t on_device)
@@ -43,106 +38,6 @@ static size_t take_device(void)
     assert_ok(mpo_device_open(&wish, comm, &device));
     mpo_comm_close(&comm);
     return device.free_bytes;
-}
-
-/* Everything that the root learns of one position. */
-struct figures {
-    struct mpo_mixture_moments *moments; /* [B] */
-    double *expectation;                 /* [B, H] */
-    int32_t *token[MODE_COUNT];          /* [B] */
-    double *log_proposal[MODE_COUNT];    /* [B] */
-    double *log_policy[MODE_COUNT];      /* [B, H] */
-    struct mixture_questions questions;  /* of all kinds, under rules of their own */
-    int32_t top[MPO_MIXTURE_TOP_MAX];    /* of the last row */
-};
-
-static void make_figures(struct figures *figures, const struct mixture_case *some)
-{
-    size_t rows = (size_t)some->row_count;
-    size_t policies = (size_t)some->policy_count;
-    mixture_questions_make(&figures->questions, some, 12);
-    figures->moments = runner_allocate(rows, sizeof *figures->moments);
-    figures->expectation = runner_allocate(rows * policies, sizeof(double));
-    for (int32_t mode = 0; mode < MODE_COUNT; mode++) {
-        figures->token[mode] = runner_allocate(rows, sizeof(int32_t));
-        figures->log_proposal[mode] = runner_allocate(rows, sizeof(double));
-        figures->log_policy[mode] = runner_allocate(rows * policies, sizeof(double));
-    }
-}
-
-static void free_figures(struct figures *figures)
-{
-    mixture_questions_free(&figures->questions);
-    for (int32_t mode = 0; mode < MODE_COUNT; mode++) {
-        free(figures->log_policy[mode]);
-        free(figures->log_proposal[mode]);
-        free(figures->token[mode]);
-    }
-    free(figures->expectation);
-    free(figures->moments);
-}
-
-/* Draw i is from row 5 i mod B, so that rows are out of order and some have several. */
-static void draw(struct mpo_mixture *mixture, const struct mixture_case *some,
-                 enum mode mode, struct figures *figures)
-{
-    int32_t count = some->row_count;
-    int32_t *row = runner_allocate((size_t)count, sizeof *row);
-    double *uniform = runner_allocate((size_t)count, sizeof *uniform);
-    enum mpo_mixture_kind *kind = runner_allocate((size_t)count, sizeof *kind);
-    const struct mpo_mixture_rule **rule = runner_allocate((size_t)count, sizeof *rule);
-    for (int32_t i = 0; i < count; i++) {
-        row[i] = 5 * i % count;
-        kind[i] = mode == GIVEN    ? MPO_MIXTURE_GIVEN
-                  : mode == GREEDY ? MPO_MIXTURE_GREATEST
-                                   : MPO_MIXTURE_DRAWN;
-        rule[i] = &filter;
-        uniform[i] = runner_uniform(17 + mode, (uint64_t)i);
-        if (mode == GIVEN)
-            figures->token[mode][i] = (int32_t)(uniform[i] * some->vocab_size);
-    }
-    struct mpo_mixture_draws draws = {.count = count,
-                                      .row = row,
-                                      .kind = kind,
-                                      .uniform = mode == GREEDY ? NULL : uniform,
-                                      .rule = mode == FILTERED ? rule : NULL,
-                                      .token = figures->token[mode],
-                                      .log_proposal = figures->log_proposal[mode],
-                                      .log_policy = figures->log_policy[mode]};
-    assert_ok(mpo_mixture_draw(mixture, &draws));
-    free(rule);
-    free(kind);
-    free(uniform);
-    free(row);
-}
-
-/* All that is asked of combined rows. */
-static void ask_all(struct mpo_mixture *mixture, const struct mixture_case *some,
-                    struct figures *figures)
-{
-    int32_t last = some->row_count - 1;
-    for (int32_t mode = 0; mode < MODE_COUNT; mode++)
-        draw(mixture, some, mode, figures);
-    mixture_questions_ask(&figures->questions, mixture);
-    assert_ok(mpo_mixture_top(mixture, last, MPO_MIXTURE_TOP_MAX, figures->top));
-}
-
-static void same_figures(const struct figures *found, const struct figures *expected,
-                         size_t rows, size_t policies)
-{
-    assert_memory_equal(found->moments, expected->moments, rows * sizeof *found->moments);
-    assert_memory_equal(found->expectation, expected->expectation,
-                        rows * policies * sizeof(double));
-    for (int32_t mode = 0; mode < MODE_COUNT; mode++) {
-        assert_memory_equal(found->token[mode], expected->token[mode],
-                            rows * sizeof(int32_t));
-        assert_memory_equal(found->log_proposal[mode], expected->log_proposal[mode],
-                            rows * sizeof(double));
-        assert_memory_equal(found->log_policy[mode], expected->log_policy[mode],
-                            rows * policies * sizeof(double));
-    }
-    mixture_questions_same(&found->questions, &expected->questions);
-    assert_memory_equal(found->top, expected->top, sizeof found->top);
 }
 
 /* ---- one pattern on one group ---- */
@@ -231,7 +126,7 @@ static int32_t load_rows(const struct group *group, int32_t h, const float **row
 }
 
 /* Policy 1 may fail: where its rows are normalised, and at the root. */
-static void combine_as(struct group *group, bool fails, struct figures *figures)
+static void combine_as(struct group *group, bool fails, struct mixture_figures *figures)
 {
     bool is_root = mpo_comm_group_rank(group->comm) == 0;
     struct mpo_rows rows;
@@ -258,7 +153,7 @@ static void combine_as(struct group *group, bool fails, struct figures *figures)
                   fails && is_root ? MPO_ERR_DATA : MPO_OK);
 }
 
-static void combine(struct group *group, struct figures *figures)
+static void combine(struct group *group, struct mixture_figures *figures)
 {
     combine_as(group, false, figures);
 }
@@ -266,7 +161,7 @@ static void combine(struct group *group, struct figures *figures)
 /* ---- traffic ---- */
 
 /* Combine, draw and broadcast one position; compare what moved with the formulas. */
-static void check_traffic(struct group *group, struct figures *figures)
+static void check_traffic(struct group *group, struct mixture_figures *figures)
 {
     struct mpo_exchange_traffic expected = mpo_exchange_traffic(group->exchange);
     int32_t row_count = group->some->row_count;
@@ -278,10 +173,10 @@ static void check_traffic(struct group *group, struct figures *figures)
                                                .bf16_rows = group->some->bf16_rows,
                                                .absent = group->absent};
     combine(group, figures);
-    draw(group->mixture, group->some, DRAWN, figures);
-    assert_ok(mpo_exchange_share(group->exchange, figures->token[DRAWN],
+    mixture_figures_draw(group->mixture, group->some, MIXTURE_DRAWN, figures);
+    assert_ok(mpo_exchange_share(group->exchange, figures->token[MIXTURE_DRAWN],
                                  (size_t)row_count * sizeof(int32_t)));
-    exchange_position_add(&position, figures->token[DRAWN], &expected);
+    exchange_position_add(&position, figures->token[MIXTURE_DRAWN], &expected);
     struct mpo_exchange_traffic found = mpo_exchange_traffic(group->exchange);
     assert_int_equal(found.sent_messages, expected.sent_messages);
     assert_int_equal(found.sent_bytes, expected.sent_bytes);
@@ -293,7 +188,8 @@ static void check_traffic(struct group *group, struct figures *figures)
 
 /* Of a position of which one row failed: that row is blank, the others are as expected. */
 static void check_others(const struct mixture_case *some, int32_t failed,
-                         const struct figures *found, const struct figures *expected)
+                         const struct mixture_figures *found,
+                         const struct mixture_figures *expected)
 {
     size_t policies = (size_t)some->policy_count;
     const struct mixture_questions *asked = &found->questions;
@@ -320,8 +216,8 @@ static void check_others(const struct mixture_case *some, int32_t failed,
 }
 
 /* The same position with one logit that is none. */
-static void check_failure(struct group *group, const struct figures *expected,
-                          struct figures *found)
+static void check_failure(struct group *group, const struct mixture_figures *expected,
+                          struct mixture_figures *found)
 {
     const struct mixture_case *some = group->some;
     int32_t failed = some->row_count - 2;
@@ -338,7 +234,7 @@ static void check_failure(struct group *group, const struct figures *expected,
                               found->top));
     if (mpo_comm_group_rank(group->comm) == 0)
         check_others(some, failed, found, expected);
-    assert_ok(mpo_exchange_share(group->exchange, found->token[DRAWN],
+    assert_ok(mpo_exchange_share(group->exchange, found->token[MIXTURE_DRAWN],
                                  (size_t)some->row_count * sizeof(int32_t)));
     *logit = kept;
 }
@@ -348,27 +244,27 @@ static void check_failure(struct group *group, const struct figures *expected,
 /* What is left out of the case's rows; NULL: nothing. */
 static const bool *left_out;
 
-static void check_pattern(const struct mixture_case *some, const struct figures *expected,
-                          const char *transport, enum mpo_pattern pattern,
-                          int32_t group_size)
+static void check_pattern(const struct mixture_case *some,
+                          const struct mixture_figures *expected, const char *transport,
+                          enum mpo_pattern pattern, int32_t group_size)
 {
     struct group group;
-    struct figures found;
+    struct mixture_figures found;
     size_t rows = (size_t)some->row_count;
     size_t policies = (size_t)some->policy_count;
     open_group(&group, some, transport, pattern, group_size);
     group.absent = left_out;
-    make_figures(&found, some);
+    mixture_figures_make(&found, some);
     check_traffic(&group, &found);
     combine(&group, &found);
-    ask_all(group.mixture, some, &found);
+    mixture_figures_ask(group.mixture, some, &found);
     if (mpo_comm_group_rank(group.comm) == 0)
-        same_figures(&found, expected, rows, policies);
-    assert_ok(mpo_exchange_share(group.exchange, found.token[DRAWN],
+        mixture_figures_same(&found, expected, rows, policies);
+    assert_ok(mpo_exchange_share(group.exchange, found.token[MIXTURE_DRAWN],
                                  (size_t)some->row_count * sizeof(int32_t)));
     if (left_out == NULL && some->row_count > 1 && some->row_count < 64)
         check_failure(&group, expected, &found);
-    free_figures(&found);
+    mixture_figures_free(&found);
     close_group(&group);
 }
 
@@ -391,7 +287,7 @@ static void blank_draws(const struct mixture_case *some, int32_t count, const in
             log_policy[i] = NAN;
 }
 
-static void blank_absent(const struct mixture_case *some, struct figures *figures)
+static void blank_absent(const struct mixture_case *some, struct mixture_figures *figures)
 {
     struct mixture_questions *asked = &figures->questions;
     int32_t *row = runner_allocate((size_t)some->row_count, sizeof *row);
@@ -400,7 +296,7 @@ static void blank_absent(const struct mixture_case *some, struct figures *figure
     blank_draws(some, some->row_count, row, figures->expectation);
     for (int32_t i = 0; i < some->row_count; i++)
         row[i] = 5 * i % some->row_count; /* as in draw */
-    for (int32_t mode = 0; mode < MODE_COUNT; mode++)
+    for (int32_t mode = 0; mode < MIXTURE_MODE_COUNT; mode++)
         blank_draws(some, some->row_count, row, figures->log_policy[mode]);
     blank_draws(some, asked->count, asked->row, asked->log_policy);
     free(row);
@@ -409,10 +305,10 @@ static void blank_absent(const struct mixture_case *some, struct figures *figure
 /* Both patterns and all transports, groups of all ranks and smaller ones. */
 static void check_case(struct mixture_case *some)
 {
-    struct figures expected;
+    struct mixture_figures expected;
     int32_t size = mpo_comm_job_size();
     bool *expects = runner_allocate((size_t)some->row_count, sizeof *expects);
-    make_figures(&expected, some);
+    mixture_figures_make(&expected, some);
     take_device();
     some->varies = true;
     mixture_case_run(some);
@@ -425,7 +321,7 @@ static void check_case(struct mixture_case *some)
                 0.0;
     assert_ok(mpo_mixture_combine(some->mixture, &some->rows, &some->exponents,
                                   expected.moments, expected.expectation));
-    ask_all(some->mixture, some, &expected);
+    mixture_figures_ask(some->mixture, some, &expected);
     if (left_out != NULL)
         blank_absent(some, &expected);
     for (int32_t group_size = 1; group_size <= size; group_size++) {
@@ -442,7 +338,7 @@ static void check_case(struct mixture_case *some)
             check_pattern(some, &expected, transport, MPO_PATTERN_ALLTOALL, group_size);
         }
     }
-    free_figures(&expected);
+    mixture_figures_free(&expected);
     free(expects);
     mixture_case_free(some);
 }
@@ -561,39 +457,6 @@ static void rows_that_are_left_out_change_nothing_else(void **state)
     }
 }
 
-/* The point of alltoall: with a rank a policy, rows sent and received by a rank are fewer
- * than V tokens a row, however many policies there are. A gather brings K - 1 to the root.
- */
-static void bytes_a_rank_do_not_grow_with_the_policies(void **state)
-{
-    (void)state;
-    int32_t size = mpo_comm_job_size();
-    if (size == 1)
-        skip();
-    static const enum mpo_pattern patterns[2] = {MPO_PATTERN_GATHER, MPO_PATTERN_ALLTOALL};
-    for (int32_t i = 0; i < 2; i++) {
-        struct mixture_case some;
-        struct group group;
-        struct mpo_rows rows;
-        take_device();
-        make_case(&some, size, 4, 24 * MPO_ROWS_BLOCK);
-        open_group(&group, &some, "mpi", patterns[i], size);
-        memcpy(group.row, some.row + group.first_policy * 4, 4 * sizeof *group.row);
-        assert_ok(mpo_exchange_rows(group.exchange, 4, group.row, group.log_norm, &rows));
-        struct mpo_exchange_traffic found = mpo_exchange_traffic(group.exchange);
-        int64_t row_bytes = 4 * 4 * (int64_t)some.vocab_size;
-        int64_t norm_bytes = 4 * 8 * (int64_t)(size - 1);
-        if (i == 1) {
-            assert_int_equal(found.sent_bytes, row_bytes * (size - 1) / size + norm_bytes);
-            assert_int_equal(found.received_bytes, found.sent_bytes);
-        } else if (mpo_comm_group_rank(group.comm) == 0) {
-            assert_int_equal(found.received_bytes, row_bytes * (size - 1) + norm_bytes);
-        }
-        close_group(&group);
-        mixture_case_free(&some);
-    }
-}
-
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -603,7 +466,6 @@ int main(int argc, char **argv)
         cmocka_unit_test(masked_blocks_give_the_same_bits),
         cmocka_unit_test(ties_give_the_same_tokens),
         cmocka_unit_test(rows_that_are_left_out_change_nothing_else),
-        cmocka_unit_test(bytes_a_rank_do_not_grow_with_the_policies),
     };
     return run_cases_on_ranks(argc, argv, "patterns", tests);
 }

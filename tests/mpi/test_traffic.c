@@ -269,6 +269,41 @@ static void mpi_sends_one_message_a_row_and_one_of_norms(void **state)
     run_all("mpi");
 }
 
+/* The point of alltoall: with a rank a policy, rows sent and received by a rank are fewer
+ * than V tokens a row, however many policies there are. A gather brings K - 1 to the root.
+ */
+static void bytes_a_rank_do_not_grow_with_the_policies(void **state)
+{
+    (void)state;
+    static const struct cut both[2] = {
+        {MPO_PATTERN_GATHER, 24 * MPO_ROWS_BLOCK, false},
+        {MPO_PATTERN_ALLTOALL, 24 * MPO_ROWS_BLOCK, false},
+    };
+    int32_t size = mpo_comm_job_size();
+    if (size == 1)
+        skip();
+    for (int32_t i = 0; i < 2; i++) {
+        struct run run;
+        struct mpo_rows rows;
+        double log_norm[4] = {0.0};
+        open_run(&run, "mpi", &both[i], size);
+        float *row = runner_allocate((size_t)both[i].vocab_size, sizeof *row);
+        const float *const logits[4] = {row, row, row, row};
+        assert_ok(mpo_exchange_rows(run.exchange, 4, logits, log_norm, &rows));
+        struct mpo_exchange_traffic found = mpo_exchange_traffic(run.exchange);
+        int64_t row_bytes = 4 * 4 * (int64_t)both[i].vocab_size;
+        int64_t norm_bytes = 4 * 8 * (int64_t)(size - 1);
+        if (i == 1) {
+            assert_int_equal(found.sent_bytes, row_bytes * (size - 1) / size + norm_bytes);
+            assert_int_equal(found.received_bytes, found.sent_bytes);
+        } else if (run.rank == 0) {
+            assert_int_equal(found.received_bytes, row_bytes * (size - 1) + norm_bytes);
+        }
+        close_run(&run);
+        free(row);
+    }
+}
+
 /* ---- shared memory ---- */
 
 /* Each row once for every host on which another rank reads it: that host's tokens and a
@@ -326,6 +361,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(auto_sends_as_little_as_the_hosts_allow),
         cmocka_unit_test(nodes_sends_one_message_from_host_to_host),
         cmocka_unit_test(mpi_sends_one_message_a_row_and_one_of_norms),
+        cmocka_unit_test(bytes_a_rank_do_not_grow_with_the_policies),
         cmocka_unit_test(windows_take_what_the_survey_says),
     };
     return run_cases_on_ranks(argc, argv, "traffic", tests);
