@@ -39,7 +39,7 @@ FOREIGN = {
 }
 # Lines that a source file may have, and what counts as one.
 LINES_MAX = 500
-LONG_FILES = (".c", ".h", ".cu", ".cuh", ".cpp", ".def", ".py", ".sh", ".sbatch")
+LONG_FILES = (".c", ".h", ".cu", ".cuh", ".cpp", ".def", ".py", ".sh", ".sbatch", "CMakeLists.txt")
 # Files that a README names and that are to come.
 AWAITED = set()
 # Shared by commands, below src/commands/.
