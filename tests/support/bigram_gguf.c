@@ -147,6 +147,8 @@ static void add_architecture(struct model *model)
     int32_t context = model->options.context_tokens;
     struct gguf_context *file = model->file;
     gguf_set_val_str(file, "general.architecture", "llama");
+    if (model->options.says_f32)
+        gguf_set_val_u32(file, "general.file_type", 0);
     gguf_set_val_u32(file, "llama.context_length",
                      context > 0 ? (uint32_t)context : DEFAULT_CONTEXT);
     gguf_set_val_u32(file, "llama.embedding_length", (uint32_t)model->embedding);

@@ -34,6 +34,7 @@ struct bigram_gguf_options {
     int32_t eos;            /* 0: token 2 */
     int32_t context_tokens; /* 0: 512 */
     bool add_bos;
+    bool says_f32;   /* that its weights are F32: its cache is F32, too */
     bool embeddings; /* say that attention is not causal */
     float memory;    /* 0: the next token depends on the last one alone. Otherwise attention
                         adds so much of the mean of all tokens to the last: with n_s the

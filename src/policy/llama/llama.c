@@ -224,6 +224,11 @@ static struct llama_context_params context_params(const struct mpo_llama_policy 
     params.n_threads = policy->thread_count;
     params.n_threads_batch = policy->thread_count;
     params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_AUTO;
+    if (mpo_llama_is_in_full(policy->model->handle)) {
+        params.type_k = GGML_TYPE_F32;
+        params.type_v = GGML_TYPE_F32;
+        params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_DISABLED; /* it rounds to F16 */
+    }
     params.offload_kqv = on_device;
     params.op_offload = on_device;
     params.kv_unified = true;

@@ -192,6 +192,11 @@ enum mpo_status mpo_llama_model_acquire(struct mpo_llama_library *library,
 void mpo_llama_model_release(struct mpo_llama_library *library,
                              struct mpo_llama_model *model); /* NULL-safe */
 
+/** Whether the file is in F32: then its cache is too, and attention is computed as written,
+ *  so that a token gets the same figures, to 1e-5, alone and among others. In F16 the last
+ *  bits of a cache depend on what is computed beside a token, and figures to 1e-2. */
+bool mpo_llama_is_in_full(const struct llama_model *model);
+
 /** The model's value of ARCHITECTURE.name as text, "" when there is none. */
 void mpo_llama_model_value(const struct llama_model *model, const char *name, char *value,
                            size_t value_bytes);

@@ -3,9 +3,11 @@
  * The memory of a llama policy, estimated from the metadata of its model.
  *
  *     weights   sum of the tensors
- *     cache     cells x layers x KV heads x (key + value length) x 2 bytes (F16)
+ *     cache     cells x layers x KV heads x (key + value length) x 2 bytes (F16), or 4 for
+ *               a file in F32
  *     work      logits twice (as computed, as handed out), and for one batch of tokens the
- *               attention's mask and the widest layer
+ *               attention's mask and the widest layer; for a file in F32 the attention of
+ *               every head, twice
  *
  * On a device all of it is the device's, and libllama keeps room on the host for what it
  * could bring there: the logits, and as much thrice again where samplers of the backend
@@ -20,6 +22,9 @@
 #include <string.h>
 
 #define CACHE_ELEMENT_BYTES 2
+
+/* Of the attention's scores, where they are not computed piece by piece. */
+#define SCORE_ARRAYS 2
 
 #define HOST_ARRAYS 4
 
@@ -37,6 +42,13 @@ static uint64_t model_number(const struct llama_model *model, const char *name,
     return value > 0 ? value : absent;
 }
 
+bool mpo_llama_is_in_full(const struct llama_model *model)
+{
+    char type[16] = "";
+    return llama_model_meta_val_str(model, "general.file_type", type, sizeof type) > 0 &&
+           strtol(type, NULL, 10) == LLAMA_FTYPE_ALL_F32;
+}
+
 static uint64_t cache_bytes(const struct mpo_llama_policy *policy,
                             const struct mpo_policy_setup *setup)
 {
@@ -46,8 +58,9 @@ static uint64_t cache_bytes(const struct mpo_llama_policy *policy,
     uint64_t head = heads > 0 ? width / (uint64_t)heads : width;
     uint64_t key = model_number(model, "attention.key_length", head);
     uint64_t value = model_number(model, "attention.value_length", head);
+    uint64_t element = mpo_llama_is_in_full(model) ? sizeof(float) : CACHE_ELEMENT_BYTES;
     return (uint64_t)setup->cell_count * (uint64_t)llama_model_n_layer(model) *
-           (uint64_t)llama_model_n_head_kv(model) * (key + value) * CACHE_ELEMENT_BYTES;
+           (uint64_t)llama_model_n_head_kv(model) * (key + value) * element;
 }
 
 static uint64_t logit_count(const struct mpo_llama_policy *policy,
@@ -64,6 +77,9 @@ static uint64_t work_bytes(const struct mpo_llama_policy *policy,
     uint64_t wide = model_number(model, "feed_forward_length", 4 * width);
     uint64_t logits = logit_count(policy, setup);
     uint64_t token = WIDE_ARRAYS * wide + WIDE_ARRAYS * width + (uint64_t)setup->cell_count;
+    if (mpo_llama_is_in_full(model))
+        token += SCORE_ARRAYS * (uint64_t)setup->cell_count *
+                 (uint64_t)llama_model_n_head(model);
     return (2 * logits + MPO_LLAMA_BATCH_TOKENS * token) * sizeof(float);
 }
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * GGUF: logits depend on all tokens of their row, through attention, so one cell too many,
- * too few or of another row shows. The model's weights are of 32 bits, and its cache is of
- * 16, as libllama's always is.
+ * too few or of another row shows. The model's weights are of 32 bits. Its cache is of 16,
+ * or of 32 where the file says that it is in F32, which takes another way through attention.
  */
 #include <math.h>
 #include <stdio.h>
@@ -14,11 +14,12 @@
 
 #define MEMORY 1.0f
 
-static void open_model(struct feed_case *test, bool rows_on_device)
+static void open_model(struct feed_case *test, bool rows_on_device, bool says_f32)
 {
     const size_t states = BIGRAM_GGUF_TOKENS;
     static char path[TABLE_PATH_BYTES];
-    const struct bigram_gguf_options options = {.memory = MEMORY, .context_tokens = 4096};
+    const struct bigram_gguf_options options = {
+        .memory = MEMORY, .context_tokens = 4096, .says_f32 = says_f32};
     snprintf(path, sizeof path, "%.480s/model.gguf", test->folder);
     test->states = (int32_t)states;
     test->table = runner_allocate(states * states, sizeof *test->table);
@@ -40,13 +41,18 @@ static void open_model(struct feed_case *test, bool rows_on_device)
 
 static void open_brought(struct feed_case *test)
 {
-    open_model(test, false);
+    open_model(test, false, false);
 }
 
 /* The host's own memory stands for a device's. */
 static void open_left(struct feed_case *test)
 {
-    open_model(test, true);
+    open_model(test, true, false);
+}
+
+static void open_in_full(struct feed_case *test)
+{
+    open_model(test, false, true);
 }
 
 /* See struct bigram_gguf_options. */
@@ -80,5 +86,7 @@ int main(void)
     };
     int failures = feed_case_run("policy_llama_feed", &bytes);
     bytes.open = open_left;
-    return failures + feed_case_run("policy_llama_feed_left", &bytes);
+    failures += feed_case_run("policy_llama_feed_left", &bytes);
+    bytes.open = open_in_full;
+    return failures + feed_case_run("policy_llama_feed_in_full", &bytes);
 }
