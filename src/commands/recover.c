@@ -34,11 +34,11 @@ cleanup:
     return status;
 }
 
-static void print_surplus(int64_t rows, const char *what)
+static void print_surplus(int64_t rows)
 {
     if (rows > 0)
-        printf("; %lld row%s of %s not acknowledged left out", (long long)rows,
-               mpo_text_plural(rows), what);
+        printf("; left out %lld row%s of an unacknowledged step", (long long)rows,
+               mpo_text_plural(rows));
 }
 
 static void print_recovery(const char *path, const char *output,
@@ -48,9 +48,9 @@ static void print_recovery(const char *path, const char *output,
     printf("recovered      %s, finished\n", output);
     printf("steps          %lld kept, all acknowledged ones",
            (long long)recovery->step_count);
-    print_surplus(recovery->surplus_steps, "a step");
+    print_surplus(recovery->surplus_steps);
     printf("\nresponses      %lld kept", (long long)recovery->response_count);
-    print_surplus(recovery->surplus_responses, "a step");
+    print_surplus(recovery->surplus_responses);
     printf("\n");
 }
 

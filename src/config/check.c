@@ -235,7 +235,7 @@ static enum mpo_status check_initial(struct mpo_config_build *build)
     for (int32_t i = 0; i < initial->count; i++)
         sum += initial->value[i];
     MPO_CHECK(mpo_sums_to_one(sum), MPO_ERR_CONFIG,
-              "%s: expected weights that sum to 1, found the sum %.9g",
+              "%s: expected weights that sum to 1, found a sum of %.9g",
               where_of(build, MPO_OPTION_descent_initial, 0), sum);
 cleanup:
     return status;
@@ -274,10 +274,10 @@ static enum mpo_status check_bound_sums(struct mpo_config_build *build)
         high += config->policies[k].max;
     }
     MPO_CHECK(low <= 1.0 + MPO_SUM_TOLERANCE, MPO_ERR_CONFIG,
-              "%s: policies: expected minima that sum to at most 1, found the sum %.9g",
+              "%s: policies: expected minima that sum to at most 1, found a sum of %.9g",
               build->path, low);
     MPO_CHECK(high >= 1.0 - MPO_SUM_TOLERANCE, MPO_ERR_CONFIG,
-              "%s: policies: expected maxima that sum to at least 1, found the sum %.9g",
+              "%s: policies: expected maxima that sum to at least 1, found a sum of %.9g",
               build->path, high);
 cleanup:
     return status;

@@ -71,8 +71,8 @@ static enum mpo_status check_steps(const struct mpo_fit *fit, int64_t steps,
     const struct mpo_config_descent *descent = &fit->config->descent;
     MPO_CHECK(descent->steps == steps || descent->step_rule != MPO_STEP_RULE_FIXED,
               MPO_ERR_CONFIG,
-              "--resume: descent.steps was %lld, is %lld; with descent.step_rule fixed "
-              "every step depends on their number, so it cannot change",
+              "--resume: descent.steps was %lld, is %lld; it cannot change with "
+              "descent.step_rule: fixed, because the size of a step depends on it",
               (long long)steps, (long long)descent->steps);
     if (step_count > steps)
         steps = step_count;
@@ -94,10 +94,11 @@ static enum mpo_status compare_configurations(const struct mpo_fit *fit,
     MPO_TRY(mpo_record_read_config(record, &text));
     MPO_TRY(mpo_config_read_text(path, text, &recorded));
     MPO_TRY(mpo_config_compare(recorded, fit->config, note_difference, &found));
-    MPO_CHECK(found.length == 0, MPO_ERR_CONFIG,
-              "--resume: %s was made with another configuration: %s; restore it, or begin "
-              "a new record",
-              path, found.text);
+    MPO_CHECK(
+        found.length == 0, MPO_ERR_CONFIG,
+        "--resume: %s was made with a different configuration (%s); restore that one, "
+        "or start a new record",
+        path, found.text);
     MPO_TRY(check_steps(fit, recorded->descent.steps, mpo_record_step_count(record)));
 cleanup:
     mpo_config_close(&recorded);
@@ -116,7 +117,7 @@ static enum mpo_status compare_contents(const struct mpo_fit *fit,
     char now[MPO_TEXT_HASH_BYTES] = "";
     mpo_session_prompts_hash(fit->session, now);
     MPO_CHECK(recorded[0] == '\0' || strcmp(recorded, now) == 0, MPO_ERR_DATA,
-              "--resume: the prompts of %s are not those of %s; restore them, or begin a "
+              "--resume: the prompts of %s are not those of %s; restore those, or start a "
               "new record",
               mpo_prompts_path(fit->session->prompts), path);
     MPO_CHECK(mpo_record_policy_count(record) == fit->policy_count, MPO_ERR_DATA,

@@ -110,9 +110,9 @@ enum mpo_status mpo_policy_check_length(const struct mpo_policy *policy, int32_t
     int64_t length = mpo_policy_prompt_tokens(policy, slot);
     MPO_CHECK(
         trained_tokens == 0 || length + response_tokens <= trained_tokens, MPO_ERR_DATA,
-        "the prompt has %lld tokens for policy '%s', with %s %d more than the model's "
-        "context of %lld; shorten or remove it%s",
-        (long long)length, policy->name, given ? "response tokens" : "max_tokens",
+        "the prompt has %lld tokens for policy '%s', which with %s %d is more than the "
+        "model's context of %lld; shorten or remove it%s",
+        (long long)length, policy->name, given ? "a response of" : "max_tokens",
         response_tokens, (long long)trained_tokens, given ? "" : ", or lower max_tokens");
 cleanup:
     return status;

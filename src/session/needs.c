@@ -115,7 +115,7 @@ enum mpo_status mpo_needs_check_device(const struct mpo_needs_device *device)
     char list[LIST_BYTES];
     list_policies(device, list);
     MPO_CHECK(needed <= where->free_bytes, MPO_ERR_MEMORY,
-              "%s, %s %d (%s %s): a rank needs %llu MB of its memory and %llu MB are free "
+              "%s, %s %d (%s %s): a rank needs %llu MB of its memory, but %llu MB are free "
               "(policies: %s; rows: %llu); start more ranks, so that each has fewer "
               "policies, spread a policy over more devices (policies.NAME.devices), %s, or "
               "quantise the models",

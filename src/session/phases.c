@@ -27,7 +27,7 @@ enum mpo_status mpo_session_read_prompts(struct mpo_session *session)
     }
     MPO_CHECK(strcmp(prompts.path, "-") != 0 || has_prompt || mpo_comm_job_size() == 1,
               MPO_ERR_USAGE,
-              "%s: expected a file, found -: only one of %d ranks has the standard input",
+              "%s: expected a file, found -: only one of %d ranks can read standard input",
               given ? "--input" : "prompts.file", mpo_comm_job_size());
     if (has_prompt)
         MPO_TRY(mpo_prompts_open_single(size->prompt, prompts.prefill, &session->prompts));

@@ -14,7 +14,7 @@ enum mpo_status mpo_plan_check_fit(const struct mpo_config *config)
 {
     enum mpo_status status = MPO_OK;
     MPO_CHECK(!(config->fit.resume && config->fit.force), MPO_ERR_USAGE,
-              "--resume continues the record and --force moves it aside; give one of them");
+              "--resume continues the record and --force moves it aside; give only one");
     bool is_served = config->estimator.target == MPO_TARGET_SERVED;
     MPO_CHECK(!is_served || config->rollout.proposal == MPO_PROPOSAL_MIXTURE,
               MPO_ERR_CONFIG,
@@ -52,12 +52,13 @@ enum mpo_status mpo_plan_check_rows(const struct mpo_session_size *size)
 {
     enum mpo_status status = MPO_OK;
     int32_t rows = mpo_plan_rows(size);
-    MPO_CHECK(rows <= MPO_ROW_COUNT_MAX, MPO_ERR_CONFIG,
-              "%d rows at once for units of %d prompts x %d responses, expected at most %d",
-              rows, size->unit_prompts, size->responses, MPO_ROW_COUNT_MAX);
+    MPO_CHECK(
+        rows <= MPO_ROW_COUNT_MAX, MPO_ERR_CONFIG,
+        "expected at most %d rows at once, found %d: units of %d prompts x %d responses",
+        MPO_ROW_COUNT_MAX, rows, size->unit_prompts, size->responses);
     MPO_CHECK(rows >= size->responses, MPO_ERR_CONFIG,
-              "%d rows at once, expected %d, those of a prompt, to %d", rows,
-              size->responses, MPO_ROW_COUNT_MAX);
+              "expected %d (the responses to a prompt) to %d rows at once, found %d",
+              size->responses, MPO_ROW_COUNT_MAX, rows);
 cleanup:
     return status;
 }

@@ -117,7 +117,7 @@ static enum mpo_status begin_job(const struct mpo_session_spec *spec, bool *owns
                                         .on_failure = spec->on_failure,
                                         .argument = spec->argument};
     MPO_CHECK(!is_open, MPO_ERR_USAGE,
-              "a session is open in this process; close it before another is opened");
+              "this process has an open session; close it before opening another");
     if (mpo_comm_has_begun() && ranks.communicator == NULL && ranks.on_failure == NULL)
         return MPO_OK;
     MPO_TRY(mpo_comm_begin(&ranks));

@@ -24,7 +24,7 @@ struct recipe {
     double *scale;   /* [K] of the exponents */
 };
 
-/* What a record says, on its way to all ranks. */
+/* What rank zero reads from a record and sends to all ranks. */
 struct models {
     const char *path;             /* the record, borrowed */
     const char *remedy;           /* where they differ; a literal */
@@ -41,12 +41,12 @@ static enum mpo_status check_objectives(const struct mpo_config *config,
     MPO_CHECK(mpo_record_step_count(record) > 0, MPO_ERR_DATA,
               "%s: expected a step, found none yet", path);
     MPO_CHECK(mpo_record_objective_count(record) == config->objective_count, MPO_ERR_DATA,
-              "%s: expected %d objectives, as the configuration has, found %d", path,
+              "%s: expected %d objectives as in the configuration, found %d", path,
               config->objective_count, mpo_record_objective_count(record));
     for (int32_t k = 0; k < config->objective_count; k++)
         MPO_CHECK(strcmp(mpo_record_objective(record, k), config->policies[k].name) == 0,
                   MPO_ERR_DATA,
-                  "%s: expected '%s' as objective %d, as the configuration has, found '%s'",
+                  "%s: expected '%s' as objective %d as in the configuration, found '%s'",
                   path, config->policies[k].name, k + 1, mpo_record_objective(record, k));
 cleanup:
     return status;
@@ -73,7 +73,7 @@ cleanup:
     return status;
 }
 
-/* A damaged record must not pass for weights. */
+/* Reject the weights of a damaged record. */
 static enum mpo_status check_simplex(const char *path, const double *weights, int32_t count)
 {
     enum mpo_status status = MPO_OK;
@@ -85,7 +85,7 @@ static enum mpo_status check_simplex(const char *path, const double *weights, in
         sum += weights[k];
     }
     MPO_CHECK(mpo_sums_to_one(sum), MPO_ERR_DATA,
-              "%s: expected weights that sum to 1, found the sum %g", path, sum);
+              "%s: expected weights that sum to 1, found a sum of %g", path, sum);
 cleanup:
     return status;
 }
@@ -123,13 +123,13 @@ cleanup:
     return status;
 }
 
-/* A hash that one side does not know says nothing. */
+/* A hash that one side does not know matches every hash. */
 static bool may_be_same(const char *a, const char *b)
 {
     return a[0] == '\0' || b[0] == '\0' || strcmp(a, b) == 0;
 }
 
-/* One policy is what it was in the record. */
+/* Compare a policy with the record's. */
 static enum mpo_status compare_model(const struct mpo_policy_info *info,
                                      const struct models *models,
                                      const struct mpo_record_rank *rank)
@@ -138,25 +138,26 @@ static enum mpo_status compare_model(const struct mpo_policy_info *info,
     char vocabulary[MPO_TEXT_HASH_BYTES] = "";
     const char *adapter = mpo_session_adapter_sha256(info);
     mpo_text_hash(info->vocab_hash, vocabulary);
-    MPO_CHECK(may_be_same(rank->vocabulary, vocabulary), MPO_ERR_DATA,
-              "%s: expected the vocabulary (%s) of '%s' in %s, found another (%s); %s",
-              info->model, rank->vocabulary, info->name, models->path, vocabulary,
-              models->remedy);
+    MPO_CHECK(
+        may_be_same(rank->vocabulary, vocabulary), MPO_ERR_DATA,
+        "%s: expected the vocabulary (%s) of '%s' in %s, found a different one (%s); %s",
+        info->model, rank->vocabulary, info->name, models->path, vocabulary,
+        models->remedy);
     MPO_CHECK(may_be_same(rank->sha256, info->sha256), MPO_ERR_DATA,
-              "%s: expected the model (SHA-256 %.12s...) of '%s' in %s, found another "
-              "(%.12s...); %s",
+              "%s: expected the model (SHA-256 %.12s...) of '%s' in %s, found a different "
+              "one (%.12s...); %s",
               info->model, rank->sha256, info->name, models->path, info->sha256,
               models->remedy);
     MPO_CHECK(may_be_same(rank->lora_sha256, adapter), MPO_ERR_DATA,
-              "%s: expected the adapter (SHA-256 %.12s) of '%s' in %s, found another "
-              "(%.12s); %s",
+              "%s: expected the adapter (SHA-256 %.12s) of '%s' in %s, found a different "
+              "one (%.12s); %s",
               info->lora[0] != '\0' ? info->lora : info->model, rank->lora_sha256,
               info->name, models->path, adapter, models->remedy);
 cleanup:
     return status;
 }
 
-/* The models of this rank are those that the weights were found for. */
+/* Compare the models of this rank with those that the weights were found for. */
 static enum mpo_status compare_models(const struct mpo_session *session,
                                       const struct models *models)
 {
@@ -194,8 +195,8 @@ enum mpo_status mpo_weights_check_models(const struct mpo_session *session,
 {
     enum mpo_status status = MPO_OK;
     struct mpo_record *record = NULL;
-    struct models models = {
-        .path = path, .remedy = "restore the one it was made with, or begin a new record"};
+    struct models models = {.path = path,
+                            .remedy = "restore that one, or start a new record"};
     if (mpo_comm_rank(session->comm) == 0)
         status = mpo_record_open(path, &record);
     if (status == MPO_OK && record != NULL)
@@ -220,7 +221,7 @@ static enum mpo_status parse_weights(const struct mpo_config *config,
     MPO_TRY(
         mpo_config_parse_numbers(choice->text, weights, config->objective_count, &count));
     MPO_CHECK(count == config->objective_count, MPO_ERR_USAGE,
-              "--weights: expected %d numbers, one an objective, found %d",
+              "--weights: expected %d numbers, one per objective, found %d",
               config->objective_count, count);
     for (int32_t k = 0; k < count; k++) {
         MPO_CHECK(isfinite(weights[k]), MPO_ERR_USAGE,
@@ -228,14 +229,15 @@ static enum mpo_status parse_weights(const struct mpo_config *config,
                   k + 1);
         MPO_CHECK(choice->allow_any || weights[k] >= 0.0, MPO_ERR_USAGE,
                   "--weights: expected numbers of at least 0, found %g as number %d; "
-                  "--allow-any-weights takes it",
+                  "--allow-any-weights accepts it",
                   weights[k], k + 1);
         sum += weights[k];
     }
     if (choice->allow_any)
         goto cleanup;
     MPO_CHECK(mpo_sums_to_one(sum), MPO_ERR_USAGE,
-              "--weights: expected the sum 1, found %g; --allow-any-weights takes it", sum);
+              "--weights: expected a sum of 1, found %g; --allow-any-weights accepts it",
+              sum);
     for (int32_t k = 0; k < count; k++)
         weights[k] /= sum;
 cleanup:

@@ -237,7 +237,7 @@ def what_changes_the_steps_is_refused_and_shown(arguments):
     for ranks in (1, 2):
         _, talk = case.run(ranks, "--resume", expect=65)
         tables.check("policy1" in talk and "SHA-256" in talk
-                     and "begin a new record" in talk, talk)
+                     and "start a new record" in talk, talk)
     _, talk = case.run(1, "--resume", "--force", expect=64)
     tables.check("--resume" in talk and "--force" in talk, talk)
     tables.check(case.steps() == 4, "a refused run wrote steps")

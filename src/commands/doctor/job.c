@@ -91,11 +91,11 @@ static bool all_prompts_fit(const struct doctor *doctor)
 static const char *gap(const struct doctor *doctor, bool of_memory)
 {
     if (!doctor->survey.all_loaded)
-        return "not every policy could be read";
+        return "some policies could not be read";
     if (!doctor->ranks_fit)
         return "the number of ranks is wrong";
     if (of_memory && !all_prompts_fit(doctor))
-        return "not every prompt could be read and fits the context";
+        return "some prompts could not be read or do not fit the context";
     if (!of_memory && doctor->survey.vocab_size == 0)
         return "vocabularies differ";
     return "";
@@ -254,7 +254,7 @@ static void examine_record(struct doctor *doctor)
         doctor_note(doctor, DOCTOR_record, DOCTOR_PROBLEM, status, "%s", mpo_error_text());
     else
         doctor_note(doctor, DOCTOR_record, DOCTOR_OK, MPO_OK, "%s can be %s", path,
-                    fit->resume ? "made or continued" : "made");
+                    fit->resume ? "created or continued" : "created");
 }
 
 void doctor_examine_job(struct doctor *doctor)

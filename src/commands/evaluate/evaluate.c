@@ -31,7 +31,7 @@
 #define FIRST_WARMUP_STEP ((int64_t)1 << 40)
 #define FIRST_STEP        ((int64_t)1 << 41)
 
-/* With fewer prompts the bootstrap's intervals are too short. */
+/* With fewer prompts the bootstrap's intervals are too narrow. */
 #define PROMPTS_FEW 30
 
 int32_t evaluate_result_count(const struct evaluate *evaluate)
@@ -249,8 +249,8 @@ static enum mpo_status find_intervals(struct evaluate *evaluate)
     if (evaluate->prompt_count > 1)
         clip_intervals(evaluate);
     if (evaluate->prompt_count < PROMPTS_FEW)
-        mpo_log_warning("%lld prompts are few for a bootstrap over prompts: the intervals "
-                        "are too short; use %d or more",
+        mpo_log_warning("%lld prompts are few for a bootstrap over prompts, so the "
+                        "intervals are too narrow; use %d or more",
                         (long long)evaluate->prompt_count, PROMPTS_FEW);
 cleanup:
     return status;

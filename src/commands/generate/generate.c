@@ -300,8 +300,8 @@ static enum mpo_status check_options(struct generate *generate)
         options->parallel == MPO_AUTO_INTEGER ||
             options->parallel >= options->n * options->best_of,
         MPO_ERR_USAGE,
-        "--parallel: expected at least --n times --best-of, %lld, for the responses to "
-        "a prompt are decoded together; found %lld",
+        "--parallel: expected at least --n times --best-of, %lld, because the responses "
+        "to a prompt are decoded together; found %lld",
         (long long)(options->n * options->best_of), (long long)options->parallel);
     generate->filter = (struct mpo_mixture_filter){
         .temperature = options->temperature,
@@ -313,8 +313,8 @@ static enum mpo_status check_options(struct generate *generate)
         options->best_of == 1 || (!options->greedy && options->stop[0] == '\0' &&
                                   mpo_mixture_filter_is_open(&generate->filter)),
         MPO_ERR_USAGE,
-        "--best-of: expected no greedy, temperature, top_k, top_p, min_p or stop beside "
-        "it, because it weighs draws from the mixture itself");
+        "--best-of: cannot be combined with --greedy, --temperature, --top-k, --top-p, "
+        "--min-p or --stop, because it weighs draws from the mixture itself");
     MPO_TRY(stops_open(options->stop, &generate->stops));
     if (!mpo_weights_are_of_a_record(generate->config, options->weights))
         generate->config->record.hash_models = false; /* nothing to compare them with */

@@ -31,7 +31,7 @@ enum mpo_status stops_open(const char *option, struct stops *out)
     for (size_t i = 0; i < json_array_size(out->list); i++) {
         const char *text = json_string_value(json_array_get(out->list, i));
         MPO_CHECK(text != NULL && *text != '\0', MPO_ERR_USAGE,
-                  "--stop: expected texts in the list, found something else as number %zu",
+                  "--stop: expected a list of texts, found something else as item %zu",
                   i + 1);
         out->text[out->count++] = text;
     }

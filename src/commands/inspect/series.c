@@ -24,11 +24,10 @@ enum mpo_status inspect_check_series(const struct inspect *inspect,
 {
     enum mpo_status status = MPO_OK;
     for (int32_t i = 0; i < INSPECT_FIELD_COUNT; i++)
-        MPO_CHECK(!request->chosen || !request->wanted[i] || inspect->is_there[i],
-                  MPO_ERR_DATA,
-                  "%s: found no series \"%s\", which its schema \"%s\" did not have yet",
-                  inspect->path, mpo_record_field(i)->path,
-                  mpo_record_attribute(inspect->record, "log_schema"));
+        MPO_CHECK(
+            !request->chosen || !request->wanted[i] || inspect->is_there[i], MPO_ERR_DATA,
+            "%s: no series \"%s\"; its schema \"%s\" did not have it yet", inspect->path,
+            mpo_record_field(i)->path, mpo_record_attribute(inspect->record, "log_schema"));
 cleanup:
     return status;
 }

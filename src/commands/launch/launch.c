@@ -203,8 +203,8 @@ static enum mpo_status choose_time(struct launch *launch)
     if (step == 0.0 || !mpo_is_auto(config->launch.time))
         return MPO_OK;
     MPO_CHECK(limit <= (double)LIMIT_SECONDS_MAX, MPO_ERR_CONFIG,
-              "%lld steps of %g s take %.0f days; set launch.time: the job is requeued "
-              "then and continues",
+              "%lld steps of %g s take %.0f days; set launch.time, and the job is requeued "
+              "and continues",
               (long long)config->descent.steps, step, limit / 86400.0);
     launch->limit_seconds = (int64_t)limit;
 cleanup:

@@ -79,7 +79,7 @@ static enum mpo_status write_result(const struct refit *refit)
     json_t *root = NULL;
     FILE *file = fopen(path, "wx");
     MPO_CHECK(file != NULL, mpo_reason_status(errno, MPO_ERR_OUTPUT),
-              "%s: cannot be made: %s", path, strerror(errno));
+              "%s: cannot be created: %s", path, strerror(errno));
     root = make_result(refit);
     errno = 0;
     int failed = json_dumpf(root, file, JSON_INDENT(2) | JSON_REAL_PRECISION(17));

@@ -86,7 +86,7 @@ static enum mpo_status check_output(const char *output)
     enum mpo_status status = MPO_OK;
     FILE *stream = fopen(output, "ab");
     MPO_CHECK(stream != NULL, mpo_reason_status(errno, MPO_ERR_OUTPUT),
-              "%s: cannot be made: %s", output, strerror(errno));
+              "%s: cannot be created: %s", output, strerror(errno));
     fclose(stream);
 cleanup:
     return status;

@@ -215,7 +215,7 @@ static void initial_weights_are_checked(void **state)
         MINIMAL "descent:\n  initial: [0.5, 0.25, 0.25]\n",
         "c.yaml:6:3: descent.initial: expected 2 numbers, one per objective, "
         "found 3");
-    assert_file_refused(MINIMAL "descent: {initial: [0.5, 0.25]}\n", "found the sum 0.75");
+    assert_file_refused(MINIMAL "descent: {initial: [0.5, 0.25]}\n", "found a sum of 0.75");
     assert_refused(MINIMAL, FLAGS("--descent.initial=0.5,0.6"), MPO_ERR_CONFIG,
                    "--descent.initial: expected weights that sum to 1");
 }

@@ -10,10 +10,11 @@ static void rows_that_no_cache_holds_or_that_hold_no_prompt_are_refused(void **s
     (void)state;
     struct mpo_session_size size = {.unit_prompts = 2, .responses = 129};
     assert_status(mpo_plan_check_rows(&size), MPO_ERR_CONFIG);
-    assert_error_names("258 rows");
+    assert_error_names("found 258: units of 2 prompts x 129 responses");
     size.row_capacity = 128;
     assert_status(mpo_plan_check_rows(&size), MPO_ERR_CONFIG);
-    assert_error_names("128 rows at once, expected 129");
+    assert_error_names(
+        "expected 129 (the responses to a prompt) to 256 rows at once, found 128");
     size.row_capacity = 129;
     assert_ok(mpo_plan_check_rows(&size));
     size = (struct mpo_session_size){.unit_prompts = 2, .responses = 128};
