@@ -28,8 +28,8 @@ enum mpo_status mpo_memory_copy_text(const char *text, char **out);
 enum mpo_status mpo_memory_grow(void **array, size_t *capacity, size_t needed,
                                 size_t element_bytes, const char *what);
 
-/** MPO_NEW(count, &pointer): mpo_memory_take for
- *  a typed pointer, named by its expression. */
+/** MPO_NEW(count, &pointer): mpo_memory_take for a typed pointer, named by
+ *  its expression. */
 #define MPO_NEW(count, pointer_out)                                                        \
     MPO_TRY(mpo_memory_take((size_t)(count), sizeof **(pointer_out), #pointer_out,         \
                             (void **)(pointer_out)))

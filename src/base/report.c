@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The reporter. It is one for the process, because what reports (a record, a device) need
- * not know of any session.
+ * The reporter. There is one per process, because a stage that reports (a record, a device)
+ * knows of no session.
  */
 #include "mpo/report.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 
-#define TEXT_BYTES (2 * MPO_ERROR_TEXT_BYTES + 256) /* a failure, its trace and the plea */
+#define TEXT_BYTES (2 * MPO_ERROR_TEXT_BYTES + 256) /* error text, trace and advice */
 
 static struct mpo_reporter reporter;
 

@@ -3,10 +3,10 @@
  * The first request to stop sets one variable, which is all that a signal handler may
  * safely do; commands with steps look at it between steps.
  *
- * Launchers often deliver one request twice within a moment (to a process and to its
- * group), so another signal within a moment is the same request. At a time limit Slurm ends
- * the step, then the job, and srun hands on its own signal: a second may lie between them.
- * For Ctrl-C the moment is shorter.
+ * Launchers often deliver one request twice in quick succession (to a process and to its
+ * group), so a signal shortly after the first one is the same request. At a time limit
+ * Slurm signals the step, then the job, and srun forwards its own signal: they may be a
+ * second apart. For Ctrl-C the time is shorter.
  */
 #include "stop.h"
 
@@ -27,7 +27,7 @@ static const struct stop_signal {
 };
 #define STOP_SIGNAL_COUNT (sizeof stop_signals / sizeof *stop_signals)
 
-/* In place of a signal's number. */
+/* Stands for a signal's number. */
 #define REQUEST 4096
 
 static volatile sig_atomic_t caught;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Widths of text, by utf8proc's table: two columns for wide letters, none for combining
- * marks. And small spellings that are the same everywhere.
+ * Widths of text, from utf8proc's table: two columns for wide characters, none for
+ * combining marks. Also numbers and hashes, spelled the same everywhere.
  */
 #include "text.h"
 
@@ -11,7 +11,7 @@
 
 #define MEGABYTE_BITS 20
 
-/* Bytes of the letter at the beginning, and its columns. */
+/* Bytes of the first character, and its columns. */
 static size_t measure(const char *text, int32_t *columns)
 {
     utf8proc_int32_t letter = 0;
@@ -57,7 +57,7 @@ void mpo_text_pad(FILE *stream, const char *text, int32_t columns)
 void mpo_text_wrap(FILE *stream, const char *text, int32_t column, int32_t indent,
                    int32_t width)
 {
-    bool begins = true; /* of a line, where no word needs a new one */
+    bool begins = true; /* at the beginning of a line no word needs a new one */
     while (*text != '\0') {
         size_t gap = strspn(text, " ");
         size_t word = strcspn(text + gap, " \n");

@@ -47,7 +47,8 @@ const char *mpo_text_plural(int64_t count);
 /** Whole megabytes of 2^20 bytes, for %llu: what is free or taken, rounded down. Local. */
 unsigned long long mpo_text_megabytes(uint64_t bytes);
 
-/** The same rounded up: what is needed is never said to be what is free, or nothing. */
+/** The same rounded up, for what is needed, so that a need never prints as nothing, or as
+ *  the amount that is free. */
 unsigned long long mpo_text_megabytes_up(uint64_t bytes);
 
 #define MPO_TEXT_HASH_BYTES 17

@@ -6,7 +6,7 @@
 
 #include <stdint.h>
 
-/** Most bytes that one byte becomes. */
+/** Bytes that one byte becomes at most. */
 #define MPO_UTF8_REPAIR_FACTOR 3
 
 /**

@@ -48,7 +48,7 @@ static bool reported_before(const struct verdict *verdicts, int32_t rank)
     return false;
 }
 
-/* With every rank of the same opinion the ranks are not worth a word. */
+/* When all ranks report the same text, the list of ranks is left out. */
 static bool all_alike(const struct verdict *verdicts, int32_t size)
 {
     for (int32_t rank = 1; rank < size; rank++)
@@ -106,8 +106,8 @@ cleanup:
     return status;
 }
 
-/* Rank zero gets all verdicts and reports them. They are not bounded in number; without
- * memory for them only their report is lost. */
+/* Rank zero gathers all verdicts and reports them. Their number grows with the ranks;
+ * without memory for them only the report is lost. */
 static enum mpo_status gather_verdicts(const struct verdict *own)
 {
     enum mpo_status status = MPO_OK;
@@ -159,7 +159,7 @@ enum mpo_status mpo_comm_agree(enum mpo_status status)
                                mpo_error_trace());
         return status;
     }
-    /* Ranks that cannot agree are lost. */
+    /* Ranks that cannot even agree are out of step. */
     enum mpo_status ended = agree(status, &agreed);
     return ended == MPO_OK ? agreed : mpo_comm_fail(ended);
 }

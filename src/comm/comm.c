@@ -2,9 +2,9 @@
 /*
  * Ranks and groups over Open MPI.
  *
- * Group g is ranks g*P .. g*P+P-1, so that with one rank a policy and the usual placement
+ * Group g is ranks g*P .. g*P+P-1, so that with one rank per policy and the usual placement
  * (ranks fill a host before the next) a group stays on as few hosts as possible. Without
- * MPI every call degenerates to one rank; the commands that need no ranks never start MPI.
+ * MPI every call degenerates to one rank; commands that need no ranks never start MPI.
  */
 #include "comm_impl.h"
 
@@ -34,7 +34,7 @@ struct mpo_comm {
 /* Messages larger than this are cut, so that counts always fit MPI's int. */
 #define MESSAGE_BYTES_MAX ((size_t)1 << 30)
 
-/* Who shares a host with whom, in the group. */
+/* Which ranks of the group share a host. */
 static enum mpo_status find_leaders(struct mpo_comm *comm)
 {
     enum mpo_status status = MPO_OK;
@@ -102,7 +102,7 @@ enum mpo_status mpo_comm_open(int32_t group_size, struct mpo_comm **out)
     return status;
 }
 
-/* Collective, but for a job that has failed: its ranks are not in step any more. */
+/* Collective, except after a failure, when ranks are out of step: then nothing is freed. */
 static void free_communicator(MPI_Comm *communicator)
 {
     if (*communicator != MPI_COMM_NULL && !mpo_comm_job()->has_failed)
@@ -240,7 +240,7 @@ enum mpo_status mpo_comm_local_before(const struct mpo_comm *comm, int32_t value
 {
     enum mpo_status status = MPO_OK;
     MPO_TRY(mpo_comm_check());
-    *before = 0; /* MPI leaves it as it is on the first rank */
+    *before = 0; /* MPI does not set it on the first rank */
     if (comm->local_comm == MPI_COMM_NULL)
         goto cleanup;
     MPI_Request request = MPI_REQUEST_NULL;

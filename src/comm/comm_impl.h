@@ -15,7 +15,7 @@
 
 #define MPO_COMM_HOST_BYTES 64
 
-/** A rank's last words to the others. */
+/** What a failing rank tells the others. */
 struct mpo_comm_notice {
     int32_t status;
     char text[1024];
@@ -24,7 +24,7 @@ struct mpo_comm_notice {
 /** The job of this process: one at a time, like errno's one error. */
 struct mpo_comm_job {
     bool has_begun;
-    bool has_failed;  /* the failure was handled; nothing is waited for any more */
+    bool has_failed;  /* the failure was handled; waits return at once */
     MPI_Comm world;   /* all ranks; MPI_COMM_NULL: this process alone */
     MPI_Comm control; /* roll calls and notices */
     int32_t rank;
@@ -44,19 +44,19 @@ struct mpo_comm_job *mpo_comm_job(void);
 
 enum mpo_comm_control_tag { MPO_COMM_CALL = 1, MPO_COMM_ANSWER = 2, MPO_COMM_NOTICE = 3 };
 
-/** Judge by the environment how this process was launched, before MPI_Init. Local.
- *  @param speaks  whether this process is the one that says so
+/** How this process was launched, from the environment, before MPI_Init. Local.
+ *  @param speaks  whether this process is the one that reports an error
  *  @return MPO_ERR_USAGE when srun started it without PMIx */
 enum mpo_status mpo_comm_check_launch(bool *speaks);
 
 /** Where the job is: "step 12 of fit", counted as fit prints them; "set-up". Local. */
 void mpo_comm_describe_place(char *text, size_t bytes);
 
-/** mpo_comm_fail with a text that says where it happened by itself. Local. */
+/** mpo_comm_fail for a text that already says where it happened. Local. */
 enum mpo_status mpo_comm_fail_here(enum mpo_status status);
 
-/** Raise what has failed before; MPO_OK when nothing has. Local. */
+/** MPO_ERR_PEER once the job has failed. Local. */
 enum mpo_status mpo_comm_check(void);
 
-/** Fail when another rank has sent its last words. Local. */
+/** Fail if another rank has reported a failure of its own. Local. */
 enum mpo_status mpo_comm_hear(void);

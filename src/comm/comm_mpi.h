@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
- * MPI for the few files that talk it: src/comm and the transports of src/exchange.
+ * MPI, for the few files that call it: src/comm and the transports of src/exchange.
  */
 #pragma once
 
@@ -27,29 +27,28 @@
     } while (0)
 
 /**
- * Complete requests, or fail: when the deadline of mpo_comm_expect passes, rank zero names
- * the ranks that do not answer (mpo_comm_fail), and when another rank fails this one hears
- * of it. Every wait is this one. Allocates nothing.
+ * Complete requests, or fail: at the deadline of mpo_comm_expect rank zero names the ranks
+ * that do not respond (mpo_comm_fail), and a failure of another rank ends the wait. Every
+ * wait of the program is this one. Allocates nothing.
  *
- * @return MPO_ERR_PEER where a failure handler keeps the process; requests are left as they
- *         are
+ * @return MPO_ERR_PEER where a failure handler keeps the process; requests stay as they are
  */
 enum mpo_status mpo_comm_wait(MPI_Request *requests, int count);
 
-/** What is waited for that is no request of MPI. */
+/** An event to wait for that is not a request of MPI. */
 struct mpo_comm_event {
-    /** Says whether it is done, or why it never will be; does not block. */
+    /** Tests whether it is complete, and fails if it never will be; does not block. */
     enum mpo_status (*test)(void *self, bool *done);
     void *self;
     const char *what; /* for the message of a deadline while all ranks respond; literals */
     const char *advice; /* what to check then: "Check ..." */
 };
 
-/** The same for such an event. */
+/** mpo_comm_wait for such an event. */
 enum mpo_status mpo_comm_wait_for(const struct mpo_comm_event *event);
 
-/** MPO_TRY_MPI for a call that blocks and has no other form: under an alarm that ends this
- *  process, and so the job, with exit code 75 at the deadline. Never in the token loop. */
+/** MPO_TRY_MPI for a call that has only a blocking form: at the deadline an alarm ends this
+ *  process, and with it the job, with exit code 75. Never in the token loop. */
 #define MPO_TRY_MPI_ALARM(call)                                                            \
     do {                                                                                   \
         mpo_comm_alarm_set(#call);                                                         \
@@ -67,6 +66,6 @@ MPI_Comm mpo_comm_group_mpi(const struct mpo_comm *comm);
  *  MPI_COMM_NULL without MPI. */
 MPI_Comm mpo_comm_host_mpi(const struct mpo_comm *comm);
 
-/** The job has failed and its handler keeps the process: nothing collective can be done any
- *  more. Local. */
+/** True after a failure whose handler keeps the process: collective calls are no longer
+ *  possible. Local. */
 bool mpo_comm_has_failed(void);

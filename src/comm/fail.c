@@ -2,12 +2,11 @@
 /*
  * A rank that cannot go on.
  *
- * Inside the step loop ranks are not in step with each other any more, so there is nothing
- * to agree on. In the program such a failure prints and calls MPI_Abort: any other way out
- * would mask the exit code. A caller that handles failures keeps its process: the rank
- * sends its last words to all others, which hear them in their waits, and each of them
- * tells its handler and returns. Communicators are then left as they are, because freeing
- * them is collective.
+ * Inside the step loop ranks are no longer in step, so they cannot agree on an error. The
+ * program prints the message and calls MPI_Abort, because any other way out would hide the
+ * exit code. A caller with a failure handler keeps its process: the rank sends its message
+ * to all others, which receive it in their waits; each of them calls its handler and
+ * returns. Communicators are not freed then, because freeing them is collective.
  */
 #include "comm_impl.h"
 
@@ -17,7 +16,7 @@
 
 #include "mpo/report.h"
 
-/* Bytes of a text with what is said around it. */
+/* An error text with its place, host and rank. */
 #define TEXT_BYTES (MPO_ERROR_TEXT_BYTES + 512)
 
 static void add_place(char text[TEXT_BYTES])
@@ -48,7 +47,7 @@ static _Noreturn void end_process(enum mpo_status status, const char *text)
     exit(code);
 }
 
-/* The notice is as old as the job, so that sending it needs no waiting. */
+/* The notice lives as long as the job, so nothing waits for the sends to complete. */
 static void tell_others(enum mpo_status status, const char *text)
 {
     struct mpo_comm_job *job = mpo_comm_job();
@@ -121,7 +120,7 @@ enum mpo_status mpo_comm_hear(void)
     struct mpo_comm_notice notice = {0};
     MPI_Status from;
     int has_come = 0;
-    if (job->spec.on_failure == NULL) /* then its MPI_Abort ends this process */
+    if (job->spec.on_failure == NULL) /* that rank's MPI_Abort ends this process */
         return MPO_OK;
     MPO_TRY_MPI(
         MPI_Iprobe(MPI_ANY_SOURCE, MPO_COMM_NOTICE, job->control, &has_come, &from));

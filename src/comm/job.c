@@ -2,10 +2,10 @@
 /*
  * The job of this process, on a communicator of its own.
  *
- * Whoever started MPI ends it: mpo_comm_start and mpo_comm_stop for the program, the caller
- * of mpo_comm_begin for itself. All communicators descend from a duplicate with
- * MPI_ERRORS_RETURN: an MPI error becomes a status with a text instead of MPI's own abort.
- * What a job changes in the process (the timer slack, the alarm's handler) it puts back.
+ * Whoever starts MPI ends it: mpo_comm_start and mpo_comm_stop for the program, a caller of
+ * mpo_comm_begin by itself. All communicators descend from a duplicate with
+ * MPI_ERRORS_RETURN, so that an MPI error becomes a status with a text instead of an abort.
+ * A job restores what it changes in the process (the timer slack, the alarm's handler).
  */
 #include "comm_impl.h"
 
@@ -18,10 +18,10 @@
 #include "base/memory.h"
 #include "mpo/report.h"
 
-/* Before the configuration says otherwise. */
+/* Until the configuration is read. */
 #define DEADLINE_SECONDS 1800.0
 
-/* Of a sleep in the wait loop; the kernel adds 50 us to each otherwise. */
+/* For sleeps in the wait loop; the kernel's default adds 50 us to each. */
 #define TIMER_SLACK_NANOS 1000UL
 
 #define NO_JOB                                                                             \
@@ -98,7 +98,7 @@ enum mpo_status mpo_comm_begin(const struct mpo_comm_spec *spec)
     MPO_TRY(choose_communicator(spec, &communicator));
     job.has_begun = true;
     job.spec = *spec;
-    job.spec.communicator = NULL; /* the caller's variable need not stay */
+    job.spec.communicator = NULL; /* the caller's variable may go out of scope */
     job.timer_slack = prctl(PR_GET_TIMERSLACK, 0UL, 0UL, 0UL, 0UL);
     prctl(PR_SET_TIMERSLACK, TIMER_SLACK_NANOS, 0UL, 0UL, 0UL);
     if (communicator != MPI_COMM_NULL)
@@ -118,7 +118,7 @@ void mpo_comm_end(void)
 {
     if (!job.has_begun)
         return;
-    /* To free a communicator is collective, and after a failure ranks are not in step. */
+    /* Freeing is collective, and after a failure ranks are out of step. */
     if (!job.has_failed && job.control != MPI_COMM_NULL)
         MPI_Comm_free(&job.control);
     if (!job.has_failed && job.world != MPI_COMM_NULL)
@@ -129,8 +129,8 @@ void mpo_comm_end(void)
     job = (struct mpo_comm_job)NO_JOB;
 }
 
-/* Without MPI there is nobody to agree with; each process that knows better than to be
- * silent says what went wrong. */
+/* Before MPI has started ranks cannot agree on an error: each process reports its own,
+ * under srun only the first task. */
 enum mpo_status mpo_comm_start(int *argc, char ***argv)
 {
     enum mpo_status status = MPO_OK;

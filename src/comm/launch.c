@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * How this process was launched, judged by its environment before MPI looks at it.
+ * How this process was launched, from its environment, before MPI starts.
  *
- * Two mistakes are common under Slurm, and MPI's own words about them help nobody: srun
+ * Two mistakes are common under Slurm, and MPI's own messages do not explain them: srun
  * without PMIx, where Open MPI aborts inside MPI_Init on every rank with a page of text,
  * and no srun at all, where one process quietly does the work of all tasks.
  *
@@ -24,7 +24,7 @@ static bool is_set(const char *name)
 }
 
 #ifdef OPEN_MPI
-/* MPI cannot say yet who is rank zero, but Slurm can. */
+/* Before MPI_Init only Slurm knows which rank is the first. */
 static bool is_first_task(void)
 {
     const char *rank = getenv("SLURM_PROCID");
@@ -100,7 +100,8 @@ enum mpo_status mpo_comm_check_launch(bool *speaks)
         warn_of_idle_tasks();
         return MPO_OK;
     }
-    /* Who names one of Open MPI's modules for PMI knows better; other MPIs use PMI-2. */
+    /* A user who sets OMPI_MCA_pmix has chosen another PMI; other MPI libraries
+     * use PMI-2. */
 #ifdef OPEN_MPI
     if (!is_set("OMPI_MCA_pmix")) {
         *speaks = is_first_task();

@@ -4,21 +4,20 @@
  *
  * MPI notices a process that died and never one that hangs: a stopped rank, a dead file
  * system under a model, a lost node. So every wait of the program is a non-blocking call
- * and a loop of tests with a deadline. When it passes on rank zero, rank zero calls the
- * roll: ranks that wait themselves answer from inside their loop, and whoever does not
- * answer is the one that everybody waits for. That costs nothing while all is well; the
- * last step that all ranks completed is known without a message, because steps are
- * collective. The others' deadline is longer, so that rank zero, which can name the
- * culprit, speaks first; they speak when rank zero itself hangs.
+ * and a loop of tests with a deadline. At the deadline rank zero asks all ranks to answer.
+ * Ranks that wait do so from inside their own loop, so a rank that does not answer is the
+ * one that the others wait for. This costs nothing while all is well. The other ranks'
+ * deadline is longer, so that rank zero, which can name the rank, reports first; they
+ * report when rank zero itself hangs.
  *
  * Calls that have no non-blocking form (making communicators and windows, the end) run
- * under an alarm. There is nothing to save in such a process, so its handler says what
- * stood still and leaves; the launcher then ends the others.
+ * under an alarm. Such a process has nothing to save, so the alarm's handler prints a
+ * message and exits; the launcher then ends the other ranks.
  *
- * The loop spins for a moment, because the peer is usually there, and then sleeps between
- * tests: spinning would take the cores from ranks that share them. The moment is several
- * sleeps long, for a rank that oversleeps sends its peers to sleep as well; Open MPI yields
- * by itself in every test where it knows that ranks share cores.
+ * The loop spins briefly, because the other rank is usually there, and then sleeps between
+ * tests, which leaves the cores to ranks that share them. It spins for the length of
+ * several sleeps, because a rank that sleeps too long makes the others sleep as well. Where
+ * Open MPI knows that ranks share cores, each of its tests yields.
  */
 #include "comm_impl.h"
 
@@ -34,37 +33,38 @@
 #include "base/memory.h"
 #include "base/timing.h"
 
-/* Spinning, then sleeping this long between tests. */
+/* How long to spin, and how long to sleep between tests after that. */
 #define SPIN_SECONDS 500e-6
 #define SLEEP_NANOS  20000L
 
-/* A rank whose own loop stood still for longer, because it was stopped, has not waited. */
+/* After a longer gap between two tests this rank itself was stopped: it has not waited. */
 #define STILL_SECONDS 1.0
 
-/* A waiting rank looks for the roll call this often; rank zero waits this long for answers.
- */
+/* How often a waiting rank looks for the roll call, and how long rank zero waits for the
+ * answers to it. */
 #define LISTEN_SECONDS 0.01
 #define ANSWER_SECONDS 1.0
 
-/* Others wait longer than rank zero by this factor and this time, one after another. */
+/* Other ranks wait longer than rank zero: by this factor, this time, and this time per
+ * rank, so that they do not all report at once. */
 #define PATIENCE_FACTOR  1.5
 #define PATIENCE_SECONDS (2.0 * ANSWER_SECONDS)
 #define PATIENCE_STAGGER 0.1
 
-/* MPI_Abort in a process that stands still has this long. */
+/* How long MPI_Abort may take in an alarm before the process exits without it. */
 #define ABORT_SECONDS 3
 
 #define DEADLINE_OPTIONS                                                                   \
     "--run.step_deadline (in set-up and in the first step: --run.setup_deadline)"
 
-/* Of the one alarm. */
+/* There is one alarm per process. */
 static struct {
     struct sigaction before;
     bool is_set;
     char alarm_text[512];
 } watch;
 
-/* How long this rank waits before it speaks; INFINITY for ever. */
+/* How long this rank waits before it gives up; INFINITY: for ever. */
 static double seconds_of_patience(void)
 {
     const struct mpo_comm_job *job = mpo_comm_job();
@@ -143,8 +143,8 @@ cleanup:
     return status;
 }
 
-/* Others: answer rank zero when it calls. @return true when it did: it is about to end the
- * job, and there is nothing left to complain about */
+/* Other ranks: answer rank zero when it asks. @return true when it did: it is about to end
+ * the job, so that this rank need not */
 static bool listen_for_call(void)
 {
     const struct mpo_comm_job *job = mpo_comm_job();
@@ -178,7 +178,7 @@ struct patience {
     const struct mpo_comm_event *event;
     double start;
     double limit;
-    double previous; /* look */
+    double previous; /* of the last test */
     double listened;
 };
 
@@ -256,9 +256,8 @@ static void on_second_alarm(int number)
     _exit(mpo_status_exit_code(MPO_ERR_PEER));
 }
 
-/* MPI_Abort is not made for a signal handler, but only it tells srun the code: srun takes
- * the others' death for the job's otherwise. Should it hang, a second alarm leaves without
- * it. */
+/* MPI_Abort is not meant for signal handlers, but without it srun reports the exit code of
+ * the other ranks, which die too. If it hangs, a second alarm exits without it. */
 static void on_alarm(int number)
 {
     struct sigaction action = {.sa_handler = on_second_alarm};
@@ -275,7 +274,8 @@ static void on_alarm(int number)
     _exit(mpo_status_exit_code(MPO_ERR_PEER));
 }
 
-/* A caller that handles failures keeps its signals to itself, and has no deadline here. */
+/* A caller with a failure handler keeps its own signal handlers, and has no
+ * deadline here. */
 void mpo_comm_alarm_set(const char *call)
 {
     const struct mpo_comm_job *job = mpo_comm_job();

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the record gets of a step: its row, the optimiser's state after it, and the
+ * What the record stores of a step: its row, the optimiser's state after it, and the
  * responses with their texts.
  */
 #include "fit_impl.h"

@@ -186,7 +186,7 @@ cleanup:
     return status;
 }
 
-/* A step draws what the configuration says, in rooms of the session's size. */
+/* The session must have room for the responses of a step. */
 static enum mpo_status check_size(const struct mpo_session *session)
 {
     enum mpo_status status = MPO_OK;
@@ -236,7 +236,7 @@ cleanup:
     return status;
 }
 
-/* Load what the record has; all ranks learn the first step. */
+/* Load the state from the record and tell all ranks the first step. */
 static enum mpo_status resume_or_not(struct mpo_fit *fit)
 {
     enum mpo_status status = MPO_OK;
@@ -301,7 +301,7 @@ void mpo_fit_close(struct mpo_fit **fit)
     *fit = NULL;
 }
 
-/* ---- what it is and was ---- */
+/* ---- summary ---- */
 
 /* F has the gradient A g; an imbalance is of the scores themselves. */
 double mpo_fit_averaged_gap(const struct mpo_fit *fit)

@@ -52,7 +52,7 @@ struct mpo_fit_entry {
     const struct mpo_timing *slowest; /* of each stage, over ranks */
 };
 
-/** Append it. Rank zero only. @return MPO_ERR_IO; MPO_ERR_MEMORY */
+/** Append the step to the record. Rank zero only. @return MPO_ERR_IO; MPO_ERR_MEMORY */
 enum mpo_status mpo_fit_record(struct mpo_fit *fit, const struct mpo_fit_entry *entry);
 
 /** Resume: compare the record with this job, load the optimiser's state and the summary,

@@ -62,8 +62,8 @@ static void note_difference(void *context, const char *key, const char *recorded
         found->length = DIFFERENCES_BYTES - 1;
 }
 
-/* The stored configuration is that of the first start; an extended record has more steps.
- */
+/* The stored configuration is that of the first start. A record that was extended has more
+ * steps than it says. */
 static enum mpo_status check_steps(const struct mpo_fit *fit, int64_t steps,
                                    int64_t step_count)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Sums over policies. Weights are the one thing that policies share. What is a device's is
- * no need of the host's.
+ * Sums over policies. Only weights are shared between policies. What lies on a device is
+ * not counted for the host.
  */
 #include "needs.h"
 
@@ -75,8 +75,8 @@ uint64_t mpo_needs_total(const struct mpo_needs *needs)
 
 /* ---- a device ---- */
 
-/* What a policy adds to those before it on each of its devices: libllama spreads layers
- * evenly where devices have as much free. */
+/* What a policy adds on each of its devices. libllama spreads layers evenly over devices
+ * with the same free memory. */
 static uint64_t of_policy(const struct mpo_needs_device *device, int32_t index)
 {
     const struct mpo_policy_need *need = &device->policies[index].need;

@@ -9,7 +9,7 @@
 #include "device/host.h"
 #include "mpo/policy.h"
 
-/** Of one rank and its host's memory, by what it is for. Plain data. */
+/** Host memory that one rank needs, by purpose. Plain data. */
 struct mpo_needs {
     uint64_t program_bytes; /* the process as a survey leaves it: code,
                                vocabularies, prompts, adapters */
@@ -30,10 +30,10 @@ struct mpo_needs mpo_needs_of_rank(const struct mpo_policy_survey *policies,
 /** Add up, member by member. */
 void mpo_needs_add(struct mpo_needs *sum, const struct mpo_needs *more);
 
-/** All of it. */
+/** The sum of all members. */
 uint64_t mpo_needs_total(const struct mpo_needs *needs);
 
-/** What the process has still to take. */
+/** What the process has yet to allocate. */
 uint64_t mpo_needs_to_take(const struct mpo_needs *needs);
 
 /** Weights on the host of these policies when each model file is in memory once: what ranks
@@ -56,5 +56,5 @@ struct mpo_needs_device {
 /** Bytes of the device's memory. Local. */
 uint64_t mpo_needs_of_device(const struct mpo_needs_device *device);
 
-/** @return MPO_ERR_MEMORY, with what to change, when that is more than is free. Local. */
+/** @return MPO_ERR_MEMORY, with what to change, when it needs more than is free. Local. */
 enum mpo_status mpo_needs_check_device(const struct mpo_needs_device *device);

@@ -252,9 +252,9 @@ static int32_t policies_near(const struct mpo_plan *plan, int32_t rank)
     return near;
 }
 
-/* Bytes for rows that a rank keeps; summed over a node at most, whichever transport serves:
- * those of its policies if other ranks read them, its slice of those on other nodes, and
- * its policies' rounded ones. */
+/* Bytes for rows that a rank keeps, at most, whatever the transport: those of its
+ * policies if other ranks read them, its slice of those on other nodes, and its policies'
+ * rounded ones. */
 static size_t rows_kept(const struct mpo_plan *plan, int32_t rank, int32_t own)
 {
     struct mpo_exchange_spec spec = mpo_plan_exchange(
@@ -273,8 +273,8 @@ static size_t rows_kept(const struct mpo_plan *plan, int32_t rank, int32_t own)
     return bytes + (tokens > 0 ? mpo_exchange_most_bytes(&spec, far) : 0);
 }
 
-/* The program is this one, which has the vocabularies and adapters of all policies: an
- * upper bound. */
+/* This process has the vocabularies and adapters of all policies, so its size is an upper
+ * bound for a rank's. */
 static struct mpo_needs rank_needs(const struct mpo_plan *plan, const struct mpo_host *host,
                                    int32_t rank)
 {

@@ -21,7 +21,7 @@ enum mpo_status mpo_plan_check_fit(const struct mpo_config *config);
 /** Rows that a rank decodes at once. Local. */
 int32_t mpo_plan_rows(const struct mpo_session_size *size);
 
-/** Whether so many rows at once can be, and hold those of a prompt. Local.
+/** Whether the rows at once are within the limit and hold the responses to a prompt. Local.
  *  @return MPO_ERR_CONFIG */
 enum mpo_status mpo_plan_check_rows(const struct mpo_session_size *size);
 
@@ -31,15 +31,15 @@ bool mpo_plan_has_responses(const struct mpo_session_size *size);
 /** Positions of given responses in one step, 0 where none are scored. Local. */
 int32_t mpo_plan_given_positions(const struct mpo_session_size *size);
 
-/** Devices that a rank with these policies asks for: as many as the one that is spread over
- *  most. Local. */
+/** Devices that a rank with these policies needs: those of the policy that is spread over
+ *  most of them. Local. */
 int32_t mpo_plan_devices(const struct mpo_config *config, int32_t first, int32_t count);
 
-/** Whether rows stay in the devices' memory on their way. Local. */
+/** Whether rows stay in device memory from stage to stage. Local. */
 bool mpo_plan_rows_on_device(const struct mpo_session *session);
 
-/** What the stages are opened with, as far as it is known before the others are open.
- *  Local. */
+/** Specifications of the stages, as far as they are known before other stages are
+ *  open. Local. */
 struct mpo_policies_spec mpo_plan_policies(const struct mpo_session *session);
 struct mpo_policies_room mpo_plan_room(const struct mpo_session *session);
 struct mpo_policies_survey_spec mpo_plan_survey(const struct mpo_session *session);

@@ -16,7 +16,7 @@ enum mpo_status mpo_session_create_record(const struct mpo_session *session,
                                           const char *command_line,
                                           struct mpo_record_writer **out);
 
-/** Go on with it behind its steps. Likewise. */
+/** Continue the session's record after its last step. Likewise. */
 enum mpo_status mpo_session_resume_record(const struct mpo_session *session,
                                           int64_t step_count,
                                           struct mpo_record_writer **out);

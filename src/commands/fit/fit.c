@@ -20,7 +20,7 @@ static void format_command_line(int argc, char *const *argv, char line[COMMAND_L
             (size_t)snprintf(line + length, COMMAND_LINE_BYTES - length, " %s", argv[i]);
 }
 
-/* The live line hears of the responses of a step while they are drawn. */
+/* The live line follows the responses of a step while they are drawn. */
 static void follow_rollout(void *argument, struct mpo_rollout_step *draw)
 {
     struct fit *fit = argument;

@@ -275,8 +275,8 @@ enum mpo_status mpo_command_launch(int argc, char *const *argv)
     enum mpo_status status = MPO_OK;
     struct launch launch = {0};
     MPO_TRY(configure(&launch, argc, argv));
-    /* The agreement reports a failure and the program prints it again when this returns;
-     * nobody listens to the former. */
+    /* mpo_comm_agree reports a failure, and the program prints it again when this returns;
+     * so the report goes nowhere. */
     struct mpo_reporter log = mpo_report_to((struct mpo_reporter){0});
     status = plan(&launch);
     mpo_report_to(log);

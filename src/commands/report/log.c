@@ -133,7 +133,7 @@ static void say(void *self, enum mpo_report_level level, const char *text)
         mpo_log_error("%s", text);
     if (level != MPO_REPORT_FATAL)
         return;
-    /* On ranks other than zero the log is silent, but these are last words. */
+    /* On ranks other than zero the log is silent, but a fatal message must be seen. */
     mpo_log_clear_progress();
     fprintf(stderr, "mpo: %s\n", text);
 }
