@@ -99,8 +99,7 @@ void mpo_comm_library_version(char *text, size_t bytes);
  *
  * Collective over all ranks.
  *
- * @param group_size  P >= 1, of which the number of ranks is a multiple
- *                    (mpo_placement_group_size)
+ * @param group_size  P >= 1, a divisor of the number of ranks (mpo_placement_group_size)
  */
 enum mpo_status mpo_comm_open(int32_t group_size, struct mpo_comm **out);
 void mpo_comm_close(struct mpo_comm **comm);
@@ -140,8 +139,8 @@ enum mpo_status mpo_comm_same(uint64_t hash, const char *what);
  */
 enum mpo_status mpo_comm_fail(enum mpo_status status);
 
-/** The same where there is no way back: the process ends whether the failure is handled or
- *  not. */
+/** The same where there is no way back: the process ends whether the failure
+ *  is handled or not. */
 void mpo_comm_abort(enum mpo_status status) __attribute__((noreturn));
 
 /** Broadcast bytes from the root of this rank's group. Collective over the group. */
@@ -152,8 +151,8 @@ enum mpo_status mpo_comm_group_broadcast(const struct mpo_comm *comm, void *data
 enum mpo_status mpo_comm_broadcast(const struct mpo_comm *comm, void *data, size_t bytes,
                                    int32_t root);
 
-/** The sum of what lower ranks of this host pass, 0 on its first. Collective over all
- *  ranks. */
+/** The sum of what lower ranks of this host pass, 0 on its first.
+ *  Collective over all ranks. */
 enum mpo_status mpo_comm_local_before(const struct mpo_comm *comm, int32_t value,
                                       int32_t *before);
 

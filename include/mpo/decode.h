@@ -145,9 +145,8 @@ void mpo_decode_close(struct mpo_decode **decode);
 
 /**
  * Put a prompt into a slot, replacing its content: every rank encodes it for its policies.
- * A slot whose offer was refused has no prompt.
- * Prompts that every rank has can be encoded by mpo_policy_encode instead, but for
- * MPO_DECODE_MIXED.
+ * A slot whose offer was refused has no prompt. Prompts that every rank has can be encoded
+ * by mpo_policy_encode instead, but for MPO_DECODE_MIXED.
  *
  * At the root of the group, while the others follow. May allocate.
  *

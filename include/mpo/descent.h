@@ -76,8 +76,8 @@ enum mpo_status mpo_descent_step(struct mpo_descent *descent, const double *grad
 /** eta of the last step; 0 before the first. Local. */
 double mpo_descent_step_size(const struct mpo_descent *descent);
 
-/** The output: the average of the weights at which gradients were taken; [K], borrowed.
- *  Local. */
+/** The output: the average of the weights at which gradients were taken; [K],
+ *  borrowed. Local. */
 const double *mpo_descent_average(const struct mpo_descent *descent);
 
 /** Averaged gap, nat; NAN before the first step. Local. */

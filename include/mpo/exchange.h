@@ -160,9 +160,9 @@ enum mpo_status mpo_exchange_post(struct mpo_exchange *exchange, int32_t row_cou
  * Bring to each rank its slice of this position's rows of all policies.
  *
  * Collective over the group. Allocates nothing. Every position ends in a message of
- * the root to all others (mpo_exchange_share): the root may send it as soon as every rank
- * has sent what it made of its rows (by mpo_exchange_parts), and the rows stay valid until
- * then.
+ * the root to all others (mpo_exchange_share): the root may send it as soon as every
+ * rank has sent what it made of its rows (by mpo_exchange_parts), and the rows stay
+ * valid until then.
  *
  * @param row_count  B, the same on all ranks of the group
  * @param logits     [local policies, B] pointers to [V] floats: logits[k * B + b], but

@@ -5,9 +5,8 @@
  *     log pi_h(v) = logit_h(v) / T_h - log_norm_h
  *     s(v)        = sum_h mu_h log pi_h(v) + b [v ends],      q(v) = exp( s(v) - log Z )
  *                                                              (src/README.md, Mixture)
- * Sums over the vocabulary run in double over fixed blocks of MPO_ROWS_BLOCK tokens,
- * blocks in order, so that a slice of whole blocks can be summed elsewhere to the same
- * bytes.
+ * Sums over the vocabulary run in double over fixed blocks of MPO_ROWS_BLOCK tokens, blocks
+ * in order, so that a slice of whole blocks can be summed elsewhere to the same bytes.
  *
  * Source: Genest & Zidek, Statist. Sci. 1 (1986) 114-135 (logarithmic opinion pool).
  */
@@ -71,9 +70,9 @@ enum mpo_status mpo_mixture_place(struct mpo_mixture *mixture, int32_t policy_in
                                   int32_t row_count, const float **logits);
 
 /**
- * Round one policy's rows to bf16 where spec.bf16_rows says so; else they are unchanged.
- * Everything that follows is exact for the rounded policies: normalisers are computed from
- * them.
+ * Round one policy's rows to bf16 where spec.bf16_rows says so; else they are
+ * unchanged. Everything that follows is exact for the rounded policies: normalisers are
+ * computed from them.
  *
  *     y(v) = x(v) - max x                  in float; max over tokens that are not masked
  *     x'(v) = y(v) to 8 significant bits   ties to even; a float with its low 16 bits 0
@@ -207,10 +206,10 @@ enum mpo_mixture_kind {
     MPO_MIXTURE_GREATEST, /* the most probable one, of equal ones the lowest */
 };
 
-/** Questions about the rows combined last, in any order of kinds and rows. With slices on
- *  other ranks, count, row, kind and which rules change nothing must be the same on all;
- *  uniforms, biases and given tokens matter at the root. Without, only the root's call
- *  matters. */
+/** Questions about the rows combined last, in any order of kinds and rows. With
+ *  slices on other ranks, count, row, kind and which rules change nothing must be the
+ *  same on all; uniforms, biases and given tokens matter at the root. Without, only
+ *  the root's call matters. */
 struct mpo_mixture_draws {
     int32_t count;
     const int32_t *row;                /* [count] the combined row that each is about */
@@ -226,8 +225,8 @@ struct mpo_mixture_draws {
 };
 
 /**
- * Draw or look up tokens, with their figures, which do not depend on how the token was
- * found.
+ * Draw or look up tokens, with their figures, which do not depend on how the
+ * token was found.
  *
  * Draws invert the block sums: the root inverts to a block, and the rank with the block
  * inverts inside it. A draw under a rule that changes q sends the scores of its row to the

@@ -2,8 +2,8 @@
 /**
  * A session: everything that is opened before a response can be drawn, in flow order.
  *
- *     configuration -> ranks -> prompts -> policies -> exchange -> mixture -> decode ->
- *     rollout
+ *     configuration -> ranks -> prompts -> policies -> exchange -> mixture ->
+ *     decode -> rollout
  *
  * The program's commands open one each; another program opens one to draw responses, or to
  * fit, by itself.

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Agreement on errors: every rank contributes its status and its text, rank zero reports
- * each distinct text once with the ranks that raised it, and all ranks return the same
- * status.
+ * Agreement on errors: every rank contributes its status and its text, rank zero
+ * reports each distinct text once with the ranks that raised it, and all ranks return
+ * the same status.
  */
 #include "comm_impl.h"
 

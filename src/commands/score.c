@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * score: log-probabilities of given responses under every policy and under the token
- * mixture.
+ * score: log-probabilities of given responses under every policy and under
+ * the token mixture.
  *
  *     one line in:   {"prompt": ..., "response": ...}         or with "messages", "prefill"
  *     one line out:  tokens, log_mixture = sum_t log q(y_t|s_t), log_z = sum_t log Z(s_t),
@@ -9,9 +9,8 @@
  *
  * Sums, never averages over tokens. A response is scored as the "token_ids" that it was
  * drawn as, if its line has them, as generate's lines do. Else its text is made into
- * tokens, with an end token unless the line says "ended": false. Under the
- * mixture of whole responses log pi_l(y|x) is log_mixture + log_z but for a constant of the
- * prompt.
+ * tokens, with an end token unless the line says "ended": false. Under the mixture of whole
+ * responses log pi_l(y|x) is log_mixture + log_z but for a constant of the prompt.
  *
  * --pairs: {"prompt", "chosen", "rejected"} in, or "chosen_token_ids" and
  * "rejected_token_ids"; a policy prefers the chosen one when it is

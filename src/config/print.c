@@ -177,8 +177,8 @@ static void print_domain(FILE *stream, const struct mpo_config_option *option)
                 may_be_auto ? ", or " MPO_AUTO : "");
 }
 
-/* One option of the reference. An option without a default is a comment with a placeholder.
- */
+/* One option of the reference. An option without a default is a comment
+ * with a placeholder. */
 static void print_reference_option(FILE *stream, const struct mpo_config_option *option,
                                    const char *indent)
 {

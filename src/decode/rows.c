@@ -117,8 +117,8 @@ static void lay_out_step(struct mpo_decode *decode)
 
 /* ---- feed ---- */
 
-/* Chunk c of a policy is its tokens [c P, min((c + 1) P, n - 1)), the last one what is left.
- */
+/* Chunk c of a policy is its tokens [c P, min((c + 1) P, n - 1)), the last
+ * one what is left. */
 static void cut_prompt(const struct mpo_decode *decode, const struct mpo_policy *policy,
                        struct mpo_policy_span *span)
 {
@@ -340,8 +340,8 @@ static enum mpo_status combine_rows(struct mpo_decode *decode, const struct mpo_
 
 /* ---- ask ---- */
 
-/* What other ranks than the root know of a rule that changes probabilities: that it does.
- */
+/* What other ranks than the root know of a rule that changes
+ * probabilities: that it does. */
 static const struct mpo_mixture_rule some_rule = {
     .filter = {.temperature = 1.0, .top_k = 1, .top_p = 1.0}};
 

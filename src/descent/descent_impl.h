@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
- * What the files of the descent share; what a mirror map provides is in
- * mpo/backend/descent_ops.h.
+ * What the files of the descent share; what a mirror map provides is
+ * in mpo/backend/descent_ops.h.
  */
 #pragma once
 

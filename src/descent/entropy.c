@@ -3,8 +3,8 @@
  * The entropy map: psi(l) = sum_k l_k log l_k. The dual point is log l up to a constant,
  * the way back is a softmax, and the step is multiplicative (exponentiated gradient).
  *
- * The dual norm of a gradient is half its range: on the simplex a constant in k does
- * nothing.
+ * The dual norm of a gradient is half its range: on the simplex a constant
+ * in k does nothing.
  *
  * Source: Beck & Teboulle, Oper. Res. Lett. 31 (2003) 167-175.
  */

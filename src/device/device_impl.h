@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
- * The interface of a kind of device. A new kind is one file and one row of
- * src/registry.def.
+ * The interface of a kind of device. A new kind is one file and one row
+ * of src/registry.def.
  */
 #pragma once
 
@@ -38,8 +38,7 @@ enum mpo_status mpo_device_check_shared(const struct mpo_device *own,
 /** A kind of device by name, NULL when this build has none. (registry.c) */
 const struct mpo_device_ops *mpo_registry_device(const char *kind);
 
-/** The kind that `auto` tries before the CPU, NULL when this build has only the CPU.
- *  (registry.c) */
+/** The kind that `auto` tries before the CPU, NULL without one. (src/registry.c) */
 const struct mpo_device_ops *mpo_registry_accelerator(void);
 
 #ifdef __cplusplus

@@ -56,8 +56,8 @@ void mpo_exchange_window_close(struct mpo_exchange_window *window);
  *  the window's ranks. */
 enum mpo_status mpo_exchange_window_meet(struct mpo_exchange_window *window);
 
-/** NULL if windows fit on every host of the group, else the reason. Collective over the
- *  group. */
+/** NULL if windows fit on every host of the group, else the reason.
+ *  Collective over the group. */
 const char *mpo_exchange_window_refuses(const struct mpo_exchange_ops *ops,
                                         const struct mpo_exchange_spec *spec,
                                         const struct mpo_comm *comm);
@@ -75,8 +75,8 @@ const struct mpo_exchange_pattern *mpo_exchange_pattern_find(enum mpo_pattern pa
 struct mpo_exchange_spec mpo_exchange_settle(const struct mpo_exchange_spec *spec,
                                              int32_t group_size);
 
-/** Bytes of shared memory that the groups of this host would need, and what is free. Local.
- */
+/** Bytes of shared memory that the groups of this host would need, and
+ *  what is free. Local. */
 void mpo_exchange_shared_room(const struct mpo_exchange_ops *ops,
                               const struct mpo_exchange_spec *spec,
                               const struct mpo_comm *comm, size_t *needed, size_t *free);
@@ -85,6 +85,6 @@ void mpo_exchange_shared_room(const struct mpo_exchange_ops *ops,
     extern const struct mpo_exchange_ops mpo_exchange_##name##_ops;
 #include "registry.def"
 
-/** The transports of this build in the order in which `auto` tries them, ended by NULL.
- *  (src/registry.c) */
+/** The transports of this build in the order in which `auto` tries them, ended by
+ *  NULL. (src/registry.c) */
 extern const struct mpo_exchange_ops *const mpo_exchange_transports[];

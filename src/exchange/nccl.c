@@ -199,8 +199,8 @@ static void send_excuses(const struct mpo_exchange *exchange)
     }
 }
 
-/* Either all ranks joined, or one failed with an error of its own and the communicator is
- * gone. */
+/* Either all ranks joined, or one failed with an error of its own and the
+ * communicator is gone. */
 static enum mpo_status have_met(void *pointer, bool *done)
 {
     enum mpo_status status = MPO_OK;

@@ -38,8 +38,8 @@ static size_t row_bytes(const struct mpo_exchange *exchange)
     return (size_t)exchange->spec.vocab_size * sizeof(float);
 }
 
-/* The rank's own rows if another rank reads them; with gather the root's rows are read in
- * place. */
+/* The rank's own rows if another rank reads them; with gather the root's rows
+ * are read in place. */
 static size_t shared_keeps_bytes(const struct mpo_exchange_spec *spec,
                                  const struct mpo_comm *comm, int32_t rank)
 {

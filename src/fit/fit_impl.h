@@ -64,7 +64,7 @@ enum mpo_status mpo_fit_resume(struct mpo_fit *fit);
 /** Averaged gap of F (target whole) or averaged imbalance, nat. Rank zero only. */
 double mpo_fit_averaged_gap(const struct mpo_fit *fit);
 
-/** Add a step to the summary; after the last one, derive what depends on it. Rank zero
- *  only. */
+/** Add a step to the summary; after the last one, derive what depends on
+ *  it. Rank zero only. */
 void mpo_fit_summary_add(struct mpo_fit *fit, const struct mpo_estimate *estimate);
 void mpo_fit_summary_settle(struct mpo_fit *fit);

@@ -218,8 +218,8 @@ static enum mpo_status cpu_scores(void *self, int32_t row, int32_t first_block,
 /* ---- tokens ---- */
 
 /* The token of the block at which the cumulative sum of exp(s - M) exceeds the target.
- * Rounding may leave the target at or beyond the end: then it is the last token with any
- * probability. */
+ * Rounding may leave the target at or beyond the end: then it is the last token with
+ * any probability. */
 static int32_t invert_block(struct cpu *cpu, const struct mpo_mixture_question *question)
 {
     int32_t n = block_length(cpu, question->block);

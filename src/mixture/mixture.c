@@ -199,8 +199,8 @@ enum mpo_status mpo_mixture_normalise(struct mpo_mixture *mixture, int32_t polic
     mixture->rows.row_count = 0; /* a device may use the same memory for both */
     MPO_TRY(
         mixture->ops->normalise(mixture->self, policy_index, row_count, logits, log_norm));
-    /* Called after the work: a failed row is data, and the caller may continue with the
-     * others. */
+    /* Called after the work: a failed row is data, and the caller may continue
+     * with the others. */
     for (int32_t row = 0; row < row_count; row++)
         MPO_CHECK(
             isfinite(log_norm[row]), MPO_ERR_DATA,

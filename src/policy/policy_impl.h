@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
- * What the files of the policy stage share; what a kind provides is in
- * mpo/backend/policy_ops.h.
+ * What the files of the policy stage share. The functions that a kind provides
+ * are in mpo/backend/policy_ops.h.
  *
  *   policy.c      open and close, what was agreed on
  *   file.c        what a path names, and hashes

@@ -62,7 +62,7 @@ enum mpo_status mpo_prompts_keep(struct mpo_prompts *prompts, const char *text,
 enum mpo_status mpo_prompts_add(struct mpo_prompts *prompts,
                                 const struct mpo_prompt *prompt);
 
-/** Add one user message with this text; prefill is a text in which {prompt} stands for it.
- */
+/** Add one user message with this text; prefill is a text in which
+ *  {prompt} stands for it. */
 enum mpo_status mpo_prompts_add_text(struct mpo_prompts *prompts,
                                      const struct mpo_prompts_line *line);

@@ -51,8 +51,7 @@ cleanup:
     return status;
 }
 
-/* link refuses an existing name in one system call; some file systems have no links.
- */
+/* link refuses an existing name in one system call; some file systems have no links. */
 static enum mpo_status publish_draft(const struct mpo_record_writer *writer,
                                      const char *draft)
 {
@@ -77,9 +76,9 @@ static enum mpo_status make_file(struct mpo_record_writer *writer, const char *d
     hid_t creation = H5I_INVALID_HID;
     hid_t access = H5I_INVALID_HID;
     MPO_TRY(mpo_record_make_properties(H5P_FILE_CREATE, &creation));
-    /* A kill can stop the kernel between two pages of one write, and a header torn so fails
-     * its checksum. In pages of their own, small pieces never cross from one to the next.
-     */
+    /* A kill can stop the kernel between two pages of one write, and a header torn
+     * so fails its checksum. In pages of their own, small pieces never cross from
+     * one to the next. */
     MPO_TRY_HDF5(H5Pset_file_space_strategy(creation, H5F_FSPACE_STRATEGY_PAGE, false, 1),
                  "creation properties");
     MPO_TRY_HDF5(H5Pset_file_space_page_size(creation, PAGE_BYTES), "creation properties");

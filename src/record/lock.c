@@ -2,11 +2,11 @@
 /*
  * Who may write where: the lock, and room at the path.
  *
- * One run, one file. A second SWMR writer can cut a live record short, and HDF5's own lock
- * is given up when SWMR starts, so a run holds flock on PATH.lock from before the record
- * exists until it is closed. The kernel releases the lock when the process dies, however it
- * dies: a lock file that nobody holds means nothing and is taken over. Its line names the
- * holder.
+ * One run, one file. A second SWMR writer can cut a live record short, and HDF5's own
+ * lock is given up when SWMR starts, so a run holds flock on PATH.lock from before the
+ * record exists until it is closed. The kernel releases the lock when the process dies,
+ * however it dies: a lock file that nobody holds means nothing and is taken over. Its
+ * line names the holder.
  */
 #include "record_impl.h"
 

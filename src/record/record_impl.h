@@ -275,8 +275,7 @@ enum mpo_status mpo_record_count_rows(const struct mpo_record *record, const cha
                                       int64_t *count);
 
 /** How many leading rows of responses/step belong to steps up to `last`. Leftovers of an
- *  unacknowledged step belong to a later step or were never written (-1). Local.
- */
+ *  unacknowledged step belong to a later step or were never written (-1). Local. */
 int64_t mpo_record_acknowledged_rows(const int64_t *step, int64_t rows, int64_t last);
 
 /** Turn a failure of an opened file into MPO_ERR_DATA

@@ -36,9 +36,9 @@ uint64_t mpo_needs_total(const struct mpo_needs *needs);
 /** What the process has yet to allocate. */
 uint64_t mpo_needs_to_take(const struct mpo_needs *needs);
 
-/** Weights on the host of these policies when each model file is in memory once: what ranks
- * of one host share where libllama maps the file, as it does unless it repacks the weights.
- */
+/** Weights on the host of these policies when each model file is in memory once:
+ *  what ranks of one host share where libllama maps the file, as it does unless it
+ *  repacks the weights. */
 uint64_t mpo_needs_weights_once(const struct mpo_policy_survey *policies,
                                 int32_t policy_count);
 

@@ -7,10 +7,10 @@
  *
  *     mpirun -n K exchange_patterns patterns|rows V B ROUNDS TRANSPORT...
  *
- * The first word says what is compared. All sides take turns, so that what else the machine
- * does meets all alike; a position takes as long as its slowest rank, and the figure is the
- * median over ROUNDS. Prints a line a side of the table of exchange_patterns.sh or of
- * exchange_rows.sh.
+ * The first word says what is compared. All sides take turns, so that what else the
+ * machine does meets all alike; a position takes as long as its slowest rank, and the
+ * figure is the median over ROUNDS. Prints a line a side of the table of
+ * exchange_patterns.sh or of exchange_rows.sh.
  */
 #include <stdio.h>
 #include <stdlib.h>

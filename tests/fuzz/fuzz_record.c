@@ -33,9 +33,9 @@
 extern uint32_t H5_checksum_metadata(const void *data, size_t bytes, uint32_t initial);
 extern int64_t H5I_nmembers(H5I_type_t type);
 
-/* HDF5 keeps what it frees in lists of its own, and the sanitizer now and then takes such a
- * piece for lost. What our code can lose are HDF5's identifiers, which are counted below.
- */
+/* HDF5 keeps what it frees in lists of its own, and the sanitizer now and then
+ * takes such a piece for lost. What our code can lose are HDF5's identifiers, which
+ * are counted below. */
 const char *__lsan_default_suppressions(void);
 const char *__lsan_default_suppressions(void)
 {

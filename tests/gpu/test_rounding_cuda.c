@@ -5,8 +5,8 @@
  *
  *     test_rounding_cuda [small | usual | large]        sizes, for slow simulations
  *
- * Rows on the device have masked tokens as a model left them, those of the CPU
- * MPO_MASKED_LOGIT.
+ * Rows on the device have masked tokens as a model left them, those of the
+ * CPU MPO_MASKED_LOGIT.
  */
 #include <math.h>
 #include <stdio.h>

@@ -175,8 +175,8 @@ static void share_prompts(struct mpo_decode *decode)
         requests[j].alone_count = 0;
         decode_request_run_alone(decode, &requests[j]);
     }
-    /* the first one is cancelled before its prompt is fed: the others have it all the same
-     */
+    /* the first one is cancelled before its prompt is fed: the others
+     * have it all the same */
     for (int32_t cancels = 0; cancels < 2; cancels++) {
         mpo_decode_clear(decode);
         for (int32_t j = 0; j < 4; j++) {

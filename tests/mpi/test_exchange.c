@@ -5,9 +5,9 @@
  * compared for equality; a copy of all rows by the transport `self` on one rank is the same
  * numbers by construction.
  *
- * Runs on any number of ranks: groups are one rank (self), all ranks (shared, nodes, mpi),
- * and pairs or triples where the number of ranks allows it; on one host and on several
- * (support/host.sh).
+ * Runs on any number of ranks: groups are one rank (self), all ranks (shared, nodes,
+ * mpi), and pairs or triples where the number of ranks allows it; on one host and on
+ * several (support/host.sh).
  */
 #include <stdlib.h>
 #include <string.h>

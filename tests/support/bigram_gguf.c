@@ -9,8 +9,8 @@
  * before and at a position weighs the same, and values are unit vectors, which halves of
  * floats hold exactly.
  *
- * The adapter acts on the output: a = 1/sqrt(E) everywhere makes a.x = 1, and b is the
- * shift.
+ * The adapter acts on the output: a = 1/sqrt(E) everywhere makes a.x = 1,
+ * and b is the shift.
  */
 #include "bigram_gguf.h"
 

@@ -2,8 +2,7 @@
 /*
  * LD_PRELOAD: a rank that is killed or stopped at a chosen moment.
  *
- *     MPO_FAULT="RANK PHASE COUNT SIGNAL"    e.g. "2 exchange 40 9": rank 2, 40th call,
- * SIGKILL
+ *     MPO_FAULT="RANK PHASE COUNT SIGNAL"    "2 exchange 40 9": rank 2, 40th call, SIGKILL
  *
  * A phase is the calls that only it makes:
  *     load      a policy's table is opened

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Enumerated and random responses. The enumeration asks the mixture once for the rows of
- * all states, and then adds up the figures of each response token by token, as a rollout
- * does.
+ * Enumerated and random responses. The enumeration asks the mixture once for the
+ * rows of all states, and then adds up the figures of each response token by token,
+ * as a rollout does.
  */
 #include "responses.h"
 

@@ -44,8 +44,8 @@ static bool note_status(struct doctor *doctor, enum doctor_check check,
 
 /* ---- phases ---- */
 
-/* If the number of ranks is invalid, files are still checked, with all policies on each
- * rank. */
+/* If the number of ranks is invalid, files are still checked, with all
+ * policies on each rank. */
 static enum mpo_status examine_ranks(struct doctor *doctor)
 {
     struct mpo_session *session = doctor->session;
@@ -351,8 +351,8 @@ enum mpo_status mpo_command_doctor(int argc, char *const *argv)
     struct mpo_session_size size = mpo_plan_fit(doctor->config);
     MPO_TRY(mpo_comm_agree(
         mpo_session_make("doctor", doctor->config, &size, &doctor->session)));
-    /* From here on failures are findings, including those that ranks agree on by
-     * themselves. */
+    /* From here on failures are findings, including those that ranks agree
+     * on by themselves. */
     struct mpo_reporter log = mpo_report_to((struct mpo_reporter){0});
     int32_t verdict = MPO_OK;
     status = examine(doctor, &verdict);

@@ -2,9 +2,9 @@
 /*
  * inspect --follow: a running record as it grows.
  *
- * The record is polled five times per second. Each poll checks whether a run is writing
- * before it counts the steps, so no step is missed when the run ends. Only new steps are
- * read.
+ * The record is polled five times per second. Each poll checks whether a run is
+ * writing before it counts the steps, so no step is missed when the run ends. Only
+ * new steps are read.
  */
 #include "inspect_impl.h"
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The script: launch/resume.sbatch with the figures of one job, each with its origin. The
- * user's texts appear only in the command, quoted: in a comment a line end would start a
- * command.
+ * The script: launch/resume.sbatch with the figures of one job, each with its origin.
+ * The user's texts appear only in the command, quoted: in a comment a line end would
+ * start a command.
  */
 #include <stdarg.h>
 #include <stdio.h>

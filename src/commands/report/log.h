@@ -2,10 +2,10 @@
 /**
  * Messages on standard error. Standard output is data and belongs to the commands.
  *
- * Only rank zero talks: the other ranks call mpo_log_silence() once after MPI is up. On a
- * terminal there is colour unless NO_COLOR is set, messages are wrapped to its width, and
- * progress is a live line; in a file or a pipe a message is one line. TERM=dumb is no
- * terminal.
+ * Only rank zero talks: the other ranks call mpo_log_silence() once after MPI is up.
+ * On a terminal there is colour unless NO_COLOR is set, messages are wrapped to its
+ * width, and progress is a live line; in a file or a pipe a message is one line.
+ * TERM=dumb is no terminal.
  */
 #pragma once
 

@@ -5,7 +5,7 @@
  *
  *     plot_open      which figure, and where to
  *     plot_put_...   what the script wants set, see its head
- *     plot->input    after plot_begin_table: the table, with a head line
+ *     plot->input    after plot_begin_table: the table, below a line of names
  *     plot_draw
  */
 #pragma once

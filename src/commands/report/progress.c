@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The live line. A rollout reports after each position of each batch, which may be
- * thousands of times per second: a line is made at most ten times per second, without
- * allocation.
+ * thousands of times per second: a line is made at most ten times per second,
+ * without allocation.
  *
  * What is left is told from the share that is done. Within a rollout that is the share of
  * its responses, where one at position t of at most L counts t / L until it ends: it grows

@@ -311,8 +311,8 @@ static __global__ void __launch_bounds__(MIXTURE_THREADS)
         keep_token(&draws, ruled->draw, token);
 }
 
-/** Grid: slots. The same of each draw that is GREATEST: the lowest with the greatest score.
- */
+/** Grid: slots. The same of each draw that is GREATEST: the lowest with
+ *  the greatest score. */
 static __global__ void __launch_bounds__(MIXTURE_THREADS)
     mixture_filter_greatest(struct mixture_view view, struct mixture_draw_view draws,
                             struct mixture_filter_view filter)

@@ -220,8 +220,8 @@ static __device__ __forceinline__ float known_logit(float logit, uint32_t flags)
     return flags & MIXTURE_MASKED ? MPO_MASKED_LOGIT : logit;
 }
 
-/* s of this thread's tokens, -inf where masked. Logits go to slot[h, thread] too when it is
- * given. */
+/* s of this thread's tokens, -inf where masked. Logits go to slot[h, thread] too
+ * when it is given. */
 static __device__ __forceinline__ void token_scores(const struct mixture_view *view,
                                                     int32_t row, int32_t block,
                                                     union mixture_slot *slot,
@@ -268,9 +268,8 @@ static __device__ __forceinline__ void exponentiate(double score[MIXTURE_TOKENS]
         score[i] = score[i] == -INFINITY ? 0.0 : exp(score[i] - top);
 }
 
-/* The sums over the group of all quantities in slot[quantity, thread]: one warp per
- * quantity.
- */
+/* The sums over the group of all quantities in slot[quantity, thread]: one
+ * warp per quantity. */
 static __device__ void reduce_slots(const union mixture_slot *slot, int32_t quantity_count,
                                     double *total)
 {

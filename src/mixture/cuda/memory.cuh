@@ -16,8 +16,8 @@
 /* Draws under rules made at a time; each needs 8 V bytes. */
 #define FILTER_SLOTS 32
 
-/* Small arrays of a call, with the same offsets on both sides. Arrays sent together are
- * adjacent. */
+/* Small arrays of a call, with the same offsets on both sides. Arrays sent
+ * together are adjacent. */
 struct mailbox {
     const float **row;             /* [H, B] */
     double *inverse_temperature;   /* [H] */
@@ -86,8 +86,8 @@ static void cuda_close(void *pointer)
 
 /* ---- memory ---- */
 
-/* Device memory; one allocation per array, so that a memory checker sees where each ends.
- */
+/* Device memory; one allocation per array, so that a memory checker sees
+ * where each ends. */
 template <class T>
 static enum mpo_status reserve(const struct cuda *cuda, const char *what, size_t count,
                                T **out)

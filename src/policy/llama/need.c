@@ -28,8 +28,8 @@
 
 #define HOST_ARRAYS 4
 
-/* Activations of the widest layer that exist at the same time: gate, up and their product.
- */
+/* Activations of the widest layer that exist at the same time: gate, up
+ * and their product. */
 #define WIDE_ARRAYS 3
 
 /* ARCHITECTURE.name as a number, `absent` when there is none. */

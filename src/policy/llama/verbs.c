@@ -7,14 +7,14 @@
  * go, in order,
  *
  *   all in one llama_decode, if they fit;
- *   otherwise first those whose logits nobody wants, in full batches, then the others
- *   together.
+ *   otherwise first those whose logits nobody wants, in full batches,
+ *   then the others together.
  *
- * Either way every wanted row of logits is in the output of the last llama_decode and is
- * handed out where it lies, without a copy. The exception to the rule of bits is a batch of
- * one token, whose attention is split over the threads where the cache has 512 cells or
- * more (4e-3 of difference): there a second token keeps it company and is removed right
- * after.
+ * Either way every wanted row of logits is in the output of the last llama_decode and
+ * is handed out where it lies, without a copy. The exception to the rule of bits is a
+ * batch of one token, whose attention is split over the threads where the cache has 512
+ * cells or more (4e-3 of difference): there a second token keeps it company and is
+ * removed right after.
  *
  * A row is a sequence. Forked rows share their cells, and cells that no row holds any more
  * are free. Arguments were checked in policy/feed.c, cells and outputs counted.

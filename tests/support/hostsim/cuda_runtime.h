@@ -67,9 +67,8 @@ uint64_t warp_meet(warp_operation operation, uint32_t mask, uint64_t value, int 
 void run_grid(const char *kernel, dim3 grid, dim3 block, size_t shared_bytes,
               const std::function<void()> &body);
 
-/** Put work into the stream: it is done when somebody waits for the stream or asks after
- * it.
- */
+/** Put work into the stream: it is done when somebody waits for the stream
+ *  or asks after it. */
 void enqueue(cudaStream_t stream, const std::function<void()> &work);
 
 /** Next launch's outcome, for cudaGetLastError. @return false: do not run it */

@@ -36,9 +36,9 @@ struct regression {
     double square;
 };
 
-/* A response moves the gradient of its prompt by m softmax(log w)_j (log pi_k(y_j) - g_k);
- * its control is C_j,k - C_x,k. Both are centred over k, and c is the slope between them.
- */
+/* A response moves the gradient of its prompt by m softmax(log w)_j (log pi_k(y_j)
+ * - g_k); its control is C_j,k - C_x,k. Both are centred over k, and c is the
+ * slope between them. */
 static void regress(const struct mpo_responses *responses, int32_t slot,
                     struct regression *sums)
 {

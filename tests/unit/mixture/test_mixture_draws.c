@@ -59,8 +59,8 @@ static void sweep_of_the_uniform_reproduces_the_distribution(void **state)
     }
 }
 
-/* Every jump of the distribution, from both sides: the token changes there and nowhere
- * else. */
+/* Every jump of the distribution, from both sides: the token changes there
+ * and nowhere else. */
 static void tokens_change_at_the_cumulative_sums(void **state)
 {
     (void)state;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Rounding of rows to bf16 against arithmetic: the reference divides by the last place that
- * is kept and rounds to a whole number, in double, and knows nothing of bits. The stated
- * error is checked in long double, where the difference of two floats of rows like these is
- * exact.
+ * Rounding of rows to bf16 against arithmetic: the reference divides by the last place
+ * that is kept and rounds to a whole number, in double, and knows nothing of bits. The
+ * stated error is checked in long double, where the difference of two floats of rows
+ * like these is exact.
  */
 #include "mixture_case.h"
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The verbs of llama policies, on models whose logits are a table: what they give must be
- * the table's rows however the tokens came in. Threads, units and cuts must not change a
- * bit.
+ * The verbs of llama policies, on models whose logits are a table: what they give
+ * must be the table's rows however the tokens came in. Threads, units and cuts must
+ * not change a bit.
  */
 #include <stdio.h>
 #include <stdlib.h>

@@ -8,8 +8,8 @@
  *     record_writer_tool check PATH STEPS              exit 0: as many or more
  *     record_writer_tool fields                        prints index, path, type, shape
  *
- * Under tests/support/write_log.c every acknowledgement is also marked in the log of
- * writes.
+ * Under tests/support/write_log.c every acknowledgement is also marked in
+ * the log of writes.
  */
 #include <stdio.h>
 #include <stdlib.h>

@@ -4,8 +4,8 @@
  * follows from the lengths of the responses by the rule of mpo/rollout.h. Tables do not
  * depend on the batch, so no capacity may change a response.
  *
- * The linker sends the calls of two verbs through the functions below (--wrap, see
- * tests/CMakeLists.txt).
+ * The linker sends the calls of two verbs through the functions below (--wrap,
+ * see tests/CMakeLists.txt).
  */
 #include <string.h>
 
