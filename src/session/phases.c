@@ -126,7 +126,7 @@ cleanup:
     return status;
 }
 
-/* Before anybody makes room: the longest given response is the longest response. */
+/* The longest given response sets the response tokens, so responses come before room. */
 static enum mpo_status open_policies(struct mpo_session *session)
 {
     enum mpo_status status = MPO_OK;
@@ -229,8 +229,8 @@ cleanup:
     return status;
 }
 
-/* True on all ranks when a survey found nothing that would keep a figure from being known.
- * What single policies failed in, opening will find again and report. Collective. */
+/* True on all ranks when a survey found all that the figures depend on. Opening will meet
+ * the failures of single policies again, and reports them. Collective. */
 static enum mpo_status is_known(const struct mpo_session *session,
                                 const struct mpo_policies_survey *survey, bool *known)
 {
@@ -245,8 +245,8 @@ cleanup:
     return status;
 }
 
-/* Whether all that this rank will put on its device has room there, before weights are
- * read. */
+/* Whether this rank's device has memory for all that will lie there, before weights
+ * are read. */
 static enum mpo_status check_device_memory(struct mpo_session *session)
 {
     enum mpo_status status = MPO_OK;
@@ -258,7 +258,7 @@ static enum mpo_status check_device_memory(struct mpo_session *session)
         return MPO_OK;
     struct mpo_policies_survey_spec spec = mpo_plan_survey(session);
     MPO_TRY(mpo_policies_survey(&spec, session->comm, &survey));
-    MPO_TRY(mpo_failure_raise(&survey.vocabulary)); /* all ranks said so already */
+    MPO_TRY(mpo_failure_raise(&survey.vocabulary)); /* all ranks have reported it */
     MPO_TRY(mpo_failure_raise(&survey.responses));
     MPO_TRY(is_known(session, &survey, &known));
     if (!known)
@@ -267,7 +267,7 @@ static enum mpo_status check_device_memory(struct mpo_session *session)
         session->config, &session->placement, &session->size, survey.vocab_size);
     exchange.rows_on_device = mpo_plan_rows_on_device(session);
     if (mpo_exchange_survey(&exchange, session->comm, &plan) != MPO_OK)
-        plan.rank_bytes = 0; /* opening it will say what is wrong */
+        plan.rank_bytes = 0; /* opening it will report why */
     mpo_host_describe(&host);
     struct mpo_needs_device device =
         mpo_plan_device(session, &survey, &host, plan.rank_bytes);

@@ -91,7 +91,8 @@ static enum mpo_status choose_config(const struct mpo_session_spec *spec,
     return compare_config(opened, *own);
 }
 
-/* Waits, reports and requests to stop are of the process, and so is a session. */
+/* A process has one session, because it has one job, one reporter and one request
+ * to stop. */
 static bool is_open;
 
 enum mpo_status mpo_session_make(const char *command, const struct mpo_config *config,
