@@ -83,8 +83,7 @@ enum mpo_status mpo_config_open(const char *command, int argc, char *const *argv
 /** A configuration that a program has as a text. Borrowed while it is read. */
 struct mpo_config_text {
     const char *text;   /* YAML, as in a file */
-    const char *folder; /* where its relative paths begin; NULL or "": the working directory
-                         */
+    const char *folder; /* where relative paths begin; NULL or "": the working directory */
 };
 
 /**
