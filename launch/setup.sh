@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Fetch what mpo builds on: Debian packages, libllama, and (with --model) the demo model.
+# Fetch what mpo builds on: Debian packages, libllama and the template engine beside it, and (with
+# --model) the demo model.
 #
 #     launch/setup.sh [--model] [--test]
 #     launch/setup.sh --converters
@@ -12,7 +13,8 @@
 #
 # Safe to repeat: finished work is not done again.  Environment:
 #   MPO_BUILD_DIR       the build tree (default: build, beside src); deps/ inside it is filled here
-#   CMAKE_PREFIX_PATH   a libllama found there is used instead of building one
+#   CMAKE_PREFIX_PATH   a libllama found there is used instead of building one (its archive is
+#                       still downloaded, for the template engine)
 #   MPO_LLAMA_CUDA      ON builds libllama with its CUDA backend (default OFF), for the GPU of this
 #                       machine, or, if it has none, for those of CUDAARCHS (such as "80;90")
 #   MPO_LLAMA_NATIVE    OFF builds libllama for any CPU with AVX2 or similar instead of for this
@@ -127,6 +129,22 @@ unpack_llama() {
     touch "$stamp"
 }
 
+# The engine for chat templates, which is no part of libllama: sources for CMakeLists.txt, patched.
+unpack_jinja() {
+    local target=$deps/jinja patch=$root/launch/jinja.patch source=$deps/llama-src/vendor/llama.cpp stamp
+    stamp=$target/patched-$llama_version-$(sha256sum "$patch" | cut -c1-16)
+    [ ! -e "$stamp" ] || return 0
+    unpack_llama
+    rm -rf "$target"
+    mkdir -p "$target/jinja"
+    cp -p "$source"/common/jinja/{lexer,parser,runtime,string,value}.{cpp,h} "$source/common/jinja/utils.h" "$target/jinja"
+    cp -p "$source"/common/unicode.{cpp,h} "$source/LICENSE" "$target"
+    # Without the ceiling git would take the paths for those of the repository around.
+    (cd -P "$target" && GIT_CEILING_DIRECTORIES=$(dirname "$PWD") git apply --whitespace=nowarn "$patch" \
+        && grep -q jinja_limits.h jinja/utils.h) || die "launch/jinja.patch does not fit the sources in $source"
+    touch "$stamp"
+}
+
 # ggml sets its AMX tiles up in memory that GCC takes for unused, and then ends in an illegal
 # instruction at the first quantised product (llama.cpp's pull request 26954).
 flags_without_amx() {
@@ -218,4 +236,5 @@ if llama_in_prefix_path; then
 else
     build_llama
 fi
+unpack_jinja
 [ $with_model = no ] || fetch_model

@@ -34,6 +34,7 @@ struct mpo_numbers {
 #define MPO_CTYPE_FLAG(list)         bool
 #define MPO_CTYPE_TEXT(list)         char *
 #define MPO_CTYPE_PATH(list)         char *
+#define MPO_CTYPE_NAME_OR_PATH(list) char *
 #define MPO_CTYPE_CHOICE(list)       enum mpo_##list
 #define MPO_CTYPE_VARIANT(list)      char *
 #define MPO_CTYPE_NUMBERS(list)      struct mpo_numbers

@@ -53,12 +53,14 @@ struct mpo_policy_spec {
     const char *model; /* path of the GGUF or of the table */
     const char *lora;  /* path of a LoRA adapter in GGUF, "" for none */
     double lora_scale;
-    const char *system;        /* system text before the prompt, "" for none */
-    const char *request;       /* text around the prompt's last user message, in which
+    const char *system;  /* system text before the prompt, "" for none */
+    const char *request; /* text around the prompt's last user message, in which
                                   {prompt} stands for it; "" for the message itself */
-    const char *chat_template; /* "auto", "raw", or a name that libllama knows */
-    double temperature;        /* > 0 */
-    int32_t devices; /* of its rank's run that its layers are spread over, 0 as 1 */
+    const char
+        *chat_template; /* "auto", "raw", a file (its path has a slash or a dot), or a
+                                  name that libllama knows */
+    double temperature; /* > 0 */
+    int32_t devices;    /* of its rank's run that its layers are spread over, 0 as 1 */
 };
 
 /** What all policies of a job are opened with. */

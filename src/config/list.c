@@ -119,6 +119,8 @@ static const char *value_form(const struct mpo_config_option *option)
         return "=TEXT";
     case MPO_TYPE_PATH:
         return "=PATH";
+    case MPO_TYPE_NAME_OR_PATH:
+        return "=NAME|PATH";
     case MPO_TYPE_CHOICE:
     case MPO_TYPE_VARIANT:
         return "=";
@@ -156,7 +158,8 @@ bool mpo_config_flag(const char *command, int index, struct mpo_config_flag *fla
         .choices = is_json ? NULL : option->choices,
         .initial = is_json ? "" : mpo_config_initial(option, command),
         .sentence = option->sentence,
-        .is_path = !is_json && option->type == MPO_TYPE_PATH,
+        .is_path = !is_json &&
+                   (option->type == MPO_TYPE_PATH || option->type == MPO_TYPE_NAME_OR_PATH),
     };
     if (is_json) {
         snprintf(flag->name, sizeof flag->name, "--json");

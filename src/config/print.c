@@ -107,6 +107,7 @@ void mpo_config_print_value(FILE *stream, const struct mpo_config_option *option
         break;
     case MPO_TYPE_TEXT:
     case MPO_TYPE_PATH:
+    case MPO_TYPE_NAME_OR_PATH:
         if (as_flag)
             fputs(*(char *const *)member, stream);
         else
@@ -188,7 +189,8 @@ static void print_reference_option(FILE *stream, const struct mpo_config_option 
             fputc(toupper((unsigned char)*letter), stream);
     else if (option->type == MPO_TYPE_NUMBERS)
         fprintf(stream, "[%s]", option->initial);
-    else if (option->type == MPO_TYPE_TEXT || option->type == MPO_TYPE_PATH)
+    else if (option->type == MPO_TYPE_TEXT || option->type == MPO_TYPE_PATH ||
+             option->type == MPO_TYPE_NAME_OR_PATH)
         print_text(stream, option->initial);
     else
         fputs(option->initial, stream);

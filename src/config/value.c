@@ -381,6 +381,10 @@ enum mpo_status mpo_config_assign(struct mpo_config_build *build,
         return keep_text(build, assignment, "", member);
     case MPO_TYPE_PATH:
         return assign_path(build, assignment, member);
+    case MPO_TYPE_NAME_OR_PATH:
+        return strpbrk(assignment->text, "/.") != NULL
+                   ? assign_path(build, assignment, member)
+                   : keep_text(build, assignment, "", member);
     case MPO_TYPE_CHOICE:
         return assign_choice(build, assignment, member);
     case MPO_TYPE_VARIANT:

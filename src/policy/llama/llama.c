@@ -33,8 +33,27 @@ static void policy_close(void *self)
     free(policy->sequence);
     free(policy->output);
     free(policy->length);
+    mpo_llama_template_close(policy);
     mpo_llama_model_release(policy->library, policy->model);
     free(policy);
+}
+
+static bool is_end(const struct mpo_llama_policy *policy, int32_t token)
+{
+    return token >= 0 && token < policy->model->size &&
+           (policy->model->flags[token] & MPO_TOKEN_END) != 0;
+}
+
+/* What the template writes after an assistant's turn, else what the vocabulary says. */
+static int32_t choose_end_token(const struct mpo_llama_policy *policy)
+{
+    const struct llama_vocab *vocab = policy->model->vocab;
+    int32_t turn = llama_vocab_eot(vocab);
+    int32_t written = mpo_llama_template_end(policy);
+    if (is_end(policy, written))
+        return written;
+    int32_t token = policy->chat.name == NULL || turn < 0 ? llama_vocab_eos(vocab) : turn;
+    return is_end(policy, token) ? token : -1;
 }
 
 static enum mpo_status policy_open(const struct mpo_policy_spec *spec,
@@ -60,8 +79,9 @@ static enum mpo_status policy_open(const struct mpo_policy_spec *spec,
     if (spec->lora[0] != '\0')
         MPO_TRY(mpo_llama_adapter_acquire(shared, policy->model, spec, common->hash_models,
                                           &policy->adapter));
-    MPO_TRY(
-        mpo_llama_template_choose(policy->model, &policy->spec, &policy->chat_template));
+    MPO_TRY(mpo_llama_request_check(&policy->spec));
+    MPO_TRY(mpo_llama_template_open(policy));
+    policy->end_token = choose_end_token(policy);
     *self = policy;
     policy = NULL;
 cleanup:
@@ -71,19 +91,6 @@ cleanup:
 
 /* ---- vocabulary ---- */
 
-/* A chat's turn ends with its own token if the vocabulary has one. */
-static int32_t end_token(const struct mpo_llama_policy *policy)
-{
-    const struct llama_vocab *vocab = policy->model->vocab;
-    int32_t turn = llama_vocab_eot(vocab);
-    int32_t token = strcmp(policy->spec.chat_template, "raw") == 0 || turn < 0
-                        ? llama_vocab_eos(vocab)
-                        : turn;
-    bool ends = token >= 0 && token < policy->model->size &&
-                (policy->model->flags[token] & MPO_TOKEN_END) != 0;
-    return ends ? token : -1;
-}
-
 static void policy_vocabulary(const void *self, struct mpo_vocabulary *out)
 {
     const struct mpo_llama_policy *policy = self;
@@ -92,7 +99,7 @@ static void policy_vocabulary(const void *self, struct mpo_vocabulary *out)
         .flags = policy->model->flags,
         .size = policy->model->size,
         .used = policy->model->used,
-        .end_token = end_token(policy),
+        .end_token = policy->end_token,
         .rule_count = policy->model->rules.count,
     };
 }

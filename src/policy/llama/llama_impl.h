@@ -11,7 +11,10 @@
  *   metadata.c what they say of themselves, examined before libllama sees it
  *   model.c    models and adapters, loaded once per rank
  *   attempt.c  files opened on trial, in a process that may end
- *   prompt.c   messages -> text -> tokens
+ *   prompt.c   a prompt's messages, for the two below
+ *   template.c messages -> text
+ *   tokens.c   text -> tokens
+ *   jinja.cpp  the engine for templates that are programs
  *   need.c     memory of a policy, from the metadata
  *
  * Written for one version of libllama, the one that launch/setup.sh builds. libllama ends
@@ -24,6 +27,8 @@
 #include <sys/stat.h>
 
 #include "policy/policy_impl.h"
+
+#include "jinja.h"
 
 /** Positions of which a context always keeps the logits; rows may allow for more. */
 #define MPO_LLAMA_OUTPUTS_MIN 64
@@ -227,24 +232,92 @@ void mpo_llama_rules_free(struct mpo_llama_rules *rules);
 enum mpo_status mpo_llama_metadata_examine_adapter(const struct mpo_llama_source *source,
                                                    const struct mpo_llama_model *model);
 
-/* ---- prompt.c ---- */
+/* ---- tokens.c ---- */
 
 /** List the special tokens of a model whose vocabulary was read. */
 enum mpo_status mpo_llama_specials_list(const struct mpo_llama_model *model,
                                         struct mpo_llama_specials *out);
 
-/** Check a policy's template and request, before any prompt is known.
- *  @param template_out  the text to give to llama_chat_apply_template, borrowed from the
- *                       model or the policy; NULL for none (raw)
+/** The longest special token whose text begins here, or NULL. */
+const struct mpo_llama_special *
+mpo_llama_special_at(const struct mpo_llama_specials *specials, const char *bytes,
+                     size_t length);
+
+/** A prompt's text; zero is none. */
+struct mpo_llama_text {
+    char *bytes;   /* [length] and a NUL once something was appended */
+    uint8_t *user; /* [length] 1 for a byte that is a user's */
+    size_t length;
+    size_t capacity;
+    size_t user_capacity;
+};
+
+enum mpo_status mpo_llama_text_append(struct mpo_llama_text *text, const char *bytes,
+                                      size_t count, bool user);
+void mpo_llama_text_free(struct mpo_llama_text *text);
+
+enum mpo_status mpo_llama_append_token(struct mpo_policy_tokens *out, int32_t id);
+
+/** Append the tokens of a text: special ones where no byte of theirs is a user's. */
+enum mpo_status mpo_llama_tokenise(const struct mpo_llama_model *model,
+                                   const struct mpo_llama_text *text,
+                                   struct mpo_policy_tokens *out);
+
+/** The special token that comes first at a place, white space aside; -1: none does. */
+int32_t mpo_llama_token_after(const struct mpo_llama_model *model,
+                              const struct mpo_llama_text *text, size_t place);
+
+/* ---- prompt.c ---- */
+
+/** Messages of a prompt, the policy's system text and, while it is continued, the prefill
+ *  among them. */
+#define MPO_LLAMA_MESSAGES_MAX (MPO_PROMPTS_MESSAGE_COUNT_MAX + 2)
+
+/** A prompt as its template gets it; texts are borrowed. */
+struct mpo_llama_chat {
+    struct mpo_message message[MPO_LLAMA_MESSAGES_MAX];
+    int32_t message_count;
+    const char *prefill; /* "" when there is none */
+};
+
+/** @return MPO_ERR_DATA when there are too many */
+enum mpo_status mpo_llama_chat_add(struct mpo_llama_chat *chat, const char *role,
+                                   const char *content);
+
+/** Check a policy's request before any prompt is known.
  *  @return MPO_ERR_CONFIG */
-enum mpo_status mpo_llama_template_choose(const struct mpo_llama_model *model,
-                                          const struct mpo_policy_spec *spec,
-                                          const char **template_out);
+enum mpo_status mpo_llama_request_check(const struct mpo_policy_spec *spec);
 
 /** See struct mpo_policy_ops.
- *  @return MPO_ERR_DATA two system texts, more bytes than can fit, or no token */
+ *  @return MPO_ERR_DATA two system texts, a template that refuses the messages, more bytes
+ *  than can fit, or no token */
 enum mpo_status mpo_llama_encode(const void *self, const struct mpo_prompt *prompt,
                                  struct mpo_policy_tokens *out);
+
+/* ---- template.c ---- */
+
+struct mpo_llama_policy;
+
+/** A policy's template; zero is none (raw). */
+struct mpo_llama_template {
+    struct mpo_jinja *program; /* NULL unless it is in Jinja */
+    const char *source;        /* file that has it, for messages; borrowed */
+    const char *name;          /* for llama_chat_apply_template, else NULL; borrowed */
+    int64_t time;              /* seconds since 1970 that it is given */
+};
+
+/** Read a policy's template and try it.
+ *  @return MPO_ERR_CONFIG, MPO_ERR_INPUT */
+enum mpo_status mpo_llama_template_open(struct mpo_llama_policy *policy);
+void mpo_llama_template_close(struct mpo_llama_policy *policy);
+
+/** The special token that the template writes after an assistant's text, -1: none. */
+int32_t mpo_llama_template_end(const struct mpo_llama_policy *policy);
+
+/** Messages and the prefill as text. */
+enum mpo_status mpo_llama_render(const struct mpo_llama_policy *policy,
+                                 const struct mpo_llama_chat *chat,
+                                 struct mpo_llama_text *out);
 
 /* ---- attempt.c: see struct mpo_policy_ops ---- */
 
@@ -257,7 +330,8 @@ struct mpo_llama_policy {
     struct mpo_llama_library *library;
     struct mpo_llama_model *model;
     struct mpo_llama_adapter *adapter; /* NULL for none */
-    const char *chat_template;         /* for llama_chat_apply_template, NULL: none */
+    struct mpo_llama_template chat;
+    int32_t end_token; /* of a whole response, -1: none */
     int32_t thread_count;
     bool hash_models;
     bool rows_on_device;             /* wanted; see capture */

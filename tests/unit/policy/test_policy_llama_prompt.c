@@ -11,8 +11,13 @@
 #define TOKENS_MAX 512
 
 static const char *const control[2] = {"<|im_start|>", "<|im_end|>"};
+#define CHATML                                                                             \
+    "{% for message in messages %}"                                                        \
+    "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + "     \
+    "'\n'}}"                                                                               \
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 static const struct bigram_gguf_options chatml = {
-    .chat_template = "<|im_start|>", .control = control, .control_count = 2, .eos = 261};
+    .chat_template = CHATML, .control = control, .control_count = 2, .eos = 261};
 
 static int32_t token_of(char byte)
 {
