@@ -132,11 +132,12 @@ unpack_llama() {
 # The engine for chat templates, which is no part of libllama: sources for CMakeLists.txt, patched.
 unpack_jinja() {
     local target=$deps/jinja patch=$root/launch/jinja.patch source=$deps/llama-src/vendor/llama.cpp stamp
-    stamp=$target/patched-$llama_version-$(sha256sum "$patch" | cut -c1-16)
+    stamp=$target/ready-$llama_version-$(sha256sum "$patch" | cut -c1-16)
     [ ! -e "$stamp" ] || return 0
     unpack_llama
     rm -rf "$target"
     mkdir -p "$target/jinja"
+    cp -pR "$source/models/templates" "$target" # for the tests
     cp -p "$source"/common/jinja/{lexer,parser,runtime,string,value}.{cpp,h} "$source/common/jinja/utils.h" "$target/jinja"
     cp -p "$source"/common/unicode.{cpp,h} "$source/LICENSE" "$target"
     # Without the ceiling git would take the paths for those of the repository around.
