@@ -212,6 +212,18 @@ enum mpo_status mpo_policy_encode_tokens(struct mpo_policy *policy, int32_t slot
 /** Tokens of a slot's prompt, 0: it is empty. Local. */
 int32_t mpo_policy_prompt_tokens(const struct mpo_policy *policy, int32_t slot);
 
+/** The tokens of a slot's prompt; *tokens borrowed. Local.
+ *  @return their number, 0: it is empty */
+int32_t mpo_policy_prompt(const struct mpo_policy *policy, int32_t slot,
+                          const int32_t **tokens);
+
+/** Bytes of one token's text in a prompt, that of a special token too, written to
+ *  text[capacity] with a NUL. Local.
+ *  @param special  out: the token is none that text can be
+ *  @return the number of bytes without the NUL, or -1 when capacity is too small */
+int32_t mpo_policy_show(const struct mpo_policy *policy, int32_t token, bool *special,
+                        char *text, int32_t capacity);
+
 /** Check that a slot's prompt and a response of this many tokens fit the context that the
  *  model was trained with. Local.
  *  @param given  the response is given: it cannot be cut to max_tokens
@@ -331,6 +343,10 @@ struct mpo_policies_survey_spec {
                                           encoded. Every rank needs them where responses are
                                           given */
     bool responses_given;              /* with the prompts */
+    /** Called for each policy of this rank that was loaded, while it is there; it may encode
+     *  into slot 0 where there are no prompts. NULL: nobody looks. */
+    void (*view)(void *viewer, int32_t policy, struct mpo_policy *handle);
+    void *viewer; /* borrowed */
 };
 
 /**

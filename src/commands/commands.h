@@ -47,6 +47,7 @@ enum mpo_status mpo_command_score(int argc, char *const *argv);
 enum mpo_status mpo_command_evaluate(int argc, char *const *argv);
 enum mpo_status mpo_command_doctor(int argc, char *const *argv);
 enum mpo_status mpo_command_launch(int argc, char *const *argv);
+enum mpo_status mpo_command_prompt(int argc, char *const *argv);
 enum mpo_status mpo_command_config(int argc, char *const *argv);
 enum mpo_status mpo_command_inspect(int argc, char *const *argv);
 enum mpo_status mpo_command_recover(int argc, char *const *argv);

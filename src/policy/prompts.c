@@ -102,6 +102,23 @@ int32_t mpo_policy_prompt_tokens(const struct mpo_policy *policy, int32_t slot)
     return slot >= 0 && slot < policy->slot_count ? policy->slot[slot].count : 0;
 }
 
+int32_t mpo_policy_prompt(const struct mpo_policy *policy, int32_t slot,
+                          const int32_t **tokens)
+{
+    int32_t count = mpo_policy_prompt_tokens(policy, slot);
+    *tokens = count > 0 ? policy->slot[slot].token : NULL;
+    return count;
+}
+
+int32_t mpo_policy_show(const struct mpo_policy *policy, int32_t token, bool *special,
+                        char *text, int32_t capacity)
+{
+    *special = false;
+    if (policy->ops->show == NULL || token < 0 || token >= policy->token_count)
+        return mpo_policy_piece(policy, token, false, text, capacity);
+    return policy->ops->show(policy->self, token, special, text, capacity);
+}
+
 enum mpo_status mpo_policy_check_length(const struct mpo_policy *policy, int32_t slot,
                                         int32_t response_tokens, bool given)
 {

@@ -63,6 +63,8 @@ static void look_at(struct mpo_policies *policies, int32_t index,
         setup.vocab_size = policy->token_count;
     if (spec->prompts != NULL)
         mpo_failure_keep(&out->prompts, encode_and_settle(policies, index, spec, &setup));
+    if (spec->view != NULL)
+        spec->view(spec->viewer, out->policy, &policies->local[index]);
     setup.longest_prompt_tokens = mpo_policy_longest_prompt(policy);
     policy->ops->need(policy->self, &setup, &out->need);
     out->need.vocab_size = policy->token_count;

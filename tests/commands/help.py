@@ -12,7 +12,7 @@ import subprocess
 import sys
 
 MPO, WORK, SOURCE = sys.argv[1:4]
-CONFIGURED = ("fit", "generate", "score", "evaluate", "doctor", "launch", "config")
+CONFIGURED = ("fit", "generate", "score", "evaluate", "doctor", "launch", "prompt", "config")
 FAILURES = []
 
 

@@ -134,6 +134,10 @@ struct mpo_policy_ops {
     int32_t (*piece)(const void *self, int32_t token, bool first, char *text,
                      int32_t capacity);
 
+    /** mpo_policy_show; NULL: piece, and no token is special. */
+    int32_t (*show)(const void *self, int32_t token, bool *special, char *text,
+                    int32_t capacity);
+
     /** Tokens of a text that continues a prompt, without an end token. There is room for
      *  one a byte and 7 more. */
     enum mpo_status (*tokenise)(const void *self, const char *text, int32_t *tokens,

@@ -15,6 +15,7 @@
 #include "build_info.h"
 #include "commands/commands.h"
 #include "commands/report/log.h"
+#include "commands/report/prompt.h"
 #include "doctor_impl.h"
 
 void doctor_note(struct doctor *doctor, enum doctor_check check, enum doctor_level level,
@@ -110,12 +111,32 @@ static void note_remarks(struct doctor *doctor, const struct mpo_remarks *remark
         doctor_note(doctor, DOCTOR_policies, DOCTOR_WARNING, MPO_OK, "%s", line);
 }
 
+/* What cannot be shown is none of doctor's problems. */
+static void view_prompt(void *self, int32_t index, struct mpo_policy *policy)
+{
+    struct doctor *doctor = self;
+    struct doctor_prompt *prompt = &doctor->own_prompt[doctor->own_prompt_count++];
+    struct prompt_view view = {0};
+    prompt->policy = index;
+    if (prompt_view_make(policy, 0, &view) == MPO_OK && view.token_count > 0) {
+        prompt->token_count = view.token_count;
+        prompt->special_count = view.special_count;
+        prompt_view_shorten(view.text, sizeof prompt->text, prompt->text);
+    }
+    prompt_view_free(&view);
+}
+
 static enum mpo_status examine_policies(struct doctor *doctor)
 {
     enum mpo_status status = MPO_OK;
     struct mpo_session *session = doctor->session;
     struct mpo_policies_survey *survey = &doctor->survey;
     struct mpo_policies_survey_spec spec = mpo_plan_survey(session);
+    size_t most = (size_t)doctor->config->policy_count;
+    MPO_TRY(mpo_comm_agree(mpo_memory_take(most, sizeof *doctor->own_prompt, "prompts",
+                                           (void **)&doctor->own_prompt)));
+    spec.view = view_prompt;
+    spec.viewer = doctor;
     MPO_TRY(mpo_policies_survey(&spec, session->comm, survey));
     for (int32_t i = 0; i < survey->local_count; i++) {
         note_failure(doctor, DOCTOR_policies, &survey->local[i].load);
@@ -247,27 +268,54 @@ cleanup:
     return status;
 }
 
+/* The rows of all policies, rank after rank, on rank zero. Collective.
+ * @param own  [own_count] of row_bytes each */
+static enum mpo_status gather_policies(struct doctor *doctor, const void *own,
+                                       int32_t own_count, size_t row_bytes, void **out)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_comm *comm = doctor->session->comm;
+    char *padded = NULL;
+    int32_t first = 0;
+    int32_t most = 0;
+    size_t count = 0;
+    mpo_placement_block(&doctor->session->placement, 0, &first, &most);
+    MPO_TRY(mpo_comm_agree(
+        mpo_memory_take((size_t)most, row_bytes, "policies", (void **)&padded)));
+    memcpy(padded, own, (size_t)own_count * row_bytes);
+    struct rows rows = {padded, row_bytes, most};
+    MPO_TRY(gather_rows(comm, &rows, out));
+    for (int32_t r = 0; *out != NULL && r < mpo_comm_size(comm); r++) {
+        size_t from = (size_t)r * (size_t)most;
+        memmove((char *)*out + count * row_bytes, (char *)*out + from * row_bytes,
+                (size_t)doctor->rank[r].policy_count * row_bytes);
+        count += (size_t)doctor->rank[r].policy_count;
+    }
+    doctor->policy_count = (int32_t)count;
+cleanup:
+    free(padded);
+    return status;
+}
+
 static enum mpo_status gather_ranks(struct doctor *doctor)
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_comm *comm = doctor->session->comm;
-    struct mpo_policy_survey *padded = NULL;
-    int32_t first = 0;
-    int32_t most = 0;
-    mpo_placement_block(&doctor->session->placement, 0, &first, &most);
+    const struct mpo_policies_survey *survey = &doctor->survey;
+    struct doctor_prompt *padded = NULL;
     struct rows rank = {&doctor->own, sizeof doctor->own, 1};
     MPO_TRY(gather_rows(comm, &rank, (void **)&doctor->rank));
-    MPO_TRY(mpo_comm_agree(
-        mpo_memory_take((size_t)most, sizeof *padded, "policies", (void **)&padded)));
-    memcpy(padded, doctor->survey.local,
-           (size_t)doctor->survey.local_count * sizeof *padded);
-    struct rows policy = {padded, sizeof *padded, most};
-    MPO_TRY(gather_rows(comm, &policy, (void **)&doctor->policy));
-    for (int32_t r = 0; doctor->rank != NULL && r < mpo_comm_size(comm); r++) {
-        memmove(doctor->policy + doctor->policy_count, doctor->policy + r * most,
-                (size_t)doctor->rank[r].policy_count * sizeof *padded);
-        doctor->policy_count += doctor->rank[r].policy_count;
-    }
+    MPO_TRY(gather_policies(doctor, survey->local, survey->local_count,
+                            sizeof *survey->local, (void **)&doctor->policy));
+    status = mpo_memory_take((size_t)survey->local_count, sizeof *padded, "prompts",
+                             (void **)&padded);
+    MPO_TRY(mpo_comm_agree(status));
+    /* a policy that was not loaded was not seen */
+    for (int32_t i = 0; i < doctor->own_prompt_count; i++)
+        padded[doctor->own_prompt[i].policy - survey->local[0].policy] =
+            doctor->own_prompt[i];
+    MPO_TRY(gather_policies(doctor, padded, survey->local_count, sizeof *padded,
+                            (void **)&doctor->prompt));
 cleanup:
     free(padded);
     return status;
@@ -332,6 +380,8 @@ cleanup:
 static void close_doctor(struct doctor *doctor)
 {
     free(doctor->all);
+    free(doctor->prompt);
+    free(doctor->own_prompt);
     free(doctor->policy);
     free(doctor->rank);
     mpo_policies_survey_release(&doctor->survey);

@@ -63,6 +63,14 @@ struct doctor_rank {
     char versions[256];
 };
 
+/** The first prompt as a policy gets it; plain data. */
+struct doctor_prompt {
+    int32_t policy;
+    int32_t token_count; /* 0: not known */
+    int32_t special_count;
+    char text[1200];
+};
+
 struct doctor {
     struct mpo_config *config;
     struct mpo_session *session;
@@ -73,10 +81,13 @@ struct doctor {
     struct doctor_rank own;
     struct doctor_finding finding[DOCTOR_FINDINGS_MAX];
     int32_t finding_count;
+    struct doctor_prompt *own_prompt; /* [own_prompt_count] of this rank's policies */
+    int32_t own_prompt_count;
 
     /* rank zero only */
     struct doctor_rank *rank;         /* [W] */
     struct mpo_policy_survey *policy; /* [policy_count] rank after rank */
+    struct doctor_prompt *prompt;     /* [policy_count] of the same */
     struct doctor_finding *all;       /* [all_count] in flow order, then by rank */
     int32_t policy_count;
     int32_t all_count;

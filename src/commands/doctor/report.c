@@ -9,6 +9,7 @@
 
 #include "doctor_impl.h"
 #include "commands/report/output.h"
+#include "commands/report/prompt.h"
 
 #define LINE_COLUMNS    100
 #define FINDING_INDENT  20
@@ -143,6 +144,33 @@ static void print_policies(const struct doctor *doctor)
     printf("\n%s\n\n", doctor->rank[0].versions);
 }
 
+static bool is_same_prompt(const struct doctor_prompt *a, const struct doctor_prompt *b)
+{
+    return a->token_count == b->token_count && strcmp(a->text, b->text) == 0;
+}
+
+/* Each text once, under the names of the policies that get it. */
+static void print_prompts(const struct doctor *doctor)
+{
+    const struct mpo_config_policies *policies = doctor->config->policies;
+    for (int32_t i = 0; i < doctor->config->policy_count; i++) {
+        const struct doctor_prompt *prompt = &doctor->prompt[i];
+        bool shown = prompt->token_count == 0;
+        for (int32_t j = 0; j < i; j++)
+            shown = shown || is_same_prompt(&doctor->prompt[j], prompt);
+        if (shown)
+            continue;
+        printf("prompt 0 for %s", policies[prompt->policy].name);
+        for (int32_t j = i + 1; j < doctor->config->policy_count; j++)
+            if (is_same_prompt(&doctor->prompt[j], prompt))
+                printf(", %s", policies[doctor->prompt[j].policy].name);
+        printf(": %d tokens, %d of them special\n", prompt->token_count,
+               prompt->special_count);
+        prompt_view_print(prompt->text);
+        printf("\n");
+    }
+}
+
 /* "rank 0, 2: " before a text that not all ranks have. */
 static void list_ranks(const struct doctor *doctor, int32_t first,
                        char list[RANK_LIST_BYTES])
@@ -182,6 +210,7 @@ static void print_text(const struct doctor *doctor, enum mpo_status verdict)
     int32_t problems = count_problems(doctor);
     print_ranks(doctor);
     print_policies(doctor);
+    print_prompts(doctor);
     for (int32_t i = 0; i < doctor->all_count; i++)
         if (is_shown(doctor, i))
             print_finding(doctor, i);
@@ -211,6 +240,20 @@ static void set_text(json_t *object, const char *name, const char *text)
     json_object_set_new(object, name, output_text(text));
 }
 
+/* Null where it is not known. */
+static json_t *make_prompt(const struct doctor_prompt *prompt)
+{
+    json_t *object = json_object();
+    if (prompt->token_count == 0) {
+        json_decref(object);
+        return json_null();
+    }
+    set_integer(object, "token_count", prompt->token_count);
+    set_integer(object, "special_count", prompt->special_count);
+    set_text(object, "text", prompt->text);
+    return object;
+}
+
 static json_t *make_policy(const struct doctor *doctor,
                            const struct mpo_policy_survey *policy)
 {
@@ -233,6 +276,8 @@ static json_t *make_policy(const struct doctor *doctor,
     set_integer(object, "longest_prompt_tokens", need->longest_prompt_tokens);
     set_integer(object, "context_tokens", need->context_tokens);
     set_integer(object, "trained_tokens", need->trained_tokens);
+    json_object_set_new(object, "prompt",
+                        make_prompt(&doctor->prompt[policy - doctor->policy]));
     return object;
 }
 

@@ -134,6 +134,18 @@ static int32_t policy_piece(const void *self, int32_t token, bool first, char *t
     return bytes;
 }
 
+static int32_t policy_show(const void *self, int32_t token, bool *special, char *text,
+                           int32_t capacity)
+{
+    const struct mpo_llama_policy *policy = self;
+    const struct llama_vocab *vocab = policy->model->vocab;
+    const uint32_t parsed = LLAMA_TOKEN_ATTR_CONTROL | LLAMA_TOKEN_ATTR_UNKNOWN;
+    *special = ((uint32_t)llama_vocab_get_attr(vocab, token) & parsed) != 0;
+    int32_t bytes = llama_token_to_piece(vocab, token, text, capacity - 1, 0, true);
+    text[bytes > 0 ? bytes : 0] = '\0';
+    return bytes < 0 ? -1 : bytes;
+}
+
 /* Whether libllama puts a space before the first word of a text. */
 static bool adds_space(const struct mpo_llama_model *model)
 {
@@ -362,6 +374,7 @@ const struct mpo_policy_ops mpo_policy_llama_ops = {
     .engine_version = llama_version,
     .describe = policy_describe,
     .piece = policy_piece,
+    .show = policy_show,
     .tokenise = policy_tokenise,
     .rows_on_device = policy_rows_on_device,
     .clear = mpo_llama_clear,
