@@ -35,6 +35,7 @@ struct mpo_numbers {
 #define MPO_CTYPE_TEXT(list)         char *
 #define MPO_CTYPE_PATH(list)         char *
 #define MPO_CTYPE_NAME_OR_PATH(list) char *
+#define MPO_CTYPE_DATE(list)         char *
 #define MPO_CTYPE_CHOICE(list)       enum mpo_##list
 #define MPO_CTYPE_VARIANT(list)      char *
 #define MPO_CTYPE_NUMBERS(list)      struct mpo_numbers
@@ -164,6 +165,10 @@ enum mpo_status mpo_config_compare(const struct mpo_config *first,
                                    void (*visit)(void *context, const char *key,
                                                  const char *first, const char *second),
                                    void *context);
+
+/** The seconds since 1970 at which a date begins in UTC: YYYY-MM-DD, or today. Local.
+ *  @return false when it is neither */
+bool mpo_config_read_date(const char *text, int64_t *seconds);
 
 /** Whether a key, e.g. "generate.n", is in the section of a command, which no other command
  *  heeds. Local. */

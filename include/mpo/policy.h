@@ -69,6 +69,7 @@ struct mpo_policies_spec {
     struct mpo_placement placement;         /* of the H policies */
     int32_t thread_count;                   /* threads of this rank, >= 1 */
     int32_t prompt_slots;            /* prompts that are kept as tokens at once, >= 1 */
+    int64_t prompt_time;             /* seconds since 1970 that templates are given */
     bool hash_models;                /* SHA-256 of model files for the record */
     const struct mpo_device *device; /* where kinds that can compute; NULL: the CPU */
     bool rows_on_device; /* leave logits in its memory, where the kind can do that */

@@ -29,6 +29,7 @@ const struct mpo_config_section mpo_config_sections[MPO_SECTION_COUNT] = {
 #define CHOICES_OF_TEXT(list)         NULL
 #define CHOICES_OF_PATH(list)         NULL
 #define CHOICES_OF_NAME_OR_PATH(list) NULL
+#define CHOICES_OF_DATE(list)         NULL
 #define CHOICES_OF_CHOICE(list)       (mpo_config_##list##_choices + 1)
 #define CHOICES_OF_VARIANT(list)      (mpo_config_##list##_choices + 1)
 #define CHOICES_OF_NUMBERS(list)      NULL
@@ -252,6 +253,7 @@ static void free_member(const struct mpo_config_option *option, void *member)
     case MPO_TYPE_TEXT:
     case MPO_TYPE_PATH:
     case MPO_TYPE_NAME_OR_PATH:
+    case MPO_TYPE_DATE:
     case MPO_TYPE_VARIANT:
         free(*(char **)member);
         break;

@@ -32,6 +32,7 @@ enum mpo_config_type {
     MPO_TYPE_TEXT,
     MPO_TYPE_PATH,
     MPO_TYPE_NAME_OR_PATH,
+    MPO_TYPE_DATE,
     MPO_TYPE_CHOICE,
     MPO_TYPE_VARIANT,
     MPO_TYPE_NUMBERS

@@ -119,6 +119,8 @@ static const char *value_form(const struct mpo_config_option *option)
         return "=TEXT";
     case MPO_TYPE_PATH:
         return "=PATH";
+    case MPO_TYPE_DATE:
+        return "=YYYY-MM-DD|today";
     case MPO_TYPE_NAME_OR_PATH:
         return "=NAME|PATH";
     case MPO_TYPE_CHOICE:

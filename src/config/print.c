@@ -108,6 +108,7 @@ void mpo_config_print_value(FILE *stream, const struct mpo_config_option *option
     case MPO_TYPE_TEXT:
     case MPO_TYPE_PATH:
     case MPO_TYPE_NAME_OR_PATH:
+    case MPO_TYPE_DATE:
         if (as_flag)
             fputs(*(char *const *)member, stream);
         else
@@ -190,7 +191,7 @@ static void print_reference_option(FILE *stream, const struct mpo_config_option 
     else if (option->type == MPO_TYPE_NUMBERS)
         fprintf(stream, "[%s]", option->initial);
     else if (option->type == MPO_TYPE_TEXT || option->type == MPO_TYPE_PATH ||
-             option->type == MPO_TYPE_NAME_OR_PATH)
+             option->type == MPO_TYPE_NAME_OR_PATH || option->type == MPO_TYPE_DATE)
         print_text(stream, option->initial);
     else
         fputs(option->initial, stream);

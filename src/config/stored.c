@@ -111,6 +111,7 @@ static bool are_same(const struct mpo_config_option *option, const void *a, cons
     case MPO_TYPE_TEXT:
     case MPO_TYPE_PATH:
     case MPO_TYPE_NAME_OR_PATH:
+    case MPO_TYPE_DATE:
     case MPO_TYPE_VARIANT:
         return are_same_texts(*(char *const *)a, *(char *const *)b);
     case MPO_TYPE_NUMBERS:

@@ -276,6 +276,16 @@ static enum mpo_status assign_path(struct mpo_config_build *build,
     return keep_text(build, assignment, as_given ? "" : build->folder, member);
 }
 
+static enum mpo_status assign_date(struct mpo_config_build *build,
+                                   const struct mpo_config_assignment *assignment,
+                                   char **member)
+{
+    int64_t seconds = 0;
+    if (!mpo_config_read_date(assignment->text, &seconds))
+        return refuse(build, assignment, "a date like 2024-07-26, or today");
+    return keep_text(build, assignment, "", member);
+}
+
 int mpo_config_find_choice(const char *choices, const char *text)
 {
     size_t bytes = strlen(text);
@@ -381,6 +391,8 @@ enum mpo_status mpo_config_assign(struct mpo_config_build *build,
         return keep_text(build, assignment, "", member);
     case MPO_TYPE_PATH:
         return assign_path(build, assignment, member);
+    case MPO_TYPE_DATE:
+        return assign_date(build, assignment, member);
     case MPO_TYPE_NAME_OR_PATH:
         return strpbrk(assignment->text, "/.") != NULL
                    ? assign_path(build, assignment, member)

@@ -46,10 +46,14 @@ enum mpo_status mpo_session_open_groups(struct mpo_session *session,
                                         int32_t ranks_per_group)
 {
     int32_t policy_count = session->config->policy_count;
-    enum mpo_status status =
-        mpo_placement_open_comm(policy_count, ranks_per_group, &session->comm);
-    if (status == MPO_OK)
-        session->placement = mpo_placement_of(policy_count, session->comm);
+    enum mpo_status status = MPO_OK;
+    int64_t *time = &session->prompt_time;
+    MPO_TRY(mpo_placement_open_comm(policy_count, ranks_per_group, &session->comm));
+    session->placement = mpo_placement_of(policy_count, session->comm);
+    /* `today` may end between two ranks */
+    (void)mpo_config_read_date(session->config->prompts.date, time);
+    MPO_TRY(mpo_comm_broadcast(session->comm, time, sizeof *time, 0));
+cleanup:
     return status;
 }
 

@@ -119,6 +119,7 @@ struct mpo_policies_spec mpo_plan_policies(const struct mpo_session *session)
         .prompt_slots = prompts != NULL ? (int32_t)mpo_prompts_count(prompts) : 1,
         .device = &session->device,
         .rows_on_device = mpo_plan_rows_on_device(session),
+        .prompt_time = session->prompt_time,
         .hash_models = session->config->record.hash_models,
     };
 }

@@ -36,6 +36,7 @@ struct mpo_session {
     struct mpo_device device;
     struct mpo_timing timing;
     struct mpo_session_size size;
+    int64_t prompt_time; /* as templates get it, the same on all ranks */
     int32_t thread_count;
     int32_t prompts_max; /* prompts of a rollout at most */
     const char *command; /* a literal */

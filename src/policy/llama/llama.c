@@ -80,6 +80,7 @@ static enum mpo_status policy_open(const struct mpo_policy_spec *spec,
         MPO_TRY(mpo_llama_adapter_acquire(shared, policy->model, spec, common->hash_models,
                                           &policy->adapter));
     MPO_TRY(mpo_llama_request_check(&policy->spec));
+    policy->chat.time = common->prompt_time;
     MPO_TRY(mpo_llama_template_open(policy));
     policy->end_token = choose_end_token(policy);
     *self = policy;

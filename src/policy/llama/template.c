@@ -20,7 +20,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/memory.h"
 
@@ -365,13 +364,6 @@ cleanup:
     return status;
 }
 
-/* Seconds since 1970 that templates are given. */
-static int64_t current_time(void)
-{
-    const char *fixed = getenv("SOURCE_DATE_EPOCH");
-    return fixed != NULL && *fixed != '\0' ? strtoll(fixed, NULL, 10) : (int64_t)time(NULL);
-}
-
 static enum mpo_status open_program(struct mpo_llama_policy *policy)
 {
     enum mpo_status status = MPO_OK;
@@ -380,7 +372,6 @@ static enum mpo_status open_program(struct mpo_llama_policy *policy)
     const char *text = own ? llama_model_chat_template(policy->model->handle, NULL) : NULL;
     char *from_file = NULL;
     policy->chat.source = own ? spec->model : spec->chat_template;
-    policy->chat.time = current_time();
     MPO_CHECK(text != NULL || !own, MPO_ERR_CONFIG,
               "policy '%s': %s has no chat template; set template: raw for none, a file "
               "with one, or a name such as chatml",
