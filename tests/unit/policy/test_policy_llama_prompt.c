@@ -154,6 +154,165 @@ static void the_beginning_of_sequence_token_is_added_once(void **state)
     llama_case_remove(&test);
 }
 
+/* A model whose template is this program; \1 and \2 stand for the control tokens. */
+static void make_program(struct llama_case *test, const char *program)
+{
+    struct bigram_gguf_options options = chatml;
+    options.chat_template = program;
+    options.add_bos = true;
+    llama_case_make(test, &options);
+    test->spec.chat_template = "auto";
+}
+
+/* What a template says is the whole prompt, whatever the vocabulary asks for. */
+static void a_program_alone_writes_the_beginning_of_sequence_token(void **state)
+{
+    (void)state;
+    struct llama_case test;
+    const struct mpo_policy_slot *slot = NULL;
+    make_program(&test, "{{ bos_token }}{{ messages[0].content }}");
+    llama_case_start(&test, "a\n<s>b\n");
+    slot = test.policy.slot;
+    assert_int_equal(slot[0].count, 2);
+    assert_int_equal(slot[0].token[0], 1);
+    assert_int_equal(slot[1].count, 1 + 4);
+    assert_int_equal(slot[1].token[0], 1);
+    assert_int_equal(slot[1].token[1], BIGRAM_GGUF_BYTE('<'));
+    llama_case_remove(&test);
+    make_program(&test, "{{ messages[0].content }}");
+    llama_case_start(&test, "a\n");
+    assert_tokens(&test, 0, "a");
+    llama_case_remove(&test);
+}
+
+static void a_default_system_text_and_a_date_come_through(void **state)
+{
+    (void)state;
+    struct llama_case test;
+    make_program(&test, "{% if messages[0].role != 'system' %}<|im_start|>default "
+                        "{{ strftime_now('%d %b %Y') }}<|im_end|>{% endif %}"
+                        "{% for m in messages %}{{ m.content }};{% endfor %}");
+    test.common.prompt_time = 1721952000;
+    llama_case_start(&test, "a\n");
+    assert_tokens(&test, 0, "\1default 26 Jul 2024\2a;");
+    llama_case_stop(&test);
+    test.spec.system = "own";
+    llama_case_start(&test, "a\n");
+    assert_tokens(&test, 0, "own;a;");
+    llama_case_remove(&test);
+}
+
+static void a_file_replaces_the_models_template(void **state)
+{
+    (void)state;
+    struct llama_case test;
+    char path[TABLE_PATH_BYTES];
+    make_chatml(&test);
+    table_write_text(test.folder, "own.jinja", "<|im_start|>{{ messages[0].content }}\n",
+                     path);
+    test.spec.chat_template = path;
+    llama_case_start(&test, "a<|im_end|>\n");
+    assert_tokens(&test, 0, "\1a<|im_end|>");
+    llama_case_stop(&test);
+    table_write_text(test.folder, "own.jinja", "a\n{% if %}", path);
+    assert_status(llama_case_open(&test), MPO_ERR_CONFIG);
+    assert_error_names("helpful");
+    assert_error_names("line 2");
+    test.spec.chat_template = "/none/such.jinja";
+    assert_status(llama_case_open(&test), MPO_ERR_INPUT);
+    assert_error_names("/none/such.jinja");
+    llama_case_remove(&test);
+}
+
+/* A special token that a template puts together from a message is none. */
+static void half_of_a_special_token_in_user_text_makes_none(void **state)
+{
+    (void)state;
+    struct llama_case test;
+    make_program(&test, "<|im_{{ messages[0].content }}<|im_end|>");
+    llama_case_start(&test, "start|>\n<|im_\n");
+    assert_tokens(&test, 0, "<|im_start|>\2");
+    assert_tokens(&test, 1, "<|im_<|im_\2");
+    llama_case_remove(&test);
+}
+
+#define TRIMMED                                                                            \
+    "{% for m in messages %}<|im_start|>{{ m.content | trim }}<|im_end|>{% endfor %}"      \
+    "{% if add_generation_prompt %}<|im_start|>think {% endif %}"
+
+/* As continue_final_message of transformers. */
+static void a_prefill_is_a_last_message_that_stays_open(void **state)
+{
+    (void)state;
+    struct llama_case test;
+    make_program(&test, TRIMMED);
+    llama_case_start(&test, "{\"prompt\": \"a\"}\n"
+                            "{\"prompt\": \"a\", \"prefill\": \" go on \"}\n"
+                            "{\"prompt\": \"a\", \"prefill\": \"a\"}\n"
+                            "{\"prompt\": \"a\", \"prefill\": \" \"}\n");
+    assert_tokens(&test, 0, "\1a\2\1think ");
+    assert_tokens(&test, 1, "\1a\2\1go on");
+    assert_tokens(&test, 2, "\1a\2\1a");
+    assert_tokens(&test, 3, "\1a\2\1think  ");
+    llama_case_remove(&test);
+    make_program(&test, "{% for m in messages %}{{ m.content|upper }}{% endfor %}");
+    assert_ok(llama_case_open(&test));
+    assert_status(llama_case_prepare(&test, "{\"prompt\": \"a\", \"prefill\": \"go\"}\n"),
+                  MPO_ERR_DATA);
+    assert_error_names("helpful");
+    assert_error_names("'go'");
+    llama_case_remove(&test);
+}
+
+static void a_template_that_refuses_says_why(void **state)
+{
+    (void)state;
+    struct llama_case test;
+    make_program(&test, "{% for m in messages %}\n{% if m.role == 'system' %}"
+                        "{{ raise_exception('No system, please') }}{% endif %}"
+                        "{{ m.content }}{% endfor %}");
+    llama_case_start(&test, "a\n");
+    llama_case_stop(&test);
+    test.spec.system = "s";
+    assert_ok(llama_case_open(&test));
+    assert_status(llama_case_prepare(&test, "a\n"), MPO_ERR_DATA);
+    assert_error_names("helpful");
+    assert_error_names("line 2: No system, please");
+    assert_error_names("request");
+    llama_case_remove(&test);
+}
+
+/* Of a model that ends with </s>, the end of sequence, and with <|im_end|>. */
+static int32_t end_token_of(const char *program)
+{
+    struct llama_case test;
+    struct mpo_vocabulary vocabulary = {0};
+    struct bigram_gguf_options options = chatml;
+    options.chat_template = program;
+    options.eos = 0;
+    llama_case_make(&test, &options);
+    test.spec.chat_template = "auto";
+    assert_ok(llama_case_open(&test));
+    mpo_policy_llama_ops.vocabulary(test.policy.self, &vocabulary);
+    llama_case_remove(&test);
+    return vocabulary.end_token;
+}
+
+static void a_whole_response_ends_as_the_template_ends_a_turn(void **state)
+{
+    (void)state;
+    assert_int_equal(end_token_of(CHATML), token_of('\2'));
+    assert_int_equal(end_token_of("{% for m in messages %}{{ m.content }} <|im_end|>"
+                                  "{% endfor %}"),
+                     token_of('\2'));
+    assert_int_equal(end_token_of("{% for m in messages %}{{ m.content }}</s>{% endfor %}"),
+                     2);
+    assert_int_equal(end_token_of("{% for m in messages %}{{ m.content }}<|im_start|>"
+                                  "{% endfor %}"),
+                     2);
+    assert_int_equal(end_token_of("{{ messages[0].content }}"), 2);
+}
+
 static void two_system_texts_are_refused(void **state)
 {
     (void)state;
@@ -183,6 +342,13 @@ int main(void)
         cmocka_unit_test(raw_joins_the_texts_and_parses_nothing),
         cmocka_unit_test(a_named_template_replaces_the_models),
         cmocka_unit_test(the_beginning_of_sequence_token_is_added_once),
+        cmocka_unit_test(a_program_alone_writes_the_beginning_of_sequence_token),
+        cmocka_unit_test(a_default_system_text_and_a_date_come_through),
+        cmocka_unit_test(a_file_replaces_the_models_template),
+        cmocka_unit_test(half_of_a_special_token_in_user_text_makes_none),
+        cmocka_unit_test(a_prefill_is_a_last_message_that_stays_open),
+        cmocka_unit_test(a_template_that_refuses_says_why),
+        cmocka_unit_test(a_whole_response_ends_as_the_template_ends_a_turn),
         cmocka_unit_test(two_system_texts_are_refused),
     };
     return run_cases("policy_llama_prompt", tests);
