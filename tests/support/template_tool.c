@@ -42,10 +42,8 @@ static int print_failure(const struct mpo_jinja_failure *failure)
 int main(int argc, char **argv)
 {
     struct mpo_message messages[MESSAGES_MAX];
-    struct mpo_jinja_input input = {.messages = messages,
-                                    .bos_token = "<s>",
-                                    .eos_token = "</s>",
-                                    .time = RENDER_TIME};
+    struct mpo_jinja_input input = {
+        .messages = messages, .bos_token = "<s>", .eos_token = "</s>", .time = RENDER_TIME};
     struct mpo_jinja_output output;
     struct mpo_jinja_failure failure;
     struct mpo_jinja *jinja = NULL;
