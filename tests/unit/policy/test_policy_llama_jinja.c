@@ -3,7 +3,7 @@
  * A template is a program out of a model file. Whatever it does, reading and rendering it
  * end soon, with a text or with a failure, and a message's text is known for one however it
  * went through the template. That real templates give the right text is shown by
- * tests/commands/templates.py.
+ * tests/templates/templates.py.
  */
 #include <stdio.h>
 #include <stdlib.h>

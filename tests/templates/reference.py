@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Write what the reference implementation makes of every chat template of a folder:
 
-    template_texts.py TEMPLATES_FOLDER >tests/support/template_texts.json
+    reference.py TEMPLATES_FOLDER >tests/templates/reference.json
 
 That is Jinja as transformers sets it up: a sandbox, trim_blocks and lstrip_blocks, loop
 controls, {% generation %}, tojson without escapes, raise_exception and strftime_now. Needs
-jinja2 (written with 3.1.6). Templates get what tests/support/template_tool.c gives them.
+jinja2 (written with 3.1.6). Templates get what tests/templates/template_tool.c gives them.
 
 The result is {"conversations": {name: [[role, content], ...]}, "texts": {template: {name:
 text, or {"error": what it raised}}}}, with what begins a response at the end of each text.

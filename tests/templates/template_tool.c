@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Renders a chat template, for tests/commands/templates.py:
+ * Renders a chat template, for tests/templates/templates.py:
  *
  *     template_tool TEMPLATE BEGIN ROLE CONTENT [ROLE CONTENT ...]
  *

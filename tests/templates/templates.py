@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Every chat template that llama.cpp ships is rendered as the reference implementation does
-(tests/support/template_texts.py), byte for byte; where that refuses, we refuse, with the
+(tests/templates/reference.py), byte for byte; where that refuses, we refuse, with the
 template's own message where it has one. What came from a message is known to have.
 
-    templates.py TOOL TEMPLATES_FOLDER TEXTS.json
+    templates.py TOOL TEMPLATES_FOLDER REFERENCE.json
 """
 import json
 import os
