@@ -20,7 +20,7 @@ namespace jinja::limits
 {
 
 /** Steps of one rendering. Real templates take some thousands a message. */
-constexpr size_t STEPS_MAX = 5'000'000;
+constexpr size_t STEPS_MAX = 2'000'000;
 
 constexpr size_t BYTES_PER_STEP = 64;
 
