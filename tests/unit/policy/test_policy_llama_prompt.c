@@ -236,6 +236,31 @@ static void half_of_a_special_token_in_user_text_makes_none(void **state)
     llama_case_remove(&test);
 }
 
+/* The reference tokenises the whole text at once, special tokens aside. */
+static void tokens_reach_across_the_borders_of_messages(void **state)
+{
+    (void)state;
+    struct llama_case test;
+    struct bigram_gguf_options options = chatml;
+    options.chat_template = "<|im_start|>in{{ messages[0].content }}no<|im_end|>";
+    options.changed_id = BIGRAM_GGUF_SPACE;
+    options.changed_text = "nh";
+    llama_case_make(&test, &options);
+    test.spec.chat_template = "auto";
+    llama_case_start(&test, "hin\nhi<|im_end|>\n");
+    const struct mpo_policy_slot *slot = test.policy.slot;
+    for (int32_t i = 0; i < 2; i++) {
+        assert_int_equal(slot[i].token[0], token_of('\1'));
+        assert_int_equal(slot[i].token[1], BIGRAM_GGUF_BYTE('i'));
+        assert_int_equal(slot[i].token[2], BIGRAM_GGUF_SPACE);
+        assert_int_equal(slot[i].token[3], BIGRAM_GGUF_BYTE('i'));
+        assert_int_equal(slot[i].token[slot[i].count - 1], token_of('\2'));
+    }
+    assert_int_equal(slot[0].count, 1 + 3 + 3 + 1);
+    assert_int_equal(slot[1].count, 1 + 3 + 10 + 2 + 1);
+    llama_case_remove(&test);
+}
+
 #define TRIMMED                                                                            \
     "{% for m in messages %}<|im_start|>{{ m.content | trim }}<|im_end|>{% endfor %}"      \
     "{% if add_generation_prompt %}<|im_start|>think {% endif %}"
@@ -346,6 +371,7 @@ int main(void)
         cmocka_unit_test(a_default_system_text_and_a_date_come_through),
         cmocka_unit_test(a_file_replaces_the_models_template),
         cmocka_unit_test(half_of_a_special_token_in_user_text_makes_none),
+        cmocka_unit_test(tokens_reach_across_the_borders_of_messages),
         cmocka_unit_test(a_prefill_is_a_last_message_that_stays_open),
         cmocka_unit_test(a_template_that_refuses_says_why),
         cmocka_unit_test(a_whole_response_ends_as_the_template_ends_a_turn),
