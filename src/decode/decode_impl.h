@@ -136,8 +136,8 @@ struct mpo_decode {
     int32_t *first_local; /* [local + 1] where rows of each local policy begin below */
     const float **logits; /* [local, position_capacity] packed to the rows that there are */
     double *log_norm;     /* the same */
-    bool *absent; /* [H, position_capacity] packed to [H, B]: a policy takes no part */
-    bool any_absent;
+    bool *absent;    /* [H, position_capacity] packed to [H, B]: a policy takes no part */
+    bool any_absent; /* there may be some; else absent is not set */
     int32_t *position_row;               /* [position_capacity] a row that it belongs to */
     double *position_mu;                 /* [position_capacity, H] */
     double *position_bias;               /* [position_capacity] */

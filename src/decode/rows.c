@@ -37,6 +37,7 @@ static void add_position(struct mpo_decode *decode, int32_t row)
     decode->position_bias[position] = known->end_bias;
     decode->position_expects[position] = known->moments;
     decode->any_moments = decode->any_moments || known->moments;
+    decode->any_absent = decode->any_absent || known->weighted_only;
     memcpy(decode->position_mu + (ptrdiff_t)position * decode->policy_count,
            decode->mu + (ptrdiff_t)row * decode->policy_count,
            (size_t)decode->policy_count * sizeof *decode->mu);
@@ -75,12 +76,9 @@ static void span_of_prompt(struct mpo_decode *decode, int32_t row)
 static void mark_absent(struct mpo_decode *decode)
 {
     bool *absent = decode->absent;
-    decode->any_absent = false;
     for (int32_t h = 0; h < decode->policy_count; h++)
-        for (int32_t i = 0; i < decode->position_count; i++, absent++) {
-            *absent = !mpo_decode_takes_part(decode, decode->position_row[i], h);
-            decode->any_absent = decode->any_absent || *absent;
-        }
+        for (int32_t i = 0; i < decode->position_count; i++)
+            *absent++ = !mpo_decode_takes_part(decode, decode->position_row[i], h);
 }
 
 /* Rows of logits of the local policies: one policy after another, each of its positions. */
@@ -89,9 +87,10 @@ static void count_local(struct mpo_decode *decode)
     for (int32_t k = 0; k < decode->local_count; k++) {
         const bool *absent =
             decode->absent + (ptrdiff_t)(decode->first_policy + k) * decode->position_count;
-        decode->first_local[k + 1] = decode->first_local[k];
-        for (int32_t i = 0; i < decode->position_count; i++)
-            decode->first_local[k + 1] += !absent[i];
+        int32_t count = decode->position_count;
+        for (int32_t i = 0; decode->any_absent && i < decode->position_count; i++)
+            count -= absent[i];
+        decode->first_local[k + 1] = decode->first_local[k] + count;
     }
 }
 
@@ -102,6 +101,7 @@ static void lay_out_step(struct mpo_decode *decode)
     decode->question_count = 0;
     decode->position_count = 0;
     decode->any_moments = false;
+    decode->any_absent = false;
     for (int32_t i = 0; i < decode->joined_count; i++) {
         int32_t row = decode->joined[i];
         const struct mpo_decode_order *order = &decode->order[row];
@@ -111,7 +111,8 @@ static void lay_out_step(struct mpo_decode *decode)
             span_of_prompt(decode, row);
         token += order->token_count;
     }
-    mark_absent(decode);
+    if (decode->any_absent)
+        mark_absent(decode);
     count_local(decode);
 }
 
@@ -277,7 +278,7 @@ static double norm_of(const struct mpo_decode *decode, const struct mpo_rows *ro
                       int32_t h, int32_t position)
 {
     ptrdiff_t at = (ptrdiff_t)h * rows->row_count + position;
-    return decode->absent[at] ? 0.0 : rows->log_norm[at];
+    return decode->any_absent && decode->absent[at] ? 0.0 : rows->log_norm[at];
 }
 
 /* Why a position has failed, of the first one in a step. */

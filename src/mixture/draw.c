@@ -227,7 +227,8 @@ enum mpo_status mpo_mixture_draw(struct mpo_mixture *mixture,
             MPO_TRY(draw_slices(mixture, &part));
         if (mixture->rank != 0)
             continue;
-        blank_absent(mixture, &part);
+        if (mixture->any_absent)
+            blank_absent(mixture, &part);
         blank_failed(mixture, &part);
     }
 cleanup:

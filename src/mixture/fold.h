@@ -78,6 +78,7 @@ struct mpo_mixture {
     int32_t end_count;
     bool *nobody;         /* [row_capacity] all false: no row expects any */
     struct mpo_rows rows; /* combined last; borrowed */
+    bool any_absent;      /* in some of them a policy takes no part */
     struct mpo_mixture_exponents exponents; /* of those rows; borrowed */
 
     double *sums;      /* [block, B] of struct mpo_mixture_sums; the whole at the root */

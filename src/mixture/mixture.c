@@ -222,17 +222,21 @@ enum mpo_status mpo_mixture_bring(struct mpo_mixture *mixture, double *table, si
 
 /* ---- combine ---- */
 
-/* Devices read no logits of an exponent 0, and rely on it. */
-static enum mpo_status check_parts(const struct mpo_mixture *mixture)
+/* Policies may take no part where their exponent is 0; devices rely on it. */
+static enum mpo_status find_absent(struct mpo_mixture *mixture)
 {
     enum mpo_status status = MPO_OK;
-    for (int32_t row = 0; row < mixture->rows.row_count; row++)
-        for (int32_t h = 0; h < mixture->policy_count; h++)
-            MPO_CHECK(mpo_mixture_mu(mixture, row)[h] == 0.0 ||
-                          mpo_mixture_takes_part(&mixture->rows, h, row),
-                      MPO_ERR_INTERNAL,
-                      "policy %d has no logits of row %d, and the exponent %g there", h,
-                      row, mpo_mixture_mu(mixture, row)[h]);
+    int32_t rows = mixture->rows.row_count;
+    mixture->any_absent = false;
+    for (int32_t i = 0; i < mixture->policy_count * rows; i++) {
+        if (mixture->rows.logits[i] != NULL)
+            continue;
+        double mu = mpo_mixture_mu(mixture, i % rows)[i / rows];
+        mixture->any_absent = true;
+        MPO_CHECK(mu == 0.0, MPO_ERR_INTERNAL,
+                  "policy %d has no logits of row %d, and the exponent %g there", i / rows,
+                  i % rows, mu);
+    }
 cleanup:
     return status;
 }
@@ -336,13 +340,13 @@ enum mpo_status mpo_mixture_combine(struct mpo_mixture *mixture,
         mixture->exponents.expects = mixture->nobody;
     if (root_has_all && mixture->rank != 0)
         return MPO_OK;
-    MPO_TRY(check_parts(mixture));
+    MPO_TRY(find_absent(mixture));
     if (root_has_all && ops->combine != NULL)
         MPO_TRY(
             ops->combine(mixture->self, rows, &mixture->exponents, moments, expectation));
     else
         MPO_TRY(combine_slices(mixture, moments, expectation));
-    if (mixture->rank == 0 && expectation != NULL)
+    if (mixture->rank == 0 && mixture->any_absent && expectation != NULL)
         blank_absent(mixture, expectation);
     if (mixture->rank == 0)
         MPO_TRY(check_rows(mixture, moments, expectation));
