@@ -356,42 +356,43 @@ def engine_gives_the_sums_of_its_table(case):
 
 
 def drawn_tokens_score_as_drawn_through_the_engine(case):
-    """Tokens that no text becomes, and end tokens of which a text gets another one."""
+    """Tokens that no text becomes, and the end token of either policy."""
     generator = np.random.Generator(np.random.Philox(9))
-    ends = [BYTES_END, BYTES, BYTES + 1]
+    ends = [BYTES, BYTES + 1]
     logits = np.full((2, BYTES + 2, BYTES + 2), -3.0)
     logits[:, :, 3:BYTES] += generator.standard_normal((2, BYTES + 2, BYTES - 3))
     for k in range(2):
-        logits[k, :, ends] = [[-2.0], [-0.5 + k], [0.5 - k]]
-    folder = os.path.join(case.work, "turns")
+        logits[k, :, ends] = [[-0.5 + k], [0.5 - k]]
+    folder = os.path.join(case.work, "ends")
     os.makedirs(folder)
     config = ["prompts: {file: prompts.txt, prefill: 'x{prompt}'}",
               "rollout: {max_tokens: 12}", "policies:"]
     for k in range(2):
         raw = os.path.join(folder, "p%d.f32" % k)
         logits[k].astype(np.float32).tofile(raw)
-        tables.run([case.tool, "--turns", os.path.join(folder, "p%d.gguf" % k), raw])
+        tables.run([case.tool, "--end", os.path.join(folder, "p%d.gguf" % k), raw,
+                    str(ends[k])])
         config.append("  - {name: p%d, model: p%d.gguf, template: raw}" % (k, k))
     config_lines = config
-    config = case.write("turns/config.yaml", config_lines)
-    case.write("turns/prompts.txt", ["a", "b"])
+    config = case.write("ends/config.yaml", config_lines)
+    case.write("ends/prompts.txt", ["a", "b"])
     for flags in ([], ["--best-of=3"], ["--stop=%s" % json.dumps([chr(65 + i)
                                                                   for i in range(16)])]):
         out, _ = tables.run([case.mpo, "generate", config, "--weights=0.6,0.4",
                              "--format=jsonl", "--n=50", *flags])
         made = read(out)
         last = {line["token_ids"][-1] for line in made if line["ended"]}
-        tables.check(len(last) > 1 and not all(line["ended"] for line in made),
+        tables.check(last >= set(ends) and not all(line["ended"] for line in made),
                      "responses end with %s" % last)
-        path = case.write("turns/made.jsonl", out.splitlines())
+        path = case.write("ends/made.jsonl", out.splitlines())
         expected, _ = tables.run([case.mpo, "score", config, "--weights=0.6,0.4",
                                   "--input=" + path])
         same_scores(made, read(expected), ENGINE_BOUND)
     np.zeros((BYTES, BYTES), np.float32).tofile(os.path.join(folder, "flat.f32"))
     tables.run([case.tool, "--padded", os.path.join(folder, "p0.gguf"),
                 os.path.join(folder, "flat.f32"), "2"])
-    masked = case.write("turns/masked.jsonl", [{"prompt": "a", "token_ids": [70, BYTES]}])
-    config = case.write("turns/one.yaml", config_lines[:4])
+    masked = case.write("ends/masked.jsonl", [{"prompt": "a", "token_ids": [70, BYTES]}])
+    config = case.write("ends/one.yaml", config_lines[:4])
     _, said = tables.run([case.mpo, "score", config, "--input=" + masked], expect=65)
     tables.check("masked.jsonl:1:" in said and "never generate" in said, said)
 

@@ -4,8 +4,7 @@
  *
  *     bigram_gguf_tool OUT.gguf LOGITS [TEXT]       a model; TEXT is the token of the space
  *     bigram_gguf_tool --padded OUT.gguf LOGITS N   a model, and N rows of padding
- *     bigram_gguf_tool --turns OUT.gguf LOGITS      a model with a second and a third end
- *                                                   token, 260 and 261
+ *     bigram_gguf_tool --end OUT.gguf LOGITS ID     a model with another end token
  *     bigram_gguf_tool --adapter OUT.gguf SHIFT     a LoRA adapter for a model
  *
  * LOGITS holds [S, S] little-endian floats, S from 260 to 2048: row s, the logits after
@@ -39,9 +38,7 @@ static void write_model(const char *path, const float *logits, size_t states,
     const char **names = runner_allocate(count, sizeof *names);
     for (size_t i = 0; i < count; i++) {
         snprintf(name[i], sizeof name[i], "<|%zu|>", i);
-        names[i] = options->control != NULL && (int32_t)i < options->control_count
-                       ? options->control[i]
-                       : name[i];
+        names[i] = name[i];
     }
     options->control = names;
     options->control_count = (int32_t)count;
@@ -56,27 +53,25 @@ int main(int argc, char **argv)
     float *values = runner_allocate(room, sizeof *values);
     bool is_adapter = argc == 4 && strcmp(argv[1], "--adapter") == 0;
     bool is_padded = argc == 5 && strcmp(argv[1], "--padded") == 0;
-    bool has_turns = argc == 4 && strcmp(argv[1], "--turns") == 0;
-    char **names = is_adapter || is_padded || has_turns ? argv + 2 : argv + 1;
-    const char *const ends[] = {"<|im_end|>", "<|endoftext|>"};
+    bool has_end = argc == 5 && strcmp(argv[1], "--end") == 0;
+    char **names = is_adapter || is_padded || has_end ? argv + 2 : argv + 1;
     struct bigram_gguf_options options = {0};
     FILE *file = argc >= 3 ? fopen(names[1], "rb") : NULL;
     size_t count = file != NULL ? fread(values, sizeof *values, room, file) : 0;
     size_t states = states_of(count);
     if (count == 0 || (!is_adapter && states == 0)) {
-        fprintf(stderr, "usage: bigram_gguf_tool OUT.gguf LOGITS [TEXT], "
-                        "--padded OUT.gguf LOGITS N, --turns OUT.gguf LOGITS, or --adapter "
-                        "OUT.gguf SHIFT\n");
+        fprintf(stderr,
+                "usage: bigram_gguf_tool OUT.gguf LOGITS [TEXT], "
+                "--padded OUT.gguf LOGITS N, --end OUT.gguf LOGITS ID, or --adapter "
+                "OUT.gguf SHIFT\n");
         return 64;
     }
     fclose(file);
     if (is_padded)
         options.padding = (int32_t)strtol(argv[4], NULL, 10);
-    if (has_turns) {
-        options.control = ends;
-        options.control_count = 2;
-    }
-    if (!is_adapter && !is_padded && !has_turns && argc == 4) {
+    if (has_end)
+        options.eos = (int32_t)strtol(argv[4], NULL, 10);
+    if (!is_adapter && !is_padded && argc == 4) {
         options.changed_text = argv[3];
         options.changed_id = BIGRAM_GGUF_SPACE;
     }
