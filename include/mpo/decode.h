@@ -77,6 +77,7 @@ struct mpo_decode_spec {
     int32_t given_positions; /* of given responses in one step; 0: rows are only drawn */
     int32_t top_max;         /* tokens that a row may request, <= MPO_DECODE_TOP_MAX */
     int32_t bias_max;        /* biases of one row's rule at most */
+    bool reports_ends;       /* rows may ask for the end tokens' figures */
     enum mpo_decode_prefill prefill;
     int32_t prefill_tokens; /* P, of each policy in one step, for MPO_DECODE_MIXED */
 };
@@ -107,6 +108,7 @@ struct mpo_decode_row {
     struct mpo_draw_rule rule;
     int32_t top_count; /* most probable tokens to report at each position */
     bool moments;      /* report entropy and E_q log pi_h */
+    bool ends;         /* report log pi_h of every end token; needs spec.reports_ends */
     bool parks;        /* keep its cache when it ends, until it is cancelled */
 };
 
@@ -129,6 +131,8 @@ struct mpo_decode_event {
     const double *expectation;         /* [H] E_q log pi_h, nat; NAN unless requested */
     const int32_t *top_token;          /* [top_count] -1 where there is none */
     const double *top_log_q;           /* [top_count] nat, most probable first */
+    const double *end_log_policy;      /* [end tokens, H] log pi_h, nat, in the order of
+                                          mpo_policies_end_tokens; NULL unless requested */
     const struct mpo_failure *failure; /* why it failed, else NULL */
 };
 

@@ -56,7 +56,30 @@ struct mpo_scores {
     double *log_policy;   /* [N, H] log pi_h(y|x), nat */
 };
 
+/** What rows that never end say of the responses that end inside them: the ends are
+ *  integrated out (src/README.md, Ends integrated out). N and the order as above; arrays are
+ *  owned by the rollout. */
+struct mpo_integrals {
+    int32_t prompt_count; /* prompts of this step */
+    int32_t responses;    /* rows of each */
+    int32_t policy_count; /* H */
+    double *log_total;    /* [N] log R, of which the mean of R is Z without bias, nat */
+    double *whole;      /* [N, H] mean log pi_h under the whole mixture, by the parts of R,
+                             nat */
+    double *served;     /* [N, H] mean log pi_h under the token mixture, nat */
+    double *divergence; /* [N, H] KL(token mixture || pi_h), nat */
+    double *length;     /* [N] mean tokens under the token mixture, an end included */
+    double *truncated;  /* [N] probability under it of a cut at max_tokens */
+};
+
 struct mpo_rollout;
+
+/** What a rollout is opened for. */
+enum mpo_rollout_purpose {
+    MPO_ROLLOUT_DRAWS,      /* mpo_rollout_run */
+    MPO_ROLLOUT_SCORES,     /* mpo_rollout_score */
+    MPO_ROLLOUT_INTEGRATES, /* mpo_rollout_integrate; decode has to report ends */
+};
 
 struct mpo_rollout_spec {
     const struct mpo_comm *comm;         /* borrowed, like all below */
@@ -73,7 +96,7 @@ struct mpo_rollout_spec {
     int32_t max_tokens;      /* L */
     const char *const *stop; /* [stop_count] texts that end a response */
     int32_t stop_count;
-    bool scores_responses; /* for mpo_rollout_score; else for mpo_rollout_run */
+    enum mpo_rollout_purpose purpose;
 };
 
 /** Local; allocates all it will need. */
@@ -117,7 +140,7 @@ enum mpo_status mpo_rollout_run(struct mpo_rollout *rollout,
 /**
  * Score given responses to prompts under every policy and under the mixture of step->mu and
  * step->end_bias; greedy and the step's number have no effect. Collective over all ranks;
- * every rank passes the same step. Allocates nothing. Needs scores_responses, and one
+ * every rank passes the same step. Allocates nothing. Needs MPO_ROLLOUT_SCORES, and one
  * prompt per unit.
  *
  * @param out  complete on rank zero; valid until the next call
@@ -125,6 +148,17 @@ enum mpo_status mpo_rollout_run(struct mpo_rollout *rollout,
 enum mpo_status mpo_rollout_score(struct mpo_rollout *rollout,
                                   const struct mpo_rollout_step *step,
                                   struct mpo_scores *out);
+
+/**
+ * Draw rows that never end, and integrate the ends out. end_bias, greedy, filter and watch
+ * of the step have no effect. Collective over all ranks; every rank passes the same step.
+ * Allocates nothing. Needs MPO_ROLLOUT_INTEGRATES. Each row has max_tokens tokens.
+ *
+ * @param out  complete on rank zero; valid until the next call
+ */
+enum mpo_status mpo_rollout_integrate(struct mpo_rollout *rollout,
+                                      const struct mpo_rollout_step *step,
+                                      struct mpo_integrals *out);
 
 #ifdef __cplusplus
 }

@@ -40,6 +40,7 @@ struct mpo_session_size {
     const char *const *stop; /* [stop_count] texts that end a response, borrowed */
     int32_t stop_count;
     const char *advice;    /* what makes rows fewer or shorter: "lower ..."; a literal */
+    bool integrates_ends;  /* rows never end, for mpo_rollout_integrate */
     bool distinct_prompts; /* a step never asks a prompt twice: prompts_max are needed */
     struct mpo_prompts_spec prompts; /* path NULL: those of the configuration */
 };

@@ -96,6 +96,8 @@ static enum mpo_status check_row(const struct mpo_decode *decode,
     MPO_CHECK(row->top_count >= 0 && row->top_count <= spec->top_max, MPO_ERR_USAGE,
               "a row that asks for %d most probable tokens, expected at most %d",
               row->top_count, spec->top_max);
+    MPO_CHECK(!row->ends || spec->reports_ends, MPO_ERR_USAGE,
+              "a row that asks for its end tokens, of a machine that does not report them");
     MPO_CHECK(row->rule.bias_count >= 0 && row->rule.bias_count <= spec->bias_max,
               MPO_ERR_USAGE, "a rule of %d biases, expected at most %d",
               row->rule.bias_count, spec->bias_max);

@@ -56,6 +56,7 @@ static struct mpo_decode_known describe_row(const struct mpo_decode *decode, int
         .plain = wish->rule.greedy ? wish->rule.bias_count == 0
                                    : mpo_mixture_rule_is_open(&root->rule),
         .moments = wish->moments,
+        .ends = wish->ends,
         .weighted_only = wish->weighted_only,
         .end_bias = wish->end_bias,
     };

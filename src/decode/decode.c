@@ -89,6 +89,21 @@ cleanup:
     return status;
 }
 
+static enum mpo_status allocate_ends(struct mpo_decode *decode)
+{
+    enum mpo_status status = MPO_OK;
+    size_t questions = (size_t)decode->question_capacity;
+    size_t policies = (size_t)decode->policy_count;
+    MPO_NEW(questions, &decode->end_row);
+    MPO_NEW(questions, &decode->end_ask);
+    MPO_NEW(questions, &decode->end_kind);
+    MPO_NEW(questions, &decode->end_figure);
+    MPO_NEW(questions * policies, &decode->end_one);
+    MPO_NEW(questions * policies * (size_t)decode->end_count, &decode->end_log_policy);
+cleanup:
+    return status;
+}
+
 static enum mpo_status take_question_room(struct mpo_decode *decode)
 {
     enum mpo_status status = MPO_OK;
@@ -112,6 +127,8 @@ static enum mpo_status take_question_room(struct mpo_decode *decode)
     MPO_NEW(tops * policies, &decode->top_log_policy);
     if (decode->is_root)
         MPO_NEW(questions, &decode->event);
+    if (decode->spec.reports_ends)
+        MPO_TRY(allocate_ends(decode));
 cleanup:
     return status;
 }
@@ -139,7 +156,6 @@ enum mpo_status mpo_decode_open(const struct mpo_decode_spec *spec, struct mpo_d
 {
     enum mpo_status status = MPO_OK;
     struct mpo_decode *decode = NULL;
-    const int32_t *end_token = NULL;
     int32_t rank = mpo_comm_group_rank(spec->comm);
     MPO_TRY(check_spec(spec));
     MPO_NEW(1, &decode);
@@ -151,9 +167,9 @@ enum mpo_status mpo_decode_open(const struct mpo_decode_spec *spec, struct mpo_d
     decode->position_capacity = positions_at_most(spec);
     decode->question_capacity = spec->row_capacity + spec->given_positions;
     MPO_NEW(mpo_policies_vocab_size(spec->policies), &decode->is_end);
-    int32_t end_count = mpo_policies_end_tokens(spec->policies, &end_token);
-    for (int32_t i = 0; i < end_count; i++)
-        decode->is_end[end_token[i]] = true;
+    decode->end_count = mpo_policies_end_tokens(spec->policies, &decode->end_token);
+    for (int32_t i = 0; i < decode->end_count; i++)
+        decode->is_end[decode->end_token[i]] = true;
     MPO_TRY(take_row_room(decode));
     MPO_TRY(take_position_room(decode));
     MPO_TRY(take_question_room(decode));
@@ -171,6 +187,12 @@ void mpo_decode_close(struct mpo_decode **out)
         return;
     void *const arrays[] = {
         decode->event,
+        decode->end_log_policy,
+        decode->end_one,
+        decode->end_figure,
+        decode->end_kind,
+        decode->end_ask,
+        decode->end_row,
         decode->top_kind,
         decode->top_figure,
         decode->top_ask,
@@ -238,6 +260,9 @@ static struct mpo_decode_event make_event(struct mpo_decode *decode, int32_t ind
         .top_token = decode->top_token + top,
         .top_log_q = decode->top_log_q + top,
     };
+    if (wish->ends)
+        event.end_log_policy =
+            decode->end_log_policy + (size_t)index * (size_t)decode->end_count * policies;
     if (decode->position_failed[question->position]) {
         event.flags |= MPO_DECODE_FAILED;
         event.failure = &decode->failure;

@@ -5,7 +5,8 @@
  *   decode.c   open and close; a step from its plan to its events
  *   admit.c    rows come and go, at the root
  *   control.c  the control record: what the root tells the others, and what all make of it
- *   rows.c     one step's positions: rows of logits brought together, combined, drawn from
+ *   rows.c     one step's positions: rows of logits brought together and combined
+ *   ask.c      each row's token, and what else it wants to know of its position
  *   offer.c    prompts that come while the machine runs
  *   text.c     tokens into text, one after another (text.h)
  *
@@ -35,6 +36,7 @@ struct mpo_decode_known {
     bool greedy;
     bool plain; /* its rule changes no probability: no scores need to come to the root */
     bool moments;
+    bool ends;
     bool weighted_only;
     int32_t
         asked; /* tokens that were drawn or looked up so far; all but the last are fed */
@@ -165,6 +167,16 @@ struct mpo_decode {
     double *top_figure;
     double *top_log_policy; /* [.., H] */
 
+    /* end tokens, arrays of [question_capacity]; none unless spec.reports_ends */
+    const int32_t *end_token; /* [end_count] borrowed */
+    int32_t end_count;
+    int32_t *end_row;                /* packed to those that ask */
+    int32_t *end_ask;                /* the same */
+    enum mpo_mixture_kind *end_kind; /* the same */
+    double *end_figure;              /* the same */
+    double *end_one;                 /* [question_capacity, H] of one end token, packed */
+    double *end_log_policy;          /* [question_capacity, end_count, H] */
+
     struct mpo_decode_event *event; /* [question_capacity], at the root */
     struct mpo_failure failure;     /* of the first row that failed in this step */
 };
@@ -197,6 +209,12 @@ enum mpo_status mpo_decode_apply(struct mpo_decode *decode);
 /** Feed what the record says, bring the rows of logits together, combine them, draw or look
  *  up. Collective over the group; the figures are at the root. */
 enum mpo_status mpo_decode_positions_make(struct mpo_decode *decode);
+
+/* ---- ask.c ---- */
+
+/** Draw or look up the tokens of the step's questions, once its positions are combined.
+ *  Collective over the group; the figures are at the root. */
+enum mpo_status mpo_decode_ask(struct mpo_decode *decode);
 
 /* ---- offer.c ---- */
 

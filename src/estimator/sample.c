@@ -33,6 +33,18 @@ struct mpo_sample mpo_sample_of_step(const struct mpo_responses *responses, int3
     };
 }
 
+struct mpo_sample mpo_sample_of_integrals(const struct mpo_integrals *integrals,
+                                          int32_t first, int32_t count)
+{
+    int64_t policies = integrals->policy_count;
+    return (struct mpo_sample){
+        .count = count,
+        .policy_count = integrals->policy_count,
+        .log_policy = integrals->whole + first * policies,
+        .log_weight = integrals->log_total + first,
+    };
+}
+
 double mpo_sample_log_weight(const struct mpo_sample *sample, const double *exponent,
                              int32_t exponent_count, int32_t index)
 {
@@ -75,7 +87,9 @@ static void weigh_responses(const struct mpo_sample *sample,
     double square_sum = 0.0;
     for (int32_t j = 0; j < m; j++)
         out->log_weight[j] =
-            mpo_sample_log_weight(sample, query->exponent, query->exponent_count, j);
+            sample->log_weight != NULL
+                ? sample->log_weight[j]
+                : mpo_sample_log_weight(sample, query->exponent, query->exponent_count, j);
     double total = log_sum_weights(out->log_weight, m, NONE);
     for (int32_t j = 0; j < m; j++) {
         out->share[j] = exp(out->log_weight[j] - total);

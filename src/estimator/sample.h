@@ -38,6 +38,7 @@ struct mpo_sample {
     const double *log_policy;   /* [m, H] log pi_h(y_j|x), nat */
     const double *control;      /* [m, H] sum_t log pi_h - E_q log pi_h, nat; NULL: none */
     const double *entropy;      /* [m] sum_t -E_q log q, nat; NULL: none */
+    const double *log_weight;   /* [m] log w_j as it is, nat; NULL: from the exponents */
 };
 
 /** At which weights, and how. */
@@ -70,6 +71,11 @@ struct mpo_sample_figures {
  *  prompt slot p are p m .. p m + m - 1. Local. */
 struct mpo_sample mpo_sample_of_step(const struct mpo_responses *responses, int32_t first,
                                      int32_t count);
+
+/** Rows of a step whose ends are integrated out, of one prompt: R_j in the place of w_j, and
+ *  means under the whole mixture in the place of log pi. Local. */
+struct mpo_sample mpo_sample_of_integrals(const struct mpo_integrals *integrals,
+                                          int32_t first, int32_t count);
 
 /** log w_j, nat. Local. */
 double mpo_sample_log_weight(const struct mpo_sample *sample, const double *exponent,

@@ -1,12 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Responses of a unit: its prompts are admitted while there are m free rows, the row
- * machine steps until none lives, and its events are added up.
+ * machine steps until none lives, and its events are added up; or, with rows that never end,
+ * the virtual responses that end in them (ends.h).
  *
  * A prompt's m rows share its prefill. What is computed, and in which order, depends on the
  * unit alone. Nothing here allocates.
  */
 #include "rollout_impl.h"
+
+#include <math.h>
+#include <string.h>
+
+static bool integrates(const struct mpo_rollout *rollout)
+{
+    return rollout->spec.purpose == MPO_ROLLOUT_INTEGRATES;
+}
 
 static struct mpo_decode_row row_of(const struct mpo_rollout *rollout,
                                     const struct mpo_rollout_unit *unit, int32_t share,
@@ -27,9 +36,31 @@ static struct mpo_decode_row row_of(const struct mpo_rollout *rollout,
                              .prompt = (uint64_t)(step->first_slot + unit->next_slot),
                              .response = (uint64_t)j}},
     };
-    if (step->filter != NULL)
+    if (integrates(rollout)) {
+        row.end_bias = MPO_ENDS_BIAS;
+        row.rule.greedy = false;
+        row.ends = true;
+    } else if (step->filter != NULL) {
         row.rule.filter = *step->filter;
+    }
     return row;
+}
+
+/* The sums of a row are those of its response, but for what is of the row alone. */
+static void begin_ends(struct mpo_rollout *rollout, int32_t row)
+{
+    struct mpo_integrals *all = &rollout->integrals;
+    ptrdiff_t policies = rollout->spec.policy_count;
+    ptrdiff_t response = rollout->response[row];
+    rollout->ends[row] =
+        (struct mpo_ends){.policy_count = rollout->spec.policy_count,
+                          .log_total = -INFINITY,
+                          .survival = 1.0,
+                          .drawn = rollout->drawn + row * policies,
+                          .whole = all->whole + response * policies,
+                          .served = all->served + response * policies,
+                          .divergence = all->divergence + response * policies};
+    memset(rollout->ends[row].drawn, 0, (size_t)policies * sizeof(double));
 }
 
 /* The rows of the next prompt. */
@@ -48,6 +79,8 @@ static enum mpo_status admit_prompt(struct mpo_rollout *rollout,
         rollout->response[index] = unit->next_slot * responses + j;
         if (rollout->tail != NULL)
             mpo_decode_text_begin(&rollout->tail[index]);
+        if (integrates(rollout))
+            begin_ends(rollout, index);
     }
     unit->next_slot++;
 cleanup:
@@ -72,6 +105,32 @@ static void account(struct mpo_rollout *rollout, const struct mpo_decode_event *
         all->control[response * policies + h] +=
             event->log_policy[h] - event->expectation[h];
     }
+}
+
+/* Add what ends at this position, and after the last one what is cut. */
+static void account_ends(struct mpo_rollout *rollout, const struct mpo_rollout_step *step,
+                         const struct mpo_decode_event *event)
+{
+    struct mpo_integrals *all = &rollout->integrals;
+    struct mpo_ends *ends = &rollout->ends[event->row];
+    int32_t response = rollout->response[event->row];
+    const int32_t *end_token = NULL;
+    mpo_ends_add(
+        ends, &(struct mpo_ends_position){
+                  .mu = step->mu,
+                  .moments = event->moments,
+                  .expectation = event->expectation,
+                  .log_policy = event->log_policy,
+                  .end_log_policy = event->end_log_policy,
+                  .end_count = mpo_policies_end_tokens(rollout->spec.policies, &end_token),
+              });
+    if ((event->flags & (MPO_DECODE_CUT | MPO_DECODE_ENDED)) == 0)
+        return;
+    if ((event->flags & MPO_DECODE_CUT) != 0) /* an end has hardly the chance e^-100 */
+        mpo_ends_cut(ends);
+    all->log_total[response] = ends->log_total;
+    all->length[response] = ends->length;
+    all->truncated[response] = ends->survival;
 }
 
 /* Whether the response stops here, because of a stop text or the watcher. */
@@ -101,8 +160,12 @@ static enum mpo_status take_event(struct mpo_rollout *rollout,
     bool stops = false;
     if ((event->flags & MPO_DECODE_FAILED) != 0)
         return mpo_rollout_raise(rollout, event);
-    account(rollout, event);
-    MPO_TRY(look_for_stop(rollout, unit->step, event, &stops));
+    if (integrates(rollout)) {
+        account_ends(rollout, unit->step, event);
+    } else {
+        account(rollout, event);
+        MPO_TRY(look_for_stop(rollout, unit->step, event, &stops));
+    }
     if (stops)
         mpo_decode_cancel(rollout->spec.decode, event->row);
     unit->live_tokens++;

@@ -50,6 +50,39 @@ cleanup:
     return status;
 }
 
+static enum mpo_status allocate_integrals(struct mpo_rollout *rollout)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_integrals *integrals = &rollout->integrals;
+    size_t count = (size_t)rollout->spec.prompts_max * (size_t)rollout->spec.responses;
+    size_t policies = (size_t)rollout->spec.policy_count;
+    MPO_NEW(count, &integrals->log_total);
+    MPO_NEW(count * policies, &integrals->whole);
+    MPO_NEW(count * policies, &integrals->served);
+    MPO_NEW(count * policies, &integrals->divergence);
+    MPO_NEW(count, &integrals->length);
+    MPO_NEW(count, &integrals->truncated);
+    MPO_NEW(rollout->spec.row_capacity, &rollout->ends);
+    MPO_NEW((size_t)rollout->spec.row_capacity * policies, &rollout->drawn);
+    integrals->responses = rollout->spec.responses;
+    integrals->policy_count = rollout->spec.policy_count;
+cleanup:
+    return status;
+}
+
+static enum mpo_status allocate_results(struct mpo_rollout *rollout)
+{
+    switch (rollout->spec.purpose) {
+    case MPO_ROLLOUT_SCORES:
+        return take_scores_room(rollout);
+    case MPO_ROLLOUT_INTEGRATES:
+        return allocate_integrals(rollout);
+    case MPO_ROLLOUT_DRAWS:
+    default:
+        return take_responses_room(rollout);
+    }
+}
+
 /* Only the root of a group sees what its rows draw. */
 static enum mpo_status open_tails(struct mpo_rollout *rollout)
 {
@@ -76,8 +109,7 @@ enum mpo_status mpo_rollout_open(const struct mpo_rollout_spec *spec,
     MPO_NEW(spec->row_capacity, &rollout->response);
     MPO_NEW(spec->prompts_max, &rollout->prompt);
     MPO_TRY(open_tails(rollout));
-    MPO_TRY(spec->scores_responses ? take_scores_room(rollout)
-                                   : take_responses_room(rollout));
+    MPO_TRY(allocate_results(rollout));
 cleanup:
     if (status != MPO_OK)
         mpo_rollout_close(&rollout);
@@ -90,6 +122,14 @@ void mpo_rollout_close(struct mpo_rollout **out)
     struct mpo_rollout *rollout = *out;
     if (rollout == NULL)
         return;
+    free(rollout->drawn);
+    free(rollout->ends);
+    free(rollout->integrals.truncated);
+    free(rollout->integrals.length);
+    free(rollout->integrals.divergence);
+    free(rollout->integrals.served);
+    free(rollout->integrals.whole);
+    free(rollout->integrals.log_total);
     free(rollout->scores.log_policy);
     free(rollout->scores.log_z);
     free(rollout->scores.log_mixture);
@@ -143,7 +183,7 @@ static enum mpo_status lead_units(struct mpo_rollout *rollout,
     for (int32_t slot = 0; slot < step->prompt_count; slot += rollout->spec.unit_prompts) {
         if (unit++ % group_count != mpo_comm_group(rollout->spec.comm))
             continue;
-        if (rollout->spec.scores_responses)
+        if (rollout->spec.purpose == MPO_ROLLOUT_SCORES)
             MPO_TRY(mpo_rollout_score_unit(rollout, step, slot));
         else
             MPO_TRY(mpo_rollout_draw_unit(rollout, step, slot,
@@ -213,8 +253,8 @@ enum mpo_status mpo_rollout_run(struct mpo_rollout *rollout,
         {all->token, (size_t)all->max_tokens * sizeof *all->token},
     };
     size_t part_count = sizeof parts / sizeof *parts;
-    MPO_CHECK(!rollout->spec.scores_responses, MPO_ERR_INTERNAL,
-              "a rollout that scores given responses was asked to draw some");
+    MPO_CHECK(rollout->spec.purpose == MPO_ROLLOUT_DRAWS, MPO_ERR_INTERNAL,
+              "a rollout of another purpose was asked to draw responses");
     all->prompt_count = step->prompt_count;
     clear_parts(rollout, step, parts, part_count - 1); /* tokens are counted */
     MPO_TRY(decode_units(rollout, step));
@@ -238,9 +278,37 @@ enum mpo_status mpo_rollout_score(struct mpo_rollout *rollout,
         {all->log_policy, policies * sizeof *all->log_policy},
     };
     size_t part_count = sizeof parts / sizeof *parts;
-    MPO_CHECK(rollout->spec.scores_responses && rollout->spec.unit_prompts == 1,
+    MPO_CHECK(rollout->spec.purpose == MPO_ROLLOUT_SCORES &&
+                  rollout->spec.unit_prompts == 1,
               MPO_ERR_INTERNAL,
-              "a rollout that draws responses was asked to score given ones");
+              "a rollout of another purpose was asked to score given responses");
+    all->prompt_count = step->prompt_count;
+    clear_parts(rollout, step, parts, part_count);
+    MPO_TRY(decode_units(rollout, step));
+    MPO_TRY(gather_units(rollout, step, parts, part_count));
+    *out = *all;
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_rollout_integrate(struct mpo_rollout *rollout,
+                                      const struct mpo_rollout_step *step,
+                                      struct mpo_integrals *out)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_integrals *all = &rollout->integrals;
+    size_t policies = (size_t)rollout->spec.policy_count;
+    const struct mpo_rollout_part parts[] = {
+        {all->log_total, sizeof *all->log_total},
+        {all->whole, policies * sizeof *all->whole},
+        {all->served, policies * sizeof *all->served},
+        {all->divergence, policies * sizeof *all->divergence},
+        {all->length, sizeof *all->length},
+        {all->truncated, sizeof *all->truncated},
+    };
+    size_t part_count = sizeof parts / sizeof *parts;
+    MPO_CHECK(rollout->spec.purpose == MPO_ROLLOUT_INTEGRATES, MPO_ERR_INTERNAL,
+              "a rollout of another purpose was asked to integrate the ends out");
     all->prompt_count = step->prompt_count;
     clear_parts(rollout, step, parts, part_count);
     MPO_TRY(decode_units(rollout, step));

@@ -8,6 +8,8 @@
 #include "decode/text.h"
 #include "mpo/rollout.h"
 
+#include "ends.h"
+
 struct mpo_rollout {
     struct mpo_rollout_spec spec;
     int32_t *response;              /* [row_capacity] of the step, that a row makes */
@@ -15,6 +17,9 @@ struct mpo_rollout {
     int64_t *prompt;                /* [prompts_max] of the step */
     struct mpo_responses responses; /* of the step; arrays sized for prompts_max */
     struct mpo_scores scores;       /* the same, when given responses are scored */
+    struct mpo_integrals integrals; /* the same, when ends are integrated out */
+    struct mpo_ends *ends;          /* [row_capacity] likewise; arrays in integrals */
+    double *drawn;                  /* [row_capacity, H] of ends */
 };
 
 /** A unit on its way: prompt slots next_slot .. end_slot - 1 of the step wait. */

@@ -199,6 +199,7 @@ static enum mpo_status open_decode(struct mpo_session *session)
         .row_capacity = mpo_plan_rows(&session->size),
         .prompt_slots = (int32_t)mpo_prompts_count(session->prompts),
         .given_positions = mpo_plan_given_positions(&session->size),
+        .reports_ends = session->size.integrates_ends,
     };
     return mpo_decode_open(&spec, &session->decode);
 }
@@ -226,7 +227,9 @@ static enum mpo_status open_rollout(struct mpo_session *session)
         .max_tokens = (int32_t)session->config->rollout.max_tokens,
         .stop = size->stop,
         .stop_count = size->stop_count,
-        .scores_responses = mpo_plan_has_responses(size),
+        .purpose = mpo_plan_has_responses(size) ? MPO_ROLLOUT_SCORES
+                   : size->integrates_ends      ? MPO_ROLLOUT_INTEGRATES
+                                                : MPO_ROLLOUT_DRAWS,
     };
     MPO_TRY(mpo_rollout_open(&rollout, &session->rollout));
 cleanup:

@@ -56,8 +56,12 @@ def truth_of(exact, weights):
     value = exact.value(weights)
     gradient = exact.gradient(weights)
     inner = weights @ gradient
-    truth = {("value_jackknife", ""): value, ("gap", ""): inner - gradient.min()}
+    scores, served = exact.served(weights)
+    truth = {("value_jackknife", ""): value, ("gap", ""): inner - gradient.min(),
+             ("imbalance", ""): served.max() - weights @ served}
     for k in range(POLICIES):
+        truth["served_log_policy", "policy%d" % k] = scores[k]
+        truth["served_divergence", "policy%d" % k] = served[k]
         truth["log_policy", "policy%d" % k] = gradient[k]
         truth["divergence", "policy%d" % k] = inner - value - gradient[k]
     return truth
@@ -98,6 +102,62 @@ def one_seed_gives_one_answer(arguments):
     tables.check(one != evaluate(arguments, config, 4), "two seeds, one answer")
 
 
+def a_mode_that_is_never_drawn_is_found(arguments):
+    """Two policies over a, b and an end of probability 1e-5 that swap a and b: the whole
+    mixture ends at once, and no response that is drawn does. F is -10.597 exactly; responses
+    with drawn ends say -32.7, with an ESS of 1. Likewise three with rarer ends."""
+    for count, end, tokens in ((2, 1e-5, 64), (3, np.exp(-10.0), 64), (3, np.exp(-12.0), 64)):
+        rows = np.full((count, count + 1), 0.1 / (count - 1))
+        rows[np.arange(count), np.arange(count)] = 0.9
+        rows[:, -1] = end
+        rows[:, :-1] *= (1.0 - end) / rows[:, :-1].sum(axis=1, keepdims=True)
+        table = np.repeat(rows[:, None, :], count + 2, axis=1)
+        folder = os.path.join(arguments.work, "hidden%d_%g" % (count, end))
+        config = tables.write_config(folder, table, ["a"] * 40, {
+            "rollout": {"max_tokens": tokens}, "record": {"hash_models": "false"}})
+        exact = tables.Exact(tables.log_policies(table), [0], tokens)
+        weights = np.full(count, 1.0 / count)
+        out, said = tables.run([arguments.mpo, "evaluate", config, "--weights=uniform",
+                                "--format=json"])
+        found = {(row["quantity"], row.get("objective", "")): row
+                 for row in json.loads(out)["vectors"][0]["results"]}
+        value = found["value_jackknife", ""]
+        truth = exact.value(weights)
+        print("       K = %d: F %.4f, exactly %.4f; ESS %.3f" % (
+            count, value["estimate"], truth, found["ess", ""]["estimate"]), flush=True)
+        tables.check(abs(value["estimate"] - truth) < 1e-3, "F is %g" % value["estimate"])
+        tables.check(("F is -" in said) == (truth < -10.0), "warned: " + said)
+
+
+def identical_policies_have_no_distance(arguments):
+    """F = 0 and no divergence, to rounding."""
+    table = np.repeat(tables.random_tables(4, 1, VOCAB, 1.0), 3, axis=0)
+    folder = os.path.join(arguments.work, "identical")
+    config = tables.write_config(folder, table, ["a", "b"], {
+        "rollout": {"max_tokens": MAX_TOKENS}, "record": {"hash_models": "false"}})
+    out, _ = tables.run([arguments.mpo, "evaluate", config, "--weights=uniform",
+                         "--format=json"])
+    for row in json.loads(out)["vectors"][0]["results"]:
+        if row["quantity"] in ("value", "gap", "imbalance", "divergence", "served_divergence"):
+            tables.check(abs(row["estimate"]) < 1e-9, "%s" % row)
+
+
+def intervals_hold_their_estimates(arguments):
+    """Also where weights are no weights, outside of the bounds, or where K = 1."""
+    config, _ = setting(arguments)
+    for flags in (["--weights=-1,1,1", "--allow-any-weights"],
+                  ["--weights=0.2,0.2,0.2", "--allow-any-weights"],
+                  ["--weights=0.5,0.3,0.2", "--policies.policy0.max=0.4"],
+                  ["--weights=1,0,0"]):
+        out, said = tables.run([arguments.mpo, "evaluate", config, *flags, "--format=json"])
+        results = {row["quantity"]: row for row in json.loads(out)["vectors"][0]["results"]}
+        for row in results.values():
+            if row["low"] is not None:
+                tables.check(row["low"] <= row["estimate"] <= row["high"], "%s: %s" % (flags, row))
+        if flags != ["--weights=1,0,0"]:
+            tables.check(results["gap"]["estimate"] is None and "no gap" in said, said)
+
+
 def intervals_cover_the_truth(arguments):
     config, exact = setting(arguments)
     truth = truth_of(exact, WEIGHTS)
@@ -121,7 +181,8 @@ def main():
     arguments = parser.parse_args()
     shutil.rmtree(arguments.work, ignore_errors=True)
     cases = [figures_are_within_their_standard_errors, differences_are_paired,
-             one_seed_gives_one_answer]
+             one_seed_gives_one_answer, a_mode_that_is_never_drawn_is_found,
+             identical_policies_have_no_distance, intervals_hold_their_estimates]
     if arguments.runs > 0:
         cases = [intervals_cover_the_truth]
     sys.exit(tables.run_cases([(case, [arguments]) for case in cases]))

@@ -132,7 +132,7 @@ static void open_rollout(struct rollout_case *loop)
         .max_tokens = ROLLOUT_CASE_MAX_TOKENS,
         .stop = loop->spec.stop,
         .stop_count = loop->spec.stop_count,
-        .scores_responses = loop->spec.answers != NULL,
+        .purpose = loop->spec.answers != NULL ? MPO_ROLLOUT_SCORES : MPO_ROLLOUT_DRAWS,
     };
     assert_ok(mpo_rollout_open(&rollout, &loop->rollout));
 }

@@ -1,17 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * evaluate: the certificate of weights, from responses that no fit has seen.
+ * evaluate: the certificate of weights, from rows that no fit has seen.
  *
- *     F,   gap = sum_k l_k g_k - min_u u . g,   KL(pi_l || pi_k) = sum_j l_j g_j - F - g_k
- *
- * Every prompt is used once. The proposal is the mixture at the weights with an end tilt
- * that is first adapted on a few steps and then held, so that it does not depend on the
- * responses it is applied to; likewise the coefficient of the control variate. F and g are
- * means over prompts of figures with the jackknife over responses, and everything else is a
- * function of those means, so one bootstrap over prompts gives all the intervals.
+ * Every prompt is used once. Its rows are drawn from the token mixture at the weights without
+ * end tokens, and the ends are integrated out (rollout/ends.h), so that the same rows say
+ * what is served and what the mixture of whole responses is. figures.c makes results and
+ * intervals of them.
  *
  * Several vectors of weights are given the same prompts and the same uniforms; differences
- * of F are taken within each replicate.
+ * of F are taken within each replicate of the bootstrap.
  */
 #include "evaluate_impl.h"
 
@@ -20,135 +17,19 @@
 #include <string.h>
 
 #include "commands/commands.h"
-#include "commands/report/log.h"
-#include "estimator/sample.h"
 
-#define STEP_PROMPTS   64
-#define WARMUP_PROMPTS 16
-#define UNIT_ROWS      16
+#define STEP_PROMPTS 64
+#define UNIT_ROWS    16
 
 /* descent.steps is at most 1e9: no fit ever draws with these counters. */
-#define FIRST_WARMUP_STEP ((int64_t)1 << 40)
-#define FIRST_STEP        ((int64_t)1 << 41)
-
-/* With fewer prompts the bootstrap's intervals are too narrow. */
-#define PROMPTS_FEW 30
-
-int32_t evaluate_result_count(const struct evaluate *evaluate)
-{
-    return RESULT_POLICY + 2 * evaluate->objective_count;
-}
+#define FIRST_STEP ((int64_t)1 << 41)
 
 static bool is_rank_zero(const struct evaluate *evaluate)
 {
     return mpo_comm_rank(evaluate->session->comm) == 0;
 }
 
-/* ---- drawing ---- */
-
-static int32_t warmup_prompts(const struct evaluate *evaluate)
-{
-    int64_t count = mpo_prompts_count(evaluate->session->prompts);
-    return (int32_t)(count < WARMUP_PROMPTS ? count : WARMUP_PROMPTS);
-}
-
-static void count_tokens(struct evaluate *evaluate, const struct mpo_responses *responses)
-{
-    evaluate->token_count += walk_count_tokens(
-        responses->token_count, responses->prompt_count * responses->responses);
-}
-
-static enum mpo_status warm_up_step(struct evaluate *evaluate, int32_t vector,
-                                    int64_t index, struct mpo_estimator *estimator)
-{
-    enum mpo_status status = MPO_OK;
-    const double *weights = evaluate->weights + vector * evaluate->config->policy_count;
-    int64_t prompt[WARMUP_PROMPTS] = {0};
-    struct mpo_responses responses = {0};
-    struct mpo_estimate estimate = {0};
-    struct mpo_rollout_step step = {
-        .step = FIRST_WARMUP_STEP + index,
-        .prompt = prompt,
-        .prompt_count = warmup_prompts(evaluate),
-        .mu = weights,
-        .end_bias = evaluate->end_bias[vector],
-    };
-    MPO_TRY(mpo_session_begin_step(
-        evaluate->session,
-        &(struct mpo_session_progress){index, index, evaluate->config->evaluate.warmup,
-                                       "warm-ups"}));
-    mpo_prompts_of_step(evaluate->session->prompts, (uint64_t)evaluate->config->run.seed,
-                        index, step.prompt_count, prompt);
-    progress_follow(&evaluate->progress, &step, step.prompt_count,
-                    step.prompt_count * evaluate->config->evaluate.responses);
-    MPO_TRY(mpo_rollout_run(evaluate->session->rollout, &step, &responses));
-    if (is_rank_zero(evaluate)) {
-        count_tokens(evaluate, &responses);
-        MPO_TRY(mpo_estimator_step(estimator, weights, &responses, &estimate));
-        evaluate->end_bias[vector] = mpo_estimator_end_bias(estimator);
-        evaluate->coefficient[vector] = estimate.coefficient;
-    }
-    progress_advance(&evaluate->progress, step.prompt_count, evaluate->token_count);
-    MPO_TRY(mpo_comm_broadcast(evaluate->session->comm, &evaluate->end_bias[vector],
-                               sizeof(double), 0));
-cleanup:
-    return status;
-}
-
-/* Adapt the end tilt and the coefficient of the control variate for one vector, on
- * responses that are not used afterwards. */
-static enum mpo_status warm_up(struct evaluate *evaluate, int32_t vector)
-{
-    enum mpo_status status = MPO_OK;
-    const struct mpo_config_rollout *rollout = &evaluate->config->rollout;
-    struct mpo_estimator *estimator = NULL;
-    struct mpo_estimator_spec spec = {
-        .objective_count = evaluate->objective_count,
-        .prompts_max = WARMUP_PROMPTS,
-        .responses_max = (int32_t)evaluate->config->evaluate.responses,
-        .end_bias = rollout->end_bias,
-        .control = rollout->control,
-    };
-    evaluate->end_bias[vector] = isnan(rollout->end_bias) ? 0.0 : rollout->end_bias;
-    evaluate->coefficient[vector] = isnan(rollout->control) ? 1.0 : rollout->control;
-    MPO_TRY(mpo_estimator_open(&spec, &estimator));
-    for (int64_t i = 0; i < evaluate->config->evaluate.warmup; i++)
-        MPO_TRY(warm_up_step(evaluate, vector, i, estimator));
-cleanup:
-    mpo_estimator_close(&estimator);
-    return status;
-}
-
-/* Statistics of every prompt of one rollout. */
-static void keep_statistics(struct evaluate *evaluate, int32_t vector, int64_t first,
-                            const struct mpo_responses *responses)
-{
-    int32_t columns = COLUMN_GRADIENT + evaluate->objective_count;
-    int32_t m = responses->responses;
-    struct mpo_sample_query query = {
-        .exponent_count = evaluate->objective_count,
-        .exponent = evaluate->weights + vector * evaluate->config->policy_count,
-        .objective_count = evaluate->objective_count,
-        .jackknife = true,
-    };
-    struct mpo_sample_figures figures = {
-        .log_weight = evaluate->work,
-        .share = evaluate->work + m,
-        .control = evaluate->work + 2 * m,
-    };
-    for (int32_t slot = 0; slot < responses->prompt_count; slot++) {
-        struct mpo_sample sample = mpo_sample_of_step(responses, slot * m, m);
-        double *statistic =
-            evaluate->value + ((first + slot) * evaluate->vector_count + vector) * columns;
-        figures.gradient = statistic + COLUMN_GRADIENT;
-        mpo_sample_estimate(&sample, &query, &figures);
-        statistic[COLUMN_VALUE] = figures.value_jackknife;
-        statistic[COLUMN_PLAIN] = figures.value;
-        statistic[COLUMN_ESS] = figures.ess;
-        for (int32_t k = 0; k < evaluate->objective_count; k++)
-            figures.gradient[k] -= evaluate->coefficient[vector] * figures.control[k];
-    }
-}
+/* ---- rows ---- */
 
 /* A run of walk.h, for the vector at hand. */
 static enum mpo_status evaluate_batch(void *command, struct mpo_rollout_step *step,
@@ -156,12 +37,13 @@ static enum mpo_status evaluate_batch(void *command, struct mpo_rollout_step *st
 {
     enum mpo_status status = MPO_OK;
     struct evaluate *evaluate = command;
-    struct mpo_responses responses = {0};
+    struct mpo_integrals integrals = {0};
     step->step = FIRST_STEP + first / STEP_PROMPTS;
-    MPO_TRY(mpo_rollout_run(evaluate->session->rollout, step, &responses));
+    MPO_TRY(mpo_rollout_integrate(evaluate->session->rollout, step, &integrals));
     if (is_rank_zero(evaluate)) {
-        count_tokens(evaluate, &responses);
-        keep_statistics(evaluate, evaluate->vector, first, &responses);
+        evaluate->token_count += integrals.prompt_count * integrals.responses *
+                                 evaluate->config->rollout.max_tokens;
+        evaluate_keep(evaluate, first, &integrals);
     }
     *token_count = evaluate->token_count;
 cleanup:
@@ -178,82 +60,12 @@ static enum mpo_status evaluate_vector(struct evaluate *evaluate, int32_t vector
         .prompt = prompt,
         .prompt_count = evaluate->prompt_count,
         .responses = (int32_t)evaluate->config->evaluate.responses,
-        .step = {.mu = evaluate->weights + vector * evaluate->config->policy_count,
-                 .end_bias = evaluate->end_bias[vector]},
+        .step = {.mu = evaluate->weights + vector * evaluate->config->policy_count},
         .run = evaluate_batch,
         .command = evaluate,
     };
     evaluate->vector = vector;
     return walk_prompts(&walk);
-}
-
-/* ---- what follows from the means ---- */
-
-static void derive_vector(const struct evaluate *evaluate, const double *weights,
-                          const double *mean, double *result)
-{
-    int32_t count = evaluate->objective_count;
-    const double *gradient = mean + COLUMN_GRADIENT;
-    result[RESULT_VALUE] = mean[COLUMN_VALUE];
-    result[RESULT_PLAIN] = mean[COLUMN_PLAIN];
-    result[RESULT_GAP] = mpo_descent_gap(weights, gradient, evaluate->bounds, count);
-    result[RESULT_ESS] = mean[COLUMN_ESS];
-    memcpy(result + RESULT_POLICY, gradient, (size_t)count * sizeof *gradient);
-    mpo_sample_divergence(weights, gradient, mean[COLUMN_VALUE], count,
-                          result + RESULT_POLICY + count);
-}
-
-static void derive_results(const void *context, const double *mean, double *result)
-{
-    const struct evaluate *evaluate = context;
-    int32_t columns = COLUMN_GRADIENT + evaluate->objective_count;
-    int32_t results = evaluate_result_count(evaluate);
-    for (int32_t a = 0; a < evaluate->vector_count; a++)
-        derive_vector(evaluate, evaluate->weights + a * evaluate->config->policy_count,
-                      mean + a * columns, result + a * results);
-    double *difference = result + evaluate->vector_count * results;
-    for (int32_t a = 1; a < evaluate->vector_count; a++)
-        difference[a - 1] = result[a * results + RESULT_VALUE] - result[RESULT_VALUE];
-}
-
-/* The true gap and divergences are at least 0 and the true F at most 0. */
-static void clip_intervals(struct evaluate *evaluate)
-{
-    int32_t count = evaluate->objective_count;
-    for (int32_t a = 0; a < evaluate->vector_count; a++) {
-        struct mpo_interval *of = evaluate->interval + a * evaluate_result_count(evaluate);
-        of[RESULT_VALUE].high = fmin(of[RESULT_VALUE].high, 0.0);
-        of[RESULT_GAP].low = fmax(of[RESULT_GAP].low, 0.0);
-        for (int32_t k = 0; k < count; k++)
-            of[RESULT_POLICY + count + k].low =
-                fmax(of[RESULT_POLICY + count + k].low, 0.0);
-    }
-}
-
-static enum mpo_status find_intervals(struct evaluate *evaluate)
-{
-    enum mpo_status status = MPO_OK;
-    int32_t vectors = evaluate->vector_count;
-    struct mpo_bootstrap_spec spec = {
-        .seed = (uint64_t)evaluate->config->run.seed,
-        .replicates = (int32_t)evaluate->config->evaluate.replicates,
-        .unit_count = evaluate->prompt_count,
-        .column_count = vectors * (COLUMN_GRADIENT + evaluate->objective_count),
-        .result_count = vectors * evaluate_result_count(evaluate) + vectors - 1,
-        .value = evaluate->value,
-        .derive = derive_results,
-        .context = evaluate,
-    };
-    MPO_NEW(spec.result_count, &evaluate->interval);
-    MPO_TRY(mpo_bootstrap_run(&spec, evaluate->interval));
-    if (evaluate->prompt_count > 1)
-        clip_intervals(evaluate);
-    if (evaluate->prompt_count < PROMPTS_FEW)
-        mpo_log_warning("%lld prompts are few for a bootstrap over prompts, so the "
-                        "intervals are too narrow; use %d or more",
-                        (long long)evaluate->prompt_count, PROMPTS_FEW);
-cleanup:
-    return status;
 }
 
 /* ---- the command ---- */
@@ -277,7 +89,7 @@ static enum mpo_status list_vectors(struct evaluate *evaluate)
     MPO_TRY(mpo_weights_bounds(config, &evaluate->bounds));
     MPO_NEW(2 * config->evaluate.responses + evaluate->objective_count, &evaluate->work);
     MPO_NEW((size_t)evaluate->prompt_count * (size_t)evaluate->vector_count *
-                (size_t)(COLUMN_GRADIENT + evaluate->objective_count),
+                (size_t)evaluate_column_count(evaluate),
             &evaluate->value);
 cleanup:
     return status;
@@ -325,6 +137,7 @@ static enum mpo_status open_evaluate(struct evaluate *evaluate)
         .prompts_max = STEP_PROMPTS,
         .unit_prompts = responses < UNIT_ROWS ? UNIT_ROWS / responses : 1,
         .responses = responses,
+        .integrates_ends = true,
         .advice = "lower --responses or rollout.max_tokens",
     };
     MPO_TRY(mpo_session_open(&spec, &evaluate->session));
@@ -344,17 +157,14 @@ cleanup:
 static enum mpo_status run_evaluate(struct evaluate *evaluate)
 {
     enum mpo_status status = MPO_OK;
-    int64_t warmup = evaluate->config->evaluate.warmup * warmup_prompts(evaluate);
     progress_begin(&evaluate->progress, "evaluate",
-                   evaluate->vector_count * (warmup + evaluate->prompt_count));
-    for (int32_t a = 0; a < evaluate->vector_count; a++) {
-        MPO_TRY(warm_up(evaluate, a));
+                   evaluate->vector_count * evaluate->prompt_count);
+    for (int32_t a = 0; a < evaluate->vector_count; a++)
         MPO_TRY(evaluate_vector(evaluate, a));
-    }
     progress_end(&evaluate->progress);
     progress_tell(&evaluate->progress);
     if (is_rank_zero(evaluate)) {
-        MPO_TRY(find_intervals(evaluate));
+        MPO_TRY(evaluate_find_intervals(evaluate));
         MPO_TRY(evaluate_report(evaluate));
     }
 cleanup:

@@ -11,7 +11,11 @@
 #include "commands/report/output.h"
 #include "evaluate_impl.h"
 
-#define LABEL_COLUMNS 32
+#define LABEL_COLUMNS 34
+
+/* -log 0.05: by Markov's inequality the mean of R, which is unbiased for Z, exceeds Z / 0.05
+ * with a probability of at most 0.05. */
+#define MARKOV_NATS 2.9957322735539909
 
 /* Names of a figure: in a record and for programs, and for people. */
 struct quantity {
@@ -20,9 +24,21 @@ struct quantity {
 };
 
 static const struct quantity quantities[RESULT_POLICY] = {
-    {"value_jackknife", "F"}, {"value", "F, no jackknife"}, {"gap", "gap"}, {"ess", "ESS"}};
-static const struct quantity log_policy = {"log_policy", "mean log pi"};
-static const struct quantity divergence = {"divergence", "divergence"};
+    [RESULT_IMBALANCE] = {"imbalance", "imbalance"},
+    [RESULT_LENGTH] = {"length", "tokens of a response"},
+    [RESULT_TRUNCATED] = {"truncated", "cut at max_tokens"},
+    [RESULT_VALUE] = {"value_jackknife", "F"},
+    [RESULT_PLAIN] = {"value", "F, no jackknife"},
+    [RESULT_HALVING] = {"value_halving", "F less F of half of the rows"},
+    [RESULT_GAP] = {"gap", "gap"},
+    [RESULT_ESS] = {"ess", "ESS"},
+};
+static const struct quantity of_policy[POLICY_RESULTS] = {
+    [SERVED_LOG_POLICY] = {"served_log_policy", "mean log pi"},
+    [SERVED_DIVERGENCE] = {"served_divergence", "divergence"},
+    [WHOLE_LOG_POLICY] = {"log_policy", "mean log pi"},
+    [WHOLE_DIVERGENCE] = {"divergence", "divergence"},
+};
 static const struct quantity difference = {"value_jackknife_difference", "F difference"};
 
 /* A line of any format; objective is "" for figures without one. */
@@ -42,7 +58,7 @@ static struct figure make_figure(const struct evaluate *evaluate, int32_t vector
         evaluate->interval + vector * evaluate_result_count(evaluate);
     if (policy < 0)
         return (struct figure){vector, quantities[result], "", of[result]};
-    return (struct figure){vector, policy < count ? log_policy : divergence,
+    return (struct figure){vector, of_policy[policy / count],
                            evaluate->config->policies[policy % count].name, of[result]};
 }
 
@@ -57,29 +73,53 @@ static struct figure make_difference(const struct evaluate *evaluate, int32_t ve
 static void print_text_figure(struct figure figure)
 {
     char label[128] = "";
-    snprintf(label, sizeof label, "%s%s%s", figure.quantity.label,
+    snprintf(label, sizeof label, "  %s%s%s", figure.quantity.label,
              figure.objective[0] ? " " : "", figure.objective);
     mpo_text_pad(stdout, label, LABEL_COLUMNS);
     if (isfinite(figure.interval.low))
         printf(" %10.4f   [%.4f, %.4f]\n", figure.interval.estimate, figure.interval.low,
                figure.interval.high);
-    else
+    else if (isfinite(figure.interval.estimate))
         printf(" %10.4f   -\n", figure.interval.estimate);
+    else
+        printf(" %10s   -\n", "-");
+}
+
+static void print_results(const struct evaluate *evaluate, int32_t vector, int32_t first,
+                          int32_t end)
+{
+    for (int32_t r = first; r < end; r++)
+        print_text_figure(make_figure(evaluate, vector, r));
+}
+
+static void print_policies(const struct evaluate *evaluate, int32_t vector, int first,
+                           int last)
+{
+    for (int kind = first; kind <= last; kind++) {
+        int32_t begin = evaluate_policy_result(evaluate, kind, 0);
+        print_results(evaluate, vector, begin, begin + evaluate->objective_count);
+    }
 }
 
 static void print_text(const struct evaluate *evaluate)
 {
-    printf("%lld prompts x %lld fresh responses\n", (long long)evaluate->prompt_count,
+    printf("%lld prompts x %lld rows, ends integrated out\n",
+           (long long)evaluate->prompt_count,
            (long long)evaluate->config->evaluate.responses);
     for (int32_t a = 0; a < evaluate->vector_count; a++) {
         const double *weights = evaluate->weights + a * evaluate->config->policy_count;
         printf("\nweights %s:", evaluate->name[a]);
         for (int32_t k = 0; k < evaluate->objective_count; k++)
             printf(" %s %.4f", evaluate->config->policies[k].name, weights[k]);
-        printf("\n%-*s %10s   %s\n", LABEL_COLUMNS, "nat; ESS of the responses", "estimate",
-               "95 % interval");
-        for (int32_t r = 0; r < evaluate_result_count(evaluate); r++)
-            print_text_figure(make_figure(evaluate, a, r));
+        printf("\n%-*s %10s   %s\n", LABEL_COLUMNS, "served (the token mixture), nat",
+               "estimate", "95 % interval");
+        print_results(evaluate, a, RESULT_IMBALANCE, RESULT_VALUE);
+        print_policies(evaluate, a, SERVED_LOG_POLICY, SERVED_DIVERGENCE);
+        printf(
+            "whole responses, as far as these rows reach (95 %%: F is above %.4f), nat\n",
+            make_figure(evaluate, a, RESULT_PLAIN).interval.estimate - MARKOV_NATS);
+        print_results(evaluate, a, RESULT_VALUE, RESULT_POLICY);
+        print_policies(evaluate, a, WHOLE_LOG_POLICY, WHOLE_DIVERGENCE);
         if (a > 0)
             print_text_figure(make_difference(evaluate, a));
     }
@@ -134,8 +174,6 @@ static json_t *make_vector(const struct evaluate *evaluate, int32_t vector)
         json_array_append_new(results, make_json_figure(make_difference(evaluate, vector)));
     json_object_set_new(object, "name", json_string(evaluate->name[vector]));
     json_object_set_new(object, "weights", weights);
-    json_object_set_new(object, "end_bias", json_real(evaluate->end_bias[vector]));
-    json_object_set_new(object, "coefficient", json_real(evaluate->coefficient[vector]));
     json_object_set_new(object, "results", results);
     return object;
 }

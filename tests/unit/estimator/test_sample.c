@@ -70,7 +70,7 @@ static void check_jackknife(bool heavy)
     double control[K];
     double whole[K];
     struct mpo_sample sample = {
-        M, H, scores.log_proposal, scores.log_policy, scores.control, NULL};
+        M, H, scores.log_proposal, scores.log_policy, scores.control, NULL, NULL};
     struct mpo_sample_query query = {K, weights, K, true, MPO_TARGET_WHOLE, NULL};
     struct mpo_sample_figures figures = {
         .log_weight = log_weight, .share = share, .gradient = found, .control = control};
@@ -112,7 +112,7 @@ static void one_response_has_no_jackknife(void **state)
     double log_weight = 0.0;
     double share = 0.0;
     double gradient[K];
-    struct mpo_sample sample = {1, K, &log_proposal, log_policy, NULL, NULL};
+    struct mpo_sample sample = {1, K, &log_proposal, log_policy, NULL, NULL, NULL};
     struct mpo_sample_query query = {K, weights, K, true, MPO_TARGET_WHOLE, NULL};
     struct mpo_sample_figures figures = {
         .log_weight = &log_weight, .share = &share, .gradient = gradient};
@@ -173,7 +173,7 @@ static void jackknife_survives_weights_that_underflow(void **state)
     double log_weight[3];
     double share[3];
     double gradient[K];
-    struct mpo_sample sample = {3, K, log_proposal, log_policy, NULL, NULL};
+    struct mpo_sample sample = {3, K, log_proposal, log_policy, NULL, NULL, NULL};
     struct mpo_sample_query query = {K, weights, K, true, MPO_TARGET_WHOLE, NULL};
     struct mpo_sample_figures figures = {
         .log_weight = log_weight, .share = share, .gradient = gradient};
