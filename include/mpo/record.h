@@ -180,6 +180,13 @@ void mpo_record_close(struct mpo_record **record);
  *  not live any more. Local. */
 enum mpo_status mpo_record_refresh(struct mpo_record *record);
 
+/**
+ * Look at all acknowledged steps: whether the file has them whole. Local.
+ *
+ * @return MPO_ERR_DATA with what is damaged or missing; MPO_ERR_MEMORY
+ */
+enum mpo_status mpo_record_verify(struct mpo_record *record);
+
 /** True if a run held the record's lock at the last open or refresh. Local. */
 bool mpo_record_is_live(const struct mpo_record *record);
 

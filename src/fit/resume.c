@@ -234,6 +234,7 @@ enum mpo_status mpo_fit_resume(struct mpo_fit *fit)
     if (access(fit->config->record.file, F_OK) != 0)
         return MPO_OK;
     MPO_TRY(mpo_record_open(fit->config->record.file, &record));
+    MPO_TRY(mpo_record_verify(record));
     fit->resumes = true;
     MPO_TRY(compare_configurations(fit, record));
     MPO_TRY(compare_contents(fit, record));

@@ -337,6 +337,7 @@ enum mpo_status mpo_record_create(const struct mpo_record_spec *spec,
     MPO_TRY(publish_draft(writer, draft));
     if (mpo_record_is_on_network(spec->path))
         mpo_report(MPO_REPORT_WARNING, "%s " MPO_RECORD_NETWORK_ADVICE, spec->path);
+    mpo_record_guard_note(writer);
     *out = writer;
 cleanup:
     if (status != MPO_OK && writer != NULL) {

@@ -93,6 +93,9 @@ static enum mpo_status open_file(struct mpo_record *record)
     MPO_TRY_HDF5(H5Pset_fclose_degree(access, H5F_CLOSE_STRONG), "access properties");
     /* Readers need no lock, and some file systems have none. */
     MPO_TRY_HDF5(H5Pset_file_locking(access, false, true), "access properties");
+    /* HDF5 shares a file that is open already, cache and all, unless the driver differs. */
+    if (record->beside)
+        MPO_TRY_HDF5(H5Pset_fapl_log(access, NULL, 0, 0), "access properties");
     if (swmr != 0)
         MPO_TRY_HDF5(H5Pset_metadata_read_attempts(access, READ_ATTEMPTS),
                      "access properties");
@@ -257,7 +260,7 @@ cleanup:
     return mpo_record_reword(record, status);
 }
 
-enum mpo_status mpo_record_open(const char *path, struct mpo_record **out)
+static enum mpo_status open_record(const char *path, bool beside, struct mpo_record **out)
 {
     enum mpo_status status = MPO_OK;
     struct mpo_record *record = NULL;
@@ -266,6 +269,7 @@ enum mpo_status mpo_record_open(const char *path, struct mpo_record **out)
     MPO_TRY(check_path(path));
     MPO_NEW(1, &record);
     record->file = H5I_INVALID_HID;
+    record->beside = beside;
     MPO_TRY(mpo_memory_copy_text(path, &record->path));
     MPO_TRY(look_at_superblock(record));
     MPO_TRY(read_contents(record));
@@ -274,6 +278,16 @@ cleanup:
     if (status != MPO_OK)
         mpo_record_close(&record);
     return status;
+}
+
+enum mpo_status mpo_record_open(const char *path, struct mpo_record **out)
+{
+    return open_record(path, false, out);
+}
+
+enum mpo_status mpo_record_open_beside(const char *path, struct mpo_record **out)
+{
+    return open_record(path, true, out);
 }
 
 void mpo_record_close(struct mpo_record **record)

@@ -207,9 +207,19 @@ enum mpo_status mpo_record_make_room(const char *path, bool force);
 
 /* ---- the writer (record/create.c, record/write.c) ---- */
 
+/** The file as its writer left it (record/guard.c). */
+struct mpo_record_guard {
+    struct stat left;
+    char head[28]; /* of the superblock, up to the end of the file that it notes */
+    bool is_set;
+    bool is_told;     /* of a touch, once */
+    double next_look; /* of mpo_timing_now */
+};
+
 struct mpo_record_writer {
     struct mpo_record_schema schema;
     struct mpo_record_lock lock;
+    struct mpo_record_guard guard;
     char *path;
     int32_t objective_count;
     int32_t policy_count;
@@ -223,8 +233,50 @@ struct mpo_record_writer {
 enum mpo_status mpo_record_writer_new(const char *path, const char *job_id,
                                       struct mpo_record_writer **out);
 
+/** Note how the file was left; after everything that writes. Local. */
+void mpo_record_guard_note(struct mpo_record_writer *writer);
+
+/** Whether it is still so; MPO_ERR_IO with what happened to it. Local. */
+enum mpo_status mpo_record_guard_check(struct mpo_record_writer *writer);
+
+/** Read the file beside its writer as a reader does. The error's text stays. Local.
+ *  @param steps  acknowledged steps that are whole; -1 where the file is not
+ *  @return what the reader met */
+enum mpo_status mpo_record_read_back(const struct mpo_record_writer *writer,
+                                     int64_t *steps);
+
 /** Close the file unless a write failed, unlock, free. NULL-safe. */
 void mpo_record_writer_free(struct mpo_record_writer **writer);
+
+/* ---- what is acknowledged (record/verify.c) ---- */
+
+#define MPO_RECORD_COLUMN_COUNT (1 + MPO_RECORD_FIELD_COUNT + MPO_RECORD_RESPONSE_COUNT)
+
+/** Rows of the growing data sets that belong to acknowledged steps. */
+struct mpo_record_kept {
+    int64_t steps;
+    int64_t responses;
+    int64_t tokens;
+    int64_t text_bytes;
+};
+
+/** The columns of a schema in one order: /step, the fields, the responses. */
+struct mpo_record_column *mpo_record_column_at(struct mpo_record_schema *schema,
+                                               int32_t index);
+
+/** Acknowledged rows of the column of that index. */
+int64_t mpo_record_rows_to_keep(const struct mpo_record_kept *kept, int32_t index);
+
+/** Release the identifiers of all columns. */
+void mpo_record_close_columns(struct mpo_record_schema *schema);
+
+/** Read rows of an open column into memory of its type. */
+enum mpo_status mpo_record_read_column(const struct mpo_record_column *column,
+                                       hsize_t first, hsize_t rows, void *out);
+
+/** Count the rows of kept->steps steps; MPO_ERR_DATA where a column has fewer. */
+enum mpo_status mpo_record_count_kept(struct mpo_record_schema *schema,
+                                      struct mpo_record_kept *kept);
 
 /* ---- repairing (record/recover.c) ---- */
 
@@ -245,7 +297,8 @@ struct mpo_record {
     struct stat identity; /* of the opened file: device and inode */
     bool live;
     bool complete;
-    bool swmr; /* opened beside a writer, or after a crash */
+    bool swmr;   /* opened beside a writer, or after a crash */
+    bool beside; /* the writer is in this process */
     int64_t step_count;
     char (*objective)[MPO_RECORD_NAME_BYTES + 1]; /* [objective_count] */
     char (*policy)[MPO_RECORD_NAME_BYTES + 1];    /* [policy_count] */
@@ -256,6 +309,9 @@ struct mpo_record {
     size_t attribute_count;
     size_t attribute_capacity;
 };
+
+/** mpo_record_open while a writer of this process has the file open. Local. */
+enum mpo_status mpo_record_open_beside(const char *path, struct mpo_record **out);
 
 /** Rows of a growing data set: first .. first + count - 1, each of `columns` elements. */
 struct mpo_record_rows {

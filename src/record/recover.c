@@ -28,150 +28,18 @@
 #include "base/memory.h"
 #include "base/reason.h"
 
-#define COPY_BYTES   (1 << 20)
-#define BLOCK_BYTES  (1 << 20)
-#define COLUMN_COUNT (1 + MPO_RECORD_FIELD_COUNT + MPO_RECORD_RESPONSE_COUNT)
-
-/* Rows to keep of a growing data set. */
-struct kept {
-    int64_t steps;
-    int64_t responses;
-    int64_t tokens;
-    int64_t text_bytes;
-};
+#define COPY_BYTES  (1 << 20)
+#define BLOCK_BYTES (1 << 20)
 
 struct repair {
     const char *path;
     const char *output;
     struct mpo_record *source;
     struct mpo_record *copy;
-    struct kept kept;
+    struct mpo_record_kept kept;
     bool claimed; /* the file at `output` is ours */
     bool owned;   /* the caller holds the record's lock */
 };
-
-/* ---- the columns of a schema, all in one order ---- */
-
-static struct mpo_record_column *column_at(struct mpo_record_schema *schema, int32_t index)
-{
-    if (index == 0)
-        return &schema->step;
-    index--;
-    if (index < MPO_RECORD_FIELD_COUNT)
-        return &schema->field[index];
-    return &schema->response[index - MPO_RECORD_FIELD_COUNT];
-}
-
-static int64_t rows_to_keep(const struct kept *kept, int32_t index)
-{
-    const int32_t response = index - 1 - MPO_RECORD_FIELD_COUNT;
-    if (response < 0)
-        return kept->steps;
-    if (response == MPO_RECORD_RESPONSE_token)
-        return kept->tokens;
-    if (response == MPO_RECORD_RESPONSE_text)
-        return kept->text_bytes;
-    return kept->responses;
-}
-
-static void close_columns(struct mpo_record_schema *schema)
-{
-    for (int32_t i = 0; i < COLUMN_COUNT; i++)
-        mpo_record_hdf5_release(&column_at(schema, i)->id);
-}
-
-static enum mpo_status read_rows(const struct mpo_record_column *column, hsize_t first,
-                                 hsize_t rows, void *out)
-{
-    enum mpo_status status = MPO_OK;
-    hid_t file_space = H5I_INVALID_HID;
-    hid_t memory_space = H5I_INVALID_HID;
-    const hsize_t start[2] = {first, 0};
-    const hsize_t block[2] = {rows, column->columns};
-    const hsize_t total = rows * (column->columns > 0 ? column->columns : 1);
-    if (rows == 0)
-        return MPO_OK;
-    MPO_TRY_HDF5(file_space = H5Dget_space(column->id), "%s", column->path);
-    MPO_TRY_HDF5(H5Sselect_hyperslab(file_space, H5S_SELECT_SET, start, NULL, block, NULL),
-                 "%s", column->path);
-    MPO_TRY_HDF5(memory_space = H5Screate_simple(1, &total, NULL), "%s", column->path);
-    MPO_TRY_HDF5(H5Dread(column->id, column->memory_type, memory_space, file_space,
-                         H5P_DEFAULT, out),
-                 "%s", column->path);
-cleanup:
-    mpo_record_hdf5_release(&memory_space);
-    mpo_record_hdf5_release(&file_space);
-    return status;
-}
-
-/* ---- what was acknowledged ---- */
-
-/* The first rows of a column of whole numbers of eight bytes; *out is owned. */
-static enum mpo_status read_numbers(struct mpo_record_column column, int64_t rows,
-                                    int64_t **out)
-{
-    enum mpo_status status = MPO_OK;
-    MPO_CHECK(column.rows >= (hsize_t)rows, MPO_ERR_DATA, "%s has %llu rows, not %lld",
-              column.path, (unsigned long long)column.rows, (long long)rows);
-    MPO_NEW(rows, out);
-    column.memory_type = H5T_NATIVE_INT64;
-    MPO_TRY(read_rows(&column, 0, (hsize_t)rows, *out));
-cleanup:
-    return status;
-}
-
-/* The end of the last of `rows` pieces. The maximum, because an unwritten last piece must
- * not cut the ones before it. */
-static enum mpo_status end_of(const struct mpo_record_column *offset,
-                              const struct mpo_record_column *length, int64_t rows,
-                              int64_t *end)
-{
-    enum mpo_status status = MPO_OK;
-    int64_t *first = NULL;
-    int64_t *count = NULL;
-    *end = 0;
-    MPO_TRY(read_numbers(*offset, rows, &first));
-    MPO_TRY(read_numbers(*length, rows, &count));
-    for (int64_t i = 0; i < rows; i++) {
-        if (first[i] < 0 || count[i] < 0)
-            continue;
-        const int64_t past =
-            first[i] <= INT64_MAX - count[i] ? first[i] + count[i] : INT64_MAX;
-        if (past > *end)
-            *end = past;
-    }
-cleanup:
-    free(count);
-    free(first);
-    return status;
-}
-
-static enum mpo_status count_responses(struct mpo_record_schema *schema, struct kept *kept)
-{
-    enum mpo_status status = MPO_OK;
-    const struct mpo_record_column *response = schema->response;
-    const struct mpo_record_column *step = &response[MPO_RECORD_RESPONSE_step];
-    int64_t *all = NULL;
-    int64_t *drawn = NULL;
-    MPO_TRY(read_numbers(schema->step, kept->steps, &all));
-    MPO_TRY(read_numbers(*step, (int64_t)step->rows, &drawn));
-    const int64_t last = kept->steps > 0 ? all[kept->steps - 1] : -1;
-    kept->responses = mpo_record_acknowledged_rows(drawn, (int64_t)step->rows, last);
-    if (kept->responses > 0 && drawn[kept->responses - 1] != last)
-        mpo_report(MPO_REPORT_WARNING,
-                   "the last response is of step %lld, but the last step is %lld",
-                   (long long)drawn[kept->responses - 1], (long long)last);
-    MPO_TRY(end_of(&response[MPO_RECORD_RESPONSE_token_offset],
-                   &response[MPO_RECORD_RESPONSE_token_count], kept->responses,
-                   &kept->tokens));
-    MPO_TRY(end_of(&response[MPO_RECORD_RESPONSE_text_offset],
-                   &response[MPO_RECORD_RESPONSE_text_bytes], kept->responses,
-                   &kept->text_bytes));
-cleanup:
-    free(drawn);
-    free(all);
-    return status;
-}
 
 static enum mpo_status look_at_source(struct repair *repair,
                                       struct mpo_record_recovery *out)
@@ -181,16 +49,13 @@ static enum mpo_status look_at_source(struct repair *repair,
     mpo_record_invalidate(&schema);
     MPO_TRY(mpo_record_open_columns(repair->source->file, &schema));
     repair->kept.steps = mpo_record_step_count(repair->source);
-    MPO_TRY(count_responses(&schema, &repair->kept));
+    MPO_TRY(mpo_record_count_kept(&schema, &repair->kept));
     out->step_count = repair->kept.steps;
     out->response_count = repair->kept.responses;
-    for (int32_t i = 0; i < COLUMN_COUNT; i++) {
-        const struct mpo_record_column *column = column_at(&schema, i);
-        const int64_t surplus = (int64_t)column->rows - rows_to_keep(&repair->kept, i);
-        MPO_CHECK(column->id < 0 || surplus >= 0, MPO_ERR_DATA,
-                  "%s has %llu rows, fewer than the %lld acknowledged steps need",
-                  column->path, (unsigned long long)column->rows,
-                  (long long)rows_to_keep(&repair->kept, i));
+    for (int32_t i = 0; i < MPO_RECORD_COLUMN_COUNT; i++) {
+        const struct mpo_record_column *column = mpo_record_column_at(&schema, i);
+        const int64_t surplus =
+            (int64_t)column->rows - mpo_record_rows_to_keep(&repair->kept, i);
         int64_t *most =
             i <= MPO_RECORD_FIELD_COUNT ? &out->surplus_steps : &out->surplus_responses;
         const int32_t response = i - 1 - MPO_RECORD_FIELD_COUNT;
@@ -199,7 +64,7 @@ static enum mpo_status look_at_source(struct repair *repair,
             *most = surplus;
     }
 cleanup:
-    close_columns(&schema);
+    mpo_record_close_columns(&schema);
     return status;
 }
 
@@ -301,12 +166,13 @@ cleanup:
 }
 
 static enum mpo_status trim_columns(struct mpo_record_schema *schema,
-                                    const struct kept *kept)
+                                    const struct mpo_record_kept *kept)
 {
     enum mpo_status status = MPO_OK;
-    for (int32_t i = 0; i < COLUMN_COUNT; i++) {
-        const struct mpo_record_column *column = column_at(schema, i);
-        const hsize_t extent[2] = {(hsize_t)rows_to_keep(kept, i), column->columns};
+    for (int32_t i = 0; i < MPO_RECORD_COLUMN_COUNT; i++) {
+        const struct mpo_record_column *column = mpo_record_column_at(schema, i);
+        const hsize_t extent[2] = {(hsize_t)mpo_record_rows_to_keep(kept, i),
+                                   column->columns};
         if (column->id >= 0 && column->rows > extent[0])
             MPO_TRY_HDF5(H5Dset_extent(column->id, extent), "%s", column->path);
     }
@@ -324,7 +190,7 @@ static enum mpo_status repair_copy(const struct repair *repair)
     MPO_TRY(open_marked_file(repair->output, &file));
     MPO_TRY(mpo_record_open_columns(file, &schema));
     MPO_TRY(trim_columns(&schema, &repair->kept));
-    close_columns(&schema);
+    mpo_record_close_columns(&schema);
     MPO_TRY_HDF5(H5Fflush(file, H5F_SCOPE_GLOBAL), "writing the copy");
     const hid_t closing = file;
     file = H5I_INVALID_HID;
@@ -335,7 +201,7 @@ static enum mpo_status repair_copy(const struct repair *repair)
 cleanup:
     if (descriptor >= 0)
         close(descriptor);
-    close_columns(&schema);
+    mpo_record_close_columns(&schema);
     if (file >= 0)
         H5Fclose(file);
     return status;
@@ -360,8 +226,8 @@ static enum mpo_status compare_column(const struct mpo_record_column *original,
     MPO_NEW((size_t)block * row_bytes, &second);
     for (int64_t at = 0; at < rows; at += block) {
         const int64_t count = rows - at < block ? rows - at : block;
-        MPO_TRY(read_rows(original, (hsize_t)at, (hsize_t)count, first));
-        MPO_TRY(read_rows(copy, (hsize_t)at, (hsize_t)count, second));
+        MPO_TRY(mpo_record_read_column(original, (hsize_t)at, (hsize_t)count, first));
+        MPO_TRY(mpo_record_read_column(copy, (hsize_t)at, (hsize_t)count, second));
         MPO_CHECK(memcmp(first, second, (size_t)count * row_bytes) == 0, MPO_ERR_DATA,
                   "%s differs between the record and its copy", original->path);
     }
@@ -383,13 +249,14 @@ static enum mpo_status check_copy(struct repair *repair)
               "%s is still marked as open", repair->output);
     MPO_TRY(mpo_record_open_columns(repair->source->file, &original));
     MPO_TRY(mpo_record_open_columns(repair->copy->file, &copy));
-    for (int32_t i = 0; i < COLUMN_COUNT; i++)
-        if (column_at(&original, i)->id >= 0)
-            MPO_TRY(compare_column(column_at(&original, i), column_at(&copy, i),
-                                   rows_to_keep(&repair->kept, i)));
+    for (int32_t i = 0; i < MPO_RECORD_COLUMN_COUNT; i++)
+        if (mpo_record_column_at(&original, i)->id >= 0)
+            MPO_TRY(compare_column(mpo_record_column_at(&original, i),
+                                   mpo_record_column_at(&copy, i),
+                                   mpo_record_rows_to_keep(&repair->kept, i)));
 cleanup:
-    close_columns(&copy);
-    close_columns(&original);
+    mpo_record_close_columns(&copy);
+    mpo_record_close_columns(&original);
     return status;
 }
 
@@ -421,6 +288,7 @@ static enum mpo_status open_and_recover(struct repair *repair,
     enum mpo_status status = MPO_OK;
     *out = (struct mpo_record_recovery){0};
     MPO_TRY(mpo_record_open(repair->path, &repair->source));
+    MPO_TRY(mpo_record_verify(repair->source));
     out->repaired = !mpo_record_is_complete(repair->source);
     out->step_count = mpo_record_step_count(repair->source);
     if (out->repaired)

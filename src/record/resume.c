@@ -107,6 +107,7 @@ enum mpo_status mpo_record_resume(const char *path,
     MPO_TRY(open_for_appending(writer));
     MPO_TRY(check_rows(writer, step_count));
     MPO_TRY(mpo_record_append_segment(writer->schema.file, step_count, segment));
+    mpo_record_guard_note(writer);
     *out = writer;
     writer = NULL;
 cleanup:

@@ -22,29 +22,44 @@
 
 #include "base/memory.h"
 
-static const char *advice_for(enum mpo_status status)
+#define ADVICE_BYTES 256
+
+/* What a person does next, where the acknowledged steps are safe. */
+static void advise(const struct mpo_record_writer *writer, const char *reason,
+                   char advice[ADVICE_BYTES])
 {
-    if (status == MPO_ERR_MEMORY)
-        return "free memory and run again";
-    if (strstr(mpo_error_text(), strerror(ENOSPC)) != NULL ||
-        strstr(mpo_error_text(), strerror(EDQUOT)) != NULL)
-        return "free space and run again";
-    return "check the file system and run again";
+    bool is_full = strstr(reason, strerror(ENOSPC)) != NULL ||
+                   strstr(reason, strerror(EDQUOT)) != NULL;
+    bool is_limit = strstr(reason, strerror(EFBIG)) != NULL;
+    snprintf(advice, ADVICE_BYTES,
+             "%s, then continue with --resume; `mpo recover %.100s%s` makes a closed copy",
+             is_full    ? "free space on that disk"
+             : is_limit ? "raise the limit of file sizes (ulimit -f)"
+                        : "see to the cause",
+             writer->path, is_full ? " --output=FILE_ON_ANOTHER_DISK" : "");
 }
 
-/* Reword the current failure for a person and stop writing. */
+/* Reword the current failure for a person and stop writing. Steps are called safe only
+ * where they were read back. */
 static enum mpo_status give_up(struct mpo_record_writer *writer, const char *doing,
                                enum mpo_status found)
 {
     /* Missing memory is not a fault of the disk. */
     enum mpo_status status = found == MPO_ERR_MEMORY ? MPO_ERR_MEMORY : MPO_ERR_IO;
+    char reason[MPO_RECORD_TEXT_BYTES] = "";
+    char advice[ADVICE_BYTES] = "";
     writer->broken = true;
+    snprintf(reason, sizeof reason, "%s", mpo_error_text());
+    int64_t safe = -1;
+    if (mpo_record_read_back(writer, &safe) != MPO_OK || safe < 0)
+        return mpo_error_raise(
+            status, __FILE__, __LINE__,
+            "%s %s: %s; its steps cannot be read back: fit again, into another file", doing,
+            writer->path, reason);
+    advise(writer, reason, advice);
     return mpo_error_raise(status, __FILE__, __LINE__,
-                           "%s %s: %s; %lld steps are safe in the file (`mpo recover %s` "
-                           "makes a closed copy); %s",
-                           doing, writer->path, mpo_error_text(),
-                           (long long)writer->schema.step.rows, writer->path,
-                           advice_for(status));
+                           "%s %s: %s; %lld steps are safe in the file; %s", doing,
+                           writer->path, reason, (long long)safe, advice);
 }
 
 /* ---- responses ---- */
@@ -217,7 +232,9 @@ enum mpo_status mpo_record_append(struct mpo_record_writer *writer,
               "%s: step %lld does not follow step %lld", writer->path, (long long)row->step,
               (long long)writer->last_step);
     snprintf(doing, sizeof doing, "writing step %lld to", (long long)row->step);
-    status = append_fields(writer, row);
+    status = mpo_record_guard_check(writer);
+    if (status == MPO_OK)
+        status = append_fields(writer, row);
     if (status == MPO_OK && responses != NULL)
         status = append_responses(writer, row->step, responses);
     if (status == MPO_OK)
@@ -227,6 +244,7 @@ enum mpo_status mpo_record_append(struct mpo_record_writer *writer,
         goto cleanup;
     }
     writer->last_step = row->step;
+    mpo_record_guard_note(writer);
 cleanup:
     return status;
 }
@@ -274,6 +292,7 @@ static enum mpo_status check_closed(const struct mpo_record_writer *writer)
     MPO_CHECK(mpo_record_step_count(record) == steps, MPO_ERR_IO,
               "it has %lld steps, not %lld", (long long)mpo_record_step_count(record),
               (long long)steps);
+    MPO_TRY(mpo_record_verify(record));
 cleanup:
     mpo_record_close(&record);
     return status;
@@ -283,6 +302,7 @@ cleanup:
 static enum mpo_status close_file(struct mpo_record_writer *writer)
 {
     enum mpo_status status = MPO_OK;
+    MPO_TRY(mpo_record_guard_check(writer));
     MPO_TRY(flush_to_disk(writer));
     writer->broken = true;
     MPO_TRY_HDF5(H5Fclose(writer->schema.file), "close");

@@ -106,6 +106,8 @@ enum mpo_status inspect_open_whole(const char *path, struct inspect *inspect)
 {
     enum mpo_status status = MPO_OK;
     MPO_TRY(inspect_open(path, inspect));
+    if (!mpo_record_is_live(inspect->record))
+        MPO_TRY(mpo_record_verify(inspect->record));
     MPO_TRY(inspect_load(inspect, 0, mpo_record_step_count(inspect->record)));
 cleanup:
     return status;

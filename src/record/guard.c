@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Whether the file under a writer is still the one that it left after the last step.
+ *
+ * A file that somebody removes, moves, cuts short or copies over goes on taking writes, and
+ * nothing would be said before the end. So before each step its links, the file at its
+ * path, its size and its first bytes are compared with what they were. A newer time of
+ * change alone may be a harmless `touch`, or bytes that were overwritten in place: then the
+ * file is read back as a reader would. So it is from time to time, for what happened within
+ * a step, seldom enough to cost a fiftieth of the run.
+ */
+#include "record_impl.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/timing.h"
+#include "mpo/report.h"
+
+/* Between two looks, in units of what the last one took. */
+#define LOOK_EVERY 50.0
+
+static bool same_file(const struct stat *a, const struct stat *b)
+{
+    return a->st_ino == b->st_ino && a->st_dev == b->st_dev;
+}
+
+static bool same_time(const struct stat *a, const struct stat *b)
+{
+    return a->st_mtim.tv_sec == b->st_mtim.tv_sec &&
+           a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
+}
+
+void mpo_record_guard_note(struct mpo_record_writer *writer)
+{
+    struct mpo_record_guard *guard = &writer->guard;
+    const ssize_t bytes = (ssize_t)sizeof guard->head;
+    int descriptor = mpo_record_descriptor(writer->schema.file);
+    bool is_first = !guard->is_set;
+    guard->is_set = descriptor >= 0 && fstat(descriptor, &guard->left) == 0;
+    /* Until HDF5 closes the file it leaves these bytes alone. */
+    if (is_first && guard->is_set)
+        guard->is_set = pread(descriptor, guard->head, sizeof guard->head, 0) == bytes;
+}
+
+static enum mpo_status read_beside(const struct mpo_record_writer *writer, int64_t *steps)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_record *record = NULL;
+    MPO_TRY(mpo_record_open_beside(writer->path, &record));
+    if (writer->guard.is_set && !same_file(&record->identity, &writer->guard.left))
+        goto cleanup;
+    MPO_TRY(mpo_record_verify(record));
+    /* A step may be whole whose last write was refused; other numbers are of another run. */
+    const int64_t found = mpo_record_step_count(record);
+    const int64_t known = (int64_t)writer->schema.step.rows;
+    if (found == known || found == known + 1)
+        *steps = found;
+cleanup:
+    mpo_record_close(&record);
+    return status;
+}
+
+enum mpo_status mpo_record_read_back(const struct mpo_record_writer *writer, int64_t *steps)
+{
+    struct mpo_error error;
+    *steps = -1;
+    mpo_error_keep(&error);
+    enum mpo_status status = read_beside(writer, steps);
+    mpo_error_restore(&error);
+    return status;
+}
+
+/* A reader without memory says nothing of the file. */
+static enum mpo_status expect_whole(const struct mpo_record_writer *writer)
+{
+    enum mpo_status status = MPO_OK;
+    int64_t steps = -1;
+    status = read_beside(writer, &steps);
+    if (status == MPO_ERR_MEMORY)
+        MPO_TRY(status);
+    MPO_CHECK(steps == (int64_t)writer->schema.step.rows, MPO_ERR_IO,
+              "another program wrote into the file");
+cleanup:
+    return status;
+}
+
+/* The time of change is newer, and nothing else tells. */
+static enum mpo_status look_closer(struct mpo_record_writer *writer)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_record_guard *guard = &writer->guard;
+    MPO_TRY(expect_whole(writer));
+    if (!guard->is_told)
+        mpo_report(MPO_REPORT_WARNING,
+                   "%s was touched by another program while it is written; its %lld steps "
+                   "read well",
+                   writer->path, (long long)writer->schema.step.rows);
+    guard->is_told = true;
+cleanup:
+    return status;
+}
+
+/* What happened while a step was written is in the figures that were noted after it. */
+static enum mpo_status look_at_times(struct mpo_record_writer *writer)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_record_guard *guard = &writer->guard;
+    const double begun = mpo_timing_now();
+    if (begun < guard->next_look)
+        return MPO_OK;
+    MPO_TRY(expect_whole(writer));
+    const double now = mpo_timing_now();
+    guard->next_look = now + LOOK_EVERY * (now - begun);
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_record_guard_check(struct mpo_record_writer *writer)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_record_guard *guard = &writer->guard;
+    char head[sizeof guard->head] = "";
+    struct stat found = {0};
+    struct stat named = {0};
+    if (!guard->is_set)
+        return MPO_OK;
+    int descriptor = mpo_record_descriptor(writer->schema.file);
+    MPO_CHECK(fstat(descriptor, &found) == 0, MPO_ERR_IO, "%s", strerror(errno));
+    MPO_CHECK(found.st_nlink > 0 && stat(writer->path, &named) == 0, MPO_ERR_IO,
+              "the file was removed while it is written");
+    MPO_CHECK(same_file(&found, &named), MPO_ERR_IO,
+              "another file was put in its place while it is written");
+    MPO_CHECK(found.st_size == guard->left.st_size, MPO_ERR_IO,
+              "another program changed the file: expected %lld bytes, found %lld",
+              (long long)guard->left.st_size, (long long)found.st_size);
+    MPO_CHECK(pread(descriptor, head, sizeof head, 0) == (ssize_t)sizeof head &&
+                  memcmp(head, guard->head, sizeof head) == 0,
+              MPO_ERR_IO, "another program wrote over the file");
+    if (!same_time(&found, &guard->left))
+        MPO_TRY(look_closer(writer));
+    MPO_TRY(look_at_times(writer));
+cleanup:
+    return status;
+}
