@@ -141,7 +141,8 @@ enum mpo_status mpo_record_resume(const char *path,
                                   const struct mpo_record_segment *segment,
                                   int64_t step_count, struct mpo_record_writer **out);
 
-/** Whether mpo_record_create would refuse the path, without creating anything. Local.
+/** Whether mpo_record_create would refuse the path: its lock is taken and given back, and
+ *  nothing else is made. A file system without locks is a warning. Local.
  *  @return MPO_ERR_OUTPUT, MPO_ERR_PERMISSION, MPO_ERR_IO */
 enum mpo_status mpo_record_check(const char *path, bool force);
 
@@ -160,6 +161,11 @@ bool mpo_record_is_on_network(const char *path);
 enum mpo_status mpo_record_append(struct mpo_record_writer *writer,
                                   const struct mpo_record_row *row,
                                   const struct mpo_record_responses *responses);
+
+/** Close and remove the record of a run that failed before its first step, so that it is in
+ *  nobody's way, and release the lock; a record with steps is left as it is. NULL-safe. Rank
+ *  zero only. */
+void mpo_record_discard(struct mpo_record_writer **writer);
 
 /** Close, check the file's end, release the lock; NULL-safe. Rank zero only.
  *  @return MPO_ERR_IO when not everything reached the file */

@@ -126,12 +126,16 @@ cleanup:
     return status;
 }
 
-/* A failure inside the loop closes the record and ends the job. */
+/* A failure inside the loop closes the record, which is removed if it has no step, and ends
+ * the job. */
 static enum mpo_status fail_fit(struct mpo_fit *fit, enum mpo_status status)
 {
     struct mpo_error error;
     mpo_error_keep(&error);
-    mpo_record_finish(&fit->record);
+    if (fit->summary.steps == 0)
+        mpo_record_discard(&fit->record);
+    else
+        mpo_record_finish(&fit->record);
     mpo_error_restore(&error);
     return mpo_comm_fail(status);
 }

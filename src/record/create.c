@@ -87,7 +87,8 @@ static enum mpo_status make_file(struct mpo_record_writer *writer, const char *d
                  "access properties");
     MPO_TRY_HDF5(H5Pset_fclose_degree(access, H5F_CLOSE_STRONG), "access properties");
     /* HDF5 locks the file until SWMR starts, so nobody opens it half-created. */
-    MPO_TRY_HDF5(H5Pset_file_locking(access, true, true), "access properties");
+    MPO_TRY_HDF5(H5Pset_file_locking(access, !writer->lock.is_refused, true),
+                 "access properties");
     /* Pages need an extension of the superblock, which HDF5 makes with the library's
      * default properties and so with time stamps; without them, identical runs stay
      * identical. If a version of HDF5 refuses this, only that is lost. */

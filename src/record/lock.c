@@ -2,17 +2,22 @@
 /*
  * Who may write where: the lock, and room at the path.
  *
- * One run, one file. A second SWMR writer can cut a live record short, and HDF5's own
- * lock is given up when SWMR starts, so a run holds flock on PATH.lock from before the
- * record exists until it is closed. The kernel releases the lock when the process dies,
- * however it dies: a lock file that nobody holds means nothing and is taken over. Its
- * line names the holder.
+ * One run, one file. A second SWMR writer can cut a live record short, and HDF5's own lock
+ * is given up when SWMR starts, so a run holds flock on PATH.lock from before the record
+ * exists until it is closed. The kernel releases the lock when the process dies, however it
+ * dies: a lock file that nobody holds means nothing and is taken over. Its line names the
+ * holder.
+ *
+ * Some file systems refuse locks (ENOLCK, EOPNOTSUPP). A run then goes on with a warning,
+ * HDF5's own lock off as well, and a holder that its line names counts while its process is
+ * alive on this host.
  */
 #include "record_impl.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -56,6 +61,18 @@ static void read_holder(int descriptor, char holder[MPO_RECORD_HOLDER_BYTES])
         snprintf(holder, MPO_RECORD_HOLDER_BYTES, "an unnamed process");
 }
 
+/* Whether the process that a holder's line names runs on this host; another one than ours. */
+static bool is_alive(const char *holder)
+{
+    char host[128] = "";
+    char named[128] = "";
+    long process = 0;
+    gethostname(host, sizeof host - 1);
+    return sscanf(holder, "host %127[^,], process %ld", named, &process) == 2 &&
+           strcmp(host, named) == 0 && process > 0 && process != (long)getpid() &&
+           (kill((pid_t)process, 0) == 0 || errno == EPERM);
+}
+
 static enum mpo_status write_holder(const struct mpo_record_lock *lock, const char *job_id)
 {
     enum mpo_status status = MPO_OK;
@@ -88,6 +105,21 @@ static bool is_still_named(int descriptor, const char *path)
            locked.st_ino == named.st_ino && locked.st_dev == named.st_dev;
 }
 
+/* The file system has no locks: the line in the file has to do. */
+static void go_without(struct mpo_record_lock *lock, int error, bool *again)
+{
+    char holder[MPO_RECORD_HOLDER_BYTES] = "";
+    read_holder(lock->descriptor, holder);
+    *again = is_alive(holder);
+    if (*again || lock->is_refused)
+        return;
+    lock->is_refused = true;
+    mpo_report(MPO_REPORT_WARNING,
+               "this file system does not support locks (%s: %s); make sure that no "
+               "other run writes the same record",
+               lock->path, strerror(error));
+}
+
 /* One attempt; *again: worth another one. */
 static enum mpo_status try_lock(struct mpo_record_lock *lock, bool *again)
 {
@@ -101,14 +133,10 @@ static enum mpo_status try_lock(struct mpo_record_lock *lock, bool *again)
         *again = !is_still_named(lock->descriptor, lock->path);
         goto cleanup;
     }
-    if (errno == EWOULDBLOCK || errno == EINTR) {
+    if (errno == EWOULDBLOCK || errno == EINTR)
         *again = true;
-        goto cleanup;
-    }
-    mpo_report(MPO_REPORT_WARNING,
-               "this file system does not support locks (%s: %s); make sure that no "
-               "other run writes the same record",
-               lock->path, strerror(errno));
+    else
+        go_without(lock, errno, again);
 cleanup:
     return status;
 }
@@ -169,9 +197,10 @@ bool mpo_record_lock_names_holder(const char *path, char holder[MPO_RECORD_HOLDE
     snprintf(name, sizeof name, "%s.lock", path);
     int descriptor = open(name, O_RDONLY | O_CLOEXEC);
     if (descriptor >= 0) {
-        held = flock(descriptor, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
-        if (held)
-            read_holder(descriptor, holder);
+        bool is_refused = flock(descriptor, LOCK_SH | LOCK_NB) != 0;
+        int error = errno;
+        read_holder(descriptor, holder);
+        held = is_refused && (error == EWOULDBLOCK || is_alive(holder));
         close(descriptor);
     }
     return held;
@@ -208,12 +237,25 @@ cleanup:
     return status;
 }
 
-/* Check that the path is free or may be moved aside. */
-static enum mpo_status look_at_path(const char *path, bool force, bool *occupied)
+/* What a run leaves that ended before its first step holds nothing to keep. The lock is
+ * held, so no run is about to write it. */
+static bool holds_no_step(const char *path, const struct stat *found)
+{
+    struct mpo_record *record = NULL;
+    bool is_empty = S_ISREG(found->st_mode) && mpo_record_open(path, &record) == MPO_OK &&
+                    mpo_record_step_count(record) == 0;
+    mpo_record_close(&record);
+    return is_empty;
+}
+
+/* Check that the path is free, or that what is there may be moved or removed. */
+static enum mpo_status look_at_path(const char *path, bool force, bool *occupied,
+                                    bool *is_empty)
 {
     enum mpo_status status = MPO_OK;
     struct stat found;
     *occupied = lstat(path, &found) == 0;
+    *is_empty = *occupied && !force && holds_no_step(path, &found);
     if (!*occupied) {
         MPO_CHECK(errno == ENOENT, mpo_reason_status(errno, MPO_ERR_OUTPUT), "%s: %s", path,
                   strerror(errno));
@@ -228,7 +270,7 @@ static enum mpo_status look_at_path(const char *path, bool force, bool *occupied
               "%s is a directory; name a file in it, for instance %s/mpo.h5", path, path);
     MPO_CHECK(S_ISREG(found.st_mode), MPO_ERR_OUTPUT,
               "%s is not a regular file; name another one", path);
-    MPO_CHECK(force, MPO_ERR_OUTPUT,
+    MPO_CHECK(force || *is_empty, MPO_ERR_OUTPUT,
               "%s exists already; name another file with --record.file, or give --force to "
               "move it aside",
               path);
@@ -240,9 +282,15 @@ enum mpo_status mpo_record_make_room(const char *path, bool force)
 {
     enum mpo_status status = MPO_OK;
     bool occupied = false;
-    MPO_TRY(look_at_path(path, force, &occupied));
-    if (occupied)
+    bool is_empty = false;
+    MPO_TRY(look_at_path(path, force, &occupied, &is_empty));
+    if (occupied && !is_empty)
         MPO_TRY(move_aside(path));
+    if (!is_empty)
+        goto cleanup;
+    MPO_CHECK(unlink(path) == 0, mpo_reason_status(errno, MPO_ERR_OUTPUT),
+              "cannot remove %s: %s", path, strerror(errno));
+    mpo_report(MPO_REPORT_NOTE, "removed %s, in which a run had left no step", path);
 cleanup:
     return status;
 }
@@ -258,19 +306,21 @@ static void folder_of(const char *path, char folder[PATH_MAX])
 enum mpo_status mpo_record_check(const char *path, bool force)
 {
     enum mpo_status status = MPO_OK;
-    char holder[MPO_RECORD_HOLDER_BYTES] = "";
+    struct mpo_record_lock lock = {.descriptor = -1};
     char folder[PATH_MAX] = "";
+    char *target = realpath(path, NULL); /* a run that resumes follows a link */
     bool occupied = false;
+    bool is_empty = false;
+    mpo_record_hdf5_prepare();
     folder_of(path, folder);
     MPO_CHECK(access(folder, W_OK | X_OK) == 0, mpo_reason_status(errno, MPO_ERR_OUTPUT),
               "no file can be made in %s: %s%s", folder, strerror(errno),
               errno == ENOENT ? "; make the directory first" : "");
-    MPO_CHECK(!mpo_record_lock_names_holder(path, holder), MPO_ERR_OUTPUT,
-              "%s is being written by another run (%s); wait for it, or name "
-              "another file with --record.file",
-              path, holder);
-    MPO_TRY(look_at_path(path, force, &occupied));
+    MPO_TRY(mpo_record_lock_take(target != NULL ? target : path, NULL, &lock));
+    MPO_TRY(look_at_path(path, force, &occupied, &is_empty));
 cleanup:
+    mpo_record_lock_drop(&lock);
+    free(target);
     return status;
 }
 

@@ -182,8 +182,9 @@ enum mpo_status mpo_record_append_segment(hid_t file, int64_t first_step,
 /* ---- the lock and the path (record/lock.c) ---- */
 
 struct mpo_record_lock {
-    int descriptor; /* -1: not held */
-    char *path;     /* owned */
+    int descriptor;  /* -1: not held */
+    char *path;      /* owned */
+    bool is_refused; /* the file system has no locks */
 };
 
 /** Lock PATH.lock, or refuse with the holder's name (MPO_ERR_OUTPUT). */

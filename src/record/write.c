@@ -311,6 +311,20 @@ cleanup:
     return status;
 }
 
+void mpo_record_discard(struct mpo_record_writer **writer)
+{
+    struct mpo_record_writer *self = *writer;
+    struct stat named;
+    if (self == NULL)
+        return;
+    const struct stat *left = &self->guard.left;
+    if (!self->broken && self->schema.step.rows == 0 && self->guard.is_set &&
+        stat(self->path, &named) == 0 && named.st_ino == left->st_ino &&
+        named.st_dev == left->st_dev)
+        unlink(self->path);
+    mpo_record_writer_free(writer);
+}
+
 enum mpo_status mpo_record_finish(struct mpo_record_writer **writer)
 {
     enum mpo_status status = MPO_OK;

@@ -241,12 +241,22 @@ static void examine_groups(struct doctor *doctor)
         }
 }
 
+/* What the record's stage warns of is a finding. */
+static void note_warning(void *self, enum mpo_report_level level, const char *text)
+{
+    if (level == MPO_REPORT_WARNING)
+        doctor_note(self, DOCTOR_record, DOCTOR_WARNING, MPO_OK, "%s", text);
+}
+
 /* A record to resume may exist; fit checks whether it belongs to this job. */
 static void examine_record(struct doctor *doctor)
 {
     const char *path = doctor->config->record.file;
     const struct mpo_config_fit *fit = &doctor->config->fit;
+    struct mpo_reporter before =
+        mpo_report_to((struct mpo_reporter){.say = note_warning, .self = doctor});
     enum mpo_status status = mpo_record_check(path, fit->force || fit->resume);
+    mpo_report_to(before);
     if (mpo_record_is_on_network(path))
         doctor_note(doctor, DOCTOR_record, DOCTOR_WARNING, MPO_OK,
                     "%s " MPO_RECORD_NETWORK_ADVICE, path);
