@@ -115,6 +115,7 @@ struct mpo_rollout_step {
     bool greedy;           /* the most probable token instead of a draw */
     bool weighted_only;    /* as of a row (mpo/decode.h): log_policy[h] and control[h] are
                               NAN where mu_h = 0 */
+    bool yields;           /* a request to stop ends it at the next token */
     const struct mpo_mixture_filter *filter; /* of the draws; NULL: none */
     /* called on the group's root after each token of each response; false: the response
        ends here, as if its text had stopped. NULL: disabled */
@@ -132,6 +133,7 @@ struct mpo_rollout_step {
  * A failure of one rank ends the job (mpo_comm_fail).
  *
  * @param out  complete on rank zero; valid until the next call
+ * @return MPO_REQUEUE on all ranks where a request to stop ended a step that yields
  */
 enum mpo_status mpo_rollout_run(struct mpo_rollout *rollout,
                                 const struct mpo_rollout_step *step,

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The first request to stop sets one variable, which is all that a signal handler may
- * safely do; commands with steps look at it between steps.
+ * safely do; commands with steps look at it between steps. It is answered at once by one
+ * line, with write(2) alone.
  *
  * Launchers often deliver one request twice in quick succession (to a process and to its
  * group), so a signal shortly after the first one is the same request. At a time limit
@@ -10,9 +11,12 @@
  */
 #include "stop.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stddef.h>
+#include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #define SAME_KEYS_SECONDS    0.1 /* SIGINT */
 #define SAME_REQUEST_SECONDS 2.0 /* the others */
@@ -32,6 +36,16 @@ static const struct stop_signal {
 
 static volatile sig_atomic_t caught;
 static struct timespec caught_at; /* written by the handler alone */
+static const char *volatile answer;
+
+static void give_answer(void)
+{
+    int error = errno;
+    const char *text = answer;
+    if (text != NULL && write(STDERR_FILENO, text, strlen(text)) < 0)
+        answer = NULL; /* nobody reads */
+    errno = error;
+}
 
 static void note(int number)
 {
@@ -40,6 +54,7 @@ static void note(int number)
     if (caught == 0) {
         caught = number;
         caught_at = now;
+        give_answer();
         return;
     }
     double since = (double)(now.tv_sec - caught_at.tv_sec) +
@@ -58,6 +73,11 @@ void mpo_stop_catch(void)
         sigaddset(&action.sa_mask, stop_signals[i].number);
     for (size_t i = 0; i < STOP_SIGNAL_COUNT; i++)
         sigaction(stop_signals[i].number, &action, NULL);
+}
+
+void mpo_stop_say(const char *text)
+{
+    answer = text;
 }
 
 void mpo_stop_request(void)

@@ -18,6 +18,10 @@ extern "C" {
 /** Handle the signals from now on; commands without steps do not call this. Local. */
 void mpo_stop_catch(void);
 
+/** Write this to standard error at once when the first signal comes; NULL: nothing. The text
+ *  is kept by reference and ends with a line end. Local. */
+void mpo_stop_say(const char *text);
+
 /** Ask without a signal. Safe in a signal's handler. Local. */
 void mpo_stop_request(void);
 

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/stop.h"
+#include "mpo/comm.h"
 #include "commands/report/log.h"
 #include "session/session_impl.h"
 
@@ -60,11 +61,24 @@ const struct mpo_command *mpo_command_find(const char *name)
     return NULL;
 }
 
+/* fit ends after a step, the others at the next token; doctor, which writes nothing, ends at
+ * the first signal. */
+static void catch_signals(const char *command)
+{
+    if (strcmp(command, "doctor") == 0)
+        return;
+    mpo_stop_catch();
+    if (mpo_comm_job_rank() == 0)
+        mpo_stop_say(strcmp(command, "fit") == 0
+                         ? "stopping after this step; again to leave now\n"
+                         : "stopping at the next token; again to leave now\n");
+}
+
 enum mpo_status mpo_command_configure(const char *command, int argc, char *const *argv,
                                       struct mpo_config **config)
 {
     enum mpo_status status = MPO_OK;
-    mpo_stop_catch();
+    catch_signals(command);
     MPO_TRY(mpo_session_configure(command, argc, argv, config));
     if (mpo_config_is_quiet(*config, command))
         mpo_log_quiet();

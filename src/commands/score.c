@@ -248,7 +248,7 @@ static enum mpo_status score_all(struct score *score)
         .prompt = prompt,
         .prompt_count = score->prompt_count,
         .responses = score->config->score.pairs ? 2 : 1,
-        .step = {.mu = score->weights},
+        .step = {.mu = score->weights, .yields = true},
         .run = score_batch,
         .command = score,
     };

@@ -202,7 +202,7 @@ enum mpo_status mpo_rollout_draw_unit(struct mpo_rollout *rollout,
                                     .next_slot = first_slot,
                                     .end_slot = first_slot + prompt_count};
     mpo_decode_clear(decode);
-    for (int32_t count = 1; count > 0;) {
+    for (int32_t count = 1; count > 0 && !mpo_rollout_gives_up(rollout, step);) {
         const struct mpo_decode_event *event = NULL;
         while (unit.next_slot < unit.end_slot &&
                mpo_decode_free_rows(decode) >= rollout->spec.responses)

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "base/stop.h"
 
 /* ---- open and close ---- */
 
@@ -173,6 +174,26 @@ static int32_t unit_length(const struct mpo_rollout *rollout,
     return left < rollout->spec.unit_prompts ? left : rollout->spec.unit_prompts;
 }
 
+bool mpo_rollout_gives_up(struct mpo_rollout *rollout, const struct mpo_rollout_step *step)
+{
+    rollout->is_cut = rollout->is_cut || (step->yields && mpo_stop_signal() != 0);
+    return rollout->is_cut;
+}
+
+/* What a request to stop cut short is nobody's result. */
+static enum mpo_status agree_on_cut(const struct mpo_rollout *rollout,
+                                    const struct mpo_rollout_step *step)
+{
+    enum mpo_status status = MPO_OK;
+    double is_cut = rollout->is_cut;
+    if (!step->yields)
+        return MPO_OK;
+    MPO_TRY(mpo_comm_max(rollout->spec.comm, &is_cut, 1));
+    MPO_CHECK(is_cut == 0.0, MPO_REQUEUE, "stopped inside a response");
+cleanup:
+    return status;
+}
+
 /* This group's units, one after another. At its root. */
 static enum mpo_status lead_units(struct mpo_rollout *rollout,
                                   const struct mpo_rollout_step *step)
@@ -181,7 +202,8 @@ static enum mpo_status lead_units(struct mpo_rollout *rollout,
     int32_t group_count = mpo_comm_group_count(rollout->spec.comm);
     int32_t unit = 0;
     for (int32_t slot = 0; slot < step->prompt_count; slot += rollout->spec.unit_prompts) {
-        if (unit++ % group_count != mpo_comm_group(rollout->spec.comm))
+        if (unit++ % group_count != mpo_comm_group(rollout->spec.comm) ||
+            mpo_rollout_gives_up(rollout, step))
             continue;
         if (rollout->spec.purpose == MPO_ROLLOUT_SCORES)
             MPO_TRY(mpo_rollout_score_unit(rollout, step, slot));
@@ -215,12 +237,14 @@ static enum mpo_status decode_units(struct mpo_rollout *rollout,
     MPO_CHECK(step->prompt_count <= rollout->spec.prompts_max, MPO_ERR_INTERNAL,
               "a step of %d prompts, room for %d", step->prompt_count,
               rollout->spec.prompts_max);
+    rollout->is_cut = false;
     memcpy(rollout->prompt, step->prompt,
            (size_t)step->prompt_count * sizeof *rollout->prompt);
     if (mpo_comm_group_rank(rollout->spec.comm) == 0)
         MPO_TRY(lead_units(rollout, step));
     else
         MPO_TRY(mpo_decode_follow(rollout->spec.decode));
+    MPO_TRY(agree_on_cut(rollout, step));
 cleanup:
     return status;
 }

@@ -20,6 +20,7 @@ struct mpo_rollout {
     struct mpo_integrals integrals; /* the same, when ends are integrated out */
     struct mpo_ends *ends;          /* [row_capacity] likewise; arrays in integrals */
     double *drawn;                  /* [row_capacity, H] of ends */
+    bool is_cut;                    /* a request to stop ended the step */
 };
 
 /** A unit on its way: prompt slots next_slot .. end_slot - 1 of the step wait. */
@@ -30,6 +31,9 @@ struct mpo_rollout_unit {
     int32_t end_slot;
     int64_t live_tokens; /* of rows that live */
 };
+
+/** Whether a request to stop ends this step, which says that it yields. Local. */
+bool mpo_rollout_gives_up(struct mpo_rollout *rollout, const struct mpo_rollout_step *step);
 
 /** Decode prompt slots first_slot .. first_slot + prompt_count - 1 from a cleared cache,
  *  into rollout->responses. At the group's root, while the others follow. (draw.c) */

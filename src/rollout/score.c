@@ -66,7 +66,7 @@ enum mpo_status mpo_rollout_score_unit(struct mpo_rollout *rollout,
     int32_t scored = slot * rollout->spec.responses;
     mpo_decode_clear(decode);
     MPO_TRY(admit_responses(rollout, step, slot));
-    for (int32_t count = 1; count > 0;) {
+    for (int32_t count = 1; count > 0 && !mpo_rollout_gives_up(rollout, step);) {
         const struct mpo_decode_event *event = NULL;
         MPO_TRY(mpo_decode_step(decode, &event, &count));
         for (int32_t i = 0; i < count; i++) {

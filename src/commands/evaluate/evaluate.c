@@ -29,7 +29,116 @@ static bool is_rank_zero(const struct evaluate *evaluate)
     return mpo_comm_rank(evaluate->session->comm) == 0;
 }
 
-/* ---- rows ---- */
+/* ---- drawing ---- */
+
+static int32_t warmup_prompts(const struct evaluate *evaluate)
+{
+    int64_t count = mpo_prompts_count(evaluate->session->prompts);
+    return (int32_t)(count < WARMUP_PROMPTS ? count : WARMUP_PROMPTS);
+}
+
+static void count_tokens(struct evaluate *evaluate, const struct mpo_responses *responses)
+{
+    evaluate->token_count += walk_count_tokens(
+        responses->token_count, responses->prompt_count * responses->responses);
+}
+
+static enum mpo_status warm_up_step(struct evaluate *evaluate, int32_t vector,
+                                    int64_t index, struct mpo_estimator *estimator)
+{
+    enum mpo_status status = MPO_OK;
+    const double *weights = evaluate->weights + vector * evaluate->config->policy_count;
+    int64_t prompt[WARMUP_PROMPTS] = {0};
+    struct mpo_responses responses = {0};
+    struct mpo_estimate estimate = {0};
+    struct mpo_rollout_step step = {
+        .step = FIRST_WARMUP_STEP + index,
+        .prompt = prompt,
+        .prompt_count = warmup_prompts(evaluate),
+        .mu = weights,
+        .end_bias = evaluate->end_bias[vector],
+        .yields = true,
+    };
+    MPO_TRY(mpo_session_begin_step(
+        evaluate->session,
+        &(struct mpo_session_progress){index, index, evaluate->config->evaluate.warmup,
+                                       "warm-ups"}));
+    mpo_prompts_of_step(evaluate->session->prompts, (uint64_t)evaluate->config->run.seed,
+                        index, step.prompt_count, prompt);
+    progress_follow(&evaluate->progress, &step, step.prompt_count,
+                    step.prompt_count * evaluate->config->evaluate.responses);
+    status = mpo_rollout_run(evaluate->session->rollout, &step, &responses);
+    MPO_CHECK(status != MPO_REQUEUE, MPO_REQUEUE,
+              "stopped by %s after %lld of %lld warm-ups", mpo_stop_name(mpo_stop_signal()),
+              (long long)index, (long long)evaluate->config->evaluate.warmup);
+    MPO_TRY(status);
+    if (is_rank_zero(evaluate)) {
+        count_tokens(evaluate, &responses);
+        MPO_TRY(mpo_estimator_step(estimator, weights, &responses, &estimate));
+        evaluate->end_bias[vector] = mpo_estimator_end_bias(estimator);
+        evaluate->coefficient[vector] = estimate.coefficient;
+    }
+    progress_advance(&evaluate->progress, step.prompt_count, evaluate->token_count);
+    MPO_TRY(mpo_comm_broadcast(evaluate->session->comm, &evaluate->end_bias[vector],
+                               sizeof(double), 0));
+cleanup:
+    return status;
+}
+
+/* Adapt the end tilt and the coefficient of the control variate for one vector, on
+ * responses that are not used afterwards. */
+static enum mpo_status warm_up(struct evaluate *evaluate, int32_t vector)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_config_rollout *rollout = &evaluate->config->rollout;
+    struct mpo_estimator *estimator = NULL;
+    struct mpo_estimator_spec spec = {
+        .objective_count = evaluate->objective_count,
+        .prompts_max = WARMUP_PROMPTS,
+        .responses_max = (int32_t)evaluate->config->evaluate.responses,
+        .end_bias = rollout->end_bias,
+        .control = rollout->control,
+    };
+    evaluate->end_bias[vector] = isnan(rollout->end_bias) ? 0.0 : rollout->end_bias;
+    evaluate->coefficient[vector] = isnan(rollout->control) ? 1.0 : rollout->control;
+    MPO_TRY(mpo_estimator_open(&spec, &estimator));
+    for (int64_t i = 0; i < evaluate->config->evaluate.warmup; i++)
+        MPO_TRY(warm_up_step(evaluate, vector, i, estimator));
+cleanup:
+    mpo_estimator_close(&estimator);
+    return status;
+}
+
+/* Statistics of every prompt of one rollout. */
+static void keep_statistics(struct evaluate *evaluate, int32_t vector, int64_t first,
+                            const struct mpo_responses *responses)
+{
+    int32_t columns = COLUMN_GRADIENT + evaluate->objective_count;
+    int32_t m = responses->responses;
+    struct mpo_sample_query query = {
+        .exponent_count = evaluate->objective_count,
+        .exponent = evaluate->weights + vector * evaluate->config->policy_count,
+        .objective_count = evaluate->objective_count,
+        .jackknife = true,
+    };
+    struct mpo_sample_figures figures = {
+        .log_weight = evaluate->work,
+        .share = evaluate->work + m,
+        .control = evaluate->work + 2 * m,
+    };
+    for (int32_t slot = 0; slot < responses->prompt_count; slot++) {
+        struct mpo_sample sample = mpo_sample_of_step(responses, slot * m, m);
+        double *statistic =
+            evaluate->value + ((first + slot) * evaluate->vector_count + vector) * columns;
+        figures.gradient = statistic + COLUMN_GRADIENT;
+        mpo_sample_estimate(&sample, &query, &figures);
+        statistic[COLUMN_VALUE] = figures.value_jackknife;
+        statistic[COLUMN_PLAIN] = figures.value;
+        statistic[COLUMN_ESS] = figures.ess;
+        for (int32_t k = 0; k < evaluate->objective_count; k++)
+            figures.gradient[k] -= evaluate->coefficient[vector] * figures.control[k];
+    }
+}
 
 /* A run of walk.h, for the vector at hand. */
 static enum mpo_status evaluate_batch(void *command, struct mpo_rollout_step *step,
@@ -60,7 +169,8 @@ static enum mpo_status evaluate_vector(struct evaluate *evaluate, int32_t vector
         .prompt = prompt,
         .prompt_count = evaluate->prompt_count,
         .responses = (int32_t)evaluate->config->evaluate.responses,
-        .step = {.mu = evaluate->weights + vector * evaluate->config->policy_count},
+        .step = {.mu = evaluate->weights + vector * evaluate->config->policy_count,
+                 .yields = true},
         .run = evaluate_batch,
         .command = evaluate,
     };

@@ -210,6 +210,7 @@ static enum mpo_status generate_all(struct generate *generate)
                  .weighted_only =
                      options->format == MPO_GENERATE_TEXT && options->best_of == 1,
                  .filter = &generate->filter,
+                 .yields = !generate->streams, /* what was shown ends with its line */
                  .watch = generate->streams ? stream_watch : NULL,
                  .watcher = &generate->stream},
         .run = generate_batch,

@@ -12,6 +12,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "base/stop.h"
 #include "base/text.h"
 
 #define LINE_BYTES    8192 /* more than an error text and its trace have */
@@ -66,6 +67,16 @@ bool mpo_log_is_live(void)
 }
 
 /* ---- lines ---- */
+
+/* The answer to a signal is below the live line, which stays where it is. */
+static void leave_line_to_answer(void)
+{
+    static bool is_left;
+    if (!is_left && mpo_stop_signal() != 0) {
+        is_left = true;
+        progress_shown = false;
+    }
+}
 
 static void print_line(const char *color, const char *prefix, const char *format,
                        va_list arguments)
@@ -151,6 +162,7 @@ void mpo_log_progress(const char *const *part, int part_count)
     char line[LINE_BYTES] = "";
     if (!mpo_log_is_live() || part_count == 0)
         return;
+    leave_line_to_answer();
     int32_t left = terminal_columns() - 1;
     int at = snprintf(line, sizeof line, "%s%.*s", progress_shown ? "\033[A\r" : "",
                       (int)mpo_text_fit(part[0], left), part[0]);
@@ -169,6 +181,7 @@ void mpo_log_progress(const char *const *part, int part_count)
 
 void mpo_log_clear_progress(void)
 {
+    leave_line_to_answer();
     if (progress_shown)
         fputs("\033[A\r\033[K", stderr);
     progress_shown = false;

@@ -4,6 +4,8 @@
  */
 #include "walk.h"
 
+#include "base/stop.h"
+
 static enum mpo_status walk_batch(const struct walk *walk, int64_t first)
 {
     enum mpo_status status = MPO_OK;
@@ -20,7 +22,11 @@ static enum mpo_status walk_batch(const struct walk *walk, int64_t first)
         walk->prompt[i] = first + i;
     progress_follow(walk->progress, &step, step.prompt_count,
                     (int64_t)step.prompt_count * walk->responses);
-    MPO_TRY(walk->run(walk->command, &step, first, &token_count));
+    status = walk->run(walk->command, &step, first, &token_count);
+    MPO_CHECK(status != MPO_REQUEUE, MPO_REQUEUE, "stopped by %s after %lld of %lld %s",
+              mpo_stop_name(mpo_stop_signal()), (long long)first,
+              (long long)walk->prompt_count, walk->unit);
+    MPO_TRY(status);
     progress_advance(walk->progress, step.prompt_count, token_count);
 cleanup:
     return status;

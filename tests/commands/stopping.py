@@ -1,0 +1,116 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""The first signal: answered at once by one line, and obeyed soon.
+
+usage: stopping.py MPO MPIEXEC WORK_FOLDER
+"""
+import json
+import os
+import signal
+import subprocess
+import time
+
+from person import MPIEXEC, MPO, WORK, check, fresh, run, run_tests, table
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+LONG = "--rollout.max_tokens=1000000"  # a response takes many seconds
+FIT = ["fit", "config.yaml", "--quiet", "--descent.steps=1000000", "--rollout.responses=64"]
+COMMANDS = {
+    "generate": ["generate", "config.yaml", "--weights=uniform", LONG],
+    "generate some": ["generate", "config.yaml", "--weights=uniform", LONG, "--n=8", "--format=jsonl"],
+    "generate best of": ["generate", "config.yaml", "--weights=uniform", LONG, "--best-of=4"],
+    "score": ["score", "config.yaml", "--weights=uniform", "--input=scored.jsonl"],
+    "evaluate": ["evaluate", "config.yaml", "--weights=uniform", LONG],
+    "evaluate at once": ["evaluate", "config.yaml", "--weights=uniform", LONG, "--warmup=0"],
+}
+
+
+def prepare():
+    """Policies that rarely end."""
+    fresh()
+    table("up.table", "0.6 0.39999999999 1e-11")
+    table("down.table", "0.1 0.89999999999 1e-11")
+    with open(os.path.join(WORK, "scored.jsonl"), "w", encoding="utf-8") as file:
+        for _ in range(60000):
+            file.write(json.dumps({"prompt": "a", "response": "a b " * 50, "ended": False}) + "\n")
+
+
+def wait_for_work(process):
+    """Until it has used a second of processor time, as ranks do that decode."""
+    ticks = os.sysconf("SC_CLK_TCK")
+    while process.poll() is None:
+        with open(f"/proc/{process.pid}/stat", encoding="utf-8") as stat:
+            fields = stat.read().rsplit(")", 1)[1].split()
+        if (int(fields[11]) + int(fields[12])) / ticks > 1.0:
+            return
+        time.sleep(0.02)
+
+
+def stopped(command, number, ranks=1):
+    """(exit code, standard error, seconds to the first line after the signal, to the end)"""
+    start = [MPIEXEC, "-n", str(ranks), "--oversubscribe"] if ranks > 1 else []
+    process = subprocess.Popen([*start, MPO, *command], cwd=WORK, stdout=subprocess.DEVNULL,
+                               stderr=subprocess.PIPE, text=True)
+    if ranks > 1:
+        time.sleep(3)
+    else:
+        wait_for_work(process)
+    begun = time.monotonic()
+    process.send_signal(number)
+    lines = []
+    answered = None
+    for line in process.stderr:
+        lines.append(line)
+        if "again to leave now" in line and answered is None:
+            answered = time.monotonic() - begun
+    code = process.wait()
+    return code, "".join(lines), answered, time.monotonic() - begun
+
+
+def test_commands_stop_at_the_next_token():
+    prepare()
+    for index, (name, command) in enumerate(COMMANDS.items()):
+        number = SIGNALS[index % len(SIGNALS)]
+        code, said, answered, seconds = stopped(command, number)
+        check(f"{name} ends by {number.name} after {seconds:.2f} s: {code}", code == 85 and seconds < 5)
+        check(f"{name} answers after {answered} s", answered is not None and answered < 1
+              and said.count("again to leave now") == 1 and said.count("mpo: stopped") == 1)
+        if not (code == 85 and answered is not None):
+            print(said)
+
+
+def test_ranks_stop_together():
+    prepare()
+    for name in ("generate some", "score", "evaluate"):
+        for ranks in (2, 4):
+            code, said, answered, seconds = stopped(COMMANDS[name], signal.SIGUSR1, ranks)
+            check(f"{name} on {ranks} ranks ends after {seconds:.2f} s: {code}", code == 85 and seconds < 10
+                  and answered is not None and said.count("again to leave now") == 1)
+
+
+def test_fit_finishes_its_step():
+    for number in SIGNALS:
+        fresh()
+        code, said, answered, _ = stopped(FIT, number)
+        check(f"fit ends by {number.name}: {code}", code == 85 and answered is not None and answered < 1
+              and said.count("stopping after this step; again to leave now\n") == 1)
+        check("its record is closed", "stopped" in run("inspect", "out.h5").stdout)
+
+
+def test_doctor_ends_at_the_first():
+    fresh()
+    os.mkfifo(os.path.join(WORK, "prompts.fifo"))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        process = subprocess.Popen([MPO, "doctor", "config.yaml", "--prompts.file=prompts.fifo"], cwd=WORK,
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(1.5)  # it waits for somebody to write prompts
+        process.send_signal(number)
+        try:
+            code = process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            code = "goes on"
+        check(f"doctor ends by {number.name}: {code}", code == -number)
+
+
+run_tests(globals())
