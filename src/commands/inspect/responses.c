@@ -55,17 +55,13 @@ static double log_weight(const struct inspect *inspect,
 
 /* ---- text ---- */
 
-/* Further lines are indented like the first; other control characters could confuse a
- * terminal and are printed as numbers. */
+/* Further lines are indented like the first. */
 static void print_text(const char *label, const char *text)
 {
     printf("  %-*s", LABEL_WIDTH, label);
     for (const char *byte = text; *byte != '\0'; byte++) {
-        const unsigned char value = (unsigned char)*byte;
         if (*byte == '\n')
             printf("\n  %-*s", LABEL_WIDTH, "");
-        else if ((value < 0x20 && *byte != '\t') || value == 0x7F)
-            printf("\\x%02X", value);
         else
             fputc(*byte, stdout);
     }

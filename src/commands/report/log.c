@@ -14,8 +14,10 @@
 
 #include "base/stop.h"
 #include "base/text.h"
+#include "commands/report/terminal.h"
 
 #define LINE_BYTES    8192 /* more than an error text and its trace have */
+#define SAFE_BYTES    (TERMINAL_ESCAPE_BYTES * LINE_BYTES)
 #define COLUMNS_USUAL 80
 #define COLUMNS_MIN   20 /* narrower terminals are not wrapped for */
 #define COLUMNS_MAX   1000
@@ -78,14 +80,28 @@ static void leave_line_to_answer(void)
     }
 }
 
+/* The text as a terminal may show it, else as it is. */
+static void make_safe(const char *text, char safe[SAFE_BYTES])
+{
+    size_t bytes = strlen(text);
+    size_t taken = 0;
+    if (!terminal_shows(STDERR_FILENO)) {
+        memcpy(safe, text, bytes + 1);
+        return;
+    }
+    safe[terminal_escape(text, bytes, safe, &taken)] = '\0';
+}
+
 static void print_line(const char *color, const char *prefix, const char *format,
                        va_list arguments)
 {
-    char text[LINE_BYTES];
+    char given[LINE_BYTES];
+    char text[SAFE_BYTES];
     bool colored = is_colored();
     int32_t indent = mpo_text_columns(prefix);
     mpo_log_clear_progress();
-    vsnprintf(text, sizeof text, format, arguments);
+    vsnprintf(given, sizeof given, format, arguments);
+    make_safe(given, text);
     /* Notes are tables and other lines already laid out by the caller. */
     if (is_terminal() && prefix[0] != '\0') {
         fprintf(stderr, "%s%s%s", colored ? color : "", prefix, colored ? "\033[0m" : "");
@@ -144,9 +160,13 @@ static void say(void *self, enum mpo_report_level level, const char *text)
         mpo_log_error("%s", text);
     if (level != MPO_REPORT_FATAL)
         return;
-    /* On ranks other than zero the log is silent, but a fatal message must be seen. */
+    /* On ranks other than zero the log is silent, but these are last words. */
+    char safe[SAFE_BYTES];
+    char given[LINE_BYTES];
+    snprintf(given, sizeof given, "%s", text);
+    make_safe(given, safe);
     mpo_log_clear_progress();
-    fprintf(stderr, "mpo: %s\n", text);
+    fprintf(stderr, "mpo: %s\n", safe);
 }
 
 void mpo_log_listen(void)

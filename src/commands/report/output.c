@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "base/reason.h"
+#include "commands/report/terminal.h"
 
 #define BUFFER_BYTES (1 << 20)
 
@@ -45,6 +46,7 @@ void output_begin(void)
     signal(SIGXFSZ, SIG_IGN);
     if (isatty(STDOUT_FILENO) != 1)
         setvbuf(stdout, NULL, _IOFBF, BUFFER_BYTES);
+    terminal_filter_output();
 }
 
 /* A pipe whose reader is gone says so even when the failed write is long past. */
