@@ -104,6 +104,17 @@ cleanup:
     return status;
 }
 
+/* A default is no value for a path that was given as nothing. */
+static enum mpo_status check_record_path(struct mpo_config_build *build)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_CHECK(build->config->record.file[0] != '\0', MPO_ERR_CONFIG,
+              "%s: expected the name of a file, found none; without it, mpo.h5 is written",
+              where_of(build, MPO_OPTION_record_file, 0));
+cleanup:
+    return status;
+}
+
 /* First what the command wants for itself, which may stand for what else is missing. */
 static enum mpo_status check_required(struct mpo_config_build *build)
 {
@@ -132,6 +143,9 @@ static const char *name_fault(const char *name)
             return "no control characters";
         if (letter == '.')
             return "no dot, because of flags like --policies.NAME.key";
+        if (letter == ',' || letter == '=' || letter == ';')
+            return "no comma, '=' or ';', because of options like --objectives=A,B and "
+                   "--min=NAME=0.1";
         at += bytes;
     }
     return NULL;
@@ -337,6 +351,7 @@ enum mpo_status mpo_config_check(struct mpo_config_build *build)
               build->path);
     MPO_TRY(check_stand_ins(build));
     MPO_TRY(check_required(build));
+    MPO_TRY(check_record_path(build));
     MPO_TRY(check_names(build));
     MPO_TRY(check_bounds(build));
     MPO_TRY(check_and_sort_roles(build));

@@ -118,6 +118,9 @@ static void describe_cores(struct mpo_host *host)
     host->core_count = (int32_t)sysconf(_SC_NPROCESSORS_ONLN);
     bool known = sched_getaffinity(0, sizeof set, &set) == 0;
     host->usable_core_count = known ? CPU_COUNT(&set) : host->core_count;
+    int32_t quota = mpo_host_quota("/sys/fs/cgroup", "/proc/self/cgroup");
+    if (quota < host->usable_core_count)
+        host->usable_core_count = quota;
     host->core_set_hash = XXH3_64bits(&set, sizeof set);
 }
 

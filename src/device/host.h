@@ -14,7 +14,7 @@ extern "C" {
 struct mpo_host {
     char name[64];
     int32_t core_count;          /* of the machine, hardware threads included */
-    int32_t usable_core_count;   /* that this process may run on */
+    int32_t usable_core_count;   /* that this process may run on, a CPU quota included */
     uint64_t core_set_hash;      /* equal if the sets of cores are the same */
     uint64_t memory_free_bytes;  /* left by the tightest limit of the host's ranks */
     char memory_limit[32];       /* which of them: "MemAvailable", "cgroup", ... */
@@ -22,6 +22,15 @@ struct mpo_host {
     uint64_t resident_bytes;     /* of this process now */
     uint64_t resident_peak_bytes;
 };
+
+/**
+ * Whole cores that the control groups of this process grant, at least 1; INT32_MAX where
+ * there is no quota. Local.
+ *
+ * @param top     where control groups are mounted, "/sys/fs/cgroup"
+ * @param groups  which ones the process is in, "/proc/self/cgroup"
+ */
+int32_t mpo_host_quota(const char *top, const char *groups);
 
 /** Read them. Unreadable limits count as none. Local. */
 void mpo_host_describe(struct mpo_host *out);

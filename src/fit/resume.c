@@ -11,6 +11,7 @@
 #include "fit_impl.h"
 
 #include <math.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,30 +31,75 @@ static const char *const harmless[] = {
 };
 #define HARMLESS_COUNT (sizeof harmless / sizeof *harmless)
 
-static bool is_harmless(const char *key, bool models_are_hashed)
+struct differences {
+    char text[DIFFERENCES_BYTES];
+    size_t length;
+    bool models_are_hashed;
+    char folder[PATH_MAX]; /* where the record's paths begin, "" where that is unknown */
+};
+
+/* The real path of a printed text, quotes and all; NULL: none. Owned by the caller. */
+static char *resolve(const char *folder, const char *printed)
+{
+    char path[2 * PATH_MAX];
+    size_t bytes = strlen(printed);
+    bool is_quoted = bytes >= 2 && printed[0] == '"' && printed[bytes - 1] == '"';
+    snprintf(path, sizeof path, "%s%.*s", folder, (int)(is_quoted ? bytes - 2 : bytes),
+             is_quoted ? printed + 1 : printed);
+    return realpath(path, NULL);
+}
+
+/* Two spellings of one path, as from another working directory. */
+static bool is_same_file(const char *folder, const char *recorded, const char *now)
+{
+    char *one = resolve(folder, recorded);
+    char *other = resolve("", now);
+    bool is_same = one != NULL && other != NULL && strcmp(one, other) == 0;
+    free(other);
+    free(one);
+    return is_same;
+}
+
+/* A model or an adapter that was hashed is compared by its hash, wherever it lies now. */
+static bool is_same_model(const struct differences *found, const char *key,
+                          const char *recorded, const char *now)
 {
     const char *dot = strrchr(key, '.');
-    if (models_are_hashed && strncmp(key, "policies.", 9) == 0 && dot != NULL &&
-        strcmp(dot, ".model") == 0)
-        return true;
+    if (strncmp(key, "policies.", 9) != 0 || dot == NULL ||
+        (strcmp(dot, ".model") != 0 && strcmp(dot, ".lora") != 0))
+        return false;
+    bool are_there = strcmp(recorded, "\"\"") != 0 && strcmp(now, "\"\"") != 0;
+    return (found->models_are_hashed && are_there) || is_same_file("", recorded, now) ||
+           is_same_file(found->folder, recorded, now);
+}
+
+/* The record's own path was written from there too: "/a/b/" of "/a/b/runs/x.h5" that was
+ * written as "runs/x.h5". */
+static void find_folder(const char *now, const char *recorded, char folder[PATH_MAX])
+{
+    char *path = realpath(now, NULL);
+    size_t bytes = path != NULL ? strlen(path) : 0;
+    size_t tail = strlen(recorded);
+    if (tail > 0 && tail < bytes && bytes - tail < PATH_MAX &&
+        path[bytes - tail - 1] == '/' && strcmp(path + bytes - tail, recorded) == 0)
+        snprintf(folder, PATH_MAX, "%.*s", (int)(bytes - tail), path);
+    free(path);
+}
+
+static bool is_harmless(const char *key)
+{
     for (size_t i = 0; i < HARMLESS_COUNT; i++)
         if (strcmp(key, harmless[i]) == 0)
             return true;
     return false;
 }
 
-struct differences {
-    char text[DIFFERENCES_BYTES];
-    size_t length;
-    bool models_are_hashed;
-};
-
 static void note_difference(void *context, const char *key, const char *recorded,
                             const char *now)
 {
     struct differences *found = context;
-    if (mpo_config_is_of_a_command(key) || is_harmless(key, found->models_are_hashed) ||
-        found->length > DIFFERENCES_BYTES - 64)
+    if (mpo_config_is_of_a_command(key) || is_harmless(key) ||
+        is_same_model(found, key, recorded, now) || found->length > DIFFERENCES_BYTES - 64)
         return;
     found->length += (size_t)snprintf(
         found->text + found->length, DIFFERENCES_BYTES - found->length,
@@ -93,6 +139,7 @@ static enum mpo_status compare_configurations(const struct mpo_fit *fit,
     struct differences found = {.models_are_hashed = fit->config->record.hash_models};
     MPO_TRY(mpo_record_read_config(record, &text));
     MPO_TRY(mpo_config_read_text(path, text, &recorded));
+    find_folder(path, recorded->record.file, found.folder);
     MPO_TRY(mpo_config_compare(recorded, fit->config, note_difference, &found));
     MPO_CHECK(
         found.length == 0, MPO_ERR_CONFIG,

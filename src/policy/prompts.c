@@ -125,12 +125,17 @@ enum mpo_status mpo_policy_check_length(const struct mpo_policy *policy, int32_t
     enum mpo_status status = MPO_OK;
     int64_t trained_tokens = mpo_policy_trained_tokens(policy);
     int64_t length = mpo_policy_prompt_tokens(policy, slot);
+    /* The longer one of the two is what has to be shorter. */
+    const char *advice = !given ? "shorten or remove it, or lower max_tokens"
+                         : response_tokens > length
+                             ? "shorten the response, or remove its line"
+                             : "shorten the prompt, or remove its line";
     MPO_CHECK(
         trained_tokens == 0 || length + response_tokens <= trained_tokens, MPO_ERR_DATA,
         "the prompt has %lld tokens for policy '%s', which with %s %d is more than the "
-        "model's context of %lld; shorten or remove it%s",
+        "model's context of %lld; %s",
         (long long)length, policy->name, given ? "a response of" : "max_tokens",
-        response_tokens, (long long)trained_tokens, given ? "" : ", or lower max_tokens");
+        response_tokens, (long long)trained_tokens, advice);
 cleanup:
     return status;
 }

@@ -21,6 +21,9 @@
 
 #define RESPONSE_TOKENS_MAX 1000000
 
+/* A tokeniser writes a space as a letter of three bytes, each of which may be a token. */
+#define TOKENS_PER_BYTE 3
+
 /* Tokens of all responses while they are made. */
 struct maker {
     const struct mpo_prompts *prompts;
@@ -165,8 +168,10 @@ static enum mpo_status add_text(struct maker *maker, const struct mpo_prompt *pr
     const struct mpo_policy *policy = maker->policies->local;
     const char *path = mpo_prompts_path(maker->prompts);
     size_t first = maker->token_count;
-    size_t room = strlen(text) + 8;
+    size_t room = TOKENS_PER_BYTE * strlen(text) + 8;
     int32_t count = 0;
+    MPO_CHECK(room <= INT32_MAX, MPO_ERR_DATA, "%s:%lld: the response is longer than %d MB",
+              path, (long long)prompt->line_number, INT32_MAX / TOKENS_PER_BYTE >> 20);
     MPO_CHECK(!prompt->ended || maker->end_token >= 0, MPO_ERR_DATA,
               "%s:%lld: the vocabulary has no end token for a whole response; expected "
               "\"ended\": false",

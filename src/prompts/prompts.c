@@ -173,10 +173,40 @@ static const struct mpo_prompts_format *find_format(const struct mpo_prompts_spe
     return found;
 }
 
+/* What `auto` would read as one prompt per line, and what to do instead. */
+static const struct {
+    const char *suffix;
+    const char *remedy;
+} other_kinds[] = {
+    {".json",
+     "write one object per line, for instance by: jq -c '.[]' FILE.json >FILE.jsonl"},
+    {".csv", "write its column as one prompt per line, or as lines {\"prompt\": ...} of a "
+             ".jsonl file"},
+    {".tsv", "write its column as one prompt per line, or as lines {\"prompt\": ...} of a "
+             ".jsonl file"},
+    {".parquet", "write its column as lines {\"prompt\": ...} of a .jsonl file"},
+};
+
+static enum mpo_status refuse_other_kinds(const struct mpo_prompts_spec *spec)
+{
+    enum mpo_status status = MPO_OK;
+    for (size_t i = 0; i < sizeof other_kinds / sizeof *other_kinds; i++)
+        MPO_CHECK(
+            !mpo_is_auto(spec->format) ||
+                !mpo_text_ends_with(spec->path, other_kinds[i].suffix),
+            MPO_ERR_DATA,
+            "%s: expected prompts in a file of one per line or of JSON lines (.jsonl), "
+            "found the suffix %s; %s; prompts.format: text takes every line as it is",
+            spec->path, other_kinds[i].suffix, other_kinds[i].remedy);
+cleanup:
+    return status;
+}
+
 static enum mpo_status choose_format(const struct mpo_prompts_spec *spec,
                                      const struct mpo_prompts_format **out)
 {
     enum mpo_status status = MPO_OK;
+    MPO_TRY(refuse_other_kinds(spec));
     *out = find_format(spec);
     MPO_CHECK(*out != NULL, MPO_ERR_CONFIG, "prompts.format: expected auto, %s, found '%s'",
               mpo_registry_prompt_formats(), spec->format);

@@ -211,6 +211,11 @@ cleanup:
 
 /* ---- numbers and names ---- */
 
+static const char *option_of(const struct mpo_weights_choice *choice)
+{
+    return choice->option != NULL ? choice->option : "--weights";
+}
+
 static enum mpo_status parse_weights(const struct mpo_config *config,
                                      const struct mpo_weights_choice *choice,
                                      double *weights)
@@ -221,23 +226,23 @@ static enum mpo_status parse_weights(const struct mpo_config *config,
     MPO_TRY(
         mpo_config_parse_numbers(choice->text, weights, config->objective_count, &count));
     MPO_CHECK(count == config->objective_count, MPO_ERR_USAGE,
-              "--weights: expected %d numbers, one per objective, found %d",
+              "%s: expected %d numbers, one per objective, found %d", option_of(choice),
               config->objective_count, count);
     for (int32_t k = 0; k < count; k++) {
         MPO_CHECK(isfinite(weights[k]), MPO_ERR_USAGE,
-                  "--weights: expected finite numbers, found %g as number %d", weights[k],
-                  k + 1);
+                  "%s: expected finite numbers, found %g as number %d", option_of(choice),
+                  weights[k], k + 1);
         MPO_CHECK(choice->allow_any || weights[k] >= 0.0, MPO_ERR_USAGE,
-                  "--weights: expected numbers of at least 0, found %g as number %d; "
-                  "--allow-any-weights accepts it",
+                  "%s: expected numbers of at least 0, found %g as number %d; "
+                  "--allow-any-weights accepts it", option_of(choice),
                   weights[k], k + 1);
         sum += weights[k];
     }
     if (choice->allow_any)
         goto cleanup;
     MPO_CHECK(mpo_sums_to_one(sum), MPO_ERR_USAGE,
-              "--weights: expected a sum of 1, found %g; --allow-any-weights accepts it",
-              sum);
+              "%s: expected a sum of 1, found %g; --allow-any-weights accepts it",
+              option_of(choice), sum);
     for (int32_t k = 0; k < count; k++)
         weights[k] /= sum;
 cleanup:
@@ -331,6 +336,19 @@ cleanup:
     return status;
 }
 
+/* What a record or a number is refused for says which option named it. */
+static enum mpo_status name_option(const struct mpo_weights_choice *choice,
+                                   enum mpo_status status)
+{
+    if (status == MPO_OK || strncmp(mpo_error_text(), "--", 2) == 0)
+        return status;
+    return mpo_error_raise(status, __FILE__, __LINE__, "%s: %s%s", option_of(choice),
+                           mpo_error_text(),
+                           status == MPO_ERR_INPUT
+                               ? "; expected a record, numbers, uniform, or a policy's name"
+                               : "");
+}
+
 enum mpo_status mpo_weights_open(const struct mpo_session *session,
                                  const struct mpo_weights_choice *choice, double **out)
 {
@@ -342,7 +360,7 @@ enum mpo_status mpo_weights_open(const struct mpo_session *session,
     size_t count = (size_t)config->policy_count;
     status = mpo_memory_take(count, sizeof *mu, "weights", (void **)&mu);
     if (status == MPO_OK && mpo_comm_rank(session->comm) == 0)
-        status = find_exponents(config, choice, mu, &models);
+        status = name_option(choice, find_exponents(config, choice, mu, &models));
     MPO_TRY(mpo_comm_agree(status));
     MPO_TRY(mpo_comm_broadcast(session->comm, mu, count * sizeof *mu, 0));
     if (mpo_weights_are_of_a_record(config, choice->text))

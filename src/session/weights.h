@@ -14,6 +14,7 @@ struct mpo_weights_choice {
     bool allow_any;           /* negative weights and any sum: exponents as given */
     double strength;          /* of the exponents; NAN: the record's, or as configured */
     bool must_be_exponents;   /* refuse a strength or scale that is not 1 */
+    const char *option;       /* that gives it; NULL: --weights */
 };
 
 /** True when the weights come from a record: its models are then compared by hash, where it

@@ -139,7 +139,7 @@ struct mpo_policy_ops {
                     int32_t capacity);
 
     /** Tokens of a text that continues a prompt, without an end token. There is room for
-     *  one a byte and 7 more. */
+     *  three a byte and 7 more. */
     enum mpo_status (*tokenise)(const void *self, const char *text, int32_t *tokens,
                                 int32_t capacity, int32_t *count);
 

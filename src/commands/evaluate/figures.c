@@ -18,6 +18,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/simplex.h"
 #include "commands/report/log.h"
 #include "estimator/sample.h"
 
@@ -31,7 +32,6 @@
 #define TRUNCATED_MANY 0.25
 #define HALVING_FAR    0.1
 #define VALUE_LOW      (-10.0)
-#define SUM_TOLERANCE  1e-6
 
 int32_t evaluate_column_count(const struct evaluate *evaluate)
 {
@@ -117,7 +117,7 @@ static bool is_on_simplex(const double *weights, int32_t count)
         is_positive = is_positive && weights[k] >= 0.0;
         sum += weights[k];
     }
-    return is_positive && fabs(sum - 1.0) <= SUM_TOLERANCE;
+    return is_positive && mpo_sums_to_one(sum);
 }
 
 /* Within the configured bounds, where a gap is what F loses at most. */
@@ -126,8 +126,8 @@ static bool is_feasible(const struct evaluate *evaluate, const double *weights)
     int32_t count = evaluate->objective_count;
     bool is_within = is_on_simplex(weights, count);
     for (int32_t k = 0; evaluate->bounds != NULL && k < count; k++)
-        is_within = is_within && weights[k] >= evaluate->bounds[k] - SUM_TOLERANCE &&
-                    weights[k] <= evaluate->bounds[count + k] + SUM_TOLERANCE;
+        is_within = is_within && weights[k] >= evaluate->bounds[k] - MPO_SUM_TOLERANCE &&
+                    weights[k] <= evaluate->bounds[count + k] + MPO_SUM_TOLERANCE;
     return is_within;
 }
 

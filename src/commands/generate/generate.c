@@ -32,6 +32,9 @@
  * for the unit's last response. */
 #define UNIT_BATCHES 4
 
+/* Lower ones overflow; 0 is the limit, the most probable token. */
+#define TEMPERATURE_MIN 1e-3
+
 struct generate {
     struct mpo_config *config;
     struct mpo_session *session;
@@ -265,7 +268,8 @@ static enum mpo_status open_generate(struct generate *generate)
     const struct mpo_config_generate *options = &generate->config->generate;
     struct mpo_weights_choice choice = {options->weights,  options->iterate,
                                         options->step,     options->allow_any_weights,
-                                        options->strength, false};
+                                        options->strength, false,
+                                        "--weights"};
     generate->responses = (int32_t)(options->n * options->best_of);
     struct mpo_session_spec spec = {.command = "generate", .settings = generate->config};
     spec.size = (struct mpo_session_size){
@@ -304,6 +308,14 @@ static enum mpo_status check_options(struct generate *generate)
         "--parallel: expected at least --n times --best-of, %lld, because the responses "
         "to a prompt are decoded together; found %lld",
         (long long)(options->n * options->best_of), (long long)options->parallel);
+    MPO_CHECK(options->temperature == 0.0 || options->temperature >= TEMPERATURE_MIN,
+              MPO_ERR_USAGE,
+              "--temperature: expected 0 or a number from %g to 1000, found %g",
+              TEMPERATURE_MIN, options->temperature);
+    if (options->temperature == 0.0) {
+        generate->config->generate.greedy = true;
+        generate->config->generate.temperature = 1.0;
+    }
     generate->filter = (struct mpo_mixture_filter){
         .temperature = options->temperature,
         .top_k = options->top_k < INT32_MAX ? (int32_t)options->top_k : INT32_MAX,
