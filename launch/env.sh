@@ -35,6 +35,11 @@ if [ "$(id -u)" = 0 ]; then
     export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 fi
 
+# mpirun looks for ssh even where all ranks are on this host, and ends without it.
+if ! command -v ssh >/dev/null && ! command -v rsh >/dev/null; then
+    export OMPI_MCA_plm_rsh_agent=${OMPI_MCA_plm_rsh_agent:-/bin/false}
+fi
+
 # With mpirun: Open MPI binds two or fewer ranks to one core each, which leaves the other
 # threads no core; it counts cores, not hardware threads, and refuses more ranks than those.
 # shellcheck disable=SC2034

@@ -5,6 +5,7 @@
  */
 #include "text.h"
 
+#include <math.h>
 #include <string.h>
 
 #include <utf8proc.h>
@@ -114,4 +115,31 @@ void mpo_text_hex(const unsigned char *bytes, size_t count, char *out)
     out[0] = '\0';
     for (size_t i = 0; i < count; i++)
         snprintf(out + 2 * i, 3, "%02x", bytes[i]);
+}
+
+/* What is cut off of a share by rounding it down. */
+static double remainder_of(double part, double sum, int32_t share)
+{
+    return 1000.0 * part / sum - share;
+}
+
+void mpo_text_shares(const double *part, int32_t count, int32_t *share)
+{
+    double sum = 0.0;
+    int32_t left = 1000;
+    memset(share, 0, (size_t)count * sizeof *share);
+    for (int32_t i = 0; i < count; i++)
+        sum += part[i];
+    if (!(sum > 0.0) || !isfinite(sum))
+        return;
+    for (int32_t i = 0; i < count; i++)
+        left -= share[i] = (int32_t)(1000.0 * part[i] / sum);
+    for (; left > 0; left--) {
+        int32_t most = 0;
+        for (int32_t i = 1; i < count; i++)
+            if (remainder_of(part[i], sum, share[i]) >
+                remainder_of(part[most], sum, share[most]))
+                most = i;
+        share[most]++;
+    }
 }

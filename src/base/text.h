@@ -44,6 +44,16 @@ bool mpo_text_ends_with(const char *text, const char *suffix);
 /** "" for one and "s" for any other number. Local. */
 const char *mpo_text_plural(int64_t count);
 
+/**
+ * Shares of a sum in thousandths that add to 1000, as a table of them should. Local.
+ *
+ * Each is rounded down, and those with the largest remainders get what is left.
+ *
+ * @param part   [count] not negative
+ * @param share  [count] out; all 0 where the sum is 0
+ */
+void mpo_text_shares(const double *part, int32_t count, int32_t *share);
+
 /** Whole megabytes of 2^20 bytes, for %llu: what is free or taken, rounded down. Local. */
 unsigned long long mpo_text_megabytes(uint64_t bytes);
 

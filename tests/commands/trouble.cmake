@@ -7,6 +7,8 @@ mpo_add_script_test("output that nobody takes and limits of the process end as t
     output.py commands 300 1 ${binaries} ${work}/output)
 set_tests_properties("output that nobody takes and limits of the process end as they should"
     PROPERTIES ENVIRONMENT "${MPO_TEST_ENVIRONMENT};PYTHONDONTWRITEBYTECODE=1")
+mpo_add_script_test("what misleads is refused, and other spellings are taken"
+    refusals.py commands 300 1 ${binaries} ${work}/refusals)
 mpo_add_script_test("control characters are shown on a terminal and raw in a pipe"
     escapes.py commands 120 1 ${binaries} ${work}/escapes)
 mpo_add_script_test("the first signal is answered at once and obeyed soon"

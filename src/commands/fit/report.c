@@ -118,6 +118,7 @@ enum mpo_status fit_report_stages(const struct fit *fit)
     enum mpo_status status = MPO_OK;
     struct mpo_timing most = *mpo_fit_timing(fit->run);
     struct mpo_timing least = most;
+    int32_t share[MPO_TIMED_STAGE_COUNT] = {0};
     double sum = 0.0;
     MPO_TRY(mpo_comm_max(fit->session->comm, most.seconds, MPO_TIMED_STAGE_COUNT));
     MPO_TRY(mpo_comm_min(fit->session->comm, least.seconds, MPO_TIMED_STAGE_COUNT));
@@ -125,6 +126,7 @@ enum mpo_status fit_report_stages(const struct fit *fit)
         sum += most.seconds[stage];
     if (sum == 0.0) /* no step was taken */
         goto cleanup;
+    mpo_text_shares(most.seconds, MPO_TIMED_STAGE_COUNT, share);
     mpo_log_note("\n%-10s %12s %8s %10s", "stage", "max s", "share", "max/min");
     for (int stage = 0; stage < MPO_TIMED_STAGE_COUNT; stage++) {
         double ratio =
@@ -133,7 +135,7 @@ enum mpo_status fit_report_stages(const struct fit *fit)
         if (isfinite(ratio) && ratio < 1e4)
             snprintf(ratio_text, sizeof ratio_text, "%.2f", ratio);
         mpo_log_note("%-10s %12.3f %7.1f%% %10s", mpo_timing_name(stage),
-                     most.seconds[stage], 100.0 * most.seconds[stage] / sum, ratio_text);
+                     most.seconds[stage], share[stage] / 10.0, ratio_text);
     }
 cleanup:
     return status;

@@ -115,6 +115,12 @@ static void print_values(const struct inspect *inspect)
     printf("%.0f\n", inspect_sum(inspect, INSPECT_tokens));
 }
 
+static void print_time(const char *label, double seconds, int32_t share)
+{
+    print_label(label);
+    printf("%9.2f  %5.1f %%\n", seconds, share / 10.0);
+}
+
 /* The time of record.def's timing fields, which are named after the timed stages. */
 static void print_times(const struct inspect *inspect)
 {
@@ -127,15 +133,16 @@ static void print_times(const struct inspect *inspect)
     printf("\n");
     print_label("stage");
     printf("%9s  %7s\n", "seconds", "share");
-    for (int i = 0; i < MPO_TIMED_STAGE_COUNT; i++) {
-        const double seconds = inspect_sum(inspect, fields[i]);
-        print_label(mpo_timing_name((enum mpo_timed_stage)i));
-        printf("%9.2f  ", seconds);
-        if (elapsed > 0.0)
-            printf("%5.1f %%\n", 100.0 * seconds / elapsed);
-        else
-            printf("%7s\n", "-");
-    }
+    double seconds[MPO_TIMED_STAGE_COUNT + 1];
+    int32_t share[MPO_TIMED_STAGE_COUNT + 1];
+    double sum = 0.0;
+    for (int i = 0; i < MPO_TIMED_STAGE_COUNT; i++)
+        sum += seconds[i] = inspect_sum(inspect, fields[i]);
+    seconds[MPO_TIMED_STAGE_COUNT] = fmax(elapsed - sum, 0.0);
+    mpo_text_shares(seconds, MPO_TIMED_STAGE_COUNT + 1, share);
+    for (int i = 0; i < MPO_TIMED_STAGE_COUNT; i++)
+        print_time(mpo_timing_name((enum mpo_timed_stage)i), seconds[i], share[i]);
+    print_time("other", seconds[MPO_TIMED_STAGE_COUNT], share[MPO_TIMED_STAGE_COUNT]);
     print_label("run");
     printf("%9.2f\n", elapsed);
 }

@@ -105,6 +105,23 @@ static void figures_and_names_have_one_spelling(void **state)
     assert_false(mpo_text_ends_with("a.svg.gz", ".svg"));
 }
 
+static void shares_add_to_the_whole(void **state)
+{
+    (void)state;
+    const double thirds[3] = {1.0, 1.0, 1.0};
+    const double parts[5] = {0.0005, 0.00049, 0.00051, 0.9, 0.0985};
+    const double none[2] = {0.0, 0.0};
+    int32_t share[5] = {0};
+    mpo_text_shares(thirds, 3, share);
+    assert_int_equal(share[0] + share[1] + share[2], 1000);
+    assert_int_equal(share[2], 333);
+    mpo_text_shares(parts, 5, share);
+    assert_int_equal(share[0] + share[1] + share[2] + share[3] + share[4], 1000);
+    assert_int_equal(share[3], 900);
+    mpo_text_shares(none, 2, share);
+    assert_int_equal(share[0] + share[1], 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -114,6 +131,7 @@ int main(void)
         cmocka_unit_test(lines_of_the_text_stay_lines),
         cmocka_unit_test(padding_counts_columns_and_not_letters),
         cmocka_unit_test(figures_and_names_have_one_spelling),
+        cmocka_unit_test(shares_add_to_the_whole),
     };
     return cmocka_run_group_tests_name("text in columns", tests, NULL, NULL);
 }
