@@ -271,7 +271,7 @@ static void warn_of_vector(const struct evaluate *evaluate, int32_t vector,
         mpo_log_warning("%s: no gap%s, because the weights are %s", evaluate->name[vector],
                         isnan(of[RESULT_IMBALANCE].estimate) ? " and no imbalance" : "",
                         isnan(of[RESULT_IMBALANCE].estimate)
-                            ? "exponents that do not sum to 1"
+                            ? "not on the simplex (at least 0, sum 1)"
                             : "outside of policies.NAME.min and .max");
 }
 
