@@ -27,6 +27,11 @@ struct mpo_numbers {
     int32_t count;
 };
 
+struct mpo_texts {
+    char **text; /* [count], owned by the configuration */
+    int32_t count;
+};
+
 #define MPO_CTYPE_INTEGER(list)      int64_t
 #define MPO_CTYPE_NUMBER(list)       double
 #define MPO_CTYPE_AUTO_INTEGER(list) int64_t
@@ -39,6 +44,8 @@ struct mpo_numbers {
 #define MPO_CTYPE_CHOICE(list)       enum mpo_##list
 #define MPO_CTYPE_VARIANT(list)      char *
 #define MPO_CTYPE_NUMBERS(list)      struct mpo_numbers
+#define MPO_CTYPE_PATHS(list)        struct mpo_texts
+#define MPO_CTYPE_FACTORS(list)      struct mpo_numbers
 
 /* struct mpo_config_run, struct mpo_config_prompts, ... one per section */
 #define MPO_SECTION_BEGIN(section, scope, sentence) struct mpo_config_##section {

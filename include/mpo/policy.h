@@ -45,6 +45,15 @@ extern "C" {
 /** Maximum policies of a job. */
 #define MPO_POLICY_COUNT_MAX 1024
 
+/** Maximum adapters of one policy. */
+#define MPO_POLICY_ADAPTER_COUNT_MAX 64
+
+/** A LoRA adapter as configured. */
+struct mpo_policy_adapter {
+    const char *path;
+    double scale;
+};
+
 /** One policy as configured; strings are borrowed and must outlive the handle. */
 struct mpo_policy_spec {
     const char *name;
@@ -53,8 +62,10 @@ struct mpo_policy_spec {
     const char *model; /* path of the GGUF or of the table */
     const char *lora;  /* path of a LoRA adapter in GGUF, "" for none */
     double lora_scale;
-    const char *system;  /* system text before the prompt, "" for none */
-    const char *request; /* text around the prompt's last user message, in which
+    const struct mpo_policy_adapter *more; /* [more_count] adapters that are added to it */
+    int32_t more_count;
+    const char *system;        /* system text before the prompt, "" for none */
+    const char *request;       /* text around the prompt's last user message, in which
                                   {prompt} stands for it; "" for the message itself */
     const char
         *chat_template; /* "auto", "raw", a file (its path has a slash or a dot), or a
@@ -170,8 +181,9 @@ struct mpo_policy_info {
     const char *kind;
     const char *model;
     const char *sha256;      /* "" when not asked for */
-    const char *lora;        /* "" for none */
-    const char *lora_sha256; /* "" for none or not asked for */
+    const char *lora;        /* paths, " + " between them; "" for none */
+    const char *lora_sha256; /* of several, of the text of their hashes, one a line; "" for
+                                none or not asked for */
     uint64_t vocab_hash;
     int32_t vocab_size;            /* as in the file, padding included */
     int32_t context_tokens;        /* cells of this policy's context, 0 for tables */

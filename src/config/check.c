@@ -276,6 +276,23 @@ cleanup:
     return status;
 }
 
+/* One scale is that of every adapter. */
+static enum mpo_status check_adapters(struct mpo_config_build *build)
+{
+    enum mpo_status status = MPO_OK;
+    for (int32_t i = 0; i < build->config->policy_count; i++) {
+        const struct mpo_config_policies *policy = &build->config->policies[i];
+        int32_t scales = policy->lora_scale.count;
+        MPO_CHECK(scales == 1 || scales == policy->lora.count, MPO_ERR_CONFIG,
+                  "%s: expected one scale, or one for each of the %d adapters of '%s', "
+                  "found %d",
+                  where_of(build, MPO_OPTION_policies_lora_scale, i), policy->lora.count,
+                  policy->name, scales);
+    }
+cleanup:
+    return status;
+}
+
 /* Bounds that no weights keep. */
 static enum mpo_status check_bound_sums(struct mpo_config_build *build)
 {
@@ -354,6 +371,7 @@ enum mpo_status mpo_config_check(struct mpo_config_build *build)
     MPO_TRY(check_record_path(build));
     MPO_TRY(check_names(build));
     MPO_TRY(check_bounds(build));
+    MPO_TRY(check_adapters(build));
     MPO_TRY(check_and_sort_roles(build));
     MPO_TRY(check_bound_sums(build));
     MPO_TRY(check_initial(build));

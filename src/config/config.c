@@ -33,6 +33,8 @@ const struct mpo_config_section mpo_config_sections[MPO_SECTION_COUNT] = {
 #define CHOICES_OF_CHOICE(list)       (mpo_config_##list##_choices + 1)
 #define CHOICES_OF_VARIANT(list)      (mpo_config_##list##_choices + 1)
 #define CHOICES_OF_NUMBERS(list)      NULL
+#define CHOICES_OF_PATHS(list)        NULL
+#define CHOICES_OF_FACTORS(list)      NULL
 
 const struct mpo_config_option mpo_config_options[MPO_OPTION_COUNT] = {
 #define MPO_OPTION_AS(section, member, name, type, initial, low, high, list, sentence)     \
@@ -258,7 +260,11 @@ static void free_member(const struct mpo_config_option *option, void *member)
         free(*(char **)member);
         break;
     case MPO_TYPE_NUMBERS:
+    case MPO_TYPE_FACTORS:
         free(((struct mpo_numbers *)member)->value);
+        break;
+    case MPO_TYPE_PATHS:
+        mpo_config_free_texts(member);
         break;
     default:
         break;

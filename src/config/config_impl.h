@@ -35,7 +35,9 @@ enum mpo_config_type {
     MPO_TYPE_DATE,
     MPO_TYPE_CHOICE,
     MPO_TYPE_VARIANT,
-    MPO_TYPE_NUMBERS
+    MPO_TYPE_NUMBERS,
+    MPO_TYPE_PATHS,
+    MPO_TYPE_FACTORS
 };
 
 enum mpo_config_scope {
@@ -131,6 +133,7 @@ struct mpo_config_assignment {
 };
 
 #define MPO_CONFIG_QUOTE_BYTES 88
+#define MPO_CONFIG_PARTS_MAX   64 /* of a list of paths or of factors */
 #define MPO_CONFIG_HINT_BYTES  512
 
 /* ---- choices.c ---- */
@@ -177,6 +180,35 @@ enum mpo_status mpo_config_assign(struct mpo_config_build *build,
 enum mpo_status mpo_config_assign_numbers(struct mpo_config_build *build,
                                           const struct mpo_config_assignment *assignment,
                                           const double *value, int32_t count);
+
+/** One path, relative to the file's folder unless it is a flag's. @param member  replaced */
+enum mpo_status mpo_config_assign_path(struct mpo_config_build *build,
+                                       const struct mpo_config_assignment *assignment,
+                                       char **member);
+
+/** Keep where a value was written, for checks of several options. */
+void mpo_config_note_place(struct mpo_config_build *build,
+                           const struct mpo_config_assignment *assignment);
+
+/** Raise what was expected in place of the text. */
+enum mpo_status mpo_config_refuse(struct mpo_config_build *build,
+                                  const struct mpo_config_assignment *assignment,
+                                  const char *expected);
+
+/* ---- lists.c ---- */
+
+enum mpo_status mpo_config_assign_path_list(struct mpo_config_build *build,
+                                            const struct mpo_config_assignment *assignment);
+enum mpo_status mpo_config_assign_factors(struct mpo_config_build *build,
+                                          const struct mpo_config_assignment *assignment);
+
+/** The same for a list that is already split; text is not used. */
+enum mpo_status mpo_config_assign_paths(struct mpo_config_build *build,
+                                        const struct mpo_config_assignment *assignment,
+                                        const char *const *text, int32_t count);
+void mpo_config_free_texts(struct mpo_texts *texts);
+
+/* ---- value.c ---- */
 
 /** One finite decimal number and nothing else. */
 bool mpo_config_read_number(const char *text, double *value);

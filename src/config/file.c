@@ -247,6 +247,32 @@ cleanup:
     return status;
 }
 
+/* A YAML list of paths. */
+static enum mpo_status assign_path_sequence(const struct mapping *mapping,
+                                            const struct mpo_config_assignment *assignment,
+                                            const yaml_node_t *node)
+{
+    enum mpo_status status = MPO_OK;
+    const char *text[MPO_CONFIG_PARTS_MAX];
+    struct mpo_config_assignment all = *assignment;
+    int32_t count = 0;
+    const char *where = mpo_config_where(mapping->build, assignment);
+    const yaml_node_item_t *item = node->data.sequence.items.start;
+    for (; item < node->data.sequence.items.top; item++) {
+        const yaml_node_t *path = yaml_document_get_node(mapping->document, *item);
+        MPO_CHECK(count < MPO_CONFIG_PARTS_MAX, MPO_ERR_CONFIG,
+                  "%s: expected at most %d paths, found more", where, MPO_CONFIG_PARTS_MAX);
+        MPO_CHECK(is_text(path) && !is_null(path), MPO_ERR_CONFIG,
+                  "%s: expected paths, found something else on line %zu", where,
+                  path->start_mark.line + 1);
+        text[count++] = node_text(path);
+    }
+    all.text = "";
+    MPO_TRY(mpo_config_assign_paths(mapping->build, &all, text, count));
+cleanup:
+    return status;
+}
+
 static enum mpo_status assign_node(const struct mapping *mapping,
                                    const struct mpo_config_option *option,
                                    const yaml_node_t *key, const yaml_node_t *node)
@@ -259,8 +285,11 @@ static enum mpo_status assign_node(const struct mapping *mapping,
     };
     char name[96];
     bool list = option->type == MPO_TYPE_NUMBERS;
-    if (list && node->type == YAML_SEQUENCE_NODE)
+    bool may_be_list = list || option->type == MPO_TYPE_FACTORS;
+    if (may_be_list && node->type == YAML_SEQUENCE_NODE)
         return assign_sequence(mapping, &assignment, node);
+    if (option->type == MPO_TYPE_PATHS && node->type == YAML_SEQUENCE_NODE)
+        return assign_path_sequence(mapping, &assignment, node);
     snprintf(name, sizeof name, "%s.%s", mapping->name, option->name);
     if (!is_text(node) || is_null(node))
         MPO_TRY(refuse_kind(

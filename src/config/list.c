@@ -108,6 +108,7 @@ static const char *value_form(const struct mpo_config_option *option)
     case MPO_TYPE_INTEGER:
         return "=N";
     case MPO_TYPE_NUMBER:
+    case MPO_TYPE_FACTORS:
         return "=X";
     case MPO_TYPE_AUTO_INTEGER:
         return "=N|auto";
@@ -118,6 +119,7 @@ static const char *value_form(const struct mpo_config_option *option)
     case MPO_TYPE_TEXT:
         return "=TEXT";
     case MPO_TYPE_PATH:
+    case MPO_TYPE_PATHS:
         return "=PATH";
     case MPO_TYPE_DATE:
         return "=YYYY-MM-DD|today";
@@ -160,8 +162,9 @@ bool mpo_config_flag(const char *command, int index, struct mpo_config_flag *fla
         .choices = is_json ? NULL : option->choices,
         .initial = is_json ? "" : mpo_config_initial(option, command),
         .sentence = option->sentence,
-        .is_path = !is_json &&
-                   (option->type == MPO_TYPE_PATH || option->type == MPO_TYPE_NAME_OR_PATH),
+        .is_path =
+            !is_json && (option->type == MPO_TYPE_PATH || option->type == MPO_TYPE_PATHS ||
+                         option->type == MPO_TYPE_NAME_OR_PATH),
     };
     if (is_json) {
         snprintf(flag->name, sizeof flag->name, "--json");

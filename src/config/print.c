@@ -68,6 +68,29 @@ static void print_numbers(FILE *stream, const struct mpo_numbers *numbers,
     }
 }
 
+/* One as it would be without lists, which is how older records have it. */
+static void print_factors(FILE *stream, const struct mpo_numbers *numbers, bool as_flag)
+{
+    fputs(numbers->count == 1 ? "" : "[", stream);
+    print_numbers(stream, numbers, as_flag ? "," : ", ");
+    fputs(numbers->count == 1 ? "" : "]", stream);
+}
+
+static void print_paths(FILE *stream, const struct mpo_texts *paths, bool as_flag)
+{
+    if (paths->count == 0 && !as_flag)
+        print_text(stream, "");
+    fputs(paths->count > 1 ? "[" : "", stream);
+    for (int32_t i = 0; i < paths->count; i++) {
+        fputs(i == 0 ? "" : as_flag ? "," : ", ", stream);
+        if (as_flag)
+            fputs(paths->text[i], stream);
+        else
+            print_text(stream, paths->text[i]);
+    }
+    fputs(paths->count > 1 ? "]" : "", stream);
+}
+
 /* Part `index` of "a|b|c". */
 static void print_choice(FILE *stream, const char *choices, int index)
 {
@@ -113,6 +136,12 @@ void mpo_config_print_value(FILE *stream, const struct mpo_config_option *option
             fputs(*(char *const *)member, stream);
         else
             print_text(stream, *(char *const *)member);
+        break;
+    case MPO_TYPE_PATHS:
+        print_paths(stream, member, as_flag);
+        break;
+    case MPO_TYPE_FACTORS:
+        print_factors(stream, member, as_flag);
         break;
     case MPO_TYPE_NUMBERS:
         fputs(as_flag ? "" : "[", stream);
@@ -191,6 +220,7 @@ static void print_reference_option(FILE *stream, const struct mpo_config_option 
     else if (option->type == MPO_TYPE_NUMBERS)
         fprintf(stream, "[%s]", option->initial);
     else if (option->type == MPO_TYPE_TEXT || option->type == MPO_TYPE_PATH ||
+             option->type == MPO_TYPE_PATHS ||
              option->type == MPO_TYPE_NAME_OR_PATH || option->type == MPO_TYPE_DATE)
         print_text(stream, option->initial);
     else

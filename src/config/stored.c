@@ -91,6 +91,14 @@ static bool are_same_texts(const char *a, const char *b)
     return a == NULL || b == NULL ? a == b : strcmp(a, b) == 0;
 }
 
+static bool are_same_lists(const struct mpo_texts *a, const struct mpo_texts *b)
+{
+    bool same = a->count == b->count;
+    for (int32_t i = 0; same && i < a->count; i++)
+        same = strcmp(a->text[i], b->text[i]) == 0;
+    return same;
+}
+
 static bool are_same(const struct mpo_config_option *option, const void *a, const void *b)
 {
     double first = 0;
@@ -114,7 +122,10 @@ static bool are_same(const struct mpo_config_option *option, const void *a, cons
     case MPO_TYPE_DATE:
     case MPO_TYPE_VARIANT:
         return are_same_texts(*(char *const *)a, *(char *const *)b);
+    case MPO_TYPE_PATHS:
+        return are_same_lists(a, b);
     case MPO_TYPE_NUMBERS:
+    case MPO_TYPE_FACTORS:
         return are_same_numbers(a, b);
     }
     return false;

@@ -157,8 +157,8 @@ cleanup:
 }
 
 /* Kept so that later checks of several options can say where each was written. */
-static void note_place(struct mpo_config_build *build,
-                       const struct mpo_config_assignment *assignment)
+void mpo_config_note_place(struct mpo_config_build *build,
+                           const struct mpo_config_assignment *assignment)
 {
     struct mpo_config_stored *stored = build->config->stored;
     ptrdiff_t option = assignment->option - mpo_config_options;
@@ -175,9 +175,9 @@ static void note_place(struct mpo_config_build *build,
 }
 
 /* Raise what was expected in place of the text. */
-static enum mpo_status refuse(struct mpo_config_build *build,
-                              const struct mpo_config_assignment *assignment,
-                              const char *expected)
+enum mpo_status mpo_config_refuse(struct mpo_config_build *build,
+                                  const struct mpo_config_assignment *assignment,
+                                  const char *expected)
 {
     enum mpo_status status = MPO_OK;
     char quoted[MPO_CONFIG_QUOTE_BYTES];
@@ -204,7 +204,7 @@ static enum mpo_status assign_integer(struct mpo_config_build *build,
              option->high, may_be_auto ? ", or " MPO_AUTO : "");
     if (!read_integer(assignment->text, &value) || (double)value < option->low ||
         (double)value > option->high)
-        return refuse(build, assignment, expected);
+        return mpo_config_refuse(build, assignment, expected);
     *member = value;
     return MPO_OK;
 }
@@ -225,7 +225,7 @@ static enum mpo_status assign_number(struct mpo_config_build *build,
              option->high, may_be_auto ? ", or " MPO_AUTO : "");
     if (!mpo_config_read_number(assignment->text, &value) || value < option->low ||
         value > option->high)
-        return refuse(build, assignment, expected);
+        return mpo_config_refuse(build, assignment, expected);
     *member = value;
     return MPO_OK;
 }
@@ -236,7 +236,7 @@ static enum mpo_status assign_flag(struct mpo_config_build *build,
 {
     *member = strcmp(assignment->text, "true") == 0;
     if (!*member && strcmp(assignment->text, "false") != 0)
-        return refuse(build, assignment, "true or false");
+        return mpo_config_refuse(build, assignment, "true or false");
     return MPO_OK;
 }
 
@@ -255,7 +255,7 @@ static enum mpo_status keep_text(struct mpo_config_build *build,
         utf8proc_ssize_t step =
             utf8proc_iterate((const utf8proc_uint8_t *)copy + at, -1, &letter);
         if (step <= 0)
-            MPO_TRY(refuse(build, assignment, "text in UTF-8"));
+            MPO_TRY(mpo_config_refuse(build, assignment, "text in UTF-8"));
         at += (size_t)step;
     }
     free(*member);
@@ -266,9 +266,9 @@ cleanup:
     return status;
 }
 
-static enum mpo_status assign_path(struct mpo_config_build *build,
-                                   const struct mpo_config_assignment *assignment,
-                                   char **member)
+enum mpo_status mpo_config_assign_path(struct mpo_config_build *build,
+                                       const struct mpo_config_assignment *assignment,
+                                       char **member)
 {
     const char *text = assignment->text;
     bool as_given = assignment->place.flag != NULL || *text == '\0' || *text == '/' ||
@@ -308,7 +308,7 @@ static enum mpo_status find_choice(struct mpo_config_build *build,
     *index = mpo_config_find_choice(choices, assignment->text);
     snprintf(expected, sizeof expected, "%s%s", strchr(choices, '|') ? "one of " : "",
              choices);
-    return *index >= 0 ? MPO_OK : refuse(build, assignment, expected);
+    return *index >= 0 ? MPO_OK : mpo_config_refuse(build, assignment, expected);
 }
 
 /* The enums of mpo/choices.h are in the order of their lists. */
@@ -345,7 +345,7 @@ enum mpo_status mpo_config_assign_numbers(struct mpo_config_build *build,
     struct mpo_numbers *member =
         mpo_config_member(build->config, option, assignment->policy_index);
     double *copy = NULL;
-    note_place(build, assignment);
+    mpo_config_note_place(build, assignment);
     for (int32_t i = 0; i < count; i++)
         MPO_CHECK(value[i] >= option->low && value[i] <= option->high,
                   assignment->place.flag != NULL ? MPO_ERR_USAGE : MPO_ERR_CONFIG,
@@ -368,7 +368,7 @@ static enum mpo_status assign_numbers(struct mpo_config_build *build,
     if (*assignment->text != '\0' &&
         mpo_config_parse_numbers(assignment->text, value, MPO_CONFIG_NUMBERS_MAX, &count) !=
             MPO_OK)
-        return refuse(build, assignment, "at most 1024 numbers like 0.4,0.6");
+        return mpo_config_refuse(build, assignment, "at most 1024 numbers like 0.4,0.6");
     return mpo_config_assign_numbers(build, assignment, value, count);
 }
 
@@ -377,7 +377,7 @@ enum mpo_status mpo_config_assign(struct mpo_config_build *build,
 {
     const struct mpo_config_option *option = assignment->option;
     void *member = mpo_config_member(build->config, option, assignment->policy_index);
-    note_place(build, assignment);
+    mpo_config_note_place(build, assignment);
     switch (option->type) {
     case MPO_TYPE_INTEGER:
     case MPO_TYPE_AUTO_INTEGER:
@@ -390,12 +390,12 @@ enum mpo_status mpo_config_assign(struct mpo_config_build *build,
     case MPO_TYPE_TEXT:
         return keep_text(build, assignment, "", member);
     case MPO_TYPE_PATH:
-        return assign_path(build, assignment, member);
+        return mpo_config_assign_path(build, assignment, member);
     case MPO_TYPE_DATE:
         return assign_date(build, assignment, member);
     case MPO_TYPE_NAME_OR_PATH:
         return strpbrk(assignment->text, "/.") != NULL
-                   ? assign_path(build, assignment, member)
+                   ? mpo_config_assign_path(build, assignment, member)
                    : keep_text(build, assignment, "", member);
     case MPO_TYPE_CHOICE:
         return assign_choice(build, assignment, member);
@@ -403,6 +403,10 @@ enum mpo_status mpo_config_assign(struct mpo_config_build *build,
         return assign_variant(build, assignment, member);
     case MPO_TYPE_NUMBERS:
         return assign_numbers(build, assignment);
+    case MPO_TYPE_PATHS:
+        return mpo_config_assign_path_list(build, assignment);
+    case MPO_TYPE_FACTORS:
+        return mpo_config_assign_factors(build, assignment);
     }
     return MPO_OK;
 }

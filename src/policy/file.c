@@ -88,6 +88,18 @@ cleanup:
     return status;
 }
 
+enum mpo_status mpo_policy_text_sha256(const char *text, char hex[65])
+{
+    enum mpo_status status = MPO_OK;
+    unsigned char digest[EVP_MAX_MD_SIZE] = {0};
+    unsigned int bytes = 0;
+    bool ok = EVP_Digest(text, strlen(text), digest, &bytes, EVP_sha256(), NULL) == 1;
+    MPO_CHECK(ok && bytes == 32, MPO_ERR_INTERNAL, "SHA-256 of %u bytes", bytes);
+    mpo_text_hex(digest, bytes, hex);
+cleanup:
+    return status;
+}
+
 enum mpo_status mpo_policy_file_sha256(const char *path, char hex[65])
 {
     return mpo_policy_files_sha256(&path, 1, hex);

@@ -42,7 +42,7 @@
 struct request {
     int32_t kind;
     int32_t bytes;
-    char text[REQUEST_BYTES]; /* name, model, adapter */
+    char text[REQUEST_BYTES]; /* name, model, adapters, "" */
 };
 
 static int channel = -1; /* to the guard, -1: there is none */
@@ -93,18 +93,23 @@ static const char *next_text(const char *text)
 
 static void attempt(const struct request *request)
 {
+    static struct mpo_policy_adapter more[MPO_POLICY_ADAPTER_COUNT_MAX];
+    const char *adapter = next_text(next_text(request->text));
     struct mpo_policy_spec spec = {
         .kind = mpo_policy_kinds[request->kind]->kind,
         .name = request->text,
         .model = next_text(request->text),
-        .lora = next_text(next_text(request->text)),
+        .lora = adapter,
         .lora_scale = 1.0,
+        .more = more,
         .system = "",
         .request = "",
         .chat_template = "raw",
         .temperature = 1.0,
     };
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    while (*adapter != '\0' && *(adapter = next_text(adapter)) != '\0')
+        more[spec.more_count++] = (struct mpo_policy_adapter){adapter, 1.0};
     limit(RLIMIT_CORE, 0);
     limit(RLIMIT_CPU, PROCESSOR_SECONDS);
     limit(RLIMIT_DATA, data_bytes() + MEMORY_BYTES);
@@ -225,12 +230,16 @@ enum mpo_status mpo_guard_try(int32_t kind, const struct mpo_policy_spec *spec)
     enum mpo_status status = MPO_OK;
     static struct request request;
     struct mpo_failure verdict = {0};
+    bool fits = true;
     if (channel < 0 || mpo_policy_kinds[kind]->try_open == NULL)
         return MPO_OK;
     request.kind = kind;
     request.bytes = 0;
-    if (!add_text(&request, spec->name) || !add_text(&request, spec->model) ||
-        !add_text(&request, spec->lora) || !ask(&request, &verdict))
+    fits = add_text(&request, spec->name) && add_text(&request, spec->model) &&
+           add_text(&request, spec->lora);
+    for (int32_t i = 0; i < spec->more_count; i++)
+        fits = fits && add_text(&request, spec->more[i].path);
+    if (!fits || !add_text(&request, "") || !ask(&request, &verdict))
         return MPO_OK;
     MPO_TRY(mpo_failure_raise(&verdict));
 cleanup:

@@ -63,10 +63,28 @@ enum mpo_status mpo_session_open_ranks(struct mpo_session *session)
     return mpo_session_open_groups(session, ranks == MPO_AUTO_INTEGER ? 0 : (int32_t)ranks);
 }
 
+/* The adapters of a policy: the first, and what is added to it. */
+static void describe_adapters(const struct mpo_config_policies *policy,
+                              struct mpo_policy_spec *spec, struct mpo_policy_adapter *more)
+{
+    const struct mpo_numbers *scale = &policy->lora_scale;
+    spec->lora = policy->lora.count > 0 ? policy->lora.text[0] : "";
+    spec->lora_scale = scale->value[0];
+    spec->more = more;
+    for (int32_t i = 1; i < policy->lora.count; i++)
+        more[spec->more_count++] = (struct mpo_policy_adapter){
+            policy->lora.text[i], scale->value[scale->count > 1 ? i : 0]};
+}
+
 enum mpo_status mpo_session_describe_policies(struct mpo_session *session)
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_config *config = session->config;
+    int32_t adapter_count = 0;
+    for (int32_t h = 0; h < config->policy_count; h++)
+        adapter_count += config->policies[h].lora.count;
+    MPO_NEW(adapter_count, &session->adapters);
+    adapter_count = 0;
     MPO_NEW(config->policy_count, &session->policy_specs);
     MPO_NEW(config->policy_count, &session->temperature);
     for (int32_t h = 0; h < config->policy_count; h++) {
@@ -76,14 +94,15 @@ enum mpo_status mpo_session_describe_policies(struct mpo_session *session)
             .name = policy->name,
             .kind = policy->kind,
             .model = policy->model,
-            .lora = policy->lora,
-            .lora_scale = policy->lora_scale,
             .system = policy->system,
             .request = policy->request,
             .chat_template = policy->chat_template,
             .temperature = policy->temperature,
             .devices = (int32_t)policy->devices,
         };
+        describe_adapters(policy, &session->policy_specs[h],
+                          session->adapters + adapter_count);
+        adapter_count += session->policy_specs[h].more_count;
     }
 cleanup:
     return status;

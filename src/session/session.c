@@ -181,6 +181,7 @@ void mpo_session_close(struct mpo_session **session)
     mpo_policies_close(&self->policies);
     free(self->temperature);
     free(self->policy_specs);
+    free(self->adapters);
     mpo_prompts_close(&self->prompts);
     mpo_comm_close(&self->comm);
     mpo_config_close(&self->own_config);

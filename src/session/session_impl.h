@@ -32,6 +32,7 @@ struct mpo_session {
     struct mpo_decode *decode;
     struct mpo_rollout *rollout;
     struct mpo_policy_spec *policy_specs; /* [H] */
+    struct mpo_policy_adapter *adapters;  /* those that specs have beside their first */
     double *temperature;                  /* [H] */
     struct mpo_device device;
     struct mpo_timing timing;

@@ -5,6 +5,7 @@ of each, name policy and file, and take ten seconds at most.
 
     model_files.py MPO MPIEXEC WORK_FOLDER BIGRAM_GGUF_TOOL
 """
+import json
 import os
 import shutil
 import struct
@@ -260,6 +261,70 @@ def test_forms():
         refused(name, ["'down'", name, *words], "--policies.down.model=" + name)
         refused(name + " as an adapter", ["'down'", name, *words],
                 "--policies.down.lora=" + name)
+
+
+# ---- several adapters ----
+
+def scores(*arguments):
+    result = run("score", "config.yaml", "--weights=uniform", "--input=in.jsonl", *arguments)
+    check("a score", result.returncode == 0, result)
+    return [json.loads(line)["log_policy"]["down"] for line in result.stdout.splitlines()]
+
+
+def test_several_adapters():
+    """Their scaled sum is what one adapter of the same sum is."""
+    prepare()
+    write("in.jsonl", '{"prompt": "a", "response": "bca"}\n')
+    shifts = np.random.Generator(np.random.Philox(9)).standard_normal((3, VOCAB))
+    for index, shift in enumerate(shifts):
+        make("%d.gguf" % index, shift, adapter=True)
+    make("sum.gguf", shifts[0] + 0.5 * shifts[1] - 2 * shifts[2], adapter=True)
+    made = "--policies.down.lora=[0.gguf, 1.gguf,2.gguf]"
+    wanted = scores("--policies.down.lora=sum.gguf")
+    found = scores(made, "--policies.down.lora_scale=[1, 0.5, -2]")
+    check("three adapters are their sum", np.allclose(found, wanted, atol=1e-4))
+    write("listed.yaml", CONFIG.replace(
+        "down.gguf,", "down.gguf, lora: [0.gguf, 1.gguf, 2.gguf], lora_scale: [1, 0.5, -2],"))
+    result = run("score", "listed.yaml", "--weights=uniform", "--input=in.jsonl")
+    listed = json.loads(result.stdout)["log_policy"]["down"]
+    check("in a file too", listed == found[0], result)
+    make("sum.gguf", 0.25 * (shifts[0] + shifts[1]), adapter=True)
+    check("one scale is that of all",
+          np.allclose(scores("--policies.down.lora=[0.gguf,1.gguf]",
+                             "--policies.down.lora_scale=0.25"),
+                      scores("--policies.down.lora=sum.gguf"), atol=1e-4))
+    check("one in a list is one", scores("--policies.down.lora=[0.gguf]")
+          == scores("--policies.down.lora=0.gguf"))
+    refused("two scales for three", ["3 adapters", "found 2"], made,
+            "--policies.down.lora_scale=[1,2]", code=78)
+    refused("a path that is none", ["a path"], "--policies.down.lora=[0.gguf,]", code=64)
+    refused("a scale that is none", ["lora_scale", "[1, 0.5]"], made,
+            "--policies.down.lora_scale=[1,x,3]", code=64)
+    refused("an adapter twice", ["adapters 1 and 2", "0.gguf"],
+            "--policies.down.lora=[0.gguf,0.gguf]", code=78)
+    changed(with_float("output.weight.lora_b", float("nan")), "1.gguf")
+    refused("a bad one among them", ["'down'", "bad.gguf", "lora_b"],
+            "--policies.down.lora=[0.gguf,bad.gguf]")
+    check_record(shifts, made)
+
+
+def check_record(shifts, made):
+    result = run("fit", "config.yaml", made, "--record.file=soup.h5", "--quiet")
+    check("a fit with three adapters", result.returncode == 0, result)
+    again = ["fit", "config.yaml", "--resume", "--record.file=soup.h5", "--descent.steps=3"]
+    for index in range(3):
+        make("%d.gguf" % index, -shifts[index], adapter=True)
+        for name, command in (("resume", again), ("generate", [
+                "generate", "config.yaml", "--weights=soup.h5", "--n=1"])):
+            result = run(*command, made)
+            check(f"another adapter {index}, {name}", result.returncode == 65
+                  and "adapter" in result.stderr and "SHA-256" in result.stderr, result)
+        make("%d.gguf" % index, shifts[index], adapter=True)
+    for name, other in (("fewer", "[0.gguf, 1.gguf]"), ("another order", "[1.gguf,0.gguf,2.gguf]")):
+        result = run(*again, "--policies.down.lora=" + other)
+        check(name, result.returncode in (65, 78), result)
+    result = run(*again, made)
+    check("the same go on", result.returncode == 0, result)
 
 
 # ---- numbers, counts and tensors ----

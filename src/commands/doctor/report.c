@@ -254,6 +254,18 @@ static json_t *make_prompt(const struct doctor_prompt *prompt)
     return object;
 }
 
+/* One as a text, several as a list. */
+static void set_adapters(json_t *object, const struct mpo_texts *adapters)
+{
+    json_t *list = adapters->count > 1 ? json_array() : NULL;
+    for (int32_t i = 0; list != NULL && i < adapters->count; i++)
+        json_array_append_new(list, output_text(adapters->text[i]));
+    if (list != NULL)
+        json_object_set_new(object, "lora", list);
+    else
+        set_text(object, "lora", adapters->count > 0 ? adapters->text[0] : "");
+}
+
 static json_t *make_policy(const struct doctor *doctor,
                            const struct mpo_policy_survey *policy)
 {
@@ -265,7 +277,7 @@ static json_t *make_policy(const struct doctor *doctor,
     mpo_text_hash(policy->vocab_hash, hash);
     set_text(object, "name", configured->name);
     set_text(object, "model", configured->model);
-    set_text(object, "lora", configured->lora);
+    set_adapters(object, &configured->lora);
     json_object_set_new(object, "readable", json_boolean(policy->load.status == MPO_OK));
     set_text(object, "vocabulary", policy->load.status == MPO_OK ? hash : "");
     set_integer(object, "vocabulary_size", need->vocab_size);

@@ -57,6 +57,7 @@ enum mpo_status mpo_llama_find_devices(const struct mpo_device *device,
 /* ---- library.c ---- */
 
 struct mpo_llama_model;
+struct mpo_llama_policy;
 
 /** State shared by the llama policies of a rank. */
 struct mpo_llama_library {
@@ -206,11 +207,10 @@ bool mpo_llama_is_in_full(const struct llama_model *model);
 void mpo_llama_model_value(const struct llama_model *model, const char *name, char *value,
                            size_t value_bytes);
 
-/** The adapter of a policy, loaded unless another policy of the model has it already. */
-enum mpo_status mpo_llama_adapter_acquire(struct mpo_llama_library *library,
-                                          struct mpo_llama_model *model,
-                                          const struct mpo_policy_spec *spec, bool hash,
-                                          struct mpo_llama_adapter **out);
+/** An adapter of a policy, loaded unless another policy of the model has it already.
+ *  @param path  of the adapter */
+enum mpo_status mpo_llama_adapter_acquire(const struct mpo_llama_policy *policy,
+                                          const char *path, struct mpo_llama_adapter **out);
 
 /* ---- metadata.c ---- */
 
@@ -329,7 +329,10 @@ struct mpo_llama_policy {
     struct mpo_policy_spec spec; /* strings are borrowed */
     struct mpo_llama_library *library;
     struct mpo_llama_model *model;
-    struct mpo_llama_adapter *adapter; /* NULL for none */
+    struct mpo_llama_adapter **adapter; /* [adapter_count] */
+    int32_t adapter_count;
+    char *adapter_names;  /* " + " between them, NULL for fewer than two */
+    char lora_sha256[65]; /* "" when not asked for */
     struct mpo_llama_template chat;
     int32_t end_token; /* of a whole response, -1: none */
     int32_t thread_count;

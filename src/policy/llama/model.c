@@ -219,51 +219,49 @@ void mpo_llama_model_release(struct mpo_llama_library *library,
 
 /* ---- adapters ---- */
 
-static enum mpo_status load_adapter(struct mpo_llama_library *library,
-                                    struct mpo_llama_model *model,
-                                    const struct mpo_policy_spec *spec,
+static enum mpo_status load_adapter(const struct mpo_llama_policy *policy, const char *path,
                                     struct mpo_llama_adapter *adapter)
 {
     enum mpo_status status = MPO_OK;
-    const struct mpo_llama_source source = {library, spec->name, spec->lora};
-    MPO_TRY(mpo_llama_metadata_examine_adapter(&source, model));
-    mpo_llama_library_listen(library, spec->name, spec->lora);
-    adapter->handle = llama_adapter_lora_init(model->handle, spec->lora);
+    struct mpo_llama_library *library = policy->library;
+    const struct mpo_policy_spec *spec = &policy->spec;
+    const struct mpo_llama_source source = {library, spec->name, path};
+    MPO_TRY(mpo_llama_metadata_examine_adapter(&source, policy->model));
+    mpo_llama_library_listen(library, spec->name, path);
+    adapter->handle = llama_adapter_lora_init(policy->model->handle, path);
     MPO_CHECK(adapter->handle != NULL, MPO_ERR_DATA,
               "policy '%s': adapter %s does not fit the model %s (libllama: %s)",
-              spec->name, spec->lora, spec->model, mpo_llama_library_said(library));
+              spec->name, path, spec->model, mpo_llama_library_said(library));
     MPO_CHECK(llama_adapter_get_alora_n_invocation_tokens(adapter->handle) == 0,
               MPO_ERR_DATA,
               "policy '%s': adapter %s applies only after its invocation tokens; expected "
               "a plain LoRA adapter",
-              spec->name, spec->lora);
+              spec->name, path);
 cleanup:
     return status;
 }
 
-enum mpo_status mpo_llama_adapter_acquire(struct mpo_llama_library *library,
-                                          struct mpo_llama_model *model,
-                                          const struct mpo_policy_spec *spec, bool hash,
-                                          struct mpo_llama_adapter **out)
+enum mpo_status mpo_llama_adapter_acquire(const struct mpo_llama_policy *policy,
+                                          const char *path, struct mpo_llama_adapter **out)
 {
     enum mpo_status status = MPO_OK;
     struct mpo_llama_file file = {0};
     struct mpo_llama_adapter *fresh = NULL;
-    struct mpo_llama_adapter *adapter = model->adapters;
-    MPO_TRY(mpo_llama_file_find(spec->name, spec->lora, &file));
+    struct mpo_llama_adapter *adapter = policy->model->adapters;
+    MPO_TRY(mpo_llama_file_find(policy->spec.name, path, &file));
     while (adapter != NULL && !mpo_llama_file_same(&adapter->file, &file))
         adapter = adapter->next;
     if (adapter == NULL) {
         MPO_NEW(1, &fresh);
         fresh->file = file;
-        MPO_TRY(load_adapter(library, model, spec, fresh));
-        fresh->next = model->adapters;
-        model->adapters = fresh;
+        MPO_TRY(load_adapter(policy, path, fresh));
+        fresh->next = policy->model->adapters;
+        policy->model->adapters = fresh;
         adapter = fresh;
         fresh = NULL;
     }
     *out = adapter;
-    MPO_TRY(mpo_llama_file_hash(hash, spec->lora, &adapter->file));
+    MPO_TRY(mpo_llama_file_hash(policy->hash_models, path, &adapter->file));
 cleanup:
     if (fresh != NULL)
         free_adapter(fresh);

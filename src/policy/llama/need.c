@@ -106,8 +106,8 @@ void mpo_llama_need(const void *self, const struct mpo_policy_setup *setup,
         .devices = device_count(policy),
         .keeps_rows = mpo_llama_capture_built(),
     };
-    if (policy->adapter != NULL)
-        out->adapter_bytes = (uint64_t)policy->adapter->file.bytes;
+    for (int32_t i = 0; i < policy->adapter_count; i++)
+        out->adapter_bytes += (uint64_t)policy->adapter[i]->file.bytes;
     if (setup->cell_count > 0) {
         out->cache_bytes = cache_bytes(policy, setup);
         out->work_bytes = work_bytes(policy, setup);

@@ -95,11 +95,49 @@ static void paths_are_relative_to_the_folder_of_the_file(void **state)
     assert_ok(open_path("fit", "sub/c.yaml", NO_FLAGS, &config));
     assert_string_equal(config->prompts.file, "-");
     assert_string_equal(config->policies[0].model, "sub/m/a.gguf");
-    assert_string_equal(config->policies[0].lora, "/abs/l.gguf");
+    assert_string_equal(config->policies[0].lora.text[0], "/abs/l.gguf");
     assert_string_equal(config->policies[1].model, "sub/../b.gguf");
-    assert_string_equal(config->policies[1].lora, "");
+    assert_int_equal(config->policies[1].lora.count, 0);
     assert_string_equal(config->record.file, "sub/mpo.h5");
     mpo_config_close(&config);
+}
+
+static void adapters_and_their_scales_may_be_lists(void **state)
+{
+    (void)state;
+    const char *yaml = "prompts: {file: p}\npolicies:\n"
+                       "  - {name: a, model: a.gguf, lora: [x.gguf, /y.gguf], "
+                       "lora_scale: [1, 0.5]}\n"
+                       "  - {name: b, model: b.gguf, lora: '[x]'}\n";
+    struct mpo_config *config = NULL;
+    struct mpo_config *again = NULL;
+    char *text = NULL;
+    write_bytes("sub/c.yaml", yaml, strlen(yaml));
+    assert_ok(open_path("fit", "sub/c.yaml",
+                        FLAGS("--policies.b.lora_scale=[2]", "--policies.a.devices=2"),
+                        &config));
+    assert_int_equal(config->policies[0].lora.count, 2);
+    assert_string_equal(config->policies[0].lora.text[0], "sub/x.gguf");
+    assert_string_equal(config->policies[0].lora.text[1], "/y.gguf");
+    assert_int_equal(config->policies[0].lora_scale.count, 2);
+    assert_true(config->policies[0].lora_scale.value[1] == 0.5);
+    assert_string_equal(config->policies[1].lora.text[0], "sub/[x]");
+    assert_int_equal(config->policies[1].lora_scale.count, 1);
+    assert_true(config->policies[1].lora_scale.value[0] == 2.0);
+    assert_ok(mpo_config_print(config, &text));
+    assert_non_null(strstr(text, "lora: [\"sub/x.gguf\", \"/y.gguf\"]\n"));
+    assert_non_null(strstr(text, "lora_scale: [1, 0.5]\n"));
+    assert_non_null(strstr(text, "lora: \"sub/[x]\"\n"));
+    assert_non_null(strstr(text, "lora_scale: 2\n"));
+    free(text);
+    mpo_config_close(&config);
+    assert_ok(open_path("fit", "sub/c.yaml",
+                        FLAGS("--policies.a.lora=[u, v ,w]", "--policies.a.lora_scale=3"),
+                        &again));
+    assert_int_equal(again->policies[0].lora.count, 3);
+    assert_string_equal(again->policies[0].lora.text[1], "v");
+    assert_int_equal(again->policies[0].lora_scale.count, 1);
+    mpo_config_close(&again);
 }
 
 static void paths_of_flags_stay_as_given(void **state)
@@ -255,6 +293,7 @@ int main(void)
         cmocka_unit_test(an_empty_section_is_no_section),
         cmocka_unit_test(objectives_come_first_in_their_order_then_the_reference),
         cmocka_unit_test(paths_are_relative_to_the_folder_of_the_file),
+        cmocka_unit_test(adapters_and_their_scales_may_be_lists),
         cmocka_unit_test(paths_of_flags_stay_as_given),
         cmocka_unit_test(flags_beat_the_file_and_the_last_flag_wins),
         cmocka_unit_test(a_flag_without_a_value_means_true),
