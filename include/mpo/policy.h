@@ -64,8 +64,8 @@ struct mpo_policy_spec {
     double lora_scale;
     const struct mpo_policy_adapter *more; /* [more_count] adapters that are added to it */
     int32_t more_count;
-    const char *system;        /* system text before the prompt, "" for none */
-    const char *request;       /* text around the prompt's last user message, in which
+    const char *system;  /* system text before the prompt, "" for none */
+    const char *request; /* text around the prompt's last user message, in which
                                   {prompt} stands for it; "" for the message itself */
     const char
         *chat_template; /* "auto", "raw", a file (its path has a slash or a dot), or a

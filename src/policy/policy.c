@@ -120,11 +120,20 @@ cleanup:
     return status;
 }
 
+void mpo_policies_collect_remarks(struct mpo_policies *policies)
+{
+    for (size_t kind = 0; mpo_policy_kinds[kind] != NULL; kind++)
+        if (mpo_policy_kinds[kind]->remarks != NULL && policies->library[kind] != NULL)
+            mpo_remarks_unite(&policies->remarks,
+                              mpo_policy_kinds[kind]->remarks(policies->library[kind]));
+}
+
 static enum mpo_status load_local(struct mpo_policies *policies)
 {
     enum mpo_status status = MPO_OK;
     for (int32_t i = 0; i < policies->local_count; i++)
         MPO_TRY(mpo_policies_load(policies, i));
+    mpo_policies_collect_remarks(policies);
 cleanup:
     return status;
 }

@@ -101,6 +101,7 @@ enum mpo_status mpo_policies_allocate(const struct mpo_policies_spec *spec,
                                       const struct mpo_comm *comm,
                                       struct mpo_policies **out);
 enum mpo_status mpo_policies_load(struct mpo_policies *policies, int32_t local_index);
+void mpo_policies_collect_remarks(struct mpo_policies *policies); /* of loading */
 enum mpo_status mpo_policies_agree_on_vocabulary(struct mpo_policies *policies,
                                                  const struct mpo_comm *comm);
 

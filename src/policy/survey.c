@@ -32,6 +32,7 @@ static bool load_all(struct mpo_policies *policies, struct mpo_policies_survey *
             one->vocab_hash = mpo_policy_vocabulary_hash(&policies->local[i]);
         all_loaded = all_loaded && one->load.status == MPO_OK;
     }
+    mpo_policies_collect_remarks(policies);
     return all_loaded;
 }
 

@@ -183,6 +183,25 @@ def test_what_differs_without_harm():
             "--policies.up.model=longer.gguf")
 
 
+def test_warnings_of_libllama():
+    """Those about a file are told once, however many ranks there are; of those that differ by
+    a name or a number alone one is told, with how many more there are."""
+    prepare()
+    changed(more_tokens(["<|im_end|>", "<|end|>", "<|eot_id|>"]))
+    words = ["policy 'down': libllama warns of bad.gguf: control-looking token",
+             "(and 2 more like this)"]
+    taken("names of control tokens", words, BAD)
+    result = run("fit", "config.yaml", BAD, "--record.file=two.h5", ranks=2)
+    check("on two ranks", result.returncode == 0
+          and all(result.stderr.count(word) == 1 for word in words), result)
+
+    def add_norm(file):
+        file.tensors["blk.0.attn_norm.weight"] = Tensor([VOCAB], 0, b"\0" * 4 * VOCAB)
+
+    changed(add_norm, "lora.gguf")
+    taken("an adapter with norms", ["has trained norms (blk.0.attn_norm.weight"], BAD_ADAPTER)
+
+
 def test_masked_tokens_have_no_probability():
     prepare()
     changed(more_tokens(["<pad>"]))

@@ -108,7 +108,8 @@ struct mpo_policy_ops {
     /** Rule `index`, as a message has it: "the pre-tokenizer 'qwen2'". Borrowed. */
     const char *(*rule)(const void *self, int32_t index);
 
-    /** What the engine warned of while policies were loaded; NULL: it never does. */
+    /** What the engine warned of while policies were loaded; NULL: it never does.
+     *  @param library  of the kind, not NULL */
     const struct mpo_remarks *(*remarks)(const void *library);
 
     /** Longest context that the model was trained with; NULL: it has no limit. */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * libllama as a whole: started once for the policies of a rank. Its output goes to a
- * buffer, and its errors into our messages.
+ * buffer, its errors into our messages, and its warnings about a file into remarks, those
+ * that differ by a name or a number alone as one.
  *
  * It aborts the process if a device fails during a decode, most often for lack of memory.
  * Then the whole job ends with a fitting exit code.
@@ -15,15 +16,107 @@
 #include "base/memory.h"
 
 /* Keep the first errors: the cause comes first, then "cannot load". */
-static void keep_errors(enum ggml_log_level level, const char *text, void *user_data)
+static void keep_error(struct mpo_llama_library *library, const char *text)
 {
-    struct mpo_llama_library *library = user_data;
-    if (library == NULL || level != GGML_LOG_LEVEL_ERROR)
-        return;
     for (; *text != '\0' && library->said_bytes + 1 < sizeof library->said; text++)
         library->said[library->said_bytes++] = *text == '\n' ? ';' : *text;
     library->said[library->said_bytes] = '\0';
 }
+
+/* ---- warnings ---- */
+
+/* What libllama says, without the function's name before it. */
+static const char *skip_function(const char *line)
+{
+    size_t name = strspn(line, "abcdefghijklmnopqrstuvwxyz_0123456789:");
+    while (name > 0 && line[name - 1] != ':')
+        name--;
+    return name > 0 && line[name] == ' ' ? line + name + strspn(line + name, " ") : line;
+}
+
+/* Whether a line is worth telling: banners are drawn with stars, and where an adapter is
+ * computed says nothing of its file. */
+static bool is_telling(const char *text)
+{
+    return strpbrk(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") != NULL &&
+           strstr(text, "cannot use buft") == NULL;
+}
+
+static void keep_line(struct mpo_llama_library *library)
+{
+    const char *text = skip_function(library->line);
+    size_t stem_bytes = strcspn(text, "'\"0123456789");
+    while (library->line_bytes > 0 && library->line[library->line_bytes - 1] == ' ')
+        library->line[--library->line_bytes] = '\0';
+    library->line_bytes = 0;
+    if (!is_telling(text))
+        return;
+    for (int32_t i = 0; i < library->warning_count; i++) {
+        struct mpo_llama_warning *warning = &library->warning[i];
+        if (warning->stem_bytes != stem_bytes ||
+            strncmp(warning->text, text, stem_bytes) != 0)
+            continue;
+        warning->more += strcmp(warning->text, text) != 0;
+        return;
+    }
+    if (library->warning_count == MPO_LLAMA_WARNINGS_MAX)
+        return;
+    struct mpo_llama_warning *warning = &library->warning[library->warning_count++];
+    snprintf(warning->text, sizeof warning->text, "%.*s", (int)sizeof warning->text - 1,
+             text);
+    warning->stem_bytes =
+        stem_bytes < sizeof warning->text ? stem_bytes : sizeof warning->text - 1;
+    warning->more = 0;
+}
+
+/* libllama may say a line in several parts. */
+static void keep_warning(struct mpo_llama_library *library, const char *text)
+{
+    for (; *text != '\0'; text++) {
+        if (*text == '\n') {
+            keep_line(library);
+        } else if (library->line_bytes + 1 < sizeof library->line) {
+            library->line[library->line_bytes++] = *text;
+            library->line[library->line_bytes] = '\0';
+        }
+    }
+}
+
+void mpo_llama_library_heed(struct mpo_llama_library *library, bool heeds)
+{
+    for (int32_t i = 0; i < library->warning_count; i++) {
+        const struct mpo_llama_warning *warning = &library->warning[i];
+        char more[48] = "";
+        if (warning->more > 0)
+            snprintf(more, sizeof more, " (and %d more like this)", warning->more);
+        mpo_remarks_add(&library->remarks, "policy '%s': libllama warns of %s: %s%s",
+                        library->policy, library->path, warning->text, more);
+    }
+    library->warning_count = 0;
+    library->line_bytes = 0;
+    library->line[0] = '\0';
+    library->heeds = heeds;
+}
+
+const struct mpo_remarks *mpo_llama_library_remarks(const void *library)
+{
+    const struct mpo_llama_library *self = library;
+    return &self->remarks;
+}
+
+static void keep_message(enum ggml_log_level level, const char *text, void *user_data)
+{
+    struct mpo_llama_library *library = user_data;
+    if (library == NULL)
+        return;
+    if (level == GGML_LOG_LEVEL_ERROR)
+        keep_error(library, text);
+    if (library->heeds && (level == GGML_LOG_LEVEL_WARN ||
+                           (level == GGML_LOG_LEVEL_CONT && library->line_bytes > 0)))
+        keep_warning(library, text);
+}
+
+/* ---- errors ---- */
 
 const char *mpo_llama_library_said(const struct mpo_llama_library *library)
 {
@@ -101,7 +194,7 @@ static void end_job(const char *where)
     ggml_log_callback callback = NULL;
     void *library = NULL;
     llama_log_get(&callback, &library);
-    enum mpo_status status = raise_end(callback == keep_errors ? library : NULL, where);
+    enum mpo_status status = raise_end(callback == keep_message ? library : NULL, where);
     if (mpo_guard_is_fork())
         mpo_guard_answer(status);
     mpo_comm_abort(status);
@@ -114,7 +207,7 @@ enum mpo_status mpo_llama_library_open(const struct mpo_device *device,
     struct mpo_llama_library *library = NULL;
     MPO_NEW(1, &library);
     MPO_TRY(mpo_llama_find_devices(device, library->devices));
-    llama_log_set(keep_errors, library);
+    llama_log_set(keep_message, library);
     ggml_set_abort_callback(end_job);
     llama_backend_init();
     *out = library;
@@ -129,7 +222,7 @@ void mpo_llama_library_close(void *self)
     struct mpo_llama_library *library = self;
     if (library == NULL)
         return;
-    llama_log_set(keep_errors, NULL);
+    llama_log_set(keep_message, NULL);
     llama_backend_free();
     free(library);
 }

@@ -448,6 +448,7 @@ const struct mpo_policy_ops mpo_policy_llama_ops = {
     .vocabulary = policy_vocabulary,
     .token = policy_token,
     .rule = policy_rule,
+    .remarks = mpo_llama_library_remarks,
     .trained_tokens = trained_tokens,
     .encode = mpo_llama_encode,
     .need = mpo_llama_need,

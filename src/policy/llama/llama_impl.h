@@ -59,6 +59,16 @@ enum mpo_status mpo_llama_find_devices(const struct mpo_device *device,
 struct mpo_llama_model;
 struct mpo_llama_policy;
 
+/** Kinds of warnings about one file that are told; more would say nothing new. */
+#define MPO_LLAMA_WARNINGS_MAX 8
+
+/** A warning of libllama, and how many others differ from it by names and numbers alone. */
+struct mpo_llama_warning {
+    char text[256];
+    size_t stem_bytes; /* of the text before any name or number */
+    int32_t more;
+};
+
 /** State shared by the llama policies of a rank. */
 struct mpo_llama_library {
     struct mpo_llama_model *models;
@@ -67,6 +77,13 @@ struct mpo_llama_library {
     char path[512];  /* of it */
     size_t said_bytes;
     char said[1024];
+
+    bool heeds; /* warnings: a file is being loaded */
+    struct mpo_llama_warning warning[MPO_LLAMA_WARNINGS_MAX];
+    int32_t warning_count;
+    size_t line_bytes;
+    char line[512]; /* a warning under way */
+    struct mpo_remarks remarks;
 };
 
 /** @param device  where its models compute; NULL: on the CPU */
@@ -93,6 +110,13 @@ const char *mpo_llama_library_said(const struct mpo_llama_library *library);
 
 /** True if they report a lack of memory, of the host or of a device. */
 bool mpo_llama_library_lacks_memory(const struct mpo_llama_library *library);
+
+/** Heed libllama's warnings from here on, or no more: they become remarks about the file
+ *  at work. */
+void mpo_llama_library_heed(struct mpo_llama_library *library, bool heeds);
+
+/** See struct mpo_policy_ops. */
+const struct mpo_remarks *mpo_llama_library_remarks(const void *library);
 
 /** Clear its messages, before a call that can fail.
  *  @param policy  whose file is at work, for messages

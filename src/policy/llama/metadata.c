@@ -351,6 +351,12 @@ static enum mpo_status check_tensors(const struct mpo_llama_source *source,
                   "for the output too, and libllama cannot apply it there; merge the "
                   "adapter into the model and convert that",
                   source->policy, source->path);
+        if (mpo_text_ends_with(name, "_norm.weight"))
+            mpo_remarks_add(&source->library->remarks,
+                            "policy '%s': adapter %s has trained norms (%s, and perhaps "
+                            "more), which libllama leaves out: the policy is not quite the "
+                            "one that was trained",
+                            source->policy, source->path, name);
         MPO_TRY(check_tensor(source, metadata, id));
     }
     MPO_CHECK(pairs > 0, MPO_ERR_DATA,

@@ -133,7 +133,9 @@ static enum mpo_status load_model(struct mpo_llama_library *library,
     const struct mpo_llama_source source = {library, spec->name, spec->model};
     MPO_TRY(mpo_llama_metadata_examine(&source, model));
     mpo_llama_library_listen(library, spec->name, spec->model);
+    mpo_llama_library_heed(library, true);
     model->handle = llama_model_load_from_file(spec->model, params);
+    mpo_llama_library_heed(library, false);
     MPO_CHECK(model->handle != NULL || !mpo_llama_library_lacks_memory(library),
               MPO_ERR_MEMORY,
               "policy '%s': not enough memory for %s (%s); use a smaller or more quantised "
@@ -228,7 +230,9 @@ static enum mpo_status load_adapter(const struct mpo_llama_policy *policy, const
     const struct mpo_llama_source source = {library, spec->name, path};
     MPO_TRY(mpo_llama_metadata_examine_adapter(&source, policy->model));
     mpo_llama_library_listen(library, spec->name, path);
+    mpo_llama_library_heed(library, true);
     adapter->handle = llama_adapter_lora_init(policy->model->handle, path);
+    mpo_llama_library_heed(library, false);
     MPO_CHECK(adapter->handle != NULL, MPO_ERR_DATA,
               "policy '%s': adapter %s does not fit the model %s (libllama: %s)",
               spec->name, path, spec->model, mpo_llama_library_said(library));
