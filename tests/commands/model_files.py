@@ -394,6 +394,9 @@ def test_tokenizers():
     """Of every kind that libllama knows: on tokens that are not of the kind it may throw, end
     the process or go round in circles."""
     prepare()
+    changed(with_key("tokenizer.ggml.model", TEXT, "bert"))
+    result = run("launch", "config.yaml", BAD, "--time=1:00:00")
+    check("launch says so too", result.returncode == 65 and "'down'" in result.stderr, result)
     for kind in ("bert", "rwkv", "t5", "plamo2", "gpt2", "hybriko", "none", "no_vocab"):
         changed(with_key("tokenizer.ggml.model", TEXT, kind))
         judged("the tokenizer " + kind, (0, 65), BAD, "--policies.up.model=bad.gguf")

@@ -232,9 +232,11 @@ static enum mpo_status survey_policies(struct launch *launch)
     struct mpo_session *session = launch->session;
     MPO_TRY(mpo_session_describe_policies(session));
     struct mpo_policies_survey_spec spec = mpo_plan_survey(session);
+    mpo_policies_guard_begin();
     MPO_TRY(mpo_policies_survey(&spec, session->comm, &launch->survey));
     MPO_TRY(judge_survey(&launch->survey));
 cleanup:
+    mpo_policies_guard_end();
     return status;
 }
 
