@@ -80,6 +80,8 @@ struct mpo_session_spec {
 
 /**
  * Open everything. Failures are agreed on and reported. A process has one session at a time.
+ * A model file that ends or stalls its engine is refused only where a guard began before MPI
+ * (mpo_policies_guard_begin); otherwise it ends or stalls the process.
  *
  * Collective over all ranks.
  *

@@ -333,6 +333,7 @@ static enum mpo_status check_own_group(const struct mpo_comm *comm,
     mpo_placement_block(&spec->placement, mpo_comm_group_rank(comm), &first, &count);
     for (int32_t i = 0; i < count; i++)
         MPO_CHECK(own[i].identity == all[first + i].identity &&
+                      own[i].hash[RULES] == all[first + i].hash[RULES] &&
                       own[i].size == all[first + i].size,
                   MPO_ERR_DATA,
                   "policy '%s': this rank's model has a different vocabulary than the "

@@ -104,19 +104,21 @@ static bool spells_byte(const char *const *sorted, size_t count, unsigned byte)
     return has_text(sorted, count, spelled) || has_text(sorted, count, single);
 }
 
-/* RWKV's tokens are written with the escapes of a Python literal. */
+/* RWKV's tokens are written with the escapes of a Python literal, where \\c is c unless it is
+ * one of t, n, r and x. */
 static bool escapes_byte(const char *const *sorted, size_t count, unsigned byte)
 {
+    static const char special[] = "\t\n\r";
+    static const char letter[] = "tnr";
+    const char *named = byte != 0 ? strchr(special, (int)byte) : NULL;
+    bool means_itself = strchr("tnrx", (int)byte) == NULL;
     char hex[8];
     const char single[2] = {(char)byte, '\0'};
-    const char escaped[3] = {'\\',
-                             (char)(byte == '\t'   ? 't'
-                                    : byte == '\n' ? 'n'
-                                    : byte == '\r' ? 'r'
-                                                   : byte),
+    const char escaped[3] = {'\\', named != NULL ? letter[named - special] : (char)byte,
                              '\0'};
     snprintf(hex, sizeof hex, "\\x%02x", byte);
-    return has_text(sorted, count, single) || has_text(sorted, count, escaped) ||
+    return (byte != '\\' && has_text(sorted, count, single)) ||
+           ((named != NULL || means_itself) && has_text(sorted, count, escaped)) ||
            has_text(sorted, count, hex);
 }
 
