@@ -417,6 +417,16 @@ def test_what_libllama_ends_on():
         judged(name, (65,), BAD)
 
 
+def test_tensors_of_models():
+    prepare()
+    for name in ("blk.0.attn_q.weight", "token_embd.weight", "output.weight"):
+        changed(lambda file: setattr(file.tensors[name], "kind", TYPE_I32))
+        refused(name + " of integers", ["'down'", "bad.gguf", name, "i32"], BAD)
+        changed(lambda file: file.tensors.update(
+            {name: Tensor(file.tensors[name].sizes[::-1] + [2], 0, file.tensors[name].data * 2)}))
+        refused(name + " of three sizes", ["'down'", "bad.gguf", name], BAD)
+
+
 def test_tensors_of_adapters():
     prepare()
 

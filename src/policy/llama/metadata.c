@@ -270,6 +270,35 @@ cleanup:
     return status;
 }
 
+static bool is_floating(enum ggml_type type)
+{
+    return type == GGML_TYPE_F32 || type == GGML_TYPE_F16 || type == GGML_TYPE_BF16 ||
+           ggml_is_quantized(type);
+}
+
+/* libllama multiplies by whatever the matrices of every architecture hold. Others have
+ * tables of integers, too. */
+static enum mpo_status check_matrices(const struct mpo_llama_source *source,
+                                      const char *path, const struct gguf_context *metadata)
+{
+    enum mpo_status status = MPO_OK;
+    static const char *const part[] = {"attn_",     "ffn_up",     "ffn_down",
+                                       "ffn_gate.", "token_embd", "output"};
+    for (int64_t id = 0; id < gguf_get_n_tensors(metadata); id++) {
+        enum ggml_type type = gguf_get_tensor_type(metadata, id);
+        const char *name = gguf_get_tensor_name(metadata, id);
+        bool is_matrix = false;
+        for (size_t i = 0; i < sizeof part / sizeof *part; i++)
+            is_matrix = is_matrix || strstr(name, part[i]) != NULL;
+        MPO_CHECK(!is_matrix || is_floating(type), MPO_ERR_DATA,
+                  "policy '%s': %s: tensor %s is of type %s, expected floating-point "
+                  "numbers; the file is damaged",
+                  source->policy, path, name, ggml_type_name(type));
+    }
+cleanup:
+    return status;
+}
+
 /* One part of a model, the first or a further one. */
 static enum mpo_status examine_part(const struct mpo_llama_source *source, const char *path,
                                     struct mpo_llama_model *model)
@@ -284,6 +313,7 @@ static enum mpo_status examine_part(const struct mpo_llama_source *source, const
         MPO_TRY(check_numbers(source, metadata));
         MPO_TRY(keep_rules(metadata, &model->rules));
     }
+    MPO_TRY(check_matrices(source, path, metadata));
     if (gguf_find_tensor(metadata, "output.weight") >= 0)
         model->has_output = true;
     if (model->file.bytes <= SCAN_BYTES_MAX && !mpo_guard_is_fork())
@@ -321,9 +351,7 @@ static enum mpo_status check_tensor(const struct mpo_llama_source *source,
     const int64_t *size = gguf_get_tensor_ne(metadata, id);
     const char *name = gguf_get_tensor_name(metadata, id);
     bool of_experts = strstr(name, "_exps.") != NULL;
-    MPO_CHECK(type == GGML_TYPE_F32 || type == GGML_TYPE_F16 || type == GGML_TYPE_BF16 ||
-                  ggml_is_quantized(type),
-              MPO_ERR_DATA,
+    MPO_CHECK(is_floating(type), MPO_ERR_DATA,
               "policy '%s': adapter %s: tensor %s is of type %s, expected floating-point "
               "numbers; convert the adapter again",
               source->policy, source->path, name, ggml_type_name(type));
