@@ -34,6 +34,10 @@ static void a_file_that_ends_the_engine_is_refused(void **state)
     }
     bigram_gguf_write(test.model, test.logits, NULL);
     assert_ok(try_files(&test));
+    assert_ok(try_files(&test));
+    bigram_gguf_write(test.model, test.logits,
+                      &(struct bigram_gguf_options){.tokenizer = "bert"});
+    assert_status(try_files(&test), MPO_ERR_DATA);
     mpo_policies_guard_end();
     llama_case_remove(&test);
 }
