@@ -86,9 +86,9 @@ struct mpo_session_spec {
  * Collective over all ranks.
  *
  * @param out  NULL after a failure
- * @return MPO_ERR_USAGE when a session is open, or not one configuration is given; the
- *         statuses of mpo_comm_begin,
- *         mpo_config_open, and of whatever is opened
+ * @return MPO_ERR_USAGE when a session is open, when not one configuration is given, or
+ *         fewer flags than flag_count; the statuses of mpo_comm_begin, mpo_config_open, and
+ *         of whatever is opened
  */
 enum mpo_status mpo_session_open(const struct mpo_session_spec *spec,
                                  struct mpo_session **out);

@@ -55,6 +55,14 @@ static enum mpo_status check_source(const struct mpo_session_spec *spec)
               "a session: expected config_folder beside config_text alone, found it beside "
               "%s",
               spec->config != NULL ? "config, which has a folder" : "settings");
+    MPO_CHECK(spec->flag_count >= 0 && (spec->flag_count == 0 || spec->flags != NULL),
+              MPO_ERR_USAGE,
+              "a session: expected flags [flag_count], found flag_count %d and %s",
+              spec->flag_count, spec->flags != NULL ? "flags" : "flags NULL");
+    for (int32_t i = 0; i < spec->flag_count; i++)
+        MPO_CHECK(spec->flags[i] != NULL, MPO_ERR_USAGE,
+                  "a session: expected %d texts in flags, found NULL as number %d",
+                  spec->flag_count, i + 1);
 cleanup:
     return status;
 }

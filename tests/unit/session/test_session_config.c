@@ -132,6 +132,18 @@ static void one_configuration_is_expected(void **state)
     table_folder_remove(folder.path);
 }
 
+static void flags_are_as_many_as_their_count(void **state)
+{
+    (void)state;
+    static const char *const flags[2] = {"--run.seed=3", NULL};
+    struct mpo_session_spec spec = {.config_text = TEXT, .flag_count = 1};
+    refuse_session(&spec, MPO_ERR_USAGE, "found flag_count 1 and flags NULL");
+    spec.flag_count = -1;
+    refuse_session(&spec, MPO_ERR_USAGE, "found flag_count -1");
+    spec = (struct mpo_session_spec){.config_text = TEXT, .flags = flags, .flag_count = 2};
+    refuse_session(&spec, MPO_ERR_USAGE, "found NULL as number 2");
+}
+
 static void a_bad_text_is_refused_with_line_and_column(void **state)
 {
     (void)state;
@@ -184,6 +196,7 @@ int main(void)
         cmocka_unit_test(a_text_is_the_same_session_as_its_file),
         cmocka_unit_test(without_a_folder_paths_begin_at_the_working_directory),
         cmocka_unit_test(one_configuration_is_expected),
+        cmocka_unit_test(flags_are_as_many_as_their_count),
         cmocka_unit_test(a_bad_text_is_refused_with_line_and_column),
         cmocka_unit_test(a_text_of_any_length_is_no_text),
         cmocka_unit_test(files_of_a_text_are_looked_for_in_its_folder),
