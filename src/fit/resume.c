@@ -5,8 +5,9 @@
  *
  * Everything that the next step depends on is in the record: the state of the descent and
  * of the estimator, and the step's number, which counts the draws and the prompts.
- * Configuration, prompts and models must be the same. Threads, transport and number of
- * ranks may change, and the number of steps may grow unless the step rule depends on it.
+ * Configuration, prompts and models must be the same. Threads, transport, number of
+ * ranks and the gap to stop at may change, and the number of steps may grow unless the step
+ * rule depends on it.
  */
 #include "fit_impl.h"
 
@@ -27,7 +28,7 @@
 static const char *const harmless[] = {
     "run.threads",        "run.setup_deadline", "run.step_deadline",        "prompts.file",
     "exchange.transport", "exchange.pattern",   "exchange.ranks_per_group", "record.file",
-    "descent.steps",
+    "descent.steps",      "descent.stop_gap",
 };
 #define HARMLESS_COUNT (sizeof harmless / sizeof *harmless)
 

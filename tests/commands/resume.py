@@ -307,6 +307,25 @@ def a_finished_run_can_be_extended_but_not_under_the_fixed_rule(arguments):
     tables.check("fixed" in talk and "was 5, is 6" in talk, talk)
 
 
+def a_fit_that_stopped_on_its_gap_goes_on_to_a_smaller_one(arguments):
+    case = Case(arguments, "gap")
+    case.run(1, "--quiet")
+    with h5py.File(case.record, "r") as record:
+        gaps = record["averaged_gap"][:]
+    os.remove(case.record)
+    first, second = float(gaps[5]), float(gaps[14])
+    expected = case.whole("--descent.stop_gap=%r" % second)
+    case.run(1, "--quiet", "--descent.stop_gap=%r" % first)
+    stopped = case.steps()
+    case.run(1, "--resume", "--quiet", "--descent.stop_gap=%r" % first)
+    tables.check(case.steps() == stopped, "%d steps, then %d" % (stopped, case.steps()))
+    case.run(3, "--resume", "--quiet", "--descent.stop_gap=%r" % second)
+    tables.check(stopped < case.steps() < STEPS, "%d, then %d" % (stopped, case.steps()))
+    same(expected, data_sets(case.record), "a smaller gap")
+    case.run(1, "--resume", "--quiet", "--descent.stop_gap=0")
+    tables.check(case.steps() == STEPS, "%d steps without a gap" % case.steps())
+
+
 def the_end_of_a_resumed_run_sums_up_all_steps(arguments):
     case = Case(arguments, "summary")
     whole, _ = case.run(1, "--quiet", "--record.file=" + os.path.join(case.folder, "whole.h5"))
@@ -352,6 +371,7 @@ def main():
         an_option_that_is_newer_than_the_record_was_at_its_default,
         other_prompts_are_refused,
         a_finished_run_can_be_extended_but_not_under_the_fixed_rule,
+        a_fit_that_stopped_on_its_gap_goes_on_to_a_smaller_one,
         the_end_of_a_resumed_run_sums_up_all_steps,
         a_rank_that_stands_still_is_named,
     ]
