@@ -18,9 +18,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "session/differences.h"
 #include "session/provenance.h"
-
-#define DIFFERENCES_BYTES 1024
 
 /* ---- the configuration ---- */
 
@@ -32,9 +31,8 @@ static const char *const harmless[] = {
 };
 #define HARMLESS_COUNT (sizeof harmless / sizeof *harmless)
 
-struct differences {
-    char text[DIFFERENCES_BYTES];
-    size_t length;
+struct comparison {
+    struct mpo_differences found;
     bool models_are_hashed;
     char folder[PATH_MAX]; /* where the record's paths begin, "" where that is unknown */
 };
@@ -62,7 +60,7 @@ static bool is_same_file(const char *folder, const char *recorded, const char *n
 }
 
 /* A model or an adapter that was hashed is compared by its hash, wherever it lies now. */
-static bool is_same_model(const struct differences *found, const char *key,
+static bool is_same_model(const struct comparison *comparison, const char *key,
                           const char *recorded, const char *now)
 {
     const char *dot = strrchr(key, '.');
@@ -70,8 +68,8 @@ static bool is_same_model(const struct differences *found, const char *key,
         (strcmp(dot, ".model") != 0 && strcmp(dot, ".lora") != 0))
         return false;
     bool are_there = strcmp(recorded, "\"\"") != 0 && strcmp(now, "\"\"") != 0;
-    return (found->models_are_hashed && are_there) || is_same_file("", recorded, now) ||
-           is_same_file(found->folder, recorded, now);
+    return (comparison->models_are_hashed && are_there) || is_same_file("", recorded, now) ||
+           is_same_file(comparison->folder, recorded, now);
 }
 
 /* The record's own path was written from there too: "/a/b/" of "/a/b/runs/x.h5" that was
@@ -98,15 +96,10 @@ static bool is_harmless(const char *key)
 static void note_difference(void *context, const char *key, const char *recorded,
                             const char *now)
 {
-    struct differences *found = context;
-    if (mpo_config_is_of_a_command(key) || is_harmless(key) ||
-        is_same_model(found, key, recorded, now) || found->length > DIFFERENCES_BYTES - 64)
-        return;
-    found->length += (size_t)snprintf(
-        found->text + found->length, DIFFERENCES_BYTES - found->length,
-        "%s%s was %.200s, is %.200s", found->length > 0 ? "; " : "", key, recorded, now);
-    if (found->length >= DIFFERENCES_BYTES)
-        found->length = DIFFERENCES_BYTES - 1;
+    struct comparison *comparison = context;
+    if (!mpo_config_is_of_a_command(key) && !is_harmless(key) &&
+        !is_same_model(comparison, key, recorded, now))
+        mpo_differences_add(&comparison->found, key, recorded, now);
 }
 
 /* The stored configuration is that of the first start. A record that was extended has more
@@ -135,22 +128,18 @@ static enum mpo_status compare_configurations(const struct mpo_fit *fit,
 {
     enum mpo_status status = MPO_OK;
     const char *path = fit->config->record.file;
-    char *text = NULL;
     struct mpo_config *recorded = NULL;
-    struct differences found = {.models_are_hashed = fit->config->record.hash_models};
-    MPO_TRY(mpo_record_read_config(record, &text));
-    MPO_TRY(mpo_config_read_text(path, text, &recorded));
-    find_folder(path, recorded->record.file, found.folder);
-    MPO_TRY(mpo_config_compare(recorded, fit->config, note_difference, &found));
-    MPO_CHECK(
-        found.length == 0, MPO_ERR_CONFIG,
-        "--resume: %s was made with a different configuration (%s); restore that one, "
-        "or start a new record",
-        path, found.text);
+    struct comparison comparison = {.models_are_hashed = fit->config->record.hash_models};
+    MPO_TRY(mpo_differences_read(record, path, &recorded));
+    find_folder(path, recorded->record.file, comparison.folder);
+    MPO_TRY(mpo_config_compare(recorded, fit->config, note_difference, &comparison));
+    MPO_CHECK(comparison.found.length == 0, MPO_ERR_CONFIG,
+              "--resume: %s was made with a different configuration (%s); restore that "
+              "one, or start a new record",
+              path, comparison.found.text);
     MPO_TRY(check_steps(fit, recorded->descent.steps, mpo_record_step_count(record)));
 cleanup:
     mpo_config_close(&recorded);
-    free(text);
     return status;
 }
 

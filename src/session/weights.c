@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "differences.h"
 #include "provenance.h"
 
 #include "base/simplex.h"
@@ -118,6 +119,7 @@ static enum mpo_status read_record(const struct mpo_config *config,
     MPO_TRY(check_simplex(path, recipe->weights, config->objective_count));
     MPO_TRY(mpo_record_read_exponents(record, &recipe->exponents.strength, recipe->scale));
     MPO_TRY(read_models(config, record, models));
+    MPO_TRY(mpo_differences_warn(config, record, path));
 cleanup:
     mpo_record_close(&record);
     return status;

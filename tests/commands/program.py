@@ -6,6 +6,7 @@ usage: program.py MPO MPIEXEC WORK_FOLDER SOURCE_FOLDER
 """
 import json
 import os
+import shutil
 import sys
 
 from person import CONFIG, WORK, check, fresh, refused, run, run_apart, run_tests, table, write
@@ -143,6 +144,34 @@ def test_every_command_takes_the_same_weights_of_a_record():
                 "config.yaml", "--weights=1,0.5")
         result = run(command, "config.yaml", "--weights=1,0.5", "--allow-any-weights")
         check(f"{command} --allow-any-weights", result.returncode == 0, result)
+
+
+def warnings_of(*arguments, ranks=1):
+    result = run(*arguments, "--weights=out.h5", ranks=ranks)
+    check(f"{arguments[0]} ends well", result.returncode == 0, result)
+    said = [line for line in result.stderr.splitlines() if line.startswith("warning: the weights")]
+    return result, said
+
+
+def test_policies_that_are_not_those_of_a_record_are_named_once():
+    fresh()
+    run("fit", "config.yaml", "--quiet")
+    write("in.jsonl", json.dumps({"prompt": "a", "response": "a"}) + "\n")
+    shutil.copy(os.path.join(WORK, "up.table"), os.path.join(WORK, "again.table"))
+    moved = "--policies.up.model=again.table"
+    for command in (["generate", "config.yaml"], ["evaluate", "config.yaml"],
+                    ["score", "config.yaml", "--input=in.jsonl"]):
+        for ranks in (1, 2):
+            result, said = warnings_of(*command, "--policies.up.temperature=3", ranks=ranks)
+            check(f"{command[0]} names the policy's option and both values, on {ranks} ranks",
+                  len(said) == 1 and "out.h5" in said[0]
+                  and "policies.up.temperature was 1, is 3" in said[0], result)
+        result, said = warnings_of(*command, "--policies.up.devices=2", "--policies.up.min=0.1", moved)
+        check(f"{command[0]} says nothing of what changes no probability", said == [], result)
+        result, said = warnings_of(*command, "--record.hash_models=false", moved)
+        check(f"{command[0]} compares paths where there is no hash",
+              len(said) == 1 and "policies.up.model was " in said[0]
+              and "again.table" in said[0], result)
 
 
 def test_refit_takes_the_options_of_the_descent():

@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What differs between the configuration that a record was made with and the present one.
+ *
+ * A fit that goes on refuses most differences. Weights that are only used may well be meant
+ * for policies that have changed a little since, so there a warning is enough.
+ */
+#include "differences.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "mpo/report.h"
+
+#define NONE "-" /* of mpo_config_compare, where one side has no such policy */
+
+void mpo_differences_add(struct mpo_differences *differences, const char *key,
+                         const char *recorded, const char *now)
+{
+    size_t room = sizeof differences->text - differences->length;
+    if (room <= 64)
+        return;
+    int added = snprintf(differences->text + differences->length, room,
+                         "%s%s was %.200s, is %.200s", differences->length > 0 ? "; " : "",
+                         key, recorded, now);
+    differences->length += (size_t)added < room ? (size_t)added : room - 1;
+}
+
+enum mpo_status mpo_differences_read(const struct mpo_record *record, const char *path,
+                                     struct mpo_config **recorded)
+{
+    enum mpo_status status = MPO_OK;
+    char *text = NULL;
+    MPO_TRY(mpo_record_read_config(record, &text));
+    MPO_TRY(mpo_config_read_text(path, text, recorded));
+cleanup:
+    free(text);
+    return status;
+}
+
+/* ---- policies ---- */
+
+struct comparison {
+    struct mpo_differences found;
+    bool models_are_hashed; /* and so compared by their content */
+};
+
+/* What changes no probability, or belongs to the weights, not to the policies. */
+static bool is_harmless(const struct comparison *comparison, const char *option)
+{
+    static const char *const harmless[] = {"name", "kind", "devices",
+                                           "min",  "max",  "scale"};
+    for (size_t i = 0; i < sizeof harmless / sizeof *harmless; i++)
+        if (strcmp(option, harmless[i]) == 0)
+            return true;
+    return comparison->models_are_hashed &&
+           (strcmp(option, "model") == 0 || strcmp(option, "lora") == 0);
+}
+
+static void note_policy(void *context, const char *key, const char *recorded,
+                        const char *now)
+{
+    struct comparison *comparison = context;
+    const char *dot = strrchr(key, '.');
+    if (strncmp(key, "policies.", 9) != 0 || is_harmless(comparison, dot + 1))
+        return;
+    /* A reference may come or go: it has no weight. */
+    bool is_alone = strcmp(recorded, NONE) == 0 || strcmp(now, NONE) == 0;
+    if (!is_alone || strcmp(dot, ".model") != 0)
+        mpo_differences_add(&comparison->found, key, recorded, now);
+}
+
+enum mpo_status mpo_differences_warn(const struct mpo_config *config,
+                                     const struct mpo_record *record, const char *path)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_config *recorded = NULL;
+    MPO_TRY(mpo_differences_read(record, path, &recorded));
+    struct comparison comparison = {.models_are_hashed = config->record.hash_models &&
+                                                         recorded->record.hash_models};
+    MPO_TRY(mpo_config_compare(recorded, config, note_policy, &comparison));
+    if (comparison.found.length > 0)
+        mpo_report(MPO_REPORT_WARNING,
+                   "the weights of %s were found for other policies: %s; fit again, or "
+                   "restore them",
+                   path, comparison.found.text);
+cleanup:
+    mpo_config_close(&recorded);
+    return status;
+}

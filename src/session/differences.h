@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * What differs between the configuration that a record was made with and the present one.
+ */
+#pragma once
+
+#include "session_impl.h"
+
+/** "KEY was RECORDED, is NOW; ...", as far as there is room. All zero: none. */
+struct mpo_differences {
+    char text[1024];
+    size_t length;
+};
+
+/** Note another difference. Local. */
+void mpo_differences_add(struct mpo_differences *differences, const char *key,
+                         const char *recorded, const char *now);
+
+/** The configuration in a record, for the caller to close. Rank zero only.
+ *  @return MPO_ERR_DATA when it cannot be read */
+enum mpo_status mpo_differences_read(const struct mpo_record *record, const char *path,
+                                     struct mpo_config **recorded);
+
+/**
+ * Warn, once, when policies are not what they were when the weights of a record were found:
+ * their sections are compared, but for what says only where or how fast they compute, and
+ * for bounds and scales, which belong to the weights. Models are compared by path only where
+ * they have no hashes. Rank zero only.
+ */
+enum mpo_status mpo_differences_warn(const struct mpo_config *config,
+                                     const struct mpo_record *record, const char *path);
