@@ -197,6 +197,35 @@ def test_proposal_reference():
             "--rollout.proposal=reference")
 
 
+def test_a_plot_that_is_not_whole_is_none():
+    if shutil.which("gnuplot") is None:
+        print("SKIP  no gnuplot")
+        return
+    fresh()
+    run("fit", "config.yaml", "--quiet")
+    for name in ("out.svg", "out.png"):
+        path = os.path.join(WORK, name)
+        for command in (["inspect", "out.h5"], ["refit", "out.h5", "--frontier=5"]):
+            result = run(*command, "--plot", name)
+            check(f"{command[0]} draws {name}", result.returncode == 0
+                  and os.path.getsize(path) > 1000
+                  and not os.path.exists(path + ".part"), result)
+            with open(path, "rb") as file:
+                before = file.read()
+            os.symlink("/dev/full", path + ".part")
+            result = run(*command, "--plot", name)
+            check(f"{command[0]}: a full disk ends with 74", result.returncode == 74
+                  and name in result.stderr and "drew" not in result.stderr, result)
+            with open(path, "rb") as file:
+                check("and the older plot stays", file.read() == before, result)
+            check("alone", not os.path.lexists(path + ".part"), result)
+    for name in ("out.svg", "out.png"):
+        os.remove(os.path.join(WORK, name))
+        os.symlink("/dev/full", os.path.join(WORK, name + ".part"))
+        refused("no plot on a full disk", 74, [name], "inspect", "out.h5", "--plot", name)
+        check("and nothing is left", not os.path.lexists(os.path.join(WORK, name)))
+
+
 def test_inspect_prints():
     fresh()
     run("fit", "config.yaml", "--quiet")

@@ -10,6 +10,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 
@@ -19,7 +20,9 @@ enum plot_script { PLOT_TRAJECTORY, PLOT_FRONTIER };
 
 struct plot {
     enum plot_script script;
+    bool is_png;
     const char *output; /* borrowed */
+    char *part;         /* the output until it is whole: OUTPUT.part */
     FILE *input;        /* what gnuplot will read */
     char *text;
     size_t bytes;
@@ -37,8 +40,8 @@ void plot_put_list(struct plot *plot, const char *variable, const char *const *t
 
 void plot_begin_table(struct plot *plot);
 
-/** End the table and draw; an earlier figure stays until gnuplot replaces it. Local.
+/** End the table and draw; an earlier figure stays until the new one is whole. Local.
  *  @return MPO_ERR_DEVICE when gnuplot is not installed; MPO_ERR_PERMISSION or
  *          MPO_ERR_OUTPUT when the output cannot be made; MPO_ERR_IO when gnuplot did not
- *          draw it; MPO_ERR_MEMORY */
+ *          draw all of it; MPO_ERR_MEMORY */
 enum mpo_status plot_draw(struct plot *plot);
