@@ -84,7 +84,8 @@ struct mpo_config {
  * reference, a reference where proposal: reference needs one.
  *
  * @param argv  [argc] what follows the command's name
- * @return MPO_ERR_USAGE wrong flags; MPO_ERR_INPUT no such file; MPO_ERR_CONFIG the rest
+ * @return MPO_ERR_USAGE wrong flags; MPO_ERR_INPUT no such file; MPO_ERR_PERMISSION;
+ *         MPO_ERR_IO; MPO_ERR_CONFIG the rest
  */
 enum mpo_status mpo_config_open(const char *command, int argc, char *const *argv,
                                 struct mpo_config **out);

@@ -126,7 +126,8 @@ bool mpo_remarks_line(const struct mpo_remarks *remarks, int32_t index, char *li
  * and of those that some policy lacks, and the end tokens are the union.
  *
  * @return MPO_ERR_DATA when vocabularies differ (the first difference, with both sides) or
- * a model cannot work; MPO_ERR_INPUT when a file is missing; MPO_ERR_MEMORY
+ * a model cannot work; MPO_ERR_INPUT when a file is missing, MPO_ERR_PERMISSION when
+ * it may not be read; MPO_ERR_IO; MPO_ERR_MEMORY
  */
 enum mpo_status mpo_policies_open(const struct mpo_policies_spec *spec,
                                   const struct mpo_comm *comm, struct mpo_policies **out);

@@ -76,8 +76,8 @@ struct mpo_prompts_spec {
 };
 
 /** Read all prompts. Local (every rank reads the same file).
- *  @return MPO_ERR_INPUT no such file; MPO_ERR_DATA bad UTF-8, bad JSON, a line over the
- *          limit, or no prompt at all; MPO_ERR_CONFIG no such format, or a prefill beside
+ *  @return MPO_ERR_INPUT no such file; MPO_ERR_PERMISSION; MPO_ERR_IO; MPO_ERR_DATA bad
+ *          UTF-8, bad JSON, a line over the limit, or no prompt at all; MPO_ERR_CONFIG no such format, or a prefill beside
  *          the jsonl format */
 enum mpo_status mpo_prompts_open(const struct mpo_prompts_spec *spec,
                                  struct mpo_prompts **out);

@@ -177,8 +177,8 @@ struct mpo_record;
 
 /** Open a record: finished, being written, or left by a crash (its acknowledged steps are
  *  readable, and mpo_record_is_complete() is false). Local.
- *  @return MPO_ERR_INPUT no such file; MPO_ERR_PERMISSION; MPO_ERR_DATA not a record,
- * another schema, or damaged (the text says what to do) */
+ *  @return MPO_ERR_INPUT no such file; MPO_ERR_PERMISSION; MPO_ERR_IO; MPO_ERR_DATA not a
+ *          record, another schema, or damaged (the text says what to do) */
 enum mpo_status mpo_record_open(const char *path, struct mpo_record **out);
 void mpo_record_close(struct mpo_record **record);
 
@@ -281,7 +281,8 @@ struct mpo_record_recovery {
  * The original is never written. Local.
  *
  * @return MPO_ERR_OUTPUT when a run is writing the record (the text names it), or `output`
- * exists or cannot be made; MPO_ERR_INPUT, MPO_ERR_DATA as mpo_record_open; MPO_ERR_IO
+ *         exists or cannot be made; MPO_ERR_INPUT, MPO_ERR_DATA and the others of
+ *         mpo_record_open
  */
 enum mpo_status mpo_record_recover(const char *path, const char *output,
                                    struct mpo_record_recovery *out);

@@ -26,8 +26,7 @@ enum mpo_status mpo_reason_status(int error, enum mpo_status otherwise)
 
 enum mpo_status mpo_reason_of_input(int error)
 {
-    bool is_limit = mpo_reason_status(error, MPO_ERR_INPUT) == MPO_ERR_MEMORY;
-    return is_limit ? MPO_ERR_MEMORY : MPO_ERR_INPUT;
+    return mpo_reason_status(error, MPO_ERR_INPUT);
 }
 
 const char *mpo_reason_advice(int error)

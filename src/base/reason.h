@@ -14,7 +14,8 @@
  */
 enum mpo_status mpo_reason_status(int error, enum mpo_status otherwise);
 
-/** MPO_ERR_INPUT for an input that cannot be opened, MPO_ERR_MEMORY beyond a limit. Local. */
+/** The same for whatever is read, be it configuration, prompts, model or record: MPO_ERR_INPUT
+ *  where it is missing or a folder, and otherwise what mpo_reason_status says. Local. */
 enum mpo_status mpo_reason_of_input(int error);
 
 /** What to do about it, led by "; ", or "" where nothing is known that helps. Local. */

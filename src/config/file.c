@@ -43,8 +43,8 @@ static enum mpo_status read_bytes(const char *path, char **text, size_t *bytes)
               "%s: expected a configuration file: %s", path, strerror(errno));
     MPO_NEW(MPO_CONFIG_BYTES_MAX + 1, text);
     *bytes = fread(*text, 1, MPO_CONFIG_BYTES_MAX + 1, stream);
-    MPO_CHECK(!ferror(stream), MPO_ERR_INPUT, "%s: expected a configuration file: %s", path,
-              strerror(errno));
+    MPO_CHECK(!ferror(stream), mpo_reason_of_input(errno),
+              "%s: expected a configuration file: %s", path, strerror(errno));
     MPO_CHECK(*bytes <= MPO_CONFIG_BYTES_MAX, MPO_ERR_CONFIG,
               "%s: expected a configuration of at most %zu bytes, found more", path,
               MPO_CONFIG_BYTES_MAX);

@@ -74,8 +74,8 @@ static enum mpo_status next_line(struct reader *reader, char **line)
     *line = NULL;
     for (;;) {
         ssize_t bytes = getline(&reader->line, &reader->capacity, reader->file);
-        MPO_CHECK(bytes >= 0 || !ferror(reader->file), MPO_ERR_IO, "%s: %s", reader->path,
-                  strerror(errno));
+        MPO_CHECK(bytes >= 0 || !ferror(reader->file), mpo_reason_of_input(errno), "%s: %s",
+                  reader->path, strerror(errno));
         if (bytes < 0)
             return MPO_OK;
         reader->line_number++;

@@ -109,8 +109,8 @@ static enum mpo_status read_line(FILE *stream, char *buffer, struct mpo_prompts_
                   line->path, (long long)line->line_number, MPO_PROMPTS_LINE_BYTES_MAX);
         buffer[bytes++] = (char)letter;
     }
-    MPO_CHECK(!ferror(stream), MPO_ERR_INPUT, "%s: expected a file of prompts: %s",
-              line->path, strerror(errno));
+    MPO_CHECK(!ferror(stream), mpo_reason_of_input(errno),
+              "%s: expected a file of prompts: %s", line->path, strerror(errno));
     if (letter == '\n' && bytes > 0 && buffer[bytes - 1] == '\r')
         bytes--;
     buffer[bytes] = '\0';

@@ -40,8 +40,8 @@ static enum mpo_status check_path(const char *path)
     enum mpo_status status = MPO_OK;
     struct stat found;
     if (stat(path, &found) != 0)
-        MPO_FAIL(mpo_reason_status(errno, MPO_ERR_INPUT), "cannot read the record %s: %s",
-                 path, strerror(errno));
+        MPO_FAIL(mpo_reason_of_input(errno), "cannot read the record %s: %s", path,
+                 strerror(errno));
     MPO_CHECK(!S_ISDIR(found.st_mode), MPO_ERR_INPUT,
               "%s is a directory; name a record in it", path);
     MPO_CHECK(S_ISREG(found.st_mode), MPO_ERR_INPUT, "%s is not a regular file", path);
@@ -58,8 +58,8 @@ static enum mpo_status look_at_superblock(struct mpo_record *record)
     int descriptor = -1;
     record->live = mpo_record_lock_is_held(record->path);
     descriptor = open(record->path, O_RDONLY | O_CLOEXEC);
-    MPO_CHECK(descriptor >= 0, mpo_reason_status(errno, MPO_ERR_INPUT),
-              "cannot read the record %s: %s", record->path, strerror(errno));
+    MPO_CHECK(descriptor >= 0, mpo_reason_of_input(errno), "cannot read the record %s: %s",
+              record->path, strerror(errno));
     MPO_CHECK(fstat(descriptor, &found) == 0, MPO_ERR_IO, "%s: %s", record->path,
               strerror(errno));
     if (record->file < 0)

@@ -102,8 +102,7 @@ enum mpo_status mpo_record_resume(const char *path,
     char *target = realpath(path, NULL);
     *out = NULL;
     mpo_record_hdf5_prepare();
-    MPO_CHECK(target != NULL, errno == ENOMEM ? MPO_ERR_MEMORY : MPO_ERR_INPUT, "%s: %s",
-              path, strerror(errno));
+    MPO_CHECK(target != NULL, mpo_reason_of_input(errno), "%s: %s", path, strerror(errno));
     MPO_TRY(mpo_record_writer_new(target, segment->job_id, &writer));
     MPO_TRY(close_properly(target));
     MPO_TRY(open_for_appending(writer));

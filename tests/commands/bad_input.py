@@ -147,6 +147,47 @@ def test_outputs():
             "--output=prompts.txt")
 
 
+def as_reader_of(path):
+    """What makes a command run as somebody who may not read a file; None: there is no way."""
+    os.chmod(path, 0)
+    if os.geteuid() != 0:
+        return {}
+    os.chmod(WORK, 0o777)
+    somebody = {"user": 65534, "group": 65534, "extra_groups": []}
+    try:
+        works = run("version", **somebody).returncode == 0
+    except OSError:
+        works = False
+    return somebody if works else None
+
+
+def test_inputs_that_cannot_be_read():
+    fresh()
+    run("fit", "config.yaml", "--quiet")
+    os.mkdir(os.path.join(WORK, "folder"))
+    write("locked", "")
+    somebody = as_reader_of(os.path.join(WORK, "locked"))
+    if somebody is None:
+        print("SKIP  files that may not be read: nobody but root can run the program here")
+    faults = [("no", 66, {}), ("folder", 66, {})]
+    if somebody is not None:
+        faults.append(("locked", 77, somebody))
+    for name, code, options in faults:
+        for what, arguments in (
+                ("configuration", ["fit", name]),
+                ("prompts", ["fit", "config.yaml", "--prompts.file=" + name]),
+                ("input", ["score", "config.yaml", "--weights=uniform", "--input=" + name]),
+                ("table", ["fit", "config.yaml", "--policies.up.kind=table",
+                           "--policies.up.model=" + name]),
+                ("model", ["fit", "config.yaml", "--policies.up.model=" + name]),
+                ("weights", ["generate", "config.yaml", "--weights=" + name]),
+                ("record", ["inspect", name]), ("record", ["refit", name]),
+                ("record", ["recover", name])):
+            result = run(*arguments, **options)
+            check(f"{arguments[0]} of {what} '{name}' ends with {code}",
+                  says_once(result, code, [name]), result)
+
+
 def damage_schema(schema):
     def change(path):
         with h5py.File(path, "r+") as file:

@@ -46,8 +46,8 @@ enum mpo_status mpo_llama_file_find(const char *policy, const char *path,
 {
     enum mpo_status status = MPO_OK;
     struct stat about = {0};
-    MPO_CHECK(stat(path, &about) == 0, MPO_ERR_INPUT, "policy '%s': %s: %s", policy, path,
-              strerror(errno));
+    MPO_CHECK(stat(path, &about) == 0, mpo_reason_of_input(errno), "policy '%s': %s: %s",
+              policy, path, strerror(errno));
     MPO_CHECK(!S_ISDIR(about.st_mode), MPO_ERR_INPUT,
               "policy '%s': %s is a folder and not a file, expected one in GGUF format; "
               "where it holds a Hugging Face checkpoint: launch/convert.sh %s",
