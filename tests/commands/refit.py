@@ -154,12 +154,14 @@ def what_the_responses_cannot_support_is_refused(setting):
     command = [setting.mpo, "refit", setting.record]
     _, errors = tables.run(command + ["--min-ess=0.99"], expect=65)
     tables.check("effective" in errors and "0.99" in errors, "no reason: " + errors)
+    tables.check("per prompt" not in errors, "another reason: " + errors)
     without = setting.fit("without", "--record.responses=false")
     _, errors = tables.run([setting.mpo, "refit", without], expect=65)
     tables.check("expected stored responses" in errors, "no reason: " + errors)
     few = setting.fit("few", "--rollout.responses=2", "--descent.steps=1")
     _, errors = tables.run([setting.mpo, "refit", few], expect=65)
-    tables.check("responses per prompt" in errors, "no reason: " + errors)
+    tables.check("responses per prompt" in errors and "--min-ess)" not in errors,
+                 "another reason: " + errors)
 
 
 def a_frontier_is_drawn(setting):
@@ -183,6 +185,38 @@ def a_frontier_is_drawn(setting):
         os.remove(output)
 
 
+def a_frontier_keeps_to_the_bounds_and_to_its_limit(setting):
+    whole, _ = tables.run([setting.mpo, "refit", setting.record, "--frontier=10"])
+    some, _ = tables.run([setting.mpo, "refit", setting.record, "--frontier=10",
+                          "--min=policy0=0.3", "--max=policy2=0.1,policy1=0.7"])
+    head, *rows = whole.splitlines()
+    kept = [row for row in rows if float(row.split("\t")[0]) > 0.3 - 1e-6
+            and float(row.split("\t")[2]) < 0.1 + 1e-6
+            and float(row.split("\t")[1]) < 0.7 + 1e-6]
+    tables.check(some.splitlines() == [head, *kept] and len(kept) == 15,
+                 "%d of %d rows:\n%s" % (len(kept), len(rows), some))
+    out, errors = tables.run([setting.mpo, "refit", setting.record, "--frontier=2",
+                              "--min=policy0=0.6", "--max=policy0=0.7"], expect=64)
+    tables.check("found none" in errors and out == "", errors)
+    wide = tables.write_config(os.path.join(setting.work, "wide"),
+                               tables.random_tables(4, 6, VOCAB, 1.0), ("a", "b"),
+                               {"rollout": {"max_tokens": 4}, "descent": {"steps": 2}})
+    record = os.path.join(setting.work, "wide.h5")
+    tables.run([setting.mpo, "fit", wide, "--quiet", "--record.file=" + record])
+    for divisions, good in ((7, True), (1000, False), (40, False)):  # 40: 1.2 million points
+        out, errors = tables.run([setting.mpo, "refit", record, "--frontier=%d" % divisions],
+                                 expect=0 if good else 64)
+        tables.check(good or ("1000000 points" in errors and out == ""), errors)
+
+
+def a_policy_diverges_from_itself_by_nothing(setting):
+    for flags in (["--objectives=policy1"], ["--min=policy1=1"]):
+        out, _ = tables.run([setting.mpo, "refit", setting.record, "--min-ess=0", *flags])
+        rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.strip()}
+        tables.check(rows["policy1"][0] == "1.0000" and rows["policy1"][3] == "0.0000"
+                     and rows["F"][0] == "0.0000", out)
+
+
 def a_plot_without_gnuplot_is_refused(setting):
     output = os.path.join(setting.work, "none.svg")
     empty = os.path.join(setting.work, "empty")
@@ -199,6 +233,11 @@ def mistakes_are_named(setting):
     for flags, code, word in (
             (["--min=policy0=0.6,policy1=0.6"], 78, "minima"),
             (["--max=policy0=0.2,policy1=0.2,policy2=0.2"], 78, "maxima"),
+            (["--min=policy0=0.5,policy0=0.2"], 64, "'policy0' twice"),
+            (["--min=policy0=0x1p-1"], 64, "0x1p-1"), (["--min=policy0=nan"], 64, "nan"),
+            (["--max=policy1=1.5"], 64, "from 0 to 1"), (["--max=policy1="], 64, "policy1="),
+            (["--min=policy1=0.5", "--max=policy1=0.2"], 78, "for 'policy1'"),
+            (["--max=policy1=0"], 78, "for 'policy1'"),
             (["--min=nobody=0.6"], 64, "nobody"), (["--objectives=policy0,x"], 64, "'x'"),
             (["--descent.step_rule=none"], 64, "--descent.step_rule: expected"), (["--plot=x.svg"], 64, "--frontier"),
             (["--plot=x.pdf", "--frontier=2"], 64, ".svg"),
@@ -229,6 +268,8 @@ def main():
              a_fit_keeps_its_bounds_at_every_step,
              what_the_responses_cannot_support_is_refused,
              a_frontier_is_drawn,
+             a_frontier_keeps_to_the_bounds_and_to_its_limit,
+             a_policy_diverges_from_itself_by_nothing,
              a_plot_without_gnuplot_is_refused,
              mistakes_are_named]
     sys.exit(tables.run_cases([(case, [setting]) for case in cases]))

@@ -2,12 +2,14 @@
 /*
  * refit's command line, applied to a record.
  */
-#include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "commands/commands.h"
 #include "refit_impl.h"
+
+#define POINTS_MAX 1000000 /* of a frontier */
 
 enum mpo_status refit_read(int argc, char *const *argv, struct refit *refit)
 {
@@ -65,69 +67,114 @@ cleanup:
     return status;
 }
 
-/* "a=0.1,b=0.2" into the places of bounds. */
-static enum mpo_status read_bounds(struct refit *refit, const char *flag, const char *text,
-                                   double *bounds)
+/* ---- bounds ---- */
+
+/* The objective that is used and has this name; -1: none. */
+static int32_t find_objective(const struct refit *refit, const char *name, size_t length)
+{
+    for (int32_t k = 0; k < refit->count; k++)
+        if (strlen(refit_name(refit, k)) == length &&
+            strncmp(refit_name(refit, k), name, length) == 0)
+            return k;
+    return -1;
+}
+
+/* One "NAME=NUMBER" of a flag. */
+static enum mpo_status read_bound(const struct refit *refit, const char *flag,
+                                  const char *text, bool *is_given, double *bounds)
 {
     enum mpo_status status = MPO_OK;
-    while (*text != '\0') {
-        size_t length = strcspn(text, ",");
-        size_t name = strcspn(text, "=,");
-        char *end = NULL;
-        int32_t k = 0;
-        while (k < refit->count && (strlen(refit_name(refit, k)) != name ||
-                                    strncmp(refit_name(refit, k), text, name) != 0))
-            k++;
-        MPO_CHECK(name < length && k < refit->count, MPO_ERR_USAGE,
-                  "--%s: expected NAME=NUMBER of an objective that is used, found '%.*s'",
-                  flag, (int)length, text);
-        bounds[k] = strtod(text + name + 1, &end);
-        MPO_CHECK(end == text + length && end > text + name + 1 && isfinite(bounds[k]),
-                  MPO_ERR_USAGE, "--%s: expected NAME=NUMBER, found '%.*s'", flag,
-                  (int)length, text);
-        text += length + (text[length] == ',');
-    }
+    size_t length = strcspn(text, ",");
+    size_t name = strcspn(text, "=,");
+    int32_t k = find_objective(refit, text, name);
+    int32_t count = 0;
+    char number[64] = "";
+    MPO_CHECK(name < length && k >= 0, MPO_ERR_USAGE,
+              "--%s: expected NAME=NUMBER of an objective that is used, found '%.*s'", flag,
+              (int)length, text);
+    MPO_CHECK(!is_given[k], MPO_ERR_USAGE,
+              "--%s: expected each objective once, found '%.*s' twice", flag, (int)name,
+              text);
+    is_given[k] = true;
+    snprintf(number, sizeof number, "%.*s", (int)(length - name - 1), text + name + 1);
+    bool is_number = length - name - 1 < sizeof number &&
+                     mpo_config_parse_numbers(number, &bounds[k], 1, &count) == MPO_OK;
+    MPO_CHECK(is_number && bounds[k] >= 0.0 && bounds[k] <= 1.0, MPO_ERR_USAGE,
+              "--%s: expected NAME=NUMBER with a number from 0 to 1, found '%.*s'", flag,
+              (int)length, text);
 cleanup:
     return status;
 }
 
-/* F at stored responses is that of weights as exponents. */
-static enum mpo_status check_exponents(const struct refit *refit)
+/* "a=0.1,b=0.2" into the places of bounds. */
+static enum mpo_status read_bounds(const struct refit *refit, const char *flag,
+                                   const char *text, double *bounds)
 {
     enum mpo_status status = MPO_OK;
-    struct mpo_exponents exponents = {mpo_record_objective_count(refit->record),
-                                      mpo_record_policy_count(refit->record), 1.0, NULL};
-    double *scale = NULL;
-    MPO_NEW(exponents.objective_count, &scale);
-    MPO_TRY(mpo_record_read_exponents(refit->record, &exponents.strength, scale));
-    exponents.scale = scale;
-    MPO_CHECK(
-        mpo_exponents_are_weights(&exponents), MPO_ERR_DATA,
-        "%s: expected a strength and scales of 1, found the strength %g or a scale that "
-        "is not 1, for which refit has no estimate; use mpo fit",
-        refit->path, exponents.strength);
+    bool *is_given = NULL; /* [K] */
+    MPO_NEW(refit->count, &is_given);
+    while (*text != '\0') {
+        size_t length = strcspn(text, ",");
+        MPO_TRY(read_bound(refit, flag, text, is_given, bounds));
+        text += length + (text[length] == ',');
+    }
 cleanup:
-    free(scale);
+    free(is_given);
+    return status;
+}
+
+static enum mpo_status choose_bounds(struct refit *refit)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_config_refit *options = refit->options;
+    int32_t count = refit->count;
+    if (*options->min == '\0' && *options->max == '\0')
+        return MPO_OK;
+    MPO_NEW(2 * count, &refit->bounds);
+    for (int32_t k = 0; k < count; k++)
+        refit->bounds[count + k] = 1.0;
+    MPO_TRY(read_bounds(refit, "min", options->min, refit->bounds));
+    MPO_TRY(read_bounds(refit, "max", options->max, refit->bounds + count));
+    for (int32_t k = 0; k < count; k++)
+        MPO_CHECK(
+            refit->bounds[k] <= refit->bounds[count + k] && refit->bounds[count + k] > 0.0,
+            MPO_ERR_CONFIG,
+            "--min, --max: expected min to be at most max, and max above 0, found min "
+            "%g and max %g for '%s'",
+            refit->bounds[k], refit->bounds[count + k], refit_name(refit, k));
+    MPO_TRY(mpo_descent_check_bounds(refit->bounds, count));
+cleanup:
+    return status;
+}
+
+/* ---- the grid ---- */
+
+/* Ways to deal N parts to K objectives: N + K - 1 over K - 1. */
+static enum mpo_status check_grid(const struct refit *refit)
+{
+    enum mpo_status status = MPO_OK;
+    int64_t divisions = refit->options->frontier;
+    int64_t points = 1;
+    for (int32_t k = 1; k < refit->count && points <= POINTS_MAX; k++)
+        points = points * (divisions + k) / k;
+    MPO_CHECK(divisions == 0 || points <= POINTS_MAX, MPO_ERR_USAGE,
+              "--frontier=%lld: expected a grid of at most %d points, found more with %d "
+              "objectives; give fewer divisions, or fewer --objectives",
+              (long long)divisions, POINTS_MAX, refit->count);
+cleanup:
     return status;
 }
 
 enum mpo_status refit_apply(struct refit *refit)
 {
     enum mpo_status status = MPO_OK;
-    const struct mpo_config_refit *options = refit->options;
     const struct mpo_numbers *initial = &refit->config->descent.initial;
-    MPO_TRY(check_exponents(refit));
     MPO_TRY(choose_objectives(refit));
     MPO_CHECK(initial->count == 0 || initial->count == refit->count, MPO_ERR_USAGE,
               "--descent.initial: expected %d numbers, one per objective, found %d",
               refit->count, initial->count);
-    if (*options->min == '\0' && *options->max == '\0')
-        goto cleanup;
-    MPO_NEW(2 * refit->count, &refit->bounds);
-    for (int32_t k = 0; k < refit->count; k++)
-        refit->bounds[refit->count + k] = 1.0;
-    MPO_TRY(read_bounds(refit, "min", options->min, refit->bounds));
-    MPO_TRY(read_bounds(refit, "max", options->max, refit->bounds + refit->count));
+    MPO_TRY(choose_bounds(refit));
+    MPO_TRY(check_grid(refit));
 cleanup:
     return status;
 }

@@ -23,6 +23,9 @@
  * for the logarithm in F to be meaningful. */
 #define EFFECTIVE_MIN 4.0
 
+#define ADVICE                                                                             \
+    "run fit with these objectives and bounds, or give --min-ess=0 to see the weights"
+
 /* ---- the stored responses ---- */
 
 struct stored {
@@ -111,6 +114,19 @@ void refit_estimate(struct refit *refit, struct refit_point *point)
                           point->divergence);
 }
 
+/* With all weight on one objective F is 0, whatever the responses say. */
+static void state_known_value(const struct refit *refit, struct refit_point *point)
+{
+    double top = 0.0;
+    for (int32_t k = 0; k < refit->count; k++)
+        top = fmax(top, point->weights[k]);
+    if (top < 1.0)
+        return;
+    point->value = 0.0;
+    mpo_sample_divergence(point->weights, point->gradient, point->value, refit->count,
+                          point->divergence);
+}
+
 bool refit_supports(const struct refit *refit, const struct refit_point *point)
 {
     double least = refit->options->min_ess;
@@ -128,13 +144,20 @@ static enum mpo_status check_support(const struct refit *refit)
         used +=
             (size_t)snprintf(weights + used, sizeof weights - used, "%s%s %.3f",
                              k > 0 ? ", " : "", refit_name(refit, k), result->weights[k]);
+    if (refit_supports(refit, result))
+        return MPO_OK;
     MPO_CHECK(
-        refit_supports(refit, result), MPO_ERR_DATA,
-        "%s: the stored responses do not support the weights %s: the effective sample size "
-        "there is %.3f (%.1f responses per prompt), expected at least %g (%g); run fit "
-        "with these objectives and bounds, or lower --min-ess to see the weights",
-        refit->path, weights, result->ess, result->effective, refit->options->min_ess,
-        EFFECTIVE_MIN);
+        result->ess >= refit->options->min_ess, MPO_ERR_DATA,
+        "%s: the stored responses do not support the weights %s: expected an effective "
+        "sample size of at least %g of the responses (--min-ess), found %.3g; " ADVICE,
+        refit->path, weights, refit->options->min_ess, result->ess);
+    MPO_CHECK(
+        !isfinite(result->value), MPO_ERR_DATA,
+        "%s: the stored responses do not support the weights %s: expected at least %g "
+        "effective responses per prompt, found %.1f; " ADVICE,
+        refit->path, weights, EFFECTIVE_MIN, result->effective);
+    MPO_FAIL(MPO_ERR_DATA, "%s: F at the weights %s is %g, expected a finite number",
+             refit->path, weights, result->value);
 cleanup:
     return status;
 }
@@ -168,6 +191,7 @@ static enum mpo_status find_weights(struct refit *refit)
     }
     memcpy(refit->result.weights, mpo_descent_average(descent), bytes);
     refit_estimate(refit, &refit->result);
+    state_known_value(refit, &refit->result);
     refit->gap = mpo_descent_gap(refit->result.weights, refit->result.gradient,
                                  refit->bounds, refit->count);
 cleanup:

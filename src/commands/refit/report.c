@@ -14,8 +14,10 @@
 #include "commands/report/plot.h"
 #include "refit_impl.h"
 
-#define POINTS_MAX   1000000
 #define NAME_COLUMNS 24
+
+/* Parts of a grid and bounds as they are typed differ in their rounding. */
+#define ROUNDING 1e-9
 
 /* ---- the result ---- */
 
@@ -174,6 +176,16 @@ static enum mpo_status draw_plot(struct plot *plot, const char *table)
     return plot_draw(plot);
 }
 
+static bool is_within_bounds(const struct refit *refit, const double *weights)
+{
+    const double *bounds = refit->bounds;
+    for (int32_t k = 0; bounds != NULL && k < refit->count; k++)
+        if (weights[k] < bounds[k] - ROUNDING ||
+            weights[k] > bounds[refit->count + k] + ROUNDING)
+            return false;
+    return true;
+}
+
 static enum mpo_status walk_grid(struct refit *refit, int32_t *parts, FILE *out,
                                  json_t *list)
 {
@@ -183,17 +195,21 @@ static enum mpo_status walk_grid(struct refit *refit, int32_t *parts, FILE *out,
     parts[0] = divisions;
     print_head(refit, out);
     do {
-        MPO_CHECK(points++ < POINTS_MAX, MPO_ERR_USAGE,
-                  "--frontier: expected at most %d points, found more: %d divisions per "
-                  "side for %d objectives",
-                  POINTS_MAX, divisions, refit->count);
         for (int32_t k = 0; k < refit->count; k++)
             refit->result.weights[k] = (double)parts[k] / divisions;
+        if (!is_within_bounds(refit, refit->result.weights))
+            continue;
+        points++;
         refit_estimate(refit, &refit->result);
         print_point(refit, &refit->result, out);
         if (list != NULL)
             json_array_append_new(list, make_point(refit, &refit->result));
     } while (next_parts(parts, refit->count));
+    MPO_CHECK(
+        points > 0, MPO_ERR_USAGE,
+        "--frontier=%d: expected points within --min and --max, found none; give more "
+        "divisions",
+        divisions);
 cleanup:
     return status;
 }
