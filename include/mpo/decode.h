@@ -23,7 +23,7 @@
  *
  *     mpo_decode_offer_text(decode, 0, "a question", NULL);
  *     mpo_decode_admit(decode, &(struct mpo_decode_row){.slot = 0, .share = -1, .mu = mu,
- *                                                       .free_count = 128}, &row);
+ *                                                       .free_count = 16}, &row);
  *     while (status == MPO_OK && mpo_decode_live_rows(decode) > 0)
  *         status = mpo_decode_step(decode, &events, &count);     then look at the events
  *     mpo_decode_release(decode);
@@ -75,6 +75,8 @@ struct mpo_decode_spec {
     int32_t row_capacity;    /* rows at once */
     int32_t prompt_slots;    /* as the policies have */
     int32_t given_positions; /* of given responses in one step; 0: rows are only drawn */
+    int32_t response_tokens; /* of one row, given and drawn: those that the policies made
+                                room for; 0: rows share a room of context_tokens */
     int32_t top_max;         /* tokens that a row may request, <= MPO_DECODE_TOP_MAX */
     int32_t bias_max;        /* biases of one row's rule at most */
     bool reports_ends;       /* rows may ask for the end tokens' figures */
@@ -99,9 +101,11 @@ struct mpo_decode_row {
                              exponents, whose prompt is fed for both; -1: none */
     const int32_t *given; /* [given_count] tokens that are scored as they pass */
     int32_t given_count;
-    int32_t free_count; /* then at most this many are drawn, until an end token */
-    const double *mu;   /* [H] exponents */
-    double end_bias;    /* tilt b, nat */
+    int32_t free_count; /* then at most this many are drawn, until an end token; with the
+                           given ones at most response_tokens of the specification, which
+                           of a session is rollout.max_tokens */
+    const double *mu;   /* [H] exponents, finite */
+    double end_bias;    /* tilt b, nat, finite */
     bool weighted_only; /* nobody wants figures of policies with mu_h = 0: they are neither
                            fed for this row nor exchanged; its tokens and log q are the
                            same, log_policy[h] and expectation[h] are NAN */
@@ -133,7 +137,7 @@ struct mpo_decode_event {
     const double *top_log_q;           /* [top_count] nat, most probable first */
     const double *end_log_policy;      /* [end tokens, H] log pi_h, nat, in the order of
                                           mpo_policies_end_tokens; NULL unless requested */
-    const struct mpo_failure *failure; /* why it failed, else NULL */
+    const struct mpo_failure *failure; /* why this row failed, else NULL */
 };
 
 struct mpo_decode;
@@ -170,8 +174,8 @@ enum mpo_status mpo_decode_offer_text(struct mpo_decode *decode, int32_t slot,
  * Assign the lowest free row to a response. At the root; it joins in the next step.
  *
  * @param index  the row, out
- * @return MPO_ERR_USAGE when no row is free, or the request does not fit the specification
- *         (the text says what)
+ * @return MPO_ERR_USAGE when no row is free, at another rank than the root, or when the
+ *         request does not fit the specification (the text says what)
  */
 enum mpo_status mpo_decode_admit(struct mpo_decode *decode,
                                  const struct mpo_decode_row *row, int32_t *index);

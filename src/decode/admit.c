@@ -8,6 +8,7 @@
  */
 #include "decode_impl.h"
 
+#include <math.h>
 #include <string.h>
 
 /* The row can be assigned again: its old response is gone, or leaves first. */
@@ -75,18 +76,95 @@ cleanup:
     return status;
 }
 
+/* A member of 0 removes nothing. */
+static enum mpo_status check_filter(const struct mpo_mixture_filter *filter)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_CHECK(isfinite(filter->temperature) && filter->temperature >= 0.0, MPO_ERR_USAGE,
+              "a row with temperature %g, expected one above 0", filter->temperature);
+    MPO_CHECK(filter->top_k >= 0, MPO_ERR_USAGE, "a row with top_k %d, expected 0 or more",
+              filter->top_k);
+    MPO_CHECK(filter->top_p >= 0.0 && filter->top_p <= 1.0, MPO_ERR_USAGE,
+              "a row with top_p %g, expected 0 to 1", filter->top_p);
+    MPO_CHECK(filter->min_p >= 0.0 && filter->min_p <= 1.0, MPO_ERR_USAGE,
+              "a row with min_p %g, expected 0 to 1", filter->min_p);
+cleanup:
+    return status;
+}
+
+static enum mpo_status check_rule(const struct mpo_decode *decode,
+                                  const struct mpo_draw_rule *rule)
+{
+    enum mpo_status status = MPO_OK;
+    int32_t vocab_size = mpo_policies_vocab_size(decode->spec.policies);
+    MPO_CHECK(rule->bias_count >= 0 && rule->bias_count <= decode->spec.bias_max,
+              MPO_ERR_USAGE, "a rule of %d biases, expected at most %d", rule->bias_count,
+              decode->spec.bias_max);
+    MPO_CHECK(rule->bias_count == 0 || rule->bias != NULL, MPO_ERR_USAGE,
+              "a rule of %d biases, and bias is NULL", rule->bias_count);
+    for (int32_t i = 0; i < rule->bias_count; i++)
+        MPO_CHECK(rule->bias[i].token >= 0 && rule->bias[i].token < vocab_size &&
+                      rule->bias[i].value < INFINITY,
+                  MPO_ERR_USAGE,
+                  "a bias of %g on token %d, expected one below infinity on a token of a "
+                  "vocabulary of %d",
+                  rule->bias[i].value, rule->bias[i].token, vocab_size);
+    MPO_TRY(check_filter(&rule->filter));
+cleanup:
+    return status;
+}
+
+static enum mpo_status check_exponents(const struct mpo_decode *decode,
+                                       const struct mpo_decode_row *row)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_CHECK(row->mu != NULL, MPO_ERR_USAGE, "a row with mu NULL, expected %d exponents",
+              decode->policy_count);
+    for (int32_t h = 0; h < decode->policy_count; h++)
+        MPO_CHECK(isfinite(row->mu[h]), MPO_ERR_USAGE,
+                  "a row with exponent %g of policy %d, expected a finite one", row->mu[h],
+                  h);
+    MPO_CHECK(isfinite(row->end_bias), MPO_ERR_USAGE,
+              "a row with end bias %g, expected a finite one", row->end_bias);
+cleanup:
+    return status;
+}
+
+/* How many tokens of which kind, and which. */
+static enum mpo_status check_tokens(const struct mpo_decode *decode,
+                                    const struct mpo_decode_row *row)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_decode_spec *spec = &decode->spec;
+    int64_t tokens = (int64_t)row->given_count + row->free_count;
+    MPO_CHECK(row->given_count >= 0 && row->free_count >= 0 && tokens >= 1, MPO_ERR_USAGE,
+              "a row of %d given and %d drawn tokens, expected 1 or more", row->given_count,
+              row->free_count);
+    MPO_CHECK(
+        spec->response_tokens == 0 || tokens <= spec->response_tokens, MPO_ERR_USAGE,
+        "a row of %d given and %d drawn tokens, and room for %d; lower free_count, or "
+        "open with more rollout.max_tokens",
+        row->given_count, row->free_count, spec->response_tokens);
+    MPO_CHECK(row->given_count <= 1 || spec->given_positions >= 1, MPO_ERR_USAGE,
+              "a row of %d given tokens, and no positions for them in a step",
+              row->given_count);
+    MPO_CHECK(row->given_count == 0 || row->given != NULL, MPO_ERR_USAGE,
+              "a row of %d given tokens, and given is NULL", row->given_count);
+    for (int32_t i = 0; i < row->given_count; i++)
+        MPO_CHECK(row->given[i] >= 0 &&
+                      row->given[i] < mpo_policies_vocab_size(spec->policies),
+                  MPO_ERR_USAGE, "given token %d of a vocabulary of %d", row->given[i],
+                  mpo_policies_vocab_size(spec->policies));
+cleanup:
+    return status;
+}
+
 static enum mpo_status check_row(const struct mpo_decode *decode,
                                  const struct mpo_decode_row *row)
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_decode_spec *spec = &decode->spec;
-    MPO_CHECK(row->given_count >= 0 && row->free_count >= 0 &&
-                  row->given_count + row->free_count >= 1,
-              MPO_ERR_USAGE, "a row of %d given and %d drawn tokens, expected 1 or more",
-              row->given_count, row->free_count);
-    MPO_CHECK(row->given_count <= 1 || spec->given_positions >= 1, MPO_ERR_USAGE,
-              "a row of %d given tokens, and no positions for them in a step",
-              row->given_count);
+    MPO_TRY(check_tokens(decode, row));
     MPO_CHECK(row->slot >= 0 && row->slot < spec->prompt_slots, MPO_ERR_USAGE,
               "a row of prompt slot %d, of %d", row->slot, spec->prompt_slots);
     MPO_CHECK(spec->prefill == MPO_DECODE_ALONE ||
@@ -98,14 +176,8 @@ static enum mpo_status check_row(const struct mpo_decode *decode,
               row->top_count, spec->top_max);
     MPO_CHECK(!row->ends || spec->reports_ends, MPO_ERR_USAGE,
               "a row that asks for its end tokens, of a machine that does not report them");
-    MPO_CHECK(row->rule.bias_count >= 0 && row->rule.bias_count <= spec->bias_max,
-              MPO_ERR_USAGE, "a rule of %d biases, expected at most %d",
-              row->rule.bias_count, spec->bias_max);
-    for (int32_t i = 0; i < row->given_count; i++)
-        MPO_CHECK(row->given[i] >= 0 &&
-                      row->given[i] < mpo_policies_vocab_size(spec->policies),
-                  MPO_ERR_USAGE, "given token %d of a vocabulary of %d", row->given[i],
-                  mpo_policies_vocab_size(spec->policies));
+    MPO_TRY(check_rule(decode, &row->rule));
+    MPO_TRY(check_exponents(decode, row));
     MPO_TRY(check_share(decode, row));
 cleanup:
     return status;
@@ -132,6 +204,9 @@ enum mpo_status mpo_decode_admit(struct mpo_decode *decode,
 {
     enum mpo_status status = MPO_OK;
     int32_t found = 0;
+    MPO_CHECK(decode->is_root, MPO_ERR_USAGE,
+              "rows are admitted at the root of their group, and this is rank %d of it",
+              mpo_comm_group_rank(decode->spec.comm));
     while (found < decode->spec.row_capacity && !is_free(decode, found))
         found++;
     MPO_CHECK(found < decode->spec.row_capacity, MPO_ERR_USAGE,

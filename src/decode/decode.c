@@ -9,6 +9,7 @@
 #include "decode_impl.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -82,7 +83,7 @@ static enum mpo_status take_position_room(struct mpo_decode *decode)
     MPO_NEW(positions * policies, &decode->position_mu);
     MPO_NEW(positions, &decode->position_bias);
     MPO_NEW(positions, &decode->position_expects);
-    MPO_NEW(positions, &decode->position_failed);
+    MPO_NEW(positions, &decode->fault);
     MPO_NEW(positions, &decode->moments);
     MPO_NEW(positions * policies, &decode->expectation);
 cleanup:
@@ -125,8 +126,10 @@ static enum mpo_status take_question_room(struct mpo_decode *decode)
     MPO_NEW(tops, &decode->top_kind);
     MPO_NEW(tops, &decode->top_log_q);
     MPO_NEW(tops * policies, &decode->top_log_policy);
-    if (decode->is_root)
+    if (decode->is_root) {
         MPO_NEW(questions, &decode->event);
+        MPO_NEW(questions, &decode->failure);
+    }
     if (decode->spec.reports_ends)
         MPO_TRY(allocate_ends(decode));
 cleanup:
@@ -186,6 +189,7 @@ void mpo_decode_close(struct mpo_decode **out)
     if (decode == NULL)
         return;
     void *const arrays[] = {
+        decode->failure,
         decode->event,
         decode->end_log_policy,
         decode->end_one,
@@ -210,7 +214,7 @@ void mpo_decode_close(struct mpo_decode **out)
         decode->question,
         decode->expectation,
         decode->moments,
-        decode->position_failed,
+        decode->fault,
         decode->position_expects,
         decode->position_bias,
         decode->position_mu,
@@ -241,6 +245,31 @@ void mpo_decode_close(struct mpo_decode **out)
 
 /* ---- a step ---- */
 
+/* Rows that share a prompt fail at one position, and each of them says so of itself. */
+static const struct mpo_failure *explain_failure(struct mpo_decode *decode, int32_t index)
+{
+    const struct mpo_decode_question *question = &decode->question[index];
+    const struct mpo_decode_fault *fault = &decode->fault[question->position];
+    struct mpo_failure *failure = &decode->failure[index];
+    failure->status = MPO_ERR_DATA;
+    if (fault->policy < 0) {
+        snprintf(
+            failure->text, sizeof failure->text,
+            "the mixture of row %d is not finite (log Z %g): a policy gives some token "
+            "an infinite logit; every policy needs full support",
+            question->row, fault->norm);
+        return failure;
+    }
+    const struct mpo_policy_spec *policy =
+        mpo_policies_configured(decode->spec.policies, fault->policy);
+    snprintf(failure->text, sizeof failure->text,
+             "policy %d: the logits of row %d have no finite normaliser (%g); the model of "
+             "policy '%s' is damaged, or its numbers are too large: %s%s%s",
+             fault->policy, question->row, fault->norm, policy->name, policy->model,
+             policy->lora[0] != '\0' ? ", " : "", policy->lora);
+    return failure;
+}
+
 static struct mpo_decode_event make_event(struct mpo_decode *decode, int32_t index)
 {
     const struct mpo_decode_question *question = &decode->question[index];
@@ -263,9 +292,9 @@ static struct mpo_decode_event make_event(struct mpo_decode *decode, int32_t ind
     if (wish->ends)
         event.end_log_policy =
             decode->end_log_policy + (size_t)index * (size_t)decode->end_count * policies;
-    if (decode->position_failed[question->position]) {
+    if (decode->fault[question->position].is_there) {
         event.flags |= MPO_DECODE_FAILED;
-        event.failure = &decode->failure;
+        event.failure = explain_failure(decode, index);
         event.token = -1;
         event.log_q = NAN;
     } else if (decode->is_end[token] && question->index + 1 >= wish->given_count) {

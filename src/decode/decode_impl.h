@@ -92,6 +92,13 @@ struct mpo_decode_root {
     bool is_mute; /* cancelled, and kept until rows that share its prompt have it */
 };
 
+/** What is wrong with a position. */
+struct mpo_decode_fault {
+    bool is_there;
+    int32_t policy; /* whose logits have no finite normaliser; -1: the mixture's */
+    double norm;    /* that of the policy; log Z */
+};
+
 struct mpo_decode {
     struct mpo_decode_spec spec;
     int32_t policy_count; /* H */
@@ -144,7 +151,7 @@ struct mpo_decode {
     double *position_mu;                 /* [position_capacity, H] */
     double *position_bias;               /* [position_capacity] */
     bool *position_expects;              /* [position_capacity] */
-    bool *position_failed;               /* [position_capacity] at the root */
+    struct mpo_decode_fault *fault;      /* [position_capacity] at the root */
     struct mpo_mixture_moments *moments; /* [position_capacity] */
     double *expectation;                 /* [position_capacity, H] */
     bool any_moments;
@@ -178,7 +185,7 @@ struct mpo_decode {
     double *end_log_policy;          /* [question_capacity, end_count, H] */
 
     struct mpo_decode_event *event; /* [question_capacity], at the root */
-    struct mpo_failure failure;     /* of the first row that failed in this step */
+    struct mpo_failure *failure;    /* [question_capacity] of rows that failed, likewise */
 };
 
 /** Whether a row is fed to policy h. */

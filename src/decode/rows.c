@@ -281,47 +281,20 @@ static double norm_of(const struct mpo_decode *decode, const struct mpo_rows *ro
     return decode->any_absent && decode->absent[at] ? 0.0 : rows->log_norm[at];
 }
 
-/* Why a position has failed, of the first one in a step. */
-static void explain_failure(struct mpo_decode *decode, const struct mpo_rows *rows,
-                            int32_t position)
+/* The first policy without a finite normaliser, else the mixture. */
+static struct mpo_decode_fault find_fault(const struct mpo_decode *decode,
+                                          const struct mpo_rows *rows, int32_t position)
 {
-    struct mpo_failure *failure = &decode->failure;
-    failure->status = MPO_ERR_DATA;
-    snprintf(failure->text, sizeof failure->text,
-             "the mixture of row %d is not finite (log Z %g): a policy gives some token an "
-             "infinite logit; every policy needs full support",
-             decode->position_row[position], decode->moments[position].log_z);
+    const struct mpo_mixture_moments *moments = &decode->moments[position];
     for (int32_t h = 0; h < decode->policy_count; h++) {
         double norm = norm_of(decode, rows, h, position);
-        if (isfinite(norm))
-            continue;
-        const struct mpo_policy_spec *policy =
-            mpo_policies_configured(decode->spec.policies, h);
-        snprintf(
-            failure->text, sizeof failure->text,
-            "policy %d: the logits of row %d have no finite normaliser (%g); the model of "
-            "policy '%s' is damaged, or its numbers are too large: %s%s%s",
-            h, decode->position_row[position], norm, policy->name, policy->model,
-            policy->lora[0] != '\0' ? ", " : "", policy->lora);
-        break;
+        if (!isfinite(norm))
+            return (struct mpo_decode_fault){.is_there = true, .policy = h, .norm = norm};
     }
-}
-
-/* Which positions have figures, at the root. */
-static void look_for_failures(struct mpo_decode *decode, const struct mpo_rows *rows)
-{
-    decode->failure = (struct mpo_failure){0};
-    for (int32_t position = 0; position < decode->position_count; position++) {
-        const struct mpo_mixture_moments *moments = &decode->moments[position];
-        bool is_whole = isfinite(moments->log_z);
-        if (decode->position_expects[position])
-            is_whole = is_whole && isfinite(moments->entropy);
-        for (int32_t h = 0; is_whole && h < decode->policy_count; h++)
-            is_whole = isfinite(norm_of(decode, rows, h, position));
-        decode->position_failed[position] = !is_whole;
-        if (!is_whole && decode->failure.status == MPO_OK)
-            explain_failure(decode, rows, position);
-    }
+    bool is_whole = isfinite(moments->log_z) &&
+                    (!decode->position_expects[position] || isfinite(moments->entropy));
+    return (struct mpo_decode_fault){
+        .is_there = !is_whole, .policy = -1, .norm = moments->log_z};
 }
 
 static enum mpo_status combine_rows(struct mpo_decode *decode, const struct mpo_rows *rows)
@@ -334,8 +307,9 @@ static enum mpo_status combine_rows(struct mpo_decode *decode, const struct mpo_
                                  decode->any_moments ? decode->expectation : NULL);
     if (status == MPO_ERR_DATA)
         status = MPO_OK; /* looked for below, row by row */
-    if (status == MPO_OK && decode->is_root)
-        look_for_failures(decode, rows);
+    for (int32_t i = 0; status == MPO_OK && decode->is_root && i < decode->position_count;
+         i++)
+        decode->fault[i] = find_fault(decode, rows, i);
     return status;
 }
 

@@ -206,6 +206,14 @@ static enum mpo_status open_exchange(struct mpo_session *session)
     return mpo_exchange_open(&spec, session->comm, &session->exchange);
 }
 
+/* As open_policies made room for. */
+static int32_t response_tokens(const struct mpo_session *session)
+{
+    return mpo_plan_has_responses(&session->size)
+               ? mpo_policies_longest_response(session->policies)
+               : mpo_plan_room(session).response_tokens;
+}
+
 static enum mpo_status open_decode(struct mpo_session *session)
 {
     const struct mpo_decode_spec spec = {
@@ -219,6 +227,7 @@ static enum mpo_status open_decode(struct mpo_session *session)
         .prompt_slots = (int32_t)mpo_prompts_count(session->prompts),
         .given_positions = mpo_plan_given_positions(&session->size),
         .reports_ends = session->size.integrates_ends,
+        .response_tokens = response_tokens(session),
     };
     return mpo_decode_open(&spec, &session->decode);
 }

@@ -289,6 +289,51 @@ static void refuse(struct mpo_decode *decode, struct mpo_decode_row row, const c
     assert_int_equal(index, -1);
 }
 
+/* What would reach the arithmetic, or end the job. */
+static void refuse_requests(struct mpo_decode *decode, const struct mpo_decode_row *good)
+{
+    static const struct mpo_mixture_bias biases[3] = {
+        {DECODE_VOCAB, 0.0}, {-1, 0.0}, {0, NAN}};
+    static const struct {
+        struct mpo_mixture_filter filter;
+        const char *says;
+    } filters[6] = {{{.temperature = -1.0}, "temperature -1"},
+                    {{.temperature = NAN}, "temperature"},
+                    {{.top_k = -1}, "top_k -1"},
+                    {{.top_p = 1.5}, "top_p 1.5"},
+                    {{.top_p = NAN}, "top_p"},
+                    {{.min_p = 2.0}, "min_p 2"}};
+    struct mpo_decode_row row = *good;
+    row.mu = NULL;
+    refuse(decode, row, "mu NULL, expected 3 exponents");
+    row = *good;
+    row.given_count = 1;
+    refuse(decode, row, "given is NULL");
+    row = *good;
+    row.free_count = INT32_MAX;
+    refuse(decode, row, "and room for 40; lower free_count");
+    for (int32_t i = 0; i < 2; i++) {
+        const double mu[DECODE_POLICIES] = {0.5, i == 0 ? NAN : INFINITY, 0.3};
+        row = *good;
+        row.mu = mu;
+        refuse(decode, row, "of policy 1, expected a finite one");
+        row = *good;
+        row.end_bias = i == 0 ? NAN : -INFINITY;
+        refuse(decode, row, "end bias");
+    }
+    for (int32_t i = 0; i < 6; i++) {
+        row = *good;
+        row.rule.filter = filters[i].filter;
+        refuse(decode, row, filters[i].says);
+    }
+    for (int32_t i = 0; i < 3; i++) {
+        row = *good;
+        row.rule.bias = &biases[i];
+        row.rule.bias_count = 1;
+        refuse(decode, row, "expected one below infinity on a token of a vocabulary of 5");
+    }
+}
+
 static void refuse_rows(struct mpo_decode *decode)
 {
     static const int32_t given[DECODE_GIVEN_MAX] = {0};
@@ -321,6 +366,7 @@ static void refuse_rows(struct mpo_decode *decode)
     row = good;
     row.share = 3;
     refuse(decode, row, "the prompt of row 3");
+    refuse_requests(decode, &good);
     assert_ok(mpo_decode_admit(decode, &good, &leader));
     row = good;
     row.share = leader;
@@ -341,7 +387,21 @@ static void rows_that_have_no_room_are_refused(void **state)
 {
     (void)state;
     struct rollout_case_spec spec = decode_machine(MPO_DECODE_MIXED, 2);
+    spec.response_tokens = 40;
     decode_play(&spec, refuse_rows);
+}
+
+static void rows_are_admitted_at_the_root_alone(void **state)
+{
+    (void)state;
+    struct rollout_case loop;
+    struct rollout_case_spec spec = decode_machine(MPO_DECODE_ALONE, 0);
+    const double mu[DECODE_POLICIES] = {1.0};
+    rollout_case_open(&loop, &spec);
+    if (mpo_comm_group_rank(loop.comm) != 0)
+        refuse(loop.decode, (struct mpo_decode_row){.share = -1, .mu = mu, .free_count = 1},
+               "admitted at the root of their group");
+    rollout_case_close(&loop);
 }
 
 static void offer_prompts(struct mpo_decode *decode)
@@ -378,6 +438,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(the_most_probable_token_is_the_greedy_one_with_its_figure),
         cmocka_unit_test(parked_rows_keep_their_places),
         cmocka_unit_test(rows_that_have_no_room_are_refused),
+        cmocka_unit_test(rows_are_admitted_at_the_root_alone),
         cmocka_unit_test(a_prompt_that_a_policy_refuses_leaves_the_machine_whole),
         cmocka_unit_test(rows_of_weighted_policies_only_have_the_same_tokens),
         cmocka_unit_test(a_policy_without_weight_is_neither_fed_nor_exchanged),

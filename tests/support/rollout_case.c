@@ -109,6 +109,7 @@ static void open_decode(struct rollout_case *loop)
         .row_capacity = spec->row_capacity,
         .prompt_slots = ROLLOUT_CASE_PROMPTS_MAX,
         .given_positions = spec->given_positions,
+        .response_tokens = spec->response_tokens,
         .top_max = spec->top_max,
         .bias_max = spec->bias_max,
         .prefill = spec->prefill,

@@ -31,6 +31,7 @@ struct rollout_case_spec {
     enum mpo_decode_prefill prefill;
     int32_t prefill_tokens;
     int32_t given_positions; /* 0: as the answers need */
+    int32_t response_tokens; /* of one row; 0: no limit */
     int32_t top_max;
     int32_t bias_max;
     const char *transport; /* NULL: auto */

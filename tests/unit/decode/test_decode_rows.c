@@ -170,6 +170,37 @@ static void a_row_that_fails_is_an_event_and_the_others_go_on(void **state)
     rollout_case_close(&loop);
 }
 
+static void every_row_that_fails_names_itself(void **state)
+{
+    (void)state;
+    struct rollout_case loop;
+    const struct mpo_decode_event *event = NULL;
+    int32_t index = -1;
+    int32_t count = 0;
+    open_machine(&loop, 0);
+    mpo_decode_clear(loop.decode);
+    for (int32_t i = 0; i < 3; i++) {
+        struct mpo_decode_row row = row_of(0);
+        row.share = i == 0 ? -1 : 0;
+        row.rule.counter.response = (uint64_t)i;
+        assert_ok(mpo_decode_admit(loop.decode, &row, &index));
+    }
+    damaged = mpo_policies_local(loop.policies, 1);
+    damaged_row = 0;
+    damaged_after = 0;
+    for (int32_t v = 0; v < VOCAB; v++)
+        damaged_logits[v] = NAN;
+    assert_ok(mpo_decode_step(loop.decode, &event, &count));
+    assert_int_equal(count, 3);
+    for (int32_t i = 0; i < count; i++) {
+        char says[64];
+        snprintf(says, sizeof says, "policy 1: the logits of row %d have no", event[i].row);
+        assert_int_equal(event[i].row, i);
+        assert_non_null(strstr(event[i].failure->text, says));
+    }
+    rollout_case_close(&loop);
+}
+
 /* Such a failure ends the job; the text says what the policy was fed. */
 static void a_policy_that_fails_is_named_with_its_prompts(void **state)
 {
@@ -296,6 +327,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_row_that_fails_is_an_event_and_the_others_go_on),
+        cmocka_unit_test(every_row_that_fails_names_itself),
         cmocka_unit_test(a_policy_that_fails_is_named_with_its_prompts),
         cmocka_unit_test(given_tokens_cost_a_position_each),
         cmocka_unit_test(a_step_allocates_nothing),
