@@ -15,6 +15,10 @@ set -euo pipefail
 
 refuse() { echo "local.sh: $*" >&2; exit 64; }
 
+command -v "${mpo[0]}" >/dev/null || {
+    echo "local.sh: there is no program ${mpo[0]}; build it (launch/quickstart.sh), or set MPO" >&2
+    exit 69
+}
 ranks=${RANKS:-}
 found=
 for argument in "$@"; do

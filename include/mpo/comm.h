@@ -66,7 +66,8 @@ bool mpo_comm_has_begun(void);
 void mpo_comm_end(void);
 
 /** Start MPI for this process, which leaves MPI to mpo, and begin a job on all of it.
- *  Failures are reported. Collective over all processes. */
+ *  Failures are reported. Collective over all processes. @return MPO_ERR_USAGE when MPI was
+ *  started in this process before, by whomever; MPO_ERR_MEMORY; MPO_ERR_PEER */
 enum mpo_status mpo_comm_start(int *argc, char ***argv);
 
 /** End the job and MPI; nothing when MPI was not started. Collective over all processes. */

@@ -85,7 +85,7 @@ void mpo_fit_close(struct mpo_fit **fit);
 enum mpo_status mpo_fit_step(struct mpo_fit *fit, bool *more);
 
 /** Close the record after the last step. Failures are agreed on and reported. Collective
- *  over all ranks. @return MPO_ERR_IO */
+ *  over all ranks. @return MPO_ERR_IO; what mpo_fit_step returned, after a step that failed */
 enum mpo_status mpo_fit_finish(struct mpo_fit *fit);
 
 /** Steps that the record had when it was opened. Local. */

@@ -136,6 +136,11 @@ enum mpo_status mpo_comm_start(int *argc, char ***argv)
     enum mpo_status status = MPO_OK;
     int provided = 0;
     bool speaks = true;
+    int was_started = 0;
+    MPI_Initialized(&was_started); /* and still is, or was once: MPI starts once */
+    MPO_CHECK(!was_started, MPO_ERR_USAGE,
+              "MPI was started in this process already; mpo_comm_start is called once, and "
+              "a program with MPI of its own calls mpo_comm_begin");
     MPO_TRY(mpo_comm_check_launch(&speaks));
     /* libllama and OpenMP have threads of their own; only the main one calls MPI. */
     int code = MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided);

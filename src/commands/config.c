@@ -7,6 +7,7 @@
  */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "commands/commands.h"
 
@@ -16,6 +17,10 @@ enum mpo_status mpo_command_config(int argc, char *const *argv)
     struct mpo_config *config = NULL;
     char *text = NULL;
     MPO_TRY(mpo_config_open("config", argc, argv, &config));
+    for (int i = 0; i < argc; i++)
+        MPO_CHECK(*config->config.get != '\0' || strncmp(argv[i], "--get", 5) != 0,
+                  MPO_ERR_USAGE,
+                  "--get: expected a key such as run.seed, or policies, found none");
     if (*config->config.get != '\0')
         MPO_TRY(mpo_config_get(config, config->config.get, &text));
     else

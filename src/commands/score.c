@@ -279,6 +279,7 @@ static enum mpo_status open_score(struct score *score)
                                         options->step,     options->allow_any_weights,
                                         options->strength, false,
                                         "--weights"};
+    MPO_TRY(mpo_comm_agree(mpo_weights_check_choice(score->config, &choice)));
     struct mpo_session_spec spec = {.command = "score", .settings = score->config};
     spec.size = (struct mpo_session_size){
         .prompts_max = STEP_PROMPTS,

@@ -137,7 +137,8 @@ static enum mpo_status fail_fit(struct mpo_fit *fit, enum mpo_status status)
     else
         mpo_record_finish(&fit->record);
     mpo_error_restore(&error);
-    return mpo_comm_fail(status);
+    fit->failure = mpo_comm_fail(status);
+    return fit->failure;
 }
 
 enum mpo_status mpo_fit_step(struct mpo_fit *fit, bool *more)
@@ -280,6 +281,9 @@ cleanup:
 
 enum mpo_status mpo_fit_finish(struct mpo_fit *fit)
 {
+    /* The job has ended, and with it whatever could be agreed on. */
+    if (fit->failure != MPO_OK)
+        return fit->failure;
     mpo_comm_expect("the end of fit", -1, fit->config->run.setup_deadline);
     return mpo_comm_agree(mpo_record_finish(&fit->record));
 }

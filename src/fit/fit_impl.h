@@ -20,12 +20,13 @@ struct mpo_fit {
     int32_t objective_count; /* K */
     int32_t policy_count;    /* H */
     struct mpo_exponents exponents;
-    double *scale;      /* [K] of the exponents */
-    int64_t *prompt;    /* [prompts_per_step] */
-    double *proposal;   /* [H + 2]: mu, end bias, 1 to go on or 0 to stop */
-    int64_t first_step; /* steps in the record when this process started */
-    int64_t step;       /* the next one */
-    bool resumes;       /* such a record exists */
+    double *scale;           /* [K] of the exponents */
+    int64_t *prompt;         /* [prompts_per_step] */
+    double *proposal;        /* [H + 2]: mu, end bias, 1 to go on or 0 to stop */
+    int64_t first_step;      /* steps in the record when this process started */
+    int64_t step;            /* the next one */
+    bool resumes;            /* such a record exists */
+    enum mpo_status failure; /* of a step, else MPO_OK */
 
     /* rank zero only */
     struct mpo_estimator *estimator;

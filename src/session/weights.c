@@ -7,10 +7,12 @@
  */
 #include "weights.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "differences.h"
 #include "provenance.h"
@@ -213,38 +215,33 @@ cleanup:
 
 /* ---- numbers and names ---- */
 
-static const char *option_of(const struct mpo_weights_choice *choice)
-{
-    return choice->option != NULL ? choice->option : "--weights";
-}
-
 static enum mpo_status parse_weights(const struct mpo_config *config,
                                      const struct mpo_weights_choice *choice,
                                      double *weights)
 {
     enum mpo_status status = MPO_OK;
+    const char *text = choice->text;
     double sum = 0.0;
     int32_t count = 0;
-    MPO_TRY(
-        mpo_config_parse_numbers(choice->text, weights, config->objective_count, &count));
+    MPO_TRY(mpo_config_parse_numbers(text, weights, config->objective_count, &count));
     MPO_CHECK(count == config->objective_count, MPO_ERR_USAGE,
-              "%s: expected %d numbers, one per objective, found %d", option_of(choice),
+              "%s: expected %d numbers, one per objective, found %d", choice->flag,
               config->objective_count, count);
     for (int32_t k = 0; k < count; k++) {
         MPO_CHECK(isfinite(weights[k]), MPO_ERR_USAGE,
-                  "%s: expected finite numbers, found %g as number %d", option_of(choice),
+                  "%s: expected finite numbers, found %g as number %d", choice->flag,
                   weights[k], k + 1);
         MPO_CHECK(choice->allow_any || weights[k] >= 0.0, MPO_ERR_USAGE,
                   "%s: expected numbers of at least 0, found %g as number %d; "
-                  "--allow-any-weights accepts it", option_of(choice),
-                  weights[k], k + 1);
+                  "--allow-any-weights accepts it",
+                  choice->flag, weights[k], k + 1);
         sum += weights[k];
     }
     if (choice->allow_any)
         goto cleanup;
     MPO_CHECK(mpo_sums_to_one(sum), MPO_ERR_USAGE,
-              "%s: expected a sum of 1, found %g; --allow-any-weights accepts it",
-              option_of(choice), sum);
+              "%s: expected a sum of 1, found %.9g; --allow-any-weights accepts it",
+              choice->flag, sum);
     for (int32_t k = 0; k < count; k++)
         weights[k] /= sum;
 cleanup:
@@ -270,6 +267,43 @@ bool mpo_weights_are_of_a_record(const struct mpo_config *config, const char *te
            !looks_like_numbers(text);
 }
 
+/* A word that is no policy is taken for a file, so both are named where there is none. */
+static enum mpo_status check_file(const struct mpo_config *config,
+                                  const struct mpo_weights_choice *choice)
+{
+    const char *text = choice->text;
+    enum mpo_status status = MPO_OK;
+    char names[512] = "";
+    size_t length = 0;
+    if (access(text, F_OK) == 0 || errno != ENOENT)
+        return MPO_OK;
+    for (int32_t h = 0; h < config->policy_count && length < sizeof names; h++)
+        length += (size_t)snprintf(names + length, sizeof names - length, "%s%s",
+                                   h > 0 ? ", " : "", config->policies[h].name);
+    MPO_FAIL(MPO_ERR_INPUT,
+             "%s %s: there is no such record, and no policy of this name; expected a "
+             "record, numbers, uniform, or one of the policies %s",
+             choice->flag, text, names);
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_weights_check_choice(const struct mpo_config *config,
+                                         const struct mpo_weights_choice *choice)
+{
+    enum mpo_status status = MPO_OK;
+    bool is_of_a_record = mpo_weights_are_of_a_record(config, choice->text);
+    MPO_CHECK(is_of_a_record || choice->step == MPO_AUTO_INTEGER, MPO_ERR_USAGE,
+              "--step=%lld: expected --weights=RECORD, which has steps, found --weights=%s",
+              (long long)choice->step, choice->text);
+    MPO_CHECK(is_of_a_record || choice->iterate == MPO_ITERATE_AVERAGE, MPO_ERR_USAGE,
+              "--iterate=last: expected --weights=RECORD, which has iterates, found "
+              "--weights=%s",
+              choice->text);
+cleanup:
+    return status;
+}
+
 /* As configured, unless a record says otherwise. */
 static enum mpo_status open_recipe(const struct mpo_config *config, struct recipe *recipe)
 {
@@ -292,15 +326,14 @@ static enum mpo_status check_recipe(const struct mpo_config *config,
     enum mpo_status status = MPO_OK;
     if (mpo_exponents_are_weights(&recipe->exponents))
         return MPO_OK;
-    MPO_CHECK(
-        !choice->must_be_exponents, MPO_ERR_USAGE,
-        "--weights %s: expected a strength and scales of 1, found the strength %g or a "
-        "scale that is not 1; what is computed here holds without them alone",
-        choice->text, recipe->exponents.strength);
+    MPO_CHECK(!choice->must_be_exponents, MPO_ERR_USAGE,
+              "%s %s: expected a strength and scales of 1, found the strength %g or a "
+              "scale that is not 1; what is computed here holds without them alone",
+              choice->flag, choice->text, recipe->exponents.strength);
     MPO_CHECK(config->objective_count < config->policy_count, MPO_ERR_CONFIG,
-              "--weights %s: a strength or scale that is not 1 needs one policy with role "
+              "%s %s: a strength or scale that is not 1 needs one policy with role "
               "reference, found none; add the model that the policies were trained from",
-              choice->text);
+              choice->flag, choice->text);
 cleanup:
     return status;
 }
@@ -326,8 +359,10 @@ static enum mpo_status find_exponents(const struct mpo_config *config,
             recipe.weights[k] = 1.0 / config->objective_count;
     else if (is_numbers)
         MPO_TRY(parse_weights(config, choice, recipe.weights));
-    else
+    else {
+        MPO_TRY(check_file(config, choice));
         MPO_TRY(read_record(config, choice, &recipe, models));
+    }
     if (!isnan(choice->strength))
         recipe.exponents.strength = choice->strength;
     MPO_TRY(check_recipe(config, choice, &recipe));
@@ -344,7 +379,7 @@ static enum mpo_status name_option(const struct mpo_weights_choice *choice,
 {
     if (status == MPO_OK || strncmp(mpo_error_text(), "--", 2) == 0)
         return status;
-    return mpo_error_raise(status, __FILE__, __LINE__, "%s: %s%s", option_of(choice),
+    return mpo_error_raise(status, __FILE__, __LINE__, "%s: %s%s", choice->flag,
                            mpo_error_text(),
                            status == MPO_ERR_INPUT
                                ? "; expected a record, numbers, uniform, or a policy's name"

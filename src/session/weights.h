@@ -14,12 +14,17 @@ struct mpo_weights_choice {
     bool allow_any;           /* negative weights and any sum: exponents as given */
     double strength;          /* of the exponents; NAN: the record's, or as configured */
     bool must_be_exponents;   /* refuse a strength or scale that is not 1 */
-    const char *option;       /* that gives it; NULL: --weights */
+    const char *flag;         /* what messages call it: "--weights"; a literal */
 };
 
 /** True when the weights come from a record: its models are then compared by hash, where it
  *  has hashes, so the job should be opened with record.hash_models as configured. Local. */
 bool mpo_weights_are_of_a_record(const struct mpo_config *config, const char *text);
+
+/** Refuse a step or an iterate of weights that come from no record. Local; the same on all
+ *  ranks. @return MPO_ERR_USAGE */
+enum mpo_status mpo_weights_check_choice(const struct mpo_config *config,
+                                         const struct mpo_weights_choice *choice);
 
 /**
  * Settle the exponents mu of the mixture. Weights of a record become exponents by the

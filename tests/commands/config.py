@@ -73,6 +73,8 @@ def test_wrong_keys_and_files():
             "bad.yaml")
     refused("a wrong flag", 64, ["--run.seed"], "config", "config.yaml", "--run.seed=x")
     write("bad.yaml", "policies: []\n")
+    for flags in (["--get="], ["--get", ""]):
+        refused(f"{flags}", 64, ["--get", "found none"], "config", "config.yaml", *flags)
     refused("no policies", 78, ["bad.yaml: policies"], "config", "bad.yaml", "--get=policies")
     result = start(["sh", "-c", f"{shlex.quote(MPO)} config config.yaml >/dev/full"])
     check("a full disk is told", result.returncode == 74, result)

@@ -74,6 +74,13 @@ def without_a_configuration_it_says_what_to_set(mpo, work, source):
     tables.check("RANKS is '0'" in said, said)
 
 
+def a_program_that_is_not_built_is_named(mpo, work, source):
+    _, said = local(os.path.join(work, "no", "mpo"), source, "fit",
+                    os.path.join(source, "configs", "table.yaml"), expect=69)
+    tables.check("no program " + os.path.join(work, "no", "mpo") in said
+                 and "quickstart" in said, said)
+
+
 def what_needs_no_ranks_is_left_to_the_program(mpo, work, source):
     _, said = local(mpo, source, "fit", "no_such.yaml", expect=66)
     tables.check(said.count("mpo: ") == 1 and "no_such.yaml" in said, said)
@@ -106,6 +113,7 @@ def main():
     cases = [every_policy_gets_a_rank, ranks_can_be_chosen,
              other_files_among_the_arguments_are_no_configuration,
              without_a_configuration_it_says_what_to_set,
+             a_program_that_is_not_built_is_named,
              what_needs_no_ranks_is_left_to_the_program,
              a_tree_with_a_blank_and_a_link_to_the_script_work]
     sys.exit(tables.run_cases([(case, sys.argv[1:]) for case in cases]))

@@ -31,6 +31,13 @@ def test_fit_leaves_a_record():
     check("--quiet says nothing", result.stderr == "", result)
 
 
+def test_one_step_has_no_scatter():
+    fresh()
+    result = run("fit", "config.yaml", "--quiet", "--descent.steps=1")
+    check("F of one step is without an error", result.returncode == 0
+          and "mean over 1 step\n" in result.stdout and "nan" not in result.stdout, result)
+
+
 def test_stop_gap_stops():
     fresh()
     result = run("fit", "config.yaml", "--descent.stop_gap=1000", "--descent.steps=50")
@@ -123,6 +130,18 @@ def test_generate_takes_weights():
     write("other.yaml", CONFIG.format(more="").replace("name: up", "name: left"))
     refused("a record of other objectives", 65, ["objective 1", "'up'", "'left'"], "generate",
             "other.yaml", "--weights", "out.h5")
+    refused("weights that are nothing", 66, ["nosuch", "up, down", "no such record"],
+            "generate", "config.yaml", "--weights=nosuch")
+    refused("weights to compare that are wrong", 64, ["--against: ", "--allow-any"],
+            "evaluate", "config.yaml", "--weights=0.5,0.5", "--against=-1,2")
+    write("in.jsonl", json.dumps({"prompt": "a", "response": "a"}) + "\n")
+    for command in (["generate"], ["score", "--input=in.jsonl"]):
+        for weights in ("0.5,0.5", "uniform", "up"):
+            for flag in ("--step=3", "--iterate=last"):
+                for ranks in (1, 2):
+                    refused(f"{flag} of --weights={weights}", 64, [flag, "=" + weights],
+                            command[0], "config.yaml", *command[1:], flag,
+                            "--weights=" + weights, ranks=ranks)
     refused("weights that are no record", 65, ["config.yaml"], "generate", "config.yaml",
             "--weights", "config.yaml")
 

@@ -114,6 +114,17 @@ static void a_job_leaves_the_process_as_it_was(void **state)
     assert_int_equal(prctl(PR_GET_TIMERSLACK, 0UL, 0UL, 0UL, 0UL), slack);
 }
 
+static void mpi_is_started_once(void **state)
+{
+    (void)state;
+    assert_status(mpo_comm_start(NULL, NULL), MPO_ERR_USAGE);
+    assert_error_names("mpo_comm_begin");
+    begin(NULL);
+    assert_status(mpo_comm_start(NULL, NULL), MPO_ERR_USAGE);
+    check_that_it_works(world_size());
+    mpo_comm_end();
+}
+
 static void messages_of_a_job_and_of_its_program_never_meet(void **state)
 {
     (void)state;
@@ -252,6 +263,7 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup(a_job_may_have_a_part_of_the_ranks, end_the_runners),
         cmocka_unit_test(jobs_follow_one_another),
         cmocka_unit_test(a_job_leaves_the_process_as_it_was),
+        cmocka_unit_test(mpi_is_started_once),
         cmocka_unit_test(messages_of_a_job_and_of_its_program_never_meet),
         cmocka_unit_test(a_second_job_and_what_is_no_communicator_are_refused),
         cmocka_unit_test(a_failure_is_told_to_every_rank_once),

@@ -228,7 +228,8 @@ static enum mpo_status read_vector(struct evaluate *evaluate, int32_t vector)
                                         options->step,
                                         options->allow_any_weights,
                                         NAN,
-                                        true};
+                                        true,
+                                        vector == 0 ? "--weights" : "--against"};
     double *weights = NULL;
     MPO_TRY(mpo_weights_open(evaluate->session, &choice, &weights));
     memcpy(evaluate->weights + (size_t)vector * count, weights, count * sizeof *weights);

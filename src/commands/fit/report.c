@@ -182,8 +182,11 @@ static void print_table(const struct fit *fit)
         printf(" %10.4f %10.4f %10.4f\n", average[k], mpo_fit_weights(fit->run)[k],
                divergence[k]);
     }
-    printf("\nF             %10.4f nat, mean over %lld steps, +- %.4f\n",
-           summary->value_mean, (long long)summary->steps, mpo_fit_value_error(summary));
+    printf("\nF             %10.4f nat, mean over %lld step%s", summary->value_mean,
+           (long long)summary->steps, summary->steps == 1 ? "" : "s");
+    if (summary->steps > 1)
+        printf(", +- %.4f", mpo_fit_value_error(summary));
+    putchar('\n');
     printf("%-13s %10.4f nat\n", is_served(fit) ? "imbalance" : "averaged gap",
            summary->last_gap);
     printf("ESS           %10.4f of the responses\n",

@@ -270,6 +270,7 @@ static enum mpo_status open_generate(struct generate *generate)
                                         options->step,     options->allow_any_weights,
                                         options->strength, false,
                                         "--weights"};
+    MPO_TRY(mpo_comm_agree(mpo_weights_check_choice(generate->config, &choice)));
     generate->responses = (int32_t)(options->n * options->best_of);
     struct mpo_session_spec spec = {.command = "generate", .settings = generate->config};
     spec.size = (struct mpo_session_size){
