@@ -234,9 +234,6 @@ static enum mpo_status decode_units(struct mpo_rollout *rollout,
                                     const struct mpo_rollout_step *step)
 {
     enum mpo_status status = MPO_OK;
-    MPO_CHECK(step->prompt_count <= rollout->spec.prompts_max, MPO_ERR_INTERNAL,
-              "a step of %d prompts, room for %d", step->prompt_count,
-              rollout->spec.prompts_max);
     rollout->is_cut = false;
     memcpy(rollout->prompt, step->prompt,
            (size_t)step->prompt_count * sizeof *rollout->prompt);
@@ -245,6 +242,17 @@ static enum mpo_status decode_units(struct mpo_rollout *rollout,
     else
         MPO_TRY(mpo_decode_follow(rollout->spec.decode));
     MPO_TRY(agree_on_cut(rollout, step));
+cleanup:
+    return status;
+}
+
+static enum mpo_status check_step(const struct mpo_rollout *rollout,
+                                  const struct mpo_rollout_step *step)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_CHECK(step->prompt_count >= 0 && step->prompt_count <= rollout->spec.prompts_max,
+              MPO_ERR_INTERNAL, "a step of %d prompts, room for %d", step->prompt_count,
+              rollout->spec.prompts_max);
 cleanup:
     return status;
 }
@@ -279,6 +287,7 @@ enum mpo_status mpo_rollout_run(struct mpo_rollout *rollout,
     size_t part_count = sizeof parts / sizeof *parts;
     MPO_CHECK(rollout->spec.purpose == MPO_ROLLOUT_DRAWS, MPO_ERR_INTERNAL,
               "a rollout of another purpose was asked to draw responses");
+    MPO_TRY(check_step(rollout, step));
     all->prompt_count = step->prompt_count;
     clear_parts(rollout, step, parts, part_count - 1); /* tokens are counted */
     MPO_TRY(decode_units(rollout, step));
@@ -306,6 +315,7 @@ enum mpo_status mpo_rollout_score(struct mpo_rollout *rollout,
                   rollout->spec.unit_prompts == 1,
               MPO_ERR_INTERNAL,
               "a rollout of another purpose was asked to score given responses");
+    MPO_TRY(check_step(rollout, step));
     all->prompt_count = step->prompt_count;
     clear_parts(rollout, step, parts, part_count);
     MPO_TRY(decode_units(rollout, step));
@@ -333,6 +343,7 @@ enum mpo_status mpo_rollout_integrate(struct mpo_rollout *rollout,
     size_t part_count = sizeof parts / sizeof *parts;
     MPO_CHECK(rollout->spec.purpose == MPO_ROLLOUT_INTEGRATES, MPO_ERR_INTERNAL,
               "a rollout of another purpose was asked to integrate the ends out");
+    MPO_TRY(check_step(rollout, step));
     all->prompt_count = step->prompt_count;
     clear_parts(rollout, step, parts, part_count);
     MPO_TRY(decode_units(rollout, step));

@@ -192,6 +192,41 @@ static void a_resumed_fit_knows_what_was_before(void **state)
     table_folder_remove(folder.path);
 }
 
+static void ask_for_too_much(void *argument, struct mpo_rollout_step *draw)
+{
+    (void)argument;
+    draw->prompt_count = INT32_MAX;
+}
+
+static void keep_failure(void *argument, enum mpo_status status, const char *text)
+{
+    (void)text;
+    *(enum mpo_status *)argument = status;
+}
+
+static void a_fit_that_failed_does_not_finish_well(void **state)
+{
+    (void)state;
+    struct folder folder;
+    struct mpo_session *session = NULL;
+    struct mpo_fit *fit = NULL;
+    enum mpo_status told = MPO_OK;
+    bool more = true;
+    make_folder(&folder);
+    const struct mpo_session_spec spec = {
+        .config = folder.config, .on_failure = keep_failure, .argument = &told};
+    assert_ok(mpo_session_open(&spec, &session));
+    assert_ok(mpo_fit_open(
+        &(struct mpo_fit_spec){.session = session, .prepare = ask_for_too_much}, &fit));
+    assert_status(mpo_fit_step(fit, &more), MPO_ERR_INTERNAL);
+    assert_false(more);
+    assert_int_equal(told, MPO_ERR_INTERNAL);
+    assert_int_equal(mpo_fit_finish(fit), MPO_ERR_INTERNAL);
+    mpo_fit_close(&fit);
+    mpo_session_close(&session);
+    table_folder_remove(folder.path);
+}
+
 static void refuse_fit(const struct mpo_session_spec *session_spec,
                        enum mpo_status expected, const char *word)
 {
@@ -251,6 +286,7 @@ int main(void)
         cmocka_unit_test(a_fit_takes_its_steps_and_its_record_has_them),
         cmocka_unit_test(a_fit_that_is_stopped_goes_on_to_the_same_bits),
         cmocka_unit_test(a_resumed_fit_knows_what_was_before),
+        cmocka_unit_test(a_fit_that_failed_does_not_finish_well),
         cmocka_unit_test(what_is_no_fit_is_refused),
         cmocka_unit_test(a_process_has_one_session_at_a_time),
     };
