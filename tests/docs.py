@@ -11,6 +11,9 @@
 - the library prints nothing; who still does is listed below, with the reason
 - the folders of src/ include each other in no circle
 - no source file is longer than 500 lines
+- every folder of src/ has a row in the table of src/README.md
+- every function of include/mpo says who calls it: Local, Collective, At the root or Rank
+  zero only
 
 The lists of exceptions may only shrink: what is printed as not needed any more can go.
 """
@@ -52,6 +55,9 @@ PRINTS = {
 }
 PRINTING = re.compile(r"\b(?:printf|puts|putchar|vprintf|mpo_log_(?:error|warning|note))\s*\((?!.*format)"
                       r"|\bfprintf\(std(?:out|err)|\bfputs\([^;]*, std(?:out|err)\)")
+
+# Who calls a function, in its comment.
+CALLERS = re.compile(r"\b(?:Local|Collective|[Aa]t the root|Rank zero only|On all ranks)\b")
 
 FAILURES = []
 
@@ -307,6 +313,38 @@ def no_source_file_is_too_long():
         for name, lines in lengths.items() if lines > LINES_MAX])
 
 
+def every_folder_has_a_row():
+    rows = set(re.findall(r"^\| `(\w+)` \|", read(READMES[0]), re.M))
+    folders = {name.split("/")[1] for name in filter(is_source, FILES) if name.count("/") > 1}
+    check("every folder of src/ has a row in src/README.md",
+          [f"{name} has no row" for name in folders - rows])
+
+
+def prototypes(text):
+    """(name, the comment of its paragraph) of every function that a header declares. A
+    paragraph begins with a comment and has no empty line."""
+    text = re.sub(r"^ *#(?:[^\n]*\\\n)*[^\n]*\n", "", text, flags=re.M)
+    for paragraph in re.split(r"\n\s*\n(?! \*)", text):
+        said = ""
+        for part in re.finditer(r"/\*.*?\*/|\b(mpo_\w+)\((?=[^;{]*\)[^;{]*;)", paragraph, re.S):
+            if part[1] is None:
+                said = part[0] if part[0].startswith("/**") else said
+            else:
+                yield part[1], said
+
+
+def functions_say_who_calls_them():
+    problems = []
+    for name in FILES:
+        if not re.fullmatch(r"include/mpo/\w+\.h", name):
+            continue
+        for function, said in prototypes(read(name)):
+            words = " ".join(said.replace("*", " ").split())
+            if not CALLERS.search(words):
+                problems.append(f"{name}: {function}")
+    check("every function of include/mpo says who calls it", problems)
+
+
 def main():
     readmes_name_files_that_exist()
     the_readme_of_src_knows_every_registered_name()
@@ -315,6 +353,8 @@ def main():
     only_commands_print()
     folders_have_no_circle()
     no_source_file_is_too_long()
+    every_folder_has_a_row()
+    functions_say_who_calls_them()
     sys.exit(f"{len(FAILURES)} failed" if FAILURES else 0)
 
 

@@ -105,6 +105,7 @@ void mpo_comm_library_version(char *text, size_t bytes);
 enum mpo_status mpo_comm_open(int32_t group_size, struct mpo_comm **out);
 void mpo_comm_close(struct mpo_comm **comm);
 
+/** Places of this rank, and how many there are. Local. */
 int32_t mpo_comm_rank(const struct mpo_comm *comm);        /* 0..W-1 */
 int32_t mpo_comm_size(const struct mpo_comm *comm);        /* W */
 int32_t mpo_comm_group(const struct mpo_comm *comm);       /* 0..R-1, this rank's group */
@@ -113,6 +114,8 @@ int32_t mpo_comm_group_rank(const struct mpo_comm *comm);  /* 0..P-1 */
 int32_t mpo_comm_group_size(const struct mpo_comm *comm);  /* P */
 int32_t mpo_comm_local_rank(const struct mpo_comm *comm);  /* rank on this host */
 int32_t mpo_comm_local_size(const struct mpo_comm *comm);  /* ranks on this host */
+
+/** Whether all ranks of this one's group are on one host. Local. */
 bool mpo_comm_group_shares_host(const struct mpo_comm *comm);
 
 /** The first rank of the group on the host of one of its ranks. Local. */
@@ -140,8 +143,8 @@ enum mpo_status mpo_comm_same(uint64_t hash, const char *what);
  */
 enum mpo_status mpo_comm_fail(enum mpo_status status);
 
-/** The same where there is no way back: the process ends whether the failure
- *  is handled or not. */
+/** The same where there is no way back: the process ends whether the failure is handled or
+ *  not. Local. */
 void mpo_comm_abort(enum mpo_status status) __attribute__((noreturn));
 
 /** Broadcast bytes from the root of this rank's group. Collective over the group. */
@@ -166,7 +169,7 @@ enum mpo_status mpo_comm_local_same(const struct mpo_comm *comm, uint64_t hash,
 enum mpo_status mpo_comm_gather(const struct mpo_comm *comm, const void *data, size_t bytes,
                                 void *out);
 
-/** Bytes from one rank to another; both call it, nobody else. */
+/** Bytes from one rank to another. Collective over the two: nobody else calls it. */
 enum mpo_status mpo_comm_send(const struct mpo_comm *comm, int32_t from, int32_t to,
                               void *data, size_t bytes);
 

@@ -213,7 +213,7 @@ struct mpo_config_flag {
  *  configuration. Local. @return false when there are not that many */
 bool mpo_config_flag(const char *command, int index, struct mpo_config_flag *flag);
 
-/** Parse "0.4,0.6" into at most capacity numbers.
+/** Parse "0.4,0.6" into at most capacity numbers. Local.
  *  @return MPO_ERR_USAGE when it is not such a list */
 enum mpo_status mpo_config_parse_numbers(const char *text, double *value, int32_t capacity,
                                          int32_t *count);

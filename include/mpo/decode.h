@@ -44,13 +44,11 @@
 #include "mpo/policy.h"
 #include "mpo/rng.h"
 #include "mpo/status.h"
+#include "mpo/timing.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
-
-/** Seconds by stage, as the library's own loops count them. */
-struct mpo_timing;
 
 /** Maximum positions of given responses scored in one step, enough for an efficient batch:
  *  memory does not grow with a response's length times the vocabulary. */
@@ -166,7 +164,7 @@ void mpo_decode_close(struct mpo_decode **decode);
 enum mpo_status mpo_decode_offer(struct mpo_decode *decode, int32_t slot,
                                  const struct mpo_prompt *prompt, int32_t *lengths);
 
-/** The same for one user message. */
+/** The same for one user message. At the root. */
 enum mpo_status mpo_decode_offer_text(struct mpo_decode *decode, int32_t slot,
                                       const char *text, int32_t *lengths);
 

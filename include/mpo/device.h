@@ -34,7 +34,8 @@ struct mpo_device {
     size_t total_bytes; /* the last one's */
 };
 
-/** Whether rows and models of a rank are in the host's memory; NULL is the CPU too. */
+/** Whether rows and models of a rank are in the host's memory; NULL is the CPU too.
+ *  Local. */
 bool mpo_device_is_cpu(const struct mpo_device *device);
 
 /** A rank's request for devices. */
@@ -74,7 +75,7 @@ enum mpo_status mpo_device_use(const struct mpo_device *device);
  *  for the CPU only. Local. */
 void mpo_device_library_version(char *text, size_t bytes);
 
-/** Devices in this build, separated by spaces, e.g. "cpu cuda". */
+/** Devices in this build, separated by spaces, e.g. "cpu cuda". Local. */
 const char *mpo_device_built(void);
 
 #ifdef __cplusplus

@@ -53,8 +53,8 @@ struct mpo_estimator_state {
     double regression_square; /* sum over responses of <C_j, C_j>, centred over k */
 };
 
-/** The estimate of one step. Arrays are owned by
- *  the estimator, valid until the next step. */
+/** The estimate of one step. Arrays are owned by the estimator, valid until the next
+ *  step. */
 struct mpo_estimate {
     double value;             /* F at the weights, nat */
     double value_jackknife;   /* the same with the jackknife over j, nat */
@@ -76,8 +76,7 @@ enum mpo_status mpo_estimator_open(const struct mpo_estimator_spec *spec,
                                    struct mpo_estimator **out);
 void mpo_estimator_close(struct mpo_estimator **estimator);
 
-/** The end tilt for the next step's draws, nat.
- *  Known on rank zero; broadcast it. Local. */
+/** The end tilt for the next step's draws, nat. Known on rank zero; broadcast it. Local. */
 double mpo_estimator_end_bias(const struct mpo_estimator *estimator);
 
 /**

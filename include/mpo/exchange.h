@@ -66,6 +66,8 @@ enum mpo_status mpo_exchange_check(const struct mpo_exchange_spec *spec);
  *          when this build has no such transport */
 enum mpo_status mpo_exchange_open(const struct mpo_exchange_spec *spec,
                                   const struct mpo_comm *comm, struct mpo_exchange **out);
+
+/** Collective over the group, which shares windows. */
 void mpo_exchange_close(struct mpo_exchange **exchange);
 
 /** True if rows can stay in devices' memory; policies and mixture are then opened so. The

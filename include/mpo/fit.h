@@ -16,15 +16,13 @@
 #include "mpo/rollout.h"
 #include "mpo/session.h"
 #include "mpo/status.h"
+#include "mpo/timing.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
 struct mpo_fit;
-
-/** Seconds by stage. */
-struct mpo_timing;
 
 /** Sums over the steps that the record has, those of earlier processes included. */
 struct mpo_fit_summary {

@@ -179,7 +179,7 @@ struct mpo_mixture_filter {
     double min_p;       /* this times the largest probability at least, in [0, 1]; 0: all */
 };
 
-/** True if it removes nothing, and for NULL. */
+/** True if it removes nothing, and for NULL. Local. */
 bool mpo_mixture_filter_is_open(const struct mpo_mixture_filter *filter);
 
 /** Added to the score s(v) of a token before the filter. */
@@ -197,7 +197,7 @@ struct mpo_mixture_rule {
     int32_t bias_count;                  /* at most V */
 };
 
-/** True if it changes nothing, and for NULL. */
+/** True if it changes nothing, and for NULL. Local. */
 bool mpo_mixture_rule_is_open(const struct mpo_mixture_rule *rule);
 
 enum mpo_mixture_kind {

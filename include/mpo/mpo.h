@@ -40,4 +40,5 @@
 #include "mpo/rng.h"
 #include "mpo/session.h"
 #include "mpo/status.h"
+#include "mpo/timing.h"
 #include "mpo/version.h"

@@ -133,19 +133,22 @@ enum mpo_status mpo_policies_open(const struct mpo_policies_spec *spec,
                                   const struct mpo_comm *comm, struct mpo_policies **out);
 void mpo_policies_close(struct mpo_policies **policies);
 
+/** Policies of this rank, in the order of their indices; borrowed. Local. */
 int32_t mpo_policies_local_count(const struct mpo_policies *policies);
 struct mpo_policy *mpo_policies_local(const struct mpo_policies *policies, int32_t index);
-int32_t mpo_policies_vocab_size(const struct mpo_policies *policies); /* V, common */
+
+/** V, common to all policies. Local. */
+int32_t mpo_policies_vocab_size(const struct mpo_policies *policies);
 
 /** A policy of the job as configured, hosted here or not; borrowed. Local.
  *  @param policy  0..H-1 */
 const struct mpo_policy_spec *mpo_policies_configured(const struct mpo_policies *policies,
                                                       int32_t policy);
 
-/** End-of-generation tokens, ascending; *out borrowed. */
+/** End-of-generation tokens, ascending; *out borrowed. Local. @return how many */
 int32_t mpo_policies_end_tokens(const struct mpo_policies *policies, const int32_t **out);
 
-/** Masked tokens, ascending; *out borrowed. */
+/** Masked tokens, ascending; *out borrowed. Local. @return how many */
 int32_t mpo_policies_masked_tokens(const struct mpo_policies *policies,
                                    const int32_t **out);
 
@@ -190,6 +193,8 @@ struct mpo_policy_info {
     int32_t context_tokens;        /* cells of this policy's context, 0 for tables */
     int32_t longest_prompt_tokens; /* 0 for tables */
 };
+
+/** Describe a policy of this rank. Local. @param index  as of mpo_policies_local */
 void mpo_policies_describe(const struct mpo_policies *policies, int32_t index,
                            struct mpo_policy_info *out);
 
@@ -216,6 +221,7 @@ enum mpo_status mpo_policy_encode(struct mpo_policy *policy, int32_t slot,
 
 /**
  * The same for token ids, used as they are: no template, no beginning-of-sequence token.
+ * Local.
  *
  * @param token  [token_count] ids of the policy's vocabulary; token_count >= 1
  * @return MPO_ERR_DATA when an id is none

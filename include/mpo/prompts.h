@@ -90,6 +90,7 @@ void mpo_prompts_close(struct mpo_prompts **prompts);
 /** Hash of all texts, roles and prefills in order, to compare between ranks. Local. */
 uint64_t mpo_prompts_hash(const struct mpo_prompts *prompts);
 
+/** How many there are. Local. */
 int64_t mpo_prompts_count(const struct mpo_prompts *prompts);
 
 /** The file's name as in messages; borrowed. Local. */

@@ -200,32 +200,34 @@ bool mpo_record_is_live(const struct mpo_record *record);
  *  live nor complete: the run was killed. Local. */
 bool mpo_record_is_complete(const struct mpo_record *record);
 
+/** Sizes, and names of objectives and policies, borrowed; of the steps those at the last
+ *  open or refresh. Local. */
 int64_t mpo_record_step_count(const struct mpo_record *record);      /* N = len(/step) */
 int32_t mpo_record_objective_count(const struct mpo_record *record); /* K */
 int32_t mpo_record_policy_count(const struct mpo_record *record);    /* H */
 const char *mpo_record_objective(const struct mpo_record *record, int32_t index);
 const char *mpo_record_policy(const struct mpo_record *record, int32_t index);
 
-/** A root or provenance attribute as text, "" when absent; borrowed. */
+/** A root or provenance attribute as text, "" when absent; borrowed. Local. */
 const char *mpo_record_attribute(const struct mpo_record *record, const char *name);
 
-/** Rows first_step .. first_step+count-1 of a trajectory data set as doubles.
+/** Rows first_step .. first_step+count-1 of a trajectory data set as doubles. Local.
  *  @param path    as in record.def, for instance "weights" or "timing/decode", or "step"
  *  @param values  [count, columns] out; columns is K for OBJECTIVE fields, else 1 */
 enum mpo_status mpo_record_read(struct mpo_record *record, const char *path,
                                 int64_t first_step, int64_t count, double *values);
 
 /** What the exponents of the record's mixture are made of beside the weights: 1 and all 1 in
- *  schema mpo-1.0. @param scale  [K] out */
+ *  schema mpo-1.0. Local. @param scale  [K] out */
 enum mpo_status mpo_record_read_exponents(const struct mpo_record *record, double *strength,
                                           double *scale);
 
 /** Rows of /provenance/ranks: policy, both hashes and vocabulary of each, other members are
  *  zero, and so are those that an older program did not store. *rank [*count] is owned by
- *  the
- * caller; *count is 0 when there are none. */
+ *  the caller; *count is 0 when there are none. Local. */
 enum mpo_status mpo_record_read_ranks(struct mpo_record *record,
                                       struct mpo_record_rank **rank, int32_t *count);
+
 /** Scores of the stored responses of acknowledged steps, in the order they were drawn. */
 struct mpo_record_scores {
     int64_t count;        /* R */
@@ -237,13 +239,13 @@ struct mpo_record_scores {
 };
 
 /** Read them; count is 0 when the run stored none. Released by mpo_record_release_scores.
- *  @return MPO_ERR_DATA when the file is damaged */
+ *  Local. @return MPO_ERR_DATA when the file is damaged */
 enum mpo_status mpo_record_read_scores(const struct mpo_record *record,
                                        struct mpo_record_scores *out);
 void mpo_record_release_scores(struct mpo_record_scores *scores);
 
-/** Whether the record has a data set: records of an older
- *  minor version lack those added since. Local. */
+/** Whether the record has a data set: records of an older minor version lack those added
+ *  since. Local. */
 enum mpo_status mpo_record_has(const struct mpo_record *record, const char *path,
                                bool *exists);
 
@@ -256,13 +258,13 @@ struct mpo_record_sample {
     char *prompt_text;
 };
 
-/** Read response `index` of mpo_record_read_scores. Released by mpo_record_release_sample.
- *  @return MPO_ERR_DATA when the file is damaged */
+/** Read response `index` of mpo_record_read_scores. Released by
+ *  mpo_record_release_sample. Local. @return MPO_ERR_DATA when the file is damaged */
 enum mpo_status mpo_record_read_sample(const struct mpo_record *record, int64_t index,
                                        struct mpo_record_sample *out);
 void mpo_record_release_sample(struct mpo_record_sample *sample);
 
-/** The configuration as used, YAML; *text is owned by the caller. */
+/** The configuration as used, YAML; *text is owned by the caller. Local. */
 enum mpo_status mpo_record_read_config(const struct mpo_record *record, char **text);
 
 /* ---- repairing ---- */
@@ -295,12 +297,13 @@ struct mpo_record_field {
     const char *units;
     const char *long_name;
 };
+
+/** How many there are, and each of them; borrowed. Local. */
 int32_t mpo_record_field_count(void);
+const struct mpo_record_field *mpo_record_field(int32_t index);
 
 /** Version of the HDF5 library, e.g. "1.10.8". Local. */
 const char *mpo_record_library_version(void);
-
-const struct mpo_record_field *mpo_record_field(int32_t index);
 
 #ifdef __cplusplus
 }

@@ -21,6 +21,7 @@
 #include "mpo/decode.h"
 #include "mpo/policy.h"
 #include "mpo/status.h"
+#include "mpo/timing.h"
 
 #ifdef __cplusplus
 extern "C" {
