@@ -220,8 +220,8 @@ static void print_reference_option(FILE *stream, const struct mpo_config_option 
     else if (option->type == MPO_TYPE_NUMBERS)
         fprintf(stream, "[%s]", option->initial);
     else if (option->type == MPO_TYPE_TEXT || option->type == MPO_TYPE_PATH ||
-             option->type == MPO_TYPE_PATHS ||
-             option->type == MPO_TYPE_NAME_OR_PATH || option->type == MPO_TYPE_DATE)
+             option->type == MPO_TYPE_PATHS || option->type == MPO_TYPE_NAME_OR_PATH ||
+             option->type == MPO_TYPE_DATE)
         print_text(stream, option->initial);
     else
         fputs(option->initial, stream);

@@ -282,7 +282,7 @@ static enum mpo_status assign_date(struct mpo_config_build *build,
 {
     int64_t seconds = 0;
     if (!mpo_config_read_date(assignment->text, &seconds))
-        return refuse(build, assignment, "a date like 2024-07-26, or today");
+        return mpo_config_refuse(build, assignment, "a date like 2024-07-26, or today");
     return keep_text(build, assignment, "", member);
 }
 

@@ -68,7 +68,8 @@ static bool is_same_model(const struct comparison *comparison, const char *key,
         (strcmp(dot, ".model") != 0 && strcmp(dot, ".lora") != 0))
         return false;
     bool are_there = strcmp(recorded, "\"\"") != 0 && strcmp(now, "\"\"") != 0;
-    return (comparison->models_are_hashed && are_there) || is_same_file("", recorded, now) ||
+    return (comparison->models_are_hashed && are_there) ||
+           is_same_file("", recorded, now) ||
            is_same_file(comparison->folder, recorded, now);
 }
 
