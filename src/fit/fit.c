@@ -167,7 +167,8 @@ static enum mpo_status open_optimiser(struct mpo_fit *fit)
         .control = config->rollout.control,
         .target = config->estimator.target,
         .proposal = config->rollout.proposal,
-        .exponents = &fit->exponents,
+        /* without a strength or scale, scores are log pi_k as they are */
+        .exponents = mpo_exponents_are_weights(&fit->exponents) ? NULL : &fit->exponents,
     };
     struct mpo_descent_spec descent = {
         .map = config->descent.map,
