@@ -13,12 +13,14 @@ host=$1
 shift
 folder=${MPO_TEST_HOSTS:?expected the folder for files of shared memory}/$host
 mkdir -p "$folder"
-# Daemons of one machine would make and remove each other's session folders.
+# Daemons of one machine would make and remove each other's session folders. mpirun names
+# its own folder on a daemon's command line, if its environment sets one.
 export OMPI_MCA_orte_tmpdir_base="$folder"
+command=$(printf '%s' "$*" | sed -E "s#(-mca orte_tmpdir_base) \"[^\"]*\"#\1 \"$folder\"#")
 export OMPI_MCA_btl_vader_backing_directory="$folder"
 export OMPI_MCA_osc_sm_backing_directory="$folder"
 export MPO_TEST_HOST="$host"
 
 # Open MPI does not know that these hosts share cores: waiting ranks would spin.
 export OMPI_MCA_mpi_yield_when_idle=1
-exec sh -c "$*"
+exec sh -c "$command"
