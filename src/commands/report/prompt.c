@@ -28,9 +28,8 @@ enum mpo_status prompt_view_make(const struct mpo_policy *policy, int32_t slot,
     int32_t count = mpo_policy_prompt(policy, slot, &token);
     for (int32_t i = 0; i < count; i++) {
         bool special = false;
-        int32_t bytes = mpo_policy_show(policy, token[i], &special, piece, PIECE_BYTES);
-        if (bytes < 0)
-            bytes = snprintf(piece, sizeof piece, "(token %d)", token[i]);
+        if (mpo_policy_show(policy, token[i], &special, piece, PIECE_BYTES) < 0)
+            snprintf(piece, sizeof piece, "(token %d)", token[i]);
         MPO_TRY(mpo_memory_grow((void **)&out->text, &capacity, length + PIECE_BYTES + 3, 1,
                                 "text of a prompt"));
         length += (size_t)snprintf(out->text + length, capacity - length, "%s%s%s",
