@@ -165,10 +165,31 @@ cleanup:
     return status;
 }
 
+/* F at stored responses is that of weights as exponents. */
+static enum mpo_status check_exponents(const struct refit *refit)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_exponents exponents = {mpo_record_objective_count(refit->record),
+                                      mpo_record_policy_count(refit->record), 1.0, NULL};
+    double *scale = NULL;
+    MPO_NEW(exponents.objective_count, &scale);
+    MPO_TRY(mpo_record_read_exponents(refit->record, &exponents.strength, scale));
+    exponents.scale = scale;
+    MPO_CHECK(
+        mpo_exponents_are_weights(&exponents), MPO_ERR_DATA,
+        "%s: expected a strength and scales of 1, found the strength %g or a scale that "
+        "is not 1, for which refit has no estimate; use mpo fit",
+        refit->path, exponents.strength);
+cleanup:
+    free(scale);
+    return status;
+}
+
 enum mpo_status refit_apply(struct refit *refit)
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_numbers *initial = &refit->config->descent.initial;
+    MPO_TRY(check_exponents(refit));
     MPO_TRY(choose_objectives(refit));
     MPO_CHECK(initial->count == 0 || initial->count == refit->count, MPO_ERR_USAGE,
               "--descent.initial: expected %d numbers, one per objective, found %d",
