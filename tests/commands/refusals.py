@@ -91,8 +91,9 @@ def test_temperature_zero_is_greedy():
 def test_another_spelling_of_a_folder():
     fresh()
     os.mkdir(os.path.join(WORK, "inside"))
+    above, own = os.path.split(WORK)
     places = [(WORK, "config.yaml"), ("/", os.path.join(WORK, "config.yaml")),
-              (os.path.join(WORK, "inside"), "../config.yaml"), (os.path.dirname(WORK), f"{os.path.basename(WORK)}/config.yaml")]
+              (os.path.join(WORK, "inside"), "../config.yaml"), (above, f"{own}/config.yaml")]
     for hashed in ("true", "false"):
         for first, name in places:
             if os.path.exists(os.path.join(WORK, "out.h5")):
