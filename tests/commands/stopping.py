@@ -21,7 +21,6 @@ COMMANDS = {
     "generate best of": ["generate", "config.yaml", "--weights=uniform", LONG, "--best-of=4"],
     "score": ["score", "config.yaml", "--weights=uniform", "--input=scored.jsonl"],
     "evaluate": ["evaluate", "config.yaml", "--weights=uniform", LONG],
-    "evaluate at once": ["evaluate", "config.yaml", "--weights=uniform", LONG, "--warmup=0"],
 }
 
 
