@@ -69,7 +69,6 @@ HARMS = {
     "another file in its place": swap,
     "cut to a half": lambda: cut(0.5),
     "cut to nothing": lambda: cut(0),
-    "cut by a page": lambda: os.truncate(RECORD, os.path.getsize(RECORD) - 4096),
     "copied over": lambda: shutil.copyfile(OTHER, RECORD),
     "head written over": lambda: patch(0, 0.01, b"x"),
     "second half wiped out": lambda: patch(0.5, 0.5),
