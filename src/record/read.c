@@ -25,8 +25,7 @@
 #include "base/reason.h"
 
 #define SUPERBLOCK_BYTES 36
-#define SIGNED_BYTES     12 /* what every superblock has */
-#define FLAGS_BYTE       11
+#define FLAGS_BYTE       11 /* the last one that every superblock has */
 #define END_BYTE         28 /* of the file, as the superblock notes it */
 /* Metadata that a writer is changing is read again; on a damaged file HDF5's default of 100
  * attempts per piece can take minutes. */
@@ -53,13 +52,12 @@ cleanup:
 
 /* HDF5 goes round in circles on texts that lie behind the end of a file, as zeros. */
 static enum mpo_status check_end(const struct mpo_record *record,
-                                 const unsigned char block[SUPERBLOCK_BYTES],
-                                 uint64_t file_bytes)
+                                 const unsigned char *block, uint64_t file_bytes)
 {
     enum mpo_status status = MPO_OK;
     uint64_t end = 0;
-    for (int i = 0; i < 8; i++) /* little-endian */
-        end |= (uint64_t)block[END_BYTE + i] << 8 * i;
+    for (int i = 7; i >= 0; i--) /* little-endian */
+        end = end << 8 | block[END_BYTE + i];
     MPO_CHECK(record->complete || record->live || file_bytes >= end, MPO_ERR_DATA,
               "%s is cut short: expected %llu bytes or more, found %llu; restore a copy",
               record->path, (unsigned long long)end, (unsigned long long)file_bytes);
@@ -89,10 +87,10 @@ static enum mpo_status look_at_superblock(struct mpo_record *record)
     }
     const ssize_t bytes = pread(descriptor, block, sizeof block, 0);
     MPO_CHECK(bytes >= 0, MPO_ERR_IO, "%s: %s", record->path, strerror(errno));
-    if (bytes < SIGNED_BYTES || memcmp(block, signature, sizeof signature) != 0)
+    if (bytes <= FLAGS_BYTE || memcmp(block, signature, sizeof signature) != 0)
         MPO_FAIL(MPO_ERR_DATA, "%s is not an HDF5 file%s", record->path,
                  record->live ? " yet: a run is creating it; try again in a moment" : "");
-    /* Older superblocks have no flags; no record has one, and the schema check says so. */
+    /* No record has an older superblock, without flags; the schema check says so. */
     record->complete = block[sizeof signature] < 2 || block[FLAGS_BYTE] == 0;
     MPO_TRY(check_end(record, block, (uint64_t)found.st_size));
 cleanup:
