@@ -7,7 +7,7 @@
  * path, its size and its first bytes are compared with what they were. A newer time of
  * change alone may be a harmless `touch`, or bytes that were overwritten in place: then the
  * file is read back as a reader would. So it is from time to time, for what happened within
- * a step, seldom enough to cost a fiftieth of the run.
+ * a step, seldom enough to cost a fiftieth of the run, as long as it takes a second at most.
  */
 #include "record_impl.h"
 
@@ -108,11 +108,12 @@ static enum mpo_status look_at_times(struct mpo_record_writer *writer)
     enum mpo_status status = MPO_OK;
     struct mpo_record_guard *guard = &writer->guard;
     const double begun = mpo_timing_now();
-    if (begun < guard->next_look)
+    if (begun < guard->next_look || guard->look_seconds > MPO_RECORD_LOOK_SECONDS_MAX)
         return MPO_OK;
     MPO_TRY(expect_whole(writer));
     const double now = mpo_timing_now();
-    guard->next_look = now + LOOK_EVERY * (now - begun);
+    guard->look_seconds = now - begun;
+    guard->next_look = now + LOOK_EVERY * guard->look_seconds;
 cleanup:
     return status;
 }

@@ -208,13 +208,18 @@ enum mpo_status mpo_record_make_room(const char *path, bool force);
 
 /* ---- the writer (record/create.c, record/write.c) ---- */
 
+/** A record that takes longer to read back than this is read back only where something tells
+ *  that it changed: a run that is asked to stop has seconds left. */
+#define MPO_RECORD_LOOK_SECONDS_MAX 1.0
+
 /** The file as its writer left it (record/guard.c). */
 struct mpo_record_guard {
     struct stat left;
     char head[28]; /* of the superblock, up to the end of the file that it notes */
     bool is_set;
-    bool is_told;     /* of a touch, once */
-    double next_look; /* of mpo_timing_now */
+    bool is_told;        /* of a touch, once */
+    double next_look;    /* of mpo_timing_now */
+    double look_seconds; /* that the last look took */
 };
 
 struct mpo_record_writer {
