@@ -13,6 +13,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <string.h>
 #include <time.h>
@@ -28,6 +29,7 @@ static const struct stop_signal {
     {SIGINT, "SIGINT"},
     {SIGTERM, "SIGTERM"},
     {SIGUSR1, "SIGUSR1"},
+    {SIGHUP, "SIGHUP"},
 };
 #define STOP_SIGNAL_COUNT (sizeof stop_signals / sizeof *stop_signals)
 
@@ -71,8 +73,14 @@ void mpo_stop_catch(void)
     sigemptyset(&action.sa_mask);
     for (size_t i = 0; i < STOP_SIGNAL_COUNT; i++)
         sigaddset(&action.sa_mask, stop_signals[i].number);
-    for (size_t i = 0; i < STOP_SIGNAL_COUNT; i++)
-        sigaction(stop_signals[i].number, &action, NULL);
+    for (size_t i = 0; i < STOP_SIGNAL_COUNT; i++) {
+        struct sigaction before;
+        int number = stop_signals[i].number;
+        bool is_ignored =
+            sigaction(number, NULL, &before) == 0 && before.sa_handler == SIG_IGN;
+        if (number != SIGHUP || !is_ignored) /* nohup */
+            sigaction(number, &action, NULL);
+    }
 }
 
 void mpo_stop_say(const char *text)

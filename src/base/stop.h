@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
- * Requests to stop: Ctrl-C (SIGINT), SIGTERM and SIGUSR1 all mean "finish the step, write,
- * leave". The first one is noted and the program continues; a second one ends the process
- * at once. Acknowledged steps are safe in both cases.
+ * Requests to stop: Ctrl-C (SIGINT), SIGTERM, SIGUSR1 and SIGHUP all mean "finish the step,
+ * write, leave". The first one is noted and the program continues; a second one ends the
+ * process at once. Acknowledged steps are safe in both cases.
  *
  * Schedulers send them: Slurm before a time limit (--signal=USR1) and on preemption
  * (SIGTERM). A command that handles them returns MPO_REQUEUE.

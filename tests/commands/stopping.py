@@ -12,7 +12,7 @@ import time
 
 from person import MPIEXEC, MPO, WORK, check, fresh, run, run_tests, table
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 LONG = "--rollout.max_tokens=1000000"  # a response takes many seconds
 FIT = ["fit", "config.yaml", "--quiet", "--descent.steps=1000000", "--rollout.responses=64"]
 COMMANDS = {
