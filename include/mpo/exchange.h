@@ -162,7 +162,7 @@ enum mpo_status mpo_exchange_post(struct mpo_exchange *exchange, int32_t row_cou
  * Bring to each rank its slice of this position's rows of all policies.
  *
  * Collective over the group. Allocates nothing. Every position ends in a message of
- * the root to all others (mpo_exchange_share): the root may send it as soon as every
+ * the root to all others (mpo_exchange_broadcast): the root may send it as soon as every
  * rank has sent what it made of its rows (by mpo_exchange_parts), and the rows stay
  * valid until then.
  *
@@ -182,7 +182,8 @@ enum mpo_status mpo_exchange_parts(struct mpo_exchange *exchange, double *table,
                                    const size_t *start);
 
 /** Broadcast bytes from the root. Collective over the group. Allocates nothing. */
-enum mpo_status mpo_exchange_share(struct mpo_exchange *exchange, void *data, size_t bytes);
+enum mpo_status mpo_exchange_broadcast(struct mpo_exchange *exchange, void *data,
+                                       size_t bytes);
 
 #ifdef __cplusplus
 }

@@ -25,10 +25,10 @@ extern "C" {
 
 struct mpo_prompts;
 
-#define MPO_PROMPTS_LINE_BYTES_MAX    ((size_t)1 << 20)
-#define MPO_PROMPTS_COUNT_MAX         ((int64_t)10000000)
-#define MPO_PROMPTS_MESSAGE_COUNT_MAX 64
-#define MPO_PROMPTS_ANSWER_COUNT_MAX  2
+#define MPO_PROMPTS_LINE_BYTES_MAX     ((size_t)1 << 20)
+#define MPO_PROMPTS_COUNT_MAX          ((int64_t)10000000)
+#define MPO_PROMPTS_MESSAGE_COUNT_MAX  64
+#define MPO_PROMPTS_RESPONSE_COUNT_MAX 2
 
 struct mpo_message {
     const char *role;    /* "system", "user" or "assistant" */
@@ -36,7 +36,7 @@ struct mpo_message {
 };
 
 /** A response that is given, as text or as the tokens it was drawn as. */
-struct mpo_answer {
+struct mpo_given_response {
     const char *text; /* NULL when a line has its tokens alone */
     const int32_t
         *token; /* [token_count] an end token included; NULL: to be made of text */
@@ -50,13 +50,13 @@ struct mpo_prompt {
                                            never an assistant message at the end */
     int32_t message_count;
     const char *prefill; /* "" when there is none */
-    struct mpo_answer
-        answer[MPO_PROMPTS_ANSWER_COUNT_MAX]; /* [answer_count] to be scored */
-    int32_t answer_count;                     /* 0 unless the specification asks */
-    bool ended;          /* answers end with an end token; else they were cut. Of those that
+    struct mpo_given_response
+        response[MPO_PROMPTS_RESPONSE_COUNT_MAX]; /* [response_count] to be scored */
+    int32_t response_count;                       /* 0 unless the specification asks */
+    bool ended;      /* responses end with an end token; else they were cut. Of those that
                              are tokens these decide */
-    bool says_ended;     /* the line has "ended" */
-    bool stopped;        /* at a stop text ("finish": "stop"), before which its text ends,
+    bool says_ended; /* the line has "ended" */
+    bool stopped;    /* at a stop text ("finish": "stop"), before which its text ends,
                              and not its tokens */
     int64_t line_number; /* in the file, from 1 */
 };
@@ -68,11 +68,11 @@ struct mpo_prompts_spec {
                             for the line; "" for none */
     /* jsonl format: members that each line must have besides the prompt, texts to score as
        its responses; a line may have "ended": true or false for them */
-    const char *answer_name[MPO_PROMPTS_ANSWER_COUNT_MAX];
+    const char *response_name[MPO_PROMPTS_RESPONSE_COUNT_MAX];
     /* members with their token ids, beside or in place of their texts */
-    const char *token_name[MPO_PROMPTS_ANSWER_COUNT_MAX];
-    int32_t answer_count; /* 0: such members are ignored */
-    bool ended;           /* for lines without "ended" */
+    const char *token_name[MPO_PROMPTS_RESPONSE_COUNT_MAX];
+    int32_t response_count; /* 0: such members are ignored */
+    bool ended;             /* for lines without "ended" */
 };
 
 /** Read all prompts. Local (every rank reads the same file).

@@ -179,8 +179,9 @@ static enum mpo_status print_scores(struct score *score, const struct mpo_scores
         if (scores->responses == 1) {
             bool ended = mpo_policies_response_ends(score->session->policies,
                                                     first_prompt + slot, 0);
-            if (prompt->answer[0].text != NULL)
-                json_object_set_new(line, "response", json_string(prompt->answer[0].text));
+            if (prompt->response[0].text != NULL)
+                json_object_set_new(line, "response",
+                                    json_string(prompt->response[0].text));
             json_object_set_new(line, "ended", json_boolean(ended));
             put_scores(score, scores, slot, line);
         } else {
@@ -289,10 +290,10 @@ static enum mpo_status open_score(struct score *score)
         .prompts = {.path = options->input,
                     .format = "jsonl",
                     .prefill = "",
-                    .answer_name = {options->pairs ? "chosen" : "response", "rejected"},
+                    .response_name = {options->pairs ? "chosen" : "response", "rejected"},
                     .token_name = {options->pairs ? "chosen_token_ids" : "token_ids",
                                    "rejected_token_ids"},
-                    .answer_count = options->pairs ? 2 : 1,
+                    .response_count = options->pairs ? 2 : 1,
                     .ended = options->ended},
     };
     MPO_TRY(mpo_session_open(&spec, &score->session));

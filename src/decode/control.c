@@ -235,11 +235,11 @@ enum mpo_status mpo_decode_tell(struct mpo_decode *decode, enum mpo_decode_kind 
     double clock = mpo_timing_now();
     if (decode->is_root)
         decode->control->kind = (int32_t)kind;
-    MPO_TRY(mpo_exchange_share(exchange, decode->record, decode->record_bytes));
+    MPO_TRY(mpo_exchange_broadcast(exchange, decode->record, decode->record_bytes));
     if (decode->control->admit_count > 0)
-        MPO_TRY(mpo_exchange_share(exchange, decode->admission,
-                                   (size_t)decode->control->admit_count *
-                                       decode->admission_bytes));
+        MPO_TRY(mpo_exchange_broadcast(exchange, decode->admission,
+                                       (size_t)decode->control->admit_count *
+                                           decode->admission_bytes));
     mpo_timing_add(decode->spec.timing, MPO_TIMED_exchange, clock);
 cleanup:
     return status;

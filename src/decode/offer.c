@@ -72,7 +72,8 @@ static enum mpo_status agree(struct mpo_decode *decode, struct offer *offer)
         if (own->failure.status == MPO_OK)
             own->failure = other->failure;
     }
-    MPO_TRY(mpo_exchange_share(decode->spec.exchange, &own->failure, sizeof own->failure));
+    MPO_TRY(
+        mpo_exchange_broadcast(decode->spec.exchange, &own->failure, sizeof own->failure));
 cleanup:
     return status;
 }
@@ -161,7 +162,7 @@ static enum mpo_status pass_on(struct mpo_decode *decode, struct offer *offer,
         goto cleanup;
     if (prompt != NULL)
         write_prompt(prompt, offer->text);
-    MPO_TRY(mpo_exchange_share(decode->spec.exchange, offer->text, offer->bytes));
+    MPO_TRY(mpo_exchange_broadcast(decode->spec.exchange, offer->text, offer->bytes));
     read_prompt(offer);
     mpo_failure_keep(&offer->verdict->failure, encode(decode, offer));
     MPO_TRY(agree(decode, offer));

@@ -468,7 +468,8 @@ cleanup:
     return status;
 }
 
-enum mpo_status mpo_exchange_share(struct mpo_exchange *exchange, void *data, size_t bytes)
+enum mpo_status mpo_exchange_broadcast(struct mpo_exchange *exchange, void *data,
+                                       size_t bytes)
 {
     if (exchange->size > 1 && bytes > 0 && exchange->rank == 0)
         mpo_exchange_count_sent(exchange, 1, bytes);

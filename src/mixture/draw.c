@@ -131,8 +131,8 @@ static enum mpo_status answer(struct mpo_mixture *mixture, int32_t count)
     size_t width = MPO_MIXTURE_ANSWER_WIDTH(mixture->policy_count);
     bool root_has_all = mpo_mixture_root_has_all(mixture);
     if (!root_has_all)
-        MPO_TRY(mpo_exchange_share(mixture->exchange, mixture->question,
-                                   (size_t)count * sizeof *mixture->question));
+        MPO_TRY(mpo_exchange_broadcast(mixture->exchange, mixture->question,
+                                       (size_t)count * sizeof *mixture->question));
     part_questions(mixture, count);
     size_t first = mixture->part[mixture->rank];
     size_t asked = mixture->part[mixture->rank + 1] - first;

@@ -76,18 +76,19 @@ static bool is_end(const struct mpo_policies *policies, int32_t token)
 }
 
 /* Their text as generate prints it, into maker->text. */
-static enum mpo_status make_text(struct maker *maker, const struct mpo_answer *answer)
+static enum mpo_status make_text(struct maker *maker,
+                                 const struct mpo_given_response *response)
 {
     enum mpo_status status = MPO_OK;
     size_t length = 0;
-    for (int32_t i = 0; i < answer->token_count; i++) {
+    for (int32_t i = 0; i < response->token_count; i++) {
         MPO_TRY(mpo_memory_grow((void **)&maker->text, &maker->text_capacity,
                                 length + MPO_TOKEN_TEXT_BYTES, 1, "responses"));
-        const int32_t bytes = mpo_policy_piece(maker->policies->local, answer->token[i],
+        const int32_t bytes = mpo_policy_piece(maker->policies->local, response->token[i],
                                                length == 0, maker->text + length,
                                                (int32_t)(maker->text_capacity - length));
         MPO_CHECK(bytes >= 0, MPO_ERR_INTERNAL, "token %d has a text of over %d bytes",
-                  answer->token[i], MPO_TOKEN_TEXT_BYTES - 1);
+                  response->token[i], MPO_TOKEN_TEXT_BYTES - 1);
         length += (size_t)bytes;
     }
     MPO_TRY(mpo_memory_grow((void **)&maker->text, &maker->text_capacity,
@@ -98,50 +99,50 @@ cleanup:
 }
 
 static enum mpo_status check_text(struct maker *maker, const struct mpo_prompt *prompt,
-                                  const struct mpo_answer *answer)
+                                  const struct mpo_given_response *response)
 {
     enum mpo_status status = MPO_OK;
-    MPO_TRY(make_text(maker, answer));
-    const bool agree = prompt->stopped
-                           ? strncmp(maker->text, answer->text, strlen(answer->text)) == 0
-                           : strcmp(maker->text, answer->text) == 0;
+    MPO_TRY(make_text(maker, response));
+    const bool agree =
+        prompt->stopped ? strncmp(maker->text, response->text, strlen(response->text)) == 0
+                        : strcmp(maker->text, response->text) == 0;
     MPO_CHECK(agree, MPO_ERR_DATA,
               "%s:%lld: the response is '%.40s', but its token ids are those of '%.40s'; "
               "give one of the two",
               mpo_prompts_path(maker->prompts), (long long)prompt->line_number,
-              answer->text, maker->text);
+              response->text, maker->text);
 cleanup:
     return status;
 }
 
 static enum mpo_status check_token(const struct maker *maker,
                                    const struct mpo_prompt *prompt,
-                                   const struct mpo_answer *answer, int32_t index)
+                                   const struct mpo_given_response *response, int32_t index)
 {
     enum mpo_status status = MPO_OK;
-    const int32_t token = answer->token[index];
+    const int32_t token = response->token[index];
     MPO_CHECK(token >= 0 && token < maker->policies->vocab_size, MPO_ERR_DATA,
               "%s:%lld: token id %d of the response is %d, expected 0 to %d",
               mpo_prompts_path(maker->prompts), (long long)prompt->line_number, index + 1,
               token, maker->policies->vocab_size - 1);
-    MPO_CHECK(index == answer->token_count - 1 || !is_end(maker->policies, token),
+    MPO_CHECK(index == response->token_count - 1 || !is_end(maker->policies, token),
               MPO_ERR_DATA,
               "%s:%lld: token id %d of the response is %d, an end token; expected one only "
               "as the last of the %d",
               mpo_prompts_path(maker->prompts), (long long)prompt->line_number, index + 1,
-              token, answer->token_count);
+              token, response->token_count);
 cleanup:
     return status;
 }
 
 static enum mpo_status add_tokens(struct maker *maker, const struct mpo_prompt *prompt,
-                                  const struct mpo_answer *answer)
+                                  const struct mpo_given_response *response)
 {
     enum mpo_status status = MPO_OK;
-    const size_t count = (size_t)answer->token_count;
-    for (int32_t i = 0; i < answer->token_count; i++)
-        MPO_TRY(check_token(maker, prompt, answer, i));
-    const int32_t last = answer->token[count - 1];
+    const size_t count = (size_t)response->token_count;
+    for (int32_t i = 0; i < response->token_count; i++)
+        MPO_TRY(check_token(maker, prompt, response, i));
+    const int32_t last = response->token[count - 1];
     const bool ends = is_end(maker->policies, last);
     MPO_CHECK(!prompt->says_ended || prompt->ended == ends, MPO_ERR_DATA,
               "%s:%lld: the line has \"ended\": %s, but its last token id, %d, is %s; "
@@ -151,10 +152,11 @@ static enum mpo_status add_tokens(struct maker *maker, const struct mpo_prompt *
               ends ? "an end token" : "no end token");
     MPO_TRY(mpo_memory_grow((void **)&maker->token, &maker->token_capacity,
                             maker->token_count + count, sizeof *maker->token, "responses"));
-    memcpy(maker->token + maker->token_count, answer->token, count * sizeof *maker->token);
+    memcpy(maker->token + maker->token_count, response->token,
+           count * sizeof *maker->token);
     maker->token_count += count;
-    if (answer->text != NULL)
-        MPO_TRY(check_text(maker, prompt, answer));
+    if (response->text != NULL)
+        MPO_TRY(check_text(maker, prompt, response));
 cleanup:
     return status;
 }
@@ -191,14 +193,14 @@ cleanup:
 }
 
 static enum mpo_status add_response(struct maker *maker, const struct mpo_prompt *prompt,
-                                    const struct mpo_answer *answer)
+                                    const struct mpo_given_response *response)
 {
     enum mpo_status status = MPO_OK;
     size_t first = maker->token_count;
-    if (answer->token != NULL)
-        MPO_TRY(add_tokens(maker, prompt, answer));
+    if (response->token != NULL)
+        MPO_TRY(add_tokens(maker, prompt, response));
     else
-        MPO_TRY(add_text(maker, prompt, answer->text));
+        MPO_TRY(add_text(maker, prompt, response->text));
     size_t length = maker->token_count - first;
     MPO_CHECK(length >= 1 && length <= RESPONSE_TOKENS_MAX, MPO_ERR_DATA,
               "%s:%lld: a response of %zu tokens, expected 1 to %d",
@@ -226,7 +228,7 @@ static enum mpo_status add_responses(struct maker *maker, struct mpo_policy_resp
     for (int64_t i = 0; i < out->prompt_count; i++) {
         const struct mpo_prompt *prompt = mpo_prompts_get(maker->prompts, i);
         for (int32_t j = 0; j < out->per_prompt; j++) {
-            MPO_TRY(add_response(maker, prompt, &prompt->answer[j]));
+            MPO_TRY(add_response(maker, prompt, &prompt->response[j]));
             out->offset[++done] = maker->token_count;
         }
     }
@@ -256,7 +258,7 @@ enum mpo_status mpo_policies_encode_responses(struct mpo_policies *policies,
 {
     struct maker maker = {.prompts = prompts, .policies = policies};
     struct mpo_policy_responses made = {
-        .per_prompt = mpo_prompts_get(prompts, 0)->answer_count,
+        .per_prompt = mpo_prompts_get(prompts, 0)->response_count,
         .prompt_count = mpo_prompts_count(prompts),
     };
     size_t count = (size_t)made.prompt_count * (size_t)made.per_prompt;

@@ -175,7 +175,8 @@ cleanup:
 /* Ids of no vocabulary in particular: those that have one compare them with it. */
 static enum mpo_status read_token_ids(struct mpo_prompts *prompts,
                                       const struct mpo_prompts_line *line, const char *name,
-                                      const json_t *array, struct mpo_answer *answer)
+                                      const json_t *array,
+                                      struct mpo_given_response *response)
 {
     enum mpo_status status = MPO_OK;
     const size_t count = json_array_size(array);
@@ -183,7 +184,7 @@ static enum mpo_status read_token_ids(struct mpo_prompts *prompts,
     if (!json_is_array(array) || count == 0)
         REFUSE(line, "expected \"%s\" to be an array of token ids, found %s", name,
                json_is_array(array) ? "an empty one" : kind_of(array));
-    MPO_TRY(mpo_prompts_take(prompts, count * sizeof *answer->token, &memory));
+    MPO_TRY(mpo_prompts_take(prompts, count * sizeof *response->token, &memory));
     int32_t *token = memory;
     for (size_t i = 0; i < count; i++) {
         const json_t *value = json_array_get(array, i);
@@ -196,52 +197,52 @@ static enum mpo_status read_token_ids(struct mpo_prompts *prompts,
                    (long long)id);
         token[i] = (int32_t)id;
     }
-    answer->token = token;
-    answer->token_count = (int32_t)count;
+    response->token = token;
+    response->token_count = (int32_t)count;
 cleanup:
     return status;
 }
 
-static enum mpo_status read_answer(struct mpo_prompts *prompts,
-                                   const struct mpo_prompts_line *line,
-                                   const json_t *object, int32_t index,
-                                   struct mpo_prompt *prompt)
+static enum mpo_status read_response(struct mpo_prompts *prompts,
+                                     const struct mpo_prompts_line *line,
+                                     const json_t *object, int32_t index,
+                                     struct mpo_prompt *prompt)
 {
     enum mpo_status status = MPO_OK;
-    struct mpo_answer *answer = &prompt->answer[index];
-    const char *name = line->spec->answer_name[index];
+    struct mpo_given_response *response = &prompt->response[index];
+    const char *name = line->spec->response_name[index];
     const char *token_name = line->spec->token_name[index];
     const json_t *text = json_object_get(object, name);
     const json_t *ids = token_name != NULL ? json_object_get(object, token_name) : NULL;
     if (ids != NULL)
-        MPO_TRY(read_token_ids(prompts, line, token_name, ids, answer));
+        MPO_TRY(read_token_ids(prompts, line, token_name, ids, response));
     if (ids == NULL || text != NULL)
-        MPO_TRY(keep_string(prompts, line, name, text, &answer->text));
-    if (ids == NULL && *answer->text == '\0' && !prompt->ended)
+        MPO_TRY(keep_string(prompts, line, name, text, &response->text));
+    if (ids == NULL && *response->text == '\0' && !prompt->ended)
         REFUSE(line, "expected some text in \"%s\" of a cut response, found none", name);
 cleanup:
     return status;
 }
 
 /* What is to be scored, and whether it is whole. */
-static enum mpo_status read_answers(struct mpo_prompts *prompts,
-                                    const struct mpo_prompts_line *line,
-                                    const json_t *object, struct mpo_prompt *prompt)
+static enum mpo_status read_responses(struct mpo_prompts *prompts,
+                                      const struct mpo_prompts_line *line,
+                                      const json_t *object, struct mpo_prompt *prompt)
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_prompts_spec *spec = line->spec;
     const json_t *ended = json_object_get(object, "ended");
     const char *finish = json_string_value(json_object_get(object, "finish"));
-    if (spec == NULL || spec->answer_count == 0)
+    if (spec == NULL || spec->response_count == 0)
         return MPO_OK;
     if (ended != NULL && !json_is_boolean(ended))
         REFUSE(line, "expected \"ended\" to be true or false, found %s", kind_of(ended));
     prompt->ended = ended != NULL ? json_is_true(ended) : spec->ended;
     prompt->says_ended = ended != NULL;
     prompt->stopped = finish != NULL && strcmp(finish, "stop") == 0;
-    for (int32_t i = 0; i < spec->answer_count; i++)
-        MPO_TRY(read_answer(prompts, line, object, i, prompt));
-    prompt->answer_count = spec->answer_count;
+    for (int32_t i = 0; i < spec->response_count; i++)
+        MPO_TRY(read_response(prompts, line, object, i, prompt));
+    prompt->response_count = spec->response_count;
 cleanup:
     return status;
 }
@@ -270,7 +271,7 @@ static enum mpo_status add_line(struct mpo_prompts *prompts,
         MPO_TRY(check_repeated(line, object, &prompt));
     if (*prompt.text == '\0')
         REFUSE(line, "expected a prompt, found an empty %s", "text");
-    MPO_TRY(read_answers(prompts, line, object, &prompt));
+    MPO_TRY(read_responses(prompts, line, object, &prompt));
     MPO_TRY(mpo_prompts_add(prompts, &prompt));
 cleanup:
     json_decref(object);

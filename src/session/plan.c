@@ -65,7 +65,7 @@ cleanup:
 
 bool mpo_plan_has_responses(const struct mpo_session_size *size)
 {
-    return size->prompts.answer_count > 0;
+    return size->prompts.response_count > 0;
 }
 
 int32_t mpo_plan_given_positions(const struct mpo_session_size *size)

@@ -168,8 +168,8 @@ static double take_position(const struct bench *bench, const struct side *side,
     need(mpo_mixture_combine(side->mixture, &rows, &bench->exponents, room->moments,
                              room->expectation));
     need(mpo_mixture_draw(side->mixture, &draws));
-    need(mpo_exchange_share(side->exchange, room->token,
-                            (size_t)bench->row_count * sizeof *room->token));
+    need(mpo_exchange_broadcast(side->exchange, room->token,
+                                (size_t)bench->row_count * sizeof *room->token));
     seconds = mpo_timing_now() - start;
     need(mpo_comm_max(bench->comm, &seconds, 1));
     return seconds;

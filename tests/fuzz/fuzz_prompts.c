@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Fuzzing the prompts: both formats, with a prefill and with answers to be scored.
+ * Fuzzing the prompts: both formats, with a prefill and with responses to be scored.
  *
- * Arguments of an input: the format, the prefill (text), the names of answers. What is
+ * Arguments of an input: the format, the prefill (text), the names of responses. What is
  * accepted keeps the promises of mpo/prompts.h; the file is also given as one prompt.
  */
 #include <string.h>
@@ -27,14 +27,15 @@ static void check_prompt(const struct mpo_prompt *prompt)
                    "a last message of the assistant");
         fuzz_touch(message->content, strlen(message->content));
     }
-    for (int32_t i = 0; i < prompt->answer_count; i++) {
-        const struct mpo_answer *answer = &prompt->answer[i];
-        fuzz_check(answer->text != NULL || answer->token != NULL, "an answer of nothing");
-        if (answer->text != NULL)
-            fuzz_touch(answer->text, strlen(answer->text));
-        fuzz_check((answer->token != NULL) == (answer->token_count > 0), "token ids");
-        for (int32_t t = 0; t < answer->token_count; t++)
-            fuzz_check(answer->token[t] >= 0, "a negative token id");
+    for (int32_t i = 0; i < prompt->response_count; i++) {
+        const struct mpo_given_response *response = &prompt->response[i];
+        fuzz_check(response->text != NULL || response->token != NULL,
+                   "a response of nothing");
+        if (response->text != NULL)
+            fuzz_touch(response->text, strlen(response->text));
+        fuzz_check((response->token != NULL) == (response->token_count > 0), "token ids");
+        for (int32_t t = 0; t < response->token_count; t++)
+            fuzz_check(response->token[t] >= 0, "a negative token id");
     }
 }
 
@@ -62,9 +63,9 @@ static enum mpo_status open_file(const struct fuzz_input *input,
         .prefill = fuzz_argument(input, 1, ""),
     };
     for (int i = 2; i < input->argument_count; i++)
-        if (spec.answer_count < MPO_PROMPTS_ANSWER_COUNT_MAX) {
-            spec.token_name[spec.answer_count] = "token_ids";
-            spec.answer_name[spec.answer_count++] = input->argument[i];
+        if (spec.response_count < MPO_PROMPTS_RESPONSE_COUNT_MAX) {
+            spec.token_name[spec.response_count] = "token_ids";
+            spec.response_name[spec.response_count++] = input->argument[i];
         }
     return mpo_prompts_open(&spec, prompts);
 }

@@ -105,7 +105,7 @@ static void check_tokens(struct mpo_exchange *exchange, const struct mpo_comm *c
     bool is_root = mpo_comm_group_rank(comm) == 0;
     for (int32_t b = 0; b < row_count; b++)
         token[b] = is_root ? mpo_comm_group(comm) * 100000 + b * 100 + position : -1;
-    assert_ok(mpo_exchange_share(exchange, token, (size_t)row_count * sizeof *token));
+    assert_ok(mpo_exchange_broadcast(exchange, token, (size_t)row_count * sizeof *token));
     for (int32_t b = 0; b < row_count; b++)
         assert_int_equal(token[b], mpo_comm_group(comm) * 100000 + b * 100 + position);
 }

@@ -174,8 +174,8 @@ static void check_traffic(struct group *group, struct mixture_figures *figures)
                                                .absent = group->absent};
     combine(group, figures);
     mixture_figures_draw(group->mixture, group->some, MIXTURE_DRAWN, figures);
-    assert_ok(mpo_exchange_share(group->exchange, figures->token[MIXTURE_DRAWN],
-                                 (size_t)row_count * sizeof(int32_t)));
+    assert_ok(mpo_exchange_broadcast(group->exchange, figures->token[MIXTURE_DRAWN],
+                                     (size_t)row_count * sizeof(int32_t)));
     exchange_position_add(&position, figures->token[MIXTURE_DRAWN], &expected);
     struct mpo_exchange_traffic found = mpo_exchange_traffic(group->exchange);
     assert_int_equal(found.sent_messages, expected.sent_messages);
@@ -234,8 +234,8 @@ static void check_failure(struct group *group, const struct mixture_figures *exp
                               found->top));
     if (mpo_comm_group_rank(group->comm) == 0)
         check_others(some, failed, found, expected);
-    assert_ok(mpo_exchange_share(group->exchange, found->token[MIXTURE_DRAWN],
-                                 (size_t)some->row_count * sizeof(int32_t)));
+    assert_ok(mpo_exchange_broadcast(group->exchange, found->token[MIXTURE_DRAWN],
+                                     (size_t)some->row_count * sizeof(int32_t)));
     *logit = kept;
 }
 
@@ -260,8 +260,8 @@ static void check_pattern(const struct mixture_case *some,
     mixture_figures_ask(group.mixture, some, &found);
     if (mpo_comm_group_rank(group.comm) == 0)
         mixture_figures_same(&found, expected, rows, policies);
-    assert_ok(mpo_exchange_share(group.exchange, found.token[MIXTURE_DRAWN],
-                                 (size_t)some->row_count * sizeof(int32_t)));
+    assert_ok(mpo_exchange_broadcast(group.exchange, found.token[MIXTURE_DRAWN],
+                                     (size_t)some->row_count * sizeof(int32_t)));
     if (left_out == NULL && some->row_count > 1 && some->row_count < 64)
         check_failure(&group, expected, &found);
     mixture_figures_free(&found);

@@ -203,7 +203,7 @@ static void end_position(const struct run *run, int32_t rows)
     for (int32_t rank = 0; rank < run->size; rank++)
         start[rank + 1] = start[rank] + (rank > 0 && tokens_of(run, rank) > 0);
     assert_ok(mpo_exchange_parts(run->exchange, table, start));
-    assert_ok(mpo_exchange_share(run->exchange, token, (size_t)rows * sizeof *token));
+    assert_ok(mpo_exchange_broadcast(run->exchange, token, (size_t)rows * sizeof *token));
 }
 
 /* One position of each number of rows up to the capacity. */

@@ -36,14 +36,14 @@ static void open_prompts(struct rollout_case *loop)
         text[2 * i] = (char)('a' + i % ROLLOUT_CASE_STARTS);
         text[2 * i + 1] = '\n';
     }
-    table_write_text(loop->folder, "prompts.txt",
-                     spec->answers != NULL ? spec->answers : text, path);
+    table_write_text(loop->folder, "prompts.txt", spec->given != NULL ? spec->given : text,
+                     path);
     struct mpo_prompts_spec prompts = {
         .path = path,
-        .format = spec->answers != NULL ? "jsonl" : "text",
+        .format = spec->given != NULL ? "jsonl" : "text",
         .prefill = "",
-        .answer_name = {"chosen", "rejected"},
-        .answer_count = spec->answers != NULL ? spec->responses : 0,
+        .response_name = {"chosen", "rejected"},
+        .response_count = spec->given != NULL ? spec->responses : 0,
         .ended = true,
     };
     assert_ok(mpo_prompts_open(&prompts, &loop->prompts));
@@ -51,7 +51,7 @@ static void open_prompts(struct rollout_case *loop)
 
 static void make_room(struct rollout_case *loop)
 {
-    bool given = loop->spec.answers != NULL;
+    bool given = loop->spec.given != NULL;
     struct mpo_policies_room room = {
         .row_capacity = loop->spec.row_capacity,
         .position_capacity = loop->spec.row_capacity + loop->spec.given_positions,
@@ -133,7 +133,7 @@ static void open_rollout(struct rollout_case *loop)
         .max_tokens = ROLLOUT_CASE_MAX_TOKENS,
         .stop = loop->spec.stop,
         .stop_count = loop->spec.stop_count,
-        .purpose = loop->spec.answers != NULL ? MPO_ROLLOUT_SCORES : MPO_ROLLOUT_DRAWS,
+        .purpose = loop->spec.given != NULL ? MPO_ROLLOUT_SCORES : MPO_ROLLOUT_DRAWS,
     };
     assert_ok(mpo_rollout_open(&rollout, &loop->rollout));
 }
@@ -145,7 +145,7 @@ void rollout_case_open(struct rollout_case *loop, const struct rollout_case_spec
     assert_in_range(spec->prompt_count, 1, ROLLOUT_CASE_PROMPTS_MAX);
     if (spec->row_capacity == 0)
         loop->spec.row_capacity = spec->unit_prompts * spec->responses;
-    if (spec->given_positions == 0 && spec->answers != NULL)
+    if (spec->given_positions == 0 && spec->given != NULL)
         loop->spec.given_positions = MPO_DECODE_GIVEN_POSITIONS;
     int32_t rows = loop->spec.row_capacity + loop->spec.given_positions;
     table_folder_make(loop->folder);

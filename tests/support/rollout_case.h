@@ -24,13 +24,13 @@ struct rollout_case_spec {
     int32_t unit_prompts;
     int32_t responses;
     int32_t row_capacity;    /* 0: all of a unit's rows */
-    const char *answers;     /* JSONL of prompts with answers to score; NULL: none */
+    const char *given;       /* JSONL of prompts with responses to score; NULL: none */
     const char *const *stop; /* [stop_count] texts that end a response */
     int32_t stop_count;
     /* of the row machine beside the rollout */
     enum mpo_decode_prefill prefill;
     int32_t prefill_tokens;
-    int32_t given_positions; /* 0: as the answers need */
+    int32_t given_positions; /* 0: as the given responses need */
     int32_t response_tokens; /* of one row; 0: no limit */
     int32_t top_max;
     int32_t bias_max;

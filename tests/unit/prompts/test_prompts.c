@@ -248,8 +248,8 @@ static void a_last_assistant_message_begins_the_response(void **state)
     mpo_prompts_close(&prompts);
 }
 
-/* One line with the members of two answers, "yes" also as "ids". */
-static enum mpo_status open_answers(const char *members, struct mpo_prompts **prompts)
+/* One line with the members of two responses, "yes" also as "ids". */
+static enum mpo_status open_responses(const char *members, struct mpo_prompts **prompts)
 {
     char text[256];
     snprintf(text, sizeof text, "{\"prompt\": \"p\", %s}\n", members);
@@ -257,35 +257,35 @@ static enum mpo_status open_answers(const char *members, struct mpo_prompts **pr
     return mpo_prompts_open(&(struct mpo_prompts_spec){.path = "p.jsonl",
                                                        .format = "jsonl",
                                                        .prefill = "",
-                                                       .answer_name = {"yes", "no"},
+                                                       .response_name = {"yes", "no"},
                                                        .token_name = {"ids", NULL},
-                                                       .answer_count = 2},
+                                                       .response_count = 2},
                             prompts);
 }
 
-static void an_answer_is_a_text_or_token_ids_or_both(void **state)
+static void a_response_is_a_text_or_token_ids_or_both(void **state)
 {
     (void)state;
     struct mpo_prompts *prompts = NULL;
-    assert_ok(open_answers("\"ids\": [7, 0, 2147483647], \"no\": \"n\"", &prompts));
+    assert_ok(open_responses("\"ids\": [7, 0, 2147483647], \"no\": \"n\"", &prompts));
     const struct mpo_prompt *prompt = mpo_prompts_get(prompts, 0);
-    assert_null(prompt->answer[0].text);
-    assert_int_equal(prompt->answer[0].token_count, 3);
-    assert_int_equal(prompt->answer[0].token[0], 7);
-    assert_int_equal(prompt->answer[0].token[2], INT32_MAX);
-    assert_string_equal(prompt->answer[1].text, "n");
-    assert_null(prompt->answer[1].token);
+    assert_null(prompt->response[0].text);
+    assert_int_equal(prompt->response[0].token_count, 3);
+    assert_int_equal(prompt->response[0].token[0], 7);
+    assert_int_equal(prompt->response[0].token[2], INT32_MAX);
+    assert_string_equal(prompt->response[1].text, "n");
+    assert_null(prompt->response[1].token);
     assert_false(prompt->says_ended || prompt->stopped);
     mpo_prompts_close(&prompts);
-    assert_ok(open_answers("\"ids\": [1], \"yes\": \"\", \"no\": \"n\", \"no_ids\": 3, "
-                           "\"ended\": false, \"finish\": \"stop\"",
-                           &prompts));
+    assert_ok(open_responses("\"ids\": [1], \"yes\": \"\", \"no\": \"n\", \"no_ids\": 3, "
+                             "\"ended\": false, \"finish\": \"stop\"",
+                             &prompts));
     prompt = mpo_prompts_get(prompts, 0);
-    assert_string_equal(prompt->answer[0].text, "");
-    assert_int_equal(prompt->answer[0].token_count, 1);
+    assert_string_equal(prompt->response[0].text, "");
+    assert_int_equal(prompt->response[0].token_count, 1);
     assert_true(prompt->says_ended && prompt->stopped && !prompt->ended);
     mpo_prompts_close(&prompts);
-    assert_status(open_answers("\"no\": \"n\"", &prompts), MPO_ERR_DATA);
+    assert_status(open_responses("\"no\": \"n\"", &prompts), MPO_ERR_DATA);
     assert_error_names("\"yes\" to be a string, found nothing");
 }
 
@@ -416,7 +416,7 @@ int main(void)
         cmocka_unit_test(a_prompt_member_is_a_user_message),
         cmocka_unit_test(messages_keep_their_order_and_roles),
         cmocka_unit_test(a_last_assistant_message_begins_the_response),
-        cmocka_unit_test(an_answer_is_a_text_or_token_ids_or_both),
+        cmocka_unit_test(a_response_is_a_text_or_token_ids_or_both),
         cmocka_unit_test(messages_may_repeat_themselves_as_prompt_and_prefill),
         cmocka_unit_test(what_is_not_a_json_object_is_refused_with_its_line),
         cmocka_unit_test(ambiguous_members_are_refused),

@@ -20,10 +20,10 @@
 #define RESPONSES  8
 #define MAX_TOKENS ROLLOUT_CASE_MAX_TOKENS
 
-/* Two answers to each of three prompts; the longest one takes several runs of positions. */
-#define ANSWER_COUNT 2
-#define TEN(text)    text text text text text text text text text text
-#define ANSWERS                                                                            \
+/* Two given responses to each of three prompts; the longest one takes several runs of positions. */
+#define GIVEN_COUNT 2
+#define TEN(text)   text text text text text text text text text text
+#define GIVEN                                                                              \
     "{\"prompt\": \"a\", \"chosen\": \"b\", \"rejected\": \"" TEN("a b c d a ")            \
         TEN("d c ") TEN("b ")                                                              \
             TEN("c a ") "\"}\n"                                                            \
@@ -206,11 +206,11 @@ static void token_loop_allocates_nothing(void **state)
 
 static void scoring_allocates_nothing_and_keeps_its_books(void **state)
 {
-    static const int32_t lengths[PROMPTS * ANSWER_COUNT] = {2, 101, 1, 3, 2, 1};
+    static const int32_t lengths[PROMPTS * GIVEN_COUNT] = {2, 101, 1, 3, 2, 1};
     struct rollout_case_spec spec = {.prompt_count = PROMPTS,
                                      .unit_prompts = 1,
-                                     .responses = ANSWER_COUNT,
-                                     .answers = ANSWERS};
+                                     .responses = GIVEN_COUNT,
+                                     .given = GIVEN};
     struct mpo_scores scores = {0};
     struct rollout_case loop;
     (void)state;
@@ -225,9 +225,9 @@ static void scoring_allocates_nothing_and_keeps_its_books(void **state)
         assert_ok(mpo_rollout_score(loop.rollout, &step, &scores));
     }
     assert_int_equal(allocations_made(), 0);
-    assert_close(reported.responses, PROMPTS * ANSWER_COUNT, 0);
+    assert_close(reported.responses, PROMPTS * GIVEN_COUNT, 0);
     assert_int_equal(reported.tokens, 2 + 101 + 1 + 3 + 2 + 1);
-    for (int32_t i = 0; i < PROMPTS * ANSWER_COUNT; i++) {
+    for (int32_t i = 0; i < PROMPTS * GIVEN_COUNT; i++) {
         double sum = 0.0;
         for (int32_t h = 0; h < POLICIES; h++)
             sum += step.mu[h] * scores.log_policy[i * POLICIES + h];
@@ -249,9 +249,9 @@ static void a_failure_names_prompt_response_and_policy(void **state)
     struct mpo_scores scores = {0};
     struct rollout_case_spec given = {.prompt_count = PROMPTS,
                                       .unit_prompts = 1,
-                                      .responses = ANSWER_COUNT,
+                                      .responses = GIVEN_COUNT,
                                       .given_positions = 1,
-                                      .answers = ANSWERS};
+                                      .given = GIVEN};
     open_loop(&loop, 2);
     struct mpo_rollout_step step = rollout_case_step(&loop, 0);
     step.prompt = prompt;
