@@ -139,10 +139,11 @@ static void describe_end(const struct request *request, int ended,
     else
         snprintf(how, sizeof how, "ended the process (%s)",
                  WIFSIGNALED(ended) ? strsignal(WTERMSIG(ended)) : "exit");
-    snprintf(verdict->text, sizeof verdict->text,
-             "policy '%s': the engine cannot open %s%s%s: it %s; convert or download the "
-             "file again, or use another model",
-             request->text, model, *adapter != '\0' ? " with " : "", adapter, how);
+    snprintf(
+        verdict->text, sizeof verdict->text,
+        "policy '%.63s': the engine cannot open %.320s%s%.320s: it %s; convert or download "
+        "the file again, or use another model",
+        request->text, model, *adapter != '\0' ? " with " : "", adapter, how);
 }
 
 static void serve(int own)

@@ -153,7 +153,11 @@ def as_reader_of(path):
     if os.geteuid() != 0:
         return {}
     os.chmod(WORK, 0o777)
-    somebody = {"user": 65534, "group": 65534, "extra_groups": []}
+    sessions = os.path.join(WORK, "sessions")  # Open MPI's, else where only root may write
+    os.makedirs(sessions, exist_ok=True)
+    os.chmod(sessions, 0o777)
+    somebody = {"user": 65534, "group": 65534, "extra_groups": [],
+                "env": {**os.environ, "OMPI_MCA_orte_tmpdir_base": sessions}}
     try:
         works = run("version", **somebody).returncode == 0
     except OSError:
