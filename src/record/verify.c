@@ -7,8 +7,8 @@
  *
  * HDF5 checks the sums of its own structures, and those of prompts and provenance. A data
  * set that grows has no sums (fields.c), and of a file that was cut short HDF5 reads zeros
- * behind the end when it is opened beside a writer, without a word. So every chunk of
- * acknowledged rows has to lie inside of the file, and what can be told from the values
+ * behind the end when it is opened beside a writer, without a word. So the chunks of
+ * acknowledged rows have to lie inside of the file, and what can be told from the values
  * themselves is looked at: numbers of steps and responses, weights, and the places of
  * tokens and texts.
  */
@@ -21,6 +21,8 @@
 
 #include "mpo/report.h"
 #include "base/memory.h"
+
+#define CHUNKS_TRIED 8 /* of a data set */
 
 /* ---- the columns of a schema, all in one order ---- */
 
@@ -166,7 +168,9 @@ cleanup:
 
 /* ---- the file ---- */
 
-/* The chunks of the first `rows` rows are inside of the file. */
+/* The last chunk of the first `rows` rows, and some before it, are inside of the file. Chunks
+ * are placed one after another as the file grows, so one that is cut off takes the last with
+ * it. Not all are looked at, because HDF5 walks through all chunks to find one. */
 static enum mpo_status check_chunks(const struct mpo_record_column *column, int64_t rows,
                                     haddr_t file_bytes)
 {
@@ -178,7 +182,11 @@ static enum mpo_status check_chunks(const struct mpo_record_column *column, int6
     hid_t properties = H5Dget_create_plist(column->id);
     MPO_TRY_HDF5(properties, "%s", column->path);
     MPO_TRY_HDF5(H5Pget_chunk(properties, 2, chunk), "%s", column->path);
-    for (hsize_t at = 0; at < (hsize_t)rows && chunk[0] > 0; at += chunk[0]) {
+    const hsize_t count =
+        chunk[0] > 0 && rows > 0 ? ((hsize_t)rows + chunk[0] - 1) / chunk[0] : 0;
+    const hsize_t stride = count > CHUNKS_TRIED ? count / CHUNKS_TRIED : 1;
+    for (hsize_t i = 0; i < count; i += stride) {
+        const hsize_t at = (count - 1 - i) * chunk[0];
         const hsize_t place[2] = {at, 0};
         MPO_TRY_HDF5(
             H5Dget_chunk_info_by_coord(column->id, place, &filters, &address, &bytes), "%s",
