@@ -48,6 +48,8 @@ static enum mpo_status read_beside(const struct mpo_record_writer *writer, int64
 {
     enum mpo_status status = MPO_OK;
     struct mpo_record *record = NULL;
+    if (writer->guard.is_foreign) /* even a whole record there is another run's */
+        return MPO_OK;
     MPO_TRY(mpo_record_open_beside(writer->path, &record));
     if (writer->guard.is_set && !same_file(&record->identity, &writer->guard.left))
         goto cleanup;
@@ -133,12 +135,13 @@ enum mpo_status mpo_record_guard_check(struct mpo_record_writer *writer)
               "the file was removed while it is written");
     MPO_CHECK(same_file(&found, &named), MPO_ERR_IO,
               "another file was put in its place while it is written");
+    writer->guard.is_foreign =
+        pread(descriptor, head, sizeof head, 0) != (ssize_t)sizeof head ||
+        memcmp(head, guard->head, sizeof head) != 0;
     MPO_CHECK(found.st_size == guard->left.st_size, MPO_ERR_IO,
               "another program changed the file: expected %lld bytes, found %lld",
               (long long)guard->left.st_size, (long long)found.st_size);
-    MPO_CHECK(pread(descriptor, head, sizeof head, 0) == (ssize_t)sizeof head &&
-                  memcmp(head, guard->head, sizeof head) == 0,
-              MPO_ERR_IO, "another program wrote over the file");
+    MPO_CHECK(!guard->is_foreign, MPO_ERR_IO, "another program wrote over the file");
     if (!same_time(&found, &guard->left))
         MPO_TRY(look_closer(writer));
     MPO_TRY(look_at_times(writer));

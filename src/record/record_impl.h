@@ -218,6 +218,7 @@ struct mpo_record_guard {
     char head[28]; /* of the superblock, up to the end of the file that it notes */
     bool is_set;
     bool is_told;        /* of a touch, once */
+    bool is_foreign;     /* its first bytes are not the writer's: nor is what follows */
     double next_look;    /* of mpo_timing_now */
     double look_seconds; /* that the last look took */
 };
