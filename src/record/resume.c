@@ -75,7 +75,8 @@ static enum mpo_status check_rows(struct mpo_record_writer *writer, int64_t step
               writer->path, (unsigned long long)schema->step.rows, (long long)step_count);
     for (int32_t i = 0; i < MPO_RECORD_FIELD_COUNT; i++) {
         const struct mpo_record_column *field = &schema->field[i];
-        if (field->id < 0 && names_target == 0 && mpo_record_came_later(i))
+        if (field->id < 0 && names_target == 0 &&
+            mpo_record_came_later((enum mpo_record_field_index)i))
             continue;
         MPO_CHECK(
             field->id >= 0 && field->rows == schema->step.rows, MPO_ERR_DATA,
