@@ -7,6 +7,7 @@
 #include "ends.h"
 
 #include <math.h>
+#include <stddef.h>
 
 /* log(e^a + e^b) */
 static double log_add(double a, double b)
@@ -17,13 +18,21 @@ static double log_add(double a, double b)
     return top + log1p(exp(fmin(a, b) - top));
 }
 
-/* log prod_h pi_h^mu_h of an end token. */
-static double score_of(const struct mpo_ends_position *position, const double *log_policy,
-                       int32_t policy_count)
+/* A masked token reads about MPO_MASKED_LOGIT under every policy; no probability is so low. */
+#define MASKED_BELOW (-1e20)
+
+/* log pi_h [H] of end token e, and log prod_h pi_h^mu_h; -INFINITY where it is masked. */
+static double score_of(const struct mpo_ends_position *position, int32_t policy_count,
+                       int32_t e, const double **log_policy)
 {
+    const double *end = position->end_log_policy + (ptrdiff_t)e * policy_count;
     double score = 0.0;
-    for (int32_t h = 0; h < policy_count; h++)
-        score += position->mu[h] * log_policy[h];
+    *log_policy = end;
+    for (int32_t h = 0; h < policy_count; h++) {
+        if (end[h] < MASKED_BELOW)
+            return -INFINITY;
+        score += position->mu[h] * end[h];
+    }
     return score;
 }
 
@@ -38,50 +47,40 @@ static void add_whole(struct mpo_ends *ends, double log_weight, const double *mo
     }
 }
 
-/* E_q log pi_h and E_q log q at this state, which the row reaches with the probability
- * `survival`, from the moments without ends and the ends themselves. */
-static void add_served(struct mpo_ends *ends, const struct mpo_ends_position *position,
-                       double log_stay, double log_norm)
+/* A part of q at this state: its probability, its E log q and its E log pi_h; the row reaches
+ * the state with the probability `survival`. */
+static void add_served(struct mpo_ends *ends, double probability, double log_q,
+                       const double *log_policy)
 {
-    double stay = exp(log_stay - log_norm);
-    double negative_entropy =
-        stay > 0.0 ? stay * (log_stay - log_norm - position->moments->entropy) : 0.0;
-    for (int32_t e = 0; e < position->end_count; e++) {
-        const double *end = position->end_log_policy + e * ends->policy_count;
-        double log_q = score_of(position, end, ends->policy_count) - log_norm;
-        negative_entropy += exp(log_q) * log_q;
-    }
-    for (int32_t h = 0; h < ends->policy_count; h++) {
-        double expectation = stay > 0.0 ? stay * position->expectation[h] : 0.0;
-        for (int32_t e = 0; e < position->end_count; e++) {
-            const double *end = position->end_log_policy + e * ends->policy_count;
-            double log_q = score_of(position, end, ends->policy_count) - log_norm;
-            expectation += exp(log_q) * end[h];
-        }
-        ends->served[h] += ends->survival * expectation;
-        ends->divergence[h] += ends->survival * (negative_entropy - expectation);
+    double weight = ends->survival * probability;
+    for (int32_t h = 0; weight > 0.0 && h < ends->policy_count; h++) {
+        ends->served[h] += weight * log_policy[h];
+        ends->divergence[h] += weight * (log_q - log_policy[h]);
     }
 }
 
 void mpo_ends_add(struct mpo_ends *ends, const struct mpo_ends_position *position)
 {
+    int32_t policies = ends->policy_count;
+    const double *end = NULL;
     double log_stay = position->moments->log_z + log1p(-position->moments->end_probability);
-    double log_end = -INFINITY;
+    double log_norm = log_stay;
     for (int32_t e = 0; e < position->end_count; e++)
-        log_end = log_add(
-            log_end, score_of(position, position->end_log_policy + e * ends->policy_count,
-                              ends->policy_count));
-    double log_norm = log_add(log_stay, log_end);
-    add_served(ends, position, log_stay, log_norm);
+        log_norm = log_add(log_norm, score_of(position, policies, e, &end));
+    double stay = exp(log_stay - log_norm);
+    add_served(ends, stay, log_stay - log_norm - position->moments->entropy,
+               position->expectation);
     for (int32_t e = 0; e < position->end_count; e++) {
-        const double *end = position->end_log_policy + e * ends->policy_count;
-        double score = score_of(position, end, ends->policy_count);
+        double score = score_of(position, policies, e, &end);
+        if (score == -INFINITY)
+            continue;
+        add_served(ends, exp(score - log_norm), score - log_norm, end);
         add_whole(ends, ends->log_weight + score, end);
     }
     ends->length += ends->survival;
     ends->log_weight += log_stay;
-    ends->survival *= exp(log_stay - log_norm);
-    for (int32_t h = 0; h < ends->policy_count; h++)
+    ends->survival *= stay;
+    for (int32_t h = 0; h < policies; h++)
         ends->drawn[h] += position->log_policy[h];
 }
 

@@ -267,6 +267,22 @@ static void clear_parts(const struct mpo_rollout *rollout,
         memset(parts[i].array, 0, count * parts[i].response_bytes);
 }
 
+/* A step into some arrays, of which the first `sum_count` begin empty: decode this group's
+ * units, bring all together on rank zero. */
+static enum mpo_status run_parts(struct mpo_rollout *rollout,
+                                 const struct mpo_rollout_step *step,
+                                 const struct mpo_rollout_part *parts, size_t part_count,
+                                 size_t sum_count)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_TRY(check_step(rollout, step));
+    clear_parts(rollout, step, parts, sum_count);
+    MPO_TRY(decode_units(rollout, step));
+    MPO_TRY(gather_units(rollout, step, parts, part_count));
+cleanup:
+    return status;
+}
+
 enum mpo_status mpo_rollout_run(struct mpo_rollout *rollout,
                                 const struct mpo_rollout_step *step,
                                 struct mpo_responses *out)
@@ -287,11 +303,9 @@ enum mpo_status mpo_rollout_run(struct mpo_rollout *rollout,
     size_t part_count = sizeof parts / sizeof *parts;
     MPO_CHECK(rollout->spec.purpose == MPO_ROLLOUT_DRAWS, MPO_ERR_INTERNAL,
               "a rollout of another purpose was asked to draw responses");
-    MPO_TRY(check_step(rollout, step));
+    MPO_TRY(run_parts(rollout, step, parts, part_count,
+                      part_count - 1)); /* tokens are counted */
     all->prompt_count = step->prompt_count;
-    clear_parts(rollout, step, parts, part_count - 1); /* tokens are counted */
-    MPO_TRY(decode_units(rollout, step));
-    MPO_TRY(gather_units(rollout, step, parts, part_count));
     *out = *all;
 cleanup:
     return status;
@@ -315,11 +329,8 @@ enum mpo_status mpo_rollout_score(struct mpo_rollout *rollout,
                   rollout->spec.unit_prompts == 1,
               MPO_ERR_INTERNAL,
               "a rollout of another purpose was asked to score given responses");
-    MPO_TRY(check_step(rollout, step));
+    MPO_TRY(run_parts(rollout, step, parts, part_count, part_count));
     all->prompt_count = step->prompt_count;
-    clear_parts(rollout, step, parts, part_count);
-    MPO_TRY(decode_units(rollout, step));
-    MPO_TRY(gather_units(rollout, step, parts, part_count));
     *out = *all;
 cleanup:
     return status;
@@ -343,11 +354,8 @@ enum mpo_status mpo_rollout_integrate(struct mpo_rollout *rollout,
     size_t part_count = sizeof parts / sizeof *parts;
     MPO_CHECK(rollout->spec.purpose == MPO_ROLLOUT_INTEGRATES, MPO_ERR_INTERNAL,
               "a rollout of another purpose was asked to integrate the ends out");
-    MPO_TRY(check_step(rollout, step));
+    MPO_TRY(run_parts(rollout, step, parts, part_count, part_count));
     all->prompt_count = step->prompt_count;
-    clear_parts(rollout, step, parts, part_count);
-    MPO_TRY(decode_units(rollout, step));
-    MPO_TRY(gather_units(rollout, step, parts, part_count));
     *out = *all;
 cleanup:
     return status;
