@@ -80,6 +80,7 @@ static enum mpo_status connect_ranks(MPI_Comm communicator)
     MPO_NEW(job.size, &job.host);
     MPO_TRY_MPI_ALARM(MPI_Comm_dup(communicator, &job.world));
     MPO_TRY_MPI(MPI_Comm_set_errhandler(job.world, MPI_ERRORS_RETURN));
+    MPO_TRY_MPI(MPI_Comm_set_name(job.world, "mpo world")); /* for debuggers and tests */
     MPO_TRY_MPI_ALARM(MPI_Comm_dup(job.world, &job.control));
     MPO_TRY_MPI(MPI_Iallgather(own, MPO_COMM_HOST_BYTES, MPI_BYTE, job.host,
                                MPO_COMM_HOST_BYTES, MPI_BYTE, job.world, &request));
@@ -155,12 +156,23 @@ cleanup:
     return status;
 }
 
+/* A rank that hangs is named here. Inside MPI_Finalize it would not be, and there mpirun may
+ * crash or hang when ranks abort (PMIx 4.2: PMIx_server_finalize). */
+static void meet_before_the_end(void)
+{
+    MPI_Request request = MPI_REQUEST_NULL;
+    if (job.size > 1 && job.world != MPI_COMM_NULL && !job.has_failed &&
+        MPI_Ibarrier(job.world, &request) == MPI_SUCCESS)
+        (void)mpo_comm_wait(&request, 1); /* ends the process where it fails */
+}
+
 void mpo_comm_stop(void)
 {
     if (!mpi_is_up()) {
         mpo_comm_end();
         return;
     }
+    meet_before_the_end();
     mpo_comm_alarm_set("MPI_Finalize");
     mpo_comm_end();
     MPI_Finalize();

@@ -22,7 +22,7 @@ def a_preempted_demo_ends_with_the_weights_of_one_piece(slurm, mpo, work, model)
     models = ["--policies.%s.model=%s" % (name, model) for name in ("sentiment", "concise")]
     # Two ranks, each on a node of its own, with half of its cores.
     job = fit.submit("resume.sbatch", "--run.threads=1", *models, options=["--cpus-per-task=16"])
-    fit.wait_for_step(10, 900)
+    fit.wait_for_step(10, seconds=900)
     restarts.preempt(slurm, work)
     slurm.ended_well(job, 1800)
     tables.check(fit.restarts() == [0, 1], "segments %s" % fit.restarts())

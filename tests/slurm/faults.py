@@ -32,7 +32,10 @@ PHASES = {
     "record's creation": ("record", 30),
     "record": ("record", 300),
     "finish": ("finish", 1),
+    "end": ("end", 1),
 }
+# Their work is done.
+LAST_PHASES = ("finish", "end")
 # 137: killed, as seen by a launcher; 75: a deadline passed.
 EXIT_CODES = {signal.SIGKILL: [137], signal.SIGSTOP: [75]}
 # Under srun the others may be able to end without a rank that stops when all work is done;
@@ -106,31 +109,37 @@ def one_fault(fits, launcher, phase, number, rank):
     fault = "%d %s %d %d" % (rank, call, count, number)
     fits.remove_record()
     code, said = fits.run(launcher, fault)
-    codes = EXIT_CODES if launcher == "mpirun" else LAST_EXIT_CODES if phase == "finish" \
+    codes = EXIT_CODES if launcher == "mpirun" else LAST_EXIT_CODES if phase == "end" \
         else SRUN_EXIT_CODES
     tables.check(code in codes[number], "exit %d, expected %s\n%s" % (
         code, codes[number], said))
     if code == 75 or number == signal.SIGSTOP:
         ours = [line for line in said.splitlines() if "mpo: " in line]
-        tables.check(ours and "rank %d" % rank in ours[0] or phase == "finish",
+        tables.check(ours and "rank %d" % rank in ours[0] or phase == "end",
                      "rank %d is not named:\n%s" % (rank, said))
     cluster.until(lambda: not running(fault), "processes %s to end" % running(fault), 15)
     if os.path.exists(fits.record):
         with h5py.File(fits.record, "r", swmr=True, libver="latest") as record:
             steps = len(record["step"]) if "step" in record else 0
-        tables.check(steps == 8 or phase != "finish", "%d steps at the end" % steps)
+        tables.check(steps == 8 or phase not in LAST_PHASES, "%d steps at the end" % steps)
     else:
         tables.check(phase in ("load", "first exchange", "record's creation"), "no record")
     tables.run(fits.fit())
     same(fits.expected, data_sets(fits.record), "resumed")
 
 
+def is_tried(launcher, number, phase, rank):
+    """Only rank zero writes. Where ranks abort inside MPI_Finalize, mpirun itself may crash or
+    hang (Open MPI 4.1.4, PMIx 4.2.2: PMIx_server_finalize)."""
+    if phase == "end" and launcher == "mpirun" and number == signal.SIGSTOP:
+        return False
+    return not phase.startswith("record") or rank == 0
+
+
 def all_trials():
-    """(launcher, signal, phase, rank); only rank zero writes."""
-    return [(launcher, number, phase, rank)
-            for launcher, number, phase, rank in itertools.product(
-                ("mpirun", "srun"), EXIT_CODES, PHASES, range(RANKS))
-            if not phase.startswith("record") or rank == 0]
+    """(launcher, signal, phase, rank) of every trial."""
+    return [trial for trial in itertools.product(
+        ("mpirun", "srun"), EXIT_CODES, PHASES, range(RANKS)) if is_tried(*trial)]
 
 
 def trials():

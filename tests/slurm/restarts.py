@@ -57,8 +57,22 @@ class Fit:
         except (OSError, KeyError):
             return 0
 
-    def wait_for_step(self, step, seconds=180):
-        cluster.until(lambda: self.steps() >= step, "step %d of %s" % (step, self.record), seconds)
+    def wait_for_step(self, step, job=None, seconds=180):
+        """Wait until the record has so many steps, or, with a job, until that has ended."""
+        cluster.until(lambda: self.steps() >= step or (
+            job and self.slurm.show(job)["JobState"] in cluster.ENDED),
+            "step %d of %s" % (step, self.record), seconds)
+
+    def begin(self, step, script, *flags, **settings):
+        """submit(), and wait for a step of the record; returns the job's number."""
+        job = self.submit(script, *flags, **settings)
+        self.wait_for_step(step, job)
+        if self.slurm.crashed_in_start(job):
+            job = self.submit(script, *flags, **settings)
+            self.wait_for_step(step, job)
+        tables.check(self.steps() >= step, "job %s has ended before step %d\n%s" % (
+            job, step, self.slurm.output(job)))
+        return job
 
     def is_whole(self, *flags, seconds=240):
         """The record is that of one process that was left alone."""
@@ -89,8 +103,7 @@ def restart_count(slurm, job):
 def a_preempted_job_goes_on_when_there_is_room_again(slurm, mpo, work):
     fit = Fit(slurm, mpo, work, "preempted")
     # 16 of the 32 cores of each node, so that the other job needs some of them.
-    job = fit.submit("resume.sbatch", ranks=4, options=["--cpus-per-task=8"])
-    fit.wait_for_step(4)
+    job = fit.begin(4, "resume.sbatch", ranks=4, options=["--cpus-per-task=8"])
     preempt(slurm, work)
     slurm.ended_well(job, 120)
     tables.check(restart_count(slurm, job) == 1, "%d restarts" % restart_count(slurm, job))
@@ -101,8 +114,7 @@ def a_preempted_job_goes_on_when_there_is_room_again(slurm, mpo, work):
 
 def a_cancelled_job_stays_cancelled_and_goes_on_by_hand_with_other_ranks(slurm, mpo, work):
     fit = Fit(slurm, mpo, work, "cancelled")
-    job = fit.submit("resume.sbatch", ranks=4)
-    fit.wait_for_step(4)
+    job = fit.begin(4, "resume.sbatch", ranks=4)
     slurm.run("scancel", job)
     state, code = slurm.wait(job)
     tables.check((state, code) == ("CANCELLED", 85), "%s %d\n%s" % (
@@ -115,8 +127,7 @@ def a_cancelled_job_stays_cancelled_and_goes_on_by_hand_with_other_ranks(slurm, 
 
 def restarts_have_a_limit(slurm, mpo, work):
     fit = Fit(slurm, mpo, work, "limit")
-    job = fit.submit("resume.sbatch", MPO_RESTARTS="0")
-    fit.wait_for_step(2)
+    job = fit.begin(2, "resume.sbatch", MPO_RESTARTS="0")
     slurm.run("scancel", "--batch", "--signal=USR1", job)
     ended = slurm.wait(job)
     tables.check(ended == ("FAILED", 85), "%s\n%s" % (ended, slurm.output(job)))
@@ -148,8 +159,7 @@ def a_job_cut_at_its_time_limit_says_so_and_can_go_on(slurm, fit, job):
         tables.check(words in said, "no '%s' in\n%s" % (words, said))
     steps = fit.steps()
     tables.check(steps > 0, "no steps are left")
-    again = fit.submit("resume.sbatch", "--descent.steps=%d" % ENDLESS)
-    fit.wait_for_step(steps + 1)
+    again = fit.begin(steps + 1, "resume.sbatch", "--descent.steps=%d" % ENDLESS)
     slurm.run("scancel", again)
 
 

@@ -8,7 +8,8 @@
  *     load      a policy's table is opened
  *     exchange  rows or their arrival are announced to other ranks (barrier, send, receive)
  *     record    something is written to the record
- *     finish    MPI_Finalize
+ *     finish    the meeting of all ranks before they end
+ *     end       MPI_Finalize
  * The signal goes to the process itself just before the call, so the moment is exact.
  */
 #define _GNU_SOURCE
@@ -71,7 +72,10 @@ ssize_t pwrite(int descriptor, const void *data, size_t bytes, off_t offset)
 
 int MPI_Ibarrier(MPI_Comm comm, MPI_Request *request)
 {
-    reach("exchange");
+    char name[MPI_MAX_OBJECT_NAME] = "";
+    int length = 0;
+    PMPI_Comm_get_name(comm, name, &length);
+    reach(strcmp(name, "mpo world") == 0 ? "finish" : "exchange");
     return PMPI_Ibarrier(comm, request);
 }
 
@@ -91,6 +95,6 @@ int MPI_Irecv(void *data, int count, MPI_Datatype type, int from, int tag, MPI_C
 
 int MPI_Finalize(void)
 {
-    reach("finish");
+    reach("end");
     return PMPI_Finalize();
 }
