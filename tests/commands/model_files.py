@@ -307,6 +307,12 @@ def test_several_adapters():
     result = run("score", "listed.yaml", "--weights=uniform", "--input=in.jsonl")
     listed = json.loads(result.stdout)["log_policy"]["down"]
     check("in a file too", listed == found[0], result)
+    many = ["%d.gguf" % index for index in range(3, 12)]
+    for name in many:
+        make(name, np.random.Generator(np.random.Philox(len(name) + int(name[:-5])))
+             .standard_normal(VOCAB), adapter=True)
+    again = {scores("--policies.down.lora=[%s]" % ",".join(many))[0] for _ in range(3)}
+    check("nine adapters are added in one order", len(again) == 1)
     make("sum.gguf", 0.25 * (shifts[0] + shifts[1]), adapter=True)
     check("one scale is that of all",
           np.allclose(scores("--policies.down.lora=[0.gguf,1.gguf]",

@@ -59,78 +59,6 @@ static int32_t choose_end_token(const struct mpo_llama_policy *policy)
     return is_end(policy, token) ? token : -1;
 }
 
-/* Path of adapter `index` of a policy. */
-static const char *adapter_path(const struct mpo_llama_policy *policy, int32_t index)
-{
-    const struct mpo_policy_spec *spec = &policy->spec;
-    return index == 0 ? spec->lora : spec->more[index - 1].path;
-}
-
-static float adapter_scale(const struct mpo_llama_policy *policy, int32_t index)
-{
-    const struct mpo_policy_spec *spec = &policy->spec;
-    return (float)(index == 0 ? spec->lora_scale : spec->more[index - 1].scale);
-}
-
-/* One hash for the adapters of a policy: that of the only one, or of the text of all. */
-static enum mpo_status hash_adapters(struct mpo_llama_policy *policy)
-{
-    enum mpo_status status = MPO_OK;
-    char *text = NULL;
-    const size_t line_bytes = sizeof policy->adapter[0]->file.sha256;
-    if (!policy->hash_models || policy->adapter_count == 0)
-        return MPO_OK;
-    memcpy(policy->lora_sha256, policy->adapter[0]->file.sha256,
-           sizeof policy->lora_sha256);
-    if (policy->adapter_count == 1)
-        return MPO_OK;
-    MPO_NEW((size_t)policy->adapter_count * line_bytes + 1, &text);
-    for (int32_t i = 0; i < policy->adapter_count; i++)
-        snprintf(text + (size_t)i * line_bytes, line_bytes + 1, "%s\n",
-                 policy->adapter[i]->file.sha256);
-    MPO_TRY(mpo_policy_text_sha256(text, policy->lora_sha256));
-cleanup:
-    free(text);
-    return status;
-}
-
-static enum mpo_status name_adapters(struct mpo_llama_policy *policy)
-{
-    enum mpo_status status = MPO_OK;
-    size_t bytes = 0;
-    if (policy->adapter_count < 2)
-        return MPO_OK;
-    FILE *stream = open_memstream(&policy->adapter_names, &bytes);
-    MPO_CHECK(stream != NULL, MPO_ERR_MEMORY, "no memory for the names of adapters");
-    for (int32_t i = 0; i < policy->adapter_count; i++)
-        fprintf(stream, "%s%s", i > 0 ? " + " : "", adapter_path(policy, i));
-    MPO_CHECK(fclose(stream) == 0, MPO_ERR_MEMORY, "no memory for the names of adapters");
-cleanup:
-    return status;
-}
-
-static enum mpo_status open_adapters(struct mpo_llama_policy *policy)
-{
-    enum mpo_status status = MPO_OK;
-    int32_t count = policy->spec.lora[0] != '\0' ? 1 + policy->spec.more_count : 0;
-    MPO_NEW(count, &policy->adapter);
-    for (int32_t i = 0; i < count; i++) {
-        MPO_TRY(mpo_llama_adapter_acquire(policy, adapter_path(policy, i),
-                                          &policy->adapter[i]));
-        policy->adapter_count++;
-        for (int32_t j = 0; j < i; j++)
-            MPO_CHECK(
-                policy->adapter[j] != policy->adapter[i], MPO_ERR_CONFIG,
-                "policy '%s': adapters %d and %d are the same file, %s; name it once, "
-                "with the sum of the scales",
-                policy->spec.name, j + 1, i + 1, adapter_path(policy, i));
-    }
-    MPO_TRY(hash_adapters(policy));
-    MPO_TRY(name_adapters(policy));
-cleanup:
-    return status;
-}
-
 static enum mpo_status policy_open(const struct mpo_policy_spec *spec,
                                    const struct mpo_policies_spec *common, void **library,
                                    void **self)
@@ -151,7 +79,7 @@ static enum mpo_status policy_open(const struct mpo_policy_spec *spec,
     policy->rows_on_device = common->rows_on_device;
     policy->device = common->device;
     MPO_TRY(mpo_llama_model_acquire(shared, spec, common, &policy->model));
-    MPO_TRY(open_adapters(policy));
+    MPO_TRY(mpo_llama_adapters_open(policy));
     MPO_TRY(mpo_llama_request_check(&policy->spec));
     policy->chat.time = common->prompt_time;
     MPO_TRY(mpo_llama_template_open(policy));
@@ -376,26 +304,6 @@ cleanup:
     return status;
 }
 
-static enum mpo_status set_adapters(struct mpo_llama_policy *policy)
-{
-    enum mpo_status status = MPO_OK;
-    struct llama_adapter_lora *handle[MPO_POLICY_ADAPTER_COUNT_MAX];
-    float scale[MPO_POLICY_ADAPTER_COUNT_MAX];
-    int32_t count = policy->adapter_count;
-    if (count == 0)
-        return MPO_OK;
-    for (int32_t i = 0; i < count; i++) {
-        handle[i] = policy->adapter[i]->handle;
-        scale[i] = adapter_scale(policy, i);
-    }
-    int32_t code = llama_set_adapters_lora(policy->context, handle, (size_t)count, scale);
-    MPO_CHECK(code == 0, MPO_ERR_DATA,
-              "policy '%s': libllama rejected adapter %s (code %d)", policy->spec.name,
-              adapter_path(policy, 0), code);
-cleanup:
-    return status;
-}
-
 static enum mpo_status make_buffers(struct mpo_llama_policy *policy)
 {
     enum mpo_status status = MPO_OK;
@@ -425,7 +333,7 @@ static enum mpo_status policy_allocate(void *self, const struct mpo_policy_setup
     policy->sequence_count = mpo_llama_sequences(setup);
     policy->output_count_max = mpo_llama_outputs(setup);
     MPO_TRY(make_context(policy));
-    MPO_TRY(set_adapters(policy));
+    MPO_TRY(mpo_llama_adapters_set(policy));
     MPO_TRY(make_buffers(policy));
     MPO_TRY(mpo_device_use(policy->device));
 cleanup:

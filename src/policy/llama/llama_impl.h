@@ -10,6 +10,7 @@
  *   file.c     GGUF files: found, hashed, looked through
  *   metadata.c what they say of themselves, examined before libllama sees it
  *   model.c    models and adapters, loaded once per rank
+ *   adapters.c the adapters of one policy, added in one order (order.cpp)
  *   attempt.c  files opened on trial, in a process that may end
  *   prompt.c   a prompt's messages, for the two below
  *   template.c messages -> text
@@ -236,6 +237,10 @@ void mpo_llama_model_value(const struct llama_model *model, const char *name, ch
 enum mpo_status mpo_llama_adapter_acquire(const struct mpo_llama_policy *policy,
                                           const char *path, struct mpo_llama_adapter **out);
 
+/** The same, loaded in any case. */
+enum mpo_status mpo_llama_adapter_load(const struct mpo_llama_policy *policy,
+                                       const char *path, struct mpo_llama_adapter **out);
+
 /* ---- metadata.c ---- */
 
 /** A file that is examined for a policy. */
@@ -380,6 +385,15 @@ struct mpo_llama_policy {
     struct llama_batch batch; /* [batch_tokens], its arrays are ours */
     int32_t *sequence;        /* [batch_tokens] what batch.seq_id points to */
 };
+
+/* ---- adapters.c ---- */
+
+/** Load the adapters of a policy.
+ *  @return MPO_ERR_CONFIG for one that is named twice */
+enum mpo_status mpo_llama_adapters_open(struct mpo_llama_policy *policy);
+
+/** Add them to the context of the policy. */
+enum mpo_status mpo_llama_adapters_set(struct mpo_llama_policy *policy);
 
 /** Sequences of a context: one more than rows, where libllama allows it. */
 int32_t mpo_llama_sequences(const struct mpo_policy_setup *setup);

@@ -245,29 +245,37 @@ cleanup:
     return status;
 }
 
+enum mpo_status mpo_llama_adapter_load(const struct mpo_llama_policy *policy,
+                                       const char *path, struct mpo_llama_adapter **out)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_llama_adapter *fresh = NULL;
+    MPO_NEW(1, &fresh);
+    MPO_TRY(mpo_llama_file_find(policy->spec.name, path, &fresh->file));
+    MPO_TRY(load_adapter(policy, path, fresh));
+    MPO_TRY(mpo_llama_file_hash(policy->hash_models, path, &fresh->file));
+    fresh->next = policy->model->adapters;
+    policy->model->adapters = fresh;
+    *out = fresh;
+    fresh = NULL;
+cleanup:
+    if (fresh != NULL)
+        free_adapter(fresh);
+    return status;
+}
+
 enum mpo_status mpo_llama_adapter_acquire(const struct mpo_llama_policy *policy,
                                           const char *path, struct mpo_llama_adapter **out)
 {
     enum mpo_status status = MPO_OK;
     struct mpo_llama_file file = {0};
-    struct mpo_llama_adapter *fresh = NULL;
     struct mpo_llama_adapter *adapter = policy->model->adapters;
     MPO_TRY(mpo_llama_file_find(policy->spec.name, path, &file));
     while (adapter != NULL && !mpo_llama_file_same(&adapter->file, &file))
         adapter = adapter->next;
-    if (adapter == NULL) {
-        MPO_NEW(1, &fresh);
-        fresh->file = file;
-        MPO_TRY(load_adapter(policy, path, fresh));
-        fresh->next = policy->model->adapters;
-        policy->model->adapters = fresh;
-        adapter = fresh;
-        fresh = NULL;
-    }
+    if (adapter == NULL)
+        return mpo_llama_adapter_load(policy, path, out);
     *out = adapter;
-    MPO_TRY(mpo_llama_file_hash(policy->hash_models, path, &adapter->file));
 cleanup:
-    if (fresh != NULL)
-        free_adapter(fresh);
     return status;
 }
