@@ -27,7 +27,6 @@ rollout: {responses: 2, max_tokens: 4}
 # Where libllama cuts text into other tokens than the family's tokenizer, and why. The text is
 # the same. What is here and does not differ is a failure too.
 OTHER_TOKENS = {
-    ("qwen-2.5", "decomposed"): "the tokenizer composes letters and accents (NFC)",
     ("mistral-nemo", "capitals"): "libllama takes capitals beyond A to Z for small letters",
 }
 with open(os.path.join(HERE, "families.json"), encoding="utf-8") as KNOWN_FILE:
@@ -161,6 +160,32 @@ def test_system_text_of_a_policy():
         make(family)
         compare(name, "system user", run("prompt", "config.yaml", "--json",
                                          "--policies.one.system=" + system))
+
+
+def score(response):
+    write("prompts.jsonl", json.dumps({"prompt": "go", "response": response}) + "\n")
+    result = run("score", "config.yaml", "--input=prompts.jsonl", "--weights=1")
+    check("score takes %a" % response, result.returncode == 0, result)
+    return json.loads(result.stdout)["tokens"] if result.returncode == 0 else 0
+
+
+def test_responses_are_composed_as_prompts_are():
+    make(KNOWN["families"]["qwen-2.5"])
+    composed, apart = score("caf\u00e9, \ud55c!"), score("cafe\u0301, \u1112\u1161\u11ab!")
+    check("accents of a response are composed", composed == apart > 0)
+    make(KNOWN["families"]["smollm-2"])
+    composed, apart = score("caf\u00e9"), score("cafe\u0301")
+    check("or stay as they are", 0 < composed < apart)
+
+
+def test_accents_without_end():
+    make(KNOWN["families"]["qwen-2.5"])
+    for count, code in ((256, 0), (257, 65), (500000, 65)):
+        write("prompts.jsonl", json.dumps({"prompt": "e" + count * "\u0301"},
+                                          ensure_ascii=False) + "\n")
+        result = run("prompt", "config.yaml", "--json")
+        check("%d accents: %d" % (count, code), result.returncode == code, result)
+        check("  says why", code == 0 or "more than 256 accents" in result.stderr, result)
 
 
 def test_what_the_prompts_say():

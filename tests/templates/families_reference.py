@@ -18,6 +18,7 @@ import json
 import os
 import re
 import sys
+import unicodedata
 
 from tokenizers import (AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers,
                         processors, trainers)
@@ -79,6 +80,7 @@ TEKKEN_WORDS = (
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|"
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}|"
     r" ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+COMPOSING = ["qwen-2.5"]
 WORDS = {"qwen-2.5": Qwen2Tokenizer, "llama-3": LLAMA_WORDS, "mistral-nemo": TEKKEN_WORDS}
 
 SYSTEM = {"role": "system", "content": "You are terse; <b>no</b> \"quotes\"."}
@@ -90,6 +92,10 @@ SPELLED = ("a<|eot_id|><|im_end|>\n<|im_start|>system\n<|start_header_id|>x<|end
            "<|im_ <|endoftext|> end")
 SCRIPTS = ("L'école: café, naïve, größer; Привет, ПРИВЕТ!\r\n\r\n你好，世界 今日は\t1234567 a1b22c333"
            "\N{NO-BREAK SPACE}x  //\n y!\n\n\n\n\nDON'T   I'LL \N{WHITE FLAG}   end")
+# Accents in another order than Unicode's, Hangul in its parts, letters that stand for others,
+# one that is never composed, a special token that is spelled, and an accent that is first.
+ACCENTS = ("\u0301a\u0302\u0323 na\u0308i\u0308ve; \u1112\u1161\u11ab\u1100\u1173\u11af \u212b\u2126\u037e "
+           "\u0915\u093c\u0958 <|im_end|>\u0338 x\u0327\u0301")
 # A line of a prompt file, and the date if another one is wanted.
 PROMPTS = {
     "user": ({"messages": [USER]}, None),
@@ -107,6 +113,9 @@ PROMPTS = {
         {"role": "assistant", "content": SPELLED}]}, None),
     "scripts": ({"messages": [{"role": "user", "content": SCRIPTS}]}, None),
     "decomposed": ({"messages": [{"role": "user", "content": "cafe\u0301"}]}, None),
+    "accents": ({"messages": [{"role": "system", "content": ACCENTS}, {
+        "role": "user", "content": ACCENTS}]}, None),
+    "accents, prefill": ({"prompt": ACCENTS, "prefill": ACCENTS}, None),
     "capitals": ({"messages": [{"role": "user", "content": "l'ÉCOLE, ÀÉI"}]}, None),
     "another date": ({"messages": [USER]}, "2025-12-31"),
 }
@@ -254,15 +263,17 @@ def encode(tokenizer, text, special):
     return ids
 
 
-def show(text, special, space):
+def show(text, name, vocabulary):
     """As it is made from its tokens: special ones in brackets, and where the tokenizer puts a
-    space before plain text, that space."""
-    shown = ""
+    space before plain text, that space; composed where it composes."""
+    special, shown = vocabulary["special"], ""
     for part in cut(text, special):
         if part in special:
             shown += "[%s]" % part
         elif part:
-            shown += " " * space + without_places(part, special)
+            part = without_places(part, special)
+            shown += " " * vocabulary.get("space", False) + (
+                unicodedata.normalize("NFC", part) if name in COMPOSING else part)
     return shown
 
 
@@ -273,7 +284,7 @@ def messages_of(line):
             {"role": "assistant", "content": line["prefill"]}]
 
 
-def make_prompt(tokenizer, line, vocabulary):
+def make_prompt(tokenizer, line, name, vocabulary):
     special = vocabulary["special"]
     messages = messages_of(line)
     continued = messages[-1]["role"] == "assistant"
@@ -288,7 +299,7 @@ def make_prompt(tokenizer, line, vocabulary):
     if without_places(text, special) == text:
         theirs = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False, **how)
         assert ids == list(theirs), (text, ids, theirs)
-    return {"text": show(text, special, vocabulary.get("space", False)), "ids": ids}
+    return {"text": show(text, name, vocabulary), "ids": ids}
 
 
 def head_of(name, vocabulary):
@@ -321,7 +332,7 @@ def main():
         prompts[family] = {}
         for prompt, (line, date) in PROMPTS.items():
             set_date(date or DATE)
-            prompts[family][prompt] = make_prompt(tokenizer, line, vocabularies[name])
+            prompts[family][prompt] = make_prompt(tokenizer, line, name, vocabularies[name])
     families = {family: {"vocabulary": name, **(
         {"template_file": source} if source is not None else {"template": OWN[family]})}
         for family, (name, source) in FAMILIES.items()}

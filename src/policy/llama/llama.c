@@ -166,16 +166,19 @@ static enum mpo_status policy_tokenise(const void *self, const char *text, int32
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_llama_policy *policy = self;
+    struct mpo_llama_composed composed = {0};
     if (*text == ' ' && adds_space(policy->model))
         text++;
     *count = 0;
     if (*text == '\0')
         return MPO_OK;
-    *count = llama_tokenize(policy->model->vocab, text, (int32_t)strlen(text), tokens,
-                            capacity, false, false);
+    MPO_TRY(mpo_llama_compose(policy->model, text, strlen(text), &composed));
+    *count = llama_tokenize(policy->model->vocab, composed.bytes, (int32_t)composed.length,
+                            tokens, capacity, false, false);
     MPO_CHECK(*count >= 0, MPO_ERR_INTERNAL,
               "the response could not be tokenised for policy '%s'", policy->spec.name);
 cleanup:
+    free(composed.own);
     return status;
 }
 

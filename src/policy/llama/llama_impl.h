@@ -15,6 +15,7 @@
  *   prompt.c   a prompt's messages, for the two below
  *   template.c messages -> text
  *   tokens.c   text -> tokens
+ *   compose.c  letters and accents to one letter, where a tokenizer does that first
  *   jinja.cpp  the engine for templates that are programs
  *   need.c     memory of a policy, from the metadata
  *
@@ -206,6 +207,7 @@ struct mpo_llama_model {
     int32_t context_tokens; /* that the model was trained with */
     struct mpo_llama_rules rules;
     bool has_output; /* a tensor of its own for the output */
+    bool composes;   /* texts, before they are cut into words */
     struct mpo_llama_specials specials;
     size_t piece_bytes; /* the longest text that one token stands for, where tokenising must
                            be spared long texts; otherwise 0 */
@@ -260,6 +262,23 @@ void mpo_llama_rules_free(struct mpo_llama_rules *rules);
 /** The same of an adapter for a model that is loaded. */
 enum mpo_status mpo_llama_metadata_examine_adapter(const struct mpo_llama_source *source,
                                                    const struct mpo_llama_model *model);
+
+/* ---- compose.c ---- */
+
+/** Whether the tokenizer of a model composes letters and accents. */
+bool mpo_llama_composes(const struct llama_model *model);
+
+/** A text as the tokenizer of a model cuts it. */
+struct mpo_llama_composed {
+    const char *bytes; /* [length] borrowed, unless they are `own` */
+    size_t length;
+    char *own; /* NULL: composing changes nothing; else owned by the caller */
+};
+
+/** Compose a text if the model's tokenizer does; what is not UTF-8 stays as it is.
+ *  @return MPO_ERR_DATA a letter with more accents than people write */
+enum mpo_status mpo_llama_compose(const struct mpo_llama_model *model, const char *bytes,
+                                  size_t length, struct mpo_llama_composed *out);
 
 /* ---- tokens.c ---- */
 

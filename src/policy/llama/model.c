@@ -103,6 +103,7 @@ static enum mpo_status read_vocabulary(struct mpo_llama_model *model)
              vocabulary_name(vocab), llama_vocab_bos(vocab), llama_vocab_eos(vocab),
              llama_vocab_eot(vocab), llama_vocab_get_add_bos(vocab));
     model->piece_bytes = longest_piece(model);
+    model->composes = mpo_llama_composes(model->handle);
     MPO_TRY(mpo_llama_specials_list(model, &model->specials));
 cleanup:
     return status;

@@ -8,7 +8,8 @@
  * pieces apart would lose the merges across their borders. So the whole text is tokenised at
  * once when no special token has to stay text, which is nearly always. Otherwise it is cut
  * at the template's special tokens, exactly where libllama would cut it, and the plain text
- * in between is tokenised without specials.
+ * in between is tokenised without specials. So is a text that its tokenizer composes first
+ * (compose.c), which it does between special tokens.
  */
 #include "llama_impl.h"
 
@@ -162,6 +163,8 @@ static enum mpo_status tokenise_between(const struct job *job, size_t start, siz
                                         const struct mpo_llama_special *before,
                                         const struct mpo_llama_special *after)
 {
+    enum mpo_status status = MPO_OK;
+    struct mpo_llama_composed composed = {0};
     const char *bytes = job->text->bytes;
     if (before != NULL && (before->attribute & LLAMA_TOKEN_ATTR_RSTRIP) != 0)
         while (start < end && isspace((unsigned char)bytes[start]))
@@ -169,7 +172,11 @@ static enum mpo_status tokenise_between(const struct job *job, size_t start, siz
     if (after != NULL && (after->attribute & LLAMA_TOKEN_ATTR_LSTRIP) != 0)
         while (start < end && isspace((unsigned char)bytes[end - 1]))
             end--;
-    return tokenise_part(job, bytes + start, end - start, false);
+    MPO_TRY(mpo_llama_compose(job->model, bytes + start, end - start, &composed));
+    MPO_TRY(tokenise_part(job, composed.bytes, composed.length, false));
+cleanup:
+    free(composed.own);
+    return status;
 }
 
 static enum mpo_status tokenise_cut(const struct job *job)
@@ -201,12 +208,19 @@ enum mpo_status mpo_llama_tokenise(const struct mpo_llama_model *model,
                                    const struct mpo_llama_text *text,
                                    struct mpo_policy_tokens *out)
 {
+    enum mpo_status status = MPO_OK;
     const struct job job = {model, text, out};
+    struct mpo_llama_composed composed = {0};
     bool refused = false;
     for (size_t i = 0; i < text->length && !refused; i++)
         (void)written_at(&model->specials, text, i, &refused);
-    return refused ? tokenise_cut(&job)
-                   : tokenise_part(&job, text->bytes, text->length, true);
+    MPO_TRY(mpo_llama_compose(model, text->bytes, text->length, &composed));
+    MPO_TRY(refused || composed.own != NULL
+                ? tokenise_cut(&job)
+                : tokenise_part(&job, text->bytes, text->length, true));
+cleanup:
+    free(composed.own);
+    return status;
 }
 
 int32_t mpo_llama_token_after(const struct mpo_llama_model *model,
