@@ -113,6 +113,8 @@ struct mpo_remarks {
     char text[4096]; /* lines, each ended by '\n' and there once */
 };
 
+#define MPO_REMARK_BYTES 1024 /* of a line and its NUL at most */
+
 /** Copy line `index`, cut to what has room.
  *  @return false when there are not as many. Local. */
 bool mpo_remarks_line(const struct mpo_remarks *remarks, int32_t index, char *line,
@@ -229,6 +231,11 @@ enum mpo_status mpo_policy_encode(struct mpo_policy *policy, int32_t slot,
 enum mpo_status mpo_policy_encode_tokens(struct mpo_policy *policy, int32_t slot,
                                          const int32_t *token, int32_t token_count);
 
+/** Add what is worth knowing of how a prompt becomes tokens, one line at most. Local.
+ *  @return whether there is something */
+bool mpo_policy_remark(const struct mpo_policy *policy, const struct mpo_prompt *prompt,
+                       struct mpo_remarks *remarks);
+
 /** Tokens of a slot's prompt, 0: it is empty. Local. */
 int32_t mpo_policy_prompt_tokens(const struct mpo_policy *policy, int32_t slot);
 
@@ -287,6 +294,7 @@ int32_t mpo_policies_longest_response(const struct mpo_policies *policies);
  * Encode every prompt of a file into the slot of its index, for every policy of this rank,
  * and check that each fits with its given responses, or with max_tokens if none are given.
  * Collective over all ranks; errors are agreed on, and name the prompt's file and line.
+ * Reports what is worth knowing of how prompts and given responses became tokens.
  */
 enum mpo_status mpo_policies_encode_prompts(struct mpo_policies *policies,
                                             const struct mpo_comm *comm,
@@ -352,7 +360,7 @@ struct mpo_policies_survey {
     int32_t vocab_size; /* V, common; 0 when they were not, or differ */
     struct mpo_failure vocabulary; /* this and the next are those of all ranks, printed */
     struct mpo_failure responses;  /* of those that are given; their length decides */
-    struct mpo_remarks remarks;    /* this rank's and those of the vocabularies */
+    struct mpo_remarks remarks;    /* this rank's, and those of the vocabularies */
 };
 
 /** What a survey looks at. */

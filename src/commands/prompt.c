@@ -17,6 +17,7 @@ struct viewer {
     struct mpo_session *session;
     struct mpo_policies_survey survey;
     const struct mpo_prompt *prompt;
+    struct mpo_remarks remarks;
     json_t *list;           /* NULL: text is wanted */
     enum mpo_status status; /* of the first policy that failed */
     struct mpo_error error;
@@ -56,6 +57,7 @@ static void view_policy(void *self, int32_t index, struct mpo_policy *policy)
     struct viewer *viewer = self;
     struct prompt_view view = {0};
     MPO_TRY(mpo_policy_encode(policy, 0, viewer->prompt, NULL));
+    mpo_policy_remark(policy, viewer->prompt, &viewer->remarks);
     MPO_TRY(prompt_view_make(policy, 0, &view));
     MPO_TRY(viewer->list != NULL ? add_json(viewer, index, policy, &view)
                                  : print_text(viewer, index, &view));
@@ -114,6 +116,13 @@ static enum mpo_status print_json(struct viewer *viewer)
     return output_json(root);
 }
 
+static void report_remarks(const struct mpo_remarks *remarks)
+{
+    char line[MPO_REMARK_BYTES];
+    for (int32_t i = 0; mpo_remarks_line(remarks, i, line, sizeof line); i++)
+        mpo_report(MPO_REPORT_WARNING, "%s", line);
+}
+
 enum mpo_status mpo_command_prompt(int argc, char *const *argv)
 {
     enum mpo_status status = MPO_OK;
@@ -127,6 +136,7 @@ enum mpo_status mpo_command_prompt(int argc, char *const *argv)
     struct mpo_reporter log = mpo_report_to((struct mpo_reporter){0});
     status = view_all(&viewer);
     mpo_report_to(log);
+    report_remarks(&viewer.remarks);
     if (status == MPO_OK && viewer.list != NULL)
         status = print_json(&viewer);
 cleanup:

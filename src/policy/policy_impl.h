@@ -67,7 +67,8 @@ struct mpo_policies {
     struct mpo_policies_spec spec;
     struct mpo_policy_spec *configured; /* [H] of all policies, what spec points to */
     struct mpo_policy_responses responses;
-    struct mpo_remarks remarks; /* of loading, this rank's, and of the vocabularies */
+    struct mpo_remarks remarks;  /* of loading, this rank's, and of the vocabularies */
+    struct mpo_remarks of_texts; /* this rank's of prompts and given responses */
     int32_t first_policy;
 };
 
@@ -107,12 +108,18 @@ enum mpo_status mpo_policies_agree_on_vocabulary(struct mpo_policies *policies,
 
 /* ---- prompts.c ---- */
 
+/** Add what is worth knowing of how a text becomes tokens, and say whether there is
+ *  something. Local. */
+bool mpo_policy_remark_on_text(const struct mpo_policy *policy, const char *text,
+                               struct mpo_remarks *remarks);
+
 /** All prompts into the slots of their index, checked against given responses or, when
  *  there are none, max_tokens. Local; failures name the prompt's file and line. */
 struct mpo_policy_prompts {
     const struct mpo_prompts *prompts;
     const struct mpo_policy_responses *responses;
     int32_t max_tokens;
+    struct mpo_remarks *remarks; /* the first one of the policy is added */
 };
 enum mpo_status mpo_policy_encode_file(struct mpo_policy *policy,
                                        const struct mpo_policy_prompts *file);

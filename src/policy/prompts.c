@@ -119,6 +119,26 @@ int32_t mpo_policy_show(const struct mpo_policy *policy, int32_t token, bool *sp
     return policy->ops->show(policy->self, token, special, text, capacity);
 }
 
+bool mpo_policy_remark_on_text(const struct mpo_policy *policy, const char *text,
+                               struct mpo_remarks *remarks)
+{
+    char line[MPO_REMARK_BYTES];
+    bool found = policy->ops->remark != NULL &&
+                 policy->ops->remark(policy->self, text, line, sizeof line);
+    if (found)
+        mpo_remarks_add(remarks, "%s", line);
+    return found;
+}
+
+bool mpo_policy_remark(const struct mpo_policy *policy, const struct mpo_prompt *prompt,
+                       struct mpo_remarks *remarks)
+{
+    bool found = mpo_policy_remark_on_text(policy, prompt->prefill, remarks);
+    for (int32_t i = 0; i < prompt->message_count && !found; i++)
+        found = mpo_policy_remark_on_text(policy, prompt->messages[i].content, remarks);
+    return found;
+}
+
 enum mpo_status mpo_policy_check_length(const struct mpo_policy *policy, int32_t slot,
                                         int32_t response_tokens, bool given)
 {
@@ -162,10 +182,12 @@ enum mpo_status mpo_policy_encode_file(struct mpo_policy *policy,
     const struct mpo_prompts *prompts = file->prompts;
     int64_t count = mpo_prompts_count(prompts);
     bool given = file->responses->offset != NULL;
+    bool remarked = false;
     for (int64_t i = 0; i < count; i++) {
         const struct mpo_prompt *prompt = mpo_prompts_get(prompts, i);
         status = mpo_policy_encode(policy, (int32_t)i, prompt, NULL);
         MPO_TRY(name_place(status, prompts, i));
+        remarked = remarked || mpo_policy_remark(policy, prompt, file->remarks);
     }
     for (int64_t i = 0; i < count; i++) {
         int32_t response =
@@ -183,9 +205,12 @@ enum mpo_status mpo_policies_encode_prompts(struct mpo_policies *policies,
                                             int32_t max_tokens)
 {
     enum mpo_status status = MPO_OK;
-    struct mpo_policy_prompts file = {prompts, &policies->responses, max_tokens};
-    (void)comm; /* agreements are of the whole job */
+    struct mpo_policy_prompts file = {prompts, &policies->responses, max_tokens,
+                                      &policies->of_texts};
     for (int32_t i = 0; status == MPO_OK && i < policies->local_count; i++)
         status = mpo_policy_encode_file(&policies->local[i], &file);
-    return mpo_comm_agree(status);
+    MPO_TRY(mpo_comm_agree(status)); /* of the whole job */
+    MPO_TRY(mpo_remarks_report(&policies->of_texts, comm));
+cleanup:
+    return status;
 }

@@ -35,7 +35,7 @@ static void add_line(struct mpo_remarks *remarks, const char *line, size_t bytes
 
 void mpo_remarks_add(struct mpo_remarks *remarks, const char *format, ...)
 {
-    char line[1024];
+    char line[MPO_REMARK_BYTES];
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(line, sizeof line, format, arguments);
@@ -48,7 +48,7 @@ void mpo_remarks_add(struct mpo_remarks *remarks, const char *format, ...)
 
 void mpo_remarks_unite(struct mpo_remarks *remarks, const struct mpo_remarks *others)
 {
-    char line[1024];
+    char line[MPO_REMARK_BYTES];
     for (int32_t index = 0; mpo_remarks_line(others, index, line, sizeof line); index++)
         add_line(remarks, line, strlen(line));
 }
@@ -69,7 +69,7 @@ bool mpo_remarks_line(const struct mpo_remarks *remarks, int32_t index, char *li
 
 static void report(const struct mpo_remarks *remarks)
 {
-    char line[1024];
+    char line[MPO_REMARK_BYTES];
     for (int32_t index = 0; mpo_remarks_line(remarks, index, line, sizeof line); index++)
         mpo_report(MPO_REPORT_WARNING, "%s", line);
 }

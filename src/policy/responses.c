@@ -27,13 +27,14 @@
 /* Tokens of all responses while they are made. */
 struct maker {
     const struct mpo_prompts *prompts;
-    const struct mpo_policies *policies;
+    struct mpo_policies *policies;
     int32_t *token;
     size_t token_count;
     size_t token_capacity;
     char *text; /* of tokens that are given */
     size_t text_capacity;
     int32_t end_token;
+    bool remarked;
 };
 
 static int compare_tokens(const void *left, const void *right)
@@ -186,6 +187,9 @@ static enum mpo_status add_text(struct maker *maker, const struct mpo_prompt *pr
         MPO_FAIL(status, "%s:%lld: %s", path, (long long)prompt->line_number,
                  mpo_error_text());
     maker->token_count += (size_t)count;
+    if (!maker->remarked)
+        maker->remarked =
+            mpo_policy_remark_on_text(policy, text, &maker->policies->of_texts);
     if (prompt->ended)
         maker->token[maker->token_count++] = maker->end_token;
 cleanup:

@@ -46,7 +46,7 @@ static enum mpo_status encode_and_settle(struct mpo_policies *policies, int32_t 
     if (policies->responses.offset != NULL)
         room.response_tokens = mpo_policies_longest_response(policies);
     struct mpo_policy_prompts file = {spec->prompts, &policies->responses,
-                                      room.response_tokens};
+                                      room.response_tokens, &policies->of_texts};
     MPO_TRY(mpo_policy_encode_file(policy, &file));
     MPO_TRY(mpo_policy_settle(policy, &room, setup));
 cleanup:
@@ -112,6 +112,7 @@ enum mpo_status mpo_policies_survey(const struct mpo_policies_survey_spec *spec,
     for (int32_t i = 0; i < out->local_count; i++)
         if (out->local[i].load.status == MPO_OK)
             look_at(policies, i, spec, &out->local[i]);
+    mpo_remarks_unite(&out->remarks, &policies->of_texts);
 cleanup:
     mpo_policies_close(&policies);
     return status;

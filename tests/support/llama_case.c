@@ -73,7 +73,8 @@ enum mpo_status llama_case_prepare_other(struct llama_case *test, struct mpo_pol
 {
     static const struct mpo_policy_responses none;
     struct mpo_policies_room room = room_of(test);
-    struct mpo_policy_prompts file = {test->prompts, &none, room.response_tokens};
+    struct mpo_remarks remarks = {0};
+    struct mpo_policy_prompts file = {test->prompts, &none, room.response_tokens, &remarks};
     struct mpo_policy_setup setup = test->setup;
     if (setup.vocab_size == 0)
         setup.vocab_size = test->states;

@@ -162,6 +162,29 @@ def test_system_text_of_a_policy():
                                          "--policies.one.system=" + system))
 
 
+def check_told(name, word, *command):
+    result = run(*command)
+    said = result.stdout + result.stderr
+    check("%s, %a" % (name, word), result.returncode == 0
+          and said.count("into other words") == (word is not None)
+          and (word is None or "libllama cuts '%s' into" % word in said), result)
+
+
+def test_words_that_libllama_cuts_otherwise_are_told():
+    make(KNOWN["families"]["mistral-nemo"])
+    texts = [("l'ÉCOLE, ÀÉI", "ÉCOLE"), ("cafe\u0301", "cafe\u0301"), ("приВет", "приВет"),
+             ("Señor АБ École 你好! \N{HEAVY BLACK HEART}\ufe0f", None)]
+    write("prompts.jsonl", "".join(json.dumps({"prompt": text}) + "\n" for text, _ in texts))
+    for index, (_, word) in enumerate(texts):
+        check_told("prompt", word, "prompt", "config.yaml", "--index=%d" % index)
+    check_told("doctor", "ÉCOLE", "doctor", "config.yaml")
+    check_told("generate", "ÉCOLE", "generate", "config.yaml", "--weights=1")
+    write("pairs.jsonl", json.dumps({"prompt": "a", "response": "приВет"}) + "\n")
+    check_told("score", "приВет", "score", "config.yaml", "--input=pairs.jsonl", "--weights=1")
+    make(KNOWN["families"]["llama-3.1"])
+    check_told("another family", None, "doctor", "config.yaml")
+
+
 def score(response):
     write("prompts.jsonl", json.dumps({"prompt": "go", "response": response}) + "\n")
     result = run("score", "config.yaml", "--input=prompts.jsonl", "--weights=1")

@@ -112,6 +112,11 @@ struct mpo_policy_ops {
      *  @param library  of the kind, not NULL */
     const struct mpo_remarks *(*remarks)(const void *library);
 
+    /** What is worth knowing of how a text becomes tokens. NULL: never anything.
+     *  @param line  out, a remark
+     *  @return whether there is one */
+    bool (*remark)(const void *self, const char *text, char *line, size_t line_bytes);
+
     /** Longest context that the model was trained with; NULL: it has no limit. */
     int32_t (*trained_tokens)(const void *self);
 

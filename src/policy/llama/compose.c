@@ -30,14 +30,7 @@ bool mpo_llama_composes(const struct llama_model *model)
         "olmo",             /* OLMo, OLMoE, Pythia (GPTNeoXTokenizer; tokenizer.json) */
         "mpt",              /* MPT (GPTNeoXTokenizer) */
     };
-    char name[64] = "";
-    if (llama_vocab_type(llama_model_get_vocab(model)) != LLAMA_VOCAB_TYPE_BPE ||
-        llama_model_meta_val_str(model, "tokenizer.ggml.pre", name, sizeof name) < 0)
-        return false;
-    for (size_t i = 0; i < sizeof family / sizeof family[0]; i++)
-        if (strcmp(name, family[i]) == 0)
-            return true;
-    return false;
+    return mpo_llama_is_of_family(model, family, sizeof family / sizeof family[0]);
 }
 
 /* Whether NFC can change a text: below U+0300 every letter stays as it is. */

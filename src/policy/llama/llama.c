@@ -59,6 +59,15 @@ static int32_t choose_end_token(const struct mpo_llama_policy *policy)
     return is_end(policy, token) ? token : -1;
 }
 
+/* What is worth knowing of the texts that the policy puts around every prompt. */
+static void remark_on_texts(const struct mpo_llama_policy *policy)
+{
+    char line[MPO_REMARK_BYTES];
+    if (mpo_llama_remark(policy, policy->spec.system, line, sizeof line) ||
+        mpo_llama_remark(policy, policy->spec.request, line, sizeof line))
+        mpo_remarks_add(&policy->library->remarks, "%s", line);
+}
+
 static enum mpo_status policy_open(const struct mpo_policy_spec *spec,
                                    const struct mpo_policies_spec *common, void **library,
                                    void **self)
@@ -84,6 +93,7 @@ static enum mpo_status policy_open(const struct mpo_policy_spec *spec,
     policy->chat.time = common->prompt_time;
     MPO_TRY(mpo_llama_template_open(policy));
     policy->end_token = choose_end_token(policy);
+    remark_on_texts(policy);
     *self = policy;
     policy = NULL;
 cleanup:
@@ -361,6 +371,7 @@ const struct mpo_policy_ops mpo_policy_llama_ops = {
     .rule = policy_rule,
     .remarks = mpo_llama_library_remarks,
     .trained_tokens = trained_tokens,
+    .remark = mpo_llama_remark,
     .encode = mpo_llama_encode,
     .need = mpo_llama_need,
     .allocate = policy_allocate,

@@ -16,6 +16,7 @@
  *   template.c messages -> text
  *   tokens.c   text -> tokens
  *   compose.c  letters and accents to one letter, where a tokenizer does that first
+ *   cuts.c     words that libllama cuts otherwise than a tokenizer
  *   jinja.cpp  the engine for templates that are programs
  *   need.c     memory of a policy, from the metadata
  *
@@ -206,8 +207,9 @@ struct mpo_llama_model {
     int32_t used;
     int32_t context_tokens; /* that the model was trained with */
     struct mpo_llama_rules rules;
-    bool has_output; /* a tensor of its own for the output */
-    bool composes;   /* texts, before they are cut into words */
+    bool has_output;    /* a tensor of its own for the output */
+    bool composes;      /* texts, before they are cut into words */
+    bool cuts_capitals; /* see mpo_llama_cuts_capitals */
     struct mpo_llama_specials specials;
     size_t piece_bytes; /* the longest text that one token stands for, where tokenising must
                            be spared long texts; otherwise 0 */
@@ -229,6 +231,10 @@ void mpo_llama_model_release(struct mpo_llama_library *library,
  *  so that a token gets the same figures, to 1e-5, alone and among others. In F16 the last
  *  bits of a cache depend on what is computed beside a token, and figures to 1e-2. */
 bool mpo_llama_is_in_full(const struct llama_model *model);
+
+/** Whether a model's pre-tokenizer, which stands for a family of models, is one of these. */
+bool mpo_llama_is_of_family(const struct llama_model *model, const char *const *family,
+                            size_t count);
 
 /** The model's value of ARCHITECTURE.name as text, "" when there is none. */
 void mpo_llama_model_value(const struct llama_model *model, const char *name, char *value,
@@ -279,6 +285,14 @@ struct mpo_llama_composed {
  *  @return MPO_ERR_DATA a letter with more accents than people write */
 enum mpo_status mpo_llama_compose(const struct mpo_llama_model *model, const char *bytes,
                                   size_t length, struct mpo_llama_composed *out);
+
+/* ---- cuts.c ---- */
+
+/** Whether the tokenizer of a model ends words at capitals, of which libllama knows some. */
+bool mpo_llama_cuts_capitals(const struct llama_model *model);
+
+/** See struct mpo_policy_ops. */
+bool mpo_llama_remark(const void *self, const char *text, char *line, size_t line_bytes);
 
 /* ---- tokens.c ---- */
 

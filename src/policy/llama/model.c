@@ -27,6 +27,19 @@ void mpo_llama_model_value(const struct llama_model *model, const char *name, ch
         value[0] = '\0';
 }
 
+bool mpo_llama_is_of_family(const struct llama_model *model, const char *const *family,
+                            size_t count)
+{
+    char name[64] = "";
+    if (llama_vocab_type(llama_model_get_vocab(model)) != LLAMA_VOCAB_TYPE_BPE ||
+        llama_model_meta_val_str(model, "tokenizer.ggml.pre", name, sizeof name) < 0)
+        return false;
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(name, family[i]) == 0)
+            return true;
+    return false;
+}
+
 /* The reason why a model cannot be a policy, or NULL. A policy is a causal decoder whose
  * cache can be cut and copied at any token. */
 static const char *unfit(const struct llama_model *model)
@@ -104,6 +117,7 @@ static enum mpo_status read_vocabulary(struct mpo_llama_model *model)
              llama_vocab_eot(vocab), llama_vocab_get_add_bos(vocab));
     model->piece_bytes = longest_piece(model);
     model->composes = mpo_llama_composes(model->handle);
+    model->cuts_capitals = mpo_llama_cuts_capitals(model->handle);
     MPO_TRY(mpo_llama_specials_list(model, &model->specials));
 cleanup:
     return status;
