@@ -195,12 +195,6 @@ def test_warnings_of_libllama():
     check("on two ranks", result.returncode == 0
           and all(result.stderr.count(word) == 1 for word in words), result)
 
-    def add_norm(file):
-        file.tensors["blk.0.attn_norm.weight"] = Tensor([VOCAB], 0, b"\0" * 4 * VOCAB)
-
-    changed(add_norm, "lora.gguf")
-    taken("an adapter with norms", ["has trained norms (blk.0.attn_norm.weight"], BAD_ADAPTER)
-
 
 def test_masked_tokens_have_no_probability():
     prepare()
@@ -460,6 +454,20 @@ def test_tensors_of_adapters():
             ("no tensors", lambda file: file.tensors.clear(), ["no LoRA tensors"])):
         changed(change, "lora.gguf")
         refused("an adapter of " + name, ["'down'", "bad.gguf", *words], BAD_ADAPTER)
+
+
+def test_what_libllama_would_leave_out_of_an_adapter():
+    """A vector that is trained whole, and a pair for what is not multiplied by."""
+    prepare()
+    ones = Tensor([VOCAB], 0, b"\0" * 4 * VOCAB)
+    pair = {".lora_a": Tensor([VOCAB, 1], 0, ones.data), ".lora_b": Tensor([1, 1], 0, b"\0" * 4)}
+    for name in ("blk.0.attn_norm.weight", "output_norm.weight", "blk.0.attn_q.bias"):
+        changed(lambda file, name=name: file.tensors.update({name: ones}), "lora.gguf")
+        refused(name + " itself", ["'down'", "bad.gguf", name, "merge"], BAD_ADAPTER)
+    for name in ("blk.0.attn_norm.weight", "output_norm.weight"):
+        changed(lambda file, name=name: file.tensors.update(
+            {name + half: tensor for half, tensor in pair.items()}), "lora.gguf")
+        refused("a pair of " + name, ["'down'", "bad.gguf", name, "merge"], BAD_ADAPTER)
 
 
 def test_an_adapter_of_a_tied_embedding():

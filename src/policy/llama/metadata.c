@@ -364,6 +364,28 @@ cleanup:
     return status;
 }
 
+/* libllama adds the product of a pair where it multiplies by a matrix or looks up a token. It
+ * leaves out vectors that an adapter brings whole, and pairs for whatever else a model has. */
+static enum mpo_status refuse_what_is_left_out(const struct mpo_llama_source *source,
+                                               const char *name)
+{
+    enum mpo_status status = MPO_OK;
+    static const char *const left_out[] = {"norm", ".bias", "position_embd", "token_types"};
+    bool is_pair =
+        mpo_text_ends_with(name, ".lora_a") || mpo_text_ends_with(name, ".lora_b");
+    bool is_left_out = !is_pair;
+    for (size_t i = 0; i < sizeof left_out / sizeof *left_out; i++)
+        is_left_out = is_left_out || strstr(name, left_out[i]) != NULL;
+    MPO_CHECK(
+        !is_left_out, MPO_ERR_DATA,
+        "policy '%s': adapter %s has the tensor %s, which libllama leaves out, so that "
+        "the policy would not be the one that was trained; merge the adapter into the "
+        "model and convert that",
+        source->policy, source->path, name);
+cleanup:
+    return status;
+}
+
 /* libllama would multiply a tied embedding the wrong way round, and end the process. */
 static enum mpo_status check_tensors(const struct mpo_llama_source *source,
                                      const struct gguf_context *metadata,
@@ -381,18 +403,14 @@ static enum mpo_status check_tensors(const struct mpo_llama_source *source,
                   "for the output too, and libllama cannot apply it there; merge the "
                   "adapter into the model and convert that",
                   source->policy, source->path);
-        if (mpo_text_ends_with(name, "_norm.weight"))
-            mpo_remarks_add(&source->library->remarks,
-                            "policy '%s': adapter %s has trained norms (%s, and perhaps "
-                            "more), which libllama leaves out: the policy is not quite the "
-                            "one that was trained",
-                            source->policy, source->path, name);
         MPO_TRY(check_tensor(source, metadata, id));
     }
     MPO_CHECK(pairs > 0, MPO_ERR_DATA,
               "policy '%s': adapter %s has no LoRA tensors, expected pairs of ....lora_a "
               "and ....lora_b; convert the adapter again",
               source->policy, source->path);
+    for (int64_t id = 0; id < count; id++)
+        MPO_TRY(refuse_what_is_left_out(source, gguf_get_tensor_name(metadata, id)));
 cleanup:
     return status;
 }
