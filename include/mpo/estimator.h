@@ -91,6 +91,24 @@ enum mpo_status mpo_estimator_step(struct mpo_estimator *estimator, const double
                                    const struct mpo_responses *responses,
                                    struct mpo_estimate *out);
 
+/**
+ * The end tilt with which a fit begins: the b at which KL(pi || q) over the end tokens is
+ * least, with the ends integrated out,
+ *
+ *     sum_x 1/R_x sum_j [ sum_t W_t (1 - sum_{i<=t} q_b(end|s_i)) - w_L sum_{i<=L} q_b(end|s_i) ] = 0
+ *
+ * in the letters of src/README.md (Ends integrated out), R_x the sum over the rows of a
+ * prompt. Monotone in b; found by bisection in [-100, 100]. Where b = 0 is a root to
+ * rounding, as between identical policies, it is 0.
+ *
+ * Local. Allocates N (L + 1) doubles.
+ *
+ * @param masses  of rows drawn at the exponents of pi; those of a prompt are its responses
+ * @param out     b, nat
+ */
+enum mpo_status mpo_estimator_end_bias_root(const struct mpo_end_masses *masses,
+                                            double *out);
+
 /** Save the sums / restore them. Local. */
 void mpo_estimator_save(const struct mpo_estimator *estimator,
                         struct mpo_estimator_state *out);

@@ -73,6 +73,18 @@ struct mpo_integrals {
     double *truncated;  /* [N] probability under it of a cut at max_tokens */
 };
 
+/** What rows that never end say of where responses end, at each of their positions: all that
+ *  the end tilt depends on. N and the order as above; arrays are owned by the rollout. */
+struct mpo_end_masses {
+    int32_t prompt_count; /* prompts of this step */
+    int32_t responses;    /* rows of each */
+    int32_t max_tokens;   /* L */
+    double
+        *log_stay; /* [N, L] log of the mass of prod_h pi_h^mu_h on tokens that do not end
+                         the response, nat */
+    double *log_odds; /* [N, L] log of the mass on end tokens, less log_stay, nat */
+};
+
 struct mpo_rollout;
 
 /** What a rollout is opened for. */
@@ -80,6 +92,7 @@ enum mpo_rollout_purpose {
     MPO_ROLLOUT_DRAWS,      /* mpo_rollout_run */
     MPO_ROLLOUT_SCORES,     /* mpo_rollout_score */
     MPO_ROLLOUT_INTEGRATES, /* mpo_rollout_integrate; decode has to report ends */
+    MPO_ROLLOUT_END_MASSES, /* mpo_rollout_end_masses */
 };
 
 struct mpo_rollout_spec {
@@ -162,6 +175,17 @@ enum mpo_status mpo_rollout_score(struct mpo_rollout *rollout,
 enum mpo_status mpo_rollout_integrate(struct mpo_rollout *rollout,
                                       const struct mpo_rollout_step *step,
                                       struct mpo_integrals *out);
+
+/**
+ * Draw rows that never end, and keep the mass of the end tokens at each position. end_bias,
+ * greedy, filter and watch of the step have no effect. Collective over all ranks; every rank
+ * passes the same step. Allocates nothing. Needs MPO_ROLLOUT_END_MASSES.
+ *
+ * @param out  complete on rank zero; valid until the next call
+ */
+enum mpo_status mpo_rollout_end_masses(struct mpo_rollout *rollout,
+                                       const struct mpo_rollout_step *step,
+                                       struct mpo_end_masses *out);
 
 #ifdef __cplusplus
 }

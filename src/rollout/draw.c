@@ -17,6 +17,11 @@ static bool integrates(const struct mpo_rollout *rollout)
     return rollout->spec.purpose == MPO_ROLLOUT_INTEGRATES;
 }
 
+static bool keeps_masses(const struct mpo_rollout *rollout)
+{
+    return rollout->spec.purpose == MPO_ROLLOUT_END_MASSES;
+}
+
 static struct mpo_decode_row row_of(const struct mpo_rollout *rollout,
                                     const struct mpo_rollout_unit *unit, int32_t share,
                                     int32_t j)
@@ -36,10 +41,11 @@ static struct mpo_decode_row row_of(const struct mpo_rollout *rollout,
                              .prompt = (uint64_t)(step->first_slot + unit->next_slot),
                              .response = (uint64_t)j}},
     };
-    if (integrates(rollout)) {
+    if (integrates(rollout) || keeps_masses(rollout)) {
         row.end_bias = MPO_ENDS_BIAS;
         row.rule.greedy = false;
-        row.ends = true;
+        row.ends = integrates(rollout);
+        row.moments = integrates(rollout);
     } else if (step->filter != NULL) {
         row.rule.filter = *step->filter;
     }
@@ -133,6 +139,25 @@ static void account_ends(struct mpo_rollout *rollout, const struct mpo_rollout_s
     all->truncated[response] = ends->survival;
 }
 
+/* What a row that has ended after all, with a chance of about e^-100, did not see has no
+ * mass. */
+static void account_masses(struct mpo_rollout *rollout,
+                           const struct mpo_decode_event *event)
+{
+    struct mpo_end_masses *all = &rollout->masses;
+    ptrdiff_t first = (ptrdiff_t)rollout->response[event->row] * all->max_tokens;
+    double end = event->moments->end_probability;
+    double stay = log1p(-end);
+    all->log_stay[first + event->position] = event->moments->log_z + stay;
+    all->log_odds[first + event->position] = log(end) - stay - MPO_ENDS_BIAS;
+    if ((event->flags & MPO_DECODE_ENDED) == 0)
+        return;
+    for (int32_t t = event->position + 1; t < all->max_tokens; t++) {
+        all->log_stay[first + t] = -INFINITY;
+        all->log_odds[first + t] = -INFINITY;
+    }
+}
+
 /* Whether the response stops here, because of a stop text or the watcher. */
 static enum mpo_status look_for_stop(struct mpo_rollout *rollout,
                                      const struct mpo_rollout_step *step,
@@ -162,6 +187,8 @@ static enum mpo_status take_event(struct mpo_rollout *rollout,
         return mpo_rollout_raise(rollout, event);
     if (integrates(rollout)) {
         account_ends(rollout, unit->step, event);
+    } else if (keeps_masses(rollout)) {
+        account_masses(rollout, event);
     } else {
         account(rollout, event);
         MPO_TRY(look_for_stop(rollout, unit->step, event, &stops));

@@ -9,14 +9,7 @@
 #include <math.h>
 #include <stddef.h>
 
-/* log(e^a + e^b) */
-static double log_add(double a, double b)
-{
-    double top = fmax(a, b);
-    if (top == -INFINITY)
-        return top;
-    return top + log1p(exp(fmin(a, b) - top));
-}
+#include "base/logarithm.h"
 
 /* A masked token reads about MPO_MASKED_LOGIT under every policy; no probability is so low. */
 #define MASKED_BELOW (-1e20)
@@ -39,7 +32,7 @@ static double score_of(const struct mpo_ends_position *position, int32_t policy_
 /* A virtual response of weight e^log_weight whose log pi_h is drawn + more (NULL: 0). */
 static void add_whole(struct mpo_ends *ends, double log_weight, const double *more)
 {
-    ends->log_total = log_add(ends->log_total, log_weight);
+    ends->log_total = mpo_log_add(ends->log_total, log_weight);
     double share = exp(log_weight - ends->log_total);
     for (int32_t h = 0; h < ends->policy_count; h++) {
         double value = ends->drawn[h] + (more != NULL ? more[h] : 0.0);
@@ -66,7 +59,7 @@ void mpo_ends_add(struct mpo_ends *ends, const struct mpo_ends_position *positio
     double log_stay = position->moments->log_z + log1p(-position->moments->end_probability);
     double log_norm = log_stay;
     for (int32_t e = 0; e < position->end_count; e++)
-        log_norm = log_add(log_norm, score_of(position, policies, e, &end));
+        log_norm = mpo_log_add(log_norm, score_of(position, policies, e, &end));
     double stay = exp(log_stay - log_norm);
     add_served(ends, stay, log_stay - log_norm - position->moments->entropy,
                position->expectation);

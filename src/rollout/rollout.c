@@ -71,6 +71,19 @@ cleanup:
     return status;
 }
 
+static enum mpo_status allocate_masses(struct mpo_rollout *rollout)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_rollout_spec *spec = &rollout->spec;
+    size_t count = (size_t)spec->prompts_max * (size_t)spec->responses;
+    MPO_NEW(count * (size_t)spec->max_tokens, &rollout->masses.log_stay);
+    MPO_NEW(count * (size_t)spec->max_tokens, &rollout->masses.log_odds);
+    rollout->masses.responses = spec->responses;
+    rollout->masses.max_tokens = spec->max_tokens;
+cleanup:
+    return status;
+}
+
 static enum mpo_status allocate_results(struct mpo_rollout *rollout)
 {
     switch (rollout->spec.purpose) {
@@ -78,6 +91,8 @@ static enum mpo_status allocate_results(struct mpo_rollout *rollout)
         return take_scores_room(rollout);
     case MPO_ROLLOUT_INTEGRATES:
         return allocate_integrals(rollout);
+    case MPO_ROLLOUT_END_MASSES:
+        return allocate_masses(rollout);
     case MPO_ROLLOUT_DRAWS:
     default:
         return take_responses_room(rollout);
@@ -123,6 +138,8 @@ void mpo_rollout_close(struct mpo_rollout **out)
     struct mpo_rollout *rollout = *out;
     if (rollout == NULL)
         return;
+    free(rollout->masses.log_odds);
+    free(rollout->masses.log_stay);
     free(rollout->drawn);
     free(rollout->ends);
     free(rollout->integrals.truncated);
@@ -355,6 +372,26 @@ enum mpo_status mpo_rollout_integrate(struct mpo_rollout *rollout,
     MPO_CHECK(rollout->spec.purpose == MPO_ROLLOUT_INTEGRATES, MPO_ERR_INTERNAL,
               "a rollout of another purpose was asked to integrate the ends out");
     MPO_TRY(run_parts(rollout, step, parts, part_count, part_count));
+    all->prompt_count = step->prompt_count;
+    *out = *all;
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_rollout_end_masses(struct mpo_rollout *rollout,
+                                       const struct mpo_rollout_step *step,
+                                       struct mpo_end_masses *out)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_end_masses *all = &rollout->masses;
+    const struct mpo_rollout_part parts[] = {
+        {all->log_stay, (size_t)all->max_tokens * sizeof *all->log_stay},
+        {all->log_odds, (size_t)all->max_tokens * sizeof *all->log_odds},
+    };
+    size_t part_count = sizeof parts / sizeof *parts;
+    MPO_CHECK(rollout->spec.purpose == MPO_ROLLOUT_END_MASSES, MPO_ERR_INTERNAL,
+              "a rollout of another purpose was asked for the mass of the ends");
+    MPO_TRY(run_parts(rollout, step, parts, part_count, 0)); /* each position is written */
     all->prompt_count = step->prompt_count;
     *out = *all;
 cleanup:

@@ -18,6 +18,7 @@ struct mpo_rollout {
     struct mpo_responses responses; /* of the step; arrays sized for prompts_max */
     struct mpo_scores scores;       /* the same, when given responses are scored */
     struct mpo_integrals integrals; /* the same, when ends are integrated out */
+    struct mpo_end_masses masses;   /* the same, when end masses are kept */
     struct mpo_ends *ends;          /* [row_capacity] likewise; arrays in integrals */
     double *drawn;                  /* [row_capacity, H] of ends */
     bool is_cut;                    /* a request to stop ended the step */

@@ -8,6 +8,7 @@
  *                    do not run yet
  *     needs.c        memory, by what it is for
  *     weights.c      the weights that a command is told to use
+ *     end_bias.c     the end tilt that exponents ask for
  *     provenance.c   where a record comes from
  */
 #pragma once
