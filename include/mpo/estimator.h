@@ -12,14 +12,16 @@
  * for target whole; for target served g is of what is drawn,
  *     g_x,k   = (1/m) sum_j s_k(y_j|x) - c C_x,k                    F and ESS as diagnostics
  *
- *     d       = mean_x sum_j softmax(log w)_j sum_t ( [y_t ends] - q(end|s_t) )
- *     a <- a + d^2,   b <- b + d / (2 sqrt(a))
+ *     e_j     = sum_t ( [y_t ends] - q(end|s_t) )
+ *     d       = mean_x sum_j ( softmax(log w)_j - 1/m ) e_j
+ *     a <- a + d^2,   b <- b + d / (2 sqrt(a))      from a = 1; where a response has ended
  *                                                              (src/README.md, Estimator)
  * c comes from a regression over the responses of earlier steps only, which keeps g
  * unbiased by C; it is 1 before the fourth step.
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "mpo/choices.h"
@@ -37,17 +39,19 @@ struct mpo_estimator_spec {
     int32_t objective_count; /* K: the first K policies */
     int32_t prompts_max;     /* prompts of a step at most */
     int32_t responses_max;   /* m at most */
-    double end_bias;         /* b to hold, or NAN: adapt it, from 0 */
+    double end_bias;         /* b to hold, or NAN: adapt it, from 0 or a loaded one */
     double control;          /* c to hold, or NAN: by regression */
     enum mpo_target target;  /* of the gradient; served: with b = 0 as a rule */
     enum mpo_proposal proposal;
     const struct mpo_exponents *exponents; /* borrowed; NULL: mu is the weights */
 };
 
-/** The sums for resuming; plain doubles, which the record stores bit for bit. */
+/** The sums for resuming; plain doubles, which the record stores bit for bit, and a rule. */
 struct mpo_estimator_state {
     double end_bias;          /* b for the next step */
     double tilt_squares;      /* a */
+    bool tilt_is_old;         /* as in records of schema mpo-1.0: b moves in every step, and
+                                 d = mean_x sum_j softmax(log w)_j e_j */
     double regression_steps;  /* steps seen */
     double regression_cross;  /* sum over responses of <influence, C_j>, centred over k */
     double regression_square; /* sum over responses of <C_j, C_j>, centred over k */

@@ -120,16 +120,17 @@ void mpo_rollout_close(struct mpo_rollout **rollout);
 
 /** One step's work. */
 struct mpo_rollout_step {
-    int64_t step;          /* counts the draws, with the slot */
-    int64_t first_slot;    /* of prompt[0]: not 0 when a step comes in several calls */
-    const int64_t *prompt; /* [prompt_count] prompt indices */
-    int32_t prompt_count;  /* <= prompts_max */
-    const double *mu;      /* [H] */
-    double end_bias;       /* b, nat */
-    bool greedy;           /* the most probable token instead of a draw */
-    bool weighted_only;    /* as of a row (mpo/decode.h): log_policy[h] and control[h] are
+    int64_t step;           /* counts the draws, with the slot */
+    int64_t first_slot;     /* of prompt[0]: not 0 when a step comes in several calls */
+    int32_t first_response; /* of each prompt, likewise */
+    const int64_t *prompt;  /* [prompt_count] prompt indices */
+    int32_t prompt_count;   /* <= prompts_max */
+    const double *mu;       /* [H] */
+    double end_bias;        /* b, nat */
+    bool greedy;            /* the most probable token instead of a draw */
+    bool weighted_only;     /* as of a row (mpo/decode.h): log_policy[h] and control[h] are
                               NAN where mu_h = 0 */
-    bool yields;           /* a request to stop ends it at the next token */
+    bool yields;            /* a request to stop ends it at the next token */
     const struct mpo_mixture_filter *filter; /* of the draws; NULL: none */
     /* called on the group's root after each token of each response; false: the response
        ends here, as if its text had stopped. NULL: disabled */

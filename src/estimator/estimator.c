@@ -48,6 +48,7 @@ enum mpo_status mpo_estimator_open(const struct mpo_estimator_spec *spec,
     estimator->mu_count = mu_count;
     estimator->tilt.adapt = isnan(spec->end_bias);
     estimator->tilt.end_bias = estimator->tilt.adapt ? 0.0 : spec->end_bias;
+    estimator->tilt.squares = 1.0;
     estimator->control.fixed = spec->control;
     MPO_NEW(spec->responses_max, &estimator->log_weight);
     MPO_NEW(spec->responses_max, &estimator->share);
@@ -98,10 +99,10 @@ double mpo_estimator_end_bias(const struct mpo_estimator *estimator)
     return estimator->tilt.end_bias;
 }
 
-/* Figures of one prompt, into its places among the prompts'; returns its d. */
-static double estimate_prompt(struct mpo_estimator *estimator,
-                              const struct mpo_responses *responses, int32_t slot,
-                              struct mpo_sample_figures *figures)
+/* Figures of one prompt, into its places among the prompts'. */
+static void estimate_prompt(struct mpo_estimator *estimator,
+                            const struct mpo_responses *responses, int32_t slot,
+                            struct mpo_sample_figures *figures)
 {
     int32_t m = responses->responses;
     int32_t objectives = estimator->spec.objective_count;
@@ -113,7 +114,6 @@ static double estimate_prompt(struct mpo_estimator *estimator,
         .target = estimator->spec.target,
         .scores = estimator->spec.exponents,
     };
-    double direction = 0.0;
     *figures = (struct mpo_sample_figures){
         .log_weight = estimator->log_weight,
         .share = estimator->share,
@@ -130,9 +130,24 @@ static double estimate_prompt(struct mpo_estimator *estimator,
         estimator->divergence[k] +=
             estimator->prompt_divergence[k] / responses->prompt_count;
     }
-    for (int32_t j = 0; j < m; j++)
-        direction += figures->share[j] * responses->end_surprise[slot * m + j];
-    return direction;
+}
+
+/* Add what one prompt says of the tilt. */
+static void pull_tilt(const struct mpo_responses *responses, int32_t slot,
+                      const double *share, struct mpo_tilt_pull *pull)
+{
+    int32_t m = responses->responses;
+    double weighted = 0.0;
+    double plain = 0.0;
+    for (int32_t j = 0; j < m; j++) {
+        double surprise = responses->end_surprise[slot * m + j];
+        weighted += share[j] * surprise;
+        plain += surprise / m;
+        if (responses->ended[slot * m + j] && share[j] > 0.0)
+            pull->has_ended = true;
+    }
+    pull->weighted += weighted / responses->prompt_count;
+    pull->plain += plain / responses->prompt_count;
 }
 
 /* Mean and standard error of F over prompts; a single prompt keeps the jackknife's. */
@@ -224,7 +239,7 @@ enum mpo_status mpo_estimator_step(struct mpo_estimator *estimator, const double
 {
     enum mpo_status status = MPO_OK;
     int32_t prompt_count = responses->prompt_count;
-    double direction = 0.0;
+    struct mpo_tilt_pull pull = {0};
     MPO_CHECK(prompt_count <= estimator->spec.prompts_max &&
                   responses->responses <= estimator->spec.responses_max &&
                   responses->policy_count >= estimator->spec.objective_count,
@@ -242,7 +257,8 @@ enum mpo_status mpo_estimator_step(struct mpo_estimator *estimator, const double
     begin_step(estimator, weights);
     for (int32_t slot = 0; slot < prompt_count; slot++) {
         struct mpo_sample_figures figures;
-        direction += estimate_prompt(estimator, responses, slot, &figures) / prompt_count;
+        estimate_prompt(estimator, responses, slot, &figures);
+        pull_tilt(responses, slot, figures.share, &pull);
         out->ess += figures.ess / prompt_count;
         out->value_jackknife += figures.value_jackknife / prompt_count;
         out->value_error = figures.value_error;
@@ -255,7 +271,7 @@ enum mpo_status mpo_estimator_step(struct mpo_estimator *estimator, const double
     gradient_over_prompts(estimator, prompt_count, out->coefficient);
     describe_responses(responses, out);
     mpo_control_end_step(&estimator->control);
-    mpo_tilt_step(&estimator->tilt, direction);
+    mpo_tilt_step(&estimator->tilt, &pull);
 cleanup:
     return status;
 }
@@ -266,6 +282,7 @@ void mpo_estimator_save(const struct mpo_estimator *estimator,
     *out = (struct mpo_estimator_state){
         .end_bias = estimator->tilt.end_bias,
         .tilt_squares = estimator->tilt.squares,
+        .tilt_is_old = estimator->tilt.is_old,
         .regression_steps = estimator->control.steps,
         .regression_cross = estimator->control.cross,
         .regression_square = estimator->control.square,
@@ -277,6 +294,7 @@ void mpo_estimator_load(struct mpo_estimator *estimator,
 {
     estimator->tilt.end_bias = state->end_bias;
     estimator->tilt.squares = state->tilt_squares;
+    estimator->tilt.is_old = state->tilt_is_old;
     estimator->control.steps = state->regression_steps;
     estimator->control.cross = state->regression_cross;
     estimator->control.square = state->regression_square;

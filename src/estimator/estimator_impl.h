@@ -36,9 +36,18 @@ void mpo_control_end_step(struct mpo_control *control);
 /** The end tilt b and its accumulator a. */
 struct mpo_tilt {
     bool adapt;
+    bool is_old; /* by the rule of schema mpo-1.0 */
     double end_bias;
     double squares;
 };
 
-/** b <- b + d / (2 sqrt(a + d^2)) */
-void mpo_tilt_step(struct mpo_tilt *tilt, double direction);
+/** What the responses of a step say of the end tilt; sums over j, means over prompts. */
+struct mpo_tilt_pull {
+    double weighted; /* sum_j softmax(log w)_j e_j,  e_j = sum_t [y_t ends] - q(end|s_t) */
+    double plain;    /* (1/m) sum_j e_j, of mean zero under q */
+    bool has_ended;  /* a response with weight has ended */
+};
+
+/** a <- a + d^2, b <- b + d / (2 sqrt(a)) with d = weighted - plain, where one has ended;
+ *  by the old rule always, with d = weighted. */
+void mpo_tilt_step(struct mpo_tilt *tilt, const struct mpo_tilt_pull *pull);

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The end tilt: where it begins, and its step. The step is stochastic gradient descent on
- * KL(pi_l || q) in b, with AdaGrad's step size, so that the half nat of the first step is the
- * only constant. A short mode that is hardly ever drawn gives it no direction, so it begins
- * at the minimum of the same KL over rows whose ends are integrated out (rollout/ends.h).
+ * KL(pi_l || q) in b, with AdaGrad's step size, whose sum starts at 1 so that no step is
+ * longer than half a nat. The plain mean of what ended beyond expectation has mean zero under
+ * q, and is taken off: between identical policies nothing is left. Steps without an end say
+ * only that ends are rare, so they do not count, and the tilt begins at the minimum of the
+ * same KL over rows whose ends are integrated out (rollout/ends.h): a short mode that is
+ * hardly ever drawn would give it no direction.
  *
  * Source: Duchi, Hazan & Singer, JMLR 12 (2011) 2121-2159.
  */
@@ -15,9 +18,10 @@
 #include "base/logarithm.h"
 #include "base/memory.h"
 
-void mpo_tilt_step(struct mpo_tilt *tilt, double direction)
+void mpo_tilt_step(struct mpo_tilt *tilt, const struct mpo_tilt_pull *pull)
 {
-    if (!tilt->adapt)
+    double direction = tilt->is_old ? pull->weighted : pull->weighted - pull->plain;
+    if (!tilt->adapt || !(pull->has_ended || tilt->is_old))
         return;
     tilt->squares += direction * direction;
     if (tilt->squares > 0.0)

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "session/end_bias.h"
 #include "session/plan.h"
 #include "session/provenance.h"
 #include "session/weights.h"
@@ -44,6 +45,41 @@ static enum mpo_status share_proposal(struct mpo_fit *fit, bool *go_on)
     MPO_TRY(mpo_comm_broadcast(fit->session->comm, proposal,
                                ((size_t)fit->policy_count + 2) * sizeof *proposal, 0));
     *go_on = proposal[fit->policy_count + 1] != 0.0;
+cleanup:
+    return status;
+}
+
+/* Where the tilt of a whole fit begins: at what its first exponents ask for, over the first
+ * prompts. It is no step: a record has it as the tilt of its first one. */
+static enum mpo_status warm_up(struct mpo_fit *fit)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_estimator_state state = {0};
+    int64_t prompt[MPO_END_BIAS_PROMPTS] = {0};
+    int64_t prompts = mpo_prompts_count(fit->session->prompts);
+    double *end_bias = &fit->proposal[fit->policy_count];
+    struct mpo_end_bias_query query = {
+        .mu = fit->proposal,
+        .prompt = prompt,
+        .prompt_count =
+            prompts < MPO_END_BIAS_PROMPTS ? (int32_t)prompts : MPO_END_BIAS_PROMPTS,
+    };
+    mpo_prompts_of_step(fit->session->prompts, (uint64_t)fit->config->run.seed, 0,
+                        query.prompt_count, prompt);
+    MPO_TRY(mpo_session_find_end_bias(fit->session, &query, end_bias));
+    for (int stage = 0; stage < MPO_TIMED_STAGE_COUNT; stage++)
+        fit->total.seconds[stage] += fit->session->timing.seconds[stage];
+    fit->session->timing = (struct mpo_timing){0};
+    fit->warms_up = false;
+    if (!is_rank_zero(fit))
+        goto cleanup;
+    mpo_estimator_save(fit->estimator, &state);
+    state.end_bias = *end_bias;
+    mpo_estimator_load(fit->estimator, &state);
+    mpo_report(
+        MPO_REPORT_NOTE,
+        "the end tilt begins at %+.3f nat: %d prompts x %d rows, ends integrated out",
+        *end_bias, query.prompt_count, MPO_END_BIAS_ROWS);
 cleanup:
     return status;
 }
@@ -119,6 +155,8 @@ static enum mpo_status begin_and_take_step(struct mpo_fit *fit, bool *more)
     MPO_TRY(share_proposal(fit, more));
     if (!*more)
         goto cleanup;
+    if (fit->warms_up)
+        MPO_TRY(warm_up(fit));
     MPO_TRY(take_step(fit, fit->step));
     fit->step++;
     *more = fit->step < steps;
@@ -157,8 +195,6 @@ static enum mpo_status open_optimiser(struct mpo_fit *fit)
     enum mpo_status status = MPO_OK;
     const struct mpo_config *config = fit->config;
     double *bounds = NULL;
-    bool is_whole = config->estimator.target == MPO_TARGET_WHOLE;
-    bool from_reference = config->rollout.proposal == MPO_PROPOSAL_REFERENCE;
     struct mpo_estimator_spec estimator = {
         .objective_count = fit->objective_count,
         .prompts_max = (int32_t)config->rollout.prompts_per_step,
@@ -181,7 +217,7 @@ static enum mpo_status open_optimiser(struct mpo_fit *fit)
     };
     /* The published algorithm draws from the reference as it is, and what is served has no
      * tilt unless it is set. */
-    if ((from_reference || !is_whole) && isnan(estimator.end_bias))
+    if (!fit->warms_up && isnan(estimator.end_bias))
         estimator.end_bias = 0.0;
     MPO_TRY(mpo_estimator_open(&estimator, &fit->estimator));
     MPO_TRY(mpo_weights_bounds(config, &bounds));
@@ -227,6 +263,9 @@ static enum mpo_status allocate_fit(const struct mpo_fit_spec *spec, struct mpo_
         fit->scale[k] = config->policies[k].scale;
     fit->exponents = (struct mpo_exponents){fit->objective_count, fit->policy_count,
                                             config->rollout.strength, fit->scale};
+    fit->warms_up = config->estimator.target == MPO_TARGET_WHOLE &&
+                    config->rollout.proposal == MPO_PROPOSAL_MIXTURE &&
+                    isnan(config->rollout.end_bias);
     MPO_NEW(prompts, &fit->prompt);
     MPO_NEW(fit->policy_count + 2, &fit->proposal);
     if (!is_rank_zero(fit))
@@ -254,6 +293,7 @@ static enum mpo_status resume_or_not(struct mpo_fit *fit)
     MPO_TRY(mpo_comm_agree(status));
     MPO_TRY(mpo_comm_broadcast(comm, &fit->first_step, sizeof fit->first_step, 0));
     MPO_TRY(mpo_comm_broadcast(comm, &fit->resumes, sizeof fit->resumes, 0));
+    MPO_TRY(mpo_comm_broadcast(comm, &fit->warms_up, sizeof fit->warms_up, 0));
     fit->step = fit->first_step;
     if (fit->resumes)
         MPO_TRY(mpo_weights_check_models(fit->session, fit->config->record.file));

@@ -26,6 +26,7 @@ struct mpo_fit {
     int64_t first_step;      /* steps in the record when this process started */
     int64_t step;            /* the next one */
     bool resumes;            /* such a record exists */
+    bool warms_up;           /* the end tilt adapts, and has not begun */
     enum mpo_status failure; /* of a step, else MPO_OK */
 
     /* rank zero only */

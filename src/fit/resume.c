@@ -201,18 +201,36 @@ cleanup:
     return status;
 }
 
+/* A record of schema mpo-1.0, which names no target, goes on as it began. */
+static bool is_old(const struct mpo_record *record)
+{
+    return *mpo_record_attribute(record, "target") == '\0';
+}
+
 static enum mpo_status load_estimator(struct mpo_fit *fit, struct mpo_record *record)
 {
     enum mpo_status status = MPO_OK;
-    struct mpo_estimator_state state = {0};
+    struct mpo_estimator_state state = {.tilt_is_old = is_old(record)};
     MPO_TRY(read_last(record, "state/end_bias", &state.end_bias));
     MPO_TRY(read_last(record, "state/tilt_squares", &state.tilt_squares));
     MPO_TRY(read_last(record, "state/regression_steps", &state.regression_steps));
     MPO_TRY(read_last(record, "state/regression_cross", &state.regression_cross));
     MPO_TRY(read_last(record, "state/regression_square", &state.regression_square));
     mpo_estimator_load(fit->estimator, &state);
+    fit->warms_up = false;
 cleanup:
     return status;
+}
+
+/* An old record without a step: its sums begin as they did. */
+static void begin_old_tilt(struct mpo_fit *fit)
+{
+    struct mpo_estimator_state state = {0};
+    mpo_estimator_save(fit->estimator, &state);
+    state.tilt_is_old = true;
+    state.tilt_squares = 0.0;
+    mpo_estimator_load(fit->estimator, &state);
+    fit->warms_up = false;
 }
 
 /* KL of every step [steps, K]; a record of schema mpo-1.0 does not have it. */
@@ -276,8 +294,11 @@ enum mpo_status mpo_fit_resume(struct mpo_fit *fit)
     fit->resumes = true;
     MPO_TRY(compare_configurations(fit, record));
     MPO_TRY(compare_contents(fit, record));
-    if (mpo_record_step_count(record) == 0)
+    if (mpo_record_step_count(record) == 0) {
+        if (is_old(record))
+            begin_old_tilt(fit);
         goto cleanup;
+    }
     MPO_TRY(load_descent(fit, record));
     MPO_TRY(load_estimator(fit, record));
     MPO_TRY(load_summary(fit, record));

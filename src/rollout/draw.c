@@ -39,7 +39,7 @@ static struct mpo_decode_row row_of(const struct mpo_rollout *rollout,
                  .seed = rollout->spec.seed,
                  .counter = {.step = (uint64_t)step->step,
                              .prompt = (uint64_t)(step->first_slot + unit->next_slot),
-                             .response = (uint64_t)j}},
+                             .response = (uint64_t)(step->first_response + j)}},
     };
     if (integrates(rollout) || keeps_masses(rollout)) {
         row.end_bias = MPO_ENDS_BIAS;

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The warm-up that finds an end tilt: a rollout of its own beside the session's, over the
- * same row machine. A prompt's rows come in as many batches as the session's rows ask for;
- * each batch is a slot of the step, so its draws have an address of their own.
+ * same row machine. A prompt's rows come in as many batches as the session's rows ask for; a
+ * row has its number among all of them, so how they are cut into batches changes no draw.
  */
 #include "end_bias.h"
 
-#include <math.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "plan.h"
 
@@ -32,7 +33,7 @@ static enum mpo_status open_rollout(struct mpo_session *session, int32_t rows,
         .timing = &session->timing,
         .seed = (uint64_t)session->config->run.seed,
         .policy_count = session->config->policy_count,
-        .prompts_max = MPO_END_BIAS_PROMPTS * MPO_END_BIAS_ROWS / rows,
+        .prompts_max = MPO_END_BIAS_PROMPTS,
         .unit_prompts = 1,
         .row_capacity = mpo_plan_rows(&session->size),
         .responses = rows,
@@ -42,38 +43,77 @@ static enum mpo_status open_rollout(struct mpo_session *session, int32_t rows,
     return mpo_rollout_open(&spec, out);
 }
 
+static enum mpo_status allocate_masses(const struct mpo_session *session,
+                                       const struct mpo_end_bias_query *query,
+                                       struct mpo_end_masses *out)
+{
+    enum mpo_status status = MPO_OK;
+    size_t count = (size_t)query->prompt_count * MPO_END_BIAS_ROWS;
+    out->prompt_count = query->prompt_count;
+    out->responses = MPO_END_BIAS_ROWS;
+    out->max_tokens = (int32_t)session->config->rollout.max_tokens;
+    MPO_NEW(count * (size_t)out->max_tokens, &out->log_stay);
+    MPO_NEW(count * (size_t)out->max_tokens, &out->log_odds);
+cleanup:
+    return status;
+}
+
+/* A batch has the rows first_row .. of each prompt. */
+static void keep_batch(const struct mpo_end_masses *batch, int32_t first_row,
+                       struct mpo_end_masses *all)
+{
+    size_t length = (size_t)batch->responses * (size_t)all->max_tokens;
+    for (int32_t p = 0; p < batch->prompt_count; p++) {
+        size_t to = (size_t)(p * all->responses + first_row) * (size_t)all->max_tokens;
+        memcpy(all->log_stay + to, batch->log_stay + (size_t)p * length,
+               length * sizeof *all->log_stay);
+        memcpy(all->log_odds + to, batch->log_odds + (size_t)p * length,
+               length * sizeof *all->log_odds);
+    }
+}
+
+static enum mpo_status draw_rows(struct mpo_session *session,
+                                 const struct mpo_end_bias_query *query,
+                                 struct mpo_end_masses *all)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_rollout *rollout = NULL;
+    struct mpo_end_masses batch = {0};
+    int32_t rows = batch_rows(session);
+    MPO_TRY(open_rollout(session, rows, &rollout));
+    for (int32_t first = 0; first < MPO_END_BIAS_ROWS; first += rows) {
+        const struct mpo_rollout_step step = {
+            .step = WARM_STEP,
+            .first_response = first,
+            .prompt = query->prompt,
+            .prompt_count = query->prompt_count,
+            .mu = query->mu,
+            .weighted_only = true,
+            .yields = true,
+        };
+        MPO_TRY(mpo_rollout_end_masses(rollout, &step, &batch));
+        keep_batch(&batch, first, all);
+    }
+cleanup:
+    mpo_rollout_close(&rollout);
+    return status;
+}
+
 enum mpo_status mpo_session_find_end_bias(struct mpo_session *session,
                                           const struct mpo_end_bias_query *query,
                                           double *out)
 {
     enum mpo_status status = MPO_OK;
-    struct mpo_rollout *rollout = NULL;
-    struct mpo_end_masses masses = {0};
-    int64_t slot[MPO_END_BIAS_PROMPTS * MPO_END_BIAS_ROWS] = {0};
-    int32_t rows = batch_rows(session);
-    int32_t batches = MPO_END_BIAS_ROWS / rows;
+    struct mpo_end_masses all = {0};
     MPO_CHECK(query->prompt_count >= 1 && query->prompt_count <= MPO_END_BIAS_PROMPTS,
               MPO_ERR_INTERNAL, "a warm-up of %d prompts", query->prompt_count);
-    for (int32_t i = 0; i < query->prompt_count * batches; i++)
-        slot[i] = query->prompt[i / batches];
-    MPO_TRY(open_rollout(session, rows, &rollout));
-    MPO_TRY(mpo_rollout_end_masses(rollout,
-                                   &(struct mpo_rollout_step){
-                                       .step = WARM_STEP,
-                                       .prompt = slot,
-                                       .prompt_count = query->prompt_count * batches,
-                                       .mu = query->mu,
-                                       .weighted_only = true,
-                                       .yields = true,
-                                   },
-                                   &masses));
-    if (mpo_comm_rank(session->comm) == 0) {
-        masses.prompt_count = query->prompt_count;
-        masses.responses = MPO_END_BIAS_ROWS;
-        MPO_TRY(mpo_estimator_end_bias_root(&masses, out));
-    }
+    MPO_TRY(allocate_masses(session, query, &all));
+    MPO_TRY(draw_rows(session, query, &all));
+    if (mpo_comm_rank(session->comm) == 0)
+        MPO_TRY(mpo_estimator_end_bias_root(&all, out));
     MPO_TRY(mpo_comm_broadcast(session->comm, out, sizeof *out, 0));
 cleanup:
-    mpo_rollout_close(&rollout);
+    free(all.log_odds);
+    free(all.log_stay);
     return status;
 }

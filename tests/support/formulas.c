@@ -56,6 +56,7 @@ void formulas_evaluate(const struct mpo_responses *responses, int32_t slot,
         double weight = exp(log_weight[j]) / sum;
         out->weight[j] = weight;
         out->direction += weight * responses->end_surprise[at];
+        out->surprise += responses->end_surprise[at] / count;
         for (int32_t k = 0; k < objective_count; k++) {
             out->log_policy[k] += weight * responses->log_policy[at * policy_count + k];
             out->control[k] += responses->control[at * policy_count + k] / count;

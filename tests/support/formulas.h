@@ -15,8 +15,9 @@ struct formulas {
     double jackknife;       /* the same with the jackknife over j */
     double jackknife_error; /* its standard error */
     double ess;
-    double direction;                          /* d of the end tilt */
-    double weight[FORMULAS_RESPONSE_MAX];      /* softmax(log w)_j */
+    double direction;                     /* sum_j softmax(log w)_j e_j of the end tilt */
+    double surprise;                      /* mean of e_j */
+    double weight[FORMULAS_RESPONSE_MAX]; /* softmax(log w)_j */
     double log_policy[FORMULAS_OBJECTIVE_MAX]; /* sum_j softmax(log w)_j log pi_k(y_j|x) */
     double control[FORMULAS_OBJECTIVE_MAX];    /* C_x,k */
 };

@@ -113,14 +113,22 @@ static void coefficient_recovers_a_known_slope(void **state)
     mpo_estimator_close(&estimator);
 }
 
-static void end_tilt_follows_its_formula(void **state)
+/* The sums of a fit whose record has the schema mpo-1.0. */
+static void load_old_tilt(struct mpo_estimator *estimator)
 {
-    (void)state;
+    const struct mpo_estimator_state old = {.tilt_is_old = true};
+    mpo_estimator_load(estimator, &old);
+}
+
+static void check_tilt(bool is_old)
+{
     struct mpo_estimator *estimator = open_estimator(NAN, NAN);
     struct mpo_responses responses;
     struct mpo_estimate estimate;
-    double squares = 0.0;
+    double squares = is_old ? 0.0 : 1.0;
     double end_bias = 0.0;
+    if (is_old)
+        load_old_tilt(estimator);
     responses_make(&responses, PROMPTS, RESPONSES, H, LENGTH);
     assert_same_bits(mpo_estimator_end_bias(estimator), 0.0);
     for (uint64_t step = 0; step < 12; step++) {
@@ -129,7 +137,7 @@ static void end_tilt_follows_its_formula(void **state)
         for (int32_t p = 0; p < PROMPTS; p++) {
             struct formulas one;
             formulas_evaluate(&responses, p, weights, K, &one);
-            direction += one.direction / PROMPTS;
+            direction += (one.direction - (is_old ? 0.0 : one.surprise)) / PROMPTS;
         }
         assert_close(mpo_estimator_end_bias(estimator), end_bias, BOUND);
         assert_ok(mpo_estimator_step(estimator, weights, &responses, &estimate));
@@ -137,9 +145,70 @@ static void end_tilt_follows_its_formula(void **state)
         squares += direction * direction;
         end_bias += 0.5 * direction / sqrt(squares);
         assert_close(mpo_estimator_end_bias(estimator), end_bias, BOUND);
-        if (step == 0)
+        if (step == 0 && is_old)
             assert_close(fabs(end_bias), 0.5, BOUND);
     }
+    responses_free(&responses);
+    mpo_estimator_close(&estimator);
+}
+
+static void end_tilt_follows_its_formula(void **state)
+{
+    (void)state;
+    check_tilt(false);
+}
+
+static void end_tilt_of_an_old_record_follows_the_old_formula(void **state)
+{
+    (void)state;
+    check_tilt(true);
+}
+
+/* Where nothing has ended, what ends beyond expectation says only that ends are rare. */
+static void end_tilt_waits_for_a_response_that_has_ended(void **state)
+{
+    (void)state;
+    for (int32_t ended = 0; ended < 2; ended++)
+        for (int32_t is_old = 0; is_old < 2; is_old++) {
+            struct mpo_estimator *estimator = open_estimator(NAN, NAN);
+            struct mpo_estimator_state sums;
+            struct mpo_responses responses;
+            struct mpo_estimate estimate;
+            if (is_old)
+                load_old_tilt(estimator);
+            responses_make(&responses, PROMPTS, RESPONSES, H, LENGTH);
+            responses_random(&responses, 7);
+            memset(responses.ended, 0, PROMPTS * RESPONSES * sizeof *responses.ended);
+            responses.ended[RESPONSES + 1] = ended;
+            assert_ok(mpo_estimator_step(estimator, weights, &responses, &estimate));
+            assert_true((mpo_estimator_end_bias(estimator) != 0.0) == (ended || is_old));
+            mpo_estimator_save(estimator, &sums);
+            if (!ended && !is_old)
+                assert_same_bits(sums.tilt_squares, 1.0);
+            responses_free(&responses);
+            mpo_estimator_close(&estimator);
+        }
+}
+
+/* Responses that all weigh the same, as those of identical policies do, say nothing. */
+static void end_tilt_stays_where_all_responses_weigh_the_same(void **state)
+{
+    (void)state;
+    struct mpo_estimator *estimator = open_estimator(NAN, NAN);
+    struct mpo_responses responses;
+    struct mpo_estimate estimate;
+    responses_make(&responses, PROMPTS, RESPONSES, H, LENGTH);
+    for (uint64_t step = 0; step < 50; step++) {
+        responses_random(&responses, 200 + step);
+        for (int32_t i = 0; i < PROMPTS * RESPONSES; i++) {
+            for (int32_t h = 1; h < H; h++)
+                responses.log_policy[i * H + h] = responses.log_policy[i * H];
+            responses.log_proposal[i] = responses.log_policy[i * H];
+        }
+        assert_ok(mpo_estimator_step(estimator, weights, &responses, &estimate));
+        assert_close(estimate.value, 0.0, 1e-13);
+    }
+    assert_close(mpo_estimator_end_bias(estimator), 0.0, 1e-13);
     responses_free(&responses);
     mpo_estimator_close(&estimator);
 }
@@ -247,6 +316,9 @@ int main(void)
         cmocka_unit_test(coefficient_is_one_and_then_the_regression_of_earlier_steps),
         cmocka_unit_test(coefficient_recovers_a_known_slope),
         cmocka_unit_test(end_tilt_follows_its_formula),
+        cmocka_unit_test(end_tilt_of_an_old_record_follows_the_old_formula),
+        cmocka_unit_test(end_tilt_waits_for_a_response_that_has_ended),
+        cmocka_unit_test(end_tilt_stays_where_all_responses_weigh_the_same),
         cmocka_unit_test(end_tilt_that_is_given_is_held),
         cmocka_unit_test(end_tilt_stays_where_nothing_pulls_it),
         cmocka_unit_test(constants_added_to_every_policy_do_not_move_the_coefficient),

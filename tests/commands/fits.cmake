@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: Apache-2.0
+# Fits of policies whose answer is known.
+mpo_add_script_test("fit gives the same bytes on every number of ranks"
+    fit_ranks.py commands 300 6 ${binaries} ${work}/fit_ranks)
+mpo_add_script_test("fit gives the same bytes for many objectives"
+    fit_many.py commands 300 6 ${binaries} ${work}/fit_many)
+mpo_add_script_test("fit finds the exact optimum of bigram policies"
+    fit_exact.py commands 300 1 ${binaries} ${work}/fit_exact)
+mpo_add_script_test("a served fit finds the exact equaliser of bigram policies"
+    fit_served.py commands 300 6 ${binaries} ${work}/fit_served)
+mpo_add_script_test("fit finds the exact optimum for many seeds"
+    fit_exact.py long 1800 1 ${binaries} ${work}/fit_exact_long --seeds 40)
+mpo_add_script_test("a whole fit tilts its ends as the exact mixture of responses asks for"
+    fit_tilt.py commands 300 6 ${binaries} ${work}/fit_tilt)
