@@ -72,6 +72,7 @@ struct mpo_config {
     int32_t policy_count;             /* H */
     int32_t objective_count;          /* K: the first K policies */
     struct mpo_config_stored *stored; /* of a text that was read back, else NULL */
+    bool *written;                    /* for mpo_config_is_written */
 };
 
 /**
@@ -145,7 +146,8 @@ enum mpo_status mpo_config_print(const struct mpo_config *config, char **text);
 /**
  * Read back what mpo_config_print wrote, in this version or in another. Local.
  *
- * Nothing is checked across options. An option that the text lacks has its default; keys
+ * Nothing is checked across options. An option that the text lacks has its default, or what
+ * happened before there was the option (estimator.target: whole, descent.average: uniform); keys
  * that this version does not know, and values that it refuses, are kept as texts, for
  * mpo_config_compare. Paths stay as they are.
  *
@@ -154,6 +156,10 @@ enum mpo_status mpo_config_print(const struct mpo_config *config, char **text);
  */
 enum mpo_status mpo_config_read_text(const char *name, const char *text,
                                      struct mpo_config **out);
+
+/** Whether a file or a flag gave this option, e.g. "estimator.target", which is then not left
+ *  to its default; not for those of policies. Local. */
+bool mpo_config_is_written(const struct mpo_config *config, const char *key);
 
 /** Whether a text that was read back had this option, e.g. "descent.steps"; not for those of
  *  policies. Always true for a configuration that was not read back. Local. */

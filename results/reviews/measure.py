@@ -46,7 +46,7 @@ class Fit:
 FITS = (
     Fit("mixture", "configs/reviews.yaml"),
     Fit("mixture, no tilt", "configs/reviews.yaml", ("--rollout.end_bias=0",)),
-    Fit("reference", "configs/reviews_reference.yaml"),
+    Fit("reference", "configs/reviews_published.yaml"),
     Fit("mixture, seed 2", "configs/reviews.yaml", ("--run.seed=2",)),
 )
 

@@ -67,7 +67,9 @@ static enum mpo_status assign_defaults(struct mpo_config_build *build, bool poli
     enum mpo_status status = MPO_OK;
     for (int i = 0; i < MPO_OPTION_COUNT; i++) {
         const struct mpo_config_option *option = &mpo_config_options[i];
-        const char *initial = mpo_config_initial(option, build->command);
+        const char *initial = build->config->stored != NULL
+                                  ? mpo_config_initial_before(option)
+                                  : mpo_config_initial(option, build->command);
         if ((option->section == MPO_SECTION_policies) != policies || initial == NULL)
             continue;
         MPO_TRY(mpo_config_assign(build, &(struct mpo_config_assignment){
@@ -101,6 +103,15 @@ static enum mpo_status take_folder(const char *path, char **folder)
     MPO_TRY(mpo_memory_copy_text(path, folder));
     char *slash = strrchr(*folder, '/');
     *(slash != NULL ? slash + 1 : *folder) = '\0';
+cleanup:
+    return status;
+}
+
+static enum mpo_status begin_build(struct mpo_config_build *build)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_NEW(1, &build->config);
+    MPO_NEW(MPO_OPTION_COUNT, &build->config->written);
 cleanup:
     return status;
 }
@@ -156,7 +167,7 @@ enum mpo_status mpo_config_open(const char *command, int argc, char *const *argv
     struct mpo_config_build build = {.command = command};
     struct mpo_config_arguments arguments = {0};
     *out = NULL;
-    MPO_NEW(1, &build.config);
+    MPO_TRY(begin_build(&build));
     MPO_TRY(mpo_config_flags_open(command, argc, argv, &arguments, &flags));
     MPO_TRY(take_path(&build, &arguments));
     MPO_TRY(take_folder(build.path, &build.folder));
@@ -181,7 +192,7 @@ enum mpo_status mpo_config_open_text(const char *command,
     size_t bytes = strnlen(source->text, MPO_CONFIG_BYTES_MAX + 1);
     char quoted[MPO_CONFIG_QUOTE_BYTES];
     *out = NULL;
-    MPO_NEW(1, &build.config);
+    MPO_TRY(begin_build(&build));
     MPO_TRY(mpo_config_flags_open(command, argc, argv, &arguments, &flags));
     MPO_CHECK(arguments.count == 0, MPO_ERR_USAGE,
               "expected flags alone beside a configuration text, found '%s'",
@@ -208,7 +219,7 @@ enum mpo_status mpo_config_open_flags(const char *command, int argc, char *const
     struct mpo_config_flags *flags = NULL;
     struct mpo_config_build build = {.command = command, .path = ""};
     *out = NULL;
-    MPO_NEW(1, &build.config);
+    MPO_TRY(begin_build(&build));
     MPO_TRY(mpo_config_flags_open(command, argc, argv, arguments, &flags));
     MPO_TRY(take_folder(build.path, &build.folder));
     MPO_TRY(assign_defaults(&build, false, 0));
@@ -225,7 +236,7 @@ enum mpo_status mpo_config_read_text(const char *name, const char *text,
     enum mpo_status status = MPO_OK;
     struct mpo_config_build build = {.command = "", .path = name};
     *out = NULL;
-    MPO_NEW(1, &build.config);
+    MPO_TRY(begin_build(&build));
     MPO_NEW(1, &build.config->stored);
     MPO_TRY(mpo_memory_copy_text("", &build.folder));
     MPO_TRY(assign_defaults(&build, false, 0));
@@ -282,6 +293,7 @@ void mpo_config_close(struct mpo_config **config)
             free_member(option, mpo_config_member(*config, option, k));
     }
     mpo_config_close_stored(*config);
+    free((*config)->written);
     free((*config)->policies);
     free(*config);
     *config = NULL;

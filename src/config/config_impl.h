@@ -164,6 +164,9 @@ enum mpo_status mpo_config_check(struct mpo_config_build *build);
 
 /* ---- stored.c ---- */
 
+/** What a stored configuration that does not name an option was made with. */
+const char *mpo_config_initial_before(const struct mpo_config_option *option);
+
 /** Keep what a stored configuration has beyond this version's options. */
 enum mpo_status mpo_config_keep_unread(struct mpo_config *config, const char *key,
                                        const char *text);

@@ -3,7 +3,8 @@
  * Configurations that a record keeps: two of them compared by the values of their options.
  *
  * A record may be older or newer than this program. What it does not say was at its default,
- * which is how options are added: the default is what happened before there was the option.
+ * which is how options are added: the default is what happened before there was the option,
+ * or `before` has that.
  * What it says and this version does not know is shown as it stands, never dropped.
  */
 #include "config_impl.h"
@@ -24,6 +25,20 @@ struct comparison {
     void (*visit)(void *context, const char *key, const char *first, const char *second);
     void *context;
 };
+
+/* Options that came with another default. */
+static const struct {
+    const char *key;
+    const char *initial;
+} before[] = {{"estimator.target", "whole"}, {"descent.average", "uniform"}};
+
+const char *mpo_config_initial_before(const struct mpo_config_option *option)
+{
+    for (size_t i = 0; i < sizeof before / sizeof *before; i++)
+        if (strcmp(option->full_name, before[i].key) == 0)
+            return before[i].initial;
+    return option->initial;
+}
 
 enum mpo_status mpo_config_keep_unread(struct mpo_config *config, const char *key,
                                        const char *text)
@@ -66,13 +81,26 @@ static bool is_given(const struct mpo_config *config,
     return config->stored->is_given[index];
 }
 
-bool mpo_config_is_given(const struct mpo_config *config, const char *key)
+/* Of a section other than policies; NULL: none. */
+static const struct mpo_config_option *find_option(const char *key)
 {
     for (int i = 0; i < MPO_OPTION_COUNT; i++)
         if (mpo_config_options[i].section != MPO_SECTION_policies &&
             strcmp(mpo_config_options[i].full_name, key) == 0)
-            return is_given(config, &mpo_config_options[i], 0);
-    return false;
+            return &mpo_config_options[i];
+    return NULL;
+}
+
+bool mpo_config_is_written(const struct mpo_config *config, const char *key)
+{
+    const struct mpo_config_option *option = find_option(key);
+    return option != NULL && config->written[option - mpo_config_options];
+}
+
+bool mpo_config_is_given(const struct mpo_config *config, const char *key)
+{
+    const struct mpo_config_option *option = find_option(key);
+    return option != NULL && is_given(config, option, 0);
 }
 
 /* ---- values ---- */

@@ -170,6 +170,7 @@ void mpo_config_note_place(struct mpo_config_build *build,
         return;
     }
     build->place[option] = assignment->place;
+    build->config->written[option] = is_written || assignment->place.flag != NULL;
     if (stored != NULL)
         stored->is_given[option] = is_written;
 }

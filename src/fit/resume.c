@@ -144,6 +144,39 @@ cleanup:
     return status;
 }
 
+/* A record of schema mpo-1.0, which names no target, goes on as it began. */
+static bool is_old(const struct mpo_record *record)
+{
+    return *mpo_record_attribute(record, "target") == '\0';
+}
+
+/* What is wrong with the record is told when it is opened to be continued. */
+static bool is_old_file(const char *path)
+{
+    struct mpo_record *record = NULL;
+    bool is_one = access(path, F_OK) == 0 && mpo_record_open(path, &record) == MPO_OK &&
+                  is_old(record);
+    mpo_record_close(&record);
+    return is_one;
+}
+
+enum mpo_status mpo_fit_adopt(const struct mpo_session *session, struct mpo_config *config)
+{
+    enum mpo_status status = MPO_OK;
+    bool adopts = false;
+    if (!config->fit.resume)
+        return MPO_OK;
+    if (mpo_comm_rank(session->comm) == 0)
+        adopts = is_old_file(config->record.file);
+    MPO_TRY(mpo_comm_broadcast(session->comm, &adopts, sizeof adopts, 0));
+    if (adopts && !mpo_config_is_written(config, "estimator.target"))
+        config->estimator.target = MPO_TARGET_WHOLE;
+    if (adopts && !mpo_config_is_written(config, "descent.average"))
+        config->descent.average = MPO_AVERAGING_UNIFORM;
+cleanup:
+    return status;
+}
+
 /* ---- prompts and objectives ---- */
 
 static enum mpo_status compare_contents(const struct mpo_fit *fit,
@@ -199,12 +232,6 @@ static enum mpo_status load_descent(struct mpo_fit *fit, struct mpo_record *reco
 cleanup:
     free(vectors);
     return status;
-}
-
-/* A record of schema mpo-1.0, which names no target, goes on as it began. */
-static bool is_old(const struct mpo_record *record)
-{
-    return *mpo_record_attribute(record, "target") == '\0';
 }
 
 static enum mpo_status load_estimator(struct mpo_fit *fit, struct mpo_record *record)

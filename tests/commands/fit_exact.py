@@ -5,8 +5,8 @@
     fit_exact.py MPO MPIRUN WORK [--seeds N]
 
 Three policies of six tokens that disagree (F* is about -1 nat), responses of up to 16 tokens,
-62 steps of 16 responses, every option at its default. Seeds are fixed, so a run passes or
-fails for good. With few seeds the bounds are the worst case's; with 40 or more also the
+62 steps of 16 responses, target whole, a uniform average, every other option at its default.
+Seeds are fixed, so a run passes or fails for good. With few seeds the bounds are the worst case's; with 40 or more also the
 median's and how often the averaged gap covers.
 """
 
@@ -54,7 +54,8 @@ def fit(arguments, folder, config, seed):
 def options(**rollout):
     return {"rollout": {"responses": 16, "max_tokens": MAX_TOKENS, "prompts_per_step": 1,
                         **rollout},
-            "descent": {"steps": 62}, "record": {"hash_models": "false"}}
+            "estimator": {"target": "whole"}, "descent": {"steps": 62, "average": "uniform"},
+            "record": {"hash_models": "false"}}
 
 
 def excess_and_gap(path, exact, least):

@@ -68,7 +68,7 @@ def write_case(arguments, folder, logits, order=(0, 1, 2)):
         tables.run([arguments.tool, model, raw])
         lines.append("  - {name: p%d, model: p%d.gguf, template: raw}" % (k, k))
     lines += ["rollout: {responses: 16, max_tokens: %d}" % MAX_TOKENS,
-              "descent: {steps: 62}", "record: {file: out.h5, hash_models: false}"]
+              "estimator: {target: whole}", "descent: {steps: 62, average: uniform}", "record: {file: out.h5, hash_models: false}"]
     with open(os.path.join(folder, "prompts.txt"), "w", encoding="utf-8") as stream:
         stream.write("\n".join(PROMPTS) + "\n")
     config = os.path.join(folder, "config.yaml")

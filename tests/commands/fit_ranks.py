@@ -118,7 +118,7 @@ def proposal_of_a_reference_writes_the_same_bytes_on_every_number_of_ranks(argum
         folder, table, PROMPTS,
         {"rollout": {"responses": 6, "max_tokens": 12, "prompts_per_step": 3,
                      "proposal": "reference"},
-         "descent": {"steps": 4}, "record": {"hash_models": "false"}},
+         "estimator": {"target": "whole"}, "descent": {"steps": 4}, "record": {"hash_models": "false"}},
         roles=["objective"] * 3 + ["reference"])
     expected = fit(arguments, config, os.path.join(folder, "1.h5"), 1)
     with h5py.File(os.path.join(folder, "1.h5"), "r") as record:

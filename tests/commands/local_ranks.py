@@ -34,7 +34,7 @@ def every_policy_gets_a_rank(mpo, work, source):
     record = os.path.join(work, "local.h5")
     _, said = local(mpo, source, "fit", config, "--record.file=" + record)
     tables.check("3 policies on 3 ranks" in said, said)
-    for name, count in (("table", 3), ("reviews", 2), ("reviews_reference", 3)):
+    for name, count in (("table", 3), ("reviews", 2), ("reviews_published", 3)):
         path = os.path.join(source, "configs", name + ".yaml")
         said, _ = local(echo(mpo, work), source, "x", path)
         tables.check(said.split() == ["x", path] * count, "%s: %s" % (path, said))

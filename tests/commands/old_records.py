@@ -115,6 +115,11 @@ def test_resume():
         check("it has no data set that its schema did not have", now.keys() == whole.keys())
         differ = same(whole, now, CLOSE)
         check(f"the whole is what its writer made of {MORE} steps: {differ} differ", not differ)
+    prepare()
+    result = run("fit", "config.yaml", "--resume", longer, "--estimator.target=served")
+    check("another target is refused", result.returncode == 78
+          and "estimator.target" in result.stderr and "served" in result.stderr, result)
+    check("and the record is as it was", unchanged())
 
 
 run_tests(globals())

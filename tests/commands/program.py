@@ -16,7 +16,7 @@ SOURCE = sys.argv[4]
 
 def test_fit_leaves_a_record():
     fresh()
-    result = run("fit", "config.yaml")
+    result = run("fit", "config.yaml", "--estimator.target=whole")
     check("fit ends well", result.returncode == 0, result)
     check("the result is on stdout and names the objectives",
           "up" in result.stdout and "averaged gap" in result.stdout, result)
@@ -40,7 +40,8 @@ def test_one_step_has_no_scatter():
 
 def test_stop_gap_stops():
     fresh()
-    result = run("fit", "config.yaml", "--descent.stop_gap=1000", "--descent.steps=50")
+    result = run("fit", "config.yaml", "--estimator.target=whole", "--descent.stop_gap=1000",
+                 "--descent.steps=50")
     check("a fit that stop_gap ended is finished", ", finished\n" in run("inspect", "out.h5").stdout)
     check("stop_gap ends the fit early", result.returncode == 0
           and "stopped after 1 steps" in result.stderr, result)
@@ -195,7 +196,7 @@ def test_policies_that_are_not_those_of_a_record_are_named_once():
 
 def test_refit_takes_the_options_of_the_descent():
     fresh()
-    run("fit", "config.yaml", "--quiet")
+    run("fit", "config.yaml", "--quiet", "--estimator.target=whole")
     gaps = [json.loads(run("refit", "out.h5", "--json", *flags).stdout)["gap"] for flags in (
         [], ["--descent.stop_gap=0.01"], ["--descent.stop_gap=1000"], ["--descent.steps=1"])]
     check("stop_gap ends a refit", gaps[0] < gaps[1] < gaps[2] and gaps[2] == gaps[3], None)
@@ -207,7 +208,7 @@ def test_proposal_reference():
     fresh()
     table("ref.table", "0.3 0.4 0.3")
     write("ref.yaml", CONFIG.format(more="").replace(
-        "rollout: {", "  - {name: base, model: ref.table, role: reference}\nrollout: {proposal: reference, "))
+        "rollout: {", "  - {name: base, model: ref.table, role: reference}\nestimator: {target: whole}\nrollout: {proposal: reference, "))
     result = run("fit", "ref.yaml")
     check("fit with the reference proposal", result.returncode == 0
           and "2 objectives, 3 policies" in result.stderr, result)

@@ -35,7 +35,8 @@ class Setting:
         self.log_policy = tables.log_policies(self.table)
         self.exact = tables.Exact(self.log_policy, START_TOKENS, MAX_TOKENS)
         self.config = tables.write_config(self.work, self.table, ("a", "b"), {
-            "rollout": {"max_tokens": MAX_TOKENS}, "record": {"hash_models": "false"}})
+            "rollout": {"max_tokens": MAX_TOKENS}, "estimator": {"target": "whole"},
+            "descent": {"average": "uniform"}, "record": {"hash_models": "false"}})
         self.record = self.fit("run")
 
     def fit(self, name, *flags):

@@ -7,6 +7,7 @@
 #include <stdio.h>
 
 #include "commands/commands.h"
+#include "fit/fit_impl.h"
 #include "session/plan.h"
 
 #define TEXT_BYTES         2048
@@ -42,6 +43,7 @@ static enum mpo_status open_fit(struct fit *fit, int argc, char *const *argv)
     };
     format_command_line(argc, argv, line);
     MPO_TRY(mpo_session_open(&session, &fit->session));
+    MPO_TRY(mpo_fit_adopt(fit->session, fit->config));
     spec.session = fit->session;
     MPO_TRY(mpo_fit_open(&spec, &fit->run));
 cleanup:
@@ -80,7 +82,8 @@ enum mpo_status mpo_command_fit(int argc, char *const *argv)
     enum mpo_status status = MPO_OK;
     struct fit fit = {0};
     MPO_TRY(mpo_command_configure("fit", argc, argv, &fit.config));
-    MPO_TRY(mpo_comm_agree(mpo_plan_check_fit(fit.config)));
+    if (!fit.config->fit.resume) /* else the record has a say in it (mpo_fit_adopt) */
+        MPO_TRY(mpo_comm_agree(mpo_plan_check_fit(fit.config)));
     MPO_TRY(open_fit(&fit, argc, argv));
     MPO_TRY(run_fit(&fit));
 cleanup:

@@ -185,10 +185,24 @@ cleanup:
     return status;
 }
 
+/* The average of the record, unless a flag says otherwise; one of schema mpo-1.0 names none
+ * and is uniform. */
+static void choose_average(const struct refit *refit)
+{
+    const char *average = mpo_record_attribute(refit->record, "average");
+    if (mpo_config_is_written(refit->config, "descent.average"))
+        return;
+    refit->config->descent.average =
+        strcmp(average, mpo_averaging_name(MPO_AVERAGING_LINEAR)) == 0
+            ? MPO_AVERAGING_LINEAR
+            : MPO_AVERAGING_UNIFORM;
+}
+
 enum mpo_status refit_apply(struct refit *refit)
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_numbers *initial = &refit->config->descent.initial;
+    choose_average(refit);
     MPO_TRY(check_exponents(refit));
     MPO_TRY(choose_objectives(refit));
     MPO_CHECK(initial->count == 0 || initial->count == refit->count, MPO_ERR_USAGE,

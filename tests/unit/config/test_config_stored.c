@@ -87,6 +87,33 @@ static void what_a_text_leaves_out_was_at_its_default(void **state)
     mpo_config_close(&config);
 }
 
+/* Of before there were these options, whose defaults are others now. */
+static void what_came_with_another_default_was_as_before(void **state)
+{
+    (void)state;
+    struct mpo_config *stored = read_back("run: {}\n");
+    struct mpo_config *now = opened(MINIMAL, NO_FLAGS);
+    assert_int_equal(stored->estimator.target, MPO_TARGET_WHOLE);
+    assert_int_equal(stored->descent.average, MPO_AVERAGING_UNIFORM);
+    assert_int_equal(now->estimator.target, MPO_TARGET_SERVED);
+    assert_int_equal(now->descent.average, MPO_AVERAGING_LINEAR);
+    mpo_config_close(&now);
+    mpo_config_close(&stored);
+}
+
+static void what_a_file_or_a_flag_gave_is_written(void **state)
+{
+    (void)state;
+    struct mpo_config *config = opened(MINIMAL "descent: {average: linear, steps: 62}\n",
+                                       FLAGS("--rollout.responses=16"));
+    assert_true(mpo_config_is_written(config, "descent.average"));
+    assert_true(mpo_config_is_written(config, "descent.steps"));
+    assert_true(mpo_config_is_written(config, "rollout.responses"));
+    assert_false(mpo_config_is_written(config, "estimator.target"));
+    assert_false(mpo_config_is_written(config, "no.option"));
+    mpo_config_close(&config);
+}
+
 static void policies_are_matched_by_name(void **state)
 {
     (void)state;
@@ -158,6 +185,8 @@ int main(void)
         cmocka_unit_test(what_was_printed_is_read_back_without_a_difference),
         cmocka_unit_test(values_are_compared_and_not_how_they_are_written),
         cmocka_unit_test(what_a_text_leaves_out_was_at_its_default),
+        cmocka_unit_test(what_came_with_another_default_was_as_before),
+        cmocka_unit_test(what_a_file_or_a_flag_gave_is_written),
         cmocka_unit_test(policies_are_matched_by_name),
         cmocka_unit_test(what_another_version_says_is_shown_as_it_stands),
         cmocka_unit_test(keys_may_be_long),
