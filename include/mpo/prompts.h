@@ -58,6 +58,8 @@ struct mpo_prompt {
     bool says_ended; /* the line has "ended" */
     bool stopped;    /* at a stop text ("finish": "stop"), before which its text ends,
                              and not its tokens */
+    double end_bias;     /* tilt of the end tokens that it was drawn with, nat */
+    bool says_end_bias;  /* the line has "end_bias" */
     int64_t line_number; /* in the file, from 1 */
 };
 
@@ -67,7 +69,7 @@ struct mpo_prompts_spec {
     const char *prefill; /* text format: beginning of the response, in which {prompt} stands
                             for the line; "" for none */
     /* jsonl format: members that each line must have besides the prompt, texts to score as
-       its responses; a line may have "ended": true or false for them */
+       its responses; a line may have "ended": true or false for them, and "end_bias" */
     const char *response_name[MPO_PROMPTS_RESPONSE_COUNT_MAX];
     /* members with their token ids, beside or in place of their texts */
     const char *token_name[MPO_PROMPTS_RESPONSE_COUNT_MAX];

@@ -53,7 +53,8 @@ struct mpo_scores {
     int32_t policy_count; /* H */
     int32_t *token_count; /* [N] tokens, the end token of a whole response included */
     double *log_mixture;  /* [N] log q(y|x), nat */
-    double *log_z;        /* [N] sum_t log Z(s_t), nat */
+    double *log_z;        /* [N] sum_t log Z(s_t) - b [y_t ends], nat: log_mixture + log_z is
+                             sum_h mu_h log pi_h(y|x) for any b */
     double *log_policy;   /* [N, H] log pi_h(y|x), nat */
 };
 
@@ -132,6 +133,8 @@ struct mpo_rollout_step {
                               NAN where mu_h = 0 */
     bool yields;            /* a request to stop ends it at the next token */
     const struct mpo_mixture_filter *filter; /* of the draws; NULL: none */
+    /* [prompt_count] of scores: b of each prompt; NULL: end_bias */
+    const double *end_biases;
     /* called on the group's root after each token of each response; false: the response
        ends here, as if its text had stopped. NULL: disabled */
     bool (*watch)(void *watcher, const int32_t *token, int32_t token_count);
@@ -156,7 +159,7 @@ enum mpo_status mpo_rollout_run(struct mpo_rollout *rollout,
 
 /**
  * Score given responses to prompts under every policy and under the mixture of step->mu and
- * step->end_bias; greedy and the step's number have no effect. Collective over all ranks;
+ * step->end_bias, or of each prompt's own; greedy and the step's number have no effect. Collective over all ranks;
  * every rank passes the same step. Allocates nothing. Needs MPO_ROLLOUT_SCORES, and one
  * prompt per unit.
  *

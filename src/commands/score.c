@@ -4,13 +4,16 @@
  * the token mixture.
  *
  *     one line in:   {"prompt": ..., "response": ...}         or with "messages", "prefill"
- *     one line out:  tokens, log_mixture = sum_t log q(y_t|s_t), log_z = sum_t log Z(s_t),
- *                    log_policy = {name: log pi_k(y|x)}, all in nat
+ *     one line out:  tokens, log_mixture = sum_t log q(y_t|s_t), log_policy =
+ *                    {name: log pi_k(y|x)}, log_z = sum_t log Z(s_t) - b [y_t ends], all in
+ *                    nat
  *
  * Sums, never averages over tokens. A response is scored as the "token_ids" that it was
  * drawn as, if its line has them, as generate's lines do. Else its text is made into
  * tokens, with an end token unless the line says "ended": false. Under the mixture of whole
- * responses log pi_l(y|x) is log_mixture + log_z but for a constant of the prompt.
+ * responses log pi_l(y|x) is log_mixture + log_z but for a constant of the prompt. The
+ * tilt b of the end tokens is that of the line, where it has one, so that a line says here
+ * what it said when it was drawn.
  *
  * --pairs: {"prompt", "chosen", "rejected"} in, or "chosen_token_ids" and
  * "rejected_token_ids"; a policy prefers the chosen one when it is
@@ -20,6 +23,7 @@
  * Source: Lambert et al., RewardBench, NAACL Findings 2025, section 4.
  */
 #include <jansson.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,7 +47,9 @@ struct wins {
 struct score {
     struct mpo_config *config;
     struct mpo_session *session;
-    double *weights; /* [H] */
+    double *weights;                 /* [H] */
+    double end_bias;                 /* of lines that say none */
+    double end_biases[STEP_PROMPTS]; /* of a step */
     int64_t prompt_count;
     int64_t token_count; /* on rank zero */
     int32_t reference;   /* index of that policy, -1 for none */
@@ -218,6 +224,18 @@ cleanup:
 
 /* ---- the loop ---- */
 
+/* A line's own tilt, unless the command line has one. */
+static void choose_end_biases(struct score *score, const struct mpo_rollout_step *step)
+{
+    bool is_given = !isnan(score->config->score.end_bias);
+    for (int32_t i = 0; i < step->prompt_count; i++) {
+        const struct mpo_prompt *prompt =
+            mpo_prompts_get(score->session->prompts, step->prompt[i]);
+        score->end_biases[i] =
+            prompt->says_end_bias && !is_given ? prompt->end_bias : score->end_bias;
+    }
+}
+
 /* A run of walk.h. */
 static enum mpo_status score_batch(void *command, struct mpo_rollout_step *step,
                                    int64_t first, int64_t *token_count)
@@ -225,6 +243,8 @@ static enum mpo_status score_batch(void *command, struct mpo_rollout_step *step,
     enum mpo_status status = MPO_OK;
     struct score *score = command;
     struct mpo_scores scores = {0};
+    choose_end_biases(score, step);
+    step->end_biases = score->end_biases;
     MPO_TRY(mpo_rollout_score(score->session->rollout, step, &scores));
     if (mpo_comm_rank(score->session->comm) != 0)
         goto cleanup;
@@ -298,6 +318,8 @@ static enum mpo_status open_score(struct score *score)
     };
     MPO_TRY(mpo_session_open(&spec, &score->session));
     MPO_TRY(mpo_weights_open(score->session, &choice, &score->weights));
+    MPO_TRY(mpo_weights_end_bias(score->session, &choice, options->end_bias,
+                                 &score->end_bias));
     MPO_TRY(mpo_comm_agree(take_room(score)));
     score->prompt_count = mpo_prompts_count(score->session->prompts);
     if (options->limit > 0 && options->limit < score->prompt_count)

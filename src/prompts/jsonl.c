@@ -10,6 +10,7 @@
  */
 #include "prompts_impl.h"
 
+#include <math.h>
 #include <string.h>
 
 #include <jansson.h>
@@ -224,6 +225,28 @@ cleanup:
     return status;
 }
 
+/* Beyond it e^b leaves the range in which probabilities of ends are told apart. */
+#define END_BIAS_MAX 100.0
+
+/* How its ends were tilted when it was drawn, as generate says. */
+static enum mpo_status read_end_bias(const struct mpo_prompts_line *line,
+                                     const json_t *object, struct mpo_prompt *prompt)
+{
+    enum mpo_status status = MPO_OK;
+    const json_t *value = json_object_get(object, "end_bias");
+    if (value == NULL)
+        return MPO_OK;
+    if (!json_is_number(value))
+        REFUSE(line, "expected \"end_bias\" to be a number, found %s", kind_of(value));
+    prompt->end_bias = json_number_value(value);
+    prompt->says_end_bias = true;
+    if (!(fabs(prompt->end_bias) <= END_BIAS_MAX))
+        REFUSE(line, "expected \"end_bias\" to be from %g to %g, found %g", -END_BIAS_MAX,
+               END_BIAS_MAX, prompt->end_bias);
+cleanup:
+    return status;
+}
+
 /* What is to be scored, and whether it is whole. */
 static enum mpo_status read_responses(struct mpo_prompts *prompts,
                                       const struct mpo_prompts_line *line,
@@ -239,6 +262,7 @@ static enum mpo_status read_responses(struct mpo_prompts *prompts,
         REFUSE(line, "expected \"ended\" to be true or false, found %s", kind_of(ended));
     prompt->ended = ended != NULL ? json_is_true(ended) : spec->ended;
     prompt->says_ended = ended != NULL;
+    MPO_TRY(read_end_bias(line, object, prompt));
     prompt->stopped = finish != NULL && strcmp(finish, "stop") == 0;
     for (int32_t i = 0; i < spec->response_count; i++)
         MPO_TRY(read_response(prompts, line, object, i, prompt));

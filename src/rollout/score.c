@@ -4,12 +4,17 @@
  * added up. The prompt is fed once; then each response's own tokens, many positions at a
  * time (decode/control.c).
  *
- *     log q(y|x) = sum_t log q(y_t|s_t),   log Z = sum_t log Z(s_t)
+ *     log q(y|x) = sum_t log q(y_t|s_t),   log Z = sum_t ( log Z(s_t) - b [y_t ends] )
  *                                                              (src/README.md, Mixture)
  *
  * A unit is one prompt with its responses; sums run over positions in order.
  */
 #include "rollout_impl.h"
+
+static double end_bias_of(const struct mpo_rollout_step *step, int32_t slot)
+{
+    return step->end_biases != NULL ? step->end_biases[slot] : step->end_bias;
+}
 
 static enum mpo_status admit_responses(struct mpo_rollout *rollout,
                                        const struct mpo_rollout_step *step, int32_t slot)
@@ -22,7 +27,7 @@ static enum mpo_status admit_responses(struct mpo_rollout *rollout,
         struct mpo_decode_row row = {.slot = (int32_t)prompt,
                                      .share = leader,
                                      .mu = step->mu,
-                                     .end_bias = step->end_bias,
+                                     .end_bias = end_bias_of(step, slot),
                                      .parks = true};
         row.given_count =
             mpo_policies_response(rollout->spec.policies, prompt, j, &row.given);
@@ -35,7 +40,18 @@ cleanup:
     return status;
 }
 
-static void account(struct mpo_rollout *rollout, const struct mpo_decode_event *event)
+static bool is_end(const struct mpo_policies *policies, int32_t token)
+{
+    const int32_t *end_token = NULL;
+    int32_t count = mpo_policies_end_tokens(policies, &end_token);
+    for (int32_t i = 0; i < count; i++)
+        if (end_token[i] == token)
+            return true;
+    return false;
+}
+
+static void account(struct mpo_rollout *rollout, double end_bias,
+                    const struct mpo_decode_event *event)
 {
     struct mpo_scores *scores = &rollout->scores;
     size_t policies = (size_t)scores->policy_count;
@@ -43,6 +59,8 @@ static void account(struct mpo_rollout *rollout, const struct mpo_decode_event *
     scores->token_count[at]++;
     scores->log_mixture[at] += event->log_q;
     scores->log_z[at] += event->moments->log_z;
+    if (end_bias != 0.0 && is_end(rollout->spec.policies, event->token))
+        scores->log_z[at] -= end_bias;
     for (size_t h = 0; h < policies; h++)
         scores->log_policy[at * policies + h] += event->log_policy[h];
 }
@@ -72,7 +90,7 @@ enum mpo_status mpo_rollout_score_unit(struct mpo_rollout *rollout,
         for (int32_t i = 0; i < count; i++) {
             if ((event[i].flags & MPO_DECODE_FAILED) != 0)
                 MPO_TRY(mpo_rollout_raise(rollout, &event[i]));
-            account(rollout, &event[i]);
+            account(rollout, end_bias_of(step, slot), &event[i]);
             if ((event[i].flags & (MPO_DECODE_ENDED | MPO_DECODE_CUT)) != 0)
                 report_response(rollout, step, ++scored, rollout->response[event[i].row]);
         }

@@ -410,6 +410,66 @@ cleanup:
     return status;
 }
 
+/* ---- the end tilt ---- */
+
+/* Another strength than the record's makes another mixture, of which its tilt says nothing. */
+static enum mpo_status is_of_other_strength(const struct mpo_config *config,
+                                            const struct mpo_record *record,
+                                            double strength, bool *is_other)
+{
+    enum mpo_status status = MPO_OK;
+    double recorded = 1.0;
+    double *scale = NULL;
+    MPO_NEW(config->objective_count, &scale);
+    MPO_TRY(mpo_record_read_exponents(record, &recorded, scale));
+    *is_other = !isnan(strength) && strength != recorded;
+cleanup:
+    free(scale);
+    return status;
+}
+
+/* Records of schema mpo-1.0 name no target: all were whole. */
+static enum mpo_status read_end_bias(const struct mpo_config *config,
+                                     const struct mpo_weights_choice *choice, double *out)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_record *record = NULL;
+    bool is_other = false;
+    int64_t row = 0;
+    const char *series =
+        choice->step == MPO_AUTO_INTEGER ? "state/end_bias" : "end_bias";
+    MPO_TRY(mpo_record_open(choice->text, &record));
+    if (strcmp(mpo_record_attribute(record, "target"),
+               mpo_target_name(MPO_TARGET_SERVED)) == 0)
+        goto cleanup;
+    MPO_TRY(is_of_other_strength(config, record, choice->strength, &is_other));
+    if (is_other)
+        goto cleanup;
+    MPO_TRY(find_step(record, choice->text, choice->step, &row));
+    MPO_TRY(mpo_record_read(record, series, row, 1, out));
+    MPO_CHECK(isfinite(*out), MPO_ERR_DATA, "%s: expected a finite %s, found %g in row %lld",
+              choice->text, series, *out, (long long)row);
+cleanup:
+    mpo_record_close(&record);
+    return status;
+}
+
+enum mpo_status mpo_weights_end_bias(const struct mpo_session *session,
+                                     const struct mpo_weights_choice *choice, double given,
+                                     double *out)
+{
+    enum mpo_status status = MPO_OK;
+    *out = isnan(given) ? 0.0 : given;
+    if (!isnan(given) || !mpo_weights_are_of_a_record(session->config, choice->text))
+        return MPO_OK;
+    if (mpo_comm_rank(session->comm) == 0)
+        status = name_option(choice, read_end_bias(session->config, choice, out));
+    MPO_TRY(mpo_comm_agree(status));
+    MPO_TRY(mpo_comm_broadcast(session->comm, out, sizeof *out, 0));
+cleanup:
+    return status;
+}
+
 enum mpo_status mpo_weights_bounds(const struct mpo_config *config, double **bounds)
 {
     enum mpo_status status = MPO_OK;

@@ -39,6 +39,20 @@ enum mpo_status mpo_weights_check_choice(const struct mpo_config *config,
 enum mpo_status mpo_weights_open(const struct mpo_session *session,
                                  const struct mpo_weights_choice *choice, double **out);
 
+/**
+ * The end tilt b that a choice of weights is drawn with. That of a record of target whole
+ * belongs to the record's exponents: after the last step that for the next one, of an
+ * earlier step that which it was drawn with. All else, a record of target served or another
+ * strength than the record's included, has none. Collective over all ranks; failures are
+ * agreed on and printed.
+ *
+ * @param given  the tilt that a user asks for, nat; NAN: the above
+ * @param out    b, nat
+ */
+enum mpo_status mpo_weights_end_bias(const struct mpo_session *session,
+                                     const struct mpo_weights_choice *choice, double given,
+                                     double *out);
+
 /** Bounds per objective, policies.NAME.min and .max: [2, K] lower and upper, owned by the
  *  caller; NULL where nothing is bounded. Local. */
 enum mpo_status mpo_weights_bounds(const struct mpo_config *config, double **bounds);
