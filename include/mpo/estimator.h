@@ -113,6 +113,10 @@ enum mpo_status mpo_estimator_step(struct mpo_estimator *estimator, const double
 enum mpo_status mpo_estimator_end_bias_root(const struct mpo_end_masses *masses,
                                             double *out);
 
+/** log Z of each prompt from the same rows, nat: the mean of R over the rows of a prompt, which
+ *  is Z without bias. Local. @param out  [prompt_count] */
+void mpo_estimator_log_z(const struct mpo_end_masses *masses, double *out);
+
 /** Save the sums / restore them. Local. */
 void mpo_estimator_save(const struct mpo_estimator *estimator,
                         struct mpo_estimator_state *out);

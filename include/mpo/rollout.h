@@ -43,6 +43,9 @@ struct mpo_responses {
     double *end_surprise; /* [N] sum_t [y_t ends] - q(end|s_t) */
     double *entropy;      /* [N] sum_t entropy of q(.|s_t), nat */
     int32_t *token;       /* [N, L] */
+    /* [N] of MPO_ROLLOUT_EXACT: tries since the response before, this one included; 0: the
+       response was not drawn, and has no token. NULL otherwise */
+    int64_t *tries;
 };
 
 /** Scores of given responses; N = prompt_count * responses, response j of prompt slot p is
@@ -53,8 +56,7 @@ struct mpo_scores {
     int32_t policy_count; /* H */
     int32_t *token_count; /* [N] tokens, the end token of a whole response included */
     double *log_mixture;  /* [N] log q(y|x), nat */
-    double *log_z;        /* [N] sum_t log Z(s_t) - b [y_t ends], nat: log_mixture + log_z is
-                             sum_h mu_h log pi_h(y|x) for any b */
+    double *log_z;        /* [N] sum_t log Z(s_t) - b [y_t ends], nat */
     double *log_policy;   /* [N, H] log pi_h(y|x), nat */
 };
 
@@ -91,6 +93,7 @@ struct mpo_rollout;
 /** What a rollout is opened for. */
 enum mpo_rollout_purpose {
     MPO_ROLLOUT_DRAWS,      /* mpo_rollout_run */
+    MPO_ROLLOUT_EXACT,      /* the same, exact draws of the mixture of whole responses */
     MPO_ROLLOUT_SCORES,     /* mpo_rollout_score */
     MPO_ROLLOUT_INTEGRATES, /* mpo_rollout_integrate; decode has to report ends */
     MPO_ROLLOUT_END_MASSES, /* mpo_rollout_end_masses */
@@ -111,6 +114,7 @@ struct mpo_rollout_spec {
     int32_t max_tokens;      /* L */
     const char *const *stop; /* [stop_count] texts that end a response */
     int32_t stop_count;
+    int64_t try_limit; /* of MPO_ROLLOUT_EXACT: tries of a prompt, over m, at most */
     enum mpo_rollout_purpose purpose;
 };
 
@@ -149,6 +153,11 @@ struct mpo_rollout_step {
 /**
  * Decode. Collective over all ranks; every rank passes the same step. Allocates nothing.
  * A failure of one rank ends the job (mpo_comm_fail).
+ *
+ * MPO_ROLLOUT_EXACT draws from pi(y|x) ~ prod_h pi_h(y|x)^mu_h, by tries of which each token
+ * survives with probability Z(s): so no exponent of the step may be negative, their sum is
+ * at least 1, end_bias is 0, and there is no filter, watch or stop text. The first m
+ * survivors are the responses; the share of survivors among tries is Z(x).
  *
  * @param out  complete on rank zero; valid until the next call
  * @return MPO_REQUEUE on all ranks where a request to stop ended a step that yields

@@ -41,6 +41,7 @@ struct mpo_session_size {
     int32_t stop_count;
     const char *advice;    /* what makes rows fewer or shorter: "lower ..."; a literal */
     bool integrates_ends;  /* rows never end, for mpo_rollout_integrate */
+    int64_t try_limit;     /* exact draws, with at most so many tries a response; 0: none */
     bool distinct_prompts; /* a step never asks a prompt twice: prompts_max are needed */
     struct mpo_prompts_spec prompts; /* path NULL: those of the configuration */
 };

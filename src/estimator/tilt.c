@@ -113,6 +113,31 @@ static double find_root(const struct parts *parts)
     return 0.5 * (low + high);
 }
 
+/* log R of a row, which is that of its responses that end and of the one that is cut. */
+static double log_total(const struct mpo_end_masses *masses, int64_t i)
+{
+    const double *stay = masses->log_stay + i * masses->max_tokens;
+    const double *odds = masses->log_odds + i * masses->max_tokens;
+    double weight = 0.0;
+    double total = -INFINITY;
+    for (int32_t t = 0; t < masses->max_tokens; t++) {
+        weight += stay[t];
+        total = mpo_log_add(total, weight + odds[t]);
+    }
+    return mpo_log_add(total, weight);
+}
+
+void mpo_estimator_log_z(const struct mpo_end_masses *masses, double *out)
+{
+    for (int32_t slot = 0; slot < masses->prompt_count; slot++) {
+        int64_t first = (int64_t)slot * masses->responses;
+        out[slot] = -INFINITY;
+        for (int32_t j = 0; j < masses->responses; j++)
+            out[slot] = mpo_log_add(out[slot], log_total(masses, first + j));
+        out[slot] -= log(masses->responses);
+    }
+}
+
 enum mpo_status mpo_estimator_end_bias_root(const struct mpo_end_masses *masses,
                                             double *out)
 {

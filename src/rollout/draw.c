@@ -22,13 +22,12 @@ static bool keeps_masses(const struct mpo_rollout *rollout)
     return rollout->spec.purpose == MPO_ROLLOUT_END_MASSES;
 }
 
-static struct mpo_decode_row row_of(const struct mpo_rollout *rollout,
-                                    const struct mpo_rollout_unit *unit, int32_t share,
-                                    int32_t j)
+struct mpo_decode_row mpo_rollout_row(const struct mpo_rollout *rollout,
+                                      const struct mpo_rollout_step *step, int32_t slot,
+                                      int32_t share, int64_t j)
 {
-    const struct mpo_rollout_step *step = unit->step;
     struct mpo_decode_row row = {
-        .slot = (int32_t)step->prompt[unit->next_slot],
+        .slot = (int32_t)step->prompt[slot],
         .share = share,
         .free_count = rollout->spec.max_tokens,
         .mu = step->mu,
@@ -38,7 +37,7 @@ static struct mpo_decode_row row_of(const struct mpo_rollout *rollout,
         .rule = {.greedy = step->greedy,
                  .seed = rollout->spec.seed,
                  .counter = {.step = (uint64_t)step->step,
-                             .prompt = (uint64_t)(step->first_slot + unit->next_slot),
+                             .prompt = (uint64_t)(step->first_slot + slot),
                              .response = (uint64_t)(step->first_response + j)}},
     };
     if (integrates(rollout) || keeps_masses(rollout)) {
@@ -78,7 +77,8 @@ static enum mpo_status admit_prompt(struct mpo_rollout *rollout,
     int32_t leader = -1;
     for (int32_t j = 0; j < responses; j++) {
         int32_t index = 0;
-        struct mpo_decode_row row = row_of(rollout, unit, leader, j);
+        struct mpo_decode_row row =
+            mpo_rollout_row(rollout, unit->step, unit->next_slot, leader, j);
         MPO_TRY(mpo_decode_admit(rollout->spec.decode, &row, &index));
         if (j == 0)
             leader = index;
@@ -93,12 +93,11 @@ cleanup:
     return status;
 }
 
-/* Add a token and its figures to its response. */
-static void account(struct mpo_rollout *rollout, const struct mpo_decode_event *event)
+void mpo_rollout_account(struct mpo_responses *all, int32_t index,
+                         const struct mpo_decode_event *event)
 {
-    struct mpo_responses *all = &rollout->responses;
     size_t policies = (size_t)all->policy_count;
-    size_t response = (size_t)rollout->response[event->row];
+    size_t response = (size_t)index;
     bool ends = (event->flags & MPO_DECODE_ENDED) != 0;
     all->token[response * (size_t)all->max_tokens + (size_t)event->position] = event->token;
     all->token_count[response] = event->position + 1;
@@ -190,7 +189,7 @@ static enum mpo_status take_event(struct mpo_rollout *rollout,
     } else if (keeps_masses(rollout)) {
         account_masses(rollout, event);
     } else {
-        account(rollout, event);
+        mpo_rollout_account(&rollout->responses, rollout->response[event->row], event);
         MPO_TRY(look_for_stop(rollout, unit->step, event, &stops));
     }
     if (stops)

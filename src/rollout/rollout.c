@@ -29,11 +29,10 @@ cleanup:
     return status;
 }
 
-static enum mpo_status take_responses_room(struct mpo_rollout *rollout)
+static enum mpo_status allocate_responses(const struct mpo_rollout *rollout, size_t count,
+                                          struct mpo_responses *responses)
 {
     enum mpo_status status = MPO_OK;
-    struct mpo_responses *responses = &rollout->responses;
-    size_t count = (size_t)rollout->spec.prompts_max * (size_t)rollout->spec.responses;
     size_t policies = (size_t)rollout->spec.policy_count;
     MPO_NEW(count, &responses->token_count);
     MPO_NEW(count, &responses->ended);
@@ -43,10 +42,39 @@ static enum mpo_status take_responses_room(struct mpo_rollout *rollout)
     MPO_NEW(count, &responses->end_surprise);
     MPO_NEW(count, &responses->entropy);
     MPO_NEW(count * (size_t)rollout->spec.max_tokens, &responses->token);
+    if (rollout->spec.purpose == MPO_ROLLOUT_EXACT)
+        MPO_NEW(count, &responses->tries);
     responses->prompt = rollout->prompt;
     responses->responses = rollout->spec.responses;
     responses->policy_count = rollout->spec.policy_count;
     responses->max_tokens = rollout->spec.max_tokens;
+cleanup:
+    return status;
+}
+
+static void free_responses(struct mpo_responses *responses)
+{
+    free(responses->tries);
+    free(responses->token);
+    free(responses->entropy);
+    free(responses->end_surprise);
+    free(responses->control);
+    free(responses->log_policy);
+    free(responses->log_proposal);
+    free(responses->ended);
+    free(responses->token_count);
+}
+
+static enum mpo_status allocate_draws(struct mpo_rollout *rollout)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_rollout_spec *spec = &rollout->spec;
+    size_t count = (size_t)spec->prompts_max * (size_t)spec->responses;
+    MPO_TRY(allocate_responses(rollout, count, &rollout->responses));
+    if (spec->purpose != MPO_ROLLOUT_EXACT)
+        return MPO_OK;
+    MPO_TRY(allocate_responses(rollout, (size_t)spec->row_capacity, &rollout->tries));
+    MPO_NEW(spec->unit_prompts, &rollout->search);
 cleanup:
     return status;
 }
@@ -94,8 +122,9 @@ static enum mpo_status allocate_results(struct mpo_rollout *rollout)
     case MPO_ROLLOUT_END_MASSES:
         return allocate_masses(rollout);
     case MPO_ROLLOUT_DRAWS:
+    case MPO_ROLLOUT_EXACT:
     default:
-        return take_responses_room(rollout);
+        return allocate_draws(rollout);
     }
 }
 
@@ -152,14 +181,9 @@ void mpo_rollout_close(struct mpo_rollout **out)
     free(rollout->scores.log_z);
     free(rollout->scores.log_mixture);
     free(rollout->scores.token_count);
-    free(rollout->responses.token);
-    free(rollout->responses.entropy);
-    free(rollout->responses.end_surprise);
-    free(rollout->responses.control);
-    free(rollout->responses.log_policy);
-    free(rollout->responses.log_proposal);
-    free(rollout->responses.ended);
-    free(rollout->responses.token_count);
+    free(rollout->search);
+    free_responses(&rollout->tries);
+    free_responses(&rollout->responses);
     for (int32_t row = 0; rollout->tail != NULL && row < rollout->spec.row_capacity; row++)
         mpo_decode_text_close(&rollout->tail[row]);
     free(rollout->tail);
@@ -224,6 +248,9 @@ static enum mpo_status lead_units(struct mpo_rollout *rollout,
             continue;
         if (rollout->spec.purpose == MPO_ROLLOUT_SCORES)
             MPO_TRY(mpo_rollout_score_unit(rollout, step, slot));
+        else if (rollout->spec.purpose == MPO_ROLLOUT_EXACT)
+            MPO_TRY(mpo_rollout_exact_unit(rollout, step, slot,
+                                           unit_length(rollout, step, slot)));
         else
             MPO_TRY(mpo_rollout_draw_unit(rollout, step, slot,
                                           unit_length(rollout, step, slot)));
@@ -300,13 +327,9 @@ cleanup:
     return status;
 }
 
-enum mpo_status mpo_rollout_run(struct mpo_rollout *rollout,
-                                const struct mpo_rollout_step *step,
-                                struct mpo_responses *out)
+size_t mpo_rollout_parts(const struct mpo_responses *all, struct mpo_rollout_part *part)
 {
-    enum mpo_status status = MPO_OK;
-    struct mpo_responses *all = &rollout->responses;
-    size_t policies = (size_t)rollout->spec.policy_count;
+    size_t policies = (size_t)all->policy_count;
     const struct mpo_rollout_part parts[] = {
         {all->token_count, sizeof *all->token_count},
         {all->ended, sizeof *all->ended},
@@ -315,11 +338,28 @@ enum mpo_status mpo_rollout_run(struct mpo_rollout *rollout,
         {all->control, policies * sizeof *all->control},
         {all->end_surprise, sizeof *all->end_surprise},
         {all->entropy, sizeof *all->entropy},
+        {all->tries, sizeof *all->tries},
         {all->token, (size_t)all->max_tokens * sizeof *all->token},
     };
-    size_t part_count = sizeof parts / sizeof *parts;
-    MPO_CHECK(rollout->spec.purpose == MPO_ROLLOUT_DRAWS, MPO_ERR_INTERNAL,
-              "a rollout of another purpose was asked to draw responses");
+    _Static_assert(sizeof parts / sizeof *parts == MPO_ROLLOUT_PARTS, "all of them");
+    size_t count = 0;
+    for (size_t i = 0; i < MPO_ROLLOUT_PARTS; i++)
+        if (parts[i].array != NULL)
+            part[count++] = parts[i];
+    return count;
+}
+
+enum mpo_status mpo_rollout_run(struct mpo_rollout *rollout,
+                                const struct mpo_rollout_step *step,
+                                struct mpo_responses *out)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_responses *all = &rollout->responses;
+    struct mpo_rollout_part parts[MPO_ROLLOUT_PARTS];
+    size_t part_count = mpo_rollout_parts(all, parts);
+    MPO_CHECK(rollout->spec.purpose == MPO_ROLLOUT_DRAWS ||
+                  rollout->spec.purpose == MPO_ROLLOUT_EXACT,
+              MPO_ERR_INTERNAL, "a rollout of another purpose was asked to draw responses");
     MPO_TRY(run_parts(rollout, step, parts, part_count,
                       part_count - 1)); /* tokens are counted */
     all->prompt_count = step->prompt_count;

@@ -22,6 +22,19 @@ struct mpo_rollout {
     struct mpo_ends *ends;          /* [row_capacity] likewise; arrays in integrals */
     double *drawn;                  /* [row_capacity, H] of ends */
     bool is_cut;                    /* a request to stop ended the step */
+    /* [row_capacity] the try that a row makes, in exact draws; its tries is the number of the
+       try from 1, and 0 where the row makes none */
+    struct mpo_responses tries;
+    struct mpo_rollout_search *search; /* [unit_prompts] likewise */
+};
+
+/** The exact draws of one prompt on their way. */
+struct mpo_rollout_search {
+    int64_t begun; /* tries so far */
+    int32_t live;  /* of them */
+    int32_t found; /* responses that are likely: survivors, of which a try before them may
+                      still take the place of the last */
+    bool is_over;
 };
 
 /** A unit on its way: prompt slots next_slot .. end_slot - 1 of the step wait. */
@@ -42,6 +55,21 @@ enum mpo_status mpo_rollout_draw_unit(struct mpo_rollout *rollout,
                                       const struct mpo_rollout_step *step,
                                       int32_t first_slot, int32_t prompt_count);
 
+/** The same by killing: exact draws of the mixture of whole responses. (exact.c) */
+enum mpo_status mpo_rollout_exact_unit(struct mpo_rollout *rollout,
+                                       const struct mpo_rollout_step *step,
+                                       int32_t first_slot, int32_t prompt_count);
+
+/** The wish for response j to a prompt slot, which shares its prompt with another row or none
+ *  (-1). Local. (draw.c) */
+struct mpo_decode_row mpo_rollout_row(const struct mpo_rollout *rollout,
+                                      const struct mpo_rollout_step *step, int32_t slot,
+                                      int32_t share, int64_t j);
+
+/** Add a token and its figures to a response. Local. (draw.c) */
+void mpo_rollout_account(struct mpo_responses *all, int32_t index,
+                         const struct mpo_decode_event *event);
+
 /** Score the given responses of a prompt slot from a cleared cache, into rollout->scores.
  *  At the group's root, while the others follow. (score.c) */
 enum mpo_status mpo_rollout_score_unit(struct mpo_rollout *rollout,
@@ -56,6 +84,15 @@ struct mpo_rollout_part {
     void *array;
     size_t response_bytes;
 };
+
+/** Arrays of responses. */
+#define MPO_ROLLOUT_PARTS 9
+
+/** List them, the tokens last: all others are sums, which begin empty. Local. (rollout.c)
+ *  @param part  [MPO_ROLLOUT_PARTS] out
+ *  @return how many there are */
+size_t mpo_rollout_parts(const struct mpo_responses *responses,
+                         struct mpo_rollout_part *part);
 
 /** Bring a unit's part of some arrays from the root of the group that made them to rank
  *  zero. Collective over those two ranks; others return at once. (gather.c) */

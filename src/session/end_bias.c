@@ -72,6 +72,7 @@ static void keep_batch(const struct mpo_end_masses *batch, int32_t first_row,
     }
 }
 
+/* The arrays are the caller's to free, whatever happens; on rank zero they are filled. */
 static enum mpo_status draw_rows(struct mpo_session *session,
                                  const struct mpo_end_bias_query *query,
                                  struct mpo_end_masses *all)
@@ -80,6 +81,9 @@ static enum mpo_status draw_rows(struct mpo_session *session,
     struct mpo_rollout *rollout = NULL;
     struct mpo_end_masses batch = {0};
     int32_t rows = batch_rows(session);
+    MPO_CHECK(query->prompt_count >= 1 && query->prompt_count <= MPO_END_BIAS_PROMPTS,
+              MPO_ERR_INTERNAL, "a warm-up of %d prompts", query->prompt_count);
+    MPO_TRY(allocate_masses(session, query, all));
     MPO_TRY(open_rollout(session, rows, &rollout));
     for (int32_t first = 0; first < MPO_END_BIAS_ROWS; first += rows) {
         const struct mpo_rollout_step step = {
@@ -104,16 +108,29 @@ enum mpo_status mpo_session_find_end_bias(struct mpo_session *session,
                                           double *out)
 {
     enum mpo_status status = MPO_OK;
-    struct mpo_end_masses all = {0};
-    MPO_CHECK(query->prompt_count >= 1 && query->prompt_count <= MPO_END_BIAS_PROMPTS,
-              MPO_ERR_INTERNAL, "a warm-up of %d prompts", query->prompt_count);
-    MPO_TRY(allocate_masses(session, query, &all));
-    MPO_TRY(draw_rows(session, query, &all));
+    struct mpo_end_masses masses = {0};
+    MPO_TRY(draw_rows(session, query, &masses));
     if (mpo_comm_rank(session->comm) == 0)
-        MPO_TRY(mpo_estimator_end_bias_root(&all, out));
+        MPO_TRY(mpo_estimator_end_bias_root(&masses, out));
     MPO_TRY(mpo_comm_broadcast(session->comm, out, sizeof *out, 0));
 cleanup:
-    free(all.log_odds);
-    free(all.log_stay);
+    free(masses.log_odds);
+    free(masses.log_stay);
+    return status;
+}
+
+enum mpo_status mpo_session_find_log_z(struct mpo_session *session,
+                                       const struct mpo_end_bias_query *query, double *out)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_end_masses masses = {0};
+    size_t bytes = (size_t)query->prompt_count * sizeof *out;
+    MPO_TRY(draw_rows(session, query, &masses));
+    if (mpo_comm_rank(session->comm) == 0)
+        mpo_estimator_log_z(&masses, out);
+    MPO_TRY(mpo_comm_broadcast(session->comm, out, bytes, 0));
+cleanup:
+    free(masses.log_odds);
+    free(masses.log_stay);
     return status;
 }

@@ -35,3 +35,13 @@ struct mpo_end_bias_query {
 enum mpo_status mpo_session_find_end_bias(struct mpo_session *session,
                                           const struct mpo_end_bias_query *query,
                                           double *out);
+
+/**
+ * log Z of each prompt from the same draws (mpo_estimator_log_z): an exact draw of a whole
+ * response takes 1 / Z tries. Collective over all ranks, inside a loop, as above.
+ *
+ * @param out  [prompt_count] nat; the same on all ranks
+ * @return MPO_REQUEUE on all ranks where a request to stop came
+ */
+enum mpo_status mpo_session_find_log_z(struct mpo_session *session,
+                                       const struct mpo_end_bias_query *query, double *out);

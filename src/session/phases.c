@@ -255,8 +255,10 @@ static enum mpo_status open_rollout(struct mpo_session *session)
         .max_tokens = (int32_t)session->config->rollout.max_tokens,
         .stop = size->stop,
         .stop_count = size->stop_count,
+        .try_limit = size->try_limit,
         .purpose = mpo_plan_has_responses(size) ? MPO_ROLLOUT_SCORES
                    : size->integrates_ends      ? MPO_ROLLOUT_INTEGRATES
+                   : size->try_limit > 0        ? MPO_ROLLOUT_EXACT
                                                 : MPO_ROLLOUT_DRAWS,
     };
     MPO_TRY(mpo_rollout_open(&rollout, &session->rollout));

@@ -9,20 +9,18 @@
  *
  * --best-of m draws m responses for each one wanted and picks one of them with probability
  * proportional to w_j = prod_k pi_k(y_j|x)^l_k / q_l(y_j|x), which goes to the mixture of
- * whole responses pi_l as m grows (src/README.md, Draws).
+ * whole responses pi_l as m grows; --exact draws from pi_l itself, by tries that seldom
+ * survive (src/README.md, Draws).
  */
-#include <jansson.h>
-#include <stdio.h>
+#include "generate_impl.h"
+
+#include <math.h>
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 #include "commands/commands.h"
-#include "text.h"
-#include "commands/report/output.h"
-#include "commands/report/walk.h"
 #include "commands/report/log.h"
-#include "estimator/sample.h"
+#include "commands/report/walk.h"
 #include "session/weights.h"
 
 /* Rows per batch that are worthwhile on a CPU. */
@@ -35,130 +33,48 @@
 /* Lower ones overflow; 0 is the limit, the most probable token. */
 #define TEMPERATURE_MIN 1e-3
 
-struct generate {
-    struct mpo_config *config;
-    struct mpo_session *session;
-    double *weights; /* [H] */
-    struct mpo_decode_text text;
-    int64_t prompt_count;
-    int64_t *prompt;     /* [session->prompts_max] of one rollout */
-    int32_t responses;   /* to each prompt, candidates included */
-    int64_t token_count; /* on rank zero */
-    double *candidates;  /* [2, best_of] log w and its softmax */
-    bool several;        /* text output needs headings */
-    struct stops stops;
-    struct mpo_mixture_filter filter;
-    struct stream stream;
-    bool streams; /* print the response while it is generated */
-};
+/* ---- the warm-up ---- */
 
-/* ---- best of m ---- */
-
-/* The chosen one of the candidates first .. first + best_of - 1. */
-static int32_t pick_candidate(const struct generate *generate,
-                              const struct mpo_responses *responses, int32_t first)
+struct mpo_end_bias_query generate_warm_up(const struct generate *generate, int64_t *prompt)
 {
-    int32_t count = (int32_t)generate->config->generate.best_of;
-    struct mpo_sample sample = mpo_sample_of_step(responses, first, count);
-    struct mpo_sample_query query = {.exponent_count = responses->policy_count,
-                                     .exponent = generate->weights};
-    struct mpo_sample_figures figures = {.log_weight = generate->candidates,
-                                         .share = generate->candidates + count};
-    struct mpo_rng_counter counter = {
-        .prompt = (uint64_t)responses->prompt[first / responses->responses],
-        .response = (uint64_t)(first % responses->responses / count),
-    };
-    mpo_sample_estimate(&sample, &query, &figures);
-    double uniform =
-        mpo_rng_uniform((uint64_t)generate->config->run.seed, MPO_RNG_PICK, counter);
-    return first + mpo_sample_pick(figures.share, count, uniform);
+    int32_t count = generate->prompt_count < MPO_END_BIAS_PROMPTS
+                        ? (int32_t)generate->prompt_count
+                        : MPO_END_BIAS_PROMPTS;
+    for (int32_t i = 0; i < count; i++)
+        prompt[i] = i;
+    return (struct mpo_end_bias_query){generate->weights, prompt, count};
 }
 
-/* ---- output ---- */
-
-static void print_text(const struct generate *generate, const struct mpo_prompt *prompt)
+/* Candidates of best-of-m are weighed, so they had better end as often as whole responses. */
+static enum mpo_status find_tilt(struct generate *generate)
 {
-    if (generate->streams) {
-        printf("%s\n", generate->text.bytes + generate->stream.shown);
-        return;
-    }
-    if (generate->several)
-        printf("### %s\n", prompt->text);
-    printf("%s%s\n", prompt->prefill, generate->text.bytes);
+    enum mpo_status status = MPO_OK;
+    int64_t prompt[MPO_END_BIAS_PROMPTS] = {0};
+    struct mpo_end_bias_query query = generate_warm_up(generate, prompt);
+    MPO_TRY(mpo_session_find_end_bias(generate->session, &query, &generate->end_bias));
+    mpo_log_note(
+        "candidates are drawn with --end-bias=%.4g nat, by a warm-up of %d rows of "
+        "%d prompts",
+        generate->end_bias, MPO_END_BIAS_ROWS, query.prompt_count);
+cleanup:
+    return status;
 }
 
-/* The ids that were drawn, all that "tokens" counts: a drawn end token is the last, and a
- * text that a stop text cut is shorter. */
-static json_t *token_ids(const struct mpo_responses *responses, int32_t index)
-{
-    json_t *array = json_array();
-    const int32_t *token = responses->token + (ptrdiff_t)index * responses->max_tokens;
-    for (int32_t t = 0; t < responses->token_count[index]; t++)
-        json_array_append_new(array, json_integer(token[t]));
-    return array;
-}
-
-/* What "prompt" does not say: NULL for one message of a user. */
-static json_t *conversation(const struct mpo_prompt *prompt)
-{
-    if (prompt->message_count == 1)
-        return NULL;
-    json_t *array = json_array();
-    for (int32_t i = 0; i < prompt->message_count; i++)
-        json_array_append_new(array,
-                              json_pack("{s:s, s:s}", "role", prompt->messages[i].role,
-                                        "content", prompt->messages[i].content));
-    if (*prompt->prefill != '\0')
-        json_array_append_new(array, json_pack("{s:s, s:s}", "role", "assistant", "content",
-                                               prompt->prefill));
-    return array;
-}
-
-static enum mpo_status print_json(const struct generate *generate,
-                                  const struct mpo_responses *responses, int32_t index)
-{
-    int32_t best_of = (int32_t)generate->config->generate.best_of;
-    const char *finish = generate->text.is_stopped ? "stop"
-                         : responses->ended[index] ? "end"
-                                                   : "length";
-    int64_t prompt_index = responses->prompt[index / responses->responses];
-    const struct mpo_prompt *prompt =
-        mpo_prompts_get(generate->session->prompts, prompt_index);
-    json_t *scores = json_object();
-    for (int32_t h = 0; h < responses->policy_count; h++)
-        json_object_set_new(
-            scores, generate->config->policies[h].name,
-            json_real(responses->log_policy[index * responses->policy_count + h]));
-    json_t *line = json_pack(
-        "{s:I, s:i, s:s, s:o*, s:s, s:s, s:i, s:o, s:b, s:s, s:f, s:o}", "prompt_index",
-        (json_int_t)prompt_index, "sample", index % responses->responses / best_of,
-        "prompt", prompt->text, "messages", conversation(prompt), "prefill",
-        prompt->prefill, "response", generate->text.bytes, "tokens",
-        responses->token_count[index], "token_ids", token_ids(responses, index), "ended",
-        responses->ended[index], "finish", finish, "log_mixture",
-        responses->log_proposal[index], "log_policy", scores);
-    return output_json(line);
-}
-
-static enum mpo_status print_responses(struct generate *generate,
-                                       const struct mpo_responses *responses)
+static enum mpo_status warm_up(struct generate *generate)
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_config_generate *options = &generate->config->generate;
-    bool as_json = options->format == MPO_GENERATE_JSONL;
-    int32_t best_of = (int32_t)options->best_of;
-    int32_t count = responses->prompt_count * responses->responses;
-    for (int32_t first = 0; first < count; first += best_of) {
-        int32_t i = best_of > 1 ? pick_candidate(generate, responses, first) : first;
-        const int32_t *token = responses->token + (ptrdiff_t)i * responses->max_tokens;
-        MPO_TRY(mpo_decode_text_set(&generate->text, token, responses->token_count[i]));
-        int64_t prompt = responses->prompt[i / responses->responses];
-        if (as_json)
-            MPO_TRY(print_json(generate, responses, i));
-        else
-            print_text(generate, mpo_prompts_get(generate->session->prompts, prompt));
-    }
-    MPO_TRY(output_flush());
+    bool wants_tilt = options->best_of > 1 && isnan(options->end_bias) &&
+                      generate->end_bias == 0.0; /* a record has none */
+    if (!wants_tilt && !options->exact)
+        return MPO_OK;
+    MPO_TRY(mpo_session_begin_step(
+        generate->session,
+        &(struct mpo_session_progress){0, 0, generate->prompt_count, "prompts"}));
+    if (options->exact)
+        MPO_TRY(generate_exact_tell_price(generate));
+    else
+        MPO_TRY(find_tilt(generate));
 cleanup:
     return status;
 }
@@ -188,7 +104,7 @@ static enum mpo_status generate_batch(void *command, struct mpo_rollout_step *st
     if (mpo_comm_rank(generate->session->comm) != 0)
         goto cleanup;
     mpo_log_clear_progress();
-    MPO_TRY(print_responses(generate, &responses));
+    MPO_TRY(generate_print(generate, &responses));
     generate->token_count += walk_count_tokens(
         responses.token_count, responses.prompt_count * responses.responses);
     *token_count = generate->token_count;
@@ -201,6 +117,7 @@ static enum mpo_status generate_all(struct generate *generate)
     enum mpo_status status = MPO_OK;
     struct progress progress = {0};
     const struct mpo_config_generate *options = &generate->config->generate;
+    MPO_TRY(warm_up(generate));
     struct walk walk = {
         .session = generate->session,
         .progress = &progress,
@@ -209,6 +126,7 @@ static enum mpo_status generate_all(struct generate *generate)
         .prompt_count = generate->prompt_count,
         .responses = generate->responses,
         .step = {.mu = generate->weights,
+                 .end_bias = generate->end_bias,
                  .greedy = options->greedy,
                  .weighted_only =
                      options->format == MPO_GENERATE_TEXT && options->best_of == 1,
@@ -237,7 +155,8 @@ static void open_stream(struct generate *generate)
         .text = &generate->text,
     };
     generate->streams = !generate->several && options->n == 1 && options->best_of == 1 &&
-                        options->format == MPO_GENERATE_TEXT && isatty(STDOUT_FILENO) == 1;
+                        !options->exact && options->format == MPO_GENERATE_TEXT &&
+                        isatty(STDOUT_FILENO) == 1;
 }
 
 /* Rows decoded at once and prompts per unit; neither depends on the ranks. */
@@ -248,9 +167,10 @@ static void choose_batch(const struct mpo_config_generate *options,
     if (rows == MPO_AUTO_INTEGER)
         rows = size->responses > PARALLEL_ROWS ? size->responses : PARALLEL_ROWS;
     bool single = options->prompt[0] != '\0';
+    bool fits = single && !options->exact; /* tries come in rounds */
     size->unit_prompts =
         single ? 1 : (int32_t)(UNIT_BATCHES * rows + size->responses - 1) / size->responses;
-    size->row_capacity = single ? size->responses : (int32_t)rows;
+    size->row_capacity = fits ? size->responses : (int32_t)rows;
 }
 
 static enum mpo_status allocate_room(struct generate *generate)
@@ -278,11 +198,16 @@ static enum mpo_status open_generate(struct generate *generate)
         .prompt = options->prompt,
         .stop = generate->stops.text,
         .stop_count = generate->stops.count,
+        .try_limit = options->exact ? options->exact_limit : 0,
         .advice = "lower --parallel, --n, --best-of or rollout.max_tokens",
     };
     choose_batch(options, &spec.size);
     MPO_TRY(mpo_session_open(&spec, &generate->session));
     MPO_TRY(mpo_weights_open(generate->session, &choice, &generate->weights));
+    MPO_TRY(mpo_weights_end_bias(generate->session, &choice,
+                                 options->exact ? 0.0 : options->end_bias,
+                                 &generate->end_bias));
+    MPO_TRY(mpo_comm_agree(generate_exact_check_exponents(generate)));
     generate->prompt_count = mpo_prompts_count(generate->session->prompts);
     if (options->limit > 0 && options->limit < generate->prompt_count)
         generate->prompt_count = options->limit;
@@ -299,6 +224,7 @@ static enum mpo_status check_options(struct generate *generate)
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_config_generate *options = &generate->config->generate;
+    MPO_TRY(generate_exact_check_options(options));
     MPO_CHECK(options->n * options->best_of <= MPO_ROW_COUNT_MAX, MPO_ERR_USAGE,
               "--n: expected --n times --best-of to be at most %d, found %lld times %lld",
               MPO_ROW_COUNT_MAX, (long long)options->n, (long long)options->best_of);
@@ -344,6 +270,7 @@ enum mpo_status mpo_command_generate(int argc, char *const *argv)
     MPO_TRY(mpo_comm_agree(check_options(&generate)));
     MPO_TRY(open_generate(&generate));
     MPO_TRY(mpo_session_end_loop(generate_all(&generate)));
+    MPO_TRY(generate_exact_end(&generate));
 cleanup:
     free(generate.candidates);
     free(generate.prompt);
