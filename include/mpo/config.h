@@ -224,6 +224,10 @@ bool mpo_config_flag(const char *command, int index, struct mpo_config_flag *fla
 enum mpo_status mpo_config_parse_numbers(const char *text, double *value, int32_t capacity,
                                          int32_t *count);
 
+/** Bounds per objective, policies.NAME.min and .max: [2, K] lower and upper, owned by the
+ *  caller; NULL where nothing is bounded. Local. */
+enum mpo_status mpo_config_bounds(const struct mpo_config *config, double **bounds);
+
 #ifdef __cplusplus
 }
 #endif

@@ -380,3 +380,22 @@ enum mpo_status mpo_config_check(struct mpo_config_build *build)
 cleanup:
     return status;
 }
+
+enum mpo_status mpo_config_bounds(const struct mpo_config *config, double **bounds)
+{
+    enum mpo_status status = MPO_OK;
+    int32_t count = config->objective_count;
+    bool is_bounded = false;
+    *bounds = NULL;
+    for (int32_t k = 0; k < count; k++)
+        is_bounded |= config->policies[k].min > 0.0 || config->policies[k].max < 1.0;
+    if (!is_bounded)
+        return MPO_OK;
+    MPO_NEW(2 * count, bounds);
+    for (int32_t k = 0; k < count; k++) {
+        (*bounds)[k] = config->policies[k].min;
+        (*bounds)[count + k] = config->policies[k].max;
+    }
+cleanup:
+    return status;
+}

@@ -220,7 +220,7 @@ static enum mpo_status open_optimiser(struct mpo_fit *fit)
     if (!fit->warms_up && isnan(estimator.end_bias))
         estimator.end_bias = 0.0;
     MPO_TRY(mpo_estimator_open(&estimator, &fit->estimator));
-    MPO_TRY(mpo_weights_bounds(config, &bounds));
+    MPO_TRY(mpo_config_bounds(config, &bounds));
     descent.bounds = bounds;
     MPO_TRY(mpo_descent_open(&descent, &fit->descent));
 cleanup:

@@ -20,11 +20,13 @@
 #include "base/simplex.h"
 #include "base/text.h"
 
-/* Weights and what makes exponents of them. */
+/* Exponents and what makes them, in one piece of memory that begins with mu. */
 struct recipe {
     struct mpo_exponents exponents;
-    double *weights; /* [K] */
-    double *scale;   /* [K] of the exponents */
+    double *mu;       /* [H] */
+    double *weights;  /* [K] */
+    double *scale;    /* [K] of the exponents */
+    double *strength; /* [1] the same as that of the exponents, to be sent */
 };
 
 /* What rank zero reads from a record and sends to all ranks. */
@@ -304,12 +306,19 @@ cleanup:
     return status;
 }
 
+static size_t recipe_length(const struct mpo_config *config)
+{
+    return (size_t)config->policy_count + 2 * (size_t)config->objective_count + 1;
+}
+
 /* As configured, unless a record says otherwise. */
 static enum mpo_status open_recipe(const struct mpo_config *config, struct recipe *recipe)
 {
     enum mpo_status status = MPO_OK;
-    MPO_NEW(config->objective_count, &recipe->weights);
-    MPO_NEW(config->objective_count, &recipe->scale);
+    MPO_NEW(recipe_length(config), &recipe->mu);
+    recipe->weights = recipe->mu + config->policy_count;
+    recipe->scale = recipe->weights + config->objective_count;
+    recipe->strength = recipe->scale + config->objective_count;
     for (int32_t k = 0; k < config->objective_count; k++)
         recipe->scale[k] = config->policies[k].scale;
     recipe->exponents =
@@ -326,10 +335,6 @@ static enum mpo_status check_recipe(const struct mpo_config *config,
     enum mpo_status status = MPO_OK;
     if (mpo_exponents_are_weights(&recipe->exponents))
         return MPO_OK;
-    MPO_CHECK(!choice->must_be_exponents, MPO_ERR_USAGE,
-              "%s %s: expected a strength and scales of 1, found the strength %g or a "
-              "scale that is not 1; what is computed here holds without them alone",
-              choice->flag, choice->text, recipe->exponents.strength);
     MPO_CHECK(config->objective_count < config->policy_count, MPO_ERR_CONFIG,
               "%s %s: a strength or scale that is not 1 needs one policy with role "
               "reference, found none; add the model that the policies were trained from",
@@ -338,38 +343,50 @@ cleanup:
     return status;
 }
 
-/* Weights on the simplex become exponents; others are exponents already. */
-static enum mpo_status find_exponents(const struct mpo_config *config,
-                                      const struct mpo_weights_choice *choice, double *mu,
-                                      struct models *models)
+/* Exponents as given: of one policy, or any numbers. */
+static enum mpo_status take_exponents(const struct mpo_config *config,
+                                      const struct mpo_weights_choice *choice,
+                                      int32_t policy, struct recipe *recipe)
 {
     enum mpo_status status = MPO_OK;
-    struct recipe recipe = {0};
+    recipe->exponents.strength = 1.0;
+    if (policy >= 0)
+        recipe->mu[policy] = 1.0;
+    else
+        MPO_TRY(parse_weights(config, choice, recipe->mu));
+    memcpy(recipe->weights, recipe->mu,
+           (size_t)config->objective_count * sizeof *recipe->mu);
+cleanup:
+    return status;
+}
+
+/* Weights on the simplex become exponents; others are exponents already. */
+static enum mpo_status find_exponents(const struct mpo_config *config,
+                                      const struct mpo_weights_choice *choice,
+                                      struct recipe *recipe, struct models *models)
+{
+    enum mpo_status status = MPO_OK;
     int32_t policy = policy_of_name(config, choice->text);
     bool is_numbers = looks_like_numbers(choice->text);
-    if (policy >= 0) {
-        mu[policy] = 1.0;
-        return MPO_OK;
+    if (policy >= 0 || (is_numbers && choice->allow_any)) {
+        MPO_TRY(take_exponents(config, choice, policy, recipe));
+        goto cleanup;
     }
-    if (is_numbers && choice->allow_any)
-        return parse_weights(config, choice, mu);
-    MPO_TRY(open_recipe(config, &recipe));
     if (strcmp(choice->text, "uniform") == 0)
         for (int32_t k = 0; k < config->objective_count; k++)
-            recipe.weights[k] = 1.0 / config->objective_count;
+            recipe->weights[k] = 1.0 / config->objective_count;
     else if (is_numbers)
-        MPO_TRY(parse_weights(config, choice, recipe.weights));
+        MPO_TRY(parse_weights(config, choice, recipe->weights));
     else {
         MPO_TRY(check_file(config, choice));
-        MPO_TRY(read_record(config, choice, &recipe, models));
+        MPO_TRY(read_record(config, choice, recipe, models));
     }
     if (!isnan(choice->strength))
-        recipe.exponents.strength = choice->strength;
-    MPO_TRY(check_recipe(config, choice, &recipe));
-    mpo_exponents_of(&recipe.exponents, recipe.weights, mu);
+        recipe->exponents.strength = choice->strength;
+    MPO_TRY(check_recipe(config, choice, recipe));
+    mpo_exponents_of(&recipe->exponents, recipe->weights, recipe->mu);
 cleanup:
-    free(recipe.scale);
-    free(recipe.weights);
+    *recipe->strength = recipe->exponents.strength;
     return status;
 }
 
@@ -386,28 +403,37 @@ static enum mpo_status name_option(const struct mpo_weights_choice *choice,
                                : "");
 }
 
-enum mpo_status mpo_weights_open(const struct mpo_session *session,
-                                 const struct mpo_weights_choice *choice, double **out)
+enum mpo_status mpo_weights_open_recipe(const struct mpo_session *session,
+                                        const struct mpo_weights_choice *choice,
+                                        struct mpo_weights_recipe *made, double **out)
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_config *config = session->config;
     struct models models = {.path = choice->text,
                             .remedy = "fit again, or give the weights as numbers"};
-    double *mu = NULL;
-    size_t count = (size_t)config->policy_count;
-    status = mpo_memory_take(count, sizeof *mu, "weights", (void **)&mu);
+    struct recipe recipe = {0};
+    status = open_recipe(config, &recipe);
     if (status == MPO_OK && mpo_comm_rank(session->comm) == 0)
-        status = name_option(choice, find_exponents(config, choice, mu, &models));
+        status = name_option(choice, find_exponents(config, choice, &recipe, &models));
     MPO_TRY(mpo_comm_agree(status));
-    MPO_TRY(mpo_comm_broadcast(session->comm, mu, count * sizeof *mu, 0));
+    MPO_TRY(mpo_comm_broadcast(session->comm, recipe.mu,
+                               recipe_length(config) * sizeof *recipe.mu, 0));
     if (mpo_weights_are_of_a_record(config, choice->text))
         MPO_TRY(share_and_compare(session, &models));
-    *out = mu;
-    mu = NULL;
+    *made = (struct mpo_weights_recipe){*recipe.strength, recipe.scale, recipe.weights};
+    *out = recipe.mu;
+    recipe.mu = NULL;
 cleanup:
     free(models.rank);
-    free(mu);
+    free(recipe.mu);
     return status;
+}
+
+enum mpo_status mpo_weights_open(const struct mpo_session *session,
+                                 const struct mpo_weights_choice *choice, double **out)
+{
+    struct mpo_weights_recipe recipe = {0};
+    return mpo_weights_open_recipe(session, choice, &recipe, out);
 }
 
 /* ---- the end tilt ---- */
@@ -436,8 +462,7 @@ static enum mpo_status read_end_bias(const struct mpo_config *config,
     struct mpo_record *record = NULL;
     bool is_other = false;
     int64_t row = 0;
-    const char *series =
-        choice->step == MPO_AUTO_INTEGER ? "state/end_bias" : "end_bias";
+    const char *series = choice->step == MPO_AUTO_INTEGER ? "state/end_bias" : "end_bias";
     MPO_TRY(mpo_record_open(choice->text, &record));
     if (strcmp(mpo_record_attribute(record, "target"),
                mpo_target_name(MPO_TARGET_SERVED)) == 0)
@@ -447,8 +472,9 @@ static enum mpo_status read_end_bias(const struct mpo_config *config,
         goto cleanup;
     MPO_TRY(find_step(record, choice->text, choice->step, &row));
     MPO_TRY(mpo_record_read(record, series, row, 1, out));
-    MPO_CHECK(isfinite(*out), MPO_ERR_DATA, "%s: expected a finite %s, found %g in row %lld",
-              choice->text, series, *out, (long long)row);
+    MPO_CHECK(isfinite(*out), MPO_ERR_DATA,
+              "%s: expected a finite %s, found %g in row %lld", choice->text, series, *out,
+              (long long)row);
 cleanup:
     mpo_record_close(&record);
     return status;
@@ -466,25 +492,6 @@ enum mpo_status mpo_weights_end_bias(const struct mpo_session *session,
         status = name_option(choice, read_end_bias(session->config, choice, out));
     MPO_TRY(mpo_comm_agree(status));
     MPO_TRY(mpo_comm_broadcast(session->comm, out, sizeof *out, 0));
-cleanup:
-    return status;
-}
-
-enum mpo_status mpo_weights_bounds(const struct mpo_config *config, double **bounds)
-{
-    enum mpo_status status = MPO_OK;
-    int32_t count = config->objective_count;
-    bool is_bounded = false;
-    *bounds = NULL;
-    for (int32_t k = 0; k < count; k++)
-        is_bounded |= config->policies[k].min > 0.0 || config->policies[k].max < 1.0;
-    if (!is_bounded)
-        return MPO_OK;
-    MPO_NEW(2 * count, bounds);
-    for (int32_t k = 0; k < count; k++) {
-        (*bounds)[k] = config->policies[k].min;
-        (*bounds)[count + k] = config->policies[k].max;
-    }
 cleanup:
     return status;
 }

@@ -13,8 +13,14 @@ struct mpo_weights_choice {
     int64_t step;             /* of a record; MPO_AUTO_INTEGER: the last one */
     bool allow_any;           /* negative weights and any sum: exponents as given */
     double strength;          /* of the exponents; NAN: the record's, or as configured */
-    bool must_be_exponents;   /* refuse a strength or scale that is not 1 */
     const char *flag;         /* what messages call it: "--weights"; a literal */
+};
+
+/** What exponents were made of (mpo/exponents.h); arrays belong to the exponents' memory. */
+struct mpo_weights_recipe {
+    double strength;       /* A */
+    const double *scale;   /* [K] a_k */
+    const double *weights; /* [K] l; exponents given as such, of the objectives */
 };
 
 /** True when the weights come from a record: its models are then compared by hash, where it
@@ -53,9 +59,11 @@ enum mpo_status mpo_weights_end_bias(const struct mpo_session *session,
                                      const struct mpo_weights_choice *choice, double given,
                                      double *out);
 
-/** Bounds per objective, policies.NAME.min and .max: [2, K] lower and upper, owned by the
- *  caller; NULL where nothing is bounded. Local. */
-enum mpo_status mpo_weights_bounds(const struct mpo_config *config, double **bounds);
+/** The same, with the recipe. The name of a policy and exponents given as such have a strength
+ *  of 1 and the configured scales, which need not make these exponents. */
+enum mpo_status mpo_weights_open_recipe(const struct mpo_session *session,
+                                        const struct mpo_weights_choice *choice,
+                                        struct mpo_weights_recipe *recipe, double **out);
 
 /** Refuse to go on unless this job's models and vocabulary are those that a record was made
  *  with. Collective over all ranks; failures are agreed on and printed. */

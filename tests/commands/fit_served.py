@@ -166,10 +166,26 @@ def strength_and_scales_are_in_the_exponents(arguments):
         rows = tables.proposal_rows(exact.log_policy,
                                     tables.exponents_of(average, 1.2, scale), 0.0)
         check_generated(arguments, config, ["--weights", path, "--strength=1.2"], rows)
-        for command in (["evaluate", config, "--weights", path], ["refit", path]):
-            _, said = tables.run([arguments.mpo, *command],
-                                 expect=64 if command[0] == "evaluate" else 65)
-            tables.check("strength" in said, said)
+        check_evaluated(arguments, config, path, exact, (average, strength, scale))
+        _, said = tables.run([arguments.mpo, "refit", path], expect=65)
+        tables.check("strength" in said, said)
+
+
+def check_evaluated(arguments, config, path, exact, recipe):
+    """evaluate takes weights, strength and scales from the record, and --strength before it."""
+    average, strength, scale = recipe
+    for flags, used in (([], strength), (["--strength=1.2"], 1.2)):
+        out, _ = tables.run([arguments.mpo, "evaluate", config, "--weights", path, *flags,
+                             "--format=json", "--replicates=100", "--responses=64"])
+        vector = json.loads(out)["vectors"][0]
+        truth = exact.served_scores(average, used, scale)
+        tables.check(vector["strength"] == used, "%s" % vector["strength"])
+        tables.check(list(vector["scale"].values()) == list(scale), "%s" % vector["scale"])
+        tables.check(np.allclose(list(vector["exponents"].values()), tables.exponents_of(
+            average, used, scale), atol=1e-12), "%s" % vector["exponents"])
+        for k, value in enumerate(truth):
+            row = [row for row in vector["results"] if row["quantity"] == "served_score"][k]
+            tables.check(abs(row["estimate"] - value) < 0.1, "%s, exactly %g" % (row, value))
 
 
 def check_generated(arguments, config, options, rows):

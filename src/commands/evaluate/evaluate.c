@@ -4,11 +4,11 @@
  *
  * Every prompt is used once. Its rows are drawn from the token mixture at the weights without
  * end tokens, and the ends are integrated out (rollout/ends.h), so that the same rows say
- * what is served and what the mixture of whole responses is. figures.c makes results and
- * intervals of them.
+ * what is served and what the mixture of whole responses is. estimator/certificate.h makes
+ * columns of them, results.c results.
  *
- * Several vectors of weights are given the same prompts and the same uniforms; differences
- * of F are taken within each replicate of the bootstrap.
+ * Several vectors of weights are given the same prompts and the same uniforms, so differences
+ * between them are taken prompt by prompt.
  */
 #include "evaluate_impl.h"
 
@@ -31,6 +31,15 @@ static bool is_rank_zero(const struct evaluate *evaluate)
 
 /* ---- rows ---- */
 
+static void keep_batch(struct evaluate *evaluate, int64_t first,
+                       const struct mpo_integrals *integrals)
+{
+    const struct evaluate_vector *vector = &evaluate->vector[evaluate->at_hand];
+    for (int32_t slot = 0; slot < integrals->prompt_count; slot++)
+        mpo_certificate_keep(&vector->certificate, integrals, slot,
+                             vector->value + (first + slot) * evaluate->column_count);
+}
+
 /* A run of walk.h, for the vector at hand. */
 static enum mpo_status evaluate_batch(void *command, struct mpo_rollout_step *step,
                                       int64_t first, int64_t *token_count)
@@ -43,14 +52,14 @@ static enum mpo_status evaluate_batch(void *command, struct mpo_rollout_step *st
     if (is_rank_zero(evaluate)) {
         evaluate->token_count += integrals.prompt_count * integrals.responses *
                                  evaluate->config->rollout.max_tokens;
-        evaluate_keep(evaluate, first, &integrals);
+        keep_batch(evaluate, first, &integrals);
     }
     *token_count = evaluate->token_count;
 cleanup:
     return status;
 }
 
-static enum mpo_status evaluate_vector(struct evaluate *evaluate, int32_t vector)
+static enum mpo_status evaluate_vector(struct evaluate *evaluate, int32_t at_hand)
 {
     int64_t prompt[STEP_PROMPTS] = {0};
     struct walk walk = {
@@ -60,72 +69,73 @@ static enum mpo_status evaluate_vector(struct evaluate *evaluate, int32_t vector
         .prompt = prompt,
         .prompt_count = evaluate->prompt_count,
         .responses = (int32_t)evaluate->config->evaluate.responses,
-        .step = {.mu = evaluate->weights + vector * evaluate->config->policy_count,
-                 .yields = true},
+        .step = {.mu = evaluate->vector[at_hand].mu, .yields = true},
         .run = evaluate_batch,
         .command = evaluate,
     };
-    evaluate->vector = vector;
+    evaluate->at_hand = at_hand;
     return walk_prompts(&walk);
 }
 
-/* ---- the command ---- */
+/* ---- weights ---- */
 
 /* --weights first, then the vectors of --against, separated by semicolons. */
-static enum mpo_status list_vectors(struct evaluate *evaluate)
+static enum mpo_status name_vectors(struct evaluate *evaluate)
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_config *config = evaluate->config;
     char *rest = NULL;
     MPO_TRY(mpo_memory_copy_text(config->evaluate.against, &evaluate->against));
-    evaluate->name[evaluate->vector_count++] = config->evaluate.weights;
+    evaluate->vector[evaluate->vector_count++].name = config->evaluate.weights;
     for (char *name = strtok_r(evaluate->against, ";", &rest); name != NULL;
          name = strtok_r(NULL, ";", &rest)) {
         MPO_CHECK(evaluate->vector_count < EVALUATE_VECTORS_MAX, MPO_ERR_USAGE,
                   "--against: expected at most %d weight vectors",
                   EVALUATE_VECTORS_MAX - 1);
-        evaluate->name[evaluate->vector_count++] = name;
+        evaluate->vector[evaluate->vector_count++].name = name;
     }
-    MPO_NEW(evaluate->vector_count * config->policy_count, &evaluate->weights);
-    MPO_TRY(mpo_weights_bounds(config, &evaluate->bounds));
-    MPO_NEW(2 * config->evaluate.responses + evaluate->objective_count, &evaluate->work);
-    MPO_NEW((size_t)evaluate->prompt_count * (size_t)evaluate->vector_count *
-                (size_t)evaluate_column_count(evaluate),
-            &evaluate->value);
+    MPO_TRY(mpo_config_bounds(config, &evaluate->bounds));
 cleanup:
     return status;
 }
 
-static enum mpo_status check_vector(const struct evaluate *evaluate, int32_t vector)
+static enum mpo_status read_vector(struct evaluate *evaluate, int32_t index)
 {
     enum mpo_status status = MPO_OK;
-    const double *weights = evaluate->weights + vector * evaluate->config->policy_count;
-    for (int32_t h = evaluate->objective_count; h < evaluate->config->policy_count; h++)
-        MPO_CHECK(
-            !(weights[h] > 0.0), MPO_ERR_USAGE,
-            "--%s: expected an objective, found the reference '%s', which has no weight",
-            vector == 0 ? "weights" : "against", evaluate->name[vector]);
-cleanup:
-    return status;
-}
-
-static enum mpo_status read_vector(struct evaluate *evaluate, int32_t vector)
-{
-    enum mpo_status status = MPO_OK;
-    size_t count = (size_t)evaluate->config->policy_count;
     const struct mpo_config_evaluate *options = &evaluate->config->evaluate;
-    struct mpo_weights_choice choice = {evaluate->name[vector],
-                                        options->iterate,
-                                        options->step,
-                                        options->allow_any_weights,
-                                        NAN,
-                                        true,
-                                        vector == 0 ? "--weights" : "--against"};
-    double *weights = NULL;
-    MPO_TRY(mpo_weights_open(evaluate->session, &choice, &weights));
-    memcpy(evaluate->weights + (size_t)vector * count, weights, count * sizeof *weights);
+    struct evaluate_vector *vector = &evaluate->vector[index];
+    struct mpo_weights_choice choice = {
+        vector->name,      options->iterate,
+        options->step,     options->allow_any_weights,
+        options->strength, index == 0 ? "--weights" : "--against"};
+    MPO_TRY(
+        mpo_weights_open_recipe(evaluate->session, &choice, &vector->recipe, &vector->mu));
+    vector->certificate = (struct mpo_certificate){
+        .exponents = {evaluate->objective_count, evaluate->config->policy_count,
+                      vector->recipe.strength, vector->recipe.scale},
+        .weights = vector->recipe.weights,
+        .mu = vector->mu,
+        .max_tokens = (int32_t)evaluate->config->rollout.max_tokens,
+    };
 cleanup:
-    free(weights);
+    return status;
+}
+
+/* ---- the command ---- */
+
+static enum mpo_status allocate_room(struct evaluate *evaluate)
+{
+    enum mpo_status status = MPO_OK;
+    if (!is_rank_zero(evaluate))
+        return MPO_OK;
+    MPO_NEW(2 * evaluate->config->evaluate.responses + evaluate->objective_count,
+            &evaluate->room);
+    for (int32_t a = 0; a < evaluate->vector_count; a++)
+        evaluate->vector[a].certificate.room = evaluate->room;
+    evaluate->column_count =
+        mpo_certificate_block_first(&evaluate->vector[0].certificate, MPO_BLOCK_COUNT);
+    MPO_TRY(evaluate_allocate_results(evaluate));
+cleanup:
     return status;
 }
 
@@ -147,11 +157,10 @@ static enum mpo_status open_evaluate(struct evaluate *evaluate)
     evaluate->prompt_count = mpo_prompts_count(evaluate->session->prompts);
     if (options->limit > 0 && options->limit < evaluate->prompt_count)
         evaluate->prompt_count = options->limit;
-    MPO_TRY(mpo_comm_agree(list_vectors(evaluate)));
-    for (int32_t a = 0; a < evaluate->vector_count; a++) {
+    MPO_TRY(mpo_comm_agree(name_vectors(evaluate)));
+    for (int32_t a = 0; a < evaluate->vector_count; a++)
         MPO_TRY(read_vector(evaluate, a));
-        MPO_TRY(mpo_comm_agree(check_vector(evaluate, a)));
-    }
+    MPO_TRY(mpo_comm_agree(allocate_room(evaluate)));
 cleanup:
     return status;
 }
@@ -166,11 +175,21 @@ static enum mpo_status run_evaluate(struct evaluate *evaluate)
     progress_end(&evaluate->progress);
     progress_tell(&evaluate->progress);
     if (is_rank_zero(evaluate)) {
-        MPO_TRY(evaluate_find_intervals(evaluate));
+        MPO_TRY(evaluate_find_results(evaluate));
         MPO_TRY(evaluate_report(evaluate));
     }
 cleanup:
     return status;
+}
+
+static void close_vector(struct evaluate_vector *vector)
+{
+    json_decref(vector->warnings);
+    free(vector->result);
+    free(vector->upper);
+    free(vector->interval);
+    free(vector->value);
+    free(vector->mu);
 }
 
 enum mpo_status mpo_command_evaluate(int argc, char *const *argv)
@@ -181,11 +200,10 @@ enum mpo_status mpo_command_evaluate(int argc, char *const *argv)
     MPO_TRY(open_evaluate(&evaluate));
     MPO_TRY(mpo_session_end_loop(run_evaluate(&evaluate)));
 cleanup:
-    free(evaluate.interval);
-    free(evaluate.value);
-    free(evaluate.work);
+    for (int32_t a = 0; a < evaluate.vector_count; a++)
+        close_vector(&evaluate.vector[a]);
+    free(evaluate.room);
     free(evaluate.bounds);
-    free(evaluate.weights);
     free(evaluate.against);
     mpo_session_close(&evaluate.session);
     mpo_config_close(&evaluate.config);

@@ -1,50 +1,52 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
- * An evaluation: the weight vectors, their statistics per prompt, and what follows from them.
+ * An evaluation: weight vectors, a certificate of each, and the results that are printed.
  *
  *     evaluate.c   rows of every prompt, at every vector
- *     figures.c    results, intervals and warnings from the means over prompts
+ *     results.c    results and intervals from the columns of the prompts
+ *     warnings.c   what they cannot say
  *     report.c     the output
  */
 #pragma once
 
-#include "estimator/bootstrap.h"
+#include <jansson.h>
+
 #include "commands/report/walk.h"
+#include "estimator/certificate.h"
 #include "session/weights.h"
 
 #define EVALUATE_VECTORS_MAX 16
 
-/* Columns of one vector's statistics of a prompt: these, then K means under the whole
- * mixture, K under the token mixture, and K divergences of the token mixture. */
-enum evaluate_column {
-    COLUMN_VALUE, /* F_x with the jackknife */
-    COLUMN_PLAIN, /* F_x without */
-    COLUMN_HALF,  /* F_x of the first half of the rows, without */
-    COLUMN_ESS,
-    COLUMN_LENGTH,
-    COLUMN_TRUNCATED,
-    COLUMN_POLICY,
+/** Where a result is printed in the text output. */
+enum evaluate_part {
+    EVALUATE_SERVED,
+    EVALUATE_WHOLE,
+    EVALUATE_PROGRAMS, /* in the other formats only */
 };
 
-/* Results of one vector: these, then K of each kind of evaluate_policy_result. */
-enum evaluate_result {
-    RESULT_IMBALANCE,
-    RESULT_LENGTH,
-    RESULT_TRUNCATED,
-    RESULT_VALUE,
-    RESULT_PLAIN,
-    RESULT_HALVING, /* F less F of half of the rows */
-    RESULT_GAP,
-    RESULT_ESS,
-    RESULT_POLICY,
+/** A line of the output. */
+struct evaluate_result {
+    enum evaluate_part part;
+    const char *name;   /* for programs: a literal */
+    bool is_difference; /* from the first vector; programs find "_difference" in the name */
+    const char *label;  /* for people: a literal */
+    const char *policy; /* "" where it is of the mixture, borrowed */
+    bool is_bound;      /* above alone: low is the least value that there is */
+    struct mpo_interval interval;
 };
 
-enum evaluate_policy_result {
-    SERVED_LOG_POLICY,
-    SERVED_DIVERGENCE,
-    WHOLE_LOG_POLICY,
-    WHOLE_DIVERGENCE,
-    POLICY_RESULTS,
+/** A weight vector; all but name, mu and recipe on rank zero only. */
+struct evaluate_vector {
+    const char *name; /* as the user wrote it, borrowed */
+    double *mu;       /* [H] */
+    struct mpo_weights_recipe recipe;
+    struct mpo_certificate certificate;
+    double *value;                 /* [prompts, columns] */
+    struct mpo_interval *interval; /* [columns] */
+    double *upper;                 /* [columns] of the excesses */
+    struct evaluate_result *result;
+    int32_t result_count;
+    json_t *warnings; /* texts */
 };
 
 struct evaluate {
@@ -52,35 +54,34 @@ struct evaluate {
     struct mpo_session *session;
     int32_t objective_count; /* K */
     int64_t prompt_count;
-    int32_t vector_count;                   /* A */
-    const char *name[EVALUATE_VECTORS_MAX]; /* as the user wrote it, borrowed */
-    char *against;                          /* owned, cut at its semicolons */
-    double *weights;                        /* [A, H] */
-    double *bounds;                         /* [2, K] or NULL */
+    int32_t column_count;
+    int32_t vector_count; /* 1 and those of --against */
+    struct evaluate_vector vector[EVALUATE_VECTORS_MAX];
+    char *against;  /* owned, cut at its semicolons */
+    double *bounds; /* [2, K] or NULL */
+    double *room;   /* [2 rows of a prompt + K] */
     struct progress progress;
     int64_t token_count; /* on rank zero */
-    int32_t vector;      /* at hand */
-
-    /* rank zero only */
-    double *value;                 /* [prompts, A, columns] */
-    double *work;                  /* [2 responses + K] */
-    struct mpo_interval *interval; /* [A results + A - 1] */
+    int32_t at_hand;     /* vector */
 };
 
-/** Columns and results of one vector. */
-int32_t evaluate_column_count(const struct evaluate *evaluate);
-int32_t evaluate_result_count(const struct evaluate *evaluate);
+/** Room for the results of all vectors. Rank zero only. */
+enum mpo_status evaluate_allocate_results(struct evaluate *evaluate);
 
-/** The result of a kind for objective k. */
-int32_t evaluate_policy_result(const struct evaluate *evaluate,
-                               enum evaluate_policy_result kind, int32_t k);
+/** All results with their intervals. Rank zero only. */
+enum mpo_status evaluate_find_results(struct evaluate *evaluate);
 
-/** Statistics of the prompts first .. of a step, into their places. Rank zero only. */
-void evaluate_keep(struct evaluate *evaluate, int64_t first,
-                   const struct mpo_integrals *integrals);
+/** Say what the results of a vector cannot be relied on for, and take the intervals of whole
+ *  figures away where nothing is known of them. Between the intervals of columns and the
+ *  results. Rank zero only. */
+void evaluate_warn(const struct evaluate *evaluate, struct evaluate_vector *vector);
 
-/** All results with their intervals, and what to be careful about. Rank zero only. */
-enum mpo_status evaluate_find_intervals(struct evaluate *evaluate);
+/** Whether the weights are on the simplex, and so have an imbalance; within the bounds and
+ *  the ones that made the exponents, and so have a gap. Local. */
+bool evaluate_is_on_simplex(const struct evaluate *evaluate,
+                            const struct evaluate_vector *vector);
+bool evaluate_has_gap(const struct evaluate *evaluate,
+                      const struct evaluate_vector *vector);
 
-/** Print the intervals in the format asked for. Rank zero only. */
+/** Print the results in the format asked for. Rank zero only. */
 enum mpo_status evaluate_report(const struct evaluate *evaluate);

@@ -188,8 +188,7 @@ static enum mpo_status open_generate(struct generate *generate)
     const struct mpo_config_generate *options = &generate->config->generate;
     struct mpo_weights_choice choice = {options->weights,  options->iterate,
                                         options->step,     options->allow_any_weights,
-                                        options->strength, false,
-                                        "--weights"};
+                                        options->strength, "--weights"};
     MPO_TRY(mpo_comm_agree(mpo_weights_check_choice(generate->config, &choice)));
     generate->responses = (int32_t)(options->n * options->best_of);
     struct mpo_session_spec spec = {.command = "generate", .settings = generate->config};

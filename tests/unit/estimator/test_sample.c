@@ -1,19 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Importance sampling at any weights and the bootstrap over prompts: jackknives against
- * leaving out each response, the estimator against the same responses' own figures,
- * intervals against the normal theory of a mean.
+ * Importance sampling at any weights: jackknives against leaving out each response, the
+ * estimator against the same responses' own figures.
  */
 #include <math.h>
 #include <string.h>
 
-#include "estimator/bootstrap.h"
 #include "estimator/sample.h"
 #include "mpo/estimator.h"
 #include "responses.h"
 #include "runner.h"
 
-enum { M = 7, K = 2, H = 3, UNITS = 400, LENGTH = 5 };
+enum { M = 7, K = 2, H = 3, LENGTH = 5 };
 
 static const double weights[K] = {0.3, 0.7};
 
@@ -207,55 +205,6 @@ static void picks_follow_the_shares(void **state)
     assert_int_equal(mpo_sample_pick(share, 3, nextafter(1.0, 0.0)), 2);
 }
 
-/* The mean, its exponential, and the difference of
- * two columns that are the same but for 1. */
-static void derive(const void *context, const double *mean, double *result)
-{
-    (void)context;
-    result[0] = mean[0];
-    result[1] = exp(20.0 * (mean[0] - 0.5));
-    result[2] = mean[1] - mean[0];
-}
-
-static void intervals_of_a_mean_are_those_of_normal_theory(void **state)
-{
-    (void)state;
-    static double value[UNITS * 2];
-    struct mpo_interval out[3];
-    double mean = 0.0;
-    double square = 0.0;
-    for (uint64_t i = 0; i < UNITS; i++) {
-        value[2 * i] = runner_uniform(9, i);
-        value[2 * i + 1] = value[2 * i] + 1.0;
-        mean += value[2 * i] / UNITS;
-    }
-    for (int32_t i = 0; i < UNITS; i++)
-        square += (value[2 * i] - mean) * (value[2 * i] - mean);
-    double error = sqrt(square / (UNITS - 1.0) / UNITS);
-    struct mpo_bootstrap_spec spec = {5, 8000, UNITS, 2, 3, value, derive, NULL};
-    assert_ok(mpo_bootstrap_run(&spec, out));
-    assert_close(out[0].estimate, mean, 1e-12);
-    assert_close(out[0].low, mean - 1.96 * error, 0.1 * error);
-    assert_close(out[0].high, mean + 1.96 * error, 0.1 * error);
-    /* The basic interval mirrors: its lower end is the estimate's way to the upper tail. */
-    double middle = exp(20.0 * (mean - 0.5));
-    double upper = exp(20.0 * (mean + 1.96 * error - 0.5));
-    assert_close(out[1].low, 2.0 * middle - upper, 0.1 * middle);
-    assert_close(out[2].low, 1.0, 1e-12); /* paired: no scatter at all */
-    assert_close(out[2].high, 1.0, 1e-12);
-}
-
-static void a_single_unit_has_no_interval(void **state)
-{
-    (void)state;
-    static const double value[2] = {3.0, 4.0};
-    struct mpo_interval out[3];
-    struct mpo_bootstrap_spec spec = {5, 100, 1, 2, 3, value, derive, NULL};
-    assert_ok(mpo_bootstrap_run(&spec, out));
-    assert_close(out[0].estimate, 3.0, 0.0);
-    assert_true(isnan(out[0].low) && isnan(out[0].high));
-}
-
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
@@ -265,8 +214,6 @@ int main(void)
         cmocka_unit_test(jackknife_survives_weights_that_underflow),
         cmocka_unit_test(divergence_of_a_mixture_follows_from_its_means),
         cmocka_unit_test(picks_follow_the_shares),
-        cmocka_unit_test(intervals_of_a_mean_are_those_of_normal_theory),
-        cmocka_unit_test(a_single_unit_has_no_interval),
     };
-    return run_cases("scored responses and the bootstrap", tests);
+    return run_cases("scored responses", tests);
 }

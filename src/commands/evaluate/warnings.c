@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the figures of evaluate cannot be relied on for. Whole figures rest on few rows where
+ * the effective sample size is small; Kish's cannot fall below one row, so a few that are
+ * effective say nothing. Then no interval is left to be read as if it said something.
+ */
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "commands/report/log.h"
+#include "evaluate_impl.h"
+
+#define EFFECTIVE_MIN  4.0
+#define EFFECTIVE_PART 0.75
+#define TRUNCATED_MANY 0.25
+#define HALVING_FAR    0.1
+#define VALUE_LOW      (-10.0)
+
+__attribute__((format(printf, 2, 3))) static void say(struct evaluate_vector *vector,
+                                                      const char *format, ...)
+{
+    char text[512] = "";
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    mpo_log_warning("%s: %s", vector->name, text);
+    json_array_append_new(vector->warnings, json_string(text));
+}
+
+static void forget(struct mpo_interval *of, int32_t count)
+{
+    for (int32_t i = 0; i < count; i++)
+        of[i].low = of[i].high = NAN;
+}
+
+static void forget_whole(struct evaluate_vector *vector)
+{
+    static const enum mpo_certificate_block whole[] = {
+        MPO_BLOCK_WHOLE_LOG_POLICY, MPO_BLOCK_WHOLE_DIVERGENCE, MPO_BLOCK_WHOLE_SCORE,
+        MPO_BLOCK_WHOLE_EXCESS};
+    forget(&vector->interval[MPO_COLUMN_VALUE], 1);
+    forget(&vector->interval[MPO_COLUMN_PLAIN], 1);
+    forget(&vector->interval[MPO_COLUMN_HALVING], 1);
+    forget(&vector->interval[MPO_COLUMN_ESS], 1);
+    for (size_t i = 0; i < sizeof whole / sizeof *whole; i++)
+        forget(vector->interval +
+                   mpo_certificate_block_first(&vector->certificate, whole[i]),
+               mpo_certificate_block_length(&vector->certificate, whole[i]));
+    int32_t first =
+        mpo_certificate_block_first(&vector->certificate, MPO_BLOCK_WHOLE_EXCESS);
+    for (int32_t k = 0; k < vector->certificate.exponents.objective_count; k++)
+        vector->upper[first + k] = NAN;
+}
+
+static void warn_of_rows(const struct evaluate *evaluate, struct evaluate_vector *vector)
+{
+    const struct mpo_interval *halving = &vector->interval[MPO_COLUMN_HALVING];
+    double rows = (double)evaluate->config->evaluate.responses;
+    double effective = rows * vector->interval[MPO_COLUMN_ESS].estimate;
+    if (effective < fmin(EFFECTIVE_MIN, EFFECTIVE_PART * rows)) {
+        say(vector,
+            "%.1f of %.0f rows of a prompt are effective, so nothing is known of the "
+            "mixture of whole responses; raise --responses",
+            effective, rows);
+        forget_whole(vector);
+    } else if ((isnan(halving->low) ? halving->estimate : halving->low) > HALVING_FAR) {
+        say(vector,
+            "F is %.2f nat higher than with half of the rows, so it is still far too low; "
+            "raise --responses",
+            halving->estimate);
+    }
+}
+
+static void warn_of_weights(const struct evaluate *evaluate, struct evaluate_vector *vector)
+{
+    bool is_on_simplex = evaluate_is_on_simplex(evaluate, vector);
+    if (!is_on_simplex)
+        say(vector, "no gap and no imbalance, because the weights are not on the simplex "
+                    "(at least 0, sum 1)");
+    else if (!evaluate_has_gap(evaluate, vector))
+        say(vector, "no gap, because the weights are outside of policies.NAME.min and "
+                    ".max, or do not make the exponents by a strength and the scales");
+}
+
+void evaluate_warn(const struct evaluate *evaluate, struct evaluate_vector *vector)
+{
+    double truncated = vector->interval[MPO_COLUMN_TRUNCATED].estimate;
+    double value = vector->interval[MPO_COLUMN_VALUE].estimate;
+    warn_of_rows(evaluate, vector);
+    if (value < VALUE_LOW)
+        say(vector,
+            "F is %.1f nat, so the mixture of whole responses is far from anything that "
+            "is served; what ends at once may have most of it",
+            value);
+    if (truncated > TRUNCATED_MANY)
+        say(vector,
+            "%.0f %% of the responses are cut at %lld tokens; raise rollout.max_tokens",
+            100.0 * truncated, (long long)evaluate->config->rollout.max_tokens);
+    warn_of_weights(evaluate, vector);
+}
