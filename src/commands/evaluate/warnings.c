@@ -56,7 +56,7 @@ static void forget_whole(struct evaluate_vector *vector)
 
 static void warn_of_rows(const struct evaluate *evaluate, struct evaluate_vector *vector)
 {
-    const struct mpo_interval *halving = &vector->interval[MPO_COLUMN_HALVING];
+    double halving = vector->interval[MPO_COLUMN_HALVING].estimate;
     double rows = (double)evaluate->config->evaluate.responses;
     double effective = rows * vector->interval[MPO_COLUMN_ESS].estimate;
     if (effective < fmin(EFFECTIVE_MIN, EFFECTIVE_PART * rows)) {
@@ -65,11 +65,11 @@ static void warn_of_rows(const struct evaluate *evaluate, struct evaluate_vector
             "mixture of whole responses; raise --responses",
             effective, rows);
         forget_whole(vector);
-    } else if ((isnan(halving->low) ? halving->estimate : halving->low) > HALVING_FAR) {
+    } else if (fabs(halving) > HALVING_FAR) {
         say(vector,
-            "F is %.2f nat higher than with half of the rows, so it is still far too low; "
-            "raise --responses",
-            halving->estimate);
+            "F is %.2f nat %s than with half of the rows, so more rows may move it as far "
+            "again; raise --responses",
+            fabs(halving), halving > 0.0 ? "higher" : "lower");
     }
 }
 
