@@ -41,6 +41,8 @@ struct mpo_estimator_spec {
     int32_t responses_max;   /* m at most */
     double end_bias;         /* b to hold, or NAN: adapt it, from 0 or a loaded one */
     double control;          /* c to hold, or NAN: by regression */
+    bool has_scores;         /* responses have a score of their own, in no unit that C has:
+                                c is 0 before the fourth step */
     enum mpo_target target;  /* of the gradient; served: with b = 0 as a rule */
     enum mpo_proposal proposal;
     const struct mpo_exponents *exponents; /* borrowed; NULL: mu is the weights */

@@ -18,7 +18,8 @@
 
 #include <math.h>
 
-/* With fewer steps the regression is noise; 1 is right where the weights are even. */
+/* With fewer steps the regression is noise; 1 is right for log-probabilities where the
+ * weights are even, and of scores that somebody else measured nothing is known. */
 #define REGRESSION_STEPS_MIN 3.0
 
 double mpo_control_coefficient(const struct mpo_control *control)
@@ -26,7 +27,7 @@ double mpo_control_coefficient(const struct mpo_control *control)
     if (!isnan(control->fixed))
         return control->fixed;
     if (control->steps < REGRESSION_STEPS_MIN || !(control->square > 0.0))
-        return 1.0;
+        return control->early;
     return control->cross / control->square;
 }
 

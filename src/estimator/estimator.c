@@ -50,6 +50,7 @@ enum mpo_status mpo_estimator_open(const struct mpo_estimator_spec *spec,
     estimator->tilt.end_bias = estimator->tilt.adapt ? 0.0 : spec->end_bias;
     estimator->tilt.squares = 1.0;
     estimator->control.fixed = spec->control;
+    estimator->control.early = spec->has_scores ? 0.0 : 1.0;
     MPO_NEW(spec->responses_max, &estimator->log_weight);
     MPO_NEW(spec->responses_max, &estimator->share);
     MPO_NEW(prompts, &estimator->value);
@@ -210,8 +211,8 @@ static void observe_prompt(struct mpo_estimator *estimator,
     struct mpo_sample_query query = {.scores = estimator->spec.exponents};
     for (int32_t j = 0; j < m; j++) {
         for (int32_t k = 0; k < objectives; k++) {
-            double score = mpo_sample_score(&sample, &query, sample.log_policy, j, k);
-            double control = mpo_sample_score(&sample, &query, sample.control, j, k);
+            double score = mpo_sample_score(&sample, &query, j, k);
+            double control = mpo_sample_control(&sample, &query, j, k);
             estimator->influence[k] =
                 m * figures->share[j] * (score - figures->gradient[k]);
             estimator->deviation[k] = control - figures->control[k];

@@ -11,6 +11,7 @@
 /** Regression of the gradient on the control variate over earlier steps. */
 struct mpo_control {
     double fixed; /* the coefficient to hold, NAN: by regression */
+    double early; /* the coefficient before there is a regression */
     double steps;
     double cross;
     double square;

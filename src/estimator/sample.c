@@ -30,6 +30,10 @@ struct mpo_sample mpo_sample_of_step(const struct mpo_responses *responses, int3
         .log_policy = responses->log_policy + first * policies,
         .control = responses->control + first * policies,
         .entropy = responses->entropy + first,
+        .score = responses->score != NULL
+                     ? responses->score + (int64_t)first * responses->score_count
+                     : NULL,
+        .score_count = responses->score_count,
     };
 }
 
@@ -107,13 +111,28 @@ static double sum_shares(const struct mpo_sample_figures *figures, int32_t count
     return sum;
 }
 
-double mpo_sample_score(const struct mpo_sample *sample,
-                        const struct mpo_sample_query *query, const double *table,
-                        int32_t j, int32_t k)
+/* Of a table [m, H]. */
+static double table_score(const struct mpo_sample *sample,
+                          const struct mpo_sample_query *query, const double *table,
+                          int32_t j, int32_t k)
 {
     const double *figure = table + (int64_t)j * sample->policy_count;
     return query->scores != NULL ? mpo_exponents_score(query->scores, figure, k)
                                  : figure[k];
+}
+
+double mpo_sample_score(const struct mpo_sample *sample,
+                        const struct mpo_sample_query *query, int32_t j, int32_t k)
+{
+    if (sample->score != NULL)
+        return sample->score[(int64_t)j * sample->score_count + k];
+    return table_score(sample, query, sample->log_policy, j, k);
+}
+
+double mpo_sample_control(const struct mpo_sample *sample,
+                          const struct mpo_sample_query *query, int32_t j, int32_t k)
+{
+    return table_score(sample, query, sample->control, j, k);
 }
 
 static void average_scores(const struct mpo_sample *sample,
@@ -123,8 +142,7 @@ static void average_scores(const struct mpo_sample *sample,
     memset(gradient, 0, (size_t)query->objective_count * sizeof *gradient);
     for (int32_t j = 0; j < sample->count; j++)
         for (int32_t k = 0; k < query->objective_count; k++)
-            gradient[k] +=
-                share[j] * mpo_sample_score(sample, query, sample->log_policy, j, k);
+            gradient[k] += share[j] * mpo_sample_score(sample, query, j, k);
 }
 
 static void average_control(const struct mpo_sample *sample,
@@ -133,8 +151,7 @@ static void average_control(const struct mpo_sample *sample,
     memset(out, 0, (size_t)query->objective_count * sizeof *out);
     for (int32_t j = 0; sample->control != NULL && j < sample->count; j++)
         for (int32_t k = 0; k < query->objective_count; k++)
-            out[k] +=
-                mpo_sample_score(sample, query, sample->control, j, k) / sample->count;
+            out[k] += mpo_sample_control(sample, query, j, k) / sample->count;
 }
 
 /* E_q log pi_k is log pi_k of what was drawn less its control. */
@@ -194,7 +211,7 @@ static double average_without(const struct mpo_sample *sample,
             continue;
         double weight = exp(log_weight[j] - top);
         weight_sum += weight;
-        sum += weight * mpo_sample_score(sample, query, sample->log_policy, j, k);
+        sum += weight * mpo_sample_score(sample, query, j, k);
     }
     return sum / weight_sum;
 }
@@ -210,7 +227,7 @@ static void jackknife_gradient(const struct mpo_sample *sample,
         double without = 0.0;
         for (int32_t j = 0; j < sample->count; j++) {
             double share = out->share[j];
-            double own = mpo_sample_score(sample, query, sample->log_policy, j, k);
+            double own = mpo_sample_score(sample, query, j, k);
             without +=
                 (share < 0.5 ? (out->gradient[k] - share * own) / (share_sum - share)
                              : average_without(sample, query, out->log_weight, j, k)) /
@@ -241,8 +258,10 @@ void mpo_sample_estimate(const struct mpo_sample *sample,
         average_control(sample, query, out->control);
     if (out->log_policy != NULL) {
         struct mpo_sample_query plain = *query;
+        struct mpo_sample bare = *sample;
         plain.scores = NULL;
-        average_scores(sample, &plain, out->share, out->log_policy);
+        bare.score = NULL;
+        average_scores(&bare, &plain, out->share, out->log_policy);
     }
     if (out->divergence != NULL)
         average_divergence(sample, query->objective_count, out->divergence);

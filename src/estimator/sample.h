@@ -39,6 +39,8 @@ struct mpo_sample {
     const double *control;      /* [m, H] sum_t log pi_h - E_q log pi_h, nat; NULL: none */
     const double *entropy;      /* [m] sum_t -E_q log q, nat; NULL: none */
     const double *log_weight;   /* [m] log w_j as it is, nat; NULL: from the exponents */
+    const double *score;        /* [m, score_count] s_k as it is; NULL: from log_policy */
+    int32_t score_count;        /* K; 0 without a score */
 };
 
 /** At which weights, and how. */
@@ -81,10 +83,13 @@ struct mpo_sample mpo_sample_of_integrals(const struct mpo_integrals *integrals,
 double mpo_sample_log_weight(const struct mpo_sample *sample, const double *exponent,
                              int32_t exponent_count, int32_t index);
 
-/** s_k of response j, from a table [m, H] of the sample: log_policy or control, nat. Local. */
+/** s_k of response j: as the sample has it, else from log_policy, nat. Local. */
 double mpo_sample_score(const struct mpo_sample *sample,
-                        const struct mpo_sample_query *query, const double *table,
-                        int32_t j, int32_t k);
+                        const struct mpo_sample_query *query, int32_t j, int32_t k);
+
+/** The same of the sample's control, nat. Local. */
+double mpo_sample_control(const struct mpo_sample *sample,
+                          const struct mpo_sample_query *query, int32_t j, int32_t k);
 
 /** All figures of one prompt. Local. Allocates nothing. Cost m (H + K). */
 void mpo_sample_estimate(const struct mpo_sample *sample,

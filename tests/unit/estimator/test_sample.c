@@ -67,8 +67,11 @@ static void check_jackknife(bool heavy)
     double found[K];
     double control[K];
     double whole[K];
-    struct mpo_sample sample = {
-        M, H, scores.log_proposal, scores.log_policy, scores.control, NULL, NULL};
+    struct mpo_sample sample = {.count = M,
+                                .policy_count = H,
+                                .log_proposal = scores.log_proposal,
+                                .log_policy = scores.log_policy,
+                                .control = scores.control};
     struct mpo_sample_query query = {K, weights, K, true, MPO_TARGET_WHOLE, NULL};
     struct mpo_sample_figures figures = {
         .log_weight = log_weight, .share = share, .gradient = found, .control = control};
@@ -110,7 +113,10 @@ static void one_response_has_no_jackknife(void **state)
     double log_weight = 0.0;
     double share = 0.0;
     double gradient[K];
-    struct mpo_sample sample = {1, K, &log_proposal, log_policy, NULL, NULL, NULL};
+    struct mpo_sample sample = {.count = 1,
+                                .policy_count = K,
+                                .log_proposal = &log_proposal,
+                                .log_policy = log_policy};
     struct mpo_sample_query query = {K, weights, K, true, MPO_TARGET_WHOLE, NULL};
     struct mpo_sample_figures figures = {
         .log_weight = &log_weight, .share = &share, .gradient = gradient};
@@ -126,8 +132,13 @@ static void estimates_of_a_step_are_the_figures_of_its_responses(void **state)
 {
     (void)state;
     struct mpo_estimator *estimator = NULL;
-    struct mpo_estimator_spec spec = {
-        K, 1, M, NAN, 0.7, MPO_TARGET_WHOLE, MPO_PROPOSAL_MIXTURE, NULL};
+    struct mpo_estimator_spec spec = {.objective_count = K,
+                                      .prompts_max = 1,
+                                      .responses_max = M,
+                                      .end_bias = NAN,
+                                      .control = 0.7,
+                                      .target = MPO_TARGET_WHOLE,
+                                      .proposal = MPO_PROPOSAL_MIXTURE};
     assert_ok(mpo_estimator_open(&spec, &estimator));
     for (uint64_t seed = 1; seed <= 20; seed++) {
         double log_weight[M];
@@ -171,7 +182,10 @@ static void jackknife_survives_weights_that_underflow(void **state)
     double log_weight[3];
     double share[3];
     double gradient[K];
-    struct mpo_sample sample = {3, K, log_proposal, log_policy, NULL, NULL, NULL};
+    struct mpo_sample sample = {.count = 3,
+                                .policy_count = K,
+                                .log_proposal = log_proposal,
+                                .log_policy = log_policy};
     struct mpo_sample_query query = {K, weights, K, true, MPO_TARGET_WHOLE, NULL};
     struct mpo_sample_figures figures = {
         .log_weight = log_weight, .share = share, .gradient = gradient};
