@@ -29,6 +29,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "mpo/rewards.h"
 #include "mpo/rollout.h"
 #include "mpo/status.h"
 
@@ -65,6 +66,15 @@ struct mpo_record_rank {
     char vocabulary[24];  /* hash, hexadecimal */
 };
 
+/** Of a run with a reward program. */
+struct mpo_record_rewards {
+    bool is_objective; /* the descent balances them */
+    const char
+        *zero_of; /* what zero was measured from: "reference" or "uniform"; "": nothing,
+                            for it was given or is not needed */
+    struct mpo_rewards_scale scale; /* NAN: unknown; errors of what was given are NAN too */
+};
+
 struct mpo_record_spec {
     const char *path;
     bool force;                   /* move an existing output aside */
@@ -79,10 +89,11 @@ struct mpo_record_spec {
     int32_t attribute_count;
     const struct mpo_record_rank *rank; /* [rank_count] */
     int32_t rank_count;
-    const char *target;  /* of the gradient: "whole" or "served" */
-    const char *average; /* of the weights: "uniform" or "linear" */
-    double strength;     /* A of the exponents */
-    const double *scale; /* [objective_count] a_k */
+    const char *target;                       /* of the gradient: "whole" or "served" */
+    const char *average;                      /* of the weights: "uniform" or "linear" */
+    double strength;                          /* A of the exponents */
+    const double *scale;                      /* [objective_count] a_k */
+    const struct mpo_record_rewards *rewards; /* NULL: there is no reward program */
     const char *run_id;
     const char *created_utc;
     const char *git_commit;
@@ -109,6 +120,7 @@ struct mpo_record_responses {
     const struct mpo_responses *responses;
     const char *text;          /* all texts, one after another */
     const int64_t *text_bytes; /* [N] bytes of each */
+    const double *reward;      /* [N, K] as the program has them; NULL: there is none */
 };
 
 /**
@@ -221,6 +233,11 @@ enum mpo_status mpo_record_read(struct mpo_record *record, const char *path,
  *  schema mpo-1.0. Local. @param scale  [K] out */
 enum mpo_status mpo_record_read_exponents(const struct mpo_record *record, double *strength,
                                           double *scale);
+
+/** The scale of the rewards, [K] each and NAN where it is unknown; whether the run had a
+ *  reward program, and else nothing is filled in. zero_of is borrowed. Local. */
+enum mpo_status mpo_record_read_rewards(const struct mpo_record *record,
+                                        struct mpo_record_rewards *out, bool *exists);
 
 /** Rows of /provenance/ranks: policy, both hashes and vocabulary of each, other members are
  *  zero, and so are those that an older program did not store. *rank [*count] is owned by

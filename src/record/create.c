@@ -224,6 +224,44 @@ cleanup:
     return status;
 }
 
+/* ---- rewards ---- */
+
+static enum mpo_status make_reward_scale(const struct mpo_record_schema *schema,
+                                         const struct mpo_record_spec *spec)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_record_rewards *rewards = spec->rewards;
+    const struct {
+        const char *path;
+        const char *long_name;
+        const double *value;
+    } all[] = {
+        {"reward_zero", "reward that counts as 0", rewards->scale.zero},
+        {"reward_one", "reward that counts as 1", rewards->scale.one},
+        {"reward_zero_error", "standard error of reward_zero", rewards->scale.zero_error},
+        {"reward_one_error", "standard error of reward_one", rewards->scale.one_error},
+    };
+    MPO_TRY(mpo_record_put_attribute(schema->file, "objective",
+                                     rewards->is_objective ? "reward" : "likelihood"));
+    MPO_TRY(mpo_record_put_attribute(schema->file, "reward_zero_of", rewards->zero_of));
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        hid_t id = H5I_INVALID_HID;
+        const struct mpo_record_fixed one = {.path = all[i].path,
+                                             .units = "1",
+                                             .long_name = all[i].long_name,
+                                             .file_type = H5T_IEEE_F64LE,
+                                             .memory_type = H5T_NATIVE_DOUBLE,
+                                             .rows = (hsize_t)spec->objective_count};
+        status = mpo_record_make_fixed(schema->file, &one, all[i].value, &id);
+        if (status == MPO_OK && H5DSattach_scale(id, schema->objective, 0) < 0)
+            status = mpo_record_hdf5_raise(__FILE__, __LINE__, "%s", all[i].path);
+        mpo_record_hdf5_release(&id);
+        MPO_TRY(status);
+    }
+cleanup:
+    return status;
+}
+
 /* ---- provenance ---- */
 
 /* The configuration as one string, so that h5dump and h5py show it as text. */
@@ -288,8 +326,12 @@ static enum mpo_status fill_file(struct mpo_record_writer *writer,
     MPO_TRY(mpo_record_put_attribute(file, "created_utc", spec->created_utc));
     MPO_TRY(mpo_record_make_names(file, &objectives, &schema->objective));
     MPO_TRY(mpo_record_make_names(file, &policies, &schema->policy));
+    schema->has_rewards = spec->rewards != NULL;
+    schema->is_by_reward = schema->has_rewards && spec->rewards->is_objective;
     MPO_TRY(mpo_record_make_columns(schema, spec->objective_count, spec->policy_count));
     MPO_TRY(make_exponents(schema, spec));
+    if (spec->rewards != NULL)
+        MPO_TRY(make_reward_scale(schema, spec));
     MPO_TRY(make_prompts(file, spec));
     MPO_TRY(make_provenance(file, spec));
     MPO_TRY_HDF5(H5Fflush(file, H5F_SCOPE_GLOBAL), "flush");

@@ -313,6 +313,21 @@ cleanup:
     return status;
 }
 
+bool mpo_record_is_of_rewards(enum mpo_record_field_index field)
+{
+    return field == MPO_RECORD_FIELD_rewards;
+}
+
+/* Whether its unit is that of the gradient. */
+static bool follows_gradient(enum mpo_record_field_index field)
+{
+    return field == MPO_RECORD_FIELD_gradient || field == MPO_RECORD_FIELD_dual ||
+           field == MPO_RECORD_FIELD_averaged_gap || field == MPO_RECORD_FIELD_step_size ||
+           field == MPO_RECORD_FIELD_state_range_squares ||
+           field == MPO_RECORD_FIELD_state_inner_sum ||
+           field == MPO_RECORD_FIELD_state_gradient_sum;
+}
+
 enum mpo_status mpo_record_make_columns(struct mpo_record_schema *schema,
                                         int32_t objectives, int32_t policies)
 {
@@ -325,11 +340,20 @@ enum mpo_status mpo_record_make_columns(struct mpo_record_schema *schema,
     MPO_TRY_HDF5(H5DSset_scale(schema->step.id, "step"), "step");
     for (int32_t i = 0; i < MPO_RECORD_FIELD_COUNT; i++) {
         const struct column_spec *spec = &field_specs[i];
+        struct column_spec unitless = *spec;
+        if (mpo_record_is_of_rewards((enum mpo_record_field_index)i) &&
+            !schema->has_rewards)
+            continue;
+        unitless.units = "1";
+        if (schema->is_by_reward && follows_gradient((enum mpo_record_field_index)i))
+            spec = &unitless;
         MPO_TRY(make_column(schema->file, spec, columns[spec->width], &schema->field[i]));
         MPO_TRY(attach_scales(schema, spec, schema->field[i].id, schema->step.id));
     }
     for (int32_t i = 0; i < MPO_RECORD_RESPONSE_COUNT; i++) {
         const struct column_spec *spec = &response_specs[i];
+        if (i == MPO_RECORD_RESPONSE_reward && !schema->has_rewards)
+            continue;
         MPO_TRY(
             make_column(schema->file, spec, columns[spec->width], &schema->response[i]));
         if (i == MPO_RECORD_RESPONSE_response)

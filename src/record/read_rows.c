@@ -8,6 +8,8 @@
  */
 #include "record_impl.h"
 
+#include <string.h>
+
 static enum mpo_status extent_of(hid_t data_set, const char *path, hsize_t extent[2])
 {
     enum mpo_status status = MPO_OK;
@@ -92,5 +94,28 @@ enum mpo_status mpo_record_read_rows(const struct mpo_record *record,
     MPO_TRY(read_block(data_set, rows, values));
 cleanup:
     mpo_record_hdf5_release(&data_set);
+    return status;
+}
+
+enum mpo_status mpo_record_read_rewards(const struct mpo_record *record,
+                                        struct mpo_record_rewards *out, bool *exists)
+{
+    enum mpo_status status = MPO_OK;
+    static const char *const path[] = {"reward_zero", "reward_one", "reward_zero_error",
+                                       "reward_one_error"};
+    double *const value[] = {out->scale.zero, out->scale.one, out->scale.zero_error,
+                             out->scale.one_error};
+    mpo_record_hdf5_prepare();
+    MPO_TRY(mpo_record_has(record, "rewards", exists));
+    if (!*exists)
+        goto cleanup;
+    out->is_objective = strcmp(mpo_record_attribute(record, "objective"), "reward") == 0;
+    out->zero_of = mpo_record_attribute(record, "reward_zero_of");
+    for (size_t i = 0; i < sizeof path / sizeof *path; i++) {
+        const struct mpo_record_rows rows = {path[i], H5T_NATIVE_DOUBLE, 1, 0,
+                                             record->objective_count};
+        MPO_TRY(mpo_record_read_rows(record, &rows, value[i]));
+    }
+cleanup:
     return status;
 }

@@ -68,6 +68,7 @@ enum mpo_record_field_index {
     X(ended, I32, 0, 512, "1", "1: ends with an end token, 0: cut at max_tokens")          \
     X(log_proposal, F64, 0, 512, "nat", "log-probability under the proposal")              \
     X(log_policy, F64, H, 512, "nat", "log-probability under each policy")                 \
+    X(reward, F64, K, 512, "1", "reward for each objective, as the reward program has it") \
     X(token_offset, I64, 0, 512, "1", "first token of the response in token")              \
     X(token, I32, 0, 8192, "1", "token ids, one response after another")                   \
     X(text_offset, I64, 0, 512, "byte", "first byte of the response in text")              \
@@ -84,8 +85,10 @@ enum mpo_record_response_index {
 /** The file, its creation properties and every growing data set. */
 struct mpo_record_schema {
     hid_t file;
-    hid_t objective; /* dimension scale */
-    hid_t policy;    /* dimension scale */
+    hid_t objective;   /* dimension scale */
+    hid_t policy;      /* dimension scale */
+    bool has_rewards;  /* has /rewards and /responses/reward */
+    bool is_by_reward; /* the gradient is of rewards, which have no unit */
     struct mpo_record_column step;
     struct mpo_record_column field[MPO_RECORD_FIELD_COUNT];
     struct mpo_record_column response[MPO_RECORD_RESPONSE_COUNT];
@@ -124,6 +127,9 @@ enum mpo_status mpo_record_open_columns(hid_t file, struct mpo_record_schema *sc
 
 /** Whether schema mpo-1.0, which a resumed record may have, lacks the field. Local. */
 bool mpo_record_came_later(enum mpo_record_field_index field);
+
+/** Whether it is there in records of runs with a reward program alone. Local. */
+bool mpo_record_is_of_rewards(enum mpo_record_field_index field);
 
 /** Append rows to a growing data set; one that the file lacks takes none. Local, allocates
  *  nothing by itself. */

@@ -78,6 +78,8 @@ static enum mpo_status check_rows(struct mpo_record_writer *writer, int64_t step
         if (field->id < 0 && names_target == 0 &&
             mpo_record_came_later((enum mpo_record_field_index)i))
             continue;
+        if (field->id < 0 && mpo_record_is_of_rewards((enum mpo_record_field_index)i))
+            continue; /* resuming compares configurations */
         MPO_CHECK(
             field->id >= 0 && field->rows == schema->step.rows, MPO_ERR_DATA,
             "%s: %s has %llu rows, expected %lld; `mpo recover` copies the complete steps",

@@ -21,6 +21,7 @@ struct provenance {
     const char **objective; /* [H] names, objectives first */
     const char **prompt;    /* [prompt count] */
     double *scale;          /* [K] */
+    const struct mpo_record_rewards *rewards;
     char *config_text;
     struct mpo_record_rank *own; /* [rows_per_rank] */
     struct mpo_record_rank *all; /* [W * rows_per_rank], rank zero only */
@@ -236,6 +237,7 @@ static enum mpo_status create_record(const struct mpo_session *session,
         .average = mpo_averaging_name(session->config->descent.average),
         .strength = session->config->rollout.strength,
         .scale = provenance->scale,
+        .rewards = provenance->rewards,
         .run_id = provenance->run_id,
         .created_utc = provenance->created_utc,
         .git_commit = MPO_GIT_COMMIT,
@@ -288,10 +290,13 @@ cleanup:
 
 enum mpo_status mpo_session_create_record(const struct mpo_session *session,
                                           const char *command_line,
+                                          const struct mpo_record_rewards *rewards,
                                           struct mpo_record_writer **out)
 {
     struct provenance *provenance = NULL;
     enum mpo_status status = mpo_comm_agree(take_room(session, &provenance));
+    if (provenance != NULL)
+        provenance->rewards = rewards;
     if (status == MPO_OK)
         status =
             mpo_comm_agree(describe_and_create(session, command_line, provenance, out));

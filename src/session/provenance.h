@@ -11,9 +11,11 @@
  *  the first step. Failures are agreed on and reported. Collective over all ranks.
  *
  *  @param command_line  how the program was called; NULL: unknown
+ *  @param rewards       on rank zero; NULL: there is no reward program
  *  @param out           on rank zero */
 enum mpo_status mpo_session_create_record(const struct mpo_session *session,
                                           const char *command_line,
+                                          const struct mpo_record_rewards *rewards,
                                           struct mpo_record_writer **out);
 
 /** Continue the session's record after its last step. Likewise. */

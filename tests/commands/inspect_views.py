@@ -115,6 +115,11 @@ def steps_of(output):
 def test_every_series_reads_back():
     fields = [line.split()[0] for line in inspect("--schema").stdout.splitlines()[2:]]
     check("--schema lists the series", "timing/decode" in fields and len(fields) > 30)
+    check("rewards too, which this record does not have", "rewards" in fields)
+    fields.remove("rewards")
+    result = inspect("out.h5", "--format=tsv", "--series=rewards")
+    check("which is said where they are asked for", result.returncode == 65
+          and "no reward program" in result.stderr, result)
     given = json.loads(inspect("out.h5", "--format=json").stdout)
     check("json says the state and the names", given["state"] == "finished"
           and given["planned_steps"] == len(given["step"])

@@ -47,7 +47,7 @@ def check_data_set(file, path, data_set):
     top = path.split("/")[0]
     if top in ("prompts", "provenance", "responses") or path in ("objective", "policy"):
         return 1
-    if path == "scale":
+    if path == "scale" or path.startswith("reward_"):
         expect(list(data_set.dims[0].keys()) == ["objective"], "scale: no scale objective")
         return 1
     steps = len(file["step"])

@@ -23,11 +23,17 @@ enum mpo_status inspect_check_series(const struct inspect *inspect,
                                      const struct inspect_request *request)
 {
     enum mpo_status status = MPO_OK;
-    for (int32_t i = 0; i < INSPECT_FIELD_COUNT; i++)
+    for (int32_t i = 0; i < INSPECT_FIELD_COUNT; i++) {
+        if (strcmp(mpo_record_field(i)->path, "rewards") == 0)
+            MPO_CHECK(!request->chosen || !request->wanted[i] || inspect->is_there[i],
+                      MPO_ERR_DATA,
+                      "%s: no series \"rewards\"; its run had no reward program",
+                      inspect->path);
         MPO_CHECK(
             !request->chosen || !request->wanted[i] || inspect->is_there[i], MPO_ERR_DATA,
             "%s: no series \"%s\"; its schema \"%s\" did not have it yet", inspect->path,
             mpo_record_field(i)->path, mpo_record_attribute(inspect->record, "log_schema"));
+    }
 cleanup:
     return status;
 }

@@ -6,6 +6,7 @@
  *     objective field f, step n, k    1000 f + n + k / 8
  *     response i of step n            1 + (n + i) % L tokens, all of value 100 n + i,
  *                                     log q = -(n + i / 16), log pi_h = -(n + i / 16 + h),
+ *                     reward k = n + i + k / 4,
  *                                     text "step n response i é\n"
  *
  * tests/commands/crash_replay.py states the same in Python.
@@ -43,6 +44,7 @@ struct example_step {
     int32_t ended[EXAMPLE_RESPONSES];
     double log_proposal[EXAMPLE_RESPONSES];
     double log_policy[EXAMPLE_RESPONSES * EXAMPLE_POLICIES];
+    double reward[EXAMPLE_RESPONSES * EXAMPLE_OBJECTIVES];
     int32_t token[EXAMPLE_RESPONSES * EXAMPLE_TOKENS_MAX];
     char text[EXAMPLE_RESPONSES * EXAMPLE_TEXT_BYTES];
     int64_t text_bytes[EXAMPLE_RESPONSES];
@@ -60,6 +62,15 @@ static const struct mpo_record_rank example_ranks[] = {
     {1, 1, 4, "n2", "cpu", "", "harmless, concise", "/models/b.gguf", "bb", "dd", "cafe"}};
 
 static const double example_scales[EXAMPLE_OBJECTIVES] = {1.0, 0.5, 2.0};
+
+/* What is written; nobody changes it. */
+static double example_reward_scale[4][EXAMPLE_OBJECTIVES] = {
+    {0.0, -1.5, 2.0}, {1.0, 0.5, 40.0}, {0.01, 0.02, 0.0}, {0.03, 0.04, 0.5}};
+static const struct mpo_record_rewards example_rewards = {
+    .is_objective = false,
+    .zero_of = "reference",
+    .scale = {example_reward_scale[0], example_reward_scale[1], example_reward_scale[2],
+              example_reward_scale[3]}};
 
 static inline struct mpo_record_spec example_spec(const char *path)
 {
@@ -80,6 +91,7 @@ static inline struct mpo_record_spec example_spec(const char *path)
         .average = "linear",
         .strength = 1.5,
         .scale = example_scales,
+        .rewards = &example_rewards,
         .run_id = "example",
         .created_utc = "2025-01-01T00:00:00Z",
         .git_commit = "0123abcd",
@@ -119,6 +131,8 @@ static inline void example_fill_responses(struct example_step *out, int64_t step
         out->log_proposal[i] = -((double)step + i / 16.0);
         for (int32_t h = 0; h < EXAMPLE_POLICIES; h++)
             out->log_policy[i * EXAMPLE_POLICIES + h] = out->log_proposal[i] - h;
+        for (int32_t k = 0; k < EXAMPLE_OBJECTIVES; k++)
+            out->reward[i * EXAMPLE_OBJECTIVES + k] = (double)step + i + k / 4.0;
         for (int32_t t = 0; t < out->token_count[i]; t++)
             out->token[i * EXAMPLE_TOKENS_MAX + t] = (int32_t)(100 * step) + i;
         out->text_bytes[i] = snprintf(text, EXAMPLE_TEXT_BYTES, "step %lld response %d é\n",
@@ -147,7 +161,8 @@ static inline void example_fill(struct example_step *out, int64_t step)
         .log_policy = out->log_policy,
         .token = out->token,
     };
-    out->batch = (struct mpo_record_responses){&out->responses, out->text, out->text_bytes};
+    out->batch = (struct mpo_record_responses){&out->responses, out->text, out->text_bytes,
+                                               out->reward};
 }
 
 /* Append steps first_step .. end_step - 1. */

@@ -129,6 +129,36 @@ static void a_record_without_steps_reads(void **state)
     mpo_record_close(&record);
 }
 
+static void the_scale_of_rewards_reads(void **state)
+{
+    (void)state;
+    struct mpo_record *record = NULL;
+    struct mpo_record_spec spec = example_spec(path);
+    struct mpo_record_writer *writer = NULL;
+    double value[4][EXAMPLE_OBJECTIVES] = {{0}};
+    struct mpo_record_rewards found = {.scale = {value[0], value[1], value[2], value[3]}};
+    bool exists = false;
+    expect_ok(write_example(path, 1));
+    expect_ok(mpo_record_open(path, &record));
+    expect_ok(mpo_record_read_rewards(record, &found, &exists));
+    assert_true(exists && !found.is_objective);
+    assert_string_equal(found.zero_of, "reference");
+    assert_memory_equal(value, example_reward_scale, sizeof value);
+    mpo_record_close(&record);
+    spec.rewards = NULL;
+    spec.force = true;
+    expect_ok(mpo_record_create(&spec, &writer));
+    expect_ok(mpo_record_finish(&writer));
+    expect_ok(mpo_record_open(path, &record));
+    expect_ok(mpo_record_read_rewards(record, &found, &exists));
+    assert_false(exists);
+    expect_ok(mpo_record_has(record, "reward_zero", &exists));
+    assert_false(exists);
+    expect_ok(mpo_record_has(record, "responses/reward", &exists));
+    assert_false(exists);
+    mpo_record_close(&record);
+}
+
 static void responses_may_be_left_out(void **state)
 {
     (void)state;
@@ -272,6 +302,7 @@ int main(void)
         CASE(names_and_attributes_read_back),
         CASE(responses_read_back_as_written),
         CASE(a_record_without_steps_reads),
+        CASE(the_scale_of_rewards_reads),
         CASE(responses_may_be_left_out),
         CASE(identical_runs_give_identical_bytes),
         CASE(steps_must_go_up),
