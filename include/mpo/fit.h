@@ -109,6 +109,18 @@ const double *mpo_fit_weights(const struct mpo_fit *fit);
  *  only. */
 const double *mpo_fit_divergence(const struct mpo_fit *fit);
 
+/** Mean rewards as the program has them; arrays borrowed, valid until the next step. */
+struct mpo_fit_reward_figures {
+    bool is_objective;     /* the descent balances them */
+    const double *zero;    /* [K] reward that counts as 0; NAN: unknown */
+    const double *one;     /* [K] reward that counts as 1; NAN: unknown */
+    const double *last;    /* [K] of the last step */
+    const double *average; /* [K] mean over steps with the weights of the average */
+};
+
+/** The rewards of the steps so far. Rank zero only. @return false without a reward program */
+bool mpo_fit_read_rewards(const struct mpo_fit *fit, struct mpo_fit_reward_figures *out);
+
 /** Standard error of the mean of F over steps, from their scatter, nat; NAN for one step. It
  *  includes the differences between prompts, which the error of a step with one prompt does
  *  not. Local. */

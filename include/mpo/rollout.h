@@ -46,7 +46,8 @@ struct mpo_responses {
     /* [N] of MPO_ROLLOUT_EXACT: tries since the response before, this one included; 0: the
        response was not drawn, and has no token. NULL otherwise */
     int64_t *tries;
-    const double *score;  /* [N, score_count] s_k that the caller has measured; NULL: they are
+    const double
+        *score; /* [N, score_count] s_k that the caller has measured; NULL: they are
                              those of log_policy */
     int32_t score_count; /* K; 0 without a score */
 };

@@ -8,9 +8,9 @@
 #include <string.h>
 #include <time.h>
 
-/* Texts of all responses, one after another, as the record stores them. */
-static enum mpo_status collect_text(struct mpo_fit *fit,
-                                    const struct mpo_responses *responses)
+/* One after another, as the record stores them. */
+enum mpo_status mpo_fit_collect_text(struct mpo_fit *fit,
+                                     const struct mpo_responses *responses)
 {
     enum mpo_status status = MPO_OK;
     struct mpo_decode_text *one = &fit->response_text;
@@ -61,6 +61,7 @@ static struct mpo_record_row make_row(const struct mpo_fit *fit,
         .control = estimate->control,
         .log_policy = estimate->log_policy,
         .divergence = estimate->divergence,
+        .rewards = fit->rewards.mean,
         .value = estimate->value,
         .value_jackknife = estimate->value_jackknife,
         .value_error = estimate->value_error,
@@ -91,9 +92,11 @@ enum mpo_status mpo_fit_record(struct mpo_fit *fit, const struct mpo_fit_entry *
     struct mpo_record_row row = make_row(fit, entry);
     struct mpo_record_responses stored = {.responses = entry->responses};
     if (stores) {
-        MPO_TRY(collect_text(fit, entry->responses));
+        if (!fit->rewards.is_used) /* which were measured on them */
+            MPO_TRY(mpo_fit_collect_text(fit, entry->responses));
         stored.text = fit->text != NULL ? fit->text : "";
         stored.text_bytes = fit->text_bytes;
+        stored.reward = fit->rewards.reward;
     }
     MPO_TRY(mpo_record_append(fit->record, &row, stores ? &stored : NULL));
 cleanup:

@@ -125,6 +125,8 @@ static enum mpo_status take_step(struct mpo_fit *fit, int64_t step)
         fit->spec.prepare(fit->spec.argument, &draw);
     MPO_TRY(mpo_rollout_run(fit->session->rollout, &draw, &responses));
     double clock = mpo_timing_now();
+    if (fit->rewards.is_used)
+        MPO_TRY(mpo_fit_rewards_measure(fit, step, &responses));
     if (is_rank_zero(fit)) {
         MPO_TRY(mpo_estimator_step(fit->estimator, fit->weights, &responses, &estimate));
         MPO_TRY(mpo_descent_step(fit->descent, estimate.gradient));
@@ -170,6 +172,7 @@ static enum mpo_status fail_fit(struct mpo_fit *fit, enum mpo_status status)
 {
     struct mpo_error error;
     mpo_error_keep(&error);
+    mpo_rewards_close(&fit->rewards.program);
     if (fit->summary.steps == 0)
         mpo_record_discard(&fit->record);
     else
@@ -201,6 +204,7 @@ static enum mpo_status open_optimiser(struct mpo_fit *fit)
         .responses_max = (int32_t)config->rollout.responses,
         .end_bias = config->rollout.end_bias,
         .control = config->rollout.control,
+        .has_scores = config->estimator.objective == MPO_BALANCE_REWARD,
         .target = config->estimator.target,
         .proposal = config->rollout.proposal,
         /* without a strength or scale, scores are log pi_k as they are */
@@ -268,6 +272,7 @@ static enum mpo_status allocate_fit(const struct mpo_fit_spec *spec, struct mpo_
                     isnan(config->rollout.end_bias);
     MPO_NEW(prompts, &fit->prompt);
     MPO_NEW(fit->policy_count + 2, &fit->proposal);
+    MPO_TRY(mpo_fit_rewards_allocate(fit));
     if (!is_rank_zero(fit))
         goto cleanup;
     MPO_NEW(fit->objective_count, &fit->weights);
@@ -308,10 +313,13 @@ enum mpo_status mpo_fit_open(const struct mpo_fit_spec *spec, struct mpo_fit **o
     *out = NULL;
     MPO_TRY(mpo_comm_agree(allocate_fit(spec, &fit)));
     MPO_TRY(resume_or_not(fit));
+    MPO_TRY(mpo_fit_rewards_begin(fit));
     if (fit->resumes)
         MPO_TRY(mpo_session_resume_record(fit->session, fit->first_step, &fit->record));
     else
-        MPO_TRY(mpo_session_create_record(fit->session, spec->command_line, &fit->record));
+        MPO_TRY(mpo_session_create_record(
+            fit->session, spec->command_line,
+            fit->rewards.is_used ? &fit->rewards.record : NULL, &fit->record));
     fit->started = mpo_timing_now();
     *out = fit;
     fit = NULL;
@@ -335,6 +343,7 @@ void mpo_fit_close(struct mpo_fit **fit)
     if (self == NULL)
         return;
     mpo_record_finish(&self->record);
+    mpo_fit_rewards_close(self);
     mpo_descent_close(&self->descent);
     mpo_estimator_close(&self->estimator);
     free(self->text_bytes);
@@ -376,6 +385,7 @@ void mpo_fit_summary_add(struct mpo_fit *fit, const struct mpo_estimate *estimat
         fit->divergence_sum[k] += omega * estimate->divergence[k];
         fit->divergence[k] = fit->divergence_sum[k] / omega_sum;
     }
+    mpo_fit_rewards_add(fit, omega, omega_sum);
 }
 
 void mpo_fit_summary_settle(struct mpo_fit *fit)

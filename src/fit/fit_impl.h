@@ -5,13 +5,31 @@
  *     fit.c      the flow of a step
  *     entry.c    what the record gets of a step
  *     resume.c   going on where a record ends
+ *     rewards.c  rewards that a program measures
  */
 #pragma once
 
 #include "mpo/fit.h"
+#include "mpo/record.h"
+#include "mpo/rewards.h"
 
 #include "decode/text.h"
 #include "session/session_impl.h"
+
+/** Rewards of a fit; arrays are rank zero's. */
+struct mpo_fit_rewards {
+    bool is_used; /* there is a program */
+    struct mpo_rewards *program;
+    struct mpo_record_rewards record; /* the scale, and what the record says of it */
+    const char **name;                /* [2, K] of the rewards, of the policies */
+    const char **text; /* [2, N] prompt and prefill of each response of a step */
+    double *reward;    /* [N, K] of the step, as the program has them */
+    double *score;     /* [N, K] the same on the scale */
+    double *numbers;   /* [7, K] owner of what follows and of the scale's */
+    double *mean;      /* [K] of the step */
+    double *sum;       /* [K] of omega mean over the steps */
+    double *average;   /* [K] their mean */
+};
 
 struct mpo_fit {
     struct mpo_fit_spec spec;
@@ -20,6 +38,7 @@ struct mpo_fit {
     int32_t objective_count; /* K */
     int32_t policy_count;    /* H */
     struct mpo_exponents exponents;
+    struct mpo_fit_rewards rewards;
     double *scale;           /* [K] of the exponents */
     int64_t *prompt;         /* [prompts_per_step] */
     double *proposal;        /* [H + 2]: mu, end bias, 1 to go on or 0 to stop */
@@ -53,6 +72,28 @@ struct mpo_fit_entry {
     const struct mpo_estimate *estimate;
     const struct mpo_timing *slowest; /* of each stage, over ranks */
 };
+
+/** The texts of all responses of a step, into text and text_bytes. Rank zero only. @return
+ *  MPO_ERR_MEMORY */
+enum mpo_status mpo_fit_collect_text(struct mpo_fit *fit,
+                                     const struct mpo_responses *responses);
+
+/** Room for rewards, where there is a program. Local. */
+enum mpo_status mpo_fit_rewards_allocate(struct mpo_fit *fit);
+void mpo_fit_rewards_close(struct mpo_fit *fit);
+
+/** Start the program and, unless a record has it, measure the scale. Nothing without a
+ *  program. Failures are agreed on. Collective over all ranks. @return MPO_REQUEUE when a
+ *  stop was asked for; the statuses of mpo_rewards_measure and mpo_rewards_settle_scale */
+enum mpo_status mpo_fit_rewards_begin(struct mpo_fit *fit);
+
+/** Measure a step's responses, which get scores where the descent balances rewards. All
+ *  ranks call it; rank zero alone waits. @return the statuses of mpo_rewards_measure */
+enum mpo_status mpo_fit_rewards_measure(struct mpo_fit *fit, int64_t step,
+                                        struct mpo_responses *responses);
+
+/** Add the step's means to those of the summary. Rank zero only. */
+void mpo_fit_rewards_add(struct mpo_fit *fit, double omega, double omega_sum);
 
 /** Append the step to the record. Rank zero only. @return MPO_ERR_IO; MPO_ERR_MEMORY */
 enum mpo_status mpo_fit_record(struct mpo_fit *fit, const struct mpo_fit_entry *entry);

@@ -27,7 +27,7 @@
 static const char *const harmless[] = {
     "run.threads",        "run.setup_deadline", "run.step_deadline",        "prompts.file",
     "exchange.transport", "exchange.pattern",   "exchange.ranks_per_group", "record.file",
-    "descent.steps",      "descent.stop_gap",
+    "descent.steps",      "descent.stop_gap",   "rewards.deadline",
 };
 #define HARMLESS_COUNT (sizeof harmless / sizeof *harmless)
 
@@ -278,6 +278,43 @@ cleanup:
     return status;
 }
 
+/* Mean rewards of every step [steps, K] where there is a program; *out is NULL else. */
+static enum mpo_status read_rewards(const struct mpo_fit *fit, struct mpo_record *record,
+                                    double **out)
+{
+    enum mpo_status status = MPO_OK;
+    int64_t steps = mpo_record_step_count(record);
+    if (!fit->rewards.is_used)
+        return MPO_OK;
+    MPO_NEW(steps * fit->objective_count, out);
+    MPO_TRY(mpo_record_read(record, "rewards", 0, steps, *out));
+cleanup:
+    return status;
+}
+
+/* The scale of a record that has one, which its steps were taken with. */
+static enum mpo_status load_scale(struct mpo_fit *fit, struct mpo_record *record)
+{
+    enum mpo_status status = MPO_OK;
+    bool is_there = false;
+    struct mpo_record_rewards *own = &fit->rewards.record;
+    struct mpo_record_rewards read = {.scale = own->scale};
+    if (!fit->rewards.is_used)
+        return MPO_OK;
+    MPO_TRY(mpo_record_read_rewards(record, &read, &is_there));
+    MPO_CHECK(is_there, MPO_ERR_DATA, "--resume: %s has no rewards",
+              fit->config->record.file);
+    for (int32_t k = 0; own->is_objective && k < fit->objective_count; k++)
+        MPO_CHECK(
+            read.scale.one[k] > read.scale.zero[k], MPO_ERR_DATA,
+            "--resume: %s: expected reward_one above reward_zero, found %g and %g for "
+            "'%s'",
+            fit->config->record.file, read.scale.one[k], read.scale.zero[k],
+            fit->config->policies[k].name);
+cleanup:
+    return status;
+}
+
 /* The summary as if this process had taken the steps itself. */
 static enum mpo_status load_summary(struct mpo_fit *fit, struct mpo_record *record)
 {
@@ -285,13 +322,18 @@ static enum mpo_status load_summary(struct mpo_fit *fit, struct mpo_record *reco
     int64_t steps = mpo_record_step_count(record);
     double *series = NULL; /* [4, steps] */
     double *divergence = NULL;
+    double *rewards = NULL;
+    size_t row_bytes = (size_t)fit->objective_count * sizeof *rewards;
     MPO_NEW(4 * steps, &series);
+    MPO_TRY(read_rewards(fit, record, &rewards));
     MPO_TRY(read_divergence(fit, record, &divergence));
     MPO_TRY(mpo_record_read(record, "value", 0, steps, series));
     MPO_TRY(mpo_record_read(record, "ess", 0, steps, series + steps));
     MPO_TRY(mpo_record_read(record, "truncated", 0, steps, series + 2 * steps));
     MPO_TRY(mpo_record_read(record, "tokens", 0, steps, series + 3 * steps));
-    for (int64_t n = 0; n < steps; n++)
+    for (int64_t n = 0; n < steps; n++) {
+        if (rewards != NULL)
+            memcpy(fit->rewards.mean, rewards + n * fit->objective_count, row_bytes);
         mpo_fit_summary_add(fit, &(struct mpo_estimate){
                                      .value = series[n],
                                      .ess = series[steps + n],
@@ -299,12 +341,14 @@ static enum mpo_status load_summary(struct mpo_fit *fit, struct mpo_record *reco
                                      .tokens = (int64_t)series[3 * steps + n],
                                      .divergence = divergence + n * fit->objective_count,
                                  });
+    }
     MPO_TRY(read_last(record, "elapsed", &fit->summary.elapsed_before));
     MPO_TRY(read_last(record, "weights", fit->weights));
     mpo_fit_summary_settle(fit);
     fit->summary.tokens_before = fit->summary.tokens;
     fit->first_step = steps;
 cleanup:
+    free(rewards);
     free(divergence);
     free(series);
     return status;
@@ -321,6 +365,7 @@ enum mpo_status mpo_fit_resume(struct mpo_fit *fit)
     fit->resumes = true;
     MPO_TRY(compare_configurations(fit, record));
     MPO_TRY(compare_contents(fit, record));
+    MPO_TRY(load_scale(fit, record));
     if (mpo_record_step_count(record) == 0) {
         if (is_old(record))
             begin_old_tilt(fit);

@@ -37,7 +37,7 @@
 #define SHELL "/bin/sh"
 
 /* After the end of its input. */
-#define MOMENT_SECONDS 2.0
+#define MOMENT_SECONDS 1.0
 #define LOOK_NANOS     5000000L
 
 /* Waits are cut into pieces, because a signal may come just before one begins. */

@@ -10,6 +10,29 @@
 
 /* ---- a fit ---- */
 
+/* What the descent balances is measured, and of what is drawn. */
+static enum mpo_status check_rewards(const struct mpo_config *config)
+{
+    enum mpo_status status = MPO_OK;
+    if (config->estimator.objective != MPO_BALANCE_REWARD)
+        return MPO_OK;
+    MPO_CHECK(config->rewards.command[0] != '\0', MPO_ERR_CONFIG,
+              "estimator.objective: reward needs a program that measures rewards, found "
+              "none; set rewards.command (mpo help fit)");
+    MPO_CHECK(config->estimator.target == MPO_TARGET_SERVED, MPO_ERR_CONFIG,
+              "estimator.objective: reward balances the rewards of what is served, found "
+              "estimator.target: whole; set it to served");
+    for (int32_t k = 0; k < config->objective_count; k++)
+        MPO_CHECK(!(config->policies[k].reward_one <= config->policies[k].reward_zero),
+                  MPO_ERR_CONFIG,
+                  "policies.%s: expected reward_one above reward_zero, found %g and %g; "
+                  "negate a reward that is better when it is smaller",
+                  config->policies[k].name, config->policies[k].reward_one,
+                  config->policies[k].reward_zero);
+cleanup:
+    return status;
+}
+
 enum mpo_status mpo_plan_check_fit(const struct mpo_config *config)
 {
     enum mpo_status status = MPO_OK;
@@ -25,6 +48,7 @@ enum mpo_status mpo_plan_check_fit(const struct mpo_config *config)
         "descent.stop_gap: the averaged gap exists for estimator.target: whole alone, "
         "found %g beside served; remove it, and set descent.steps",
         config->descent.stop_gap);
+    MPO_TRY(check_rewards(config));
 cleanup:
     return status;
 }

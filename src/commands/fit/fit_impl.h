@@ -4,6 +4,8 @@
  */
 #pragma once
 
+#include <jansson.h>
+
 #include "mpo/fit.h"
 
 #include "commands/report/progress.h"
@@ -23,3 +25,21 @@ void fit_report_step(void *argument, const struct mpo_fit *run,
                      const struct mpo_estimate *estimate);
 enum mpo_status fit_report_stages(const struct fit *fit);
 enum mpo_status fit_report_end(const struct fit *fit);
+
+/** [K] numbers by the names of their objectives. */
+json_t *fit_numbers_json(const struct fit *fit, const double *numbers);
+
+/* ---- of rewards (rewards.c), nothing without a reward program. Rank zero only ---- */
+
+#define REWARDS_SHOWN_MAX  8
+#define REWARDS_TEXT_BYTES 256
+
+/** "  reward 0.31 -12" of the last step, for its line; "" without a program. */
+void fit_format_rewards(const struct mpo_fit *run, int32_t count, char *text, size_t bytes);
+
+/** A table, and warnings, at the end. */
+void fit_print_rewards(const struct fit *fit);
+void fit_warn_of_rewards(const struct fit *fit);
+
+/** The same numbers; NULL without a program. */
+json_t *fit_rewards_json(const struct fit *fit);

@@ -67,6 +67,13 @@ static const char *regret_name(const struct fit *fit)
     return is_served(fit) ? "imbalance" : "gap";
 }
 
+static const char *regret_unit(const struct fit *fit)
+{
+    return fit->config->estimator.objective == MPO_BALANCE_REWARD
+               ? "of the normalised rewards"
+               : "nat";
+}
+
 /* What the live line shows besides progress. */
 static void show_progress(struct fit *fit)
 {
@@ -90,12 +97,14 @@ void fit_report_step(void *argument, const struct mpo_fit *run,
     const struct mpo_fit_summary *summary = mpo_fit_summary(run);
     char weights[16 * WEIGHTS_SHOWN_MAX] = "";
     char divergence[32 * WEIGHTS_SHOWN_MAX] = "";
+    char rewards[REWARDS_TEXT_BYTES] = "";
     char left[32] = "";
     int64_t steps = fit->config->descent.steps;
     double elapsed = mpo_fit_elapsed(run);
     double steps_here = (double)(summary->steps - mpo_fit_first_step(fit->run));
     format_numbers(mpo_fit_average(fit->run), fit->config->objective_count, weights,
                    sizeof weights);
+    fit_format_rewards(run, fit->config->objective_count, rewards, sizeof rewards);
     format_numbers(estimate->divergence, fit->config->objective_count, divergence,
                    sizeof divergence);
     progress_format_duration(elapsed / steps_here * (double)(steps - summary->steps), left,
@@ -104,9 +113,9 @@ void fit_report_step(void *argument, const struct mpo_fit *run,
         show_progress(fit);
         return;
     }
-    mpo_log_note("step %4lld/%lld  weights %s  KL %s  F %7.3f +- %.3f  %s %7.4f  "
+    mpo_log_note("step %4lld/%lld  weights %s  KL %s%s  F %7.3f +- %.3f  %s %7.4f  "
                  "ESS %.2f  %5.0f token/s  left %s",
-                 (long long)summary->steps, (long long)steps, weights, divergence,
+                 (long long)summary->steps, (long long)steps, weights, divergence, rewards,
                  estimate->value, estimate->value_error, regret_name(fit),
                  summary->last_gap, estimate->ess,
                  (double)(summary->tokens - summary->tokens_before) / elapsed, left);
@@ -182,20 +191,21 @@ static void print_table(const struct fit *fit)
         printf(" %10.4f %10.4f %10.4f\n", average[k], mpo_fit_weights(fit->run)[k],
                divergence[k]);
     }
+    fit_print_rewards(fit);
     printf("\nF             %10.4f nat, mean over %lld step%s", summary->value_mean,
            (long long)summary->steps, summary->steps == 1 ? "" : "s");
     if (summary->steps > 1)
         printf(", +- %.4f", mpo_fit_value_error(summary));
     putchar('\n');
-    printf("%-13s %10.4f nat\n", is_served(fit) ? "imbalance" : "averaged gap",
-           summary->last_gap);
+    printf("%-13s %10.4f %s\n", is_served(fit) ? "imbalance" : "averaged gap",
+           summary->last_gap, regret_unit(fit));
     printf("ESS           %10.4f of the responses\n",
            summary->ess_sum / (double)summary->steps);
     printf("tokens        %10lld\n", (long long)summary->tokens);
     printf("record        %s\n", fit->config->record.file);
 }
 
-static json_t *make_numbers(const struct fit *fit, const double *numbers)
+json_t *fit_numbers_json(const struct fit *fit, const double *numbers)
 {
     json_t *object = json_object();
     for (int32_t k = 0; k < fit->config->objective_count; k++)
@@ -210,19 +220,19 @@ static enum mpo_status print_json(const struct fit *fit)
     const struct mpo_fit_summary *summary = mpo_fit_summary(fit->run);
     double steps = (double)summary->steps;
     return output_json(json_pack(
-        "{s:s, s:s, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:o, s:b}", "record",
-        fit->config->record.file, "target", mpo_target_name(fit->config->estimator.target),
-        "steps", (json_int_t)summary->steps, "average",
-        make_numbers(fit, mpo_fit_average(fit->run)), "weights",
-        make_numbers(fit, mpo_fit_weights(fit->run)), "divergence",
-        make_numbers(fit, mpo_fit_divergence(fit->run)), "value",
+        "{s:s, s:s, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:o, s:b, s:o*}",
+        "record", fit->config->record.file, "target",
+        mpo_target_name(fit->config->estimator.target), "steps", (json_int_t)summary->steps,
+        "average", fit_numbers_json(fit, mpo_fit_average(fit->run)), "weights",
+        fit_numbers_json(fit, mpo_fit_weights(fit->run)), "divergence",
+        fit_numbers_json(fit, mpo_fit_divergence(fit->run)), "value",
         output_number(summary->value_mean), "value_error",
         output_number(mpo_fit_value_error(summary)), "averaged_gap",
         output_number(summary->last_gap), "ess", output_number(summary->ess_sum / steps),
         "truncated", output_number(summary->truncated_sum / steps), "tokens",
         (json_int_t)summary->tokens, "elapsed",
         output_number(summary->elapsed_before + mpo_fit_elapsed(fit->run)),
-        "stopped_on_gap", summary->stopped_on_gap));
+        "stopped_on_gap", summary->stopped_on_gap, "rewards", fit_rewards_json(fit)));
 }
 
 enum mpo_status fit_report_end(const struct fit *fit)
@@ -237,6 +247,7 @@ enum mpo_status fit_report_end(const struct fit *fit)
                      (long long)summary->steps, summary->last_gap,
                      fit->config->descent.stop_gap);
     warn_where_needed(fit);
+    fit_warn_of_rewards(fit);
     if (fit->config->fit.format == MPO_REPORT_JSON)
         MPO_TRY(print_json(fit));
     else

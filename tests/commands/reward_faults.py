@@ -1,0 +1,189 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Reward programs that end, lie or stall: the message, the exit code, the record, and that
+nothing is left running.
+
+    reward_faults.py MPO MPIRUN WORK
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import h5py
+
+import fit_rewards
+import tables
+
+MPO, MPIRUN, WORK = os.path.abspath(sys.argv[1]), sys.argv[2], os.path.abspath(sys.argv[3])
+STEP = 16  # responses of a step
+
+# What it does at the third answer of the third step, the exit code, and words of the message.
+FAULTS = [
+    ("exit", 75, ["ended after 2 of 16 answers", "exit code 3"]),
+    ("killed", 75, ["ended after 2 of 16 answers", "signal 9"]),
+    ("mute", 75, ["ended after 2 of 16 answers"]),
+    ("stall", 75, ["late", "2 of 16 answers", "rewards.deadline (1 s)"]),
+    ("deaf", 75, ["late", "rewards.deadline"]),
+    ("nan", 65, ["NaN", "one JSON object a line", '"id": 130']),
+    ("null", 65, ['"reward0" to be a number', '"id": 130']),
+    ("missing", 65, ['a number named "reward0"', '"id": 130']),
+    ("unknown", 65, ["128 to 143", '"id": 1000130']),
+    ("anonymous", 65, ['expected the "id" of a request (128 to 143)']),
+    ("repeated", 65, ["130 was answered before"]),
+    ("array", 65, ["one JSON object a line", "[1, 2]"]),
+    ("chatter", 65, ["loading the reward model", "standard error"]),
+    ("long", 65, ["less than 65536 bytes"]),
+]
+
+
+def prepare(name):
+    world = fit_rewards.make_world(7, 2, False)
+    folder = os.path.join(WORK, name)
+    pids = os.path.join(folder, "pids")
+    os.makedirs(folder, exist_ok=True)
+    for old in os.listdir(folder):
+        os.remove(os.path.join(folder, old))
+    config, more = fit_rewards.prepare(folder, world, ("--pid", pids))
+    return folder, [MPO, "fit", config, *more, "--descent.steps=6", "--rewards.deadline=1",
+                    "--rewards.calibration=2", "--quiet",
+                    "--record.file=" + os.path.join(folder, "out.h5")]
+
+
+def with_fault(fault, run):
+    os.environ["MPO_TEST_FAULT"] = fault
+    try:
+        return run()
+    finally:
+        del os.environ["MPO_TEST_FAULT"]
+
+
+def check_gone(folder, programs):
+    """Programs are leaders of process groups, so their children are looked for too."""
+    with open(os.path.join(folder, "pids"), encoding="utf-8") as stream:
+        pids = [int(line) for line in stream]
+    tables.check(len(pids) == programs, "%d programs were started, not %d" % (
+        len(pids), programs))
+    until = time.monotonic() + 5.0
+    for pid in pids:
+        while True:
+            try:
+                os.killpg(pid, 0)
+            except ProcessLookupError:
+                break
+            tables.check(time.monotonic() < until, "program %d is still there" % pid)
+            time.sleep(0.02)
+
+
+def steps_of(folder):
+    with h5py.File(os.path.join(folder, "out.h5"), "r") as record:
+        return len(record["step"]), record["average"][()].tobytes()
+
+
+def every_fault_ends_the_run_with_a_record_to_resume():
+    whole, command = prepare("whole")
+    tables.run(command)
+    check_gone(whole, 1)
+    for fault, code, words in FAULTS:
+        ranks = 2 if fault in ("killed", "stall", "nan") else 1
+        folder, command = prepare(fault)
+        _, said = with_fault("%s,%d" % (fault, 2 * STEP + 3), lambda: tables.run_ranks(
+            MPIRUN, ranks, command, expect=code))
+        for word in words + ["step 3 of fit", "2 steps are in", "--resume"]:
+            tables.check(word in said, "%s: no '%s' in: %s" % (fault, word, said))
+        tables.check(said.count("mpo: ") == 1, "%s: %s" % (fault, said))
+        tables.check(fault != "exit" or "a bug of mine" in said, "its own message is lost")
+        check_gone(folder, 1)
+        tables.check(steps_of(folder)[0] == 2, "%s: no record of 2 steps" % fault)
+        tables.run(command + ["--resume"])
+        check_gone(folder, 2)
+        tables.check(steps_of(folder) == steps_of(whole), fault + ": resumed otherwise")
+
+
+def a_program_that_cannot_run_is_named_and_leaves_no_record():
+    folder, command = prepare("missing_program")
+    _, said = tables.run(command + ["--rewards.command=no-such-program-here"], expect=75)
+    tables.check("exit code 127" in said and "no-such-program-here" in said
+                 and "after 0 of 16" in said, said)
+    tables.check(not os.path.exists(os.path.join(folder, "out.h5")), "a record was left")
+
+
+def a_fault_of_the_calibration_is_told_once():
+    for fault, code in (("nan", 65), ("exit", 75)):
+        for ranks in (1, 2):
+            folder, command = prepare("calibration")
+            command = [flag for flag in command if ".reward_" not in flag]
+            _, said = with_fault(fault + ",20", lambda: tables.run_ranks(
+                MPIRUN, ranks, command, expect=code))
+            tables.check("the reward program" in said and said.count("mpo: ") == 1, said)
+            check_gone(folder, 1)
+            tables.check(not os.path.exists(os.path.join(folder, "out.h5")), "a record")
+
+
+def deadlines_of_other_ranks_wait_for_the_program():
+    folder, command = prepare("slow")
+    with_fault("slow,%d" % (2 * STEP + 3), lambda: tables.run_ranks(
+        MPIRUN, 2, command + ["--run.step_deadline=0.3", "--rewards.deadline=30"]))
+    check_gone(folder, 1)
+    tables.check(steps_of(folder)[0] == 6, "not all steps")
+
+
+def start_apart(name, fault):
+    """A fit in a session of its own whose program is at the fault."""
+    folder, command = prepare(name)
+    process = with_fault(fault, lambda: subprocess.Popen(
+        command + ["--rewards.deadline=100"], start_new_session=True, text=True,
+        env={**os.environ, **tables.ENVIRONMENT}, stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL))
+    until = time.monotonic() + 30.0
+    while time.monotonic() < until:
+        if os.path.exists(os.path.join(folder, "out.h5")):
+            time.sleep(0.5)
+            return folder, process
+        time.sleep(0.05)
+    raise AssertionError("no record after 30 s")
+
+
+def an_interrupt_reaches_the_fit_and_not_the_program():
+    folder, process = start_apart("interrupt", "slow,%d" % (2 * STEP + 3))
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    tables.check(process.returncode == 85, "ended with %d: %s" % (process.returncode, said))
+    check_gone(folder, 1)
+    tables.check(steps_of(folder)[0] == 3, "the step was not finished")
+
+
+def a_fit_that_is_killed_takes_its_program_along():
+    folder, process = start_apart("kill", "deaf,%d" % (2 * STEP + 3))
+    process.kill()
+    process.communicate(timeout=60)
+    check_gone(folder, 1)
+
+
+def what_has_no_meaning_is_refused():
+    folder, command = prepare("refused")
+    for flags, words in (
+            (["--rewards.command="], ["estimator.objective: reward", "rewards.command"]),
+            (["--estimator.target=whole"], ["estimator.target", "served"]),
+            (["--policies.policy0.reward_zero=5", "--policies.policy0.reward_one=5"],
+             ["policies.policy0", "reward_one above reward_zero", "5 and 5"])):
+        _, said = tables.run(command + flags, expect=78)
+        for word in words:
+            tables.check(word in said, "no '%s' in: %s" % (word, said))
+    tables.check(not os.path.exists(os.path.join(folder, "out.h5")), "a record was left")
+    tables.run(command + ["--descent.steps=2"])
+    _, said = tables.run(command + ["--resume", "--rewards.command=other"], expect=78)
+    tables.check("rewards.command" in said, said)
+
+
+if __name__ == "__main__":
+    sys.exit(tables.run_cases((case, ()) for case in (
+        every_fault_ends_the_run_with_a_record_to_resume,
+        a_program_that_cannot_run_is_named_and_leaves_no_record,
+        a_fault_of_the_calibration_is_told_once,
+        deadlines_of_other_ranks_wait_for_the_program,
+        an_interrupt_reaches_the_fit_and_not_the_program,
+        a_fit_that_is_killed_takes_its_program_along,
+        what_has_no_meaning_is_refused)))
