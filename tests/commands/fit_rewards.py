@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import shutil
+import subprocess
 import sys
 
 import h5py
@@ -322,6 +323,23 @@ def any_number_of_ranks_and_a_resumed_fit_give_the_same_bytes(arguments):
                  "the summary of a resumed fit is another")
 
 
+def the_example_program_answers(arguments):
+    """configs/reviews/rewards.py, with requests as the program makes them."""
+    folder = os.path.dirname(os.path.abspath(__file__))
+    program = os.path.join(folder, "..", "..", "configs", "reviews", "rewards.py")
+    requests = [{"id": 7 + i, "prompt": "x", "prefill": "The film", "response": text,
+                 "token_count": i, "left": 2 - i}
+                for i, text in enumerate(("", "is a JOY, wonderful", "was dull."))]
+    done = subprocess.run([sys.executable, program], input="".join(
+        json.dumps(request) + "\n" for request in requests), capture_output=True, text=True,
+        check=True)
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    tables.check([answer["id"] for answer in answers] == [7, 8, 9], done.stdout)
+    tables.check([answer["concise"] for answer in answers] == [0, -1, -2], done.stdout)
+    tables.check(answers[0]["sentiment"] == 0.0 < answers[1]["sentiment"] < 1.0
+                 and -1.0 < answers[2]["sentiment"] < 0.0, done.stdout)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("mpo", type=os.path.abspath)
@@ -337,6 +355,7 @@ def main():
              a_reward_that_its_policy_does_not_raise_is_refused,
              a_reward_that_falls_with_its_weight_ends_at_a_vertex,
              without_the_objective_rewards_are_recorded_beside,
+             the_example_program_answers,
              any_number_of_ranks_and_a_resumed_fit_give_the_same_bytes]
     return tables.run_cases((case, (arguments,)) for case in cases)
 
