@@ -18,9 +18,9 @@ build=$(cd "$1" && pwd)
 seconds=$2
 work=$build/fuzz
 # Inputs that a target executes at least, in a second of a slow and busy machine.
-declare -A least=([config]=20 [prompts]=20 [table]=20 [record]=1)
+declare -A least=([config]=20 [prompts]=20 [table]=20 [record]=1 [template]=5)
 # A record's input is a byte and up to 16 pieces of damage of 4 bytes.
-declare -A longest=([config]=8192 [prompts]=4096 [table]=4096 [record]=65)
+declare -A longest=([config]=8192 [prompts]=4096 [table]=4096 [record]=65 [template]=8192)
 
 say() { printf -- '-- %s\n' "$*"; }
 
@@ -37,7 +37,7 @@ write_dictionary() {
     sed -nE 's/^MPO_OPTION\(.*, "([a-z_|]+\|[a-z_|]+)", .*/\1/p' "$options" | tr '|' '\n' | sort -u \
         | sed 's/.*/"&"/' >>"$work/config.dict"
     cat "$root/tests/fuzz/config.dict" >>"$work/config.dict"
-    cp "$root/tests/fuzz/prompts.dict" "$root/tests/fuzz/table.dict" "$work"
+    cp "$root"/tests/fuzz/{prompts,table,template}.dict "$work"
 }
 
 check_seeds() {
@@ -50,14 +50,19 @@ check_seeds() {
 }
 
 run_target() {
-    local target=$1 log=$work/$1.log dictionary=() runs accepted
+    local target=$1 log=$work/$1.log dictionary=() options=() runs accepted
+    local inputs=("$work/$target" "$root/tests/fuzz/corpus/$target")
+    if [ "$target" = template ]; then
+        options=(-rss_limit_mb=4096) # what a template ties into a circle is never freed
+        inputs+=("$(sed -n 's/^MPO_JINJA_DIR:PATH=//p' "$build/CMakeCache.txt")/templates")
+    fi
     check_seeds "$target" || return 1
     [ ! -e "$work/$target.dict" ] || dictionary=(-dict="$work/$target.dict")
     mkdir "$work/$target"
     if ! "$build/tests/fuzz/fuzz_$target" -max_total_time="$seconds" -max_len="${longest[$target]}" \
         -len_control=0 -rss_limit_mb=1024 -malloc_limit_mb=256 -timeout=60 -print_final_stats=1 \
-        "${dictionary[@]}" -artifact_prefix="$work/$target-" \
-        "$work/$target" "$root/tests/fuzz/corpus/$target" >"$log" 2>&1; then
+        "${options[@]}" "${dictionary[@]}" -artifact_prefix="$work/$target-" "${inputs[@]}" \
+        >"$log" 2>&1; then
         tail -60 "$log"
         say "FAIL $target; to run it again: $build/tests/fuzz/fuzz_$target" "$work/$target-"*
         return 1
@@ -82,7 +87,7 @@ export TMPDIR
 trap 'rm -rf "$TMPDIR"' EXIT
 write_dictionary
 failed=0
-for target in config prompts table record; do
+for target in config prompts table template record; do
     run_target "$target" || failed=1
 done
 exit $failed
