@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The demonstration `reviews`: what is fitted, what the rows of its table are, and the rewards.
+
+Rows are in the order in which they are measured: what the comparison needs first comes first.
+The averaged adapters are one policy with both adapters, whose scales are the exponents of the
+mixture that they stand beside.
+"""
+
+from engine import Fit, Row
+from figures import Objective
+from rewards import rewards
+
+TITLE = "Mean rewards on 32 held-out prompts"
+OBJECTIVES = (Objective("sentiment", "sentiment"), Objective("concise", "concise"))
+BASELINE = "equal weights"
+LONG_AND_SHORT = ("sentiment", "concise")  # what long and short responses are rewarded by
+TRAIN = "configs/reviews/prompts_train.txt"
+HELDOUT = "configs/reviews/prompts_heldout.txt"
+# Columns of table.tsv, and their titles in the README where they are shown there.
+COLUMNS = {
+    "sentiment": "sentiment",
+    "concise": "",
+    "plain": "",
+    "flesch": "",
+    "sentiment_share": "",
+    "concise_share": "",
+    "worst": "worst",
+    "over_baseline": "worst over equal weights",
+    "length": "tokens",
+    "ended": "ended",
+    "KL": "KL to the reference, nat",
+    "fluency": "log pi_ref a token",
+}
+
+CONFIG = "configs/reviews.yaml"
+# The same policies and the reference: for exponents that do not sum to 1, and for columns
+# that need log pi_ref.
+HOSTED = "configs/reviews_reference.yaml"
+AVERAGED = "results/reviews/averaged.yaml"
+
+# As published, said in full.
+PUBLISHED = (
+    "--estimator.target=whole",
+    "--rollout.proposal=reference",
+    "--descent.average=uniform",
+    "--descent.step_rule=fixed",
+)
+SERVED = (
+    "--estimator.target=served",
+    "--rollout.proposal=mixture",
+    "--descent.average=linear",
+)
+STEPS = 40
+
+fit_served = Fit("served", CONFIG, STEPS, SERVED)
+fit_served_15 = Fit("served 1.5", HOSTED, STEPS, (*SERVED, "--rollout.strength=1.5"))
+fit_served_2 = Fit("served 2", HOSTED, STEPS, (*SERVED, "--rollout.strength=2"))
+fit_published = Fit("published", HOSTED, STEPS, PUBLISHED)
+FITS = (fit_served, fit_served_2, fit_served_15, fit_published)
+
+
+def averaged(name, scales="", shares=None, **more):
+    flags = (f"--policies.averaged.lora_scale=[{scales}]",) if scales else ()
+    return Row(
+        name,
+        AVERAGED,
+        weights="averaged",
+        flags=flags,
+        shares=shares,
+        policy="averaged",
+        **more,
+    )
+
+
+def weights(share, strength, **more):
+    """A point of the curve of weights."""
+    flags = (f"--strength={strength}",) if strength != 1 else ()
+    return Row(
+        f"weight {share:g}" + (f", strength {strength:g}" if strength != 1 else ""),
+        HOSTED,
+        weights=f"{share:g},{1 - share:g}",
+        flags=flags,
+        passes=2 if strength == 1 else 3,
+        curve=f"weights, strength {strength:g}",
+        blocks=1,
+        **more,
+    )
+
+
+SCALES = {"averaged (1/2, 1/2)": "0.5,0.5", "averaged (1, 1)": "1,1", "averaged (1.2, 0.9)": "1.2,0.9"}
+
+ROWS = (
+    Row("reference", HOSTED, weights="reference"),
+    Row("sentiment", HOSTED, weights="sentiment"),
+    Row("concise", HOSTED, weights="concise"),
+    Row("equal weights", HOSTED, weights="uniform", passes=2, curve="weights, strength 1"),
+    Row("served fit", HOSTED, fit=fit_served, passes=2),
+    *(averaged(name, scales) for name, scales in SCALES.items()),
+    Row("served fit, strength 2", HOSTED, fit=fit_served_2, passes=3),
+    Row(
+        "equal weights, strength 2",
+        HOSTED,
+        weights="uniform",
+        flags=("--strength=2",),
+        passes=3,
+        curve="weights, strength 2",
+    ),
+    averaged("averaged, fitted shares", shares=fit_served),
+    Row("served fit, strength 1.5", HOSTED, fit=fit_served_15, passes=3),
+    Row("published fit", HOSTED, fit=fit_published, passes=2),
+    Row(
+        "published fit, best of 16",
+        HOSTED,
+        fit=fit_published,
+        passes=2,
+        candidates=16,
+    ),
+    *(
+        averaged(f"{name}, end bias", scales, tuned=True, needs="end-bias")
+        for name, scales in SCALES.items()
+    ),
+    averaged("averaged, fitted shares, end bias", shares=fit_served, tuned=True, needs="end-bias"),
+    *(weights(share, 1) for share in (0.3, 0.4, 0.6, 0.7)),
+    *(weights(share, 2) for share in (0.4, 0.6, 0.7)),
+)
+
+
+def score(line):
+    """Rewards of one line of `mpo generate`; the end token does not count as a token."""
+    return rewards(line["response"], line["tokens"] - int(line["ended"]))
