@@ -7,7 +7,7 @@
 # Installs what is missing, builds mpo, fits the weights of configs/reviews.yaml on two MPI
 # ranks (on one where there is one GPU for both policies), plots the trajectory, and lets each
 # policy and the mixture answer one held-out prompt.
-# Messages go to stderr, the result to stdout.
+# Messages go to stderr, the result to stdout, with the seconds of set-up and those of the rest.
 #
 # Safe to repeat: what is installed and built is kept, and the record of an earlier run is
 # moved aside, never overwritten.  Environment:
@@ -29,6 +29,8 @@ table=$build/reviews.tsv
 prompt="The soundtrack"
 
 say() { printf -- '-- %s\n' "$*" >&2; }
+# Seconds since a time that SECONDS had.
+since() { printf '%d s' "$((SECONDS - $1))"; }
 die() { printf 'quickstart.sh: %s\n' "$*" >&2; exit 69; }
 
 # One line of a response, whatever it holds.
@@ -69,8 +71,11 @@ if [ "$build" != "$root/build" ]; then
     paths=("--policies.sentiment.model=$model" "--policies.concise.model=$model" "--record.file=$record")
 fi
 
-say "fitting the weights of two policies, ranks: $ranks (2 to 4 minutes on two cores)"
+setup_time=$(since 0)
+start=$SECONDS
+say "set-up took $setup_time; fitting the weights of two policies, ranks: $ranks (a minute or two on two cores)"
 summary=$(mpirun "${mpirun_options[@]}" -n "$ranks" "$build/mpo" fit "$config" "${paths[@]}" --force)
+fit_time=$(since "$start")
 "$build/mpo" inspect "$record" --plot "$plot" --format tsv >"$table"
 
 say "asking each policy and the mixture"
@@ -78,4 +83,6 @@ printf '%s\n\nThe prompt "%s", continued by\n' "$summary" "$prompt"
 answer sentiment sentiment
 answer concise concise
 answer mixture "$record"
+printf '\nset-up %s (packages, libllama, model, build), fit %s, fit and samples %s\n' \
+    "$setup_time" "$fit_time" "$(since "$start")"
 printf '\nrecord      %s\ntrajectory  %s\nplot        %s\n' "$record" "$table" "$plot"

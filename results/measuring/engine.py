@@ -19,7 +19,6 @@ import h5py
 
 BLOCK_SEED = 101  # of a row's first block; the same for all rows, so that they share uniforms
 BLOCK_RESPONSES = 4  # to each prompt
-UNIT_PROMPTS = 4  # prompts decoded as one batch
 TUNE_PROMPTS = 16  # training prompts that choose an end bias
 
 
@@ -165,13 +164,14 @@ class Workspace:
     def arguments(self, part):
         row = part.row
         weights = self.relative(self.record(row.fit, part.seed)) if row.fit else row.weights
-        flags = [*row.flags, *part.extra]
+        flags = [f"--step={row.fit.steps - 1}"] if row.fit else []  # steps count from 0
+        flags += [*row.flags, *part.extra]
         if row.shares:
             shares = self.fitted_weights(row.shares, row.shares.seeds[0])
             text = ",".join(f"{share:.4f}" for share in shares)
             flags.append(f"--policies.{row.policy}.lora_scale=[{text}]")
         if row.candidates > 1:
-            flags.append(f"--best-of={row.candidates}")
+            flags.append(f"--best-of={row.candidates}")  # costly: one response to each prompt
         if row.tuned and not part.prompts:
             bias = json.loads(self.bias_path(row).read_text(encoding="utf-8"))["bias"]
             flags.append(f"--end-bias={bias:.3f}")
@@ -182,8 +182,7 @@ class Workspace:
             *flags,
             f"--prompts.file={part.prompts or self.heldout}",
             *((f"--limit={TUNE_PROMPTS}",) if part.prompts else ()),
-            f"--n={BLOCK_RESPONSES}",
-            f"--rollout.unit_prompts={1 if row.candidates > 1 else UNIT_PROMPTS}",
+            f"--n={1 if row.candidates > 1 else BLOCK_RESPONSES}",
             f"--run.seed={BLOCK_SEED + part.block}",
             "--format=jsonl",
         )

@@ -111,6 +111,8 @@ def write_commands(workspace, demo, extra):
     """commands.tsv: the command of every fit and of every row."""
     lines = ["what\tcommand"]
     for fit in demo.FITS:
+        if not workspace.record(fit, fit.seeds[0]).exists():
+            continue
         arguments = workspace.fit_arguments(fit, fit.seeds[0])
         lines.append(f"fit {fit.name}\t{shlex.join(('mpo', *arguments))}")
     lines += [f"{name}\t{known['command']}" for name, known in extra.items()]
@@ -133,26 +135,27 @@ def fit_table(workspace, demo):
         for seed in fit.seeds:
             if not workspace.record(fit, seed).exists():
                 continue
-            series, responses = read_fit(workspace.record(fit, seed), fit.steps)
-            count = len(series["ess"])
+            series, responses = read_fit(workspace.record(fit, seed))
+            count = min(len(series["ess"]), fit.steps)
             if count == 0:
                 continue
             blocks.append("\n".join(fit_lines(f"{fit.name}, seed {seed}", series, responses)))
-            weights = ", ".join(f"{weight:.3f}" for weight in series["average"][-1])
+            last = count - 1
+            weights = ", ".join(f"{weight:.3f}" for weight in series["average"][last])
             text.append(
                 f"| {fit.name}, seed {seed} | {count} | {weights} "
-                f"| {series['averaged_gap'][-1]:.2f} | {np.mean(series['ess']):.2f} "
-                f"| {series['tokens'].sum():.0f} | {series['elapsed'][-1]:.0f} |"
+                f"| {series['averaged_gap'][last]:.2f} | {np.mean(series['ess'][:count]):.2f} "
+                f"| {series['tokens'][:count].sum():.0f} | {series['elapsed'][last]:.0f} |"
             )
     content = "\t".join(header) + "\n" + "\n\n\n".join(blocks) + "\n"
     (demo.HERE / "fits.tsv").write_text(content, encoding="utf-8")
     return "\n".join(text)
 
 
-def read_fit(path, steps):
+def read_fit(path):
     """(series of a record by name, responses up to each step)."""
     with h5py.File(path) as file:
-        count = min(len(file["step"]), steps)
+        count = len(file["step"])
         series = {name: file[name][:count] for name in SERIES}
         responses = np.bincount(file["responses/step"][:], minlength=count)[:count]
     return series, np.cumsum(responses)
