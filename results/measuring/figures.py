@@ -110,6 +110,6 @@ def write_tsv(path, names, rows, extra):
 def cell(found, digits=2):
     if np.isnan(found.value):
         return "-"
-    if found.error == 0:
+    if found.error < 1e-9:
         return f"{found.value:.{digits}f}"
     return f"{found.value:.{digits}f} ± {found.error:.{digits}f}"
