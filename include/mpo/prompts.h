@@ -58,7 +58,7 @@ struct mpo_prompt {
     bool says_ended; /* the line has "ended" */
     bool stopped;    /* at a stop text ("finish": "stop"), before which its text ends,
                              and not its tokens */
-    double end_bias;     /* tilt of the end tokens that it was drawn with, nat */
+    double end_bias; /* tilt of the end tokens that it was drawn with, nat */
     bool says_end_bias;  /* the line has "end_bias" */
     int64_t line_number; /* in the file, from 1 */
 };

@@ -317,8 +317,8 @@ static enum mpo_status open_score(struct score *score)
     };
     MPO_TRY(mpo_session_open(&spec, &score->session));
     MPO_TRY(mpo_weights_open(score->session, &choice, &score->weights));
-    MPO_TRY(mpo_weights_end_bias(score->session, &choice, options->end_bias,
-                                 &score->end_bias));
+    MPO_TRY(
+        mpo_weights_end_bias(score->session, &choice, options->end_bias, &score->end_bias));
     MPO_TRY(mpo_comm_agree(take_room(score)));
     score->prompt_count = mpo_prompts_count(score->session->prompts);
     if (options->limit > 0 && options->limit < score->prompt_count)
