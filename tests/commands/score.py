@@ -17,6 +17,7 @@ import sys
 import numpy as np
 
 import tables
+from gguf_file import Gguf, U32
 
 VOCAB = 6
 END = VOCAB - 1
@@ -355,6 +356,57 @@ def engine_gives_the_sums_of_its_table(case):
                      "off by %g: %s" % (off, other))
 
 
+def one_model(case, folder, *space):
+    """A configuration with one model. @return (it, log pi)"""
+    logits = np.random.Generator(np.random.Philox(7)).standard_normal((1, BYTES, BYTES))
+    logits = logits.astype(np.float32)
+    os.makedirs(os.path.join(case.work, folder))
+    names = [os.path.join(case.work, folder, name) for name in ("p.gguf", "p.f32")]
+    logits[0].tofile(names[1])
+    tables.run([case.tool, *names, *space])
+    case.write(folder + "/prompts.txt", ["a"])
+    config = case.write(folder + "/config.yaml", [
+        "prompts: {file: prompts.txt}",
+        "policies: [{name: p, model: p.gguf, template: raw}]"])
+    return config, tables.log_softmax(logits.astype(np.float64))
+
+
+def text_may_make_more_tokens_than_it_has_bytes(case):
+    """A space is a letter of three bytes, which this vocabulary has to spell."""
+    config, log_policy = one_model(case, "spaces", "zz")
+    texts = ["b c", " b", "  ", 40 * " ", "b" + 150 * " "]
+    path = case.write("spaces/in.jsonl", [{"prompt": "a", "response": text} for text in texts])
+    out, _ = tables.run([case.mpo, "score", config, "--weights=1", "--input=" + path])
+    lines = read(out)
+    tables.check(len(lines) == len(texts), "%d lines" % len(lines))
+    for line, text in zip(lines, texts):
+        spelled = text.replace(" ", "\N{LOWER ONE EIGHTH BLOCK}").encode("utf-8")
+        tokens = np.array([3 + byte for byte in spelled] + [BYTES_END])
+        states = np.concatenate(([3 + ord("a")], tokens[:-1]))
+        off = abs(line["log_mixture"] - log_policy[0][states, tokens].sum())
+        tables.check(line["tokens"] == len(tokens) > len(text) + 1, "tokens: %s" % line)
+        tables.check(off <= ENGINE_BOUND * max(1, len(tokens) / 12), "off by %g" % off)
+
+
+def what_is_too_long_is_what_has_to_be_shorter(case):
+    config, _ = one_model(case, "long")
+    model = os.path.join(case.work, "long/p.gguf")
+    file = Gguf.read(model)
+    file.keys["llama.context_length"] = (U32, 64)
+    file.write(model)
+    for prompt, response, advice in (("a", 80 * "b", "shorten the response"),
+                                     (60 * "a", 4 * "b", "shorten the prompt"),
+                                     (40 * "a", 30 * "b", "shorten the prompt"),
+                                     (30 * "a", 40 * "b", "shorten the response"),
+                                     (30 * "a", 33 * "b", None)):
+        path = case.write("long/in.jsonl", [{"prompt": "a", "response": "b"},
+                                            {"prompt": prompt, "response": response}])
+        _, said = tables.run([case.mpo, "score", config, "--weights=1", "--input=" + path],
+                             expect=0 if advice is None else 65)
+        tables.check(advice is None or ("in.jsonl:2:" in said and advice in said
+                                        and said.count("shorten") == 1), said)
+
+
 def drawn_tokens_score_as_drawn_through_the_engine(case):
     """Tokens that no text becomes, and the end token of either policy."""
     generator = np.random.Generator(np.random.Philox(9))
@@ -416,6 +468,8 @@ def main():
              bad_lines_are_named]
     if case.tool is not None:
         cases += [engine_gives_the_sums_of_its_table,
+                  text_may_make_more_tokens_than_it_has_bytes,
+                  what_is_too_long_is_what_has_to_be_shorter,
                   drawn_tokens_score_as_drawn_through_the_engine]
     sys.exit(tables.run_cases([(run, [case]) for run in cases]))
 
