@@ -2,12 +2,17 @@
 /*
  * CPU quotas of control groups, as files of a folder of our own.
  */
+#define _GNU_SOURCE /* unshare */
 #include "runner.h"
 
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "device/host.h"
 
@@ -100,6 +105,39 @@ static void nothing_readable_is_no_quota(void **state)
     assert_int_equal(quota(), INT32_MAX);
 }
 
+#define NOT_PERMITTED 255
+
+/* In a process that sees our folder where control groups are: the cores that it may use. */
+static int cores_with_our_groups(void)
+{
+    struct mpo_host host;
+    if (unshare(CLONE_NEWNS) != 0 ||
+        mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
+        mount(top, "/sys/fs/cgroup", NULL, MS_BIND, NULL) != 0)
+        return NOT_PERMITTED;
+    mpo_host_describe(&host);
+    return host.usable_core_count;
+}
+
+static void a_quota_counts_as_cores(void **state)
+{
+    (void)state;
+    int ended = 0;
+    put("cpu.max", "100000 100000\n");
+    put("cpu/cpu.cfs_quota_us", "100000\n");
+    put("cpu/cpu.cfs_period_us", "100000\n");
+    pid_t pid = fork();
+    if (pid == 0)
+        _exit(cores_with_our_groups());
+    assert_int_equal(waitpid(pid, &ended, 0), pid);
+    assert_true(WIFEXITED(ended));
+    if (WEXITSTATUS(ended) == NOT_PERMITTED) {
+        print_message("SKIP: no mounts of our own here\n");
+        skip();
+    }
+    assert_int_equal(WEXITSTATUS(ended), 1);
+}
+
 #define CASE(name) cmocka_unit_test_setup_teardown(name, make_top, remove_top)
 
 int main(void)
@@ -109,6 +147,7 @@ int main(void)
         CASE(parts_of_cores_are_whole_ones_below),
         CASE(version_1_has_two_files),
         CASE(nothing_readable_is_no_quota),
+        CASE(a_quota_counts_as_cores),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
