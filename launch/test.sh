@@ -110,7 +110,8 @@ fuzz() {
         return 77
     fi
     cmake -S "$root" -B "$build-fuzz" -G Ninja -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++ \
-        -DCMAKE_BUILD_TYPE=Release -DMPO_JINJA_DIR="$build/deps/jinja" -DMPO_FUZZ=ON -DMPO_LLAMA=OFF -DMPO_TESTS=OFF -DMPO_WERROR=ON >/dev/null \
+        -DCMAKE_BUILD_TYPE=Release -DMPO_JINJA_DIR="$build/deps/jinja" \
+        -DMPO_FUZZ=ON -DMPO_LLAMA=OFF -DMPO_TESTS=OFF -DMPO_WERROR=ON >/dev/null \
         && cmake --build "$build-fuzz" -j "$jobs" --target fuzz \
         && "$root/tests/fuzz/run.sh" "$build-fuzz" "$fuzz_seconds"
 }
