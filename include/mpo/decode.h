@@ -140,9 +140,9 @@ struct mpo_decode_event {
 
 struct mpo_decode;
 
-/** Maximum positions of one step of MPO_DECODE_ALONE, for opening exchange and mixture; of
- *  MPO_DECODE_MIXED it is the sum of both numbers. Local. */
-int32_t mpo_decode_positions(int32_t row_capacity, int32_t given_positions);
+/** Positions of one step at most, for opening exchange and mixture; needs the spec's
+ *  row_capacity, given_positions and prefill. Local. */
+int32_t mpo_decode_positions(const struct mpo_decode_spec *spec);
 
 /** Local; allocates all it will need. The same spec on all ranks of the group. */
 enum mpo_status mpo_decode_open(const struct mpo_decode_spec *spec,

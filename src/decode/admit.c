@@ -122,8 +122,8 @@ static enum mpo_status check_exponents(const struct mpo_decode *decode,
               decode->policy_count);
     for (int32_t h = 0; h < decode->policy_count; h++)
         MPO_CHECK(isfinite(row->mu[h]), MPO_ERR_USAGE,
-                  "a row with exponent %g of policy %d, expected a finite one", row->mu[h],
-                  h);
+                  "a row with exponent %g of policy '%s', expected a finite one",
+                  row->mu[h], mpo_policies_configured(decode->spec.policies, h)->name);
     MPO_CHECK(isfinite(row->end_bias), MPO_ERR_USAGE,
               "a row with end bias %g, expected a finite one", row->end_bias);
 cleanup:

@@ -17,20 +17,17 @@
 
 /* ---- open and close ---- */
 
-int32_t mpo_decode_positions(int32_t row_capacity, int32_t given_positions)
-{
-    return row_capacity > given_positions ? row_capacity : given_positions;
-}
-
 /* If prompts are fed beside live rows, a step has positions of both. */
-static int32_t positions_at_most(const struct mpo_decode_spec *spec)
+int32_t mpo_decode_positions(const struct mpo_decode_spec *spec)
 {
-    return spec->prefill == MPO_DECODE_MIXED
-               ? spec->row_capacity + spec->given_positions
-               : mpo_decode_positions(spec->row_capacity, spec->given_positions);
+    const int32_t rows = spec->row_capacity;
+    const int32_t given = spec->given_positions;
+    if (spec->prefill == MPO_DECODE_MIXED)
+        return rows + given;
+    return rows > given ? rows : given;
 }
 
-static enum mpo_status take_record_room(struct mpo_decode *decode)
+static enum mpo_status allocate_record(struct mpo_decode *decode)
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_decode_spec *spec = &decode->spec;
@@ -48,7 +45,7 @@ cleanup:
     return status;
 }
 
-static enum mpo_status take_row_room(struct mpo_decode *decode)
+static enum mpo_status allocate_rows(struct mpo_decode *decode)
 {
     enum mpo_status status = MPO_OK;
     size_t rows = (size_t)decode->spec.row_capacity;
@@ -65,12 +62,12 @@ static enum mpo_status take_row_room(struct mpo_decode *decode)
     MPO_NEW(rows, &decode->planned);
     MPO_NEW((size_t)decode->spec.prompt_slots * (size_t)decode->policy_count,
             &decode->length);
-    MPO_TRY(take_record_room(decode));
+    MPO_TRY(allocate_record(decode));
 cleanup:
     return status;
 }
 
-static enum mpo_status take_position_room(struct mpo_decode *decode)
+static enum mpo_status allocate_positions(struct mpo_decode *decode)
 {
     enum mpo_status status = MPO_OK;
     size_t positions = (size_t)decode->position_capacity;
@@ -105,7 +102,7 @@ cleanup:
     return status;
 }
 
-static enum mpo_status take_question_room(struct mpo_decode *decode)
+static enum mpo_status allocate_questions(struct mpo_decode *decode)
 {
     enum mpo_status status = MPO_OK;
     size_t questions = (size_t)decode->question_capacity;
@@ -167,15 +164,15 @@ enum mpo_status mpo_decode_open(const struct mpo_decode_spec *spec, struct mpo_d
     decode->is_root = rank == 0;
     mpo_placement_block(&spec->placement, rank, &decode->first_policy,
                         &decode->local_count);
-    decode->position_capacity = positions_at_most(spec);
+    decode->position_capacity = mpo_decode_positions(spec);
     decode->question_capacity = spec->row_capacity + spec->given_positions;
     MPO_NEW(mpo_policies_vocab_size(spec->policies), &decode->is_end);
     decode->end_count = mpo_policies_end_tokens(spec->policies, &decode->end_token);
     for (int32_t i = 0; i < decode->end_count; i++)
         decode->is_end[decode->end_token[i]] = true;
-    MPO_TRY(take_row_room(decode));
-    MPO_TRY(take_position_room(decode));
-    MPO_TRY(take_question_room(decode));
+    MPO_TRY(allocate_rows(decode));
+    MPO_TRY(allocate_positions(decode));
+    MPO_TRY(allocate_questions(decode));
 cleanup:
     if (status != MPO_OK)
         mpo_decode_close(&decode);
@@ -262,11 +259,12 @@ static const struct mpo_failure *explain_failure(struct mpo_decode *decode, int3
     }
     const struct mpo_policy_spec *policy =
         mpo_policies_configured(decode->spec.policies, fault->policy);
-    snprintf(failure->text, sizeof failure->text,
-             "policy %d: the logits of row %d have no finite normaliser (%g); the model of "
-             "policy '%s' is damaged, or its numbers are too large: %s%s%s",
-             fault->policy, question->row, fault->norm, policy->name, policy->model,
-             policy->lora[0] != '\0' ? ", " : "", policy->lora);
+    snprintf(
+        failure->text, sizeof failure->text,
+        "policy '%s': the logits of row %d have no finite normaliser (%g); its model is "
+        "damaged, or has too large numbers: %s%s%s",
+        policy->name, question->row, fault->norm, policy->model,
+        policy->lora[0] != '\0' ? ", " : "", policy->lora);
     return failure;
 }
 

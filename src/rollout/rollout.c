@@ -14,7 +14,7 @@
 
 /* ---- open and close ---- */
 
-static enum mpo_status take_scores_room(struct mpo_rollout *rollout)
+static enum mpo_status allocate_scores(struct mpo_rollout *rollout)
 {
     enum mpo_status status = MPO_OK;
     struct mpo_scores *scores = &rollout->scores;
@@ -116,7 +116,7 @@ static enum mpo_status allocate_results(struct mpo_rollout *rollout)
 {
     switch (rollout->spec.purpose) {
     case MPO_ROLLOUT_SCORES:
-        return take_scores_room(rollout);
+        return allocate_scores(rollout);
     case MPO_ROLLOUT_INTEGRATES:
         return allocate_integrals(rollout);
     case MPO_ROLLOUT_END_MASSES:

@@ -100,7 +100,11 @@ int32_t mpo_plan_given_positions(const struct mpo_session_size *size)
 /* Positions of one step at most. */
 static int32_t position_rows(const struct mpo_session_size *size)
 {
-    return mpo_decode_positions(mpo_plan_rows(size), mpo_plan_given_positions(size));
+    return mpo_decode_positions(&(struct mpo_decode_spec){
+        .row_capacity = mpo_plan_rows(size),
+        .given_positions = mpo_plan_given_positions(size),
+        .prefill = MPO_DECODE_ALONE,
+    });
 }
 
 /* Prompts whose cells are held at once at most. A prompt holds them while one of its rows

@@ -316,7 +316,7 @@ static void refuse_requests(struct mpo_decode *decode, const struct mpo_decode_r
         const double mu[DECODE_POLICIES] = {0.5, i == 0 ? NAN : INFINITY, 0.3};
         row = *good;
         row.mu = mu;
-        refuse(decode, row, "of policy 1, expected a finite one");
+        refuse(decode, row, "of policy 'two', expected a finite one");
         row = *good;
         row.end_bias = i == 0 ? NAN : -INFINITY;
         refuse(decode, row, "end bias");

@@ -162,7 +162,7 @@ static void a_row_that_fails_is_an_event_and_the_others_go_on(void **state)
         for (int32_t v = 0; v < VOCAB; v++)
             damaged_logits[v] = NAN;
         compare_with_failure(&loop, position, &whole,
-                             "policy 1: the logits of row 2 have no finite normaliser");
+                             "policy 'two': the logits of row 2 have no finite normaliser");
         for (int32_t v = 0; v < VOCAB; v++)
             damaged_logits[v] = v == 1 ? -INFINITY : 0.0F;
         compare_with_failure(&loop, position, &whole, "the mixture of row 2 is not finite");
@@ -194,7 +194,8 @@ static void every_row_that_fails_names_itself(void **state)
     assert_int_equal(count, 3);
     for (int32_t i = 0; i < count; i++) {
         char says[64];
-        snprintf(says, sizeof says, "policy 1: the logits of row %d have no", event[i].row);
+        snprintf(says, sizeof says, "policy 'two': the logits of row %d have no",
+                 event[i].row);
         assert_int_equal(event[i].row, i);
         assert_non_null(strstr(event[i].failure->text, says));
     }

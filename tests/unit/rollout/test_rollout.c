@@ -258,7 +258,7 @@ static void a_failure_names_prompt_response_and_policy(void **state)
     damaged = mpo_policies_local(loop.policies, 1);
     damaged_row = RESPONSES + 2;
     assert_status(mpo_rollout_run(loop.rollout, &step, &responses), MPO_ERR_DATA);
-    assert_error_names("prompt 0, response 2: policy 1: the logits of row 10");
+    assert_error_names("prompt 0, response 2: policy 'two': the logits of row 10");
     rollout_case_close(&loop);
     rollout_case_open(&loop, &given);
     step = rollout_case_step(&loop, 0);
@@ -266,7 +266,7 @@ static void a_failure_names_prompt_response_and_policy(void **state)
     damaged = mpo_policies_local(loop.policies, 2);
     damaged_row = 0;
     assert_status(mpo_rollout_score(loop.rollout, &step, &scores), MPO_ERR_DATA);
-    assert_error_names("prompt 2, response 0: policy 2: the logits of row 0");
+    assert_error_names("prompt 2, response 0: policy 'three': the logits of row 0");
     rollout_case_close(&loop);
     damaged = NULL;
 }
