@@ -34,30 +34,8 @@ static const char *const harmless[] = {
 struct comparison {
     struct mpo_differences found;
     bool models_are_hashed;
-    char folder[PATH_MAX]; /* where the record's paths begin, "" where that is unknown */
+    char folder[PATH_MAX]; /* where the record's paths begin */
 };
-
-/* The real path of a printed text, quotes and all; NULL: none. Owned by the caller. */
-static char *resolve(const char *folder, const char *printed)
-{
-    char path[2 * PATH_MAX];
-    size_t bytes = strlen(printed);
-    bool is_quoted = bytes >= 2 && printed[0] == '"' && printed[bytes - 1] == '"';
-    snprintf(path, sizeof path, "%s%.*s", folder, (int)(is_quoted ? bytes - 2 : bytes),
-             is_quoted ? printed + 1 : printed);
-    return realpath(path, NULL);
-}
-
-/* Two spellings of one path, as from another working directory. */
-static bool is_same_file(const char *folder, const char *recorded, const char *now)
-{
-    char *one = resolve(folder, recorded);
-    char *other = resolve("", now);
-    bool is_same = one != NULL && other != NULL && strcmp(one, other) == 0;
-    free(other);
-    free(one);
-    return is_same;
-}
 
 /* A model or an adapter that was hashed is compared by its hash, wherever it lies now. */
 static bool is_same_model(const struct comparison *comparison, const char *key,
@@ -69,21 +47,7 @@ static bool is_same_model(const struct comparison *comparison, const char *key,
         return false;
     bool are_there = strcmp(recorded, "\"\"") != 0 && strcmp(now, "\"\"") != 0;
     return (comparison->models_are_hashed && are_there) ||
-           is_same_file("", recorded, now) ||
-           is_same_file(comparison->folder, recorded, now);
-}
-
-/* The record's own path was written from there too: "/a/b/" of "/a/b/runs/x.h5" that was
- * written as "runs/x.h5". */
-static void find_folder(const char *now, const char *recorded, char folder[PATH_MAX])
-{
-    char *path = realpath(now, NULL);
-    size_t bytes = path != NULL ? strlen(path) : 0;
-    size_t tail = strlen(recorded);
-    if (tail > 0 && tail < bytes && bytes - tail < PATH_MAX &&
-        path[bytes - tail - 1] == '/' && strcmp(path + bytes - tail, recorded) == 0)
-        snprintf(folder, PATH_MAX, "%.*s", (int)(bytes - tail), path);
-    free(path);
+           mpo_differences_is_same_file(comparison->folder, recorded, now);
 }
 
 static bool is_harmless(const char *key)
@@ -132,7 +96,7 @@ static enum mpo_status compare_configurations(const struct mpo_fit *fit,
     struct mpo_config *recorded = NULL;
     struct comparison comparison = {.models_are_hashed = fit->config->record.hash_models};
     MPO_TRY(mpo_differences_read(record, path, &recorded));
-    find_folder(path, recorded->record.file, comparison.folder);
+    mpo_differences_find_folder(path, recorded, comparison.folder);
     MPO_TRY(mpo_config_compare(recorded, fit->config, note_difference, &comparison));
     MPO_CHECK(comparison.found.length == 0, MPO_ERR_CONFIG,
               "--resume: %s was made with a different configuration (%s); restore that "

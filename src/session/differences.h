@@ -4,6 +4,8 @@
  */
 #pragma once
 
+#include <limits.h>
+
 #include "session_impl.h"
 
 /** "KEY was RECORDED, is NOW; ...", as far as there is room. All zero: none. */
@@ -22,10 +24,27 @@ enum mpo_status mpo_differences_read(const struct mpo_record *record, const char
                                      struct mpo_config **recorded);
 
 /**
+ * Where the relative paths of a recorded configuration begin. The record's own path was
+ * written from there too: "/a/b/" of "/a/b/runs/x.h5" that was written as "runs/x.h5".
+ * Local.
+ *
+ * @param path    of the record, now
+ * @param folder  out: "" where it is not known
+ */
+void mpo_differences_find_folder(const char *path, const struct mpo_config *recorded,
+                                 char folder[PATH_MAX]);
+
+/** Whether two values that mpo_config_compare prints are paths of one file, however they are
+ *  spelled, as from another working directory. Local.
+ *  @param folder  where recorded paths may begin, beside the working directory */
+bool mpo_differences_is_same_file(const char *folder, const char *recorded,
+                                  const char *now);
+
+/**
  * Warn, once, when policies are not what they were when the weights of a record were found:
  * their sections are compared, but for what says only where or how fast they compute, and
- * for bounds and scales, which belong to the weights. Models are compared by path only where
- * they have no hashes. Rank zero only.
+ * for bounds and scales, which belong to the weights. Models are compared by their
+ * files only where they have no hashes. Rank zero only.
  */
 enum mpo_status mpo_differences_warn(const struct mpo_config *config,
                                      const struct mpo_record *record, const char *path);

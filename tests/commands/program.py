@@ -192,6 +192,9 @@ def test_policies_that_are_not_those_of_a_record_are_named_once():
         check(f"{command[0]} compares paths where there is no hash",
               len(said) == 1 and "policies.up.model was " in said[0]
               and "again.table" in said[0], result)
+        result, said = warnings_of(*command, "--record.hash_models=false", "--policies.up.model="
+                                   + os.path.join(os.path.abspath(WORK), "up.table"))
+        check(f"{command[0]} knows a file by another path", said == [], result)
 
 
 def test_refit_takes_the_options_of_the_descent():
