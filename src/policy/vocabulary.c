@@ -184,30 +184,46 @@ cleanup:
     return status;
 }
 
+/* The first entry that differs, as both have it. */
+struct difference {
+    int32_t index; /* the count when there is none, and then no texts */
+    char base[MPO_TOKEN_TEXT_BYTES];
+    char other[MPO_TOKEN_TEXT_BYTES];
+};
+
+static enum mpo_status find_difference(const struct party *party, enum list list,
+                                       int32_t index, int32_t count, struct difference *out)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_TRY(first_difference(party, list, index, count, &out->index));
+    if (out->index == count)
+        return MPO_OK;
+    MPO_TRY(share_entry(party, list, 0, out->index, out->base));
+    MPO_TRY(share_entry(party, list, index, out->index, out->other));
+cleanup:
+    return status;
+}
+
 /* ---- what is refused; every rank raises the same text, so that it is printed once ---- */
 
 static enum mpo_status refuse_rules(const struct party *party, const struct summary *all,
                                     int32_t index)
 {
     enum mpo_status status = MPO_OK;
-    char base_text[MPO_TOKEN_TEXT_BYTES] = "";
-    char other_text[MPO_TOKEN_TEXT_BYTES] = "";
+    struct difference difference = {0};
     const char *base_name = party->specs[0].name;
     const char *other_name = party->specs[index].name;
     int32_t count = smaller(all[0].rule_count, all[index].rule_count);
-    int32_t at = 0;
-    MPO_TRY(first_difference(party, RULES, index, count, &at));
-    MPO_CHECK(at < count, MPO_ERR_DATA,
+    MPO_TRY(find_difference(party, RULES, index, count, &difference));
+    MPO_CHECK(difference.index < count, MPO_ERR_DATA,
               "vocabularies differ: policy '%s' has %d rules of its tokenizer and policy "
               "'%s' has %d, of which the first %d are equal; mixing needs policies of one "
               "model family",
               base_name, all[0].rule_count, other_name, all[index].rule_count, count);
-    MPO_TRY(share_entry(party, RULES, 0, at, base_text));
-    MPO_TRY(share_entry(party, RULES, index, at, other_text));
     MPO_FAIL(MPO_ERR_DATA,
              "vocabularies differ: policy '%s' has %s and policy '%s' has %s; mixing needs "
              "policies of one model family",
-             base_name, base_text, other_name, other_text);
+             base_name, difference.base, other_name, difference.other);
 cleanup:
     return status;
 }
@@ -215,16 +231,13 @@ cleanup:
 static enum mpo_status refuse_texts(const struct party *party, int32_t index, int32_t used)
 {
     enum mpo_status status = MPO_OK;
-    char base_text[MPO_TOKEN_TEXT_BYTES] = "";
-    char other_text[MPO_TOKEN_TEXT_BYTES] = "";
-    int32_t id = 0;
-    MPO_TRY(first_difference(party, TEXTS, index, used, &id));
-    MPO_TRY(share_entry(party, TEXTS, 0, id, base_text));
-    MPO_TRY(share_entry(party, TEXTS, index, id, other_text));
+    struct difference first = {0};
+    MPO_TRY(find_difference(party, TEXTS, index, used, &first));
     MPO_FAIL(MPO_ERR_DATA,
              "vocabularies differ: token %d is %s in policy '%s' and %s in policy '%s'; "
              "mixing needs policies of one model family",
-             id, base_text, party->specs[0].name, other_text, party->specs[index].name);
+             first.index, first.base, party->specs[0].name, first.other,
+             party->specs[index].name);
 cleanup:
     return status;
 }
@@ -236,16 +249,12 @@ static enum mpo_status note_types(const struct party *party, int32_t index, int3
                                   struct mpo_remarks *remarks)
 {
     enum mpo_status status = MPO_OK;
-    char base_text[MPO_TOKEN_TEXT_BYTES] = "";
-    char other_text[MPO_TOKEN_TEXT_BYTES] = "";
-    int32_t id = 0;
-    MPO_TRY(first_difference(party, TYPES, index, used, &id));
-    MPO_TRY(share_entry(party, TYPES, 0, id, base_text));
-    MPO_TRY(share_entry(party, TYPES, index, id, other_text));
+    struct difference first = {0};
+    MPO_TRY(find_difference(party, TYPES, index, used, &first));
     mpo_remarks_add(remarks,
                     "token types differ: token %d is %s in policy '%s' and %s in policy "
                     "'%s', and perhaps more; tokens are compared by their texts alone",
-                    id, base_text, party->specs[0].name, other_text,
+                    first.index, first.base, party->specs[0].name, first.other,
                     party->specs[index].name);
 cleanup:
     return status;
