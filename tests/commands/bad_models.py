@@ -10,17 +10,15 @@ otherwise all meet it.
 """
 import os
 import shutil
-import sys
 
 import h5py
 import numpy as np
 
 import sample
+from bigram_models import BAD, BAD_ADAPTER, VOCAB, logits, make, prepare_models
 from gguf_file import Gguf
-from person import WORK, check, fresh, refused, run, run_tests, start, write
+from person import WORK, check, refused, run, run_tests, write
 
-TOOL = sys.argv[4]
-VOCAB = 260
 CONTEXT = 512
 CONFIG = """prompts: {file: prompts.txt}
 policies:
@@ -31,36 +29,10 @@ descent: {steps: 2}
 record: {file: out.h5}
 """
 GIVEN = ["config.yaml", "down.gguf", "down.lora.gguf", "prompts.txt", "up.gguf"]
-BAD = "--policies.down.model=bad.gguf"
-BAD_ADAPTER = "--policies.down.lora=bad.gguf"
-
-
-def make(name, values, *options):
-    raw = os.path.join(WORK, "values.f32")
-    np.asarray(values, dtype=np.float32).tofile(raw)
-    before = ["--adapter"] if "--adapter" in options else []
-    after = [option for option in options if option != "--adapter"]
-    result = start([TOOL, *before, name, raw, *after])
-    if result.returncode != 0:
-        sys.exit(result.stderr)
-    os.remove(raw)
-
-
-def logits(seed):
-    generator = np.random.Generator(np.random.Philox(seed))
-    values = np.full((VOCAB, VOCAB), -9.0)
-    likely = [3 + ord(letter) for letter in "abc"] + [2]
-    values[:, likely] = generator.standard_normal((VOCAB, len(likely)))
-    return values
 
 
 def prepare():
-    fresh()
-    for name in ("up.table", "down.table"):
-        os.remove(os.path.join(WORK, name))
-    write("config.yaml", CONFIG)
-    make("up.gguf", logits(1))
-    make("down.gguf", logits(2))
+    prepare_models(CONFIG)
     make("down.lora.gguf", np.linspace(-1.0, 1.0, VOCAB), "--adapter")
 
 

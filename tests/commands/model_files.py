@@ -9,17 +9,15 @@ import json
 import os
 import shutil
 import struct
-import sys
 import time
 
 import h5py
 import numpy as np
 
+from bigram_models import BAD, BAD_ADAPTER, VOCAB, make, path, prepare_models
 from gguf_file import BOOL, F32, Gguf, I32, LIST, TEXT, TYPE_I32, Tensor, U16, U32
-from person import WORK, check, fresh, run, run_tests, start, write
+from person import WORK, check, run, run_tests, write
 
-TOOL = sys.argv[4]
-VOCAB = 260
 SECONDS_MAX = 10
 CONFIG = """run: {seed: 1, threads: 1}
 prompts: {file: prompts.txt}
@@ -30,38 +28,11 @@ rollout: {responses: 4, max_tokens: 8}
 descent: {steps: 2}
 record: {file: out.h5}
 """
-BAD = "--policies.down.model=bad.gguf"
-BAD_ADAPTER = "--policies.down.lora=bad.gguf"
-
-
-def path(name):
-    return os.path.join(WORK, name)
-
-
-def make(name, values, adapter=False):
-    np.asarray(values, dtype=np.float32).tofile(path("values.f32"))
-    result = start([TOOL, *(["--adapter"] if adapter else []), name, path("values.f32")])
-    if result.returncode != 0:
-        sys.exit(result.stderr)
-    os.remove(path("values.f32"))
-
-
-def logits(seed):
-    generator = np.random.Generator(np.random.Philox(seed))
-    values = np.full((VOCAB, VOCAB), -9.0)
-    likely = [3 + ord(letter) for letter in "abc"] + [2]
-    values[:, likely] = generator.standard_normal((VOCAB, len(likely)))
-    return values
 
 
 def prepare():
-    fresh()
-    for name in ("up.table", "down.table"):
-        os.remove(path(name))
-    write("config.yaml", CONFIG)
-    make("up.gguf", logits(1))
-    make("down.gguf", logits(2))
-    make("lora.gguf", np.linspace(-1.0, 1.0, VOCAB), adapter=True)
+    prepare_models(CONFIG)
+    make("lora.gguf", np.linspace(-1.0, 1.0, VOCAB), "--adapter")
 
 
 def changed(change, name="down.gguf", to="bad.gguf"):
@@ -290,8 +261,8 @@ def test_several_adapters():
     write("in.jsonl", '{"prompt": "a", "response": "bca"}\n')
     shifts = np.random.Generator(np.random.Philox(9)).standard_normal((3, VOCAB))
     for index, shift in enumerate(shifts):
-        make("%d.gguf" % index, shift, adapter=True)
-    make("sum.gguf", shifts[0] + 0.5 * shifts[1] - 2 * shifts[2], adapter=True)
+        make("%d.gguf" % index, shift, "--adapter")
+    make("sum.gguf", shifts[0] + 0.5 * shifts[1] - 2 * shifts[2], "--adapter")
     made = "--policies.down.lora=[0.gguf, 1.gguf,2.gguf]"
     wanted = scores("--policies.down.lora=sum.gguf")
     found = scores(made, "--policies.down.lora_scale=[1, 0.5, -2]")
@@ -304,12 +275,12 @@ def test_several_adapters():
     many = ["%d.gguf" % index for index in range(3, 12)]
     for name in many:
         make(name, np.random.Generator(np.random.Philox(len(name) + int(name[:-5])))
-             .standard_normal(VOCAB), adapter=True)
+             .standard_normal(VOCAB), "--adapter")
     # Spaces change where things lie in memory, and so the addresses of the adapters.
     again = {scores("--policies.down.lora=[%s]" % ("," + " " * space).join(many))[0]
              for space in (0, 1, 3, 40, 400, 4000)}
     check("nine adapters are added in one order", len(again) == 1)
-    make("sum.gguf", 0.25 * (shifts[0] + shifts[1]), adapter=True)
+    make("sum.gguf", 0.25 * (shifts[0] + shifts[1]), "--adapter")
     check("one scale is that of all",
           np.allclose(scores("--policies.down.lora=[0.gguf,1.gguf]",
                              "--policies.down.lora_scale=0.25"),
@@ -334,13 +305,13 @@ def check_record(shifts, made):
     check("a fit with three adapters", result.returncode == 0, result)
     again = ["fit", "config.yaml", "--resume", "--record.file=soup.h5", "--descent.steps=3"]
     for index in range(3):
-        make("%d.gguf" % index, -shifts[index], adapter=True)
+        make("%d.gguf" % index, -shifts[index], "--adapter")
         for name, command in (("resume", again), ("generate", [
                 "generate", "config.yaml", "--weights=soup.h5", "--n=1"])):
             result = run(*command, made)
             check(f"another adapter {index}, {name}", result.returncode == 65
                   and "adapter" in result.stderr and "SHA-256" in result.stderr, result)
-        make("%d.gguf" % index, shifts[index], adapter=True)
+        make("%d.gguf" % index, shifts[index], "--adapter")
     for name, other in (("fewer", "[0.gguf, 1.gguf]"), ("another order", "[1.gguf,0.gguf,2.gguf]")):
         result = run(*again, "--policies.down.lora=" + other)
         check(name, result.returncode in (65, 78), result)
