@@ -145,7 +145,7 @@ static size_t whole_characters(const struct mpo_decode_text *text)
 }
 
 /* Characters up to a byte where one ends stay as they are, or become U+FFFD. */
-static enum mpo_status settle_characters(struct mpo_decode_text *text, size_t end)
+static enum mpo_status finish_characters(struct mpo_decode_text *text, size_t end)
 {
     enum mpo_status status = MPO_OK;
     char begun[4] = ""; /* of the character after them */
@@ -179,9 +179,9 @@ enum mpo_status mpo_decode_text_certain(struct mpo_decode_text *text, size_t *by
     enum mpo_status status = MPO_OK;
     size_t begun = 0;
     if (text->is_stopped)
-        MPO_TRY(settle_characters(text, text->count));
+        MPO_TRY(finish_characters(text, text->count));
     else
-        MPO_TRY(settle_characters(text, whole_characters(text)));
+        MPO_TRY(finish_characters(text, whole_characters(text)));
     for (int32_t i = 0; !text->is_stopped && i < text->stops.count; i++) {
         size_t back = stop_begun(text, text->stops.text[i]);
         begun = back > begun ? back : begun;
@@ -193,7 +193,7 @@ cleanup:
 
 enum mpo_status mpo_decode_text_finish(struct mpo_decode_text *text)
 {
-    return settle_characters(text, text->count);
+    return finish_characters(text, text->count);
 }
 
 enum mpo_status mpo_decode_text_set(struct mpo_decode_text *text, const int32_t *tokens,

@@ -31,8 +31,8 @@ cleanup:
 }
 
 /* Either every rank uses an accelerator or none: a job runs on one kind of device. */
-static enum mpo_status settle(enum mpo_status opened, const struct mpo_comm *comm,
-                              struct mpo_device *out)
+static enum mpo_status finish_choice(enum mpo_status opened, const struct mpo_comm *comm,
+                                     struct mpo_device *out)
 {
     double everywhere = opened == MPO_OK ? 1.0 : 0.0;
     enum mpo_status status = MPO_OK;
@@ -65,7 +65,7 @@ enum mpo_status mpo_device_open(const struct mpo_device_wish *wish,
     if (opened != MPO_OK)
         *out = none;
     if (any)
-        MPO_TRY(settle(opened, comm, out));
+        MPO_TRY(finish_choice(opened, comm, out));
     /* Collective: all ranks call this, with or without a device. */
     MPO_TRY(mpo_device_check_shared(out, comm));
     status = any ? MPO_OK : opened;

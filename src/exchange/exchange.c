@@ -84,22 +84,21 @@ bool mpo_exchange_carries_device_rows(const char *transport, const struct mpo_co
     return false;
 }
 
-/* The first requested transport that can serve the group; settled is the spec with the
+/* The first requested transport that can serve the group; chosen is the spec with the
  * pattern chosen by auto. */
 static enum mpo_status choose(const struct mpo_exchange_spec *spec,
-                              const struct mpo_comm *comm,
-                              struct mpo_exchange_spec *settled,
+                              const struct mpo_comm *comm, struct mpo_exchange_spec *chosen,
                               const struct mpo_exchange_ops **out)
 {
     enum mpo_status status = MPO_OK;
     const char *name = spec->transport;
     *out = NULL;
     MPO_TRY(mpo_exchange_check(spec));
-    *settled = mpo_exchange_settle(spec, mpo_comm_group_size(comm));
+    *chosen = mpo_exchange_choose(spec, mpo_comm_group_size(comm));
     for (int32_t i = 0; mpo_exchange_transports[i] != NULL && *out == NULL; i++) {
         const struct mpo_exchange_ops *ops = mpo_exchange_transports[i];
         bool named = strcmp(name, ops->transport) == 0;
-        const char *reason = refuses(ops, settled, comm);
+        const char *reason = refuses(ops, chosen, comm);
         MPO_CHECK(!named || reason == NULL, MPO_ERR_CONFIG,
                   "exchange.transport is %s, but %s; use auto", name, reason);
         if (named || (mpo_is_auto(name) && reason == NULL))
@@ -146,24 +145,24 @@ enum mpo_status mpo_exchange_survey(const struct mpo_exchange_spec *spec,
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_exchange_ops *ops = NULL;
-    struct mpo_exchange_spec settled;
+    struct mpo_exchange_spec chosen;
     *out = (struct mpo_exchange_plan){0};
-    MPO_TRY(choose(spec, comm, &settled, &ops));
+    MPO_TRY(choose(spec, comm, &chosen, &ops));
     out->transport = ops->transport;
-    out->pattern = settled.pattern;
-    out->rank_bytes = ops->keeps_bytes(&settled, comm, mpo_comm_group_rank(comm));
-    mpo_exchange_shared_room(ops, &settled, comm, &out->shared_bytes,
+    out->pattern = chosen.pattern;
+    out->rank_bytes = ops->keeps_bytes(&chosen, comm, mpo_comm_group_rank(comm));
+    mpo_exchange_shared_room(ops, &chosen, comm, &out->shared_bytes,
                              &out->shared_free_bytes);
     bool could_share = mpo_comm_group_size(comm) > 1 && mpo_comm_group_shares_host(comm) &&
                        !spec->rows_on_device;
     if (could_share && ops != &mpo_exchange_shared_ops && mpo_is_auto(spec->transport))
-        out->shared_refuses = refuses(&mpo_exchange_shared_ops, &settled, comm);
+        out->shared_refuses = refuses(&mpo_exchange_shared_ops, &chosen, comm);
 cleanup:
     return status;
 }
 
 /* Room for slices, which every rank knows of every rank, and for tables of rows. */
-static enum mpo_status take_common_room(struct mpo_exchange *exchange)
+static enum mpo_status allocate_common(struct mpo_exchange *exchange)
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_exchange_spec *spec = &exchange->spec;
@@ -193,17 +192,17 @@ static enum mpo_status allocate_exchange(const struct mpo_exchange_spec *spec,
     enum mpo_status status = MPO_OK;
     struct mpo_exchange *exchange = NULL;
     const struct mpo_exchange_ops *ops = NULL;
-    struct mpo_exchange_spec settled;
-    MPO_TRY(choose(spec, comm, &settled, &ops));
+    struct mpo_exchange_spec chosen;
+    MPO_TRY(choose(spec, comm, &chosen, &ops));
     MPO_NEW(1, &exchange);
     *out = exchange;
-    exchange->spec = settled;
+    exchange->spec = chosen;
     exchange->comm = comm;
     exchange->size = mpo_comm_group_size(comm);
     exchange->rank = mpo_comm_group_rank(comm);
-    mpo_placement_block(&settled.placement, exchange->rank, &exchange->first_policy,
+    mpo_placement_block(&chosen.placement, exchange->rank, &exchange->first_policy,
                         &exchange->local_count);
-    MPO_TRY(take_common_room(exchange));
+    MPO_TRY(allocate_common(exchange));
     exchange->common->ops = ops;
     MPO_TRY(ops->allocate(exchange));
 cleanup:

@@ -72,7 +72,7 @@ enum mpo_status mpo_exchange_post_norms(struct mpo_exchange *exchange,
 const struct mpo_exchange_pattern *mpo_exchange_pattern_find(enum mpo_pattern pattern);
 
 /** The spec with the pattern chosen by auto: the faster one, as measured. */
-struct mpo_exchange_spec mpo_exchange_settle(const struct mpo_exchange_spec *spec,
+struct mpo_exchange_spec mpo_exchange_choose(const struct mpo_exchange_spec *spec,
                                              int32_t group_size);
 
 /** Bytes of shared memory that the groups of this host would need, and

@@ -56,23 +56,22 @@ struct mpo_slice mpo_exchange_slice_of(const struct mpo_exchange *exchange, int3
 #define ALLTOALL_EXPONENTIALS_MIN  80000.0
 #define ALLTOALL_DEVICE_LOGITS_MIN 3000000.0
 
-struct mpo_exchange_spec mpo_exchange_settle(const struct mpo_exchange_spec *spec,
+struct mpo_exchange_spec mpo_exchange_choose(const struct mpo_exchange_spec *spec,
                                              int32_t group_size)
 {
-    struct mpo_exchange_spec settled = *spec;
+    struct mpo_exchange_spec chosen = *spec;
     double exponentials = (double)spec->row_capacity * (double)spec->vocab_size;
     double logits = spec->placement.policy_count * exponentials;
     bool pays = spec->rows_on_device ? logits >= ALLTOALL_DEVICE_LOGITS_MIN
                                      : exponentials >= ALLTOALL_EXPONENTIALS_MIN;
     if (spec->pattern == MPO_PATTERN_AUTO)
-        settled.pattern =
-            group_size > 1 && pays ? MPO_PATTERN_ALLTOALL : MPO_PATTERN_GATHER;
-    return settled;
+        chosen.pattern = group_size > 1 && pays ? MPO_PATTERN_ALLTOALL : MPO_PATTERN_GATHER;
+    return chosen;
 }
 
 int32_t mpo_exchange_plan_tokens(const struct mpo_exchange_spec *spec, int32_t group_rank,
                                  int32_t group_size)
 {
-    const struct mpo_exchange_spec settled = mpo_exchange_settle(spec, group_size);
-    return mpo_exchange_slice(&settled, group_rank, group_size).count;
+    const struct mpo_exchange_spec chosen = mpo_exchange_choose(spec, group_size);
+    return mpo_exchange_slice(&chosen, group_rank, group_size).count;
 }

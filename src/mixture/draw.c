@@ -6,7 +6,7 @@
  *             root        the token, which is a given one from here on
  *     ask     root        each draw as a question about one block of its row
  *     answer  its rank    finds the token, says it with its logits
- *     settle  root        log q, log pi_h
+ *     finish  root        log q, log pi_h
  *
  * One rank with whole rows asks itself, or has the device do all of it. A row that failed
  * takes part like any other, so that all ranks do the same; what came of it is blanked.
@@ -161,7 +161,7 @@ static enum mpo_status draw_slices(struct mpo_mixture *mixture,
         MPO_TRY(ask(mixture, &asked));
     MPO_TRY(answer(mixture, asked.count));
     if (mixture->rank == 0)
-        mpo_mixture_settle(mixture, asked.count, &asked);
+        mpo_mixture_finish(mixture, asked.count, &asked);
 cleanup:
     return status;
 }

@@ -167,7 +167,7 @@ static bool is_end_token(const struct mpo_mixture *mixture, int32_t token)
     return false;
 }
 
-void mpo_mixture_settle(const struct mpo_mixture *mixture, int32_t count,
+void mpo_mixture_finish(const struct mpo_mixture *mixture, int32_t count,
                         struct mpo_mixture_draws *draws)
 {
     for (int32_t i = 0; i < count; i++) {

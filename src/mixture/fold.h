@@ -137,5 +137,5 @@ void mpo_mixture_ask(struct mpo_mixture *mixture, const struct mpo_mixture_draws
 void mpo_mixture_deal(struct mpo_mixture *mixture, int32_t count);
 
 /** Draws of the last questions, from the answers. */
-void mpo_mixture_settle(const struct mpo_mixture *mixture, int32_t count,
+void mpo_mixture_finish(const struct mpo_mixture *mixture, int32_t count,
                         struct mpo_mixture_draws *draws);

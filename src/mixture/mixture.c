@@ -63,7 +63,7 @@ cleanup:
     return status;
 }
 
-static enum mpo_status take_room(struct mpo_mixture *mixture)
+static enum mpo_status allocate_buffers(struct mpo_mixture *mixture)
 {
     enum mpo_status status = MPO_OK;
     size_t rows = (size_t)mixture->row_capacity;
@@ -114,7 +114,7 @@ enum mpo_status mpo_mixture_open(const struct mpo_mixture_spec *spec,
     MPO_NEW(1, &mixture);
     mixture->ops = ops;
     MPO_TRY(copy_spec(mixture, spec));
-    MPO_TRY(take_room(mixture));
+    MPO_TRY(allocate_buffers(mixture));
     MPO_NEW(mpo_mixture_host_bytes(spec) / sizeof(float), &mixture->rounded);
     MPO_TRY(ops->open(spec, &mixture->self));
 cleanup:

@@ -134,11 +134,11 @@ struct mpo_policy_setup mpo_policies_setup(const struct mpo_policies *policies,
 /** Tokens of the longest prompt in a slot, 0 when all are empty. Local. */
 int32_t mpo_policy_longest_prompt(const struct mpo_policy *policy);
 
-/** Settle a policy's cells and its longest prompt. Local.
+/** Choose a policy's cells and note its longest prompt. Local.
  *  @return MPO_ERR_CONFIG when they are more than can be counted */
-enum mpo_status mpo_policy_settle(const struct mpo_policy *policy,
-                                  const struct mpo_policies_room *room,
-                                  struct mpo_policy_setup *setup);
+enum mpo_status mpo_policy_choose_cells(const struct mpo_policy *policy,
+                                        const struct mpo_policies_room *room,
+                                        struct mpo_policy_setup *setup);
 
 /** Check a room's sizes. Local. */
 enum mpo_status mpo_policies_check_room(const struct mpo_policies_room *room);

@@ -53,9 +53,9 @@ struct mpo_policy_setup mpo_policies_setup(const struct mpo_policies *policies,
     };
 }
 
-enum mpo_status mpo_policy_settle(const struct mpo_policy *policy,
-                                  const struct mpo_policies_room *room,
-                                  struct mpo_policy_setup *setup)
+enum mpo_status mpo_policy_choose_cells(const struct mpo_policy *policy,
+                                        const struct mpo_policies_room *room,
+                                        struct mpo_policy_setup *setup)
 {
     enum mpo_status status = MPO_OK;
     setup->longest_prompt_tokens = mpo_policy_longest_prompt(policy);
@@ -81,7 +81,7 @@ enum mpo_status mpo_policy_make_room(struct mpo_policy *policy,
     MPO_CHECK(policy->append == NULL, MPO_ERR_INTERNAL, "policy '%s' has its room already",
               policy->name);
     MPO_TRY(mpo_policies_check_room(room));
-    MPO_TRY(mpo_policy_settle(policy, room, setup));
+    MPO_TRY(mpo_policy_choose_cells(policy, room, setup));
     MPO_TRY(mpo_cells_open(&policy->cells, setup->row_count, setup->cell_count - 1));
     MPO_NEW(setup->row_count, &policy->fed);
     MPO_NEW(setup->row_count, &policy->append);

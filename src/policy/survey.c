@@ -36,7 +36,7 @@ static bool load_all(struct mpo_policies *policies, struct mpo_policies_survey *
     return all_loaded;
 }
 
-static enum mpo_status encode_and_settle(struct mpo_policies *policies, int32_t index,
+static enum mpo_status encode_and_choose(struct mpo_policies *policies, int32_t index,
                                          const struct mpo_policies_survey_spec *spec,
                                          struct mpo_policy_setup *setup)
 {
@@ -48,7 +48,7 @@ static enum mpo_status encode_and_settle(struct mpo_policies *policies, int32_t 
     struct mpo_policy_prompts file = {spec->prompts, &policies->responses,
                                       room.response_tokens, &policies->of_texts};
     MPO_TRY(mpo_policy_encode_file(policy, &file));
-    MPO_TRY(mpo_policy_settle(policy, &room, setup));
+    MPO_TRY(mpo_policy_choose_cells(policy, &room, setup));
 cleanup:
     return status;
 }
@@ -63,7 +63,7 @@ static void look_at(struct mpo_policies *policies, int32_t index,
     if (setup.vocab_size == 0)
         setup.vocab_size = policy->token_count;
     if (spec->prompts != NULL)
-        mpo_failure_keep(&out->prompts, encode_and_settle(policies, index, spec, &setup));
+        mpo_failure_keep(&out->prompts, encode_and_choose(policies, index, spec, &setup));
     if (spec->view != NULL)
         spec->view(spec->viewer, out->policy, &policies->local[index]);
     setup.longest_prompt_tokens = mpo_policy_longest_prompt(policy);

@@ -290,10 +290,10 @@ static void note_special_tokens(const struct party *party, const struct summary 
 /* ---- summaries ---- */
 
 /* Local: room for the summaries, and those of this rank's policies. */
-static enum mpo_status take_summaries(const struct mpo_comm *comm,
-                                      const struct mpo_placement *placement,
-                                      const struct mpo_policy *local, int32_t local_count,
-                                      struct summaries *out)
+static enum mpo_status allocate_summaries(const struct mpo_comm *comm,
+                                          const struct mpo_placement *placement,
+                                          const struct mpo_policy *local,
+                                          int32_t local_count, struct summaries *out)
 {
     enum mpo_status status = MPO_OK;
     int32_t first = 0;
@@ -440,7 +440,7 @@ enum mpo_status mpo_policy_vocabulary_agree(const struct mpo_comm *comm,
     struct summaries summaries = {0};
     const struct party party = {comm, &spec->placement, spec->policies, local, local_count};
     MPO_TRY(mpo_comm_agree(
-        take_summaries(comm, &spec->placement, local, local_count, &summaries)));
+        allocate_summaries(comm, &spec->placement, local, local_count, &summaries)));
     MPO_TRY(mpo_comm_agree(compare(&party, &summaries, out)));
     MPO_TRY(mpo_comm_agree(mpo_memory_take((size_t)out->vocab_size, sizeof *out->flags,
                                            "a vocabulary", (void **)&out->flags)));

@@ -81,5 +81,5 @@ enum mpo_status mpo_session_describe_policies(struct mpo_session *session);
  *  Collective over all ranks. */
 enum mpo_status mpo_session_open_device(struct mpo_session *session);
 
-/** Settle on the threads of this rank. Collective over all ranks. */
+/** Choose the threads of this rank. Collective over all ranks. */
 enum mpo_status mpo_session_choose_threads(struct mpo_session *session);
