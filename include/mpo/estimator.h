@@ -12,6 +12,9 @@
  * for target whole; for target served g is of what is drawn,
  *     g_x,k   = (1/m) sum_j s_k(y_j|x) - c C_x,k                    F and ESS as diagnostics
  *
+ *     dg_x,k / dl_h = A / (m - 1) sum_j (s_k(y_j|x) - mean_j) (C_j,h - mean_j)
+ *
+ * because A C_j,h is the derivative of log q(y_j|x); and for the tilt
  *     e_j     = sum_t ( [y_t ends] - q(end|s_t) )
  *     d       = mean_x sum_j ( softmax(log w)_j - 1/m ) e_j
  *     a <- a + d^2,   b <- b + d / (2 sqrt(a))      from a = 1; where a response has ended
@@ -65,6 +68,8 @@ struct mpo_estimate {
     double value;             /* F at the weights, nat */
     double value_jackknife;   /* the same with the jackknife over j, nat */
     double value_error;       /* standard error of value, nat */
+    double value_half;        /* F from the first half of the responses to each prompt, nat;
+                                 NAN for m = 1 */
     double ess;               /* mean over prompts, in (0, 1] */
     double coefficient;       /* c as used */
     double end_bias;          /* b that the responses were drawn with */
@@ -75,6 +80,8 @@ struct mpo_estimate {
     const double *control;    /* [K] mean over prompts of C_x,k, nat */
     const double *log_policy; /* [K] mean log pi_k(y|x), for whole weighted, nat */
     const double *divergence; /* [K] KL(q || pi_k), nat; NAN: q is the reference */
+    const double *slope; /* [K, K] dg_k / dl_h, nat; NULL: unknown, because the target is
+                                 whole, or m = 1 */
 };
 
 /** Local. */

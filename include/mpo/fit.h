@@ -24,6 +24,9 @@ extern "C" {
 
 struct mpo_fit;
 
+/** Steps without which a served fit does not stop by itself. */
+#define MPO_FIT_STOP_STEPS 16
+
 /** Sums over the steps that the record has, those of earlier processes included. */
 struct mpo_fit_summary {
     int64_t steps;
@@ -32,10 +35,16 @@ struct mpo_fit_summary {
     double truncated_sum;
     double value_mean;       /* F, nat */
     double value_square_sum; /* of deviations from the mean (Welford) */
-    double last_gap;         /* the averaged gap, nat */
-    bool stopped_on_gap;     /* descent.stop_gap is reached: there are no more steps */
-    int64_t tokens_before;   /* by earlier processes of a resumed run */
-    double elapsed_before;   /* seconds, likewise */
+    double last_gap;         /* the averaged gap, or imbalance, nat */
+    double imbalance;        /* target served: at the average, from the last quarter of the
+                                steps, nat; NAN: unknown */
+    double imbalance_error;  /* its standard error, nat; NAN: from one step */
+    double halving_mean; /* F less F of half of the responses, of this process's steps */
+    double halving_square_sum;
+    int64_t halved_steps;
+    bool stopped_on_gap;   /* descent.stop_gap is reached: there are no more steps */
+    int64_t tokens_before; /* by earlier processes of a resumed run */
+    double elapsed_before; /* seconds, likewise */
 };
 
 struct mpo_fit_spec {
@@ -125,6 +134,13 @@ bool mpo_fit_read_rewards(const struct mpo_fit *fit, struct mpo_fit_reward_figur
  *  includes the differences between prompts, which the error of a step with one prompt does
  *  not. Local. */
 double mpo_fit_value_error(const struct mpo_fit_summary *summary);
+
+/** The least exponent that any weights give: below 0 where the strength takes more from the
+ *  reference than there is. Local. */
+double mpo_fit_least_exponent(const struct mpo_fit *fit);
+
+/** Standard error of halving_mean, nat; NAN for one step. Local. */
+double mpo_fit_halving_error(const struct mpo_fit_summary *summary);
 
 #ifdef __cplusplus
 }

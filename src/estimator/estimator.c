@@ -20,6 +20,7 @@ struct mpo_estimator {
     double *log_weight;        /* [m] of one prompt */
     double *share;             /* [m] softmax of log_weight */
     double *value;             /* [prompts_max] F_x */
+    double *half;              /* [prompts_max] of half of the responses */
     double *prompt_gradient;   /* [prompts_max, K] before the control variate */
     double *prompt_control;    /* [prompts_max, K] */
     double *prompt_divergence; /* [K] */
@@ -32,6 +33,8 @@ struct mpo_estimator {
     int32_t mu_count;
     double *influence; /* [K] of one response */
     double *deviation; /* [K] of one response's control */
+    double *score;     /* [K] of one response */
+    double *slope;     /* [K, K]; NULL: target whole */
 };
 
 enum mpo_status mpo_estimator_open(const struct mpo_estimator_spec *spec,
@@ -54,6 +57,7 @@ enum mpo_status mpo_estimator_open(const struct mpo_estimator_spec *spec,
     MPO_NEW(spec->responses_max, &estimator->log_weight);
     MPO_NEW(spec->responses_max, &estimator->share);
     MPO_NEW(prompts, &estimator->value);
+    MPO_NEW(prompts, &estimator->half);
     MPO_NEW(prompts * objectives, &estimator->prompt_gradient);
     MPO_NEW(prompts * objectives, &estimator->prompt_control);
     MPO_NEW(objectives, &estimator->prompt_divergence);
@@ -65,6 +69,9 @@ enum mpo_status mpo_estimator_open(const struct mpo_estimator_spec *spec,
     MPO_NEW(mu_count, &estimator->mu);
     MPO_NEW(objectives, &estimator->influence);
     MPO_NEW(objectives, &estimator->deviation);
+    MPO_NEW(objectives, &estimator->score);
+    if (spec->target == MPO_TARGET_SERVED)
+        MPO_NEW(objectives * objectives, &estimator->slope);
 cleanup:
     if (status != MPO_OK)
         mpo_estimator_close(&estimator);
@@ -77,6 +84,8 @@ void mpo_estimator_close(struct mpo_estimator **out)
     struct mpo_estimator *estimator = *out;
     if (estimator == NULL)
         return;
+    free(estimator->slope);
+    free(estimator->score);
     free(estimator->deviation);
     free(estimator->influence);
     free(estimator->mu);
@@ -88,6 +97,7 @@ void mpo_estimator_close(struct mpo_estimator **out)
     free(estimator->prompt_divergence);
     free(estimator->prompt_control);
     free(estimator->prompt_gradient);
+    free(estimator->half);
     free(estimator->value);
     free(estimator->share);
     free(estimator->log_weight);
@@ -98,6 +108,21 @@ void mpo_estimator_close(struct mpo_estimator **out)
 double mpo_estimator_end_bias(const struct mpo_estimator *estimator)
 {
     return estimator->tilt.end_bias;
+}
+
+/* F_x from the first half of the responses; uses the room of the figures of all. */
+static double estimate_half(const struct mpo_estimator *estimator,
+                            const struct mpo_sample *all,
+                            const struct mpo_sample_query *query)
+{
+    struct mpo_sample half = *all;
+    struct mpo_sample_figures figures = {.log_weight = estimator->log_weight,
+                                         .share = estimator->share};
+    half.count /= 2;
+    if (half.count == 0)
+        return NAN;
+    mpo_sample_estimate(&half, query, &figures);
+    return figures.value;
 }
 
 /* Figures of one prompt, into its places among the prompts'. */
@@ -123,6 +148,7 @@ static void estimate_prompt(struct mpo_estimator *estimator,
         .log_policy = estimator->prompt_log_policy,
         .divergence = estimator->prompt_divergence,
     };
+    estimator->half[slot] = estimate_half(estimator, &sample, &query);
     mpo_sample_estimate(&sample, &query, figures);
     estimator->value[slot] = figures->value;
     for (int32_t k = 0; k < objectives; k++) {
@@ -162,6 +188,9 @@ static void value_over_prompts(const struct mpo_estimator *estimator, int32_t pr
     for (int32_t slot = 0; slot < prompt_count; slot++)
         square_sum += (estimator->value[slot] - mean) * (estimator->value[slot] - mean);
     out->value = mean;
+    out->value_half = 0.0;
+    for (int32_t slot = 0; slot < prompt_count; slot++)
+        out->value_half += estimator->half[slot] / prompt_count;
     if (prompt_count > 1)
         out->value_error = sqrt(square_sum / (prompt_count - 1.0) / prompt_count);
 }
@@ -200,6 +229,20 @@ static void describe_responses(const struct mpo_responses *responses,
     out->entropy = entropy / (double)out->tokens;
 }
 
+/* Add a response to dg_k / dl_h: deviations from the prompt's means, of score and control. */
+static void add_slope(struct mpo_estimator *estimator,
+                      const struct mpo_responses *responses, const double *mean)
+{
+    int32_t objectives = estimator->spec.objective_count;
+    const struct mpo_exponents *exponents = estimator->spec.exponents;
+    double factor = (exponents != NULL ? exponents->strength : 1.0) /
+                    (responses->responses - 1.0) / responses->prompt_count;
+    for (int32_t k = 0; k < objectives; k++)
+        for (int32_t h = 0; h < objectives; h++)
+            estimator->slope[k * objectives + h] +=
+                factor * (estimator->score[k] - mean[k]) * estimator->deviation[h];
+}
+
 /* Let the regression see each response of one prompt, while its shares are at hand. */
 static void observe_prompt(struct mpo_estimator *estimator,
                            const struct mpo_responses *responses, int32_t slot,
@@ -216,7 +259,10 @@ static void observe_prompt(struct mpo_estimator *estimator,
             estimator->influence[k] =
                 m * figures->share[j] * (score - figures->gradient[k]);
             estimator->deviation[k] = control - figures->control[k];
+            estimator->score[k] = score;
         }
+        if (estimator->slope != NULL && m > 1)
+            add_slope(estimator, responses, figures->gradient);
         mpo_control_observe(&estimator->control, estimator->influence, estimator->deviation,
                             objectives);
     }
@@ -228,6 +274,8 @@ static void begin_step(struct mpo_estimator *estimator, const double *weights)
     size_t bytes = (size_t)estimator->spec.objective_count * sizeof(double);
     memset(estimator->log_policy, 0, bytes);
     memset(estimator->divergence, 0, bytes);
+    if (estimator->slope != NULL)
+        memset(estimator->slope, 0, bytes * (size_t)estimator->spec.objective_count);
     if (estimator->spec.exponents != NULL)
         mpo_exponents_of(estimator->spec.exponents, weights, estimator->mu);
     else
@@ -254,6 +302,7 @@ enum mpo_status mpo_estimator_step(struct mpo_estimator *estimator, const double
         .control = estimator->mean_control,
         .log_policy = estimator->log_policy,
         .divergence = estimator->divergence,
+        .slope = responses->responses > 1 ? estimator->slope : NULL,
     };
     begin_step(estimator, weights);
     for (int32_t slot = 0; slot < prompt_count; slot++) {

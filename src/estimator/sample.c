@@ -19,6 +19,10 @@
 
 #define NONE (-1)
 
+/* Effective responses with which something is known, and their part of a few. */
+#define EFFECTIVE_MIN  4.0
+#define EFFECTIVE_PART 0.75
+
 struct mpo_sample mpo_sample_of_step(const struct mpo_responses *responses, int32_t first,
                                      int32_t count)
 {
@@ -275,6 +279,11 @@ void mpo_sample_divergence(const double *weights, const double *gradient, double
         inner += weights[k] * gradient[k];
     for (int32_t k = 0; k < objective_count; k++)
         out[k] = inner - value - gradient[k];
+}
+
+bool mpo_sample_is_known(double effective, double count)
+{
+    return count > 1.0 && effective >= fmin(EFFECTIVE_MIN, EFFECTIVE_PART * count);
 }
 
 int32_t mpo_sample_pick(const double *share, int32_t count, double uniform)

@@ -107,6 +107,11 @@ void mpo_sample_estimate(const struct mpo_sample *sample,
 void mpo_sample_divergence(const double *weights, const double *gradient, double value,
                            int32_t objective_count, double *out);
 
+/** Whether anything is known from importance weights of which so many, of m, are effective
+ *  (m ESS): at least 4, or three quarters of a few. Kish's figure cannot fall below 1, so
+ *  nothing is from a single one. Local. */
+bool mpo_sample_is_known(double effective, double count);
+
 /** Best of m: the response that a uniform number in [0, 1) picks, each with the probability
  *  of its share [count]. As m grows it is a draw from pi_l. Local. */
 int32_t mpo_sample_pick(const double *share, int32_t count, double uniform);

@@ -95,15 +95,6 @@ static enum mpo_status settle_timing(struct mpo_fit *fit, struct mpo_timing *slo
     return mpo_comm_max(fit->session->comm, slowest->seconds, MPO_TIMED_STAGE_COUNT);
 }
 
-/* The step is in the record. */
-static void finish_step(struct mpo_fit *fit, const struct mpo_estimate *estimate)
-{
-    mpo_fit_summary_add(fit, estimate);
-    mpo_fit_summary_settle(fit);
-    if (fit->spec.monitor != NULL)
-        fit->spec.monitor(fit->spec.argument, fit, estimate);
-}
-
 /* One step: the flow. */
 static enum mpo_status take_step(struct mpo_fit *fit, int64_t step)
 {
@@ -130,6 +121,9 @@ static enum mpo_status take_step(struct mpo_fit *fit, int64_t step)
     if (is_rank_zero(fit)) {
         MPO_TRY(mpo_estimator_step(fit->estimator, fit->weights, &responses, &estimate));
         MPO_TRY(mpo_descent_step(fit->descent, estimate.gradient));
+        mpo_fit_move_gradient(fit, &estimate);
+        mpo_fit_summary_add(fit, &estimate);
+        mpo_fit_summary_settle(fit);
     }
     mpo_timing_add(&fit->session->timing, MPO_TIMED_estimate, clock);
     MPO_TRY(settle_timing(fit, &slowest));
@@ -137,7 +131,8 @@ static enum mpo_status take_step(struct mpo_fit *fit, int64_t step)
     if (is_rank_zero(fit)) {
         MPO_TRY(mpo_fit_record(
             fit, &(struct mpo_fit_entry){step, &responses, &estimate, &slowest}));
-        finish_step(fit, &estimate);
+        if (fit->spec.monitor != NULL)
+            fit->spec.monitor(fit->spec.argument, fit, &estimate);
     }
     mpo_timing_add(&fit->session->timing, MPO_TIMED_record, clock);
 cleanup:
@@ -173,7 +168,7 @@ static enum mpo_status fail_fit(struct mpo_fit *fit, enum mpo_status status)
     struct mpo_error error;
     mpo_error_keep(&error);
     mpo_rewards_close(&fit->rewards.program);
-    if (fit->summary.steps == 0)
+    if (fit->step == 0)
         mpo_record_discard(&fit->record);
     else
         mpo_record_finish(&fit->record);
@@ -197,7 +192,6 @@ static enum mpo_status open_optimiser(struct mpo_fit *fit)
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_config *config = fit->config;
-    double *bounds = NULL;
     struct mpo_estimator_spec estimator = {
         .objective_count = fit->objective_count,
         .prompts_max = (int32_t)config->rollout.prompts_per_step,
@@ -224,11 +218,10 @@ static enum mpo_status open_optimiser(struct mpo_fit *fit)
     if (!fit->warms_up && isnan(estimator.end_bias))
         estimator.end_bias = 0.0;
     MPO_TRY(mpo_estimator_open(&estimator, &fit->estimator));
-    MPO_TRY(mpo_config_bounds(config, &bounds));
-    descent.bounds = bounds;
+    MPO_TRY(mpo_config_bounds(config, &fit->bounds));
+    descent.bounds = fit->bounds;
     MPO_TRY(mpo_descent_open(&descent, &fit->descent));
 cleanup:
-    free(bounds);
     return status;
 }
 
@@ -278,6 +271,7 @@ static enum mpo_status allocate_fit(const struct mpo_fit_spec *spec, struct mpo_
     MPO_NEW(fit->objective_count, &fit->weights);
     MPO_NEW(fit->objective_count, &fit->divergence_sum);
     MPO_NEW(fit->objective_count, &fit->divergence);
+    MPO_TRY(mpo_fit_window_open(fit));
     MPO_NEW(prompts * (size_t)config->rollout.responses, &fit->text_bytes);
     mpo_decode_text_open(&fit->response_text, fit->session->policies,
                          &(struct mpo_decode_stops){0});
@@ -306,6 +300,18 @@ cleanup:
     return status;
 }
 
+/* Importance weights fail where an exponent is negative. */
+static void warn_of_target(const struct mpo_fit *fit)
+{
+    double least = mpo_fit_least_exponent(fit);
+    if (fit->config->estimator.target == MPO_TARGET_WHOLE && least < 0.0)
+        mpo_report(MPO_REPORT_WARNING,
+                   "estimator.target: whole with the strength %g: the reference's exponent "
+                   "falls to %.3g at some weights, where hardly any response that is drawn "
+                   "says something of the mixture of whole responses; fit target: served",
+                   fit->exponents.strength, least);
+}
+
 enum mpo_status mpo_fit_open(const struct mpo_fit_spec *spec, struct mpo_fit **out)
 {
     enum mpo_status status = MPO_OK;
@@ -320,6 +326,8 @@ enum mpo_status mpo_fit_open(const struct mpo_fit_spec *spec, struct mpo_fit **o
         MPO_TRY(mpo_session_create_record(
             fit->session, spec->command_line,
             fit->rewards.is_used ? &fit->rewards.record : NULL, &fit->record));
+    if (is_rank_zero(fit))
+        warn_of_target(fit);
     fit->started = mpo_timing_now();
     *out = fit;
     fit = NULL;
@@ -349,6 +357,10 @@ void mpo_fit_close(struct mpo_fit **fit)
     free(self->text_bytes);
     free(self->text);
     mpo_decode_text_close(&self->response_text);
+    free(self->average_gradient);
+    free(self->work);
+    free(self->window);
+    free(self->bounds);
     free(self->divergence);
     free(self->divergence_sum);
     free(self->weights);
@@ -359,48 +371,7 @@ void mpo_fit_close(struct mpo_fit **fit)
     *fit = NULL;
 }
 
-/* ---- summary ---- */
-
-/* F has the gradient A g; an imbalance is of the scores themselves. */
-double mpo_fit_averaged_gap(const struct mpo_fit *fit)
-{
-    bool is_whole = fit->config->estimator.target == MPO_TARGET_WHOLE;
-    double strength = is_whole ? fit->exponents.strength : 1.0;
-    return strength * mpo_descent_averaged_gap(fit->descent);
-}
-
-void mpo_fit_summary_add(struct mpo_fit *fit, const struct mpo_estimate *estimate)
-{
-    struct mpo_fit_summary *summary = &fit->summary;
-    summary->steps++;
-    summary->tokens += estimate->tokens;
-    summary->ess_sum += estimate->ess;
-    summary->truncated_sum += estimate->truncated;
-    double off = estimate->value - summary->value_mean;
-    summary->value_mean += off / (double)summary->steps;
-    summary->value_square_sum += off * (estimate->value - summary->value_mean);
-    double omega = mpo_descent_omega(fit->config->descent.average, summary->steps);
-    double omega_sum = mpo_descent_omega_sum(fit->config->descent.average, summary->steps);
-    for (int32_t k = 0; k < fit->objective_count; k++) {
-        fit->divergence_sum[k] += omega * estimate->divergence[k];
-        fit->divergence[k] = fit->divergence_sum[k] / omega_sum;
-    }
-    mpo_fit_rewards_add(fit, omega, omega_sum);
-}
-
-void mpo_fit_summary_settle(struct mpo_fit *fit)
-{
-    struct mpo_fit_summary *summary = &fit->summary;
-    summary->last_gap = mpo_fit_averaged_gap(fit);
-    summary->stopped_on_gap = fit->config->descent.stop_gap > 0.0 &&
-                              summary->last_gap <= fit->config->descent.stop_gap;
-}
-
-double mpo_fit_value_error(const struct mpo_fit_summary *summary)
-{
-    double steps = (double)summary->steps;
-    return steps > 1.0 ? sqrt(summary->value_square_sum / (steps - 1.0) / steps) : NAN;
-}
+/* ---- what others see ---- */
 
 int64_t mpo_fit_first_step(const struct mpo_fit *fit)
 {
@@ -430,6 +401,15 @@ const struct mpo_fit_summary *mpo_fit_summary(const struct mpo_fit *fit)
 const double *mpo_fit_average(const struct mpo_fit *fit)
 {
     return mpo_descent_average(fit->descent);
+}
+
+double mpo_fit_least_exponent(const struct mpo_fit *fit)
+{
+    const struct mpo_exponents *exponents = &fit->exponents;
+    double least = 0.0;
+    for (int32_t k = 0; k < fit->objective_count; k++)
+        least = fmin(least, 1.0 - exponents->strength * exponents->scale[k]);
+    return least;
 }
 
 const double *mpo_fit_divergence(const struct mpo_fit *fit)

@@ -3,6 +3,7 @@
  * A fit's parts.
  *
  *     fit.c      the flow of a step
+ *     summary.c  what the steps amount to, and whether that is enough
  *     entry.c    what the record gets of a step
  *     resume.c   going on where a record ends
  *     rewards.c  rewards that a program measures
@@ -52,9 +53,14 @@ struct mpo_fit {
     struct mpo_estimator *estimator;
     struct mpo_descent *descent;
     struct mpo_record_writer *record;
-    double *weights;        /* [K] l_t of the current step */
-    double *divergence_sum; /* [K] of omega KL over the steps, nat */
-    double *divergence;     /* [K] their mean, nat */
+    double *weights;          /* [K] l_t of the current step */
+    double *divergence_sum;   /* [K] of omega KL over the steps, nat */
+    double *divergence;       /* [K] their mean, nat */
+    double *bounds;           /* [2, K] or NULL */
+    double *average_gradient; /* [K] g at the average, by this step's responses, nat */
+    double *window;           /* [window_capacity, K] of the last steps, in turn */
+    int64_t window_capacity;
+    double *work; /* [2, K] */
     struct mpo_decode_text response_text;
     char *text; /* all responses of the step, one after another */
     size_t text_capacity;
@@ -118,7 +124,14 @@ enum mpo_status mpo_fit_adopt(const struct mpo_session *session, struct mpo_conf
 /** Averaged gap of F (target whole) or averaged imbalance, nat. Rank zero only. */
 double mpo_fit_averaged_gap(const struct mpo_fit *fit);
 
-/** Add a step to the summary; after the last one, derive what depends on
+/** Room for average_gradient and its window. Rank zero only. @return MPO_ERR_MEMORY */
+enum mpo_status mpo_fit_window_open(struct mpo_fit *fit);
+
+/** average_gradient = g + (dg/dl) (average - l) after a step of the descent; NAN where the
+ *  estimate has no slope. Rank zero only. */
+void mpo_fit_move_gradient(struct mpo_fit *fit, const struct mpo_estimate *estimate);
+
+/** Add a step and its average_gradient to the summary; after the last one, derive what depends on
  *  it. Rank zero only. */
 void mpo_fit_summary_add(struct mpo_fit *fit, const struct mpo_estimate *estimate);
 void mpo_fit_summary_settle(struct mpo_fit *fit);

@@ -224,18 +224,18 @@ static void begin_old_tilt(struct mpo_fit *fit)
     fit->warms_up = false;
 }
 
-/* KL of every step [steps, K]; a record of schema mpo-1.0 does not have it. */
-static enum mpo_status read_divergence(const struct mpo_fit *fit, struct mpo_record *record,
-                                       double **out)
+/* A vector of every step [steps, K], NAN where a record of schema mpo-1.0 does not have it. */
+static enum mpo_status read_vectors(const struct mpo_fit *fit, struct mpo_record *record,
+                                    const char *path, double **out)
 {
     enum mpo_status status = MPO_OK;
     int64_t steps = mpo_record_step_count(record);
     int64_t count = steps * fit->objective_count;
     bool is_there = false;
     MPO_NEW(count, out);
-    MPO_TRY(mpo_record_has(record, "divergence", &is_there));
+    MPO_TRY(mpo_record_has(record, path, &is_there));
     if (is_there)
-        MPO_TRY(mpo_record_read(record, "divergence", 0, steps, *out));
+        MPO_TRY(mpo_record_read(record, path, 0, steps, *out));
     for (int64_t i = 0; !is_there && i < count; i++)
         (*out)[i] = NAN;
 cleanup:
@@ -285,25 +285,30 @@ static enum mpo_status load_summary(struct mpo_fit *fit, struct mpo_record *reco
     enum mpo_status status = MPO_OK;
     int64_t steps = mpo_record_step_count(record);
     double *series = NULL; /* [4, steps] */
+    int32_t count = fit->objective_count;
     double *divergence = NULL;
+    double *gradient = NULL;
     double *rewards = NULL;
-    size_t row_bytes = (size_t)fit->objective_count * sizeof *rewards;
+    size_t row_bytes = (size_t)count * sizeof *rewards;
     MPO_NEW(4 * steps, &series);
     MPO_TRY(read_rewards(fit, record, &rewards));
-    MPO_TRY(read_divergence(fit, record, &divergence));
+    MPO_TRY(read_vectors(fit, record, "divergence", &divergence));
+    MPO_TRY(read_vectors(fit, record, "average_gradient", &gradient));
     MPO_TRY(mpo_record_read(record, "value", 0, steps, series));
     MPO_TRY(mpo_record_read(record, "ess", 0, steps, series + steps));
     MPO_TRY(mpo_record_read(record, "truncated", 0, steps, series + 2 * steps));
     MPO_TRY(mpo_record_read(record, "tokens", 0, steps, series + 3 * steps));
     for (int64_t n = 0; n < steps; n++) {
         if (rewards != NULL)
-            memcpy(fit->rewards.mean, rewards + n * fit->objective_count, row_bytes);
+            memcpy(fit->rewards.mean, rewards + n * count, row_bytes);
+        memcpy(fit->average_gradient, gradient + n * count, row_bytes);
         mpo_fit_summary_add(fit, &(struct mpo_estimate){
                                      .value = series[n],
+                                     .value_half = NAN,
                                      .ess = series[steps + n],
                                      .truncated = series[2 * steps + n],
                                      .tokens = (int64_t)series[3 * steps + n],
-                                     .divergence = divergence + n * fit->objective_count,
+                                     .divergence = divergence + n * count,
                                  });
     }
     MPO_TRY(read_last(record, "elapsed", &fit->summary.elapsed_before));
@@ -313,6 +318,7 @@ static enum mpo_status load_summary(struct mpo_fit *fit, struct mpo_record *reco
     fit->first_step = steps;
 cleanup:
     free(rewards);
+    free(gradient);
     free(divergence);
     free(series);
     return status;

@@ -423,7 +423,9 @@ cleanup:
 
 bool mpo_record_came_later(enum mpo_record_field_index field)
 {
-    return field == MPO_RECORD_FIELD_divergence;
+    return field == MPO_RECORD_FIELD_divergence ||
+           field == MPO_RECORD_FIELD_average_gradient ||
+           field == MPO_RECORD_FIELD_imbalance || field == MPO_RECORD_FIELD_imbalance_error;
 }
 
 enum mpo_status mpo_record_append_rows(struct mpo_record_column *column, size_t rows,

@@ -44,10 +44,11 @@ enum mpo_status mpo_plan_check_fit(const struct mpo_config *config)
               "estimator.target: served takes its gradient from responses of the mixture, "
               "found rollout.proposal: reference; use mixture, or target: whole");
     MPO_CHECK(
-        !is_served || config->descent.stop_gap == 0.0, MPO_ERR_CONFIG,
-        "descent.stop_gap: the averaged gap exists for estimator.target: whole alone, "
-        "found %g beside served; remove it, and set descent.steps",
-        config->descent.stop_gap);
+        !is_served || config->descent.stop_gap == 0.0 || config->rollout.responses > 1,
+        MPO_ERR_CONFIG,
+        "descent.stop_gap: with estimator.target: served it needs rollout.responses of "
+        "2 or more, found %lld; the imbalance is not known from single responses",
+        (long long)config->rollout.responses);
     MPO_TRY(check_rewards(config));
 cleanup:
     return status;

@@ -286,11 +286,9 @@ def what_has_no_meaning_is_refused(arguments):
     table = tables.random_tables(6, 3, VOCAB, 1.0)
     config = tables.write_config(folder, list(table) + [table.mean(axis=0)], PROMPTS,
                                  options(), roles=["objective"] * 3 + ["reference"])
-    for option, word in (("--rollout.proposal=reference", "proposal"),
-                         ("--descent.stop_gap=0.1", "stop_gap")):
-        _, said = tables.run([arguments.mpo, "fit", config, option], expect=78)
-        tables.check(word in said and "served" in said, said)
-        tables.check(not os.path.exists(os.path.join(folder, "mpo.h5")), "a record was left")
+    _, said = tables.run([arguments.mpo, "fit", config, "--rollout.proposal=reference"], expect=78)
+    tables.check("proposal" in said and "served" in said, said)
+    tables.check(not os.path.exists(os.path.join(folder, "mpo.h5")), "a record was left")
 
 
 def main():

@@ -162,6 +162,58 @@ def a_resumed_fit_goes_on_with_its_tilt(arguments):
     same(whole, data_sets(path), "resumed")
 
 
+def warnings_of(said):
+    return [line for line in said.splitlines() if line.startswith("warning: ")]
+
+
+def what_is_not_known_is_said(arguments):
+    folder = os.path.join(arguments.work, "hidden_warned")
+    config = tables.write_config(folder, hidden_world(2, 1e-5), PROMPTS, options(max_tokens=64))
+    _, said = fit(arguments, folder, config)
+    tables.check(any("close to ending at once" in line for line in warnings_of(said)), said)
+    tables.check("+-" not in [line for line in said.splitlines() if "step    1/" in line][0], said)
+    _, said = fit(arguments, folder, config, "--rollout.prompts_per_step=2")
+    tables.check("+-" in [line for line in said.splitlines() if "step    1/" in line][0], said)
+
+    folder = os.path.join(arguments.work, "apart")
+    config = tables.write_config(folder, tables.random_tables(2, 3, VOCAB, 3.0, -3.0), PROMPTS,
+                                 options(max_tokens=64))
+    _, said = fit(arguments, folder, config, "--rollout.end_bias=0")
+    tables.check(any("nothing is known" in line for line in warnings_of(said))
+                 and any("half of the responses" in line for line in warnings_of(said)), said)
+    out, said = tables.run([arguments.mpo, "fit", config, "--estimator.target=served",
+                            "--record.file=" + os.path.join(folder, "served.h5")])
+    tables.check([line for line in warnings_of(said) if "were cut" not in line] == []
+                 and "unknown:" in out, said + out)
+
+
+def what_is_known_is_not_warned_of(arguments):
+    """Policies that agree, with two responses to a prompt; a warning by size, not by share."""
+    folder = os.path.join(arguments.work, "agree")
+    table = tables.random_tables(4, 1, VOCAB, 1.0)
+    near = table * np.exp(0.05 * np.random.Generator(np.random.Philox(1)).standard_normal(
+        (2,) + table.shape[1:]))
+    config = tables.write_config(folder, near / near.sum(axis=2, keepdims=True), PROMPTS,
+                                 options(responses=2))
+    _, said = fit(arguments, folder, config)
+    tables.check(not warnings_of(said), said)
+    _, said = fit(arguments, folder, config, "--rollout.responses=1")
+    tables.check(any("one response" in line for line in warnings_of(said)), said)
+
+
+def a_negative_exponent_is_warned_of_at_the_start(arguments):
+    table = tables.random_tables(1, 3, VOCAB, 0.3)
+    folder = os.path.join(arguments.work, "negative")
+    config = tables.write_config(folder, list(table) + [table.mean(axis=0)], PROMPTS,
+                                 options(), roles=["objective"] * 3 + ["reference"])
+    for flags, falls in ((["--rollout.strength=1.5"], True), (["--rollout.strength=0.9"], False),
+                         (["--policies.policy1.scale=1.2"], True), ([], False),
+                         (["--rollout.strength=1.5", "--estimator.target=served"], False)):
+        _, said = fit(arguments, folder, config, "--descent.steps=2", *flags)
+        found = [line for line in warnings_of(said) if "exponent" in line]
+        tables.check(len(found) == falls, "%s: %s" % (flags, said))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("mpo", type=os.path.abspath)
@@ -174,7 +226,10 @@ def main():
              identical_policies_have_no_tilt,
              a_tilt_that_does_not_adapt_has_no_warm_up,
              the_warm_up_is_the_same_on_any_ranks,
-             a_resumed_fit_goes_on_with_its_tilt]
+             a_resumed_fit_goes_on_with_its_tilt,
+             what_is_not_known_is_said,
+             what_is_known_is_not_warned_of,
+             a_negative_exponent_is_warned_of_at_the_start]
     sys.exit(tables.run_cases([(case, [arguments]) for case in cases]))
 
 

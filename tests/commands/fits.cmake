@@ -10,5 +10,7 @@ mpo_add_script_test("a served fit finds the exact equaliser of bigram policies"
     fit_served.py commands 300 6 ${binaries} ${work}/fit_served)
 mpo_add_script_test("fit finds the exact optimum for many seeds"
     fit_exact.py long 1800 1 ${binaries} ${work}/fit_exact_long --seeds 40)
+mpo_add_script_test("a served fit knows how balanced its output is"
+    fit_imbalance.py commands 300 3 ${binaries} ${work}/fit_imbalance)
 mpo_add_script_test("a whole fit tilts its ends as the exact mixture of responses asks for"
     fit_tilt.py commands 300 6 ${binaries} ${work}/fit_tilt)

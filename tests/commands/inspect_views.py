@@ -126,14 +126,14 @@ def test_every_series_reads_back():
           and given["objective"] == ["up", "down"] and given["log_schema"] == "mpo-1.1")
     check("json has every series", sorted(given["series"]) == sorted(fields))
     check("json is exact", all(np.array_equal(np.array(given["series"][f], float),
-                                              read("out.h5", f)) for f in fields))
+                                              read("out.h5", f), equal_nan=True) for f in fields))
     for field in fields:
         lines = inspect("out.h5", "--format=tsv", "--series", field).stdout.splitlines()
         value = read("out.h5", field)
         names = [field] if value.ndim == 1 else [f"{field}.up", f"{field}.down"]
         found = np.array([line.split("\t")[1:] for line in lines[1:]], float)
         if lines[0].split("\t") != ["step", *names] or not np.array_equal(
-                found, value.reshape(len(value), -1)):
+                found, value.reshape(len(value), -1), equal_nan=True):
             check(f"tsv of {field}", False)
     some = inspect("out.h5", "--format=tsv", "--series=value,average,timing/decode").stdout
     check("--series takes several", some.splitlines()[0].split("\t")

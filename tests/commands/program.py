@@ -109,7 +109,7 @@ def test_help_is_an_option_too():
 
 def test_one_response_is_warned_about():
     fresh()
-    result = run("fit", "config.yaml", "--rollout.responses=1")
+    result = run("fit", "config.yaml", "--rollout.responses=1", "--estimator.target=whole")
     check("one response a prompt is warned about", result.returncode == 0
           and "warning: with one response" in result.stderr, result)
 

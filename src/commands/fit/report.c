@@ -11,16 +11,20 @@
 #include <string.h>
 
 #include "commands/report/output.h"
+#include "estimator/sample.h"
 #include "base/text.h"
 #include "commands/report/log.h"
 
 #define WEIGHTS_SHOWN_MAX 8
 
-/* With fewer effective responses per prompt the gradient depends on one or two. */
-#define EFFECTIVE_FEW 2.0
-
-/* Above this F mostly depends on where max_tokens cuts. */
+/* Above this figures mostly depend on where max_tokens cuts. */
 #define TRUNCATED_HIGH 0.25
+
+/* F this much higher than with half of the responses, nat, is far too low still. */
+#define HALVING_FAR 0.1
+
+/* Below this, in nat, the mixture of whole responses has little to do with what is drawn. */
+#define VALUE_LOW (-10.0)
 
 void fit_report_start(struct fit *fit)
 {
@@ -99,6 +103,7 @@ void fit_report_step(void *argument, const struct mpo_fit *run,
     char divergence[32 * WEIGHTS_SHOWN_MAX] = "";
     char rewards[REWARDS_TEXT_BYTES] = "";
     char left[32] = "";
+    char error[32] = "";
     int64_t steps = fit->config->descent.steps;
     double elapsed = mpo_fit_elapsed(run);
     double steps_here = (double)(summary->steps - mpo_fit_first_step(fit->run));
@@ -113,11 +118,12 @@ void fit_report_step(void *argument, const struct mpo_fit *run,
         show_progress(fit);
         return;
     }
-    mpo_log_note("step %4lld/%lld  weights %s  KL %s%s  F %7.3f +- %.3f  %s %7.4f  "
+    if (fit->config->rollout.prompts_per_step > 1) /* else nobody knows how F scatters */
+        snprintf(error, sizeof error, " +- %.3f", estimate->value_error);
+    mpo_log_note("step %4lld/%lld  weights %s  KL %s%s  F %7.3f%s  %s %7.4f  "
                  "ESS %.2f  %5.0f token/s  left %s",
                  (long long)summary->steps, (long long)steps, weights, divergence, rewards,
-                 estimate->value, estimate->value_error, regret_name(fit),
-                 summary->last_gap, estimate->ess,
+                 estimate->value, error, regret_name(fit), summary->last_gap, estimate->ess,
                  (double)(summary->tokens - summary->tokens_before) / elapsed, left);
 }
 
@@ -150,12 +156,24 @@ cleanup:
     return status;
 }
 
-static void warn_where_needed(const struct fit *fit)
+/* Effective responses to a prompt, which cannot be fewer than one. */
+static double effective_of(const struct fit *fit)
 {
     const struct mpo_fit_summary *summary = mpo_fit_summary(fit->run);
-    double steps = (double)summary->steps;
-    double ess = summary->ess_sum / steps;
-    double truncated = summary->truncated_sum / steps;
+    return summary->ess_sum / (double)summary->steps *
+           (double)fit->config->rollout.responses;
+}
+
+/* Whether F and what follows from importance weights mean anything. */
+static bool is_known(const struct fit *fit)
+{
+    return mpo_sample_is_known(effective_of(fit), (double)fit->config->rollout.responses);
+}
+
+/* Of the weights and of F, when they come from importance weights. */
+static void warn_of_whole(const struct fit *fit)
+{
+    const struct mpo_fit_summary *summary = mpo_fit_summary(fit->run);
     double value = summary->value_mean;
     double error = mpo_fit_value_error(summary);
     bool from_reference = fit->config->rollout.proposal == MPO_PROPOSAL_REFERENCE;
@@ -164,20 +182,73 @@ static void warn_where_needed(const struct fit *fit)
         mpo_log_warning(
             "with one response per prompt every importance weight is 1, so weights and gap "
             "are meaningless; set rollout.responses to 8 or more");
-    else if (ess * (double)responses < EFFECTIVE_FEW)
-        mpo_log_warning(
-            "the mean effective sample size is %.2f of %lld responses per prompt, so the "
-            "gradient depends on few of them; raise rollout.responses%s",
-            ess, responses, from_reference ? ", or use rollout.proposal: mixture" : "");
-    if (truncated > TRUNCATED_HIGH)
-        mpo_log_warning("%.0f %% of the responses were cut at %lld tokens; raise "
-                        "rollout.max_tokens",
-                        100.0 * truncated, (long long)fit->config->rollout.max_tokens);
-    if (from_reference && value > 3.0 * error && value > 0.0)
+    else if (!is_known(fit))
+        mpo_log_warning("%.1f of %lld responses to a prompt are effective, so nothing is "
+                        "known of the mixture of whole responses, and the weights mean "
+                        "nothing; raise rollout.responses%s, or fit target: served",
+                        effective_of(fit), responses,
+                        from_reference ? ", use rollout.proposal: mixture" : "");
+    if (summary->halving_mean - 1.96 * mpo_fit_halving_error(summary) > HALVING_FAR)
+        mpo_log_warning("F is %.2f nat higher than with half of the responses, so it is "
+                        "still far too low; raise rollout.responses",
+                        summary->halving_mean);
+    if (value < VALUE_LOW)
+        mpo_log_warning("F is %.1f nat: at the optimum the mixture of whole responses is "
+                        "then close to ending at once, far from anything that is drawn; "
+                        "fit estimator.target: served, or lower rollout.max_tokens",
+                        value);
+    if (from_reference && value > 3.0 * error && value > 0.0 &&
+        mpo_fit_least_exponent(fit->run) >= 0.0)
         mpo_log_warning(
             "F is %.3f +- %.3f nat, but its true value is at most 0: the reference rarely "
             "draws what the policies prefer; use rollout.proposal: mixture",
             value, error);
+}
+
+static void warn_where_needed(const struct fit *fit)
+{
+    const struct mpo_fit_summary *summary = mpo_fit_summary(fit->run);
+    double truncated = summary->truncated_sum / (double)summary->steps;
+    if (!is_served(fit))
+        warn_of_whole(fit);
+    if (truncated > TRUNCATED_HIGH)
+        mpo_log_warning("%.0f %% of the responses were cut at %lld tokens; raise "
+                        "rollout.max_tokens",
+                        100.0 * truncated, (long long)fit->config->rollout.max_tokens);
+}
+
+/* F, which for target served is beside the point, and often not known. */
+static void print_value(const struct fit *fit)
+{
+    const struct mpo_fit_summary *summary = mpo_fit_summary(fit->run);
+    long long responses = (long long)fit->config->rollout.responses;
+    if (responses == 1) {
+        printf("F             %10s: it takes several responses to a prompt\n", "unknown");
+    } else if (!is_known(fit)) {
+        printf("F             %10s: %.1f of %lld responses to a prompt are effective\n",
+               "unknown", effective_of(fit), responses);
+    } else {
+        printf("F             %10.4f nat, mean over %lld step%s", summary->value_mean,
+               (long long)summary->steps, mpo_text_plural(summary->steps));
+        if (summary->steps > 1)
+            printf(", +- %.4f", mpo_fit_value_error(summary));
+        putchar('\n');
+    }
+}
+
+/* What the descent drives to zero, over its steps and at its output. */
+static void print_regret(const struct fit *fit)
+{
+    const struct mpo_fit_summary *summary = mpo_fit_summary(fit->run);
+    if (!is_served(fit)) {
+        printf("averaged gap  %10.4f nat\n", summary->last_gap);
+        return;
+    }
+    printf("imbalance     %10.4f %s over the steps", summary->last_gap, regret_unit(fit));
+    if (isfinite(summary->imbalance_error))
+        printf(", %.4f +- %.4f at the average", summary->imbalance,
+               summary->imbalance_error);
+    putchar('\n');
 }
 
 static void print_table(const struct fit *fit)
@@ -192,13 +263,9 @@ static void print_table(const struct fit *fit)
                divergence[k]);
     }
     fit_print_rewards(fit);
-    printf("\nF             %10.4f nat, mean over %lld step%s", summary->value_mean,
-           (long long)summary->steps, summary->steps == 1 ? "" : "s");
-    if (summary->steps > 1)
-        printf(", +- %.4f", mpo_fit_value_error(summary));
     putchar('\n');
-    printf("%-13s %10.4f %s\n", is_served(fit) ? "imbalance" : "averaged gap",
-           summary->last_gap, regret_unit(fit));
+    print_value(fit);
+    print_regret(fit);
     printf("ESS           %10.4f of the responses\n",
            summary->ess_sum / (double)summary->steps);
     printf("tokens        %10lld\n", (long long)summary->tokens);
@@ -220,7 +287,8 @@ static enum mpo_status print_json(const struct fit *fit)
     const struct mpo_fit_summary *summary = mpo_fit_summary(fit->run);
     double steps = (double)summary->steps;
     return output_json(json_pack(
-        "{s:s, s:s, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:o, s:b, s:o*}",
+        "{s:s, s:s, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:o, s:b, "
+        "s:o*}",
         "record", fit->config->record.file, "target",
         mpo_target_name(fit->config->estimator.target), "steps", (json_int_t)summary->steps,
         "average", fit_numbers_json(fit, mpo_fit_average(fit->run)), "weights",
@@ -228,11 +296,29 @@ static enum mpo_status print_json(const struct fit *fit)
         fit_numbers_json(fit, mpo_fit_divergence(fit->run)), "value",
         output_number(summary->value_mean), "value_error",
         output_number(mpo_fit_value_error(summary)), "averaged_gap",
-        output_number(summary->last_gap), "ess", output_number(summary->ess_sum / steps),
-        "truncated", output_number(summary->truncated_sum / steps), "tokens",
+        output_number(summary->last_gap), "imbalance", output_number(summary->imbalance),
+        "imbalance_error", output_number(summary->imbalance_error), "ess",
+        output_number(summary->ess_sum / steps), "truncated",
+        output_number(summary->truncated_sum / steps), "tokens",
         (json_int_t)summary->tokens, "elapsed",
         output_number(summary->elapsed_before + mpo_fit_elapsed(fit->run)),
         "stopped_on_gap", summary->stopped_on_gap, "rewards", fit_rewards_json(fit)));
+}
+
+static void note_stop(const struct fit *fit)
+{
+    const struct mpo_fit_summary *summary = mpo_fit_summary(fit->run);
+    long long steps = (long long)summary->steps;
+    double stop_gap = fit->config->descent.stop_gap;
+    if (is_served(fit))
+        mpo_log_note(
+            "stopped after %lld steps: the imbalance at the average, %.4f +- %.4f, is "
+            "at most descent.stop_gap %g",
+            steps, summary->imbalance, summary->imbalance_error, stop_gap);
+    else
+        mpo_log_note("stopped after %lld steps: the averaged gap %.4f is at most "
+                     "descent.stop_gap %g",
+                     steps, summary->last_gap, stop_gap);
 }
 
 enum mpo_status fit_report_end(const struct fit *fit)
@@ -242,10 +328,7 @@ enum mpo_status fit_report_end(const struct fit *fit)
     if (summary->steps == 0)
         return MPO_OK;
     if (summary->stopped_on_gap && summary->steps < fit->config->descent.steps)
-        mpo_log_note("stopped after %lld steps: the averaged gap %.4f is at most "
-                     "descent.stop_gap %g",
-                     (long long)summary->steps, summary->last_gap,
-                     fit->config->descent.stop_gap);
+        note_stop(fit);
     warn_where_needed(fit);
     fit_warn_of_rewards(fit);
     if (fit->config->fit.format == MPO_REPORT_JSON)

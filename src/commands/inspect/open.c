@@ -13,6 +13,7 @@
 
 #include "base/memory.h"
 #include "mpo/config.h"
+#include "mpo/fit.h"
 
 static void release_steps(struct inspect *inspect)
 {
@@ -119,16 +120,30 @@ static bool is_extended(const struct inspect *inspect)
            mpo_record_step_count(inspect->record) > inspect->planned_step_count;
 }
 
+/* A figure of the last step, NAN where there is none. */
+static double read_last(const struct inspect *inspect, const char *path)
+{
+    int64_t steps = mpo_record_step_count(inspect->record);
+    double value = NAN;
+    if (steps == 0 ||
+        mpo_record_read(inspect->record, path, steps - 1, 1, &value) != MPO_OK)
+        return NAN;
+    return value;
+}
+
 /* The record has the last planned step, or stopped on the gap. */
 static bool has_arrived(const struct inspect *inspect)
 {
-    int64_t steps = mpo_record_step_count(inspect->record);
-    double gap = INFINITY;
-    if (steps >= inspect->planned_step_count)
+    if (mpo_record_step_count(inspect->record) >= inspect->planned_step_count)
         return true;
-    return steps > 0 && inspect->stop_gap > 0.0 &&
-           mpo_record_read(inspect->record, "averaged_gap", steps - 1, 1, &gap) == MPO_OK &&
-           gap <= inspect->stop_gap;
+    if (!(inspect->stop_gap > 0.0))
+        return false;
+    return strcmp(mpo_record_attribute(inspect->record, "target"), "served") == 0
+               ? mpo_record_step_count(inspect->record) >= MPO_FIT_STOP_STEPS &&
+                     read_last(inspect, "imbalance") +
+                             read_last(inspect, "imbalance_error") <=
+                         inspect->stop_gap
+               : read_last(inspect, "averaged_gap") <= inspect->stop_gap;
 }
 
 const char *inspect_state(const struct inspect *inspect)

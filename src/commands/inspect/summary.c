@@ -103,6 +103,13 @@ static void print_values(const struct inspect *inspect)
     printf("%.4f nat; %s\n", inspect_last(inspect, INSPECT_averaged_gap),
            is_served ? "averaged over the steps, whose weights differ"
                      : "in expectation F(average) is at most this far above its minimum");
+    if (is_served && inspect->is_there[INSPECT_imbalance] &&
+        isfinite(inspect_last(inspect, INSPECT_imbalance_error))) {
+        print_label("at the average");
+        printf("%.4f +- %.4f nat, from the last quarter of the steps\n",
+               inspect_last(inspect, INSPECT_imbalance),
+               inspect_last(inspect, INSPECT_imbalance_error));
+    }
     print_label("sample size");
     printf("%.3f of the responses are effective, %.3f over all steps\n",
            inspect_last(inspect, INSPECT_ess), inspect_sum(inspect, INSPECT_ess) / steps);
