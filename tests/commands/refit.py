@@ -218,6 +218,46 @@ def a_policy_diverges_from_itself_by_nothing(setting):
                      and rows["F"][0] == "0.0000", out)
 
 
+def strength_and_scales_are_those_of_the_record(setting):
+    """F, its optimum and the divergences with the reference's exponent, against the recursion
+    over a grid of weights; --strength in their place; and a record without a reference."""
+    near = np.log(setting.table[:2])
+    center = near.mean(axis=0)
+    table = np.exp(center + 0.5 * (near - center))
+    table = np.append(table, np.exp(center)[None], axis=0)
+    table /= table.sum(axis=2, keepdims=True)
+    exact = tables.Exact(tables.log_policies(table), START_TOKENS, MAX_TOKENS)
+    config = tables.write_config(os.path.join(setting.work, "strength"), table, ("a", "b"), {
+        "rollout": {"max_tokens": MAX_TOKENS, "strength": 1.5}, "record": {"hash_models": "false"}},
+        roles=["objective", "objective", "reference"])
+    record = os.path.join(setting.work, "strength.h5")
+    tables.run([setting.mpo, "fit", config, "--quiet", "--record.file=" + record,
+                "--policies.policy1.scale=0.8", "--descent.steps=200"])
+    scale = np.array([1.0, 0.8])
+    grid = np.linspace(0.0, 1.0, 401)
+    for flags, strength in (([], 1.5), (["--strength=1.2"], 1.2), (["--strength=0.7"], 0.7)):
+        out, said = tables.run([setting.mpo, "refit", record, "--json", *flags])
+        found = json.loads(out)
+        tables.check("fitted for what is served" in said, said)
+        weights = np.array(list(found["weights"].values()))
+        mu = [tables.exponents_of(np.array([w, 1.0 - w]), strength, scale) for w in grid]
+        values = np.array([exact.value(m) for m in mu])
+        value = exact.value(tables.exponents_of(weights, strength, scale))
+        print("       A = %g: weight %.3f, exactly %.3f; F %.4f, exactly %.4f there; ESS %.2f" % (
+            strength, weights[0], grid[values.argmin()], found["value_jackknife"], value,
+            found["ess"]), flush=True)
+        tables.check(value - values.min() < 2e-3, "excess %g" % (value - values.min()))
+        tables.check(abs(found["value_jackknife"] - value) < VALUE_ERROR, "F is off")
+        tables.check(found["strength"] == strength and found["target"] == "whole", out)
+    # of one objective at A a = 1 there is nothing but it; at 1.5 there is the reference too
+    for flags, zero in ((["--strength=1"], True), ([], False)):
+        out, _ = tables.run([setting.mpo, "refit", record, "--json", "--min=policy0=1",
+                             "--min-ess=0", *flags])
+        tables.check((json.loads(out)["value_jackknife"] == 0.0) == zero, out)
+    _, said = tables.run([setting.mpo, "refit", setting.record, "--strength=1.5"], expect=65)
+    tables.check("reference" in said, said)
+
+
 def a_plot_without_gnuplot_is_refused(setting):
     output = os.path.join(setting.work, "none.svg")
     empty = os.path.join(setting.work, "empty")
@@ -271,6 +311,7 @@ def main():
              a_frontier_is_drawn,
              a_frontier_keeps_to_the_bounds_and_to_its_limit,
              a_policy_diverges_from_itself_by_nothing,
+             strength_and_scales_are_those_of_the_record,
              a_plot_without_gnuplot_is_refused,
              mistakes_are_named]
     sys.exit(tables.run_cases([(case, [setting]) for case in cases]))

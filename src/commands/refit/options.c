@@ -2,6 +2,7 @@
 /*
  * refit's command line, applied to a record.
  */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -165,21 +166,31 @@ cleanup:
     return status;
 }
 
-/* F at stored responses is that of weights as exponents. */
-static enum mpo_status check_exponents(const struct refit *refit)
+/* Strength and scales of the record, for the objectives that are used; the reference joins
+ * them where it has an exponent. */
+static enum mpo_status choose_exponents(struct refit *refit)
 {
     enum mpo_status status = MPO_OK;
-    struct mpo_exponents exponents = {mpo_record_objective_count(refit->record),
-                                      mpo_record_policy_count(refit->record), 1.0, NULL};
-    double *scale = NULL;
-    MPO_NEW(exponents.objective_count, &scale);
-    MPO_TRY(mpo_record_read_exponents(refit->record, &exponents.strength, scale));
-    exponents.scale = scale;
+    int32_t all = mpo_record_objective_count(refit->record);
+    double *scale = NULL; /* [all] */
+    double strength = 1.0;
+    MPO_NEW(all, &scale);
+    MPO_NEW(refit->count, &refit->scale);
+    MPO_TRY(mpo_record_read_exponents(refit->record, &strength, scale));
+    if (!isnan(refit->options->strength))
+        strength = refit->options->strength;
+    for (int32_t k = 0; k < refit->count; k++)
+        refit->scale[k] = scale[refit->objective[k]];
+    refit->exponents =
+        (struct mpo_exponents){refit->count, refit->count, strength, refit->scale};
+    if (mpo_exponents_are_weights(&refit->exponents))
+        goto cleanup;
     MPO_CHECK(
-        mpo_exponents_are_weights(&exponents), MPO_ERR_DATA,
-        "%s: expected a strength and scales of 1, found the strength %g or a scale that "
-        "is not 1, for which refit has no estimate; use mpo fit",
-        refit->path, exponents.strength);
+        mpo_record_policy_count(refit->record) > all, MPO_ERR_DATA,
+        "%s: a strength or scale that is not 1 needs one policy with role: reference, "
+        "found none in the record (strength %g)",
+        refit->path, strength);
+    refit->exponents.policy_count++;
 cleanup:
     free(scale);
     return status;
@@ -203,8 +214,8 @@ enum mpo_status refit_apply(struct refit *refit)
     enum mpo_status status = MPO_OK;
     const struct mpo_numbers *initial = &refit->config->descent.initial;
     choose_average(refit);
-    MPO_TRY(check_exponents(refit));
     MPO_TRY(choose_objectives(refit));
+    MPO_TRY(choose_exponents(refit));
     MPO_CHECK(initial->count == 0 || initial->count == refit->count, MPO_ERR_USAGE,
               "--descent.initial: expected %d numbers, one per objective, found %d",
               refit->count, initial->count);

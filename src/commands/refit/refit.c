@@ -2,14 +2,19 @@
 /*
  * refit: the fit again, on the responses that a record stores, with no model.
  *
- *     F(l) = mean_x log (1/m_x) sum_j prod_k pi_k(y_j|x)^l_k / q_j(y_j|x)
+ *     F(l) = mean_x log (1/m_x) sum_j prod_h pi_h(y_j|x)^mu_h / q_j(y_j|x)
  *
- * over all responses to each prompt, each with the proposal that it was drawn from. This
- * is a convex function with an exact gradient, so the descent has no noise; what limits it
- * is how well the stored proposals cover the weights. That is what the effective sample
- * size says, at the output and at every point of the frontier, and refit refuses weights
- * that rest on few responses. The figures are of the sample that the weights were chosen
- * on; `mpo evaluate` gives them on fresh responses.
+ * over all responses to each prompt, each with the proposal that it was drawn from, and mu by
+ * the strength and scales of the record. This is a convex function with an exact gradient, so
+ * the descent has no noise; what limits it is how well the stored proposals cover the weights.
+ * That is what the effective sample size says, at the output and at every point of the
+ * frontier, and refit refuses weights that rest on few responses. The figures are of the
+ * sample that the weights were chosen on; `mpo evaluate` gives them on fresh responses.
+ *
+ * Whatever the record was fitted for, the target is the mixture of whole responses: of a
+ * response the record has its probability under each policy, and not what the token mixture
+ * at other weights makes of each of its states (log Z_l(s_t)), which its probability there
+ * depends on.
  */
 #include "refit_impl.h"
 
@@ -47,16 +52,19 @@ static int compare_stored(const void *a, const void *b)
 static void keep_response(struct refit *refit, const struct stored *order, int64_t to)
 {
     int64_t from = order[to].index;
+    int32_t policies = refit->exponents.policy_count;
+    const double *stored = refit->scores.log_policy + from * refit->scores.policy_count;
+    double *kept = refit->log_policy + to * policies;
     for (int32_t k = 0; k < refit->count; k++)
-        refit->log_policy[to * refit->count + k] =
-            refit->scores
-                .log_policy[from * refit->scores.policy_count + refit->objective[k]];
+        kept[k] = stored[refit->objective[k]];
+    if (policies > refit->count)
+        kept[refit->count] = stored[refit->scores.policy_count - 1];
     refit->log_proposal[to] = refit->scores.log_proposal[from];
     if (to == 0 || order[to].prompt != order[to - 1].prompt)
         refit->prompt[refit->prompt_count++] =
-            (struct mpo_sample){.policy_count = refit->count,
+            (struct mpo_sample){.policy_count = policies,
                                 .log_proposal = refit->log_proposal + to,
-                                .log_policy = refit->log_policy + to * refit->count};
+                                .log_policy = kept};
     refit->prompt[refit->prompt_count - 1].count++;
 }
 
@@ -74,11 +82,12 @@ static enum mpo_status group_by_prompt(struct refit *refit)
               "%s: expected at most %d responses, found %lld", refit->path, INT32_MAX,
               (long long)count);
     MPO_NEW(count, &order);
-    MPO_NEW(count * refit->count, &refit->log_policy);
+    MPO_NEW(count * refit->exponents.policy_count, &refit->log_policy);
     MPO_NEW(count, &refit->log_proposal);
     MPO_NEW(count, &refit->prompt);
     MPO_NEW(2 * count, &refit->work);
-    MPO_NEW(refit->count, &refit->prompt_gradient);
+    MPO_NEW(refit->exponents.policy_count, &refit->prompt_mean);
+    MPO_NEW(refit->exponents.policy_count, &refit->mu);
     for (int64_t i = 0; i < count; i++)
         order[i] = (struct stored){refit->scores.prompt[i], i};
     qsort(order, (size_t)count, sizeof *order, compare_stored);
@@ -91,40 +100,50 @@ cleanup:
 
 /* ---- F at any weights ---- */
 
+/* What follows from F and the means of log pi_h. */
+static void derive_point(const struct refit *refit, struct refit_point *point)
+{
+    double inner = 0.0;
+    for (int32_t h = 0; h < refit->exponents.policy_count; h++)
+        inner += refit->mu[h] * point->log_policy[h];
+    for (int32_t k = 0; k < refit->count; k++) {
+        point->gradient[k] = mpo_exponents_score(&refit->exponents, point->log_policy, k);
+        point->divergence[k] = inner - point->value - point->log_policy[k];
+    }
+}
+
 void refit_estimate(struct refit *refit, struct refit_point *point)
 {
-    struct mpo_sample_query query = {.exponent_count = refit->count,
-                                     .exponent = point->weights,
-                                     .objective_count = refit->count};
+    int32_t policies = refit->exponents.policy_count;
+    struct mpo_sample_query query = {
+        .exponent_count = policies, .exponent = refit->mu, .objective_count = policies};
     struct mpo_sample_figures figures = {.log_weight = refit->work,
                                          .share = refit->work + refit->scores.count,
-                                         .gradient = refit->prompt_gradient};
+                                         .gradient = refit->prompt_mean};
     double prompts = refit->prompt_count;
+    mpo_exponents_of(&refit->exponents, point->weights, refit->mu);
     point->value = point->ess = point->effective = 0.0;
-    memset(point->gradient, 0, (size_t)refit->count * sizeof *point->gradient);
+    memset(point->log_policy, 0, (size_t)policies * sizeof *point->log_policy);
     for (int32_t x = 0; x < refit->prompt_count; x++) {
         mpo_sample_estimate(&refit->prompt[x], &query, &figures);
         point->value += figures.value_jackknife / prompts;
         point->ess += figures.ess / prompts;
         point->effective += figures.ess * refit->prompt[x].count / prompts;
-        for (int32_t k = 0; k < refit->count; k++)
-            point->gradient[k] += figures.gradient[k] / prompts;
+        for (int32_t h = 0; h < policies; h++)
+            point->log_policy[h] += figures.gradient[h] / prompts;
     }
-    mpo_sample_divergence(point->weights, point->gradient, point->value, refit->count,
-                          point->divergence);
+    derive_point(refit, point);
 }
 
-/* With all weight on one objective F is 0, whatever the responses say. */
+/* With all exponents on one objective F is 0, whatever the responses say. */
 static void state_known_value(const struct refit *refit, struct refit_point *point)
 {
-    double top = 0.0;
     for (int32_t k = 0; k < refit->count; k++)
-        top = fmax(top, point->weights[k]);
-    if (top < 1.0)
-        return;
-    point->value = 0.0;
-    mpo_sample_divergence(point->weights, point->gradient, point->value, refit->count,
-                          point->divergence);
+        if (point->weights[k] >= 1.0 &&
+            refit->exponents.strength * refit->exponents.scale[k] == 1.0) {
+            point->value = 0.0;
+            derive_point(refit, point);
+        }
 }
 
 bool refit_supports(const struct refit *refit, const struct refit_point *point)
@@ -187,12 +206,14 @@ static enum mpo_status find_weights(struct refit *refit)
         refit_estimate(refit, &refit->result);
         MPO_TRY(mpo_descent_step(descent, refit->result.gradient));
         has_arrived = options->stop_gap > 0.0 &&
-                      mpo_descent_averaged_gap(descent) <= options->stop_gap;
+                      refit->exponents.strength * mpo_descent_averaged_gap(descent) <=
+                          options->stop_gap;
     }
     memcpy(refit->result.weights, mpo_descent_average(descent), bytes);
     refit_estimate(refit, &refit->result);
     state_known_value(refit, &refit->result);
-    refit->gap = mpo_descent_gap(refit->result.weights, refit->result.gradient,
+    refit->gap = refit->exponents.strength * /* grad F = A g */
+                 mpo_descent_gap(refit->result.weights, refit->result.gradient,
                                  refit->bounds, refit->count);
 cleanup:
     mpo_descent_close(&descent);
@@ -220,12 +241,13 @@ cleanup:
 
 /* ---- the command ---- */
 
-static enum mpo_status allocate_point(int32_t count, struct refit_point *point)
+static enum mpo_status allocate_point(const struct refit *refit, struct refit_point *point)
 {
     enum mpo_status status = MPO_OK;
-    MPO_NEW(count, &point->weights);
-    MPO_NEW(count, &point->gradient);
-    MPO_NEW(count, &point->divergence);
+    MPO_NEW(refit->count, &point->weights);
+    MPO_NEW(refit->exponents.policy_count, &point->log_policy);
+    MPO_NEW(refit->count, &point->gradient);
+    MPO_NEW(refit->count, &point->divergence);
 cleanup:
     return status;
 }
@@ -234,6 +256,7 @@ static void free_point(struct refit_point *point)
 {
     free(point->divergence);
     free(point->gradient);
+    free(point->log_policy);
     free(point->weights);
 }
 
@@ -244,8 +267,8 @@ static enum mpo_status open_refit(struct refit *refit)
     MPO_TRY(refit_apply(refit));
     MPO_TRY(mpo_record_read_scores(refit->record, &refit->scores));
     MPO_TRY(group_by_prompt(refit));
-    MPO_TRY(allocate_point(refit->count, &refit->result));
-    MPO_TRY(allocate_point(refit->count, &refit->stored));
+    MPO_TRY(allocate_point(refit, &refit->result));
+    MPO_TRY(allocate_point(refit, &refit->stored));
 cleanup:
     return status;
 }
@@ -254,16 +277,30 @@ static void close_refit(struct refit *refit)
 {
     free_point(&refit->stored);
     free_point(&refit->result);
-    free(refit->prompt_gradient);
+    free(refit->mu);
+    free(refit->prompt_mean);
     free(refit->work);
     free(refit->prompt);
     free(refit->log_proposal);
     free(refit->log_policy);
     free(refit->bounds);
+    free(refit->scale);
     free(refit->objective);
     mpo_record_release_scores(&refit->scores);
     mpo_record_close(&refit->record);
     mpo_config_close(&refit->config);
+}
+
+/* The record's weights are of something else. */
+static void warn_of_target(const struct refit *refit)
+{
+    if (strcmp(mpo_record_attribute(refit->record, "target"),
+               mpo_target_name(MPO_TARGET_SERVED)) == 0)
+        mpo_log_warning(
+            "%s was fitted for what is served, which stored responses do not say "
+            "at other weights: this refit is of the mixture of whole responses; "
+            "for served weights run mpo fit",
+            refit->path);
 }
 
 enum mpo_status mpo_command_refit(int argc, char *const *argv)
@@ -272,6 +309,7 @@ enum mpo_status mpo_command_refit(int argc, char *const *argv)
     struct refit refit = {0};
     MPO_TRY(refit_read(argc, argv, &refit));
     MPO_TRY(open_refit(&refit));
+    warn_of_target(&refit);
     if (refit.options->frontier > 0) {
         MPO_TRY(refit_frontier(&refit));
         goto cleanup;

@@ -19,7 +19,8 @@ struct refit_point {
     double ess;         /* mean over prompts, of the responses */
     double effective;   /* mean over prompts: responses that count */
     double *weights;    /* [K] */
-    double *gradient;   /* [K] mean log pi_k */
+    double *log_policy; /* [H] mean log pi_h under the whole mixture */
+    double *gradient;   /* [K] mean s_k, log pi_k where the exponents are the weights */
     double *divergence; /* [K] KL(pi_l || pi_k), nat */
 };
 
@@ -29,15 +30,19 @@ struct refit {
     const char *path;                       /* of the record, borrowed from argv */
     struct mpo_record *record;
     struct mpo_record_scores scores;
-    int32_t count;             /* K: objectives used */
-    int32_t *objective;        /* [K] their indices in the record */
-    double *log_policy;        /* [R, K] by prompt */
-    double *log_proposal;      /* [R] by prompt */
-    struct mpo_sample *prompt; /* [prompt_count] */
+    int32_t count;                  /* K: objectives used */
+    int32_t *objective;             /* [K] their indices in the record */
+    double *scale;                  /* [K] of the exponents */
+    struct mpo_exponents exponents; /* of the objectives used; H = K, or K + 1 with the
+                                       reference where it has an exponent */
+    double *mu;                     /* [H] */
+    double *log_policy;             /* [R, H] by prompt */
+    double *log_proposal;           /* [R] by prompt */
+    struct mpo_sample *prompt;      /* [prompt_count] */
     int32_t prompt_count;
     double *bounds;            /* [2, K] or NULL */
     double *work;              /* [2, R] */
-    double *prompt_gradient;   /* [K] */
+    double *prompt_mean;       /* [H] */
     double gap;                /* Frank-Wolfe gap of the output */
     struct refit_point result; /* at the output */
     struct refit_point stored; /* at the record's weights, when all objectives are used */

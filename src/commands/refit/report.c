@@ -33,12 +33,14 @@ static void print_table(const struct refit *refit)
             snprintf(stored, sizeof stored, "%.4f", refit->stored.weights[k]);
         mpo_text_pad(stdout, refit_name(refit, k), NAME_COLUMNS);
         printf(" %10.4f %10s %14.4f %12.4f\n", result->weights[k], stored,
-               result->gradient[k], result->divergence[k]);
+               result->log_policy[k], result->divergence[k]);
     }
     printf("\nF             %10.4f nat", result->value);
     if (is_whole)
         printf(", at the record's weights %.4f nat", refit->stored.value);
     printf("\ngap           %10.4f nat\n", refit->gap);
+    if (refit->exponents.strength != 1.0)
+        printf("strength      %10g\n", refit->exponents.strength);
     printf("ESS           %10.4f of the responses, %.1f per prompt\n", result->ess,
            result->effective);
     printf("prompts       %10d with %lld responses\n", refit->prompt_count,
@@ -55,7 +57,7 @@ static json_t *make_figures(const struct refit *refit, const struct refit_point 
         json_object_set_new(weights, refit_name(refit, k),
                             output_number(point->weights[k]));
         json_object_set_new(log_policy, refit_name(refit, k),
-                            output_number(point->gradient[k]));
+                            output_number(point->log_policy[k]));
     }
     json_object_set_new(root, "weights", weights);
     json_object_set_new(root, "log_policy", log_policy);
@@ -68,6 +70,8 @@ static json_t *make_result(const struct refit *refit)
 {
     json_t *root = make_figures(refit, &refit->result);
     json_object_set_new(root, "record", output_text(refit->path));
+    json_object_set_new(root, "target", output_text(mpo_target_name(MPO_TARGET_WHOLE)));
+    json_object_set_new(root, "strength", output_number(refit->exponents.strength));
     json_object_set_new(root, "gap", output_number(refit->gap));
     json_object_set_new(root, "responses", json_integer(refit->scores.count));
     return root;
@@ -142,7 +146,7 @@ static void print_point(const struct refit *refit, const struct refit_point *poi
         fprintf(out, "%.17g\t", point->weights[k]);
     fprintf(out, "%.17g\t", point->value);
     for (int32_t k = 0; k < refit->count; k++)
-        fprintf(out, "%.17g\t", point->gradient[k]);
+        fprintf(out, "%.17g\t", point->log_policy[k]);
     fprintf(out, "%.17g\t%d\n", point->ess, refit_supports(refit, point));
 }
 
