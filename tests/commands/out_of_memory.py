@@ -95,6 +95,7 @@ def test_one_rank():
     prepare()
     every_fault(FIT, 60)
     every_fault(["generate", "config.yaml", "--prompt=a"], 20, stride=3)
+    every_fault(["generate", "config.yaml", "--prompt=a", "--exact"], 20, stride=3)
     every_fault(["score", "config.yaml", "--input=scored.jsonl"], 20, stride=3)
 
 

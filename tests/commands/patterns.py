@@ -7,7 +7,7 @@
 Table policies of three blocks of tokens, so that on three ranks each has one slice of the
 vocabulary and on two the slices differ. What one process writes is compared with what 2, 3
 and 6 ranks, and 3 on two hosts, write under exchange.pattern alltoall, byte for byte: records
-of `fit`, scored lines of `generate` (drawn, greedy, filtered, the best of several) and of
+of `fit`, scored lines of `generate` (drawn, greedy, filtered, the best of several, exact) and of
 `score`. Records and scores also with rows rounded to bf16, whose scores are within the stated
 error of floats'. With --sample (sample.py) each command runs on one of these, and a record is
 written on two.
@@ -142,6 +142,11 @@ def generate_picks_the_same_best_of_several(case):
     case.same_everywhere("generate", "--format=jsonl", "--best_of=5")
 
 
+def generate_draws_the_same_exactly(case):
+    case.same_everywhere("generate", "--format=jsonl", "--exact", "--n=2",
+                         "--weights=0.9,0.05,0.05")
+
+
 def score_answers(case, *flags):
     path = os.path.join(case.work, "answers.jsonl")
     with open(path, "w", encoding="utf-8") as stream:
@@ -200,6 +205,7 @@ def main():
         generate_draws_the_same_filtered_tokens,
         generate_takes_the_same_greedy_tokens,
         generate_picks_the_same_best_of_several,
+        generate_draws_the_same_exactly,
         score_gives_the_same_sums,
         fit_writes_the_same_record_with_rounded_rows,
         scores_of_rounded_rows_are_as_far_off_as_stated,

@@ -18,7 +18,10 @@ FIT = ["fit", "config.yaml", "--quiet", "--descent.steps=1000000", "--rollout.re
 COMMANDS = {
     "generate": ["generate", "config.yaml", "--weights=uniform", LONG],
     "generate some": ["generate", "config.yaml", "--weights=uniform", LONG, "--n=8", "--format=jsonl"],
-    "generate best of": ["generate", "config.yaml", "--weights=uniform", LONG, "--best-of=4"],
+    "generate best of": ["generate", "config.yaml", "--weights=uniform", LONG, "--best-of=4", "--end-bias=0"],
+    "a warm-up": ["generate", "config.yaml", "--weights=uniform", "--rollout.max_tokens=100000", "--best-of=4"],
+    "generate exact": ["generate", "config.yaml", "--weights=uniform", "--exact", "--exact-limit=1000000000",
+                       "--rollout.max_tokens=200"],
     "score": ["score", "config.yaml", "--weights=uniform", "--input=scored.jsonl"],
     "evaluate": ["evaluate", "config.yaml", "--weights=uniform", LONG],
 }
