@@ -7,7 +7,7 @@ mpo_add_script_test("generate samples the mixture it is told to"
 mpo_add_script_test("generate draws with the tilt that it is told, and score scores with it"
     generate_tilt.py commands 300 3 ${binaries} ${work}/generate_tilt)
 mpo_add_script_test("exact draws are those of the mixture of whole responses"
-    generate_exact.py commands 300 3 ${binaries} ${work}/generate_exact)
+    generate_exact.py commands 300 3 ${binaries} ${work}/generate_exact ${bigram_tool})
 mpo_add_script_test("generate does what its options say"
     generate_options.py commands 300 3 ${binaries} ${work}/generate_options ${bigram_tool})
 mpo_add_script_test("generate gives rows that finish to prompts that wait"

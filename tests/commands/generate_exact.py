@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`mpo generate --exact` draws from the mixture of whole responses, and says what it costs.
 
-    generate_exact.py MPO MPIRUN WORK
+    generate_exact.py MPO MPIRUN WORK [BIGRAM_GGUF_TOOL]
 
 Worlds of three tokens and at most three tokens a response have 15 responses, whose
 probabilities are prod_h pi_h(y|x)^mu_h / Z(x). Seeds are fixed, so a run passes or fails for
@@ -24,6 +24,9 @@ MAX_TOKENS = 3
 START = {"a": 0, "b": 1}
 WEIGHTS = np.array([0.6, 0.4])
 REFERENCE = ["objective", "objective", "reference"]
+
+BYTES = 260
+BYTES_END = 2
 
 # Wilson-Hilferty z of each chi-square, and z of each share of survivors; 16 are taken.
 Z_BOUND = 4.0
@@ -55,8 +58,8 @@ class World:
 
 
 class Case:
-    def __init__(self, mpo, mpirun, work):
-        self.mpo, self.mpirun, self.work = mpo, mpirun, work
+    def __init__(self, mpo, mpirun, work, tool):
+        self.mpo, self.mpirun, self.work, self.tool = mpo, mpirun, work, tool
         self.table = tables.random_tables(32, 3, VOCAB, 1.5)
         few, many = ["a", "b"] * 8, ["a", "b"] * 400
         self.world = World(self, "two", self.table[:2], few)
@@ -186,18 +189,49 @@ def what_cannot_be_drawn_exactly_is_refused(case):
     tables.check(len(world.lines("--end-bias=0", "--limit=1")) == 1, "b = 0 is refused")
 
 
+def tries_come_and_go_in_the_engine_without_a_trace(case):
+    """Rounds share a prefill and rows end early: what is drawn depends on the unit alone."""
+    generator = np.random.Generator(np.random.Philox(6))
+    likely = [3 + ord(letter) for letter in "abcde"] + [BYTES_END]
+    logits = np.full((2, BYTES, BYTES), -9.0)
+    logits[:, :, likely] = 2.0 * generator.standard_normal((2, BYTES, len(likely)))
+    folder = os.path.join(case.work, "gguf")
+    os.makedirs(folder)
+    lines = ["prompts: {file: prompts.txt}", "rollout: {max_tokens: 8}", "policies:"]
+    for k in range(2):
+        raw = os.path.join(folder, "p%d.f32" % k)
+        logits[k].astype(np.float32).tofile(raw)
+        tables.run([case.tool, os.path.join(folder, "p%d.gguf" % k), raw])
+        lines.append("  - {name: p%d, model: p%d.gguf, template: raw}" % (k, k))
+    for name, content in (("config.yaml", lines), ("prompts.txt", ["a", "abcde" * 20, "cab"])):
+        with open(os.path.join(folder, name), "w", encoding="utf-8") as stream:
+            stream.write("\n".join(content) + "\n")
+    command = [case.mpo, "generate", os.path.join(folder, "config.yaml"), "--exact",
+               "--weights=0.5,0.5", "--format=jsonl"]
+    for rows in (2, 5, 16):
+        flags = ["--n=2", "--parallel=%d" % rows]
+        one, _ = tables.run(command + flags)
+        made = [json.loads(line) for line in one.splitlines()]
+        tables.check(len(made) == 6 and max(line["tries"] for line in made) > 4, one)
+        for ranks, more in ((2, []), (2, ["--exchange.ranks_per_group=1"])):
+            other, _ = tables.run_ranks(case.mpirun, ranks, command + flags + more)
+            tables.check(other == one, "%d rows, %d ranks: %s\n%s" % (rows, ranks, one, other))
+
+
 def main():
-    if len(sys.argv) != 4:
+    if len(sys.argv) not in (4, 5):
         sys.exit(__doc__)
-    mpo, mpirun, work = (os.path.abspath(path) for path in sys.argv[1:])
+    mpo, mpirun, work = (os.path.abspath(path) for path in sys.argv[1:4])
     shutil.rmtree(work, ignore_errors=True)
-    case = Case(mpo, mpirun, work)
+    case = Case(mpo, mpirun, work, sys.argv[4] if len(sys.argv) == 5 else None)
     cases = [draws_are_those_of_the_mixture_of_whole_responses,
              exponents_may_sum_to_more_than_one_and_have_a_strength,
              draws_depend_on_neither_ranks_nor_rows, single_policy_survives_always,
              price_is_told_before,
              prompt_that_runs_out_of_tries_does_not_take_the_others_with_it,
              what_cannot_be_drawn_exactly_is_refused]
+    if case.tool is not None:
+        cases.append(tries_come_and_go_in_the_engine_without_a_trace)
     sys.exit(tables.run_cases([(run, [case]) for run in cases]))
 
 
