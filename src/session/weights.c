@@ -2,8 +2,7 @@
 /*
  * Weights, given or fitted before, and the exponents that they become.
  *
- * Only rank zero reads the record, because other ranks may not see its file system. What it
- * says of the models goes to all ranks, and each compares it with the models that it hosts.
+ * Only rank zero reads a record, because other ranks may not see its file system.
  */
 #include "weights.h"
 
@@ -15,10 +14,9 @@
 #include <unistd.h>
 
 #include "differences.h"
-#include "provenance.h"
+#include "models.h"
 
 #include "base/simplex.h"
-#include "base/text.h"
 
 /* Exponents and what makes them, in one piece of memory that begins with mu. */
 struct recipe {
@@ -27,14 +25,6 @@ struct recipe {
     double *weights;  /* [K] */
     double *scale;    /* [K] of the exponents */
     double *strength; /* [1] the same as that of the exponents, to be sent */
-};
-
-/* What rank zero reads from a record and sends to all ranks. */
-struct models {
-    const char *path;             /* the record, borrowed */
-    const char *remedy;           /* where they differ; a literal */
-    struct mpo_record_rank *rank; /* [count] */
-    int32_t count;
 };
 
 /* ---- a record ---- */
@@ -95,21 +85,9 @@ cleanup:
     return status;
 }
 
-static enum mpo_status read_models(const struct mpo_config *config,
-                                   struct mpo_record *record, struct models *models)
-{
-    enum mpo_status status = MPO_OK;
-    MPO_TRY(mpo_record_read_ranks(record, &models->rank, &models->count));
-    for (int32_t i = 0; i < models->count; i++)
-        if (!config->record.hash_models)
-            models->rank[i].sha256[0] = models->rank[i].lora_sha256[0] = '\0';
-cleanup:
-    return status;
-}
-
 static enum mpo_status read_record(const struct mpo_config *config,
                                    const struct mpo_weights_choice *choice,
-                                   struct recipe *recipe, struct models *models)
+                                   struct recipe *recipe, struct mpo_models *models)
 {
     enum mpo_status status = MPO_OK;
     struct mpo_record *record = NULL;
@@ -122,77 +100,10 @@ static enum mpo_status read_record(const struct mpo_config *config,
     MPO_TRY(mpo_record_read(record, series, row, 1, recipe->weights));
     MPO_TRY(check_simplex(path, recipe->weights, config->objective_count));
     MPO_TRY(mpo_record_read_exponents(record, &recipe->exponents.strength, recipe->scale));
-    MPO_TRY(read_models(config, record, models));
+    MPO_TRY(mpo_models_read(config, record, models));
     MPO_TRY(mpo_differences_warn(config, record, path));
 cleanup:
     mpo_record_close(&record);
-    return status;
-}
-
-/* A hash that one side does not know matches every hash. */
-static bool may_be_same(const char *a, const char *b)
-{
-    return a[0] == '\0' || b[0] == '\0' || strcmp(a, b) == 0;
-}
-
-/* Compare a policy with the record's. */
-static enum mpo_status compare_model(const struct mpo_policy_info *info,
-                                     const struct models *models,
-                                     const struct mpo_record_rank *rank)
-{
-    enum mpo_status status = MPO_OK;
-    char vocabulary[MPO_TEXT_HASH_BYTES] = "";
-    const char *adapter = mpo_session_adapter_sha256(info);
-    mpo_text_hash(info->vocab_hash, vocabulary);
-    MPO_CHECK(
-        may_be_same(rank->vocabulary, vocabulary), MPO_ERR_DATA,
-        "%s: expected the vocabulary (%s) of '%s' in %s, found a different one (%s); %s",
-        info->model, rank->vocabulary, info->name, models->path, vocabulary,
-        models->remedy);
-    MPO_CHECK(may_be_same(rank->sha256, info->sha256), MPO_ERR_DATA,
-              "%s: expected the model (SHA-256 %.12s...) of '%s' in %s, found a different "
-              "one (%.12s...); %s",
-              info->model, rank->sha256, info->name, models->path, info->sha256,
-              models->remedy);
-    MPO_CHECK(may_be_same(rank->lora_sha256, adapter), MPO_ERR_DATA,
-              "%s: expected the adapter (SHA-256 %.12s) of '%s' in %s, found a different "
-              "one (%.12s); %s",
-              info->lora[0] != '\0' ? info->lora : info->model, rank->lora_sha256,
-              info->name, models->path, adapter, models->remedy);
-cleanup:
-    return status;
-}
-
-/* Compare the models of this rank with those that the weights were found for. */
-static enum mpo_status compare_models(const struct mpo_session *session,
-                                      const struct models *models)
-{
-    enum mpo_status status = MPO_OK;
-    for (int32_t i = 0; i < mpo_policies_local_count(session->policies); i++) {
-        struct mpo_policy_info info = {0};
-        mpo_policies_describe(session->policies, i, &info);
-        for (int32_t j = 0; j < models->count; j++)
-            if (strcmp(models->rank[j].policy, info.name) == 0)
-                MPO_TRY(compare_model(&info, models, &models->rank[j]));
-    }
-cleanup:
-    return status;
-}
-
-static enum mpo_status share_and_compare(const struct mpo_session *session,
-                                         struct models *models)
-{
-    enum mpo_status status =
-        mpo_comm_broadcast(session->comm, &models->count, sizeof models->count, 0);
-    if (status == MPO_OK && models->rank == NULL)
-        status = mpo_memory_take((size_t)models->count, sizeof *models->rank, "models",
-                                 (void **)&models->rank);
-    status = mpo_comm_agree(status);
-    if (status == MPO_OK)
-        status = mpo_comm_broadcast(session->comm, models->rank,
-                                    (size_t)models->count * sizeof *models->rank, 0);
-    if (status == MPO_OK)
-        status = mpo_comm_agree(compare_models(session, models));
     return status;
 }
 
@@ -201,15 +112,15 @@ enum mpo_status mpo_weights_check_models(const struct mpo_session *session,
 {
     enum mpo_status status = MPO_OK;
     struct mpo_record *record = NULL;
-    struct models models = {.path = path,
-                            .remedy = "restore that one, or start a new record"};
+    struct mpo_models models = {.path = path,
+                                .remedy = "restore that one, or start a new record"};
     if (mpo_comm_rank(session->comm) == 0)
         status = mpo_record_open(path, &record);
     if (status == MPO_OK && record != NULL)
-        status = read_models(session->config, record, &models);
+        status = mpo_models_read(session->config, record, &models);
     mpo_record_close(&record);
     MPO_TRY(mpo_comm_agree(status));
-    MPO_TRY(share_and_compare(session, &models));
+    MPO_TRY(mpo_models_compare(session, &models));
 cleanup:
     free(models.rank);
     return status;
@@ -363,7 +274,7 @@ cleanup:
 /* Weights on the simplex become exponents; others are exponents already. */
 static enum mpo_status find_exponents(const struct mpo_config *config,
                                       const struct mpo_weights_choice *choice,
-                                      struct recipe *recipe, struct models *models)
+                                      struct recipe *recipe, struct mpo_models *models)
 {
     enum mpo_status status = MPO_OK;
     int32_t policy = policy_of_name(config, choice->text);
@@ -409,8 +320,8 @@ enum mpo_status mpo_weights_open_recipe(const struct mpo_session *session,
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_config *config = session->config;
-    struct models models = {.path = choice->text,
-                            .remedy = "fit again, or give the weights as numbers"};
+    struct mpo_models models = {.path = choice->text,
+                                .remedy = "fit again, or give the weights as numbers"};
     struct recipe recipe = {0};
     status = open_recipe(config, &recipe);
     if (status == MPO_OK && mpo_comm_rank(session->comm) == 0)
@@ -419,7 +330,7 @@ enum mpo_status mpo_weights_open_recipe(const struct mpo_session *session,
     MPO_TRY(mpo_comm_broadcast(session->comm, recipe.mu,
                                recipe_length(config) * sizeof *recipe.mu, 0));
     if (mpo_weights_are_of_a_record(config, choice->text))
-        MPO_TRY(share_and_compare(session, &models));
+        MPO_TRY(mpo_models_compare(session, &models));
     *made = (struct mpo_weights_recipe){*recipe.strength, recipe.scale, recipe.weights};
     *out = recipe.mu;
     recipe.mu = NULL;

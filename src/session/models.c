@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Only rank zero reads the record, because other ranks may not see its file system. What it
+ * says of the models goes to all ranks, and each compares it with the models that it hosts.
+ */
+#include "models.h"
+
+#include <string.h>
+
+#include "base/text.h"
+#include "provenance.h"
+
+enum mpo_status mpo_models_read(const struct mpo_config *config, struct mpo_record *record,
+                                struct mpo_models *models)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_TRY(mpo_record_read_ranks(record, &models->rank, &models->count));
+    for (int32_t i = 0; i < models->count; i++)
+        if (!config->record.hash_models)
+            models->rank[i].sha256[0] = models->rank[i].lora_sha256[0] = '\0';
+cleanup:
+    return status;
+}
+
+/* A hash that one side does not know matches every hash. */
+static bool may_be_same(const char *a, const char *b)
+{
+    return a[0] == '\0' || b[0] == '\0' || strcmp(a, b) == 0;
+}
+
+/* Compare a policy with the record's. */
+static enum mpo_status compare_model(const struct mpo_policy_info *info,
+                                     const struct mpo_models *models,
+                                     const struct mpo_record_rank *rank)
+{
+    enum mpo_status status = MPO_OK;
+    char vocabulary[MPO_TEXT_HASH_BYTES] = "";
+    const char *adapter = mpo_session_adapter_sha256(info);
+    mpo_text_hash(info->vocab_hash, vocabulary);
+    MPO_CHECK(
+        may_be_same(rank->vocabulary, vocabulary), MPO_ERR_DATA,
+        "%s: expected the vocabulary (%s) of '%s' in %s, found a different one (%s); %s",
+        info->model, rank->vocabulary, info->name, models->path, vocabulary,
+        models->remedy);
+    MPO_CHECK(may_be_same(rank->sha256, info->sha256), MPO_ERR_DATA,
+              "%s: expected the model (SHA-256 %.12s...) of '%s' in %s, found a different "
+              "one (%.12s...); %s",
+              info->model, rank->sha256, info->name, models->path, info->sha256,
+              models->remedy);
+    MPO_CHECK(may_be_same(rank->lora_sha256, adapter), MPO_ERR_DATA,
+              "%s: expected the adapter (SHA-256 %.12s) of '%s' in %s, found a different "
+              "one (%.12s); %s",
+              info->lora[0] != '\0' ? info->lora : info->model, rank->lora_sha256,
+              info->name, models->path, adapter, models->remedy);
+cleanup:
+    return status;
+}
+
+/* Compare the models of this rank with those that the weights were found for. */
+static enum mpo_status compare_models(const struct mpo_session *session,
+                                      const struct mpo_models *models)
+{
+    enum mpo_status status = MPO_OK;
+    for (int32_t i = 0; i < mpo_policies_local_count(session->policies); i++) {
+        struct mpo_policy_info info = {0};
+        mpo_policies_describe(session->policies, i, &info);
+        for (int32_t j = 0; j < models->count; j++)
+            if (strcmp(models->rank[j].policy, info.name) == 0)
+                MPO_TRY(compare_model(&info, models, &models->rank[j]));
+    }
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_models_compare(const struct mpo_session *session,
+                                   struct mpo_models *models)
+{
+    enum mpo_status status =
+        mpo_comm_broadcast(session->comm, &models->count, sizeof models->count, 0);
+    if (status == MPO_OK && models->rank == NULL)
+        status = mpo_memory_take((size_t)models->count, sizeof *models->rank, "models",
+                                 (void **)&models->rank);
+    status = mpo_comm_agree(status);
+    if (status == MPO_OK)
+        status = mpo_comm_broadcast(session->comm, models->rank,
+                                    (size_t)models->count * sizeof *models->rank, 0);
+    if (status == MPO_OK)
+        status = mpo_comm_agree(compare_models(session, models));
+    return status;
+}
