@@ -76,12 +76,11 @@ enum mpo_status evaluate_find_results(struct evaluate *evaluate);
  *  results. Rank zero only. */
 void evaluate_warn(const struct evaluate *evaluate, struct evaluate_vector *vector);
 
-/** Whether the weights are on the simplex, and so have an imbalance; within the bounds and
- *  the ones that made the exponents, and so have a gap. Local. */
-bool evaluate_is_on_simplex(const struct evaluate *evaluate,
-                            const struct evaluate_vector *vector);
-bool evaluate_has_gap(const struct evaluate *evaluate,
-                      const struct evaluate_vector *vector);
+/** Why a vector has no imbalance, and why no gap, for a message; NULL where it has. Local. */
+const char *evaluate_why_no_imbalance(const struct evaluate *evaluate,
+                                      const struct evaluate_vector *vector);
+const char *evaluate_why_no_gap(const struct evaluate *evaluate,
+                                const struct evaluate_vector *vector);
 
 /** Print the results in the format asked for. Rank zero only. */
 enum mpo_status evaluate_report(const struct evaluate *evaluate);

@@ -67,45 +67,60 @@ static const struct quantity quantities[] = {
 
 /* ---- what the weights allow ---- */
 
-bool evaluate_is_on_simplex(const struct evaluate *evaluate,
-                            const struct evaluate_vector *vector)
+const char *evaluate_why_no_imbalance(const struct evaluate *evaluate,
+                                      const struct evaluate_vector *vector)
 {
+    const double *weights = vector->recipe.weights;
     double sum = 0.0;
+    double least = 0.0;
     for (int32_t k = 0; k < evaluate->objective_count; k++) {
-        if (!(vector->recipe.weights[k] >= 0.0))
-            return false;
-        sum += vector->recipe.weights[k];
+        sum += weights[k];
+        least = fmin(least, weights[k]);
     }
-    return mpo_sums_to_one(sum);
+    if (least < 0.0 || !mpo_sums_to_one(sum))
+        return "the weights of the objectives are not on the simplex (at least 0, sum 1)";
+    return NULL;
 }
 
-/* The name of a policy and exponents given as such have a strength of 1 and no scales. */
-static bool is_made_by_recipe(const struct evaluate *evaluate,
-                              const struct evaluate_vector *vector)
-{
-    double sum = 0.0;
-    for (int32_t k = 0; k < evaluate->objective_count; k++) {
-        double mu =
-            vector->recipe.strength * vector->recipe.scale[k] * vector->recipe.weights[k];
-        if (fabs(mu - vector->mu[k]) > MPO_SUM_TOLERANCE)
-            return false;
-        sum += mu;
-    }
-    return evaluate->config->policy_count == evaluate->objective_count ||
-           fabs(1.0 - sum - vector->mu[evaluate->objective_count]) <= MPO_SUM_TOLERANCE;
-}
-
-bool evaluate_has_gap(const struct evaluate *evaluate, const struct evaluate_vector *vector)
+/* The name of a policy and exponents given as such need not be A a_k l_k. */
+static bool are_of_recipe(const struct evaluate *evaluate,
+                          const struct evaluate_vector *vector)
 {
     int32_t count = evaluate->objective_count;
-    bool has_gap =
-        evaluate_is_on_simplex(evaluate, vector) && is_made_by_recipe(evaluate, vector);
+    const struct mpo_weights_recipe *recipe = &vector->recipe;
+    double left = 1.0;
+    for (int32_t k = 0; k < count; k++) {
+        double mu = recipe->strength * recipe->scale[k] * recipe->weights[k];
+        if (fabs(mu - vector->mu[k]) > MPO_SUM_TOLERANCE)
+            return false;
+        left -= mu;
+    }
+    return evaluate->config->policy_count == count ||
+           fabs(left - vector->mu[count]) <= MPO_SUM_TOLERANCE;
+}
+
+static bool are_within_bounds(const struct evaluate *evaluate,
+                              const struct evaluate_vector *vector)
+{
+    int32_t count = evaluate->objective_count;
     for (int32_t k = 0; evaluate->bounds != NULL && k < count; k++) {
         double weight = vector->recipe.weights[k];
-        has_gap = has_gap && weight >= evaluate->bounds[k] - MPO_SUM_TOLERANCE &&
-                  weight <= evaluate->bounds[count + k] + MPO_SUM_TOLERANCE;
+        if (weight < evaluate->bounds[k] - MPO_SUM_TOLERANCE ||
+            weight > evaluate->bounds[count + k] + MPO_SUM_TOLERANCE)
+            return false;
     }
-    return has_gap;
+    return true;
+}
+
+const char *evaluate_why_no_gap(const struct evaluate *evaluate,
+                                const struct evaluate_vector *vector)
+{
+    const char *reason = evaluate_why_no_imbalance(evaluate, vector);
+    if (reason == NULL && !are_within_bounds(evaluate, vector))
+        reason = "the weights are outside of policies.NAME.min and .max";
+    if (reason == NULL && !are_of_recipe(evaluate, vector))
+        reason = "its exponents are not those that weights have by policies.NAME.scale";
+    return reason;
 }
 
 /* ---- results ---- */
@@ -164,8 +179,8 @@ static struct mpo_interval largest_of(const struct evaluate *evaluate,
     double factor = is_gap ? vector->recipe.strength : 1.0;
     const double *bounds = is_gap ? evaluate->bounds : NULL;
     struct mpo_interval largest = {NAN, NAN, NAN};
-    if (!(is_gap ? evaluate_has_gap(evaluate, vector)
-                 : evaluate_is_on_simplex(evaluate, vector)))
+    if ((is_gap ? evaluate_why_no_gap(evaluate, vector)
+                : evaluate_why_no_imbalance(evaluate, vector)) != NULL)
         return largest;
     for (int32_t k = 0; k < count; k++)
         evaluate->room[k] = vector->interval[first + k].estimate;

@@ -75,13 +75,11 @@ static void warn_of_rows(const struct evaluate *evaluate, struct evaluate_vector
 
 static void warn_of_weights(const struct evaluate *evaluate, struct evaluate_vector *vector)
 {
-    bool is_on_simplex = evaluate_is_on_simplex(evaluate, vector);
-    if (!is_on_simplex)
-        say(vector, "no gap and no imbalance, because the weights are not on the simplex "
-                    "(at least 0, sum 1)");
-    else if (!evaluate_has_gap(evaluate, vector))
-        say(vector, "no gap, because the weights are outside of policies.NAME.min and "
-                    ".max, or do not make the exponents by a strength and the scales");
+    const char *reason = evaluate_why_no_gap(evaluate, vector);
+    bool has_imbalance = evaluate_why_no_imbalance(evaluate, vector) == NULL;
+    if (reason != NULL)
+        say(vector, "no gap%s, because %s", has_imbalance ? "" : " and no imbalance",
+            reason);
 }
 
 void evaluate_warn(const struct evaluate *evaluate, struct evaluate_vector *vector)
