@@ -28,6 +28,7 @@
 #include "mpo/decode.h"
 #include "mpo/rollout.h"
 #include "mpo/exponents.h"
+#include "mpo/rewards.h"
 #include "mpo/estimator.h"
 #include "mpo/descent.h"
 #include "mpo/record.h"

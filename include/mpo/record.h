@@ -261,6 +261,12 @@ enum mpo_status mpo_record_read_scores(const struct mpo_record *record,
                                        struct mpo_record_scores *out);
 void mpo_record_release_scores(struct mpo_record_scores *scores);
 
+/** Rewards [count, K], control [count, H] and tokens [count] of the first `count` stored responses, in a record
+ *  that has rewards. Local. @return MPO_ERR_DATA when there are fewer */
+enum mpo_status mpo_record_read_response_rewards(const struct mpo_record *record,
+                                                 int64_t count, double *reward,
+                                                 double *control, int64_t *tokens);
+
 /** Whether the record has a data set: records of an older minor version lack those added
  *  since. Local. */
 enum mpo_status mpo_record_has(const struct mpo_record *record, const char *path,

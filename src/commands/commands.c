@@ -44,7 +44,8 @@ const struct mpo_command mpo_commands[] = {
      mpo_command_recover, false},
     {"refit", "fit again from a record's responses, without a model",
      "RECORD [--objectives=A,B] [--min=A=0.1] [--max=A=0.6] [...]\n"
-     "RECORD --frontier=N [--plot=FILE.svg] [...]",
+     "RECORD --frontier=N [--plot=FILE.svg] [...]\n"
+     "RECORD --rewards=FILE [--goal=GOAL] [--floor=A=0.1] [...]",
      mpo_command_refit, false},
     {"help", "print help, the manual, shell completion or a reference configuration",
      "[COMMAND]\n--reference\n--man\n--completion=bash", mpo_command_help, false},

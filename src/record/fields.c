@@ -352,7 +352,9 @@ enum mpo_status mpo_record_make_columns(struct mpo_record_schema *schema,
     }
     for (int32_t i = 0; i < MPO_RECORD_RESPONSE_COUNT; i++) {
         const struct column_spec *spec = &response_specs[i];
-        if (i == MPO_RECORD_RESPONSE_reward && !schema->has_rewards)
+        bool is_of_rewards =
+            i == MPO_RECORD_RESPONSE_reward || i == MPO_RECORD_RESPONSE_control;
+        if (is_of_rewards && !schema->has_rewards)
             continue;
         MPO_TRY(
             make_column(schema->file, spec, columns[spec->width], &schema->response[i]));

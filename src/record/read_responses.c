@@ -95,6 +95,24 @@ enum mpo_status mpo_record_read_scores(const struct mpo_record *record,
     return status;
 }
 
+enum mpo_status mpo_record_read_response_rewards(const struct mpo_record *record,
+                                                 int64_t count, double *reward,
+                                                 double *control, int64_t *tokens)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_record_rows column[] = {
+        {"responses/reward", H5T_NATIVE_DOUBLE, (hsize_t)record->objective_count, 0, count},
+        {"responses/control", H5T_NATIVE_DOUBLE, (hsize_t)record->policy_count, 0, count},
+        {"responses/token_count", H5T_NATIVE_INT64, 1, 0, count},
+    };
+    mpo_record_hdf5_prepare();
+    MPO_TRY(mpo_record_read_rows(record, &column[2], tokens));
+    MPO_TRY(mpo_record_read_rows(record, &column[0], reward));
+    MPO_TRY(mpo_record_read_rows(record, &column[1], control));
+cleanup:
+    return mpo_record_reword(record, status);
+}
+
 void mpo_record_release_scores(struct mpo_record_scores *scores)
 {
     free(scores->log_policy);

@@ -68,6 +68,7 @@ enum mpo_record_field_index {
     X(ended, I32, 0, 512, "1", "1: ends with an end token, 0: cut at max_tokens")          \
     X(log_proposal, F64, 0, 512, "nat", "log-probability under the proposal")              \
     X(log_policy, F64, H, 512, "nat", "log-probability under each policy")                 \
+    X(control, F64, H, 512, "nat", "log-probability less its mean, summed over tokens")    \
     X(reward, F64, K, 512, "1", "reward for each objective, as the reward program has it") \
     X(token_offset, I64, 0, 512, "1", "first token of the response in token")              \
     X(token, I32, 0, 8192, "1", "token ids, one response after another")                   \

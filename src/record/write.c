@@ -178,8 +178,11 @@ static enum mpo_status append_responses(struct mpo_record_writer *writer, int64_
                             responses->log_proposal));
     MPO_TRY(append_response(&gather, MPO_RECORD_RESPONSE_log_policy, count,
                             responses->log_policy));
-    if (batch->reward != NULL)
+    if (batch->reward != NULL) {
+        MPO_TRY(append_response(&gather, MPO_RECORD_RESPONSE_control, count,
+                                responses->control));
         MPO_TRY(append_response(&gather, MPO_RECORD_RESPONSE_reward, count, batch->reward));
+    }
     MPO_TRY(append_tokens(&gather));
     MPO_TRY(append_text(&gather));
 cleanup:

@@ -97,8 +97,9 @@ static bool is_file(const char *option)
 /* What changes no probability, or belongs to the weights, not to the policies. */
 static bool is_harmless(const struct comparison *comparison, const char *option)
 {
-    static const char *const harmless[] = {"name", "kind", "devices",
-                                           "min",  "max",  "scale"};
+    static const char *const harmless[] = {"name",   "kind",        "devices",
+                                           "min",    "max",         "scale",
+                                           "reward", "reward_zero", "reward_one"};
     for (size_t i = 0; i < sizeof harmless / sizeof *harmless; i++)
         if (strcmp(option, harmless[i]) == 0)
             return true;

@@ -105,6 +105,7 @@ def check_responses(file, steps):
         "ended": within % 2,
         "log_proposal": proposal,
         "log_policy": proposal[:, None] - np.arange(POLICIES)[None, :],
+        "control": proposal[:, None] - np.arange(POLICIES)[None, :],
         "reward": (step + within)[:, None] + np.arange(OBJECTIVES)[None, :] / 4.0,
         "token_offset": start[:-1],
         "text_offset": text_start[:-1],

@@ -90,6 +90,29 @@ static json_t *tries(const struct mpo_responses *responses, int32_t index)
     return responses->tries != NULL ? json_integer(responses->tries[index]) : NULL;
 }
 
+static json_t *by_policy(const struct generate *generate, const double *number)
+{
+    json_t *object = json_object();
+    for (int32_t h = 0; h < generate->config->policy_count; h++)
+        json_object_set_new(object, generate->config->policies[h].name,
+                            output_number(number[h]));
+    return object;
+}
+
+/* What refit --rewards predicts with, of draws from the mixture as it is. */
+static void add_draw(const struct generate *generate, const struct mpo_responses *responses,
+                     int32_t index, json_t *line)
+{
+    const struct mpo_config_generate *options = &generate->config->generate;
+    if (options->best_of > 1 || options->exact ||
+        !mpo_mixture_filter_is_open(&generate->filter) || options->greedy)
+        return;
+    json_object_set_new(line, "exponents", by_policy(generate, generate->weights));
+    json_object_set_new(
+        line, "control",
+        by_policy(generate, responses->control + index * responses->policy_count));
+}
+
 static enum mpo_status print_json(const struct generate *generate,
                                   const struct mpo_responses *responses, int32_t index)
 {
@@ -114,6 +137,7 @@ static enum mpo_status print_json(const struct generate *generate,
         "ended", responses->ended[index], "finish", finish, "tries",
         tries(responses, index), "end_bias", tilt(generate), "log_mixture",
         responses->log_proposal[index], "log_policy", scores);
+    add_draw(generate, responses, index, line);
     return output_json(line);
 }
 

@@ -10,6 +10,8 @@
 #include "commands/commands.h"
 #include "refit_impl.h"
 
+#define FLOOR "floor"
+
 #define POINTS_MAX 1000000 /* of a frontier */
 
 enum mpo_status refit_read(int argc, char *const *argv, struct refit *refit)
@@ -19,6 +21,16 @@ enum mpo_status refit_read(int argc, char *const *argv, struct refit *refit)
     refit->options = &refit->config->refit;
     MPO_CHECK(*refit->options->plot == '\0' || refit->options->frontier > 0, MPO_ERR_USAGE,
               "--plot: needs --frontier=N, which it draws");
+    bool has_rewards = *refit->options->rewards != '\0';
+    MPO_CHECK(
+        !has_rewards || (*refit->options->objectives == '\0' &&
+                         *refit->options->output == '\0' && refit->options->frontier == 0),
+        MPO_ERR_USAGE,
+        "--rewards: takes all objectives and has no frontier; leave out --objectives, "
+        "--frontier and --output (--json prints the result)");
+    MPO_CHECK(has_rewards || (*refit->options->floor == '\0' &&
+                              refit->options->goal == MPO_GOAL_MAXMIN),
+              MPO_ERR_USAGE, "--goal, --floor: need --rewards, which they are about");
 cleanup:
     return status;
 }
@@ -80,6 +92,13 @@ static int32_t find_objective(const struct refit *refit, const char *name, size_
     return -1;
 }
 
+/* A reward may be any number, a bound is a weight. */
+static bool is_in_range(const char *flag, double number)
+{
+    bool is_reward = strcmp(flag, FLOOR) == 0;
+    return isfinite(number) && (is_reward || (number >= 0.0 && number <= 1.0));
+}
+
 /* One "NAME=NUMBER" of a flag. */
 static enum mpo_status read_bound(const struct refit *refit, const char *flag,
                                   const char *text, bool *is_given, double *bounds)
@@ -100,9 +119,9 @@ static enum mpo_status read_bound(const struct refit *refit, const char *flag,
     snprintf(number, sizeof number, "%.*s", (int)(length - name - 1), text + name + 1);
     bool is_number = length - name - 1 < sizeof number &&
                      mpo_config_parse_numbers(number, &bounds[k], 1, &count) == MPO_OK;
-    MPO_CHECK(is_number && bounds[k] >= 0.0 && bounds[k] <= 1.0, MPO_ERR_USAGE,
-              "--%s: expected NAME=NUMBER with a number from 0 to 1, found '%.*s'", flag,
-              (int)length, text);
+    MPO_CHECK(is_number && is_in_range(flag, bounds[k]), MPO_ERR_USAGE,
+              "--%s: expected NAME=NUMBER with a number%s, found '%.*s'", flag,
+              strcmp(flag, FLOOR) == 0 ? "" : " from 0 to 1", (int)length, text);
 cleanup:
     return status;
 }
@@ -122,6 +141,13 @@ static enum mpo_status read_bounds(const struct refit *refit, const char *flag,
 cleanup:
     free(is_given);
     return status;
+}
+
+enum mpo_status refit_read_floors(const struct refit *refit, double *floors)
+{
+    for (int32_t k = 0; k < refit->count; k++)
+        floors[k] = NAN;
+    return read_bounds(refit, FLOOR, refit->options->floor, floors);
 }
 
 static enum mpo_status choose_bounds(struct refit *refit)

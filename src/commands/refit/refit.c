@@ -47,11 +47,27 @@ static int compare_stored(const void *a, const void *b)
     return (first->index > second->index) - (first->index < second->index);
 }
 
+enum mpo_status refit_order_by_prompt(const int64_t *prompt, int64_t count, int64_t **order)
+{
+    enum mpo_status status = MPO_OK;
+    struct stored *stored = NULL;
+    MPO_NEW(count, &stored);
+    MPO_NEW(count, order);
+    for (int64_t i = 0; i < count; i++)
+        stored[i] = (struct stored){prompt[i], i};
+    qsort(stored, (size_t)count, sizeof *stored, compare_stored);
+    for (int64_t i = 0; i < count; i++)
+        (*order)[i] = stored[i].index;
+cleanup:
+    free(stored);
+    return status;
+}
+
 /* The response that comes as number `to` in the order of prompts; a new prompt
  * begins where it changes. */
-static void keep_response(struct refit *refit, const struct stored *order, int64_t to)
+static void keep_response(struct refit *refit, const int64_t *order, int64_t to)
 {
-    int64_t from = order[to].index;
+    int64_t from = order[to];
     int32_t policies = refit->exponents.policy_count;
     const double *stored = refit->scores.log_policy + from * refit->scores.policy_count;
     double *kept = refit->log_policy + to * policies;
@@ -60,7 +76,7 @@ static void keep_response(struct refit *refit, const struct stored *order, int64
     if (policies > refit->count)
         kept[refit->count] = stored[refit->scores.policy_count - 1];
     refit->log_proposal[to] = refit->scores.log_proposal[from];
-    if (to == 0 || order[to].prompt != order[to - 1].prompt)
+    if (to == 0 || refit->scores.prompt[from] != refit->scores.prompt[order[to - 1]])
         refit->prompt[refit->prompt_count++] =
             (struct mpo_sample){.policy_count = policies,
                                 .log_proposal = refit->log_proposal + to,
@@ -71,7 +87,7 @@ static void keep_response(struct refit *refit, const struct stored *order, int64
 static enum mpo_status group_by_prompt(struct refit *refit)
 {
     enum mpo_status status = MPO_OK;
-    struct stored *order = NULL;
+    int64_t *order = NULL;
     int64_t count = refit->scores.count;
     MPO_CHECK(
         count > 0, MPO_ERR_DATA,
@@ -81,16 +97,13 @@ static enum mpo_status group_by_prompt(struct refit *refit)
     MPO_CHECK(count <= INT32_MAX, MPO_ERR_DATA,
               "%s: expected at most %d responses, found %lld", refit->path, INT32_MAX,
               (long long)count);
-    MPO_NEW(count, &order);
     MPO_NEW(count * refit->exponents.policy_count, &refit->log_policy);
     MPO_NEW(count, &refit->log_proposal);
     MPO_NEW(count, &refit->prompt);
     MPO_NEW(2 * count, &refit->work);
     MPO_NEW(refit->exponents.policy_count, &refit->prompt_mean);
     MPO_NEW(refit->exponents.policy_count, &refit->mu);
-    for (int64_t i = 0; i < count; i++)
-        order[i] = (struct stored){refit->scores.prompt[i], i};
-    qsort(order, (size_t)count, sizeof *order, compare_stored);
+    MPO_TRY(refit_order_by_prompt(refit->scores.prompt, count, &order));
     for (int64_t i = 0; i < count; i++)
         keep_response(refit, order, i);
 cleanup:
@@ -308,6 +321,12 @@ enum mpo_status mpo_command_refit(int argc, char *const *argv)
     enum mpo_status status = MPO_OK;
     struct refit refit = {0};
     MPO_TRY(refit_read(argc, argv, &refit));
+    if (*refit.options->rewards != '\0') {
+        MPO_TRY(mpo_record_open(refit.path, &refit.record));
+        MPO_TRY(refit_apply(&refit));
+        MPO_TRY(refit_by_rewards(&refit));
+        goto cleanup;
+    }
     MPO_TRY(open_refit(&refit));
     warn_of_target(&refit);
     if (refit.options->frontier > 0) {

@@ -54,6 +54,17 @@ enum mpo_status refit_read(int argc, char *const *argv, struct refit *refit);
 /** Read the objectives and bounds named by the options. */
 enum mpo_status refit_apply(struct refit *refit);
 
+/** Smallest rewards [K] of --floor; NAN where there is none. */
+enum mpo_status refit_read_floors(const struct refit *refit, double *floors);
+
+/** The places of `count` responses in the order of their prompts, and within one as they
+ *  are; *order is the caller's. */
+enum mpo_status refit_order_by_prompt(const int64_t *prompt, int64_t count,
+                                      int64_t **order);
+
+/** The whole of refit --rewards (rewards.c): the objectives are known. */
+enum mpo_status refit_by_rewards(struct refit *refit);
+
 /** F, gradient and ESS at point->weights from the stored responses. Local. */
 void refit_estimate(struct refit *refit, struct refit_point *point);
 

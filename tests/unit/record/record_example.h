@@ -159,6 +159,7 @@ static inline void example_fill(struct example_step *out, int64_t step)
         .ended = out->ended,
         .log_proposal = out->log_proposal,
         .log_policy = out->log_policy,
+        .control = out->log_policy, /* any will do */
         .token = out->token,
     };
     out->batch = (struct mpo_record_responses){&out->responses, out->text, out->text_bytes,
