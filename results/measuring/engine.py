@@ -70,6 +70,11 @@ class Part:
         return ".".join(str(word) for word in words if word not in (None, ""))
 
 
+def open_record(path):
+    """A record, also one that a run writes."""
+    return h5py.File(path, swmr=True, libver="latest")
+
+
 def say(text):
     print(f"-- {text}", file=sys.stderr, flush=True)
 
@@ -136,7 +141,7 @@ class Workspace:
         path = self.record(fit, seed)
         if not path.exists():
             return False
-        with h5py.File(path) as file:
+        with open_record(path) as file:
             return len(file["step"]) >= fit.steps
 
     def run_fit(self, fit, seed):
@@ -147,7 +152,7 @@ class Workspace:
         self.run((*self.fit_arguments(fit, seed), "--resume"), log)
 
     def fitted_weights(self, fit, seed):
-        with h5py.File(self.record(fit, seed)) as file:
+        with open_record(self.record(fit, seed)) as file:
             return [float(value) for value in file["average"][fit.steps - 1]]
 
     # ---- rows ----

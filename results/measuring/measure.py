@@ -16,9 +16,8 @@ import sys
 from pathlib import Path
 
 import figures
-import h5py
 import numpy as np
-from engine import Workspace, say
+from engine import Workspace, open_record, say
 from tune import tuned_bias
 
 BEGIN_MARK = "<!-- measured: begin (written by measure.py) -->"
@@ -26,10 +25,11 @@ END_MARK = "<!-- measured: end -->"
 SERIES = ("weights", "average", "divergence", "averaged_gap", "ess", "tokens", "elapsed")
 
 
-def measure(workspace, demo, only):
+def measure(workspace, demo, only, rounds):
     """First parts of all rows, in the order of the rows, then the second ones, and so on."""
     rows = [row for row in demo.ROWS if re.search(only, row.name)]
-    for index in range(max(len(workspace.parts(row)) for row in rows)):
+    most = max(len(workspace.parts(row)) for row in rows)
+    for index in range(min(most, rounds or most)):
         for row in rows:
             known = workspace.has("generate", row.needs)
             for part in workspace.parts(row)[index : index + 1]:
@@ -154,7 +154,7 @@ def fit_table(workspace, demo):
 
 def read_fit(path):
     """(series of a record by name, responses up to each step)."""
-    with h5py.File(path) as file:
+    with open_record(path) as file:
         count = len(file["step"])
         series = {name: file[name][:count] for name in SERIES}
         responses = np.bincount(file["responses/step"][:], minlength=count)[:count]
@@ -194,6 +194,7 @@ def main():
     parser.add_argument("--root", type=Path, required=True, help="the checkout")
     parser.add_argument("--mpo", type=shlex.split, required=True, help="how mpo is called")
     parser.add_argument("--only", default="", help="rows whose names match this expression")
+    parser.add_argument("--rounds", type=int, default=0, help="only so many parts of each row")
     parser.add_argument("--tables", action="store_true", help="run nothing, write the tables")
     arguments = parser.parse_args()
     demo = importlib.import_module("rows")
@@ -201,7 +202,7 @@ def main():
     demo.HERE = arguments.root / "results" / arguments.demo
     workspace = Workspace(arguments.root.resolve(), arguments.demo, arguments.mpo, demo.HELDOUT)
     if not arguments.tables:
-        measure(workspace, demo, arguments.only)
+        measure(workspace, demo, arguments.only, arguments.rounds)
     say("tables")
     rewards, fits = reward_table(workspace, demo), fit_table(workspace, demo)
     (demo.HERE / "table.md").write_text(f"{rewards}\n\n{fits}\n", encoding="utf-8")
