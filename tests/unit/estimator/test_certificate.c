@@ -112,7 +112,7 @@ static void intervals_hold_their_estimates_in_every_world(void **state)
     static const int32_t prompts[] = {1, 2, 3, 5, 30};
     static const int32_t rows[] = {2, 3, 8};
     static const double strengths[] = {1.0, 0.5, 2.0};
-    for (uint64_t seed = 1; seed <= (uint64_t)run_count; seed++) {
+    for (uint64_t seed = 1; seed <= 5 * (uint64_t)run_count; seed++) {
         struct certificate_world_spec spec = {
             .seed = seed,
             .objective_count = 1 + (int32_t)(seed % CERTIFICATE_OBJECTIVE_MAX),
