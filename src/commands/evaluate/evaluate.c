@@ -154,6 +154,7 @@ static enum mpo_status open_evaluate(struct evaluate *evaluate)
     };
     MPO_TRY(mpo_session_open(&spec, &evaluate->session));
     evaluate->objective_count = evaluate->config->objective_count;
+    evaluate->has_reference = evaluate->config->policy_count > evaluate->objective_count;
     evaluate->prompt_count = mpo_prompts_count(evaluate->session->prompts);
     if (options->limit > 0 && options->limit < evaluate->prompt_count)
         evaluate->prompt_count = options->limit;

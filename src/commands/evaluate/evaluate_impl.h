@@ -31,7 +31,7 @@ struct evaluate_result {
     bool is_difference; /* from the first vector; programs find "_difference" in the name */
     const char *label;  /* for people: a literal */
     const char *policy; /* "" where it is of the mixture, borrowed */
-    bool is_bound;      /* above alone: low is the least value that there is */
+    bool is_bound;      /* has a bound above alone; low is the least value there is */
     struct mpo_interval interval;
 };
 
@@ -53,6 +53,7 @@ struct evaluate {
     struct mpo_config *config;
     struct mpo_session *session;
     int32_t objective_count; /* K */
+    bool has_reference;      /* which scores are relative to */
     int64_t prompt_count;
     int32_t column_count;
     int32_t vector_count; /* 1 and those of --against */

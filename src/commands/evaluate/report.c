@@ -12,11 +12,6 @@
 
 #define LABEL_COLUMNS 34
 
-static bool has_reference(const struct evaluate *evaluate)
-{
-    return evaluate->config->policy_count > evaluate->objective_count;
-}
-
 /* ---- text ---- */
 
 static void print_result(const struct evaluate_result *result)
@@ -60,7 +55,7 @@ static void print_weights(const struct evaluate *evaluate,
         printf(" %s %.4f", config->policies[k].name, vector->recipe.weights[k]);
         is_same = is_same && fabs(vector->mu[k] - vector->recipe.weights[k]) < 1e-12;
     }
-    if (has_reference(evaluate))
+    if (evaluate->has_reference)
         is_same = is_same && fabs(vector->mu[evaluate->objective_count]) < 1e-12;
     if (!is_same)
         printf("\nstrength %g, exponents:", vector->recipe.strength);
@@ -83,7 +78,7 @@ static void print_text(const struct evaluate *evaluate)
     printf("%lld prompts x %lld rows, ends integrated out\n",
            (long long)evaluate->prompt_count,
            (long long)evaluate->config->evaluate.responses);
-    if (has_reference(evaluate))
+    if (evaluate->has_reference)
         printf("score: scale times mean log (pi / pi of the reference)\n");
     for (int32_t a = 0; a < evaluate->vector_count; a++) {
         const struct evaluate_vector *vector = &evaluate->vector[a];

@@ -95,8 +95,7 @@ static bool are_of_recipe(const struct evaluate *evaluate,
             return false;
         left -= mu;
     }
-    return evaluate->config->policy_count == count ||
-           fabs(left - vector->mu[count]) <= MPO_SUM_TOLERANCE;
+    return !evaluate->has_reference || fabs(left - vector->mu[count]) <= MPO_SUM_TOLERANCE;
 }
 
 static bool are_within_bounds(const struct evaluate *evaluate,
@@ -134,10 +133,10 @@ static void add_result(struct evaluate_vector *vector, const struct evaluate_res
 static const char *label_of(const struct evaluate *evaluate,
                             const struct quantity *quantity)
 {
-    bool has_reference = evaluate->config->policy_count > evaluate->objective_count;
-    if (strcmp(quantity->label, "score") == 0 && !has_reference)
-        return "mean log pi";
-    return quantity->label;
+    bool is_score =
+        quantity->kind == OF_BLOCK && (quantity->index == MPO_BLOCK_SERVED_SCORE ||
+                                       quantity->index == MPO_BLOCK_WHOLE_SCORE);
+    return is_score && !evaluate->has_reference ? "mean log pi" : quantity->label;
 }
 
 /* The results of the columns of a quantity, from intervals [columns]. */
