@@ -150,11 +150,11 @@ def test_fit_shows_a_live_line():
               all(re.search(r"\d %  left (-|\d+):(--|\d\d)", line) for line in live), live)
         check(f"the live line is gone from {columns} columns", not progress_lines(left, "fit")
               and any("decode" in line for line in left), left)
-        check("the result is whole", WIDE in out and "averaged gap" in out, out)
+        check("the result is whole", WIDE in out and "imbalance" in out, out)
         steps = [int(re.match(r"fit (\d+)/2500", line)[1]) for line in live]
         check("steps only grow", steps == sorted(steps) and steps[-1] <= 2500, steps)
-    check("a wide terminal shows weights, gap and speed", any(
-        WIDE + " 0." in line and "größe 0." in line and "gap " in line and "token/s" in line
+    check("a wide terminal shows weights, imbalance and speed", any(
+        WIDE + " 0." in line and "größe 0." in line and "imbalance " in line and "token/s" in line
         and "elapsed" in line for line in live), live)
 
 
@@ -216,7 +216,7 @@ def test_other_commands_show_progress():
 def test_whatever_ends_it_leaves_whole_lines():
     fresh()
     code, _, text = on_terminal("fit", "config.yaml", "--descent.steps=1000000",
-                                interrupt_after=b"gap 0.", columns=50)
+                                interrupt_after=b"imbalance 0.", columns=50)
     left, _ = screen(text, 50)
     check("a killed fit leaves the cursor on a fresh line", code == -signal.SIGKILL
           and left[-1] == "" and progress_lines(left[-2:-1], "fit"), left[-3:])
@@ -306,7 +306,7 @@ def test_json_reads_back():
         check("and its figures", result["averaged_gap"] == record["averaged_gap"][-1]
               and result["tokens"] == record["tokens"][:].sum()
               and abs(result["value"] - record["value"][:].mean()) < 1e-12, result)
-    check("fit --json is --format=json", "averaged gap" not in json.dumps(result))
+    check("fit --json is --format=json", "at the average" not in json.dumps(result))
     for arguments, key in ((["version"], "transports"), (["inspect", "out.h5"], "series"),
                            (["recover", "out.h5"], "repaired"),
                            (["evaluate", "config.yaml", "--replicates=100"], "vectors")):
