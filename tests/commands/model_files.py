@@ -441,6 +441,33 @@ def test_what_libllama_would_leave_out_of_an_adapter():
         refused("a pair of " + name, ["'down'", "bad.gguf", name, "merge"], BAD_ADAPTER)
 
 
+def pairs_for(tensors):
+    """A LoRA pair of zeros for each of these."""
+    pairs = {}
+    for name, tensor in tensors.items():
+        inner, outer = (tensor.sizes + [1])[:2]
+        pairs[name + ".lora_a"] = Tensor([inner, 1], 0, bytes(4 * inner))
+        pairs[name + ".lora_b"] = Tensor([1, outer], 0, bytes(4 * outer))
+    return pairs
+
+
+def test_what_an_architecture_would_leave_out_of_an_adapter():
+    """Seen in the engine's graph: here a factor of positions, which is no matrix."""
+    prepare()
+    changed(lambda file: file.tensors.update({"rope_freqs.weight": Tensor(
+        [1], 0, np.ones(1, np.float32).tobytes())}), to="factors.gguf")
+    model = Gguf.read(path("factors.gguf")).tensors
+    matrices = {name: model[name] for name in model if "norm" not in name
+                and name not in ("token_embd.weight", "rope_freqs.weight")}
+    check("some matrices", len(matrices) > 5)
+    changed(lambda file: file.tensors.update(pairs_for(matrices)), "lora.gguf")
+    taken("an adapter of all matrices", [], BAD_ADAPTER, "--policies.down.model=factors.gguf")
+    factors = {"rope_freqs.weight": model["rope_freqs.weight"]}
+    changed(lambda file: file.tensors.update(pairs_for(factors)), "lora.gguf")
+    refused("an adapter of factors", ["'down'", "bad.gguf", "rope_freqs.weight", "merge"],
+            BAD_ADAPTER, "--policies.down.model=factors.gguf")
+
+
 def test_an_adapter_of_a_tied_embedding():
     prepare()
     changed(lambda file: file.tensors.pop("output.weight"), to="tied.gguf")

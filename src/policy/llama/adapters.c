@@ -20,7 +20,7 @@
 #define COPIES_MAX 128
 
 /* Path of adapter `index` of a policy. */
-static const char *adapter_path(const struct mpo_llama_policy *policy, int32_t index)
+const char *mpo_llama_adapter_path(const struct mpo_llama_policy *policy, int32_t index)
 {
     const struct mpo_policy_spec *spec = &policy->spec;
     return index == 0 ? spec->lora : spec->more[index - 1].path;
@@ -63,7 +63,7 @@ static enum mpo_status name_adapters(struct mpo_llama_policy *policy)
     FILE *stream = open_memstream(&policy->adapter_names, &bytes);
     MPO_CHECK(stream != NULL, MPO_ERR_MEMORY, "no memory for the names of adapters");
     for (int32_t i = 0; i < policy->adapter_count; i++)
-        fprintf(stream, "%s%s", i > 0 ? " + " : "", adapter_path(policy, i));
+        fprintf(stream, "%s%s", i > 0 ? " + " : "", mpo_llama_adapter_path(policy, i));
     MPO_CHECK(fclose(stream) == 0, MPO_ERR_MEMORY, "no memory for the names of adapters");
 cleanup:
     return status;
@@ -86,7 +86,7 @@ static enum mpo_status put_in_order(struct mpo_llama_policy *policy, int32_t ind
 {
     enum mpo_status status = MPO_OK;
     for (int32_t i = 0; i < COPIES_MAX && !are_in_order(policy, index + 1); i++)
-        MPO_TRY(mpo_llama_adapter_load(policy, adapter_path(policy, index),
+        MPO_TRY(mpo_llama_adapter_load(policy, mpo_llama_adapter_path(policy, index),
                                        &policy->adapter[index]));
     MPO_CHECK(
         are_in_order(policy, index + 1), MPO_ERR_CONFIG,
@@ -103,7 +103,7 @@ enum mpo_status mpo_llama_adapters_open(struct mpo_llama_policy *policy)
     int32_t count = policy->spec.lora[0] != '\0' ? 1 + policy->spec.more_count : 0;
     MPO_NEW(count, &policy->adapter);
     for (int32_t i = 0; i < count; i++) {
-        MPO_TRY(mpo_llama_adapter_acquire(policy, adapter_path(policy, i),
+        MPO_TRY(mpo_llama_adapter_acquire(policy, mpo_llama_adapter_path(policy, i),
                                           &policy->adapter[i]));
         policy->adapter_count++;
         for (int32_t j = 0; j < i; j++)
@@ -112,7 +112,7 @@ enum mpo_status mpo_llama_adapters_open(struct mpo_llama_policy *policy)
                 MPO_ERR_CONFIG,
                 "policy '%s': adapters %d and %d are the same file, %s; name it once, "
                 "with the sum of the scales",
-                policy->spec.name, j + 1, i + 1, adapter_path(policy, i));
+                policy->spec.name, j + 1, i + 1, mpo_llama_adapter_path(policy, i));
         MPO_TRY(put_in_order(policy, i));
     }
     MPO_TRY(hash_adapters(policy));
@@ -136,7 +136,7 @@ enum mpo_status mpo_llama_adapters_set(struct mpo_llama_policy *policy)
     int32_t code = llama_set_adapters_lora(policy->context, handle, (size_t)count, scale);
     MPO_CHECK(code == 0, MPO_ERR_DATA,
               "policy '%s': libllama rejected adapter %s (code %d)", policy->spec.name,
-              adapter_path(policy, 0), code);
+              mpo_llama_adapter_path(policy, 0), code);
 cleanup:
     return status;
 }

@@ -83,6 +83,7 @@ enum mpo_status mpo_llama_try_open(const struct mpo_policy_spec *spec)
         .vocab_size = policy->model->size,
     };
     MPO_TRY(mpo_policy_llama_ops.allocate(policy, &setup));
+    MPO_TRY(mpo_llama_check_applied(policy));
 cleanup:
     return status;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * In place of policy/llama/capture.c where libllama has no samplers of the backend: nothing
- * is captured, so rows of logits go through the host.
+ * In place of policy/llama/capture.c and applied.c where libllama has no samplers of the
+ * backend: nothing is captured, so rows of logits go through the host, and no graph is seen.
  */
 #include "llama_impl.h"
 
@@ -36,4 +36,10 @@ const float *mpo_llama_capture_row(const struct mpo_llama_capture *capture, int3
     (void)capture;
     (void)output;
     return NULL;
+}
+
+enum mpo_status mpo_llama_check_applied(const struct mpo_llama_policy *policy)
+{
+    (void)policy;
+    return MPO_OK;
 }

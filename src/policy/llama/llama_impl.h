@@ -11,6 +11,7 @@
  *   metadata.c what they say of themselves, examined before libllama sees it
  *   model.c    models and adapters, loaded once per rank
  *   adapters.c the adapters of one policy, added in one order (order.cpp)
+ *   applied.c  adapters of which libllama leaves something out
  *   attempt.c  files opened on trial, in a process that may end
  *   prompt.c   a prompt's messages, for the two below
  *   template.c messages -> text
@@ -428,6 +429,9 @@ enum mpo_status mpo_llama_adapters_open(struct mpo_llama_policy *policy);
 /** Add them to the context of the policy. */
 enum mpo_status mpo_llama_adapters_set(struct mpo_llama_policy *policy);
 
+/** Path of adapter `index` of a policy. (adapters.c) */
+const char *mpo_llama_adapter_path(const struct mpo_llama_policy *policy, int32_t index);
+
 /** Sequences of a context: one more than rows, where libllama allows it. */
 int32_t mpo_llama_sequences(const struct mpo_policy_setup *setup);
 
@@ -456,6 +460,13 @@ bool mpo_llama_capture_works(const struct mpo_llama_capture *capture);
 /** The logits of an output of the last llama_decode: [size of the vocabulary] floats, on
  *  the device, after llama_synchronize. */
 const float *mpo_llama_capture_row(const struct mpo_llama_capture *capture, int32_t output);
+
+/* ---- applied.c ---- */
+
+/** In an attempt: whether libllama would apply all of a policy's adapters, as far as it can
+ *  be known.
+ *  @return MPO_ERR_DATA with the tensor that an adapter changes in vain */
+enum mpo_status mpo_llama_check_applied(const struct mpo_llama_policy *policy);
 
 /* ---- verbs.c: see struct mpo_policy_ops ---- */
 
