@@ -170,10 +170,11 @@ class Exact:
             weights = self.move(weights, worst, best)
         return weights, self.value(weights)
 
-    def move(self, weights, worst, best):
+    def move(self, weights, worst, best, halvings=60):
+        """Mass from the worst to the best, as far as the derivative keeps its sign."""
         total = weights[worst] + weights[best]
         low, high = weights[best], total
-        for attempt in range(60):
+        for attempt in range(halvings):
             middle = total if attempt == 0 else 0.5 * (low + high)
             trial = weights.copy()
             trial[best], trial[worst] = middle, total - middle

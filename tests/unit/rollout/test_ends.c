@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "bigram.h"
+#include "mpo/policy.h"
 #include "rollout/ends.h"
 #include "runner.h"
 
@@ -242,11 +243,52 @@ static void weights_that_leave_the_doubles_keep_their_logarithm(void **state)
     assert_close(ends.survival, pow(1.0 - q, 100.0), 1e-12);
 }
 
+/* An end token that is masked reads about MPO_MASKED_LOGIT under every policy; with a negative
+ * exponent that would be a weight beyond all others. */
+static void masked_ends_count_for_nothing_beside_negative_exponents(void **state)
+{
+    (void)state;
+    enum { POLICIES = 2 };
+    static const double mu[POLICIES] = {1.6, -0.6};
+    static const double drawn[POLICIES] = {-1.5, -1.0};
+    static const double end[2 * POLICIES] = {MPO_MASKED_LOGIT, MPO_MASKED_LOGIT, -4.0,
+                                             -3.0};
+    const struct mpo_mixture_moments moments = {.log_z = -0.2, .end_probability = 1e-45};
+    struct mpo_ends sums[2];
+    double arrays[2][4][POLICIES] = {{{0}}};
+    for (int with_masked = 0; with_masked < 2; with_masked++) {
+        struct mpo_ends *ends = &sums[with_masked];
+        double(*array)[POLICIES] = arrays[with_masked];
+        *ends = (struct mpo_ends){.policy_count = POLICIES,
+                                  .log_total = -INFINITY,
+                                  .survival = 1.0,
+                                  .drawn = array[0],
+                                  .whole = array[1],
+                                  .served = array[2],
+                                  .divergence = array[3]};
+        for (int t = 0; t < 5; t++)
+            mpo_ends_add(ends, &(struct mpo_ends_position){
+                                   .mu = mu,
+                                   .moments = &moments,
+                                   .expectation = drawn,
+                                   .log_policy = drawn,
+                                   .end_log_policy = end + (with_masked ? 0 : POLICIES),
+                                   .end_count = with_masked ? 2 : 1});
+        mpo_ends_cut(ends);
+    }
+    assert_true(isfinite(sums[0].log_total));
+    assert_same_bits(sums[1].log_total, sums[0].log_total);
+    assert_same_bits(sums[1].length, sums[0].length);
+    assert_same_bits(sums[1].survival, sums[0].survival);
+    assert_memory_equal(arrays[1], arrays[0], sizeof arrays[0]);
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(means_over_rows_are_the_exact_figures),
         cmocka_unit_test(weights_that_leave_the_doubles_keep_their_logarithm),
+        cmocka_unit_test(masked_ends_count_for_nothing_beside_negative_exponents),
     };
     return run_cases("ends integrated out", tests);
 }
