@@ -25,7 +25,7 @@ extern "C" {
 struct mpo_fit;
 
 /** Steps without which a served fit does not stop by itself. */
-#define MPO_FIT_STOP_STEPS 16
+#define MPO_FIT_STOP_STEPS 32
 
 /** Sums over the steps that the record has, those of earlier processes included. */
 struct mpo_fit_summary {

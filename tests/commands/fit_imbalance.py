@@ -134,7 +134,7 @@ def a_fit_stops_when_its_output_is_balanced(arguments):
             bound = record["imbalance"][-1] + record["imbalance_error"][-1]
         tables.check((steps < STEPS) == ("imbalance at the average" in said), said)
         tables.check((steps < STEPS) == (bound <= STOP), "%d steps, %g" % (steps, bound))
-        tables.check(steps >= 16, "stopped after %d steps" % steps)
+        tables.check(steps >= 32, "stopped after %d steps" % steps)
         stopped += steps < STEPS
         within += truth <= STOP
         found.append((steps, round(float(truth), 3)))
