@@ -20,9 +20,9 @@ extern "C" {
 enum mpo_rng_stream {
     MPO_RNG_PROMPT_ORDER = 1, /* counter: (epoch, index, 0, 0)                         */
     MPO_RNG_TOKENS = 2,       /* counter: (step, prompt slot in step, response, position) */
-    MPO_RNG_SURVIVAL = 5,     /* the same of exact draws; a response is a try */
-    MPO_RNG_PICK = 4,         /* counter: (step, prompt slot in step, sample, 0)       */
     MPO_RNG_BOOTSTRAP = 3,    /* counter: (replicate, index, 0, 0)                     */
+    MPO_RNG_PICK = 4,         /* counter: (step, prompt slot in step, sample, 0)       */
+    MPO_RNG_SURVIVAL = 5,     /* counter: (step, prompt slot in step, try, position)   */
 };
 
 /** The purpose of a draw. */

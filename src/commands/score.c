@@ -127,8 +127,8 @@ static void count_pair(struct score *score, const struct mpo_scores *scores, int
     count_wins(&margins, policy_count, base, &score->rewarded);
 }
 
-static json_t *accuracy(const struct score *score, const struct wins *wins,
-                        int32_t policy_count)
+static json_t *describe_wins(const struct score *score, const struct wins *wins,
+                             int32_t policy_count)
 {
     double count = (double)score->prompt_count;
     json_t *policies = json_object();
@@ -209,13 +209,13 @@ cleanup:
 static enum mpo_status print_summary(const struct score *score)
 {
     enum mpo_status status = MPO_OK;
-    json_t *line =
-        json_pack("{s:{s:I, s:o}}", "summary", "pairs", (json_int_t)score->prompt_count,
-                  "accuracy", accuracy(score, &score->likely, score->config->policy_count));
+    json_t *line = json_pack(
+        "{s:{s:I, s:o}}", "summary", "pairs", (json_int_t)score->prompt_count, "accuracy",
+        describe_wins(score, &score->likely, score->config->policy_count));
     if (score->reference >= 0)
         json_object_set_new(
             json_object_get(line, "summary"), "reward_accuracy",
-            accuracy(score, &score->rewarded, score->config->objective_count));
+            describe_wins(score, &score->rewarded, score->config->objective_count));
     MPO_TRY(output_json(line));
     tell_accuracy(score);
 cleanup:
@@ -283,7 +283,7 @@ cleanup:
     return status;
 }
 
-static enum mpo_status take_room(struct score *score)
+static enum mpo_status allocate_wins(struct score *score)
 {
     enum mpo_status status = MPO_OK;
     MPO_NEW(score->config->policy_count, &score->likely.policy);
@@ -319,7 +319,7 @@ static enum mpo_status open_score(struct score *score)
     MPO_TRY(mpo_weights_open(score->session, &choice, &score->weights));
     MPO_TRY(
         mpo_weights_end_bias(score->session, &choice, options->end_bias, &score->end_bias));
-    MPO_TRY(mpo_comm_agree(take_room(score)));
+    MPO_TRY(mpo_comm_agree(allocate_wins(score)));
     score->prompt_count = mpo_prompts_count(score->session->prompts);
     if (options->limit > 0 && options->limit < score->prompt_count)
         score->prompt_count = options->limit;

@@ -237,7 +237,7 @@ static bool is_shared(const struct mpo_decode *decode, int32_t index)
 }
 
 /* A row that was admitted after the last step never was. */
-static void withdraw(struct mpo_decode *decode, int32_t index)
+static void withdraw_row(struct mpo_decode *decode, int32_t index)
 {
     int32_t kept = 0;
     for (int32_t i = 0; i < decode->admitted_count; i++)
@@ -248,14 +248,14 @@ static void withdraw(struct mpo_decode *decode, int32_t index)
 }
 
 /* Remove the row, now or when its prompt is not needed any more. */
-static void leave(struct mpo_decode *decode, int32_t index, enum mpo_decode_leaves how)
+static void remove_row(struct mpo_decode *decode, int32_t index, enum mpo_decode_leaves how)
 {
     struct mpo_decode_root *root = &decode->root[index];
     root->is_mute = is_shared(decode, index);
     if (root->is_mute)
         return;
     if (root->is_new)
-        withdraw(decode, index);
+        withdraw_row(decode, index);
     else if (!decode->clears)
         root->leaves = (uint8_t)how;
 }
@@ -267,16 +267,16 @@ void mpo_decode_cancel(struct mpo_decode *decode, int32_t index)
     int32_t leader = decode->root[index].wish.share;
     bool waits =
         decode->root[index].is_new || decode->known[index].state == MPO_DECODE_WAITING;
-    leave(decode, index, MPO_DECODE_IS_FREED);
+    remove_row(decode, index, MPO_DECODE_IS_FREED);
     if (waits && leader >= 0 && decode->root[leader].is_mute)
-        leave(decode, leader, MPO_DECODE_IS_FREED);
+        remove_row(decode, leader, MPO_DECODE_IS_FREED);
 }
 
 void mpo_decode_park(struct mpo_decode *decode, int32_t index)
 {
     if (index >= 0 && index < decode->spec.row_capacity && is_at_work(decode, index) &&
         !decode->root[index].is_new && decode->known[index].state == MPO_DECODE_LIVE)
-        leave(decode, index, MPO_DECODE_IS_PARKED);
+        remove_row(decode, index, MPO_DECODE_IS_PARKED);
 }
 
 void mpo_decode_clear(struct mpo_decode *decode)

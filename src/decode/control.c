@@ -112,7 +112,7 @@ static int32_t given_ahead(const struct mpo_decode *decode, int32_t row)
     return ahead > 0 ? ahead : 0;
 }
 
-static int32_t smaller(int32_t a, int32_t b)
+static int32_t smaller_of(int32_t a, int32_t b)
 {
     return a < b ? a : b;
 }
@@ -134,7 +134,7 @@ static bool plan_given(struct mpo_decode *decode, int32_t positions, int32_t row
     for (int32_t i = 0; i < decode->going_count && rows < rows_max && positions > 0; i++) {
         int32_t row = decode->planned[i];
         int32_t ahead = is_live(decode, i) ? given_ahead(decode, row) : 0;
-        int32_t count = smaller(ahead, positions);
+        int32_t count = smaller_of(ahead, positions);
         if (count == 0)
             continue;
         decode->order[row].token_count = (int16_t)count;

@@ -38,8 +38,7 @@ struct mpo_decode_known {
     bool moments;
     bool ends;
     bool weighted_only;
-    int32_t
-        asked; /* tokens that were drawn or looked up so far; all but the last are fed */
+    int32_t asked; /* tokens drawn or looked up so far; all but the last are fed */
     int32_t chunk; /* of its prompt that comes next */
     double end_bias;
 };

@@ -3,9 +3,10 @@
  * A prompt that comes while the machine runs: the root has its messages, every rank has
  * policies that make tokens of it.
  *
- *     root control record (OFFER, slot, bytes) all ranks allocate all can they? to the
- *     root, and its verdict back root the messages all ranks encode all refusals and token
- *     counts to the root
+ *     root   control record: OFFER, slot, bytes
+ *     all    allocate; whether they could goes to the root, and its verdict back
+ *     root   the messages
+ *     all    encode; refusals and token counts go to the root, and its verdict back
  *
  * A prompt travels as texts, each ended by a NUL: role and content of each message, then
  * the prefill.
@@ -32,14 +33,14 @@ struct offer {
     size_t verdict_bytes;
 };
 
-static void release(struct offer *offer)
+static void release_offer(struct offer *offer)
 {
     free(offer->verdict);
     free(offer->messages);
     free(offer->text);
 }
 
-static enum mpo_status make_room(struct offer *offer)
+static enum mpo_status allocate_texts(struct offer *offer)
 {
     enum mpo_status status = MPO_OK;
     MPO_NEW(offer->bytes, &offer->text);
@@ -50,7 +51,7 @@ cleanup:
 
 /* Combine the results of all ranks: all get that of the lowest failing rank, and the root
  * the token counts of all policies. Collective over the group. */
-static enum mpo_status agree(struct mpo_decode *decode, struct offer *offer)
+static enum mpo_status agree_on_verdict(struct mpo_decode *decode, struct offer *offer)
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_comm *comm = decode->spec.comm;
@@ -89,7 +90,7 @@ static size_t prompt_bytes(const struct mpo_prompt *prompt)
     return bytes;
 }
 
-static void append(char **at, const char *text)
+static void append_text(char **at, const char *text)
 {
     size_t bytes = strlen(text) + 1;
     memcpy(*at, text, bytes);
@@ -99,10 +100,10 @@ static void append(char **at, const char *text)
 static void write_prompt(const struct mpo_prompt *prompt, char *at)
 {
     for (int32_t i = 0; i < prompt->message_count; i++) {
-        append(&at, prompt->messages[i].role);
-        append(&at, prompt->messages[i].content);
+        append_text(&at, prompt->messages[i].role);
+        append_text(&at, prompt->messages[i].content);
     }
-    append(&at, prompt->prefill);
+    append_text(&at, prompt->prefill);
 }
 
 static const char *next_text(const char **at)
@@ -126,7 +127,7 @@ static void read_prompt(struct offer *offer)
 
 /* ---- encoding ---- */
 
-static enum mpo_status encode(struct mpo_decode *decode, const struct offer *offer)
+static enum mpo_status encode_prompt(struct mpo_decode *decode, const struct offer *offer)
 {
     enum mpo_status status = MPO_OK;
     for (int32_t k = 0; k < decode->local_count; k++)
@@ -156,16 +157,16 @@ static enum mpo_status pass_on(struct mpo_decode *decode, struct offer *offer,
     enum mpo_status status = MPO_OK;
     MPO_TRY(make_verdicts(decode, offer));
     offer->bytes = (size_t)decode->control->bytes;
-    mpo_failure_keep(&offer->verdict->failure, make_room(offer));
-    MPO_TRY(agree(decode, offer));
+    mpo_failure_keep(&offer->verdict->failure, allocate_texts(offer));
+    MPO_TRY(agree_on_verdict(decode, offer));
     if (offer->verdict->failure.status != MPO_OK)
         goto cleanup;
     if (prompt != NULL)
         write_prompt(prompt, offer->text);
     MPO_TRY(mpo_exchange_broadcast(decode->spec.exchange, offer->text, offer->bytes));
     read_prompt(offer);
-    mpo_failure_keep(&offer->verdict->failure, encode(decode, offer));
-    MPO_TRY(agree(decode, offer));
+    mpo_failure_keep(&offer->verdict->failure, encode_prompt(decode, offer));
+    MPO_TRY(agree_on_verdict(decode, offer));
 cleanup:
     return status;
 }
@@ -174,7 +175,7 @@ enum mpo_status mpo_decode_take_offer(struct mpo_decode *decode)
 {
     struct offer offer = {0};
     enum mpo_status status = pass_on(decode, &offer, NULL);
-    release(&offer);
+    release_offer(&offer);
     return status; /* the root reports a refusal */
 }
 
@@ -228,7 +229,7 @@ enum mpo_status mpo_decode_offer(struct mpo_decode *decode, int32_t slot,
             lengths[h] = length;
     }
 cleanup:
-    release(&offer);
+    release_offer(&offer);
     return status;
 }
 

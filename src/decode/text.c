@@ -76,7 +76,7 @@ void mpo_decode_text_begin(struct mpo_decode_text *text)
 }
 
 /* Room for one more token, of all the text or after its end. */
-static enum mpo_status make_room(struct mpo_decode_text *text)
+static enum mpo_status make_piece_room(struct mpo_decode_text *text)
 {
     enum mpo_status status = MPO_OK;
     size_t kept = longest_stop(&text->stops);
@@ -115,7 +115,7 @@ enum mpo_status mpo_decode_text_add(struct mpo_decode_text *text, int32_t token)
     enum mpo_status status = MPO_OK;
     if (text->is_stopped)
         return MPO_OK;
-    MPO_TRY(make_room(text));
+    MPO_TRY(make_piece_room(text));
     size_t before = text->count;
     int32_t bytes =
         mpo_policies_piece(text->policies, token, !text->has_tokens, text->bytes + before,

@@ -12,7 +12,7 @@
 #include <math.h>
 #include <string.h>
 
-static bool integrates(const struct mpo_rollout *rollout)
+static bool integrates_ends(const struct mpo_rollout *rollout)
 {
     return rollout->spec.purpose == MPO_ROLLOUT_INTEGRATES;
 }
@@ -40,11 +40,11 @@ struct mpo_decode_row mpo_rollout_row(const struct mpo_rollout *rollout,
                              .prompt = (uint64_t)(step->first_slot + slot),
                              .response = (uint64_t)(step->first_response + j)}},
     };
-    if (integrates(rollout) || keeps_masses(rollout)) {
+    if (integrates_ends(rollout) || keeps_masses(rollout)) {
         row.end_bias = MPO_ENDS_BIAS;
         row.rule.greedy = false;
-        row.ends = integrates(rollout);
-        row.moments = integrates(rollout);
+        row.ends = integrates_ends(rollout);
+        row.moments = integrates_ends(rollout);
     } else if (step->filter != NULL) {
         row.rule.filter = *step->filter;
     }
@@ -85,7 +85,7 @@ static enum mpo_status admit_prompt(struct mpo_rollout *rollout,
         rollout->response[index] = unit->next_slot * responses + j;
         if (rollout->tail != NULL)
             mpo_decode_text_begin(&rollout->tail[index]);
-        if (integrates(rollout))
+        if (integrates_ends(rollout))
             begin_ends(rollout, index);
     }
     unit->next_slot++;
@@ -176,15 +176,15 @@ cleanup:
     return status;
 }
 
-static enum mpo_status take_event(struct mpo_rollout *rollout,
-                                  struct mpo_rollout_unit *unit,
-                                  const struct mpo_decode_event *event)
+static enum mpo_status handle_event(struct mpo_rollout *rollout,
+                                    struct mpo_rollout_unit *unit,
+                                    const struct mpo_decode_event *event)
 {
     enum mpo_status status = MPO_OK;
     bool stops = false;
     if ((event->flags & MPO_DECODE_FAILED) != 0)
         return mpo_rollout_raise(rollout, event);
-    if (integrates(rollout)) {
+    if (integrates_ends(rollout)) {
         account_ends(rollout, unit->step, event);
     } else if (keeps_masses(rollout)) {
         account_masses(rollout, event);
@@ -235,7 +235,7 @@ enum mpo_status mpo_rollout_draw_unit(struct mpo_rollout *rollout,
             MPO_TRY(admit_prompt(rollout, &unit));
         MPO_TRY(mpo_decode_step(decode, &event, &count));
         for (int32_t i = 0; i < count; i++)
-            MPO_TRY(take_event(rollout, &unit, &event[i]));
+            MPO_TRY(handle_event(rollout, &unit, &event[i]));
         if (count > 0)
             report_position(rollout, &unit, count);
     }

@@ -36,7 +36,8 @@ static struct mpo_rollout_search *search_of(const struct exact *exact, int32_t s
     return &exact->rollout->search[slot - exact->first_slot];
 }
 
-static int32_t missing(const struct exact *exact, const struct mpo_rollout_search *search)
+static int32_t count_missing(const struct exact *exact,
+                             const struct mpo_rollout_search *search)
 {
     return exact->rollout->spec.responses - search->found;
 }
@@ -57,8 +58,9 @@ static int32_t round_size(const struct exact *exact,
 {
     const struct mpo_rollout_spec *spec = &exact->rollout->spec;
     int64_t most = exact->waiting > 1 ? spec->row_capacity / 2 : spec->row_capacity;
-    int64_t size =
-        search->begun > missing(exact, search) ? search->begun : missing(exact, search);
+    int64_t size = search->begun > count_missing(exact, search)
+                       ? search->begun
+                       : count_missing(exact, search);
     if (most < spec->responses)
         most = spec->responses;
     if (size > most)
@@ -119,8 +121,8 @@ cleanup:
 
 /* ---- survivors ---- */
 
-static bool survives(const struct exact *exact, int32_t slot,
-                     const struct mpo_decode_event *event)
+static bool token_survives(const struct exact *exact, int32_t slot,
+                           const struct mpo_decode_event *event)
 {
     const struct mpo_rollout *rollout = exact->rollout;
     struct mpo_rng_counter counter = {
@@ -175,13 +177,13 @@ static void keep_survivor(struct exact *exact, int32_t slot, int32_t row)
     int32_t first = slot * rollout->spec.responses;
     int64_t try = rollout->tries.tries[row];
     int32_t at = first;
-    if (missing(exact, search) > 0)
+    if (count_missing(exact, search) > 0)
         search->found++;
     while (at < first + search->found - 1 && rollout->responses.tries[at] < try)
         at++;
     insert_try(rollout, row, at, first + search->found);
     end_try(exact, slot, row);
-    if (missing(exact, search) == 0)
+    if (count_missing(exact, search) == 0)
         end_late_tries(exact, slot);
 }
 
@@ -197,7 +199,8 @@ static void finish_prompt(struct exact *exact, int32_t slot)
     exact->waiting--;
 }
 
-static enum mpo_status take_event(struct exact *exact, const struct mpo_decode_event *event)
+static enum mpo_status handle_event(struct exact *exact,
+                                    const struct mpo_decode_event *event)
 {
     struct mpo_rollout *rollout = exact->rollout;
     int32_t slot = rollout->response[event->row] / rollout->spec.responses;
@@ -207,12 +210,12 @@ static enum mpo_status take_event(struct exact *exact, const struct mpo_decode_e
     if ((event->flags & MPO_DECODE_FAILED) != 0)
         return mpo_rollout_raise(rollout, event);
     mpo_rollout_account(&rollout->tries, event->row, event);
-    if (!survives(exact, slot, event))
+    if (!token_survives(exact, slot, event))
         end_try(exact, slot, event->row);
     else if ((event->flags & (MPO_DECODE_ENDED | MPO_DECODE_CUT)) != 0)
         keep_survivor(exact, slot, event->row);
     if (search->live == 0 &&
-        (missing(exact, search) == 0 || tries_left(exact, search) == 0))
+        (count_missing(exact, search) == 0 || tries_left(exact, search) == 0))
         finish_prompt(exact, slot);
     return MPO_OK;
 }
@@ -247,7 +250,7 @@ enum mpo_status mpo_rollout_exact_unit(struct mpo_rollout *rollout,
         MPO_TRY(admit_rounds(&exact));
         MPO_TRY(mpo_decode_step(rollout->spec.decode, &event, &count));
         for (int32_t i = 0; i < count; i++)
-            MPO_TRY(take_event(&exact, &event[i]));
+            MPO_TRY(handle_event(&exact, &event[i]));
         if (count > 0)
             report_tries(&exact, count);
     }

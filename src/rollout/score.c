@@ -50,8 +50,8 @@ static bool is_end(const struct mpo_policies *policies, int32_t token)
     return false;
 }
 
-static void account(struct mpo_rollout *rollout, double end_bias,
-                    const struct mpo_decode_event *event)
+static void account_token(struct mpo_rollout *rollout, double end_bias,
+                          const struct mpo_decode_event *event)
 {
     struct mpo_scores *scores = &rollout->scores;
     size_t policies = (size_t)scores->policy_count;
@@ -90,7 +90,7 @@ enum mpo_status mpo_rollout_score_unit(struct mpo_rollout *rollout,
         for (int32_t i = 0; i < count; i++) {
             if ((event[i].flags & MPO_DECODE_FAILED) != 0)
                 MPO_TRY(mpo_rollout_raise(rollout, &event[i]));
-            account(rollout, end_bias_of(step, slot), &event[i]);
+            account_token(rollout, end_bias_of(step, slot), &event[i]);
             if ((event[i].flags & (MPO_DECODE_ENDED | MPO_DECODE_CUT)) != 0)
                 report_response(rollout, step, ++scored, rollout->response[event[i].row]);
         }

@@ -60,7 +60,7 @@ static json_t *token_ids(const struct mpo_responses *responses, int32_t index)
 }
 
 /* What "prompt" does not say: NULL for one message of a user. */
-static json_t *conversation(const struct mpo_prompt *prompt)
+static json_t *list_messages(const struct mpo_prompt *prompt)
 {
     if (prompt->message_count == 1)
         return NULL;
@@ -77,7 +77,7 @@ static json_t *conversation(const struct mpo_prompt *prompt)
 
 /* Said wherever a tilt was drawn with or could have been, so that score gives a line the
  * figures that it has here. */
-static json_t *tilt(const struct generate *generate)
+static json_t *tilt_member(const struct generate *generate)
 {
     const struct mpo_config_generate *options = &generate->config->generate;
     bool is_plain = generate->end_bias == 0.0 && isnan(options->end_bias) &&
@@ -85,7 +85,7 @@ static json_t *tilt(const struct generate *generate)
     return is_plain ? NULL : json_real(generate->end_bias);
 }
 
-static json_t *tries(const struct mpo_responses *responses, int32_t index)
+static json_t *tries_member(const struct mpo_responses *responses, int32_t index)
 {
     return responses->tries != NULL ? json_integer(responses->tries[index]) : NULL;
 }
@@ -132,10 +132,10 @@ static enum mpo_status print_json(const struct generate *generate,
         "{s:I, s:i, s:s, s:o*, s:s, s:s, s:i, s:o, s:b, s:s, s:o*, s:o*, s:f, s:o}",
         "prompt_index", (json_int_t)prompt_index, "sample",
         index % responses->responses / best_of, "prompt", prompt->text, "messages",
-        conversation(prompt), "prefill", prompt->prefill, "response", generate->text.bytes,
+        list_messages(prompt), "prefill", prompt->prefill, "response", generate->text.bytes,
         "tokens", responses->token_count[index], "token_ids", token_ids(responses, index),
         "ended", responses->ended[index], "finish", finish, "tries",
-        tries(responses, index), "end_bias", tilt(generate), "log_mixture",
+        tries_member(responses, index), "end_bias", tilt_member(generate), "log_mixture",
         responses->log_proposal[index], "log_policy", scores);
     add_draw(generate, responses, index, line);
     return output_json(line);
