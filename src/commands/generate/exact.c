@@ -95,7 +95,7 @@ enum mpo_status generate_exact_tell_price(struct generate *generate)
     enum mpo_status status = MPO_OK;
     int64_t prompt[MPO_END_BIAS_PROMPTS] = {0};
     double log_z[MPO_END_BIAS_PROMPTS] = {0};
-    struct mpo_end_bias_query query = generate_warm_up(generate, prompt);
+    struct mpo_end_bias_query query = generate_begin_warm_up(generate, prompt);
     MPO_TRY(mpo_session_find_log_z(generate->session, &query, log_z));
     for (int32_t i = 0; i < query.prompt_count; i++)
         tell_prompt(generate, prompt[i], log_z[i]);

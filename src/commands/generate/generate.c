@@ -35,13 +35,15 @@
 
 /* ---- the warm-up ---- */
 
-struct mpo_end_bias_query generate_warm_up(const struct generate *generate, int64_t *prompt)
+struct mpo_end_bias_query generate_begin_warm_up(const struct generate *generate,
+                                                 int64_t *prompt)
 {
     int32_t count = generate->prompt_count < MPO_END_BIAS_PROMPTS
                         ? (int32_t)generate->prompt_count
                         : MPO_END_BIAS_PROMPTS;
     for (int32_t i = 0; i < count; i++)
         prompt[i] = i;
+    mpo_log_note("warm-up: %d rows for each of %d prompts", MPO_END_BIAS_ROWS, count);
     return (struct mpo_end_bias_query){generate->weights, prompt, count};
 }
 
@@ -50,12 +52,9 @@ static enum mpo_status find_tilt(struct generate *generate)
 {
     enum mpo_status status = MPO_OK;
     int64_t prompt[MPO_END_BIAS_PROMPTS] = {0};
-    struct mpo_end_bias_query query = generate_warm_up(generate, prompt);
+    struct mpo_end_bias_query query = generate_begin_warm_up(generate, prompt);
     MPO_TRY(mpo_session_find_end_bias(generate->session, &query, &generate->end_bias));
-    mpo_log_note(
-        "candidates are drawn with --end-bias=%.4g nat, by a warm-up of %d rows of "
-        "%d prompts",
-        generate->end_bias, MPO_END_BIAS_ROWS, query.prompt_count);
+    mpo_log_note("candidates are drawn with --end-bias=%.4g nat", generate->end_bias);
 cleanup:
     return status;
 }

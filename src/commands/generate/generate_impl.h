@@ -34,10 +34,10 @@ struct generate {
     bool streams; /* print the response while it is generated */
 };
 
-/** Prompts for a warm-up at the exponents. Local.
+/** Say that a warm-up at the exponents begins, and choose its prompts. Local.
  *  @param prompt  [MPO_END_BIAS_PROMPTS] room, borrowed by the query */
-struct mpo_end_bias_query generate_warm_up(const struct generate *generate,
-                                           int64_t *prompt);
+struct mpo_end_bias_query generate_begin_warm_up(const struct generate *generate,
+                                                 int64_t *prompt);
 
 /* ---- print.c ---- */
 
