@@ -5,28 +5,7 @@
  */
 #include "fit_impl.h"
 
-#include <string.h>
 #include <time.h>
-
-/* One after another, as the record stores them. */
-enum mpo_status mpo_fit_collect_text(struct mpo_fit *fit,
-                                     const struct mpo_responses *responses)
-{
-    enum mpo_status status = MPO_OK;
-    struct mpo_decode_text *one = &fit->response_text;
-    size_t used = 0;
-    for (int32_t i = 0; i < responses->prompt_count * responses->responses; i++) {
-        const int32_t *token = responses->token + (ptrdiff_t)i * responses->max_tokens;
-        MPO_TRY(mpo_decode_text_set(one, token, responses->token_count[i]));
-        MPO_TRY(mpo_memory_grow((void **)&fit->text, &fit->text_capacity,
-                                used + one->count + 1, 1, "texts of a step"));
-        memcpy(fit->text + used, one->bytes, one->count);
-        used += one->count;
-        fit->text_bytes[i] = (int32_t)one->count;
-    }
-cleanup:
-    return status;
-}
 
 static void fill_state(const struct mpo_fit *fit, struct mpo_record_row *row)
 {
@@ -96,10 +75,10 @@ enum mpo_status mpo_fit_record(struct mpo_fit *fit, const struct mpo_fit_entry *
     struct mpo_record_responses stored = {.responses = entry->responses};
     if (stores) {
         if (!fit->rewards.is_used) /* which were measured on them */
-            MPO_TRY(mpo_fit_collect_text(fit, entry->responses));
-        stored.text = fit->text != NULL ? fit->text : "";
-        stored.text_bytes = fit->text_bytes;
-        stored.reward = fit->rewards.reward;
+            MPO_TRY(mpo_session_collect_texts(entry->responses, &fit->texts));
+        stored.text = fit->texts.text != NULL ? fit->texts.text : "";
+        stored.text_bytes = fit->texts.bytes;
+        stored.reward = fit->rewards.measured.reward;
     }
     MPO_TRY(mpo_record_append(fit->record, &row, stores ? &stored : NULL));
 cleanup:

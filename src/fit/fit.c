@@ -167,7 +167,7 @@ static enum mpo_status fail_fit(struct mpo_fit *fit, enum mpo_status status)
 {
     struct mpo_error error;
     mpo_error_keep(&error);
-    mpo_rewards_close(&fit->rewards.program);
+    mpo_rewards_close(&fit->rewards.measured.program);
     if (fit->step == 0)
         mpo_record_discard(&fit->record);
     else
@@ -272,9 +272,8 @@ static enum mpo_status allocate_fit(const struct mpo_fit_spec *spec, struct mpo_
     MPO_NEW(fit->objective_count, &fit->divergence_sum);
     MPO_NEW(fit->objective_count, &fit->divergence);
     MPO_TRY(mpo_fit_window_open(fit));
-    MPO_NEW(prompts * (size_t)config->rollout.responses, &fit->text_bytes);
-    mpo_decode_text_open(&fit->response_text, fit->session->policies,
-                         &(struct mpo_decode_stops){0});
+    MPO_TRY(mpo_session_texts_open(
+        fit->session, prompts * (size_t)config->rollout.responses, &fit->texts));
     MPO_TRY(open_optimiser(fit));
 cleanup:
     return status;
@@ -354,9 +353,7 @@ void mpo_fit_close(struct mpo_fit **fit)
     mpo_fit_rewards_close(self);
     mpo_descent_close(&self->descent);
     mpo_estimator_close(&self->estimator);
-    free(self->text_bytes);
-    free(self->text);
-    mpo_decode_text_close(&self->response_text);
+    mpo_session_texts_close(&self->texts);
     free(self->average_gradient);
     free(self->work);
     free(self->window);

@@ -12,24 +12,20 @@
 
 #include "mpo/fit.h"
 #include "mpo/record.h"
-#include "mpo/rewards.h"
 
-#include "decode/text.h"
-#include "session/session_impl.h"
+#include "session/rewards.h"
 
 /** Rewards of a fit; arrays are rank zero's. */
 struct mpo_fit_rewards {
     bool is_used; /* there is a program */
-    struct mpo_rewards *program;
+    struct mpo_session_rewards measured;
     struct mpo_record_rewards record; /* the scale, and what the record says of it */
-    const char **name;                /* [2, K] of the rewards, of the policies */
-    const char **text; /* [2, N] prompt and prefill of each response of a step */
-    double *reward;    /* [N, K] of the step, as the program has them */
-    double *score;     /* [N, K] the same on the scale */
-    double *numbers;   /* [7, K] owner of what follows and of the scale's */
-    double *mean;      /* [K] of the step */
-    double *sum;       /* [K] of omega mean over the steps */
-    double *average;   /* [K] their mean */
+    const char **policy;              /* [K] names */
+    double *score;                    /* [N, K] rewards of the step on the scale */
+    double *numbers;                  /* [7, K] owner of what follows and of the scale's */
+    double *mean;                     /* [K] of the step */
+    double *sum;                      /* [K] of omega mean over the steps */
+    double *average;                  /* [K] their mean */
 };
 
 struct mpo_fit {
@@ -60,11 +56,8 @@ struct mpo_fit {
     double *average_gradient; /* [K] g at the average, by this step's responses, nat */
     double *window;           /* [window_capacity, K] of the last steps, in turn */
     int64_t window_capacity;
-    double *work; /* [2, K] */
-    struct mpo_decode_text response_text;
-    char *text; /* all responses of the step, one after another */
-    size_t text_capacity;
-    int64_t *text_bytes; /* [prompts_per_step * responses] */
+    double *work;                   /* [2, K] */
+    struct mpo_session_texts texts; /* of all responses of the step */
 
     struct mpo_timing total; /* this rank, all steps */
     struct mpo_fit_summary summary;
@@ -78,11 +71,6 @@ struct mpo_fit_entry {
     const struct mpo_estimate *estimate;
     const struct mpo_timing *slowest; /* of each stage, over ranks */
 };
-
-/** The texts of all responses of a step, into text and text_bytes. Rank zero only. @return
- *  MPO_ERR_MEMORY */
-enum mpo_status mpo_fit_collect_text(struct mpo_fit *fit,
-                                     const struct mpo_responses *responses);
 
 /** Room for rewards, where there is a program. Local. */
 enum mpo_status mpo_fit_rewards_allocate(struct mpo_fit *fit);

@@ -3,8 +3,7 @@
  * Rewards of a fit: the program's batches, the calibration of the scale, and what the
  * estimator and the record get of them.
  *
- * The program runs beside rank zero, which waits for it while the others wait for rank zero;
- * so deadlines of a step are longer by that of the program. The calibration draws the same
+ * The calibration draws the same
  * prompts with the same uniforms from each policy, at steps that no fit reaches, and asks for
  * no figures of policies that do not take part.
  */
@@ -30,6 +29,12 @@ static bool has_reference(const struct mpo_fit *fit)
     return fit->policy_count > fit->objective_count;
 }
 
+static size_t step_responses(const struct mpo_fit *fit)
+{
+    const struct mpo_config_rollout *rollout = &fit->config->rollout;
+    return (size_t)(rollout->prompts_per_step * rollout->responses);
+}
+
 /* ---- life ---- */
 
 /* Arrays of rank zero. */
@@ -39,13 +44,9 @@ static enum mpo_status allocate_rewards(struct mpo_fit *fit)
     struct mpo_fit_rewards *rewards = &fit->rewards;
     const struct mpo_config *config = fit->config;
     int32_t count = fit->objective_count;
-    size_t responses =
-        (size_t)config->rollout.prompts_per_step * (size_t)config->rollout.responses;
-    MPO_NEW(2 * count, &rewards->name);
-    MPO_NEW(2 * responses, &rewards->text);
+    MPO_NEW(count, &rewards->policy);
     MPO_NEW(7 * count, &rewards->numbers);
-    MPO_NEW(responses * (size_t)count, &rewards->reward);
-    MPO_NEW(responses * (size_t)count, &rewards->score);
+    MPO_NEW(step_responses(fit) * (size_t)count, &rewards->score);
     rewards->mean = rewards->numbers;
     rewards->sum = rewards->numbers + count;
     rewards->average = rewards->numbers + 2 * count;
@@ -58,8 +59,7 @@ static enum mpo_status allocate_rewards(struct mpo_fit *fit)
                                    .one_error = rewards->numbers + 6 * count};
     for (int32_t k = 0; k < count; k++) {
         const struct mpo_config_policies *policy = &config->policies[k];
-        rewards->name[k] = *policy->reward != '\0' ? policy->reward : policy->name;
-        rewards->name[count + k] = policy->name;
+        rewards->policy[k] = policy->name;
         rewards->record.scale.zero[k] = policy->reward_zero;
         rewards->record.scale.one[k] = policy->reward_one;
         rewards->record.scale.zero_error[k] = NAN;
@@ -71,69 +71,31 @@ cleanup:
 
 enum mpo_status mpo_fit_rewards_allocate(struct mpo_fit *fit)
 {
-    fit->rewards.is_used = fit->config->rewards.command[0] != '\0';
+    fit->rewards.is_used = mpo_session_has_rewards(fit->session);
     return fit->rewards.is_used && is_rank_zero(fit) ? allocate_rewards(fit) : MPO_OK;
 }
 
 void mpo_fit_rewards_close(struct mpo_fit *fit)
 {
     struct mpo_fit_rewards *rewards = &fit->rewards;
-    mpo_rewards_close(&rewards->program);
+    mpo_session_rewards_close(&rewards->measured);
     free(rewards->score);
-    free(rewards->reward);
     free(rewards->numbers);
-    free(rewards->text);
-    free(rewards->name);
+    free(rewards->policy);
     *rewards = (struct mpo_fit_rewards){0};
-}
-
-static enum mpo_status start_program(struct mpo_fit *fit)
-{
-    const struct mpo_rewards_spec spec = {
-        .command = fit->config->rewards.command,
-        .name = fit->rewards.name,
-        .name_count = fit->objective_count,
-        .deadline_seconds = fit->config->rewards.deadline,
-    };
-    return is_rank_zero(fit) ? mpo_rewards_open(&spec, &fit->rewards.program) : MPO_OK;
 }
 
 /* ---- a batch ---- */
 
-/* Nobody's deadline ends while rank zero waits for the program. */
-static void expect_program(const struct mpo_fit *fit, const char *doing, int64_t step,
-                           double deadline)
-{
-    double own = fit->config->rewards.deadline;
-    mpo_comm_expect(doing, step, deadline > 0.0 && own > 0.0 ? deadline + own : 0.0);
-}
-
-/* The rewards of a rollout's responses, into fit->rewards.reward. Rank zero only. */
+/* Into fit->rewards.measured. Rank zero only. */
 static enum mpo_status measure_responses(struct mpo_fit *fit,
                                          const struct mpo_responses *responses,
                                          int64_t first_id)
 {
     enum mpo_status status = MPO_OK;
-    struct mpo_fit_rewards *rewards = &fit->rewards;
-    int32_t count = responses->prompt_count * responses->responses;
-    MPO_TRY(mpo_fit_collect_text(fit, responses));
-    for (int32_t i = 0; i < count; i++) {
-        const struct mpo_prompt *prompt = mpo_prompts_get(
-            fit->session->prompts, responses->prompt[i / responses->responses]);
-        rewards->text[i] = prompt->text;
-        rewards->text[count + i] = prompt->prefill;
-    }
-    MPO_TRY(mpo_rewards_measure(rewards->program,
-                                &(struct mpo_rewards_batch){
-                                    .first_id = first_id,
-                                    .count = count,
-                                    .prompt = rewards->text,
-                                    .prefill = rewards->text + count,
-                                    .text = fit->text != NULL ? fit->text : "",
-                                    .text_bytes = fit->text_bytes,
-                                    .token_count = responses->token_count,
-                                },
-                                rewards->reward));
+    MPO_TRY(mpo_session_collect_texts(responses, &fit->texts));
+    MPO_TRY(mpo_session_measure(fit->session, responses, &fit->texts, first_id,
+                                &fit->rewards.measured));
 cleanup:
     return status;
 }
@@ -147,7 +109,7 @@ static void summarise_step(struct mpo_fit *fit, int32_t count)
     for (int32_t k = 0; k < objectives; k++) {
         double sum = 0.0;
         for (int32_t i = 0; i < count; i++) {
-            double reward = rewards->reward[(int64_t)i * objectives + k];
+            double reward = rewards->measured.reward[(int64_t)i * objectives + k];
             sum += reward;
             rewards->score[(int64_t)i * objectives + k] =
                 (reward - scale->zero[k]) / (scale->one[k] - scale->zero[k]);
@@ -178,7 +140,8 @@ enum mpo_status mpo_fit_rewards_measure(struct mpo_fit *fit, int64_t step,
     const struct mpo_config *config = fit->config;
     int64_t calibrated =
         responses_of(fit, (1 + fit->objective_count) * config->rewards.calibration);
-    expect_program(fit, fit->session->command, step, config->run.step_deadline);
+    mpo_session_expect_rewards(fit->session, fit->session->command, step,
+                               config->run.step_deadline);
     if (!is_rank_zero(fit))
         return MPO_OK;
     status = measure_responses(
@@ -211,7 +174,8 @@ static void add_units(const struct mpo_fit *fit, const struct side *side, int64_
         for (int32_t k = 0; k < objectives; k++) {
             double sum = 0.0;
             for (int32_t j = 0; j < m; j++)
-                sum += fit->rewards.reward[((int64_t)slot * m + j) * objectives + k];
+                sum +=
+                    fit->rewards.measured.reward[((int64_t)slot * m + j) * objectives + k];
             if (side->policy < 0 || side->policy == k)
                 side->unit[(first + slot) * objectives + k] = sum / m;
         }
@@ -248,7 +212,8 @@ static enum mpo_status calibrate_batch(struct mpo_fit *fit, const struct side *s
                         draw.prompt_count, fit->prompt);
     if (draw.prompt_count > left)
         draw.prompt_count = (int32_t)left;
-    expect_program(fit, "calibration of rewards", -1, config->run.setup_deadline);
+    mpo_session_expect_rewards(fit->session, "calibration of rewards", -1,
+                               config->run.setup_deadline);
     choose_exponents(fit, side, fit->proposal);
     MPO_TRY(mpo_rollout_run(fit->session->rollout, &draw, &responses));
     if (is_rank_zero(fit))
@@ -347,8 +312,8 @@ static enum mpo_status calibrate(struct mpo_fit *fit)
         const struct mpo_rewards_measured measured = {(int32_t)units, unit, one};
         if (needs_side(fit, -1))
             fit->rewards.record.zero_of = has_reference(fit) ? "reference" : "uniform";
-        status = mpo_rewards_settle_scale(&measured, fit->rewards.name + objectives,
-                                          objectives, &fit->rewards.record.scale);
+        status = mpo_rewards_settle_scale(&measured, fit->rewards.policy, objectives,
+                                          &fit->rewards.record.scale);
     }
     MPO_TRY(mpo_comm_agree(status));
     if (is_rank_zero(fit) && needs) {
@@ -367,7 +332,10 @@ enum mpo_status mpo_fit_rewards_begin(struct mpo_fit *fit)
     bool is_objective = fit->config->estimator.objective == MPO_BALANCE_REWARD;
     if (!fit->rewards.is_used)
         return MPO_OK;
-    MPO_TRY(mpo_comm_agree(start_program(fit)));
+    if (is_rank_zero(fit))
+        status = mpo_session_rewards_open(fit->session, step_responses(fit),
+                                          &fit->rewards.measured);
+    MPO_TRY(mpo_comm_agree(status));
     if (is_objective && !fit->resumes)
         MPO_TRY(calibrate(fit));
 cleanup:

@@ -9,3 +9,5 @@ mpo_add_script_test("a reward program that ends, lies or stalls ends the fit wel
     reward_faults.py commands 300 2 ${binaries} ${work}/reward_faults)
 mpo_add_script_test("refit predicts rewards at other weights"
     refit_rewards.py commands 120 1 ${binaries} ${work}/refit_rewards)
+mpo_add_script_test("evaluate measures rewards of what is served"
+    evaluate_rewards.py commands 240 3 ${binaries} ${work}/evaluate_rewards)

@@ -59,6 +59,25 @@ cleanup:
     return status;
 }
 
+/* The same of --rewards. */
+static enum mpo_status measure_batch(void *command, struct mpo_rollout_step *step,
+                                     int64_t first, int64_t *token_count)
+{
+    enum mpo_status status = MPO_OK;
+    struct evaluate *evaluate = command;
+    const struct mpo_session *session = evaluate->session;
+    struct mpo_responses responses = {0};
+    step->step = FIRST_STEP + first / STEP_PROMPTS;
+    MPO_TRY(mpo_rollout_run(session->rollout, step, &responses));
+    mpo_session_expect_rewards(session, session->command, first,
+                               session->config->run.step_deadline);
+    if (is_rank_zero(evaluate))
+        MPO_TRY(evaluate_measure(evaluate, first, &responses));
+    *token_count = evaluate->token_count;
+cleanup:
+    return status;
+}
+
 static enum mpo_status evaluate_vector(struct evaluate *evaluate, int32_t at_hand)
 {
     int64_t prompt[STEP_PROMPTS] = {0};
@@ -70,7 +89,7 @@ static enum mpo_status evaluate_vector(struct evaluate *evaluate, int32_t at_han
         .prompt_count = evaluate->prompt_count,
         .responses = (int32_t)evaluate->config->evaluate.responses,
         .step = {.mu = evaluate->vector[at_hand].mu, .yields = true},
-        .run = evaluate_batch,
+        .run = evaluate->config->evaluate.rewards ? measure_batch : evaluate_batch,
         .command = evaluate,
     };
     evaluate->at_hand = at_hand;
@@ -128,6 +147,11 @@ static enum mpo_status allocate_room(struct evaluate *evaluate)
     enum mpo_status status = MPO_OK;
     if (!is_rank_zero(evaluate))
         return MPO_OK;
+    if (evaluate->config->evaluate.rewards) {
+        MPO_TRY(evaluate_open_rewards(evaluate, STEP_PROMPTS));
+        MPO_TRY(evaluate_allocate_results(evaluate));
+        goto cleanup;
+    }
     MPO_NEW(2 * evaluate->config->evaluate.responses + evaluate->objective_count,
             &evaluate->room);
     for (int32_t a = 0; a < evaluate->vector_count; a++)
@@ -149,7 +173,7 @@ static enum mpo_status open_evaluate(struct evaluate *evaluate)
         .prompts_max = STEP_PROMPTS,
         .unit_prompts = responses < UNIT_ROWS ? UNIT_ROWS / responses : 1,
         .responses = responses,
-        .integrates_ends = true,
+        .integrates_ends = !options->rewards,
         .advice = "lower --responses or rollout.max_tokens",
     };
     MPO_TRY(mpo_session_open(&spec, &evaluate->session));
@@ -176,7 +200,8 @@ static enum mpo_status run_evaluate(struct evaluate *evaluate)
     progress_end(&evaluate->progress);
     progress_tell(&evaluate->progress);
     if (is_rank_zero(evaluate)) {
-        MPO_TRY(evaluate_find_results(evaluate));
+        MPO_TRY(evaluate->config->evaluate.rewards ? evaluate_find_rewards(evaluate)
+                                                   : evaluate_find_results(evaluate));
         MPO_TRY(evaluate_report(evaluate));
     }
 cleanup:
@@ -198,11 +223,13 @@ enum mpo_status mpo_command_evaluate(int argc, char *const *argv)
     enum mpo_status status = MPO_OK;
     struct evaluate evaluate = {0};
     MPO_TRY(mpo_command_configure("evaluate", argc, argv, &evaluate.config));
+    MPO_TRY(mpo_comm_agree(evaluate_check_rewards(evaluate.config)));
     MPO_TRY(open_evaluate(&evaluate));
     MPO_TRY(mpo_session_end_loop(run_evaluate(&evaluate)));
 cleanup:
     for (int32_t a = 0; a < evaluate.vector_count; a++)
         close_vector(&evaluate.vector[a]);
+    evaluate_close_rewards(&evaluate);
     free(evaluate.room);
     free(evaluate.bounds);
     free(evaluate.against);

@@ -5,6 +5,7 @@
  *     evaluate.c   rows of every prompt, at every vector
  *     results.c    results and intervals from the columns of the prompts
  *     warnings.c   what they cannot say
+ *     rewards.c    --rewards: measured rewards in place of the certificate
  *     report.c     the output
  */
 #pragma once
@@ -13,6 +14,7 @@
 
 #include "commands/report/walk.h"
 #include "estimator/certificate.h"
+#include "session/rewards.h"
 #include "session/weights.h"
 
 #define EVALUATE_VECTORS_MAX 16
@@ -49,6 +51,14 @@ struct evaluate_vector {
     json_t *warnings; /* texts */
 };
 
+/** Of --rewards. */
+struct evaluate_rewards {
+    struct mpo_session_rewards measured; /* rank zero only, like all below */
+    struct mpo_session_texts texts;
+    struct mpo_rewards_scale scale; /* zero and one [K], where there is one */
+    int64_t next_id;                /* of a response, for the program */
+};
+
 struct evaluate {
     struct mpo_config *config;
     struct mpo_session *session;
@@ -64,6 +74,7 @@ struct evaluate {
     struct progress progress;
     int64_t token_count; /* on rank zero */
     int32_t at_hand;     /* vector */
+    struct evaluate_rewards rewards;
 };
 
 /** Room for the results of all vectors. Rank zero only. */
@@ -82,6 +93,22 @@ const char *evaluate_why_no_imbalance(const struct evaluate *evaluate,
                                       const struct evaluate_vector *vector);
 const char *evaluate_why_no_gap(const struct evaluate *evaluate,
                                 const struct evaluate_vector *vector);
+
+/** --rewards needs a program. Local. */
+enum mpo_status evaluate_check_rewards(const struct mpo_config *config);
+
+/** --rewards: the scale, the number of columns, the program for the responses to so many prompts
+ *  at once. Rank zero only. */
+enum mpo_status evaluate_open_rewards(struct evaluate *evaluate, int32_t prompts_max);
+void evaluate_close_rewards(struct evaluate *evaluate);
+
+/** The rewards of the responses to prompts from the first on, at the vector at hand, into its
+ *  columns. Rank zero only. */
+enum mpo_status evaluate_measure(struct evaluate *evaluate, int64_t first,
+                                 const struct mpo_responses *responses);
+
+/** All results of --rewards with their intervals. Rank zero only. */
+enum mpo_status evaluate_find_rewards(struct evaluate *evaluate);
 
 /** Print the results in the format asked for. Rank zero only. */
 enum mpo_status evaluate_report(const struct evaluate *evaluate);

@@ -73,8 +73,28 @@ static void print_differences(const struct evaluate *evaluate,
     print_part(vector, EVALUATE_WHOLE, true);
 }
 
+static void print_rewards(const struct evaluate *evaluate)
+{
+    printf("%lld prompts x %lld responses of what is served\n",
+           (long long)evaluate->prompt_count,
+           (long long)evaluate->config->evaluate.responses);
+    for (int32_t a = 0; a < evaluate->vector_count; a++) {
+        print_weights(evaluate, &evaluate->vector[a]);
+        printf("%-*s %10s   %s\n", LABEL_COLUMNS, "rewards", "mean",
+               "95 % interval or bound");
+        print_part(&evaluate->vector[a], EVALUATE_SERVED, false);
+        if (a > 0)
+            printf("less those of %s on the same prompts\n", evaluate->vector[0].name);
+        print_part(&evaluate->vector[a], EVALUATE_SERVED, true);
+    }
+}
+
 static void print_text(const struct evaluate *evaluate)
 {
+    if (evaluate->config->evaluate.rewards) {
+        print_rewards(evaluate);
+        return;
+    }
     printf("%lld prompts x %lld rows, ends integrated out\n",
            (long long)evaluate->prompt_count,
            (long long)evaluate->config->evaluate.responses);
