@@ -149,13 +149,14 @@ cleanup:
     return status;
 }
 
-static enum mpo_status take_answer(const struct exchange *exchange, const char *line)
+static enum mpo_status take_answer(const struct exchange *exchange, const char *line,
+                                   size_t bytes)
 {
     enum mpo_status status = MPO_OK;
     struct mpo_rewards *rewards = exchange->rewards;
     json_error_t problem = {0};
     int32_t index = 0;
-    json_t *answer = json_loads(line, JSON_REJECT_DUPLICATES, &problem);
+    json_t *answer = json_loadb(line, bytes, JSON_REJECT_DUPLICATES, &problem);
     if (answer == NULL)
         REFUSE(line,
                "expected one JSON object a line (%s; NaN and infinities are no JSON, and "
@@ -183,8 +184,8 @@ static enum mpo_status take_lines(const struct exchange *exchange)
     while (rewards->answered_count < exchange->batch->count &&
            (stop = memchr(line, '\n', (size_t)(end - line))) != NULL) {
         *stop = '\0';
-        if (line[strspn(line, " \t\r")] != '\0')
-            MPO_TRY(take_answer(exchange, line));
+        if (strspn(line, " \t\r") < (size_t)(stop - line))
+            MPO_TRY(take_answer(exchange, line, (size_t)(stop - line)));
         line = stop + 1;
     }
     rewards->line_bytes = (size_t)(end - line);
