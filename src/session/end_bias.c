@@ -26,20 +26,11 @@ static int32_t batch_rows(const struct mpo_session *session)
 static enum mpo_status open_rollout(struct mpo_session *session, int32_t rows,
                                     struct mpo_rollout **out)
 {
-    struct mpo_rollout_spec spec = {
-        .comm = session->comm,
-        .policies = session->policies,
-        .decode = session->decode,
-        .timing = &session->timing,
-        .seed = (uint64_t)session->config->run.seed,
-        .policy_count = session->config->policy_count,
-        .prompts_max = MPO_END_BIAS_PROMPTS,
-        .unit_prompts = 1,
-        .row_capacity = mpo_plan_rows(&session->size),
-        .responses = rows,
-        .max_tokens = (int32_t)session->config->rollout.max_tokens,
-        .purpose = MPO_ROLLOUT_END_MASSES,
-    };
+    struct mpo_rollout_spec spec = mpo_session_rollout_spec(session);
+    spec.prompts_max = MPO_END_BIAS_PROMPTS;
+    spec.unit_prompts = 1;
+    spec.responses = rows;
+    spec.purpose = MPO_ROLLOUT_END_MASSES;
     return mpo_rollout_open(&spec, out);
 }
 

@@ -232,6 +232,20 @@ static enum mpo_status open_decode(struct mpo_session *session)
     return mpo_decode_open(&spec, &session->decode);
 }
 
+struct mpo_rollout_spec mpo_session_rollout_spec(struct mpo_session *session)
+{
+    return (struct mpo_rollout_spec){
+        .comm = session->comm,
+        .policies = session->policies,
+        .decode = session->decode,
+        .timing = &session->timing,
+        .seed = (uint64_t)session->config->run.seed,
+        .policy_count = session->config->policy_count,
+        .row_capacity = mpo_plan_rows(&session->size),
+        .max_tokens = (int32_t)session->config->rollout.max_tokens,
+    };
+}
+
 static enum mpo_status open_rollout(struct mpo_session *session)
 {
     enum mpo_status status = MPO_OK;
@@ -241,26 +255,17 @@ static enum mpo_status open_rollout(struct mpo_session *session)
                                : size->unit_prompts * mpo_comm_group_count(session->comm);
     MPO_TRY(open_mixture(session));
     MPO_TRY(open_decode(session));
-    struct mpo_rollout_spec rollout = {
-        .comm = session->comm,
-        .policies = session->policies,
-        .decode = session->decode,
-        .timing = &session->timing,
-        .seed = (uint64_t)session->config->run.seed,
-        .policy_count = session->config->policy_count,
-        .prompts_max = session->prompts_max,
-        .unit_prompts = size->unit_prompts,
-        .row_capacity = mpo_plan_rows(size),
-        .responses = size->responses,
-        .max_tokens = (int32_t)session->config->rollout.max_tokens,
-        .stop = size->stop,
-        .stop_count = size->stop_count,
-        .try_limit = size->try_limit,
-        .purpose = mpo_plan_has_responses(size) ? MPO_ROLLOUT_SCORES
-                   : size->integrates_ends      ? MPO_ROLLOUT_INTEGRATES
-                   : size->try_limit > 0        ? MPO_ROLLOUT_EXACT
-                                                : MPO_ROLLOUT_DRAWS,
-    };
+    struct mpo_rollout_spec rollout = mpo_session_rollout_spec(session);
+    rollout.prompts_max = session->prompts_max;
+    rollout.unit_prompts = size->unit_prompts;
+    rollout.responses = size->responses;
+    rollout.stop = size->stop;
+    rollout.stop_count = size->stop_count;
+    rollout.try_limit = size->try_limit;
+    rollout.purpose = mpo_plan_has_responses(size) ? MPO_ROLLOUT_SCORES
+                      : size->integrates_ends      ? MPO_ROLLOUT_INTEGRATES
+                      : size->try_limit > 0        ? MPO_ROLLOUT_EXACT
+                                                   : MPO_ROLLOUT_DRAWS;
     MPO_TRY(mpo_rollout_open(&rollout, &session->rollout));
 cleanup:
     return status;

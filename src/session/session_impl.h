@@ -63,6 +63,9 @@ enum mpo_status mpo_session_make(const char *command, const struct mpo_config *c
 /** All of them. Failures are agreed on. Collective over all ranks. */
 enum mpo_status mpo_session_open_phases(struct mpo_session *session);
 
+/** What all rollouts of a session have in common; its decode must be open. Local. */
+struct mpo_rollout_spec mpo_session_rollout_spec(struct mpo_session *session);
+
 /** The prompts of the file, of the input or of the command line. Local. */
 enum mpo_status mpo_session_read_prompts(struct mpo_session *session);
 
