@@ -323,6 +323,9 @@ static bool follows_gradient(enum mpo_record_field_index field)
 {
     return field == MPO_RECORD_FIELD_gradient || field == MPO_RECORD_FIELD_dual ||
            field == MPO_RECORD_FIELD_averaged_gap || field == MPO_RECORD_FIELD_step_size ||
+           field == MPO_RECORD_FIELD_average_gradient ||
+           field == MPO_RECORD_FIELD_imbalance ||
+           field == MPO_RECORD_FIELD_imbalance_error ||
            field == MPO_RECORD_FIELD_state_range_squares ||
            field == MPO_RECORD_FIELD_state_inner_sum ||
            field == MPO_RECORD_FIELD_state_gradient_sum;
