@@ -155,6 +155,24 @@ def an_interrupt_reaches_the_fit_and_not_the_program():
     tables.check(steps_of(folder)[0] == 3, "the step was not finished")
 
 
+def a_stop_ends_the_calibration():
+    folder, command = prepare("stop")
+    command = [flag for flag in command if ".reward_" not in flag]
+    process = with_fault("slow,20", lambda: subprocess.Popen(
+        command + ["--rewards.deadline=100", "--rewards.calibration=200"],
+        start_new_session=True, text=True, env={**os.environ, **tables.ENVIRONMENT},
+        stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL))
+    pids = os.path.join(folder, "pids")
+    while not os.path.exists(pids) and process.poll() is None:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    tables.check(process.returncode == 85 and "of 200 steps of the calibration" in said, said)
+    check_gone(folder, 1)
+    tables.check(not os.path.exists(os.path.join(folder, "out.h5")), "a record was left")
+
+
 def a_fit_that_is_killed_takes_its_program_along():
     folder, process = start_apart("kill", "deaf,%d" % (2 * STEP + 3))
     process.kill()
@@ -185,5 +203,6 @@ if __name__ == "__main__":
         a_fault_of_the_calibration_is_told_once,
         deadlines_of_other_ranks_wait_for_the_program,
         an_interrupt_reaches_the_fit_and_not_the_program,
+        a_stop_ends_the_calibration,
         a_fit_that_is_killed_takes_its_program_along,
         what_has_no_meaning_is_refused)))
