@@ -98,6 +98,14 @@ def predictions_are_right_to_first_order(_):
         tables.check(np.abs(change).max() > 0.04, "too little to see")
         tables.check(np.abs(predicted - change).max() < 0.25 * np.abs(change).max(),
                      "%s is no prediction of %s" % (predicted, change))
+    before = case.exact(case.weights)
+    case.strength = 2.0
+    change = case.exact(case.weights) - before
+    predicted = figures(case.refit("--strength=2")["at_record"], "predicted") - plain
+    fit_rewards.log("strength 1.5 -> 2: rewards change by %s, predicted %s" % (
+        np.round(change, 3), np.round(predicted, 3)))
+    tables.check(np.abs(change).max() > 0.05, "too little to see")
+    tables.check(np.abs(predicted - change).max() < 0.4 * np.abs(change).max(), predicted)
 
 
 def every_goal_is_raised_and_floors_are_kept(_):

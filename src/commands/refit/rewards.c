@@ -28,6 +28,9 @@ static enum mpo_status read_exponents(struct reweigh *reweigh, double *scale)
         (struct mpo_exponents){reweigh->objective_count, reweigh->policy_count, 1.0, scale};
     MPO_TRY(mpo_record_read_exponents(reweigh->refit->record, &reweigh->exponents.strength,
                                       scale));
+    reweigh->target = reweigh->exponents;
+    if (!isnan(reweigh->refit->options->strength))
+        reweigh->target.strength = reweigh->refit->options->strength;
 cleanup:
     return status;
 }

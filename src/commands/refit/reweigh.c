@@ -108,7 +108,7 @@ void reweigh_predict(struct reweigh *reweigh, struct reweigh_point *point)
 {
     int64_t prompts = 0;
     point->ess = point->effective = 0.0;
-    mpo_exponents_of(&reweigh->exponents, point->weights, reweigh->work + reweigh->count);
+    mpo_exponents_of(&reweigh->target, point->weights, reweigh->work + reweigh->count);
     for (int64_t first = 0, end = 0; first < reweigh->count; first = end, prompts++) {
         int64_t prompt = reweigh->prompt[reweigh->order[first]];
         while (end < reweigh->count && reweigh->prompt[reweigh->order[end]] == prompt)

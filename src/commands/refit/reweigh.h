@@ -17,7 +17,8 @@ struct reweigh {
     const char *source; /* for messages */
     int32_t objective_count;
     int32_t policy_count;
-    struct mpo_exponents exponents;
+    struct mpo_exponents exponents;    /* of the record */
+    struct mpo_exponents target;       /* the same, at --strength */
     struct mpo_record_rewards rewards; /* the scale */
     struct mpo_config *recorded;       /* of the record */
     double *numbers;                   /* [5, K] owner of the scale and of the exponents' */
