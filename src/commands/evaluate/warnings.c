@@ -9,10 +9,9 @@
 #include <stdio.h>
 
 #include "commands/report/log.h"
+#include "estimator/sample.h"
 #include "evaluate_impl.h"
 
-#define EFFECTIVE_MIN  4.0
-#define EFFECTIVE_PART 0.75
 #define TRUNCATED_MANY 0.25
 #define HALVING_FAR    0.1
 #define VALUE_LOW      (-10.0)
@@ -59,7 +58,7 @@ static void warn_of_rows(const struct evaluate *evaluate, struct evaluate_vector
     double halving = vector->interval[MPO_COLUMN_HALVING].estimate;
     double rows = (double)evaluate->config->evaluate.responses;
     double effective = rows * vector->interval[MPO_COLUMN_ESS].estimate;
-    if (effective < fmin(EFFECTIVE_MIN, EFFECTIVE_PART * rows)) {
+    if (!mpo_sample_is_known(effective, rows)) {
         say(vector,
             "%.1f of %.0f rows of a prompt are effective, so nothing is known of the "
             "mixture of whole responses; raise --responses",
