@@ -10,7 +10,7 @@
 #include "base/stop.h"
 #include "mpo/comm.h"
 #include "commands/report/log.h"
-#include "session/session_impl.h"
+#include "session/parts.h"
 
 const struct mpo_command mpo_commands[] = {
     {"fit", "find the weights and write the record", "CONFIG [--section.key=value ...]",

@@ -6,7 +6,7 @@
 
 #include <limits.h>
 
-#include "session_impl.h"
+#include "parts.h"
 
 /** "KEY was RECORDED, is NOW; ...", as far as there is room. All zero: none. */
 struct mpo_differences {

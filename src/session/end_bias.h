@@ -4,7 +4,7 @@
  */
 #pragma once
 
-#include "session_impl.h"
+#include "parts.h"
 
 /** Prompts that are enough for a warm-up. */
 #define MPO_END_BIAS_PROMPTS 4

@@ -4,7 +4,7 @@
  */
 #pragma once
 
-#include "session_impl.h"
+#include "parts.h"
 
 /** What rank zero reads from a record and sends to all ranks. */
 struct mpo_models {

@@ -4,7 +4,7 @@
  * exchange, mixture, decode, rollout. Each ends in an agreement, so that one rank's failure
  * is everybody's. doctor and launch run the first of them by themselves.
  */
-#include "session_impl.h"
+#include "parts.h"
 
 #include <stdlib.h>
 #include <string.h>

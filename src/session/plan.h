@@ -6,7 +6,7 @@
 #pragma once
 
 #include "needs.h"
-#include "session_impl.h"
+#include "parts.h"
 
 /* ---- a fit ---- */
 

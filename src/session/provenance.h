@@ -5,7 +5,7 @@
 #pragma once
 
 #include "base/text.h"
-#include "session_impl.h"
+#include "parts.h"
 
 /** Create the session's record (record.file, fit.force) with everything that is known before
  *  the first step. Failures are agreed on and reported. Collective over all ranks.

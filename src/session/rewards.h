@@ -7,7 +7,7 @@
 
 #include "decode/text.h"
 #include "mpo/rewards.h"
-#include "session_impl.h"
+#include "parts.h"
 
 /** Texts of responses, one after another. */
 struct mpo_session_texts {

@@ -3,7 +3,7 @@
  * A session as a handle: its configuration and its ranks, the phases that open it
  * (phases.c), the steps of its loop, and its end.
  */
-#include "session_impl.h"
+#include "parts.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -4,7 +4,7 @@
  */
 #pragma once
 
-#include "session_impl.h"
+#include "parts.h"
 
 /** As the command's options have them; strings are borrowed. */
 struct mpo_weights_choice {

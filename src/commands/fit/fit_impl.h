@@ -9,7 +9,7 @@
 #include "mpo/fit.h"
 
 #include "commands/report/progress.h"
-#include "session/session_impl.h"
+#include "session/parts.h"
 
 struct fit {
     struct mpo_config *config;

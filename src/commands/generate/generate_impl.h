@@ -10,7 +10,7 @@
 #pragma once
 
 #include "session/end_bias.h"
-#include "session/session_impl.h"
+#include "session/parts.h"
 #include "text.h"
 
 struct generate {

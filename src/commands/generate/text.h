@@ -7,7 +7,7 @@
 #include <jansson.h>
 
 #include "decode/text.h"
-#include "session/session_impl.h"
+#include "session/parts.h"
 
 #define STOP_COUNT_MAX 16
 

@@ -5,7 +5,7 @@
 #pragma once
 
 #include "commands/report/progress.h"
-#include "session/session_impl.h"
+#include "session/parts.h"
 
 struct walk {
     struct mpo_session *session;
