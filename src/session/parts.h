@@ -8,8 +8,11 @@
  *                    do not run yet
  *     needs.c        memory, by what it is for
  *     weights.c      the weights that a command is told to use
+ *     models.c       whether they belong to this job's models
+ *     rewards.c      rewards of responses, measured for a command
  *     end_bias.c     the end tilt that exponents ask for
  *     provenance.c   where a record comes from
+ *     differences.c  what of it is another now
  */
 #pragma once
 
