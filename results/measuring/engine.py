@@ -18,7 +18,6 @@ from pathlib import Path
 import h5py
 
 BLOCK_SEED = 101  # of a row's first block; the same for all rows, so that they share uniforms
-BLOCK_RESPONSES = 4  # to each prompt
 TUNE_PROMPTS = 16  # training prompts that choose an end bias
 
 
@@ -49,7 +48,7 @@ class Row:
     policy: str = ""  # the policy of averaged adapters
     tuned: bool = False  # drawn with an end bias chosen on training prompts
     needs: str = ""  # an option that an older mpo lacks
-    blocks: int = 2  # of BLOCK_RESPONSES; of a fit's row one for each seed
+    blocks: int = 2  # of so many responses to each prompt; of a fit's row one for each seed
     curve: str = ""  # the curve of the plot that this row is a point of
 
 
@@ -87,6 +86,7 @@ class Workspace:
     name: str
     mpo: list
     heldout: str
+    responses: int  # of a block to each prompt
     out: Path = field(init=False)
     helps: dict = field(init=False, default_factory=dict)
 
@@ -187,7 +187,7 @@ class Workspace:
             *flags,
             f"--prompts.file={part.prompts or self.heldout}",
             *((f"--limit={TUNE_PROMPTS}",) if part.prompts else ()),
-            f"--n={1 if row.candidates > 1 else BLOCK_RESPONSES}",
+            f"--n={1 if row.candidates > 1 else self.responses}",
             f"--run.seed={BLOCK_SEED + part.block}",
             "--format=jsonl",
         )

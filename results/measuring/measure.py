@@ -200,7 +200,8 @@ def main():
     demo = importlib.import_module("rows")
     demo.NAME = arguments.demo
     demo.HERE = arguments.root / "results" / arguments.demo
-    workspace = Workspace(arguments.root.resolve(), arguments.demo, arguments.mpo, demo.HELDOUT)
+    root = arguments.root.resolve()
+    workspace = Workspace(root, arguments.demo, arguments.mpo, demo.HELDOUT, demo.RESPONSES)
     if not arguments.tables:
         measure(workspace, demo, arguments.only, arguments.rounds)
     say("tables")

@@ -6,6 +6,7 @@ four requests.
 """
 
 import re
+from pathlib import Path
 
 from engine import Fit, Row
 from figures import Objective
@@ -16,6 +17,7 @@ OBJECTIVES = tuple(Objective(name, name) for name in ("brief", "excited", "warm"
 BASELINE = "equal weights"
 TRAIN = "configs/reviews/prompts_train.txt"
 HELDOUT = "configs/reviews/prompts_heldout.txt"
+RESPONSES = 2  # of a block, to each prompt
 
 # Columns of table.tsv, and their titles in the README where they are shown there.
 COLUMNS = {
@@ -38,12 +40,13 @@ COLUMNS = {
 CONFIG = "configs/requests.yaml"
 HOSTED = "results/requests/hosted.yaml"
 TOGETHER = "results/requests/together.yaml"
-SERVED = ("--estimator.target=served", "--descent.average=linear")
+FEWER = "--rollout.responses=8"
+SERVED = ("--estimator.target=served", "--descent.average=linear", FEWER)
 REWARD = (
     *SERVED,
     "--estimator.objective=reward",
     "--rewards.command=python3 results/measuring/answer.py requests",
-    "--rewards.calibration=6",
+    "--rewards.calibration=8",
 )
 
 fit_served = Fit("served", CONFIG, 24, SERVED, seeds=(1, 2))
@@ -51,9 +54,20 @@ fit_served_2 = Fit("served 2", HOSTED, 24, (*SERVED, "--rollout.strength=2"), se
 fit_reward = Fit("reward", HOSTED, 24, REWARD, seeds=(1,), needs="rewards.command")
 FITS = (fit_served, fit_served_2, fit_reward)
 
+REQUESTS = Path(__file__).resolve().parents[2] / CONFIG
+
+
+def alone(name):
+    """One policy and the reference, in the place of the one prompt with all requests."""
+    entry = REQUESTS.read_text(encoding="utf-8").split(f"- name: {name}\n")[1]
+    texts = {key: re.search(rf'{key}: "(.*)"', entry)[1] for key in ("system", "request")}
+    flags = tuple(f"--policies.together.{key}={text}" for key, text in texts.items())
+    return Row(name, TOGETHER, weights="together", flags=flags)
+
+
 ROWS = (
-    Row("reference", HOSTED, weights="reference"),
-    *(Row(objective.name, HOSTED, weights=objective.name) for objective in OBJECTIVES),
+    Row("reference", TOGETHER, weights="reference"),
+    *(alone(objective.name) for objective in OBJECTIVES),
     Row("equal weights", HOSTED, weights="uniform", passes=4),
     Row("served fit", HOSTED, fit=fit_served, passes=4),
     Row("one prompt with all requests", TOGETHER, weights="together"),

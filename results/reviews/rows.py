@@ -16,6 +16,7 @@ BASELINE = "equal weights"
 LONG_AND_SHORT = ("sentiment", "concise")  # what long and short responses are rewarded by
 TRAIN = "configs/reviews/prompts_train.txt"
 HELDOUT = "configs/reviews/prompts_heldout.txt"
+RESPONSES = 4  # of a block, to each prompt
 # Columns of table.tsv, and their titles in the README where they are shown there.
 COLUMNS = {
     "sentiment": "sentiment",
@@ -48,7 +49,8 @@ REWARD = (
     *SERVED,
     "--estimator.objective=reward",
     "--rewards.command=python3 results/measuring/answer.py reviews",
-    "--rewards.calibration=6",
+    "--rollout.responses=8",
+    "--rewards.calibration=8",
 )
 STEPS = 24  # from there on the averaged weights stay within 0.01 (fits.tsv)
 
