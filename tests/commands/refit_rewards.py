@@ -154,6 +154,8 @@ def bad_input_is_named(_):
             ({"reward1": float("nan")}, [":3: ", "NaN"]),
             ({"control": None}, [":3: ", '"control"', "--best-of"]),
             ({"exponents": {"policy0": 1.0}}, [":3: ", "'policy1'", '"exponents"']),
+            ({"end_bias": 1.5}, [":3: ", '"end_bias" 1.5', "--end-bias=0"]),
+            ({"end_bias": "x"}, [":3: ", '"end_bias"']),
             ({"prompt_index": "x"}, [":3: ", '"prompt_index"'])):
         case.write(good[:2] + [{**good[2], **change}] + good[3:])
         said = case.refit(expect=65)
@@ -163,6 +165,8 @@ def bad_input_is_named(_):
     tables.check("found none" in case.refit(expect=65), "an empty file")
     case.write([{**line, "prompt_index": i} for i, line in enumerate(good)])
     tables.check("effective" in case.refit(expect=65), "one response a prompt")
+    case.write([{**line, "end_bias": 0.0} for line in good])
+    case.refit()
     case.write(good)
     tables.check("no.jsonl" in case.refit(rewards="no.jsonl", expect=66), "a missing file")
     for flags, word in ((["--goal=constraint"], "--floor"), (["--floor=policy0=1"], "--floor"),
@@ -180,6 +184,9 @@ def bad_input_is_named(_):
                            "--format=jsonl", "--quiet", "--n=8"])
     case.write([case.reward(json.loads(line)) for line in drawn.splitlines()])
     tables.check('"exponents"' in case.refit(expect=65), "filtered draws are taken")
+    tables.run([MPO, "fit", case.config, *case.more, "--quiet", "--force",
+                "--rollout.end_bias=0.5", "--record.file=" + case.record])
+    tables.check("end tilt" in case.refit(rewards="record", expect=65), "tilted draws are taken")
     tables.run([MPO, "fit", case.config, "--quiet", "--force", "--rewards.command=",
                 "--record.file=" + case.record])
     tables.check("no reward program" in case.refit(rewards="record", expect=65), "no rewards")

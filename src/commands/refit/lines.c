@@ -75,6 +75,24 @@ cleanup:
     return status;
 }
 
+/* What is predicted is the token mixture as it is; of a tilt the control variates say nothing. */
+static enum mpo_status check_tilt(const struct reader *reader, const json_t *line)
+{
+    enum mpo_status status = MPO_OK;
+    const json_t *tilt = json_object_get(line, "end_bias");
+    if (tilt == NULL || (json_is_number(tilt) && json_number_value(tilt) == 0.0))
+        return MPO_OK;
+    if (!json_is_number(tilt))
+        REFUSE(reader, "expected \"end_bias\" to be a number, found %s", "something else");
+    REFUSE(
+        reader,
+        "expected a response drawn without an end tilt, found \"end_bias\" %g; draw with "
+        "generate --end-bias=0",
+        json_number_value(tilt));
+cleanup:
+    return status;
+}
+
 static enum mpo_status grow(struct reweigh *reweigh)
 {
     enum mpo_status status = MPO_OK;
@@ -119,6 +137,7 @@ static enum mpo_status add_line(const struct reader *reader)
         REFUSE(reader, "expected \"tokens\", a number of them, found %s",
                tokens == NULL ? "none" : "something else");
     reweigh->tokens[reweigh->count] = json_integer_value(tokens);
+    MPO_TRY(check_tilt(reader, line));
     MPO_TRY(
         read_figures(reader, line, "exponents", reweigh->base + reweigh->count * policies));
     MPO_TRY(read_figures(reader, line, "control",
@@ -169,6 +188,24 @@ cleanup:
     return status;
 }
 
+/* Like the lines of a file, responses of a record are of the token mixture as it is. */
+static enum mpo_status check_steps(const struct reweigh *reweigh, int64_t steps)
+{
+    enum mpo_status status = MPO_OK;
+    double *tilt = NULL; /* [steps] */
+    MPO_NEW(steps, &tilt);
+    MPO_TRY(mpo_record_read(reweigh->refit->record, "end_bias", 0, steps, tilt));
+    for (int64_t step = 0; step < steps; step++)
+        MPO_CHECK(
+            tilt[step] == 0.0, MPO_ERR_DATA,
+            "%s: expected responses drawn without an end tilt, found one of %g nat in "
+            "step %lld; draw others with generate --end-bias=0, and give --rewards=FILE",
+            reweigh->source, tilt[step], (long long)step);
+cleanup:
+    free(tilt);
+    return status;
+}
+
 /* Exponents of each response: those of the step that drew it. */
 static enum mpo_status find_bases(struct reweigh *reweigh,
                                   const struct mpo_record_scores *scores)
@@ -179,6 +216,7 @@ static enum mpo_status find_bases(struct reweigh *reweigh,
     double *weights = NULL; /* [steps, K] */
     bool from_reference = reweigh->recorded->rollout.proposal == MPO_PROPOSAL_REFERENCE;
     MPO_NEW(steps * reweigh->objective_count, &weights);
+    MPO_TRY(check_steps(reweigh, steps));
     MPO_TRY(mpo_record_read(record, "weights", 0, steps, weights));
     for (int64_t i = 0; i < reweigh->count; i++) {
         double *base = reweigh->base + i * reweigh->policy_count;
