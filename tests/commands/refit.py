@@ -218,6 +218,20 @@ def a_policy_diverges_from_itself_by_nothing(setting):
                      and rows["F"][0] == "0.0000", out)
 
 
+def f_is_at_most_0(setting):
+    """Near a vertex few of the stored responses count, and their F may be above."""
+    found = []
+    for k in range(3):
+        out, _ = tables.run([setting.mpo, "refit", setting.record, "--json", "--min-ess=0",
+                             "--min=policy%d=0.999" % k])
+        result = json.loads(out)
+        weights = np.array(list(result["weights"].values()))
+        value = pooled(setting.record, weights)[0]
+        found.append(value)
+        tables.check(abs(result["value_jackknife"] - min(value, 0.0)) <= 1e-9, out)
+    tables.check(max(found) > 0.0, "no estimate is above 0: %s" % found)
+
+
 def strength_and_scales_are_those_of_the_record(setting):
     """F, its optimum and the divergences with the reference's exponent, against the recursion
     over a grid of weights; --strength in their place; and a record without a reference."""
@@ -310,7 +324,7 @@ def main():
              what_the_responses_cannot_support_is_refused,
              a_frontier_is_drawn,
              a_frontier_keeps_to_the_bounds_and_to_its_limit,
-             a_policy_diverges_from_itself_by_nothing,
+             a_policy_diverges_from_itself_by_nothing, f_is_at_most_0,
              strength_and_scales_are_those_of_the_record,
              a_plot_without_gnuplot_is_refused,
              mistakes_are_named]

@@ -148,15 +148,20 @@ void refit_estimate(struct refit *refit, struct refit_point *point)
     derive_point(refit, point);
 }
 
-/* With all exponents on one objective F is 0, whatever the responses say. */
+/* Whatever the responses say: F is 0 with all exponents on one objective, and at most 0 where
+ * no exponent is negative. Needs the exponents of the point. */
 static void state_known_value(const struct refit *refit, struct refit_point *point)
 {
+    bool is_bounded = true;
+    for (int32_t h = 0; h < refit->exponents.policy_count; h++)
+        is_bounded = is_bounded && refit->mu[h] >= 0.0;
+    if (is_bounded)
+        point->value = fmin(point->value, 0.0);
     for (int32_t k = 0; k < refit->count; k++)
         if (point->weights[k] >= 1.0 &&
-            refit->exponents.strength * refit->exponents.scale[k] == 1.0) {
+            refit->exponents.strength * refit->exponents.scale[k] == 1.0)
             point->value = 0.0;
-            derive_point(refit, point);
-        }
+    derive_point(refit, point);
 }
 
 bool refit_supports(const struct refit *refit, const struct refit_point *point)
@@ -247,6 +252,7 @@ static enum mpo_status estimate_stored(struct refit *refit)
     for (int32_t k = 0; k < refit->count; k++)
         refit->stored.weights[k] = average[refit->objective[k]];
     refit_estimate(refit, &refit->stored);
+    state_known_value(refit, &refit->stored);
 cleanup:
     free(average);
     return status;
