@@ -259,6 +259,58 @@ static void values_print_as_in_jinja(void **state)
     assert_renders("{% generation %}a{% endgeneration %}", "a");
 }
 
+static void texts_are_of_characters_as_in_python(void **state)
+{
+    (void)state;
+    const char *set = "{% set c = 'h\xc3\xa9 \xe4\xbd\xa0\xe5\xa5\xbd' %}";
+    static const struct {
+        const char *expression;
+        const char *expected;
+    } cases[] = {
+        {"{{ c|length }}", "5"},
+        {"{{ c[1] }}{{ c[-1] }}{{ c[5] }}{{ c[-6] }}", "\xc3\xa9\xe5\xa5\xbd"},
+        {"{{ c[:2] }}|{{ c[-2:] }}|{{ c[1:4] }}",
+         "h\xc3\xa9|\xe4\xbd\xa0\xe5\xa5\xbd|\xc3\xa9 \xe4\xbd\xa0"},
+        {"{{ c[::-1] }}", "\xe5\xa5\xbd\xe4\xbd\xa0 \xc3\xa9h"},
+        {"{{ c.strip('h\xe5\xa5\xbd') }}", "\xc3\xa9 \xe4\xbd\xa0"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char *source = repeat(set, cases[i].expression, 1, "");
+        assert_renders(source, cases[i].expected);
+        free(source);
+    }
+}
+
+/* U+00A0, U+2003, U+2028, U+3000 and U+0085 are white space in Python, U+200B and U+FEFF
+ * are not. */
+static void wide_spaces_are_trimmed_as_in_python(void **state)
+{
+    (void)state;
+    assert_renders(
+        "{{ '\xc2\xa0\xe3\x80\x80 \xc3\xa9 \xe3\x80\x80\xe2\x80\x83'|trim }}|"
+        "{{ '\xe2\x80\xa8x\xc2\x85'.strip() }}|{{ '\x1cy\xe2\x80\xa8'.rstrip() }}",
+        "\xc3\xa9|x|\x1cy");
+    assert_renders("{{ '\xe2\x80\x8b\xc3\xa0\xef\xbb\xbf'|trim }}",
+                   "\xe2\x80\x8b\xc3\xa0\xef\xbb\xbf");
+    assert_renders("{{ ' a\xe3\x80\x80  b\n\tc '.split()|join(',') }}", "a,b,c");
+}
+
+static void numbers_are_divided_as_in_python(void **state)
+{
+    (void)state;
+    assert_renders("{{ -7 % 3 }} {{ 7 % -3 }} {{ -6 % 3 }} {{ -0.5 % 2 }}", "2 -2 0 1.5");
+    assert_fails("{{ 1 % 0 }}", "division by zero");
+    assert_fails("{{ 1 / 0 }}", "division by zero");
+}
+
+static void none_is_defined(void **state)
+{
+    (void)state;
+    assert_renders(
+        "{{ none|default('x') }} {{ none|default('x', true) }} {{ y|default('x') }}",
+        "None x x");
+}
+
 /* ---- whose text it is ---- */
 
 /* Every byte of "<|x|>" that stands in the output is the message's. */
@@ -364,6 +416,10 @@ int main(void)
         cmocka_unit_test(bad_arguments_are_refused),
         cmocka_unit_test(a_failure_has_its_line_and_the_templates_own_words),
         cmocka_unit_test(values_print_as_in_jinja),
+        cmocka_unit_test(texts_are_of_characters_as_in_python),
+        cmocka_unit_test(wide_spaces_are_trimmed_as_in_python),
+        cmocka_unit_test(numbers_are_divided_as_in_python),
+        cmocka_unit_test(none_is_defined),
         cmocka_unit_test(a_messages_text_stays_one),
         cmocka_unit_test(a_templates_text_is_its_own),
     };
