@@ -216,7 +216,7 @@ def test_other_commands_show_progress():
 def test_whatever_ends_it_leaves_whole_lines():
     fresh()
     code, _, text = on_terminal("fit", "config.yaml", "--descent.steps=1000000",
-                                interrupt_after=b"imbalance 0.", columns=50)
+                                interrupt_after=b"up 0.", columns=50)
     left, _ = screen(text, 50)
     check("a killed fit leaves the cursor on a fresh line", code == -signal.SIGKILL
           and left[-1] == "" and progress_lines(left[-2:-1], "fit"), left[-3:])
