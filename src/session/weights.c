@@ -365,7 +365,7 @@ cleanup:
     return status;
 }
 
-/* Records of schema mpo-1.0 name no target: all were whole. */
+/* Of a served fit it is what rollout.end_bias set, else 0. */
 static enum mpo_status read_end_bias(const struct mpo_config *config,
                                      const struct mpo_weights_choice *choice, double *out)
 {
@@ -375,9 +375,6 @@ static enum mpo_status read_end_bias(const struct mpo_config *config,
     int64_t row = 0;
     const char *series = choice->step == MPO_AUTO_INTEGER ? "state/end_bias" : "end_bias";
     MPO_TRY(mpo_record_open(choice->text, &record));
-    if (strcmp(mpo_record_attribute(record, "target"),
-               mpo_target_name(MPO_TARGET_SERVED)) == 0)
-        goto cleanup;
     MPO_TRY(is_of_other_strength(config, record, choice->strength, &is_other));
     if (is_other)
         goto cleanup;

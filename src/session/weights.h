@@ -46,11 +46,11 @@ enum mpo_status mpo_weights_open(const struct mpo_session *session,
                                  const struct mpo_weights_choice *choice, double **out);
 
 /**
- * The end tilt b that a choice of weights is drawn with. That of a record of target whole
- * belongs to the record's exponents: after the last step that for the next one, of an
- * earlier step that which it was drawn with. All else, a record of target served or another
- * strength than the record's included, has none. Collective over all ranks; failures are
- * agreed on and printed.
+ * The end tilt b that a choice of weights is drawn with. That of a record (of target served
+ * it is 0, unless rollout.end_bias was set) belongs to the record's exponents: after the last
+ * step that for the next one, of an earlier step that which it was drawn with. All else,
+ * another strength than the record's included, has none. Collective over all ranks; failures
+ * are agreed on and printed.
  *
  * @param given  the tilt that a user asks for, nat; NAN: the above
  * @param out    b, nat

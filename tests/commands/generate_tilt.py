@@ -41,8 +41,9 @@ class Case:
                         "descent": {"steps": 4}}
         self.few = self.write("few", table, ["a", "b"] * 3)
         self.many = self.write("many", table, ["a", "b"] * 200)
-        for name, flags in (("whole", []), ("served", []), ("far", ["--rollout.strength=1.5"])):
-            target = "served" if name == "served" else "whole"
+        for name, flags in (("whole", []), ("served", []), ("far", ["--rollout.strength=1.5"]),
+                            ("held", ["--rollout.end_bias=-0.7"])):
+            target = "served" if name in ("served", "held") else "whole"
             tables.run([mpo, "fit", self.few, "--record.file=" + self.record(name),
                         "--estimator.target=" + target, *flags])
 
@@ -150,6 +151,25 @@ def served_records_and_given_weights_have_no_tilt(case):
     case.check_mixture(case.generate(FLAG)[0], case.exponents(WEIGHTS), 0.0, False)
 
 
+def served_record_is_drawn_from_with_the_tilt_that_was_set(case):
+    flag = "--weights=" + case.record("held")
+    mean = case.exponents(case.stored("held", "average"))
+    case.check_mixture(case.generate(flag, "--n=3")[0], mean, -0.7, True)
+    case.check_mixture(case.generate(flag, "--step=1")[0],
+                       case.exponents(case.stored("held", "average", 1)), -0.7, True)
+    case.check_mixture(case.generate(flag, "--end-bias=0")[0], mean, 0.0, True)
+
+
+def evaluate_says_that_it_has_no_tilt(case):
+    for name, tilt in (("whole", float(case.stored("whole", "state/end_bias"))),
+                       ("held", -0.7), ("served", 0.0)):
+        out, said = tables.run([case.mpo, "evaluate", case.few, "--json", "--replicates=100",
+                                "--weights=" + case.record(name)])
+        words = "with one of %+.3f nat" % tilt
+        warned = [text for text in json.loads(out)["vectors"][0]["warnings"] if words in text]
+        tables.check(len(warned) == (tilt != 0.0) == said.count(words), said)
+
+
 def tilt_belongs_to_the_strength_of_its_record(case):
     flag = "--weights=" + case.record("far")
     weights = case.stored("far", "average")
@@ -226,6 +246,8 @@ def main():
              best_of_two_weighs_what_the_tilted_mixture_drew,
              record_of_target_whole_is_drawn_from_with_its_tilt,
              served_records_and_given_weights_have_no_tilt,
+             served_record_is_drawn_from_with_the_tilt_that_was_set,
+             evaluate_says_that_it_has_no_tilt,
              tilt_belongs_to_the_strength_of_its_record, best_of_without_a_tilt_finds_one,
              score_says_of_a_line_what_generate_said, score_takes_the_tilt_out_of_log_z,
              bad_tilts_are_refused]

@@ -129,6 +129,7 @@ static enum mpo_status read_vector(struct evaluate *evaluate, int32_t index)
         options->strength, index == 0 ? "--weights" : "--against"};
     MPO_TRY(
         mpo_weights_open_recipe(evaluate->session, &choice, &vector->recipe, &vector->mu));
+    MPO_TRY(mpo_weights_end_bias(evaluate->session, &choice, NAN, &vector->end_bias));
     vector->certificate = (struct mpo_certificate){
         .exponents = {evaluate->objective_count, evaluate->config->policy_count,
                       vector->recipe.strength, vector->recipe.scale},

@@ -37,11 +37,12 @@ struct evaluate_result {
     struct mpo_interval interval;
 };
 
-/** A weight vector; all but name, mu and recipe on rank zero only. */
+/** A weight vector; all but name, mu, recipe and end_bias on rank zero only. */
 struct evaluate_vector {
     const char *name; /* as the user wrote it, borrowed */
     double *mu;       /* [H] */
     struct mpo_weights_recipe recipe;
+    double end_bias; /* that generate draws with; nothing here does */
     struct mpo_certificate certificate;
     double *value;                 /* [prompts, columns] */
     struct mpo_interval *interval; /* [columns] */
@@ -87,6 +88,9 @@ enum mpo_status evaluate_find_results(struct evaluate *evaluate);
  *  figures away where nothing is known of them. Between the intervals of columns and the
  *  results. Rank zero only. */
 void evaluate_warn(const struct evaluate *evaluate, struct evaluate_vector *vector);
+
+/** Say that what is served is evaluated without the tilt of the weights' record. Rank zero only. */
+void evaluate_warn_of_tilt(struct evaluate_vector *vector);
 
 /** Why a vector has no imbalance, and why no gap, for a message; NULL where it has. Local. */
 const char *evaluate_why_no_imbalance(const struct evaluate *evaluate,
