@@ -124,7 +124,10 @@ def every_goal_is_raised_and_floors_are_kept(_):
     worst = int(np.argmin(before))
     floor = case.exact(case.weights)[worst] + 0.1
     name = "policy%d" % worst
-    point = case.refit("--goal=constraint", "--floor=%s=%g" % (name, floor))["predicted"]
+    result = case.refit("--goal=constraint", "--floor=%s=%g" % (name, floor))
+    point = result["predicted"]
+    tables.check(result["at_record"]["goal"] is None and point["goal"] is not None,
+                 "the record's weights miss the floor: %s" % result["at_record"])
     tables.check(point["objectives"][name]["predicted"] >= floor, "below the floor")
     point = case.refit("--max=policy0=0.3", "--min=policy1=0.2")["predicted"]
     tables.check(point["objectives"]["policy0"]["weight"] <= 0.3

@@ -166,6 +166,11 @@ static void print_number(double value, int width)
         printf(" %*.4g", width, value);
 }
 
+static double known_goal(const struct reweigh_point *point)
+{
+    return reweigh_misses(point) ? NAN : point->goal;
+}
+
 static void print_table(const struct reweigh *reweigh, const struct reweigh_point *start,
                         const struct reweigh_point *found)
 {
@@ -183,8 +188,10 @@ static void print_table(const struct reweigh *reweigh, const struct reweigh_poin
         print_number(reweigh_normalise(reweigh, k, found->mean[k]), 10);
         putchar('\n');
     }
-    printf("\ngoal %s: predicted %.4g, at the record's weights %.4g\n",
-           mpo_goal_name(reweigh->refit->options->goal), found->goal, start->goal);
+    printf("\ngoal %s: predicted %.4g, at the record's weights",
+           mpo_goal_name(reweigh->refit->options->goal), found->goal);
+    print_number(known_goal(start), 0);
+    putchar('\n');
     printf("ESS           %10.4f of the responses, at least %g\n", found->ess,
            reweigh->floor_share);
     printf("Measure the rewards on fresh responses at these weights before you rely on "
@@ -202,7 +209,7 @@ static json_t *make_point(const struct reweigh *reweigh, const struct reweigh_po
                       output_number(point->error[k]), "normalised",
                       output_number(reweigh_normalise(reweigh, k, point->mean[k]))));
     return json_pack("{s:o, s:o, s:o}", "objectives", all, "goal",
-                     output_number(point->goal), "ess", output_number(point->ess));
+                     output_number(known_goal(point)), "ess", output_number(point->ess));
 }
 
 static enum mpo_status print_result(const struct reweigh *reweigh,

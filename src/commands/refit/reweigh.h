@@ -66,7 +66,10 @@ enum mpo_status reweigh_read(struct reweigh *reweigh, const char *source);
 void reweigh_search(struct reweigh *reweigh, enum mpo_goal goal,
                     struct reweigh_point *start, struct reweigh_point *trial);
 
-/** The goal's value at a predicted point. Local. */
+/** Whether a point misses a floor, or the goal has no value there. Local. */
+bool reweigh_misses(const struct reweigh_point *point);
+
+/** The goal's value at a predicted point; where it misses, a number for comparisons. Local. */
 double reweigh_goal(const struct reweigh *reweigh, enum mpo_goal goal,
                     const struct reweigh_point *point);
 

@@ -25,6 +25,11 @@
 /* Of a point that misses a floor or has no product: below all others, and rising to them. */
 #define MISSED (-1e6)
 
+bool reweigh_misses(const struct reweigh_point *point)
+{
+    return point->goal < 0.5 * MISSED;
+}
+
 bool reweigh_trusts(const struct reweigh *reweigh, const struct reweigh_point *point)
 {
     return point->ess >= reweigh->floor_share && point->effective >= EFFECTIVE_MIN;
