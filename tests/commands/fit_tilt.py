@@ -172,6 +172,9 @@ def what_is_not_known_is_said(arguments):
     _, said = fit(arguments, folder, config)
     tables.check(any("close to ending at once" in line for line in warnings_of(said)), said)
     tables.check("+-" not in [line for line in said.splitlines() if "step    1/" in line][0], said)
+    out, _ = tables.run([arguments.mpo, "fit", config, "--estimator.target=served",
+                         "--record.file=" + os.path.join(folder, "served.h5")])
+    tables.check("as far as drawn ends reach" in out, out)
     _, said = fit(arguments, folder, config, "--rollout.prompts_per_step=2")
     tables.check("+-" in [line for line in said.splitlines() if "step    1/" in line][0], said)
 

@@ -232,6 +232,8 @@ static void print_value(const struct fit *fit)
                (long long)summary->steps, mpo_text_plural(summary->steps));
         if (summary->steps > 1)
             printf(", +- %.4f", mpo_fit_value_error(summary));
+        if (is_served(fit) && summary->value_mean < VALUE_LOW)
+            printf("; as far as drawn ends reach (mpo evaluate integrates them out)");
         putchar('\n');
     }
 }
