@@ -177,6 +177,9 @@ void explain(const std::string &source, mpo_jinja_failure *failure)
     } catch (const refusal &raised) {
         failure->status = MPO_ERR_DATA;
         set_text(failure, raised.what());
+    } catch (const jinja::limits::missing &lack) {
+        failure->status = MPO_ERR_DATA;
+        set_text(failure, lack.what());
     } catch (const std::bad_alloc &) {
         failure->status = MPO_ERR_MEMORY;
         set_text(failure, "out of memory");

@@ -15,6 +15,7 @@
 
 #include <cstddef>
 #include <exception>
+#include <stdexcept>
 
 namespace jinja::limits
 {
@@ -45,6 +46,11 @@ struct exceeded : std::exception {
     {
         return reason;
     }
+};
+
+/** The template took a member of what has no value. With other messages it may have one. */
+struct missing : std::runtime_error {
+    using std::runtime_error::runtime_error;
 };
 
 /** Count anew; no place of an error is known. */

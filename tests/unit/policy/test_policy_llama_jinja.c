@@ -311,6 +311,29 @@ static void none_is_defined(void **state)
         "None x x");
 }
 
+static void assert_refuses_the_messages(const char *source, const char *word)
+{
+    struct result result = render(source);
+    if (result.rendered)
+        fail_msg("%s: gave %s", source, result.output.bytes);
+    assert_int_equal(result.failure.status, MPO_ERR_DATA);
+    assert_non_null(strstr(result.failure.text, word));
+    assert_int_equal(result.failure.line, 1);
+}
+
+/* As in Jinja: what is undefined is empty, and has no members. */
+static void what_is_missing_has_no_members(void **state)
+{
+    (void)state;
+    assert_refuses_the_messages("{{ nothing.role }}", "member 'role'");
+    assert_refuses_the_messages("{{ nothing[0] }}", "member '0'");
+    assert_refuses_the_messages("{{ messages[1].content }}", "member 'content'");
+    assert_refuses_the_messages("{{ messages[0].tool.name is defined }}", "member 'name'");
+    assert_renders("{{ messages[1] }}{{ messages[0].tool }}{{ nothing is defined }}"
+                   "{{ messages[1] and messages[1].content }}{{ none.role }}",
+                   "False");
+}
+
 /* ---- whose text it is ---- */
 
 /* Every byte of "<|x|>" that stands in the output is the message's. */
@@ -420,6 +443,7 @@ int main(void)
         cmocka_unit_test(wide_spaces_are_trimmed_as_in_python),
         cmocka_unit_test(numbers_are_divided_as_in_python),
         cmocka_unit_test(none_is_defined),
+        cmocka_unit_test(what_is_missing_has_no_members),
         cmocka_unit_test(a_messages_text_stays_one),
         cmocka_unit_test(a_templates_text_is_its_own),
     };
