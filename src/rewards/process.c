@@ -239,6 +239,7 @@ void mpo_rewards_process_close(struct mpo_rewards_process *process, char *how,
     double until = mpo_timing_now() + MOMENT_SECONDS;
     while (!has_ended(process->pid) && mpo_timing_now() < until)
         nanosleep(&(struct timespec){.tv_nsec = LOOK_NANOS}, NULL);
+    bool ends_by_itself = has_ended(process->pid);
     kill(-process->pid, SIGKILL);
     do
         waited = waitpid(process->pid, &ended, 0);
@@ -246,7 +247,9 @@ void mpo_rewards_process_close(struct mpo_rewards_process *process, char *how,
     process->pid = 0;
     if (how == NULL)
         return;
-    if (waited > 0 && WIFSIGNALED(ended))
+    if (!ends_by_itself)
+        snprintf(how, how_bytes, "it closed its output, and went on");
+    else if (waited > 0 && WIFSIGNALED(ended))
         snprintf(how, how_bytes, "signal %d (%s)", WTERMSIG(ended),
                  strsignal(WTERMSIG(ended)));
     else

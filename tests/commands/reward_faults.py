@@ -24,7 +24,7 @@ STEP = 16  # responses of a step
 FAULTS = [
     ("exit", 75, ["ended after 2 of 16 answers", "exit code 3"]),
     ("killed", 75, ["ended after 2 of 16 answers", "signal 9"]),
-    ("mute", 75, ["ended after 2 of 16 answers"]),
+    ("mute", 75, ["ended after 2 of 16 answers", "closed its output"]),
     ("stall", 75, ["late", "2 of 16 answers", "rewards.deadline (1 s)"]),
     ("deaf", 75, ["late", "rewards.deadline"]),
     ("nan", 65, ["NaN", "one JSON object a line", '"id": 130']),
