@@ -92,6 +92,9 @@ void evaluate_warn(const struct evaluate *evaluate, struct evaluate_vector *vect
 /** Say that what is served is evaluated without the tilt of the weights' record. Rank zero only. */
 void evaluate_warn_of_tilt(struct evaluate_vector *vector);
 
+/** Say that intervals need more prompts, where they do. Rank zero only. */
+void evaluate_warn_of_prompts(const struct evaluate *evaluate);
+
 /** Why a vector has no imbalance, and why no gap, for a message; NULL where it has. Local. */
 const char *evaluate_why_no_imbalance(const struct evaluate *evaluate,
                                       const struct evaluate_vector *vector);

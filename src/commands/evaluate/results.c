@@ -16,11 +16,7 @@
 #include <string.h>
 
 #include "base/simplex.h"
-#include "commands/report/log.h"
 #include "evaluate_impl.h"
-
-/* With fewer prompts the bootstrap's intervals are too narrow. */
-#define PROMPTS_FEW 30
 
 /* -log 0.05 */
 #define MARKOV_NATS 2.9957322735539909
@@ -280,18 +276,6 @@ cleanup:
     return status;
 }
 
-static void warn_of_prompts(const struct evaluate *evaluate)
-{
-    if (evaluate->prompt_count == 1)
-        mpo_log_warning("1 prompt has no intervals, which come from differences between "
-                        "prompts; use %d or more",
-                        PROMPTS_FEW);
-    else if (evaluate->prompt_count < PROMPTS_FEW)
-        mpo_log_warning("%lld prompts are few for a bootstrap over prompts: the intervals "
-                        "are too narrow; use %d or more",
-                        (long long)evaluate->prompt_count, PROMPTS_FEW);
-}
-
 enum mpo_status evaluate_find_results(struct evaluate *evaluate)
 {
     enum mpo_status status = MPO_OK;
@@ -312,7 +296,7 @@ enum mpo_status evaluate_find_results(struct evaluate *evaluate)
         if (a > 0)
             MPO_TRY(add_differences(evaluate, &spec, vector));
     }
-    warn_of_prompts(evaluate);
+    evaluate_warn_of_prompts(evaluate);
 cleanup:
     return status;
 }

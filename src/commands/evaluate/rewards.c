@@ -234,6 +234,7 @@ enum mpo_status evaluate_find_rewards(struct evaluate *evaluate)
         if (a > 0)
             MPO_TRY(compare(evaluate, &spec, vector));
     }
+    evaluate_warn_of_prompts(evaluate);
 cleanup:
     return status;
 }

@@ -12,9 +12,24 @@
 #include "estimator/sample.h"
 #include "evaluate_impl.h"
 
+/* With fewer prompts the bootstrap's intervals are too narrow. */
+#define PROMPTS_FEW 30
+
 #define TRUNCATED_MANY 0.25
 #define HALVING_FAR    0.1
 #define VALUE_LOW      (-10.0)
+
+void evaluate_warn_of_prompts(const struct evaluate *evaluate)
+{
+    if (evaluate->prompt_count == 1)
+        mpo_log_warning("1 prompt has no intervals, which come from differences between "
+                        "prompts; use %d or more",
+                        PROMPTS_FEW);
+    else if (evaluate->prompt_count < PROMPTS_FEW)
+        mpo_log_warning("%lld prompts are few for a bootstrap over prompts: the intervals "
+                        "are too narrow; use %d or more",
+                        (long long)evaluate->prompt_count, PROMPTS_FEW);
+}
 
 __attribute__((format(printf, 2, 3))) static void say(struct evaluate_vector *vector,
                                                       const char *format, ...)
