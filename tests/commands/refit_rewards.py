@@ -134,6 +134,22 @@ def every_goal_is_raised_and_floors_are_kept(_):
                  and point["objectives"]["policy1"]["weight"] >= 0.2, "bounds are not kept")
 
 
+def bounds_that_fix_a_weight_leave_the_others_free(_):
+    case = Case("fixed", 3, True, 1.5)
+    held = case.weights[0]
+    goal = ["--goal=constraint", "--floor=policy1=-1000"]
+    fixed = case.refit("--min=policy0=%.17g" % held, "--max=policy0=%.17g" % held, *goal)
+    near = case.refit("--min=policy0=%g" % (held - 0.005), "--max=policy0=%g" % (held + 0.005),
+                      *goal)["predicted"]
+    start, fixed = fixed["at_record"], fixed["predicted"]
+    fit_rewards.log("goal %.3f, with a weight fixed %.3f, nearly so %.3f" % (
+        start["goal"], fixed["goal"], near["goal"]))
+    tables.check(abs(figures(fixed, "weight")[0] - held) < 1e-12, "the weight has moved")
+    tables.check(near["goal"] - start["goal"] > 0.04, "there is nothing to find")
+    tables.check(near["goal"] - fixed["goal"] < 0.2 * (near["goal"] - start["goal"]),
+                 "the others stay")
+
+
 def a_pipe_and_the_record_itself_will_do(_):
     case = Case("pipe", 2)
     with open(case.file, "rb") as stream:
@@ -199,5 +215,6 @@ if __name__ == "__main__":
     sys.exit(tables.run_cases((case, (None,)) for case in (
         predictions_are_right_to_first_order,
         every_goal_is_raised_and_floors_are_kept,
+        bounds_that_fix_a_weight_leave_the_others_free,
         a_pipe_and_the_record_itself_will_do,
         bad_input_is_named)))

@@ -13,6 +13,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "mpo/backend/descent_ops.h"
+
 #define RADIUS_FIRST 0.5 /* of the logarithms of weights */
 #define RADIUS_LAST  5e-4
 #define DIRECTIONS   12 /* for each objective */
@@ -83,12 +85,13 @@ double reweigh_goal(const struct reweigh *reweigh, enum mpo_goal goal,
     return goal == MPO_GOAL_NASH ? log_product(reweigh, point) : smallest(reweigh, point);
 }
 
-/* Weights at a random distance; false where bounds leave them out. */
+/* Weights at a random distance, projected on the bounds: where those fix a weight, draws as
+ * they are would all be outside. False where that has no result. */
 static bool draw_near(const struct reweigh *reweigh, const double *from, double radius,
                       uint64_t trial, double *to)
 {
     double sum = 0.0;
-    bool is_inside = true;
+    double *log_point = reweigh->work; /* a prediction's, which comes after */
     for (int32_t k = 0; k < reweigh->objective_count; k++) {
         struct mpo_rng_counter counter = {.step = trial, .prompt = (uint64_t)k};
         double uniform = mpo_rng_uniform(SEED, MPO_RNG_BOOTSTRAP, counter);
@@ -97,11 +100,11 @@ static bool draw_near(const struct reweigh *reweigh, const double *from, double 
     }
     for (int32_t k = 0; k < reweigh->objective_count; k++) {
         to[k] /= sum;
-        if (reweigh->bounds != NULL)
-            is_inside = is_inside && to[k] >= reweigh->bounds[k] &&
-                        to[k] <= reweigh->bounds[reweigh->objective_count + k];
+        log_point[k] = log(to[k]);
     }
-    return is_inside;
+    return reweigh->bounds == NULL ||
+           mpo_descent_project(reweigh->bounds, reweigh->objective_count, log_point, to) ==
+               MPO_OK;
 }
 
 static void take(const struct reweigh *reweigh, const struct reweigh_point *trial,
