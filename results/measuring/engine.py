@@ -48,7 +48,7 @@ class Row:
     policy: str = ""  # the policy of averaged adapters
     tuned: bool = False  # drawn with an end bias chosen on training prompts
     needs: str = ""  # an option that an older mpo lacks
-    blocks: int = 2  # of so many responses to each prompt; of a fit's row one for each seed
+    blocks: int = 2  # of so many responses to each prompt, for each seed
     curve: str = ""  # the curve of the plot that this row is a point of
 
 
@@ -159,9 +159,8 @@ class Workspace:
 
     def parts(self, row):
         """All runs of a row, in the order in which they are made."""
-        if row.fit:
-            return [Part(row, seed) for seed in row.fit.seeds]
-        return [Part(row, block=block) for block in range(row.blocks)]
+        seeds = row.fit.seeds if row.fit else (None,)
+        return [Part(row, seed, block) for block in range(row.blocks) for seed in seeds]
 
     def path(self, part):
         return self.out / f"{part.name()}.jsonl"

@@ -25,14 +25,19 @@ END_MARK = "<!-- measured: end -->"
 SERIES = ("weights", "average", "divergence", "averaged_gap", "ess", "tokens", "elapsed")
 
 
-def measure(workspace, demo, only, rounds):
+def measure(workspace, demo, arguments):
     """First parts of all rows, in the order of the rows, then the second ones, and so on."""
-    rows = [row for row in demo.ROWS if re.search(only, row.name)]
-    most = max(len(workspace.parts(row)) for row in rows)
-    for index in range(min(most, rounds or most)):
+    rows = [row for row in demo.ROWS if re.search(arguments.only, row.name)]
+    parts = {row: workspace.parts(row) for row in rows}
+    if arguments.seeds:
+        last = arguments.seeds
+        for row, every in parts.items():
+            parts[row] = [part for part in every if (part.seed or 0) <= last]
+    most = max(len(every) for every in parts.values())
+    for index in range(min(most, arguments.rounds or most)):
         for row in rows:
             known = workspace.has("generate", row.needs)
-            for part in workspace.parts(row)[index : index + 1]:
+            for part in parts[row][index : index + 1]:
                 if known and (not row.fit or workspace.has("fit", row.fit.needs)):
                     if row.tuned:
                         tuned_bias(workspace, demo, row)
@@ -195,6 +200,7 @@ def main():
     parser.add_argument("--mpo", type=shlex.split, required=True, help="how mpo is called")
     parser.add_argument("--only", default="", help="rows whose names match this expression")
     parser.add_argument("--rounds", type=int, default=0, help="only so many parts of each row")
+    parser.add_argument("--seeds", type=int, default=0, help="only fits up to this seed")
     parser.add_argument("--tables", action="store_true", help="run nothing, write the tables")
     arguments = parser.parse_args()
     demo = importlib.import_module("rows")
@@ -203,7 +209,7 @@ def main():
     root = arguments.root.resolve()
     workspace = Workspace(root, arguments.demo, arguments.mpo, demo.HELDOUT, demo.RESPONSES)
     if not arguments.tables:
-        measure(workspace, demo, arguments.only, arguments.rounds)
+        measure(workspace, demo, arguments)
     say("tables")
     rewards, fits = reward_table(workspace, demo), fit_table(workspace, demo)
     (demo.HERE / "table.md").write_text(f"{rewards}\n\n{fits}\n", encoding="utf-8")

@@ -2,11 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 # Make the tables and plots of a demonstration, step by step.
 #
-#     results/measuring/measure.sh DEMO [--only REGEX] [--rounds N] [--tables]
+#     results/measuring/measure.sh DEMO [--only REGEX] [--rounds N] [--seeds N] [--tables]
 #
 #   DEMO      a folder of results/ with a rows.py: reviews or requests
 #   --only    rows whose names match; the tables are of all rows that are there
 #   --rounds  only so many parts of each row: 1 makes a first table of few responses
+#   --seeds   only the fits up to this seed
 #   --tables  run nothing, write tables and plots of what is there
 #
 # What is in build/results/DEMO is kept: call it again after an interruption.  Needs a built
