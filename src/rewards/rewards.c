@@ -116,10 +116,11 @@ static enum mpo_status find_response(const struct exchange *exchange, const json
     if (!json_is_integer(id))
         REFUSE(line, "expected the \"id\" of a request (%lld to %lld)", first,
                first + batch->count - 1);
-    int64_t at = json_integer_value(id) - batch->first_id;
-    if (json_integer_value(id) < batch->first_id || at >= batch->count)
+    int64_t given = json_integer_value(id);
+    if (given < batch->first_id || given - batch->first_id >= batch->count)
         REFUSE(line, "expected an \"id\" of this step's requests (%lld to %lld)", first,
                first + batch->count - 1);
+    int64_t at = given - batch->first_id;
     if (exchange->rewards->is_answered[at])
         REFUSE(line, "expected one answer for each request, and %lld was answered before",
                first + at);
