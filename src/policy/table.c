@@ -226,12 +226,12 @@ static enum mpo_status table_open(const struct mpo_policy_spec *spec,
     struct table *table = NULL;
     struct reader reader = {.path = spec->model};
     (void)library;
-    MPO_CHECK(spec->lora[0] == '\0' && spec->system[0] == '\0' && spec->request[0] == '\0',
-              MPO_ERR_CONFIG,
-              "policy '%s' is a table: lora, system and request need a GGUF", spec->name);
     reader.file = fopen(spec->model, "r");
     MPO_CHECK(reader.file != NULL, mpo_reason_of_input(errno), "policy '%s': %s: %s",
               spec->name, spec->model, strerror(errno));
+    MPO_CHECK(spec->lora[0] == '\0' && spec->system[0] == '\0' && spec->request[0] == '\0',
+              MPO_ERR_CONFIG,
+              "policy '%s' is a table: lora, system and request need a GGUF", spec->name);
     MPO_NEW(1, &table);
     MPO_TRY(read_table(&reader, table));
     if (common->hash_models)
