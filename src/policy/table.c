@@ -22,6 +22,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/memory.h"
 #include "base/reason.h"
@@ -225,7 +226,10 @@ static enum mpo_status table_open(const struct mpo_policy_spec *spec,
     enum mpo_status status = MPO_OK;
     struct table *table = NULL;
     struct reader reader = {.path = spec->model};
+    struct stat about = {0};
     (void)library;
+    MPO_CHECK(stat(spec->model, &about) != 0 || S_ISREG(about.st_mode), MPO_ERR_INPUT,
+              "policy '%s': %s is not a file, expected a table", spec->name, spec->model);
     reader.file = fopen(spec->model, "r");
     MPO_CHECK(reader.file != NULL, mpo_reason_of_input(errno), "policy '%s': %s: %s",
               spec->name, spec->model, strerror(errno));

@@ -65,6 +65,11 @@ def test_wrong_input_is_named():
     table("zero.table", "1.0 0.0 0.0")
     refused("a table without full support", 65, ["zero.table", "full support"], "fit",
             "config.yaml", "--policies.down.model=zero.table")
+    os.mkfifo(os.path.join(WORK, "pipe"))
+    refused("a pipe that nobody writes", 66, ["'down'", "pipe is not a file"], "fit",
+            "config.yaml", "--policies.down.model=pipe")
+    refused("no table at all", 66, ["'down'", "none: No such file"], "fit", "config.yaml",
+            "--policies.down.model=none", "--policies.down.system=x")
     write("prompts.txt", "a\nz\n")
     refused("a prompt outside the vocabulary", 65, ["prompts.txt:2", "'z'"], "fit", "config.yaml")
     write("prompts.txt", "\n\n")
