@@ -70,13 +70,21 @@ def means(sums, counts):
     return result
 
 
-def normalise(rows, objectives, reference="reference"):
-    """Add each objective's share of the way from the reference to its own policy, and the worst."""
+def normalise(rows, objectives, fixed=False):
+    """Add each objective's share of the way from the reference to its own policy, and the worst.
+
+    fixed: the ends of the scale are those of the sample in every replicate. Where they are
+    close together, a ratio to their difference has no useful interval otherwise.
+    """
+    scales = []
+    for objective in objectives:
+        zero = rows["reference"][objective.name]
+        one = rows[objective.row][objective.name]
+        scales.append((zero[0], one[0]) if fixed else (zero, one))
     for row in rows.values():
         shares = []
-        for objective in objectives:
-            zero = rows[reference][objective.name]
-            span = rows[objective.row][objective.name] - zero
+        for objective, (zero, one) in zip(objectives, scales):
+            span = one - zero
             shares.append((row[objective.name] - zero) / span)
             row[f"{objective.name}_share"] = shares[-1]
         row["worst"] = np.min(shares, axis=0)

@@ -92,7 +92,7 @@ def reward_table(workspace, demo):
     needed = {"reference", demo.BASELINE, *(objective.row for objective in demo.OBJECTIVES)}
     if needed - set(rows):
         sys.exit(f"not measured yet, and needed for a scale: {', '.join(needed - set(rows))}")
-    figures.normalise(rows, demo.OBJECTIVES)
+    figures.normalise(rows, demo.OBJECTIVES, demo.FIXED_SCALE)
     best = add_differences(rows, demo)
     names = [*demo.COLUMNS, "over_single"]
     figures.write_tsv(demo.HERE / "table.tsv", names, rows, extra)

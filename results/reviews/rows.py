@@ -12,6 +12,7 @@ from rewards import rewards
 
 TITLE = "Mean rewards on 32 held-out prompts"
 OBJECTIVES = (Objective("sentiment", "sentiment"), Objective("concise", "concise"))
+FIXED_SCALE = False
 BASELINE = "equal weights"
 LONG_AND_SHORT = ("sentiment", "concise")  # what long and short responses are rewarded by
 TRAIN = "configs/reviews/prompts_train.txt"
@@ -97,8 +98,8 @@ SCALES = {"averaged (1/2, 1/2)": "0.5,0.5", "averaged (1, 1)": "1,1", "averaged 
 
 ROWS = (
     Row("reference", HOSTED, weights="reference"),
-    Row("sentiment", HOSTED, weights="sentiment"),
-    Row("concise", HOSTED, weights="concise"),
+    Row("sentiment", HOSTED, weights="sentiment", curve="weights, strength 1"),
+    Row("concise", HOSTED, weights="concise", curve="weights, strength 1"),
     Row("equal weights", HOSTED, weights="uniform", passes=2, curve="weights, strength 1"),
     Row("served fit", HOSTED, fit=fit_served, passes=2),
     *(averaged(name, scales) for name, scales in SCALES.items()),
@@ -115,7 +116,7 @@ ROWS = (
     Row("served fit, strength 1.5", HOSTED, fit=fit_served_15, passes=3),
     Row("published fit", HOSTED, fit=fit_published, passes=2),
     Row("reward fit", HOSTED, fit=fit_reward, passes=2),
-    Row("reward fit, strength 2", HOSTED, fit=fit_reward_2, passes=3),
+    Row("reward fit, strength 2", HOSTED, fit=fit_reward_2, passes=3, curve="weights, strength 2"),
     *(
         averaged(f"{name}, end bias", scales, tuned=True, needs="end-bias")
         for name, scales in SCALES.items()
