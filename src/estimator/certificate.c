@@ -27,7 +27,8 @@ int32_t mpo_certificate_block_first(const struct mpo_certificate *certificate,
 {
     int32_t first = MPO_COLUMN_SINGLES;
     for (int before = 0; before < (int)block; before++)
-        first += mpo_certificate_block_length(certificate, before);
+        first +=
+            mpo_certificate_block_length(certificate, (enum mpo_certificate_block)before);
     return first;
 }
 
