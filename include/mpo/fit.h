@@ -65,6 +65,17 @@ struct mpo_fit_spec {
 };
 
 /**
+ * What a record of schema mpo-1.0 was made with, where the configuration leaves it to
+ * defaults that came later: it goes on with estimator.target: whole and descent.average:
+ * uniform. Nothing without fit.resume, or with another record. Before mpo_fit_open.
+ *
+ * Collective over all ranks.
+ *
+ * @param config  the session's settings
+ */
+enum mpo_status mpo_fit_adopt(const struct mpo_session *session, struct mpo_config *config);
+
+/**
  * Open the optimiser and the record: a new one, or with fit.resume the one that is there, as
  * if it had never been interrupted. Failures are agreed on and reported.
  *

@@ -98,17 +98,6 @@ enum mpo_status mpo_fit_record(struct mpo_fit *fit, const struct mpo_fit_entry *
  *  models or prompts are */
 enum mpo_status mpo_fit_resume(struct mpo_fit *fit);
 
-/**
- * What a record of schema mpo-1.0 was made with, where the configuration leaves it to
- * defaults that came later: it goes on with estimator.target: whole and descent.average:
- * uniform. Nothing without fit.resume, or with another record. Before mpo_fit_open.
- *
- * Collective over all ranks.
- *
- * @param config  the session's settings
- */
-enum mpo_status mpo_fit_adopt(const struct mpo_session *session, struct mpo_config *config);
-
 /** Averaged gap of F (target whole) or averaged imbalance, nat. Rank zero only. */
 double mpo_fit_averaged_gap(const struct mpo_fit *fit);
 

@@ -201,7 +201,8 @@ def test_other_commands_show_progress():
               and len(result.stderr.splitlines()) == 1 and "token/s" in result.stderr,
               result.stderr)
         check(f"{command} prints the same to a terminal's side", result.stdout == out)
-    write("answers.jsonl", run("generate", "config.yaml", "--n=8", "--format=jsonl").stdout)
+    # Enough for more than a second: a line that moves is drawn a few times a second.
+    write("answers.jsonl", run("generate", "config.yaml", "--n=8", "--format=jsonl").stdout * 16)
     code, out, text = on_terminal("score", "config.yaml", "--input=answers.jsonl")
     left, seen = screen(text, 80)
     check("score shows progress", code == 0 and len(set(progress_lines(seen, "score"))) >= 2

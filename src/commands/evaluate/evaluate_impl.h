@@ -81,6 +81,14 @@ struct evaluate {
 /** Room for the results of all vectors. Rank zero only. */
 enum mpo_status evaluate_allocate_results(struct evaluate *evaluate);
 
+/** The columns of a vector less those of the first, with intervals. They are taken prompt by
+ *  prompt, so that they are paired. Rank zero only.
+ *  @param out  [column_count] owned by the caller, also after a failure; NULL before */
+enum mpo_status evaluate_find_differences(const struct evaluate *evaluate,
+                                          const struct mpo_bootstrap_spec *spec,
+                                          const struct evaluate_vector *vector,
+                                          struct mpo_interval **out);
+
 /** All results with their intervals. Rank zero only. */
 enum mpo_status evaluate_find_results(struct evaluate *evaluate);
 

@@ -222,23 +222,35 @@ static void add_quantity(const struct evaluate *evaluate, struct evaluate_vector
 
 /* ---- differences from the first vector ---- */
 
-/* Prompt by prompt, so that they are paired; unknown where one of the two is. */
+enum mpo_status evaluate_find_differences(const struct evaluate *evaluate,
+                                          const struct mpo_bootstrap_spec *spec,
+                                          const struct evaluate_vector *vector,
+                                          struct mpo_interval **out)
+{
+    enum mpo_status status = MPO_OK;
+    int64_t count = evaluate->prompt_count * evaluate->column_count;
+    struct mpo_bootstrap_spec run = *spec;
+    double *value = NULL;
+    MPO_NEW(count, &value);
+    MPO_NEW(evaluate->column_count, out);
+    for (int64_t i = 0; i < count; i++)
+        value[i] = vector->value[i] - evaluate->vector[0].value[i];
+    run.value = value;
+    MPO_TRY(mpo_bootstrap_run(&run, *out, NULL));
+cleanup:
+    free(value);
+    return status;
+}
+
+/* Unknown where one of the two is. */
 static enum mpo_status add_differences(const struct evaluate *evaluate,
                                        const struct mpo_bootstrap_spec *spec,
                                        struct evaluate_vector *vector)
 {
     enum mpo_status status = MPO_OK;
     const struct evaluate_vector *base = &evaluate->vector[0];
-    int64_t count = evaluate->prompt_count * evaluate->column_count;
-    double *value = NULL;
     struct mpo_interval *interval = NULL;
-    MPO_NEW(count, &value);
-    MPO_NEW(evaluate->column_count, &interval);
-    for (int64_t i = 0; i < count; i++)
-        value[i] = vector->value[i] - base->value[i];
-    struct mpo_bootstrap_spec run = *spec;
-    run.value = value;
-    MPO_TRY(mpo_bootstrap_run(&run, interval, NULL));
+    MPO_TRY(evaluate_find_differences(evaluate, spec, vector, &interval));
     for (int32_t c = 0; c < evaluate->column_count; c++)
         if (isnan(vector->interval[c].low) || isnan(base->interval[c].low))
             interval[c].low = interval[c].high = NAN;
@@ -253,7 +265,6 @@ static enum mpo_status add_differences(const struct evaluate *evaluate,
     }
 cleanup:
     free(interval);
-    free(value);
     return status;
 }
 

@@ -187,26 +187,16 @@ static void add_worst(const struct evaluate *evaluate, struct evaluate_vector *v
                                  .interval = worst};
 }
 
-/* Prompt by prompt, so that they are paired. */
 static enum mpo_status compare(const struct evaluate *evaluate,
                                const struct mpo_bootstrap_spec *spec,
                                struct evaluate_vector *vector)
 {
     enum mpo_status status = MPO_OK;
-    int64_t count = evaluate->prompt_count * evaluate->column_count;
-    struct mpo_bootstrap_spec run = *spec;
-    double *value = NULL;
     struct mpo_interval *interval = NULL;
-    MPO_NEW(count, &value);
-    MPO_NEW(evaluate->column_count, &interval);
-    for (int64_t i = 0; i < count; i++)
-        value[i] = vector->value[i] - evaluate->vector[0].value[i];
-    run.value = value;
-    MPO_TRY(mpo_bootstrap_run(&run, interval, NULL));
+    MPO_TRY(evaluate_find_differences(evaluate, spec, vector, &interval));
     add_rewards(evaluate, vector, interval, true);
 cleanup:
     free(interval);
-    free(value);
     return status;
 }
 

@@ -7,7 +7,6 @@
 #include <stdio.h>
 
 #include "commands/commands.h"
-#include "fit/fit_impl.h"
 #include "session/plan.h"
 
 #define TEXT_BYTES         2048
