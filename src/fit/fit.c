@@ -356,6 +356,7 @@ void mpo_fit_close(struct mpo_fit **fit)
     mpo_session_texts_close(&self->texts);
     free(self->average_gradient);
     free(self->work);
+    free(self->without);
     free(self->window);
     free(self->bounds);
     free(self->divergence);

@@ -56,6 +56,7 @@ struct mpo_fit {
     double *average_gradient; /* [K] g at the average, by this step's responses, nat */
     double *window;           /* [window_capacity, K] of the last steps, in turn */
     int64_t window_capacity;
+    double *without;                /* [window_capacity] imbalance without one step, nat */
     double *work;                   /* [2, K] */
     struct mpo_session_texts texts; /* of all responses of the step */
 

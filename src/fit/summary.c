@@ -47,6 +47,7 @@ enum mpo_status mpo_fit_window_open(struct mpo_fit *fit)
     MPO_NEW(fit->objective_count, &fit->average_gradient);
     MPO_NEW(2 * fit->objective_count, &fit->work);
     MPO_NEW(fit->window_capacity * fit->objective_count, &fit->window);
+    MPO_NEW(fit->window_capacity, &fit->without);
 cleanup:
     return status;
 }
@@ -103,12 +104,14 @@ static void find_imbalance(struct mpo_fit *fit)
             sum[k] += window_row(fit, t)[k];
     summary->imbalance = imbalance_without(fit, length, -1);
     summary->imbalance_error = NAN;
-    if (length < 2)
+    if (length < 2 || isnan(summary->imbalance)) /* as for target whole */
         return;
-    for (int64_t t = summary->steps - length; t < summary->steps; t++)
-        mean += imbalance_without(fit, length, t) / (double)length;
-    for (int64_t t = summary->steps - length; t < summary->steps; t++)
-        squares += pow(imbalance_without(fit, length, t) - mean, 2.0);
+    for (int64_t i = 0; i < length; i++) {
+        fit->without[i] = imbalance_without(fit, length, summary->steps - length + i);
+        mean += fit->without[i] / (double)length;
+    }
+    for (int64_t i = 0; i < length; i++)
+        squares += pow(fit->without[i] - mean, 2.0);
     summary->imbalance_error = sqrt(squares * ((double)length - 1.0) / (double)length);
 }
 

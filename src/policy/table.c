@@ -381,11 +381,15 @@ static int32_t table_piece(const void *self, int32_t token, bool first, char *te
                            int32_t capacity)
 {
     const struct table *table = self;
+    const size_t space = first ? 0 : 1;
     if (table->flags[token] == MPO_TOKEN_END)
         return 0;
-    int bytes =
-        snprintf(text, (size_t)capacity, "%s%s", first ? "" : " ", table->token[token]);
-    return bytes < capacity ? bytes : -1;
+    const size_t bytes = strlen(table->token[token]);
+    if (space + bytes >= (size_t)capacity)
+        return -1;
+    text[0] = ' ';
+    memcpy(text + space, table->token[token], bytes + 1);
+    return (int32_t)(space + bytes);
 }
 
 /* ---- verbs ---- */

@@ -86,6 +86,7 @@ static enum mpo_status make_file(struct mpo_record_writer *writer, const char *d
     MPO_TRY_HDF5(H5Pset_libver_bounds(access, H5F_LIBVER_V110, H5F_LIBVER_V110),
                  "access properties");
     MPO_TRY_HDF5(H5Pset_fclose_degree(access, H5F_CLOSE_STRONG), "access properties");
+    MPO_TRY(mpo_record_set_chunk_cache(access));
     /* HDF5 locks the file until SWMR starts, so nobody opens it half-created. */
     MPO_TRY_HDF5(H5Pset_file_locking(access, !writer->lock.is_refused, true),
                  "access properties");

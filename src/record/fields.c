@@ -25,6 +25,8 @@
 
 #define FIELD_CHUNK_ROWS 64
 #define PATH_BYTES       64
+#define CHUNKS_KEPT      8
+#define CHUNK_BYTES_KEPT (1 << 20)
 
 enum kind { KIND_F64, KIND_I64, KIND_I32, KIND_U8 };
 enum width { COLUMNS_0, COLUMNS_K, COLUMNS_H };
@@ -161,6 +163,18 @@ enum mpo_status mpo_record_make_properties(hid_t class_id, hid_t *out)
     enum mpo_status status = MPO_OK;
     MPO_TRY_HDF5(*out = H5Pcreate(class_id), "creation properties");
     MPO_TRY_HDF5(H5Pset_obj_track_times(*out, 0), "creation properties");
+cleanup:
+    return status;
+}
+
+/* Every flush walks all chunks in memory of every data set, though only the last ones can
+ * have changed. With the default of 521 slots a long run would spend its time on that. A slot
+ * holds one chunk, so fewer slots are fewer chunks; the bytes are HDF5's own limit. */
+enum mpo_status mpo_record_set_chunk_cache(hid_t access)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_TRY_HDF5(H5Pset_cache(access, 0, CHUNKS_KEPT, CHUNK_BYTES_KEPT, 0.75),
+                 "access properties");
 cleanup:
     return status;
 }

@@ -102,6 +102,9 @@ enum mpo_status mpo_record_put_attribute(hid_t object, const char *name, const c
 enum mpo_status mpo_record_put_units(hid_t object, const char *units,
                                      const char *long_name);
 
+/** Let a file that is written keep few chunks of each data set in memory. */
+enum mpo_status mpo_record_set_chunk_cache(hid_t access);
+
 /** A data set creation or group creation list without time stamps; *out is owned. */
 enum mpo_status mpo_record_make_properties(hid_t class_id, hid_t *out);
 

@@ -53,6 +53,7 @@ static enum mpo_status open_for_appending(struct mpo_record_writer *writer)
     MPO_TRY_HDF5(H5Pset_libver_bounds(access, H5F_LIBVER_V110, H5F_LIBVER_V110),
                  "access properties");
     MPO_TRY_HDF5(H5Pset_fclose_degree(access, H5F_CLOSE_STRONG), "access properties");
+    MPO_TRY(mpo_record_set_chunk_cache(access));
     MPO_TRY_HDF5(H5Pset_file_locking(access, !writer->lock.is_refused, true),
                  "access properties");
     writer->schema.file = H5Fopen(writer->path, H5F_ACC_RDWR | H5F_ACC_SWMR_WRITE, access);
