@@ -73,6 +73,7 @@ struct mpo_config {
     int32_t objective_count;          /* K: the first K policies */
     struct mpo_config_stored *stored; /* of a text that was read back, else NULL */
     bool *written;                    /* for mpo_config_is_written */
+    bool *flagged;                    /* of each option, whether a flag gave it */
 };
 
 /**
@@ -158,8 +159,19 @@ enum mpo_status mpo_config_read_text(const char *name, const char *text,
                                      struct mpo_config **out);
 
 /** Whether a file or a flag gave this option, e.g. "estimator.target", which is then not left
- *  to its default; not for those of policies. Local. */
+ *  to its default; "policies.scale": of any policy. Local. */
 bool mpo_config_is_written(const struct mpo_config *config, const char *key);
+
+/**
+ * Visit every option that was given and changes nothing in a command: flags of shared sections
+ * that it does not look at, or that mean something beside another option alone; of fit what a
+ * file says too. Such flags of the command's own are refused when it is opened. Local.
+ *
+ * @param visit  with the key and the reason, both literals
+ */
+void mpo_config_visit_idle(const struct mpo_config *config, const char *command,
+                           void (*visit)(void *context, const char *key, const char *why),
+                           void *context);
 
 /** Whether a text that was read back had this option, e.g. "descent.steps"; not for those of
  *  policies. Always true for a configuration that was not read back. Local. */

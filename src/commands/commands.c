@@ -75,6 +75,17 @@ static void catch_signals(const char *command)
                          : "stopping at the next token; again to leave now\n");
 }
 
+static void tell_idle(void *context, const char *key, const char *why)
+{
+    (void)context;
+    mpo_log_warning("%s has no effect here: %s", key, why);
+}
+
+void mpo_command_tell_idle(const struct mpo_config *config, const char *command)
+{
+    mpo_config_visit_idle(config, command, tell_idle, NULL);
+}
+
 enum mpo_status mpo_command_configure(const char *command, int argc, char *const *argv,
                                       struct mpo_config **config)
 {
@@ -83,6 +94,7 @@ enum mpo_status mpo_command_configure(const char *command, int argc, char *const
     MPO_TRY(mpo_session_configure(command, argc, argv, config));
     if (mpo_config_is_quiet(*config, command))
         mpo_log_quiet();
+    mpo_command_tell_idle(*config, command);
 cleanup:
     return status;
 }
@@ -95,6 +107,7 @@ enum mpo_status mpo_command_read_flags(const char *command, int argc, char *cons
     MPO_TRY(mpo_config_open_flags(command, argc, argv, arguments, config));
     if (mpo_config_is_quiet(*config, command))
         mpo_log_quiet();
+    mpo_command_tell_idle(*config, command);
 cleanup:
     return status;
 }

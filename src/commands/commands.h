@@ -31,6 +31,10 @@ const struct mpo_command *mpo_command_find(const char *name);
 enum mpo_status mpo_command_configure(const char *command, int argc, char *const *argv,
                                       struct mpo_config **config);
 
+/** Warn of shared options that were given and change nothing in the command; the two functions
+ * beside this one do so. Local. */
+void mpo_command_tell_idle(const struct mpo_config *config, const char *command);
+
 /** Read the flags of a command without a configuration and apply --quiet; *config is owned
  * by the caller. */
 enum mpo_status mpo_command_read_flags(const char *command, int argc, char *const *argv,

@@ -283,6 +283,13 @@ static enum mpo_status check_adapters(struct mpo_config_build *build)
     for (int32_t i = 0; i < build->config->policy_count; i++) {
         const struct mpo_config_policies *policy = &build->config->policies[i];
         int32_t scales = policy->lora_scale.count;
+        MPO_CHECK(policy->lora.count > 0 || scales != 1 ||
+                      policy->lora_scale.value[0] == 1.0,
+                  MPO_ERR_CONFIG,
+                  "%s: expected no lora_scale for '%s', which has no adapter (lora), found "
+                  "%g",
+                  where_of(build, MPO_OPTION_policies_lora_scale, i), policy->name,
+                  policy->lora_scale.value[0]);
         MPO_CHECK(scales == 1 || scales == policy->lora.count, MPO_ERR_CONFIG,
                   "%s: expected one scale, or one for each of the %d adapters of '%s', "
                   "found %d",

@@ -112,6 +112,7 @@ static enum mpo_status begin_build(struct mpo_config_build *build)
     enum mpo_status status = MPO_OK;
     MPO_NEW(1, &build->config);
     MPO_NEW(MPO_OPTION_COUNT, &build->config->written);
+    MPO_NEW(MPO_OPTION_COUNT, &build->config->flagged);
 cleanup:
     return status;
 }
@@ -175,6 +176,7 @@ enum mpo_status mpo_config_open(const char *command, int argc, char *const *argv
     MPO_TRY(mpo_config_read_file(&build));
     MPO_TRY(mpo_config_flags_apply(flags, &build));
     MPO_TRY(mpo_config_check(&build));
+    MPO_TRY(mpo_config_refuse_idle(&build));
 cleanup:
     finish_build(&build, status, out);
     mpo_config_flags_close(&flags);
@@ -205,6 +207,7 @@ enum mpo_status mpo_config_open_text(const char *command,
     MPO_TRY(mpo_config_read_yaml(&build, source->text, bytes));
     MPO_TRY(mpo_config_flags_apply(flags, &build));
     MPO_TRY(mpo_config_check(&build));
+    MPO_TRY(mpo_config_refuse_idle(&build));
 cleanup:
     finish_build(&build, status, out);
     mpo_config_flags_close(&flags);
@@ -224,6 +227,7 @@ enum mpo_status mpo_config_open_flags(const char *command, int argc, char *const
     MPO_TRY(take_folder(build.path, &build.folder));
     MPO_TRY(assign_defaults(&build, false, 0));
     MPO_TRY(mpo_config_flags_apply(flags, &build));
+    MPO_TRY(mpo_config_refuse_idle(&build));
 cleanup:
     finish_build(&build, status, out);
     mpo_config_flags_close(&flags);
@@ -293,6 +297,7 @@ void mpo_config_close(struct mpo_config **config)
             free_member(option, mpo_config_member(*config, option, k));
     }
     mpo_config_close_stored(*config);
+    free((*config)->flagged);
     free((*config)->written);
     free((*config)->policies);
     free(*config);

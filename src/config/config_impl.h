@@ -162,6 +162,12 @@ enum mpo_status mpo_config_take_policies(struct mpo_config_build *build, int32_t
  *  @return MPO_ERR_CONFIG, MPO_ERR_USAGE */
 enum mpo_status mpo_config_check(struct mpo_config_build *build);
 
+/* ---- idle.c ---- */
+
+/** Refuse a flag of the command's own that has no effect beside the others.
+ *  @return MPO_ERR_USAGE */
+enum mpo_status mpo_config_refuse_idle(struct mpo_config_build *build);
+
 /* ---- stored.c ---- */
 
 /** What a stored configuration that does not name an option was made with. */

@@ -313,6 +313,7 @@ enum mpo_status mpo_config_flags_apply(const struct mpo_config_flags *flags,
         if (flags->flag[i].policy != NULL)
             MPO_TRY(find_policy(&flags->flag[i], build->config, &assignment.policy_index));
         MPO_TRY(mpo_config_assign(build, &assignment));
+        build->config->flagged[assignment.option - mpo_config_options] = true;
     }
 cleanup:
     return status;

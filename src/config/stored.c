@@ -93,8 +93,10 @@ static const struct mpo_config_option *find_option(const char *key)
 
 bool mpo_config_is_written(const struct mpo_config *config, const char *key)
 {
-    const struct mpo_config_option *option = find_option(key);
-    return option != NULL && config->written[option - mpo_config_options];
+    for (int i = 0; i < MPO_OPTION_COUNT; i++)
+        if (strcmp(mpo_config_options[i].full_name, key) == 0)
+            return config->written[i];
+    return false;
 }
 
 bool mpo_config_is_given(const struct mpo_config *config, const char *key)

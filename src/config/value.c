@@ -167,6 +167,7 @@ void mpo_config_note_place(struct mpo_config_build *build,
         if (stored != NULL && is_written)
             stored->policy_is_given[assignment->policy_index * MPO_OPTION_COUNT + option] =
                 true;
+        build->config->written[option] |= is_written || assignment->place.flag != NULL;
         return;
     }
     build->place[option] = assignment->place;

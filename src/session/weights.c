@@ -17,6 +17,7 @@
 #include "models.h"
 
 #include "base/simplex.h"
+#include "mpo/report.h"
 
 /* Exponents and what makes them, in one piece of memory that begins with mu. */
 struct recipe {
@@ -85,6 +86,30 @@ cleanup:
     return status;
 }
 
+/* The weights of a record become exponents by its own strength and scales, whatever the
+ * configuration says. */
+static void warn_of_recipe(const struct mpo_config *config,
+                           const struct mpo_weights_choice *choice,
+                           const struct mpo_exponents *recorded)
+{
+    bool has_strength =
+        isnan(choice->strength) && mpo_config_is_written(config, "rollout.strength");
+    bool has_scales = mpo_config_is_written(config, "policies.scale");
+    if (has_strength && config->rollout.strength != recorded->strength)
+        mpo_report(MPO_REPORT_WARNING,
+                   "rollout.strength is %g, but %s was fitted with %g, which is used; give "
+                   "--strength=%g for the other",
+                   config->rollout.strength, choice->text, recorded->strength,
+                   config->rollout.strength);
+    for (int32_t k = 0; has_scales && k < config->objective_count; k++)
+        if (config->policies[k].scale != recorded->scale[k])
+            mpo_report(MPO_REPORT_WARNING,
+                       "policies.%s.scale is %g, but %s was fitted with %g, which is used; "
+                       "fit again with the other, or give the weights as numbers",
+                       config->policies[k].name, config->policies[k].scale, choice->text,
+                       recorded->scale[k]);
+}
+
 static enum mpo_status read_record(const struct mpo_config *config,
                                    const struct mpo_weights_choice *choice,
                                    struct recipe *recipe, struct mpo_models *models)
@@ -100,6 +125,7 @@ static enum mpo_status read_record(const struct mpo_config *config,
     MPO_TRY(mpo_record_read(record, series, row, 1, recipe->weights));
     MPO_TRY(check_simplex(path, recipe->weights, config->objective_count));
     MPO_TRY(mpo_record_read_exponents(record, &recipe->exponents.strength, recipe->scale));
+    warn_of_recipe(config, choice, &recipe->exponents);
     MPO_TRY(mpo_models_read(config, record, models));
     MPO_TRY(mpo_differences_warn(config, record, path));
 cleanup:
@@ -201,18 +227,39 @@ cleanup:
     return status;
 }
 
-enum mpo_status mpo_weights_check_choice(const struct mpo_config *config,
-                                         const struct mpo_weights_choice *choice)
+enum mpo_status mpo_weights_check_choices(const struct mpo_config *config,
+                                          const struct mpo_weights_choice *choice,
+                                          int32_t count)
 {
     enum mpo_status status = MPO_OK;
-    bool is_of_a_record = mpo_weights_are_of_a_record(config, choice->text);
-    MPO_CHECK(is_of_a_record || choice->step == MPO_AUTO_INTEGER, MPO_ERR_USAGE,
+    const char *text = choice->text;
+    bool has_record = false;
+    bool has_numbers = false;
+    bool has_weights = false; /* on the simplex, which a strength makes exponents of */
+    for (int32_t i = 0; i < count; i++) {
+        bool is_policy = policy_of_name(config, choice[i].text) >= 0;
+        bool is_numbers = !is_policy && looks_like_numbers(choice[i].text);
+        has_record |= mpo_weights_are_of_a_record(config, choice[i].text);
+        has_numbers |= is_numbers;
+        has_weights |= !is_policy && !(is_numbers && choice->allow_any);
+    }
+    MPO_CHECK(has_record || choice->step == MPO_AUTO_INTEGER, MPO_ERR_USAGE,
               "--step=%lld: expected --weights=RECORD, which has steps, found --weights=%s",
-              (long long)choice->step, choice->text);
-    MPO_CHECK(is_of_a_record || choice->iterate == MPO_ITERATE_AVERAGE, MPO_ERR_USAGE,
+              (long long)choice->step, text);
+    MPO_CHECK(has_record || choice->iterate == MPO_ITERATE_AVERAGE, MPO_ERR_USAGE,
               "--iterate=last: expected --weights=RECORD, which has iterates, found "
               "--weights=%s",
-              choice->text);
+              text);
+    MPO_CHECK(has_numbers || !choice->allow_any, MPO_ERR_USAGE,
+              "--allow-any-weights: expected weights as numbers, found --weights=%s; leave "
+              "it out",
+              text);
+    MPO_CHECK(has_weights || isnan(choice->strength), MPO_ERR_USAGE,
+              "--strength=%g: expected weights that it makes exponents of, found "
+              "--weights=%s, which %s; leave it out, or give weights with sum 1",
+              choice->strength, text,
+              choice->allow_any ? "--allow-any-weights takes as exponents as they are"
+                                : "is that policy itself");
 cleanup:
     return status;
 }

@@ -27,10 +27,13 @@ struct mpo_weights_recipe {
  *  has hashes, so the job should be opened with record.hash_models as configured. Local. */
 bool mpo_weights_are_of_a_record(const struct mpo_config *config, const char *text);
 
-/** Refuse a step or an iterate of weights that come from no record. Local; the same on all
- *  ranks. @return MPO_ERR_USAGE */
-enum mpo_status mpo_weights_check_choice(const struct mpo_config *config,
-                                         const struct mpo_weights_choice *choice);
+/** Refuse what none of the choices heeds, which differ in their texts alone: a step or an iterate
+ *  where none comes from a record, a strength where all are a policy's name or exponents as
+ *  given, and allow_any where none is numbers. Local; the same on all ranks.
+ *  @return MPO_ERR_USAGE */
+enum mpo_status mpo_weights_check_choices(const struct mpo_config *config,
+                                          const struct mpo_weights_choice *choice,
+                                          int32_t count);
 
 /**
  * Settle the exponents mu of the mixture. Weights of a record become exponents by the

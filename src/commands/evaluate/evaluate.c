@@ -118,15 +118,34 @@ cleanup:
     return status;
 }
 
+static struct mpo_weights_choice choice_of(const struct evaluate *evaluate, int32_t index)
+{
+    const struct mpo_config_evaluate *options = &evaluate->config->evaluate;
+    return (struct mpo_weights_choice){evaluate->vector[index].name,
+                                       options->iterate,
+                                       options->step,
+                                       options->allow_any_weights,
+                                       options->strength,
+                                       index == 0 ? "--weights" : "--against"};
+}
+
+static enum mpo_status choose_vectors(struct evaluate *evaluate)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_weights_choice choice[EVALUATE_VECTORS_MAX];
+    MPO_TRY(name_vectors(evaluate));
+    for (int32_t a = 0; a < evaluate->vector_count; a++)
+        choice[a] = choice_of(evaluate, a);
+    MPO_TRY(mpo_weights_check_choices(evaluate->config, choice, evaluate->vector_count));
+cleanup:
+    return status;
+}
+
 static enum mpo_status read_vector(struct evaluate *evaluate, int32_t index)
 {
     enum mpo_status status = MPO_OK;
-    const struct mpo_config_evaluate *options = &evaluate->config->evaluate;
     struct evaluate_vector *vector = &evaluate->vector[index];
-    struct mpo_weights_choice choice = {
-        vector->name,      options->iterate,
-        options->step,     options->allow_any_weights,
-        options->strength, index == 0 ? "--weights" : "--against"};
+    const struct mpo_weights_choice choice = choice_of(evaluate, index);
     MPO_TRY(
         mpo_weights_open_recipe(evaluate->session, &choice, &vector->recipe, &vector->mu));
     MPO_TRY(mpo_weights_end_bias(evaluate->session, &choice, NAN, &vector->end_bias));
@@ -177,13 +196,13 @@ static enum mpo_status open_evaluate(struct evaluate *evaluate)
         .integrates_ends = !options->rewards,
         .advice = "lower --responses or rollout.max_tokens",
     };
+    MPO_TRY(mpo_comm_agree(choose_vectors(evaluate)));
     MPO_TRY(mpo_session_open(&spec, &evaluate->session));
     evaluate->objective_count = evaluate->config->objective_count;
     evaluate->has_reference = evaluate->config->policy_count > evaluate->objective_count;
     evaluate->prompt_count = mpo_prompts_count(evaluate->session->prompts);
     if (options->limit > 0 && options->limit < evaluate->prompt_count)
         evaluate->prompt_count = options->limit;
-    MPO_TRY(mpo_comm_agree(name_vectors(evaluate)));
     for (int32_t a = 0; a < evaluate->vector_count; a++)
         MPO_TRY(read_vector(evaluate, a));
     MPO_TRY(mpo_comm_agree(allocate_room(evaluate)));

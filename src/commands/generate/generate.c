@@ -188,7 +188,7 @@ static enum mpo_status open_generate(struct generate *generate)
     struct mpo_weights_choice choice = {options->weights,  options->iterate,
                                         options->step,     options->allow_any_weights,
                                         options->strength, "--weights"};
-    MPO_TRY(mpo_comm_agree(mpo_weights_check_choice(generate->config, &choice)));
+    MPO_TRY(mpo_comm_agree(mpo_weights_check_choices(generate->config, &choice, 1)));
     generate->responses = (int32_t)(options->n * options->best_of);
     struct mpo_session_spec spec = {.command = "generate", .settings = generate->config};
     spec.size = (struct mpo_session_size){

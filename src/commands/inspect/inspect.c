@@ -66,6 +66,9 @@ static enum mpo_status check_combination(const struct inspect_request *request)
     MPO_CHECK(!request->chosen || request->follow ||
                   (!is_auto && format != MPO_INSPECT_TEXT),
               MPO_ERR_USAGE, "--series: needs --format=tsv, --format=json or --follow");
+    MPO_CHECK(!request->chosen || request->responses == 0, MPO_ERR_USAGE,
+              "--series: chooses series of the trajectory, which --responses does not "
+              "print; leave one of them out");
 cleanup:
     return status;
 }

@@ -94,6 +94,7 @@ static enum mpo_status configure(struct launch *launch, int argc, char *const *a
     enum mpo_status status = MPO_OK;
     struct mpo_config_arguments arguments = {0};
     MPO_TRY(mpo_config_open("launch", argc, argv, &launch->config));
+    mpo_command_tell_idle(launch->config, "launch");
     launch->config->fit.resume = true; /* as the script does */
     MPO_TRY(check_options(launch->config));
     MPO_TRY(mpo_config_pass_on("launch", argc, argv, &arguments, &launch->flag,
