@@ -183,8 +183,9 @@ enum mpo_status mpo_rollout_score(struct mpo_rollout *rollout,
                                   struct mpo_scores *out);
 
 /**
- * Draw rows that never end, and integrate the ends out. end_bias, greedy, filter and watch
- * of the step have no effect. Collective over all ranks; every rank passes the same step.
+ * Draw rows that never end, and integrate the ends out. end_bias tilts the token mixture that
+ * `served` and what follows it are of; greedy, filter and watch of the step have no effect.
+ * Collective over all ranks; every rank passes the same step.
  * Allocates nothing. Needs MPO_ROLLOUT_INTEGRATES. Each row has max_tokens tokens.
  *
  * @param out  complete on rank zero; valid until the next call

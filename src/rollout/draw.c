@@ -128,6 +128,7 @@ static void account_ends(struct mpo_rollout *rollout, const struct mpo_rollout_s
                   .log_policy = event->log_policy,
                   .end_log_policy = event->end_log_policy,
                   .end_count = mpo_policies_end_tokens(rollout->spec.policies, &end_token),
+                  .end_bias = step->end_bias,
               });
     if ((event->flags & (MPO_DECODE_CUT | MPO_DECODE_ENDED)) == 0)
         return;

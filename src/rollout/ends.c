@@ -59,7 +59,8 @@ void mpo_ends_add(struct mpo_ends *ends, const struct mpo_ends_position *positio
     double log_stay = position->moments->log_z + log1p(-position->moments->end_probability);
     double log_norm = log_stay;
     for (int32_t e = 0; e < position->end_count; e++)
-        log_norm = mpo_log_add(log_norm, score_of(position, policies, e, &end));
+        log_norm = mpo_log_add(log_norm,
+                               position->end_bias + score_of(position, policies, e, &end));
     double stay = exp(log_stay - log_norm);
     add_served(ends, stay, log_stay - log_norm - position->moments->entropy,
                position->expectation);
@@ -67,7 +68,8 @@ void mpo_ends_add(struct mpo_ends *ends, const struct mpo_ends_position *positio
         double score = score_of(position, policies, e, &end);
         if (score == -INFINITY)
             continue;
-        add_served(ends, exp(score - log_norm), score - log_norm, end);
+        double log_q = position->end_bias + score - log_norm;
+        add_served(ends, exp(log_q), log_q, end);
         add_whole(ends, ends->log_weight + score, end);
     }
     ends->length += ends->survival;

@@ -13,7 +13,8 @@
  *
  * E R = Z without bias, E sum W f / E R is the mean of f under the whole mixture, and
  * E sum_t u_t f(s_t) is the mean under the token mixture of a sum over positions. So a short
- * mode that is hardly ever drawn counts with its weight at every position.
+ * mode that is hardly ever drawn counts with its weight at every position. A tilt b of the end
+ * tokens changes q(end|s) and so u and f; which tokens a row has, and W, it does not.
  *                                                  (src/README.md, Ends integrated out)
  */
 #pragma once
@@ -48,6 +49,7 @@ struct mpo_ends_position {
     const double *log_policy;                  /* [H] of the token drawn, nat */
     const double *end_log_policy;              /* [end_count, H] of each end token, nat */
     int32_t end_count;
+    double end_bias; /* b of what is served, nat */
 };
 
 /** Add the virtual responses that end here, then the token. Local. */

@@ -58,12 +58,13 @@ def evaluate(arguments, config, seed, *flags, prompt_count=PROMPTS):
     return [results_of(vector) for vector in json.loads(out)["vectors"]]
 
 
-def truth_of(exact, weights, strength=1.0, scale=None):
-    """All figures by their definitions; with a scale the last policy is a reference."""
+def truth_of(exact, weights, strength=1.0, scale=None, end_bias=0.0):
+    """All figures by their definitions; with a scale the last policy is a reference, and what is
+    served is tilted."""
     mu = weights if scale is None else tables.exponents_of(weights, strength, scale)
     value = exact.value(mu)
     whole = exact.gradient(mu)
-    served, divergence = exact.served(mu)
+    served, divergence = exact.served(mu, end_bias)
     count = len(weights)
     served_score, score = (
         mean[:count] if scale is None else scale * (mean[:count] - mean[count])
@@ -127,6 +128,35 @@ def figures_of_a_strength_are_relative_to_the_reference(arguments):
     out, _ = tables.run([arguments.mpo, "evaluate", config, *flags])
     tables.check("strength 1.6, exponents: policy0 0.6400 policy1 0.6720 policy2 -0.3120" in out,
                  out)
+
+
+def what_is_served_is_tilted_and_whole_responses_are_not(arguments):
+    """Without and with a reference that has an exponent, against the same recursion; the rows
+    and so the figures of the whole mixture are those without a tilt."""
+    config, exact = setting(arguments)
+    plain = evaluate(arguments, config, 6)[0]
+    for tilt in (1.5, -2.0):
+        found = evaluate(arguments, config, 6, "--end-bias=%g" % tilt)[0]
+        truth = truth_of(exact, WEIGHTS, end_bias=tilt)
+        check_result(found, truth)
+        for key, result in found.items():
+            served = key[0].startswith("served") or key[0] in ("length", "truncated", "imbalance")
+            tables.check((result == plain[key]) != served, "%s: %s, without a tilt %s" % (
+                key, result, plain[key]))
+        lost = abs(found["served_divergence", "policy0"][0] - plain["served_divergence", "policy0"][0])
+        tables.check(lost > 0.05, "the tilt moves a divergence by %g alone" % lost)
+    table = tables.random_tables(5, 3, VOCAB, 0.8)
+    scale = np.array([1.0, 0.7])
+    exact = tables.Exact(tables.log_policies(table), range(VOCAB - 1), MAX_TOKENS)
+    config = tables.write_config(
+        os.path.join(arguments.work, "tilted"), table, ["a"],
+        {"rollout": {"max_tokens": MAX_TOKENS, "strength": 1.6},
+         "record": {"hash_models": "false"}}, roles=["objective"] * 2 + ["reference"])
+    flags = ["--policies.policy1.scale=0.7", "--weights=0.4,0.6", "--responses=32"]
+    found = evaluate(arguments, config, 5, *flags, "--end-bias=1")[0]
+    check_result(found, truth_of(exact, np.array([0.4, 0.6]), 1.6, scale, 1.0))
+    out, _ = tables.run([arguments.mpo, "evaluate", config, *flags, "--end-bias=1"])
+    tables.check("served with an end tilt of +1.0000 nat" in out, out)
 
 
 def differences_are_paired(arguments):
@@ -327,6 +357,7 @@ def main():
              one_seed_gives_one_answer, a_mode_that_is_never_drawn_is_found,
              identical_policies_have_no_distance, intervals_hold_their_estimates,
              figures_of_a_strength_are_relative_to_the_reference,
+             what_is_served_is_tilted_and_whole_responses_are_not,
              a_mode_that_no_row_reaches_is_bounded, intervals_are_sound_in_random_worlds,
              what_is_not_known_is_said]
     if arguments.runs > 0:

@@ -75,6 +75,18 @@ def means_and_intervals_are_those_of_what_is_served():
     tables.check(min(covered.values()) >= COVERED_MIN and z < fit_rewards.Z_BOUND, covered)
 
 
+def rewards_are_those_of_the_tilted_mixture():
+    world, _, config, flags = prepare("tilted")
+    truth = world.rewards(np.array([0.3, 0.7, 0.0]), -1.5)
+    off = np.array([[result["estimate"] for result in results(evaluate(
+        config, flags, "--weights=0.3,0.7", "--responses=8", "--end-bias=-1.5",
+        "--run.seed=%d" % seed)[0], "reward")] - truth for seed in range(SEEDS)])
+    z = np.abs(off.mean(axis=0) / (off.std(axis=0, ddof=1) / np.sqrt(SEEDS))).max()
+    plain = world.rewards(np.array([0.3, 0.7, 0.0]))
+    fit_rewards.log("tilted %s, without %s, z of the mean %.1f" % (truth, plain, z))
+    tables.check(z < fit_rewards.Z_BOUND and np.abs(truth - plain).max() > 0.1, "z = %g" % z)
+
+
 def the_scale_of_a_record_is_taken_and_vectors_are_paired():
     _, folder, config, flags = prepare("record", given=False)
     record = os.path.join(folder, "fit.h5")
@@ -124,6 +136,7 @@ def what_cannot_be_measured_ends_it():
 if __name__ == "__main__":
     sys.exit(tables.run_cases((case, ()) for case in (
         means_and_intervals_are_those_of_what_is_served,
+        rewards_are_those_of_the_tilted_mixture,
         the_scale_of_a_record_is_taken_and_vectors_are_paired,
         any_number_of_ranks_says_the_same,
         what_cannot_be_measured_ends_it)))

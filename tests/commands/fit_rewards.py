@@ -56,9 +56,9 @@ class World(tables.Exact):
         self.zero = alone[-1] if has_reference else (alone.sum(axis=0) - self.one) / (
             self.count - 1)
 
-    def rewards(self, exponents):
+    def rewards(self, exponents, end_bias=0.0):
         """E_q r_k [K] of the token mixture."""
-        chosen = np.exp(tables.proposal_rows(self.log_policy, exponents, 0.0))
+        chosen = np.exp(tables.proposal_rows(self.log_policy, exponents, end_bias))
         states = self.log_policy.shape[1]
         occupied = np.bincount(self.starts, minlength=states) / len(self.starts)
         total = np.zeros(self.count)

@@ -4,15 +4,14 @@
  *
  * Every prompt is used once. Its rows are drawn from the token mixture at the weights without
  * end tokens, and the ends are integrated out (rollout/ends.h), so that the same rows say
- * what is served and what the mixture of whole responses is. estimator/certificate.h makes
- * columns of them, results.c results.
+ * what is served, with the tilt that generate draws with, and what the mixture of whole
+ * responses is. estimator/certificate.h makes columns of them, results.c results.
  *
  * Several vectors of weights are given the same prompts and the same uniforms, so differences
  * between them are taken prompt by prompt.
  */
 #include "evaluate_impl.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -88,7 +87,9 @@ static enum mpo_status evaluate_vector(struct evaluate *evaluate, int32_t at_han
         .prompt = prompt,
         .prompt_count = evaluate->prompt_count,
         .responses = (int32_t)evaluate->config->evaluate.responses,
-        .step = {.mu = evaluate->vector[at_hand].mu, .yields = true},
+        .step = {.mu = evaluate->vector[at_hand].mu,
+                 .end_bias = evaluate->vector[at_hand].end_bias,
+                 .yields = true},
         .run = evaluate->config->evaluate.rewards ? measure_batch : evaluate_batch,
         .command = evaluate,
     };
@@ -148,7 +149,8 @@ static enum mpo_status read_vector(struct evaluate *evaluate, int32_t index)
     const struct mpo_weights_choice choice = choice_of(evaluate, index);
     MPO_TRY(
         mpo_weights_open_recipe(evaluate->session, &choice, &vector->recipe, &vector->mu));
-    MPO_TRY(mpo_weights_end_bias(evaluate->session, &choice, NAN, &vector->end_bias));
+    MPO_TRY(mpo_weights_end_bias(evaluate->session, &choice,
+                                 evaluate->config->evaluate.end_bias, &vector->end_bias));
     vector->certificate = (struct mpo_certificate){
         .exponents = {evaluate->objective_count, evaluate->config->policy_count,
                       vector->recipe.strength, vector->recipe.scale},

@@ -42,7 +42,7 @@ struct evaluate_vector {
     const char *name; /* as the user wrote it, borrowed */
     double *mu;       /* [H] */
     struct mpo_weights_recipe recipe;
-    double end_bias; /* that generate draws with; nothing here does */
+    double end_bias; /* of what is served: that which generate draws with */
     struct mpo_certificate certificate;
     double *value;                 /* [prompts, columns] */
     struct mpo_interval *interval; /* [columns] */
@@ -96,9 +96,6 @@ enum mpo_status evaluate_find_results(struct evaluate *evaluate);
  *  figures away where nothing is known of them. Between the intervals of columns and the
  *  results. Rank zero only. */
 void evaluate_warn(const struct evaluate *evaluate, struct evaluate_vector *vector);
-
-/** Say that what is served is evaluated without the tilt of the weights' record. Rank zero only. */
-void evaluate_warn_of_tilt(struct evaluate_vector *vector);
 
 /** Say that intervals need more prompts, where they do. Rank zero only. */
 void evaluate_warn_of_prompts(const struct evaluate *evaluate);

@@ -61,6 +61,8 @@ static void print_weights(const struct evaluate *evaluate,
         printf("\nstrength %g, exponents:", vector->recipe.strength);
     for (int32_t h = 0; !is_same && h < config->policy_count; h++)
         printf(" %s %.4f", config->policies[h].name, vector->mu[h]);
+    if (vector->end_bias != 0.0)
+        printf("\nserved with an end tilt of %+.4f nat", vector->end_bias);
     printf("\n");
 }
 
@@ -177,6 +179,7 @@ static json_t *make_vector(const struct evaluate *evaluate,
                         make_numbers(evaluate, vector->recipe.scale, count));
     json_object_set_new(object, "exponents",
                         make_numbers(evaluate, vector->mu, evaluate->config->policy_count));
+    json_object_set_new(object, "end_bias", output_number(vector->end_bias));
     json_object_set_new(object, "results", results);
     json_object_set(object, "warnings", vector->warnings);
     return object;

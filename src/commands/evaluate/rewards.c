@@ -217,7 +217,6 @@ enum mpo_status evaluate_find_rewards(struct evaluate *evaluate)
         struct evaluate_vector *vector = &evaluate->vector[a];
         spec.value = vector->value;
         MPO_TRY(mpo_bootstrap_run(&spec, vector->interval, vector->upper));
-        evaluate_warn_of_tilt(vector);
         add_rewards(evaluate, vector, vector->interval, false);
         if (has_scale(evaluate))
             add_worst(evaluate, vector);

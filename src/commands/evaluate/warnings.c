@@ -96,15 +96,6 @@ static void warn_of_weights(const struct evaluate *evaluate, struct evaluate_vec
             reason);
 }
 
-void evaluate_warn_of_tilt(struct evaluate_vector *vector)
-{
-    if (vector->end_bias != 0.0)
-        say(vector,
-            "what is served is evaluated without an end tilt, and generate draws from this "
-            "record with one of %+.3f nat; for what is evaluated give it --end-bias=0",
-            vector->end_bias);
-}
-
 void evaluate_warn(const struct evaluate *evaluate, struct evaluate_vector *vector)
 {
     double truncated = vector->interval[MPO_COLUMN_TRUNCATED].estimate;
@@ -120,5 +111,4 @@ void evaluate_warn(const struct evaluate *evaluate, struct evaluate_vector *vect
             "%.0f %% of the responses are cut at %lld tokens; raise rollout.max_tokens",
             100.0 * truncated, (long long)evaluate->config->rollout.max_tokens);
     warn_of_weights(evaluate, vector);
-    evaluate_warn_of_tilt(vector);
 }

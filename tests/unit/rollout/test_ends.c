@@ -2,7 +2,7 @@
 /*
  * Ends integrated out, without chance: every row without an end token is enumerated with its
  * probability, so that the means of what mpo_ends adds up are the exact figures of the whole
- * and of the token mixture, to rounding. Two end tokens, one of them rare.
+ * and of the token mixture, tilted or not, to rounding. Two end tokens, one of them rare.
  */
 #include <math.h>
 #include <string.h>
@@ -16,6 +16,7 @@ enum { H = 3, V = 5, S = V + 1, ENDS = 2, START = V, L = 4 };
 
 static const int32_t end_token[ENDS] = {3, 4};
 static const double exponents[2][H] = {{0.2, 0.5, 0.3}, {0.9, 0.8, -0.7}};
+static const double tilt[3] = {0.0, 1.7, -2.5};
 
 /* Means over the rows without an end token. */
 struct means {
@@ -30,6 +31,7 @@ struct means {
 struct world {
     struct bigram *bigram;
     const double *mu;
+    double end_bias; /* of the token mixture */
 };
 
 /* What the mixture reports at a state under MPO_ENDS_BIAS. */
@@ -114,7 +116,8 @@ static void go_on(const struct world *world, const struct mpo_ends *before, int3
                                                         .expectation = expectation,
                                                         .log_policy = log_policy,
                                                         .end_log_policy = end_log_policy,
-                                                        .end_count = ENDS});
+                                                        .end_count = ENDS,
+                                                        .end_bias = world->end_bias});
         go_on(world, &next, v, t + 1, probability * stay[v], means);
     }
 }
@@ -161,7 +164,7 @@ static void add_response(void *context, const int32_t *token, int32_t token_coun
         double z = 0.0;
         double score[V];
         for (int32_t v = 0; v < V; v++) {
-            score[v] = 0.0;
+            score[v] = bigram_ends(bigram, v) ? exact->world->end_bias : 0.0;
             for (int32_t h = 0; h < H; h++)
                 score[v] += exact->world->mu[h] * bigram_log_policy(bigram, h, state, v);
             z += exp(score[v]);
@@ -196,7 +199,7 @@ static void means_over_rows_are_the_exact_figures(void **state)
                                                                   .end_count = ENDS,
                                                                   .start_count = 1,
                                                                   .max_tokens = L});
-        const struct world world = {bigram, exponents[seed % 2]};
+        const struct world world = {bigram, exponents[seed % 2], tilt[seed % 3]};
         struct means found = enumerate(&world);
         struct exact exact = {.world = &world};
         bigram_enumerate(bigram, add_response, &exact);
