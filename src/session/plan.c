@@ -6,6 +6,7 @@
  */
 #include "plan.h"
 
+#include <math.h>
 #include <string.h>
 
 /* ---- a fit ---- */
@@ -43,6 +44,13 @@ enum mpo_status mpo_plan_check_fit(const struct mpo_config *config)
               MPO_ERR_CONFIG,
               "estimator.target: served takes its gradient from responses of the mixture, "
               "found rollout.proposal: reference; use mixture, or target: whole");
+    MPO_CHECK(
+        config->rollout.proposal == MPO_PROPOSAL_MIXTURE ||
+            isnan(config->rollout.end_bias) || config->rollout.end_bias == 0.0,
+        MPO_ERR_CONFIG,
+        "rollout.end_bias: with rollout.proposal: reference responses are those of the "
+        "reference as it is, found a tilt of %g; leave it out, or use proposal: mixture",
+        config->rollout.end_bias);
     MPO_CHECK(
         !is_served || config->descent.stop_gap == 0.0 || config->rollout.responses > 1,
         MPO_ERR_CONFIG,

@@ -223,6 +223,15 @@ def test_proposal_reference():
     check("the reference has no weight", "base" not in result.stdout, result)
     refused("a reference is needed", 78, ["reference"], "fit", "config.yaml",
             "--rollout.proposal=reference")
+    for command, ranks in (("fit", 1), ("fit", 2), ("launch", 1)):
+        refused(f"{command}: a tilted reference", 78, ["rollout.end_bias", "reference", "0.5"],
+                command, "ref.yaml", "--record.file=new.h5", "--rollout.end_bias=0.5",
+                ranks=ranks)
+    result = run("doctor", "ref.yaml", "--record.file=new.h5", "--rollout.end_bias=0.5")
+    check("doctor: a tilted reference", result.returncode == 78
+          and "rollout.end_bias" in result.stdout + result.stderr, result)
+    result = run("fit", "ref.yaml", "--force", "--rollout.end_bias=0")
+    check("no tilt may be said", result.returncode == 0, result)
 
 
 def test_a_plot_that_is_not_whole_is_none():
