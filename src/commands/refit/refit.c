@@ -148,9 +148,7 @@ void refit_estimate(struct refit *refit, struct refit_point *point)
     derive_point(refit, point);
 }
 
-/* Whatever the responses say: F is 0 with all exponents on one objective, and at most 0 where
- * no exponent is negative. Needs the exponents of the point. */
-static void state_known_value(const struct refit *refit, struct refit_point *point)
+void refit_state_known_value(const struct refit *refit, struct refit_point *point)
 {
     bool is_bounded = true;
     for (int32_t h = 0; h < refit->exponents.policy_count; h++)
@@ -229,7 +227,7 @@ static enum mpo_status find_weights(struct refit *refit)
     }
     memcpy(refit->result.weights, mpo_descent_average(descent), bytes);
     refit_estimate(refit, &refit->result);
-    state_known_value(refit, &refit->result);
+    refit_state_known_value(refit, &refit->result);
     refit->gap = refit->exponents.strength * /* grad F = A g */
                  mpo_descent_gap(refit->result.weights, refit->result.gradient,
                                  refit->bounds, refit->count);
@@ -252,7 +250,7 @@ static enum mpo_status estimate_stored(struct refit *refit)
     for (int32_t k = 0; k < refit->count; k++)
         refit->stored.weights[k] = average[refit->objective[k]];
     refit_estimate(refit, &refit->stored);
-    state_known_value(refit, &refit->stored);
+    refit_state_known_value(refit, &refit->stored);
 cleanup:
     free(average);
     return status;

@@ -68,6 +68,10 @@ enum mpo_status refit_by_rewards(struct refit *refit);
 /** F, gradient and ESS at point->weights from the stored responses. Local. */
 void refit_estimate(struct refit *refit, struct refit_point *point);
 
+/** State what is known of F whatever the responses say: it is 0 with all exponents on one objective,
+ *  and at most 0 where no exponent is negative. After refit_estimate of the same point. Local. */
+void refit_state_known_value(const struct refit *refit, struct refit_point *point);
+
 /** Whether the responses support these weights. */
 bool refit_supports(const struct refit *refit, const struct refit_point *point);
 

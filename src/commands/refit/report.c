@@ -205,6 +205,7 @@ static enum mpo_status walk_grid(struct refit *refit, int32_t *parts, FILE *out,
             continue;
         points++;
         refit_estimate(refit, &refit->result);
+        refit_state_known_value(refit, &refit->result);
         print_point(refit, &refit->result, out);
         if (list != NULL)
             json_array_append_new(list, make_point(refit, &refit->result));
