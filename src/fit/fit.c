@@ -260,9 +260,7 @@ static enum mpo_status allocate_fit(const struct mpo_fit_spec *spec, struct mpo_
         fit->scale[k] = config->policies[k].scale;
     fit->exponents = (struct mpo_exponents){fit->objective_count, fit->policy_count,
                                             config->rollout.strength, fit->scale};
-    fit->warms_up = config->estimator.target == MPO_TARGET_WHOLE &&
-                    config->rollout.proposal == MPO_PROPOSAL_MIXTURE &&
-                    isnan(config->rollout.end_bias);
+    fit->warms_up = mpo_plan_warms_up(config);
     MPO_NEW(prompts, &fit->prompt);
     MPO_NEW(fit->policy_count + 2, &fit->proposal);
     MPO_TRY(mpo_fit_rewards_allocate(fit));

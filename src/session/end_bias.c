@@ -15,10 +15,10 @@
 #define WARM_STEP ((int64_t)1 << 42)
 
 /* Rows at once: MPO_END_BIAS_ROWS, or the largest of its halves that there is room for. */
-static int32_t batch_rows(const struct mpo_session *session)
+static int32_t batch_rows(const struct mpo_session_size *size)
 {
     int32_t rows = MPO_END_BIAS_ROWS;
-    while (rows > mpo_plan_rows(&session->size))
+    while (rows > mpo_plan_rows(size))
         rows /= 2;
     return rows;
 }
@@ -49,6 +49,19 @@ cleanup:
     return status;
 }
 
+uint64_t mpo_session_warm_up_bytes(const struct mpo_config *config,
+                                   const struct mpo_session_size *size,
+                                   int64_t prompt_count)
+{
+    uint64_t prompts =
+        (uint64_t)(prompt_count < MPO_END_BIAS_PROMPTS ? prompt_count
+                                                       : MPO_END_BIAS_PROMPTS);
+    uint64_t rows =
+        prompts * MPO_END_BIAS_ROWS + (uint64_t)(MPO_END_BIAS_PROMPTS * batch_rows(size));
+    return rows * (uint64_t)config->rollout.max_tokens *
+           (2 * sizeof(double)); /* log_stay, log_odds */
+}
+
 /* A batch has the rows first_row .. of each prompt. */
 static void keep_batch(const struct mpo_end_masses *batch, int32_t first_row,
                        struct mpo_end_masses *all)
@@ -71,7 +84,7 @@ static enum mpo_status draw_rows(struct mpo_session *session,
     enum mpo_status status = MPO_OK;
     struct mpo_rollout *rollout = NULL;
     struct mpo_end_masses batch = {0};
-    int32_t rows = batch_rows(session);
+    int32_t rows = batch_rows(&session->size);
     MPO_CHECK(query->prompt_count >= 1 && query->prompt_count <= MPO_END_BIAS_PROMPTS,
               MPO_ERR_INTERNAL, "a warm-up of %d prompts", query->prompt_count);
     MPO_TRY(allocate_masses(session, query, all));

@@ -19,6 +19,12 @@ struct mpo_end_bias_query {
     int32_t prompt_count;  /* <= MPO_END_BIAS_PROMPTS */
 };
 
+/** Host memory that a warm-up takes on a rank, in a session of a size with so many prompts: the
+ *  masses of its rows, and those of a batch. Local. */
+uint64_t mpo_session_warm_up_bytes(const struct mpo_config *config,
+                                   const struct mpo_session_size *size,
+                                   int64_t prompt_count);
+
 /**
  * Draw MPO_END_BIAS_ROWS rows that never end for each prompt, and solve for the end tilt
  * with which the token mixture is closest to the mixture of whole responses

@@ -15,7 +15,7 @@ struct mpo_needs {
                                vocabularies, prompts, adapters */
     uint64_t weights_bytes; /* a model that several policies name counts once */
     uint64_t cache_bytes;
-    uint64_t work_bytes;     /* logits, and what a decode computes in */
+    uint64_t work_bytes;     /* logits, what a decode computes in, and a warm-up */
     uint64_t exchange_bytes; /* rows of other ranks, or of this one for others, and the
                                 rounded ones */
 };

@@ -9,6 +9,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "end_bias.h"
+
 /* ---- a fit ---- */
 
 /* What the descent balances is measured, and of what is drawn. */
@@ -60,6 +62,20 @@ enum mpo_status mpo_plan_check_fit(const struct mpo_config *config)
     MPO_TRY(check_rewards(config));
 cleanup:
     return status;
+}
+
+bool mpo_plan_warms_up(const struct mpo_config *config)
+{
+    return config->estimator.target == MPO_TARGET_WHOLE &&
+           config->rollout.proposal == MPO_PROPOSAL_MIXTURE &&
+           isnan(config->rollout.end_bias);
+}
+
+uint64_t mpo_plan_warm_up_bytes(const struct mpo_config *config,
+                                const struct mpo_session_size *size, int64_t prompt_count)
+{
+    return mpo_plan_warms_up(config) ? mpo_session_warm_up_bytes(config, size, prompt_count)
+                                     : 0;
 }
 
 struct mpo_session_size mpo_plan_fit(const struct mpo_config *config)
@@ -319,8 +335,11 @@ static struct mpo_needs rank_needs(const struct mpo_plan *plan, const struct mpo
     int32_t first = 0;
     int32_t count = 0;
     block_of_rank(plan, rank, &first, &count);
-    return mpo_needs_of_rank(plan->survey->local + first, count, host,
-                             rows_kept(plan, rank, count));
+    struct mpo_needs needs = mpo_needs_of_rank(plan->survey->local + first, count, host,
+                                               rows_kept(plan, rank, count));
+    needs.work_bytes +=
+        mpo_plan_warm_up_bytes(plan->config, &plan->size, MPO_END_BIAS_PROMPTS);
+    return needs;
 }
 
 struct mpo_needs mpo_plan_node_needs(const struct mpo_plan *plan)

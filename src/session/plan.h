@@ -13,6 +13,12 @@
 /** How large a session a fit opens. Local. */
 struct mpo_session_size mpo_plan_fit(const struct mpo_config *config);
 
+/** Whether a fit that is new finds its end tilt by a warm-up (end_bias.h), and the host memory
+ *  that it takes on each rank: 0 where there is none. Local. */
+bool mpo_plan_warms_up(const struct mpo_config *config);
+uint64_t mpo_plan_warm_up_bytes(const struct mpo_config *config,
+                                const struct mpo_session_size *size, int64_t prompt_count);
+
 /** Refuse flags of fit that contradict each other. Local. */
 enum mpo_status mpo_plan_check_fit(const struct mpo_config *config);
 

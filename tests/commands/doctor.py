@@ -210,6 +210,20 @@ def memory_that_is_missing_is_a_problem():
     agrees(config, ["memory"], limit=1 << 30, words=["ulimit"])
 
 
+def the_warm_up_of_a_whole_fit_is_counted():
+    """16 rows for each of both prompts x 10^6 positions, two numbers each, and those of a batch:
+    8 rows, the most in units of 8, for each of 4."""
+    config = table_case("warm", rollout={"max_tokens": 1000000, "responses": 8})
+    served = agrees(config, [], "--estimator.target=served", limit=1 << 30)
+    whole = agrees(config, ["memory"], "--estimator.target=whole", "--record.file=" + beside(config, "other.h5"),
+                   limit=1 << 30, words=["ulimit"])
+    more = [rank["needs"]["work_bytes"] for report in (whole, served) for rank in report["ranks"]]
+    tables.check(more[0] - more[1] == (2 * 16 + 4 * 8) * 10 ** 6 * 16, "%s" % more)
+    set_tilt = doctor(config, "--estimator.target=whole", "--rollout.end_bias=0",
+                      "--record.file=" + beside(config, "third.h5"))
+    tables.check(set_tilt[1]["ranks"][0]["needs"]["work_bytes"] == more[1], "no warm-up, none counted")
+
+
 def advice_is_given_where_a_job_would_crawl():
     config = table_case("advice")
     result, report = doctor(config, "--run.threads=4096", OMP_WAIT_POLICY="active")
@@ -326,6 +340,7 @@ def main():
              a_file_missing_on_one_rank_hangs_nobody,
              configuration_errors_end_it_at_once,
              memory_that_is_missing_is_a_problem,
+             the_warm_up_of_a_whole_fit_is_counted,
              advice_is_given_where_a_job_would_crawl,
              threads_are_the_cores_that_a_rank_may_use_over_the_ranks_that_share_them,
              the_text_is_readable_at_100_columns]

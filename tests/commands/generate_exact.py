@@ -14,6 +14,7 @@ import os
 import shutil
 import sys
 
+import h5py
 import numpy as np
 
 import tables
@@ -65,6 +66,11 @@ class Case:
         self.world = World(self, "two", self.table[:2], few)
         self.many = World(self, "many", self.table[:2], many)
         self.referred = World(self, "reference", self.table, many, REFERENCE)
+
+
+def average(record):
+    with h5py.File(record, "r") as file:
+        return file["average"][-1]
 
 
 def law(log_policy, exponents, start):
@@ -155,6 +161,37 @@ def price_is_told_before(case):
     tables.check("16 of " in said and "tries survived" in said, said)
 
 
+def price_is_that_of_the_record_where_it_knows_it(case):
+    """The responses of a whole fit say log Z of their prompts, which then need no warm-up."""
+    records = {}
+    for name, flags in (("whole", []), ("served", ["--estimator.target=served"]),
+                        ("short", ["--descent.steps=3"]), ("bare", ["--record.responses=false"])):
+        records[name] = os.path.join(case.work, "price_%s.h5" % name)
+        tables.run([case.mpo, "fit", case.world.config, "--quiet", "--estimator.target=whole",
+                    "--record.file=" + records[name], *flags])
+    for flags, known, warm in (
+            (["whole"], 16, 0), (["whole", "--strength=1"], 16, 0), (["short"], 2, 3),
+            (["served"], 0, 4), (["bare"], 0, 4), (["whole", "--prompt=a"], 0, 1),
+            (["whole", "--rollout.max_tokens=2"], 0, 4), (["whole", "--limit=2"], 2, 0)):
+        weights = "--weights=" + records[flags[0]]
+        for ranks in (1, 2) if flags == ["short"] else (1,):
+            _, said = case.world.run(weights, *flags[1:], ranks=ranks)
+            tables.check(("the price of %d prompts\n" % known in said) == (known > 0)
+                         and ("the price of" in said) == (known > 0), said)
+            tables.check(("warm-up: 16 rows for each of %d prompts" % warm in said) == (warm > 0)
+                         and ("warm-up" in said) == (warm > 0), said)
+            told = {int(line.split(":")[0].split()[1]): float(line.split("about ")[1].split()[0])
+                    for line in said.splitlines() if line.startswith("prompt ") and "about" in line}
+            tables.check(len(told) == known + warm, said)
+        if "--rollout.max_tokens=2" in flags:
+            continue
+        mean = average(records[flags[0]])
+        for prompt, tries in told.items():
+            truth = 1.0 / law(case.world.log_policy, mean, prompt % 2)[1]
+            tables.check(0.5 < tries / truth < 2.0, "%s, prompt %d: %g, in truth %.2f" % (
+                flags, prompt, tries, truth))
+
+
 def prompt_that_runs_out_of_tries_does_not_take_the_others_with_it(case):
     table = case.table[:2].copy()
     table[0, 1] = [1.0 - 2e-10, 1e-10, 1e-10]
@@ -227,7 +264,7 @@ def main():
     cases = [draws_are_those_of_the_mixture_of_whole_responses,
              exponents_may_sum_to_more_than_one_and_have_a_strength,
              draws_depend_on_neither_ranks_nor_rows, single_policy_survives_always,
-             price_is_told_before,
+             price_is_told_before, price_is_that_of_the_record_where_it_knows_it,
              prompt_that_runs_out_of_tries_does_not_take_the_others_with_it,
              what_cannot_be_drawn_exactly_is_refused]
     if case.tool is not None:

@@ -239,6 +239,9 @@ static void describe_rank(struct doctor *doctor)
     own->needs = mpo_needs_of_rank(
         doctor->survey.local, doctor->survey.local_count, &own->host,
         mpo_plan_host_rows(session, &doctor->survey, doctor->exchange.rank_bytes));
+    if (session->prompts != NULL)
+        own->needs.work_bytes += mpo_plan_warm_up_bytes(
+            session->config, &session->size, mpo_prompts_count(session->prompts));
     snprintf(own->versions, sizeof own->versions, "mpo %s (%s), libllama %s, HDF5 %s, %s",
              MPO_VERSION, MPO_GIT_COMMIT, mpo_policy_engine_version(),
              mpo_record_library_version(), mpi);

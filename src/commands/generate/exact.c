@@ -90,15 +90,57 @@ static void tell_prompt(const struct generate *generate, int64_t prompt, double 
                         (long long)prompt, limit, chance);
 }
 
-enum mpo_status generate_exact_tell_price(struct generate *generate)
+static int32_t priced_prompts(const struct generate *generate)
+{
+    return generate->prompt_count < GENERATE_PRICES_MAX ? (int32_t)generate->prompt_count
+                                                        : GENERATE_PRICES_MAX;
+}
+
+enum mpo_status generate_exact_read_price(struct generate *generate,
+                                          const struct mpo_weights_choice *choice)
+{
+    int64_t prompt[GENERATE_PRICES_MAX] = {0};
+    const struct mpo_end_bias_query query = {generate->weights, prompt,
+                                             priced_prompts(generate)};
+    if (!generate->config->generate.exact)
+        return MPO_OK;
+    for (int32_t i = 0; i < query.prompt_count; i++)
+        prompt[i] = i;
+    return mpo_session_recorded_log_z(generate->session, choice, &query, generate->log_z);
+}
+
+/* The first prompts that the record says nothing of. */
+static enum mpo_status find_missing(struct generate *generate)
 {
     enum mpo_status status = MPO_OK;
     int64_t prompt[MPO_END_BIAS_PROMPTS] = {0};
     double log_z[MPO_END_BIAS_PROMPTS] = {0};
-    struct mpo_end_bias_query query = generate_begin_warm_up(generate, prompt);
+    int32_t count = 0;
+    for (int32_t i = 0; i < priced_prompts(generate) && i < MPO_END_BIAS_PROMPTS; i++)
+        if (isnan(generate->log_z[i]))
+            prompt[count++] = i;
+    if (count == 0)
+        return MPO_OK;
+    const struct mpo_end_bias_query query = generate_begin_warm_up(generate, prompt, count);
     MPO_TRY(mpo_session_find_log_z(generate->session, &query, log_z));
-    for (int32_t i = 0; i < query.prompt_count; i++)
-        tell_prompt(generate, prompt[i], log_z[i]);
+    for (int32_t i = 0; i < count; i++)
+        generate->log_z[prompt[i]] = log_z[i];
+cleanup:
+    return status;
+}
+
+enum mpo_status generate_exact_tell_price(struct generate *generate)
+{
+    enum mpo_status status = MPO_OK;
+    int32_t known = 0;
+    for (int32_t i = 0; i < priced_prompts(generate); i++)
+        known += !isnan(generate->log_z[i]);
+    if (known > 0)
+        mpo_log_note("the responses of the record say the price of %d prompts", known);
+    MPO_TRY(find_missing(generate));
+    for (int32_t i = 0; i < priced_prompts(generate); i++)
+        if (!isnan(generate->log_z[i]))
+            tell_prompt(generate, i, generate->log_z[i]);
 cleanup:
     return status;
 }

@@ -36,13 +36,8 @@
 /* ---- the warm-up ---- */
 
 struct mpo_end_bias_query generate_begin_warm_up(const struct generate *generate,
-                                                 int64_t *prompt)
+                                                 const int64_t *prompt, int32_t count)
 {
-    int32_t count = generate->prompt_count < MPO_END_BIAS_PROMPTS
-                        ? (int32_t)generate->prompt_count
-                        : MPO_END_BIAS_PROMPTS;
-    for (int32_t i = 0; i < count; i++)
-        prompt[i] = i;
     mpo_log_note("warm-up: %d rows for each of %d prompts", MPO_END_BIAS_ROWS, count);
     return (struct mpo_end_bias_query){generate->weights, prompt, count};
 }
@@ -52,7 +47,12 @@ static enum mpo_status find_tilt(struct generate *generate)
 {
     enum mpo_status status = MPO_OK;
     int64_t prompt[MPO_END_BIAS_PROMPTS] = {0};
-    struct mpo_end_bias_query query = generate_begin_warm_up(generate, prompt);
+    int32_t count = 0;
+    while (count < MPO_END_BIAS_PROMPTS && count < generate->prompt_count) {
+        prompt[count] = count;
+        count++;
+    }
+    const struct mpo_end_bias_query query = generate_begin_warm_up(generate, prompt, count);
     MPO_TRY(mpo_session_find_end_bias(generate->session, &query, &generate->end_bias));
     mpo_log_note("candidates are drawn with --end-bias=%.4g nat", generate->end_bias);
 cleanup:
@@ -209,6 +209,7 @@ static enum mpo_status open_generate(struct generate *generate)
     generate->prompt_count = mpo_prompts_count(generate->session->prompts);
     if (options->limit > 0 && options->limit < generate->prompt_count)
         generate->prompt_count = options->limit;
+    MPO_TRY(generate_exact_read_price(generate, &choice));
     generate->several = generate->prompt_count > 1;
     MPO_TRY(mpo_comm_agree(allocate_room(generate)));
     const struct mpo_decode_stops stops = {generate->stops.text, generate->stops.count};

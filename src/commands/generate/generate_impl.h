@@ -11,7 +11,11 @@
 
 #include "session/end_bias.h"
 #include "session/parts.h"
+#include "session/recorded_z.h"
 #include "text.h"
+
+/** The price of exact draws is told for so many prompts. */
+#define GENERATE_PRICES_MAX 16
 
 struct generate {
     struct mpo_config *config;
@@ -26,18 +30,20 @@ struct generate {
     int64_t exact_count;   /* of exact draws on rank zero: responses, */
     int64_t try_count;     /* tries, */
     int64_t undrawn_count; /* and prompts that ran out of tries */
-    double *candidates;    /* [2, best_of] log w and its softmax */
-    bool several;          /* text output needs headings */
+    double
+        log_z[GENERATE_PRICES_MAX]; /* of exact draws, of the first prompts, NAN: unknown */
+    double *candidates;             /* [2, best_of] log w and its softmax */
+    bool several;                   /* text output needs headings */
     struct stops stops;
     struct mpo_mixture_filter filter;
     struct stream stream;
     bool streams; /* print the response while it is generated */
 };
 
-/** Say that a warm-up at the exponents begins, and choose its prompts. Local.
- *  @param prompt  [MPO_END_BIAS_PROMPTS] room, borrowed by the query */
+/** Say that a warm-up at the exponents begins. Local.
+ *  @param prompt  [count] borrowed by the query */
 struct mpo_end_bias_query generate_begin_warm_up(const struct generate *generate,
-                                                 int64_t *prompt);
+                                                 const int64_t *prompt, int32_t count);
 
 /* ---- print.c ---- */
 
@@ -55,8 +61,13 @@ enum mpo_status generate_exact_check_options(const struct mpo_config_generate *o
  *  @return MPO_ERR_USAGE, with the exponent */
 enum mpo_status generate_exact_check_exponents(const struct generate *generate);
 
-/** Say what a response to each of the first prompts costs, by a warm-up. Collective over all
- *  ranks, inside the loop. */
+/** What the record of the weights says of that price, before the loop. Collective over all ranks;
+ *  failures are agreed on and printed. */
+enum mpo_status generate_exact_read_price(struct generate *generate,
+                                          const struct mpo_weights_choice *choice);
+
+/** Say what a response to each of the first prompts costs, by what was read, and by a warm-up of
+ *  those that it says nothing of. Collective over all ranks, inside the loop. */
 enum mpo_status generate_exact_tell_price(struct generate *generate);
 
 /** Count and name the prompts whose responses are not all there. Rank zero only. */
