@@ -5,6 +5,12 @@
  *
  * Writer: rank zero only, serial library, SWMR, flushed every step. `/step` is written
  * last: a step counted by len(/step) is complete and stays, whatever happens afterwards.
+ * /checksum has a sum of all that belongs to a step, which readers of the whole file check:
+ *
+ *     checksum[n] = sum over data sets d of XXH64(rows of step n in d, seed XXH64(path of d))
+ *
+ * modulo 2^64, as a signed number; without /step, clocks, and data sets that have no row of
+ * that step. `path` is as in h5ls, without a leading slash.
  * Every data set is created before SWMR starts. The trajectory's data sets are declared
  * once, in mpo/record.def. A side file PATH.lock is locked by flock while a run writes.
  *

@@ -353,6 +353,7 @@ enum mpo_status mpo_record_writer_new(const char *path, const char *job_id,
     mpo_record_invalidate(&writer->schema);
     writer->lock.descriptor = -1;
     writer->last_step = -1;
+    writer->guard.by_name = -1;
     MPO_TRY(mpo_memory_copy_text(path, &writer->path));
     MPO_TRY(mpo_record_lock_take(path, job_id, &writer->lock));
 cleanup:

@@ -21,6 +21,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <xxhash.h>
+
 #include "base/reason.h"
 
 #define FIELD_CHUNK_ROWS 64
@@ -67,6 +69,10 @@ static const struct column_spec response_specs[] = {
 static const struct column_spec step_spec = {
     "step",           KIND_I64, COLUMNS_0,
     FIELD_CHUNK_ROWS, "1",      "step; written last, it commits a row"};
+
+static const struct column_spec checksum_spec = {
+    "checksum",       KIND_I64, COLUMNS_0,
+    FIELD_CHUNK_ROWS, "1",      "sum over data sets of XXH64(rows of the step)"};
 
 int32_t mpo_record_field_count(void)
 {
@@ -290,15 +296,29 @@ cleanup:
     return status;
 }
 
+/* What is known of a column without its file. */
+static void describe_column(const struct column_spec *spec, hsize_t columns,
+                            struct mpo_record_column *out)
+{
+    static const size_t bytes[] = {[KIND_F64] = sizeof(double),
+                                   [KIND_I64] = sizeof(int64_t),
+                                   [KIND_I32] = sizeof(int32_t),
+                                   [KIND_U8] = sizeof(uint8_t)};
+    out->path = spec->path;
+    out->memory_type = memory_type(spec->kind);
+    out->columns = columns;
+    out->row_bytes = bytes[spec->kind] * (columns > 0 ? (size_t)columns : 1);
+    out->seed = XXH64(spec->path, strlen(spec->path), 0);
+    out->is_clock = strcmp(spec->units, "s") == 0 || strstr(spec->units, " since ") != NULL;
+}
+
 static enum mpo_status make_column(hid_t file, const struct column_spec *spec,
                                    hsize_t columns, struct mpo_record_column *out)
 {
     enum mpo_status status = MPO_OK;
     hid_t space = H5I_INVALID_HID;
     hid_t properties = H5I_INVALID_HID;
-    out->path = spec->path;
-    out->memory_type = memory_type(spec->kind);
-    out->columns = columns;
+    describe_column(spec, columns, out);
     MPO_TRY(make_group_of(file, spec->path));
     MPO_TRY(make_layout(spec, columns, &space, &properties));
     MPO_TRY_HDF5(out->id = H5Dcreate2(file, spec->path, file_type(spec->kind), space,
@@ -355,6 +375,8 @@ enum mpo_status mpo_record_make_columns(struct mpo_record_schema *schema,
     const hid_t *response = &schema->response[MPO_RECORD_RESPONSE_response].id;
     MPO_TRY(make_column(schema->file, &step_spec, 0, &schema->step));
     MPO_TRY_HDF5(H5DSset_scale(schema->step.id, "step"), "step");
+    MPO_TRY(make_column(schema->file, &checksum_spec, 0, &schema->checksum));
+    MPO_TRY(attach_scales(schema, &checksum_spec, schema->checksum.id, schema->step.id));
     for (int32_t i = 0; i < MPO_RECORD_FIELD_COUNT; i++) {
         const struct column_spec *spec = &field_specs[i];
         struct column_spec unitless = *spec;
@@ -395,6 +417,7 @@ void mpo_record_invalidate(struct mpo_record_schema *schema)
     *schema = (struct mpo_record_schema){
         .file = H5I_INVALID_HID, .objective = H5I_INVALID_HID, .policy = H5I_INVALID_HID};
     schema->step.id = H5I_INVALID_HID;
+    schema->checksum.id = H5I_INVALID_HID;
     for (int32_t i = 0; i < MPO_RECORD_FIELD_COUNT; i++)
         schema->field[i].id = H5I_INVALID_HID;
     for (int32_t i = 0; i < MPO_RECORD_RESPONSE_COUNT; i++)
@@ -409,8 +432,7 @@ static enum mpo_status open_column(hid_t file, const struct column_spec *spec,
     hid_t space = H5I_INVALID_HID;
     hsize_t extent[2] = {0, 0};
     htri_t exists = 0;
-    out->path = spec->path;
-    out->memory_type = memory_type(spec->kind);
+    describe_column(spec, 0, out);
     MPO_TRY(mpo_record_has_path(file, spec->path, &exists));
     if (exists == 0)
         goto cleanup;
@@ -421,8 +443,8 @@ static enum mpo_status open_column(hid_t file, const struct column_spec *spec,
               "%s has %d dimensions", spec->path, dimensions);
     MPO_TRY_HDF5(H5Sget_simple_extent_dims(space, extent, NULL), "%s", spec->path);
     MPO_TRY(mpo_record_check_extent(out->id, spec->path, extent));
+    describe_column(spec, extent[1], out);
     out->rows = extent[0];
-    out->columns = extent[1];
 cleanup:
     mpo_record_hdf5_release(&space);
     return status;
@@ -432,6 +454,7 @@ enum mpo_status mpo_record_open_columns(hid_t file, struct mpo_record_schema *sc
 {
     enum mpo_status status = MPO_OK;
     MPO_TRY(open_column(file, &step_spec, &schema->step));
+    MPO_TRY(open_column(file, &checksum_spec, &schema->checksum));
     for (int32_t i = 0; i < MPO_RECORD_FIELD_COUNT; i++)
         MPO_TRY(open_column(file, &field_specs[i], &schema->field[i]));
     for (int32_t i = 0; i < MPO_RECORD_RESPONSE_COUNT; i++)

@@ -8,13 +8,20 @@
  * change alone may be a harmless `touch`, or bytes that were overwritten in place: then the
  * file is read back as a reader would. So it is from time to time, for what happened within
  * a step, seldom enough to cost a fiftieth of the run, as long as it takes a second at most.
+ *
+ * A file that was moved is whole where it is now, which Linux tells of an open file.
  */
+#define _GNU_SOURCE /* O_PATH */
 #include "record_impl.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "base/memory.h"
 #include "base/timing.h"
 #include "mpo/report.h"
 
@@ -37,8 +44,11 @@ void mpo_record_guard_note(struct mpo_record_writer *writer)
     struct mpo_record_guard *guard = &writer->guard;
     const ssize_t bytes = (ssize_t)sizeof guard->head;
     int descriptor = mpo_record_descriptor(writer->schema.file);
-    bool is_first = !guard->is_set;
+    bool is_first = !guard->is_set && guard->by_name < 0;
     guard->is_set = descriptor >= 0 && fstat(descriptor, &guard->left) == 0;
+    /* HDF5's own descriptor has the name that the file was made under. */
+    if (is_first)
+        guard->by_name = open(writer->path, O_PATH | O_CLOEXEC);
     /* Until HDF5 closes the file it leaves these bytes alone. */
     if (is_first && guard->is_set)
         guard->is_set = pread(descriptor, guard->head, sizeof guard->head, 0) == bytes;
@@ -50,7 +60,8 @@ static enum mpo_status read_beside(const struct mpo_record_writer *writer, int64
     struct mpo_record *record = NULL;
     if (writer->guard.is_foreign) /* even a whole record there is another run's */
         return MPO_OK;
-    MPO_TRY(mpo_record_open_beside(writer->path, &record));
+    const char *moved_to = writer->guard.moved_to;
+    MPO_TRY(mpo_record_open_beside(moved_to != NULL ? moved_to : writer->path, &record));
     if (writer->guard.is_set && !same_file(&record->identity, &writer->guard.left))
         goto cleanup;
     MPO_TRY(mpo_record_verify(record));
@@ -120,21 +131,50 @@ cleanup:
     return status;
 }
 
+/* Where the file is now, as the kernel knows it; "" where it cannot be told. */
+static void find_file(int descriptor, const struct stat *file, char path[PATH_MAX])
+{
+    char link[64] = "";
+    struct stat named = {0};
+    snprintf(link, sizeof link, "/proc/self/fd/%d", descriptor);
+    const ssize_t bytes = readlink(link, path, PATH_MAX - 1);
+    path[bytes > 0 ? bytes : 0] = '\0';
+    /* Of a file with several names the kernel may know one that was removed. */
+    if (stat(path, &named) != 0 || !same_file(&named, file))
+        path[0] = '\0';
+}
+
+/* Its name leads to this file. */
+static enum mpo_status check_name(struct mpo_record_writer *writer, const struct stat *file)
+{
+    enum mpo_status status = MPO_OK;
+    char path[PATH_MAX] = "";
+    struct stat named = {0};
+    MPO_CHECK(file->st_nlink > 0, MPO_ERR_IO, "the file was removed while it is written");
+    bool is_there = stat(writer->path, &named) == 0;
+    if (is_there && same_file(file, &named))
+        return MPO_OK;
+    const char *other = is_there ? ", and another file is in its place" : "";
+    find_file(writer->guard.by_name, file, path);
+    MPO_CHECK(path[0] != '\0', MPO_ERR_IO,
+              "the file was moved or lost this name while it is written%s", other);
+    MPO_TRY(mpo_memory_copy_text(path, &writer->guard.moved_to));
+    MPO_FAIL(MPO_ERR_IO, "the file was moved to %s while it is written%s", path, other);
+cleanup:
+    return status;
+}
+
 enum mpo_status mpo_record_guard_check(struct mpo_record_writer *writer)
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_record_guard *guard = &writer->guard;
     char head[sizeof guard->head] = "";
     struct stat found = {0};
-    struct stat named = {0};
     if (!guard->is_set)
         return MPO_OK;
     int descriptor = mpo_record_descriptor(writer->schema.file);
     MPO_CHECK(fstat(descriptor, &found) == 0, MPO_ERR_IO, "%s", strerror(errno));
-    MPO_CHECK(found.st_nlink > 0 && stat(writer->path, &named) == 0, MPO_ERR_IO,
-              "the file was removed while it is written");
-    MPO_CHECK(same_file(&found, &named), MPO_ERR_IO,
-              "another file was put in its place while it is written");
+    MPO_TRY(check_name(writer, &found));
     writer->guard.is_foreign =
         pread(descriptor, head, sizeof head, 0) != (ssize_t)sizeof head ||
         memcmp(head, guard->head, sizeof head) != 0;

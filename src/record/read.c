@@ -18,7 +18,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/memory.h"
@@ -55,10 +54,11 @@ static enum mpo_status check_end(const struct mpo_record *record,
                                  const unsigned char *block, uint64_t file_bytes)
 {
     enum mpo_status status = MPO_OK;
-    uint64_t end = 0;
-    for (int i = 7; i >= 0; i--) /* little-endian */
+    uint64_t end = 0; /* little-endian */
+    for (int i = 7; i >= 0; i--)
         end = end << 8 | block[END_BYTE + i];
-    MPO_CHECK(record->complete || record->live || file_bytes >= end, MPO_ERR_DATA,
+    bool is_growing = record->live && !record->beside;
+    MPO_CHECK(record->complete || is_growing || file_bytes >= end, MPO_ERR_DATA,
               "%s is cut short: expected %llu bytes or more, found %llu; restore a copy",
               record->path, (unsigned long long)end, (unsigned long long)file_bytes);
 cleanup:

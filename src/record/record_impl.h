@@ -47,6 +47,9 @@ struct mpo_record_column {
     const char *path;
     hsize_t rows;
     hsize_t columns; /* 0: one-dimensional */
+    size_t row_bytes;
+    uint64_t seed; /* of its sums: XXH64 of the path */
+    bool is_clock; /* not summed: the same run has other values the next time */
 };
 
 /* One constant per field of record.def, in its order. */
@@ -91,6 +94,7 @@ struct mpo_record_schema {
     bool has_rewards;  /* has /rewards and /responses/reward */
     bool is_by_reward; /* the gradient is of rewards, which have no unit */
     struct mpo_record_column step;
+    struct mpo_record_column checksum;
     struct mpo_record_column field[MPO_RECORD_FIELD_COUNT];
     struct mpo_record_column response[MPO_RECORD_RESPONSE_COUNT];
 };
@@ -229,6 +233,8 @@ struct mpo_record_guard {
     bool is_set;
     bool is_told;        /* of a touch, once */
     bool is_foreign;     /* its first bytes are not the writer's: nor is what follows */
+    int by_name;         /* open as a path, of which the kernel says where it is; -1: not */
+    char *moved_to;      /* the path that it has now; owned, NULL: the writer's */
     double next_look;    /* of mpo_timing_now */
     double look_seconds; /* that the last look took */
 };
@@ -241,6 +247,7 @@ struct mpo_record_writer {
     int32_t objective_count;
     int32_t policy_count;
     int64_t last_step;
+    uint64_t sum; /* of the step that is being written */
     bool broken;  /* a write failed: HDF5 must not touch the file any more */
     void *gather; /* grown to one step's largest column of responses */
     size_t gather_capacity;
@@ -267,7 +274,9 @@ void mpo_record_writer_free(struct mpo_record_writer **writer);
 
 /* ---- what is acknowledged (record/verify.c) ---- */
 
-#define MPO_RECORD_COLUMN_COUNT (1 + MPO_RECORD_FIELD_COUNT + MPO_RECORD_RESPONSE_COUNT)
+#define MPO_RECORD_FIRST_FIELD    2 /* after /step and /checksum */
+#define MPO_RECORD_FIRST_RESPONSE (MPO_RECORD_FIRST_FIELD + MPO_RECORD_FIELD_COUNT)
+#define MPO_RECORD_COLUMN_COUNT   (MPO_RECORD_FIRST_RESPONSE + MPO_RECORD_RESPONSE_COUNT)
 
 /** Rows of the growing data sets that belong to acknowledged steps. */
 struct mpo_record_kept {
@@ -277,7 +286,7 @@ struct mpo_record_kept {
     int64_t text_bytes;
 };
 
-/** The columns of a schema in one order: /step, the fields, the responses. */
+/** The columns of a schema in one order: /step, /checksum, the fields, the responses. */
 struct mpo_record_column *mpo_record_column_at(struct mpo_record_schema *schema,
                                                int32_t index);
 
@@ -294,6 +303,22 @@ enum mpo_status mpo_record_read_column(const struct mpo_record_column *column,
 /** Count the rows of kept->steps steps; MPO_ERR_DATA where a column has fewer. */
 enum mpo_status mpo_record_count_kept(struct mpo_record_schema *schema,
                                       struct mpo_record_kept *kept);
+
+/** The first rows of a column of whole numbers of eight bytes; *out is owned. */
+enum mpo_status mpo_record_read_numbers(struct mpo_record_column column, int64_t rows,
+                                        int64_t **out);
+
+/* ---- sums of steps (record/sums.c) ---- */
+
+/** Add the rows that a step appends to a column; a clock and a column that the file lacks
+ *  add nothing. Local. */
+void mpo_record_sum_add(const struct mpo_record_column *column, size_t rows,
+                        const void *source, uint64_t *sum);
+
+/** Whether every acknowledged step has the sum that its writer noted; MPO_ERR_DATA where not.
+ *  Records of older programs have no sums and pass. The columns are open. */
+enum mpo_status mpo_record_check_sums(const struct mpo_record_schema *schema,
+                                      const struct mpo_record_kept *kept);
 
 /* ---- repairing (record/recover.c) ---- */
 

@@ -57,8 +57,8 @@ static enum mpo_status look_at_source(struct repair *repair,
         const int64_t surplus =
             (int64_t)column->rows - mpo_record_rows_to_keep(&repair->kept, i);
         int64_t *most =
-            i <= MPO_RECORD_FIELD_COUNT ? &out->surplus_steps : &out->surplus_responses;
-        const int32_t response = i - 1 - MPO_RECORD_FIELD_COUNT;
+            i < MPO_RECORD_FIRST_RESPONSE ? &out->surplus_steps : &out->surplus_responses;
+        const int32_t response = i - MPO_RECORD_FIRST_RESPONSE;
         if (response != MPO_RECORD_RESPONSE_token && response != MPO_RECORD_RESPONSE_text &&
             surplus > *most)
             *most = surplus;

@@ -6,11 +6,12 @@
  * another one refuses; a writer that gives up asks too, before it calls steps safe.
  *
  * HDF5 checks the sums of its own structures, and those of prompts and provenance. A data
- * set that grows has no sums (fields.c), and of a file that was cut short HDF5 reads zeros
- * behind the end when it is opened beside a writer, without a word. So the chunks of
- * acknowledged rows have to lie inside of the file, and what can be told from the values
+ * set that grows has none that HDF5 knows (fields.c), and of a file that was cut short HDF5
+ * reads zeros behind the end when it is opened beside a writer, without a word. So the chunks
+ * of acknowledged rows have to lie inside of the file; what can be told from the values
  * themselves is looked at: numbers of steps and responses, weights, and the places of
- * tokens and texts.
+ * tokens and texts; and last every value by the sum of its step (sums.c), which records of
+ * older programs do not have.
  */
 #include "record_impl.h"
 
@@ -31,15 +32,16 @@ struct mpo_record_column *mpo_record_column_at(struct mpo_record_schema *schema,
 {
     if (index == 0)
         return &schema->step;
-    index--;
-    if (index < MPO_RECORD_FIELD_COUNT)
-        return &schema->field[index];
-    return &schema->response[index - MPO_RECORD_FIELD_COUNT];
+    if (index == 1)
+        return &schema->checksum;
+    if (index < MPO_RECORD_FIRST_RESPONSE)
+        return &schema->field[index - MPO_RECORD_FIRST_FIELD];
+    return &schema->response[index - MPO_RECORD_FIRST_RESPONSE];
 }
 
 int64_t mpo_record_rows_to_keep(const struct mpo_record_kept *kept, int32_t index)
 {
-    const int32_t response = index - 1 - MPO_RECORD_FIELD_COUNT;
+    const int32_t response = index - MPO_RECORD_FIRST_RESPONSE;
     if (response < 0)
         return kept->steps;
     if (response == MPO_RECORD_RESPONSE_token)
@@ -81,9 +83,8 @@ cleanup:
 
 /* ---- what was acknowledged ---- */
 
-/* The first rows of a column of whole numbers of eight bytes; *out is owned. */
-static enum mpo_status read_numbers(struct mpo_record_column column, int64_t rows,
-                                    int64_t **out)
+enum mpo_status mpo_record_read_numbers(struct mpo_record_column column, int64_t rows,
+                                        int64_t **out)
 {
     enum mpo_status status = MPO_OK;
     MPO_CHECK(column.rows >= (hsize_t)rows, MPO_ERR_DATA, "%s has %llu rows, not %lld",
@@ -105,8 +106,8 @@ static enum mpo_status end_of(const struct mpo_record_column *offset,
     int64_t *first = NULL;
     int64_t *count = NULL;
     *end = 0;
-    MPO_TRY(read_numbers(*offset, rows, &first));
-    MPO_TRY(read_numbers(*length, rows, &count));
+    MPO_TRY(mpo_record_read_numbers(*offset, rows, &first));
+    MPO_TRY(mpo_record_read_numbers(*length, rows, &count));
     for (int64_t i = 0; i < rows; i++) {
         if (first[i] < 0 || count[i] < 0)
             continue;
@@ -145,8 +146,8 @@ enum mpo_status mpo_record_count_kept(struct mpo_record_schema *schema,
     const struct mpo_record_column *step = &response[MPO_RECORD_RESPONSE_step];
     int64_t *all = NULL;
     int64_t *drawn = NULL;
-    MPO_TRY(read_numbers(schema->step, kept->steps, &all));
-    MPO_TRY(read_numbers(*step, (int64_t)step->rows, &drawn));
+    MPO_TRY(mpo_record_read_numbers(schema->step, kept->steps, &all));
+    MPO_TRY(mpo_record_read_numbers(*step, (int64_t)step->rows, &drawn));
     const int64_t last = kept->steps > 0 ? all[kept->steps - 1] : -1;
     kept->responses = mpo_record_acknowledged_rows(drawn, (int64_t)step->rows, last);
     if (kept->responses > 0 && drawn[kept->responses - 1] != last)
@@ -246,8 +247,8 @@ static enum mpo_status check_places(const struct mpo_record_column *offset,
     int64_t *first = NULL;
     int64_t *count = NULL;
     int64_t expected = 0;
-    MPO_TRY(read_numbers(*offset, rows, &first));
-    MPO_TRY(read_numbers(*length, rows, &count));
+    MPO_TRY(mpo_record_read_numbers(*offset, rows, &first));
+    MPO_TRY(mpo_record_read_numbers(*length, rows, &count));
     for (int64_t i = 0; i < rows; i++) {
         MPO_CHECK(first[i] == expected && count[i] >= 0, MPO_ERR_DATA,
                   "%s holds %lld for response %lld, expected %lld: the file is damaged",
@@ -265,7 +266,7 @@ static enum mpo_status check_responses(const struct mpo_record_schema *schema, i
     enum mpo_status status = MPO_OK;
     const struct mpo_record_column *column = schema->response;
     int64_t *number = NULL;
-    MPO_TRY(read_numbers(column[MPO_RECORD_RESPONSE_response], rows, &number));
+    MPO_TRY(mpo_record_read_numbers(column[MPO_RECORD_RESPONSE_response], rows, &number));
     for (int64_t i = 0; i < rows; i++)
         MPO_CHECK(
             number[i] == i, MPO_ERR_DATA, "%s holds %lld in row %lld: the file is damaged",
@@ -318,6 +319,7 @@ static enum mpo_status check_all(struct mpo_record *record,
                                  (haddr_t)found.st_size));
     }
     MPO_TRY(check_responses(schema, kept.responses));
+    MPO_TRY(mpo_record_check_sums(schema, &kept));
 cleanup:
     return status;
 }

@@ -22,21 +22,17 @@
 
 #include "base/memory.h"
 
-#define ADVICE_BYTES 256
-
-/* What a person does next, where the acknowledged steps are safe. */
-static void advise(const struct mpo_record_writer *writer, const char *reason,
-                   char advice[ADVICE_BYTES])
+/* What a person does first, where the acknowledged steps are safe. */
+static const char *name_remedy(const struct mpo_record_writer *writer, const char *reason,
+                               bool is_full)
 {
-    bool is_full = strstr(reason, strerror(ENOSPC)) != NULL ||
-                   strstr(reason, strerror(EDQUOT)) != NULL;
-    bool is_limit = strstr(reason, strerror(EFBIG)) != NULL;
-    snprintf(advice, ADVICE_BYTES,
-             "%s, then continue with --resume; `mpo recover %.100s%s` makes a closed copy",
-             is_full    ? "free space on that disk"
-             : is_limit ? "raise the limit of file sizes (ulimit -f)"
-                        : "see to the cause",
-             writer->path, is_full ? " --output=FILE_ON_ANOTHER_DISK" : "");
+    if (writer->guard.moved_to != NULL)
+        return "move it back";
+    if (is_full)
+        return "free space on that disk";
+    if (strstr(reason, strerror(EFBIG)) != NULL)
+        return "raise the limit of file sizes (ulimit -f)";
+    return "see to the cause";
 }
 
 /* Reword the current failure for a person and stop writing. Steps are called safe only
@@ -47,7 +43,7 @@ static enum mpo_status give_up(struct mpo_record_writer *writer, const char *doi
     /* Missing memory is not a fault of the disk. */
     enum mpo_status status = found == MPO_ERR_MEMORY ? MPO_ERR_MEMORY : MPO_ERR_IO;
     char reason[MPO_RECORD_TEXT_BYTES] = "";
-    char advice[ADVICE_BYTES] = "";
+    const char *moved_to = writer->guard.moved_to;
     writer->broken = true;
     snprintf(reason, sizeof reason, "%s", mpo_error_text());
     int64_t safe = -1;
@@ -56,10 +52,25 @@ static enum mpo_status give_up(struct mpo_record_writer *writer, const char *doi
             status, __FILE__, __LINE__,
             "%s %s: %s; its steps cannot be read back: fit again, into another file", doing,
             writer->path, reason);
-    advise(writer, reason, advice);
-    return mpo_error_raise(status, __FILE__, __LINE__,
-                           "%s %s: %s; %lld steps are safe in the file; %s", doing,
-                           writer->path, reason, (long long)safe, advice);
+    bool is_full = strstr(reason, strerror(ENOSPC)) != NULL ||
+                   strstr(reason, strerror(EDQUOT)) != NULL;
+    return mpo_error_raise(
+        status, __FILE__, __LINE__,
+        "%s %s: %s; %lld steps are safe %s; %s, then continue with --resume; `mpo "
+        "recover %s%s` makes a closed copy",
+        doing, writer->path, reason, (long long)safe,
+        moved_to != NULL ? "there" : "in the file", name_remedy(writer, reason, is_full),
+        moved_to != NULL ? moved_to : writer->path,
+        is_full ? " --output=FILE_ON_ANOTHER_DISK" : "");
+}
+
+/* Rows of the step that is being written. */
+static enum mpo_status append_summed(struct mpo_record_writer *writer,
+                                     struct mpo_record_column *column, size_t rows,
+                                     const void *source)
+{
+    mpo_record_sum_add(column, rows, source, &writer->sum);
+    return mpo_record_append_rows(column, rows, source);
 }
 
 /* ---- responses ---- */
@@ -76,7 +87,8 @@ static enum mpo_status append_response(const struct gather *gather,
                                        enum mpo_record_response_index index, size_t rows,
                                        const void *source)
 {
-    return mpo_record_append_rows(&gather->writer->schema.response[index], rows, source);
+    struct mpo_record_writer *writer = gather->writer;
+    return append_summed(writer, &writer->schema.response[index], rows, source);
 }
 
 /* Room for `count` elements, valid until the next call. */
@@ -205,7 +217,7 @@ static enum mpo_status append_fields(struct mpo_record_writer *writer,
 #undef SOURCE_OBJECTIVE
     };
     for (int32_t i = 0; i < MPO_RECORD_FIELD_COUNT; i++)
-        MPO_TRY(mpo_record_append_rows(&writer->schema.field[i], 1, source[i]));
+        MPO_TRY(append_summed(writer, &writer->schema.field[i], 1, source[i]));
 cleanup:
     return status;
 }
@@ -215,6 +227,7 @@ static enum mpo_status commit_step(struct mpo_record_writer *writer, int64_t ste
     enum mpo_status status = MPO_OK;
     struct mpo_record_column *column = &writer->schema.step;
     const hsize_t rows = column->rows;
+    MPO_TRY(mpo_record_append_rows(&writer->schema.checksum, 1, &writer->sum));
     MPO_TRY_HDF5(H5Fflush(writer->schema.file, H5F_SCOPE_LOCAL), "flush");
     MPO_TRY(mpo_record_append_rows(column, 1, &step));
     MPO_TRY_HDF5(H5Dflush(column->id), "step");
@@ -238,6 +251,7 @@ enum mpo_status mpo_record_append(struct mpo_record_writer *writer,
               (long long)writer->last_step);
     snprintf(doing, sizeof doing, "writing step %lld to", (long long)row->step);
     status = mpo_record_guard_check(writer);
+    writer->sum = 0;
     if (status == MPO_OK)
         status = append_fields(writer, row);
     if (status == MPO_OK && responses != NULL)
@@ -266,6 +280,9 @@ void mpo_record_writer_free(struct mpo_record_writer **writer)
         H5Fclose(self->schema.file);
     H5Eclear2(H5E_DEFAULT);
     mpo_record_lock_drop(&self->lock);
+    if (self->guard.by_name >= 0)
+        close(self->guard.by_name);
+    free(self->guard.moved_to);
     free(self->gather);
     free(self->path);
     free(self);

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""A disk that fills up at any write of a fit, and output that nobody takes.
+"""A disk that fills up at any write of a fit, or loses a byte of it, and output that nobody takes.
 
     disk_full.py MPO MPIEXEC WORK_FOLDER SHIM [--sample]
 
@@ -8,6 +8,10 @@ SHIM is the library made of tests/support/write_log.c: from the N-th write to th
 disk is full. On one rank every N of a short fit is tried, on two ranks every 37th,
 with --sample (sample.py) some of them: exit 74, one message that names the record, the acknowledged steps as in a run
 with room, no lock left, nothing left of a record that was not yet complete.
+
+Then one byte of every N-th write to a record that is made is turned over as soon as it is written: the fit ends with 74, and
+inspect, recover and it agree on whether its steps are whole; or the byte did not matter, and the
+record is the same as without it.
 """
 import os
 import sys
@@ -77,16 +81,21 @@ def wrong(result, expected):
     return "" if found == expected[count] else f"other values in {count} steps"
 
 
+def kinds_of_writes():
+    """One letter for each entry of the log: W for a write, P when the record is made."""
+    clean()
+    log = os.path.join(WORK, "log")
+    run(*FIT, env={**os.environ, "LD_PRELOAD": SHIM, "WRITE_LOG": log})
+    kinds = "".join(kind for kind, _, _ in crash_replay.load_log(log))
+    os.remove(log)
+    return kinds
+
+
 def places(stride, ranks, count):
     """The writes from which on the disk is full: so many, or all up to more than there are."""
     if sample.WHOLE:
         return range(1, WRITES_MAX, stride)
-    clean()
-    log = os.path.join(WORK, "log")
-    run(*FIT, env={**os.environ, "LD_PRELOAD": SHIM, "WRITE_LOG": log})
-    writes = sum(kind == "W" for kind, _, _ in crash_replay.load_log(log))
-    os.remove(log)
-    return sample.some(f"writes on {ranks} ranks", range(1, writes + 1), count)
+    return sample.some(f"writes on {ranks} ranks", range(1, kinds_of_writes().count("W") + 1), count)
 
 
 def fill_at_every(stride, ranks, expected, count):
@@ -115,6 +124,49 @@ def test_every_write():
     fill_at_every(37, 2, expected, 5)
     result = run(*FIT, "--force")
     check("the next run starts", result.returncode == 0 and contents()[1] == expected[-1], result)
+
+
+def judged():
+    """Exit codes of inspect and recover."""
+    copy = os.path.join(WORK, "copy.h5")
+    if os.path.exists(copy):
+        os.remove(copy)
+    return [run("inspect", "out.h5").returncode,
+            run("recover", "out.h5", "--output=copy.h5").returncode]
+
+
+def wrong_with_damage(result, expected):
+    """What is wrong with a run of which a byte was turned over, "" when nothing is."""
+    if result.returncode == 0:
+        count, found = contents()
+        whole = count == len(expected) - 1 and found == expected[count]
+        return "" if whole and judged() == [0, 0] else "damage that fit did not see"
+    if not says_once(result, 74, ["out.h5"]):
+        return f"exit {result.returncode}: {result.stderr.strip()}"
+    if "are safe" not in result.stderr:
+        codes = judged()
+        return "" if codes == [65, 65] else f"{codes}: {result.stderr.strip()}"
+    count, found = contents()
+    good = f"{count} steps are safe" in result.stderr and found == expected[count]
+    return "" if good and judged() == [0, 0] else f"not safe: {result.stderr.strip()}"
+
+
+def test_damage_in_every_write():
+    fresh()
+    expected = undisturbed()
+    seen = 0
+    bad = []
+    count = kinds_of_writes().partition("P")[2].count("W")
+    for at in sample.some("damaged writes", range(1, count + 1), 40):
+        clean()
+        result = run(*FIT, env={**os.environ, "LD_PRELOAD": SHIM, "DAMAGE_AT": str(at)})
+        seen += result.returncode != 0
+        found = wrong_with_damage(result, expected)
+        if found:
+            bad.append(f"write {at}: {found}")
+    check(f"{seen} runs saw damage, {len(bad)} go wrong", seen > 5 and not bad)
+    for line in bad[:20]:
+        print("     ", line)
 
 
 def test_output_that_nobody_takes():

@@ -5,7 +5,8 @@
 usage: lost_record.py MPO MPIEXEC WORK_FOLDER
 
 fit sees it at its next step: exit 74, one message, and steps are called safe only where a reader
-finds them. What is left is then judged alike by inspect, recover and fit --resume.
+finds them. What is left is then judged alike by inspect, recover and fit --resume. A record that was
+moved is named where it is.
 """
 import os
 import re
@@ -14,11 +15,16 @@ import signal
 import subprocess
 import time
 
-from person import MPO, WORK, check, fresh, run, run_tests
+import h5py
+
+from person import MPO, WORK, check, fresh, run, run_tests, table
 
 RECORD = os.path.join(WORK, "out.h5")
 OTHER = os.path.join(WORK, "other.h5")
+AWAY = os.path.join(WORK, "elsewhere", "away.h5")
 ENDLESS = ["fit", "config.yaml", "--rollout.responses=32", "--descent.steps=1000000"]
+SLOW = ["fit", "config.yaml", "--rollout.responses=256", "--rollout.max_tokens=2000",
+        "--descent.steps=1000000"]
 STEPS = 20
 
 
@@ -46,6 +52,17 @@ def ended(process, seconds=20):
     return process.returncode, [line for line in rest.splitlines() if line.startswith("mpo: ")]
 
 
+def started_in_first_step():
+    """A fit that is stopped by a signal in its first step, while its record has none."""
+    process = subprocess.Popen([MPO, *SLOW], cwd=WORK,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while not os.path.exists(RECORD) and process.poll() is None:
+        time.sleep(0.001)
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(0.05)
+    return process
+
+
 def patch(at, count, byte=b"\0"):
     """Overwrite a part of the record in place; `at` and `count` are shares of its size."""
     size = os.path.getsize(RECORD)
@@ -58,22 +75,41 @@ def cut(share):
     os.truncate(RECORD, int(share * os.path.getsize(RECORD)))
 
 
+def shorten(count):
+    os.truncate(RECORD, os.path.getsize(RECORD) - count)
+
+
 def swap():
-    os.rename(RECORD, RECORD + ".away")
+    move()
     shutil.copy(OTHER, RECORD)
+
+
+def move():
+    os.makedirs(os.path.dirname(AWAY), exist_ok=True)
+    os.rename(RECORD, AWAY)
 
 
 HARMS = {
     "removed": lambda: os.remove(RECORD),
-    "moved away": lambda: os.rename(RECORD, RECORD + ".away"),
+    "moved away": move,
     "another file in its place": swap,
     "cut to a half": lambda: cut(0.5),
+    "a byte less": lambda: shorten(1),
+    "a page less": lambda: shorten(4096),
     "cut to nothing": lambda: cut(0),
     "copied over": lambda: shutil.copyfile(OTHER, RECORD),
     "head written over": lambda: patch(0, 0.01, b"x"),
     "second half wiped out": lambda: patch(0.5, 0.5),
     "all but the head wiped out": lambda: patch(0.05, 0.95),
 }
+
+
+def steps_in(path):
+    with h5py.File(path, "r", swmr=True, libver="latest") as record:
+        return len(record["step"])
+
+
+SMALL = ("a byte less", "a page less")  # while a step is written they may take nothing
 
 
 def verdicts():
@@ -99,20 +135,28 @@ def test_harm_while_it_is_written():
     fresh()
     run("fit", "config.yaml", "--record.file=other.h5", "--quiet")
     for name, harm in HARMS.items():
-        for leftover in ("out.h5", "out.h5.away"):
-            if os.path.exists(os.path.join(WORK, leftover)):
-                os.remove(os.path.join(WORK, leftover))
+        for leftover in (RECORD, AWAY):
+            if os.path.exists(leftover):
+                os.remove(leftover)
         process = started()
         harm()
         code, said = ended(process)
+        if code == "goes on" and name in SMALL:  # nothing was there yet, or it was rewritten
+            check(f"{name}: it did no harm", verdicts() == (0, 0, 0))
+            continue
         check(f"{name}: exit 74 and one message: {code} {said}",
               code == 74 and len(said) == 1 and "out.h5" in said[0])
         check(f"{name}: no lock is left", not os.path.exists(RECORD + ".lock"))
         safe = re.search(r"(\d+) steps are safe", " ".join(said))
+        if os.path.exists(AWAY):
+            check(f"{name}: it is named where it is, and its steps are: {said}",
+                  f"moved to {AWAY} " in said[0] and safe and steps_in(AWAY) == int(safe[1])
+                  and f"`mpo recover {AWAY}`" in said[0])
+            continue
         if not os.path.exists(RECORD):
             check(f"{name}: nothing is called safe", safe is None)
             continue
-        if name in ("another file in its place", "copied over"):  # a good record, only not ours
+        if name == "copied over":  # a good record, only not ours
             check(f"{name}: nothing is called safe", safe is None)
             continue
         codes = verdicts()
@@ -127,6 +171,28 @@ def test_a_touch_is_no_harm():
     os.utime(RECORD)
     code, _ = ended(process, seconds=2)
     check("a fit whose record was touched goes on", code == "goes on")
+
+
+def test_harm_in_the_first_step():
+    """The record has no step yet, and what a byte less took away is no step's."""
+    for name, count in (("a byte", 1), ("a page", 4096), ("nothing", 0)):
+        fresh()
+        for policy in ("up.table", "down.table"):  # responses of 1000 tokens: a step takes long
+            table(policy, "0.599 0.4 0.001")
+        process = started_in_first_step()
+        steps = steps_in(RECORD)
+        shorten(count)
+        process.send_signal(signal.SIGCONT)
+        code, said = ended(process, seconds=20 if count else 2)
+        if count == 0:
+            check("a fit that was only stopped goes on", code == "goes on")
+            continue
+        check(f"{name} less in the first step ({steps} written): exit 74 and one message: {code} {said}",
+              steps == 0 and code == 74 and len(said) == 1 and "out.h5" in said[0])
+        codes = verdicts()
+        check(f"{name} less in the first step: they agree: {codes}, and so does fit",
+              codes in ((65, 65, 65), (0, 0, 0))
+              and ("are safe" in said[0]) == (codes == (0, 0, 0)))
 
 
 def test_harm_after_a_kill():

@@ -82,6 +82,7 @@ static enum mpo_status check_record(const char *path, int64_t steps)
     MPO_CHECK(mpo_record_step_count(record) >= steps, MPO_ERR_DATA,
               "%lld steps were acknowledged, %lld are there", (long long)steps,
               (long long)mpo_record_step_count(record));
+    MPO_TRY(mpo_record_verify(record));
     MPO_TRY(example_check(record));
     printf("%lld steps, complete %d, live %d\n", (long long)mpo_record_step_count(record),
            mpo_record_is_complete(record), mpo_record_is_live(record));
