@@ -90,6 +90,7 @@ struct mpo_draw_rule {
     int32_t bias_count;
     uint64_t seed;
     struct mpo_rng_counter counter; /* its position is the token's place in the response */
+    bool changes; /* mpo_decode_rebias may give it other biases while the row lives */
 };
 
 /** The request for a row. `given` is borrowed until it has ended, all else is copied. */
@@ -112,6 +113,8 @@ struct mpo_decode_row {
     bool moments;      /* report entropy and E_q log pi_h */
     bool ends;         /* report log pi_h of every end token; needs spec.reports_ends */
     bool parks;        /* keep its cache when it ends, until it is cancelled */
+    bool given_is_prompt; /* the given tokens belong to the prompt: an end token among them
+                             ends nothing, and positions of draws begin at 0 after them */
 };
 
 enum mpo_decode_flag {
@@ -164,6 +167,12 @@ void mpo_decode_close(struct mpo_decode **decode);
 enum mpo_status mpo_decode_offer(struct mpo_decode *decode, int32_t slot,
                                  const struct mpo_prompt *prompt, int32_t *lengths);
 
+/** The same for token ids, which every policy takes as they are: no template, no
+ *  beginning-of-sequence token. At the root.
+ *  @param token  [token_count] ids below V, at least one */
+enum mpo_status mpo_decode_offer_tokens(struct mpo_decode *decode, int32_t slot,
+                                        const int32_t *token, int32_t token_count);
+
 /** The same for one user message. At the root. */
 enum mpo_status mpo_decode_offer_text(struct mpo_decode *decode, int32_t slot,
                                       const char *text, int32_t *lengths);
@@ -177,6 +186,16 @@ enum mpo_status mpo_decode_offer_text(struct mpo_decode *decode, int32_t slot,
  */
 enum mpo_status mpo_decode_admit(struct mpo_decode *decode,
                                  const struct mpo_decode_row *row, int32_t *index);
+
+/**
+ * Give a row other biases, for its draws from the next step on. Its rule must say that it
+ * `changes`. At the root.
+ *
+ * @param bias  [bias_count] copied; at most bias_max of the specification
+ * @return MPO_ERR_USAGE
+ */
+enum mpo_status mpo_decode_rebias(struct mpo_decode *decode, int32_t index,
+                                  const struct mpo_mixture_bias *bias, int32_t bias_count);
 
 /** Rows that are neither live, waiting nor parked. At the root. */
 int32_t mpo_decode_free_rows(const struct mpo_decode *decode);

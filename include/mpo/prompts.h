@@ -27,7 +27,7 @@ struct mpo_prompts;
 
 #define MPO_PROMPTS_LINE_BYTES_MAX     ((size_t)1 << 20)
 #define MPO_PROMPTS_COUNT_MAX          ((int64_t)10000000)
-#define MPO_PROMPTS_MESSAGE_COUNT_MAX  64
+#define MPO_PROMPTS_MESSAGE_COUNT_MAX  1024
 #define MPO_PROMPTS_RESPONSE_COUNT_MAX 2
 
 struct mpo_message {

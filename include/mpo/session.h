@@ -30,8 +30,22 @@ extern "C" {
 
 struct mpo_session;
 
+/** A row machine (mpo/decode.h) for requests that come while it runs, prompts fed in chunks
+ *  beside them. */
+struct mpo_session_machine {
+    int32_t row_capacity; /* 0: no machine of this kind */
+    int32_t prompt_slots;
+    int32_t given_positions; /* as in struct mpo_decode_spec, like those below */
+    int32_t prefill_tokens;
+    int32_t top_max;
+    int32_t bias_max;
+    int32_t context_tokens; /* of all rows together, for each policy */
+};
+
 /** How much is decoded at once. */
 struct mpo_session_size {
+    struct mpo_session_machine machine; /* then there are no prompts and no rollout, and
+                                           nothing below says anything but `advice` */
     int32_t prompts_max; /* prompts of a rollout at most; 0: a unit for each group */
     int32_t unit_prompts;
     int32_t responses;

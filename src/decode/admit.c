@@ -199,6 +199,26 @@ static void keep_rule(struct mpo_decode *decode, int32_t index)
         root->rule.filter.top_p = 1.0;
 }
 
+enum mpo_status mpo_decode_rebias(struct mpo_decode *decode, int32_t index,
+                                  const struct mpo_mixture_bias *bias, int32_t bias_count)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_CHECK(index >= 0 && index < decode->spec.row_capacity && is_at_work(decode, index),
+              MPO_ERR_USAGE, "row %d, which is not at work, cannot have other biases",
+              index);
+    struct mpo_decode_root *root = &decode->root[index];
+    struct mpo_draw_rule rule = root->wish.rule;
+    MPO_CHECK(rule.changes, MPO_ERR_USAGE,
+              "row %d has a rule that does not change; admit it with rule.changes", index);
+    rule.bias = bias;
+    rule.bias_count = bias_count;
+    MPO_TRY(check_rule(decode, &rule));
+    root->wish.rule = rule;
+    keep_rule(decode, index);
+cleanup:
+    return status;
+}
+
 enum mpo_status mpo_decode_admit(struct mpo_decode *decode,
                                  const struct mpo_decode_row *row, int32_t *index)
 {

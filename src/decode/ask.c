@@ -19,9 +19,11 @@ static const struct mpo_mixture_rule some_rule = {
 static double uniform_of(const struct mpo_decode *decode,
                          const struct mpo_decode_question *question)
 {
-    const struct mpo_draw_rule *rule = &decode->root[question->row].wish.rule;
+    const struct mpo_decode_row *wish = &decode->root[question->row].wish;
+    const struct mpo_draw_rule *rule = &wish->rule;
     struct mpo_rng_counter counter = rule->counter;
-    counter.position = (uint64_t)question->index;
+    int32_t before = wish->given_is_prompt ? wish->given_count : 0;
+    counter.position = (uint64_t)(question->index - before);
     return mpo_rng_uniform(rule->seed, MPO_RNG_TOKENS, counter);
 }
 

@@ -53,8 +53,9 @@ static struct mpo_decode_known describe_row(const struct mpo_decode *decode, int
         .given_count = wish->given_count,
         .top_count = wish->top_count,
         .greedy = wish->rule.greedy,
-        .plain = wish->rule.greedy ? wish->rule.bias_count == 0
-                                   : mpo_mixture_rule_is_open(&root->rule),
+        .plain = !wish->rule.changes &&
+                 (wish->rule.greedy ? wish->rule.bias_count == 0
+                                    : mpo_mixture_rule_is_open(&root->rule)),
         .moments = wish->moments,
         .ends = wish->ends,
         .weighted_only = wish->weighted_only,

@@ -295,7 +295,8 @@ static struct mpo_decode_event make_event(struct mpo_decode *decode, int32_t ind
         event.failure = explain_failure(decode, index);
         event.token = -1;
         event.log_q = NAN;
-    } else if (decode->is_end[token] && question->index + 1 >= wish->given_count) {
+    } else if (decode->is_end[token] &&
+               question->index + (wish->given_is_prompt ? 0 : 1) >= wish->given_count) {
         event.flags |= MPO_DECODE_ENDED;
     } else if (question->index + 1 >= wish->given_count + wish->free_count) {
         event.flags |= MPO_DECODE_CUT;
@@ -366,7 +367,8 @@ enum mpo_status mpo_decode_follow(struct mpo_decode *decode)
         MPO_TRY(mpo_decode_tell(decode, MPO_DECODE_RUN));
         if (decode->control->kind == MPO_DECODE_RELEASE)
             break;
-        if (decode->control->kind == MPO_DECODE_OFFER) {
+        if (decode->control->kind == MPO_DECODE_OFFER ||
+            decode->control->kind == MPO_DECODE_OFFER_TOKENS) {
             MPO_TRY(mpo_decode_take_offer(decode));
         } else if (decode->control->kind == MPO_DECODE_RUN) {
             MPO_TRY(mpo_decode_apply(decode));

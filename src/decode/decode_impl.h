@@ -60,7 +60,8 @@ enum mpo_decode_prompt {
 
 enum mpo_decode_kind {
     MPO_DECODE_RUN,
-    MPO_DECODE_OFFER, /* a prompt follows */
+    MPO_DECODE_OFFER,        /* a prompt follows */
+    MPO_DECODE_OFFER_TOKENS, /* as token ids */
     MPO_DECODE_IDLE,
     MPO_DECODE_RELEASE,
 };

@@ -9,7 +9,7 @@
  *     all    encode; refusals and token counts go to the root, and its verdict back
  *
  * A prompt travels as texts, each ended by a NUL: role and content of each message, then
- * the prefill.
+ * the prefill; or as token ids.
  */
 #include "decode_impl.h"
 
@@ -25,7 +25,7 @@ struct verdict {
 };
 
 struct offer {
-    char *text; /* [bytes] */
+    char *text; /* [bytes]; of token ids too, which malloc has aligned */
     size_t bytes;
     struct mpo_message *messages;
     struct mpo_prompt prompt;
@@ -138,6 +138,20 @@ cleanup:
     return status;
 }
 
+static enum mpo_status encode_tokens(struct mpo_decode *decode, const struct offer *offer)
+{
+    enum mpo_status status = MPO_OK;
+    const int32_t *token = (const void *)offer->text;
+    int32_t count = (int32_t)(offer->bytes / sizeof *token);
+    for (int32_t k = 0; k < decode->local_count; k++) {
+        MPO_TRY(mpo_policy_encode_tokens(mpo_policies_local(decode->spec.policies, k),
+                                         decode->control->slot, token, count));
+        offer->verdict->length[decode->first_policy + k] = count;
+    }
+cleanup:
+    return status;
+}
+
 /* Two verdicts: this rank's and, at the root, another's. */
 static enum mpo_status make_verdicts(const struct mpo_decode *decode, struct offer *offer)
 {
@@ -150,9 +164,24 @@ cleanup:
     return status;
 }
 
-/* All ranks, the root among them, whose offer has its prompt already. */
+/* What the root offers: messages, or token ids. */
+struct source {
+    const struct mpo_prompt *prompt; /* NULL: token ids */
+    const int32_t *token;            /* [token_count] */
+    int32_t token_count;
+};
+
+static void write_source(const struct source *source, struct offer *offer)
+{
+    if (source->prompt != NULL)
+        write_prompt(source->prompt, offer->text);
+    else
+        memcpy(offer->text, source->token, offer->bytes);
+}
+
+/* All ranks; source is NULL but at the root. */
 static enum mpo_status pass_on(struct mpo_decode *decode, struct offer *offer,
-                               const struct mpo_prompt *prompt)
+                               const struct source *source)
 {
     enum mpo_status status = MPO_OK;
     MPO_TRY(make_verdicts(decode, offer));
@@ -161,11 +190,15 @@ static enum mpo_status pass_on(struct mpo_decode *decode, struct offer *offer,
     MPO_TRY(agree_on_verdict(decode, offer));
     if (offer->verdict->failure.status != MPO_OK)
         goto cleanup;
-    if (prompt != NULL)
-        write_prompt(prompt, offer->text);
+    if (source != NULL)
+        write_source(source, offer);
     MPO_TRY(mpo_exchange_broadcast(decode->spec.exchange, offer->text, offer->bytes));
-    read_prompt(offer);
-    mpo_failure_keep(&offer->verdict->failure, encode_prompt(decode, offer));
+    if (decode->control->kind == MPO_DECODE_OFFER_TOKENS) {
+        mpo_failure_keep(&offer->verdict->failure, encode_tokens(decode, offer));
+    } else {
+        read_prompt(offer);
+        mpo_failure_keep(&offer->verdict->failure, encode_prompt(decode, offer));
+    }
     MPO_TRY(agree_on_verdict(decode, offer));
 cleanup:
     return status;
@@ -179,15 +212,11 @@ enum mpo_status mpo_decode_take_offer(struct mpo_decode *decode)
     return status; /* the root reports a refusal */
 }
 
-static enum mpo_status check_prompt(const struct mpo_decode *decode, int32_t slot,
-                                    const struct mpo_prompt *prompt)
+static enum mpo_status check_slot(const struct mpo_decode *decode, int32_t slot)
 {
     enum mpo_status status = MPO_OK;
     MPO_CHECK(slot >= 0 && slot < decode->spec.prompt_slots, MPO_ERR_USAGE,
               "prompt slot %d, of %d", slot, decode->spec.prompt_slots);
-    MPO_CHECK(prompt->message_count <= MPO_PROMPTS_MESSAGE_COUNT_MAX, MPO_ERR_DATA,
-              "the prompt has %d messages, expected at most %d", prompt->message_count,
-              MPO_PROMPTS_MESSAGE_COUNT_MAX);
     for (int32_t row = 0; row < decode->spec.row_capacity; row++)
         MPO_CHECK(
             !(decode->root[row].is_new || decode->known[row].state == MPO_DECODE_WAITING) ||
@@ -208,19 +237,23 @@ int32_t mpo_decode_longest_prompt(const struct mpo_decode *decode, int32_t slot,
     return longest;
 }
 
-enum mpo_status mpo_decode_offer(struct mpo_decode *decode, int32_t slot,
-                                 const struct mpo_prompt *prompt, int32_t *lengths)
+static enum mpo_status offer_source(struct mpo_decode *decode, int32_t slot,
+                                    const struct source *source, int32_t *lengths)
 {
     enum mpo_status status = MPO_OK;
     struct offer offer = {0};
-    MPO_TRY(check_prompt(decode, slot, prompt));
+    MPO_TRY(check_slot(decode, slot));
     memset(decode->record, 0, decode->record_bytes);
     memset(decode->length + (ptrdiff_t)slot * decode->policy_count, 0,
            (size_t)decode->policy_count * sizeof *decode->length);
     decode->control->slot = slot;
-    decode->control->bytes = (int64_t)prompt_bytes(prompt);
-    MPO_TRY(mpo_decode_tell(decode, MPO_DECODE_OFFER));
-    MPO_TRY(pass_on(decode, &offer, prompt));
+    decode->control->bytes =
+        source->prompt != NULL
+            ? (int64_t)prompt_bytes(source->prompt)
+            : (int64_t)source->token_count * (int64_t)sizeof *source->token;
+    MPO_TRY(mpo_decode_tell(decode, source->prompt != NULL ? MPO_DECODE_OFFER
+                                                           : MPO_DECODE_OFFER_TOKENS));
+    MPO_TRY(pass_on(decode, &offer, source));
     MPO_TRY(mpo_failure_raise(&offer.verdict->failure));
     for (int32_t h = 0; h < decode->policy_count; h++) {
         int32_t length = offer.verdict->length[h];
@@ -230,6 +263,31 @@ enum mpo_status mpo_decode_offer(struct mpo_decode *decode, int32_t slot,
     }
 cleanup:
     release_offer(&offer);
+    return status;
+}
+
+enum mpo_status mpo_decode_offer(struct mpo_decode *decode, int32_t slot,
+                                 const struct mpo_prompt *prompt, int32_t *lengths)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_CHECK(prompt->message_count <= MPO_PROMPTS_MESSAGE_COUNT_MAX, MPO_ERR_DATA,
+              "the prompt has %d messages, expected at most %d", prompt->message_count,
+              MPO_PROMPTS_MESSAGE_COUNT_MAX);
+    MPO_TRY(offer_source(decode, slot, &(struct source){.prompt = prompt}, lengths));
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_decode_offer_tokens(struct mpo_decode *decode, int32_t slot,
+                                        const int32_t *token, int32_t token_count)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_CHECK(token_count >= 1, MPO_ERR_USAGE,
+              "a prompt of %d token ids, expected 1 or more", token_count);
+    MPO_TRY(offer_source(decode, slot,
+                         &(struct source){.token = token, .token_count = token_count},
+                         NULL));
+cleanup:
     return status;
 }
 

@@ -157,6 +157,8 @@ static enum mpo_status open_policies(struct mpo_session *session)
     struct mpo_policies_spec spec = mpo_plan_policies(session);
     struct mpo_policies_room room = mpo_plan_room(session);
     MPO_TRY(mpo_policies_open(&spec, comm, &session->policies));
+    if (session->prompts == NULL)
+        return mpo_policies_make_room(session->policies, comm, &room);
     if (mpo_plan_has_responses(&session->size)) {
         MPO_TRY(mpo_policies_encode_responses(session->policies, comm, session->prompts));
         room.response_tokens = mpo_policies_longest_response(session->policies);
@@ -209,6 +211,8 @@ static enum mpo_status open_exchange(struct mpo_session *session)
 /* As open_policies made room for. */
 static int32_t response_tokens(const struct mpo_session *session)
 {
+    if (session->size.machine.row_capacity > 0)
+        return 0; /* rows share a room */
     return mpo_plan_has_responses(&session->size)
                ? mpo_policies_longest_response(session->policies)
                : mpo_plan_room(session).response_tokens;
@@ -224,10 +228,14 @@ static enum mpo_status open_decode(struct mpo_session *session)
         .timing = &session->timing,
         .placement = session->placement,
         .row_capacity = mpo_plan_rows(&session->size),
-        .prompt_slots = (int32_t)mpo_prompts_count(session->prompts),
+        .prompt_slots = mpo_plan_prompt_slots(&session->size, session->prompts),
         .given_positions = mpo_plan_given_positions(&session->size),
         .reports_ends = session->size.integrates_ends,
         .response_tokens = response_tokens(session),
+        .top_max = session->size.machine.top_max,
+        .bias_max = session->size.machine.bias_max,
+        .prefill = mpo_plan_prefill(&session->size),
+        .prefill_tokens = session->size.machine.prefill_tokens,
     };
     return mpo_decode_open(&spec, &session->decode);
 }
@@ -250,11 +258,11 @@ static enum mpo_status open_rollout(struct mpo_session *session)
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_session_size *size = &session->size;
+    if (size->machine.row_capacity > 0)
+        return MPO_OK;
     session->prompts_max = size->prompts_max > 0
                                ? size->prompts_max
                                : size->unit_prompts * mpo_comm_group_count(session->comm);
-    MPO_TRY(open_mixture(session));
-    MPO_TRY(open_decode(session));
     struct mpo_rollout_spec rollout = mpo_session_rollout_spec(session);
     rollout.prompts_max = session->prompts_max;
     rollout.unit_prompts = size->unit_prompts;
@@ -322,8 +330,11 @@ cleanup:
 enum mpo_status mpo_session_open_phases(struct mpo_session *session)
 {
     enum mpo_status status = MPO_OK;
-    MPO_TRY(mpo_comm_agree(mpo_session_read_prompts(session)));
-    MPO_TRY(mpo_comm_agree(mpo_comm_same(mpo_prompts_hash(session->prompts), "prompts")));
+    if (session->size.machine.row_capacity == 0) {
+        MPO_TRY(mpo_comm_agree(mpo_session_read_prompts(session)));
+        MPO_TRY(
+            mpo_comm_agree(mpo_comm_same(mpo_prompts_hash(session->prompts), "prompts")));
+    }
     MPO_TRY(mpo_session_open_ranks(session));
     MPO_TRY(mpo_comm_agree(mpo_session_describe_policies(session)));
     MPO_TRY(mpo_comm_agree(mpo_session_open_device(session)));
@@ -332,6 +343,8 @@ enum mpo_status mpo_session_open_phases(struct mpo_session *session)
     MPO_TRY(check_device_memory(session));
     MPO_TRY(open_policies(session));
     MPO_TRY(open_exchange(session));
+    MPO_TRY(mpo_comm_agree(open_mixture(session)));
+    MPO_TRY(mpo_comm_agree(open_decode(session)));
     MPO_TRY(mpo_comm_agree(open_rollout(session)));
 cleanup:
     return status;

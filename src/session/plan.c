@@ -93,6 +93,8 @@ struct mpo_session_size mpo_plan_fit(const struct mpo_config *config)
 
 int32_t mpo_plan_rows(const struct mpo_session_size *size)
 {
+    if (size->machine.row_capacity > 0)
+        return size->machine.row_capacity;
     return size->row_capacity > 0 ? size->row_capacity
                                   : size->unit_prompts * size->responses;
 }
@@ -119,7 +121,22 @@ bool mpo_plan_has_responses(const struct mpo_session_size *size)
 
 int32_t mpo_plan_given_positions(const struct mpo_session_size *size)
 {
+    if (size->machine.row_capacity > 0)
+        return size->machine.given_positions;
     return mpo_plan_has_responses(size) ? MPO_DECODE_GIVEN_POSITIONS : 0;
+}
+
+enum mpo_decode_prefill mpo_plan_prefill(const struct mpo_session_size *size)
+{
+    return size->machine.row_capacity > 0 ? MPO_DECODE_MIXED : MPO_DECODE_ALONE;
+}
+
+int32_t mpo_plan_prompt_slots(const struct mpo_session_size *size,
+                              const struct mpo_prompts *prompts)
+{
+    if (size->machine.row_capacity > 0)
+        return size->machine.prompt_slots;
+    return prompts != NULL ? (int32_t)mpo_prompts_count(prompts) : 1;
 }
 
 /* Positions of one step at most. */
@@ -128,7 +145,7 @@ static int32_t position_rows(const struct mpo_session_size *size)
     return mpo_decode_positions(&(struct mpo_decode_spec){
         .row_capacity = mpo_plan_rows(size),
         .given_positions = mpo_plan_given_positions(size),
-        .prefill = MPO_DECODE_ALONE,
+        .prefill = mpo_plan_prefill(size),
     });
 }
 
@@ -169,7 +186,7 @@ struct mpo_policies_spec mpo_plan_policies(const struct mpo_session *session)
         .policies = session->policy_specs,
         .placement = session->placement,
         .thread_count = session->thread_count,
-        .prompt_slots = prompts != NULL ? (int32_t)mpo_prompts_count(prompts) : 1,
+        .prompt_slots = mpo_plan_prompt_slots(&session->size, prompts),
         .device = &session->device,
         .rows_on_device = mpo_plan_rows_on_device(session),
         .prompt_time = session->prompt_time,
@@ -185,6 +202,7 @@ struct mpo_policies_room mpo_plan_room(const struct mpo_session *session)
         .position_capacity = position_rows(size),
         .held_prompts = held_prompts(size),
         .response_tokens = (int32_t)session->config->rollout.max_tokens,
+        .context_tokens = size->machine.context_tokens,
     };
 }
 

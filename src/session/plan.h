@@ -37,6 +37,14 @@ bool mpo_plan_has_responses(const struct mpo_session_size *size);
 /** Positions of given responses in one step, 0 where none are scored. Local. */
 int32_t mpo_plan_given_positions(const struct mpo_session_size *size);
 
+/** How prompts are fed. Local. */
+enum mpo_decode_prefill mpo_plan_prefill(const struct mpo_session_size *size);
+
+/** Prompts that policies keep as tokens.
+ *  @param prompts  NULL: none were read. Local. */
+int32_t mpo_plan_prompt_slots(const struct mpo_session_size *size,
+                              const struct mpo_prompts *prompts);
+
 /** Devices that a rank with these policies needs: those of the policy that is spread over
  *  most of them. Local. */
 int32_t mpo_plan_devices(const struct mpo_config *config, int32_t first, int32_t count);

@@ -112,7 +112,8 @@ enum mpo_status mpo_session_make(const char *command, const struct mpo_config *c
     is_open = true;
     (*out)->command = command;
     (*out)->config = config;
-    (*out)->size = size->unit_prompts > 0 ? *size : mpo_plan_fit(config);
+    bool is_sized = size->unit_prompts > 0 || size->machine.row_capacity > 0;
+    (*out)->size = is_sized ? *size : mpo_plan_fit(config);
     (*out)->device.kind = "none";
 cleanup:
     return status;

@@ -336,7 +336,7 @@ static void members_of_the_wrong_kind_are_refused(void **state)
     assert_json_refused("{\"prompt\": \"a\", \"prefill\": []}\n",
                         "\"prefill\" to be a string, found an array");
     assert_json_refused("{\"messages\": {}}\n", "to be an array, found an object");
-    assert_json_refused("{\"messages\": []}\n", "expected 1 to 64 messages, found 0");
+    assert_json_refused("{\"messages\": []}\n", "expected 1 to 1024 messages, found 0");
     assert_json_refused("{\"messages\": [true]}\n",
                         "messages[0] to be an object, found true");
 }
@@ -373,7 +373,7 @@ static void orders_of_roles_that_make_no_prompt_are_refused(void **state)
     assert_roles_refused("a", "at least one user message");
     assert_roles_refused("s", "at least one user message");
     assert_roles_refused("uaa", "a user message before the last assistant message");
-    assert_roles_refused(many, "expected 1 to 64 messages, found 65");
+    assert_roles_refused(many, "expected 1 to 1024 messages, found 1025");
     assert_json_refused("{\"messages\": [{\"content\": \"c\"}]}\n", "a \"role\"");
     assert_json_refused("{\"messages\": [{\"role\": \"user\"}]}\n",
                         "\"content\" to be a string, found nothing");
