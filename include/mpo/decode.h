@@ -79,7 +79,8 @@ struct mpo_decode_spec {
     int32_t bias_max;        /* biases of one row's rule at most */
     bool reports_ends;       /* rows may ask for the end tokens' figures */
     enum mpo_decode_prefill prefill;
-    int32_t prefill_tokens; /* P, of each policy in one step, for MPO_DECODE_MIXED */
+    int32_t prefill_tokens; /* of each policy in one step, for MPO_DECODE_MIXED */
+    int32_t prefill_idle;   /* the same while no row draws or looks up; 0: no more */
 };
 
 /** How a token is drawn from a row's mixture. */
@@ -196,6 +197,10 @@ enum mpo_status mpo_decode_admit(struct mpo_decode *decode,
  */
 enum mpo_status mpo_decode_rebias(struct mpo_decode *decode, int32_t index,
                                   const struct mpo_mixture_bias *bias, int32_t bias_count);
+
+/** Keep a row where it is, without its tokens being drawn, or let it go on. At the root; from
+ *  the next step on. No effect on a row that has given tokens left. */
+void mpo_decode_pause(struct mpo_decode *decode, int32_t index, bool pauses);
 
 /** Rows that are neither live, waiting nor parked. At the root. */
 int32_t mpo_decode_free_rows(const struct mpo_decode *decode);

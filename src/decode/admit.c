@@ -235,6 +235,7 @@ enum mpo_status mpo_decode_admit(struct mpo_decode *decode,
     decode->root[found].wish = *row;
     decode->root[found].is_new = true;
     decode->root[found].is_mute = false;
+    decode->root[found].is_paused = false;
     keep_rule(decode, found);
     /* The row's old response leaves before anything is computed with the new exponents. */
     double *mu = decode->mu + (ptrdiff_t)found * decode->policy_count;
@@ -290,6 +291,12 @@ void mpo_decode_cancel(struct mpo_decode *decode, int32_t index)
     remove_row(decode, index, MPO_DECODE_IS_FREED);
     if (waits && leader >= 0 && decode->root[leader].is_mute)
         remove_row(decode, leader, MPO_DECODE_IS_FREED);
+}
+
+void mpo_decode_pause(struct mpo_decode *decode, int32_t index, bool pauses)
+{
+    if (index >= 0 && index < decode->spec.row_capacity && is_at_work(decode, index))
+        decode->root[index].is_paused = pauses;
 }
 
 void mpo_decode_park(struct mpo_decode *decode, int32_t index)

@@ -151,7 +151,8 @@ static int32_t plan_draws(struct mpo_decode *decode)
     int32_t rows = 0;
     for (int32_t i = 0; i < decode->going_count; i++) {
         int32_t row = decode->planned[i];
-        bool draws = is_live(decode, i) && given_ahead(decode, row) == 0;
+        bool draws = is_live(decode, i) && given_ahead(decode, row) == 0 &&
+                     !decode->root[row].is_paused;
         if (draws)
             decode->order[row].token_count = 1;
         rows += draws;
@@ -168,17 +169,18 @@ static void plan_alone(struct mpo_decode *decode)
 
 /* The next chunk of the oldest prompt that waits. A row's first position needs the logits
  * of all its policies at once, so their last tokens wait for the longest prompt's. */
-static void plan_chunk(struct mpo_decode *decode)
+static void plan_chunk(struct mpo_decode *decode, int32_t tokens)
 {
+    decode->control->chunk = tokens;
     for (int32_t i = 0; i < decode->planned_count; i++) {
         int32_t row = decode->planned[i];
         const struct mpo_decode_row *wish = &decode->root[row].wish;
         if (is_live(decode, i) || wish->share >= 0)
             continue;
-        int64_t chunk = i < decode->going_count ? decode->known[row].chunk : 0;
+        int64_t fed = i < decode->going_count ? decode->known[row].fed : 0;
         int64_t longest = mpo_decode_longest_prompt(decode, wish->slot,
                                                     wish->weighted_only ? wish->mu : NULL);
-        bool is_last = (chunk + 1) * decode->spec.prefill_tokens >= longest - 1;
+        bool is_last = fed + tokens >= longest - 1;
         decode->order[row].prompt =
             (uint8_t)(is_last ? MPO_DECODE_LAST_CHUNK : MPO_DECODE_CHUNK);
         break;
@@ -189,8 +191,10 @@ static void plan_mixed(struct mpo_decode *decode)
 {
     int32_t positions = decode->spec.given_positions;
     int32_t drawing = plan_draws(decode);
-    plan_given(decode, drawing > 0 ? (positions + 1) / 2 : positions, GIVEN_ROWS_MAX);
-    plan_chunk(decode);
+    bool looks_up =
+        plan_given(decode, drawing > 0 ? (positions + 1) / 2 : positions, GIVEN_ROWS_MAX);
+    bool is_idle = drawing == 0 && !looks_up && decode->spec.prefill_idle > 0;
+    plan_chunk(decode, is_idle ? decode->spec.prefill_idle : decode->spec.prefill_tokens);
 }
 
 /* A live row's token: the given ones, then the last that was drawn. */

@@ -39,7 +39,7 @@ struct mpo_decode_known {
     bool ends;
     bool weighted_only;
     int32_t asked; /* tokens drawn or looked up so far; all but the last are fed */
-    int32_t chunk; /* of its prompt that comes next */
+    int32_t fed;   /* tokens of its prompt that were fed; of a shorter one all but the last */
     double end_bias;
 };
 
@@ -54,7 +54,7 @@ enum mpo_decode_leaves { MPO_DECODE_STAYS, MPO_DECODE_IS_FREED, MPO_DECODE_IS_PA
 
 enum mpo_decode_prompt {
     MPO_DECODE_NO_PROMPT,
-    MPO_DECODE_CHUNK,      /* the next P tokens of each policy, but never the last one */
+    MPO_DECODE_CHUNK,      /* the next tokens of each policy, but never the last one */
     MPO_DECODE_LAST_CHUNK, /* all that is left: the row's first position comes of it */
 };
 
@@ -71,6 +71,7 @@ struct mpo_decode_control {
     int32_t kind;
     int32_t clears;      /* forget all rows first */
     int32_t admit_count; /* admissions, in a message of their own */
+    int32_t chunk;       /* tokens of a prompt that is fed */
     int32_t slot;        /* of a prompt that is offered */
     int64_t bytes;       /* of the prompt that follows */
 };
@@ -89,6 +90,7 @@ struct mpo_decode_root {
     int32_t token;                /* drawn last, fed next */
     uint8_t leaves;               /* in the next step: enum mpo_decode_leaves */
     bool is_new;                  /* admitted since the last step */
+    bool is_paused;
     bool is_mute; /* cancelled, and kept until rows that share its prompt have it */
 };
 

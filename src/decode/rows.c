@@ -118,17 +118,14 @@ static void lay_out_step(struct mpo_decode *decode)
 
 /* ---- feed ---- */
 
-/* Chunk c of a policy is its tokens [c P, min((c + 1) P, n - 1)), the last
- * one what is left. */
+/* A chunk is the next tokens of a policy but its last one; the last chunk is what is left. */
 static void cut_prompt(const struct mpo_decode *decode, const struct mpo_policy *policy,
                        struct mpo_policy_span *span)
 {
     int64_t length = mpo_policy_prompt_tokens(policy, span->slot);
-    int64_t each = decode->spec.prefill == MPO_DECODE_ALONE
-                       ? length
-                       : (int64_t)decode->spec.prefill_tokens;
-    int64_t first = decode->known[span->row].chunk * each;
-    int64_t end = span->want == MPO_WANT_LAST ? length : first + each;
+    int64_t first = decode->known[span->row].fed;
+    int64_t end =
+        span->want == MPO_WANT_LAST ? length : first + (int64_t)decode->control->chunk;
     if (first > length - 1)
         first = length - 1;
     if (span->want != MPO_WANT_LAST && end > length - 1)
@@ -320,7 +317,7 @@ static void advance_rows(struct mpo_decode *decode)
 {
     for (int32_t i = 0; i < decode->span_count; i++)
         if (decode->span[i].want == MPO_WANT_NONE)
-            decode->known[decode->span[i].row].chunk++;
+            decode->known[decode->span[i].row].fed += decode->control->chunk;
     for (int32_t i = 0; i < decode->question_count; i++) {
         struct mpo_decode_known *known = &decode->known[decode->question[i].row];
         known->state = MPO_DECODE_LIVE;

@@ -75,6 +75,21 @@ void mpo_decode_text_begin(struct mpo_decode_text *text)
         text->bytes[0] = '\0';
 }
 
+enum mpo_status mpo_decode_text_begin_with(struct mpo_decode_text *text,
+                                           const struct mpo_decode_stops *stops)
+{
+    enum mpo_status status = MPO_OK;
+    size_t longest = longest_stop(stops);
+    MPO_TRY(mpo_decode_stops_check(stops));
+    MPO_CHECK(!text->keeps_tail || longest + PIECE_BYTES <= text->capacity, MPO_ERR_USAGE,
+              "a text to stop at has %zu bytes, expected at most %zu", longest,
+              text->capacity - PIECE_BYTES);
+    text->stops = *stops;
+    mpo_decode_text_begin(text);
+cleanup:
+    return status;
+}
+
 /* Room for one more token, of all the text or after its end. */
 static enum mpo_status make_piece_room(struct mpo_decode_text *text)
 {
@@ -98,8 +113,10 @@ static void look_for_stops(struct mpo_decode_text *text, size_t before)
         size_t length = strlen(text->stops.text[i]);
         size_t from = before >= length ? before - length + 1 : 0;
         char *at = length > 0 ? strstr(text->bytes + from, text->stops.text[i]) : NULL;
-        if (at != NULL && (first == NULL || at < first))
+        if (at != NULL && (first == NULL || at < first)) {
             first = at;
+            text->stop = i;
+        }
     }
     if (first == NULL)
         return;

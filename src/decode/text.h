@@ -32,6 +32,7 @@ struct mpo_decode_text {
     bool keeps_tail; /* in the room that it has; else all, in room that grows */
     bool has_tokens;
     bool is_stopped; /* a stop text was found, and the text ends before it */
+    int32_t stop;    /* which one */
 };
 
 /** @return MPO_ERR_USAGE when a stop text is over MPO_DECODE_STOP_BYTES_MAX. Local. */
@@ -50,6 +51,12 @@ void mpo_decode_text_close(struct mpo_decode_text *text);
 
 /** Begin the next response. Local. */
 void mpo_decode_text_begin(struct mpo_decode_text *text);
+
+/** Begin the next response, which other texts stop: none longer than MPO_DECODE_STOP_BYTES_MAX,
+ *  or, of a text that keeps its end alone, than those that it was opened with. Local.
+ *  @return MPO_ERR_USAGE */
+enum mpo_status mpo_decode_text_begin_with(struct mpo_decode_text *text,
+                                           const struct mpo_decode_stops *stops);
 
 /** Add a token; nothing once it has stopped. Local. @return MPO_ERR_MEMORY */
 enum mpo_status mpo_decode_text_add(struct mpo_decode_text *text, int32_t token);

@@ -153,6 +153,18 @@ struct mpo_serve_request {
     char *ignored; /* names of fields without effect, comma-separated, "" for none */
 
     void *owner; /* the HTTP thread's own state; never read by the decode thread */
+
+    /* between the threads, by mpo_link_* alone */
+    _Atomic bool is_cancelled;
+    _Atomic bool is_paused;
+    struct mpo_serve_request *next; /* submitted after this one, while nobody has taken it */
+
+    /* the decode thread's, until DONE */
+    struct mpo_serve_refusal refusal; /* what a REFUSED event points to */
+    double submitted;                 /* by mpo_timing_now */
+    int32_t open_prompts;             /* that are not complete */
+    int32_t seated_prompts;           /* that have had rows */
+    bool is_ended;                    /* refused or cancelled: only its DONE is missing */
 };
 
 /**

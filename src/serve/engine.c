@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The loop of steps: who comes, who leaves, and what becomes of a step's events.
+ */
+#include "engine_impl.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "base/timing.h"
+
+/* Prompts that are encoded between two steps, so that rows do not wait long for them. */
+#define OFFERS_PER_STEP 4
+
+/* ---- open and close ---- */
+
+static enum mpo_status open_rows(struct mpo_engine *engine)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_engine_spec *spec = &engine->spec;
+    char *longest = NULL;
+    MPO_NEW(MPO_DECODE_STOP_BYTES_MAX + 1, &longest);
+    memset(longest, 'x', MPO_DECODE_STOP_BYTES_MAX);
+    const char *const text[] = {longest};
+    const struct mpo_decode_stops room = {text, 1};
+    MPO_NEW(spec->row_capacity, &engine->row);
+    for (int32_t row = 0; row < spec->row_capacity; row++) {
+        MPO_TRY(mpo_decode_text_open_tail(&engine->row[row].tail, spec->policies, &room));
+        MPO_NEW(spec->bias_max, &engine->row[row].bias);
+    }
+cleanup:
+    free(longest);
+    return status;
+}
+
+enum mpo_status mpo_engine_open(const struct mpo_engine_spec *spec, struct mpo_engine **out)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_engine *engine = NULL;
+    const struct mpo_schedule_spec schedule = {
+        .row_capacity = spec->row_capacity,
+        .slot_capacity = spec->slot_capacity,
+        .queue_capacity = spec->queue_capacity,
+        .cell_capacity = spec->cell_capacity,
+        .client_count = spec->client_count,
+    };
+    MPO_NEW(1, &engine);
+    engine->spec = *spec;
+    pthread_mutex_init(&engine->lock, NULL);
+    MPO_TRY(mpo_schedule_open(&schedule, &engine->schedule));
+    MPO_NEW(spec->queue_capacity + spec->slot_capacity, &engine->active);
+    MPO_NEW(spec->slot_capacity, &engine->slot);
+    MPO_NEW(spec->slot_capacity * spec->policy_count, &engine->length);
+    MPO_TRY(open_rows(engine));
+cleanup:
+    if (status != MPO_OK)
+        mpo_engine_close(&engine);
+    *out = engine;
+    return status;
+}
+
+void mpo_engine_close(struct mpo_engine **engine)
+{
+    struct mpo_engine *self = *engine;
+    if (self == NULL)
+        return;
+    for (int32_t row = 0; self->row != NULL && row < self->spec.row_capacity; row++) {
+        mpo_decode_text_close(&self->row[row].tail);
+        free(self->row[row].bias);
+    }
+    free(self->row);
+    free(self->length);
+    free(self->slot);
+    free(self->active);
+    mpo_schedule_close(&self->schedule);
+    pthread_mutex_destroy(&self->lock);
+    free(self);
+    *engine = NULL;
+}
+
+/* ---- what is in use ---- */
+
+struct mpo_engine_use mpo_engine_use(const struct mpo_engine *engine)
+{
+    struct mpo_engine *self = (struct mpo_engine *)engine;
+    pthread_mutex_lock(&self->lock);
+    struct mpo_engine_use use = self->use;
+    pthread_mutex_unlock(&self->lock);
+    return use;
+}
+
+static void note_use(struct mpo_engine *engine)
+{
+    struct mpo_engine_use use = engine->next_use;
+    use.rows_live = engine->spec.row_capacity - mpo_schedule_free_rows(engine->schedule);
+    use.cells_used =
+        engine->spec.cell_capacity - mpo_schedule_free_cells(engine->schedule);
+    use.requests_waiting = 0;
+    for (int32_t i = 0; i < engine->active_count; i++)
+        use.requests_waiting += engine->active[i]->seated_prompts == 0;
+    use.requests_running = engine->active_count - use.requests_waiting;
+    use.rows_paused = engine->paused_rows;
+    engine->next_use = use;
+    pthread_mutex_lock(&engine->lock);
+    engine->use = use;
+    pthread_mutex_unlock(&engine->lock);
+}
+
+/* ---- requests come ---- */
+
+static void admit_request(struct mpo_engine *engine, struct mpo_serve_request *request)
+{
+    const struct mpo_schedule_request entry = {
+        .owner = request,
+        .client = request->client,
+        .prompt_count = request->prompt_count,
+        .rows = mpo_serve_choices(request),
+        .isolated = request->isolated,
+    };
+    request->submitted = mpo_timing_now();
+    request->open_prompts = request->prompt_count;
+    request->seated_prompts = 0;
+    request->is_ended = false;
+    engine->active[engine->active_count++] = request;
+    if (!mpo_schedule_enter(engine->schedule, &entry)) {
+        mpo_serve_refuse(&request->refusal, 429, "queue_full", "",
+                         "%d requests wait already; try again later",
+                         engine->spec.queue_capacity);
+        mpo_engine_end_request(engine, request);
+    }
+}
+
+static void take_news(struct mpo_engine *engine, const struct mpo_link_news *news)
+{
+    struct mpo_serve_request *request = news->submitted;
+    while (request != NULL) {
+        struct mpo_serve_request *next = request->next;
+        admit_request(engine, request);
+        request = next;
+    }
+}
+
+/* ---- requests leave ---- */
+
+static void check_clock(const struct mpo_engine *engine, struct mpo_serve_request *request,
+                        double now)
+{
+    double waited = now - request->submitted;
+    if (request->seated_prompts == 0 && waited > engine->spec.queue_seconds)
+        mpo_serve_refuse(&request->refusal, 503, "queue_timeout", "",
+                         "the request has waited %.0f s for free rows; try again later, or "
+                         "raise serve.queue_seconds or serve.rows",
+                         engine->spec.queue_seconds);
+    if (waited > engine->spec.deadline_seconds) {
+        mpo_serve_refuse(&request->refusal, 504, "deadline_exceeded", "",
+                         "the response is not complete after %.0f s; ask for fewer tokens, "
+                         "or raise serve.deadline",
+                         engine->spec.deadline_seconds);
+        request->refusal.never_retry = true;
+    }
+}
+
+static void sweep_requests(struct mpo_engine *engine, bool stops)
+{
+    double now = mpo_timing_now();
+    for (int32_t i = 0; i < engine->active_count; i++) {
+        struct mpo_serve_request *request = engine->active[i];
+        if (request->is_ended)
+            continue;
+        check_clock(engine, request, now);
+        if (stops)
+            mpo_serve_refuse(&request->refusal, 503, "draining", "",
+                             "the server is stopping; try again later");
+        if (request->is_cancelled || request->refusal.http_status != 0)
+            mpo_engine_end_request(engine, request);
+    }
+    mpo_engine_forget_ended(engine);
+}
+
+/* ---- pauses ---- */
+
+static void apply_pauses(struct mpo_engine *engine)
+{
+    engine->paused_rows = 0;
+    for (int32_t row = 0; row < engine->spec.row_capacity; row++) {
+        struct engine_row *self = &engine->row[row];
+        if (self->request == NULL)
+            continue;
+        bool pauses = self->request->is_paused;
+        if (pauses != self->is_paused)
+            mpo_decode_pause(engine->spec.decode, row, pauses);
+        self->is_paused = pauses;
+        engine->paused_rows += pauses;
+    }
+}
+
+/* Whether a step would do something. */
+static bool can_step(const struct mpo_engine *engine)
+{
+    return mpo_decode_live_rows(engine->spec.decode) > engine->paused_rows;
+}
+
+/* ---- the loop ---- */
+
+/* Nothing to do: the other ranks hear that this one is there. */
+static enum mpo_status show_life(struct mpo_engine *engine)
+{
+    enum mpo_status status = MPO_OK;
+    double now = mpo_timing_now();
+    if (now - engine->last_record < engine->spec.idle_seconds)
+        return MPO_OK;
+    MPO_TRY(mpo_decode_idle(engine->spec.decode));
+    engine->last_record = mpo_timing_now();
+    engine->next_use.last_idle = engine->last_record;
+    engine->next_use.round_trip = engine->last_record - now;
+cleanup:
+    return status;
+}
+
+static enum mpo_status step_rows(struct mpo_engine *engine)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_decode_event *event = NULL;
+    int32_t count = 0;
+    MPO_TRY(mpo_decode_step(engine->spec.decode, &event, &count));
+    engine->last_record = mpo_timing_now();
+    engine->next_use.last_step = engine->last_record;
+    engine->next_use.steps++;
+    engine->next_use.positions = count;
+    for (int32_t i = 0; i < count; i++)
+        MPO_TRY(mpo_engine_hear(engine, &event[i]));
+    mpo_engine_forget_ended(engine);
+cleanup:
+    return status;
+}
+
+static enum mpo_status take_turn(struct mpo_engine *engine, bool *ends)
+{
+    enum mpo_status status = MPO_OK;
+    bool waits = !can_step(engine) && !engine->offers_wait;
+    struct mpo_link_news news =
+        mpo_link_listen(engine->spec.link, waits, mpo_engine_patience(engine));
+    take_news(engine, &news);
+    sweep_requests(engine, news.stops);
+    engine->offers_wait = false;
+    for (int32_t i = 0; i < OFFERS_PER_STEP; i++) {
+        bool is_offered = false;
+        MPO_TRY(mpo_engine_offer(engine, &is_offered));
+        if (!is_offered)
+            break;
+        engine->offers_wait = i == OFFERS_PER_STEP - 1;
+    }
+    MPO_TRY(mpo_engine_seat(engine));
+    mpo_engine_forget_ended(engine);
+    apply_pauses(engine);
+    if (can_step(engine))
+        MPO_TRY(step_rows(engine));
+    else
+        MPO_TRY(show_life(engine));
+    note_use(engine);
+    mpo_link_send(engine->spec.link);
+    *ends = news.stops || (news.drains && engine->active_count == 0);
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_engine_run(struct mpo_engine *engine)
+{
+    enum mpo_status status = MPO_OK;
+    bool ends = false;
+    engine->last_record = mpo_timing_now();
+    while (!ends)
+        MPO_TRY(take_turn(engine, &ends));
+    MPO_TRY(mpo_decode_release(engine->spec.decode));
+cleanup:
+    return status;
+}

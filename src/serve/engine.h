@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * The decode thread's loop at the root: requests come by the link, the scheduler seats them,
+ * the row machine steps, and events go back. It draws, looks up and finds stop texts, and
+ * never waits for a client.
+ *
+ *     listen -> end what is cancelled or late -> offer -> seat -> step -> send
+ */
+#pragma once
+
+#include "link.h"
+#include "mpo/decode.h"
+#include "mpo/policy.h"
+#include "schedule.h"
+
+struct mpo_engine_spec {
+    struct mpo_decode *decode; /* borrowed, like all below */
+    const struct mpo_policies *policies;
+    struct mpo_link *link;
+    int32_t policy_count; /* H */
+    int32_t row_capacity;
+    int32_t slot_capacity;   /* as the decode's prompt_slots */
+    int32_t queue_capacity;  /* requests that wait */
+    int32_t client_count;
+    int32_t bias_max;        /* of one row */
+    int64_t cell_capacity;   /* tokens of all rows together */
+    int32_t context_tokens;  /* of one row */
+    double queue_seconds;    /* then a request that has no rows is refused */
+    double deadline_seconds; /* then any request is */
+    double idle_seconds;     /* between two signs of life to the other ranks */
+};
+
+struct mpo_engine;
+
+/** Local; allocates all it will need. */
+enum mpo_status mpo_engine_open(const struct mpo_engine_spec *spec,
+                                struct mpo_engine **out);
+void mpo_engine_close(struct mpo_engine **engine);
+
+/**
+ * Serve until the link says to drain and all is complete, or to stop. The others follow
+ * (mpo_decode_follow), and are released at the end.
+ *
+ * At the root of the group.
+ *
+ * @return a failure of the job: pass it to mpo_session_end_loop. A refusal, or a row that
+ *         fails, ends its request alone
+ */
+enum mpo_status mpo_engine_run(struct mpo_engine *engine);
+
+/** What is in use, for people and metrics; any thread. */
+struct mpo_engine_use {
+    int32_t rows_live;
+    int32_t rows_paused;
+    int32_t requests_running; /* that have rows */
+    int32_t requests_waiting;
+    int64_t cells_used;
+    int64_t steps;
+    int64_t positions; /* of the last step */
+    double last_step;  /* by mpo_timing_now; 0: none yet */
+    double last_idle;  /* sign of life, likewise */
+    double round_trip; /* seconds of the last sign of life */
+};
+struct mpo_engine_use mpo_engine_use(const struct mpo_engine *engine);

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * The decode thread's inside.
+ *
+ *   engine.c   the loop of steps; who comes and who leaves
+ *   seats.c    prompts into slots, rows of requests, and what becomes of their tokens
+ */
+#pragma once
+
+#include "engine.h"
+
+#include <pthread.h>
+
+/** A row of the machine and whose it is. */
+struct engine_row {
+    struct mpo_serve_request *request; /* NULL: nobody's */
+    int32_t slot;
+    int32_t prompt; /* of the request */
+    int32_t choice;
+    int32_t drawn;
+    bool is_paused;
+    struct mpo_decode_text tail;   /* where stop texts are looked for */
+    struct mpo_mixture_bias *bias; /* [bias_count] those of the request, then penalties */
+    int32_t bias_count;
+};
+
+/** A prompt that is offered or seated. */
+struct engine_slot {
+    struct mpo_serve_request *request; /* NULL: none */
+    int32_t prompt;
+    int32_t free_count; /* tokens that a row may draw */
+    int32_t open_rows;
+};
+
+struct mpo_engine {
+    struct mpo_engine_spec spec;
+    struct mpo_schedule *schedule;
+    struct mpo_serve_request **active; /* [active_count] oldest first */
+    int32_t active_count;
+    struct engine_row *row;   /* [row_capacity] */
+    struct engine_slot *slot; /* [slot_capacity] */
+    int32_t *length;          /* [slot_capacity, H] tokens of the prompt in a slot */
+    int32_t paused_rows;
+    bool offers_wait;   /* more prompts could be encoded at once */
+    double last_record; /* that the other ranks have heard */
+    struct mpo_engine_use next_use;
+    pthread_mutex_t lock;
+    struct mpo_engine_use use; /* under the lock */
+};
+
+/** Seconds until something has to be looked at without news. */
+double mpo_engine_patience(const struct mpo_engine *engine);
+
+/** Encode the next prompt. @param is_offered  out: there was one */
+enum mpo_status mpo_engine_offer(struct mpo_engine *engine, bool *is_offered);
+
+/** Give rows to all prompts that fit. */
+enum mpo_status mpo_engine_seat(struct mpo_engine *engine);
+
+/** What becomes of an event of the row machine. */
+enum mpo_status mpo_engine_hear(struct mpo_engine *engine,
+                                const struct mpo_decode_event *event);
+
+/** End a request that is refused, cancelled or complete: its rows are cancelled, what waits
+ *  of it is forgotten, and DONE is put. */
+void mpo_engine_end_request(struct mpo_engine *engine, struct mpo_serve_request *request);
+
+/** Drop ended requests from the list of active ones. */
+void mpo_engine_forget_ended(struct mpo_engine *engine);
