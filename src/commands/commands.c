@@ -23,6 +23,8 @@ const struct mpo_command mpo_commands[] = {
      true},
     {"evaluate", "F, gap and divergences at given weights, with confidence intervals",
      "CONFIG [--weights=WEIGHTS] [--against=\"W;W\"] [...]", mpo_command_evaluate, true},
+    {"serve", "answer OpenAI-compatible HTTP requests with the mixture",
+     "CONFIG [--weights=WEIGHTS] [--port=PORT] [...]", mpo_command_serve, true},
     {"doctor", "run the checks of fit on every rank, without loading weights",
      "CONFIG [--section.key=value ...]", mpo_command_doctor, true},
     {"launch", "print a Slurm batch script for fit, with the resources it needs",

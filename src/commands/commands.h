@@ -49,6 +49,7 @@ enum mpo_status mpo_command_fit(int argc, char *const *argv);
 enum mpo_status mpo_command_generate(int argc, char *const *argv);
 enum mpo_status mpo_command_score(int argc, char *const *argv);
 enum mpo_status mpo_command_evaluate(int argc, char *const *argv);
+enum mpo_status mpo_command_serve(int argc, char *const *argv);
 enum mpo_status mpo_command_doctor(int argc, char *const *argv);
 enum mpo_status mpo_command_launch(int argc, char *const *argv);
 enum mpo_status mpo_command_prompt(int argc, char *const *argv);

@@ -69,12 +69,13 @@ static enum mpo_status check_stand_ins(struct mpo_config_build *build)
     enum mpo_status status = MPO_OK;
     for (size_t i = 0; i < STAND_IN_COUNT; i++) {
         int own = (int)stand_ins[i].own;
-        MPO_CHECK(build->place[own].flag == NULL || is_given(build, own) ||
-                      mpo_config_options[own].initial == NULL,
+        const char *initial = mpo_config_options[own].initial;
+        MPO_CHECK(build->place[own].flag == NULL || is_given(build, own) || initial == NULL,
                   MPO_ERR_USAGE,
                   "%s: expected a value, found an empty text; without the flag, %s is used",
                   where_of(build, own, 0),
-                  mpo_config_options[stand_ins[i].option].full_name);
+                  initial[0] != '\0' ? initial
+                                     : mpo_config_options[stand_ins[i].option].full_name);
     }
 cleanup:
     return status;
