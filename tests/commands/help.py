@@ -12,7 +12,8 @@ import subprocess
 import sys
 
 MPO, WORK, SOURCE = sys.argv[1:4]
-CONFIGURED = ("fit", "generate", "score", "evaluate", "doctor", "launch", "prompt", "config")
+CONFIGURED = ("fit", "generate", "score", "evaluate", "serve", "doctor", "launch", "prompt",
+              "config")
 FAILURES = []
 
 
@@ -80,7 +81,7 @@ def read_options():
 
 OPTIONS, TAKEN = read_options()
 SHARED = [section for section, (scope, _) in OPTIONS.items() if scope in ("SHARED", "LIST")]
-DEFAULTS = {("refit", "--descent.steps"): "500"}
+DEFAULTS = {("refit", "--descent.steps"): "500", ("serve", "--run.step_deadline"): "60"}
 
 
 def flag_name(section, name):
