@@ -135,6 +135,13 @@ enum mpo_status mpo_comm_agree(enum mpo_status status);
 enum mpo_status mpo_comm_same(uint64_t hash, const char *what);
 
 /**
+ * Call this once before the process ends because the job fails, where no failure handler is
+ * set: at rank zero clients may be waiting for an answer. It should take less than a second.
+ * Local. @param say  NULL: nothing
+ */
+void mpo_comm_last_words(void (*say)(void *argument), void *argument);
+
+/**
  * This rank cannot go on: tell the failure handler, or end the process (mpo_comm_spec). The
  * text gets the place, "in step 4 of fit". Other ranks hear of it in their waits. Local.
  *

@@ -114,6 +114,7 @@ struct mpo_decode_row {
     bool moments;      /* report entropy and E_q log pi_h */
     bool ends;         /* report log pi_h of every end token; needs spec.reports_ends */
     bool parks;        /* keep its cache when it ends, until it is cancelled */
+    bool whole_prompt; /* feed its prompt in one step, as MPO_DECODE_ALONE does */
     bool given_is_prompt; /* the given tokens belong to the prompt: an end token among them
                              ends nothing, and positions of draws begin at 0 after them */
 };

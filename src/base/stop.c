@@ -39,6 +39,9 @@ static const struct stop_signal {
 static volatile sig_atomic_t caught;
 static struct timespec caught_at; /* written by the handler alone */
 static const char *volatile answer;
+static volatile sig_atomic_t is_from_parent;
+static void (*volatile told)(void *argument);
+static void *volatile told_argument;
 
 static void give_answer(void)
 {
@@ -49,14 +52,18 @@ static void give_answer(void)
     errno = error;
 }
 
-static void note(int number)
+static void note(int number, siginfo_t *info, void *context)
 {
     struct timespec now = {0};
+    (void)context;
     clock_gettime(CLOCK_MONOTONIC, &now);
     if (caught == 0) {
         caught = number;
         caught_at = now;
+        is_from_parent = info != NULL && info->si_pid == getppid();
         give_answer();
+        if (told != NULL)
+            told(told_argument);
         return;
     }
     double since = (double)(now.tv_sec - caught_at.tv_sec) +
@@ -69,7 +76,7 @@ static void note(int number)
 
 void mpo_stop_catch(void)
 {
-    struct sigaction action = {.sa_handler = note, .sa_flags = SA_RESTART};
+    struct sigaction action = {.sa_sigaction = note, .sa_flags = SA_RESTART | SA_SIGINFO};
     sigemptyset(&action.sa_mask);
     for (size_t i = 0; i < STOP_SIGNAL_COUNT; i++)
         sigaddset(&action.sa_mask, stop_signals[i].number);
@@ -86,6 +93,18 @@ void mpo_stop_catch(void)
 void mpo_stop_say(const char *text)
 {
     answer = text;
+}
+
+void mpo_stop_tell(void (*tell)(void *argument), void *argument)
+{
+    told = NULL;
+    told_argument = argument;
+    told = tell;
+}
+
+bool mpo_stop_is_from_parent(void)
+{
+    return is_from_parent != 0;
 }
 
 void mpo_stop_request(void)

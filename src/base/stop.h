@@ -9,6 +9,8 @@
  */
 #pragma once
 
+#include <stdbool.h>
+
 #include "mpo/status.h"
 
 #ifdef __cplusplus
@@ -21,6 +23,14 @@ void mpo_stop_catch(void);
 /** Write this to standard error at once when the first signal comes; NULL: nothing. The text
  *  is kept by reference and ends with a line end. Local. */
 void mpo_stop_say(const char *text);
+
+/** Call this when the first signal comes, from its handler; it must be safe there. NULL:
+ *  nothing. Local. */
+void mpo_stop_tell(void (*tell)(void *argument), void *argument);
+
+/** Whether the signal came from the process that started this one, as when mpirun ends a job:
+ *  it kills a second later. Local. */
+bool mpo_stop_is_from_parent(void);
 
 /** Ask without a signal. Safe in a signal's handler. Local. */
 void mpo_stop_request(void);

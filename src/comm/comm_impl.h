@@ -33,6 +33,8 @@ struct mpo_comm_job {
     struct mpo_comm_spec spec;
     int timer_slack; /* of the thread before the job, ns; -1: not known */
     struct mpo_comm_notice notice;
+    void (*last_words)(void *argument); /* NULL: none */
+    void *last_argument;
 
     /* of mpo_comm_expect */
     const char *doing; /* a literal */

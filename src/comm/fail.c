@@ -42,6 +42,8 @@ static _Noreturn void end_process(enum mpo_status status, const char *text)
         snprintf(line, sizeof line, "%s", text);
     mpo_report_failure(MPO_REPORT_FATAL, status, line, mpo_error_trace());
     fflush(NULL);
+    if (job->last_words != NULL)
+        job->last_words(job->last_argument);
     if (job->size > 1)
         MPI_Abort(job->world, code);
     exit(code);
@@ -75,6 +77,13 @@ static enum mpo_status fail_with(enum mpo_status status, const char *text, bool 
         tell_others(status, text);
     job->spec.on_failure(job->spec.argument, status, text);
     return status;
+}
+
+void mpo_comm_last_words(void (*say)(void *argument), void *argument)
+{
+    struct mpo_comm_job *job = mpo_comm_job();
+    job->last_words = say;
+    job->last_argument = argument;
 }
 
 enum mpo_status mpo_comm_fail(enum mpo_status status)

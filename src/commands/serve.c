@@ -1,20 +1,321 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * serve: an OpenAI-compatible HTTP server of the mixture. Its options are read; the server
- * is not built yet.
+ * serve: an OpenAI-compatible HTTP server of the mixture.
+ *
+ *     port and keys -> models -> ready -> steps -> drained
+ *
+ * The port is taken and the page is there before models are loaded, so that a wrong address
+ * or key file is known at once and /health can say "loading". Rank zero has the HTTP thread
+ * and the scheduler; the other ranks follow its control records.
  */
 #include "commands/commands.h"
-#include "mpo/comm.h"
+
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include "base/stop.h"
+#include "commands/report/log.h"
+#include "serve/models.h"
+#include "serve/server.h"
+#include "session/parts.h"
+
+#define ROWS_ON_CPU        16
+#define ROWS_ON_DEVICES    64
+#define TOKENS_A_ROW       2048
+#define PREFILL_ON_CPU     16
+#define PREFILL_ON_DEVICES 256
+#define PREFILL_IDLE       512 /* a whole batch */
+
+/* Prompts that are encoded before there are rows for them. */
+#define SLOTS_AHEAD 8
+
+/* Tokens that one row can have penalties on, at most. */
+#define PENALISED_MAX 16384
+
+/* Signs of life to ranks that wait; more often where their patience is short. */
+#define IDLE_SECONDS 10.0
+
+struct serve {
+    struct mpo_config *config;
+    struct mpo_session *session;
+    struct mpo_server *server; /* rank zero's, like those below but the catalog */
+    struct mpo_serve_catalog *catalog;
+    struct mpo_link *link;
+    struct mpo_engine *engine;
+    struct mpo_metrics *metrics;
+    struct mpo_session_machine machine;
+    char fingerprint[17];
+};
+
+/* ---- sizes ---- */
+
+static int32_t number_or(int64_t option, int32_t automatic)
+{
+    return option != MPO_AUTO_INTEGER ? (int32_t)option : automatic;
+}
+
+static bool runs_on_devices(const struct mpo_config *config)
+{
+    return strcmp(config->run.device, "cuda") == 0;
+}
+
+static struct mpo_session_machine plan_machine(const struct mpo_config *config)
+{
+    const struct mpo_config_serve *options = &config->serve;
+    bool devices = runs_on_devices(config);
+    int32_t rows = number_or(options->rows, devices ? ROWS_ON_DEVICES : ROWS_ON_CPU);
+    int32_t context = number_or(options->context, rows * TOKENS_A_ROW);
+    int32_t beside = devices                 ? PREFILL_ON_DEVICES
+                     : rows > PREFILL_ON_CPU ? rows
+                                             : PREFILL_ON_CPU;
+    return (struct mpo_session_machine){
+        .row_capacity = rows,
+        .prompt_slots = rows + SLOTS_AHEAD,
+        .given_positions = (int32_t)options->score_positions,
+        .prefill_tokens = number_or(options->prefill, beside),
+        .prefill_idle = PREFILL_IDLE,
+        .top_max = MPO_SERVE_TOP_MAX,
+        .bias_max = MPO_SERVE_BIAS_COUNT_MAX +
+                    (context < PENALISED_MAX ? context : PENALISED_MAX),
+        .context_tokens = context,
+    };
+}
+
+/* Tokens of one row: what every model was trained for, and the pool. */
+static enum mpo_status find_row_context(const struct serve *serve, int32_t *tokens)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_policies *policies = serve->session->policies;
+    double least = serve->machine.context_tokens;
+    for (int32_t i = 0; i < mpo_policies_local_count(policies); i++) {
+        int32_t trained = mpo_policy_trained_tokens(mpo_policies_local(policies, i));
+        if (trained > 0 && trained < least)
+            least = trained;
+    }
+    MPO_TRY(mpo_comm_min(serve->session->comm, &least, 1));
+    *tokens = (int32_t)least;
+cleanup:
+    return status;
+}
+
+/* ---- open ---- */
+
+static enum mpo_status open_server(struct serve *serve)
+{
+    enum mpo_status status = MPO_OK;
+    if (mpo_comm_job_rank() == 0)
+        status = mpo_server_open(serve->config, &serve->server);
+    return mpo_comm_agree(status);
+}
+
+static enum mpo_status check_groups(const struct serve *serve)
+{
+    enum mpo_status status = MPO_OK;
+    int32_t groups = mpo_comm_group_count(serve->session->comm);
+    MPO_CHECK(groups == 1, MPO_ERR_CONFIG,
+              "serve hosts each policy once: expected at most %d ranks, found %d, which "
+              "make %d groups; start fewer, or one server for each group",
+              serve->config->policy_count, mpo_comm_job_size(), groups);
+cleanup:
+    return mpo_comm_agree(status);
+}
+
+static enum mpo_status open_catalog(struct serve *serve)
+{
+    enum mpo_status status = MPO_OK;
+    int32_t context_tokens = 0;
+    MPO_TRY(find_row_context(serve, &context_tokens));
+    MPO_TRY(mpo_serve_catalog_open(serve->session, &serve->catalog));
+    serve->catalog->context_tokens = context_tokens;
+    serve->catalog->row_capacity = serve->machine.row_capacity;
+cleanup:
+    return status;
+}
+
+/* What answers depend on, beside the request: 16 hexadecimal digits. */
+static enum mpo_status find_fingerprint(struct serve *serve)
+{
+    enum mpo_status status = MPO_OK;
+    char *text = NULL;
+    MPO_TRY(mpo_config_print(serve->config, &text));
+    uint64_t hash = XXH64(text, strlen(text), 0);
+    hash = XXH64(mpo_version(), strlen(mpo_version()), hash);
+    hash = XXH64(mpo_policy_engine_version(), strlen(mpo_policy_engine_version()), hash);
+    snprintf(serve->fingerprint, sizeof serve->fingerprint, "%016llx",
+             (unsigned long long)hash);
+cleanup:
+    free(text);
+    return status;
+}
+
+static double seconds_or_ever(double option)
+{
+    return option > 0.0 ? option : 1e300;
+}
+
+static enum mpo_status open_engine(struct serve *serve)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_config *config = serve->config;
+    const struct mpo_session_machine *machine = &serve->machine;
+    double patience = config->run.step_deadline;
+    struct mpo_link_spec link = {.policy_count = config->policy_count,
+                                 .step_events =
+                                     machine->row_capacity + machine->given_positions,
+                                 .notify = mpo_server_notify,
+                                 .argument = serve->server};
+    struct mpo_engine_spec engine = {
+        .decode = serve->session->decode,
+        .policies = serve->session->policies,
+        .policy_count = config->policy_count,
+        .row_capacity = machine->row_capacity,
+        .slot_capacity = machine->prompt_slots,
+        .queue_capacity = (int32_t)config->serve.queue,
+        .client_count = mpo_server_client_count(serve->server),
+        .bias_max = machine->bias_max,
+        .cell_capacity = machine->context_tokens,
+        .context_tokens = serve->catalog->context_tokens,
+        .queue_seconds = seconds_or_ever(config->serve.queue_seconds),
+        .deadline_seconds = seconds_or_ever(config->serve.deadline),
+        .idle_seconds =
+            patience > 0.0 && patience < 3.0 * IDLE_SECONDS ? patience / 3.0 : IDLE_SECONDS,
+    };
+    MPO_TRY(find_fingerprint(serve));
+    MPO_TRY(mpo_metrics_open(serve->catalog, config->serve.metrics_prefix,
+                             mpo_comm_job_size(), &serve->metrics));
+    MPO_TRY(mpo_link_open(&link, &serve->link));
+    engine.link = serve->link;
+    engine.metrics = serve->metrics;
+    MPO_TRY(mpo_engine_open(&engine, &serve->engine));
+cleanup:
+    return status;
+}
+
+static enum mpo_status open_serve(struct serve *serve)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_TRY(open_server(serve));
+    serve->machine = plan_machine(serve->config);
+    struct mpo_session_spec spec = {.command = "serve", .settings = serve->config};
+    spec.size = (struct mpo_session_size){
+        .machine = serve->machine, .advice = "lower serve.rows or serve.context"};
+    MPO_TRY(mpo_session_open(&spec, &serve->session));
+    MPO_TRY(check_groups(serve));
+    MPO_TRY(open_catalog(serve));
+    if (mpo_comm_job_rank() == 0)
+        status = open_engine(serve);
+    MPO_TRY(mpo_comm_agree(status));
+cleanup:
+    return status;
+}
+
+/* ---- what people are told ---- */
+
+static void tell_models(const struct serve *serve)
+{
+    const struct mpo_serve_catalog *catalog = serve->catalog;
+    for (int32_t i = 0; i < catalog->model_count; i++)
+        mpo_log_note("  %s", catalog->model[i].name);
+}
+
+/* For others to read: complete, or not there. */
+static enum mpo_status write_url_file(const struct serve *serve, const char *path)
+{
+    enum mpo_status status = MPO_OK;
+    char part[PATH_MAX] = "";
+    FILE *file = NULL;
+    int written = snprintf(part, sizeof part, "%s.part", path);
+    MPO_CHECK(written > 0 && (size_t)written < sizeof part, MPO_ERR_CONFIG,
+              "serve.url_file: the path is too long");
+    file = fopen(part, "w");
+    MPO_CHECK(file != NULL, MPO_ERR_OUTPUT, "serve.url_file: %s cannot be written", part);
+    fprintf(file, "%s\n", mpo_server_url(serve->server));
+    for (int32_t i = 0; i < serve->catalog->model_count; i++)
+        fprintf(file, "%s\n", serve->catalog->model[i].name);
+    bool is_whole = ferror(file) == 0;
+    is_whole = fclose(file) == 0 && is_whole;
+    file = NULL;
+    MPO_CHECK(is_whole && rename(part, path) == 0, MPO_ERR_IO,
+              "serve.url_file: %s cannot be written", path);
+cleanup:
+    if (file != NULL)
+        fclose(file);
+    return status;
+}
+
+static enum mpo_status announce(struct serve *serve)
+{
+    enum mpo_status status = MPO_OK;
+    const char *path = serve->config->serve.url_file;
+    const struct mpo_server_engine engine = {
+        .catalog = serve->catalog,
+        .link = serve->link,
+        .engine = serve->engine,
+        .metrics = serve->metrics,
+        .fingerprint = serve->fingerprint,
+        .rank_count = mpo_comm_job_size(),
+        .client_count = mpo_server_client_count(serve->server),
+    };
+    mpo_server_ready(serve->server, &engine);
+    mpo_log_note("%s is ready, with %d rows of together %d tokens and these models:",
+                 mpo_server_url(serve->server), serve->machine.row_capacity,
+                 serve->machine.context_tokens);
+    tell_models(serve);
+    if (path[0] != '\0')
+        MPO_TRY(write_url_file(serve, path));
+cleanup:
+    return status;
+}
+
+/* ---- run ---- */
+
+static enum mpo_status run_serve(struct serve *serve)
+{
+    enum mpo_status status = MPO_OK;
+    mpo_comm_expect("serve", -1, serve->config->run.step_deadline);
+    if (mpo_comm_job_rank() == 0)
+        MPO_TRY(mpo_engine_run(serve->engine));
+    else
+        MPO_TRY(mpo_decode_follow(serve->session->decode));
+cleanup:
+    return status;
+}
+
+/* A request to stop is how a server ends. Slurm's time limit asks to be run again. */
+static enum mpo_status end_serve(const struct serve *serve)
+{
+    enum mpo_status status = MPO_OK;
+    double requeues = mpo_stop_signal() == SIGUSR1;
+    MPO_TRY(mpo_comm_max(serve->session->comm, &requeues, 1));
+    MPO_CHECK(requeues == 0.0, MPO_REQUEUE, "stopped by SIGUSR1");
+cleanup:
+    return mpo_session_end_loop(status);
+}
 
 enum mpo_status mpo_command_serve(int argc, char *const *argv)
 {
     enum mpo_status status = MPO_OK;
-    struct mpo_config *config = NULL;
-    MPO_TRY(mpo_command_configure("serve", argc, argv, &config));
-    status = mpo_error_raise(MPO_ERR_USAGE, __FILE__, __LINE__,
-                             "serve is not built yet; generate draws from the mixture");
+    struct serve serve = {0};
+    MPO_TRY(mpo_command_configure("serve", argc, argv, &serve.config));
+    MPO_TRY(open_serve(&serve));
+    if (mpo_comm_job_rank() == 0)
+        status = announce(&serve);
     MPO_TRY(mpo_comm_agree(status));
+    MPO_TRY(mpo_session_end_loop(run_serve(&serve)));
+    mpo_server_close(&serve.server);
+    MPO_TRY(end_serve(&serve));
 cleanup:
-    mpo_config_close(&config);
+    mpo_server_close(&serve.server);
+    mpo_engine_close(&serve.engine);
+    mpo_link_close(&serve.link);
+    mpo_metrics_close(&serve.metrics);
+    mpo_serve_catalog_close(&serve.catalog);
+    mpo_session_close(&serve.session);
+    mpo_config_close(&serve.config);
     return status;
 }

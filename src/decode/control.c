@@ -171,7 +171,6 @@ static void plan_alone(struct mpo_decode *decode)
  * of all its policies at once, so their last tokens wait for the longest prompt's. */
 static void plan_chunk(struct mpo_decode *decode, int32_t tokens)
 {
-    decode->control->chunk = tokens;
     for (int32_t i = 0; i < decode->planned_count; i++) {
         int32_t row = decode->planned[i];
         const struct mpo_decode_row *wish = &decode->root[row].wish;
@@ -180,7 +179,8 @@ static void plan_chunk(struct mpo_decode *decode, int32_t tokens)
         int64_t fed = i < decode->going_count ? decode->known[row].fed : 0;
         int64_t longest = mpo_decode_longest_prompt(decode, wish->slot,
                                                     wish->weighted_only ? wish->mu : NULL);
-        bool is_last = fed + tokens >= longest - 1;
+        bool is_last = wish->whole_prompt || fed + tokens >= longest - 1;
+        decode->control->chunk = tokens;
         decode->order[row].prompt =
             (uint8_t)(is_last ? MPO_DECODE_LAST_CHUNK : MPO_DECODE_CHUNK);
         break;

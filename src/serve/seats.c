@@ -7,6 +7,7 @@
  * tokens of each row: they are looked up in the same steps in which other rows draw, so that
  * memory does not grow with their number.
  */
+#include "answer.h"
 #include "engine_impl.h"
 
 #include <math.h>
@@ -139,6 +140,23 @@ static int32_t longest_of(const struct mpo_engine *engine, int32_t slot)
     return longest;
 }
 
+static bool has_penalties(const struct mpo_serve_request *request)
+{
+    return request->presence_penalty != 0.0 || request->frequency_penalty != 0.0;
+}
+
+/* Each token that is drawn may need a bias of its own. */
+static void check_penalties(const struct mpo_engine *engine,
+                            struct mpo_serve_request *request, int32_t free_count)
+{
+    int32_t most = engine->spec.bias_max - request->bias_count;
+    if (has_penalties(request) && free_count > most)
+        mpo_serve_refuse(&request->refusal, 400, "invalid_value", "max_tokens",
+                         "expected at most %d tokens beside presence_penalty or "
+                         "frequency_penalty, found %d",
+                         most, free_count);
+}
+
 /* How many tokens a row of the slot may draw. */
 static void measure_prompt(struct mpo_engine *engine, struct mpo_serve_request *request,
                            const struct mpo_schedule_prompt *place)
@@ -159,6 +177,7 @@ static void measure_prompt(struct mpo_engine *engine, struct mpo_serve_request *
                          longest + given, request->max_tokens, engine->spec.context_tokens);
         return;
     }
+    check_penalties(engine, request, slot->free_count);
     if (!mpo_schedule_measure(engine->schedule, place->slot, longest,
                               given + slot->free_count))
         mpo_serve_refuse(&request->refusal, 400, "context_length_exceeded", "n",
@@ -191,11 +210,6 @@ cleanup:
 
 /* ---- slots into rows ---- */
 
-static bool has_penalties(const struct mpo_serve_request *request)
-{
-    return request->presence_penalty != 0.0 || request->frequency_penalty != 0.0;
-}
-
 static struct mpo_decode_row describe_row(const struct mpo_engine *engine,
                                           const struct mpo_schedule_prompt *place,
                                           int32_t choice)
@@ -208,6 +222,7 @@ static struct mpo_decode_row describe_row(const struct mpo_engine *engine,
         .given = given > 0 ? request->prompt[place->prompt].token + 1 : NULL,
         .given_count = given,
         .given_is_prompt = true,
+        .whole_prompt = request->isolated,
         .free_count = engine->slot[place->slot].free_count,
         .mu = request->mu,
         .end_bias = request->end_bias,
@@ -248,6 +263,7 @@ static enum mpo_status seat_row(struct mpo_engine *engine,
     if (request->bias_count > 0)
         memcpy(row->bias, request->bias, (size_t)request->bias_count * sizeof *row->bias);
     MPO_TRY(mpo_decode_text_begin_with(&row->tail, &stops));
+    mpo_answer_text_begin(&row->tail, request);
     engine->slot[place->slot].open_rows++;
 cleanup:
     return status;

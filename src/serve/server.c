@@ -1,0 +1,243 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The HTTP thread and its states.
+ *
+ *     loading -> ready -> draining -> (closed)
+ *                  |          |
+ *                  +---> lost <+      the job fails
+ *
+ * A signal wakes the event loop, whose thread tells the decode thread to drain: the decode
+ * thread itself may be waiting for another rank at that moment.
+ */
+#include "server_impl.h"
+
+#include <math.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/memory.h"
+#include "base/stop.h"
+#include "base/timing.h"
+#include "mpo/comm.h"
+#include "mpo/report.h"
+
+/* mpirun kills the ranks a second after it has asked them to end. */
+#define LAUNCHER_SECONDS 0.6
+
+/* What is written last should reach its clients. */
+#define FLUSH_SECONDS 0.5
+
+/* Without keys all clients are one; with keys there are so many classes. */
+#define CLIENTS_WITH_KEYS 65
+
+/* ---- draining ---- */
+
+static void drain(struct mpo_server *server)
+{
+    if (server->state != SERVER_READY || mpo_stop_signal() == 0)
+        return;
+    server->state = SERVER_DRAINING;
+    server->drains_since = mpo_timing_now();
+    mpo_link_drain(server->engine.link);
+    mpo_http_drain(server->http);
+}
+
+/* mpirun says that it ends its ranks by its own signal, and Slurm waits longer. */
+static bool is_hurried(void)
+{
+    return mpo_stop_is_from_parent() && getenv("OMPI_COMM_WORLD_SIZE") != NULL &&
+           mpo_stop_signal() == SIGTERM;
+}
+
+static void stop_late(struct mpo_server *server)
+{
+    double patience =
+        is_hurried() ? fmin(LAUNCHER_SECONDS, server->config->serve.drain)
+                     : server->config->serve.drain;
+    if (server->has_stopped || server->drains_since == 0.0 ||
+        mpo_timing_now() - server->drains_since < patience)
+        return;
+    server->has_stopped = true;
+    mpo_link_stop(server->engine.link);
+}
+
+/* ---- callbacks of the event loop ---- */
+
+static void hear_notice(void *argument)
+{
+    struct mpo_server *server = argument;
+    int state = server->state;
+    if (state == SERVER_LOADING)
+        return;
+    if (state != SERVER_LOST && mpo_link_is_broken(server->engine.link)) {
+        server->state = SERVER_LOST;
+        server_lose_peer(server);
+        mpo_http_drain(server->http);
+        return;
+    }
+    server_take_events(server);
+    drain(server);
+    stop_late(server);
+}
+
+static void lose_client(void *argument, struct mpo_http_request *http)
+{
+    if (http->context != NULL)
+        server_lose_client(argument, http->context);
+}
+
+static void pause_client(void *argument, struct mpo_http_request *http, bool full)
+{
+    struct mpo_server *server = argument;
+    struct server_call *call = http->context;
+    if (call != NULL)
+        mpo_link_pause(server->engine.link, call->request, full);
+}
+
+static void log_request(const struct mpo_server *server, const struct mpo_http_done *done)
+{
+    if (server->config->serve.log_requests)
+        mpo_report(MPO_REPORT_NOTE, "%s %s %s %d%s %.3f s %llu bytes%s%s", done->peer, done->method,
+                     done->path, done->status, done->gone ? " (client gone)" : "",
+                     done->seconds, (unsigned long long)done->sent_bytes,
+                     done->key != NULL ? " key " : "", done->key != NULL ? done->key : "");
+}
+
+static void note_done(void *argument, const struct mpo_http_done *done)
+{
+    const struct mpo_server *server = argument;
+    if (server->engine.metrics != NULL)
+        mpo_metrics_add(
+            server->engine.metrics, MPO_METRIC_HTTP_REQUESTS,
+            mpo_metrics_route(server_path_of(done->route), done->status), 1.0);
+    log_request(server, done);
+}
+
+/* ---- the thread ---- */
+
+static void *run_thread(void *argument)
+{
+    struct mpo_server *server = argument;
+    server->ran = mpo_http_run(server->http);
+    return NULL;
+}
+
+/* Signals are the main thread's. */
+static enum mpo_status start_thread(struct mpo_server *server)
+{
+    enum mpo_status status = MPO_OK;
+    sigset_t all;
+    sigset_t before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int error = pthread_create(&server->thread, NULL, run_thread, server);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    MPO_CHECK(error == 0, MPO_ERR_MEMORY,
+              "no thread for HTTP (error %d); raise the limit of processes", error);
+    server->has_thread = true;
+cleanup:
+    return status;
+}
+
+static const char *text_or_null(const char *text)
+{
+    return text[0] != '\0' ? text : NULL;
+}
+
+static struct mpo_http_spec http_spec(struct mpo_server *server)
+{
+    const struct mpo_config_serve *options = &server->config->serve;
+    return (struct mpo_http_spec){
+        .address = options->address,
+        .port = (int32_t)options->port,
+        .key_file = text_or_null(options->key_file),
+        .allow_open = options->allow_open,
+        .hosts = text_or_null(options->hosts),
+        .cors = text_or_null(options->cors),
+        .tls_cert = text_or_null(options->tls_cert),
+        .tls_key = text_or_null(options->tls_key),
+        .route = server_routes,
+        .route_count = server_route_count,
+        .limits = {.connections = (int32_t)options->connections,
+                   .body_bytes = (size_t)options->body},
+        .callbacks = {.on_request = server_handle,
+                      .on_gone = lose_client,
+                      .on_backlog = pause_client,
+                      .on_notify = hear_notice,
+                      .on_tick = hear_notice,
+                      .on_done = note_done,
+                      .argument = server},
+    };
+}
+
+enum mpo_status mpo_server_open(const struct mpo_config *config, struct mpo_server **out)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_server *server = NULL;
+    MPO_NEW(1, &server);
+    server->config = config;
+    server->state = SERVER_LOADING;
+    server->max_waiting = (int32_t)config->serve.queue;
+    server->started = mpo_timing_now();
+    struct mpo_http_spec spec = http_spec(server);
+    MPO_TRY(mpo_http_open(&spec, &server->http));
+    MPO_NEW(mpo_server_client_count(server), &server->waiting_of);
+    MPO_TRY(start_thread(server));
+cleanup:
+    if (status != MPO_OK)
+        mpo_server_close(&server);
+    *out = server;
+    return status;
+}
+
+int32_t mpo_server_client_count(const struct mpo_server *server)
+{
+    return mpo_http_has_keys(server->http) ? CLIENTS_WITH_KEYS : 1;
+}
+
+const char *mpo_server_url(const struct mpo_server *server)
+{
+    return mpo_http_url(server->http);
+}
+
+void mpo_server_notify(void *server)
+{
+    mpo_http_notify(((struct mpo_server *)server)->http);
+}
+
+/* The job fails, in the main thread. */
+static void say_last_words(void *argument)
+{
+    struct mpo_server *server = argument;
+    mpo_link_break(server->engine.link);
+    mpo_http_stop(server->http, FLUSH_SECONDS);
+    pthread_join(server->thread, NULL);
+    server->has_thread = false;
+}
+
+void mpo_server_ready(struct mpo_server *server, const struct mpo_server_engine *engine)
+{
+    server->engine = *engine;
+    server->state = SERVER_READY;
+    mpo_comm_last_words(say_last_words, server);
+    mpo_stop_tell(mpo_server_notify, server);
+    mpo_http_notify(server->http); /* for a signal that came before */
+}
+
+void mpo_server_close(struct mpo_server **server)
+{
+    struct mpo_server *self = *server;
+    if (self == NULL)
+        return;
+    mpo_stop_tell(NULL, NULL);
+    mpo_comm_last_words(NULL, NULL);
+    if (self->has_thread) {
+        mpo_http_stop(self->http, FLUSH_SECONDS);
+        pthread_join(self->thread, NULL);
+    }
+    mpo_http_close(&self->http);
+    free(self->waiting_of);
+    free(self);
+    *server = NULL;
+}
