@@ -237,6 +237,17 @@ enum mpo_status mpo_decode_step(struct mpo_decode *decode,
  *  deadline begins anew. At the root. */
 enum mpo_status mpo_decode_idle(struct mpo_decode *decode);
 
+/** How the other ranks sleep from an idle record to the next one, where the waits of MPI use
+ *  too much of a core. */
+struct mpo_decode_rest {
+    enum mpo_status (*sleep)(void *argument); /* at a rank that follows, until it is woken */
+    void (*wake)(void *argument);             /* at the root, before the next record */
+    void *argument;                           /* borrowed */
+};
+
+/** Local; the same on all ranks of the group, before the first idle record. */
+void mpo_decode_set_rest(struct mpo_decode *decode, const struct mpo_decode_rest *rest);
+
 /** Release the others from mpo_decode_follow; rows stay as they are. At the root. */
 enum mpo_status mpo_decode_release(struct mpo_decode *decode);
 

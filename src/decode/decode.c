@@ -353,6 +353,11 @@ enum mpo_status mpo_decode_idle(struct mpo_decode *decode)
     return tell_alone(decode, MPO_DECODE_IDLE);
 }
 
+void mpo_decode_set_rest(struct mpo_decode *decode, const struct mpo_decode_rest *rest)
+{
+    decode->rest = *rest;
+}
+
 enum mpo_status mpo_decode_release(struct mpo_decode *decode)
 {
     return tell_alone(decode, MPO_DECODE_RELEASE);
@@ -367,6 +372,8 @@ enum mpo_status mpo_decode_follow(struct mpo_decode *decode)
         MPO_TRY(mpo_decode_tell(decode, MPO_DECODE_RUN));
         if (decode->control->kind == MPO_DECODE_RELEASE)
             break;
+        if (decode->control->kind == MPO_DECODE_IDLE && decode->rest.sleep != NULL)
+            MPO_TRY(decode->rest.sleep(decode->rest.argument));
         if (decode->control->kind == MPO_DECODE_OFFER ||
             decode->control->kind == MPO_DECODE_OFFER_TOKENS) {
             MPO_TRY(mpo_decode_take_offer(decode));

@@ -118,6 +118,8 @@ struct mpo_decode {
     int32_t joined_count;
     struct mpo_decode_root *root; /* [row_capacity], at the root */
     bool clears;                  /* before the next step, at the root */
+    struct mpo_decode_rest rest;  /* zero: none */
+    bool others_sleep;            /* at the root: since the last idle record */
     int32_t *admitted;            /* [admitted_count] new rows, in order, at the root */
     int32_t admitted_count;
     int32_t *planned; /* [planned_count] rows of the next step: going_count continuing ones,
