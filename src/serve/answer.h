@@ -53,10 +53,9 @@ struct mpo_answer_ready {
     int http_status;  /* 0: not known yet, nothing can be sent; it never changes again */
     bool is_stream;   /* the body is text/event-stream, else application/json */
     bool is_complete; /* nothing follows these bytes */
-    bool is_lost; /* the answer ended before the decode thread did: cancel the request */
-    const struct mpo_serve_refusal
-        *refusal;      /* why the answer is no success: Retry-After and
-                                                x-should-retry; NULL: it is one */
+    bool is_lost;     /* it ended before the decode thread's work did: cancel that */
+    /* Retry-After and x-should-retry of an answer that is no success; NULL: it is one */
+    const struct mpo_serve_refusal *refusal;
     const char *bytes; /* [count] of the body, not yet sent */
     size_t count;
 };

@@ -41,11 +41,11 @@
 
 /** Why a request gets no answer: one row of the table of errors, with its words. */
 struct mpo_serve_refusal {
-    int http_status;   /* 0: none */
-    const char *type;  /* "invalid_request_error"; literals, like code */
-    const char *code;  /* "invalid_value" */
-    char param[64];    /* the field, "" for none */
-    char message[640]; /* expected, found, what to do */
+    int http_status;             /* 0: none */
+    const char *type;            /* "invalid_request_error"; literals, like code */
+    const char *code;            /* "invalid_value" */
+    char param[64];              /* the field, "" for none */
+    char message[640];           /* expected, found, what to do */
     int32_t retry_after_seconds; /* 0: no header */
     bool never_retry;            /* x-should-retry: false */
 };
@@ -63,13 +63,13 @@ char *mpo_serve_refusal_json(const struct mpo_serve_refusal *refusal);
 
 /** What a name stands for. */
 struct mpo_serve_model {
-    char *name;          /* "mpo", "mpo:even", "policy/helpful" */
-    const double *mu;    /* [H] exponents */
+    char *name;            /* "mpo", "mpo:even", "policy/helpful" */
+    const double *mu;      /* [H] exponents */
     const double *weights; /* [K] l; NULL: a policy alone */
-    double strength;     /* A */
-    const double *scale; /* [K] a_k; NULL: as configured */
-    double end_bias;     /* tilt b, nat */
-    int32_t policy;      /* alone; -1: a mixture */
+    double strength;       /* A */
+    const double *scale;   /* [K] a_k; NULL: as configured */
+    double end_bias;       /* tilt b, nat */
+    int32_t policy;        /* alone; -1: a mixture */
 };
 
 /** Everything that a request can refer to; constant while the server runs. */
@@ -82,13 +82,13 @@ struct mpo_serve_catalog {
     int32_t policy_count;                /* H */
     bool has_reference;
     bool allow_any_weights;
-    bool refuses_unknown; /* serve.unknown_fields: refuse */
-    bool allows_isolated; /* serve.isolated */
-    double strength;      /* configured A */
-    int32_t vocab_size;   /* V */
-    int32_t context_tokens; /* of one row, prompt and response: max_model_len */
-    int32_t max_tokens;   /* serve.max_tokens, of a chat without its own */
-    int32_t row_capacity; /* choices of one prompt at most */
+    bool refuses_unknown;          /* serve.unknown_fields: refuse */
+    bool allows_isolated;          /* serve.isolated */
+    double strength;               /* configured A */
+    int32_t vocab_size;            /* V */
+    int32_t context_tokens;        /* of one row, prompt and response: max_model_len */
+    int32_t max_tokens;            /* serve.max_tokens, of a chat without its own */
+    int32_t row_capacity;          /* choices of one prompt at most */
     struct mpo_serve_model *model; /* [model_count] the first is "mpo" */
     int32_t model_count;
 };
@@ -114,11 +114,11 @@ struct mpo_serve_request {
     int64_t created; /* seconds since 1970 */
 
     /* what is drawn from */
-    double *mu;          /* [H] exponents */
-    double *weights;     /* [K] as told back; NULL for policy/NAME */
+    double *mu;      /* [H] exponents */
+    double *weights; /* [K] as told back; NULL for policy/NAME */
     double strength;
-    double end_bias;     /* nat */
-    bool weighted_only;  /* no figure of a policy with mu_h = 0 is wanted */
+    double end_bias;    /* nat */
+    bool weighted_only; /* no figure of a policy with mu_h = 0 is wanted */
 
     /* prompts: one chat, or [prompt_count] completions */
     struct mpo_message *message; /* [chat.message_count] owned */
@@ -130,7 +130,7 @@ struct mpo_serve_request {
     /* how tokens are drawn; best_of candidates take the place of n choices */
     int32_t n;
     int32_t best_of;
-    int32_t max_tokens; /* drawn at most; >= 0 */
+    int32_t max_tokens;   /* drawn at most; >= 0 */
     bool gave_max_tokens; /* too long is then refused, else cut to the context */
     bool greedy;
     struct mpo_mixture_filter filter;
@@ -188,13 +188,13 @@ static inline int32_t mpo_serve_choices(const struct mpo_serve_request *request)
 /* ---- events, from the decode thread to the HTTP thread ---- */
 
 enum mpo_serve_event_kind {
-    MPO_SERVE_SEATED, /* a prompt has its rows; `length` has its tokens for each policy */
-    MPO_SERVE_GIVEN,  /* figures of a token of the prompt (echo with logprobs), in order
+    MPO_SERVE_SEATED,  /* a prompt has its rows; `length` has its tokens for each policy */
+    MPO_SERVE_GIVEN,   /* figures of a token of the prompt (echo with logprobs), in order
                          from the second token of the prompt on */
-    MPO_SERVE_TOKEN,  /* a token was drawn */
-    MPO_SERVE_CHOICE, /* the choice is complete: finish */
+    MPO_SERVE_TOKEN,   /* a token was drawn */
+    MPO_SERVE_CHOICE,  /* the choice is complete: finish */
     MPO_SERVE_REFUSED, /* the whole request ends: `refusal`; DONE follows */
-    MPO_SERVE_DONE,   /* nothing more comes of this request: it may be freed */
+    MPO_SERVE_DONE,    /* nothing more comes of this request: it may be freed */
 };
 
 enum mpo_serve_finish {
@@ -211,7 +211,7 @@ struct mpo_serve_event {
     int32_t prompt; /* 0 .. prompt_count - 1 */
     int32_t choice; /* 0 .. choices - 1; -1 for what concerns the prompt or the request */
     int32_t token;
-    bool ends; /* an end token: it has no text */
+    bool ends;                    /* an end token: it has no text */
     enum mpo_serve_finish finish; /* of CHOICE */
     int32_t stop;                 /* index of the stop text, with FINISH_STOP */
     double log_q;                 /* log q(token), nat; not filtered, biased or penalised */
