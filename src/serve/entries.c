@@ -340,6 +340,11 @@ static void count_characters(struct answer_choice *choice)
         choice->characters += (choice->text.bytes[i] & 0xC0) != 0x80;
 }
 
+static bool wants_sums(const struct mpo_serve_request *request)
+{
+    return request->policy_scores || request->best_of > 1;
+}
+
 enum mpo_status answer_choice_add(const struct mpo_answer *answer,
                                   struct answer_choice *choice,
                                   const struct mpo_serve_event *event)
@@ -360,7 +365,8 @@ enum mpo_status answer_choice_add(const struct mpo_answer *answer,
     MPO_TRY(settle_text(choice, false));
     choice->log_q += event->log_q;
     choice->log_z += event->log_z;
-    for (int32_t h = 0; h < answer->catalog->policy_count; h++)
+    for (int32_t h = 0; wants_sums(answer->request) && h < answer->catalog->policy_count;
+         h++)
         choice->log_policy[h] += event->log_policy[h];
     choice->last_token = event->token;
     choice->token_count++;
