@@ -47,7 +47,8 @@ struct mpo_given_response {
 struct mpo_prompt {
     const char *text;                   /* text shown in records and to people */
     const struct mpo_message *messages; /* [message_count], system first when there is one;
-                                           never an assistant message at the end */
+                                           an assistant message at its end is a
+                                           finished turn */
     int32_t message_count;
     const char *prefill; /* "" when there is none */
     struct mpo_given_response

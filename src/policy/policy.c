@@ -87,6 +87,7 @@ enum mpo_status mpo_policy_open(const struct mpo_policy_spec *spec,
     MPO_TRY(ops->open(spec, common, library, &out->self));
     ops->vocabulary(out->self, &vocabulary);
     out->token_count = vocabulary.size;
+    out->begin_token = vocabulary.begin_token;
     MPO_NEW(common->prompt_slots, &out->slot);
     out->slot_count = common->prompt_slots;
 cleanup:

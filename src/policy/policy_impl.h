@@ -10,6 +10,7 @@
  *   guard.c       a process that opens files first
  *   prompts.c     prompts into slots
  *   responses.c   responses that are given
+ *   texts.c       texts of clients to tokens and back
  *   room.c        sizes and memory
  *   feed.c        the verbs
  *   cells.c       cells that rows share, counted
@@ -35,6 +36,7 @@ struct mpo_policy {
     void *self;
     const char *name;             /* borrowed */
     int32_t token_count;          /* ids of its vocabulary, padding included */
+    int32_t begin_token;          /* as struct mpo_vocabulary has it */
     struct mpo_policy_slot *slot; /* [slot_count] */
     int32_t slot_count;
     /* from here on: when there is room */

@@ -96,6 +96,11 @@ cleanup:
     return status;
 }
 
+static const char *token_text(const struct table *table, int32_t id)
+{
+    return id < table->vocab_size ? table->token[id] : START_STATE_TEXT;
+}
+
 static int32_t find_token(const struct table *table, const char *text)
 {
     for (int32_t id = 0; id < table->vocab_size; id++)
@@ -268,6 +273,7 @@ static void table_vocabulary(const void *self, struct mpo_vocabulary *out)
         .size = table->vocab_size,
         .used = table->vocab_size,
         .end_token = find_token(table, END_TOKEN_TEXT),
+        .begin_token = table->has_row[table->vocab_size] ? table->vocab_size : -1,
         .rule_count = 1,
     };
 }
@@ -285,40 +291,50 @@ static void table_token(const void *self, int32_t id, struct mpo_token *out)
     *out = (struct mpo_token){table->token[id], table->flags[id]};
 }
 
-static enum mpo_status table_tokenise(const void *self, const char *text, int32_t *tokens,
-                                      int32_t capacity, int32_t *count)
+/* The token of a word, -1: none. The start state and the end are special. */
+static int32_t find_word(const struct table *table, const char *word, bool special)
+{
+    if (special && table->has_row[table->vocab_size] && strcmp(word, START_STATE_TEXT) == 0)
+        return table->vocab_size;
+    return find_token(table, word);
+}
+
+static enum mpo_status table_parse(const void *self, const char *text, bool special,
+                                   struct mpo_policy_tokens *out)
 {
     enum mpo_status status = MPO_OK;
     const struct table *table = self;
     char *copy = NULL;
     char *rest = NULL;
-    *count = 0;
     MPO_TRY(mpo_memory_copy_text(text, &copy));
     for (char *word = strtok_r(copy, " \t\r\n", &rest); word != NULL;
          word = strtok_r(NULL, " \t\r\n", &rest)) {
-        int32_t id = find_token(table, word);
+        int32_t id = find_word(table, word, special);
         MPO_CHECK(id >= 0, MPO_ERR_DATA, "'%.80s' is not a token of the table", word);
-        MPO_CHECK(table->flags[id] != MPO_TOKEN_END, MPO_ERR_DATA,
+        MPO_CHECK(special || table->flags[id] != MPO_TOKEN_END, MPO_ERR_DATA,
                   "the text contains the end token");
-        MPO_CHECK(*count < capacity, MPO_ERR_INTERNAL, "more than %d tokens in a text",
-                  capacity);
-        tokens[(*count)++] = id;
+        MPO_TRY(mpo_policy_tokens_reserve(out, 1));
+        out->token[out->count++] = id;
     }
 cleanup:
     free(copy);
     return status;
 }
 
-static enum mpo_status append_text(const struct table *table, const char *text,
-                                   struct mpo_policy_tokens *out)
+static enum mpo_status table_tokenise(const void *self, const char *text, int32_t *tokens,
+                                      int32_t capacity, int32_t *count)
 {
     enum mpo_status status = MPO_OK;
-    size_t room = strlen(text) + 1;
-    int32_t count = 0;
-    MPO_TRY(mpo_policy_tokens_reserve(out, room));
-    MPO_TRY(table_tokenise(table, text, out->token + out->count, (int32_t)room, &count));
-    out->count += count;
+    struct mpo_policy_tokens made = {0};
+    *count = 0;
+    MPO_TRY(table_parse(self, text, false, &made));
+    MPO_CHECK(made.count <= capacity, MPO_ERR_INTERNAL, "more than %d tokens in a text",
+              capacity);
+    if (made.count > 0)
+        memcpy(tokens, made.token, (size_t)made.count * sizeof *tokens);
+    *count = made.count;
 cleanup:
+    free(made.token);
     return status;
 }
 
@@ -333,8 +349,8 @@ static enum mpo_status table_encode(const void *self, const struct mpo_prompt *p
         out->token[out->count++] = start;
     }
     for (int32_t message = 0; message < prompt->message_count; message++)
-        MPO_TRY(append_text(table, prompt->messages[message].content, out));
-    MPO_TRY(append_text(table, prompt->prefill, out));
+        MPO_TRY(table_parse(table, prompt->messages[message].content, false, out));
+    MPO_TRY(table_parse(table, prompt->prefill, false, out));
     MPO_CHECK(out->count > 0, MPO_ERR_DATA,
               "the prompt has no token, and the table has no row of '%s'",
               START_STATE_TEXT);
@@ -347,10 +363,10 @@ static enum mpo_status table_check_tokens(const void *self, const int32_t *token
 {
     enum mpo_status status = MPO_OK;
     const struct table *table = self;
-    int32_t last = token[token_count - 1];
-    MPO_CHECK(table->has_row[last], MPO_ERR_DATA,
-              "the prompt ends with '%s', of which the table has no row",
-              table->token[last]);
+    for (int32_t i = 0; i < token_count; i++)
+        MPO_CHECK(table->has_row[token[i]], MPO_ERR_DATA,
+                  "the prompt %s '%s', of which the table has no row",
+                  i == token_count - 1 ? "ends with" : "has", token_text(table, token[i]));
 cleanup:
     return status;
 }
@@ -390,6 +406,31 @@ static int32_t table_piece(const void *self, int32_t token, bool first, char *te
     text[0] = ' ';
     memcpy(text + space, table->token[token], bytes + 1);
     return (int32_t)(space + bytes);
+}
+
+static int32_t table_show(const void *self, int32_t token, bool *special, char *text,
+                          int32_t capacity)
+{
+    const struct table *table = self;
+    *special = token == table->vocab_size || table->flags[token] == MPO_TOKEN_END;
+    int bytes = snprintf(text, (size_t)capacity, "%s%s",
+                         token == table->vocab_size ? "" : " ", token_text(table, token));
+    return bytes < capacity ? bytes : -1;
+}
+
+static void table_texts(const void *self, struct mpo_policies_texts *out)
+{
+    const struct table *table = self;
+    *out = (struct mpo_policies_texts){
+        .begin_token = table->has_row[table->vocab_size] ? table->vocab_size : -1,
+        .wants_begin = table->has_row[table->vocab_size],
+        .end_token = find_token(table, END_TOKEN_TEXT),
+        .adds_space = true,
+    };
+    for (int32_t id = 0; id <= table->vocab_size; id++) {
+        size_t bytes = strlen(token_text(table, id)) + 1;
+        out->piece_bytes = bytes > out->piece_bytes ? bytes : out->piece_bytes;
+    }
 }
 
 /* ---- verbs ---- */
@@ -442,7 +483,10 @@ const struct mpo_policy_ops mpo_policy_table_ops = {
     .allocate = table_allocate,
     .describe = table_describe,
     .piece = table_piece,
+    .show = table_show,
     .tokenise = table_tokenise,
+    .texts = table_texts,
+    .parse = table_parse,
     .clear = table_clear,
     .feed = table_feed,
     .truncate = table_truncate,

@@ -27,6 +27,8 @@ struct mpo_vocabulary {
     int32_t size;         /* as in the file, padding included */
     int32_t used;         /* ids from here on are padding */
     int32_t end_token;    /* end token of a whole response, -1 for none */
+    int32_t begin_token;  /* beginning of sequence, -1 for none; may be `size`, in prompts
+                             alone */
     int32_t rule_count;   /* rules by which texts become tokens, to agree on */
 };
 
@@ -148,6 +150,14 @@ struct mpo_policy_ops {
      *  three a byte and 7 more. */
     enum mpo_status (*tokenise)(const void *self, const char *text, int32_t *tokens,
                                 int32_t capacity, int32_t *count);
+
+    /** mpo_policies_describe_texts. */
+    void (*texts)(const void *self, struct mpo_policies_texts *out);
+
+    /** Append the tokens of a client's text, as mpo_policies_tokenise says. May run beside
+     *  any other call. */
+    enum mpo_status (*parse)(const void *self, const char *text, bool special,
+                             struct mpo_policy_tokens *out);
 
     /** NULL: never. */
     bool (*rows_on_device)(const void *self);

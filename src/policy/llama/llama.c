@@ -112,6 +112,7 @@ static void policy_vocabulary(const void *self, struct mpo_vocabulary *out)
         .size = policy->model->size,
         .used = policy->model->used,
         .end_token = policy->end_token,
+        .begin_token = llama_vocab_bos(policy->model->vocab),
         .rule_count = policy->model->rules.count,
     };
 }
@@ -189,6 +190,41 @@ static enum mpo_status policy_tokenise(const void *self, const char *text, int32
               "the response could not be tokenised for policy '%s'", policy->spec.name);
 cleanup:
     free(composed.own);
+    return status;
+}
+
+/* A letter with its accents is up to three letters, which some tokenizers compose to one. */
+#define COMPOSED_FACTOR 3
+
+/* The merges of a SentencePiece vocabulary end at white space. */
+#define WORD_BYTES_MAX ((size_t)32 << 10)
+
+static void policy_texts(const void *self, struct mpo_policies_texts *out)
+{
+    const struct mpo_llama_policy *policy = self;
+    const struct mpo_llama_model *model = policy->model;
+    bool merges = llama_vocab_type(model->vocab) == LLAMA_VOCAB_TYPE_SPM;
+    *out = (struct mpo_policies_texts){
+        .begin_token = llama_vocab_bos(model->vocab),
+        .end_token = policy->end_token,
+        .chat_template = policy->chat.text,
+        .piece_bytes = model->longest_bytes * (model->composes ? COMPOSED_FACTOR : 1),
+        .word_bytes_max = merges ? WORD_BYTES_MAX : 0,
+        .adds_space = adds_space(model),
+    };
+    out->wants_begin = out->begin_token >= 0 && llama_vocab_get_add_bos(model->vocab);
+}
+
+static enum mpo_status policy_parse(const void *self, const char *text, bool special,
+                                    struct mpo_policy_tokens *out)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_llama_policy *policy = self;
+    struct mpo_llama_text copy = {0};
+    MPO_TRY(mpo_llama_text_append(&copy, text, strlen(text), !special));
+    MPO_TRY(mpo_llama_tokenise(policy->model, &copy, out));
+cleanup:
+    mpo_llama_text_free(&copy);
     return status;
 }
 
@@ -379,6 +415,8 @@ const struct mpo_policy_ops mpo_policy_llama_ops = {
     .describe = policy_describe,
     .piece = policy_piece,
     .show = policy_show,
+    .texts = policy_texts,
+    .parse = policy_parse,
     .tokenise = policy_tokenise,
     .rows_on_device = policy_rows_on_device,
     .clear = mpo_llama_clear,

@@ -214,6 +214,7 @@ struct mpo_llama_model {
     struct mpo_llama_specials specials;
     size_t piece_bytes; /* the longest text that one token stands for, where tokenising must
                            be spared long texts; otherwise 0 */
+    size_t longest_bytes; /* the same of any vocabulary, and of special tokens too */
     char summary[160];
     int32_t reference_count;
     struct mpo_llama_adapter *adapters;
@@ -366,6 +367,8 @@ struct mpo_llama_template {
     struct mpo_jinja *program; /* NULL unless it is in Jinja */
     const char *source;        /* file that has it, for messages; borrowed */
     const char *name;          /* for llama_chat_apply_template, else NULL; borrowed */
+    const char *text;          /* the program; NULL without one */
+    char *own_text;            /* text of a file; NULL: it is the model's */
     int64_t time;              /* seconds since 1970 that it is given */
 };
 

@@ -75,19 +75,25 @@ static const char *vocabulary_name(const struct llama_vocab *vocab)
     return known ? names[type] : "unnamed";
 }
 
-/* Bytes of the longest text that one token stands for. SentencePiece in libllama takes a
- * time that grows with the square of a text without words, minutes for a megabyte, so what
- * cannot fit must be known beforehand. */
-static size_t longest_piece(const struct mpo_llama_model *model)
+/* Bytes of the longest text that one token stands for. */
+static size_t longest_piece(const struct mpo_llama_model *model, bool special)
 {
     int32_t longest = 1;
-    if (llama_vocab_type(model->vocab) != LLAMA_VOCAB_TYPE_SPM)
-        return 0;
     for (int32_t id = 0; id < model->used; id++) {
-        int32_t bytes = -llama_token_to_piece(model->vocab, id, NULL, 0, 0, false);
+        int32_t bytes = -llama_token_to_piece(model->vocab, id, NULL, 0, 0, special);
         longest = bytes > longest ? bytes : longest;
     }
     return (size_t)longest;
+}
+
+/* SentencePiece in libllama takes a
+ * time that grows with the square of a text without words, minutes for a megabyte, so what
+ * cannot fit must be known beforehand. */
+static size_t choose_piece_bytes(const struct mpo_llama_model *model)
+{
+    return llama_vocab_type(model->vocab) == LLAMA_VOCAB_TYPE_SPM
+               ? longest_piece(model, false)
+               : 0;
 }
 
 static enum mpo_status read_vocabulary(struct mpo_llama_model *model)
@@ -115,7 +121,8 @@ static enum mpo_status read_vocabulary(struct mpo_llama_model *model)
              "a %s vocabulary with bos %d, eos %d, eot %d, add_bos %d",
              vocabulary_name(vocab), llama_vocab_bos(vocab), llama_vocab_eos(vocab),
              llama_vocab_eot(vocab), llama_vocab_get_add_bos(vocab));
-    model->piece_bytes = longest_piece(model);
+    model->piece_bytes = choose_piece_bytes(model);
+    model->longest_bytes = longest_piece(model, true);
     model->composes = mpo_llama_composes(model->handle);
     model->cuts_capitals = mpo_llama_cuts_capitals(model->handle);
     MPO_TRY(mpo_llama_specials_list(model, &model->specials));

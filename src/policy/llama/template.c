@@ -370,18 +370,17 @@ static enum mpo_status open_program(struct mpo_llama_policy *policy)
     const struct mpo_policy_spec *spec = &policy->spec;
     bool own = strcmp(spec->chat_template, "auto") == 0;
     const char *text = own ? llama_model_chat_template(policy->model->handle, NULL) : NULL;
-    char *from_file = NULL;
     policy->chat.source = own ? spec->model : spec->chat_template;
     MPO_CHECK(text != NULL || !own, MPO_ERR_CONFIG,
               "policy '%s': %s has no chat template; set template: raw for none, a file "
               "with one, or a name such as chatml",
               spec->name, spec->model);
     if (!own)
-        MPO_TRY(read_file(spec->chat_template, &from_file));
-    MPO_TRY(read_program(policy, own ? text : from_file));
+        MPO_TRY(read_file(spec->chat_template, &policy->chat.own_text));
+    policy->chat.text = own ? text : policy->chat.own_text;
+    MPO_TRY(read_program(policy, policy->chat.text));
     MPO_TRY(try_program(policy));
 cleanup:
-    free(from_file);
     return status;
 }
 
@@ -407,6 +406,7 @@ cleanup:
 void mpo_llama_template_close(struct mpo_llama_policy *policy)
 {
     mpo_jinja_close(&policy->chat.program);
+    free(policy->chat.own_text);
 }
 
 /* ---- the end of a response ---- */
