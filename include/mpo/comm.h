@@ -142,6 +142,12 @@ enum mpo_status mpo_comm_same(uint64_t hash, const char *what);
 void mpo_comm_last_words(void (*say)(void *argument), void *argument);
 
 /**
+ * End the process because the job fails, from another thread than that which calls MPI: the
+ * text is reported, and MPI_Abort or exit give the status's exit code. Local.
+ */
+void mpo_comm_leave(enum mpo_status status, const char *text) __attribute__((noreturn));
+
+/**
  * This rank cannot go on: tell the failure handler, or end the process (mpo_comm_spec). The
  * text gets the place, "in step 4 of fit". Other ranks hear of it in their waits. Local.
  *

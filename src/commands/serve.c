@@ -19,6 +19,7 @@
 #include <xxhash.h>
 
 #include "base/stop.h"
+#include "comm/lines.h"
 #include "commands/report/log.h"
 #include "serve/models.h"
 #include "serve/server.h"
@@ -40,11 +41,15 @@
 /* Signs of life to ranks that wait; more often where their patience is short. */
 #define IDLE_SECONDS 10.0
 
+/* Rank zero speaks first where both have waited for too long. */
+#define PATIENCE_FACTOR 1.5
+
 struct serve {
     struct mpo_config *config;
     struct mpo_session *session;
     struct mpo_server *server; /* rank zero's, like those below but the catalog */
     struct mpo_serve_catalog *catalog;
+    struct mpo_lines *lines; /* NULL: none */
     struct mpo_link *link;
     struct mpo_engine *engine;
     struct mpo_metrics *metrics;
@@ -182,16 +187,41 @@ static enum mpo_status open_engine(struct serve *serve)
         .context_tokens = serve->catalog->context_tokens,
         .queue_seconds = seconds_or_ever(config->serve.queue_seconds),
         .deadline_seconds = seconds_or_ever(config->serve.deadline),
+        .lines = serve->lines,
         .idle_seconds =
             patience > 0.0 && patience < 3.0 * IDLE_SECONDS ? patience / 3.0 : IDLE_SECONDS,
     };
     MPO_TRY(find_fingerprint(serve));
     MPO_TRY(mpo_metrics_open(serve->catalog, config->serve.metrics_prefix,
                              mpo_comm_job_size(), &serve->metrics));
+    engine.metrics = serve->metrics;
     MPO_TRY(mpo_link_open(&link, &serve->link));
     engine.link = serve->link;
-    engine.metrics = serve->metrics;
     MPO_TRY(mpo_engine_open(&engine, &serve->engine));
+cleanup:
+    return status;
+}
+
+/* ---- lines between ranks ---- */
+
+static enum mpo_status sleep_by_line(void *argument)
+{
+    const struct serve *serve = argument;
+    return mpo_lines_sleep(serve->lines, PATIENCE_FACTOR * serve->config->run.step_deadline);
+}
+
+static void wake_by_lines(void *argument)
+{
+    mpo_lines_wake(((struct serve *)argument)->lines);
+}
+
+static enum mpo_status open_lines(struct serve *serve)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_decode_rest rest = {sleep_by_line, wake_by_lines, serve};
+    MPO_TRY(mpo_lines_open(serve->session->comm, &serve->lines));
+    if (serve->lines != NULL)
+        mpo_decode_set_rest(serve->session->decode, &rest);
 cleanup:
     return status;
 }
@@ -207,6 +237,7 @@ static enum mpo_status open_serve(struct serve *serve)
     MPO_TRY(mpo_session_open(&spec, &serve->session));
     MPO_TRY(check_groups(serve));
     MPO_TRY(open_catalog(serve));
+    MPO_TRY(open_lines(serve));
     if (mpo_comm_job_rank() == 0)
         status = open_engine(serve);
     MPO_TRY(mpo_comm_agree(status));
@@ -262,6 +293,8 @@ static enum mpo_status announce(struct serve *serve)
         .client_count = mpo_server_client_count(serve->server),
     };
     mpo_server_ready(serve->server, &engine);
+    if (serve->lines != NULL)
+        MPO_TRY(mpo_lines_watch(serve->lines, mpo_server_lose_rank, serve->server));
     mpo_log_note("%s is ready, with %d rows of together %d tokens and these models:",
                  mpo_server_url(serve->server), serve->machine.row_capacity,
                  serve->machine.context_tokens);
@@ -314,6 +347,7 @@ cleanup:
     mpo_engine_close(&serve.engine);
     mpo_link_close(&serve.link);
     mpo_metrics_close(&serve.metrics);
+    mpo_lines_close(&serve.lines);
     mpo_serve_catalog_close(&serve.catalog);
     mpo_session_close(&serve.session);
     mpo_config_close(&serve.config);

@@ -90,6 +90,18 @@ struct mpo_engine_use mpo_engine_use(const struct mpo_engine *engine)
     return use;
 }
 
+static void show_use(struct mpo_engine *engine, const struct mpo_engine_use *use)
+{
+    struct mpo_metrics *metrics = engine->spec.metrics;
+    double share = (double)use->cells_used / (double)engine->spec.cell_capacity;
+    mpo_metrics_set(metrics, MPO_METRIC_ROWS, 0, use->rows_live);
+    mpo_metrics_set(metrics, MPO_METRIC_NUM_REQUESTS_PAUSED, 0, use->rows_paused);
+    for (int32_t h = 0; h < engine->spec.policy_count; h++)
+        mpo_metrics_set(metrics, MPO_METRIC_KV_CACHE_USAGE_PERC, h, share);
+    if (use->round_trip != engine->next_use.round_trip)
+        mpo_metrics_observe(metrics, MPO_METRIC_ROUND_TRIP, 0, use->round_trip);
+}
+
 static void note_use(struct mpo_engine *engine)
 {
     struct mpo_engine_use use = engine->next_use;
@@ -101,6 +113,9 @@ static void note_use(struct mpo_engine *engine)
         use.requests_waiting += engine->active[i]->seated_prompts == 0;
     use.requests_running = engine->active_count - use.requests_waiting;
     use.rows_paused = engine->paused_rows;
+    use.round_trip =
+        engine->spec.lines != NULL ? mpo_lines_round_trip(engine->spec.lines) : 0.0;
+    show_use(engine, &use);
     engine->next_use = use;
     pthread_mutex_lock(&engine->lock);
     engine->use = use;
@@ -203,17 +218,19 @@ static bool can_step(const struct mpo_engine *engine)
 
 /* ---- the loop ---- */
 
-/* Nothing to do: the other ranks hear that this one is there. */
+/* Nothing to do: the other ranks sleep by their lines, and hear now and then that this one is
+ * there. */
 static enum mpo_status show_life(struct mpo_engine *engine)
 {
     enum mpo_status status = MPO_OK;
-    double now = mpo_timing_now();
-    if (now - engine->last_record < engine->spec.idle_seconds)
+    bool may_sleep = engine->spec.lines != NULL && !engine->others_sleep;
+    double since = mpo_timing_now() - engine->last_record;
+    if (!may_sleep && since < engine->spec.idle_seconds)
         return MPO_OK;
     MPO_TRY(mpo_decode_idle(engine->spec.decode));
     engine->last_record = mpo_timing_now();
+    engine->others_sleep = engine->spec.lines != NULL;
     engine->next_use.last_idle = engine->last_record;
-    engine->next_use.round_trip = engine->last_record - now;
 cleanup:
     return status;
 }
@@ -226,8 +243,11 @@ static enum mpo_status step_rows(struct mpo_engine *engine)
     MPO_TRY(mpo_decode_step(engine->spec.decode, &event, &count));
     engine->last_record = mpo_timing_now();
     engine->next_use.last_step = engine->last_record;
+    engine->others_sleep = false;
     engine->next_use.steps++;
     engine->next_use.positions = count;
+    mpo_metrics_add(engine->spec.metrics, MPO_METRIC_STEPS, 0, 1.0);
+    mpo_metrics_observe(engine->spec.metrics, MPO_METRIC_STEP_POSITIONS, 0, count);
     for (int32_t i = 0; i < count; i++)
         MPO_TRY(mpo_engine_hear(engine, &event[i]));
     mpo_engine_forget_ended(engine);
@@ -272,6 +292,8 @@ enum mpo_status mpo_engine_run(struct mpo_engine *engine)
     engine->last_record = mpo_timing_now();
     while (!ends)
         MPO_TRY(take_turn(engine, &ends));
+    if (engine->spec.lines != NULL)
+        mpo_lines_ignore(engine->spec.lines);
     MPO_TRY(mpo_decode_release(engine->spec.decode));
 cleanup:
     return status;

@@ -8,7 +8,9 @@
  */
 #pragma once
 
+#include "comm/lines.h"
 #include "link.h"
+#include "metrics.h"
 #include "mpo/decode.h"
 #include "mpo/policy.h"
 #include "schedule.h"
@@ -28,6 +30,8 @@ struct mpo_engine_spec {
     double queue_seconds;    /* then a request that has no rows is refused */
     double deadline_seconds; /* then any request is */
     double idle_seconds;     /* between two signs of life to the other ranks */
+    struct mpo_lines *lines; /* by which they sleep; NULL: none */
+    struct mpo_metrics *metrics;
 };
 
 struct mpo_engine;

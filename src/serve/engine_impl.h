@@ -43,6 +43,7 @@ struct mpo_engine {
     int32_t paused_rows;
     bool offers_wait;   /* more prompts could be encoded at once */
     double last_record; /* that the other ranks have heard */
+    bool others_sleep;  /* it was an idle one, and they have lines */
     struct mpo_engine_use next_use;
     pthread_mutex_t lock;
     struct mpo_engine_use use; /* under the lock */

@@ -198,6 +198,7 @@ enum mpo_status mpo_engine_offer(struct mpo_engine *engine, bool *is_offered)
     engine->slot[place.slot] =
         (struct engine_slot){.request = request, .prompt = place.prompt};
     enum mpo_status encoded = encode_prompt(engine, request, &place);
+    engine->others_sleep = false;
     if (encoded == MPO_OK)
         measure_prompt(engine, request, &place);
     else

@@ -13,6 +13,7 @@
 
 #include <math.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -27,6 +28,9 @@
 
 /* What is written last should reach its clients. */
 #define FLUSH_SECONDS 0.5
+
+/* Steps without any sign of life, in deadlines of one. */
+#define STILL_FACTOR 2.0
 
 /* Without keys all clients are one; with keys there are so many classes. */
 #define CLIENTS_WITH_KEYS 65
@@ -62,6 +66,25 @@ static void stop_late(struct mpo_server *server)
     mpo_link_stop(server->engine.link);
 }
 
+/* ---- a decode thread that stands still ---- */
+
+/* Its own waits have deadlines, but a policy's engine has none. */
+static void look_at_clock(struct mpo_server *server)
+{
+    double deadline = server->config->run.step_deadline;
+    struct mpo_engine_use use = mpo_engine_use(server->engine.engine);
+    double last = fmax(fmax(use.last_step, use.last_idle), server->ready);
+    if (deadline <= 0.0 || use.rows_live == 0 || server->is_losing ||
+        mpo_timing_now() - last < STILL_FACTOR * deadline)
+        return;
+    snprintf(server->lost, sizeof server->lost,
+             "no step for %.0f s: rank 0 stands still; raise --run.step_deadline if a step "
+             "may take so long",
+             STILL_FACTOR * deadline);
+    server->is_losing = true;
+    mpo_link_break(server->engine.link);
+}
+
 /* ---- callbacks of the event loop ---- */
 
 static void hear_notice(void *argument)
@@ -73,12 +96,13 @@ static void hear_notice(void *argument)
     if (state != SERVER_LOST && mpo_link_is_broken(server->engine.link)) {
         server->state = SERVER_LOST;
         server_lose_peer(server);
-        mpo_http_drain(server->http);
+        mpo_http_stop(server->http, FLUSH_SECONDS);
         return;
     }
     server_take_events(server);
     drain(server);
     stop_late(server);
+    look_at_clock(server);
 }
 
 static void lose_client(void *argument, struct mpo_http_request *http)
@@ -120,6 +144,8 @@ static void *run_thread(void *argument)
 {
     struct mpo_server *server = argument;
     server->ran = mpo_http_run(server->http);
+    if (server->is_losing)
+        mpo_comm_leave(MPO_ERR_PEER, server->lost);
     return NULL;
 }
 
@@ -179,7 +205,6 @@ enum mpo_status mpo_server_open(const struct mpo_config *config, struct mpo_serv
     server->config = config;
     server->state = SERVER_LOADING;
     server->max_waiting = (int32_t)config->serve.queue;
-    server->started = mpo_timing_now();
     struct mpo_http_spec spec = http_spec(server);
     MPO_TRY(mpo_http_open(&spec, &server->http));
     MPO_NEW(mpo_server_client_count(server), &server->waiting_of);
@@ -206,6 +231,15 @@ void mpo_server_notify(void *server)
     mpo_http_notify(((struct mpo_server *)server)->http);
 }
 
+void mpo_server_lose_rank(void *argument, int32_t rank)
+{
+    struct mpo_server *server = argument;
+    snprintf(server->lost, sizeof server->lost,
+             "rank %d is gone, in the middle of serving; its host's log may say why", rank);
+    server->is_losing = true;
+    mpo_link_break(server->engine.link);
+}
+
 /* The job fails, in the main thread. */
 static void say_last_words(void *argument)
 {
@@ -219,6 +253,7 @@ static void say_last_words(void *argument)
 void mpo_server_ready(struct mpo_server *server, const struct mpo_server_engine *engine)
 {
     server->engine = *engine;
+    server->ready = mpo_timing_now();
     server->state = SERVER_READY;
     mpo_comm_last_words(say_last_words, server);
     mpo_stop_tell(mpo_server_notify, server);

@@ -44,8 +44,9 @@ struct mpo_server {
     _Atomic int state;          /* enum server_state */
     struct mpo_server_engine engine; /* set before SERVER_READY */
     int32_t max_waiting;        /* requests that may wait for rows */
-    char *openapi;
-    double started; /* by mpo_timing_now */
+    char lost[128]; /* why the job fails, set before `is_losing` */
+    _Atomic bool is_losing;
+    double ready; /* when it was, by mpo_timing_now */
 
     /* the HTTP thread's own */
     struct server_call *call; /* all of them */
