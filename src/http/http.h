@@ -82,7 +82,7 @@ struct mpo_http_deadlines {
 struct mpo_http_request {
     enum mpo_http_method method; /* GET, HEAD or POST */
     int32_t route;               /* index among the routes */
-    const char *path;            /* as it was sent, without the query */
+    const char *path;            /* without the query, as it was sent but for `rest` */
     const char *rest;  /* what * stands for, percent-decoded, without NUL; else "" */
     const char *query; /* as it was sent, after ?; "" */
     const char *body;  /* [body_bytes] and a NUL; "" */
