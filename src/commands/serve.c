@@ -48,7 +48,7 @@ struct serve {
     struct mpo_config *config;
     struct mpo_session *session;
     struct mpo_server *server; /* rank zero's, like those below but the catalog */
-    struct mpo_serve_catalog *catalog;
+    struct mpo_serve_catalog catalog;
     struct mpo_lines *lines; /* NULL: none */
     struct mpo_link *link;
     struct mpo_engine *engine;
@@ -135,9 +135,9 @@ static enum mpo_status open_catalog(struct serve *serve)
     enum mpo_status status = MPO_OK;
     int32_t context_tokens = 0;
     MPO_TRY(find_row_context(serve, &context_tokens));
-    MPO_TRY(mpo_serve_catalog_open(serve->session, &serve->catalog));
-    serve->catalog->context_tokens = context_tokens;
-    serve->catalog->row_capacity = serve->machine.row_capacity;
+    MPO_TRY(mpo_serve_models_open(serve->session, &serve->catalog));
+    serve->catalog.context_tokens = context_tokens;
+    serve->catalog.row_capacity = serve->machine.row_capacity;
 cleanup:
     return status;
 }
@@ -184,7 +184,7 @@ static enum mpo_status open_engine(struct serve *serve)
         .client_count = mpo_server_client_count(serve->server),
         .bias_max = machine->bias_max,
         .cell_capacity = machine->context_tokens,
-        .context_tokens = serve->catalog->context_tokens,
+        .context_tokens = serve->catalog.context_tokens,
         .queue_seconds = seconds_or_ever(config->serve.queue_seconds),
         .deadline_seconds = seconds_or_ever(config->serve.deadline),
         .lines = serve->lines,
@@ -192,7 +192,7 @@ static enum mpo_status open_engine(struct serve *serve)
             patience > 0.0 && patience < 3.0 * IDLE_SECONDS ? patience / 3.0 : IDLE_SECONDS,
     };
     MPO_TRY(find_fingerprint(serve));
-    MPO_TRY(mpo_metrics_open(serve->catalog, config->serve.metrics_prefix,
+    MPO_TRY(mpo_metrics_open(&serve->catalog, config->serve.metrics_prefix,
                              mpo_comm_job_size(), &serve->metrics));
     engine.metrics = serve->metrics;
     MPO_TRY(mpo_link_open(&link, &serve->link));
@@ -249,7 +249,7 @@ cleanup:
 
 static void tell_models(const struct serve *serve)
 {
-    const struct mpo_serve_catalog *catalog = serve->catalog;
+    const struct mpo_serve_catalog *catalog = &serve->catalog;
     for (int32_t i = 0; i < catalog->model_count; i++)
         mpo_log_note("  %s", catalog->model[i].name);
 }
@@ -266,8 +266,8 @@ static enum mpo_status write_url_file(const struct serve *serve, const char *pat
     file = fopen(part, "w");
     MPO_CHECK(file != NULL, MPO_ERR_OUTPUT, "serve.url_file: %s cannot be written", part);
     fprintf(file, "%s\n", mpo_server_url(serve->server));
-    for (int32_t i = 0; i < serve->catalog->model_count; i++)
-        fprintf(file, "%s\n", serve->catalog->model[i].name);
+    for (int32_t i = 0; i < serve->catalog.model_count; i++)
+        fprintf(file, "%s\n", serve->catalog.model[i].name);
     bool is_whole = ferror(file) == 0;
     is_whole = fclose(file) == 0 && is_whole;
     file = NULL;
@@ -284,7 +284,7 @@ static enum mpo_status announce(struct serve *serve)
     enum mpo_status status = MPO_OK;
     const char *path = serve->config->serve.url_file;
     const struct mpo_server_engine engine = {
-        .catalog = serve->catalog,
+        .catalog = &serve->catalog,
         .link = serve->link,
         .engine = serve->engine,
         .metrics = serve->metrics,
@@ -348,7 +348,7 @@ cleanup:
     mpo_link_close(&serve.link);
     mpo_metrics_close(&serve.metrics);
     mpo_lines_close(&serve.lines);
-    mpo_serve_catalog_close(&serve.catalog);
+    mpo_serve_models_close(&serve.catalog);
     mpo_session_close(&serve.session);
     mpo_config_close(&serve.config);
     return status;

@@ -172,9 +172,13 @@ static json_t *describe_use(const struct mpo_server *server)
                      (json_int_t)server->engine.catalog->context_tokens);
 }
 
+/* What the page reads. */
 static void answer_mpo(struct mpo_server *server, struct mpo_http_request *http)
 {
     const struct mpo_serve_catalog *catalog = server->engine.catalog;
+    char *models = mpo_serve_models_json(catalog);
+    json_t *list = models != NULL ? json_loads(models, 0, NULL) : NULL;
+    free(models);
     json_t *policies = json_array();
     for (int32_t h = 0; h < catalog->policy_count; h++)
         json_array_append_new(
@@ -183,7 +187,7 @@ static void answer_mpo(struct mpo_server *server, struct mpo_http_request *http)
                       h >= catalog->objective_count, "system", catalog->has_system[h]));
     answer_json(server, http, 200,
                 json_pack("{s:o, s:o, s:o, s:i, s:s, s:s, s:s}", "policies", policies,
-                          "models", mpo_serve_models_list(catalog), "use",
+                          "models", list, "use",
                           describe_use(server), "groups", 1, "version", mpo_version(),
                           "engine", mpo_policy_engine_version(), "system_fingerprint",
                           server->engine.fingerprint));
@@ -209,27 +213,35 @@ static void answer_metrics(struct mpo_server *server, struct mpo_http_request *h
 
 /* ---- models and tokens ---- */
 
+/* A body, or why there is none. */
+static void answer_or_refuse(struct mpo_server *server, struct mpo_http_request *http,
+                             char *body, const struct mpo_serve_refusal *refusal)
+{
+    if (refusal->http_status != 0)
+        server_refuse(server, http, refusal);
+    else
+        answer_text(server, http, 200, "application/json", body);
+}
+
+static void answer_about_tokens(struct mpo_server *server, struct mpo_http_request *http)
+{
+    struct mpo_serve_refusal refusal = {0};
+    const struct mpo_serve_catalog *catalog = server->engine.catalog;
+    char *body = NULL;
+    if (http->route == ROUTE_TOKENIZE)
+        body = mpo_serve_tokenize_json(catalog, http->body, http->body_bytes, &refusal);
+    else if (http->route == ROUTE_DETOKENIZE)
+        body = mpo_serve_detokenize_json(catalog, http->body, http->body_bytes, &refusal);
+    else
+        body = mpo_serve_tokenizer_info_json(catalog, &refusal);
+    answer_or_refuse(server, http, body, &refusal);
+}
+
 static void answer_model(struct mpo_server *server, struct mpo_http_request *http)
 {
     struct mpo_serve_refusal refusal = {0};
-    json_t *model = mpo_serve_model_describe(server->engine.catalog, http->rest, &refusal);
-    if (refusal.http_status != 0)
-        server_refuse(server, http, &refusal);
-    else
-        answer_json(server, http, 200, model);
-}
-
-static void answer_tokens(struct mpo_server *server, struct mpo_http_request *http,
-                          json_t *(*make)(const struct mpo_serve_catalog *, const char *,
-                                          size_t, struct mpo_serve_refusal *))
-{
-    struct mpo_serve_refusal refusal = {0};
-    json_t *body =
-        make(server->engine.catalog, http->body, http->body_bytes, &refusal);
-    if (refusal.http_status != 0)
-        server_refuse(server, http, &refusal);
-    else
-        answer_json(server, http, 200, body);
+    char *body = mpo_serve_model_json(server->engine.catalog, http->rest, &refusal);
+    answer_or_refuse(server, http, body, &refusal);
 }
 
 /* ---- the page ---- */
@@ -266,7 +278,6 @@ static void answer_page(struct mpo_server *server, struct mpo_http_request *http
 /* Endpoints that need models. */
 static void handle_loaded(struct mpo_server *server, struct mpo_http_request *http)
 {
-    const struct mpo_serve_catalog *catalog = server->engine.catalog;
     switch (http->route) {
     case ROUTE_CHAT:
         server_begin_call(server, http, MPO_SERVE_CHAT);
@@ -275,19 +286,16 @@ static void handle_loaded(struct mpo_server *server, struct mpo_http_request *ht
         server_begin_call(server, http, MPO_SERVE_COMPLETION);
         return;
     case ROUTE_MODELS:
-        answer_json(server, http, 200, mpo_serve_models_list(catalog));
+        answer_text(server, http, 200, "application/json",
+                    mpo_serve_models_json(server->engine.catalog));
         return;
     case ROUTE_MODEL:
         answer_model(server, http);
         return;
     case ROUTE_TOKENIZE:
-        answer_tokens(server, http, mpo_serve_tokenize);
-        return;
     case ROUTE_DETOKENIZE:
-        answer_tokens(server, http, mpo_serve_detokenize);
-        return;
     case ROUTE_TOKENIZER_INFO:
-        answer_json(server, http, 200, mpo_serve_tokenizer_info(catalog));
+        answer_about_tokens(server, http);
         return;
     case ROUTE_MPO:
         answer_mpo(server, http);
