@@ -337,6 +337,12 @@ enum mpo_status mpo_policies_tokenise_prompt(const struct mpo_policies *policies
                                              const struct mpo_prompt *prompt,
                                              int32_t **token, int32_t *token_count);
 
+/** The text of one token as it stands in a prompt, that of a special one and of begin_token
+ *  too, written to text[capacity] with a NUL; it may be part of a character.
+ *  @return the number of bytes without the NUL, or -1 when capacity is too small */
+int32_t mpo_policies_show(const struct mpo_policies *policies, int32_t token, char *text,
+                          int32_t capacity);
+
 /**
  * The text of tokens, those of special ones too; what is no UTF-8 is U+FFFD. A space that
  * tokenising puts before a text is taken off again. Local; allocates.

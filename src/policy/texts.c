@@ -51,14 +51,14 @@ cleanup:
     return status;
 }
 
-/* As mpo_policy_show, but a beginning of sequence that is no token of responses has its text
- * too. */
-static int32_t show_token(const struct mpo_policy *policy, int32_t token, char *text)
+int32_t mpo_policies_show(const struct mpo_policies *policies, int32_t token, char *text,
+                          int32_t capacity)
 {
+    const struct mpo_policy *policy = &policies->local[0];
     bool special = false;
     if (token >= 0 && token == policy->begin_token && policy->ops->show != NULL)
-        return policy->ops->show(policy->self, token, &special, text, MPO_TOKEN_TEXT_BYTES);
-    return mpo_policy_show(policy, token, &special, text, MPO_TOKEN_TEXT_BYTES);
+        return policy->ops->show(policy->self, token, &special, text, capacity);
+    return mpo_policy_show(policy, token, &special, text, capacity);
 }
 
 enum mpo_status mpo_policies_detokenise(const struct mpo_policies *policies,
@@ -76,7 +76,8 @@ enum mpo_status mpo_policies_detokenise(const struct mpo_policies *policies,
     for (int32_t i = 0; i < token_count; i++) {
         MPO_TRY(mpo_memory_grow((void **)&made, &capacity, length + MPO_TOKEN_TEXT_BYTES, 1,
                                 "a text"));
-        int32_t bytes = show_token(policy, token[i], made + length);
+        int32_t bytes =
+            mpo_policies_show(policies, token[i], made + length, MPO_TOKEN_TEXT_BYTES);
         MPO_CHECK(bytes >= 0, MPO_ERR_DATA, "token %d has a text of over %d bytes",
                   token[i], MPO_TOKEN_TEXT_BYTES - 1);
         length += (size_t)bytes;

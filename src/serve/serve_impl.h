@@ -70,6 +70,7 @@ struct mpo_serve_model {
     const double *scale;   /* [K] a_k; NULL: as configured */
     double end_bias;       /* tilt b, nat */
     int32_t policy;        /* alone; -1: a mixture */
+    bool as_given;         /* mu are exponents as given, that no strength makes */
 };
 
 /** Everything that a request can refer to; constant while the server runs. */
@@ -89,6 +90,7 @@ struct mpo_serve_catalog {
     int32_t context_tokens;        /* of one row, prompt and response: max_model_len */
     int32_t max_tokens;            /* serve.max_tokens, of a chat without its own */
     int32_t row_capacity;          /* choices of one prompt at most */
+    int64_t created;               /* when the server began, seconds since 1970 */
     struct mpo_serve_model *model; /* [model_count] the first is "mpo" */
     int32_t model_count;
 };
