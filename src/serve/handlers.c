@@ -300,6 +300,10 @@ static void handle_loaded(struct mpo_server *server, struct mpo_http_request *ht
     case ROUTE_MPO:
         answer_mpo(server, http);
         return;
+    case ROUTE_OPENAPI:
+        answer_text(server, http, 200, "application/json",
+                    mpo_serve_openapi_json(server->engine.catalog));
+        return;
     default:
         answer_metrics(server, http);
         return;
@@ -340,9 +344,6 @@ void server_handle(void *argument, struct mpo_http_request *http)
         return;
     case ROUTE_VERSION:
         answer_version(server, http);
-        return;
-    case ROUTE_OPENAPI:
-        answer_text(server, http, 200, "application/json", mpo_serve_openapi());
         return;
     case ROUTE_PAGE:
     case ROUTE_PAGE_SCRIPT:
