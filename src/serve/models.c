@@ -19,6 +19,15 @@ const struct mpo_serve_model *mpo_serve_model_find(const struct mpo_serve_catalo
     return NULL;
 }
 
+/* How far a name is from a listed one, or from what follows its "mpo:" or "policy/". */
+static size_t distance_of(const char *name, const char *listed)
+{
+    const char *rest = listed + strcspn(listed, ":/");
+    size_t whole = mpo_config_distance(name, listed);
+    size_t part = *rest != '\0' ? mpo_config_distance(name, rest + 1) : whole;
+    return part < whole ? part : whole;
+}
+
 bool mpo_serve_refuse_model(const struct mpo_serve_catalog *catalog, const char *name,
                             struct mpo_serve_refusal *refusal)
 {
@@ -26,7 +35,7 @@ bool mpo_serve_refuse_model(const struct mpo_serve_catalog *catalog, const char 
     const char *nearest = catalog->model[0].name;
     size_t least = SIZE_MAX;
     for (int32_t i = 0; i < catalog->model_count; i++) {
-        size_t distance = mpo_config_distance(name, catalog->model[i].name);
+        size_t distance = distance_of(name, catalog->model[i].name);
         if (distance >= least)
             continue;
         least = distance;

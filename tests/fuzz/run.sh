@@ -18,9 +18,9 @@ build=$(cd "$1" && pwd)
 seconds=$2
 work=$build/fuzz
 # Inputs that a target executes at least, in a second of a slow and busy machine.
-declare -A least=([config]=20 [prompts]=20 [table]=20 [record]=1 [template]=5 [rewards]=20)
+declare -A least=([config]=20 [prompts]=20 [request]=20 [table]=20 [record]=1 [template]=5)
 # A record's input is a byte and up to 16 pieces of damage of 4 bytes.
-declare -A longest=([config]=8192 [prompts]=4096 [table]=4096 [record]=65 [template]=8192 [rewards]=4096)
+declare -A longest=([config]=8192 [prompts]=4096 [request]=4096 [table]=4096 [record]=65 [template]=8192)
 
 say() { printf -- '-- %s\n' "$*"; }
 
@@ -37,7 +37,9 @@ write_dictionary() {
     sed -nE 's/^MPO_OPTION\(.*, "([a-z_|]+\|[a-z_|]+)", .*/\1/p' "$options" | tr '|' '\n' | sort -u \
         | sed 's/.*/"&"/' >>"$work/config.dict"
     cat "$root/tests/fuzz/config.dict" >>"$work/config.dict"
-    cp "$root"/tests/fuzz/{prompts,table,template,rewards}.dict "$work"
+    sed -nE 's/^MPO_SERVE_FIELD(_AS\(\w+, "|\()(\w+).*/"\\"\2\\": "/p' "$root/src/serve/fields.def" >"$work/request.dict"
+    cat "$root/tests/fuzz/request.dict" >>"$work/request.dict"
+    cp "$root"/tests/fuzz/{prompts,table,template}.dict "$work"
 }
 
 check_seeds() {
@@ -87,7 +89,7 @@ export TMPDIR
 trap 'rm -rf "$TMPDIR"' EXIT
 write_dictionary
 failed=0
-for target in config prompts table template rewards record; do
+for target in config prompts request table template record; do
     run_target "$target" || failed=1
 done
 exit $failed
