@@ -52,6 +52,7 @@ enum mpo_status mpo_engine_open(const struct mpo_engine_spec *spec, struct mpo_e
     MPO_NEW(spec->queue_capacity + spec->slot_capacity, &engine->active);
     MPO_NEW(spec->slot_capacity, &engine->slot);
     MPO_NEW(spec->slot_capacity * spec->policy_count, &engine->length);
+    MPO_NEW(spec->policy_count, &engine->told_length);
     MPO_TRY(open_rows(engine));
 cleanup:
     if (status != MPO_OK)
@@ -70,6 +71,7 @@ void mpo_engine_close(struct mpo_engine **engine)
         free(self->row[row].bias);
     }
     free(self->row);
+    free(self->told_length);
     free(self->length);
     free(self->slot);
     free(self->active);

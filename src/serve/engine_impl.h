@@ -40,6 +40,7 @@ struct mpo_engine {
     struct engine_row *row;   /* [row_capacity] */
     struct engine_slot *slot; /* [slot_capacity] */
     int32_t *length;          /* [slot_capacity, H] tokens of the prompt in a slot */
+    int32_t *told_length;     /* [H] of a prompt that is seated, its given tokens too */
     int32_t paused_rows;
     bool offers_wait;   /* more prompts could be encoded at once */
     double last_record; /* that the other ranks have heard */

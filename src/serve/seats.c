@@ -300,12 +300,14 @@ static enum mpo_status seat_prompt(struct mpo_engine *engine,
     int32_t leader = -1;
     const int32_t *length =
         engine->length + (ptrdiff_t)place->slot * engine->spec.policy_count;
+    for (int32_t h = 0; h < engine->spec.policy_count; h++)
+        engine->told_length[h] = length[h] + given;
     request->seated_prompts++;
     put_event(engine, &(struct mpo_serve_event){.request = request,
                                                 .kind = MPO_SERVE_SEATED,
                                                 .prompt = place->prompt,
                                                 .choice = -1,
-                                                .length = length});
+                                                .length = engine->told_length});
     mpo_schedule_charge(engine->schedule, request->client,
                         longest_of(engine, place->slot) + given, 0);
     if (given + slot->free_count == 0) {
