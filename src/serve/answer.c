@@ -202,8 +202,18 @@ int32_t answer_pick(const struct mpo_answer *answer, int32_t prompt)
 
 /* ---- events ---- */
 
-static void take_seat(struct mpo_answer *answer, const struct mpo_serve_event *event)
+static enum mpo_status check_entries(const struct answer_entries *entries)
 {
+    enum mpo_status status = MPO_OK;
+    MPO_CHECK(!answer_entries_are_lost(entries), MPO_ERR_MEMORY, "no memory for an answer");
+cleanup:
+    return status;
+}
+
+static enum mpo_status take_seat(struct mpo_answer *answer,
+                                 const struct mpo_serve_event *event)
+{
+    enum mpo_status status = MPO_OK;
     const struct mpo_serve_request *request = answer->request;
     struct answer_prompt *prompt = &answer->prompt[event->prompt];
     for (int32_t h = 0; h < answer->catalog->policy_count; h++)
@@ -211,20 +221,30 @@ static void take_seat(struct mpo_answer *answer, const struct mpo_serve_event *e
     answer->cached_tokens += event->cached_tokens;
     if (request->echo && request->logprobs)
         answer_prompt_add(answer, prompt, prompt->given->token[0], NULL);
+    MPO_TRY(check_entries(&prompt->entries));
     if (!request->stream)
-        return;
+        return MPO_OK;
     answer->http_status = 200;
     answer_stream_prompt(answer, event->prompt);
+cleanup:
+    return status;
 }
 
-static void take_given(struct mpo_answer *answer, const struct mpo_serve_event *event)
+/* Each choice may have scored the prompt; what they say of it is the same. */
+static enum mpo_status take_given(struct mpo_answer *answer,
+                                  const struct mpo_serve_event *event)
 {
+    enum mpo_status status = MPO_OK;
     const struct mpo_serve_request *request = answer->request;
-    if (!request->echo || !request->logprobs)
-        return;
-    answer_prompt_add(answer, &answer->prompt[event->prompt], event->token, event);
+    struct answer_prompt *prompt = &answer->prompt[event->prompt];
+    if (!request->echo || !request->logprobs || event->choice > 0)
+        return MPO_OK;
+    answer_prompt_add(answer, prompt, event->token, event);
+    MPO_TRY(check_entries(&prompt->entries));
     if (request->stream)
         answer_stream_prompt(answer, event->prompt);
+cleanup:
+    return status;
 }
 
 /* A token, or the end of a choice. */
@@ -248,10 +268,9 @@ static enum mpo_status take_choice(struct mpo_answer *answer,
     answer_entries_release(&choice->entries, is_complete ? SIZE_MAX : choice->certain,
                            answer->prompt[event->prompt].text_characters,
                            choice->characters);
+    MPO_TRY(check_entries(&choice->entries));
     if (request->stream)
         answer_stream_choice(answer, event->prompt, event->choice);
-    MPO_CHECK(!answer_entries_are_lost(&choice->entries), MPO_ERR_MEMORY,
-              "no memory for an answer");
 cleanup:
     return status;
 }
@@ -275,21 +294,19 @@ static void take_end(struct mpo_answer *answer)
 
 void mpo_answer_take(struct mpo_answer *answer, const struct mpo_serve_event *event)
 {
-    bool is_lost = false;
+    enum mpo_status status = MPO_OK;
     if (answer->is_complete)
         return;
     switch (event->kind) {
     case MPO_SERVE_SEATED:
-        take_seat(answer, event);
-        is_lost = answer_entries_are_lost(&answer->prompt[event->prompt].entries);
+        status = take_seat(answer, event);
         break;
     case MPO_SERVE_GIVEN:
-        take_given(answer, event);
-        is_lost = answer_entries_are_lost(&answer->prompt[event->prompt].entries);
+        status = take_given(answer, event);
         break;
     case MPO_SERVE_TOKEN:
     case MPO_SERVE_CHOICE:
-        is_lost = take_choice(answer, event) != MPO_OK;
+        status = take_choice(answer, event);
         break;
     case MPO_SERVE_REFUSED:
         mpo_answer_refuse(answer, event->refusal);
@@ -298,7 +315,7 @@ void mpo_answer_take(struct mpo_answer *answer, const struct mpo_serve_event *ev
         take_end(answer);
         break;
     }
-    if (is_lost || answer->out.is_lost)
+    if (status != MPO_OK || answer->out.is_lost)
         lose_answer(answer);
     answer->out_whole = answer->out.count;
 }

@@ -29,9 +29,10 @@
  * text ends in it. The texts of a stream's chunks, one after the other, are the text of the
  * whole answer, and so are their log-probabilities.
  *
- * Order of events: SEATED of a prompt before all else of it; its GIVEN before its TOKENs;
- * TOKENs of a choice in order, then its CHOICE. Prompts and choices come in any order among
- * themselves. REFUSED at any time. Nothing but DONE after REFUSED.
+ * Order of events: SEATED of a prompt before all else of it; GIVEN in order, of which those
+ * of choice 0 (or -1) are taken; TOKENs of a choice in order, then its CHOICE. Prompts and
+ * choices come in any order among themselves. REFUSED at any time, and nothing but DONE
+ * after it.
  *
  * All calls are local and belong to the HTTP thread. An answer allocates as tokens come, so
  * much as its text and its log-probabilities are long, which the request's limits bound.

@@ -11,11 +11,12 @@
  */
 #include "answer_impl.h"
 
-static void add_top(json_t *tops, const struct answer_token *made, double log_probability)
+/* @return false without memory */
+static bool add_top(json_t *tops, const struct answer_token *made, double log_probability)
 {
     size_t bytes = (size_t)made->name_bytes;
-    if (json_object_getn(tops, made->name, bytes) == NULL)
-        json_object_setn_new(tops, made->name, bytes, answer_log(log_probability));
+    return json_object_getn(tops, made->name, bytes) != NULL ||
+           json_object_setn_new(tops, made->name, bytes, answer_log(log_probability)) == 0;
 }
 
 static void put_tops(const struct mpo_answer *answer, const struct answer_token *own,
@@ -23,15 +24,17 @@ static void put_tops(const struct mpo_answer *answer, const struct answer_token 
 {
     struct answer_token made;
     bool has_own = false;
+    bool is_whole = true;
     json_t *tops = json_object();
     for (int32_t i = 0; i < answer_top_count(answer, event); i++) {
         answer_token_make(answer, event->top_token[i], own->first, &made);
-        add_top(tops, &made, event->top_log_q[i]);
+        is_whole = add_top(tops, &made, event->top_log_q[i]) && is_whole;
         has_own = has_own || event->top_token[i] == own->token;
     }
     if (!has_own)
-        add_top(tops, own, event->log_q);
+        is_whole = add_top(tops, own, event->log_q) && is_whole;
     mpo_serve_buffer_json(out, tops);
+    out->is_lost = out->is_lost || !is_whole;
 }
 
 static void add_entry(const struct mpo_answer *answer, struct answer_entries *entries,

@@ -7,6 +7,8 @@
 
 #include <string.h>
 
+#include "models.h"
+
 void answer_put_head(const struct mpo_answer *answer, const char *fingerprint,
                      struct mpo_serve_buffer *out)
 {
@@ -35,12 +37,12 @@ void answer_put_usage(const struct mpo_answer *answer, struct mpo_serve_buffer *
                                     "cached_tokens", (json_int_t)usage.cached_tokens));
 }
 
-/* ,"name":{policy: figure, ...} of the first `count` policies. */
-static void put_figures(const struct mpo_answer *answer, const char *name,
-                        const double *figure, int32_t count, struct mpo_serve_buffer *out)
+/* {policy: figure, ...} */
+static void put_figures(const struct mpo_answer *answer, const double *figure,
+                        struct mpo_serve_buffer *out)
 {
-    mpo_serve_buffer_print(out, ",\"%s\":{", name);
-    for (int32_t h = 0; h < count; h++) {
+    mpo_serve_buffer_put(out, "{");
+    for (int32_t h = 0; h < answer->catalog->policy_count; h++) {
         const char *policy = answer->catalog->policy_name[h];
         mpo_serve_buffer_put(out, h > 0 ? "," : "");
         mpo_serve_buffer_string(out, policy, strlen(policy));
@@ -58,11 +60,8 @@ void answer_put_mixture(const struct mpo_answer *answer, struct mpo_serve_buffer
     mpo_serve_buffer_number(out, request->end_bias);
     mpo_serve_buffer_put(out, ",\"strength\":");
     mpo_serve_buffer_number(out, request->strength);
-    if (request->weights != NULL)
-        put_figures(answer, "weights", request->weights, answer->catalog->objective_count,
-                    out);
-    else
-        mpo_serve_buffer_put(out, ",\"weights\":null");
+    mpo_serve_buffer_put(out, ",\"weights\":");
+    mpo_serve_buffer_json(out, mpo_serve_weights_json(answer->catalog, request->weights));
     mpo_serve_buffer_put(out, ",\"prompt_tokens\":{");
     for (int32_t h = 0; h < answer->catalog->policy_count; h++) {
         const char *policy = answer->catalog->policy_name[h];
@@ -104,8 +103,8 @@ void answer_put_finish(const struct mpo_answer *answer, const struct answer_choi
     mpo_serve_buffer_number(out, choice->log_q);
     mpo_serve_buffer_put(out, ",\"log_z\":");
     mpo_serve_buffer_number(out, choice->log_z);
-    put_figures(answer, "log_policy", choice->log_policy, answer->catalog->policy_count,
-                out);
+    mpo_serve_buffer_put(out, ",\"log_policy\":");
+    put_figures(answer, choice->log_policy, out);
     mpo_serve_buffer_put(out, "}");
 }
 

@@ -4,6 +4,7 @@
 #include <stddef.h>
 
 static long count_made;
+static long failing = -1;
 
 void *__real_malloc(size_t bytes);
 void *__wrap_malloc(size_t bytes);
@@ -19,6 +20,16 @@ void allocations_reset(void)
     count_made = 0;
 }
 
+void allocations_fail_after(long made)
+{
+    failing = made;
+}
+
+static int fails_now(void)
+{
+    return count_made++ == failing;
+}
+
 long allocations_made(void)
 {
     return count_made;
@@ -26,24 +37,20 @@ long allocations_made(void)
 
 void *__wrap_malloc(size_t bytes)
 {
-    count_made++;
-    return __real_malloc(bytes);
+    return fails_now() ? NULL : __real_malloc(bytes);
 }
 
 void *__wrap_calloc(size_t count, size_t bytes)
 {
-    count_made++;
-    return __real_calloc(count, bytes);
+    return fails_now() ? NULL : __real_calloc(count, bytes);
 }
 
 void *__wrap_realloc(void *old, size_t bytes)
 {
-    count_made++;
-    return __real_realloc(old, bytes);
+    return fails_now() ? NULL : __real_realloc(old, bytes);
 }
 
 void *__wrap_reallocarray(void *old, size_t count, size_t bytes)
 {
-    count_made++;
-    return __real_reallocarray(old, count, bytes);
+    return fails_now() ? NULL : __real_reallocarray(old, count, bytes);
 }

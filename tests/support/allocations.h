@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
- * How often the library allocates. The linker sends its calls here: --wrap of malloc,
- * calloc, realloc and reallocarray (tests/CMakeLists.txt, mpo_count_allocations). Local,
- * for programs of one thread.
+ * How often the library allocates, and what it does when there is no memory. The linker
+ * sends its calls here: --wrap of malloc, calloc, realloc and reallocarray
+ * (tests/CMakeLists.txt, mpo_count_allocations). Local, for programs of one thread.
  */
 #pragma once
 
@@ -11,3 +11,7 @@ void allocations_reset(void);
 
 /** Allocations since the program began or since allocations_reset. */
 long allocations_made(void);
+
+/** Let the allocation fail after which `made` have been made since allocations_reset; -1:
+ *  none. */
+void allocations_fail_after(long made);
