@@ -188,6 +188,7 @@ static enum mpo_status open_engine(struct serve *serve)
         .queue_seconds = seconds_or_ever(config->serve.queue_seconds),
         .deadline_seconds = seconds_or_ever(config->serve.deadline),
         .lines = serve->lines,
+        .timing = &serve->session->timing,
         .idle_seconds =
             patience > 0.0 && patience < 3.0 * IDLE_SECONDS ? patience / 3.0 : IDLE_SECONDS,
     };

@@ -95,13 +95,21 @@ struct mpo_engine_use mpo_engine_use(const struct mpo_engine *engine)
 static void show_use(struct mpo_engine *engine, const struct mpo_engine_use *use)
 {
     struct mpo_metrics *metrics = engine->spec.metrics;
+    const double *seconds = engine->spec.timing->seconds;
     double share = (double)use->cells_used / (double)engine->spec.cell_capacity;
     mpo_metrics_set(metrics, MPO_METRIC_ROWS, 0, use->rows_live);
     mpo_metrics_set(metrics, MPO_METRIC_NUM_REQUESTS_PAUSED, 0, use->rows_paused);
     for (int32_t h = 0; h < engine->spec.policy_count; h++)
         mpo_metrics_set(metrics, MPO_METRIC_KV_CACHE_USAGE_PERC, h, share);
-    if (use->round_trip != engine->next_use.round_trip)
+    mpo_metrics_set(metrics, MPO_METRIC_STAGE_SECONDS, MPO_METRIC_STAGE_DECODE,
+                    seconds[MPO_TIMED_decode]);
+    mpo_metrics_set(metrics, MPO_METRIC_STAGE_SECONDS, MPO_METRIC_STAGE_EXCHANGE,
+                    seconds[MPO_TIMED_exchange]);
+    mpo_metrics_set(metrics, MPO_METRIC_STAGE_SECONDS, MPO_METRIC_STAGE_MIXTURE,
+                    seconds[MPO_TIMED_mixture]);
+    if (use->round_trip != engine->shown_round_trip)
         mpo_metrics_observe(metrics, MPO_METRIC_ROUND_TRIP, 0, use->round_trip);
+    engine->shown_round_trip = use->round_trip;
 }
 
 static void note_use(struct mpo_engine *engine)

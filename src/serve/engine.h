@@ -32,6 +32,7 @@ struct mpo_engine_spec {
     double idle_seconds;     /* between two signs of life to the other ranks */
     struct mpo_lines *lines; /* by which they sleep; NULL: none */
     struct mpo_metrics *metrics;
+    const struct mpo_timing *timing;
 };
 
 struct mpo_engine;

@@ -46,6 +46,7 @@ struct mpo_engine {
     double last_record; /* that the other ranks have heard */
     bool others_sleep;  /* it was an idle one, and they have lines */
     struct mpo_engine_use next_use;
+    double shown_round_trip; /* in the metrics */
     pthread_mutex_t lock;
     struct mpo_engine_use use; /* under the lock */
 };

@@ -15,7 +15,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
+#include <time.h>
 
 #include "base/memory.h"
 #include "base/stop.h"
@@ -87,6 +87,15 @@ static void look_at_clock(struct mpo_server *server)
 
 /* ---- callbacks of the event loop ---- */
 
+/* Processor time of this thread. */
+static void show_own_time(const struct mpo_server *server)
+{
+    struct timespec time = {0};
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+    mpo_metrics_set(server->engine.metrics, MPO_METRIC_STAGE_SECONDS,
+                    MPO_METRIC_STAGE_HTTP, (double)time.tv_sec + 1e-9 * (double)time.tv_nsec);
+}
+
 static void hear_notice(void *argument)
 {
     struct mpo_server *server = argument;
@@ -103,6 +112,14 @@ static void hear_notice(void *argument)
     drain(server);
     stop_late(server);
     look_at_clock(server);
+}
+
+static void hear_clock(void *argument)
+{
+    const struct mpo_server *server = argument;
+    hear_notice(argument);
+    if (server->state != SERVER_LOADING)
+        show_own_time(server);
 }
 
 static void lose_client(void *argument, struct mpo_http_request *http)
@@ -191,7 +208,7 @@ static struct mpo_http_spec http_spec(struct mpo_server *server)
                       .on_gone = lose_client,
                       .on_backlog = pause_client,
                       .on_notify = hear_notice,
-                      .on_tick = hear_notice,
+                      .on_tick = hear_clock,
                       .on_done = note_done,
                       .argument = server},
     };
