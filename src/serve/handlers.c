@@ -33,10 +33,8 @@ enum route {
     ROUTE_HEALTH,
     ROUTE_VERSION,
     ROUTE_OPENAPI,
-    ROUTE_PAGE,
-    ROUTE_PAGE_SCRIPT,
-    ROUTE_PAGE_STYLE,
-    ROUTE_COUNT
+    ROUTE_PAGE, /* its files, in the order of page.def */
+    ROUTE_COUNT = ROUTE_PAGE + MPO_PAGE_FILE_COUNT
 };
 
 const struct mpo_http_route server_routes[] = {
@@ -52,15 +50,16 @@ const struct mpo_http_route server_routes[] = {
     [ROUTE_HEALTH] = {MPO_HTTP_GET, "/health", false},
     [ROUTE_VERSION] = {MPO_HTTP_GET, "/version", false},
     [ROUTE_OPENAPI] = {MPO_HTTP_GET, "/openapi.json", false},
-    [ROUTE_PAGE] = {MPO_HTTP_GET, "/", false},
-    [ROUTE_PAGE_SCRIPT] = {MPO_HTTP_GET, "/page.js", false},
-    [ROUTE_PAGE_STYLE] = {MPO_HTTP_GET, "/page.css", false},
+#define MPO_PAGE(path, name, type)                                                       \
+    [ROUTE_PAGE + MPO_PAGE_FILE_##name] = {MPO_HTTP_GET, path, false},
+#include "page.def"
+#undef MPO_PAGE
 };
 const int32_t server_route_count = ROUTE_COUNT;
 
 enum mpo_metric_path server_path_of(int32_t route)
 {
-    static const enum mpo_metric_path path[ROUTE_COUNT] = {
+    static const enum mpo_metric_path path[ROUTE_PAGE] = {
         [ROUTE_CHAT] = MPO_METRIC_PATH_CHAT,
         [ROUTE_COMPLETIONS] = MPO_METRIC_PATH_COMPLETIONS,
         [ROUTE_MODELS] = MPO_METRIC_PATH_MODELS,
@@ -73,11 +72,10 @@ enum mpo_metric_path server_path_of(int32_t route)
         [ROUTE_HEALTH] = MPO_METRIC_PATH_HEALTH,
         [ROUTE_VERSION] = MPO_METRIC_PATH_VERSION,
         [ROUTE_OPENAPI] = MPO_METRIC_PATH_OPENAPI,
-        [ROUTE_PAGE] = MPO_METRIC_PATH_PAGE,
-        [ROUTE_PAGE_SCRIPT] = MPO_METRIC_PATH_PAGE,
-        [ROUTE_PAGE_STYLE] = MPO_METRIC_PATH_PAGE,
     };
-    return route >= 0 && route < ROUTE_COUNT ? path[route] : MPO_METRIC_PATH_OTHER;
+    if (route >= ROUTE_PAGE && route < ROUTE_COUNT)
+        return MPO_METRIC_PATH_PAGE;
+    return route >= 0 && route < ROUTE_PAGE ? path[route] : MPO_METRIC_PATH_OTHER;
 }
 
 /* ---- answers ---- */
@@ -345,13 +343,12 @@ void server_handle(void *argument, struct mpo_http_request *http)
     case ROUTE_VERSION:
         answer_version(server, http);
         return;
-    case ROUTE_PAGE:
-    case ROUTE_PAGE_SCRIPT:
-    case ROUTE_PAGE_STYLE:
-        answer_page(server, http, &mpo_page_files[http->route - ROUTE_PAGE]);
-        return;
     default:
         break;
+    }
+    if (http->route >= ROUTE_PAGE && http->route < ROUTE_COUNT) {
+        answer_page(server, http, &mpo_page_files[http->route - ROUTE_PAGE]);
+        return;
     }
     if (!refuse_by_state(server, http))
         handle_loaded(server, http);

@@ -1,10 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
- * The page: three files in src/serve/page that are built into the program.
+ * The page: the files of src/serve/page, which are built into the program.
  */
 #pragma once
 
 #include <stddef.h>
+
+/** Files of the page, in the order of page.def: MPO_PAGE_FILE_index_html, ... */
+enum mpo_page_name {
+#define MPO_PAGE(path, name, type) MPO_PAGE_FILE_##name,
+#include "page.def"
+#undef MPO_PAGE
+    MPO_PAGE_FILE_COUNT
+};
 
 struct mpo_page_file {
     const char *content_type;
@@ -12,5 +20,4 @@ struct mpo_page_file {
     size_t count;
 };
 
-/** index.html, page.js, page.css */
-extern const struct mpo_page_file mpo_page_files[3];
+extern const struct mpo_page_file mpo_page_files[MPO_PAGE_FILE_COUNT];

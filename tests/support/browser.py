@@ -12,11 +12,12 @@ import base64
 import json
 import os
 import shutil
-import socket
 import subprocess
 import time
 import urllib.error
 import urllib.request
+
+from server import free_port
 
 KEYS = {"Enter": "\ue007", "Escape": "\ue00c", "Tab": "\ue004", "Shift": "\ue008",
         "ArrowLeft": "\ue012", "ArrowUp": "\ue013", "ArrowRight": "\ue014", "ArrowDown": "\ue015",
@@ -31,19 +32,13 @@ def programs():
     return chromium, shutil.which("chromedriver")
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 class Browser:
     """One window. Methods that name an element take a CSS selector."""
 
     def __init__(self, work, width=1280, height=800, scale=1):
         chromium, driver = programs()
         self.port = free_port()
-        self.events = []
+        self.sent = []
         with open(os.path.join(work, "chromedriver.log"), "wb") as log:
             self.driver = subprocess.Popen([driver, f"--port={self.port}"],
                                            stdout=log, stderr=subprocess.STDOUT)
@@ -80,9 +75,6 @@ class Browser:
                     raise
                 time.sleep(0.1)
         self.session = answer["sessionId"]
-        self.open("about:blank")
-        self.requests()
-        self.events.clear() # what a new window asked for
 
     def close(self):
         if self.session:
@@ -179,11 +171,18 @@ class Browser:
     # ---- what it did ----
 
     def requests(self):
-        """Every address that was asked for, since the window was opened."""
+        """Every request since forget, as DevTools tell them: url, method, postData."""
         for line in self.command("se/log", {"type": "performance"}):
-            self.events.append(json.loads(line["message"])["message"])
-        return [event["params"]["request"]["url"] for event in self.events
-                if event["method"] == "Network.requestWillBeSent"]
+            event = json.loads(line["message"])["message"]
+            if event["method"] == "Network.requestWillBeSent":
+                self.sent.append(event["params"]["request"])
+        return self.sent
+
+    def forget(self):
+        """Leave out what was asked and complained of until now."""
+        self.requests()
+        self.sent.clear()
+        self.complaints()
 
     def complaints(self):
         """Errors and warnings of the console since the last call, of the page's own making and of

@@ -45,6 +45,11 @@ class Version {
     if (choice.finish_reason) this.finish = choice.finish_reason;
   }
 
+  /** It came, be it an empty one; an error or a stop before the first word did not. */
+  get isGiven() {
+    return this.text !== "" || this.finish === "stop";
+  }
+
   end() {
     this.isDone = true;
     this.seconds = (performance.now() - (this.first || this.begun)) / 1000;
@@ -283,8 +288,8 @@ export class Chat {
     const messages = system ? [{ role: "system", content: system }] : [];
     for (const earlier of this.turns.slice(0, this.turns.indexOf(turn))) {
       const given = [name, MIXTURE].map((n) => earlier.responses.get(n)).find(
-        (response) => response && response.version && response.version.text !== "");
-      if (!given) continue; // an error came instead: the turn is left out
+        (response) => response && response.version && response.version.isGiven);
+      if (!given) continue; // none came: the turn is left out
       messages.push({ role: "user", content: earlier.prompt },
         { role: "assistant", content: given.version.text });
     }

@@ -5,6 +5,7 @@
  */
 
 const KEY_NAME = "mpo.key";
+const WORK_MILLISECONDS = 10; // without a pause
 let key = "";
 
 /** A key from `#key=` in the address, which is taken out of it, or of this tab's session. */
@@ -94,6 +95,15 @@ async function* readEvents(response) {
   }
 }
 
+/** Let the browser draw and hear the reader: a fast server always has more. */
+function breathe() {
+  return new Promise((resolve) => {
+    const { port1, port2 } = new MessageChannel();
+    port1.onmessage = resolve;
+    port2.postMessage(null);
+  });
+}
+
 /** Draw a chat; every chunk is given to take(). Throws Refusal, or AbortError. */
 export async function drawChat(body, signal, take) {
   const response = await ask("v1/chat/completions", {
@@ -101,7 +111,13 @@ export async function drawChat(body, signal, take) {
     body: JSON.stringify(body),
     signal,
   });
+  let rested = performance.now();
   for await (const data of readEvents(response)) {
+    if (performance.now() - rested > WORK_MILLISECONDS) {
+      await breathe();
+      rested = performance.now();
+    }
+    signal.throwIfAborted();
     if (data === "[DONE]") return;
     const chunk = JSON.parse(data);
     if (chunk.error) throw new Refusal(200, chunk.error.code || "", chunk.error.message || "");
@@ -146,10 +162,10 @@ export function explain(error) {
   const parts = [];
   if (error.code === "unreachable")
     parts.push(`Check that mpo serve runs at ${location.host}, and the tunnel to it if there is one.`);
+  else if (error.code === "queue_full")
+    parts.push(error.retryAfter ? `Try again in ${error.retryAfter} s.` : "Try again soon.");
   else if (error.message && (!advice || error.status === 400)) parts.push(sentence(error.message));
   if (advice) parts.push(advice);
-  if (error.code === "queue_full")
-    parts.push(error.retryAfter ? `Try again in ${error.retryAfter} s.` : "Try again soon.");
   return { title, advice: parts.join(" ") || `It answered with status ${error.status}.` };
 }
 
