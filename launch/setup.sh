@@ -55,7 +55,7 @@ packages="ca-certificates gcc g++ cmake ninja-build pkg-config git unzip python3
     libopenmpi-dev openmpi-bin libhdf5-dev libyaml-dev libjansson-dev librandom123-dev
     libxxhash-dev libssl-dev libutf8proc-dev libevent-dev gnuplot-nox"
 test_packages="libcmocka-dev hdf5-tools python3-h5py python3-xarray python3-h5netcdf python3-netcdf4
-    clang-format clang-tidy shellcheck groff-base clang libclang-rt-dev llvm"
+    clang-format clang-tidy shellcheck groff-base clang libclang-rt-dev llvm chromium chromium-driver"
 # The tests on a real Slurm need root, and are skipped without it.
 [ "$(id -u)" != 0 ] || test_packages="$test_packages slurm-wlm slurm-wlm-basic-plugins munge"
 converter_packages="ca-certificates binutils gcc python3 python3-pip python3-venv"

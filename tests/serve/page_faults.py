@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""The page of serve when something is wrong, and for everybody: stop, keys, a lost server, a busy one,
+"""The page of serve when something is wrong, and for everybody: stop, keys, a lost or busy server,
 narrow windows, the keyboard, contrast.
 
 usage: page_faults.py MPO MPIEXEC WORK_FOLDER SOURCE_FOLDER
@@ -13,7 +13,7 @@ import time
 import urllib.error
 
 from window import (BANNER, CONFIG, DONE, ENDLESS, HOSTILE, MPO, READY, SOURCE, WORK, Page, Server,
-                    chat, check, run_in_browser, set_value, shown, weights, write)
+                    chat, check, keep_seed, run_in_browser, set_value, shown, weights, write)
 
 
 def test_stop_and_hostile_text():
@@ -60,6 +60,7 @@ def test_keys():
             browser.type("#key", "secret-one")
             browser.press("Enter")
             check("the right one is taken", browser.wait(READY) and not browser.run(opened))
+            keep_seed(browser, 5)
             chat(browser, "the film")
             check("and used", shown(browser))
             browser.open(server.address + "/")
@@ -130,6 +131,7 @@ def test_busy_and_stopping():
 def test_narrow():
     with Server(MPO, WORK, CONFIG) as server, Page(server, size=(360, 740)) as browser:
         browser.wait(READY)
+        keep_seed(browser, 5)
         browser.click("#side")
         browser.click("[name=view][value=tokens] + span")
         chat(browser, "the film was")
@@ -153,6 +155,7 @@ def test_narrow():
 def test_keyboard():
     with Server(MPO, WORK, CONFIG, "--weights=0.2,0.5,0.3") as server, Page(server) as browser:
         browser.wait(READY)
+        keep_seed(browser, 5)
         focused = "return document.activeElement.id || document.activeElement.className"
         browser.press("Tab", "Enter")
         check("the first tab leads to the message", browser.run(focused) == "prompt")

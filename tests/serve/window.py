@@ -104,8 +104,7 @@ def set_value(browser, selector, value):
 
 
 def keep_seed(browser, seed):
-    if browser.run("return document.querySelector('#seed-new').checked"):
-        browser.click("#seed-new")
+    browser.run("document.querySelector('#seed-new').checked = false")
     set_value(browser, "#seed", seed)
 
 

@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: Apache-2.0
+# The server as clients meet it. Scripts of pages skip where no browser is installed.
+if(NOT MPO_HTTP)
+    return()
+endif()
+mpo_add_script_test("the page of serve draws, shows and copies what is exact"
+    ../serve/page.py commands 300 2 ${binaries} ${work}/page ${PROJECT_SOURCE_DIR})
+mpo_add_script_test("the page of serve says what to do, and is for everybody"
+    ../serve/page_faults.py commands 300 2 ${binaries} ${work}/page_faults ${PROJECT_SOURCE_DIR})
