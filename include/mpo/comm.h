@@ -143,7 +143,8 @@ void mpo_comm_last_words(void (*say)(void *argument), void *argument);
 
 /**
  * End the process because the job fails, from another thread than that which calls MPI: the
- * text is reported, and MPI_Abort or exit give the status's exit code. Local.
+ * text is reported, and the process exits with the status's code, for which the launcher ends
+ * the others. Local.
  */
 void mpo_comm_leave(enum mpo_status status, const char *text) __attribute__((noreturn));
 

@@ -10,16 +10,12 @@
  */
 #include "comm_impl.h"
 
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "mpo/report.h"
-
-/* How long MPI_Abort may take in mpo_comm_leave. */
-#define LEAVE_SECONDS 2
 
 /* An error text with its place, host and rank. */
 #define TEXT_BYTES (MPO_ERROR_TEXT_BYTES + 512)
@@ -84,25 +80,13 @@ static enum mpo_status fail_with(enum mpo_status status, const char *text, bool 
     return status;
 }
 
-static void leave_at_once(int number)
-{
-    (void)number;
-    _exit(mpo_status_exit_code(MPO_ERR_PEER));
-}
-
-/* MPI may be in use by the thread that owns it, and then does not return. */
+/* Not by MPI_Abort: another thread may be inside MPI, and mpirun (PMIx 4.2) crashes when ranks
+ * abort while it ends the job for one that is gone. It ends the others for this exit too. */
 void mpo_comm_leave(enum mpo_status status, const char *text)
 {
-    const struct mpo_comm_job *job = mpo_comm_job();
-    struct sigaction action = {.sa_handler = leave_at_once};
-    int code = mpo_status_exit_code(status);
     mpo_report_failure(MPO_REPORT_FATAL, status, text, "");
     fflush(NULL);
-    sigaction(SIGALRM, &action, NULL);
-    alarm(LEAVE_SECONDS);
-    if (job->size > 1)
-        MPI_Abort(job->world, code);
-    _exit(code);
+    _exit(mpo_status_exit_code(status));
 }
 
 void mpo_comm_last_words(void (*say)(void *argument), void *argument)

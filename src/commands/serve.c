@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 #include <xxhash.h>
 
@@ -40,6 +41,9 @@
 
 /* Signs of life to ranks that wait; more often where their patience is short. */
 #define IDLE_SECONDS 10.0
+
+/* The launcher ends the ranks when one of them is gone; who aborts meanwhile disturbs it. */
+#define LAUNCHER_SECONDS 3
 
 /* Rank zero speaks first where both have waited for too long. */
 #define PATIENCE_FACTOR 1.5
@@ -208,7 +212,12 @@ cleanup:
 static enum mpo_status sleep_by_line(void *argument)
 {
     const struct serve *serve = argument;
-    return mpo_lines_sleep(serve->lines, PATIENCE_FACTOR * serve->config->run.step_deadline);
+    const struct timespec while_it_ends_us = {.tv_sec = LAUNCHER_SECONDS};
+    enum mpo_status status =
+        mpo_lines_sleep(serve->lines, PATIENCE_FACTOR * serve->config->run.step_deadline);
+    if (status != MPO_OK)
+        nanosleep(&while_it_ends_us, NULL);
+    return status;
 }
 
 static void wake_by_lines(void *argument)

@@ -73,6 +73,8 @@ double mpo_engine_patience(const struct mpo_engine *engine)
 {
     double now = mpo_timing_now();
     double until = engine->last_record + engine->spec.idle_seconds;
+    if (engine->spec.lines != NULL && !engine->others_sleep)
+        return 0.0; /* they may sleep first */
     for (int32_t i = 0; i < engine->active_count; i++) {
         const struct mpo_serve_request *request = engine->active[i];
         double limit = request->seated_prompts == 0 ? engine->spec.queue_seconds
