@@ -257,6 +257,24 @@ cleanup:
 
 /* ---- what people are told ---- */
 
+/* From the login node's network to a compute node. */
+static void tell_tunnel(const struct serve *serve)
+{
+    const char *login = getenv("SLURM_SUBMIT_HOST");
+    const char *address = serve->config->serve.address;
+    int32_t port = mpo_server_port(serve->server);
+    char host[256] = "";
+    if (getenv("SLURM_JOB_ID") == NULL || port == 0 ||
+        gethostname(host, sizeof host - 1) != 0)
+        return;
+    login = login != NULL ? login : "LOGIN";
+    if (strncmp(address, "127.", 4) == 0 || strcmp(address, "localhost") == 0)
+        mpo_log_note("from your machine: ssh -N -J %s %s -L 8080:localhost:%d", login, host,
+                     port);
+    else
+        mpo_log_note("from your machine: ssh -N -L 8080:%s:%d %s", host, port, login);
+}
+
 static void tell_models(const struct serve *serve)
 {
     const struct mpo_serve_catalog *catalog = &serve->catalog;
@@ -309,6 +327,7 @@ static enum mpo_status announce(struct serve *serve)
                  mpo_server_url(serve->server), serve->machine.row_capacity,
                  serve->machine.context_tokens);
     tell_models(serve);
+    tell_tunnel(serve);
     if (path[0] != '\0')
         MPO_TRY(write_url_file(serve, path));
 cleanup:

@@ -243,6 +243,11 @@ const char *mpo_server_url(const struct mpo_server *server)
     return mpo_http_url(server->http);
 }
 
+int32_t mpo_server_port(const struct mpo_server *server)
+{
+    return mpo_http_port(server->http);
+}
+
 void mpo_server_notify(void *server)
 {
     mpo_http_notify(((struct mpo_server *)server)->http);

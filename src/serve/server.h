@@ -40,6 +40,9 @@ int32_t mpo_server_client_count(const struct mpo_server *server);
 /** Where clients connect: "http://127.0.0.1:8080". Borrowed. */
 const char *mpo_server_url(const struct mpo_server *server);
 
+/** The port; 0: a Unix socket. */
+int32_t mpo_server_port(const struct mpo_server *server);
+
 /** Tell the HTTP thread of events: the notify of struct mpo_link_spec. Any thread. */
 void mpo_server_notify(void *server);
 
