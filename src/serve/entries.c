@@ -79,9 +79,7 @@ static void name_special(const struct mpo_policies *policies, int32_t token,
                          struct answer_token *out)
 {
     char text[ANSWER_PIECE_BYTES] = "";
-    bool special = false;
-    int32_t count = mpo_policy_show(mpo_policies_local(policies, 0), token, &special, text,
-                                    sizeof text);
+    int32_t count = mpo_policies_show(policies, token, text, sizeof text);
     name_token(text, count > 0 ? count : 0, out);
 }
 

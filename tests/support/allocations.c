@@ -4,7 +4,8 @@
 #include <stddef.h>
 
 static long count_made;
-static long failing = -1;
+static long first_failing;
+static long failing_count;
 
 void *__real_malloc(size_t bytes);
 void *__wrap_malloc(size_t bytes);
@@ -20,14 +21,16 @@ void allocations_reset(void)
     count_made = 0;
 }
 
-void allocations_fail_after(long made)
+void allocations_fail(long made, long count)
 {
-    failing = made;
+    first_failing = made;
+    failing_count = count;
 }
 
 static int fails_now(void)
 {
-    return count_made++ == failing;
+    long after = count_made++ - first_failing;
+    return after >= 0 && after < failing_count;
 }
 
 long allocations_made(void)

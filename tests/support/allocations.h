@@ -12,6 +12,6 @@ void allocations_reset(void);
 /** Allocations since the program began or since allocations_reset. */
 long allocations_made(void);
 
-/** Let the allocation fail after which `made` have been made since allocations_reset; -1:
+/** Let `count` allocations fail after `made` have been made since allocations_reset; 0:
  *  none. */
-void allocations_fail_after(long made);
+void allocations_fail(long made, long count);

@@ -12,7 +12,7 @@ static int32_t word_piece(const void *self, int32_t token, bool first, char *tex
                           int32_t capacity)
 {
     const struct answer_case *words = self;
-    const struct serve_word *word = &words->word[token];
+    const struct answer_case_piece *word = &words->word[token];
     (void)first;
     if (word->count >= capacity)
         return -1;
@@ -37,7 +37,7 @@ static const struct mpo_policy_ops word_ops = {
 
 void answer_case_make(struct answer_case *self)
 {
-    static const char *const names[SERVE_POLICIES] = {"one", "two"};
+    static const char *const names[ANSWER_CASE_POLICIES] = {"one", "two"};
     static char model[] = "mpo";
     *self = (struct answer_case){.weights = {0.25, 0.75}};
     self->policy = (struct mpo_policy){.ops = &word_ops, .self = self, .name = "one"};
@@ -46,8 +46,8 @@ void answer_case_make(struct answer_case *self)
     self->catalog = (struct mpo_serve_catalog){
         .policies = &self->policies,
         .policy_name = names,
-        .objective_count = SERVE_POLICIES,
-        .policy_count = SERVE_POLICIES,
+        .objective_count = ANSWER_CASE_POLICIES,
+        .policy_count = ANSWER_CASE_POLICIES,
         .strength = 1.0,
         .context_tokens = 2048,
         .model = &self->model,
@@ -72,8 +72,8 @@ void answer_case_make(struct answer_case *self)
 int32_t answer_case_word(struct answer_case *self, const char *bytes, int32_t count)
 {
     int32_t token = self->policy.token_count++;
-    assert_in_range(token, 0, SERVE_WORDS_MAX - 1);
-    self->word[token] = (struct serve_word){bytes, count, NULL};
+    assert_in_range(token, 0, ANSWER_CASE_WORDS_MAX - 1);
+    self->word[token] = (struct answer_case_piece){bytes, count, NULL};
     return token;
 }
 
@@ -92,25 +92,25 @@ void answer_case_stop(struct answer_case *self, char **stops, int32_t count)
 
 /* ---- events ---- */
 
-double serve_log_q(int32_t token)
+double answer_case_log_q(int32_t token)
 {
     return -0.1 - 0.3 * token;
 }
 
-void serve_begin(struct answer_case *self, struct serve_sent *sent)
+void answer_case_begin(struct answer_case *self, struct answer_case_sent *sent)
 {
-    *sent = (struct serve_sent){0};
+    *sent = (struct answer_case_sent){0};
     assert_ok(
         mpo_answer_open(&self->catalog, &self->request, "00112233aabbccdd", &sent->answer));
 }
 
-void serve_end(struct serve_sent *sent)
+void answer_case_end(struct answer_case_sent *sent)
 {
     mpo_answer_close(&sent->answer);
     free(sent->bytes);
 }
 
-void serve_take(struct serve_sent *sent, const struct mpo_serve_event *event)
+void answer_case_take(struct answer_case_sent *sent, const struct mpo_serve_event *event)
 {
     struct mpo_answer_ready ready = {0};
     mpo_answer_take(sent->answer, event);
@@ -127,42 +127,47 @@ void serve_take(struct serve_sent *sent, const struct mpo_serve_event *event)
     mpo_answer_sent(sent->answer);
 }
 
-void serve_seat(struct answer_case *self, struct serve_sent *sent, int32_t prompt)
+void answer_case_seat(struct answer_case *self, struct answer_case_sent *sent,
+                      int32_t prompt)
 {
     int32_t tokens =
         self->request.kind == MPO_SERVE_CHAT ? 5 : self->request.prompt[prompt].token_count;
-    const int32_t length[SERVE_POLICIES] = {tokens, tokens + 3};
-    serve_take(sent, &(struct mpo_serve_event){.kind = MPO_SERVE_SEATED,
-                                               .prompt = prompt,
-                                               .choice = -1,
-                                               .length = length,
-                                               .cached_tokens = 2});
+    const int32_t length[ANSWER_CASE_POLICIES] = {tokens, tokens + 3};
+    answer_case_take(sent, &(struct mpo_serve_event){.kind = MPO_SERVE_SEATED,
+                                                     .prompt = prompt,
+                                                     .choice = -1,
+                                                     .length = length,
+                                                     .cached_tokens = 2});
 }
 
-static void take_token(struct serve_sent *sent, const struct mpo_serve_event *place)
+static void take_token(struct answer_case_sent *sent, const struct mpo_serve_event *place)
 {
     int32_t token = place->token;
-    const double log_policy[SERVE_POLICIES] = {serve_log_q(token) - 0.5,
-                                               serve_log_q(token) + 0.0625};
+    const double log_policy[ANSWER_CASE_POLICIES] = {answer_case_log_q(token) - 0.5,
+                                                     answer_case_log_q(token) + 0.0625};
     const int32_t top_token[3] = {0, token, -1};
-    const double top_log_q[3] = {serve_log_q(0), serve_log_q(token), 0.0};
+    const double top_log_q[3] = {answer_case_log_q(0), answer_case_log_q(token), 0.0};
     struct mpo_serve_event event = *place;
-    event.log_q = serve_log_q(token);
+    event.log_q = answer_case_log_q(token);
     event.log_z = -0.015625;
     event.log_policy = log_policy;
     event.top_count = 3;
     event.top_token = token != 0 ? top_token : &top_token[1];
     event.top_log_q = token != 0 ? top_log_q : &top_log_q[1];
-    serve_take(sent, &event);
+    answer_case_take(sent, &event);
 }
 
-void serve_given(struct serve_sent *sent, int32_t prompt, int32_t token)
+void answer_case_given(struct answer_case_sent *sent, int32_t prompt, int32_t choice,
+                       int32_t token)
 {
-    take_token(sent, &(struct mpo_serve_event){
-                         .kind = MPO_SERVE_GIVEN, .prompt = prompt, .token = token});
+    take_token(sent, &(struct mpo_serve_event){.kind = MPO_SERVE_GIVEN,
+                                               .prompt = prompt,
+                                               .choice = choice,
+                                               .token = token});
 }
 
-void serve_token(struct serve_sent *sent, int32_t prompt, int32_t choice, int32_t token)
+void answer_case_token(struct answer_case_sent *sent, int32_t prompt, int32_t choice,
+                       int32_t token)
 {
     take_token(sent, &(struct mpo_serve_event){.kind = MPO_SERVE_TOKEN,
                                                .prompt = prompt,
@@ -170,22 +175,22 @@ void serve_token(struct serve_sent *sent, int32_t prompt, int32_t choice, int32_
                                                .token = token});
 }
 
-void serve_choice(struct serve_sent *sent, int32_t prompt, int32_t choice,
-                  enum mpo_serve_finish finish)
+void answer_case_choice(struct answer_case_sent *sent, int32_t prompt, int32_t choice,
+                        enum mpo_serve_finish finish)
 {
-    serve_take(sent, &(struct mpo_serve_event){.kind = MPO_SERVE_CHOICE,
-                                               .prompt = prompt,
-                                               .choice = choice,
-                                               .finish = finish});
+    answer_case_take(sent, &(struct mpo_serve_event){.kind = MPO_SERVE_CHOICE,
+                                                     .prompt = prompt,
+                                                     .choice = choice,
+                                                     .finish = finish});
 }
 
-void serve_done(struct serve_sent *sent)
+void answer_case_done(struct answer_case_sent *sent)
 {
-    serve_take(sent, &(struct mpo_serve_event){.kind = MPO_SERVE_DONE, .choice = -1});
+    answer_case_take(sent, &(struct mpo_serve_event){.kind = MPO_SERVE_DONE, .choice = -1});
 }
 
-void serve_tokens(struct answer_case *self, struct serve_sent *sent, const int32_t *token,
-                  int32_t count)
+void answer_case_tokens(struct answer_case *self, struct answer_case_sent *sent,
+                        const int32_t *token, int32_t count)
 {
     const struct mpo_serve_request *request = &self->request;
     struct mpo_decode_stops stops = {(const char *const *)request->stop,
@@ -195,16 +200,16 @@ void serve_tokens(struct answer_case *self, struct serve_sent *sent, const int32
     mpo_answer_text_begin(&tail, request);
     for (int32_t i = 0; i < count && !tail.is_stopped; i++) {
         assert_ok(mpo_decode_text_add(&tail, token[i]));
-        serve_token(sent, 0, 0, token[i]);
+        answer_case_token(sent, 0, 0, token[i]);
     }
-    serve_choice(sent, 0, 0,
-                 tail.is_stopped ? MPO_SERVE_FINISH_STOP : MPO_SERVE_FINISH_LENGTH);
+    answer_case_choice(sent, 0, 0,
+                       tail.is_stopped ? MPO_SERVE_FINISH_STOP : MPO_SERVE_FINISH_LENGTH);
     mpo_decode_text_close(&tail);
 }
 
 /* ---- what a client makes of it ---- */
 
-void serve_assert_json(json_t *actual, const char *expected)
+void answer_case_assert_json(json_t *actual, const char *expected)
 {
     json_error_t error;
     json_t *wanted = json_loads(expected, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, &error);
@@ -217,7 +222,7 @@ void serve_assert_json(json_t *actual, const char *expected)
     json_decref(wanted);
 }
 
-json_t *serve_json(const struct serve_sent *sent)
+json_t *answer_case_json(const struct answer_case_sent *sent)
 {
     json_error_t error;
     json_t *body = json_loadb(sent->bytes, sent->count, JSON_REJECT_DUPLICATES, &error);
@@ -226,7 +231,7 @@ json_t *serve_json(const struct serve_sent *sent)
     return body;
 }
 
-json_t *serve_chunks(const struct serve_sent *sent, bool *is_done)
+json_t *answer_case_chunks(const struct answer_case_sent *sent, bool *is_done)
 {
     json_t *chunks = json_array();
     const char *at = sent->bytes;
@@ -266,7 +271,7 @@ static const char *piece_of(json_t *choice)
     return text != NULL ? json_string_value(text) : "";
 }
 
-char *serve_joined_text(json_t *chunks, int32_t index)
+char *answer_case_joined_text(json_t *chunks, int32_t index)
 {
     char *text = runner_allocate(json_dumpb(chunks, NULL, 0, 0) + 1, 1);
     for (size_t i = 0; i < json_array_size(chunks); i++) {
@@ -277,7 +282,7 @@ char *serve_joined_text(json_t *chunks, int32_t index)
     return text;
 }
 
-json_t *serve_joined_logprobs(json_t *chunks, int32_t index)
+json_t *answer_case_joined_logprobs(json_t *chunks, int32_t index)
 {
     json_t *joined = json_null();
     for (size_t i = 0; i < json_array_size(chunks); i++) {
@@ -304,7 +309,7 @@ static json_t *whole_choice(json_t *body, int32_t index)
     return choice;
 }
 
-const char *serve_whole_text(json_t *body, int32_t index)
+const char *answer_case_whole_text(json_t *body, int32_t index)
 {
     json_t *choice = whole_choice(body, index);
     json_t *message = json_object_get(choice, "message");
@@ -313,7 +318,7 @@ const char *serve_whole_text(json_t *body, int32_t index)
     return json_string_value(text);
 }
 
-json_t *serve_whole_logprobs(json_t *body, int32_t index)
+json_t *answer_case_whole_logprobs(json_t *body, int32_t index)
 {
     return json_object_get(whole_choice(body, index), "logprobs");
 }

@@ -12,22 +12,22 @@ struct figures {
     int32_t token;
     double log_q;
     double log_z;
-    double log_policy[SERVE_POLICIES];
+    double log_policy[ANSWER_CASE_POLICIES];
     int32_t top_token[4];
     double top_log_q[4];
 };
 
-static void take_figures(struct serve_sent *sent, enum mpo_serve_event_kind kind,
+static void take_figures(struct answer_case_sent *sent, enum mpo_serve_event_kind kind,
                          const struct figures *figures)
 {
-    serve_take(sent, &(struct mpo_serve_event){.kind = kind,
-                                               .token = figures->token,
-                                               .log_q = figures->log_q,
-                                               .log_z = figures->log_z,
-                                               .log_policy = figures->log_policy,
-                                               .top_count = 4,
-                                               .top_token = figures->top_token,
-                                               .top_log_q = figures->top_log_q});
+    answer_case_take(sent, &(struct mpo_serve_event){.kind = kind,
+                                                     .token = figures->token,
+                                                     .log_q = figures->log_q,
+                                                     .log_z = figures->log_z,
+                                                     .log_policy = figures->log_policy,
+                                                     .top_count = 4,
+                                                     .top_token = figures->top_token,
+                                                     .top_log_q = figures->top_log_q});
 }
 
 /* ---- whole answers ---- */
@@ -35,7 +35,7 @@ static void take_figures(struct serve_sent *sent, enum mpo_serve_event_kind kind
 static void a_chat_says_all_that_was_asked(void **state)
 {
     struct answer_case self;
-    struct serve_sent sent;
+    struct answer_case_sent sent;
     (void)state;
     answer_case_make(&self);
     int32_t euro = answer_case_word(&self, "\xe2\x82", 2);
@@ -45,8 +45,8 @@ static void a_chat_says_all_that_was_asked(void **state)
     self.request.logprobs = true;
     self.request.top_logprobs = 2;
     self.request.policy_scores = true;
-    serve_begin(&self, &sent);
-    serve_seat(&self, &sent, 0);
+    answer_case_begin(&self, &sent);
+    answer_case_seat(&self, &sent, 0);
     take_figures(
         &sent, MPO_SERVE_TOKEN,
         &(struct figures){
@@ -63,11 +63,11 @@ static void a_chat_says_all_that_was_asked(void **state)
         &(struct figures){
             end, -1.0 / 3.0, 0.0, {-0.5, -0.5}, {end, -1, -1, -1}, {-1.0 / 3.0, 0, 0, 0}});
     assert_int_equal(sent.http_status, 0);
-    serve_choice(&sent, 0, 0, MPO_SERVE_FINISH_END);
+    answer_case_choice(&sent, 0, 0, MPO_SERVE_FINISH_END);
     assert_int_equal(sent.http_status, 0);
-    serve_done(&sent);
-    json_t *body = serve_json(&sent);
-    serve_assert_json(
+    answer_case_done(&sent);
+    json_t *body = answer_case_json(&sent);
+    answer_case_assert_json(
         body,
         "{\"id\": \"" ANSWER_CASE_ID "\", \"object\": \"chat.completion\","
         " \"created\": 1700000000, \"model\": \"mpo\","
@@ -101,14 +101,14 @@ static void a_chat_says_all_that_was_asked(void **state)
         "   \"weights\": {\"one\": 0.25, \"two\": 0.75},"
         "   \"prompt_tokens\": {\"one\": 5, \"two\": 8}}}");
     json_decref(body);
-    serve_end(&sent);
+    answer_case_end(&sent);
 }
 
 /* "<s>The sky" as <s>, The, " sky"; two tokens of one text; no weights. */
 static void a_completion_echoes_and_keeps_the_more_probable_of_one_name(void **state)
 {
     struct answer_case self;
-    struct serve_sent sent;
+    struct answer_case_sent sent;
     static char text[] = "The sky";
     (void)state;
     answer_case_make(&self);
@@ -123,8 +123,8 @@ static void a_completion_echoes_and_keeps_the_more_probable_of_one_name(void **s
     self.request.top_logprobs = 2;
     self.request.echo = true;
     self.request.weights = NULL;
-    serve_begin(&self, &sent);
-    serve_seat(&self, &sent, 0);
+    answer_case_begin(&self, &sent);
+    answer_case_seat(&self, &sent, 0);
     take_figures(
         &sent, MPO_SERVE_GIVEN,
         &(struct figures){the, -3.0, 0, {0}, {sky, twin, -1, -1}, {-0.5, -0.75, 0, 0}});
@@ -134,10 +134,10 @@ static void a_completion_echoes_and_keeps_the_more_probable_of_one_name(void **s
     take_figures(&sent, MPO_SERVE_TOKEN,
                  &(struct figures){
                      twin, -0.125, 0, {0}, {twin, the, sky, -1}, {-0.125, -2.0, -2.5, 0}});
-    serve_choice(&sent, 0, 0, MPO_SERVE_FINISH_LENGTH);
-    serve_done(&sent);
-    json_t *body = serve_json(&sent);
-    serve_assert_json(
+    answer_case_choice(&sent, 0, 0, MPO_SERVE_FINISH_LENGTH);
+    answer_case_done(&sent);
+    json_t *body = answer_case_json(&sent);
+    answer_case_assert_json(
         json_object_get(body, "choices"),
         "[{\"index\": 0, \"text\": \"The sky sky\", \"finish_reason\": \"length\","
         "  \"stop_reason\": null, \"logprobs\": {"
@@ -146,9 +146,10 @@ static void a_completion_echoes_and_keeps_the_more_probable_of_one_name(void **s
         "  \"top_logprobs\": [null, {\" sky\": -0.5, \"The\": -3.0},"
         "    {\" sky\": -0.5, \"The\": -0.75}, {\" sky\": -0.125, \"The\": -2.0}],"
         "  \"text_offset\": [0, 0, 3, 7]}}]");
-    serve_assert_json(json_object_get(json_object_get(body, "mpo"), "weights"), "null");
+    answer_case_assert_json(json_object_get(json_object_get(body, "mpo"), "weights"),
+                            "null");
     json_decref(body);
-    serve_end(&sent);
+    answer_case_end(&sent);
 }
 
 /* A special token that the client wrote is in the text; a space that the tokenizer put first
@@ -156,7 +157,7 @@ static void a_completion_echoes_and_keeps_the_more_probable_of_one_name(void **s
 static void offsets_of_an_echo_follow_its_text(void **state)
 {
     struct answer_case self;
-    struct serve_sent sent;
+    struct answer_case_sent sent;
     static char text[] = "a<e>\xc3\xa9\xef\xbf\xbd"
                          "b";
     (void)state;
@@ -170,30 +171,30 @@ static void offsets_of_an_echo_follow_its_text(void **state)
     self.request.logprobs = true;
     self.request.echo = true;
     self.request.policy_scores = true;
-    serve_begin(&self, &sent);
-    serve_seat(&self, &sent, 0);
+    answer_case_begin(&self, &sent);
+    answer_case_seat(&self, &sent, 0);
     for (int32_t i = 1; i < 6; i++)
-        serve_given(&sent, 0, tokens[i]);
-    serve_choice(&sent, 0, 0, MPO_SERVE_FINISH_LENGTH);
-    serve_done(&sent);
-    json_t *body = serve_json(&sent);
-    json_t *logprobs = serve_whole_logprobs(body, 0);
-    assert_string_equal(serve_whole_text(body, 0), text);
-    serve_assert_json(json_object_get(logprobs, "text_offset"), "[0, 0, 1, 4, 4, 6]");
-    serve_assert_json(json_array_get(json_object_get(logprobs, "mpo"), 0), "null");
-    serve_assert_json(
+        answer_case_given(&sent, 0, 0, tokens[i]);
+    answer_case_choice(&sent, 0, 0, MPO_SERVE_FINISH_LENGTH);
+    answer_case_done(&sent);
+    json_t *body = answer_case_json(&sent);
+    json_t *logprobs = answer_case_whole_logprobs(body, 0);
+    assert_string_equal(answer_case_whole_text(body, 0), text);
+    answer_case_assert_json(json_object_get(logprobs, "text_offset"), "[0, 0, 1, 4, 4, 6]");
+    answer_case_assert_json(json_array_get(json_object_get(logprobs, "mpo"), 0), "null");
+    answer_case_assert_json(
         json_array_get(json_object_get(logprobs, "mpo"), 1),
         "{\"policy\": {\"one\": -0.9, \"two\": -0.3375}, \"log_z\": -0.015625}");
-    serve_assert_json(json_object_get(json_object_get(body, "usage"), "completion_tokens"),
-                      "0");
+    answer_case_assert_json(
+        json_object_get(json_object_get(body, "usage"), "completion_tokens"), "0");
     json_decref(body);
-    serve_end(&sent);
+    answer_case_end(&sent);
 }
 
 static void a_stop_text_is_told_and_entries_stay(void **state)
 {
     struct answer_case self;
-    struct serve_sent sent;
+    struct answer_case_sent sent;
     char *stops[] = {"x", "ND"};
     (void)state;
     answer_case_make(&self);
@@ -202,25 +203,25 @@ static void a_stop_text_is_told_and_entries_stay(void **state)
     self.request.kind = MPO_SERVE_COMPLETION;
     self.request.logprobs = true;
     answer_case_stop(&self, stops, 2);
-    serve_begin(&self, &sent);
-    serve_seat(&self, &sent, 0);
+    answer_case_begin(&self, &sent);
+    answer_case_seat(&self, &sent, 0);
     for (int32_t i = 0; i < 3; i++)
-        serve_token(&sent, 0, 0, tokens[i]);
-    serve_take(&sent, &(struct mpo_serve_event){.kind = MPO_SERVE_CHOICE,
-                                                .finish = MPO_SERVE_FINISH_STOP,
-                                                .stop = 1});
-    serve_done(&sent);
-    json_t *body = serve_json(&sent);
+        answer_case_token(&sent, 0, 0, tokens[i]);
+    answer_case_take(&sent, &(struct mpo_serve_event){.kind = MPO_SERVE_CHOICE,
+                                                      .finish = MPO_SERVE_FINISH_STOP,
+                                                      .stop = 1});
+    answer_case_done(&sent);
+    json_t *body = answer_case_json(&sent);
     json_t *choice = json_array_get(json_object_get(body, "choices"), 0);
-    assert_string_equal(serve_whole_text(body, 0), "abE");
-    serve_assert_json(json_object_get(choice, "finish_reason"), "\"stop\"");
-    serve_assert_json(json_object_get(choice, "stop_reason"), "\"ND\"");
-    serve_assert_json(json_object_get(serve_whole_logprobs(body, 0), "tokens"),
-                      "[\"a\", \"bEN\", \"D\"]");
-    serve_assert_json(json_object_get(serve_whole_logprobs(body, 0), "text_offset"),
-                      "[0, 1, 3]");
+    assert_string_equal(answer_case_whole_text(body, 0), "abE");
+    answer_case_assert_json(json_object_get(choice, "finish_reason"), "\"stop\"");
+    answer_case_assert_json(json_object_get(choice, "stop_reason"), "\"ND\"");
+    answer_case_assert_json(json_object_get(answer_case_whole_logprobs(body, 0), "tokens"),
+                            "[\"a\", \"bEN\", \"D\"]");
+    answer_case_assert_json(
+        json_object_get(answer_case_whole_logprobs(body, 0), "text_offset"), "[0, 1, 3]");
     json_decref(body);
-    serve_end(&sent);
+    answer_case_end(&sent);
 }
 
 /* ---- streams ---- */
@@ -228,7 +229,7 @@ static void a_stop_text_is_told_and_entries_stay(void **state)
 static void a_stream_begins_with_the_role_and_ends_with_usage(void **state)
 {
     struct answer_case self;
-    struct serve_sent sent;
+    struct answer_case_sent sent;
     bool is_done = false;
     (void)state;
     answer_case_make(&self);
@@ -236,28 +237,29 @@ static void a_stream_begins_with_the_role_and_ends_with_usage(void **state)
     int32_t end = answer_case_special(&self, "</s>");
     self.request.stream = true;
     self.request.include_usage = true;
-    serve_begin(&self, &sent);
+    answer_case_begin(&self, &sent);
     assert_int_equal(sent.http_status, 0);
-    serve_seat(&self, &sent, 0);
+    answer_case_seat(&self, &sent, 0);
     assert_int_equal(sent.http_status, 200);
-    serve_token(&sent, 0, 0, word);
-    serve_token(&sent, 0, 0, end);
-    serve_choice(&sent, 0, 0, MPO_SERVE_FINISH_END);
+    answer_case_token(&sent, 0, 0, word);
+    answer_case_token(&sent, 0, 0, end);
+    answer_case_choice(&sent, 0, 0, MPO_SERVE_FINISH_END);
     assert_false(sent.is_complete);
-    serve_done(&sent);
+    answer_case_done(&sent);
     assert_true(sent.is_complete);
-    json_t *chunks = serve_chunks(&sent, &is_done);
+    json_t *chunks = answer_case_chunks(&sent, &is_done);
     assert_true(is_done);
     for (size_t i = 0; i < json_array_size(chunks); i++) {
         json_t *chunk = json_array_get(chunks, i);
-        serve_assert_json(json_object_get(chunk, "object"), "\"chat.completion.chunk\"");
+        answer_case_assert_json(json_object_get(chunk, "object"),
+                                "\"chat.completion.chunk\"");
         json_object_del(chunk, "object");
         json_object_del(chunk, "id");
         json_object_del(chunk, "created");
         json_object_del(chunk, "model");
         json_object_del(chunk, "system_fingerprint");
     }
-    serve_assert_json(
+    answer_case_assert_json(
         chunks,
         "[{\"choices\": [{\"index\": 0, \"delta\": {\"role\": \"assistant\","
         "   \"content\": \"\"}, \"logprobs\": null, \"finish_reason\": null}],"
@@ -272,7 +274,24 @@ static void a_stream_begins_with_the_role_and_ends_with_usage(void **state)
         "   \"weights\": {\"one\": 0.25, \"two\": 0.75},"
         "   \"prompt_tokens\": {\"one\": 5, \"two\": 8}}}]");
     json_decref(chunks);
-    serve_end(&sent);
+    answer_case_end(&sent);
+}
+
+/* Whether the first piece begins a text is the same for whoever looks for stop texts. */
+static void what_continues_a_text_begins_none(void **state)
+{
+    struct mpo_serve_request request = {.kind = MPO_SERVE_CHAT};
+    struct mpo_decode_text text = {0};
+    (void)state;
+    request.chat.prefill = "";
+    mpo_answer_text_begin(&text, &request);
+    assert_false(text.has_tokens);
+    request.chat.prefill = "Well,";
+    mpo_answer_text_begin(&text, &request);
+    assert_true(text.has_tokens);
+    request = (struct mpo_serve_request){.kind = MPO_SERVE_COMPLETION};
+    mpo_answer_text_begin(&text, &request);
+    assert_true(text.has_tokens);
 }
 
 int main(void)
@@ -283,6 +302,7 @@ int main(void)
         cmocka_unit_test(offsets_of_an_echo_follow_its_text),
         cmocka_unit_test(a_stop_text_is_told_and_entries_stay),
         cmocka_unit_test(a_stream_begins_with_the_role_and_ends_with_usage),
+        cmocka_unit_test(what_continues_a_text_begins_none),
     };
     return run_cases("answer", tests);
 }

@@ -3,6 +3,7 @@
  * No memory, at each allocation of an answer: the answer says so, or does not need it, and
  * what was sent before is whole.
  */
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -58,12 +59,17 @@ static void make_case(struct answer_case *self, int32_t which, int32_t token[3])
     self->request.policy_scores = true;
 }
 
-/* The whole of an answer, of which one allocation may fail. */
-static void run_answer(struct answer_case *self, const int32_t token[3], long failing,
-                       struct kept *kept)
+/* The whole of an answer; so many allocations fail from one on. */
+struct failing {
+    long first;
+    long count;
+};
+
+static void run_answer(struct answer_case *self, const int32_t token[3],
+                       struct failing failing, struct kept *kept)
 {
-    static const int32_t length[SERVE_POLICIES] = {2, 2};
-    static const double log_policy[SERVE_POLICIES] = {-1.0, -2.0};
+    static const int32_t length[ANSWER_CASE_POLICIES] = {2, 2};
+    static const double log_policy[ANSWER_CASE_POLICIES] = {-1.0, -2.0};
     static const double top_log_q[2] = {-0.5, -1.5};
     struct mpo_answer *answer = NULL;
     struct mpo_serve_event event = {.kind = MPO_SERVE_SEATED,
@@ -74,7 +80,7 @@ static void run_answer(struct answer_case *self, const int32_t token[3], long fa
                                     .top_log_q = top_log_q};
     *kept = (struct kept){0};
     allocations_reset();
-    allocations_fail_after(failing);
+    allocations_fail(failing.first, failing.count);
     kept->is_open = mpo_answer_open(&self->catalog, &self->request, "f", &answer) == MPO_OK;
     for (int32_t i = 0; kept->is_open && i < 2 * TOKEN_COUNT + 5; i++) {
         event.choice = i % 2;
@@ -91,7 +97,7 @@ static void run_answer(struct answer_case *self, const int32_t token[3], long fa
         keep_ready(answer, kept);
     }
     mpo_answer_close(&answer);
-    allocations_fail_after(-1);
+    allocations_fail(0, 0);
 }
 
 static void check_lost(const struct kept *kept, const struct kept *right, bool is_stream)
@@ -115,32 +121,40 @@ static void check_lost(const struct kept *kept, const struct kept *right, bool i
     assert_null(strstr(kept->bytes, "[DONE]"));
 }
 
+/* Each allocation once, and all from each on. */
+static void fail_everywhere(struct answer_case *self, const int32_t token[3], long made,
+                            const struct kept *right)
+{
+    static struct kept kept;
+    int32_t lost = 0;
+    for (long first = 0; first < 2 * made; first++) {
+        struct failing failing = {first / 2, first % 2 == 0 ? 1 : LONG_MAX};
+        run_answer(self, token, failing, &kept);
+        if (!kept.is_open)
+            continue;
+        lost += kept.is_lost;
+        if (kept.is_lost)
+            check_lost(&kept, right, self->request.stream);
+        else
+            assert_string_equal(kept.bytes, right->bytes);
+    }
+    assert_true(lost > 200);
+}
+
 static void every_allocation_may_fail(void **state)
 {
     static struct kept right;
-    static struct kept kept;
     (void)state;
     json_set_alloc_funcs(malloc, free); /* Jansson's are counted too */
     for (int32_t which = 0; which < ANSWERS; which++) {
         struct answer_case self;
         int32_t token[3];
-        int32_t lost = 0;
         make_case(&self, which, token);
-        run_answer(&self, token, -1, &right);
+        run_answer(&self, token, (struct failing){0}, &right);
         long made = allocations_made();
         assert_true(right.is_complete && right.http_status == 200);
         assert_true(made > 100);
-        for (long failing = 0; failing < made; failing++) {
-            run_answer(&self, token, failing, &kept);
-            if (!kept.is_open)
-                continue;
-            lost += kept.is_lost;
-            if (kept.is_lost)
-                check_lost(&kept, &right, self.request.stream);
-            else
-                assert_string_equal(kept.bytes, right.bytes);
-        }
-        assert_true(lost > 100);
+        fail_everywhere(&self, token, made, &right);
     }
 }
 

@@ -38,7 +38,7 @@ static const struct text_case texts[] = {
      8},
     {TEXT("ab\xf0\x9f\x98"), {NULL}, "ab" FFFD FFFD FFFD, 5},
     {TEXT("\xe2\xe2\x82\xac\x82x"), {NULL}, FFFD "\xe2\x82\xac" FFFD "x", 6},
-    {TEXT("one STOP two"), {"STOP"}, "one ", 4},
+    {TEXT("a STOP b"), {"STOP"}, "a ", 2},
     {TEXT("aSTOabSTOx"), {"STOP"}, "aSTOabSTOx", 10},
     {TEXT("aSTO"), {"STOP"}, "aSTO", 4},
     {TEXT("abcabdx"), {"abd", "bcx", "dx"}, "abc", 3},
@@ -83,9 +83,9 @@ static int32_t characters_in(const char *text)
 
 struct split {
     const struct text_case *text;
-    int32_t token[SERVE_WORDS_MAX];
-    int32_t end[SERVE_WORDS_MAX]; /* bytes up to the end of each token */
-    bool is_special[SERVE_WORDS_MAX];
+    int32_t token[ANSWER_CASE_WORDS_MAX];
+    int32_t end[ANSWER_CASE_WORDS_MAX]; /* bytes up to the end of each token */
+    bool is_special[ANSWER_CASE_WORDS_MAX];
     int32_t count;
 };
 
@@ -111,13 +111,13 @@ static void make_split(struct answer_case *self, const struct text_case *text,
 }
 
 static void run_split(struct answer_case *self, const struct split *split, bool stream,
-                      struct serve_sent *sent)
+                      struct answer_case_sent *sent)
 {
     self->request.stream = stream;
-    serve_begin(self, sent);
-    serve_seat(self, sent, 0);
-    serve_tokens(self, sent, split->token, split->count);
-    serve_done(sent);
+    answer_case_begin(self, sent);
+    answer_case_seat(self, sent, 0);
+    answer_case_tokens(self, sent, split->token, split->count);
+    answer_case_done(sent);
     assert_true(sent->is_complete);
     assert_int_equal(sent->http_status, 200);
 }
@@ -167,8 +167,8 @@ static void check_split(const struct text_case *text, uint32_t cuts, bool with_s
     char *stops[STOPS_MAX];
     int32_t stop_count = 0;
     struct answer_case self;
-    struct serve_sent whole;
-    struct serve_sent streamed;
+    struct answer_case_sent whole;
+    struct answer_case_sent streamed;
     struct split split;
     bool is_done = false;
     answer_case_make(&self);
@@ -183,24 +183,25 @@ static void check_split(const struct text_case *text, uint32_t cuts, bool with_s
     make_split(&self, text, cuts, with_specials, &split);
     run_split(&self, &split, false, &whole);
     run_split(&self, &split, true, &streamed);
-    json_t *body = serve_json(&whole);
-    json_t *chunks = serve_chunks(&streamed, &is_done);
-    char *joined = serve_joined_text(chunks, 0);
-    json_t *logprobs = serve_joined_logprobs(chunks, 0);
+    json_t *body = answer_case_json(&whole);
+    json_t *chunks = answer_case_chunks(&streamed, &is_done);
+    char *joined = answer_case_joined_text(chunks, 0);
+    json_t *logprobs = answer_case_joined_logprobs(chunks, 0);
     assert_true(is_done);
-    assert_string_equal(serve_whole_text(body, 0), text->text);
+    assert_string_equal(answer_case_whole_text(body, 0), text->text);
     assert_string_equal(joined, text->text);
-    assert_true(split.count == 0 || json_equal(logprobs, serve_whole_logprobs(body, 0)));
+    assert_true(split.count == 0 ||
+                json_equal(logprobs, answer_case_whole_logprobs(body, 0)));
     if (kind == MPO_SERVE_COMPLETION) {
         check_chunks(&split, chunks);
-        check_offsets(&split, serve_whole_logprobs(body, 0));
+        check_offsets(&split, answer_case_whole_logprobs(body, 0));
     }
     json_decref(logprobs);
     json_decref(chunks);
     json_decref(body);
     free(joined);
-    serve_end(&streamed);
-    serve_end(&whole);
+    answer_case_end(&streamed);
+    answer_case_end(&whole);
 }
 
 /* ---- cases ---- */
