@@ -3,6 +3,8 @@
 if(NOT MPO_HTTP)
     return()
 endif()
+mpo_add_script_test("answers of serve are those of generate, whole or in pieces"
+    ../serve/answers.py commands 300 1 ${binaries} ${work}/answers ${PROJECT_SOURCE_DIR})
 mpo_add_script_test("the page of serve draws, shows and copies what is exact"
     ../serve/page.py commands 300 2 ${binaries} ${work}/page ${PROJECT_SOURCE_DIR})
 mpo_add_script_test("the page of serve says what to do, and is for everybody"
