@@ -22,6 +22,7 @@
 #include "mpo/prompts.h"
 #include "mpo/placement.h"
 #include "mpo/policy.h"
+#include "mpo/texts.h"
 #include "mpo/rows.h"
 #include "mpo/exchange.h"
 #include "mpo/mixture.h"

@@ -83,8 +83,8 @@ enum mpo_status mpo_policy_encode_tokens(struct mpo_policy *policy, int32_t slot
               "the prompt has no token for policy '%s'; expected at least one",
               policy->name);
     for (int32_t i = 0; i < token_count; i++)
-        MPO_CHECK((token[i] >= 0 && token[i] < policy->token_count) ||
-                      (token[i] >= 0 && token[i] == policy->begin_token),
+        MPO_CHECK(token[i] >= 0 && (token[i] < policy->token_count ||
+                                    (i == 0 && token[i] == policy->begin_token)),
                   MPO_ERR_DATA,
                   "token %d of the prompt is %d, expected one of the %d of policy '%s'",
                   i + 1, token[i], policy->token_count, policy->name);

@@ -363,10 +363,10 @@ static enum mpo_status table_check_tokens(const void *self, const int32_t *token
 {
     enum mpo_status status = MPO_OK;
     const struct table *table = self;
-    for (int32_t i = 0; i < token_count; i++)
-        MPO_CHECK(table->has_row[token[i]], MPO_ERR_DATA,
-                  "the prompt %s '%s', of which the table has no row",
-                  i == token_count - 1 ? "ends with" : "has", token_text(table, token[i]));
+    int32_t last = token[token_count - 1];
+    MPO_CHECK(table->has_row[last], MPO_ERR_DATA,
+              "the prompt ends with '%s', of which the table has no row",
+              token_text(table, last));
 cleanup:
     return status;
 }

@@ -51,6 +51,19 @@ cleanup:
     return status;
 }
 
+enum mpo_status mpo_policies_check_states(const struct mpo_policies *policies,
+                                          const int32_t *token, int32_t token_count)
+{
+    enum mpo_status status = MPO_OK;
+    for (int32_t k = 0; k < policies->local_count; k++) {
+        const struct mpo_policy *policy = &policies->local[k];
+        for (int32_t i = 0; i < token_count && policy->ops->check_tokens != NULL; i++)
+            MPO_TRY(policy->ops->check_tokens(policy->self, &token[i], 1));
+    }
+cleanup:
+    return status;
+}
+
 int32_t mpo_policies_show(const struct mpo_policies *policies, int32_t token, char *text,
                           int32_t capacity)
 {

@@ -17,6 +17,7 @@
 #include <time.h>
 
 #include "base/text.h"
+#include "mpo/texts.h"
 
 #define IGNORED_COUNT_MAX  20
 #define IGNORED_NAME_BYTES 64
@@ -253,6 +254,23 @@ static bool fit_context(const struct mpo_serve_reading *reading)
     return false;
 }
 
+/* Tokens of the prompt are scored after each other, and what is drawn follows the last. */
+static bool check_states(const struct mpo_serve_reading *reading)
+{
+    const struct mpo_serve_request *request = reading->request;
+    for (int32_t i = 0; i < request->prompt_count && request->echo && request->logprobs;
+         i++) {
+        const struct mpo_serve_prompt *prompt = &request->prompt[i];
+        enum mpo_status status = mpo_policies_check_states(
+            reading->catalog->policies, prompt->token,
+            prompt->token_count - (request->max_tokens == 0 ? 1 : 0));
+        if (status != MPO_OK)
+            return mpo_serve_refuse_status(reading->refusal, status, "invalid_value",
+                                           "prompt");
+    }
+    return true;
+}
+
 static bool read_max_tokens(const struct mpo_serve_reading *reading)
 {
     struct mpo_serve_request *request = reading->request;
@@ -325,7 +343,7 @@ static bool read_fields(struct mpo_serve_reading *reading, json_t *root)
         return false;
     request->echo = !is_chat && mpo_serve_flag(reading, MPO_SERVE_FIELD_echo);
     return (is_chat ? mpo_serve_read_messages(reading) : mpo_serve_read_prompts(reading)) &&
-           read_max_tokens(reading);
+           read_max_tokens(reading) && check_states(reading);
 }
 
 void mpo_serve_request_parse(const struct mpo_serve_catalog *catalog,

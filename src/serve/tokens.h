@@ -8,6 +8,7 @@
  */
 #pragma once
 
+#include "mpo/texts.h"
 #include "serve_impl.h"
 
 /** A text that is to become tokens. */

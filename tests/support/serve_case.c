@@ -10,6 +10,14 @@
 static const char *const names[SERVE_CASE_POLICIES] = {"helpful", "concise", "base"};
 static const double weights[2][SERVE_CASE_OBJECTIVES] = {{0.25, 0.75}, {0.5, 0.5}};
 
+/* A table need not say what follows its end. */
+static const char without_end[] = "mpo-table 1\n"
+                                  "tokens a b c </s>\n"
+                                  "row a 0.25 0.25 0.25 0.25\n"
+                                  "row b 0.4 0.3 0.2 0.1\n"
+                                  "row c 0.1 0.2 0.3 0.4\n"
+                                  "row <s> 0.25 0.25 0.25 0.25\n";
+
 static void open_policies(struct serve_case *test)
 {
     static const double probability[(SERVE_CASE_VOCAB + 1) * SERVE_CASE_VOCAB] = {
@@ -17,7 +25,11 @@ static void open_policies(struct serve_case *test)
         0.25, 0.25, 0.7, 0.1, 0.1, 0.1, 0.2, 0.2, 0.2,  0.4};
     struct mpo_policy_spec policy[SERVE_CASE_POLICIES];
     for (int32_t h = 0; h < SERVE_CASE_POLICIES; h++) {
-        table_write(test->folder, names[h], probability, SERVE_CASE_VOCAB, test->path[h]);
+        if (h == 1)
+            table_write_text(test->folder, names[h], without_end, test->path[h]);
+        else
+            table_write(test->folder, names[h], probability, SERVE_CASE_VOCAB,
+                        test->path[h]);
         policy[h] = (struct mpo_policy_spec){
             .name = names[h],
             .kind = "table",

@@ -2,7 +2,8 @@
 /**
  * A catalog over three table policies, without MPI: objectives helpful and concise and a
  * reference, over the tokens a, b, c and </s> with a start state. Its models are mpo (0.25
- * and 0.75, tilt 0.5), mpo:even and policy/NAME of all three. A failure fails the test.
+ * and 0.75, tilt 0.5), mpo:even and policy/NAME of all three. Nothing follows </s> under
+ * concise. A failure fails the test.
  */
 #pragma once
 

@@ -219,6 +219,21 @@ static void there_are_64_prompts_at_most(void **state)
     check_prompt_refused(list, "", "invalid_value", "found 65");
 }
 
+/* The table has no row of </s>: a figure after it would be made up. */
+static void nothing_is_scored_after_a_token_that_nothing_follows(void **state)
+{
+    (void)state;
+    static const char *const scored = ", \"echo\": true, \"logprobs\": 1";
+    static const char *const given = ", \"echo\": true, \"logprobs\": 1, \"max_tokens\": 0";
+    static const int32_t text[] = {0, SERVE_CASE_END, 1};
+    check_prompt_refused("[0, 3, 1]", scored, "invalid_value", "no row");
+    check_prompt_refused("[0, 1, 3]", scored, "invalid_value", "no row");
+    check_prompt_refused("[[1], [0, 3, 1]]", given, "invalid_value", "no row");
+    check_prompt("[0, 3]", given, 1, text, 2);
+    check_prompt("[0, 3, 1]", "", 1, text, 3);
+    check_prompt("[4, 0]", scored, 1, (const int32_t[]){SERVE_CASE_START, 0}, 2);
+}
+
 /* ---- length ---- */
 
 /* Ids of a prompt of so many tokens. */
@@ -376,6 +391,7 @@ int main(void)
         cmocka_unit_test(ids_have_their_text_and_texts_keep_theirs),
         cmocka_unit_test(prompts_that_are_none_are_refused),
         cmocka_unit_test(there_are_64_prompts_at_most),
+        cmocka_unit_test(nothing_is_scored_after_a_token_that_nothing_follows),
         cmocka_unit_test(completions_fit_the_context),
         cmocka_unit_test(max_tokens_has_two_names),
         cmocka_unit_test(weights_replace_those_of_the_model),
