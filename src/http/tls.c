@@ -8,6 +8,10 @@
 #include <errno.h>
 #include <limits.h>
 #include <openssl/err.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/reason.h"
 
 /* OpenSSL's first reason, and none left for the next caller. */
 static const char *take_reason(void)
@@ -15,6 +19,15 @@ static const char *take_reason(void)
     const char *reason = ERR_reason_error_string(ERR_get_error());
     ERR_clear_error();
     return reason == NULL ? "no reason given" : reason;
+}
+
+static enum mpo_status check_file(const char *option, const char *file)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_CHECK(access(file, R_OK) == 0, mpo_reason_of_input(errno), "%s %s: %s", option,
+              file, strerror(errno));
+cleanup:
+    return status;
 }
 
 enum mpo_status mpo_http_tls_open(const char *certificate, const char *key, SSL_CTX **out)
@@ -25,6 +38,8 @@ enum mpo_status mpo_http_tls_open(const char *certificate, const char *key, SSL_
     MPO_CHECK(certificate != NULL && key != NULL, MPO_ERR_CONFIG,
               "tls: expected a certificate and its key, found one of them");
     MPO_CHECK(tls != NULL, MPO_ERR_MEMORY, "TLS: %s", take_reason());
+    MPO_TRY(check_file("tls_cert", certificate));
+    MPO_TRY(check_file("tls_key", key));
     SSL_CTX_set_min_proto_version(tls, TLS1_2_VERSION);
     SSL_CTX_set_mode(tls, SSL_MODE_ENABLE_PARTIAL_WRITE |
                               SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
