@@ -38,6 +38,7 @@ struct mpo_http_parser {
     const char *run_begin;  /* in the piece that is being fed */
     char *text;             /* [limits->header_bytes + 2] */
     size_t text_bytes;
+    bool has_path;
     size_t protocol_bytes;
     size_t part; /* where the name or value that is being read begins */
     struct line *line;
@@ -120,21 +121,28 @@ static int take_protocol(llhttp_t *llhttp, const char *at, size_t bytes)
     return 0;
 }
 
-static int take_url(llhttp_t *llhttp, const char *at, size_t bytes)
+static int refuse_path(struct mpo_http_parser *parser)
 {
-    struct mpo_http_parser *parser = llhttp->data;
-    size_t most = parser->limits->path_bytes;
-    if (bytes > most || parser->text_bytes > most - bytes)
-        return refuse_request(parser, 414, "uri_too_long",
-                              "expected a path of at most %zu bytes, found more", most);
-    return append_text(parser, at, bytes);
+    return refuse_request(parser, 414, "uri_too_long",
+                          "expected a path of at most %zu bytes, found more",
+                          parser->limits->path_bytes);
 }
 
+static int take_url(llhttp_t *llhttp, const char *at, size_t bytes)
+{
+    return append_text(llhttp->data, at, bytes);
+}
+
+/* Its length counts when it has come to its end, because llhttp hands over what is before an
+ * error only where a piece ends there. */
 static int finish_url(llhttp_t *llhttp)
 {
     struct mpo_http_parser *parser = llhttp->data;
+    if (parser->text_bytes > parser->limits->path_bytes)
+        return refuse_path(parser);
     parser->head.method = llhttp_method_name((llhttp_method_t)llhttp->method);
     parser->head.target = finish_part(parser);
+    parser->has_path = true;
     return 0;
 }
 
@@ -391,7 +399,10 @@ enum mpo_status mpo_http_parser_feed(struct mpo_http_parser *parser, const char 
         if (piece > 0) {
             *taken += feed_piece(parser, bytes + *taken, piece);
         } else {
-            refuse_header(parser);
+            if (parser->has_path)
+                refuse_header(parser);
+            else
+                refuse_path(parser);
             parser->stage = MPO_HTTP_BROKEN;
         }
     }

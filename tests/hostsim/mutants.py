@@ -265,7 +265,8 @@ def prepare():
     for folder in ("src", "include", "tests"):
         shutil.copytree(os.path.join(SOURCE, folder), os.path.join(TREE, folder))
     shutil.copy(os.path.join(SOURCE, "CMakeLists.txt"), TREE)
-    subprocess.run(["cmake", "-S", TREE, "-B", BUILD, "-G", "Ninja", "-DMPO_LLAMA=OFF"],
+    subprocess.run(["cmake", "-S", TREE, "-B", BUILD, "-G", "Ninja", "-DMPO_LLAMA=OFF",
+                    "-DMPO_HTTP=OFF"],
                    check=True, stdout=subprocess.DEVNULL)
 
 

@@ -182,6 +182,8 @@ void http_requests_refused(struct http_requests *out)
     static const struct row large[] = {
         {"a path of 1025 bytes", "GET /%s HTTP/1.1\r\nHost: localhost\r\n\r\n", 414,
          "uri_too_long"},
+        {"a path of 20000 bytes", "GET /%s HTTP/1.1\r\nHost: localhost\r\n\r\n", 414,
+         "uri_too_long"},
         {"65 header lines", GET "%s\r\n", 431, "header_too_large"},
         {"a header of 16385 bytes", GET "A: %s\r\n\r\n", 431, "header_too_large"},
         {"a chunk extension of 16 KiB", CHUNKED "3;a=%s\r\nabc\r\n0\r\n\r\n", 431,
@@ -197,11 +199,12 @@ void http_requests_refused(struct http_requests *out)
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
         add_row(out, &refused[i]);
     add_long(out, &large[0], "p", 1024);
-    add_long(out, &large[1], "A: b\r\n", 64);
-    add_long(out, &large[2], "v", 16385 - fixed);
-    add_long(out, &large[3], "v", 16384);
+    add_long(out, &large[1], "p", 20000);
+    add_long(out, &large[2], "A: b\r\n", 64);
+    add_long(out, &large[3], "v", 16385 - fixed);
     add_long(out, &large[4], "v", 16384);
-    add_long(out, &large[5], "b", 1);
+    add_long(out, &large[5], "v", 16384);
+    add_long(out, &large[6], "b", 1);
 }
 
 void http_requests_taken(struct http_requests *out)
