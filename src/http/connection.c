@@ -225,17 +225,20 @@ void mpo_http_close_idle(struct mpo_http *http, bool lingering)
 /* The next request, once the answer is out. */
 static void begin_idle(struct mpo_http_connection *connection)
 {
-    char *ahead = connection->ahead;
-    size_t bytes = connection->ahead_bytes;
-    connection->ahead = NULL;
-    connection->ahead_bytes = 0;
+    size_t at = connection->ahead_at;
     mpo_http_connection_enter(connection, MPO_HTTP_IDLE);
-    if (ahead != NULL)
-        mpo_http_read_bytes(connection, ahead, bytes);
-    free(ahead);
+    if (connection->ahead != NULL)
+        mpo_http_read_bytes(connection, connection->ahead + at,
+                            connection->ahead_bytes - at);
+    if (connection->phase == MPO_HTTP_CLOSED)
+        return;
+    if (connection->ahead_at == connection->ahead_bytes) {
+        free(connection->ahead);
+        connection->ahead = NULL;
+        connection->ahead_at = connection->ahead_bytes = 0;
+    }
     /* bytes may have come while nobody listened */
-    if (connection->phase != MPO_HTTP_CLOSED)
-        event_active(&connection->io, EV_READ, 0);
+    event_active(&connection->io, EV_READ, 0);
 }
 
 void mpo_http_connection_finish(struct mpo_http_connection *connection)

@@ -148,8 +148,8 @@ static enum mpo_status begin_events(struct mpo_http *http)
     const struct timeval second = {.tv_sec = 1};
     MPO_TRY(mpo_http_listen_begin(http));
     MPO_CHECK(event_add(&http->wake, NULL) == 0, MPO_ERR_MEMORY, "no memory for an event");
-    if (http->spec.callbacks.on_tick != NULL)
-        event_add(&http->tick, &second);
+    MPO_CHECK(http->spec.callbacks.on_tick == NULL || event_add(&http->tick, &second) == 0,
+              MPO_ERR_MEMORY, "no memory for an event");
 cleanup:
     return status;
 }
@@ -186,7 +186,6 @@ enum mpo_status mpo_http_run(struct mpo_http *http)
     enum mpo_status status = MPO_OK;
     sigset_t before;
     block_pipe_signal(&before);
-    MPO_TRY(begin_events(http));
     MPO_CHECK(event_base_dispatch(http->base) >= 0, MPO_ERR_INTERNAL,
               "the event loop of the HTTP server broke: %s", strerror(errno));
 cleanup:
@@ -264,6 +263,7 @@ enum mpo_status mpo_http_open(const struct mpo_http_spec *spec, struct mpo_http 
         MPO_TRY(mpo_http_tls_open(spec->tls_cert, spec->tls_key, &http->tls));
     MPO_TRY(open_base(http));
     MPO_TRY(mpo_http_listen(http));
+    MPO_TRY(begin_events(http));
     *out = http;
     http = NULL;
 cleanup:

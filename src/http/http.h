@@ -183,8 +183,8 @@ struct mpo_http_done {
 /** All are called in the loop thread; only on_request must be given. */
 struct mpo_http_callbacks {
     void (*on_request)(void *argument, struct mpo_http_request *request);
-    /** The client left, or took no byte in time, before the answer was ended. The request is
-     *  no more when this returns. */
+    /** The client left (closing its half counts), or took no byte in time, before the answer
+     *  was ended. The request is no more when this returns. */
     void (*on_gone)(void *argument, struct mpo_http_request *request);
     /** More than MPO_HTTP_BACKLOG_FULL are unsent (full), or less than _EMPTY again. */
     void (*on_backlog)(void *argument, struct mpo_http_request *request, bool full);

@@ -24,6 +24,7 @@
 #include <openssl/ssl.h>
 #include <stdatomic.h>
 #include <sys/queue.h>
+#include <sys/types.h>
 
 #include "check.h"
 #include "http.h"
@@ -61,9 +62,10 @@ struct mpo_http_connection {
 
     struct mpo_http_parser *parser; /* NULL: IDLE */
     size_t charged_bytes;           /* of the body, in http->bodies_bytes */
-    char *ahead;                    /* owned [ahead_bytes] read, and of the next request */
-    size_t ahead_bytes;
-    size_t thrown_bytes; /* LINGERING */
+    char *ahead;                    /* owned: read, and of the next requests, from ... */
+    size_t ahead_at;                /* ... here to ... */
+    size_t ahead_bytes;             /* ... here */
+    size_t thrown_bytes;            /* LINGERING */
 
     struct evbuffer *output;
     struct mpo_http_verdict verdict;
@@ -87,6 +89,8 @@ struct mpo_http {
 
     int listener; /* -1: closed */
     bool is_unix;
+    dev_t file_device; /* of a Unix socket, whose file may be another's by its end */
+    ino_t file_inode;
     struct event accept;
     struct event accept_again; /* after descriptors ran out */
     char *url;

@@ -58,6 +58,7 @@ static enum mpo_status bind_file(struct mpo_http *http, const char *file)
 {
     enum mpo_status status = MPO_OK;
     struct sockaddr_un place = {.sun_family = AF_UNIX};
+    struct stat about;
     MPO_CHECK(*file != '\0' && strlen(file) < sizeof place.sun_path, MPO_ERR_CONFIG,
               "address unix:%s: expected a file name of 1 to %zu bytes", file,
               sizeof place.sun_path - 1);
@@ -74,6 +75,10 @@ static enum mpo_status bind_file(struct mpo_http *http, const char *file)
         "that one",
         file, strerror(errno), mpo_reason_advice(errno));
     http->is_unix = true;
+    if (lstat(file, &about) == 0) {
+        http->file_device = about.st_dev;
+        http->file_inode = about.st_ino;
+    }
     MPO_CHECK(asprintf(&http->url, "unix:%s", file) > 0, MPO_ERR_MEMORY, "no memory");
 cleanup:
     return status;
@@ -292,6 +297,15 @@ cleanup:
     return status;
 }
 
+static void remove_own_socket(const struct mpo_http *http)
+{
+    const char *file = http->url == NULL ? "" : http->url + strlen("unix:");
+    struct stat about;
+    if (lstat(file, &about) == 0 && about.st_dev == http->file_device &&
+        about.st_ino == http->file_inode)
+        unlink(file);
+}
+
 void mpo_http_listen_end(struct mpo_http *http)
 {
     if (http->listener < 0)
@@ -301,7 +315,7 @@ void mpo_http_listen_end(struct mpo_http *http)
         event_del(&http->accept_again);
     }
     if (http->is_unix)
-        unlink(http->url + strlen("unix:"));
+        remove_own_socket(http);
     close(http->listener);
     http->listener = -1;
 }

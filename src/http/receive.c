@@ -105,16 +105,22 @@ static bool read_piece(struct mpo_http_connection *connection, const char *bytes
     return true;
 }
 
-/* What was read of the next request waits until the answer is out. */
+/* What was read of the next request waits until the answer is out. Bytes that have waited
+ * before are in their place already. */
 static bool keep_ahead(struct mpo_http_connection *connection, const char *bytes,
                        size_t count)
 {
+    if (connection->ahead != NULL) {
+        connection->ahead_at = connection->ahead_bytes - count;
+        return true;
+    }
     if (count == 0 || connection->closes)
         return true;
     connection->ahead = malloc(count);
     if (connection->ahead == NULL)
         return false;
     memcpy(connection->ahead, bytes, count);
+    connection->ahead_at = 0;
     connection->ahead_bytes = count;
     return true;
 }

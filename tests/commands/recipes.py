@@ -82,7 +82,8 @@ def must(*command):
 def build():
     launcher = shutil.which("ccache")
     must("cmake", "-S", TREE, "-B", os.path.join(WORK, "build"), "-G", "Ninja",
-         "-DCMAKE_BUILD_TYPE=Debug", "-DMPO_LLAMA=OFF", "-DMPO_HTTP=OFF", "-DMPO_TESTS=OFF", "-DMPO_WERROR=ON",
+         "-DCMAKE_BUILD_TYPE=Debug", "-DMPO_LLAMA=OFF", "-DMPO_HTTP=OFF", "-DMPO_TESTS=OFF",
+         "-DMPO_WERROR=ON",
          *([f"-DCMAKE_C_COMPILER_LAUNCHER={launcher}"] if launcher else []))
     must("cmake", "--build", os.path.join(WORK, "build"), "--target", "mpo", "-j2")
     return os.path.join(WORK, "build", "mpo")

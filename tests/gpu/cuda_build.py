@@ -84,8 +84,8 @@ def check_budget(output, has_nccl):
 def build():
     shutil.rmtree(WORK, ignore_errors=True)
     os.makedirs(WORK)
-    said = must_run("cmake", "-S", SOURCE, "-B", BUILD, "-G", "Ninja", "-DMPO_CUDA=ON", "-DMPO_LLAMA=OFF", "-DMPO_HTTP=OFF",
-                    "-DMPO_WERROR=ON", f"-DCMAKE_CUDA_COMPILER={NVCC}",
+    said = must_run("cmake", "-S", SOURCE, "-B", BUILD, "-G", "Ninja", "-DMPO_CUDA=ON",
+                    "-DMPO_LLAMA=OFF", "-DMPO_HTTP=OFF", "-DMPO_WERROR=ON", f"-DCMAKE_CUDA_COMPILER={NVCC}",
                     "-DCMAKE_CUDA_FLAGS=--resource-usage")
     has_nccl = "NCCL was not found" not in said
     if not has_nccl:

@@ -217,9 +217,14 @@ static void *run_server(void *argument)
 
 void http_case_start(struct http_case *self)
 {
+    assert_ok(mpo_http_open(&self->spec, &self->http));
+    http_case_run(self);
+}
+
+void http_case_run(struct http_case *self)
+{
     sigset_t all;
     sigset_t before;
-    assert_ok(mpo_http_open(&self->spec, &self->http));
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     assert_int_equal(pthread_create(&self->thread, NULL, run_server, self), 0);

@@ -74,6 +74,9 @@ void http_case_prepare(struct http_case *self);
 /** Open it, start its thread. */
 void http_case_start(struct http_case *self);
 
+/** Start the thread of one that is open. */
+void http_case_run(struct http_case *self);
+
 /** Stop it and check that nothing is left: no descriptor, no request. */
 void http_case_stop(struct http_case *self);
 

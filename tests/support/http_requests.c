@@ -132,16 +132,13 @@ static void add_bytes(struct http_requests *list, const struct row *row, char *b
                       size_t count)
 {
     struct http_request_case *item = &list->item[list->count];
-    const char *end = NULL;
     if (list->count == HTTP_REQUESTS_MAX) {
         fputs("too many requests for their list\n", stderr);
         abort();
     }
     *item = (struct http_request_case){row->name, bytes, count, row->status, row->code, ""};
-    end = row->code == NULL ? strstr(bytes, "abc") : NULL;
-    if (end != NULL)
-        item->body = "abc";
-    else if (row->code == NULL && strstr(bytes, "\r\nab\r\n") != NULL)
+    if (row->code == NULL &&
+        (strstr(bytes, "abc") != NULL || strstr(bytes, "\r\nab\r\n") != NULL))
         item->body = "abc";
     list->count++;
 }
