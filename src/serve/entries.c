@@ -17,6 +17,7 @@
 
 #include "base/memory.h"
 #include "base/utf8.h"
+#include "mpo/texts.h"
 
 /* What a client can read that takes no infinities. */
 #define LOG_LEAST (-9999.0)
