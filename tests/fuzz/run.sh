@@ -18,9 +18,9 @@ build=$(cd "$1" && pwd)
 seconds=$2
 work=$build/fuzz
 # Inputs that a target executes at least, in a second of a slow and busy machine.
-declare -A least=([config]=20 [prompts]=20 [request]=20 [table]=20 [record]=1 [template]=5 [http]=100)
+declare -A least=([config]=20 [prompts]=20 [request]=20 [table]=20 [record]=1 [template]=5 [http]=100 [rewards]=20)
 # A record's input is a byte and up to 16 pieces of damage of 4 bytes.
-declare -A longest=([config]=8192 [prompts]=4096 [request]=4096 [table]=4096 [record]=65 [template]=8192 [http]=2048)
+declare -A longest=([config]=8192 [prompts]=4096 [request]=4096 [table]=4096 [record]=65 [template]=8192 [http]=2048 [rewards]=4096)
 
 say() { printf -- '-- %s\n' "$*"; }
 
@@ -39,7 +39,7 @@ write_dictionary() {
     cat "$root/tests/fuzz/config.dict" >>"$work/config.dict"
     sed -nE 's/^MPO_SERVE_FIELD(_AS\(\w+, "|\()(\w+).*/"\\"\2\\": "/p' "$root/src/serve/fields.def" >"$work/request.dict"
     cat "$root/tests/fuzz/request.dict" >>"$work/request.dict"
-    cp "$root"/tests/fuzz/{prompts,table,template,http}.dict "$work"
+    cp "$root"/tests/fuzz/{prompts,table,template,http,rewards}.dict "$work"
 }
 
 check_seeds() {
@@ -89,7 +89,7 @@ export TMPDIR
 trap 'rm -rf "$TMPDIR"' EXIT
 write_dictionary
 failed=0
-for target in config prompts request table template http record; do
+for target in config prompts request table template http rewards record; do
     run_target "$target" || failed=1
 done
 exit $failed
