@@ -134,6 +134,11 @@ enum mpo_status mpo_comm_agree(enum mpo_status status);
  * `what` is named in the message. Collective over all ranks of the job. */
 enum mpo_status mpo_comm_same(uint64_t hash, const char *what);
 
+/** Tell the other ranks of a signal to stop that came to this one, and hear of theirs: after
+ *  it mpo_stop_signal is that signal here as well. Waits do it; loops that may not wait for
+ *  long call it once a token. Local; does not block. */
+void mpo_comm_share_stop(void);
+
 /**
  * Call this once before the process ends because the job fails, where no failure handler is
  * set: at rank zero clients may be waiting for an answer. It should take less than a second.

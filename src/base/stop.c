@@ -13,7 +13,6 @@
 
 #include <errno.h>
 #include <signal.h>
-#include <stdbool.h>
 #include <stddef.h>
 #include <string.h>
 #include <time.h>
@@ -37,7 +36,8 @@ static const struct stop_signal {
 #define REQUEST 4096
 
 static volatile sig_atomic_t caught;
-static struct timespec caught_at; /* written by the handler alone */
+static struct timespec caught_at;
+static volatile sig_atomic_t is_heard; /* it came to another process, and soon here */
 static const char *volatile answer;
 static volatile sig_atomic_t is_from_parent;
 static void (*volatile told)(void *argument);
@@ -68,7 +68,8 @@ static void note(int number, siginfo_t *info, void *context)
     }
     double since = (double)(now.tv_sec - caught_at.tv_sec) +
                    1e-9 * (double)(now.tv_nsec - caught_at.tv_nsec);
-    if (since < (number == SIGINT ? SAME_KEYS_SECONDS : SAME_REQUEST_SECONDS))
+    bool is_of_keys = number == SIGINT && !is_heard;
+    if (since < (is_of_keys ? SAME_KEYS_SECONDS : SAME_REQUEST_SECONDS))
         return;
     signal(number, SIG_DFL);
     raise(number);
@@ -117,6 +118,21 @@ void mpo_stop_forget(void)
 {
     if (caught == REQUEST)
         caught = 0;
+}
+
+void mpo_stop_hear(int signal_number)
+{
+    if (caught != 0)
+        return;
+    clock_gettime(CLOCK_MONOTONIC, &caught_at);
+    is_heard = 1;
+    caught = signal_number;
+    give_answer();
+}
+
+bool mpo_stop_is_caught(void)
+{
+    return caught != 0 && caught != REQUEST;
 }
 
 int mpo_stop_signal(void)

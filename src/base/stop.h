@@ -38,6 +38,12 @@ void mpo_stop_request(void);
 /** Forget what was asked without a signal. Local. */
 void mpo_stop_forget(void);
 
+/** Take a signal that came to another process of the job for one that came here. Local. */
+void mpo_stop_hear(int signal_number);
+
+/** True after a signal, here or heard of, and not after a request without one. Local. */
+bool mpo_stop_is_caught(void);
+
 /** The signal that requested the stop; 0: none so far. Local. */
 int mpo_stop_signal(void);
 

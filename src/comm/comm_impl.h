@@ -7,6 +7,7 @@
  *     agree.c    agreement on errors
  *     fail.c     a rank that cannot go on
  *     wait.c     waiting with a deadline
+ *     stop.c     a request to stop that came to one rank
  *     launch.c   how the process was launched
  */
 #pragma once
@@ -35,6 +36,8 @@ struct mpo_comm_job {
     struct mpo_comm_notice notice;
     void (*last_words)(void *argument); /* NULL: none */
     void *last_argument;
+    int32_t stop_signal;      /* that the others were told of; 0: none so far */
+    double listened_for_stop; /* of mpo_timing_now */
 
     /* of mpo_comm_expect */
     const char *doing; /* a literal */
@@ -44,7 +47,12 @@ struct mpo_comm_job {
 
 struct mpo_comm_job *mpo_comm_job(void);
 
-enum mpo_comm_control_tag { MPO_COMM_CALL = 1, MPO_COMM_ANSWER = 2, MPO_COMM_NOTICE = 3 };
+enum mpo_comm_control_tag {
+    MPO_COMM_CALL = 1,
+    MPO_COMM_ANSWER = 2,
+    MPO_COMM_NOTICE = 3,
+    MPO_COMM_STOP = 4,
+};
 
 /** How this process was launched, from the environment, before MPI_Init. Local.
  *  @param speaks  whether this process is the one that reports an error

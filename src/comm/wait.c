@@ -196,6 +196,7 @@ static enum mpo_status stay_patient(struct patience *wait)
     if (job->size > 1 && now - wait->listened > LISTEN_SECONDS) {
         wait->listened = now;
         MPO_TRY(mpo_comm_hear());
+        mpo_comm_share_stop();
         if (job->rank != 0 && listen_for_call())
             wait->limit += job->deadline;
     }

@@ -369,6 +369,7 @@ enum mpo_status mpo_decode_follow(struct mpo_decode *decode)
 {
     enum mpo_status status = MPO_OK;
     while (!decode->is_root) {
+        mpo_comm_share_stop();
         MPO_TRY(mpo_decode_tell(decode, MPO_DECODE_RUN));
         if (decode->control->kind == MPO_DECODE_RELEASE)
             break;

@@ -217,6 +217,7 @@ static int32_t unit_length(const struct mpo_rollout *rollout,
 
 bool mpo_rollout_gives_up(struct mpo_rollout *rollout, const struct mpo_rollout_step *step)
 {
+    mpo_comm_share_stop();
     rollout->is_cut = rollout->is_cut || (step->yields && mpo_stop_signal() != 0);
     return rollout->is_cut;
 }

@@ -48,8 +48,20 @@ def wait_for_work(process):
         time.sleep(0.02)
 
 
-def stopped(command, number, ranks=1):
-    """(exit code, standard error, seconds to the first line after the signal, to the end)"""
+def rank_of(launcher, rank):
+    """The process of one rank, which the launcher started; -1 while there is none."""
+    with open(f"/proc/{launcher}/task/{launcher}/children", encoding="utf-8") as children:
+        processes = children.read().split()
+    for process in processes:
+        with open(f"/proc/{process}/environ", "rb") as environ:
+            if f"PMIX_RANK={rank}".encode() in environ.read().split(b"\0"):
+                return int(process)
+    return -1
+
+
+def stopped(command, number, ranks=1, to=None):
+    """(exit code, standard error, seconds to the first line after the signal, to the end); the
+    signal goes to one rank alone, if `to` says which"""
     start = [MPIEXEC, "-n", str(ranks), "--oversubscribe"] if ranks > 1 else []
     process = subprocess.Popen([*start, MPO, *command], cwd=WORK, stdout=subprocess.DEVNULL,
                                stderr=subprocess.PIPE, text=True)
@@ -58,7 +70,10 @@ def stopped(command, number, ranks=1):
     else:
         wait_for_work(process)
     begun = time.monotonic()
-    process.send_signal(number)
+    if to is None:
+        process.send_signal(number)
+    else:
+        os.kill(rank_of(process.pid, to), number)
     lines = []
     answered = None
     for line in process.stderr:
@@ -88,6 +103,18 @@ def test_ranks_stop_together():
             code, said, answered, seconds = stopped(COMMANDS[name], signal.SIGUSR1, ranks)
             check(f"{name} on {ranks} ranks ends after {seconds:.2f} s: {code}", code == 85 and seconds < 10
                   and answered is not None and said.count("again to leave now") == 1)
+
+
+def test_one_rank_stops_all():
+    """With two policies rank 1 leads no group, and of four ranks 2 leads the second one."""
+    prepare()
+    tried = [(name, 2, 1) for name in ("generate some", "generate exact", "score", "evaluate")]
+    for index, (name, ranks, to) in enumerate([*tried, ("generate some", 4, 3), ("score", 4, 2)]):
+        number = SIGNALS[index % len(SIGNALS)]
+        code, said, answered, seconds = stopped(COMMANDS[name], number, ranks, to)
+        check(f"{name} on {ranks} ends by {number.name} to rank {to} after {seconds:.2f} s: {code}",
+              code == 85 and seconds < 10 and answered is not None
+              and said.count("again to leave now") == 1)
 
 
 def test_fit_finishes_its_step():
