@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "allocations.h"
 
+#include <stdatomic.h>
 #include <stddef.h>
 
-static long count_made;
+static _Atomic long count_made;
 static long first_failing;
 static long failing_count;
+static bool (*fails_when)(void);
 
 void *__real_malloc(size_t bytes);
 void *__wrap_malloc(size_t bytes);
@@ -27,9 +29,16 @@ void allocations_fail(long made, long count)
     failing_count = count;
 }
 
-static int fails_now(void)
+void allocations_fail_when(bool (*fails)(void))
+{
+    fails_when = fails;
+}
+
+static bool fails_now(void)
 {
     long after = count_made++ - first_failing;
+    if (fails_when != NULL)
+        return fails_when();
     return after >= 0 && after < failing_count;
 }
 

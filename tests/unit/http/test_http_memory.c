@@ -13,6 +13,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "allocations.h"
 #include "http_case.h"
 #include "runner.h"
 
@@ -21,15 +22,6 @@ static atomic_int
     countdown; /* allocations of the server until the one that fails; 0: none */
 static pthread_t client_thread;
 static atomic_bool counts_client; /* while it opens the server */
-
-void *__real_malloc(size_t bytes);
-void *__real_calloc(size_t count, size_t bytes);
-void *__real_realloc(void *memory, size_t bytes);
-void *__real_reallocarray(void *memory, size_t count, size_t bytes);
-void *__wrap_malloc(size_t bytes);
-void *__wrap_calloc(size_t count, size_t bytes);
-void *__wrap_realloc(void *memory, size_t bytes);
-void *__wrap_reallocarray(void *memory, size_t count, size_t bytes);
 
 static bool fails_now(void)
 {
@@ -41,24 +33,15 @@ static bool fails_now(void)
     return left == 1;
 }
 
-void *__wrap_malloc(size_t bytes)
+/* The event loop's, which come from its library. */
+static void *loop_malloc(size_t bytes)
 {
-    return fails_now() ? NULL : __real_malloc(bytes);
+    return malloc(bytes);
 }
 
-void *__wrap_calloc(size_t count, size_t bytes)
+static void *loop_realloc(void *memory, size_t bytes)
 {
-    return fails_now() ? NULL : __real_calloc(count, bytes);
-}
-
-void *__wrap_realloc(void *memory, size_t bytes)
-{
-    return fails_now() ? NULL : __real_realloc(memory, bytes);
-}
-
-void *__wrap_reallocarray(void *memory, size_t count, size_t bytes)
-{
-    return fails_now() ? NULL : __real_reallocarray(memory, count, bytes);
+    return realloc(memory, bytes);
 }
 
 static bool has_ended(int client)
@@ -148,6 +131,7 @@ int main(void)
         cmocka_unit_test(one_failure_costs_one_connection_at_most),
     };
     client_thread = pthread_self();
-    event_set_mem_functions(__wrap_malloc, __wrap_realloc, free);
+    allocations_fail_when(fails_now);
+    event_set_mem_functions(loop_malloc, loop_realloc, free);
     return run_cases("http memory", tests);
 }
