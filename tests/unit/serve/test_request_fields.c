@@ -194,6 +194,48 @@ static void every_field_is_taken_inside_and_at_its_range_and_refused_outside(voi
                 check_field(&mpo_serve_fields[i], kinds[k]);
 }
 
+/* What is published, written a second time: the cases above follow the table wherever it
+ * goes. */
+static void the_table_has_the_published_ranges(void **state)
+{
+    (void)state;
+    static const struct {
+        enum mpo_serve_field_index index;
+        double low;
+        double high;
+        const char *initial;
+    } published[] = {
+        {MPO_SERVE_FIELD_end_bias, -100, 100, NULL},
+        {MPO_SERVE_FIELD_messages, 1, 1024, NULL},
+        {MPO_SERVE_FIELD_prompt, 1, 64, NULL},
+        {MPO_SERVE_FIELD_logprobs_of_text, 0, 20, "false"},
+        {MPO_SERVE_FIELD_top_logprobs, 0, 20, "0"},
+        {MPO_SERVE_FIELD_max_tokens, 0, SERVE_CASE_CONTEXT, NULL},
+        {MPO_SERVE_FIELD_max_completion_tokens, 0, SERVE_CASE_CONTEXT, NULL},
+        {MPO_SERVE_FIELD_temperature, 0, 2, "1"},
+        {MPO_SERVE_FIELD_top_p, 0, 1, "1"},
+        {MPO_SERVE_FIELD_top_k, -1, INT32_MAX, "0"},
+        {MPO_SERVE_FIELD_min_p, 0, 1, "0"},
+        {MPO_SERVE_FIELD_seed, 0, 0x1p63, NULL},
+        {MPO_SERVE_FIELD_n, 1, SERVE_CASE_ROWS, "1"},
+        {MPO_SERVE_FIELD_best_of, 1, SERVE_CASE_ROWS, "1"},
+        {MPO_SERVE_FIELD_stop, 0, 16, NULL},
+        {MPO_SERVE_FIELD_logit_bias, -100, 100, NULL},
+        {MPO_SERVE_FIELD_presence_penalty, -2, 2, "0"},
+        {MPO_SERVE_FIELD_frequency_penalty, -2, 2, "0"},
+        {MPO_SERVE_FIELD_repetition_penalty, 1, 1, "1"},
+    };
+    for (size_t i = 0; i < sizeof published / sizeof *published; i++) {
+        const struct mpo_serve_field *field = &mpo_serve_fields[published[i].index];
+        const char *initial = published[i].initial;
+        if (field->low != published[i].low ||
+            mpo_serve_field_high(field, &request_world.catalog) != published[i].high ||
+            (initial == NULL) != (field->initial == NULL) ||
+            (initial != NULL && strcmp(initial, field->initial) != 0))
+            fail_msg("%s: another range or initial value than published", field->name);
+    }
+}
+
 static void null_is_absent_in_every_field(void **state)
 {
     (void)state;
@@ -235,6 +277,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_field_is_taken_inside_and_at_its_range_and_refused_outside),
+        cmocka_unit_test(the_table_has_the_published_ranges),
         cmocka_unit_test(null_is_absent_in_every_field),
         cmocka_unit_test(a_field_of_the_other_endpoint_is_unknown),
     };

@@ -281,6 +281,19 @@ static void completions_fit_the_context(void **state)
         "", code, "expected at most 64");
 }
 
+/* Few enough bytes to be tokenised, and one token too many. */
+static void a_text_of_too_many_tokens_is_refused(void **state)
+{
+    (void)state;
+    char text[2 * SERVE_CASE_CONTEXT + 3] = "\"";
+    for (int i = 0; i < SERVE_CASE_CONTEXT; i++)
+        strcat(text, "a ");
+    strcat(text, "\"");
+    check_prompt_refused(text, "", "context_length_exceeded", "found 65");
+    check_prompt_refused(text, ", \"add_special_tokens\": false", "context_length_exceeded",
+                         "has 64 tokens");
+}
+
 static void max_tokens_has_two_names(void **state)
 {
     (void)state;
@@ -393,6 +406,7 @@ int main(void)
         cmocka_unit_test(there_are_64_prompts_at_most),
         cmocka_unit_test(nothing_is_scored_after_a_token_that_nothing_follows),
         cmocka_unit_test(completions_fit_the_context),
+        cmocka_unit_test(a_text_of_too_many_tokens_is_refused),
         cmocka_unit_test(max_tokens_has_two_names),
         cmocka_unit_test(weights_replace_those_of_the_model),
         cmocka_unit_test(weights_off_the_simplex_need_permission),
