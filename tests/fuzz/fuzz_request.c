@@ -154,8 +154,8 @@ static enum mpo_status check_body(const struct fuzz_input *input)
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
-    struct mpo_comm *comm = NULL;
-    struct mpo_policies *policies = NULL;
+    static struct mpo_comm *comm; /* like the policies, for the life of the process */
+    static struct mpo_policies *policies;
     struct mpo_policy_spec policy = {
         .name = "up",
         .kind = "table",
@@ -177,7 +177,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     fuzz_check(mpo_placement_open_comm(1, 0, &comm) == MPO_OK &&
                    mpo_policies_open(&spec, comm, &policies) == MPO_OK,
                "the table does not open");
-    catalog.policies = policies; /* for the life of the process */
+    catalog.policies = policies;
     return 0;
 }
 
