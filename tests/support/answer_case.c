@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "runner.h"
+#include "serve/buffer.h"
 
 /* ---- a vocabulary ---- */
 
@@ -273,13 +274,15 @@ static const char *piece_of(json_t *choice)
 
 char *answer_case_joined_text(json_t *chunks, int32_t index)
 {
-    char *text = runner_allocate(json_dumpb(chunks, NULL, 0, 0) + 1, 1);
+    struct mpo_serve_buffer text = {0};
     for (size_t i = 0; i < json_array_size(chunks); i++) {
         json_t *choice = choice_of(json_array_get(chunks, i), index);
         if (choice != NULL)
-            strcat(text, piece_of(choice));
+            mpo_serve_buffer_put(&text, piece_of(choice));
     }
-    return text;
+    mpo_serve_buffer_add(&text, "", 1); /* its NUL */
+    assert_false(text.is_lost);
+    return text.bytes;
 }
 
 json_t *answer_case_joined_logprobs(json_t *chunks, int32_t index)

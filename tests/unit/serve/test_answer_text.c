@@ -16,38 +16,35 @@
 /* Bytes, what stops them, and the text that is left, its bytes before repair. */
 struct text_case {
     const char *bytes;
-    int32_t count;
     const char *stop[STOPS_MAX];
     const char *text;
-    int32_t kept; /* of the bytes */
+    int32_t count; /* of bytes */
+    int32_t kept;  /* of them */
 };
 
 #define FFFD        "\xef\xbf\xbd"
-#define TEXT(bytes) bytes, (int32_t)sizeof(bytes) - 1
+#define TEXT(whole) .bytes = (whole), .count = (int32_t)sizeof(whole) - 1
+#define ALL_KINDS   "a\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80z"
+#define BROKEN                                                                             \
+    "a\xff"                                                                                \
+    "b\xe2\x82"                                                                            \
+    "c\xc3\xa9"
 
 static const struct text_case texts[] = {
-    {TEXT("a\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80z"),
-     {NULL},
-     "a\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80z",
-     11},
-    {TEXT("a\xff"
-          "b\xe2\x82"
-          "c\xc3\xa9"),
-     {NULL},
-     "a" FFFD "b" FFFD FFFD "c\xc3\xa9",
-     8},
-    {TEXT("ab\xf0\x9f\x98"), {NULL}, "ab" FFFD FFFD FFFD, 5},
-    {TEXT("\xe2\xe2\x82\xac\x82x"), {NULL}, FFFD "\xe2\x82\xac" FFFD "x", 6},
-    {TEXT("a STOP b"), {"STOP"}, "a ", 2},
-    {TEXT("aSTOabSTOx"), {"STOP"}, "aSTOabSTOx", 10},
-    {TEXT("aSTO"), {"STOP"}, "aSTO", 4},
-    {TEXT("abcabdx"), {"abd", "bcx", "dx"}, "abc", 3},
-    {TEXT("xyzabcdef"), {"def", "abcde"}, "xyz", 3},
-    {TEXT("aaab"), {"aab"}, "a", 1},
-    {TEXT("x\xe2\x82\xacy"), {"\xe2\x82\xac"}, "x", 1},
-    {TEXT("x\xe2\x82ySTOPz"), {"ST", "OP"}, "x" FFFD FFFD "y", 4},
-    {TEXT("STOP"), {"STOP"}, "", 0},
-    {TEXT(""), {NULL}, "", 0},
+    {TEXT(ALL_KINDS), .text = ALL_KINDS, .kept = 11},
+    {TEXT(BROKEN), .text = "a" FFFD "b" FFFD FFFD "c\xc3\xa9", .kept = 8},
+    {TEXT("ab\xf0\x9f\x98"), .text = "ab" FFFD FFFD FFFD, .kept = 5},
+    {TEXT("\xe2\xe2\x82\xac\x82x"), .text = FFFD "\xe2\x82\xac" FFFD "x", .kept = 6},
+    {TEXT("a STOP b"), .stop = {"STOP"}, .text = "a ", .kept = 2},
+    {TEXT("aSTOabSTOx"), .stop = {"STOP"}, .text = "aSTOabSTOx", .kept = 10},
+    {TEXT("aSTO"), .stop = {"STOP"}, .text = "aSTO", .kept = 4},
+    {TEXT("abcabdx"), .stop = {"abd", "bcx", "dx"}, .text = "abc", .kept = 3},
+    {TEXT("xyzabcdef"), .stop = {"def", "abcde"}, .text = "xyz", .kept = 3},
+    {TEXT("aaab"), .stop = {"aab"}, .text = "a", .kept = 1},
+    {TEXT("x\xe2\x82\xacy"), .stop = {"\xe2\x82\xac"}, .text = "x", .kept = 1},
+    {TEXT("x\xe2\x82ySTOPz"), .stop = {"ST", "OP"}, .text = "x" FFFD FFFD "y", .kept = 4},
+    {TEXT("STOP"), .stop = {"STOP"}, .text = "", .kept = 0},
+    {TEXT(""), .text = "", .kept = 0},
 };
 
 /* ---- what is right, of the bytes as a whole ---- */
