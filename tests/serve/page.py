@@ -43,7 +43,7 @@ def test_chat():
         set_value(browser, "#temperature", 0.5)
         set_value(browser, "#length", 5)
         before = shown(browser)
-        browser.click(MIXTURE + " footer > button:last-child")
+        browser.click(MIXTURE + " .actions button:last-child")
         browser.wait("return document.querySelector('.turn:last-child .place').textContent === '2/2'")
         browser.wait(DONE)
         body = sent(browser)[-1]
@@ -130,6 +130,7 @@ def test_columns():
         browser.wait(READY)
         keep_seed(browser, 11)
         before = chat(browser, "the story")[0]
+        browser.run("document.querySelector('#seed-new').checked = true")
         browser.click("#side")
         browser.wait("return document.querySelectorAll('.response').length === 4")
         browser.wait(DONE)

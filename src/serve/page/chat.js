@@ -89,7 +89,8 @@ class Response {
     this.again = button("Regenerate", () => this.chat.draw([this]), "Draw it again, with the weights of now");
     this.copy = button("Copy", () => copyText(this.version.text));
     this.versionsBox = make("span", "versions", "", [this.back, this.place, this.forth]);
-    const foot = make("footer", "", "", [this.meta, this.versionsBox, this.copy, this.again]);
+    const foot = make("footer", "", "", [this.meta, this.versionsBox,
+      make("span", "actions", "", [this.copy, this.again])]);
     const head = make("div", "head", "", [this.title, this.drawnFrom]);
     this.element = make("article", "response", "", [this.blend, head, this.body, this.note, foot]);
     this.element.setAttribute("aria-label", `Response of ${this.label}`);

@@ -41,7 +41,8 @@ export function chance(nat) {
   const percent = 100 * Math.exp(nat);
   if (percent >= 9.95) return `${percent.toFixed(0)} %`;
   if (percent >= 0.0995) return `${percent.toFixed(percent >= 0.995 ? 1 : 2)} %`;
-  return percent > 0 ? `${percent.toExponential(0)} %` : "0 %";
+  if (percent >= 0.00095) return `${Number(percent.toPrecision(1))} %`;
+  return percent > 0 ? `${percent.toExponential(0).replace("-", "\u2212")} %` : "0 %";
 }
 
 export function nats(value, digits = 2) {
@@ -102,8 +103,7 @@ class Sums {
     this.nat += token.nat;
     this.disagreement += token.disagreement;
     token.scores.forEach((score, k) => (this.policy[k].nat += score.nat));
-    if (token.leader >= 0 && token.scores[token.leader].advantage > 1e-9)
-      this.policy[token.leader].leads++;
+    if (token.leader >= 0) this.policy[token.leader].leads++;
   }
 }
 
