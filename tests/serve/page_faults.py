@@ -83,11 +83,13 @@ def test_lost_server():
         server.end()
         check("a lost connection is said, its text kept", browser.wait(DONE)
               and "connection was lost" in browser.text(".note") and browser.text(".response .text"))
-        browser.type("#prompt", "a")
-        browser.press("Enter")
         banner = browser.wait(BANNER)
         check("a lost server too, and what to do", banner and "does not answer" in banner
               and f"127.0.0.1:{server.port}" in banner)
+        browser.type("#prompt", "a")
+        browser.press("Enter")
+        check("a prompt is not lost on it", browser.wait(
+            "return document.querySelector('.turn:last-child .note.error')") and browser.wait(DONE))
         with Server(MPO, WORK, config, port=server.port):
             check("the page comes back with it", browser.wait(READY))
             check("and the conversation is there", browser.run(

@@ -59,6 +59,8 @@ function failed(error) {
   } else if (PASSING.includes(error.code)) {
     showBanner(error);
     waitForServer();
+  } else if (error.code === "cut_off") {
+    connect(); // to see whether the server is gone, or the response alone
   } else if (!server) {
     showBanner(error);
   }
