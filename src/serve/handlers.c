@@ -50,7 +50,7 @@ const struct mpo_http_route server_routes[] = {
     [ROUTE_HEALTH] = {MPO_HTTP_GET, "/health", false},
     [ROUTE_VERSION] = {MPO_HTTP_GET, "/version", false},
     [ROUTE_OPENAPI] = {MPO_HTTP_GET, "/openapi.json", false},
-#define MPO_PAGE(path, name, type)                                                       \
+#define MPO_PAGE(path, name, type)                                                         \
     [ROUTE_PAGE + MPO_PAGE_FILE_##name] = {MPO_HTTP_GET, path, false},
 #include "page.def"
 #undef MPO_PAGE

@@ -8,7 +8,7 @@
 #include "page_bytes.h"
 
 const struct mpo_page_file mpo_page_files[MPO_PAGE_FILE_COUNT] = {
-#define MPO_PAGE(path, name, type)                                                       \
+#define MPO_PAGE(path, name, type)                                                         \
     [MPO_PAGE_FILE_##name] = {type, (const char *)page_##name, sizeof page_##name},
 #include "page.def"
 #undef MPO_PAGE
