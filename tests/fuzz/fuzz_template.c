@@ -4,9 +4,9 @@
  * with a text or with a failure.
  *
  * The arguments of an input are the roles and contents of the messages, in turn. A template
- * is rendered twice, with and without what begins a response and once more as at first: it
- * must give the same text or the same failure again, on every rank and whatever was rendered
- * before.
+ * is rendered three times: with what begins a response, without it, and with it again. The
+ * last text or failure must be the first one, whatever was rendered in between; the second
+ * is only looked at as every one is.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -70,7 +70,8 @@ cleanup:
     return status;
 }
 
-static enum mpo_status render_twice(const struct mpo_jinja *jinja,
+/* @return how the first rendering ended */
+static enum mpo_status render_again(const struct mpo_jinja *jinja,
                                     struct mpo_jinja_input *input)
 {
     struct rendering first = render(jinja, input, true);
@@ -94,7 +95,7 @@ static enum mpo_status read_template(const struct fuzz_input *input,
         fuzz_check(jinja == NULL, "a template that was not read");
         MPO_TRY(fail(&failure));
     }
-    MPO_TRY(render_twice(jinja, rendered));
+    MPO_TRY(render_again(jinja, rendered));
 cleanup:
     mpo_jinja_close(&jinja);
     return status;
