@@ -211,6 +211,7 @@ struct mpo_llama_model {
     bool has_output;    /* a tensor of its own for the output */
     bool composes;      /* texts, before they are cut into words */
     bool cuts_capitals; /* see mpo_llama_cuts_capitals */
+    bool cuts_endings;  /* and mpo_llama_cuts_endings */
     struct mpo_llama_specials specials;
     size_t piece_bytes; /* the longest text that one token stands for, where tokenising must
                            be spared long texts; otherwise 0 */
@@ -292,6 +293,14 @@ enum mpo_status mpo_llama_compose(const struct mpo_llama_model *model, const cha
 
 /** Whether the tokenizer of a model ends words at capitals, of which libllama knows some. */
 bool mpo_llama_cuts_capitals(const struct llama_model *model);
+
+/** Whether a word of such a tokenizer ends after an English 's, 't and the like. */
+bool mpo_llama_cuts_endings(const struct llama_model *model);
+
+/** The first text that libllama cuts otherwise than such a tokenizer. Local.
+ *  @param found  where it begins; as it was if there is none
+ *  @return its bytes, 0: there is none */
+size_t mpo_llama_find_cut(const char *text, bool has_endings, const char **found);
 
 /** See struct mpo_policy_ops. */
 bool mpo_llama_remark(const void *self, const char *text, char *line, size_t line_bytes);

@@ -125,6 +125,7 @@ static enum mpo_status read_vocabulary(struct mpo_llama_model *model)
     model->longest_bytes = longest_piece(model, true);
     model->composes = mpo_llama_composes(model->handle);
     model->cuts_capitals = mpo_llama_cuts_capitals(model->handle);
+    model->cuts_endings = mpo_llama_cuts_endings(model->handle);
     MPO_TRY(mpo_llama_specials_list(model, &model->specials));
 cleanup:
     return status;
