@@ -7,7 +7,7 @@
  * of the estimator, and the step's number, which counts the draws and the prompts.
  * Configuration, prompts and models must be the same. Threads, transport, number of
  * ranks and the gap to stop at may change, and the number of steps may grow unless the step
- * rule depends on it.
+ * rule depends on it. A reward program may have moved, if the user says that it is the same.
  */
 #include "fit_impl.h"
 
@@ -21,6 +21,8 @@
 #include "session/differences.h"
 #include "session/provenance.h"
 
+#include "mpo/report.h"
+
 /* ---- the configuration ---- */
 
 /* Shared settings that change no step. Files are compared by their content. */
@@ -29,11 +31,13 @@ static const char *const harmless[] = {
     "exchange.transport", "exchange.pattern",   "exchange.ranks_per_group", "record.file",
     "descent.steps",      "descent.stop_gap",   "rewards.deadline",
 };
-#define HARMLESS_COUNT (sizeof harmless / sizeof *harmless)
+#define REWARDS_COMMAND "rewards.command"
+#define HARMLESS_COUNT  (sizeof harmless / sizeof *harmless)
 
 struct comparison {
     struct mpo_differences found;
     bool models_are_hashed;
+    bool may_move_rewards; /* --moved-rewards, and both have a program */
     char folder[PATH_MAX]; /* where the record's paths begin */
 };
 
@@ -62,7 +66,14 @@ static void note_difference(void *context, const char *key, const char *recorded
                             const char *now)
 {
     struct comparison *comparison = context;
-    if (!mpo_config_is_of_a_command(key) && !is_harmless(key) &&
+    bool is_moved = comparison->may_move_rewards && strcmp(key, REWARDS_COMMAND) == 0;
+    if (is_moved)
+        mpo_report(MPO_REPORT_WARNING,
+                   "--moved-rewards: " REWARDS_COMMAND
+                   " was %.500s, is %.500s; from here on "
+                   "rewards are those of the second, on the record's scale",
+                   recorded, now);
+    if (!is_moved && !mpo_config_is_of_a_command(key) && !is_harmless(key) &&
         !is_same_model(comparison, key, recorded, now))
         mpo_differences_add(&comparison->found, key, recorded, now);
 }
@@ -97,11 +108,20 @@ static enum mpo_status compare_configurations(const struct mpo_fit *fit,
     struct comparison comparison = {.models_are_hashed = fit->config->record.hash_models};
     MPO_TRY(mpo_differences_read(record, path, &recorded));
     mpo_differences_find_folder(path, recorded, comparison.folder);
+    bool have_programs =
+        recorded->rewards.command[0] != '\0' && fit->config->rewards.command[0] != '\0';
+    bool is_other = have_programs &&
+                    strcmp(recorded->rewards.command, fit->config->rewards.command) != 0;
+    comparison.may_move_rewards = have_programs && fit->config->fit.moved_rewards;
     MPO_TRY(mpo_config_compare(recorded, fit->config, note_difference, &comparison));
     MPO_CHECK(comparison.found.length == 0, MPO_ERR_CONFIG,
               "--resume: %s was made with a different configuration (%s); restore that "
-              "one, or start a new record",
-              path, comparison.found.text);
+              "one%s, or start a new record",
+              path, comparison.found.text,
+              is_other && !comparison.may_move_rewards
+                  ? ", give --moved-rewards if the other " REWARDS_COMMAND
+                    " measures the same"
+                  : "");
     MPO_TRY(check_steps(fit, recorded->descent.steps, mpo_record_step_count(record)));
 cleanup:
     mpo_config_close(&recorded);

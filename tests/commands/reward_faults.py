@@ -7,6 +7,7 @@ nothing is left running.
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -196,6 +197,38 @@ def what_has_no_meaning_is_refused():
     tables.check("rewards.command" in said, said)
 
 
+def a_program_that_moved_goes_on_where_the_user_says_so():
+    """The same program at another place: refused as another configuration, and with the flag the
+    steps of an uninterrupted run. With the flag alone, or without a program, nothing goes on."""
+    whole, command = prepare("whole")
+    tables.run(command)
+    folder, command = prepare("moved")
+    tables.run(command + ["--descent.steps=3"])
+    path = os.path.join(folder, "elsewhere.py")
+    shutil.copy(fit_rewards.PROGRAM, path)
+    other = "--rewards.command=exec %s %s %s" % (
+        sys.executable, path, os.path.join(folder, "values.json"))
+    _, said = tables.run(command + ["--resume", other], expect=78)
+    tables.check("rewards.command was" in said and "--moved-rewards" in said, said)
+    tables.check(steps_of(folder)[0] == 3, "it went on")
+    _, said = tables.run(command + ["--resume", "--moved-rewards", "--rewards.command="], expect=78)
+    tables.check("rewards.command" in said, said)
+    _, said = tables.run(command + ["--resume", "--moved-rewards", other, "--rollout.responses=8"],
+                         expect=78)
+    tables.check("rollout.responses was 16, is 8" in said and "rewards.command was" not in
+                 said.split("configuration (")[1], said)
+    _, said = tables.run(command + ["--moved-rewards", other], expect=64)
+    tables.check("--resume" in said, said)
+    for ranks, steps in ((2, 5), (1, 6)):
+        _, said = tables.run_ranks(MPIRUN, ranks, command + [
+            "--resume", "--moved-rewards", other, "--descent.steps=%d" % steps])
+        tables.check(said.count("warning: --moved-rewards: rewards.command was") == 1
+                     and "elsewhere.py" in said, said)
+    tables.check(steps_of(folder) == steps_of(whole), "resumed otherwise")
+    _, said = tables.run(command + ["--resume", "--moved-rewards", "--descent.steps=7"])
+    tables.check("moved" not in said, "nothing has moved: " + said)
+
+
 if __name__ == "__main__":
     sys.exit(tables.run_cases((case, ()) for case in (
         every_fault_ends_the_run_with_a_record_to_resume,
@@ -205,4 +238,5 @@ if __name__ == "__main__":
         an_interrupt_reaches_the_fit_and_not_the_program,
         a_stop_ends_the_calibration,
         a_fit_that_is_killed_takes_its_program_along,
-        what_has_no_meaning_is_refused)))
+        what_has_no_meaning_is_refused,
+        a_program_that_moved_goes_on_where_the_user_says_so)))
