@@ -37,7 +37,9 @@ struct mpo_comm_spec {
      * Called when this rank cannot go on, or hears that another cannot: once a job, with
      * the reason. The call that failed then returns the status, MPO_ERR_PEER where another
      * rank is the cause, and so does every later one: the job can only be ended. What MPI
-     * was doing is left as it is, for a collective call cannot be called off.
+     * was doing is left as it is, for a collective call cannot be called off: it may end
+     * later, in memory that is kept for it, or never, and then MPI may no longer be able to
+     * make or free communicators. End the process before long.
      *
      * NULL: the failure is reported (MPO_REPORT_FATAL), and the process ends with
      * MPI_Abort, or exit where there is one rank, and with the status's exit code.
@@ -50,9 +52,12 @@ struct mpo_comm_spec {
  * Begin a job on ranks that run already. MPI, where it is up, stays the caller's; it needs
  * MPI_THREAD_FUNNELED, for policies compute with threads that never call MPI.
  *
- * Collective over the communicator. Calls of MPI that block and have no other form run
- * under an alarm (SIGALRM, restored afterwards) where on_failure is NULL, and without a
- * deadline otherwise.
+ * Collective over the communicator. Every wait for another rank has the deadline of
+ * mpo_comm_expect, half an hour before its first call. Some calls of MPI block and have no
+ * other form (MPI_Comm_split, MPI_Win_allocate_shared, MPI_Win_free): all ranks meet right
+ * before them, with the deadline. Should a rank stop within such a call, which takes
+ * milliseconds, an alarm (SIGALRM, restored afterwards) ends the others where on_failure
+ * is NULL. A handler cannot call off MPI's call, so with one they wait for ever.
  *
  * @return MPO_ERR_USAGE when a job has begun already, when there is a communicator without
  *         MPI, or one that this rank is no part of; MPO_ERR_PEER

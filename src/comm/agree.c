@@ -95,15 +95,10 @@ static struct verdict make_verdict(enum mpo_status status)
 /* The lowest failing rank decides for all. */
 static enum mpo_status find_decider(enum mpo_status own, int32_t *decider)
 {
-    enum mpo_status status = MPO_OK;
     const struct mpo_comm_job *job = mpo_comm_job();
-    MPI_Request request = MPI_REQUEST_NULL;
+    const struct mpo_comm_reduction least = {MPI_INT32_T, sizeof *decider, MPI_MIN};
     *decider = own == MPO_OK ? job->size : job->rank;
-    MPO_TRY_MPI(MPI_Iallreduce(MPI_IN_PLACE, decider, 1, MPI_INT32_T, MPI_MIN, job->world,
-                               &request));
-    MPO_TRY(mpo_comm_wait(&request, 1));
-cleanup:
-    return status;
+    return mpo_comm_reduce_in(job->world, decider, 1, &least);
 }
 
 /* Rank zero gathers all verdicts and reports them. Their number grows with the ranks;
@@ -114,14 +109,10 @@ static enum mpo_status gather_verdicts(const struct verdict *own)
     const struct mpo_comm_job *job = mpo_comm_job();
     struct verdict *all = job->rank == 0 ? calloc((size_t)job->size, sizeof *all) : NULL;
     int32_t can_report = job->rank != 0 || all != NULL;
-    MPI_Request request = MPI_REQUEST_NULL;
-    MPO_TRY_MPI(MPI_Ibcast(&can_report, 1, MPI_INT32_T, 0, job->world, &request));
-    MPO_TRY(mpo_comm_wait(&request, 1));
+    MPO_TRY(mpo_comm_broadcast_in(job->world, &can_report, sizeof can_report, 0));
     if (!can_report)
         goto cleanup;
-    MPO_TRY_MPI(MPI_Igather(own, (int)sizeof *own, MPI_BYTE, all, (int)sizeof *own,
-                            MPI_BYTE, 0, job->world, &request));
-    MPO_TRY(mpo_comm_wait(&request, 1));
+    MPO_TRY(mpo_comm_gather_in(job->world, own, sizeof *own, all));
     if (all != NULL)
         report_verdicts(all, job->size);
 cleanup:
@@ -133,7 +124,6 @@ static enum mpo_status agree(enum mpo_status own, enum mpo_status *agreed)
 {
     enum mpo_status status = MPO_OK;
     struct verdict verdict = make_verdict(own);
-    MPI_Request request = MPI_REQUEST_NULL;
     int32_t decider = 0;
     MPO_TRY(mpo_comm_check());
     MPO_TRY(find_decider(own, &decider));
@@ -141,9 +131,8 @@ static enum mpo_status agree(enum mpo_status own, enum mpo_status *agreed)
     if (decider == mpo_comm_job_size())
         goto cleanup;
     MPO_TRY(gather_verdicts(&verdict));
-    MPO_TRY_MPI(MPI_Ibcast(&verdict, (int)sizeof verdict, MPI_BYTE, decider,
-                           mpo_comm_job()->world, &request));
-    MPO_TRY(mpo_comm_wait(&request, 1));
+    MPO_TRY(
+        mpo_comm_broadcast_in(mpo_comm_job()->world, &verdict, sizeof verdict, decider));
     *agreed = (enum mpo_status)verdict.status;
     mpo_error_set(verdict.text);
 cleanup:
@@ -168,12 +157,10 @@ enum mpo_status mpo_comm_same(uint64_t hash, const char *what)
 {
     enum mpo_status status = MPO_OK;
     uint64_t expected = hash;
-    MPI_Request request = MPI_REQUEST_NULL;
     if (mpo_comm_job_size() > 1) {
         MPO_TRY(mpo_comm_check());
-        MPO_TRY_MPI(
-            MPI_Ibcast(&expected, 1, MPI_UINT64_T, 0, mpo_comm_job()->world, &request));
-        MPO_TRY(mpo_comm_wait(&request, 1));
+        MPO_TRY(
+            mpo_comm_broadcast_in(mpo_comm_job()->world, &expected, sizeof expected, 0));
     }
     MPO_CHECK(
         hash == expected, MPO_ERR_CONFIG,

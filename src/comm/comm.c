@@ -31,7 +31,7 @@ struct mpo_comm {
     int32_t *leader; /* [P] of each rank of the group: the first one on its host */
 };
 
-/* Messages larger than this are cut, so that counts always fit MPI's int. */
+/* Messages between two ranks are cut, so that counts always fit MPI's int. */
 #define MESSAGE_BYTES_MAX ((size_t)1 << 30)
 
 /* Which ranks of the group share a host. */
@@ -39,15 +39,14 @@ static enum mpo_status find_leaders(struct mpo_comm *comm)
 {
     enum mpo_status status = MPO_OK;
     int32_t leader = comm->group_rank;
-    MPI_Request request = MPI_REQUEST_NULL;
-    MPO_TRY_MPI_ALARM(MPI_Comm_split_type(comm->group_comm, MPI_COMM_TYPE_SHARED,
-                                          comm->group_rank, MPI_INFO_NULL,
-                                          &comm->host_comm));
-    MPO_TRY_MPI(MPI_Ibcast(&leader, 1, MPI_INT32_T, 0, comm->host_comm, &request));
-    MPO_TRY(mpo_comm_wait(&request, 1));
-    MPO_TRY_MPI(MPI_Iallgather(&leader, 1, MPI_INT32_T, comm->leader, 1, MPI_INT32_T,
-                               comm->group_comm, &request));
-    MPO_TRY(mpo_comm_wait(&request, 1));
+    const size_t bytes = (size_t)comm->group_size * sizeof leader;
+    MPO_TRY_MPI_TOGETHER(comm->group_comm,
+                         MPI_Comm_split_type(comm->group_comm, MPI_COMM_TYPE_SHARED,
+                                             comm->group_rank, MPI_INFO_NULL,
+                                             &comm->host_comm));
+    MPO_TRY(mpo_comm_broadcast_in(comm->host_comm, &leader, sizeof leader, 0));
+    MPO_TRY(mpo_comm_gather_in(comm->group_comm, &leader, sizeof leader, comm->leader));
+    MPO_TRY(mpo_comm_broadcast_in(comm->group_comm, comm->leader, bytes, 0));
 cleanup:
     return status;
 }
@@ -55,11 +54,12 @@ cleanup:
 static enum mpo_status form_groups(struct mpo_comm *comm)
 {
     enum mpo_status status = MPO_OK;
-    MPO_TRY_MPI_ALARM(MPI_Comm_dup(mpo_comm_job()->world, &comm->world));
-    MPO_TRY_MPI_ALARM(
-        MPI_Comm_split(comm->world, comm->group, comm->group_rank, &comm->group_comm));
-    MPO_TRY_MPI_ALARM(MPI_Comm_split_type(comm->world, MPI_COMM_TYPE_SHARED, comm->rank,
-                                          MPI_INFO_NULL, &comm->local_comm));
+    MPO_TRY(mpo_comm_duplicate(mpo_comm_job()->world, &comm->world));
+    MPO_TRY_MPI_TOGETHER(comm->world, MPI_Comm_split(comm->world, comm->group,
+                                                     comm->group_rank, &comm->group_comm));
+    MPO_TRY_MPI_TOGETHER(comm->world,
+                         MPI_Comm_split_type(comm->world, MPI_COMM_TYPE_SHARED, comm->rank,
+                                             MPI_INFO_NULL, &comm->local_comm));
     MPO_TRY_MPI(MPI_Comm_rank(comm->local_comm, &comm->local_rank));
     MPO_TRY_MPI(MPI_Comm_size(comm->local_comm, &comm->local_size));
     MPO_TRY(find_leaders(comm));
@@ -192,13 +192,7 @@ static enum mpo_status broadcast(MPI_Comm communicator, void *data, size_t bytes
     if (communicator == MPI_COMM_NULL)
         return MPO_OK;
     MPO_TRY(mpo_comm_check());
-    for (size_t done = 0; done < bytes; done += MESSAGE_BYTES_MAX) {
-        size_t part = bytes - done < MESSAGE_BYTES_MAX ? bytes - done : MESSAGE_BYTES_MAX;
-        MPI_Request request = MPI_REQUEST_NULL;
-        MPO_TRY_MPI(MPI_Ibcast((char *)data + done, (int)part, MPI_BYTE, root, communicator,
-                               &request));
-        MPO_TRY(mpo_comm_wait(&request, 1));
-    }
+    MPO_TRY(mpo_comm_broadcast_in(communicator, data, bytes, root));
 cleanup:
     return status;
 }
@@ -220,17 +214,10 @@ enum mpo_status mpo_comm_gather(const struct mpo_comm *comm, const void *data, s
 {
     enum mpo_status status = MPO_OK;
     MPO_TRY(mpo_comm_check());
-    MPO_CHECK(bytes <= MESSAGE_BYTES_MAX, MPO_ERR_INTERNAL,
-              "expected to gather at most %zu bytes per rank, found %zu", MESSAGE_BYTES_MAX,
-              bytes);
-    if (comm->world == MPI_COMM_NULL) {
+    if (comm->world == MPI_COMM_NULL)
         memcpy(out, data, bytes);
-        goto cleanup;
-    }
-    MPI_Request request = MPI_REQUEST_NULL;
-    MPO_TRY_MPI(MPI_Igather(data, (int)bytes, MPI_BYTE, out, (int)bytes, MPI_BYTE, 0,
-                            comm->world, &request));
-    MPO_TRY(mpo_comm_wait(&request, 1));
+    else
+        MPO_TRY(mpo_comm_gather_in(comm->world, data, bytes, out));
 cleanup:
     return status;
 }
@@ -240,15 +227,17 @@ enum mpo_status mpo_comm_local_before(const struct mpo_comm *comm, int32_t value
 {
     enum mpo_status status = MPO_OK;
     MPO_TRY(mpo_comm_check());
-    *before = 0; /* MPI does not set it on the first rank */
+    *before = 0; /* MPI does not say it on the first rank */
     if (comm->local_comm == MPI_COMM_NULL)
         goto cleanup;
+    int32_t *room = (void *)mpo_comm_job()->room;
     MPI_Request request = MPI_REQUEST_NULL;
-    MPO_TRY_MPI(
-        MPI_Iexscan(&value, before, 1, MPI_INT32_T, MPI_SUM, comm->local_comm, &request));
-    MPO_TRY(mpo_comm_wait(&request, 1));
-    if (comm->local_rank == 0)
-        *before = 0;
+    *room = value;
+    MPO_TRY_MPI(MPI_Iexscan(MPI_IN_PLACE, room, 1, MPI_INT32_T, MPI_SUM, comm->local_comm,
+                            &request));
+    MPO_TRY(mpo_comm_wait_collective(&request));
+    if (comm->local_rank > 0)
+        *before = *room;
 cleanup:
     return status;
 }
@@ -263,7 +252,8 @@ enum mpo_status mpo_comm_local_same(const struct mpo_comm *comm, uint64_t hash,
     if (comm->local_comm == MPI_COMM_NULL)
         goto cleanup;
     int color = (int)((hash ^ hash >> 32) & INT_MAX);
-    MPO_TRY_MPI_ALARM(MPI_Comm_split(comm->local_comm, color, comm->local_rank, &same));
+    MPO_TRY_MPI_TOGETHER(comm->local_comm,
+                         MPI_Comm_split(comm->local_comm, color, comm->local_rank, &same));
     MPO_TRY_MPI(MPI_Comm_size(same, count));
 cleanup:
     if (same != MPI_COMM_NULL)
@@ -293,33 +283,30 @@ cleanup:
 }
 
 static enum mpo_status reduce(const struct mpo_comm *comm, void *values, size_t count,
-                              MPI_Datatype type, MPI_Op operation)
+                              const struct mpo_comm_reduction *how)
 {
     enum mpo_status status = MPO_OK;
     MPO_TRY(mpo_comm_check());
-    MPO_CHECK(count <= INT_MAX, MPO_ERR_INTERNAL,
-              "expected to reduce at most %d values, found %zu", INT_MAX, count);
-    if (comm->world == MPI_COMM_NULL)
-        goto cleanup;
-    MPI_Request request = MPI_REQUEST_NULL;
-    MPO_TRY_MPI(MPI_Iallreduce(MPI_IN_PLACE, values, (int)count, type, operation,
-                               comm->world, &request));
-    MPO_TRY(mpo_comm_wait(&request, 1));
+    if (comm->world != MPI_COMM_NULL)
+        MPO_TRY(mpo_comm_reduce_in(comm->world, values, count, how));
 cleanup:
     return status;
 }
 
 enum mpo_status mpo_comm_max(const struct mpo_comm *comm, double *values, int32_t count)
 {
-    return reduce(comm, values, (size_t)count, MPI_DOUBLE, MPI_MAX);
+    return reduce(comm, values, (size_t)count,
+                  &(struct mpo_comm_reduction){MPI_DOUBLE, sizeof *values, MPI_MAX});
 }
 
 enum mpo_status mpo_comm_min(const struct mpo_comm *comm, double *values, int32_t count)
 {
-    return reduce(comm, values, (size_t)count, MPI_DOUBLE, MPI_MIN);
+    return reduce(comm, values, (size_t)count,
+                  &(struct mpo_comm_reduction){MPI_DOUBLE, sizeof *values, MPI_MIN});
 }
 
 enum mpo_status mpo_comm_or(const struct mpo_comm *comm, uint8_t *bytes, size_t count)
 {
-    return reduce(comm, bytes, count, MPI_UINT8_T, MPI_BOR);
+    return reduce(comm, bytes, count,
+                  &(struct mpo_comm_reduction){MPI_UINT8_T, 1, MPI_BOR});
 }

@@ -4,6 +4,7 @@
  *
  *     job.c      beginning and ending a job
  *     comm.c     groups, and data between ranks
+ *     collective.c  collective calls of MPI
  *     agree.c    agreement on errors
  *     fail.c     a rank that cannot go on
  *     wait.c     waiting with a deadline
@@ -16,6 +17,9 @@
 
 #define MPO_COMM_HOST_BYTES 64
 
+/* One part of a collective call. */
+#define MPO_COMM_ROOM_BYTES ((size_t)1 << 20)
+
 /** What a failing rank tells the others. */
 struct mpo_comm_notice {
     int32_t status;
@@ -27,10 +31,12 @@ struct mpo_comm_job {
     bool has_begun;
     bool has_failed;  /* the failure was handled; waits return at once */
     MPI_Comm world;   /* all ranks; MPI_COMM_NULL: this process alone */
-    MPI_Comm control; /* roll calls and notices */
+    MPI_Comm control; /* roll calls and notices; MPI_COMM_NULL until ranks are connected */
+    MPI_Comm duplicate; /* being made */
     int32_t rank;
     int32_t size;
     char (*host)[MPO_COMM_HOST_BYTES]; /* [size]; NULL for a process alone */
+    char *room; /* [MPO_COMM_ROOM_BYTES] of collective calls; NULL for a process alone */
     struct mpo_comm_spec spec;
     int timer_slack; /* of the thread before the job, ns; -1: not known */
     struct mpo_comm_notice notice;
@@ -67,6 +73,9 @@ enum mpo_status mpo_comm_fail_here(enum mpo_status status);
 
 /** MPO_ERR_PEER once the job has failed. Local. */
 enum mpo_status mpo_comm_check(void);
+
+/** Complete a collective call, or fail as mpo_comm_wait does; it goes on nevertheless. */
+enum mpo_status mpo_comm_wait_collective(MPI_Request *request);
 
 /** Fail if another rank has reported a failure of its own. Local. */
 enum mpo_status mpo_comm_hear(void);

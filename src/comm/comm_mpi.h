@@ -27,13 +27,35 @@
     } while (0)
 
 /**
- * Complete requests, or fail: at the deadline of mpo_comm_expect rank zero names the ranks
+ * Complete messages, or fail: at the deadline of mpo_comm_expect rank zero names the ranks
  * that do not respond (mpo_comm_fail), and a failure of another rank ends the wait. Every
- * wait of the program is this one. Allocates nothing.
+ * wait of the program is of this kind. Allocates nothing.
  *
- * @return MPO_ERR_PEER where a failure handler keeps the process; requests stay as they are
+ * @return MPO_ERR_PEER where a failure handler keeps the process; the messages are cancelled
  */
 enum mpo_status mpo_comm_wait(MPI_Request *requests, int count);
+
+/** Call off messages that nobody waits for any more, so that MPI writes no longer into
+ *  their memory. Local. */
+void mpo_comm_cancel(MPI_Request *requests, int count);
+
+/** Collective calls with their wait, in memory that outlives a failure
+ *  (comm/collective.c). All are collective over the communicator's ranks. */
+enum mpo_status mpo_comm_barrier(MPI_Comm communicator);
+enum mpo_status mpo_comm_broadcast_in(MPI_Comm communicator, void *data, size_t bytes,
+                                      int32_t root);
+
+struct mpo_comm_reduction {
+    MPI_Datatype type;
+    size_t bytes; /* of a value */
+    MPI_Op operation;
+};
+enum mpo_status mpo_comm_reduce_in(MPI_Comm communicator, void *values, size_t count,
+                                   const struct mpo_comm_reduction *how);
+
+/** out: [ranks, bytes], on rank zero of the communicator only. */
+enum mpo_status mpo_comm_gather_in(MPI_Comm communicator, const void *data, size_t bytes,
+                                   void *out);
 
 /** An event to wait for that is not a request of MPI. */
 struct mpo_comm_event {
@@ -47,10 +69,21 @@ struct mpo_comm_event {
 /** mpo_comm_wait for such an event. */
 enum mpo_status mpo_comm_wait_for(const struct mpo_comm_event *event);
 
-/** MPO_TRY_MPI for a call that has only a blocking form: at the deadline an alarm ends this
- *  process, and with it the job, with exit code 75. Never in the token loop. */
-#define MPO_TRY_MPI_ALARM(call)                                                            \
+/** A duplicate of a communicator, made while others are waited for as everywhere.
+ *  @param out  set only on success */
+enum mpo_status mpo_comm_duplicate(MPI_Comm communicator, MPI_Comm *out);
+
+/** Wait until all ranks of a communicator of the job are about to make the same call.
+ *  Collective over its ranks. */
+enum mpo_status mpo_comm_meet(MPI_Comm communicator);
+
+/** MPO_TRY_MPI for a collective call that has only a blocking form, once all ranks of the
+ *  communicator are there. Against a rank that stops within the call there is an alarm,
+ *  which ends this process, and with it the job, with exit code 75; where a failure handler
+ *  keeps the process there is none. Never in the token loop. */
+#define MPO_TRY_MPI_TOGETHER(communicator, call)                                           \
     do {                                                                                   \
+        MPO_TRY(mpo_comm_meet(communicator));                                              \
         mpo_comm_alarm_set(#call);                                                         \
         int mpi_code = (call);                                                             \
         mpo_comm_alarm_clear();                                                            \

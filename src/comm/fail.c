@@ -46,7 +46,7 @@ static _Noreturn void end_process(enum mpo_status status, const char *text)
     if (job->last_words != NULL)
         job->last_words(job->last_argument);
     if (job->size > 1)
-        MPI_Abort(job->world, code);
+        MPI_Abort(job->world != MPI_COMM_NULL ? job->world : MPI_COMM_WORLD, code);
     exit(code);
 }
 

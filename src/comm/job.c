@@ -26,8 +26,9 @@
 
 #define NO_JOB                                                                             \
     {                                                                                      \
-        .world = MPI_COMM_NULL, .control = MPI_COMM_NULL, .size = 1, .timer_slack = -1,    \
-        .doing = "set-up", .step = -1, .deadline = DEADLINE_SECONDS                        \
+        .world = MPI_COMM_NULL, .control = MPI_COMM_NULL, .duplicate = MPI_COMM_NULL,      \
+        .size = 1, .timer_slack = -1, .doing = "set-up", .step = -1,                       \
+        .deadline = DEADLINE_SECONDS                                                       \
     }
 
 static struct mpo_comm_job job = NO_JOB;
@@ -73,18 +74,18 @@ static enum mpo_status connect_ranks(MPI_Comm communicator)
 {
     enum mpo_status status = MPO_OK;
     char own[MPO_COMM_HOST_BYTES] = "";
-    MPI_Request request = MPI_REQUEST_NULL;
     MPO_TRY_MPI(MPI_Comm_rank(communicator, &job.rank));
     MPO_TRY_MPI(MPI_Comm_size(communicator, &job.size));
     gethostname(own, sizeof own - 1);
     MPO_NEW(job.size, &job.host);
-    MPO_TRY_MPI_ALARM(MPI_Comm_dup(communicator, &job.world));
+    MPO_NEW(MPO_COMM_ROOM_BYTES, &job.room);
+    MPO_TRY(mpo_comm_duplicate(communicator, &job.world));
     MPO_TRY_MPI(MPI_Comm_set_errhandler(job.world, MPI_ERRORS_RETURN));
     MPO_TRY_MPI(MPI_Comm_set_name(job.world, "mpo world")); /* for debuggers and tests */
-    MPO_TRY_MPI_ALARM(MPI_Comm_dup(job.world, &job.control));
-    MPO_TRY_MPI(MPI_Iallgather(own, MPO_COMM_HOST_BYTES, MPI_BYTE, job.host,
-                               MPO_COMM_HOST_BYTES, MPI_BYTE, job.world, &request));
-    MPO_TRY(mpo_comm_wait(&request, 1));
+    MPO_TRY(mpo_comm_duplicate(job.world, &job.control));
+    MPO_TRY(mpo_comm_gather_in(job.world, own, sizeof own, job.host));
+    MPO_TRY(
+        mpo_comm_broadcast_in(job.world, job.host, (size_t)job.size * sizeof *job.host, 0));
 cleanup:
     return status;
 }
@@ -126,6 +127,8 @@ void mpo_comm_end(void)
         MPI_Comm_free(&job.world);
     if (job.timer_slack >= 0)
         prctl(PR_SET_TIMERSLACK, (unsigned long)job.timer_slack, 0UL, 0UL, 0UL);
+    if (!job.has_failed) /* else MPI may still write there */
+        free(job.room);
     free(job.host);
     job = (struct mpo_comm_job)NO_JOB;
 }
@@ -160,10 +163,8 @@ cleanup:
  * crash or hang when ranks abort (PMIx 4.2: PMIx_server_finalize). */
 static void meet_before_the_end(void)
 {
-    MPI_Request request = MPI_REQUEST_NULL;
-    if (job.size > 1 && job.world != MPI_COMM_NULL && !job.has_failed &&
-        MPI_Ibarrier(job.world, &request) == MPI_SUCCESS)
-        (void)mpo_comm_wait(&request, 1); /* ends the process where it fails */
+    if (job.size > 1 && job.world != MPI_COMM_NULL && !job.has_failed)
+        (void)mpo_comm_barrier(job.world); /* ends the process where it fails */
 }
 
 void mpo_comm_stop(void)

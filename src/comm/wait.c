@@ -10,9 +10,9 @@
  * deadline is longer, so that rank zero, which can name the rank, reports first; they
  * report when rank zero itself hangs.
  *
- * Calls that have no non-blocking form (making communicators and windows, the end) run
- * under an alarm. Such a process has nothing to save, so the alarm's handler prints a
- * message and exits; the launcher then ends the other ranks.
+ * Calls that have no non-blocking form (splitting communicators, windows, the end) are made
+ * when all ranks are there, and run under an alarm. Such a process has nothing to save, so
+ * the alarm's handler prints a message and exits; the launcher then ends the other ranks.
  *
  * The loop spins briefly, because the other rank is usually there, and then sleeps between
  * tests, which leaves the cores to ranks that share them. It spins for the length of
@@ -74,6 +74,19 @@ static double seconds_of_patience(void)
         return job->deadline;
     return PATIENCE_FACTOR * job->deadline + PATIENCE_SECONDS +
            PATIENCE_STAGGER * job->rank;
+}
+
+/* Without a roll call nobody can be named: the ranks are not connected yet. */
+static enum mpo_status give_up_unconnected(const struct mpo_comm_event *event)
+{
+    char place[96] = "";
+    mpo_comm_describe_place(place, sizeof place);
+    mpo_error_raise(
+        MPO_ERR_PEER, __FILE__, __LINE__,
+        "%s has not completed for %g s (%s), because another rank takes no part "
+        "in it. Check the hosts for a stopped process or a stalled file system",
+        event->what, mpo_comm_job()->deadline, place);
+    return mpo_comm_fail_here(MPO_ERR_PEER);
 }
 
 /* Name the ranks that did not answer and fail. When all did, the event is to blame. */
@@ -182,6 +195,14 @@ struct patience {
     double listened;
 };
 
+static enum mpo_status give_up(const struct mpo_comm_event *event)
+{
+    const struct mpo_comm_job *job = mpo_comm_job();
+    if (job->control == MPI_COMM_NULL)
+        return give_up_unconnected(event);
+    return job->rank == 0 ? call_the_roll(event) : miss_rank_zero(event);
+}
+
 /* What a waiting rank does between two tests. */
 static enum mpo_status stay_patient(struct patience *wait)
 {
@@ -192,8 +213,9 @@ static enum mpo_status stay_patient(struct patience *wait)
         wait->start += now - wait->previous;
     wait->previous = now;
     if (now - wait->start > wait->limit)
-        MPO_TRY(job->rank == 0 ? call_the_roll(wait->event) : miss_rank_zero(wait->event));
-    if (job->size > 1 && now - wait->listened > LISTEN_SECONDS) {
+        MPO_TRY(give_up(wait->event));
+    if (job->control != MPI_COMM_NULL && job->size > 1 &&
+        now - wait->listened > LISTEN_SECONDS) {
         wait->listened = now;
         MPO_TRY(mpo_comm_hear());
         mpo_comm_share_stop();
@@ -238,7 +260,7 @@ cleanup:
     return status;
 }
 
-enum mpo_status mpo_comm_wait(MPI_Request *requests, int count)
+static enum mpo_status wait_for_requests(MPI_Request *requests, int count)
 {
     struct requests all = {requests, count};
     /* Where the network is sound, all ranks wait for each other: a bug of mpo. */
@@ -247,6 +269,29 @@ enum mpo_status mpo_comm_wait(MPI_Request *requests, int count)
                                  .self = &all,
                                  .what = "a message between ranks",
                                  .advice = "Check the network between their hosts"});
+}
+
+enum mpo_status mpo_comm_wait(MPI_Request *requests, int count)
+{
+    enum mpo_status status = wait_for_requests(requests, count);
+    if (status != MPO_OK)
+        mpo_comm_cancel(requests, count);
+    return status;
+}
+
+enum mpo_status mpo_comm_wait_collective(MPI_Request *request)
+{
+    return wait_for_requests(request, 1);
+}
+
+void mpo_comm_cancel(MPI_Request *requests, int count)
+{
+    for (int i = 0; i < count; i++) {
+        if (requests[i] == MPI_REQUEST_NULL)
+            continue;
+        MPI_Cancel(&requests[i]);
+        MPI_Request_free(&requests[i]);
+    }
 }
 
 /* ---- calls that have no non-blocking form ---- */
@@ -275,8 +320,8 @@ static void on_alarm(int number)
     _exit(mpo_status_exit_code(MPO_ERR_PEER));
 }
 
-/* A caller with a failure handler keeps its own signal handlers, and has no
- * deadline here. */
+/* A caller with a failure handler keeps its own signal handlers, and has no deadline here:
+ * there is no way out of MPI's call, so the handler could be called but nothing returned. */
 void mpo_comm_alarm_set(const char *call)
 {
     const struct mpo_comm_job *job = mpo_comm_job();

@@ -52,7 +52,10 @@ static enum mpo_status mpi_allocate(struct mpo_exchange *exchange)
         &exchange->spec, exchange->comm, exchange->rank, exchange->spec.row_capacity);
     MPO_NEW(1, &self);
     exchange->self = self;
-    MPO_NEW(others + own * peers + 2 * peers, &self->requests);
+    size_t messages = others + own * peers + 2 * peers;
+    MPO_NEW(messages, &self->requests);
+    for (size_t i = 0; i < messages; i++)
+        self->requests[i] = MPI_REQUEST_NULL;
     MPO_NEW(tokens.received, &self->rows);
     if (exchange->spec.bf16_rows) {
         MPO_NEW(tokens.received, &self->halves);
@@ -74,6 +77,8 @@ static void mpi_close(struct mpo_exchange *exchange)
     struct messages *self = exchange->self;
     if (self == NULL)
         return;
+    if (mpo_comm_has_failed()) /* maybe between posting and waiting */
+        mpo_comm_cancel(self->requests, self->posted);
     free(self->packed);
     free(self->halves);
     free(self->rows);

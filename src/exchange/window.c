@@ -36,8 +36,9 @@ enum mpo_status mpo_exchange_window_connect(struct mpo_exchange_window *window,
     enum mpo_status status = MPO_OK;
     void *own = NULL;
     int size = 0;
-    MPO_TRY_MPI_ALARM(MPI_Win_allocate_shared((MPI_Aint)own_bytes, 1, MPI_INFO_NULL,
-                                              window->comm, &own, &window->window));
+    MPO_TRY_MPI_TOGETHER(window->comm,
+                         MPI_Win_allocate_shared((MPI_Aint)own_bytes, 1, MPI_INFO_NULL,
+                                                 window->comm, &own, &window->window));
     MPO_TRY_MPI(MPI_Comm_size(window->comm, &size));
     for (int rank = 0; rank < size; rank++) {
         MPI_Aint part = 0;
@@ -52,7 +53,8 @@ cleanup:
 
 void mpo_exchange_window_close(struct mpo_exchange_window *window)
 {
-    if (window->base != NULL && window->window != MPI_WIN_NULL && !mpo_comm_has_failed()) {
+    if (window->base != NULL && window->window != MPI_WIN_NULL && !mpo_comm_has_failed() &&
+        mpo_comm_meet(window->comm) == MPO_OK) {
         mpo_comm_alarm_set("MPI_Win_free");
         MPI_Win_unlock_all(window->window);
         MPI_Win_free(&window->window);
@@ -65,10 +67,8 @@ void mpo_exchange_window_close(struct mpo_exchange_window *window)
 enum mpo_status mpo_exchange_window_meet(struct mpo_exchange_window *window)
 {
     enum mpo_status status = MPO_OK;
-    MPI_Request request = MPI_REQUEST_NULL;
     MPO_TRY_MPI(MPI_Win_sync(window->window));
-    MPO_TRY_MPI(MPI_Ibarrier(window->comm, &request));
-    MPO_TRY(mpo_comm_wait(&request, 1));
+    MPO_TRY(mpo_comm_barrier(window->comm));
     MPO_TRY_MPI(MPI_Win_sync(window->window));
 cleanup:
     return status;
@@ -103,12 +103,10 @@ const char *mpo_exchange_window_refuses(const struct mpo_exchange_ops *ops,
 {
     size_t needed = 0;
     size_t free = 0;
-    MPI_Request request = MPI_REQUEST_NULL;
     mpo_exchange_shared_room(ops, spec, comm, &needed, &free);
     int fits = needed <= free;
-    bool agreed = MPI_Iallreduce(MPI_IN_PLACE, &fits, 1, MPI_INT, MPI_MIN,
-                                 mpo_comm_group_mpi(comm), &request) == MPI_SUCCESS &&
-                  mpo_comm_wait(&request, 1) == MPO_OK;
+    const struct mpo_comm_reduction least = {MPI_INT, sizeof fits, MPI_MIN};
+    bool agreed = mpo_comm_reduce_in(mpo_comm_group_mpi(comm), &fits, 1, &least) == MPO_OK;
     return agreed && fits ? NULL
                           : "its rows do not fit into " SHARED_FOLDER
                             " (in a container: --shm-size)";

@@ -3,13 +3,13 @@
  * Jobs inside a program that has MPI up already: on a part of the ranks, one after another,
  * and with failures that are handled instead of ending the process.
  */
-#include <mpi.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include "exchange/exchange_impl.h"
 #include "mpo/comm.h"
 #include "mpo/report.h"
 #include "runner.h"
@@ -169,6 +169,7 @@ static void a_failure_is_told_to_every_rank_once(void **state)
         int64_t value = 0;
         begin(&told);
         assert_ok(mpo_comm_open(size, &comm));
+        MPI_Barrier(MPI_COMM_WORLD); /* nobody hears of the failure in there */
         mpo_comm_expect("fit", 3, 60.0);
         if (world_rank() == failing) {
             mpo_error_set("a policy gave no finite logit");
@@ -215,7 +216,7 @@ static void a_rank_that_does_not_come_is_named_and_nobody_dies(void **state)
          * more patient than this. */
         if (world_rank() == late)
             usleep(late == 0 ? 3500000 : 2000000);
-        double value = 1.0;
+        double value = world_rank();
         enum mpo_status status = mpo_comm_max(comm, &value, 1);
         if (status == MPO_OK && world_rank() == late) /* the others had sent theirs */
             status = mpo_comm_max(comm, &value, 1);
@@ -229,8 +230,63 @@ static void a_rank_that_does_not_come_is_named_and_nobody_dies(void **state)
         }
         mpo_comm_close(&comm);
         mpo_comm_end();
+        /* Here MPI ends what was begun, but it has lost the way to our memory. */
         MPI_Barrier(MPI_COMM_WORLD);
+        if (world_rank() != late)
+            assert_close(value, world_rank(), 0.0);
     }
+}
+
+/* A window is freed by a call that blocks and cannot be called off. The late rank must not
+ * enter it alone either: it hears that the others have given up. */
+static void a_rank_that_does_not_come_to_free_a_window_is_named(void **state)
+{
+    (void)state;
+    int size = world_size();
+    int late = size - 1;
+    struct told told = {0};
+    struct mpo_comm *comm = NULL;
+    struct mpo_exchange_window window = {0};
+    char name[32];
+    if (size == 1)
+        skip();
+    begin(&told);
+    assert_ok(mpo_comm_open(size, &comm));
+    if (!mpo_comm_group_shares_host(comm))
+        skip();
+    assert_ok(mpo_exchange_window_allocate(&window, mpo_comm_group_mpi(comm)));
+    assert_ok(mpo_exchange_window_connect(&window, 64));
+    mpo_comm_expect("the end", -1, 0.3);
+    if (world_rank() == late)
+        usleep(2000000);
+    mpo_exchange_window_close(&window);
+    assert_int_equal(told.count, 1);
+    snprintf(name, sizeof name, "rank %d on", late);
+    if (world_rank() != late) {
+        assert_non_null(strstr(told.text, "has not responded for 0.3 s (the end)"));
+        assert_non_null(strstr(told.text, name));
+    }
+    mpo_comm_close(&comm);
+    mpo_comm_end();
+    MPI_Barrier(MPI_COMM_WORLD);
+}
+
+/* Nobody can be named before ranks are connected. */
+static void a_rank_that_does_not_come_to_the_job_is_missed(void **state)
+{
+    (void)state;
+    struct told told = {0};
+    const struct mpo_comm_spec spec = {.on_failure = handle, .argument = &told};
+    if (world_size() == 1)
+        skip();
+    mpo_comm_expect("set-up", -1, 0.3);
+    if (world_rank() == 0)
+        usleep(3500000);
+    assert_status(mpo_comm_begin(&spec), MPO_ERR_PEER);
+    assert_false(mpo_comm_has_begun());
+    assert_int_equal(told.count, 1);
+    assert_non_null(strstr(told.text, "has not completed for 0.3 s (set-up)"));
+    MPI_Barrier(MPI_COMM_WORLD);
 }
 
 static void a_failed_set_up_is_agreed_on_and_no_failure_of_the_job(void **state)
@@ -269,6 +325,9 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_failure_is_told_to_every_rank_once),
         cmocka_unit_test(a_rank_that_does_not_come_is_named_and_nobody_dies),
         cmocka_unit_test(a_failed_set_up_is_agreed_on_and_no_failure_of_the_job),
+        cmocka_unit_test(a_rank_that_does_not_come_to_free_a_window_is_named),
+        /* the last one: MPI goes on making its communicator */
+        cmocka_unit_test(a_rank_that_does_not_come_to_the_job_is_missed),
     };
     return run_cases_on_ranks(argc, argv, "job", tests);
 }
