@@ -16,7 +16,7 @@
 
 #define MPO_RECORD_TEXT_BYTES 512
 
-/* ---- errors (record/fields.c) ---- */
+/* ---- errors (record/hdf5.c) ---- */
 
 /** Raise "<what>: <HDF5's reason>" and clear HDF5's stack. Local. */
 enum mpo_status mpo_record_hdf5_raise(const char *file, int line, const char *format, ...)

@@ -3,6 +3,10 @@
 if(NOT MPO_HTTP)
     return()
 endif()
+mpo_count_allocations(test_answer_memory)
+mpo_count_allocations(test_http_memory)
+target_link_libraries(test_http_memory PRIVATE PkgConfig::LIBEVENT)
+target_link_libraries(test_http_tls PRIVATE OpenSSL::SSL)
 mpo_add_script_test("answers of serve are those of generate, whole or in pieces"
     ../serve/answers.py commands 300 1 ${binaries} ${work}/answers ${PROJECT_SOURCE_DIR})
 mpo_add_script_test("the page of serve draws, shows and copies what is exact"
