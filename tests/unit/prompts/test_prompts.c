@@ -344,7 +344,7 @@ static void members_of_the_wrong_kind_are_refused(void **state)
 /* Messages with one letter a role: s, u, a, and x for a role that is none. */
 static void assert_roles_refused(const char *letters, const char *words)
 {
-    static char text[8192];
+    static char text[1 << 16];
     size_t bytes = (size_t)snprintf(text, sizeof text, "{\"messages\": [");
     for (const char *at = letters; *at != '\0'; at++) {
         const char *role = *at == 's'   ? "system"
