@@ -110,11 +110,11 @@ struct mpo_decode_row {
                            fed for this row nor exchanged; its tokens and log q are the
                            same, log_policy[h] and expectation[h] are NAN */
     struct mpo_draw_rule rule;
-    int32_t top_count; /* most probable tokens to report at each position */
-    bool moments;      /* report entropy and E_q log pi_h */
-    bool ends;         /* report log pi_h of every end token; needs spec.reports_ends */
-    bool parks;        /* keep its cache when it ends, until it is cancelled */
-    bool whole_prompt; /* feed its prompt in one step, as MPO_DECODE_ALONE does */
+    int32_t top_count;    /* most probable tokens to report at each position */
+    bool moments;         /* report entropy and E_q log pi_h */
+    bool ends;            /* report log pi_h of every end token; needs spec.reports_ends */
+    bool parks;           /* keep its cache when it ends, until it is cancelled */
+    bool whole_prompt;    /* feed its prompt in one step, as MPO_DECODE_ALONE does */
     bool given_is_prompt; /* the given tokens belong to the prompt: an end token among them
                              ends nothing, and positions of draws begin at 0 after them */
 };
@@ -240,9 +240,10 @@ enum mpo_status mpo_decode_idle(struct mpo_decode *decode);
 /** How the other ranks sleep from an idle record to the next one, where the waits of MPI use
  *  too much of a core. */
 struct mpo_decode_rest {
-    enum mpo_status (*sleep)(void *argument); /* at a rank that follows, until it is woken */
-    void (*wake)(void *argument);             /* at the root, before the next record */
-    void *argument;                           /* borrowed */
+    enum mpo_status (*sleep)(
+        void *argument);          /* at a rank that follows, until it is woken */
+    void (*wake)(void *argument); /* at the root, before the next record */
+    void *argument;               /* borrowed */
 };
 
 /** Local; the same on all ranks of the group, before the first idle record. */

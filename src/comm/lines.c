@@ -48,9 +48,9 @@ struct greeting {
 struct mpo_lines {
     int32_t rank;
     int32_t size;
-    int *socket;     /* [size] at rank zero, by rank; [1] elsewhere; -1: none */
-    int listener;    /* while they are made */
-    int stop;        /* an event that ends the watcher; -1: none */
+    int *socket;  /* [size] at rank zero, by rank; [1] elsewhere; -1: none */
+    int listener; /* while they are made */
+    int stop;     /* an event that ends the watcher; -1: none */
     pthread_t watcher;
     bool has_watcher;
     void (*gone)(void *argument, int32_t rank);
@@ -71,7 +71,8 @@ static struct sockaddr_un unix_address(const struct place *place, socklen_t *byt
     for (int32_t i = 0; i < TOKEN_BYTES; i++)
         snprintf(name + 2 * i, 3, "%02x", place->token[i]);
     /* an abstract name begins with a NUL */
-    int length = snprintf(address.sun_path + 1, sizeof address.sun_path - 1, "mpo-%s", name);
+    int length =
+        snprintf(address.sun_path + 1, sizeof address.sun_path - 1, "mpo-%s", name);
     *bytes = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)length);
     return address;
 }
@@ -123,8 +124,7 @@ static int connect_to(const struct place *place)
         fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
         if (fd >= 0)
             setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
-        bool is_connected =
-            fd >= 0 && connect(fd, found->ai_addr, found->ai_addrlen) == 0;
+        bool is_connected = fd >= 0 && connect(fd, found->ai_addr, found->ai_addrlen) == 0;
         freeaddrinfo(found);
         if (is_connected)
             return fd;
@@ -204,10 +204,10 @@ static enum mpo_status connect_ranks(struct mpo_lines *lines, const struct mpo_c
     double here_everywhere = here;
     MPO_TRY(mpo_comm_min(comm, &here_everywhere, 1));
     if (lines->rank == 0) {
-        bool has_token =
-            getrandom(place.token, TOKEN_BYTES, 0) == (ssize_t)TOKEN_BYTES;
-        bool listens = has_token && (here_everywhere > 0.0 ? listen_here(lines, &place)
-                                                           : listen_on_network(lines, &place));
+        bool has_token = getrandom(place.token, TOKEN_BYTES, 0) == (ssize_t)TOKEN_BYTES;
+        bool listens =
+            has_token && (here_everywhere > 0.0 ? listen_here(lines, &place)
+                                                : listen_on_network(lines, &place));
         if (!listens)
             place.port = 0;
     }
@@ -250,9 +250,10 @@ enum mpo_status mpo_lines_open(const struct mpo_comm *comm, struct mpo_lines **o
     if (are_connected)
         goto cleanup;
     if (mpo_comm_rank(comm) == 0)
-        mpo_report(MPO_REPORT_WARNING,
-                   "no sockets between the ranks' hosts (a firewall?): ranks that wait use "
-                   "some processor time, and a lost rank is known after its deadline alone");
+        mpo_report(
+            MPO_REPORT_WARNING,
+            "no sockets between the ranks' hosts (a firewall?): ranks that wait use "
+            "some processor time, and a lost rank is known after its deadline alone");
     mpo_lines_close(out);
 cleanup:
     if (*out != NULL && (*out)->listener >= 0) {
@@ -343,7 +344,8 @@ enum mpo_status mpo_lines_watch(struct mpo_lines *lines,
     lines->gone = gone;
     lines->argument = argument;
     lines->stop = eventfd(0, EFD_CLOEXEC);
-    MPO_CHECK(lines->stop >= 0, MPO_ERR_MEMORY, "no event to end a thread (errno %d)", errno);
+    MPO_CHECK(lines->stop >= 0, MPO_ERR_MEMORY, "no event to end a thread (errno %d)",
+              errno);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     int error = pthread_create(&lines->watcher, NULL, watch_ranks, lines);

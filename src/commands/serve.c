@@ -89,8 +89,8 @@ static struct mpo_session_machine plan_machine(const struct mpo_config *config)
         .prefill_tokens = number_or(options->prefill, beside),
         .prefill_idle = PREFILL_IDLE,
         .top_max = MPO_SERVE_TOP_MAX,
-        .bias_max = MPO_SERVE_BIAS_COUNT_MAX +
-                    (context < PENALISED_MAX ? context : PENALISED_MAX),
+        .bias_max =
+            MPO_SERVE_BIAS_COUNT_MAX + (context < PENALISED_MAX ? context : PENALISED_MAX),
         .context_tokens = context,
     };
 }
@@ -242,8 +242,8 @@ static enum mpo_status open_serve(struct serve *serve)
     MPO_TRY(open_server(serve));
     serve->machine = plan_machine(serve->config);
     struct mpo_session_spec spec = {.command = "serve", .settings = serve->config};
-    spec.size = (struct mpo_session_size){
-        .machine = serve->machine, .advice = "lower serve.rows or serve.context"};
+    spec.size = (struct mpo_session_size){.machine = serve->machine,
+                                          .advice = "lower serve.rows or serve.context"};
     MPO_TRY(mpo_session_open(&spec, &serve->session));
     MPO_TRY(check_groups(serve));
     MPO_TRY(open_catalog(serve));

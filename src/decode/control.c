@@ -242,8 +242,8 @@ enum mpo_status mpo_decode_tell(struct mpo_decode *decode, enum mpo_decode_kind 
         decode->control->kind = (int32_t)kind;
     if (decode->others_sleep)
         decode->rest.wake(decode->rest.argument);
-    decode->others_sleep = decode->is_root && kind == MPO_DECODE_IDLE &&
-                           decode->rest.wake != NULL;
+    decode->others_sleep =
+        decode->is_root && kind == MPO_DECODE_IDLE && decode->rest.wake != NULL;
     MPO_TRY(mpo_exchange_broadcast(exchange, decode->record, decode->record_bytes));
     if (decode->control->admit_count > 0)
         MPO_TRY(mpo_exchange_broadcast(exchange, decode->admission,

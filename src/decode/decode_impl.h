@@ -39,7 +39,7 @@ struct mpo_decode_known {
     bool ends;
     bool weighted_only;
     int32_t asked; /* tokens drawn or looked up so far; all but the last are fed */
-    int32_t fed;   /* tokens of its prompt that were fed; of a shorter one all but the last */
+    int32_t fed; /* tokens of its prompt that were fed; of a shorter one all but the last */
     double end_bias;
 };
 

@@ -247,10 +247,9 @@ static enum mpo_status offer_source(struct mpo_decode *decode, int32_t slot,
     memset(decode->length + (ptrdiff_t)slot * decode->policy_count, 0,
            (size_t)decode->policy_count * sizeof *decode->length);
     decode->control->slot = slot;
-    decode->control->bytes =
-        source->prompt != NULL
-            ? (int64_t)prompt_bytes(source->prompt)
-            : (int64_t)source->token_count * (int64_t)sizeof *source->token;
+    decode->control->bytes = source->prompt != NULL ? (int64_t)prompt_bytes(source->prompt)
+                                                    : (int64_t)source->token_count *
+                                                          (int64_t)sizeof *source->token;
     MPO_TRY(mpo_decode_tell(decode, source->prompt != NULL ? MPO_DECODE_OFFER
                                                            : MPO_DECODE_OFFER_TOKENS));
     MPO_TRY(pass_on(decode, &offer, source));
@@ -284,9 +283,8 @@ enum mpo_status mpo_decode_offer_tokens(struct mpo_decode *decode, int32_t slot,
     enum mpo_status status = MPO_OK;
     MPO_CHECK(token_count >= 1, MPO_ERR_USAGE,
               "a prompt of %d token ids, expected 1 or more", token_count);
-    MPO_TRY(offer_source(decode, slot,
-                         &(struct source){.token = token, .token_count = token_count},
-                         NULL));
+    MPO_TRY(offer_source(
+        decode, slot, &(struct source){.token = token, .token_count = token_count}, NULL));
 cleanup:
     return status;
 }

@@ -162,13 +162,13 @@ static void send_whole(struct server_call *call, const struct mpo_answer_ready *
 {
     struct head head = {0};
     fill_head(call, ready, &head);
-    mpo_http_answer(call->http, &(struct mpo_http_answer){.status = ready->http_status,
-                                                          .content_type =
-                                                              "application/json",
-                                                          .field = head.field,
-                                                          .field_count = head.field_count,
-                                                          .body = ready->bytes,
-                                                          .body_bytes = ready->count});
+    mpo_http_answer(call->http,
+                    &(struct mpo_http_answer){.status = ready->http_status,
+                                              .content_type = "application/json",
+                                              .field = head.field,
+                                              .field_count = head.field_count,
+                                              .body = ready->bytes,
+                                              .body_bytes = ready->count});
 }
 
 static void begin_stream(struct server_call *call, const struct mpo_answer_ready *ready)
@@ -176,11 +176,11 @@ static void begin_stream(struct server_call *call, const struct mpo_answer_ready
     struct head head = {0};
     fill_head(call, ready, &head);
     add_field(&head, "Cache-Control", "no-cache");
-    mpo_http_begin(call->http, &(struct mpo_http_answer){.status = ready->http_status,
-                                                         .content_type =
-                                                             "text/event-stream",
-                                                         .field = head.field,
-                                                         .field_count = head.field_count});
+    mpo_http_begin(call->http,
+                   &(struct mpo_http_answer){.status = ready->http_status,
+                                             .content_type = "text/event-stream",
+                                             .field = head.field,
+                                             .field_count = head.field_count});
     call->has_begun = true;
 }
 

@@ -116,8 +116,7 @@ static void note_use(struct mpo_engine *engine)
 {
     struct mpo_engine_use use = engine->next_use;
     use.rows_live = engine->spec.row_capacity - mpo_schedule_free_rows(engine->schedule);
-    use.cells_used =
-        engine->spec.cell_capacity - mpo_schedule_free_cells(engine->schedule);
+    use.cells_used = engine->spec.cell_capacity - mpo_schedule_free_cells(engine->schedule);
     use.requests_waiting = 0;
     for (int32_t i = 0; i < engine->active_count; i++)
         use.requests_waiting += engine->active[i]->seated_prompts == 0;

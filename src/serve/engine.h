@@ -21,8 +21,8 @@ struct mpo_engine_spec {
     struct mpo_link *link;
     int32_t policy_count; /* H */
     int32_t row_capacity;
-    int32_t slot_capacity;   /* as the decode's prompt_slots */
-    int32_t queue_capacity;  /* requests that wait */
+    int32_t slot_capacity;  /* as the decode's prompt_slots */
+    int32_t queue_capacity; /* requests that wait */
     int32_t client_count;
     int32_t bias_max;        /* of one row */
     int64_t cell_capacity;   /* tokens of all rows together */

@@ -118,8 +118,8 @@ static void answer_text(struct mpo_server *server, struct mpo_http_request *http
     free(text);
 }
 
-static void answer_json(struct mpo_server *server, struct mpo_http_request *http, int status,
-                        json_t *body)
+static void answer_json(struct mpo_server *server, struct mpo_http_request *http,
+                        int status, json_t *body)
 {
     char *text = body != NULL ? json_dumps(body, JSON_COMPACT) : NULL;
     json_decref(body);
@@ -179,16 +179,15 @@ static void answer_mpo(struct mpo_server *server, struct mpo_http_request *http)
     free(models);
     json_t *policies = json_array();
     for (int32_t h = 0; h < catalog->policy_count; h++)
-        json_array_append_new(
-            policies,
-            json_pack("{s:s, s:b, s:b}", "name", catalog->policy_name[h], "reference",
-                      h >= catalog->objective_count, "system", catalog->has_system[h]));
+        json_array_append_new(policies,
+                              json_pack("{s:s, s:b, s:b}", "name", catalog->policy_name[h],
+                                        "reference", h >= catalog->objective_count,
+                                        "system", catalog->has_system[h]));
     answer_json(server, http, 200,
                 json_pack("{s:o, s:o, s:o, s:i, s:s, s:s, s:s}", "policies", policies,
-                          "models", list, "use",
-                          describe_use(server), "groups", 1, "version", mpo_version(),
-                          "engine", mpo_policy_engine_version(), "system_fingerprint",
-                          server->engine.fingerprint));
+                          "models", list, "use", describe_use(server), "groups", 1,
+                          "version", mpo_version(), "engine", mpo_policy_engine_version(),
+                          "system_fingerprint", server->engine.fingerprint));
 }
 
 static void answer_version(struct mpo_server *server, struct mpo_http_request *http)

@@ -34,9 +34,9 @@ struct mpo_link {
     pthread_mutex_t lock;
     pthread_cond_t asked; /* the decode thread waits for it */
     pthread_cond_t taken; /* and for this */
-    struct box put;   /* the decode thread's */
-    struct box sent;  /* under the lock */
-    struct box read;  /* the HTTP thread's */
+    struct box put;       /* the decode thread's */
+    struct box sent;      /* under the lock */
+    struct box read;      /* the HTTP thread's */
     struct mpo_serve_request *first;
     struct mpo_serve_request *last;
     uint64_t serial;

@@ -15,9 +15,10 @@
 struct mpo_link;
 
 struct mpo_link_spec {
-    int32_t policy_count;  /* H, figures of an event */
-    int32_t step_events;   /* of one step at most */
-    void (*notify)(void *argument); /* events are there: called in the decode thread, no lock
+    int32_t policy_count; /* H, figures of an event */
+    int32_t step_events;  /* of one step at most */
+    void (*notify)(
+        void *argument); /* events are there: called in the decode thread, no lock
                                        held */
     void *argument;
 };

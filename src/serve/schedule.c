@@ -24,10 +24,10 @@ struct seat {
     void *owner;
     int32_t client;
     int32_t prompt;
-    int32_t rows;      /* that it asks for; of a seated one those that live */
+    int32_t rows; /* that it asks for; of a seated one those that live */
     bool isolated;
-    int32_t passed;    /* times that another was seated before it */
-    int64_t order;     /* of offers */
+    int32_t passed; /* times that another was seated before it */
+    int64_t order;  /* of offers */
     int64_t prompt_cells;
     int64_t row_cells;
 };
@@ -108,8 +108,7 @@ bool mpo_schedule_enter(struct mpo_schedule *schedule,
         return false;
     come_back(schedule, request->client);
     schedule->active[request->client]++;
-    schedule->waiting[schedule->waiting_count++] =
-        (struct waiting){.request = *request};
+    schedule->waiting[schedule->waiting_count++] = (struct waiting){.request = *request};
     return true;
 }
 

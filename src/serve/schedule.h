@@ -29,7 +29,7 @@
 
 struct mpo_schedule_spec {
     int32_t row_capacity;
-    int32_t slot_capacity; /* prompts that are offered or seated at once, > row_capacity */
+    int32_t slot_capacity;  /* prompts that are offered or seated at once, > row_capacity */
     int32_t queue_capacity; /* requests that wait */
     int64_t cell_capacity;
     int32_t client_count;
@@ -37,11 +37,11 @@ struct mpo_schedule_spec {
 
 /** A request with prompts that all ask for as many rows. */
 struct mpo_schedule_request {
-    void *owner;         /* the caller's, never NULL */
-    int32_t client;      /* 0 .. client_count - 1 */
+    void *owner;    /* the caller's, never NULL */
+    int32_t client; /* 0 .. client_count - 1 */
     int32_t prompt_count;
-    int32_t rows;        /* of one prompt, 1 .. row_capacity */
-    bool isolated;       /* seated alone */
+    int32_t rows;  /* of one prompt, 1 .. row_capacity */
+    bool isolated; /* seated alone */
 };
 
 /** A prompt of a request, by its slot. */

@@ -381,9 +381,9 @@ static enum mpo_status find_finish(struct engine_row *row,
     enum mpo_status status = MPO_OK;
     bool is_given = (event->flags & MPO_DECODE_GIVEN) != 0;
     bool ends = (event->flags & MPO_DECODE_ENDED) != 0;
-    *finish = ends                                         ? MPO_SERVE_FINISH_END
+    *finish = ends                                   ? MPO_SERVE_FINISH_END
               : (event->flags & MPO_DECODE_CUT) != 0 ? MPO_SERVE_FINISH_LENGTH
-                                                           : MPO_SERVE_FINISH_NONE;
+                                                     : MPO_SERVE_FINISH_NONE;
     if (is_given || ends || row->request->stop_count == 0)
         return MPO_OK;
     MPO_TRY(mpo_decode_text_add(&row->tail, event->token));

@@ -159,7 +159,8 @@ struct mpo_serve_request {
     /* between the threads, by mpo_link_* alone */
     _Atomic bool is_cancelled;
     _Atomic bool is_paused;
-    struct mpo_serve_request *next; /* submitted after this one, while nobody has taken it */
+    struct mpo_serve_request
+        *next; /* submitted after this one, while nobody has taken it */
 
     /* the decode thread's, until DONE */
     struct mpo_serve_refusal refusal; /* what a REFUSED event points to */

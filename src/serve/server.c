@@ -56,9 +56,8 @@ static bool is_hurried(void)
 
 static void stop_late(struct mpo_server *server)
 {
-    double patience =
-        is_hurried() ? fmin(LAUNCHER_SECONDS, server->config->serve.drain)
-                     : server->config->serve.drain;
+    double patience = is_hurried() ? fmin(LAUNCHER_SECONDS, server->config->serve.drain)
+                                   : server->config->serve.drain;
     if (server->has_stopped || server->drains_since == 0.0 ||
         mpo_timing_now() - server->drains_since < patience)
         return;
@@ -92,8 +91,8 @@ static void show_own_time(const struct mpo_server *server)
 {
     struct timespec time = {0};
     clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
-    mpo_metrics_set(server->engine.metrics, MPO_METRIC_STAGE_SECONDS,
-                    MPO_METRIC_STAGE_HTTP, (double)time.tv_sec + 1e-9 * (double)time.tv_nsec);
+    mpo_metrics_set(server->engine.metrics, MPO_METRIC_STAGE_SECONDS, MPO_METRIC_STAGE_HTTP,
+                    (double)time.tv_sec + 1e-9 * (double)time.tv_nsec);
 }
 
 static void hear_notice(void *argument)
@@ -139,19 +138,19 @@ static void pause_client(void *argument, struct mpo_http_request *http, bool ful
 static void log_request(const struct mpo_server *server, const struct mpo_http_done *done)
 {
     if (server->config->serve.log_requests)
-        mpo_report(MPO_REPORT_NOTE, "%s %s %s %d%s %.3f s %llu bytes%s%s", done->peer, done->method,
-                     done->path, done->status, done->gone ? " (client gone)" : "",
-                     done->seconds, (unsigned long long)done->sent_bytes,
-                     done->key != NULL ? " key " : "", done->key != NULL ? done->key : "");
+        mpo_report(MPO_REPORT_NOTE, "%s %s %s %d%s %.3f s %llu bytes%s%s", done->peer,
+                   done->method, done->path, done->status,
+                   done->gone ? " (client gone)" : "", done->seconds,
+                   (unsigned long long)done->sent_bytes, done->key != NULL ? " key " : "",
+                   done->key != NULL ? done->key : "");
 }
 
 static void note_done(void *argument, const struct mpo_http_done *done)
 {
     const struct mpo_server *server = argument;
     if (server->engine.metrics != NULL)
-        mpo_metrics_add(
-            server->engine.metrics, MPO_METRIC_HTTP_REQUESTS,
-            mpo_metrics_route(server_path_of(done->route), done->status), 1.0);
+        mpo_metrics_add(server->engine.metrics, MPO_METRIC_HTTP_REQUESTS,
+                        mpo_metrics_route(server_path_of(done->route), done->status), 1.0);
     log_request(server, done);
 }
 

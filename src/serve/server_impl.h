@@ -40,21 +40,21 @@ struct mpo_server {
     struct mpo_http *http;
     pthread_t thread;
     bool has_thread;
-    enum mpo_status ran;        /* of mpo_http_run */
-    _Atomic int state;          /* enum server_state */
+    enum mpo_status ran;             /* of mpo_http_run */
+    _Atomic int state;               /* enum server_state */
     struct mpo_server_engine engine; /* set before SERVER_READY */
-    int32_t max_waiting;        /* requests that may wait for rows */
-    char lost[128]; /* why the job fails, set before `is_losing` */
+    int32_t max_waiting;             /* requests that may wait for rows */
+    char lost[128];                  /* why the job fails, set before `is_losing` */
     _Atomic bool is_losing;
     double ready; /* when it was, by mpo_timing_now */
 
     /* the HTTP thread's own */
     struct server_call *call; /* all of them */
     int32_t call_count;
-    int32_t waiting_count;    /* of them without rows */
-    int32_t *waiting_of;      /* [client_count] */
-    double drains_since;      /* 0: it does not drain */
-    bool has_stopped;         /* the decode thread was told to stop */
+    int32_t waiting_count; /* of them without rows */
+    int32_t *waiting_of;   /* [client_count] */
+    double drains_since;   /* 0: it does not drain */
+    bool has_stopped;      /* the decode thread was told to stop */
 };
 
 /* ---- handlers.c ---- */

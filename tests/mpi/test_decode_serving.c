@@ -15,8 +15,8 @@
 static const double mu[DECODE_POLICIES] = {0.5, 0.2, 0.3};
 
 /* Two end tokens among them. */
-static const int32_t text[GIVEN + 1] = {
-    1, 0, ROLLOUT_CASE_END, 2, 2, 1, ROLLOUT_CASE_END, 0};
+static const int32_t text[GIVEN + 1] = {1, 0, ROLLOUT_CASE_END, 2,
+                                        2, 1, ROLLOUT_CASE_END, 0};
 
 struct drawn {
     struct decode_figures figures[GIVEN + LENGTH];
@@ -79,8 +79,7 @@ static void offer_tokens(struct mpo_decode *decode)
     assert_drawn_alike(by_text.figures, by_token.figures, LENGTH);
     assert_status(mpo_decode_offer_tokens(decode, 0, &bad, 1), MPO_ERR_DATA);
     assert_status(mpo_decode_offer_tokens(decode, 0, &token, 0), MPO_ERR_USAGE);
-    assert_status(mpo_decode_offer_tokens(decode, 1000, &token, 1),
-                  MPO_ERR_USAGE);
+    assert_status(mpo_decode_offer_tokens(decode, 1000, &token, 1), MPO_ERR_USAGE);
 }
 
 /* ---- prompts that are looked up ---- */

@@ -210,9 +210,8 @@ static void a_large_prompt_is_passed_over_a_few_times_only(void **state)
     int32_t passed = 0;
     open_world(&world);
     for (int32_t i = 0; i < 4; i++) {
-        small[i] = (struct job){.request = {&small[i], 0, 1, 1, false},
-                                .prompt_tokens = 1,
-                                .row_tokens = 1};
+        small[i] = (struct job){
+            .request = {&small[i], 0, 1, 1, false}, .prompt_tokens = 1, .row_tokens = 1};
         assert_true(mpo_schedule_enter(world.schedule, &small[i].request));
     }
     while (offer(&world))
@@ -223,9 +222,8 @@ static void a_large_prompt_is_passed_over_a_few_times_only(void **state)
         .request = {&large, 0, 1, ROWS, false}, .prompt_tokens = 1, .row_tokens = 1};
     assert_true(mpo_schedule_enter(world.schedule, &large.request));
     for (int32_t i = 4; i < 64 && large.seated == 0; i++) {
-        small[i] = (struct job){.request = {&small[i], 0, 1, 1, false},
-                                .prompt_tokens = 1,
-                                .row_tokens = 1};
+        small[i] = (struct job){
+            .request = {&small[i], 0, 1, 1, false}, .prompt_tokens = 1, .row_tokens = 1};
         assert_true(mpo_schedule_enter(world.schedule, &small[i].request));
         while (offer(&world))
             ;
