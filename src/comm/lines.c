@@ -57,9 +57,11 @@ struct mpo_lines {
     void *argument;
     pthread_mutex_t lock;
     bool is_ignored;
-    double woken;      /* when the others were, for the round trip */
-    int32_t awake;     /* of them, since then */
-    double round_trip; /* seconds */
+    double woken; /* when the others were, for the round trip; 0: never */
+    int64_t wake_count;
+    int64_t *answer_count; /* [size] at rank zero: wakes that a rank has answered */
+    int32_t awake;         /* ranks that have answered the last one */
+    double round_trip;     /* seconds */
 };
 
 /* ---- making them ---- */
@@ -232,6 +234,7 @@ static enum mpo_status make_lines(const struct mpo_comm *comm, struct mpo_lines 
     lines->stop = -1;
     pthread_mutex_init(&lines->lock, NULL);
     MPO_NEW(lines->size, &lines->socket);
+    MPO_NEW(lines->size, &lines->answer_count);
     for (int32_t rank = 0; rank < lines->size; rank++)
         lines->socket[rank] = -1;
 cleanup:
@@ -282,6 +285,7 @@ void mpo_lines_close(struct mpo_lines **lines)
     if (self->stop >= 0)
         close(self->stop);
     pthread_mutex_destroy(&self->lock);
+    free(self->answer_count);
     free(self->socket);
     free(self);
     *lines = NULL;
@@ -297,8 +301,12 @@ static bool hear_rank(struct mpo_lines *lines, int32_t rank)
     if (bytes == 0 || (bytes < 0 && errno != EAGAIN && errno != EINTR))
         return false;
     pthread_mutex_lock(&lines->lock);
-    if (bytes > 0 && ++lines->awake == lines->size - 1)
-        lines->round_trip = mpo_timing_now() - lines->woken;
+    if (bytes > 0) {
+        lines->answer_count[rank] += bytes;
+        lines->awake += lines->answer_count[rank] == lines->wake_count;
+        if (lines->awake == lines->size - 1)
+            lines->round_trip = mpo_timing_now() - lines->woken;
+    }
     pthread_mutex_unlock(&lines->lock);
     return true;
 }
@@ -368,12 +376,26 @@ void mpo_lines_wake(struct mpo_lines *lines)
     const char byte = 1;
     pthread_mutex_lock(&lines->lock);
     lines->woken = mpo_timing_now();
+    lines->wake_count++;
     lines->awake = 0;
     pthread_mutex_unlock(&lines->lock);
     for (int32_t rank = 1; rank < lines->size; rank++) {
         ssize_t sent = send(lines->socket[rank], &byte, 1, MSG_NOSIGNAL);
         (void)sent; /* the watcher sees who is gone */
     }
+}
+
+int32_t mpo_lines_silent_rank(const struct mpo_lines *lines, double seconds)
+{
+    struct mpo_lines *self = (struct mpo_lines *)lines;
+    int32_t silent = -1;
+    pthread_mutex_lock(&self->lock);
+    bool is_late = self->woken > 0.0 && mpo_timing_now() - self->woken >= seconds;
+    for (int32_t rank = 1; is_late && rank < self->size && silent < 0; rank++)
+        if (self->answer_count[rank] < self->wake_count)
+            silent = rank;
+    pthread_mutex_unlock(&self->lock);
+    return silent;
 }
 
 double mpo_lines_round_trip(const struct mpo_lines *lines)

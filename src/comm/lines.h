@@ -43,6 +43,10 @@ void mpo_lines_ignore(struct mpo_lines *lines);
 /** Wake all others. */
 void mpo_lines_wake(struct mpo_lines *lines);
 
+/** A rank that was woken so many seconds ago and has not said that it is awake; -1: none. Any
+ *  thread. */
+int32_t mpo_lines_silent_rank(const struct mpo_lines *lines, double seconds);
+
 /** Seconds of the last round trip over all ranks; 0: there was none. Any thread. */
 double mpo_lines_round_trip(const struct mpo_lines *lines);
 

@@ -315,6 +315,7 @@ static enum mpo_status announce(struct serve *serve)
         .catalog = &serve->catalog,
         .link = serve->link,
         .engine = serve->engine,
+        .lines = serve->lines,
         .metrics = serve->metrics,
         .fingerprint = serve->fingerprint,
         .rank_count = mpo_comm_job_size(),

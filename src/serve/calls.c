@@ -263,8 +263,10 @@ void server_begin_call(struct mpo_server *server, struct mpo_http_request *http,
     struct server_call *call = NULL;
     int32_t client = client_of(server, http);
     if (!is_full(server, client, &refusal))
-        mpo_serve_request_parse(server->engine.catalog, kind, http->body, http->body_bytes,
-                                client, &request, &refusal);
+        mpo_serve_request_parse(
+            server->engine.catalog,
+            &(struct mpo_serve_body){kind, http->body, http->body_bytes, client}, &request,
+            &refusal);
     if (refusal.http_status == 0) {
         call = make_call(server, request);
         if (call == NULL)

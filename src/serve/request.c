@@ -347,14 +347,14 @@ static bool read_fields(struct mpo_serve_reading *reading, json_t *root)
 }
 
 void mpo_serve_request_parse(const struct mpo_serve_catalog *catalog,
-                             enum mpo_serve_kind kind, const char *body, size_t body_bytes,
-                             int32_t client, struct mpo_serve_request **out,
+                             const struct mpo_serve_body *body,
+                             struct mpo_serve_request **out,
                              struct mpo_serve_refusal *refusal)
 {
     struct mpo_serve_reading reading = {.catalog = catalog, .refusal = refusal};
     *out = NULL;
     *refusal = (struct mpo_serve_refusal){0};
-    json_t *root = mpo_serve_json_read(body, body_bytes, refusal);
+    json_t *root = mpo_serve_json_read(body->bytes, body->count, refusal);
     if (root == NULL)
         return;
     reading.request = calloc(1, sizeof *reading.request);
@@ -363,8 +363,8 @@ void mpo_serve_request_parse(const struct mpo_serve_catalog *catalog,
         json_decref(root);
         return;
     }
-    reading.request->kind = kind;
-    reading.request->client = client;
+    reading.request->kind = body->kind;
+    reading.request->client = body->client;
     if (!name_request(reading.request))
         mpo_serve_lacks_memory(refusal);
     else if (read_fields(&reading, root))

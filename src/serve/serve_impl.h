@@ -170,15 +170,21 @@ struct mpo_serve_request {
     bool is_ended;                    /* refused or cancelled: only its DONE is missing */
 };
 
+/** What a client sent, and where. */
+struct mpo_serve_body {
+    enum mpo_serve_kind kind;
+    const char *bytes; /* [count] */
+    size_t count;
+    int32_t client; /* its class */
+};
+
 /**
  * Parse and check a body. On refusal *out is NULL and the refusal says why, with the
  * status. Local; allocates; reads the vocabulary alone.
- *
- * @param client  its class
  */
 void mpo_serve_request_parse(const struct mpo_serve_catalog *catalog,
-                             enum mpo_serve_kind kind, const char *body, size_t body_bytes,
-                             int32_t client, struct mpo_serve_request **out,
+                             const struct mpo_serve_body *body,
+                             struct mpo_serve_request **out,
                              struct mpo_serve_refusal *refusal);
 void mpo_serve_request_close(struct mpo_serve_request **request);
 

@@ -13,6 +13,7 @@
 
 #include <math.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -67,21 +68,41 @@ static void stop_late(struct mpo_server *server)
 
 /* ---- a decode thread that stands still ---- */
 
-/* Its own waits have deadlines, but a policy's engine has none. */
+static void lose(struct mpo_server *server, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+static void lose(struct mpo_server *server, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(server->lost, sizeof server->lost, format, arguments);
+    va_end(arguments);
+    server->is_losing = true;
+    mpo_link_break(server->engine.link);
+}
+
+/* The decode thread's own waits have deadlines, but a policy's engine has none; and a rank that
+ * stands still while all are idle keeps nobody waiting. */
 static void look_at_clock(struct mpo_server *server)
 {
     double deadline = server->config->run.step_deadline;
     struct mpo_engine_use use = mpo_engine_use(server->engine.engine);
     double last = fmax(fmax(use.last_step, use.last_idle), server->ready);
-    if (deadline <= 0.0 || use.rows_live == 0 || server->is_losing ||
-        mpo_timing_now() - last < STILL_FACTOR * deadline)
+    if (deadline <= 0.0 || server->is_losing)
         return;
-    snprintf(server->lost, sizeof server->lost,
+    if (use.rows_live > 0 && mpo_timing_now() - last > STILL_FACTOR * deadline)
+        lose(server,
              "no step for %.0f s: rank 0 stands still; raise --run.step_deadline if a step "
              "may take so long",
              STILL_FACTOR * deadline);
-    server->is_losing = true;
-    mpo_link_break(server->engine.link);
+    int32_t silent = server->engine.lines != NULL
+                         ? mpo_lines_silent_rank(server->engine.lines, deadline)
+                         : -1;
+    if (silent >= 0 && use.rows_live == 0)
+        lose(server,
+             "rank %d has not responded for %.0f s; check its host for a stopped process, "
+             "or raise --run.step_deadline",
+             silent, deadline);
 }
 
 /* ---- callbacks of the event loop ---- */
@@ -254,11 +275,8 @@ void mpo_server_notify(void *server)
 
 void mpo_server_lose_rank(void *argument, int32_t rank)
 {
-    struct mpo_server *server = argument;
-    snprintf(server->lost, sizeof server->lost,
-             "rank %d is gone, in the middle of serving; its host's log may say why", rank);
-    server->is_losing = true;
-    mpo_link_break(server->engine.link);
+    lose(argument, "rank %d is gone, in the middle of serving; its host's log may say why",
+         rank);
 }
 
 /* The job fails, in the main thread. */

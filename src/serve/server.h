@@ -22,6 +22,7 @@ struct mpo_server_engine {
     const struct mpo_serve_catalog *catalog;
     struct mpo_link *link;
     const struct mpo_engine *engine;
+    const struct mpo_lines *lines; /* NULL: none */
     struct mpo_metrics *metrics;
     const char *fingerprint;
     int32_t rank_count;

@@ -44,7 +44,7 @@ struct mpo_server {
     _Atomic int state;               /* enum server_state */
     struct mpo_server_engine engine; /* set before SERVER_READY */
     int32_t max_waiting;             /* requests that may wait for rows */
-    char lost[128];                  /* why the job fails, set before `is_losing` */
+    char lost[160];                  /* why the job fails, set before `is_losing` */
     _Atomic bool is_losing;
     double ready; /* when it was, by mpo_timing_now */
 

@@ -138,9 +138,11 @@ static enum mpo_status check_body(const struct fuzz_input *input)
             mpo_serve_detokenize_json(&catalog, input->body, input->body_bytes, &refusal);
     else
         mpo_serve_request_parse(&catalog,
-                                strcmp(endpoint, "completion") == 0 ? MPO_SERVE_COMPLETION
-                                                                    : MPO_SERVE_CHAT,
-                                input->body, input->body_bytes, 0, &request, &refusal);
+                                &(struct mpo_serve_body){strcmp(endpoint, "completion") == 0
+                                                             ? MPO_SERVE_COMPLETION
+                                                             : MPO_SERVE_CHAT,
+                                                         input->body, input->body_bytes, 0},
+                                &request, &refusal);
     fuzz_check((text == NULL && request == NULL) == (refusal.http_status != 0),
                "neither an answer nor a refusal");
     if (request != NULL)

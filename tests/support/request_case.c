@@ -31,8 +31,8 @@ int request_case_close(void **state)
 struct mpo_serve_request *request_parse(enum mpo_serve_kind kind, const char *body)
 {
     struct mpo_serve_request *request = NULL;
-    mpo_serve_request_parse(&request_world.catalog, kind, body, strlen(body),
-                            REQUEST_CASE_CLIENT, &request, &request_refusal);
+    const struct mpo_serve_body sent = {kind, body, strlen(body), REQUEST_CASE_CLIENT};
+    mpo_serve_request_parse(&request_world.catalog, &sent, &request, &request_refusal);
     assert_true((request == NULL) == (request_refusal.http_status != 0));
     return request;
 }

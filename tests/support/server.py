@@ -19,16 +19,18 @@ def free_port():
 
 
 class Server:
-    """with Server(MPO, WORK, CONFIG, "--rows=2") as server: server.ask("/v1/mpo")"""
+    """with Server(MPO, WORK, CONFIG, "--rows=2") as server: server.ask("/v1/mpo")
 
-    def __init__(self, mpo, work, config, *flags, port=0, key=None):
+    `launch` are the arguments of a launcher in place of mpo, the program the last of them."""
+
+    def __init__(self, mpo, work, config, *flags, port=0, key=None, launch=()):
         self.port = port or free_port()
         self.address = f"http://127.0.0.1:{self.port}"
         self.key = key
         self.log_path = os.path.join(work, f"serve.{self.port}.log")
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
-                [mpo, "serve", config, f"--port={self.port}", *flags], stdin=subprocess.DEVNULL,
+                [mpo, *launch, "serve", config, f"--port={self.port}", *flags], stdin=subprocess.DEVNULL,
                 stdout=log, stderr=subprocess.STDOUT, cwd=work)
 
     def __enter__(self):
