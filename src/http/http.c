@@ -22,6 +22,9 @@
 
 #define NEVER UINT64_MAX
 
+/* epoll, its timer, and two pairs for signals. */
+#define BASE_DESCRIPTORS 8
+
 /* ---- other threads ---- */
 
 /* Safe in a handler of a signal. */
@@ -218,6 +221,23 @@ static void set_defaults(struct mpo_http_spec *spec)
 #undef OR
 }
 
+/* libevent ends the process where it cannot make its own. */
+static enum mpo_status check_descriptors(int any)
+{
+    enum mpo_status status = MPO_OK;
+    int spare[BASE_DESCRIPTORS];
+    int count = 0;
+    while (count < BASE_DESCRIPTORS && (spare[count] = dup(any)) >= 0)
+        count++;
+    MPO_CHECK(count == BASE_DESCRIPTORS, mpo_reason_status(errno, MPO_ERR_MEMORY),
+              "descriptors for an event loop: %s%s", strerror(errno),
+              mpo_reason_advice(errno));
+cleanup:
+    while (count > 0)
+        close(spare[--count]);
+    return status;
+}
+
 static enum mpo_status open_base(struct mpo_http *http)
 {
     enum mpo_status status = MPO_OK;
@@ -227,19 +247,27 @@ static enum mpo_status open_base(struct mpo_http *http)
     event_config_set_flag(config, EVENT_BASE_FLAG_IGNORE_ENV);
     event_config_require_features(config, EV_FEATURE_ET);
     http->base = event_base_new_with_config(config);
-    MPO_CHECK(http->base != NULL, mpo_reason_status(errno, MPO_ERR_MEMORY),
-              "an event loop: %s%s", strerror(errno), mpo_reason_advice(errno));
+    MPO_CHECK(http->base != NULL, MPO_ERR_MEMORY, "no memory for an event loop");
+cleanup:
+    if (config != NULL)
+        event_config_free(config);
+    return status;
+}
+
+static enum mpo_status open_events(struct mpo_http *http)
+{
+    enum mpo_status status = MPO_OK;
     http->wake_end = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     MPO_CHECK(http->wake_end >= 0, mpo_reason_status(errno, MPO_ERR_MEMORY),
               "an eventfd: %s%s", strerror(errno), mpo_reason_advice(errno));
+    MPO_TRY(check_descriptors(http->wake_end));
+    MPO_TRY(open_base(http));
     event_assign(&http->turn, http->base, -1, 0, on_turn, http);
     event_assign(&http->tick, http->base, -1, EV_PERSIST, on_tick, http);
     event_assign(&http->wake, http->base, http->wake_end, EV_READ | EV_PERSIST, on_wake,
                  http);
     evtimer_assign(&http->last, http->base, on_last, http);
 cleanup:
-    if (config != NULL)
-        event_config_free(config);
     return status;
 }
 
@@ -261,7 +289,7 @@ enum mpo_status mpo_http_open(const struct mpo_http_spec *spec, struct mpo_http 
     MPO_TRY(mpo_http_rules_open(&http->spec, &http->rules));
     if (spec->tls_cert != NULL || spec->tls_key != NULL)
         MPO_TRY(mpo_http_tls_open(spec->tls_cert, spec->tls_key, &http->tls));
-    MPO_TRY(open_base(http));
+    MPO_TRY(open_events(http));
     MPO_TRY(mpo_http_listen(http));
     MPO_TRY(begin_events(http));
     *out = http;

@@ -11,9 +11,9 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -242,12 +242,35 @@ static void admit_client(struct mpo_http *http, int end,
     mpo_http_connection_open(http, end, name, !has_room);
 }
 
-/* Nobody looks at the queue until the timer fires. */
-static void rest_listener(struct mpo_http *http)
+/* Without a descriptor accept fails before it looks whether anybody waits. */
+static bool has_client(int listener)
+{
+    struct pollfd queue = {.fd = listener, .events = POLLIN};
+    return poll(&queue, 1, 0) > 0;
+}
+
+/* Descriptors or memory have run out: a place for whoever waits, or a rest for the listener,
+ * which ends by its timer. @return whether to try again at once */
+static bool free_descriptor(struct mpo_http *http)
 {
     const struct timeval pause = {.tv_usec = AGAIN_MICROS};
+    struct mpo_http_connection *longest = TAILQ_FIRST(&http->idle);
+    if (!has_client(http->listener))
+        return false;
+    if (longest != NULL) {
+        mpo_http_connection_close(longest);
+        return true;
+    }
     event_del(&http->accept);
     evtimer_add(&http->accept_again, &pause);
+    return false;
+}
+
+/* What accept says of one client alone, or of a call that was interrupted. */
+static bool is_passing(int error)
+{
+    return error != EAGAIN && error != EMFILE && error != ENFILE && error != ENOBUFS &&
+           error != ENOMEM;
 }
 
 static void on_accept(evutil_socket_t listener, short what, void *argument)
@@ -259,20 +282,10 @@ static void on_accept(evutil_socket_t listener, short what, void *argument)
         socklen_t bytes = sizeof peer;
         int end = accept4(listener, (struct sockaddr *)&peer, &bytes,
                           SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (end >= 0) {
+        if (end >= 0)
             admit_client(http, end, &peer);
-            continue;
-        }
-        if (errno == EAGAIN)
+        else if (!is_passing(errno) && (errno == EAGAIN || !free_descriptor(http)))
             return;
-        if (errno != EMFILE && errno != ENFILE && errno != ENOBUFS && errno != ENOMEM)
-            continue; /* of that client alone: ECONNABORTED and the like */
-        struct mpo_http_connection *longest = TAILQ_FIRST(&http->idle);
-        if (longest == NULL) {
-            rest_listener(http);
-            return;
-        }
-        mpo_http_connection_close(longest);
     }
 }
 

@@ -80,7 +80,7 @@ static enum mpo_status check_cors(const struct list *cors, bool has_keys)
         if (authority == NULL && (authority = strstr(origin, "://")) != NULL)
             authority += strlen("://");
         MPO_CHECK(
-            authority != NULL && authority != origin && *authority != '\0' &&
+            authority != NULL && *origin != ':' && *authority != '\0' &&
                 strpbrk(authority, "/?#") == NULL,
             MPO_ERR_CONFIG,
             "cors: expected origins such as https://chat.example.org, without a path, "
