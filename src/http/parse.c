@@ -270,7 +270,6 @@ static int check_target(struct mpo_http_parser *parser)
 static int finish_header(llhttp_t *llhttp)
 {
     struct mpo_http_parser *parser = llhttp->data;
-    llhttp->upgrade = 0; /* to no other protocol: the next request is HTTP again */
     if (check_target(parser) != 0 || check_single_fields(parser) != 0 ||
         check_framing(parser) != 0)
         return -1;

@@ -211,6 +211,10 @@ void http_requests_taken(struct http_requests *out)
          NULL},
         {"64 header lines", GET "%s\r\n", 200, NULL},
         {"a header of 16384 bytes", GET "A: %s\r\n\r\n", 200, NULL},
+        {"a trailer after a long header",
+         POST "A: %s\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n"
+              "B: 0123456789012345678901234567890123456789012345678901234567890123\r\n\r\n",
+         200, NULL},
     };
     int fixed = (int)strlen(GET "A: \r\n\r\n");
     *out = (struct http_requests){0};
@@ -219,6 +223,7 @@ void http_requests_taken(struct http_requests *out)
     add_long(out, &large[0], "p", 1024 - 7);
     add_long(out, &large[1], "A: b\r\n", 63);
     add_long(out, &large[2], "v", 16384 - fixed);
+    add_long(out, &large[3], "v", 16384 - fixed - 40);
 }
 
 void http_requests_release(struct http_requests *requests)

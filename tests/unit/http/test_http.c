@@ -25,6 +25,15 @@ static int set_up(void **state)
     return 0;
 }
 
+static int set_up_port(void **state)
+{
+    (void)state;
+    http_case_prepare(&server);
+    server.spec.address = "127.0.0.1";
+    http_case_start(&server);
+    return 0;
+}
+
 static int tear_down(void **state)
 {
     (void)state;
@@ -285,6 +294,27 @@ static void a_refusal_without_a_body_keeps_the_connection(void **state)
     free(answers);
 }
 
+/* A connection that is closed before all is read is reset, and its answer lost. */
+static void a_refusal_is_read_by_a_client_that_still_sends(void **state)
+{
+    static char body[1 << 20];
+    (void)state;
+    for (int i = 0; i < 5; i++) {
+        int client = http_case_connect(&server);
+        http_case_say(client, i % 2 == 0 ? "POST /nothing HTTP/1.1\r\nHost: localhost\r\n"
+                                           "Content-Length: 3145728\r\n\r\n"
+                                         : "POST /echo HTTP/1.1\r\nHost: localhost\r\n"
+                                           "Content-Length: 31457280\r\n\r\n");
+        for (int piece = 0; piece < 3; piece++)
+            http_case_send(client, body, sizeof body);
+        char *answer = http_case_read_answer(client);
+        assert_int_equal(http_case_status(answer), i % 2 == 0 ? 404 : 413);
+        free(answer);
+        http_case_expect_end(client);
+        close(client);
+    }
+}
+
 static void what_a_star_stands_for_is_decoded(void **state)
 {
     (void)state;
@@ -337,6 +367,7 @@ static void errors_are_json_whatever_is_in_them(void **state)
 }
 
 #define with_server(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+#define with_port(test)   cmocka_unit_test_setup_teardown(test, set_up_port, tear_down)
 
 int main(void)
 {
@@ -346,6 +377,8 @@ int main(void)
         with_server(good_requests_are_answered_and_the_connection_goes_on),
         with_server(requests_in_one_piece_are_answered_in_order),
         with_server(later_requests_wait_for_the_answer),
+        with_port(later_requests_wait_for_the_answer),
+        with_port(a_refusal_is_read_by_a_client_that_still_sends),
         with_server(head_is_get_without_the_body),
         with_server(headers_are_handed_over_and_values_begin_no_line),
         with_server(a_body_is_asked_for_where_the_client_waits),

@@ -152,28 +152,36 @@ static void head_of_a_stream_has_no_pieces(void **state)
 
 /* ---- slow clients ---- */
 
+/* What is left when it has caught up depends on how much the kernel takes at once, so it is
+ * tried with several amounts. */
 static void a_slow_client_is_told_once_and_once_when_it_has_caught_up(void **state)
 {
-    enum { PIECE = 32 << 10, PIECES = 128 };
+    enum { PIECE = 32 << 10, ROUNDS = 8 };
     static char piece[PIECE];
     static char room[PIECE];
     (void)state;
     memset(piece, 'x', sizeof piece);
     int client = begin_request("/stream", "1.1");
-    for (int i = 0; i < PIECES; i++)
-        write_piece(piece, sizeof piece);
-    http_case_await(&server.full, 1);
-    assert_true(server.unsent > MPO_HTTP_BACKLOG_FULL);
-    assert_int_equal(server.empty, 0);
-    for (size_t got = 0; got < (size_t)PIECE * PIECES;) {
-        ssize_t now = recv(client, room, sizeof room, 0);
-        assert_true(now > 0);
-        got += (size_t)now;
+    free(http_case_read_answer(client));
+    for (int round = 1; round <= ROUNDS; round++) {
+        size_t count = 0;
+        while (count < 32 || server.full < round) {
+            assert_true(count++ < 1000);
+            write_piece(piece, sizeof piece - 1000 * (size_t)round);
+        }
+        assert_true(server.unsent > MPO_HTTP_BACKLOG_FULL);
+        assert_int_equal(server.empty, round - 1);
+        size_t wanted = count * (server.piece_bytes + 8); /* with the size and line ends */
+        while (wanted > 0) {
+            ssize_t got =
+                recv(client, room, wanted < sizeof room ? wanted : sizeof room, 0);
+            assert_true(got > 0);
+            wanted -= (size_t)got;
+        }
+        http_case_await(&server.empty, round);
+        assert_true(server.unsent < MPO_HTTP_BACKLOG_EMPTY);
+        assert_int_equal(server.full, round);
     }
-    http_case_await(&server.empty, 1);
-    assert_true(server.unsent < MPO_HTTP_BACKLOG_EMPTY);
-    write_piece("more", 4);
-    assert_int_equal(server.full, 1);
     close(client);
     http_case_await(&server.gone, 1);
 }
