@@ -1,0 +1,179 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""`mpo serve` under streaming clients, as ratios in one run: against generate --parallel, between
+numbers of clients, between one and sixteen weight vectors, and against llama-server of the same
+llama.cpp archive with one of the policies.
+
+    tests/bench/serve.py [--clients 1,4,16] [--tokens 48] [--rounds 3] [--llama-server PROGRAM]
+
+Needs a built mpo and the demo's model (launch/quickstart.sh).  Nothing else should run.  Servers
+take turns; each figure is the median over the rounds.  No response ends before its last token
+(end tilt -100 nat; ignore_eos).  mpo has two ranks with a thread each, llama-server one thread;
+the client shares their cores.  Build llama-server with
+
+    cmake -S build/deps/llama-src/vendor/llama.cpp -B build/bench/llama -DCMAKE_BUILD_TYPE=Release \\
+        -DLLAMA_CURL=OFF -DLLAMA_OPENSSL=OFF && cmake --build build/bench/llama --target llama-server
+"""
+import argparse
+import http.client
+import json
+import os
+import statistics
+import subprocess
+import sys
+import threading
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, os.path.join(ROOT, "tests", "support"))
+from server import Server, free_port  # noqa: E402
+
+MPO = os.path.join(ROOT, "build/mpo")
+CONFIG = os.path.join(ROOT, "configs/reviews.yaml")
+MODEL = os.path.join(ROOT, "build/deps/models/SmolLM2-135M-Instruct.Q4_1.gguf")
+ADAPTER = os.path.join(ROOT, "configs/reviews/sentiment.gguf")
+WORK = os.path.join(ROOT, "build/bench")
+SUBJECTS = ["the sea", "a lost dog", "two brothers", "a bank", "the moon", "a chess game", "a farm",
+            "an old ship", "a wedding", "the desert", "a school", "a violin", "a train", "winter",
+            "a lighthouse", "a garden"]
+ENVIRONMENT = {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+               "OMP_WAIT_POLICY": "passive"}
+
+
+def prompt(index):
+    return f"Write a review of a film about {SUBJECTS[index % len(SUBJECTS)]}."
+
+
+class Client(threading.Thread):
+    """One stream: when its tokens come."""
+
+    def __init__(self, port, body):
+        super().__init__()
+        self.port = port
+        self.body = body
+        self.times = []
+
+    def run(self):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=600)
+        self.began = time.perf_counter()
+        connection.request("POST", "/v1/chat/completions", json.dumps(self.body),
+                           {"Content-Type": "application/json"})
+        for line in connection.getresponse():
+            if line.startswith(b"data: {") and b'"content":"' in line and b'"content":""' not in line:
+                self.times.append(time.perf_counter())
+        self.ended = time.perf_counter()
+
+
+def load(port, count, tokens, more, weights=None):
+    """{"rate": token/s, "first": median seconds to the first token} of `count` clients at once."""
+    clients = []
+    for i in range(count):
+        body = {"messages": [{"role": "user", "content": prompt(i)}], "max_tokens": tokens,
+                "stream": True, "seed": i, **more}
+        if weights:
+            body["weights"] = weights(i)
+        clients.append(Client(port, body))
+    began = time.perf_counter()
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join()
+    seconds = max(client.ended for client in clients) - began
+    return {"rate": count * tokens / seconds,
+            "first": statistics.median(client.times[0] - client.began for client in clients)}
+
+
+class Llama:
+    """llama-server with one policy, a slot a client."""
+
+    def __init__(self, program, slots):
+        self.port = free_port()
+        self.process = subprocess.Popen(
+            [program, "-m", MODEL, "--lora", ADAPTER, "-t", "1", "-tb", "1", "-np", str(slots), "-c",
+             str(512 * slots), "--port", str(self.port), "--no-warmup"],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while True:
+            try:
+                connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+                connection.request("GET", "/health")
+                if connection.getresponse().status == 200:
+                    return
+            except OSError:
+                pass
+            time.sleep(0.2)
+
+    def end(self):
+        self.process.terminate()
+        self.process.wait()
+
+
+def start_mpo(*flags):
+    os.environ.update(ENVIRONMENT)
+    server = Server("mpirun", WORK, CONFIG, "--run.threads=1", "--log_requests=false", *flags,
+                    launch=["--bind-to", "none", "--oversubscribe", "-n", "2", MPO])
+    server.wait_until_ready()
+    return server
+
+
+def generate_rate(tokens):
+    """The table's own figure is of a whole run; so is this one, less the time to load."""
+    path = os.path.join(WORK, "serve_prompts.txt")
+    with open(path, "w", encoding="utf-8") as file:
+        file.writelines(prompt(i) + "\n" for i in range(16))
+
+    def seconds(length):
+        began = time.perf_counter()
+        subprocess.run(["mpirun", "--bind-to", "none", "--oversubscribe", "-n", "2", MPO, "generate",
+                        CONFIG, f"--prompts.file={path}", "--parallel=16", "--end-bias=-100",
+                        f"--rollout.max_tokens={length}", "--run.threads=1", "--quiet"],
+                       stdout=subprocess.DEVNULL, check=True, env=ENVIRONMENT)
+        return time.perf_counter() - began
+
+    return 16 * (tokens - 1) / (seconds(tokens) - seconds(1))
+
+
+def measure(arguments):
+    counts = [int(count) for count in arguments.clients.split(",")]
+    rows = {}
+
+    def note(name, figures):
+        rows.setdefault(name, []).append(figures)
+
+    for _ in range(arguments.rounds):
+        server = start_mpo(f"--rows={max(counts)}")
+        load(server.port, 1, 8, {"end_bias": -100})
+        for count in counts:
+            note(f"mpo {count}", load(server.port, count, arguments.tokens, {"end_bias": -100}))
+        note("mpo 16 vectors", load(server.port, 16, arguments.tokens, {"end_bias": -100},
+                                    lambda i: [i / 16, 1 - i / 16]))
+        note("mpo 16, one vector", load(server.port, 16, arguments.tokens, {"end_bias": -100},
+                                        lambda i: [0.4, 0.6]))
+        server.end()
+        note("generate", {"rate": generate_rate(arguments.tokens), "first": 0.0})
+        if arguments.llama_server:
+            llama = Llama(arguments.llama_server, max(counts))
+            load(llama.port, 1, 8, {"ignore_eos": True})
+            for count in counts:
+                note(f"llama-server {count}",
+                     load(llama.port, count, arguments.tokens, {"ignore_eos": True}))
+            llama.end()
+    return rows
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--clients", default="1,4,16")
+    parser.add_argument("--tokens", type=int, default=48)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--llama-server")
+    arguments = parser.parse_args()
+    os.makedirs(WORK, exist_ok=True)
+    print("what\ttoken/s\tfirst token, s\teach round")
+    for name, figures in measure(arguments).items():
+        rates = [figure["rate"] for figure in figures]
+        first = statistics.median(figure["first"] for figure in figures)
+        print(f"{name}\t{statistics.median(rates):.1f}\t{first:.3f}\t"
+              + " ".join(f"{rate:.1f}" for rate in rates))
+
+
+main()
