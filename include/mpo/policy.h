@@ -79,9 +79,11 @@ struct mpo_policies_spec {
     const struct mpo_policy_spec *policies; /* [H] */
     struct mpo_placement placement;         /* of the H policies */
     int32_t thread_count;                   /* threads of this rank, >= 1 */
-    int32_t prompt_slots;            /* prompts that are kept as tokens at once, >= 1 */
-    int64_t prompt_time;             /* seconds since 1970 that templates are given */
-    bool hash_models;                /* SHA-256 of model files for the record */
+    int32_t prompt_slots; /* prompts that are kept as tokens at once, >= 1 */
+    int64_t prompt_time;  /* seconds since 1970 that templates are given */
+    bool hash_models;     /* SHA-256 of model files for the record */
+    bool batch_invariant; /* on the host: a token gets the same figures, to the bit,
+                             whatever is fed beside it, with files not in F32 too */
     const struct mpo_device *device; /* where kinds that can compute; NULL: the CPU */
     bool rows_on_device; /* leave logits in its memory, where the kind can do that */
     bool metadata_only;  /* read what describes the models but no weights: nothing can be

@@ -30,7 +30,9 @@ struct comparison {
 static const struct {
     const char *key;
     const char *initial;
-} before[] = {{"estimator.target", "whole"}, {"descent.average", "uniform"}};
+} before[] = {{"estimator.target", "whole"},
+              {"descent.average", "uniform"},
+              {"run.batch_invariant", "false"}};
 
 const char *mpo_config_initial_before(const struct mpo_config_option *option)
 {

@@ -25,11 +25,21 @@
 
 /* ---- the configuration ---- */
 
-/* Shared settings that change no step. Files are compared by their content. */
+/* Shared settings that change no step, or its last digits alone. Files are compared by
+ * their content. */
 static const char *const harmless[] = {
-    "run.threads",        "run.setup_deadline", "run.step_deadline",        "prompts.file",
-    "exchange.transport", "exchange.pattern",   "exchange.ranks_per_group", "record.file",
-    "descent.steps",      "descent.stop_gap",   "rewards.deadline",
+    "run.threads",
+    "run.setup_deadline",
+    "run.step_deadline",
+    "prompts.file",
+    "exchange.transport",
+    "exchange.pattern",
+    "exchange.ranks_per_group",
+    "record.file",
+    "descent.steps",
+    "descent.stop_gap",
+    "rewards.deadline",
+    "run.batch_invariant",
 };
 #define REWARDS_COMMAND "rewards.command"
 #define HARMLESS_COUNT  (sizeof harmless / sizeof *harmless)

@@ -191,6 +191,7 @@ struct mpo_policies_spec mpo_plan_policies(const struct mpo_session *session)
         .rows_on_device = mpo_plan_rows_on_device(session),
         .prompt_time = session->prompt_time,
         .hash_models = session->config->record.hash_models,
+        .batch_invariant = session->config->run.batch_invariant,
     };
 }
 

@@ -14,3 +14,11 @@ mpo_add_script_test("generate gives rows that finish to prompts that wait"
     generate_rows.py commands 600 6 ${binaries} ${work}/generate_rows ${bigram_tool})
 mpo_add_script_test("score gives exact sums on every number of ranks"
     score.py commands 300 6 ${binaries} ${work}/score ${bigram_tool})
+if(bigram_tool)
+    mpo_add_script_test("score repeats what generate drew with models that round"
+        score_drawn.py commands 300 3 ${binaries} ${work}/score_drawn ${bigram_tool})
+    mpo_add_script_test("score repeats what generate drew in the demonstration"
+        score_drawn.py "commands;long" 1800 1 ${binaries} ${work}/score_reviews ${bigram_tool}
+        ${PROJECT_SOURCE_DIR}/configs/reviews.yaml
+        ${CMAKE_BINARY_DIR}/deps/models/SmolLM2-135M-Instruct.Q4_1.gguf)
+endif()

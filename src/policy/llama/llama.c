@@ -26,6 +26,7 @@ static void policy_close(void *self)
     if (policy->context != NULL)
         llama_free(policy->context);
     mpo_llama_capture_close(policy->capture);
+    mpo_llama_order_close(policy);
     free(policy->batch.token);
     free(policy->batch.pos);
     free(policy->batch.n_seq_id);
@@ -85,6 +86,7 @@ static enum mpo_status policy_open(const struct mpo_policy_spec *spec,
     policy->library = shared;
     policy->thread_count = common->thread_count;
     policy->hash_models = common->hash_models;
+    policy->batch_invariant = common->batch_invariant;
     policy->rows_on_device = common->rows_on_device;
     policy->device = common->device;
     MPO_TRY(mpo_llama_model_acquire(shared, spec, common, &policy->model));
@@ -258,12 +260,18 @@ int32_t mpo_llama_sequences(const struct mpo_policy_setup *setup)
 }
 
 /* libllama wants as many as sequences. */
-int32_t mpo_llama_outputs(const struct mpo_policy_setup *setup)
+int32_t mpo_llama_outputs(const struct mpo_llama_policy *policy,
+                          const struct mpo_policy_setup *setup)
 {
     int32_t most = mpo_llama_sequences(setup);
+    int32_t wanted = setup->position_count;
+    if (mpo_llama_is_invariant(policy))
+        wanted += MPO_LLAMA_BATCH_TOKENS / MPO_LLAMA_INVARIANT_TOKENS + 1; /* company */
+    if (wanted > MPO_LLAMA_BATCH_TOKENS)
+        wanted = MPO_LLAMA_BATCH_TOKENS;
     if (most < MPO_LLAMA_OUTPUTS_MIN)
         most = MPO_LLAMA_OUTPUTS_MIN;
-    return setup->position_count > most ? setup->position_count : most;
+    return wanted > most ? wanted : most;
 }
 
 static enum mpo_status check_setup(const struct mpo_llama_policy *policy,
@@ -290,7 +298,7 @@ static struct llama_context_params context_params(const struct mpo_llama_policy 
     bool on_device = mpo_llama_library_has_device(policy->library);
     params.n_ctx = (uint32_t)policy->setup.cell_count;
     params.n_batch = MPO_LLAMA_BATCH_TOKENS;
-    params.n_ubatch = MPO_LLAMA_BATCH_TOKENS;
+    params.n_ubatch = (uint32_t)policy->pass_tokens;
     params.n_seq_max = (uint32_t)policy->sequence_count;
     params.n_outputs_max = (uint32_t)policy->output_count_max;
     params.n_threads = policy->thread_count;
@@ -344,8 +352,10 @@ static enum mpo_status make_context(struct mpo_llama_policy *policy)
               policy->spec.name, policy->setup.cell_count,
               mpo_llama_library_said(policy->library));
     policy->memory = llama_get_memory(policy->context);
-    policy->batch_tokens = (int32_t)llama_n_ubatch(policy->context);
-    policy->needs_company = llama_n_ctx(policy->context) >= MPO_LLAMA_SPLIT_CELLS;
+    policy->batch_tokens = (int32_t)llama_n_batch(policy->context);
+    policy->pass_tokens = (int32_t)llama_n_ubatch(policy->context);
+    policy->needs_company = mpo_llama_is_invariant(policy) ||
+                            llama_n_ctx(policy->context) >= MPO_LLAMA_SPLIT_CELLS;
     MPO_CHECK(policy->memory != NULL && policy->batch_tokens >= policy->output_count_max,
               MPO_ERR_DATA, "policy '%s': the model in %s has no cache of tokens",
               policy->spec.name, policy->spec.model);
@@ -380,10 +390,13 @@ static enum mpo_status policy_allocate(void *self, const struct mpo_policy_setup
     MPO_TRY(check_setup(policy, setup));
     policy->setup = *setup;
     policy->sequence_count = mpo_llama_sequences(setup);
-    policy->output_count_max = mpo_llama_outputs(setup);
+    policy->output_count_max = mpo_llama_outputs(policy, setup);
+    policy->pass_tokens = mpo_llama_pass_tokens(policy);
     MPO_TRY(make_context(policy));
     MPO_TRY(mpo_llama_adapters_set(policy));
     MPO_TRY(make_buffers(policy));
+    if (mpo_llama_is_invariant(policy))
+        MPO_TRY(mpo_llama_order_open(policy));
     MPO_TRY(mpo_device_use(policy->device));
 cleanup:
     return status;

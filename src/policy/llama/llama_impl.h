@@ -4,6 +4,7 @@
  *
  *   llama.c    the kind: open, vocabulary, context
  *   verbs.c    clear, feed, truncate, fork
+ *   compact.c  rows in the order of their tokens, whatever came and went
  *   capture.c  rows of logits that stay on the device
  *   device.c   where libllama computes
  *   library.c  libllama as a whole, and what it says
@@ -39,6 +40,10 @@
 
 /** Tokens in one llama_decode at most. */
 #define MPO_LLAMA_BATCH_TOKENS 512
+
+/** Tokens that libllama computes at once at most, where figures are to be invariant: from
+ *  64 on it has another attention on the CPU, which rounds otherwise. */
+#define MPO_LLAMA_INVARIANT_TOKENS 63
 
 /** With fewer cells attention is never split over threads. */
 #define MPO_LLAMA_SPLIT_CELLS 512
@@ -231,9 +236,16 @@ void mpo_llama_model_release(struct mpo_llama_library *library,
                              struct mpo_llama_model *model); /* NULL-safe */
 
 /** Whether the file is in F32: then its cache is too, and attention is computed as written,
- *  so that a token gets the same figures, to 1e-5, alone and among others. In F16 the last
- *  bits of a cache depend on what is computed beside a token, and figures to 1e-2. */
+ *  so that a token gets the same figures, to 1e-5, alone and among others. Figures of other
+ *  files depend by 0.1 nat on what is computed beside a token, unless they are invariant. */
 bool mpo_llama_is_in_full(const struct llama_model *model);
+
+/** Whether a policy has to compute each token alike whatever is fed beside it, beyond what
+ *  is so anyway: see verbs.c. */
+bool mpo_llama_is_invariant(const struct mpo_llama_policy *policy);
+
+/** Tokens that its context computes at once. */
+int32_t mpo_llama_pass_tokens(const struct mpo_llama_policy *policy);
 
 /** Whether a model's pre-tokenizer, which stands for a family of models, is one of these. */
 bool mpo_llama_is_of_family(const struct llama_model *model, const char *const *family,
@@ -400,6 +412,15 @@ enum mpo_status mpo_llama_try_open(const struct mpo_policy_spec *spec);
 
 /* ---- llama.c ---- */
 
+/** What keeps a row's cells in the order of its tokens. (compact.c) */
+struct mpo_llama_order {
+    bool *is_left; /* [sequence_count] empty, but its cells are not freed yet */
+    int32_t left_count;
+    bool is_broken; /* cells were freed: the next token would go between older ones */
+    uint8_t *image; /* [image_bytes] of the cells, while they move */
+    size_t image_bytes;
+};
+
 struct mpo_llama_policy {
     struct mpo_policy_spec spec; /* strings are borrowed */
     struct mpo_llama_library *library;
@@ -412,6 +433,7 @@ struct mpo_llama_policy {
     int32_t end_token; /* of a whole response, -1: none */
     int32_t thread_count;
     bool hash_models;
+    bool batch_invariant;            /* wanted; see mpo_llama_is_invariant */
     bool rows_on_device;             /* wanted; see capture */
     const struct mpo_device *device; /* NULL: the CPU */
 
@@ -422,14 +444,16 @@ struct mpo_llama_policy {
     llama_memory_t memory;
     int32_t sequence_count; /* one more than rows, where libllama allows it */
     int32_t batch_tokens;   /* in one llama_decode at most */
+    int32_t pass_tokens;    /* of them, computed at once at most */
     int32_t output_count_max;
-    bool needs_company; /* a batch never has one token alone */
+    bool needs_company; /* no token is ever computed alone */
 
     int32_t *length; /* [sequence_count] tokens of each row */
     int32_t *output; /* [output_count_max] places of the outputs in the batch */
     int32_t output_count;
     struct llama_batch batch; /* [batch_tokens], its arrays are ours */
     int32_t *sequence;        /* [batch_tokens] what batch.seq_id points to */
+    struct mpo_llama_order order;
 };
 
 /* ---- adapters.c ---- */
@@ -448,7 +472,29 @@ const char *mpo_llama_adapter_path(const struct mpo_llama_policy *policy, int32_
 int32_t mpo_llama_sequences(const struct mpo_policy_setup *setup);
 
 /** Positions of which a context keeps the logits of one decode. */
-int32_t mpo_llama_outputs(const struct mpo_policy_setup *setup);
+int32_t mpo_llama_outputs(const struct mpo_llama_policy *policy,
+                          const struct mpo_policy_setup *setup);
+
+/* ---- compact.c: where figures are invariant; local ---- */
+
+enum mpo_status mpo_llama_order_open(struct mpo_llama_policy *policy);
+void mpo_llama_order_close(struct mpo_llama_policy *policy);
+
+/** All rows are empty, and so is the cache. */
+void mpo_llama_order_clear(struct mpo_llama_policy *policy);
+
+/** A row that has tokens is empty from here on; its cells are freed later. */
+void mpo_llama_order_leave(struct mpo_llama_policy *policy, int32_t row);
+
+/** Cells were freed below others. */
+void mpo_llama_order_break(struct mpo_llama_policy *policy);
+
+/** Free the cells of rows that were left. @return whether there were any */
+bool mpo_llama_order_release(struct mpo_llama_policy *policy);
+
+/** Move the cells together, each in its place among the others, if some were freed.
+ *  @return MPO_ERR_MEMORY without room for a copy of them */
+enum mpo_status mpo_llama_order_restore(struct mpo_llama_policy *policy);
 
 /* ---- capture.c ---- */
 

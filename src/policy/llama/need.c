@@ -49,6 +49,18 @@ bool mpo_llama_is_in_full(const struct llama_model *model)
            strtol(type, NULL, 10) == LLAMA_FTYPE_ALL_F32;
 }
 
+bool mpo_llama_is_invariant(const struct mpo_llama_policy *policy)
+{
+    return policy->batch_invariant && mpo_device_is_cpu(policy->device) &&
+           !mpo_llama_is_in_full(policy->model->handle);
+}
+
+int32_t mpo_llama_pass_tokens(const struct mpo_llama_policy *policy)
+{
+    return mpo_llama_is_invariant(policy) ? MPO_LLAMA_INVARIANT_TOKENS
+                                          : MPO_LLAMA_BATCH_TOKENS;
+}
+
 static uint64_t cache_bytes(const struct mpo_llama_policy *policy,
                             const struct mpo_policy_setup *setup)
 {
@@ -66,7 +78,7 @@ static uint64_t cache_bytes(const struct mpo_llama_policy *policy,
 static uint64_t logit_count(const struct mpo_llama_policy *policy,
                             const struct mpo_policy_setup *setup)
 {
-    return (uint64_t)mpo_llama_outputs(setup) * (uint64_t)policy->model->size;
+    return (uint64_t)mpo_llama_outputs(policy, setup) * (uint64_t)policy->model->size;
 }
 
 static uint64_t work_bytes(const struct mpo_llama_policy *policy,
@@ -80,7 +92,7 @@ static uint64_t work_bytes(const struct mpo_llama_policy *policy,
     if (mpo_llama_is_in_full(model))
         token += SCORE_ARRAYS * (uint64_t)setup->cell_count *
                  (uint64_t)llama_model_n_head(model);
-    return (2 * logits + MPO_LLAMA_BATCH_TOKENS * token) * sizeof(float);
+    return (2 * logits + (uint64_t)mpo_llama_pass_tokens(policy) * token) * sizeof(float);
 }
 
 /* A survey has opened no device. */
