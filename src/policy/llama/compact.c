@@ -16,12 +16,13 @@
  * The copy is the one thing that is allocated after a policy got its room, because most jobs
  * never need it.
  */
-#include "llama_impl.h"
+#include "compact.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/memory.h"
+#include "llama_impl.h"
 
 enum mpo_status mpo_llama_order_open(struct mpo_llama_policy *policy)
 {

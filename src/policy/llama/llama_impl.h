@@ -33,6 +33,7 @@
 
 #include "policy/policy_impl.h"
 
+#include "compact.h"
 #include "jinja.h"
 
 /** Positions of which a context always keeps the logits; rows may allow for more. */
@@ -412,15 +413,6 @@ enum mpo_status mpo_llama_try_open(const struct mpo_policy_spec *spec);
 
 /* ---- llama.c ---- */
 
-/** What keeps a row's cells in the order of its tokens. (compact.c) */
-struct mpo_llama_order {
-    bool *is_left; /* [sequence_count] empty, but its cells are not freed yet */
-    int32_t left_count;
-    bool is_broken; /* cells were freed: the next token would go between older ones */
-    uint8_t *image; /* [image_bytes] of the cells, while they move */
-    size_t image_bytes;
-};
-
 struct mpo_llama_policy {
     struct mpo_policy_spec spec; /* strings are borrowed */
     struct mpo_llama_library *library;
@@ -474,27 +466,6 @@ int32_t mpo_llama_sequences(const struct mpo_policy_setup *setup);
 /** Positions of which a context keeps the logits of one decode. */
 int32_t mpo_llama_outputs(const struct mpo_llama_policy *policy,
                           const struct mpo_policy_setup *setup);
-
-/* ---- compact.c: where figures are invariant; local ---- */
-
-enum mpo_status mpo_llama_order_open(struct mpo_llama_policy *policy);
-void mpo_llama_order_close(struct mpo_llama_policy *policy);
-
-/** All rows are empty, and so is the cache. */
-void mpo_llama_order_clear(struct mpo_llama_policy *policy);
-
-/** A row that has tokens is empty from here on; its cells are freed later. */
-void mpo_llama_order_leave(struct mpo_llama_policy *policy, int32_t row);
-
-/** Cells were freed below others. */
-void mpo_llama_order_break(struct mpo_llama_policy *policy);
-
-/** Free the cells of rows that were left. @return whether there were any */
-bool mpo_llama_order_release(struct mpo_llama_policy *policy);
-
-/** Move the cells together, each in its place among the others, if some were freed.
- *  @return MPO_ERR_MEMORY without room for a copy of them */
-enum mpo_status mpo_llama_order_restore(struct mpo_llama_policy *policy);
 
 /* ---- capture.c ---- */
 
