@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include "commands/commands.h"
 #include "mpo/comm.h"
@@ -32,9 +34,28 @@ static const struct mpo_command *choose_command(int argc, char **argv)
     return mpo_command_find(argc > 2 && asks_for_help(argc, argv) ? "help" : argv[1]);
 }
 
+/* What a chat template may nest (src/policy/llama/jinja.cpp) takes 3 MB, all else 0.1 MB, and
+ * the engine's threads have as much as this one. Beyond it the process ends by SIGSEGV. */
+#define STACK_MIN ((rlim_t)4 << 20)
+
+/* The log takes more than what may be left. */
+static bool has_stack(void)
+{
+    struct rlimit stack = {0};
+    if (getrlimit(RLIMIT_STACK, &stack) != 0 || stack.rlim_cur >= STACK_MIN)
+        return true;
+    dprintf(STDERR_FILENO,
+            "mpo: expected a stack of %llu kB or more, found a limit of %llu kB; raise it "
+            "(ulimit -s 8192)\n",
+            (unsigned long long)STACK_MIN >> 10, (unsigned long long)stack.rlim_cur >> 10);
+    return false;
+}
+
 static enum mpo_status run_with_ranks(const struct mpo_command *command, int argc,
                                       char **argv)
 {
+    if (!has_stack())
+        return MPO_ERR_MEMORY;
     mpo_policies_guard_begin(); /* not safe once MPI is up */
     enum mpo_status status = mpo_comm_start(&argc, &argv);
     if (status != MPO_OK)

@@ -337,6 +337,8 @@ struct mpo_policy_need {
     uint64_t cache_bytes;   /* of the most tokens that rows hold at once */
     uint64_t work_bytes;    /* logits, and what one decode computes in */
     uint64_t host_bytes;    /* of the host, where it is on devices */
+    uint64_t unused_bytes;  /* that it takes and hardly writes to: of limits alone */
+    bool has_threads;       /* the engine has threads of its own, thread_count in all */
     int32_t devices;        /* that all but host_bytes is spread over, 0: the host */
     bool keeps_rows;        /* on its device, if it has one and they are wanted there */
     int32_t trained_tokens; /* longest context the model was trained with, 0 for tables */

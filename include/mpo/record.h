@@ -164,6 +164,21 @@ enum mpo_status mpo_record_resume(const char *path,
  *  @return MPO_ERR_OUTPUT, MPO_ERR_PERMISSION, MPO_ERR_IO */
 enum mpo_status mpo_record_check(const char *path, bool force);
 
+/** What a record will hold. Plain data. */
+struct mpo_record_extent {
+    int64_t steps;
+    int64_t step_responses;  /* of a step, 0: they are not kept */
+    int64_t response_tokens; /* of each response */
+    int64_t response_bytes;  /* of its text */
+    int32_t objective_count; /* K */
+    int32_t policy_count;    /* H */
+    bool has_rewards;        /* of a reward program */
+};
+
+/** Bytes of its file, about, from below: names and configuration are taken to be short.
+ *  Local. */
+uint64_t mpo_record_bytes(const struct mpo_record_extent *extent);
+
 /** Whether the path's folder is on NFS, SMB or CIFS. Local. */
 bool mpo_record_is_on_network(const char *path);
 

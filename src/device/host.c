@@ -21,6 +21,9 @@
 
 #define PATH_BYTES 4096
 
+/* Of a thread where there is no limit. */
+#define STACK_BYTES ((uint64_t)2 << 20)
+
 /* The number after `key` at the beginning of a line; key "": the file is that number. Other
  * values, such as "max", count as absent. */
 static uint64_t read_number(const char *path, const char *key, uint64_t absent)
@@ -103,12 +106,22 @@ static void lower_to_slurm(struct mpo_host *host)
         lower(host, left_of(megabytes << 20, host->resident_bytes), "SLURM_MEM_PER_NODE");
 }
 
-static uint64_t address_space_left(void)
+/* UINT64_MAX: there is none. */
+static uint64_t limit_of(int resource)
 {
     struct rlimit limit = {0};
-    if (getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY)
+    if (getrlimit((unsigned)resource, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY)
         return UINT64_MAX;
-    return left_of(limit.rlim_cur, read_number("/proc/self/status", "VmSize:", 0) << 10);
+    return limit.rlim_cur;
+}
+
+/* @param used  its line in the kernel's file, "VmSize:" */
+static uint64_t left_of_limit(int resource, const char *used)
+{
+    uint64_t limit = limit_of(resource);
+    if (limit == UINT64_MAX)
+        return UINT64_MAX;
+    return left_of(limit, read_number("/proc/self/status", used, 0) << 10);
 }
 
 static void describe_cores(struct mpo_host *host)
@@ -131,7 +144,12 @@ void mpo_host_describe(struct mpo_host *out)
     describe_cores(out);
     out->resident_bytes = read_number("/proc/self/status", "VmRSS:", 0) << 10;
     out->resident_peak_bytes = read_number("/proc/self/status", "VmHWM:", 0) << 10;
-    out->address_free_bytes = address_space_left();
+    out->address_free_bytes = left_of_limit(RLIMIT_AS, "VmSize:");
+    out->data_free_bytes = left_of_limit(RLIMIT_DATA, "VmData:");
+    out->file_bytes = limit_of(RLIMIT_FSIZE);
+    out->stack_bytes = limit_of(RLIMIT_STACK);
+    if (out->stack_bytes == UINT64_MAX)
+        out->stack_bytes = STACK_BYTES;
     uint64_t available = read_number("/proc/meminfo", "MemAvailable:", UINT64_MAX >> 10);
     lower(out, available << 10, "MemAvailable");
     lower_to_groups(out);

@@ -19,7 +19,10 @@ struct mpo_host {
     uint64_t memory_free_bytes;  /* left by the tightest limit of the host's ranks */
     char memory_limit[32];       /* which of them: "MemAvailable", "cgroup", ... */
     uint64_t address_free_bytes; /* left by ulimit -v; UINT64_MAX: no limit */
-    uint64_t resident_bytes;     /* of this process now */
+    uint64_t data_free_bytes; /* the same of ulimit -d: without what is mapped from files */
+    uint64_t file_bytes;      /* of one file by ulimit -f; UINT64_MAX: no limit */
+    uint64_t stack_bytes;     /* of a thread, as ulimit -s has it */
+    uint64_t resident_bytes;  /* of this process now */
     uint64_t resident_peak_bytes;
 };
 

@@ -22,8 +22,7 @@
 
 #include <xxhash.h>
 
-#define FIELD_CHUNK_ROWS 64
-#define PATH_BYTES       64
+#define PATH_BYTES 64
 
 enum kind { KIND_F64, KIND_I64, KIND_I32, KIND_U8 };
 enum width { COLUMNS_0, COLUMNS_K, COLUMNS_H };
@@ -49,7 +48,7 @@ static const struct mpo_record_field fields[] = {
 
 static const struct column_spec field_specs[] = {
 #define MPO_FIELD(path, member, type, shape, units, long_name)                             \
-    {#path, KIND_##type, COLUMNS_##shape, FIELD_CHUNK_ROWS, units, long_name},
+    {#path, KIND_##type, COLUMNS_##shape, MPO_RECORD_FIELD_CHUNK_ROWS, units, long_name},
 #include "mpo/record.def"
 #undef MPO_FIELD
 };
@@ -62,8 +61,9 @@ static const struct column_spec response_specs[] = {
 };
 
 static const struct column_spec step_spec = {
-    "step",           KIND_I64, COLUMNS_0,
-    FIELD_CHUNK_ROWS, "1",      "step; written last, it commits a row"};
+    "step",    KIND_I64,
+    COLUMNS_0, MPO_RECORD_FIELD_CHUNK_ROWS,
+    "1",       "step; written last, it commits a row"};
 
 static const struct column_spec checksum_spec = {
     "checksum",       KIND_I64, COLUMNS_0,

@@ -60,6 +60,9 @@ enum mpo_record_field_index {
     MPO_RECORD_FIELD_COUNT
 };
 
+/* Rows of a chunk of the trajectory. */
+#define MPO_RECORD_FIELD_CHUNK_ROWS 64
+
 /* Growing data sets of /responses: name, type, columns, rows of a chunk, units, sentence.
  * `response` is the dimension scale of all but `token` and `text`, which hold all responses
  * one after another and have dimensions of their own, response_token and response_byte. */

@@ -38,7 +38,7 @@ def run(command, ranks=1, limit=None, **environment):
 
     def keep_small():
         if limit:
-            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+            resource.setrlimit(limit[0], (limit[1], limit[1]))
 
     return subprocess.run(command, env=settings, capture_output=True, text=True, timeout=240,
                           check=False, preexec_fn=keep_small)
@@ -207,7 +207,47 @@ def memory_that_is_missing_is_a_problem():
     tables.check(result.returncode == 71 and found(report, "problem") == {"memory"},
                  result.stdout)
     tables.check("SLURM_MEM_PER_NODE" in text_of(report, "memory"), result.stdout)
-    agrees(config, ["memory"], limit=1 << 30, words=["ulimit"])
+    agrees(config, ["memory"], limit=(resource.RLIMIT_AS, 1 << 30), words=["ulimit -v"])
+    agrees(config, ["memory"], limit=(resource.RLIMIT_DATA, 1 << 30), words=["ulimit -d"])
+
+
+def is_never_better_than_fit(config, what, values, *flags):
+    """Where doctor says 0, fit runs; at the least limit both fail, at the largest neither."""
+    codes = []
+    for value in values:
+        for name in os.listdir(os.path.dirname(config)):
+            if name.startswith("out.h5"):
+                os.remove(beside(config, name))
+        limit = (what, value)
+        result = run([MPO, "doctor", config, *flags], limit=limit)
+        fit = run([MPO, "fit", config, *flags, "--quiet"], limit=limit)
+        codes.append((result.returncode, fit.returncode))
+        tables.check(result.returncode in (0, 71) and (result.returncode > 0 or codes[-1] == (0, 0)),
+                     "limit of %d: doctor %d, fit %d: %s%s" % (
+                         value, *codes[-1], result.stdout, fit.stderr))
+    tables.check(codes[0] == (71, 71) and codes[-1] == (0, 0), "codes %s" % codes)
+
+
+def what_a_process_may_not_take_is_counted():
+    config = table_case("limits", descent={"steps": 3})
+    is_never_better_than_fit(config, resource.RLIMIT_AS, [n << 20 for n in (60, 90, 93, 95, 97, 100, 130)])
+    is_never_better_than_fit(config, resource.RLIMIT_DATA, [n << 20 for n in (8, 14, 17, 19, 21, 30)])
+    is_never_better_than_fit(config, resource.RLIMIT_FSIZE, [n << 10 for n in (1, 100, 150, 260)])
+    agrees(config, ["record"], "--fit.force", "--descent.steps=100000",
+           limit=(resource.RLIMIT_FSIZE, 1 << 20), words=["100000 steps", "ulimit -f"])
+    report = agrees(config, [], "--fit.force", "--rollout.max_tokens=4000",
+                    limit=(resource.RLIMIT_FSIZE, 400 << 10))
+    tables.check("record" in found(report, "warning"), str(report["checks"]))
+
+
+def a_stack_that_is_too_small_ends_every_command_with_a_word():
+    config = table_case("stack")
+    for kilobytes in (64, 2048):
+        for command in ("doctor", "fit", "evaluate"):
+            result = run([MPO, command, config], limit=(resource.RLIMIT_STACK, kilobytes << 10))
+            tables.check(result.returncode == 71 and "ulimit -s" in result.stderr
+                         and "%d kB" % kilobytes in result.stderr, str(result))
+    agrees(config, [], limit=(resource.RLIMIT_STACK, 4 << 20))
 
 
 def the_warm_up_of_a_whole_fit_is_counted():
@@ -306,6 +346,13 @@ def models_have_problems_of_their_own():
     agrees(config, ["policies"], "--policies.p1.model=" + beside(config, "cut.gguf"))
 
 
+def what_an_engine_takes_is_counted():
+    config = gguf_case("gguf_limits")
+    for what, values in ((resource.RLIMIT_AS, (140, 190, 220, 250, 500)),
+                         (resource.RLIMIT_DATA, (30, 60, 90, 110, 250))):
+        is_never_better_than_fit(config, what, [n << 20 for n in values], "--run.threads=1")
+
+
 def policies_of_one_model_share_its_weights():
     config = gguf_case("gguf_shared")
     same = ["--policies.p%d.model=%s" % (k, beside(config, "p0.gguf")) for k in (1, 2)]
@@ -341,12 +388,15 @@ def main():
              configuration_errors_end_it_at_once,
              memory_that_is_missing_is_a_problem,
              the_warm_up_of_a_whole_fit_is_counted,
+             what_a_process_may_not_take_is_counted,
+             a_stack_that_is_too_small_ends_every_command_with_a_word,
              advice_is_given_where_a_job_would_crawl,
              threads_are_the_cores_that_a_rank_may_use_over_the_ranks_that_share_them,
              the_text_is_readable_at_100_columns]
     if TOOL:
         cases += [models_are_described_by_their_metadata,
                   models_have_problems_of_their_own,
+                  what_an_engine_takes_is_counted,
                   policies_of_one_model_share_its_weights,
                   needs_are_close_to_the_peak]
     cases = sample.some("cases", cases, 8)

@@ -195,17 +195,6 @@ static void examine_threads(struct doctor *doctor)
     doctor_note(doctor, DOCTOR_threads, DOCTOR_OK, MPO_OK, "%d each", threads);
 }
 
-static void examine_address_space(struct doctor *doctor)
-{
-    uint64_t needed = mpo_needs_to_take(&doctor->own.needs);
-    if (needed > doctor->own.host.address_free_bytes)
-        doctor_note(
-            doctor, DOCTOR_memory, DOCTOR_PROBLEM, MPO_ERR_MEMORY,
-            "a rank needs %llu MB more, but ulimit -v leaves %llu MB; raise the limit",
-            mpo_text_megabytes(needed),
-            mpo_text_megabytes(doctor->own.host.address_free_bytes));
-}
-
 /* Computed only if all its parts are known. */
 static void examine_device_memory(struct doctor *doctor)
 {
@@ -365,7 +354,7 @@ static enum mpo_status examine(struct doctor *doctor, int32_t *verdict)
     examine_exchange(doctor);
     describe_rank(doctor);
     examine_threads(doctor);
-    examine_address_space(doctor);
+    doctor_examine_limits(doctor);
     examine_device_memory(doctor);
     MPO_TRY(gather_ranks(doctor));
     if (mpo_comm_job_rank() == 0)

@@ -3,6 +3,7 @@
  * What every rank sees, and the findings, in flow order.
  *
  *   doctor.c         the checks that every rank makes
+ *   limits.c         limits of the process (ulimit) against what fit takes
  *   job.c            the checks that need all ranks' answers, on rank zero
  *   report.c         tables, findings and JSON
  */
@@ -98,6 +99,9 @@ struct doctor {
 void doctor_note(struct doctor *doctor, enum doctor_check check, enum doctor_level level,
                  enum mpo_status status, const char *format, ...)
     __attribute__((format(printf, 5, 6)));
+
+/** The limits of this rank's process; needs doctor->own. (limits.c) */
+void doctor_examine_limits(struct doctor *doctor);
 
 /** Rank zero: the checks over all ranks; needs doctor->rank and doctor->policy. */
 void doctor_examine_job(struct doctor *doctor);

@@ -28,6 +28,9 @@
 
 #define HOST_ARRAYS 4
 
+/* What a context takes for its graphs, whatever the model: seen are 26 MB. */
+#define UNUSED_BYTES ((uint64_t)28 << 20)
+
 /* Activations of the widest layer that exist at the same time: gate, up
  * and their product. */
 #define WIDE_ARRAYS 3
@@ -117,6 +120,8 @@ void mpo_llama_need(const void *self, const struct mpo_policy_setup *setup,
         .longest_prompt_tokens = setup->longest_prompt_tokens,
         .devices = device_count(policy),
         .keeps_rows = mpo_llama_capture_built(),
+        .unused_bytes = UNUSED_BYTES,
+        .has_threads = true,
     };
     for (int32_t i = 0; i < policy->adapter_count; i++)
         out->adapter_bytes += (uint64_t)policy->adapter[i]->file.bytes;
