@@ -66,8 +66,9 @@ static const struct column_spec step_spec = {
     "1",       "step; written last, it commits a row"};
 
 static const struct column_spec checksum_spec = {
-    "checksum",       KIND_I64, COLUMNS_0,
-    FIELD_CHUNK_ROWS, "1",      "sum over data sets of XXH64(rows of the step)"};
+    "checksum", KIND_I64,
+    COLUMNS_0,  MPO_RECORD_FIELD_CHUNK_ROWS,
+    "1",        "sum over data sets of XXH64(rows of the step)"};
 
 int32_t mpo_record_field_count(void)
 {
