@@ -12,6 +12,6 @@ mpo_add_script_test("answers of serve are those of generate, whole or in pieces"
 mpo_add_sweep_test("a server ends as it should by signals and by lost ranks"
     ../serve/ending.py commands 600 2 ${binaries} ${work}/ending ${PROJECT_SOURCE_DIR})
 mpo_add_script_test("the page of serve draws, shows and copies what is exact"
-    ../serve/page.py commands 300 2 ${binaries} ${work}/page ${PROJECT_SOURCE_DIR})
+    ../serve/page.py commands 600 2 ${binaries} ${work}/page ${PROJECT_SOURCE_DIR})
 mpo_add_script_test("the page of serve says what to do, and is for everybody"
-    ../serve/page_faults.py commands 300 2 ${binaries} ${work}/page_faults ${PROJECT_SOURCE_DIR})
+    ../serve/page_faults.py commands 600 2 ${binaries} ${work}/page_faults ${PROJECT_SOURCE_DIR})
