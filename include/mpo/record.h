@@ -75,8 +75,8 @@ struct mpo_record_rank {
 /** Of a run with a reward program. */
 struct mpo_record_rewards {
     bool is_objective; /* the descent balances them */
-    const char
-        *zero_of; /* what zero was measured from: "reference" or "uniform"; "": nothing,
+    const char *
+        zero_of; /* what zero was measured from: "reference" or "others", the policies but k; before, "uniform"; "": nothing,
                             for it was given or is not needed */
     struct mpo_rewards_scale scale; /* NAN: unknown; errors of what was given are NAN too */
 };

@@ -5,7 +5,8 @@
  *
  * The calibration draws the same
  * prompts with the same uniforms from each policy, at steps that no fit reaches, and asks for
- * no figures of policies that do not take part.
+ * no figures of policies that do not take part. Zero is not measured at uniform weights: they
+ * would be balanced by construction, whatever the policies are.
  */
 #include "fit_impl.h"
 
@@ -159,10 +160,11 @@ enum mpo_status mpo_fit_rewards_measure(struct mpo_fit *fit, int64_t step,
 
 /* ---- the calibration ---- */
 
-/* One side of the scale: what is drawn from, and where its rewards go. */
+/* A part of the scale: what is drawn from, and where its rewards go. */
 struct side {
-    int32_t policy; /* k: policy k alone; -1: what zero is measured from */
-    double *unit;   /* [units, K] means of each prompt; rank zero only */
+    int32_t policy; /* k: policy k alone; -1: the reference */
+    double *zero;   /* [units, K] means of each prompt; rank zero only */
+    double *one;    /* [units, K] */
 };
 
 static void add_units(const struct mpo_fit *fit, const struct side *side, int64_t first,
@@ -176,21 +178,20 @@ static void add_units(const struct mpo_fit *fit, const struct side *side, int64_
             for (int32_t j = 0; j < m; j++)
                 sum +=
                     fit->rewards.measured.reward[((int64_t)slot * m + j) * objectives + k];
-            if (side->policy < 0 || side->policy == k)
-                side->unit[(first + slot) * objectives + k] = sum / m;
+            int64_t at = (first + slot) * objectives + k;
+            if (side->policy < 0)
+                side->zero[at] = sum / m;
+            else if (side->policy == k)
+                side->one[at] = sum / m;
+            else if (!has_reference(fit)) /* the mean over the others */
+                side->zero[at] += sum / m / (objectives - 1);
         }
 }
 
 static void choose_exponents(const struct mpo_fit *fit, const struct side *side, double *mu)
 {
     memset(mu, 0, (size_t)fit->policy_count * sizeof *mu);
-    if (side->policy >= 0)
-        mu[side->policy] = 1.0;
-    else if (has_reference(fit))
-        mu[fit->objective_count] = 1.0;
-    else
-        for (int32_t k = 0; k < fit->objective_count; k++)
-            mu[k] = 1.0 / fit->objective_count;
+    mu[side->policy >= 0 ? side->policy : fit->objective_count] = 1.0;
 }
 
 static enum mpo_status calibrate_batch(struct mpo_fit *fit, const struct side *side,
@@ -243,21 +244,6 @@ cleanup:
     return status;
 }
 
-/* All normalised rewards are 0 at the weights that zero was measured at. */
-static void warn_of_uniform(const struct mpo_fit *fit)
-{
-    bool is_uniform = !has_reference(fit);
-    for (int32_t k = 0; k < fit->objective_count; k++)
-        is_uniform = is_uniform && isnan(fit->config->policies[k].reward_zero);
-    if (is_uniform)
-        mpo_report(
-            MPO_REPORT_WARNING,
-            "zero of every reward was measured at uniform weights, because there is no "
-            "reference; so uniform weights are balanced by construction, and the fit "
-            "can only return to them. Add a policy with role: reference, or set "
-            "policies.NAME.reward_zero");
-}
-
 static void format_mean(double mean, double error, char text[64])
 {
     if (isnan(error))
@@ -279,13 +265,25 @@ static void note_scale(const struct mpo_fit *fit)
     }
 }
 
-/* Whether some member of one side is to be measured; all ranks find the same. */
+/* Whether something is to be measured of a policy, or of the reference (-1); all ranks find the
+ * same. Without a reference zero of a reward is measured of the other policies. */
 static bool needs_side(const struct mpo_fit *fit, int32_t policy)
 {
-    bool needs = false;
-    for (int32_t k = 0; policy < 0 && k < fit->objective_count; k++)
-        needs = needs || isnan(fit->config->policies[k].reward_zero);
-    return policy < 0 ? needs : isnan(fit->config->policies[policy].reward_one);
+    const struct mpo_config_policies *policies = fit->config->policies;
+    bool needs = policy >= 0 && isnan(policies[policy].reward_one);
+    for (int32_t k = 0; k < fit->objective_count; k++)
+        if (isnan(policies[k].reward_zero))
+            needs = needs || (has_reference(fit) ? policy < 0 : policy >= 0 && policy != k);
+    return needs;
+}
+
+/* What zero is measured of, for the record; "": all are given. */
+static const char *source_of_zero(const struct mpo_fit *fit)
+{
+    for (int32_t k = 0; k < fit->objective_count; k++)
+        if (isnan(fit->config->policies[k].reward_zero))
+            return has_reference(fit) ? "reference" : "others";
+    return "";
 }
 
 static enum mpo_status calibrate(struct mpo_fit *fit)
@@ -304,22 +302,19 @@ static enum mpo_status calibrate(struct mpo_fit *fit)
         mpo_report(MPO_REPORT_NOTE, "measuring the scale of the rewards on %lld prompts",
                    (long long)units);
     for (int32_t policy = -1; policy < objectives; policy++) {
-        const struct side side = {policy, policy < 0 ? unit : one};
+        const struct side side = {policy, unit, one};
         if (needs_side(fit, policy))
             MPO_TRY(calibrate_side(fit, &side));
     }
     if (is_rank_zero(fit)) {
         const struct mpo_rewards_measured measured = {(int32_t)units, unit, one};
-        if (needs_side(fit, -1))
-            fit->rewards.record.zero_of = has_reference(fit) ? "reference" : "uniform";
+        fit->rewards.record.zero_of = source_of_zero(fit);
         status = mpo_rewards_settle_scale(&measured, fit->rewards.policy, objectives,
                                           &fit->rewards.record.scale);
     }
     MPO_TRY(mpo_comm_agree(status));
-    if (is_rank_zero(fit) && needs) {
+    if (is_rank_zero(fit) && needs)
         note_scale(fit);
-        warn_of_uniform(fit);
-    }
     fit->session->timing = (struct mpo_timing){0};
 cleanup:
     free(unit);

@@ -50,9 +50,7 @@ class World(tables.Exact):
         self.has_reference = has_reference
         alone = np.array([self.rewards(mu) for mu in np.eye(len(table))])
         self.one = np.diag(alone).copy()
-        self.measured_zero = alone[-1] if has_reference else self.rewards(
-            np.full(self.count, 1.0 / self.count))
-        # with what uniform weights get as zero they would be the equaliser
+        # the mean over the others: of uniform weights it would make them the equaliser
         self.zero = alone[-1] if has_reference else (alone.sum(axis=0) - self.one) / (
             self.count - 1)
 
@@ -209,24 +207,50 @@ def the_scale_is_measured_at_the_start(arguments):
                 "zero", "one", "zero_error", "one_error"))
             attributes = dict(record.attrs)
         tables.check(attributes["objective"] == "reward" and attributes["reward_zero_of"] == (
-            "reference" if has_reference else "uniform"), attributes)
+            "reference" if has_reference else "others"), attributes)
         tables.check(zero[1] == -1.0 and np.isnan(zero_error[1]), "a given zero was measured")
         z = np.abs(np.append((one - world.one) / one_error,
-                             (zero[0] - world.measured_zero[0]) / zero_error[0]))
+                             (zero[0] - world.zero[0]) / zero_error[0]))
         log("zero %s, one %s, exactly %s, %s, z %s" % (
-            zero, one, world.measured_zero, world.one, np.round(z, 1)))
+            zero, one, world.zero, world.one, np.round(z, 1)))
         tables.check(z.max() < Z_BOUND, "z %s" % z)
 
 
-def uniform_weights_as_zero_are_warned_of(arguments):
-    """All normalised rewards are 0 there, so the fit cannot but come back."""
+def a_measured_scale_without_a_reference_has_the_exact_equaliser(arguments):
+    """Zero is the mean over the other policies, so uniform weights are not balanced by construction:
+    K = 3, all of the scale within Z_BOUND standard errors, and fits near the equaliser of the exact
+    scale, which is away from them."""
+    world, equaliser = max(worlds(3, 4, False), key=lambda found: np.abs(found[1] - 1 / 3).max())
+    folder = os.path.join(arguments.work, "measured")
+    config, more = prepare(folder, world, given=False)
+    off = []
+    for seed in range(1, arguments.seeds + 1):
+        path = fit(arguments, config, more, seed, "--rewards.calibration=200", "--descent.steps=150")
+        with h5py.File(path, "r") as record:
+            off.append(np.abs(record["average"][-1] - equaliser).max())
+            z = [np.abs((record["reward_" + name][()] - exact) /
+                        record["reward_%s_error" % name][()]).max()
+                 for name, exact in (("zero", world.zero), ("one", world.one))]
+        tables.check(max(z) < Z_BOUND, "z %s" % z)
+    away = np.abs(equaliser - 1.0 / 3.0).max()
+    log("at %s: median %.3f, worst %.3f off; uniform weights %.3f" % (
+        np.round(equaliser, 3), np.median(off), max(off), away))
+    tables.check(away > 2 * NEAR_EQUALISER, "uniform weights are near")
+    tables.check(np.median(off) <= NEAR_EQUALISER, "median %g" % np.median(off))
+
+
+def a_zero_that_nothing_says_is_asked_for(arguments):
     world = worlds(2, 1, False)[0][0]
-    config, more = prepare(os.path.join(arguments.work, "uniform"), world, given=False)
-    _, said = tables.run([arguments.mpo, "fit", config, *more, "--descent.steps=2"])
-    tables.check("warning: " in said and "uniform weights" in said, said)
-    _, said = tables.run([arguments.mpo, "fit", config, *more, "--descent.steps=2", "--force",
-                          "--policies.policy0.reward_zero=-3"])
-    tables.check("uniform weights" not in said, said)
+    folder = os.path.join(arguments.work, "one")
+    config, more = prepare(folder, world, given=False)
+    with open(config, encoding="utf-8") as stream:
+        lines = [line for line in stream if "name: policy1" not in line]
+    with open(config, "w", encoding="utf-8") as stream:
+        stream.writelines(lines)
+    _, said = tables.run([arguments.mpo, "fit", config, "--quiet", more[0]], expect=78)
+    tables.check("policies.policy0.reward_zero" in said and "role: reference" in said, said)
+    tables.run([arguments.mpo, "fit", config, "--quiet", more[0], "--policies.policy0.reward_zero=-99",
+                "--descent.steps=2"])
 
 
 def a_reward_that_its_policy_does_not_raise_is_refused(arguments):
@@ -351,7 +375,8 @@ def main():
     cases = [rewards_and_gradient_are_those_of_what_is_drawn,
              fits_come_close_to_the_exact_equaliser,
              the_scale_is_measured_at_the_start,
-             uniform_weights_as_zero_are_warned_of,
+             a_measured_scale_without_a_reference_has_the_exact_equaliser,
+             a_zero_that_nothing_says_is_asked_for,
              a_reward_that_its_policy_does_not_raise_is_refused,
              a_reward_that_falls_with_its_weight_ends_at_a_vertex,
              without_the_objective_rewards_are_recorded_beside,
