@@ -320,15 +320,16 @@ static void on_alarm(int number)
     _exit(mpo_status_exit_code(MPO_ERR_PEER));
 }
 
-/* A caller with a failure handler keeps its own signal handlers, and has no deadline here:
- * there is no way out of MPI's call, so the handler could be called but nothing returned. */
+/* A rank alone waits for nobody, however long MPI takes on a busy machine. A caller with a
+ * failure handler keeps its own signal handlers, and has no deadline here: there is no way
+ * out of MPI's call, so the handler could be called but nothing returned. */
 void mpo_comm_alarm_set(const char *call)
 {
     const struct mpo_comm_job *job = mpo_comm_job();
     double seconds = seconds_of_patience();
     struct sigaction action = {.sa_handler = on_alarm};
     struct itimerval timer = {0};
-    if (!isfinite(seconds) || job->spec.on_failure != NULL)
+    if (job->size == 1 || !isfinite(seconds) || job->spec.on_failure != NULL)
         return;
     snprintf(
         watch.alarm_text, sizeof watch.alarm_text,
