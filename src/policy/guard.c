@@ -3,9 +3,9 @@
  * A process that opens model files first. An engine ends the process on some files, or never
  * comes back from them, and what it makes of a file only the engine can tell. So before MPI
  * starts, the program forks a guard that does nothing but wait for requests; for each it
- * forks again, and the fork opens the files without their weights, within limits of memory
- * and processor time. A fork that ends in any other way than by answering was ended by a
- * file.
+ * forks again, and the fork opens the files without their weights, within limits of memory,
+ * processor time and, for a disk that stalls, time. A fork that ends in any other way than by
+ * answering was ended by a file.
  *
  * It must begin before MPI: networks pin memory that a fork must not share, and MPI has
  * threads. The guard ends when the process that began it closes its end, or ends itself.
@@ -28,6 +28,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 #include <xxhash.h>
 
@@ -35,6 +36,13 @@
 
 /* Of one attempt. A vocabulary of 262 000 tokens takes about one second. */
 #define PROCESSOR_SECONDS 6
+
+/* Of one attempt by the clock: a file system that does not answer uses no processor. A busy
+ * machine or a slow network takes seconds. */
+#define WALL_SECONDS 600
+
+/* For a process that was killed to be gone; one that waits for a disk may never be. */
+#define GONE_SECONDS 1
 
 /* Of one attempt, beyond what the guard has: a file that sends the engine round in circles
  * makes it collect without end. */
@@ -52,6 +60,7 @@ struct request {
 
 static int channel = -1; /* to the guard, -1: there is none */
 static pid_t guard_pid;
+static int32_t wall_seconds = WALL_SECONDS;
 
 /* ---- the fork ---- */
 
@@ -113,6 +122,10 @@ static void attempt(const struct request *request)
         .temperature = 1.0,
     };
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    sigset_t child;
+    sigemptyset(&child);
+    sigaddset(&child, SIGCHLD);
+    sigprocmask(SIG_UNBLOCK, &child, NULL);
     while (*adapter != '\0' && *(adapter = next_text(adapter)) != '\0')
         more[spec.more_count++] = (struct mpo_policy_adapter){adapter, 1.0};
     limit(RLIMIT_CORE, 0);
@@ -125,45 +138,106 @@ static void attempt(const struct request *request)
 
 /* ---- the guard ---- */
 
+/* "m.gguf with a.gguf, b.gguf"; those for which there is no room are counted. */
+static void list_files(const struct request *request, char *text, size_t capacity)
+{
+    const char *path = next_text(request->text);
+    size_t length = (size_t)snprintf(text, capacity, "%.320s", path);
+    const char *between = " with ";
+    while (*(path = next_text(path)) != '\0') {
+        int32_t left = 0;
+        for (const char *one = path; *one != '\0'; one = next_text(one))
+            left++;
+        if (length + strlen(path) + sizeof " and 256 more" + 2 > capacity) {
+            snprintf(text + length, capacity - length, " and %d more", left);
+            return;
+        }
+        length += (size_t)snprintf(text + length, capacity - length, "%s%s", between, path);
+        between = ", ";
+    }
+}
+
+/* @param ended  of waitpid; -1: it did not end */
 static void describe_end(const struct request *request, int ended,
                          struct mpo_failure *verdict)
 {
-    const char *model = next_text(request->text);
-    const char *adapter = next_text(model);
-    bool too_slow = WIFSIGNALED(ended) && WTERMSIG(ended) == SIGXCPU;
+    char files[800];
+    bool is_stalled = ended == -1;
+    bool too_slow = !is_stalled && WIFSIGNALED(ended) && WTERMSIG(ended) == SIGXCPU;
     char how[96] = "";
-    verdict->status = MPO_ERR_DATA;
-    if (too_slow)
+    list_files(request, files, sizeof files);
+    verdict->status = is_stalled ? MPO_ERR_IO : MPO_ERR_DATA;
+    if (is_stalled)
+        snprintf(how, sizeof how, "was not done after %d seconds by the clock",
+                 wall_seconds);
+    else if (too_slow)
         snprintf(how, sizeof how, "was not done with it after %d seconds",
                  PROCESSOR_SECONDS);
     else
         snprintf(how, sizeof how, "ended the process (%s)",
                  WIFSIGNALED(ended) ? strsignal(WTERMSIG(ended)) : "exit");
-    snprintf(
-        verdict->text, sizeof verdict->text,
-        "policy '%.63s': the engine cannot open %.320s%s%.320s: it %s; convert or download "
-        "the file again, or use another model",
-        request->text, model, *adapter != '\0' ? " with " : "", adapter, how);
+    snprintf(verdict->text, sizeof verdict->text,
+             "policy '%.63s': the engine cannot open %s: it %s; %s", request->text, files,
+             how,
+             is_stalled ? "look whether the file system answers"
+                        : "convert or download the file again, or use another model");
+}
+
+/* Wait for the fork. SIGCHLD is blocked.
+ * @return whether it ended, and how */
+static bool wait_for_end(pid_t pid, int32_t seconds, int *ended)
+{
+    sigset_t child;
+    struct timespec now = {0};
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    const time_t deadline = now.tv_sec + seconds + 1;
+    sigemptyset(&child);
+    sigaddset(&child, SIGCHLD);
+    for (;;) {
+        pid_t got = waitpid(pid, ended, WNOHANG);
+        if (got == pid || (got < 0 && errno != EINTR))
+            return got == pid;
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        if (now.tv_sec >= deadline)
+            return false;
+        sigtimedwait(&child, NULL, &(struct timespec){.tv_sec = deadline - now.tv_sec});
+    }
+}
+
+static void watch(int own, const struct request *request, pid_t pid)
+{
+    struct mpo_failure verdict = {0};
+    int ended = 0;
+    bool has_ended = wait_for_end(pid, wall_seconds, &ended);
+    if (has_ended && WIFEXITED(ended) && WEXITSTATUS(ended) == 0)
+        return;
+    if (!has_ended) {
+        int killed = 0;
+        kill(pid, SIGKILL);
+        wait_for_end(pid, GONE_SECONDS, &killed);
+        ended = -1;
+    }
+    describe_end(request, ended, &verdict);
+    send(own, &verdict, sizeof verdict, MSG_NOSIGNAL);
 }
 
 static void serve(int own)
 {
     static struct request request;
+    sigset_t child;
+    sigemptyset(&child);
+    sigaddset(&child, SIGCHLD);
+    sigprocmask(SIG_BLOCK, &child, NULL);
     while (recv(own, &request, sizeof request, 0) > 0) {
-        struct mpo_failure verdict = {0};
-        int ended = 0;
         pid_t pid = fork();
         if (pid == 0) {
             verdict_channel = own;
             attempt(&request);
         }
-        while (pid > 0 && waitpid(pid, &ended, 0) < 0 && errno == EINTR)
-            continue;
-        if (pid > 0 && WIFEXITED(ended) && WEXITSTATUS(ended) == 0)
-            continue;
         if (pid > 0)
-            describe_end(&request, ended, &verdict);
-        send(own, &verdict, sizeof verdict, MSG_NOSIGNAL);
+            watch(own, &request, pid);
+        else
+            send(own, &(struct mpo_failure){0}, sizeof(struct mpo_failure), MSG_NOSIGNAL);
     }
 }
 
@@ -220,10 +294,18 @@ static bool add_text(struct request *request, const char *text)
     return true;
 }
 
-/* A guard that is gone guards nothing, and the files are opened without it. */
+void mpo_guard_allow(int32_t seconds)
+{
+    wall_seconds = seconds;
+}
+
+/* A guard that is gone guards nothing, and the files are opened without it. A fork that was
+ * killed may have answered just before. */
 static bool ask(const struct request *request, struct mpo_failure *verdict)
 {
     ssize_t got = -1;
+    while (recv(channel, verdict, sizeof *verdict, MSG_DONTWAIT) > 0)
+        continue;
     if (send(channel, request, sizeof *request, MSG_NOSIGNAL) < 0)
         return false;
     do

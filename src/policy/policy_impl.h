@@ -201,8 +201,12 @@ enum mpo_status mpo_remarks_report(const struct mpo_remarks *remarks,
 
 /** Have the guard open a policy's files first, where there is one. Local.
  *  @param kind  index in mpo_policy_kinds
- *  @return what the fork's try_open returned; MPO_ERR_DATA when it ended otherwise */
+ *  @return what the fork's try_open returned; MPO_ERR_IO when it was not done in time;
+ *          MPO_ERR_DATA when it ended otherwise */
 enum mpo_status mpo_guard_try(int32_t kind, const struct mpo_policy_spec *spec);
+
+/** How long an attempt may take by the clock, for tests; before the guard begins. Local. */
+void mpo_guard_allow(int32_t seconds);
 
 /* ---- responses.c ---- */
 

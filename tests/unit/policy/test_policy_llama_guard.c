@@ -2,12 +2,13 @@
 /*
  * The guard: what ends its forks ends nothing else, and what they say comes back. A policy
  * named "round" sends its fork round in circles, one named "greedy" has it take memory without
- * end: the limits are the guard's own.
+ * end, one named "stalled" has it wait for what never comes: the limits are the guard's own.
  */
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include "llama_case.h"
 
@@ -32,6 +33,8 @@ enum mpo_status __wrap_mpo_llama_try_open(const struct mpo_policy_spec *spec)
 {
     for (volatile bool more = strcmp(spec->name, "round") == 0; more;)
         continue;
+    while (strcmp(spec->name, "stalled") == 0)
+        pause();
     if (strcmp(spec->name, "modest") == 0 || strcmp(spec->name, "greedy") == 0)
         take(strcmp(spec->name, "greedy") == 0 ? GREEDY_CHUNKS : MODEST_CHUNKS);
     return __real_mpo_llama_try_open(spec);
@@ -152,6 +155,33 @@ static void a_file_that_takes_all_memory_is_refused(void **state)
     llama_case_remove(&test);
 }
 
+static void a_file_that_never_comes_is_given_up(void **state)
+{
+    (void)state;
+    struct llama_case test;
+    struct mpo_policy_adapter more[] = {{"two.gguf", 1.0}, {"three.gguf", 1.0}};
+    llama_case_make(&test, NULL);
+    mpo_guard_allow(1);
+    mpo_policies_guard_begin();
+    test.spec.name = "stalled";
+    test.spec.lora = "one.gguf";
+    test.spec.more = more;
+    test.spec.more_count = 2;
+    assert_status(try_files(&test), MPO_ERR_IO);
+    assert_error_names("policy 'stalled'");
+    assert_error_names("model.gguf with one.gguf, two.gguf, three.gguf: it");
+    assert_error_names("not done after 1 seconds by the clock");
+    test.spec.name = "helpful";
+    test.spec.lora = "";
+    test.spec.more_count = 0;
+    mpo_policies_guard_end();
+    mpo_guard_allow(600);
+    mpo_policies_guard_begin();
+    assert_ok(try_files(&test));
+    mpo_policies_guard_end();
+    llama_case_remove(&test);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -160,6 +190,7 @@ int main(void)
         cmocka_unit_test(without_a_guard_nothing_is_tried),
         cmocka_unit_test(a_file_without_an_end_is_refused_in_time),
         cmocka_unit_test(a_file_that_takes_all_memory_is_refused),
+        cmocka_unit_test(a_file_that_never_comes_is_given_up),
     };
     return run_cases("policy_llama_guard", tests);
 }
