@@ -129,7 +129,7 @@ static void on_gone(void *argument, struct mpo_http_request *request)
 static void on_backlog(void *argument, struct mpo_http_request *request, bool full)
 {
     struct http_case *self = argument;
-    atomic_store(&self->unsent, mpo_http_unsent(request));
+    atomic_store(full ? &self->unsent_full : &self->unsent_empty, mpo_http_unsent(request));
     atomic_fetch_add(full ? &self->full : &self->empty, 1);
 }
 
@@ -140,7 +140,6 @@ static void obey_order(struct http_case *self, int order)
         struct mpo_http_request *request = self->held[i];
         if (order == HTTP_CASE_WRITE) {
             mpo_http_write(request, self->piece, self->piece_bytes);
-            atomic_store(&self->unsent, mpo_http_unsent(request));
             continue;
         }
         forget_request(self, i);

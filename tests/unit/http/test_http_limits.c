@@ -80,7 +80,7 @@ static void single_bytes_prolong_no_deadline(void **state)
         int client = http_case_connect(&server);
         http_case_say(client, cases[i].begin);
         double seconds = drip_text(client, cases[i].drip, &answer);
-        assert_between(seconds, cases[i].least - 0.01, cases[i].least + 1.5);
+        assert_between(seconds, cases[i].least - 0.01, cases[i].least + 4.0);
         assert_int_equal(http_case_status(answer), 408);
         assert_non_null(strstr(answer, "\"code\":\"request_timeout\""));
         free(answer);
@@ -90,7 +90,7 @@ static void single_bytes_prolong_no_deadline(void **state)
     http_case_stop(&server);
 }
 
-/* 200 KiB in pieces of 16, 20 ms apart: 0.1 s and what 64 KiB earn is enough. */
+/* 256 KiB in pieces of 16, 40 ms apart: more than 0.5 s, and less than what they earn. */
 static void a_body_that_comes_has_more_time(void **state)
 {
     static char piece[16 << 10];
@@ -98,7 +98,7 @@ static void a_body_that_comes_has_more_time(void **state)
     char head[128];
     (void)state;
     memset(piece, 'b', sizeof piece);
-    start_server(NULL, &(struct mpo_http_deadlines){.body = 0.25, .body_64k = 0.25});
+    start_server(NULL, &(struct mpo_http_deadlines){.body = 0.5, .body_64k = 0.5});
     int client = http_case_connect(&server);
     snprintf(head, sizeof head,
              "POST /echo HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
@@ -127,7 +127,7 @@ static void an_idle_connection_is_closed_without_a_word(void **state)
     double began = http_case_now();
     http_case_expect_end(fresh);
     http_case_expect_end(used);
-    assert_between(http_case_now() - began, 0.1, 2.0);
+    assert_between(http_case_now() - began, 0.1, 5.0);
     close(fresh);
     close(used);
     /* waiting for an answer is not idle */

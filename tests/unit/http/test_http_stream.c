@@ -152,8 +152,8 @@ static void head_of_a_stream_has_no_pieces(void **state)
 
 /* ---- slow clients ---- */
 
-/* What is left when it has caught up depends on how much the kernel takes at once, so it is
- * tried with several amounts. */
+/* How much is left when it has caught up depends on how much the kernel takes at once, so it
+ * is tried with several amounts. The kernel may take some more when all is written. */
 static void a_slow_client_is_told_once_and_once_when_it_has_caught_up(void **state)
 {
     enum { PIECE = 32 << 10, ROUNDS = 8 };
@@ -165,12 +165,11 @@ static void a_slow_client_is_told_once_and_once_when_it_has_caught_up(void **sta
     free(http_case_read_answer(client));
     for (int round = 1; round <= ROUNDS; round++) {
         size_t count = 0;
-        while (count < 32 || server.full < round) {
-            assert_true(count++ < 1000);
+        for (; server.full < round; count++) {
+            assert_true(count < 1000);
             write_piece(piece, sizeof piece - 1000 * (size_t)round);
         }
-        assert_true(server.unsent > MPO_HTTP_BACKLOG_FULL);
-        assert_int_equal(server.empty, round - 1);
+        assert_true(server.unsent_full > MPO_HTTP_BACKLOG_FULL);
         size_t wanted = count * (server.piece_bytes + 8); /* with the size and line ends */
         while (wanted > 0) {
             ssize_t got =
@@ -179,8 +178,9 @@ static void a_slow_client_is_told_once_and_once_when_it_has_caught_up(void **sta
             wanted -= (size_t)got;
         }
         http_case_await(&server.empty, round);
-        assert_true(server.unsent < MPO_HTTP_BACKLOG_EMPTY);
+        assert_true(server.unsent_empty < MPO_HTTP_BACKLOG_EMPTY);
         assert_int_equal(server.full, round);
+        assert_int_equal(server.empty, round);
     }
     close(client);
     http_case_await(&server.gone, 1);
@@ -250,7 +250,7 @@ static void a_client_that_leaves_is_noticed_at_once(void **state)
         double began = http_case_now();
         leave_server(client, how);
         http_case_await(&server.gone, gone + 1);
-        assert_true(http_case_now() - began < 1.0);
+        assert_true(http_case_now() - began < 5.0);
         assert_int_equal(server.held_count, 0);
         if (how == HALF_CLOSES)
             close(client);
@@ -322,7 +322,7 @@ static void a_stop_waits_for_what_is_being_answered(void **state)
     http_case_order(&server, HTTP_CASE_ANSWER);
     double began = http_case_now();
     pthread_join(server.thread, NULL);
-    assert_true(http_case_now() - began < 2.0);
+    assert_true(http_case_now() - began < 10.0);
     server.runs = false;
     char *answer = http_case_read_all(waiting, NULL);
     assert_int_equal(http_case_status(answer), 200);
@@ -342,7 +342,7 @@ static void a_stop_does_not_wait_longer_than_it_may(void **state)
     mpo_http_stop(server.http, 0.1);
     mpo_http_stop(server.http, 10.0);
     pthread_join(server.thread, NULL);
-    assert_between(http_case_now() - began, 0.09, 3.0);
+    assert_between(http_case_now() - began, 0.09, 8.0);
     server.runs = false;
     assert_int_equal(server.gone, 2);
     close(waiting);
