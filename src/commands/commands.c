@@ -74,6 +74,8 @@ static void catch_signals(const char *command)
     if (mpo_comm_job_rank() == 0)
         mpo_stop_say(strcmp(command, "fit") == 0
                          ? "stopping after this step; again to leave now\n"
+                     : strcmp(command, "serve") == 0
+                         ? "finishing the requests that run; again to leave now\n"
                          : "stopping at the next token; again to leave now\n");
 }
 
