@@ -201,8 +201,10 @@ def a_program_that_moved_goes_on_where_the_user_says_so():
     """The same program at another place: refused as another configuration, and with the flag the
     steps of an uninterrupted run. With the flag alone, or without a program, nothing goes on."""
     whole, command = prepare("whole")
-    tables.run(command)
+    patient = ["--rewards.deadline=60"]
+    tables.run(command + patient)
     folder, command = prepare("moved")
+    command += patient
     tables.run(command + ["--descent.steps=3"])
     path = os.path.join(folder, "elsewhere.py")
     shutil.copy(fit_rewards.PROGRAM, path)
