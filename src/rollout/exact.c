@@ -71,10 +71,11 @@ static int32_t round_size(const struct exact *exact,
 static void begin_try(struct mpo_rollout *rollout, int32_t row, int32_t slot, int64_t try)
 {
     struct mpo_rollout_part part[MPO_ROLLOUT_PARTS];
-    size_t sums = mpo_rollout_parts(&rollout->tries, part) - 1; /* tokens are counted */
-    for (size_t i = 0; i < sums; i++)
-        memset((char *)part[i].array + (size_t)row * part[i].response_bytes, 0,
-               part[i].response_bytes);
+    size_t count = mpo_rollout_parts(&rollout->tries, part);
+    for (size_t i = 0; i < count; i++)
+        if (part[i].is_sum)
+            memset((char *)*part[i].array + (size_t)row * part[i].response_bytes, 0,
+                   part[i].response_bytes);
     rollout->tries.tries[row] = try + 1;
     rollout->response[row] = slot * rollout->spec.responses;
 }
@@ -163,9 +164,9 @@ static void insert_try(struct mpo_rollout *rollout, int32_t row, int32_t at, int
     mpo_rollout_parts(&rollout->responses, to);
     for (size_t i = 0; i < count; i++) {
         size_t bytes = to[i].response_bytes;
-        char *place = (char *)to[i].array + (size_t)at * bytes;
+        char *place = (char *)*to[i].array + (size_t)at * bytes;
         memmove(place + bytes, place, (size_t)(end - at - 1) * bytes);
-        memcpy(place, (const char *)from[i].array + (size_t)row * bytes, bytes);
+        memcpy(place, (const char *)*from[i].array + (size_t)row * bytes, bytes);
     }
 }
 

@@ -17,7 +17,7 @@ enum mpo_status mpo_rollout_gather(const struct mpo_rollout *rollout,
     size_t count = (size_t)prompt_count * (size_t)rollout->spec.responses;
     for (size_t i = 0; i < part_count; i++)
         MPO_TRY(mpo_comm_send(comm, from, 0,
-                              (char *)parts[i].array + first * parts[i].response_bytes,
+                              (char *)*parts[i].array + first * parts[i].response_bytes,
                               count * parts[i].response_bytes));
 cleanup:
     return status;

@@ -12,120 +12,155 @@
 #include "base/memory.h"
 #include "base/stop.h"
 
+/* ---- the arrays of a step ---- */
+
+/* `per_response` elements for each response. */
+#define PART(array, per_response, is_sum)                                                  \
+    {                                                                                      \
+        (void **)&(array), (per_response) * sizeof *(array), is_sum                        \
+    }
+#define COUNT(parts) (sizeof(parts) / sizeof *(parts))
+
+size_t mpo_rollout_parts(struct mpo_responses *all, struct mpo_rollout_part *part)
+{
+    const size_t policies = (size_t)all->policy_count;
+    const struct mpo_rollout_part parts[] = {
+        PART(all->token_count, 1, true),
+        PART(all->ended, 1, true),
+        PART(all->log_proposal, 1, true),
+        PART(all->log_policy, policies, true),
+        PART(all->control, policies, true),
+        PART(all->end_surprise, 1, true),
+        PART(all->entropy, 1, true),
+        PART(all->token, (size_t)all->max_tokens, false), /* they are counted */
+        PART(all->tries, 1, true),
+    };
+    const size_t count = COUNT(parts) - (all->tries == NULL ? 1 : 0);
+    _Static_assert(COUNT(parts) == MPO_ROLLOUT_PARTS, "all of them");
+    memcpy(part, parts, count * sizeof *part);
+    return count;
+}
+
+static size_t list_scores(struct mpo_scores *all, struct mpo_rollout_part *part)
+{
+    const struct mpo_rollout_part parts[] = {
+        PART(all->token_count, 1, true),
+        PART(all->log_mixture, 1, true),
+        PART(all->log_z, 1, true),
+        PART(all->log_policy, (size_t)all->policy_count, true),
+    };
+    memcpy(part, parts, sizeof parts);
+    return COUNT(parts);
+}
+
+static size_t list_integrals(struct mpo_integrals *all, struct mpo_rollout_part *part)
+{
+    const size_t policies = (size_t)all->policy_count;
+    const struct mpo_rollout_part parts[] = {
+        PART(all->log_total, 1, true),     PART(all->whole, policies, true),
+        PART(all->served, policies, true), PART(all->divergence, policies, true),
+        PART(all->length, 1, true),        PART(all->truncated, 1, true),
+    };
+    memcpy(part, parts, sizeof parts);
+    return COUNT(parts);
+}
+
+static size_t list_masses(struct mpo_end_masses *all, struct mpo_rollout_part *part)
+{
+    const size_t tokens = (size_t)all->max_tokens;
+    const struct mpo_rollout_part parts[] = {
+        PART(all->log_stay, tokens, false), /* each position is written */
+        PART(all->log_odds, tokens, false),
+    };
+    memcpy(part, parts, sizeof parts);
+    return COUNT(parts);
+}
+
+/* Of what this rollout makes. */
+static size_t list_results(struct mpo_rollout *rollout, struct mpo_rollout_part *part)
+{
+    switch (rollout->spec.purpose) {
+    case MPO_ROLLOUT_SCORES:
+        return list_scores(&rollout->scores, part);
+    case MPO_ROLLOUT_INTEGRATES:
+        return list_integrals(&rollout->integrals, part);
+    case MPO_ROLLOUT_END_MASSES:
+        return list_masses(&rollout->masses, part);
+    case MPO_ROLLOUT_DRAWS:
+    case MPO_ROLLOUT_EXACT:
+    default:
+        return mpo_rollout_parts(&rollout->responses, part);
+    }
+}
+
+static void free_parts(const struct mpo_rollout_part *parts, size_t part_count)
+{
+    for (size_t i = 0; i < part_count; i++)
+        free(*parts[i].array);
+}
+
 /* ---- open and close ---- */
 
-static enum mpo_status allocate_scores(struct mpo_rollout *rollout)
+static enum mpo_status allocate_parts(const struct mpo_rollout_part *parts,
+                                      size_t part_count, size_t responses)
 {
     enum mpo_status status = MPO_OK;
-    struct mpo_scores *scores = &rollout->scores;
-    size_t count = (size_t)rollout->spec.prompts_max * (size_t)rollout->spec.responses;
-    MPO_NEW(count, &scores->token_count);
-    MPO_NEW(count, &scores->log_mixture);
-    MPO_NEW(count, &scores->log_z);
-    MPO_NEW(count * (size_t)rollout->spec.policy_count, &scores->log_policy);
-    scores->responses = rollout->spec.responses;
-    scores->policy_count = rollout->spec.policy_count;
+    for (size_t i = 0; i < part_count; i++)
+        if (*parts[i].array == NULL)
+            MPO_TRY(mpo_memory_take(responses, parts[i].response_bytes,
+                                    "the responses of a step", parts[i].array));
 cleanup:
     return status;
 }
 
-static enum mpo_status allocate_responses(const struct mpo_rollout *rollout, size_t count,
-                                          struct mpo_responses *responses)
+/* How many are made, and how large each is. */
+static void set_sizes(struct mpo_rollout *rollout)
 {
-    enum mpo_status status = MPO_OK;
-    size_t policies = (size_t)rollout->spec.policy_count;
-    MPO_NEW(count, &responses->token_count);
-    MPO_NEW(count, &responses->ended);
-    MPO_NEW(count, &responses->log_proposal);
-    MPO_NEW(count * policies, &responses->log_policy);
-    MPO_NEW(count * policies, &responses->control);
-    MPO_NEW(count, &responses->end_surprise);
-    MPO_NEW(count, &responses->entropy);
-    MPO_NEW(count * (size_t)rollout->spec.max_tokens, &responses->token);
-    if (rollout->spec.purpose == MPO_ROLLOUT_EXACT)
-        MPO_NEW(count, &responses->tries);
-    responses->prompt = rollout->prompt;
-    responses->responses = rollout->spec.responses;
-    responses->policy_count = rollout->spec.policy_count;
-    responses->max_tokens = rollout->spec.max_tokens;
-cleanup:
-    return status;
+    const struct mpo_rollout_spec *spec = &rollout->spec;
+    rollout->responses = (struct mpo_responses){.prompt = rollout->prompt,
+                                                .responses = spec->responses,
+                                                .policy_count = spec->policy_count,
+                                                .max_tokens = spec->max_tokens};
+    rollout->tries = rollout->responses;
+    rollout->scores = (struct mpo_scores){.responses = spec->responses,
+                                          .policy_count = spec->policy_count};
+    rollout->integrals = (struct mpo_integrals){.responses = spec->responses,
+                                                .policy_count = spec->policy_count};
+    rollout->masses = (struct mpo_end_masses){.responses = spec->responses,
+                                              .max_tokens = spec->max_tokens};
 }
 
-static void free_responses(struct mpo_responses *responses)
-{
-    free(responses->tries);
-    free(responses->token);
-    free(responses->entropy);
-    free(responses->end_surprise);
-    free(responses->control);
-    free(responses->log_policy);
-    free(responses->log_proposal);
-    free(responses->ended);
-    free(responses->token_count);
-}
-
-static enum mpo_status allocate_draws(struct mpo_rollout *rollout)
+static enum mpo_status allocate_search(struct mpo_rollout *rollout, size_t responses)
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_rollout_spec *spec = &rollout->spec;
-    size_t count = (size_t)spec->prompts_max * (size_t)spec->responses;
-    MPO_TRY(allocate_responses(rollout, count, &rollout->responses));
-    if (spec->purpose != MPO_ROLLOUT_EXACT)
-        return MPO_OK;
-    MPO_TRY(allocate_responses(rollout, (size_t)spec->row_capacity, &rollout->tries));
+    struct mpo_rollout_part part[MPO_ROLLOUT_PARTS];
+    MPO_NEW(responses, &rollout->responses.tries);
+    MPO_NEW(spec->row_capacity, &rollout->tries.tries);
+    size_t part_count = mpo_rollout_parts(&rollout->tries, part);
+    MPO_TRY(allocate_parts(part, part_count, (size_t)spec->row_capacity));
     MPO_NEW(spec->unit_prompts, &rollout->search);
-cleanup:
-    return status;
-}
-
-static enum mpo_status allocate_integrals(struct mpo_rollout *rollout)
-{
-    enum mpo_status status = MPO_OK;
-    struct mpo_integrals *integrals = &rollout->integrals;
-    size_t count = (size_t)rollout->spec.prompts_max * (size_t)rollout->spec.responses;
-    size_t policies = (size_t)rollout->spec.policy_count;
-    MPO_NEW(count, &integrals->log_total);
-    MPO_NEW(count * policies, &integrals->whole);
-    MPO_NEW(count * policies, &integrals->served);
-    MPO_NEW(count * policies, &integrals->divergence);
-    MPO_NEW(count, &integrals->length);
-    MPO_NEW(count, &integrals->truncated);
-    MPO_NEW(rollout->spec.row_capacity, &rollout->ends);
-    MPO_NEW((size_t)rollout->spec.row_capacity * policies, &rollout->drawn);
-    integrals->responses = rollout->spec.responses;
-    integrals->policy_count = rollout->spec.policy_count;
-cleanup:
-    return status;
-}
-
-static enum mpo_status allocate_masses(struct mpo_rollout *rollout)
-{
-    enum mpo_status status = MPO_OK;
-    const struct mpo_rollout_spec *spec = &rollout->spec;
-    size_t count = (size_t)spec->prompts_max * (size_t)spec->responses;
-    MPO_NEW(count * (size_t)spec->max_tokens, &rollout->masses.log_stay);
-    MPO_NEW(count * (size_t)spec->max_tokens, &rollout->masses.log_odds);
-    rollout->masses.responses = spec->responses;
-    rollout->masses.max_tokens = spec->max_tokens;
 cleanup:
     return status;
 }
 
 static enum mpo_status allocate_results(struct mpo_rollout *rollout)
 {
-    switch (rollout->spec.purpose) {
-    case MPO_ROLLOUT_SCORES:
-        return allocate_scores(rollout);
-    case MPO_ROLLOUT_INTEGRATES:
-        return allocate_integrals(rollout);
-    case MPO_ROLLOUT_END_MASSES:
-        return allocate_masses(rollout);
-    case MPO_ROLLOUT_DRAWS:
-    case MPO_ROLLOUT_EXACT:
-    default:
-        return allocate_draws(rollout);
+    enum mpo_status status = MPO_OK;
+    const struct mpo_rollout_spec *spec = &rollout->spec;
+    size_t responses = (size_t)spec->prompts_max * (size_t)spec->responses;
+    struct mpo_rollout_part part[MPO_ROLLOUT_PARTS];
+    set_sizes(rollout);
+    if (spec->purpose == MPO_ROLLOUT_EXACT)
+        MPO_TRY(allocate_search(rollout, responses));
+    if (spec->purpose == MPO_ROLLOUT_INTEGRATES) {
+        MPO_NEW(spec->row_capacity, &rollout->ends);
+        MPO_NEW((size_t)spec->row_capacity * (size_t)spec->policy_count, &rollout->drawn);
     }
+    size_t part_count = list_results(rollout, part);
+    MPO_TRY(allocate_parts(part, part_count, responses));
+cleanup:
+    return status;
 }
 
 /* Only the root of a group sees what its rows draw. */
@@ -165,25 +200,14 @@ cleanup:
 void mpo_rollout_close(struct mpo_rollout **out)
 {
     struct mpo_rollout *rollout = *out;
+    struct mpo_rollout_part part[MPO_ROLLOUT_PARTS];
     if (rollout == NULL)
         return;
-    free(rollout->masses.log_odds);
-    free(rollout->masses.log_stay);
     free(rollout->drawn);
     free(rollout->ends);
-    free(rollout->integrals.truncated);
-    free(rollout->integrals.length);
-    free(rollout->integrals.divergence);
-    free(rollout->integrals.served);
-    free(rollout->integrals.whole);
-    free(rollout->integrals.log_total);
-    free(rollout->scores.log_policy);
-    free(rollout->scores.log_z);
-    free(rollout->scores.log_mixture);
-    free(rollout->scores.token_count);
     free(rollout->search);
-    free_responses(&rollout->tries);
-    free_responses(&rollout->responses);
+    free_parts(part, mpo_rollout_parts(&rollout->tries, part));
+    free_parts(part, list_results(rollout, part));
     for (int32_t row = 0; rollout->tail != NULL && row < rollout->spec.row_capacity; row++)
         mpo_decode_text_close(&rollout->tail[row]);
     free(rollout->tail);
@@ -302,52 +326,30 @@ cleanup:
     return status;
 }
 
-/* Arrays begin empty: tokens add to them. */
+/* Sums begin empty: tokens add to them. */
 static void clear_parts(const struct mpo_rollout *rollout,
                         const struct mpo_rollout_step *step,
                         const struct mpo_rollout_part *parts, size_t part_count)
 {
     size_t count = (size_t)step->prompt_count * (size_t)rollout->spec.responses;
     for (size_t i = 0; i < part_count; i++)
-        memset(parts[i].array, 0, count * parts[i].response_bytes);
+        if (parts[i].is_sum)
+            memset(*parts[i].array, 0, count * parts[i].response_bytes);
 }
 
-/* A step into some arrays, of which the first `sum_count` begin empty: decode this group's
- * units, bring all together on rank zero. */
-static enum mpo_status run_parts(struct mpo_rollout *rollout,
-                                 const struct mpo_rollout_step *step,
-                                 const struct mpo_rollout_part *parts, size_t part_count,
-                                 size_t sum_count)
+/* A step: decode this group's units, bring all together on rank zero. */
+static enum mpo_status run_step(struct mpo_rollout *rollout,
+                                const struct mpo_rollout_step *step)
 {
     enum mpo_status status = MPO_OK;
+    struct mpo_rollout_part part[MPO_ROLLOUT_PARTS];
+    size_t part_count = list_results(rollout, part);
     MPO_TRY(check_step(rollout, step));
-    clear_parts(rollout, step, parts, sum_count);
+    clear_parts(rollout, step, part, part_count);
     MPO_TRY(decode_units(rollout, step));
-    MPO_TRY(gather_units(rollout, step, parts, part_count));
+    MPO_TRY(gather_units(rollout, step, part, part_count));
 cleanup:
     return status;
-}
-
-size_t mpo_rollout_parts(const struct mpo_responses *all, struct mpo_rollout_part *part)
-{
-    size_t policies = (size_t)all->policy_count;
-    const struct mpo_rollout_part parts[] = {
-        {all->token_count, sizeof *all->token_count},
-        {all->ended, sizeof *all->ended},
-        {all->log_proposal, sizeof *all->log_proposal},
-        {all->log_policy, policies * sizeof *all->log_policy},
-        {all->control, policies * sizeof *all->control},
-        {all->end_surprise, sizeof *all->end_surprise},
-        {all->entropy, sizeof *all->entropy},
-        {all->tries, sizeof *all->tries},
-        {all->token, (size_t)all->max_tokens * sizeof *all->token},
-    };
-    _Static_assert(sizeof parts / sizeof *parts == MPO_ROLLOUT_PARTS, "all of them");
-    size_t count = 0;
-    for (size_t i = 0; i < MPO_ROLLOUT_PARTS; i++)
-        if (parts[i].array != NULL)
-            part[count++] = parts[i];
-    return count;
 }
 
 enum mpo_status mpo_rollout_run(struct mpo_rollout *rollout,
@@ -356,13 +358,10 @@ enum mpo_status mpo_rollout_run(struct mpo_rollout *rollout,
 {
     enum mpo_status status = MPO_OK;
     struct mpo_responses *all = &rollout->responses;
-    struct mpo_rollout_part parts[MPO_ROLLOUT_PARTS];
-    size_t part_count = mpo_rollout_parts(all, parts);
     MPO_CHECK(rollout->spec.purpose == MPO_ROLLOUT_DRAWS ||
                   rollout->spec.purpose == MPO_ROLLOUT_EXACT,
               MPO_ERR_INTERNAL, "a rollout of another purpose was asked to draw responses");
-    MPO_TRY(run_parts(rollout, step, parts, part_count,
-                      part_count - 1)); /* tokens are counted */
+    MPO_TRY(run_step(rollout, step));
     all->prompt_count = step->prompt_count;
     *out = *all;
 cleanup:
@@ -375,19 +374,11 @@ enum mpo_status mpo_rollout_score(struct mpo_rollout *rollout,
 {
     enum mpo_status status = MPO_OK;
     struct mpo_scores *all = &rollout->scores;
-    size_t policies = (size_t)rollout->spec.policy_count;
-    const struct mpo_rollout_part parts[] = {
-        {all->token_count, sizeof *all->token_count},
-        {all->log_mixture, sizeof *all->log_mixture},
-        {all->log_z, sizeof *all->log_z},
-        {all->log_policy, policies * sizeof *all->log_policy},
-    };
-    size_t part_count = sizeof parts / sizeof *parts;
     MPO_CHECK(rollout->spec.purpose == MPO_ROLLOUT_SCORES &&
                   rollout->spec.unit_prompts == 1,
               MPO_ERR_INTERNAL,
               "a rollout of another purpose was asked to score given responses");
-    MPO_TRY(run_parts(rollout, step, parts, part_count, part_count));
+    MPO_TRY(run_step(rollout, step));
     all->prompt_count = step->prompt_count;
     *out = *all;
 cleanup:
@@ -400,19 +391,9 @@ enum mpo_status mpo_rollout_integrate(struct mpo_rollout *rollout,
 {
     enum mpo_status status = MPO_OK;
     struct mpo_integrals *all = &rollout->integrals;
-    size_t policies = (size_t)rollout->spec.policy_count;
-    const struct mpo_rollout_part parts[] = {
-        {all->log_total, sizeof *all->log_total},
-        {all->whole, policies * sizeof *all->whole},
-        {all->served, policies * sizeof *all->served},
-        {all->divergence, policies * sizeof *all->divergence},
-        {all->length, sizeof *all->length},
-        {all->truncated, sizeof *all->truncated},
-    };
-    size_t part_count = sizeof parts / sizeof *parts;
     MPO_CHECK(rollout->spec.purpose == MPO_ROLLOUT_INTEGRATES, MPO_ERR_INTERNAL,
               "a rollout of another purpose was asked to integrate the ends out");
-    MPO_TRY(run_parts(rollout, step, parts, part_count, part_count));
+    MPO_TRY(run_step(rollout, step));
     all->prompt_count = step->prompt_count;
     *out = *all;
 cleanup:
@@ -425,14 +406,9 @@ enum mpo_status mpo_rollout_end_masses(struct mpo_rollout *rollout,
 {
     enum mpo_status status = MPO_OK;
     struct mpo_end_masses *all = &rollout->masses;
-    const struct mpo_rollout_part parts[] = {
-        {all->log_stay, (size_t)all->max_tokens * sizeof *all->log_stay},
-        {all->log_odds, (size_t)all->max_tokens * sizeof *all->log_odds},
-    };
-    size_t part_count = sizeof parts / sizeof *parts;
     MPO_CHECK(rollout->spec.purpose == MPO_ROLLOUT_END_MASSES, MPO_ERR_INTERNAL,
               "a rollout of another purpose was asked for the mass of the ends");
-    MPO_TRY(run_parts(rollout, step, parts, part_count, 0)); /* each position is written */
+    MPO_TRY(run_step(rollout, step));
     all->prompt_count = step->prompt_count;
     *out = *all;
 cleanup:

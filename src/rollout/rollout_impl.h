@@ -81,18 +81,18 @@ enum mpo_status mpo_rollout_raise(const struct mpo_rollout *rollout,
 
 /** An array of a step that has a part for each response. */
 struct mpo_rollout_part {
-    void *array;
+    void **array; /* where its owner keeps it */
     size_t response_bytes;
+    bool is_sum; /* begins empty */
 };
 
-/** Arrays of responses. */
+/** Arrays of responses, of which there are most. */
 #define MPO_ROLLOUT_PARTS 9
 
-/** List them, the tokens last: all others are sums, which begin empty. Local. (rollout.c)
+/** List them; tries only where there are any. Local. (rollout.c)
  *  @param part  [MPO_ROLLOUT_PARTS] out
  *  @return how many there are */
-size_t mpo_rollout_parts(const struct mpo_responses *responses,
-                         struct mpo_rollout_part *part);
+size_t mpo_rollout_parts(struct mpo_responses *responses, struct mpo_rollout_part *part);
 
 /** Bring a unit's part of some arrays from the root of the group that made them to rank
  *  zero. Collective over those two ranks; others return at once. (gather.c) */
