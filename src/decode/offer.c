@@ -212,16 +212,24 @@ enum mpo_status mpo_decode_take_offer(struct mpo_decode *decode)
     return status; /* the root reports a refusal */
 }
 
+/* A row that was cancelled leaves before anything is fed. */
+static bool waits_for_prompt(const struct mpo_decode *decode, int32_t row)
+{
+    const struct mpo_decode_root *root = &decode->root[row];
+    bool goes_on = !decode->clears && root->leaves == MPO_DECODE_STAYS &&
+                   decode->known[row].state == MPO_DECODE_WAITING;
+    return root->is_new || goes_on;
+}
+
 static enum mpo_status check_slot(const struct mpo_decode *decode, int32_t slot)
 {
     enum mpo_status status = MPO_OK;
     MPO_CHECK(slot >= 0 && slot < decode->spec.prompt_slots, MPO_ERR_USAGE,
               "prompt slot %d, of %d", slot, decode->spec.prompt_slots);
     for (int32_t row = 0; row < decode->spec.row_capacity; row++)
-        MPO_CHECK(
-            !(decode->root[row].is_new || decode->known[row].state == MPO_DECODE_WAITING) ||
-                decode->root[row].wish.slot != slot,
-            MPO_ERR_USAGE, "prompt slot %d, whose prompt row %d waits for", slot, row);
+        MPO_CHECK(!waits_for_prompt(decode, row) || decode->root[row].wish.slot != slot,
+                  MPO_ERR_USAGE, "prompt slot %d, whose prompt row %d waits for", slot,
+                  row);
 cleanup:
     return status;
 }

@@ -120,12 +120,13 @@ cleanup:
 static enum mpo_status refuse_offer(struct mpo_serve_request *request,
                                     enum mpo_status status)
 {
-    if (status == MPO_ERR_DATA || status == MPO_ERR_CONFIG || status == MPO_ERR_USAGE) {
-        mpo_serve_refuse(&request->refusal, 400, "template_error", "messages", "%s",
+    if (status == MPO_ERR_DATA || status == MPO_ERR_CONFIG) {
+        mpo_serve_refuse(&request->refusal, 400, "template_error",
+                         request->kind == MPO_SERVE_CHAT ? "messages" : "prompt", "%s",
                          mpo_error_text());
         return MPO_OK;
     }
-    if (status == MPO_ERR_MEMORY) {
+    if (status == MPO_ERR_MEMORY || status == MPO_ERR_USAGE) {
         mpo_serve_refuse(&request->refusal, 500, "row_failed", "", "%s", mpo_error_text());
         return MPO_OK;
     }

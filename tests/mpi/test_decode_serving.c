@@ -82,6 +82,36 @@ static void offer_tokens(struct mpo_decode *decode)
     assert_status(mpo_decode_offer_tokens(decode, 1000, &token, 1), MPO_ERR_USAGE);
 }
 
+/* A slot is free for another prompt when the row that waits for its prompt is cancelled or
+ * cleared, before the step in which that row leaves. */
+static void offer_again(struct mpo_decode *decode)
+{
+    static struct drawn alone;
+    static struct drawn after;
+    const struct mpo_decode_event *event = NULL;
+    struct mpo_decode_row row = row_of(0);
+    int32_t index = -1;
+    int32_t count = 0;
+    assert_ok(mpo_decode_offer_tokens(decode, 0, text, 2));
+    run_row(decode, &row, &alone);
+    for (int32_t way = 0; way < 2; way++) {
+        assert_ok(mpo_decode_offer_tokens(decode, 0, text, GIVEN + 1));
+        assert_ok(mpo_decode_admit(decode, &row, &index));
+        assert_status(mpo_decode_offer_tokens(decode, 0, text, 2), MPO_ERR_USAGE);
+        assert_ok(mpo_decode_step(decode, &event, &count));
+        assert_int_equal(count, 0);
+        assert_status(mpo_decode_offer_tokens(decode, 0, text, 2), MPO_ERR_USAGE);
+        if (way == 0)
+            mpo_decode_cancel(decode, index);
+        else
+            mpo_decode_clear(decode);
+        assert_ok(mpo_decode_offer_tokens(decode, 0, text, 2));
+        run_row(decode, &row, &after);
+        assert_int_equal(after.count, LENGTH);
+        assert_drawn_alike(alone.figures, after.figures, LENGTH);
+    }
+}
+
 /* ---- prompts that are looked up ---- */
 
 /* A prompt whose first token is the slot's and whose others are given has the draws of the
@@ -253,6 +283,12 @@ static void token_ids_are_a_prompt_like_its_text(void **state)
     play(2, offer_tokens);
 }
 
+static void a_slot_is_free_when_its_row_is_cancelled(void **state)
+{
+    (void)state;
+    play(2, offer_again);
+}
+
 static void a_prompt_that_is_looked_up_is_the_prompt(void **state)
 {
     (void)state;
@@ -285,6 +321,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(token_ids_are_a_prompt_like_its_text),
+        cmocka_unit_test(a_slot_is_free_when_its_row_is_cancelled),
         cmocka_unit_test(a_prompt_that_is_looked_up_is_the_prompt),
         cmocka_unit_test(biases_may_change_between_two_steps),
         cmocka_unit_test(a_paused_row_goes_on_as_if_nothing_had_been),
