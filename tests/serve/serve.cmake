@@ -15,7 +15,6 @@ mpo_add_script_test("the page of serve draws, shows and copies what is exact"
     ../serve/page.py commands 600 2 ${binaries} ${work}/page ${PROJECT_SOURCE_DIR})
 mpo_add_script_test("the page of serve says what to do, and is for everybody"
     ../serve/page_faults.py commands 600 2 ${binaries} ${work}/page_faults ${PROJECT_SOURCE_DIR})
-    ../serve/page_faults.py commands 300 2 ${binaries} ${work}/page_faults ${PROJECT_SOURCE_DIR})
 mpo_add_script_test("what a server draws has the frequencies of the closed form"
     ../serve/frequencies.py commands 300 1 ${binaries} ${work}/frequencies ${PROJECT_SOURCE_DIR})
 mpo_add_script_test("clients that leave a server leave nothing behind"
