@@ -34,7 +34,7 @@ class Case:
         self.folder = os.path.join(work, name)
         options = {
             "run": {"seed": 5},
-            "rollout": {"responses": 128, "max_tokens": 24, "prompts_per_step": 7},
+            "rollout": {"responses": 256, "max_tokens": 48, "prompts_per_step": 7},
             "descent": {"steps": STEPS, **(descent or {})},
             "record": {"file": "run.h5"},
             **more,
@@ -225,7 +225,7 @@ def what_changes_the_steps_is_refused_and_shown(arguments):
     case = Case(arguments, "changed")
     case.run(1, "--quiet", "--descent.steps=4")
     for flag, words in (
-            ("--rollout.responses=64", ["rollout.responses was 128, is 64"]),
+            ("--rollout.responses=64", ["rollout.responses was 256, is 64"]),
             ("--run.seed=6", ["run.seed was 5, is 6"]),
             ("--policies.policy1.temperature=0.5", ["policies.policy1.temperature was 1, is 0.5"]),
             ("--descent.step_rule=decreasing", ["was adaptive, is decreasing"]),

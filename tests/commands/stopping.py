@@ -37,13 +37,13 @@ def prepare():
             file.write(json.dumps({"prompt": "a", "response": "a b " * 50, "ended": False}) + "\n")
 
 
-def wait_for_work(process):
+def wait_for_work(process, pid=None, seconds=1.0):
     """Until it has used a second of processor time, as ranks do that decode."""
     ticks = os.sysconf("SC_CLK_TCK")
     while process.poll() is None:
-        with open(f"/proc/{process.pid}/stat", encoding="utf-8") as stat:
+        with open(f"/proc/{pid or process.pid}/stat", encoding="utf-8") as stat:
             fields = stat.read().rsplit(")", 1)[1].split()
-        if (int(fields[11]) + int(fields[12])) / ticks > 1.0:
+        if (int(fields[11]) + int(fields[12])) / ticks > seconds:
             return
         time.sleep(0.02)
 
@@ -59,13 +59,22 @@ def rank_of(launcher, rank):
     return -1
 
 
+def wait_for_rank(process, rank):
+    """The same of a rank, which reads its files first."""
+    while process.poll() is None and rank_of(process.pid, rank) < 0:
+        time.sleep(0.05)
+    wait_for_work(process, rank_of(process.pid, rank), 2.5)
+
+
 def stopped(command, number, ranks=1, to=None):
     """(exit code, standard error, seconds to the first line after the signal, to the end); the
     signal goes to one rank alone, if `to` says which"""
     start = [MPIEXEC, "-n", str(ranks), "--oversubscribe"] if ranks > 1 else []
     process = subprocess.Popen([*start, MPO, *command], cwd=WORK, stdout=subprocess.DEVNULL,
                                stderr=subprocess.PIPE, text=True)
-    if ranks > 1:
+    if to is not None:
+        wait_for_rank(process, to)
+    elif ranks > 1:
         time.sleep(3)
     else:
         wait_for_work(process)
