@@ -95,7 +95,7 @@ static uint64_t work_bytes(const struct mpo_llama_policy *policy,
     if (mpo_llama_is_in_full(model))
         token += SCORE_ARRAYS * (uint64_t)setup->cell_count *
                  (uint64_t)llama_model_n_head(model);
-    return (2 * logits + (uint64_t)mpo_llama_pass_tokens(policy) * token) * sizeof(float);
+    return (2 * logits + MPO_LLAMA_BATCH_TOKENS * token) * sizeof(float);
 }
 
 /* A survey has opened no device. */
