@@ -267,8 +267,13 @@ int32_t mpo_llama_outputs(const struct mpo_llama_policy *policy,
     int32_t wanted = setup->position_count;
     if (mpo_llama_is_invariant(policy))
         wanted += MPO_LLAMA_BATCH_TOKENS / MPO_LLAMA_INVARIANT_TOKENS + 1; /* company */
+    /* no more than tokens of a batch, which are no more than cells */
     if (wanted > MPO_LLAMA_BATCH_TOKENS)
         wanted = MPO_LLAMA_BATCH_TOKENS;
+    if (setup->cell_count > 0 && wanted > setup->cell_count)
+        wanted = setup->cell_count;
+    if (wanted < setup->position_count)
+        wanted = setup->position_count;
     if (most < MPO_LLAMA_OUTPUTS_MIN)
         most = MPO_LLAMA_OUTPUTS_MIN;
     return wanted > most ? wanted : most;
