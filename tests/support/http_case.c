@@ -129,7 +129,11 @@ static void on_gone(void *argument, struct mpo_http_request *request)
 static void on_backlog(void *argument, struct mpo_http_request *request, bool full)
 {
     struct http_case *self = argument;
-    atomic_store(full ? &self->unsent_full : &self->unsent_empty, mpo_http_unsent(request));
+    size_t unsent = mpo_http_unsent(request);
+    if (full)
+        atomic_store(&self->unsent_full, unsent);
+    else if (unsent > atomic_load(&self->unsent_empty))
+        atomic_store(&self->unsent_empty, unsent);
     atomic_fetch_add(full ? &self->full : &self->empty, 1);
 }
 

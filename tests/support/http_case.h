@@ -63,8 +63,8 @@ struct http_case {
     atomic_int empty;
     atomic_int notified;
     atomic_int ticks;
-    atomic_size_t unsent_full; /* bytes that were unsent when it was told */
-    atomic_size_t unsent_empty;
+    atomic_size_t unsent_full;  /* bytes that were unsent when it was told last */
+    atomic_size_t unsent_empty; /* the most */
     atomic_int done_count;
     struct http_case_done done[HTTP_CASE_DONE];
 };
