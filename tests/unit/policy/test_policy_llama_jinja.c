@@ -130,13 +130,12 @@ static void texts_stop_growing(void **state)
 static void values_without_an_end_are_not_followed(void **state)
 {
     (void)state;
-    const char *circle = "{% set a = [] %}{% set _ = a.append(a) %}";
-    const char *const uses[] = {"{{ a|tojson }}", "{{ a }}", "{{ a|string }}"};
-    for (size_t i = 0; i < sizeof uses / sizeof *uses; i++) {
-        char source[128];
-        snprintf(source, sizeof source, "%s%s", circle, uses[i]);
-        assert_fails(source, "nested");
-    }
+    /* A list cannot be tied into a circle, as it cannot be changed; a namespace can. */
+    assert_fails("{% set a = [] %}{% set _ = a.append(a) %}{{ a }}", "not supported");
+    assert_fails("{% set ns = namespace() %}{% set ns.x = ns %}{{ [ns]|tojson }}",
+                 "nested");
+    assert_fails("{% set ns = namespace() %}{% set ns.x = [ns] %}{{ ns.x }}",
+                 "not supported");
     assert_fails("{% set ns = namespace(x=1) %}{% for i in range(100) %}"
                  "{% set ns.x = (ns.x, ns.x) %}{% endfor %}{{ {ns.x: 1} }}",
                  "too long");
@@ -153,8 +152,7 @@ static void long_chains_of_values_are_freed(void **state)
                    "{% set ns.x = [ns.x] %}{% endfor %}done",
                    "done");
     assert_renders("{% set ns = namespace(x=1) %}{% for i in range(20000) %}"
-                   "{% set l = [] %}{% set _ = l.append(a=ns.x) %}{% set ns.x = l[0] %}"
-                   "{% endfor %}done",
+                   "{% set ns.x = {'a': ns.x} %}{% endfor %}done",
                    "done");
 }
 
