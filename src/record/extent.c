@@ -24,7 +24,8 @@ static uint64_t field_bytes(const struct mpo_record_extent *extent)
     const uint64_t SCALAR = 1;
     const uint64_t OBJECTIVE = (uint64_t)extent->objective_count;
     uint64_t row = BYTES_I64; /* step */
-#define MPO_FIELD(path, member, type, shape, units, long_name) row += BYTES_##type * shape;
+#define MPO_FIELD(path, member, type, shape, units, long_name)                             \
+    row += BYTES_##type * (shape);
 #include "mpo/record.def"
 #undef MPO_FIELD
     if (!extent->has_rewards)
