@@ -81,7 +81,8 @@ def read_options():
 
 OPTIONS, TAKEN = read_options()
 SHARED = [section for section, (scope, _) in OPTIONS.items() if scope in ("SHARED", "LIST")]
-DEFAULTS = {("refit", "--descent.steps"): "500", ("serve", "--run.step_deadline"): "60"}
+DEFAULTS = {("refit", "--descent.steps"): "500", ("serve", "--run.step_deadline"): "60",
+            ("serve", "--run.batch_invariant"): "false"}
 
 
 def flag_name(section, name):
