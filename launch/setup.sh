@@ -5,11 +5,14 @@
 #
 #     launch/setup.sh [--model] [--test]
 #     launch/setup.sh --converters
+#     launch/setup.sh --clients
 #
 #   --model        also fetch SmolLM2-135M-Instruct (98 MB), the base model of the demo
 #   --test         also install what only the tests use
 #   --converters   only fetch what launch/convert.sh runs: llama.cpp's converters, unpacked from
 #                  libllama's archive, and a Python environment for them
+#   --clients      only make a Python environment with the clients that the tests of the server
+#                  use: lm-evaluation-harness, openai, langchain-openai, schemathesis
 #
 # Safe to repeat: finished work is not done again.  Environment:
 #   MPO_BUILD_DIR       the build tree (default: build, beside src); deps/ inside it is filled here
@@ -29,12 +32,14 @@ jobs=${JOBS:-$(nproc)}
 with_model=no
 with_test=no
 only_converters=no
+only_clients=no
 for argument in "$@"; do
     case $argument in
         --model) with_model=yes ;;
         --test) with_test=yes ;;
         --converters) only_converters=yes ;;
-        *) echo "setup.sh: unknown argument '$argument'; expected --model, --test or --converters" >&2; exit 64 ;;
+        --clients) only_clients=yes ;;
+        *) echo "setup.sh: unknown argument '$argument'; expected --model, --test, --converters or --clients" >&2; exit 64 ;;
     esac
 done
 
@@ -58,6 +63,7 @@ test_packages="libcmocka-dev hdf5-tools python3-h5py python3-xarray python3-h5ne
     clang-format clang-tidy shellcheck groff-base clang libclang-rt-dev llvm chromium chromium-driver"
 # The tests on a real Slurm need root, and are skipped without it.
 [ "$(id -u)" != 0 ] || test_packages="$test_packages slurm-wlm slurm-wlm-basic-plugins munge"
+client_packages="ca-certificates python3 python3-pip python3-venv"
 converter_packages="ca-certificates binutils gcc python3 python3-pip python3-venv"
 
 say() { printf '%s\n' "-- $*" >&2; }
@@ -234,6 +240,20 @@ make_converter_venv() {
     cp "$wanted" "$stamp"
 }
 
+make_clients_venv() {
+    local venv=$deps/clients-venv wanted=$root/launch/clients-requirements.txt
+    local stamp=$venv/requirements.txt log=$deps/clients-venv.log
+    ! cmp -s "$wanted" "$stamp" || return 0
+    say "installing the clients' Python packages (0.3 GB to download)"
+    rm -rf "$venv"
+    {
+        python3 -m venv "$venv" \
+            && "$venv/bin/python" -m pip install -q --disable-pip-version-check --no-deps -r "$wanted" \
+            && "$venv/bin/python" -c 'import langchain_openai, lm_eval, openai, schemathesis'
+    } >"$log" 2>&1 || { tail -5 "$log" >&2; die "the clients' Python packages could not be installed; see $log"; }
+    cp "$wanted" "$stamp"
+}
+
 mkdir -p "$deps"
 exec 9>"$deps/setup.lock"
 flock 9
@@ -245,6 +265,12 @@ if [ $only_converters = yes ]; then
         || install_packages $converter_packages
     unpack_llama
     make_converter_venv
+    exit 0
+fi
+if [ $only_clients = yes ]; then
+    # shellcheck disable=SC2086
+    python3 -c 'import ensurepip, pip' >/dev/null 2>&1 || install_packages $client_packages
+    make_clients_venv
     exit 0
 fi
 [ $with_test = no ] || packages="$packages $test_packages"
