@@ -12,6 +12,7 @@
 
 #include "mpo/version.h"
 #include "request_impl.h"
+#include "tokens.h"
 
 /* ---- schemas of fields ---- */
 
@@ -32,11 +33,13 @@ static json_t *texts_schema(int count_max)
                      "items", "type", "string", "maxLength", 256);
 }
 
+/* A table's start is a token above the others. */
 static json_t *ids_schema(const struct mpo_serve_catalog *catalog)
 {
+    int32_t begin = mpo_serve_begin_token(catalog);
+    int32_t last = begin >= catalog->vocab_size ? begin : catalog->vocab_size - 1;
     return json_pack("{s:s, s:i, s:o}", "type", "array", "maxItems",
-                     (int)catalog->context_tokens, "items",
-                     bounded("integer", 0, catalog->vocab_size - 1));
+                     (int)catalog->context_tokens, "items", bounded("integer", 0, last));
 }
 
 static json_t *prompts_schema(const struct mpo_serve_catalog *catalog, int count_max)

@@ -25,3 +25,5 @@ mpo_add_script_test("lm-evaluation-harness finds the exact figures of bigram pol
     ${bigram_tool})
 mpo_add_script_test("clients made for OpenAI's service are served, and README's lines work"
     ../serve/openai_clients.py commands 300 2 ${binaries} ${work}/openai ${PROJECT_SOURCE_DIR})
+mpo_add_script_test("schemathesis finds nothing that /openapi.json does not say"
+    ../serve/schema.py commands 300 1 ${binaries} ${work}/schema ${PROJECT_SOURCE_DIR})
