@@ -37,13 +37,13 @@ def prepare():
             file.write(json.dumps({"prompt": "a", "response": "a b " * 50, "ended": False}) + "\n")
 
 
-def wait_for_work(process, pid=None, seconds=1.0):
+def wait_for_work(process, pid=None):
     """Until it has used a second of processor time, as ranks do that decode."""
     ticks = os.sysconf("SC_CLK_TCK")
     while process.poll() is None:
         with open(f"/proc/{pid or process.pid}/stat", encoding="utf-8") as stat:
             fields = stat.read().rsplit(")", 1)[1].split()
-        if (int(fields[11]) + int(fields[12])) / ticks > seconds:
+        if (int(fields[11]) + int(fields[12])) / ticks > 1.0:
             return
         time.sleep(0.02)
 
@@ -63,7 +63,7 @@ def wait_for_rank(process, rank):
     """The same of a rank, which reads its files first."""
     while process.poll() is None and rank_of(process.pid, rank) < 0:
         time.sleep(0.05)
-    wait_for_work(process, rank_of(process.pid, rank), 2.5)
+    wait_for_work(process, rank_of(process.pid, rank))
 
 
 def stopped(command, number, ranks=1, to=None):
@@ -72,10 +72,8 @@ def stopped(command, number, ranks=1, to=None):
     start = [MPIEXEC, "-n", str(ranks), "--oversubscribe"] if ranks > 1 else []
     process = subprocess.Popen([*start, MPO, *command], cwd=WORK, stdout=subprocess.DEVNULL,
                                stderr=subprocess.PIPE, text=True)
-    if to is not None:
-        wait_for_rank(process, to)
-    elif ranks > 1:
-        time.sleep(3)
+    if ranks > 1:
+        wait_for_rank(process, to or 0)
     else:
         wait_for_work(process)
     begun = time.monotonic()
