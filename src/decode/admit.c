@@ -30,11 +30,22 @@ static bool is_at_work(const struct mpo_decode *decode, int32_t index)
     return root->is_new || goes_on;
 }
 
+enum mpo_status mpo_decode_check_root(const struct mpo_decode *decode)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_CHECK(decode->is_root, MPO_ERR_USAGE,
+              "rows are admitted at the root of their group, and this is rank %d of it; "
+              "the other ranks call mpo_decode_follow",
+              mpo_comm_group_rank(decode->spec.comm));
+cleanup:
+    return status;
+}
+
 static int32_t count_rows(const struct mpo_decode *decode,
                           bool (*counts)(const struct mpo_decode *, int32_t))
 {
     int32_t count = 0;
-    for (int32_t row = 0; row < decode->spec.row_capacity; row++)
+    for (int32_t row = 0; decode->is_root && row < decode->spec.row_capacity; row++)
         count += counts(decode, row);
     return count;
 }
@@ -203,6 +214,7 @@ enum mpo_status mpo_decode_rebias(struct mpo_decode *decode, int32_t index,
                                   const struct mpo_mixture_bias *bias, int32_t bias_count)
 {
     enum mpo_status status = MPO_OK;
+    MPO_TRY(mpo_decode_check_root(decode));
     MPO_CHECK(index >= 0 && index < decode->spec.row_capacity && is_at_work(decode, index),
               MPO_ERR_USAGE, "row %d, which is not at work, cannot have other biases",
               index);
@@ -224,9 +236,7 @@ enum mpo_status mpo_decode_admit(struct mpo_decode *decode,
 {
     enum mpo_status status = MPO_OK;
     int32_t found = 0;
-    MPO_CHECK(decode->is_root, MPO_ERR_USAGE,
-              "rows are admitted at the root of their group, and this is rank %d of it",
-              mpo_comm_group_rank(decode->spec.comm));
+    MPO_TRY(mpo_decode_check_root(decode));
     while (found < decode->spec.row_capacity && !is_free(decode, found))
         found++;
     MPO_CHECK(found < decode->spec.row_capacity, MPO_ERR_USAGE,
@@ -283,7 +293,8 @@ static void remove_row(struct mpo_decode *decode, int32_t index, enum mpo_decode
 
 void mpo_decode_cancel(struct mpo_decode *decode, int32_t index)
 {
-    if (index < 0 || index >= decode->spec.row_capacity || is_free(decode, index))
+    if (!decode->is_root || index < 0 || index >= decode->spec.row_capacity ||
+        is_free(decode, index))
         return;
     int32_t leader = decode->root[index].wish.share;
     bool waits =
@@ -295,19 +306,23 @@ void mpo_decode_cancel(struct mpo_decode *decode, int32_t index)
 
 void mpo_decode_pause(struct mpo_decode *decode, int32_t index, bool pauses)
 {
-    if (index >= 0 && index < decode->spec.row_capacity && is_at_work(decode, index))
+    if (decode->is_root && index >= 0 && index < decode->spec.row_capacity &&
+        is_at_work(decode, index))
         decode->root[index].is_paused = pauses;
 }
 
 void mpo_decode_park(struct mpo_decode *decode, int32_t index)
 {
-    if (index >= 0 && index < decode->spec.row_capacity && is_at_work(decode, index) &&
-        !decode->root[index].is_new && decode->known[index].state == MPO_DECODE_LIVE)
+    if (decode->is_root && index >= 0 && index < decode->spec.row_capacity &&
+        is_at_work(decode, index) && !decode->root[index].is_new &&
+        decode->known[index].state == MPO_DECODE_LIVE)
         remove_row(decode, index, MPO_DECODE_IS_PARKED);
 }
 
 void mpo_decode_clear(struct mpo_decode *decode)
 {
+    if (!decode->is_root)
+        return;
     decode->clears = true;
     decode->admitted_count = 0;
     for (int32_t row = 0; row < decode->spec.row_capacity; row++)

@@ -332,6 +332,7 @@ enum mpo_status mpo_decode_step(struct mpo_decode *decode,
     enum mpo_status status = MPO_OK;
     *events = decode->event;
     *count = 0;
+    MPO_TRY(mpo_decode_check_root(decode));
     if (!mpo_decode_plan(decode))
         goto cleanup;
     MPO_TRY(mpo_decode_tell(decode, MPO_DECODE_RUN));

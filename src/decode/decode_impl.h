@@ -200,6 +200,11 @@ static inline bool mpo_decode_takes_part(const struct mpo_decode *decode, int32_
            decode->mu[(ptrdiff_t)row * decode->policy_count + h] != 0.0;
 }
 
+/* ---- admit.c ---- */
+
+/** @return MPO_ERR_USAGE at another rank than the root, which would wait for itself */
+enum mpo_status mpo_decode_check_root(const struct mpo_decode *decode);
+
 /* ---- control.c ---- */
 
 /** Bytes of one admission. Local. */

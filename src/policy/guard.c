@@ -161,7 +161,7 @@ static void list_files(const struct request *request, char *text, size_t capacit
 static void describe_end(const struct request *request, int ended,
                          struct mpo_failure *verdict)
 {
-    char files[800];
+    char files[720];
     bool is_stalled = ended == -1;
     bool too_slow = !is_stalled && WIFSIGNALED(ended) && WTERMSIG(ended) == SIGXCPU;
     char how[96] = "";

@@ -59,6 +59,10 @@ static enum mpo_status check_source(const struct mpo_session_spec *spec)
               MPO_ERR_USAGE,
               "a session: expected flags [flag_count], found flag_count %d and %s",
               spec->flag_count, spec->flags != NULL ? "flags" : "flags NULL");
+    MPO_CHECK(spec->settings == NULL || spec->flag_count == 0, MPO_ERR_USAGE,
+              "a session: expected no flags beside settings, which are read already, found "
+              "%d; give them to mpo_config_open",
+              spec->flag_count);
     for (int32_t i = 0; i < spec->flag_count; i++)
         MPO_CHECK(spec->flags[i] != NULL, MPO_ERR_USAGE,
                   "a session: expected %d texts in flags, found NULL as number %d",

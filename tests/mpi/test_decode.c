@@ -398,9 +398,21 @@ static void rows_are_admitted_at_the_root_alone(void **state)
     struct rollout_case_spec spec = decode_machine(MPO_DECODE_ALONE, 0);
     const double mu[DECODE_POLICIES] = {1.0};
     rollout_case_open(&loop, &spec);
-    if (mpo_comm_group_rank(loop.comm) != 0)
+    if (mpo_comm_group_rank(loop.comm) != 0) {
+        const struct mpo_decode_event *event = NULL;
+        int32_t count = 0;
         refuse(loop.decode, (struct mpo_decode_row){.share = -1, .mu = mu, .free_count = 1},
                "admitted at the root of their group");
+        assert_status(mpo_decode_offer_text(loop.decode, 0, "a", NULL), MPO_ERR_USAGE);
+        assert_status(mpo_decode_step(loop.decode, &event, &count), MPO_ERR_USAGE);
+        assert_status(mpo_decode_rebias(loop.decode, 0, NULL, 0), MPO_ERR_USAGE);
+        assert_int_equal(mpo_decode_live_rows(loop.decode), 0);
+        assert_int_equal(mpo_decode_free_rows(loop.decode), 0);
+        mpo_decode_cancel(loop.decode, 0);
+        mpo_decode_pause(loop.decode, 0, true);
+        mpo_decode_park(loop.decode, 0);
+        mpo_decode_clear(loop.decode);
+    }
     rollout_case_close(&loop);
 }
 
