@@ -27,5 +27,3 @@ mpo_add_script_test("clients made for OpenAI's service are served, and README's 
     ../serve/openai_clients.py commands 300 2 ${binaries} ${work}/openai ${PROJECT_SOURCE_DIR})
 mpo_add_script_test("schemathesis finds nothing that /openapi.json does not say"
     ../serve/schema.py commands 300 1 ${binaries} ${work}/schema ${PROJECT_SOURCE_DIR})
-# It opens sessions, and with them Open MPI, which keeps memory until the process ends.
-set_property(TEST catalog APPEND PROPERTY ENVIRONMENT ASAN_OPTIONS=detect_leaks=0)
