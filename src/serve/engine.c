@@ -98,7 +98,7 @@ static void show_use(struct mpo_engine *engine, const struct mpo_engine_use *use
     const double *seconds = engine->spec.timing->seconds;
     double share = (double)use->cells_used / (double)engine->spec.cell_capacity;
     mpo_metrics_set(metrics, MPO_METRIC_ROWS, 0, use->rows_live);
-    mpo_metrics_set(metrics, MPO_METRIC_NUM_REQUESTS_PAUSED, 0, use->rows_paused);
+    mpo_metrics_set(metrics, MPO_METRIC_NUM_REQUESTS_PAUSED, 0, use->requests_paused);
     for (int32_t h = 0; h < engine->spec.policy_count; h++)
         mpo_metrics_set(metrics, MPO_METRIC_KV_CACHE_USAGE_PERC, h, share);
     mpo_metrics_set(metrics, MPO_METRIC_STAGE_SECONDS, MPO_METRIC_STAGE_DECODE,
@@ -118,8 +118,11 @@ static void note_use(struct mpo_engine *engine)
     use.rows_live = engine->spec.row_capacity - mpo_schedule_free_rows(engine->schedule);
     use.cells_used = engine->spec.cell_capacity - mpo_schedule_free_cells(engine->schedule);
     use.requests_waiting = 0;
-    for (int32_t i = 0; i < engine->active_count; i++)
+    use.requests_paused = 0;
+    for (int32_t i = 0; i < engine->active_count; i++) {
         use.requests_waiting += engine->active[i]->seated_prompts == 0;
+        use.requests_paused += engine->active[i]->is_paused;
+    }
     use.requests_running = engine->active_count - use.requests_waiting;
     use.rows_paused = engine->paused_rows;
     use.round_trip =

@@ -59,6 +59,7 @@ struct mpo_engine_use {
     int32_t rows_paused;
     int32_t requests_running; /* that have rows */
     int32_t requests_waiting;
+    int32_t requests_paused; /* whose client takes no bytes, of those running */
     int64_t cells_used;
     int64_t steps;
     int64_t positions; /* of the last step */
