@@ -1,18 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Answers as they go over the wire, and errors in the shape that clients of OpenAI's
- * interface read.
+ * Answers as they go over the wire.
  */
 #include "http_impl.h"
 
 #include <assert.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-
-#include "base/utf8.h"
 
 /* ---- statuses ---- */
 
@@ -45,22 +41,6 @@ static const char *find_reason(int status)
 #undef REASON
     default:
         return "Status";
-    }
-}
-
-static const char *find_error_type(int status)
-{
-    if (status >= 500)
-        return "server_error";
-    switch (status) {
-    case 401:
-        return "authentication_error";
-    case 403:
-        return "permission_error";
-    case 429:
-        return "rate_limit_error";
-    default:
-        return "invalid_request_error";
     }
 }
 
@@ -236,25 +216,6 @@ const char *mpo_http_header(const struct mpo_http_request *request, const char *
 }
 
 /* ---- errors ---- */
-
-char *mpo_http_error_body(const struct mpo_http_error *error)
-{
-    size_t bytes = strlen(error->message);
-    char *message = malloc(MPO_UTF8_REPAIR_FACTOR * bytes + 1);
-    char *body = NULL;
-    if (message == NULL)
-        return NULL;
-    memcpy(message, error->message, bytes + 1);
-    mpo_utf8_repair(message, (int32_t)bytes);
-    json_t *root = json_pack("{s: {s: s, s: s, s: s?, s: s}}", "error", "message", message,
-                             "type", find_error_type(error->status), "param", error->param,
-                             "code", error->code);
-    if (root != NULL)
-        body = json_dumps(root, JSON_COMPACT);
-    json_decref(root);
-    free(message);
-    return body;
-}
 
 /* The longest: WWW-Authenticate or Allow, Retry-After, x-should-retry. */
 #define ERROR_FIELDS 3

@@ -162,7 +162,8 @@ void mpo_answer_refuse(struct mpo_answer *answer, const struct mpo_serve_refusal
 {
     if (answer->is_complete)
         return;
-    char *json = mpo_serve_refusal_json(refusal);
+    const struct mpo_http_error error = mpo_serve_refusal_error(refusal);
+    char *json = mpo_http_error_body(&error);
     answer->refusal = *refusal;
     if (json != NULL)
         end_with(answer, refusal->http_status, json);

@@ -86,13 +86,8 @@ void server_refuse(struct mpo_server *server, struct mpo_http_request *http,
     if (server->engine.metrics != NULL)
         mpo_metrics_add(server->engine.metrics, MPO_METRIC_REQUESTS_REFUSED,
                         (int32_t)mpo_metrics_code(refusal->code), 1.0);
-    mpo_http_refuse(http, &(struct mpo_http_error){
-                              .status = refusal->http_status,
-                              .code = refusal->code,
-                              .param = refusal->param[0] != '\0' ? refusal->param : NULL,
-                              .message = refusal->message,
-                              .retry_after = refusal->retry_after_seconds,
-                              .never_retry = refusal->never_retry});
+    const struct mpo_http_error error = mpo_serve_refusal_error(refusal);
+    mpo_http_refuse(http, &error);
 }
 
 static void refuse_for_memory(struct mpo_server *server, struct mpo_http_request *http)
@@ -174,9 +169,6 @@ static json_t *describe_use(const struct mpo_server *server)
 static void answer_mpo(struct mpo_server *server, struct mpo_http_request *http)
 {
     const struct mpo_serve_catalog *catalog = server->engine.catalog;
-    char *models = mpo_serve_models_json(catalog);
-    json_t *list = models != NULL ? json_loads(models, 0, NULL) : NULL;
-    free(models);
     json_t *policies = json_array();
     for (int32_t h = 0; h < catalog->policy_count; h++)
         json_array_append_new(policies,
@@ -185,9 +177,10 @@ static void answer_mpo(struct mpo_server *server, struct mpo_http_request *http)
                                         "system", catalog->has_system[h]));
     answer_json(server, http, 200,
                 json_pack("{s:o, s:o, s:o, s:i, s:s, s:s, s:s}", "policies", policies,
-                          "models", list, "use", describe_use(server), "groups", 1,
-                          "version", mpo_version(), "engine", mpo_policy_engine_version(),
-                          "system_fingerprint", server->engine.fingerprint));
+                          "models", mpo_serve_models_list(catalog), "use",
+                          describe_use(server), "groups", 1, "version", mpo_version(),
+                          "engine", mpo_policy_engine_version(), "system_fingerprint",
+                          server->engine.fingerprint));
 }
 
 static void answer_version(struct mpo_server *server, struct mpo_http_request *http)

@@ -86,7 +86,7 @@ static char *print_json(json_t *object)
     return text;
 }
 
-char *mpo_serve_models_json(const struct mpo_serve_catalog *catalog)
+json_t *mpo_serve_models_list(const struct mpo_serve_catalog *catalog)
 {
     json_t *list = json_array();
     for (int32_t i = 0; i < catalog->model_count; i++) {
@@ -102,7 +102,12 @@ char *mpo_serve_models_json(const struct mpo_serve_catalog *catalog)
             return NULL;
         }
     }
-    return print_json(json_pack("{s:s, s:o}", "object", "list", "data", list));
+    return json_pack("{s:s, s:o}", "object", "list", "data", list);
+}
+
+char *mpo_serve_models_json(const struct mpo_serve_catalog *catalog)
+{
+    return print_json(mpo_serve_models_list(catalog));
 }
 
 char *mpo_serve_model_json(const struct mpo_serve_catalog *catalog, const char *id,

@@ -45,7 +45,11 @@ const struct mpo_serve_model *mpo_serve_model_find(const struct mpo_serve_catalo
 bool mpo_serve_refuse_model(const struct mpo_serve_catalog *catalog, const char *name,
                             struct mpo_serve_refusal *refusal);
 
-/** The body of GET /v1/models, owned by the caller; NULL without memory. Local. */
+/** All models, as GET /v1/models tells them; owned by the caller; NULL without memory.
+ *  Local. */
+json_t *mpo_serve_models_list(const struct mpo_serve_catalog *catalog);
+
+/** The same as the body of that answer. Owned by the caller; NULL without memory. Local. */
 char *mpo_serve_models_json(const struct mpo_serve_catalog *catalog);
 
 /** The body of GET /v1/models/{id}, owned by the caller; NULL with the refusal noted. Local.

@@ -25,6 +25,7 @@
 #include <stdint.h>
 
 #include "decode/text.h"
+#include "http/http.h"
 #include "mpo/decode.h"
 #include "mpo/policy.h"
 #include "mpo/prompts.h"
@@ -42,8 +43,7 @@
 /** Why a request gets no answer: one row of the table of errors, with its words. */
 struct mpo_serve_refusal {
     int http_status;             /* 0: none */
-    const char *type;            /* "invalid_request_error"; literals, like code */
-    const char *code;            /* "invalid_value" */
+    const char *code;            /* "invalid_value"; a literal */
     char param[64];              /* the field, "" for none */
     char message[640];           /* expected, found, what to do */
     int32_t retry_after_seconds; /* 0: no header */
@@ -55,9 +55,8 @@ void mpo_serve_refuse(struct mpo_serve_refusal *refusal, int http_status, const 
                       const char *param, const char *format, ...)
     __attribute__((format(printf, 5, 6)));
 
-/** {"error": {"message", "type", "param", "code"}}, for the caller to free; NULL without
- *  memory. */
-char *mpo_serve_refusal_json(const struct mpo_serve_refusal *refusal);
+/** What is answered; borrows the refusal's texts. */
+struct mpo_http_error mpo_serve_refusal_error(const struct mpo_serve_refusal *refusal);
 
 /* ---- models ---- */
 

@@ -110,7 +110,8 @@ static void check_request(const struct mpo_serve_request *request)
 static enum mpo_status check_refusal(const struct mpo_serve_refusal *refusal)
 {
     enum mpo_status status = MPO_OK;
-    char *text = mpo_serve_refusal_json(refusal);
+    const struct mpo_http_error error = mpo_serve_refusal_error(refusal);
+    char *text = mpo_http_error_body(&error);
     json_t *root = text != NULL ? json_loads(text, 0, NULL) : NULL;
     fuzz_check(root != NULL, "a refusal that is no JSON");
     fuzz_check(refusal->http_status == 400 || refusal->http_status == 404, "a status");
