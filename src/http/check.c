@@ -203,7 +203,9 @@ static void check_key(const struct mpo_http_rules *rules,
     if (rules->keys == NULL)
         return;
     if (bearer != NULL)
-        out->key = mpo_http_keys_find(rules->keys, bearer);
+        out->key_index = mpo_http_keys_find(rules->keys, bearer);
+    if (out->key_index >= 0)
+        out->key = mpo_http_keys_name(rules->keys, out->key_index);
     if (out->key != NULL || out->route < 0 || !rules->route[out->route].needs_key)
         return;
     refuse_header(
@@ -218,7 +220,8 @@ void mpo_http_check(const struct mpo_http_rules *rules,
                     const struct mpo_http_parser *parser, struct mpo_http_verdict *out)
 {
     const struct mpo_http_head *head = mpo_http_parser_head(parser);
-    *out = (struct mpo_http_verdict){.route = -1, .rest = "", .method = MPO_HTTP_GET};
+    *out = (struct mpo_http_verdict){
+        .route = -1, .rest = "", .method = MPO_HTTP_GET, .key_index = -1};
     if (!mpo_http_origins_host(rules->origins, head->host)) {
         refuse_header(
             out, 403, "host_not_allowed",

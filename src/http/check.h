@@ -32,7 +32,8 @@ struct mpo_http_verdict {
     enum mpo_http_method method;
     int32_t route;                    /* -1: none */
     const char *rest;                 /* decoded in the place of the path; "" */
-    const char *key;                  /* name; NULL */
+    int32_t key_index;                /* -1: no key */
+    const char *key;                  /* its name; NULL */
     const char *origin;               /* to be named as allowed; NULL: no headers of CORS */
     char allow[MPO_HTTP_ALLOW_BYTES]; /* methods of the path, for 405 and OPTIONS */
 };

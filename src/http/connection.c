@@ -153,7 +153,8 @@ static void release_request(struct mpo_http_connection *connection)
     mpo_http_uncharge_body(connection);
     mpo_http_parser_close(&connection->parser);
     connection->request = (struct mpo_http_request){.path = "-"};
-    connection->verdict = (struct mpo_http_verdict){.route = -1, .rest = ""};
+    connection->verdict =
+        (struct mpo_http_verdict){.route = -1, .rest = "", .key_index = -1};
     connection->status = 0;
     connection->sent_bytes = 0;
     connection->has_chunks = false;

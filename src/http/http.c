@@ -329,9 +329,9 @@ const char *mpo_http_url(const struct mpo_http *http)
     return http->url;
 }
 
-bool mpo_http_has_keys(const struct mpo_http *http)
+int32_t mpo_http_key_count(const struct mpo_http *http)
 {
-    return http->rules.keys != NULL;
+    return http->rules.keys != NULL ? mpo_http_keys_count(http->rules.keys) : 0;
 }
 
 int32_t mpo_http_connections(const struct mpo_http *http)

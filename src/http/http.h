@@ -87,10 +87,11 @@ struct mpo_http_request {
     const char *query; /* as it was sent, after ?; "" */
     const char *body;  /* [body_bytes] and a NUL; "" */
     size_t body_bytes;
-    const char *key;  /* name of the key that came with it; NULL: none, or an unknown one */
-    const char *peer; /* address of the client without its port, or "unix" */
-    double arrived;   /* its first byte, by mpo_timing_now */
-    void *context;    /* the caller's; NULL at first */
+    int32_t key_index; /* of the key that came with it; -1: none, or an unknown one */
+    const char *key;   /* its name; NULL */
+    const char *peer;  /* address of the client without its port, or "unix" */
+    double arrived;    /* its first byte, by mpo_timing_now */
+    void *context;     /* the caller's; NULL at first */
 };
 
 /** The value of a header by its name, in any case; NULL: absent. Of several with one name
@@ -237,8 +238,8 @@ int32_t mpo_http_port(const struct mpo_http *http);
  *  handle. Any thread. */
 const char *mpo_http_url(const struct mpo_http *http);
 
-/** Whether there are keys. Any thread. */
-bool mpo_http_has_keys(const struct mpo_http *http);
+/** Keys that there are, which key_index counts; 0: none are asked for. Any thread. */
+int32_t mpo_http_key_count(const struct mpo_http *http);
 
 /** Connections that are open. Loop thread. */
 int32_t mpo_http_connections(const struct mpo_http *http);

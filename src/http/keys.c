@@ -74,7 +74,7 @@ static enum mpo_status add_line(struct mpo_http_keys *keys, const char *file, in
     MPO_TRY(mpo_memory_grow((void **)&keys->key, &keys->room, keys->count + 1,
                             sizeof *keys->key, "keys"));
     MPO_CHECK(
-        mpo_http_keys_find(keys, colon + 1) == NULL, MPO_ERR_CONFIG,
+        mpo_http_keys_find(keys, colon + 1) < 0, MPO_ERR_CONFIG,
         "%s, line %d: expected a key of its own for %s, found one that is there already",
         file, number, line);
     key = &keys->key[keys->count];
@@ -142,14 +142,24 @@ void mpo_http_keys_close(struct mpo_http_keys **keys)
     *keys = NULL;
 }
 
-const char *mpo_http_keys_find(const struct mpo_http_keys *keys, const char *key)
+int32_t mpo_http_keys_count(const struct mpo_http_keys *keys)
+{
+    return (int32_t)keys->count;
+}
+
+int32_t mpo_http_keys_find(const struct mpo_http_keys *keys, const char *key)
 {
     unsigned char digest[DIGEST];
-    size_t found = keys->count;
+    int32_t found = -1;
     if (!digest_key(key, digest))
-        return NULL;
-    for (size_t i = 0; i < keys->count; i++)
+        return -1;
+    for (int32_t i = 0; i < (int32_t)keys->count; i++)
         if (CRYPTO_memcmp(digest, keys->key[i].digest, DIGEST) == 0)
             found = i;
-    return found < keys->count ? keys->key[found].name : NULL;
+    return found;
+}
+
+const char *mpo_http_keys_name(const struct mpo_http_keys *keys, int32_t index)
+{
+    return keys->key[index].name;
 }

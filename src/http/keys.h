@@ -4,6 +4,8 @@
  */
 #pragma once
 
+#include <stdint.h>
+
 #include "mpo/status.h"
 
 struct mpo_http_keys;
@@ -17,6 +19,11 @@ struct mpo_http_keys;
 enum mpo_status mpo_http_keys_open(const char *file, struct mpo_http_keys **out);
 void mpo_http_keys_close(struct mpo_http_keys **keys);
 
-/** The name of a key, NULL if there is none. Takes as long for each. Valid as long as the
- *  handle. */
-const char *mpo_http_keys_find(const struct mpo_http_keys *keys, const char *key);
+/** How many there are, at least 1. */
+int32_t mpo_http_keys_count(const struct mpo_http_keys *keys);
+
+/** The index of a key, in the order of the file; -1: there is none. Takes as long for each. */
+int32_t mpo_http_keys_find(const struct mpo_http_keys *keys, const char *key);
+
+/** The name of a key by its index. Valid as long as the handle. */
+const char *mpo_http_keys_name(const struct mpo_http_keys *keys, int32_t index);

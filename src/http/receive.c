@@ -38,6 +38,7 @@ static void deliver_request(struct mpo_http_connection *connection)
     request->rest = connection->verdict.rest;
     request->query = head->query;
     request->body = mpo_http_parser_body(connection->parser, &request->body_bytes);
+    request->key_index = connection->verdict.key_index;
     request->key = connection->verdict.key;
     request->peer = connection->peer;
     request->context = NULL;

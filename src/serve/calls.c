@@ -214,7 +214,7 @@ static bool is_full(const struct mpo_server *server, int32_t client,
                     struct mpo_serve_refusal *refusal)
 {
     int32_t most = server->max_waiting;
-    int32_t share = server->engine.client_count > 2 ? (most + 1) / 2 : most;
+    int32_t share = server->engine.client_count > 1 ? (most + 1) / 2 : most;
     bool full = server->waiting_count >= most;
     if (full || server->waiting_of[client] >= share) {
         mpo_serve_refuse(refusal, 429, "queue_full", "",
@@ -244,24 +244,13 @@ static struct server_call *make_call(struct mpo_server *server,
     return call;
 }
 
-static int32_t client_of(const struct mpo_server *server,
-                         const struct mpo_http_request *http)
-{
-    if (http->key == NULL || server->engine.client_count < 2)
-        return 0;
-    uint32_t hash = 2166136261u;
-    for (const char *at = http->key; *at != '\0'; at++)
-        hash = (hash ^ (unsigned char)*at) * 16777619u;
-    return 1 + (int32_t)(hash % (uint32_t)(server->engine.client_count - 1));
-}
-
 void server_begin_call(struct mpo_server *server, struct mpo_http_request *http,
                        enum mpo_serve_kind kind)
 {
     struct mpo_serve_refusal refusal = {0};
     struct mpo_serve_request *request = NULL;
     struct server_call *call = NULL;
-    int32_t client = client_of(server, http);
+    int32_t client = http->key_index >= 0 ? http->key_index : 0;
     if (!is_full(server, client, &refusal))
         mpo_serve_request_parse(
             server->engine.catalog,

@@ -33,9 +33,6 @@
 /* Steps without any sign of life, in deadlines of one. */
 #define STILL_FACTOR 2.0
 
-/* Without keys all clients are one; with keys there are so many classes. */
-#define CLIENTS_WITH_KEYS 65
-
 /* ---- draining ---- */
 
 static void drain(struct mpo_server *server)
@@ -255,7 +252,8 @@ cleanup:
 
 int32_t mpo_server_client_count(const struct mpo_server *server)
 {
-    return mpo_http_has_keys(server->http) ? CLIENTS_WITH_KEYS : 1;
+    int32_t keys = mpo_http_key_count(server->http);
+    return keys > 0 ? keys : 1; /* without keys all clients are one */
 }
 
 const char *mpo_server_url(const struct mpo_server *server)

@@ -35,7 +35,7 @@ struct mpo_server_engine {
  */
 enum mpo_status mpo_server_open(const struct mpo_config *config, struct mpo_server **out);
 
-/** Clients whose requests are counted apart: one for each key, one without. */
+/** Clients whose requests are counted apart: one for each key; 1 without keys. */
 int32_t mpo_server_client_count(const struct mpo_server *server);
 
 /** Where clients connect: "http://127.0.0.1:8080". Borrowed. */

@@ -79,7 +79,7 @@ static void answer_head(struct mpo_http_request *request)
 static void on_request(void *argument, struct mpo_http_request *request)
 {
     struct http_case *self = argument;
-    const char *name = request->key == NULL ? "nobody" : request->key;
+    char key[96];
     if (strstr(request->path, "smuggled") != NULL)
         atomic_fetch_add(&self->smuggled, 1);
     switch (request->route) {
@@ -91,7 +91,9 @@ static void on_request(void *argument, struct mpo_http_request *request)
         break;
     case SECRET_GET:
     case SECRET_POST:
-        answer_text(request, name, strlen(name));
+        snprintf(key, sizeof key, "%s %d", request->key == NULL ? "nobody" : request->key,
+                 (int)request->key_index);
+        answer_text(request, key, strlen(key));
         break;
     case ITEMS:
         answer_text(request, request->rest, strlen(request->rest));

@@ -6,7 +6,7 @@
  *
  *     GET /hello, HEAD         "hello\n"
  *     POST /echo               the body
- *     GET, POST /secret        needs a key; says its name
+ *     GET, POST /secret        needs a key; says its name and index
  *     GET /items/<asterisk>    what the asterisk stands for
  *     GET /later               waits for http_case_order
  *     GET /stream              a stream that http_case_order writes and ends
