@@ -210,13 +210,39 @@ void mpo_http_connection_lose(struct mpo_http_connection *connection)
         mpo_http_connection_close(connection);
 }
 
-void mpo_http_close_idle(struct mpo_http *http, bool lingering)
+void mpo_http_close_served(struct mpo_http *http)
 {
     struct mpo_http_connection *connection = TAILQ_FIRST(&http->idle);
     while (connection != NULL) {
         struct mpo_http_connection *next = TAILQ_NEXT(connection, idle);
-        if (lingering || connection->phase == MPO_HTTP_IDLE)
+        if (connection->phase == MPO_HTTP_IDLE && !connection->is_fresh)
             mpo_http_connection_close(connection);
+        connection = next;
+    }
+}
+
+/* Before a request has come. */
+static void refuse_at_once(struct mpo_http_connection *connection,
+                           const struct mpo_http_refusal *refusal)
+{
+    connection->request.arrived = mpo_timing_now();
+    mpo_http_answer_refusal(connection, refusal, true);
+}
+
+void mpo_http_refuse_unheard(struct mpo_http *http)
+{
+    static const struct mpo_http_refusal stopping = {
+        503, "draining", "this server is stopping; try again later", ""};
+    struct mpo_http_connection *connection = TAILQ_FIRST(&http->all);
+    while (connection != NULL) {
+        struct mpo_http_connection *next = TAILQ_NEXT(connection, all);
+        if (connection->phase == MPO_HTTP_IDLE && connection->is_fresh)
+            mpo_http_on_io(connection->socket, EV_READ, connection);
+        if (connection->phase == MPO_HTTP_IDLE && connection->is_fresh)
+            refuse_at_once(connection, &stopping);
+        else if (connection->phase == MPO_HTTP_RECEIVING_HEADER ||
+                 connection->phase == MPO_HTTP_RECEIVING_BODY)
+            mpo_http_connection_lose(connection);
         connection = next;
     }
 }
@@ -246,6 +272,7 @@ void mpo_http_connection_finish(struct mpo_http_connection *connection)
 {
     struct mpo_http *http = connection->http;
     bool is_cut = connection->is_cut && !connection->has_chunks;
+    connection->is_fresh = false;
     tell_done(connection, false);
     if (is_cut) { /* without chunks an end looks like any other */
         reset_connection(connection);
@@ -297,6 +324,7 @@ void mpo_http_connection_open(struct mpo_http *http, int socket, const char *pee
     connection->http = http;
     connection->socket = socket;
     connection->is_extra = is_extra;
+    connection->is_fresh = true;
     connection->timer_at = INFINITY;
     snprintf(connection->peer, sizeof connection->peer, "%s", peer);
     evtimer_assign(&connection->timer, http->base, on_timer, connection);
@@ -310,7 +338,6 @@ void mpo_http_connection_open(struct mpo_http *http, int socket, const char *pee
     if (event_add(&connection->io, NULL) != 0) {
         mpo_http_connection_close(connection);
     } else if (is_extra) {
-        connection->request.arrived = mpo_timing_now();
-        mpo_http_answer_refusal(connection, &too_many, true);
+        refuse_at_once(connection, &too_many);
     }
 }

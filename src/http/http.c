@@ -72,24 +72,20 @@ static void begin_drain(struct mpo_http *http)
     if (http->is_draining)
         return;
     http->is_draining = true;
-    mpo_http_close_idle(http, false);
+    mpo_http_close_served(http);
 }
 
-/* Requests that are still on their way are given up, and answered ones waited for. */
+/* Requests that are still on their way are given up, answered ones waited for, and who has
+ * just connected is told to come again. */
 static void begin_stop(struct mpo_http *http)
 {
-    struct mpo_http_connection *connection = TAILQ_FIRST(&http->all);
-    if (!http->is_stopping)
+    if (!http->is_stopping) {
+        mpo_http_accept_waiting(http);
         mpo_http_listen_end(http);
+    }
     http->is_stopping = true;
     begin_drain(http);
-    while (connection != NULL) {
-        struct mpo_http_connection *next = TAILQ_NEXT(connection, all);
-        if (connection->phase == MPO_HTTP_RECEIVING_HEADER ||
-            connection->phase == MPO_HTTP_RECEIVING_BODY)
-            mpo_http_connection_lose(connection);
-        connection = next;
-    }
+    mpo_http_refuse_unheard(http);
     event_active(&http->turn, 0, 0);
 }
 

@@ -253,11 +253,12 @@ enum mpo_status mpo_http_run(struct mpo_http *http);
  *  handler. */
 void mpo_http_notify(struct mpo_http *http);
 
-/** From now on each connection closes after its answer, and idle ones at once. The port stays
- *  open, and requests come to on_request as before. Any thread. */
+/** From now on each connection closes after its answer, and one that is idle after an answer
+ *  at once. The port stays open, and requests come to on_request as before. Any thread. */
 void mpo_http_drain(struct mpo_http *http);
 
-/** Close the port, and let mpo_http_run return when every request is ended and its answer is
- *  out, or after so many seconds (0: at once). The first call counts, but for one that asks
- *  for less. Any thread. */
+/** Close the port, tell who has connected and sent nothing yet to come again (503 draining),
+ *  and let mpo_http_run return when every request is ended and its answer is out, or after so
+ *  many seconds (0: at once). The first call counts, but for one that asks for less. Any
+ *  thread. */
 void mpo_http_stop(struct mpo_http *http, double seconds);

@@ -49,6 +49,7 @@ struct mpo_http_connection {
     TAILQ_ENTRY(mpo_http_connection) dirty; /* if is_dirty */
     bool is_dirty;
     bool is_extra; /* beyond the limit, to be refused */
+    bool is_fresh; /* no request of it was answered yet */
     enum mpo_http_phase phase;
 
     int socket;
@@ -131,6 +132,9 @@ enum mpo_status mpo_http_listen(struct mpo_http *http);
 /** Accept from now on. */
 enum mpo_status mpo_http_listen_begin(struct mpo_http *http);
 
+/** Accept who waits in the kernel's queue, some at a time. */
+void mpo_http_accept_waiting(struct mpo_http *http);
+
 /** Close the port; the file of a Unix socket goes too. */
 void mpo_http_listen_end(struct mpo_http *http);
 
@@ -155,8 +159,11 @@ void mpo_http_connection_enter(struct mpo_http_connection *connection,
 /** Have the timer fire at the deadline of the phase. */
 void mpo_http_connection_watch(struct mpo_http_connection *connection);
 
-/** Close those that are idle. @param lingering  and those that linger */
-void mpo_http_close_idle(struct mpo_http *http, bool lingering);
+/** Close those that are idle after a request. Who has just connected may have sent one. */
+void mpo_http_close_served(struct mpo_http *http);
+
+/** Refuse those that have sent nothing yet, and lose those that are in the middle of it. */
+void mpo_http_refuse_unheard(struct mpo_http *http);
 
 /* ---- receive.c ---- */
 

@@ -273,20 +273,25 @@ static bool is_passing(int error)
            error != ENOMEM;
 }
 
-static void on_accept(evutil_socket_t listener, short what, void *argument)
+void mpo_http_accept_waiting(struct mpo_http *http)
 {
-    struct mpo_http *http = argument;
-    (void)what;
     for (int i = 0; i < ACCEPTS_MAX; i++) {
         struct sockaddr_storage peer = {0};
         socklen_t bytes = sizeof peer;
-        int end = accept4(listener, (struct sockaddr *)&peer, &bytes,
+        int end = accept4(http->listener, (struct sockaddr *)&peer, &bytes,
                           SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (end >= 0)
             admit_client(http, end, &peer);
         else if (!is_passing(errno) && (errno == EAGAIN || !free_descriptor(http)))
             return;
     }
+}
+
+static void on_accept(evutil_socket_t listener, short what, void *argument)
+{
+    (void)listener;
+    (void)what;
+    mpo_http_accept_waiting(argument);
 }
 
 static void on_accept_again(evutil_socket_t socket, short what, void *argument)

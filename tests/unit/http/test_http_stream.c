@@ -308,6 +308,39 @@ static void a_draining_server_answers_and_closes(void **state)
     close(idle);
 }
 
+static void a_draining_server_hears_who_has_just_connected(void **state)
+{
+    (void)state;
+    int fresh = http_case_connect(&server);
+    usleep(20000);
+    mpo_http_drain(server.http);
+    usleep(20000);
+    http_case_say(fresh, "GET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    char *answer = http_case_read_all(fresh, NULL);
+    assert_int_equal(http_case_status(answer), 200);
+    free(answer);
+    close(fresh);
+}
+
+static void a_stop_refuses_who_has_just_connected(void **state)
+{
+    (void)state;
+    int waiting = begin_request("/later", "1.1");
+    int silent = http_case_connect(&server);
+    usleep(20000);
+    mpo_http_stop(server.http, 20.0);
+    char *answer = http_case_read_all(silent, NULL);
+    assert_int_equal(http_case_status(answer), 503);
+    assert_non_null(strstr(answer, "Retry-After: 5\r\n"));
+    assert_non_null(strstr(answer, "\"code\":\"draining\""));
+    free(answer);
+    http_case_order(&server, HTTP_CASE_ANSWER);
+    pthread_join(server.thread, NULL);
+    server.runs = false;
+    close(silent);
+    close(waiting);
+}
+
 static void a_stop_waits_for_what_is_being_answered(void **state)
 {
     (void)state;
@@ -369,6 +402,9 @@ int main(void)
         with_server(notifications_are_gathered),
         with_server(a_draining_server_answers_and_closes),
         with_port(a_draining_server_answers_and_closes),
+        with_server(a_draining_server_hears_who_has_just_connected),
+        with_server(a_stop_refuses_who_has_just_connected),
+        with_port(a_stop_refuses_who_has_just_connected),
         with_port(a_stop_waits_for_what_is_being_answered),
         with_server(a_stop_does_not_wait_longer_than_it_may),
     };
