@@ -181,14 +181,30 @@ cleanup:
     return status;
 }
 
-/* The longest beginning of a stop text in which the text ends. */
+/* Of a beginning of `stop` with `matched` bytes, extended by a byte: how much of `stop` its end
+ * is. border[i]: the longest beginning of `stop` that ends its first i + 1 bytes, and is less. */
+static size_t extend_match(const char *stop, const uint16_t *border, size_t matched,
+                           char byte)
+{
+    while (matched > 0 && stop[matched] != byte)
+        matched = border[matched - 1];
+    return matched + (stop[matched] == byte);
+}
+
+/* The longest beginning of a stop text, not all of it, in which the text ends. Linear in the
+ * stop text's length: Knuth, Morris & Pratt, SIAM J. Comput. 6 (1977) 323-350. */
 static size_t stop_begun(const struct mpo_decode_text *text, const char *stop)
 {
+    uint16_t border[MPO_DECODE_STOP_BYTES_MAX];
     size_t length = strlen(stop);
-    size_t back = length > text->count ? text->count : length > 0 ? length - 1 : 0;
-    while (back > 0 && memcmp(text->bytes + text->count - back, stop, back) != 0)
-        back--;
-    return back;
+    size_t most = length > text->count ? text->count : length > 0 ? length - 1 : 0;
+    size_t begun = 0;
+    border[0] = 0;
+    for (size_t i = 1; i < most; i++)
+        border[i] = (uint16_t)extend_match(stop, border, border[i - 1], stop[i]);
+    for (size_t at = text->count - most; at < text->count; at++)
+        begun = extend_match(stop, border, begun, text->bytes[at]);
+    return begun;
 }
 
 enum mpo_status mpo_decode_text_certain(struct mpo_decode_text *text, size_t *bytes)
