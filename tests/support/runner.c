@@ -93,6 +93,17 @@ void *runner_allocate(size_t count, size_t bytes)
     return memory;
 }
 
+void runner_append(char *text, size_t bytes, const char *format, ...)
+{
+    va_list arguments;
+    size_t before = strlen(text);
+    va_start(arguments, format);
+    int added = vsnprintf(text + before, bytes - before, format, arguments);
+    va_end(arguments);
+    if (added < 0 || (size_t)added >= bytes - before)
+        fail_msg("expected %d bytes more than %zu to fit into %zu", added, before, bytes);
+}
+
 double runner_uniform(uint64_t seed, uint64_t index)
 {
     uint64_t z = seed * 0xd1342543de82ef95u + (index + 1) * 0x9e3779b97f4a7c15u;

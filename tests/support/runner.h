@@ -56,6 +56,11 @@ void runner_assert_status(enum mpo_status actual, enum mpo_status expected,
                           const char *what, const char *file, int line);
 void runner_assert_error_names(const char *word, const char *file, int line);
 
+/** Add to the end of a text in an array, which must have room for it. */
+#define append_text(text, ...) runner_append((text), sizeof(text), __VA_ARGS__)
+void runner_append(char *text, size_t bytes, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
 /** Zeroed memory that must be there; ends the program when it is not. */
 void *runner_allocate(size_t count, size_t bytes);
 

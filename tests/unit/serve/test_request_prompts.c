@@ -116,15 +116,14 @@ static void there_are_1024_messages_at_most(void **state)
 {
     (void)state;
     static char list[1 << 17] = "[";
-    size_t length = 1;
     for (int i = 0; i < MPO_SERVE_MESSAGE_COUNT_MAX; i++)
-        length += (size_t)sprintf(
-            list + length, "%s{\"role\": \"user\", \"content\": \"a\"}", i > 0 ? ", " : "");
-    strcpy(list + length, "]");
+        append_text(list, "%s{\"role\": \"user\", \"content\": \"a\"}", i > 0 ? ", " : "");
+    append_text(list, "]");
     struct mpo_serve_request *request = parse_chat(list, "");
     assert_int_equal(request->chat.message_count, 1024);
     mpo_serve_request_close(&request);
-    strcpy(list + length, ", {\"role\": \"user\", \"content\": \"a\"}]");
+    *strrchr(list, ']') = '\0';
+    append_text(list, ", {\"role\": \"user\", \"content\": \"a\"}]");
     check_chat_refused(list, "messages", "found 1025");
 }
 
@@ -212,10 +211,11 @@ static void there_are_64_prompts_at_most(void **state)
     static const int32_t text[] = {SERVE_CASE_START, 0};
     char list[1024] = "[\"a\"";
     for (int i = 1; i < MPO_SERVE_PROMPT_COUNT_MAX; i++)
-        strcat(list, ", \"a\"");
-    strcat(list, "]");
+        append_text(list, ", \"a\"");
+    append_text(list, "]");
     check_prompt(list, "", 64, text, 2);
-    strcpy(strrchr(list, ']'), ", \"a\"]");
+    *strrchr(list, ']') = '\0';
+    append_text(list, ", \"a\"]");
     check_prompt_refused(list, "", "invalid_value", "found 65");
 }
 
@@ -240,11 +240,10 @@ static void nothing_is_scored_after_a_token_that_nothing_follows(void **state)
 static const char *ids_of(int32_t count)
 {
     static char list[1024];
-    size_t length = 1;
-    strcpy(list, "[");
+    snprintf(list, sizeof list, "[");
     for (int32_t i = 0; i < count; i++)
-        length += (size_t)sprintf(list + length, "%s1", i > 0 ? ", " : "");
-    strcpy(list + length, "]");
+        append_text(list, "%s1", i > 0 ? ", " : "");
+    append_text(list, "]");
     return list;
 }
 
@@ -287,8 +286,8 @@ static void a_text_of_too_many_tokens_is_refused(void **state)
     (void)state;
     char text[2 * SERVE_CASE_CONTEXT + 3] = "\"";
     for (int i = 0; i < SERVE_CASE_CONTEXT; i++)
-        strcat(text, "a ");
-    strcat(text, "\"");
+        append_text(text, "a ");
+    append_text(text, "\"");
     check_prompt_refused(text, "", "context_length_exceeded", "found 65");
     check_prompt_refused(text, ", \"add_special_tokens\": false", "context_length_exceeded",
                          "has 64 tokens");
