@@ -12,7 +12,6 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,6 +23,7 @@
 #include <unistd.h>
 
 #include "base/memory.h"
+#include "base/thread.h"
 #include "base/timing.h"
 #include "mpo/report.h"
 
@@ -347,18 +347,12 @@ enum mpo_status mpo_lines_watch(struct mpo_lines *lines,
                                 void (*gone)(void *argument, int32_t rank), void *argument)
 {
     enum mpo_status status = MPO_OK;
-    sigset_t all;
-    sigset_t before;
     lines->gone = gone;
     lines->argument = argument;
     lines->stop = eventfd(0, EFD_CLOEXEC);
     MPO_CHECK(lines->stop >= 0, MPO_ERR_MEMORY, "no event to end a thread (errno %d)",
               errno);
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int error = pthread_create(&lines->watcher, NULL, watch_ranks, lines);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    MPO_CHECK(error == 0, MPO_ERR_MEMORY, "no thread to watch the ranks (error %d)", error);
+    MPO_TRY(mpo_thread_start(&lines->watcher, "mpo-watch", watch_ranks, lines));
     lines->has_watcher = true;
 cleanup:
     return status;

@@ -20,6 +20,7 @@
 
 #include "base/memory.h"
 #include "base/stop.h"
+#include "base/thread.h"
 #include "base/timing.h"
 #include "mpo/comm.h"
 #include "mpo/report.h"
@@ -183,18 +184,10 @@ static void *run_thread(void *argument)
     return NULL;
 }
 
-/* Signals are the main thread's. */
 static enum mpo_status start_thread(struct mpo_server *server)
 {
     enum mpo_status status = MPO_OK;
-    sigset_t all;
-    sigset_t before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int error = pthread_create(&server->thread, NULL, run_thread, server);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    MPO_CHECK(error == 0, MPO_ERR_MEMORY,
-              "no thread for HTTP (error %d); raise the limit of processes", error);
+    MPO_TRY(mpo_thread_start(&server->thread, "mpo-http", run_thread, server));
     server->has_thread = true;
 cleanup:
     return status;

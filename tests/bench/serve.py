@@ -176,4 +176,5 @@ def main():
               + " ".join(f"{rate:.1f}" for rate in rates))
 
 
-main()
+if __name__ == "__main__":
+    main()
