@@ -59,6 +59,8 @@ PRINTING = re.compile(r"\b(?:printf|puts|putchar|vprintf|mpo_log_(?:error|warnin
 # Who calls a function, in its comment.
 CALLERS = re.compile(r"\b(?:Local|Collective|[Aa]t the root|Rank zero only|On all ranks)\b")
 
+FOREIGN_FLAGS = ("model_args",)  # of lm_eval
+
 FAILURES = []
 
 
@@ -345,6 +347,16 @@ def functions_say_who_calls_them():
     check("every function of include/mpo says who calls it", problems)
 
 
+def flags_have_hyphens():
+    """The names of options as commands show them; the other spelling is understood too, and
+    tested in tests/unit/config."""
+    old = re.compile(r"(?<![\w-])--(?!" + "|".join(FOREIGN_FLAGS) + r")[a-z]+(?:_[a-z]+)+\b(?!\.)")
+    check("flags are written with hyphens", [
+        f"{name}: {found[0]}" for name in FILES
+        if name.endswith((".md", ".py", ".sh", ".sbatch", ".def", ".yaml", ".yml", ".c", ".h"))
+        and not name.startswith("tests/unit/config/") for found in old.finditer(read(name))])
+
+
 def main():
     readmes_name_files_that_exist()
     the_readme_of_src_knows_every_registered_name()
@@ -355,6 +367,7 @@ def main():
     no_source_file_is_too_long()
     every_folder_has_a_row()
     functions_say_who_calls_them()
+    flags_have_hyphens()
     sys.exit(f"{len(FAILURES)} failed" if FAILURES else 0)
 
 

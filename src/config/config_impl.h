@@ -254,6 +254,20 @@ enum mpo_status mpo_config_read_yaml(struct mpo_config_build *build, const char 
  *  other spelling is understood too. */
 void mpo_config_spell_flag(char *flag);
 
+/* ---- unknown.c ---- */
+
+/** Whether the first bytes of what was typed are the name of an option, with _ or with -. The
+ *  one rule for keys of flags and of --get; a file has them as they are. */
+bool mpo_config_is_spelt(const char *name, const char *typed, size_t bytes);
+
+/** Whether a name at this distance may have been meant. */
+bool mpo_config_is_near(const char *name, size_t distance);
+
+/** Refuse a flag that the command does not have. @return MPO_ERR_USAGE */
+enum mpo_status mpo_config_refuse_unknown(const char *command, const char *argument);
+
+/* ---- flags.c, list.c ---- */
+
 struct mpo_config_flags;
 
 /** Take argv apart into flags and arguments. */
@@ -265,6 +279,10 @@ enum mpo_status mpo_config_flags_open(const char *command, int argc, char *const
 enum mpo_status mpo_config_flags_apply(const struct mpo_config_flags *flags,
                                        struct mpo_config_build *build);
 void mpo_config_flags_close(struct mpo_config_flags **flags);
+
+/** "--best-of", "--rollout.responses" or "--policies.NAME.min", as a command shows it. */
+void mpo_config_name_flag(const struct mpo_config_option *option, const char *command,
+                          char name[MPO_CONFIG_FLAG_BYTES]);
 
 /** What --json stands for at this option: "json" or "jsonl"; NULL when it is no format. */
 const char *mpo_config_json_choice(const struct mpo_config_option *option);

@@ -68,54 +68,12 @@ static void make_known(struct mpo_config_flags *flags)
     }
 }
 
-/* The nearest name with its section or without: --responses is near rollout.responses. */
-static const char *nearest_known(const struct mpo_config_flags *flags, const char *name)
-{
-    size_t least = SIZE_MAX;
-    const char *nearest = flags->known[0].name;
-    for (size_t i = 0; i < flags->known_count; i++) {
-        const char *full = flags->known[i].name;
-        const char *dot = strchr(full, '.');
-        size_t distance = mpo_config_distance(name, full);
-        size_t without = mpo_config_distance(name, dot != NULL ? dot + 1 : full);
-        if (without < distance)
-            distance = without;
-        if (strncmp(full, name, strlen(name)) == 0)
-            distance = 0; /* a prefix most likely means this option */
-        if (distance >= least)
-            continue;
-        least = distance;
-        nearest = full;
-    }
-    return nearest;
-}
-
 void mpo_config_spell_flag(char *flag)
 {
     if (strchr(flag, '.') != NULL)
         return;
     for (char *at = strchr(flag, '_'); at != NULL; at = strchr(at, '_'))
         *at = '-';
-}
-
-static enum mpo_status refuse_unknown(const struct mpo_config_flags *flags,
-                                      const char *argument)
-{
-    enum mpo_status status = MPO_OK;
-    char name[MPO_CONFIG_QUOTE_BYTES];
-    char quoted[MPO_CONFIG_QUOTE_BYTES];
-    char nearest[MPO_CONFIG_QUOTE_BYTES];
-    const char *bare = argument + strspn(argument, "-");
-    snprintf(name, sizeof name, "%.*s", (int)strcspn(bare, "="), bare);
-    snprintf(nearest, sizeof nearest, "%s", nearest_known(flags, name));
-    mpo_config_spell_flag(nearest);
-    MPO_FAIL(MPO_ERR_USAGE,
-             "unknown option '%.*s%s'; the nearest known one is '--%s' (mpo help %s lists "
-             "all)",
-             (int)(bare - argument), argument, mpo_config_quote(name, quoted), nearest,
-             flags->command);
-cleanup:
-    return status;
 }
 
 /* --policies.NAME.key=value; names have no dot, so the first dot ends the name. */
@@ -140,7 +98,7 @@ static enum mpo_status parse_policy_flag(struct mpo_config_flags *flags,
         if (mpo_config_options[i].section != MPO_SECTION_policies)
             continue;
         names[name_count++] = mpo_config_options[i].name;
-        if (strcmp(mpo_config_options[i].name, key) == 0)
+        if (mpo_config_is_spelt(mpo_config_options[i].name, key, strlen(key)))
             flag->assignment.option = &mpo_config_options[i];
     }
     MPO_CHECK(flag->assignment.option != NULL, MPO_ERR_USAGE, "unknown key in '%s'%s",
@@ -164,7 +122,8 @@ static enum mpo_status parse_flag(struct mpo_config_flags *flags, const char *ar
     char quoted[MPO_CONFIG_QUOTE_BYTES];
     size_t bytes = strcspn(argument, "=");
     if (strlen(known->name) + strlen("--") != bytes)
-        return refuse_unknown(flags, argument); /* only the beginning of the name */
+        return mpo_config_refuse_unknown(flags->command,
+                                         argument); /* only the beginning of the name */
     if (strcmp(known->name, JSON_NAME) == 0) {
         MPO_CHECK(value == NULL, MPO_ERR_USAGE, "--json: expected no value, found '%s'",
                   mpo_config_quote(value, quoted));
@@ -202,7 +161,7 @@ static enum mpo_status take(struct mpo_config_flags *flags, const char *argument
         MPO_FAIL(MPO_ERR_USAGE, "%s: expected a value, found none; write %s=VALUE",
                  mpo_config_quote(argument, quoted), quoted);
     else
-        MPO_TRY(refuse_unknown(flags, argument));
+        MPO_TRY(mpo_config_refuse_unknown(flags->command, argument));
 cleanup:
     return status;
 }
@@ -229,7 +188,7 @@ cleanup:
     return status;
 }
 
-/* --best-of means --best_of, where no option has the name as it is written. */
+/* --best-of means the option best_of, where none has the name as it is written. */
 static enum mpo_status respell(struct mpo_config_flags *flags, int index, char **argument)
 {
     enum mpo_status status = MPO_OK;
@@ -242,8 +201,7 @@ static enum mpo_status respell(struct mpo_config_flags *flags, int index, char *
         if (copy[i] == '-')
             copy[i] = '_';
     for (size_t i = 0; i < flags->known_count; i++)
-        if (strlen(flags->known[i].name) + 2 == bytes &&
-            strncmp(flags->known[i].name, copy + 2, bytes - 2) == 0) {
+        if (mpo_config_is_spelt(flags->known[i].name, *argument + 2, bytes - 2)) {
             flags->respelt[index] = copy;
             *argument = copy;
             return MPO_OK;

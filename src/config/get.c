@@ -29,6 +29,7 @@ static enum mpo_status refuse_key(const char *key)
     const char *last = strrchr(key, '.');
     int prefix = starts_in_policies(key) ? (int)(last + 1 - key) : 0;
     const char *nearest = "";
+    char hint[MPO_CONFIG_HINT_BYTES] = "";
     size_t least = SIZE_MAX;
     char quoted[2][MPO_CONFIG_QUOTE_BYTES];
     for (int i = 0; i < MPO_OPTION_COUNT; i++) {
@@ -42,10 +43,13 @@ static enum mpo_status refuse_key(const char *key)
         nearest = name;
     }
     snprintf(quoted[1], sizeof quoted[1], "%.*s", prefix, key);
-    MPO_FAIL(MPO_ERR_USAGE,
-             "--get: expected section.key, policies.NAME.key or policies, found '%s'; the "
-             "nearest key is '%s%s' (mpo config CONFIG lists all)",
-             mpo_config_quote(key, quoted[0]), quoted[1], nearest);
+    if (mpo_config_is_near(key + prefix, least))
+        snprintf(hint, sizeof hint, "; the nearest key is '%s%s'", quoted[1], nearest);
+    MPO_FAIL(
+        MPO_ERR_USAGE,
+        "--get: expected section.key, policies.NAME.key or policies, found '%s'%s (mpo "
+        "config CONFIG lists all)",
+        mpo_config_quote(key, quoted[0]), hint);
 cleanup:
     return status;
 }
@@ -82,9 +86,8 @@ static const struct mpo_config_option *find_option(const char *key)
         const char *rest = is_of_policies(option) ? strchr(dot + 1, '.') : dot;
         const char *section = mpo_config_sections[option->section].name;
         if (rest != NULL && mpo_config_is_in_files((int)option->section) &&
-            strlen(section) == (size_t)(dot - key) &&
-            strncmp(section, key, strlen(section)) == 0 &&
-            strcmp(option->name, rest + 1) == 0)
+            mpo_config_is_spelt(section, key, (size_t)(dot - key)) &&
+            mpo_config_is_spelt(option->name, rest + 1, strlen(rest + 1)))
             return option;
     }
     return NULL;

@@ -134,8 +134,8 @@ static const char *value_form(const struct mpo_config_option *option)
     return "";
 }
 
-static void name_flag(const struct mpo_config_option *option, const char *command,
-                      char name[MPO_CONFIG_FLAG_BYTES])
+void mpo_config_name_flag(const struct mpo_config_option *option, const char *command,
+                          char name[MPO_CONFIG_FLAG_BYTES])
 {
     const char *section = mpo_config_sections[option->section].name;
     const char *entry = option->section == MPO_SECTION_policies ? "NAME." : "";
@@ -173,6 +173,6 @@ bool mpo_config_flag(const char *command, int index, struct mpo_config_flag *fla
                              : "the same as --format=jsonl";
         return true;
     }
-    name_flag(option, command, flag->name);
+    mpo_config_name_flag(option, command, flag->name);
     return true;
 }

@@ -90,7 +90,6 @@ const char *mpo_config_hint(const char *name, const char *const *known, size_t k
                             char hint[MPO_CONFIG_HINT_BYTES])
 {
     size_t nearest = SIZE_MAX;
-    size_t near_enough = 1 + strlen(name) / 3;
     for (size_t i = 0; i < known_count; i++) {
         size_t distance = mpo_config_distance(name, known[i]);
         if (distance >= nearest)
@@ -98,7 +97,7 @@ const char *mpo_config_hint(const char *name, const char *const *known, size_t k
         nearest = distance;
         snprintf(hint, MPO_CONFIG_HINT_BYTES, "; did you mean '%s'?", known[i]);
     }
-    if (nearest <= near_enough)
+    if (mpo_config_is_near(name, nearest))
         return hint;
     size_t bytes = 0;
     hint[0] = '\0';

@@ -109,7 +109,7 @@ class Llama:
 
 def start_mpo(*flags):
     os.environ.update(ENVIRONMENT)
-    server = Server("mpirun", WORK, CONFIG, "--run.threads=1", "--log_requests=false", *flags,
+    server = Server("mpirun", WORK, CONFIG, "--run.threads=1", "--log-requests=false", *flags,
                     launch=["--bind-to", "none", "--oversubscribe", "-n", "2", MPO])
     server.wait_until_ready()
     return server

@@ -49,6 +49,11 @@ def test_one_key():
         if "." in key:
             again = run("config", "config.yaml", f"--{key}={value}", "--get", key)
             check(f"--get={key} is what the flag takes", again.stdout == result.stdout, again)
+    for key in ("run.step-deadline", "policies.up.reward-zero", "record.hash-models"):
+        flag = "--" + key + ("=1" if "hash" not in key else "")
+        result = run("config", "config.yaml", "--get=" + key, flag)
+        check(f"--get={key} as its flag is taken", result.returncode == 0
+              and result.stdout == ("true" if "hash" in key else "1") + "\n", result)
     write("none.yaml", CONFIG.format(more="").replace("prompts: {file: prompts.txt}", ""))
     result = run("config", "none.yaml", "--get=policies")
     check("a file that generate --prompt takes will do", result.stdout == "up\ndown\n", result)

@@ -99,16 +99,16 @@ def weight_one_is_that_policy_through_the_engine(case):
 def filters_keep_what_they_say(case):
     rows = tables.proposal_rows(case.log_policy, np.full(3, 1.0 / 3.0), 0.0)
     kept = {}
-    for flag in ("--top_k=2", "--top_p=0.6", "--min_p=0.5"):
+    for flag in ("--top-k=2", "--top-p=0.6", "--min-p=0.5"):
         kept[flag] = transitions(case.lines("--n=100", flag))
     for flag, pairs in kept.items():
         seen = {state: {token for s, token in pairs if s == state} for state in range(END)}
         for state, found in seen.items():
             order = np.argsort(-rows[state], kind="stable")
             probability = np.exp(rows[state][order])
-            expected = {"--top_k=2": 2,
-                        "--top_p=0.6": 1 + int((np.cumsum(probability) < 0.6).sum()),
-                        "--min_p=0.5": int((probability >= 0.5 * probability[0]).sum())}
+            expected = {"--top-k=2": 2,
+                        "--top-p=0.6": 1 + int((np.cumsum(probability) < 0.6).sum()),
+                        "--min-p=0.5": int((probability >= 0.5 * probability[0]).sum())}
             tables.check(found <= set(order[:expected[flag]]),
                          "%s: state %d gave %s" % (flag, state, found))
             if sum(s == state for s, _ in pairs) > 400:
@@ -116,10 +116,10 @@ def filters_keep_what_they_say(case):
                              "%s: state %d gave only %s" % (flag, state, found))
     cold = case.texts("--temperature=0.001")
     tables.check(cold == case.texts("--greedy"), "temperature 0.001 is not greedy")
-    same = case.texts("--n=2", "--top_k=%d" % VOCAB, "--top_p=1", "--min_p=0")
+    same = case.texts("--n=2", "--top-k=%d" % VOCAB, "--top-p=1", "--min-p=0")
     tables.check(same == case.texts("--n=2"), "a filter of nothing draws otherwise")
-    few = case.texts("--n=5", "--top_k=3", "--top_p=0.9", "--temperature=1.5")
-    tables.check(few == case.texts("--n=5", "--top_k=3", "--top_p=0.9",
+    few = case.texts("--n=5", "--top-k=3", "--top-p=0.9", "--temperature=1.5")
+    tables.check(few == case.texts("--n=5", "--top-k=3", "--top-p=0.9",
                                    "--temperature=1.5", ranks=3), "3 ranks draw otherwise")
 
 
@@ -146,7 +146,7 @@ def weights_off_the_simplex_need_a_word(case):
     flag = "--weights=1.5,-0.5,0.25"
     tables.check("--allow-any-weights" in case.lines(flag, expect=64), "no advice")
     rows = tables.proposal_rows(case.log_policy, weights, 0.0)
-    for line in case.lines(flag, "--allow_any_weights", "--n=2"):
+    for line in case.lines(flag, "--allow-any-weights", "--n=2"):
         tokens = [NAMES.index(name) for name in line["response"].split()]
         tokens += [END] * line["ended"]
         truth = tables.log_response(rows, NAMES.index(line["prompt"]), np.array(tokens))
@@ -160,7 +160,7 @@ def best_of_many_goes_to_the_mixture_of_whole_responses(case):
     responses = [(END,)] + [(v, w) for v in range(END) for w in range(VOCAB)]
     rows = tables.proposal_rows(case.log_policy, weights, 0.0)
     lines = [line for seed in range(5, 20)
-             for line in case.lines("--n=8", "--best_of=32", "--run.seed=%d" % seed,
+             for line in case.lines("--n=8", "--best-of=32", "--run.seed=%d" % seed,
                                     config=short)]
     start = 0
     drawn = []
@@ -183,9 +183,9 @@ def best_of_many_goes_to_the_mixture_of_whole_responses(case):
     tables.check(abs(z) < 4.0, "z = %.2f, where the token mixture is at %.1f" % (z, -apart))
     flags = ("--n=3", "--best-of", "5")  # as people write it
     tables.check(case.texts(*flags) == case.texts(*flags, ranks=3), "3 ranks pick otherwise")
-    for flag in ("--greedy", "--top_k=3", "--stop=c"):
-        tables.check("--best-of" in case.lines("--best_of=2", flag, expect=64), flag)
-    tables.check("256" in case.lines("--best_of=100", "--n=3", expect=64), "300 rows")
+    for flag in ("--greedy", "--top-k=3", "--stop=c"):
+        tables.check("--best-of" in case.lines("--best-of=2", flag, expect=64), flag)
+    tables.check("256" in case.lines("--best-of=100", "--n=3", expect=64), "300 rows")
 
 
 def on_a_terminal(case, *flags, config=None, pieces=None):
@@ -214,7 +214,7 @@ def on_a_terminal(case, *flags, config=None, pieces=None):
 
 def terminal_gets_the_same_text(case):
     for flags in ([], ["--stop=b a"], ["--greedy"], ["--prompts.prefill=c d"],
-                  ["--run.seed=4", "--stop=d"], ["--n=2"], ["--best_of=3"]):
+                  ["--run.seed=4", "--stop=d"], ["--n=2"], ["--best-of=3"]):
         plain, _ = tables.run([case.mpo, "generate", case.config, "--prompt=a", *flags])
         shown = on_a_terminal(case, *flags)
         tables.check(shown == plain, "%s: %r, not %r" % (flags, shown, plain))

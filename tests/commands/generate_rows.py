@@ -44,8 +44,8 @@ def lines_of(output):
 
 
 def rows_and_ranks_change_nothing_for_tables(case):
-    for flags in ([], ["--n=2"], ["--best_of=3"], ["--greedy"], ["--stop=b a"],
-                  ["--top_k=3", "--temperature=1.5"]):
+    for flags in ([], ["--n=2"], ["--best-of=3"], ["--greedy"], ["--stop=b a"],
+                  ["--top-k=3", "--temperature=1.5"]):
         expected = case.output(*flags, "--parallel=256")
         tables.check(len(expected.splitlines()) >= 60, "%s: too few lines" % flags)
         for rows in (3, 5, 16):
@@ -121,7 +121,7 @@ def the_same_through_the_engine_on_every_number_of_ranks(case):
                 3 + ord(line["prompt"][-1]))
 
     log_policy = tables.log_softmax(logits.astype(np.float64))
-    flags = ("--rollout.max_tokens=%d" % MAX_TOKENS, "--top_k=6", "--run.threads=1")
+    flags = ("--rollout.max_tokens=%d" % MAX_TOKENS, "--top-k=6", "--run.threads=1")
     for rows in (1, 3, 16):
         expected = case.output(*flags, "--parallel=%d" % rows, config=config)
         check_answers(lines_of(expected), prompts, log_policy, states, fit_llama.SCORE_BOUND)
@@ -132,7 +132,7 @@ def the_same_through_the_engine_on_every_number_of_ranks(case):
 
 
 def rows_must_hold_the_responses_to_one_prompt(case):
-    _, said = tables.run([case.mpo, "generate", case.config, "--n=4", "--best_of=2",
+    _, said = tables.run([case.mpo, "generate", case.config, "--n=4", "--best-of=2",
                           "--parallel=7"], 64)
     tables.check("--parallel: expected at least --n times --best-of, 8" in said, said)
 

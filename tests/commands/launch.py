@@ -60,15 +60,15 @@ def small(name):
 def ranks_nodes_and_cores_are_those_of_the_groups():
     config = small("sizes")
     asks(config, nodes="1", ntasks_per_node="3", time="04:00:00", signal="B:USR1@180")
-    asks(config, "--groups=2", "--ranks_per_node=6", gpus_per_node="6" if HAS_CUDA else "0")
-    asks(config, "--policies.p1.devices=3", "--ranks_per_node=1", gpus_per_node="3" if HAS_CUDA else "0")
+    asks(config, "--groups=2", "--ranks-per-node=6", gpus_per_node="6" if HAS_CUDA else "0")
+    asks(config, "--policies.p1.devices=3", "--ranks-per-node=1", gpus_per_node="3" if HAS_CUDA else "0")
     asks(config, "--run.device=cpu", gpus_per_node="0", cpus_per_task="8")
     asks(config, "--groups=2", nodes="2", ntasks_per_node="3")
     asks(config, "--groups=2", "--ranks-per-node=2", nodes="3", ntasks_per_node="2")
-    asks(config, "--groups=2", "--ranks_per_node=6", nodes="1", ntasks_per_node="6")
+    asks(config, "--groups=2", "--ranks-per-node=6", nodes="1", ntasks_per_node="6")
     asks(config, "--exchange.ranks_per_group=2", nodes="1", ntasks_per_node="2")
     asks(config, "--run.threads=3", cpus_per_task="3")
-    asks(config, "--run.threads=3", "--cpus_per_task=5", cpus_per_task="5")
+    asks(config, "--run.threads=3", "--cpus-per-task=5", cpus_per_task="5")
     asks(config, partition=None, account=None)
     asks(config, "--partition=main", "--account=a-b", partition="main", account="a-b")
 
@@ -76,18 +76,18 @@ def ranks_nodes_and_cores_are_those_of_the_groups():
 def the_time_limit_is_given_or_follows_from_the_steps():
     config = small("time")
     for given in ("1-02:00:00", "90", "90:30", "04:00:00", "2-12", "2-12:30"):
-        asks(config, "--time=" + given, "--seconds_per_step=9", time=given)
+        asks(config, "--time=" + given, "--seconds-per-step=9", time=given)
     for given in ("::", "-", "1-", "1:2:3:4", "1-2-3", "99999999999999999999", "4h", ""):
         refused(78, ["launch.time", "'%s'" % given], config, "--time=" + given)
     for given in ("4", "04:00", "0:04:00", "0-0", "0-0:3"):
         refused(78, ["launch.time", "240 s", "'%s'" % given], config, "--time=" + given)
     asks(config, "--time=4:01", time="4:01")
-    refused(78, ["launch.time", "260 s"], config, "--time=4:20", "--seconds_per_step=100")
+    refused(78, ["launch.time", "260 s"], config, "--time=4:20", "--seconds-per-step=100")
     # 5 steps x 100 s x 1.25 + 600 s + 200 s = 1425 s
-    asks(config, "--seconds_per_step=100", time="0-00:24:00", signal="B:USR1@200")
+    asks(config, "--seconds-per-step=100", time="0-00:24:00", signal="B:USR1@200")
     # 1000 steps x 100 s x 1.25 + 800 s = 125800 s
-    asks(config, "--seconds_per_step=100", "--descent.steps=1000", time="1-10:57:00")
-    refused(78, ["launch.time"], config, "--seconds_per_step=100", "--descent.steps=1000000")
+    asks(config, "--seconds-per-step=100", "--descent.steps=1000", time="1-10:57:00")
+    refused(78, ["launch.time"], config, "--seconds-per-step=100", "--descent.steps=1000000")
 
 
 def large(name, vocab_size=512, pattern="auto"):
@@ -110,7 +110,7 @@ def large(name, vocab_size=512, pattern="auto"):
 def memory_is_as_doctor_counts(config, telling):
     """On one node, with one group and with two; telling: the parts that are over a megabyte."""
     for ranks in (3, 6):
-        script = launch(config, "--groups=%d" % (ranks // 3), "--ranks_per_node=%d" % ranks)
+        script = launch(config, "--groups=%d" % (ranks // 3), "--ranks-per-node=%d" % ranks)
         found = {part: int(re.search(r"\b%s (\d+)" % part, script)[1])
                  for part in ("program", *PARTS)}
         _, report = doctor.doctor(config, ranks=ranks)
@@ -142,7 +142,7 @@ def the_neediest_node_decides_on_the_memory():
             (large("neediest"), 2 * 256 * (512 * 4 + 8)),
             (large("neediest_slice", 1280, "alltoall"),
              256 * (1280 * 4 + 8) + 2 * 256 * (1024 * 4 + 8))):
-        script = launch(config, "--ranks_per_node=1")
+        script = launch(config, "--ranks-per-node=1")
         tables.check("exchange %d," % -(-rows // 2**20) in script, script)
 
 
@@ -157,7 +157,7 @@ def rounded_rows_and_their_messages_count_as_memory():
                                   "--exchange.transport=" + transport, ranks=3)
         found = [rank["needs"]["exchange_bytes"] for rank in report["ranks"]]
         tables.check(found == needs, "%s: %s, expected %s" % (transport, found, needs))
-    script = launch(config, "--ranks_per_node=1", "--exchange.rows=bf16")
+    script = launch(config, "--ranks-per-node=1", "--exchange.rows=bf16")
     # Launch counts both ends of each message.
     most = (4 + 2 * 8) * row + 2 * 8 * 256
     tables.check("exchange %d," % -(-most // 2**20) in script, script)
@@ -230,10 +230,10 @@ def what_fit_would_refuse_is_refused():
 
 def wrong_sizes_are_named_with_the_next_ones():
     config = small("wrong")
-    refused(64, ["ranks_per_node is 2", "3 ranks", "1 and 3"], config, "--ranks_per_node=2")
+    refused(64, ["ranks_per_node is 2", "3 ranks", "1 and 3"], config, "--ranks-per-node=2")
     refused(64, ["ranks_per_node is 4", "6 ranks", "3 and 6"], config, "--groups=2",
-            "--ranks_per_node=4")
-    refused(64, ["ranks_per_node is 8", "at most 3"], config, "--ranks_per_node=8")
+            "--ranks-per-node=4")
+    refused(64, ["ranks_per_node is 8", "at most 3"], config, "--ranks-per-node=8")
     refused(78, ["ranks_per_group is 4", "1 to 3"], config, "--exchange.ranks_per_group=4")
 
 

@@ -130,7 +130,7 @@ def generate_draws_the_same_tokens(case):
 def generate_draws_the_same_filtered_tokens(case):
     plain, _ = case.run("generate", 1, "--format=jsonl", "--n=2")
     lines = case.same_everywhere("generate", "--format=jsonl", "--n=2", "--temperature=0.8",
-                                 "--top_k=60", "--top_p=0.9", "--min_p=0.001")
+                                 "--top-k=60", "--top-p=0.9", "--min-p=0.001")
     tables.check(lines != plain, "the filters take nothing away")
 
 
@@ -139,7 +139,7 @@ def generate_takes_the_same_greedy_tokens(case):
 
 
 def generate_picks_the_same_best_of_several(case):
-    case.same_everywhere("generate", "--format=jsonl", "--best_of=5")
+    case.same_everywhere("generate", "--format=jsonl", "--best-of=5")
 
 
 def generate_draws_the_same_exactly(case):

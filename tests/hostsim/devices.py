@@ -163,10 +163,10 @@ def same_values(expected, found, what):
 
 def generate_draws_the_cpus_tokens(case):
     same_lines(case, "generate", "--format=jsonl")
-    same_lines(case, "generate", "--format=jsonl", "--temperature=0.8", "--top_k=60",
-               "--top_p=0.9", "--min_p=0.001")
+    same_lines(case, "generate", "--format=jsonl", "--temperature=0.8", "--top-k=60",
+               "--top-p=0.9", "--min-p=0.001")
     same_lines(case, "generate", "--format=jsonl", "--greedy")
-    same_lines(case, "generate", "--format=jsonl", "--best_of=2")
+    same_lines(case, "generate", "--format=jsonl", "--best-of=2")
 
 
 def answers(case, *responses):

@@ -118,7 +118,7 @@ def generate_and_score_print_the_cpus_lines(case):
     text = "".join(chr(97 + i % 13) for i in range(70))  # more positions than a batch scores
     devices.same_lines(case, "generate", "--format=jsonl", WEIGHTS)
     devices.same_lines(case, "generate", "--format=jsonl", WEIGHTS, "--temperature=0.8",
-                       "--top_k=9")
+                       "--top-k=9")
     devices.same_lines(case, "score", *answers(case, "abc", "d", text))
     devices.same_lines(case, "score", "--exchange.rows=bf16", *answers(case, "abc", "d", text))
 

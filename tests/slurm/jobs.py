@@ -149,7 +149,7 @@ def a_script_that_launch_prints_runs_as_it_is(case):
     config, expected = case.configure("launch", 3)
     record = path(case, "launch.h5")
     printed, _ = case.slurm.run(case.mpo, "launch", config, "--groups=2",
-                                "--cpus_per_task=2", "--record.file=" + record)
+                                "--cpus-per-task=2", "--record.file=" + record)
     script = path(case, "launch.sbatch")
     with open(script, "w", encoding="utf-8") as stream:
         stream.write(printed)

@@ -134,7 +134,7 @@ static void put_shared(FILE *stream)
     const char *section = "fit";
     struct mpo_config_flag flag = {0};
     fputs(".SH CONFIGURATION\nKeys of the YAML file, and flags of every command that takes "
-          "one.\nFlags override the file.\n",
+          "one.\nFlags override the file; in their names - and _ are the same.\n",
           stream);
     for (int i = 0; mpo_config_flag("fit", i, &flag); i++) {
         if (strcmp(flag.section, "fit") == 0)

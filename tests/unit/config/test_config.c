@@ -189,8 +189,7 @@ static void the_own_section_of_a_command_needs_no_name(void **state)
     mpo_config_close(&config);
     assert_refused(
         MINIMAL, FLAGS("--n=3"), MPO_ERR_USAGE,
-        "unknown option '--n'; the nearest known one is '--generate.n' (mpo help fit lists "
-        "all)");
+        "--n is a flag of `mpo generate`, not of `mpo fit` (mpo help fit lists all)");
 }
 
 static void flags_of_policies_go_by_name(void **state)
@@ -233,6 +232,72 @@ static void an_unknown_flag_names_the_nearest(void **state)
                         "'--rollout.responses' (mpo help fit lists all)");
     assert_flag_refused("--responses=3", "the nearest known one is '--rollout.responses'");
     assert_flag_refused("-f", "unknown option '-f'");
+}
+
+static void a_flag_of_other_commands_names_them(void **state)
+{
+    (void)state;
+    assert_flag_refused("--step=3", "--step is a flag of `mpo generate`, `mpo score`, `mpo "
+                                    "evaluate`, not of `mpo fit`; the nearest known one is "
+                                    "'--descent.steps' (mpo help fit lists all)");
+    assert_flag_refused("--best_of=3", "--best_of is a flag of `mpo generate`, not of");
+    assert_flag_refused("--inspect.plot=x", "--inspect.plot is a flag of `mpo inspect`");
+    assert_flag_refused("--limit=3", "`mpo generate`, `mpo score`, `mpo evaluate`, not of");
+    /* and its own are nearer */
+    struct mpo_config *config = NULL;
+    assert_int_equal(open_yaml("generate", MINIMAL, FLAGS("--ste=3"), &config),
+                     MPO_ERR_USAGE);
+    assert_error_names("the nearest known one is '--step' (mpo help generate lists all)");
+    assert_int_equal(open_yaml("generate", MINIMAL, FLAGS("--resume"), &config),
+                     MPO_ERR_USAGE);
+    assert_error_names("--resume is a flag of `mpo fit`, not of `mpo generate` (mpo help");
+    struct mpo_config_arguments arguments = {0};
+    assert_int_equal(mpo_config_open_flags("inspect", 1, FLAGS("--rollout.responses=3"),
+                                           &arguments, &config),
+                     MPO_ERR_USAGE);
+    assert_error_names("--rollout.responses is a setting of a configuration, not of `mpo "
+                       "inspect` (mpo help inspect lists all)");
+    assert_int_equal(
+        mpo_config_open_flags("version", 1, FLAGS("--jsn"), &arguments, &config),
+        MPO_ERR_USAGE);
+    assert_error_names("unknown option '--jsn'; the nearest known one is '--json'");
+}
+
+static void what_is_far_from_all_suggests_nothing(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 5; i++) {
+        char *far[] = {"--zzzzzzzzzz", "--x=3", "-x", "--=3", "--pqr.stu_vwx=1"};
+        assert_flag_refused(far[i], "unknown option '");
+        assert_null(strstr(mpo_error_text(), "nearest"));
+        assert_null(strstr(mpo_error_text(), "flag of"));
+    }
+}
+
+static void hyphens_of_keys_are_underscores(void **state)
+{
+    (void)state;
+    struct mpo_config *config =
+        opened(MINIMAL, FLAGS("--run.step-deadline=9", "--rollout.max_tokens=5",
+                              "--policies.a.reward-zero=0", "--record.hash-models=false"));
+    assert_close(config->run.step_deadline, 9, 0);
+    const char *const keys[] = {"run.step-deadline", "run.step_deadline"};
+    for (int i = 0; i < 2; i++) {
+        char *text = NULL;
+        assert_ok(mpo_config_get(config, keys[i], &text));
+        assert_string_equal(text, "9\n");
+        free(text);
+    }
+    char *text = NULL;
+    assert_ok(mpo_config_get(config, "policies.a.reward-zero", &text));
+    free(text);
+    assert_int_equal(mpo_config_get(config, "run.step-deadlin", &text), MPO_ERR_USAGE);
+    assert_error_names("the nearest key is 'run.step_deadline'");
+    assert_int_equal(mpo_config_get(config, "run.step", &text), MPO_ERR_USAGE);
+    assert_int_equal(mpo_config_get(config, "run.step_deadline_", &text), MPO_ERR_USAGE);
+    mpo_config_close(&config);
+    assert_refused("run: {step-deadline: 9}\n" MINIMAL, NO_FLAGS, MPO_ERR_CONFIG,
+                   "run.step-deadline: unknown key; did you mean 'step_deadline'?");
 }
 
 static void the_beginning_of_a_flag_is_not_the_flag(void **state)
@@ -302,6 +367,9 @@ int main(void)
         cmocka_unit_test(an_unknown_policy_in_a_flag_lists_the_known_ones),
         cmocka_unit_test(a_malformed_flag_of_a_policy_shows_the_form),
         cmocka_unit_test(an_unknown_flag_names_the_nearest),
+        cmocka_unit_test(a_flag_of_other_commands_names_them),
+        cmocka_unit_test(what_is_far_from_all_suggests_nothing),
+        cmocka_unit_test(hyphens_of_keys_are_underscores),
         cmocka_unit_test(the_beginning_of_a_flag_is_not_the_flag),
         cmocka_unit_test(wrong_values_of_flags_name_the_flag),
         cmocka_unit_test(one_configuration_file_is_expected),

@@ -123,7 +123,7 @@ static void presets_and_another_name_are_listed(void **state)
     static const char *const flags[] = {"--weights=0.25,0.75",
                                         "--name=gpt-4o",
                                         "--presets=even=uniform;kind=0.8,0.2;one=down;",
-                                        "--unknown_fields=refuse",
+                                        "--unknown-fields=refuse",
                                         "--isolated=true",
                                         NULL};
     static const char *const names[] = {"mpo",     "gpt-4o",    "mpo:even",   "mpo:kind",
