@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Run mpo on this machine, one rank per policy; the ranks share its cores evenly.
+# Run mpo on this machine, one rank per policy; the ranks share its cores evenly.  Commands
+# that need no ranks (mpo help --ranks lists those that do) run as one process.
 #
 #     launch/local.sh fit configs/table.yaml
 #     RANKS=6 launch/local.sh fit my.yaml --record.file=run.h5
@@ -19,6 +20,12 @@ command -v "${mpo[0]}" >/dev/null || {
     echo "local.sh: there is no program ${mpo[0]}; build it (launch/quickstart.sh), or set MPO" >&2
     exit 69
 }
+# The program knows which of its commands use ranks; the others run once, and so does help.
+commands=$("${mpo[@]}" help --ranks)
+grep -qxF -- "${1:-}" <<<"$commands" || exec "${mpo[@]}" "$@"
+for argument in "$@"; do
+    case $argument in --help | -h) exec "${mpo[@]}" "$@" ;; esac
+done
 ranks=${RANKS:-}
 found=
 for argument in "$@"; do
@@ -36,8 +43,7 @@ if [ -z "$ranks" ] && [ -n "$found" ]; then
     "${mpo[@]}" config "$found" >&2 || true # says what is wrong with it
     refuse "$found is no configuration with policies to count; mend it, or set RANKS, e.g. RANKS=2"
 fi
-# Without a configuration there is nothing to spread: help, a record, or a name that mpo will
-# say is wrong.
+# Without a configuration there is nothing to spread: mpo says what is wrong.
 [ -n "$ranks" ] || exec "${mpo[@]}" "$@"
 [[ $ranks =~ ^[1-9][0-9]*$ ]] \
     || refuse "RANKS is '$ranks', expected a number of ranks, e.g. RANKS=2"

@@ -50,7 +50,7 @@ const struct mpo_command mpo_commands[] = {
      "RECORD --rewards=FILE [--goal=GOAL] [--floor=A=0.1] [...]",
      mpo_command_refit, false},
     {"help", "print help, the manual, shell completion or a reference configuration",
-     "[COMMAND]\n--reference\n--man\n--completion=bash", mpo_command_help, false},
+     "[COMMAND]\n--reference\n--man\n--completion=bash\n--ranks", mpo_command_help, false},
     {"version", "print versions and built-in features", "[--format=FORMAT]",
      mpo_command_version, false},
     {NULL, NULL, NULL, NULL, false},

@@ -7,6 +7,7 @@
 
 import json
 import os
+import re
 import shutil
 import sys
 
@@ -21,10 +22,12 @@ def local(mpo, source, *arguments, expect=0, ranks=None):
 
 
 def echo(mpo, work):
-    """A program that counts policies as mpo does and else says what it was called with."""
+    """A program that counts policies and knows its commands as mpo does, and else says what it
+    was called with."""
     path = os.path.join(work, "echo")
     with open(path, "w", encoding="utf-8") as stream:
-        stream.write('#!/bin/sh\n[ "$1" != config ] || exec "%s" "$@"\necho "$@"\n' % mpo)
+        stream.write('#!/bin/sh\ncase $1 in config | help) exec "%s" "$@" ;; esac\n'
+                     'echo "$@"\n' % mpo)
     os.chmod(path, 0o755)
     return path
 
@@ -36,13 +39,13 @@ def every_policy_gets_a_rank(mpo, work, source):
     tables.check("3 policies on 3 ranks" in said, said)
     for name, count in (("table", 3), ("reviews", 2), ("reviews_published", 3)):
         path = os.path.join(source, "configs", name + ".yaml")
-        said, _ = local(echo(mpo, work), source, "x", path)
-        tables.check(said.split() == ["x", path] * count, "%s: %s" % (path, said))
+        said, _ = local(echo(mpo, work), source, "fit", path)
+        tables.check(said.split() == ["fit", path] * count, "%s: %s" % (path, said))
     inline = os.path.join(work, "inline.yaml")
     with open(inline, "w", encoding="utf-8") as stream:
         stream.write("policies: [{name: a, model: a}, {name: b, model: b}]\n")
-    said, _ = local(echo(mpo, work), source, "x", inline)
-    tables.check(said.split() == ["x", inline] * 2, said)
+    said, _ = local(echo(mpo, work), source, "fit", inline)
+    tables.check(said.split() == ["fit", inline] * 2, said)
 
 
 def other_files_among_the_arguments_are_no_configuration(mpo, work, source):
@@ -93,6 +96,31 @@ def what_needs_no_ranks_is_left_to_the_program(mpo, work, source):
     json.loads(shown)  # one document, not one a rank
 
 
+def a_command_without_ranks_runs_once(mpo, work, source):
+    config = fit_ranks.write_case(work)
+    listed, _ = tables.run([mpo, "help", "--ranks"])
+    ranked = listed.split()
+    tables.check({"fit", "generate", "score", "evaluate", "doctor", "serve"} == set(ranked), listed)
+    shown, _ = tables.run([mpo, "help"])
+    others = set(re.findall(r"^  (\w+) ", shown.split("commands:")[1].split("\n\n")[0], re.M)) - set(ranked)
+    tables.check({"config", "launch", "prompt", "inspect", "recover", "refit", "help", "version"} == others,
+                 str(others))
+    program = echo(mpo, work)
+    for command in sorted(others - {"config", "help"}):
+        for ranks in (None, "2"):
+            said, _ = local(program, source, command, config, ranks=ranks)
+            tables.check(said.split() == [command, config], command + ": " + said)
+    for command in ("config", "launch", "prompt"):
+        shown, _ = local(mpo, source, command, config)
+        first = shown.splitlines()[0]
+        tables.check(first and shown.splitlines().count(first) == 1, command + ": " + shown)
+    for flag in ("--help", "-h"):
+        shown, _ = local(mpo, source, "fit", config, flag)
+        tables.check(shown == tables.run([mpo, "help", "fit"])[0], shown)
+    _, said = local(mpo, source, "fitt", config, expect=64)
+    tables.check(said.count("no command 'fitt'") == 1, said)
+
+
 def a_tree_with_a_blank_and_a_link_to_the_script_work(mpo, work, source):
     tree = os.path.join(work, "a tree")
     shutil.copytree(os.path.join(source, "launch"), os.path.join(tree, "launch"))
@@ -115,6 +143,7 @@ def main():
              without_a_configuration_it_says_what_to_set,
              a_program_that_is_not_built_is_named,
              what_needs_no_ranks_is_left_to_the_program,
+             a_command_without_ranks_runs_once,
              a_tree_with_a_blank_and_a_link_to_the_script_work]
     sys.exit(tables.run_cases([(case, sys.argv[1:]) for case in cases]))
 

@@ -89,6 +89,13 @@ cleanup:
     return status;
 }
 
+static void print_commands_with_ranks(void)
+{
+    for (const struct mpo_command *command = mpo_commands; command->name != NULL; command++)
+        if (command->needs_ranks)
+            printf("%s\n", command->name);
+}
+
 enum mpo_status mpo_command_help(int argc, char *const *argv)
 {
     enum mpo_status status = MPO_OK;
@@ -97,14 +104,18 @@ enum mpo_status mpo_command_help(int argc, char *const *argv)
     MPO_TRY(mpo_command_read_flags("help", argc, argv, &arguments, &config));
     const struct mpo_config_help *options = &config->help;
     bool completes = options->completion != MPO_COMPLETION_NONE;
-    MPO_CHECK(arguments.count + options->reference + options->man + completes <= 1,
+    MPO_CHECK(arguments.count + options->reference + options->man + options->ranks +
+                      completes <=
+                  1,
               MPO_ERR_USAGE,
-              "expected one command or one of --reference, --man, --completion; see mpo "
-              "help help");
+              "expected one command or one of --reference, --man, --completion, --ranks; "
+              "see mpo help help");
     if (options->reference)
         (void)mpo_config_print_reference(stdout); /* main looks at all output */
     else if (options->man)
         help_print_man(stdout);
+    else if (options->ranks)
+        print_commands_with_ranks();
     else if (completes)
         help_print_completion(stdout);
     else if (arguments.count == 1)
