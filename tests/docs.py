@@ -11,7 +11,8 @@
 - the library prints nothing; who still does is listed below, with the reason
 - the folders of src/ include each other in no circle
 - no source file is longer than 500 lines
-- every folder of src/ has a row in the table of src/README.md
+- every folder of src/ has a row in the table of src/README.md, and includes only folders
+  above it that its row names
 - every function of include/mpo says who calls it: Local, Collective, At the root or Rank
   zero only
 
@@ -322,6 +323,18 @@ def every_folder_has_a_row():
           [f"{name} has no row" for name in folders - rows])
 
 
+def folders_include_what_their_rows_name():
+    graph, above, problems = folder_graph(), [], []
+    for name, cell in re.findall(r"^\| `(\w+)` \|.*\| ([^|]+) \|$", read(READMES[0]), re.M):
+        words = set(re.findall(r"\w+", cell)) - {"all", "above", "except"}
+        named = set(above) - words if cell.startswith("all above") else words
+        problems += [f"{name} names {other}, which is not above it" for other in named - set(above)]
+        problems += [f"{name} includes {other}: {file}" for other, file in
+                     graph.get(name, {}).items() if other not in named]
+        above.append(name)
+    check("folders include what their rows in src/README.md name", problems)
+
+
 def prototypes(text):
     """(name, the comment of its paragraph) of every function that a header declares. A
     paragraph begins with a comment and has no empty line."""
@@ -366,6 +379,7 @@ def main():
     folders_have_no_circle()
     no_source_file_is_too_long()
     every_folder_has_a_row()
+    folders_include_what_their_rows_name()
     functions_say_who_calls_them()
     flags_have_hyphens()
     sys.exit(f"{len(FAILURES)} failed" if FAILURES else 0)

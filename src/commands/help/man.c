@@ -170,7 +170,7 @@ static void put_surroundings(FILE *stream)
              "a configuration in YAML; mpo help --reference prints every key");
     put_item(stream, "RECORD", "",
              "the HDF5 file that fit writes: weights, figures and responses of every step");
-    put_item(stream, "RECORD.lock", "", "lock file beside a record while a run writes it");
+    put_item(stream, "RECORD.lock", "", "lock file of a record that a run is writing");
     fputs(".SH EXAMPLES\n", stream);
     put_item(stream, "mpo fit my.yaml", " --record.file=run.h5", "find the weights");
     put_item(stream, "mpirun -n 3 mpo fit my.yaml", "", "the same, one policy per rank");
@@ -190,9 +190,9 @@ void help_print_man(FILE *stream)
         "balanced policy, by mirror descent on the weights of their log\\-linear "
         "mixture.\n"
         "Results go to standard output, everything else to standard error. A result that\n"
-        "cannot be written is exit code 74; a reader that closes its pipe (| head) ends\n"
-        "the command by SIGPIPE, without a message. Messages that nobody reads are lost,\n"
-        "and the command goes on.\n"
+        "cannot be written ends with exit code 74; a reader that closes its pipe (| head) ends\n"
+        "the command by SIGPIPE, without a message. Messages to a closed standard error\n"
+        "are lost, and the command continues.\n"
         ".SH COMMANDS\n"
         "Defaults are in brackets.\n",
         stream);
