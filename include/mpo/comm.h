@@ -34,12 +34,12 @@ struct mpo_comm_spec {
     const void *communicator;
 
     /**
-     * Called when this rank cannot go on, or hears that another cannot: once a job, with
-     * the reason. The call that failed then returns the status, MPO_ERR_PEER where another
-     * rank is the cause, and so does every later one: the job can only be ended. What MPI
-     * was doing is left as it is, for a collective call cannot be called off: it may end
-     * later, in memory that is kept for it, or never, and then MPI may no longer be able to
-     * make or free communicators. End the process before long.
+     * Called when this rank cannot continue, or learns that another cannot: once a job,
+     * with the reason. The call that failed then returns the status, MPO_ERR_PEER where
+     * another rank is the cause, and so does every later one: the job can only be ended.
+     * What MPI was doing is left as it is, for a collective call cannot be called off: it
+     * may end later, in memory that is kept for it, or never, and then MPI may no longer be
+     * able to make or free communicators. End the process before long.
      *
      * NULL: the failure is reported (MPO_REPORT_FATAL), and the process ends with
      * MPI_Abort, or exit where there is one rank, and with the status's exit code.
@@ -139,7 +139,7 @@ enum mpo_status mpo_comm_agree(enum mpo_status status);
  * `what` is named in the message. Collective over all ranks of the job. */
 enum mpo_status mpo_comm_same(uint64_t hash, const char *what);
 
-/** Tell the other ranks of a signal to stop that came to this one, and hear of theirs: after
+/** Tell the other ranks of a stop signal that this one received, and learn of theirs: after
  *  it mpo_stop_signal is that signal here as well. Waits do it; loops that may not wait for
  *  long call it once a token. Local; does not block. */
 void mpo_comm_share_stop(void);
@@ -160,7 +160,7 @@ void mpo_comm_leave(enum mpo_status status, const char *text) __attribute__((nor
 
 /**
  * This rank cannot go on: tell the failure handler, or end the process (mpo_comm_spec). The
- * text gets the place, "in step 4 of fit". Other ranks hear of it in their waits. Local.
+ * text gets the place, "in step 4 of fit". Other ranks learn of it in their waits. Local.
  *
  * @param status  not MPO_OK; its text is that of the last failure
  * @return status
@@ -193,7 +193,7 @@ enum mpo_status mpo_comm_local_same(const struct mpo_comm *comm, uint64_t hash,
 enum mpo_status mpo_comm_gather(const struct mpo_comm *comm, const void *data, size_t bytes,
                                 void *out);
 
-/** Bytes from one rank to another. Collective over the two: nobody else calls it. */
+/** Bytes from one rank to another. Collective over these two ranks only. */
 enum mpo_status mpo_comm_send(const struct mpo_comm *comm, int32_t from, int32_t to,
                               void *data, size_t bytes);
 

@@ -31,7 +31,7 @@
  * A refusal of offer or admit (MPO_ERR_USAGE, MPO_ERR_DATA) leaves the machine whole,
  * and a row that fails is an event. Any other failure of step, offer, idle, release or
  * follow leaves the ranks out of step: pass it to mpo_session_end_loop (or mpo_comm_fail),
- * of which the other ranks hear in their waits.
+ * of which the other ranks learn in their waits.
  */
 #pragma once
 
@@ -106,7 +106,7 @@ struct mpo_decode_row {
                            of a session is rollout.max_tokens */
     const double *mu;   /* [H] exponents, finite */
     double end_bias;    /* tilt b, nat, finite */
-    bool weighted_only; /* nobody wants figures of policies with mu_h = 0: they are neither
+    bool weighted_only; /* skip policies with mu_h = 0: they are neither
                            fed for this row nor exchanged; its tokens and log q are the
                            same, log_policy[h] and expectation[h] are NAN */
     struct mpo_draw_rule rule;

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
  * The exchange: rows of logits from the ranks that host the policies to those that reduce
- * them, what they found to the group's root, and what the root decides to everybody.
+ * them, their results to the group's root, and the root's decisions to all ranks.
  *
  * The vocabulary is cut into slices, whole blocks of MPO_ROWS_BLOCK tokens, one slice a
  * rank in order of ranks; a rank gets its slice of the rows of all H policies. Who gets how
  * much is the pattern:
  *   gather    the root gets everything, the others nothing: few messages, one rank works
- *   alltoall  slices as even as possible: everybody works, the bytes a rank sends and gets
+ *   alltoall  slices as even as possible: all ranks work, the bytes a rank sends and gets
  *             stay the same as policies and ranks are added
  *
  *     rows [H, B, V]            gather           alltoall
@@ -136,7 +136,7 @@ struct mpo_exchange_traffic {
 struct mpo_exchange_traffic mpo_exchange_traffic(const struct mpo_exchange *exchange);
 
 /**
- * Name rows that the next position does not have, because nobody needs figures of a policy
+ * Name rows that the next position does not have, because a policy's figures are not needed
  * there: they are not moved, and in struct mpo_rows they are NULL. Without this call a
  * position has all H B rows.
  *

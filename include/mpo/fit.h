@@ -54,12 +54,12 @@ struct mpo_fit_spec {
     /** How the program was called, for the record's provenance; borrowed. NULL: unknown. */
     const char *command_line;
 
-    /** Called on rank zero after each step, when it is in the record. NULL: nobody looks. */
+    /** Called on rank zero after each step, when it is in the record. NULL: disabled. */
     void (*monitor)(void *argument, const struct mpo_fit *fit,
                     const struct mpo_estimate *estimate);
 
     /** Called on every rank before the responses of a step are drawn; may set report and
-     *  reporter of the rollout's step. NULL: nobody looks. */
+     *  reporter of the rollout's step. NULL: disabled. */
     void (*prepare)(void *argument, struct mpo_rollout_step *draw);
     void *argument; /* borrowed */
 };

@@ -376,7 +376,7 @@ struct mpo_policies_survey_spec {
                                           given */
     bool responses_given;              /* with the prompts */
     /** Called for each policy of this rank that was loaded, while it is there; it may encode
-     *  into slot 0 where there are no prompts. NULL: nobody looks. */
+     *  into slot 0 where there are no prompts. NULL: disabled. */
     void (*view)(void *viewer, int32_t policy, struct mpo_policy *handle);
     void *viewer; /* borrowed */
 };

@@ -184,7 +184,7 @@ bool mpo_record_is_on_network(const char *path);
 
 /** The advice for that case, after the path. */
 #define MPO_RECORD_NETWORK_ADVICE                                                          \
-    "is on a network file system, where HDF5 promises nothing to those who read while it " \
+    "is on a network file system, where HDF5 guarantees nothing to readers while it "      \
     "is written; prefer a local or parallel one"
 
 /** Append one step: everything else first, `/step` last, then flush. On MPO_OK the step is
@@ -195,9 +195,9 @@ enum mpo_status mpo_record_append(struct mpo_record_writer *writer,
                                   const struct mpo_record_row *row,
                                   const struct mpo_record_responses *responses);
 
-/** Close and remove the record of a run that failed before its first step, so that it is in
- *  nobody's way, and release the lock; a record with steps is left as it is. NULL-safe. Rank
- *  zero only. */
+/** Close and remove the record of a run that failed before its first step, so that it
+ *  blocks no later run, and release the lock; a record with steps is left as it is.
+ *  NULL-safe. Rank zero only. */
 void mpo_record_discard(struct mpo_record_writer **writer);
 
 /** Close, check the file's end, release the lock; NULL-safe. Rank zero only.

@@ -3,7 +3,7 @@
  * What the library has to say, on its way to whoever shows it.
  *
  * Nothing is printed unless a reporter is set: the program sets its log, another program its
- * own. The one exception is a failure that ends the process because nobody handles it
+ * own. The one exception is a failure that ends the process because no handler is set
  * (mpo_comm_fail): without a reporter it goes to standard error.
  */
 #pragma once
@@ -24,7 +24,8 @@ enum mpo_report_level {
 /** One for the process. */
 struct mpo_reporter {
     /** Called on the thread that has something to say, with a text without an end of line;
-     *  an internal error has its trace in the lines after the first. NULL: nobody hears. */
+     *  an internal error has its trace in the lines after the first. NULL: reports are
+     *  dropped. */
     void (*say)(void *self, enum mpo_report_level level, const char *text);
     void *self; /* borrowed */
 };

@@ -12,9 +12,9 @@
  *     {"id": 17, "helpful": 0.7, "concise": -12}
  *
  * A batch are the responses of one step; "left" counts the requests of the batch that follow,
- * so that a program that takes many at once knows when it has them all. Members that nobody
- * asked for are ignored. Its standard error is that of mpo. When it has read the end of its
- * input it should end.
+ * so that a program that takes many at once knows when it has them all. Other members are
+ * ignored. Its standard error is that of mpo. When it has read the end of its input it
+ * should end.
  *
  * It is never started again: what it did not answer in time, or answered wrongly, is an
  * error, and so is its end. It is a process group of its own, so a Ctrl-C that asks mpo to

@@ -64,9 +64,9 @@ struct mpo_scores {
     double *log_policy;   /* [N, H] log pi_h(y|x), nat */
 };
 
-/** What rows that never end say of the responses that end inside them: the ends are
- *  integrated out (src/README.md, Ends integrated out). N and the order as above; arrays are
- *  owned by the rollout. */
+/** What rows that never end imply for the responses that end inside them: the ends are
+ *  integrated out (src/README.md, Ends integrated out). N and the order as above; arrays
+ *  are owned by the rollout. */
 struct mpo_integrals {
     int32_t prompt_count; /* prompts of this step */
     int32_t responses;    /* rows of each */
@@ -80,8 +80,9 @@ struct mpo_integrals {
     double *truncated;  /* [N] probability under it of a cut at max_tokens */
 };
 
-/** What rows that never end say of where responses end, at each of their positions: all that
- *  the end tilt depends on. N and the order as above; arrays are owned by the rollout. */
+/** What rows that never end imply for where responses end, at each of their positions: all
+ *  that the end tilt depends on. N and the order as above; arrays are owned by the
+ *  rollout. */
 struct mpo_end_masses {
     int32_t prompt_count; /* prompts of this step */
     int32_t responses;    /* rows of each */

@@ -83,14 +83,15 @@ struct mpo_session_spec {
     /** All zero: as large as a fit of this configuration. */
     struct mpo_session_size size;
 
-    /** The ranks, and who is told when the job fails (mpo_comm_spec). Where a job has begun
-     *  already (mpo_comm_begin, mpo_comm_start), it is used, and all three are NULL. */
+    /** The ranks, and what is called when the job fails (mpo_comm_spec). Where a job has
+     *  begun already (mpo_comm_begin, mpo_comm_start), it is used, and all three are
+     *  NULL. */
     const void *communicator; /* address of an MPI_Comm */
     void (*on_failure)(void *argument, enum mpo_status status, const char *text);
     void *argument; /* borrowed */
 
     /** Who shows notes, warnings and errors until the session is closed; say NULL: whoever
-     *  is set already (mpo_report_to), if anybody. */
+     *  is set already (mpo_report_to), if any. */
     struct mpo_reporter report;
 };
 
@@ -145,7 +146,7 @@ enum mpo_status mpo_session_begin_step(struct mpo_session *session,
  *  Local; one rank is enough. */
 void mpo_session_stop(void);
 
-/** How a loop ended: a stop (MPO_REQUEUE), of which all ranks know, is told once and
+/** How a loop ended: a stop (MPO_REQUEUE), of which all ranks know, is reported once and
  *  returned; any other failure ends the whole job (mpo_comm_fail), for the ranks are not in
  *  step any more. Collective over all ranks. */
 enum mpo_status mpo_session_end_loop(enum mpo_status status);

@@ -48,7 +48,7 @@ static void give_answer(void)
     int error = errno;
     const char *text = answer;
     if (text != NULL && write(STDERR_FILENO, text, strlen(text)) < 0)
-        answer = NULL; /* nobody reads */
+        answer = NULL; /* standard error is closed */
     errno = error;
 }
 

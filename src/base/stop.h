@@ -41,7 +41,8 @@ void mpo_stop_forget(void);
 /** Take a signal that came to another process of the job for one that came here. Local. */
 void mpo_stop_hear(int signal_number);
 
-/** True after a signal, here or heard of, and not after a request without one. Local. */
+/** True after a signal to this rank or to another, and not after a request without one.
+ *  Local. */
 bool mpo_stop_is_caught(void);
 
 /** The signal that requested the stop; 0: none so far. Local. */

@@ -39,7 +39,7 @@ cleanup:
 }
 
 /* Twice: a rank that comes when the others have given up finds the first one complete, and
- * nobody at the second. */
+ * no other rank at the second. */
 enum mpo_status mpo_comm_meet(MPI_Comm communicator)
 {
     enum mpo_status status = MPO_OK;

@@ -35,8 +35,8 @@
  */
 enum mpo_status mpo_comm_wait(MPI_Request *requests, int count);
 
-/** Call off messages that nobody waits for any more, so that MPI writes no longer into
- *  their memory. Local. */
+/** Cancel messages that are no longer waited for, so that MPI writes no longer into their
+ *  memory. Local. */
 void mpo_comm_cancel(MPI_Request *requests, int count);
 
 /** Collective calls with their wait, in memory that outlives a failure

@@ -36,7 +36,7 @@
 struct place {
     uint8_t token[TOKEN_BYTES];
     char host[256]; /* "": a Unix socket of an abstract name */
-    uint16_t port;  /* 0: nobody listens */
+    uint16_t port;  /* 0: no rank listens */
 };
 
 /* What a rank says first. */
@@ -253,10 +253,10 @@ enum mpo_status mpo_lines_open(const struct mpo_comm *comm, struct mpo_lines **o
     if (are_connected)
         goto cleanup;
     if (mpo_comm_rank(comm) == 0)
-        mpo_report(
-            MPO_REPORT_WARNING,
-            "no sockets between the ranks' hosts (a firewall?): ranks that wait use "
-            "some processor time, and a lost rank is known after its deadline alone");
+        mpo_report(MPO_REPORT_WARNING,
+                   "no sockets between the ranks' hosts (a firewall?): waiting "
+                   "ranks use some processor time, and a lost rank is noticed only "
+                   "after its deadline");
     mpo_lines_close(out);
 cleanup:
     if (*out != NULL && (*out)->listener >= 0) {
@@ -417,7 +417,7 @@ enum mpo_status mpo_lines_sleep(struct mpo_lines *lines, double seconds)
         if (ready < 0 && errno == EINTR)
             continue;
         MPO_CHECK(ready != 0, MPO_ERR_PEER,
-                  "rank 0 has not spoken for %.0f s; check its host, or raise "
+                  "rank 0 has not responded for %.0f s; check its host, or raise "
                   "--run.step_deadline",
                   seconds);
         ssize_t bytes = recv(lines->socket[0], &byte, 1, 0);

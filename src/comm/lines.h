@@ -37,7 +37,7 @@ void mpo_lines_close(struct mpo_lines **lines);
 enum mpo_status mpo_lines_watch(struct mpo_lines *lines,
                                 void (*gone)(void *argument, int32_t rank), void *argument);
 
-/** Nobody is told any more: the ranks are about to end as they should. */
+/** No more reports of lost ranks: the ranks are about to end as they should. */
 void mpo_lines_ignore(struct mpo_lines *lines);
 
 /** Wake all others. */
@@ -56,6 +56,6 @@ double mpo_lines_round_trip(const struct mpo_lines *lines);
  * Sleep until rank zero wakes this one.
  *
  * @param seconds  at most; 0: for ever
- * @return MPO_ERR_PEER when rank zero is gone, or has not spoken for so long
+ * @return MPO_ERR_PEER when rank zero is gone, or has been silent for so long
  */
 enum mpo_status mpo_lines_sleep(struct mpo_lines *lines, double seconds);

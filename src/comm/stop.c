@@ -3,10 +3,10 @@
  * A request to stop that came to one rank alone.
  *
  * Launchers send a signal to all ranks, a person often to one. That rank may lead no group,
- * and other groups do not hear of it before the end of their units. So it tells rank zero,
+ * and other groups do not learn of it before the end of their units. So it tells rank zero,
  * and rank zero tells all others, once each. Ranks look for such a message while they wait,
- * and leaders between two tokens, but seldom: all the time they spend on it is a clock
- * that is read.
+ * and leaders between two tokens, but seldom: all the time they spend on it is a clock that
+ * is read.
  */
 #include "comm_impl.h"
 

@@ -76,16 +76,16 @@ static double seconds_of_patience(void)
            PATIENCE_STAGGER * job->rank;
 }
 
-/* Without a roll call nobody can be named: the ranks are not connected yet. */
+/* Without a roll call no rank can be named: the ranks are not connected yet. */
 static enum mpo_status give_up_unconnected(const struct mpo_comm_event *event)
 {
     char place[96] = "";
     mpo_comm_describe_place(place, sizeof place);
-    mpo_error_raise(
-        MPO_ERR_PEER, __FILE__, __LINE__,
-        "%s has not completed for %g s (%s), because another rank takes no part "
-        "in it. Check the hosts for a stopped process or a stalled file system",
-        event->what, mpo_comm_job()->deadline, place);
+    mpo_error_raise(MPO_ERR_PEER, __FILE__, __LINE__,
+                    "%s has not completed for %g s (%s), because another rank does "
+                    "not take part in it. Check the hosts for a stopped process or "
+                    "a stalled file system",
+                    event->what, mpo_comm_job()->deadline, place);
     return mpo_comm_fail_here(MPO_ERR_PEER);
 }
 
@@ -124,7 +124,7 @@ static void pause_shortly(void)
     nanosleep(&(struct timespec){.tv_nsec = SLEEP_NANOS}, NULL);
 }
 
-/* Rank zero: ask everybody, wait a moment for answers. */
+/* Rank zero: ask all ranks, wait a moment for answers. */
 static enum mpo_status call_the_roll(const struct mpo_comm_event *event)
 {
     enum mpo_status status = MPO_OK;
@@ -320,9 +320,9 @@ static void on_alarm(int number)
     _exit(mpo_status_exit_code(MPO_ERR_PEER));
 }
 
-/* A rank alone waits for nobody, however long MPI takes on a busy machine. A caller with a
- * failure handler keeps its own signal handlers, and has no deadline here: there is no way
- * out of MPI's call, so the handler could be called but nothing returned. */
+/* A single rank waits for no other, however long MPI takes on a busy machine. A caller with
+ * a failure handler keeps its own signal handlers, and has no deadline here: there is no
+ * way out of MPI's call, so the handler could be called but nothing returned. */
 void mpo_comm_alarm_set(const char *call)
 {
     const struct mpo_comm_job *job = mpo_comm_job();
@@ -331,12 +331,12 @@ void mpo_comm_alarm_set(const char *call)
     struct itimerval timer = {0};
     if (job->size == 1 || !isfinite(seconds) || job->spec.on_failure != NULL)
         return;
-    snprintf(
-        watch.alarm_text, sizeof watch.alarm_text,
-        "mpo: rank %d: %.100s has not returned for %.1f s, because another rank takes no "
-        "part in it. Check the hosts for a stopped process or a stalled file system, or "
-        "raise --run.setup_deadline\n",
-        job->rank, call, seconds);
+    snprintf(watch.alarm_text, sizeof watch.alarm_text,
+             "mpo: rank %d: %.100s has not returned for %.1f s, because "
+             "another rank does not take part in it. Check the hosts for a "
+             "stopped process or a stalled file system, or raise "
+             "--run.setup_deadline\n",
+             job->rank, call, seconds);
     sigaction(SIGALRM, &action, &watch.before);
     watch.is_set = true;
     timer.it_value.tv_sec = (time_t)seconds;

@@ -75,7 +75,7 @@ static void catch_signals(const char *command)
         mpo_stop_say(strcmp(command, "fit") == 0
                          ? "stopping after this step; again to leave now\n"
                      : strcmp(command, "serve") == 0
-                         ? "finishing the requests that run; again to leave now\n"
+                         ? "finishing the running requests; again to leave now\n"
                          : "stopping at the next token; again to leave now\n");
 }
 

@@ -10,8 +10,8 @@ enum mpo_status mpo_command_serve(int argc, char *const *argv)
 {
     (void)argc;
     (void)argv;
-    return mpo_comm_agree(mpo_error_raise(MPO_ERR_USAGE, __FILE__, __LINE__,
-                                          "this build cannot serve; build it with "
-                                          "-DMPO_HTTP=ON (launch/setup.sh fetches what "
-                                          "that needs)"));
+    return mpo_comm_agree(
+        mpo_error_raise(MPO_ERR_USAGE, __FILE__, __LINE__,
+                        "this build cannot serve; build it with -DMPO_HTTP=ON "
+                        "(launch/setup.sh installs what it needs)"));
 }

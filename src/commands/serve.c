@@ -255,7 +255,7 @@ cleanup:
     return status;
 }
 
-/* ---- what people are told ---- */
+/* ---- messages ---- */
 
 /* From the login node's network to a compute node. */
 static void tell_tunnel(const struct serve *serve)
@@ -324,7 +324,8 @@ static enum mpo_status announce(struct serve *serve)
     mpo_server_ready(serve->server, &engine);
     if (serve->lines != NULL)
         MPO_TRY(mpo_lines_watch(serve->lines, mpo_server_lose_rank, serve->server));
-    mpo_log_note("%s is ready, with %d rows of together %d tokens and these models:",
+    mpo_log_note("%s is ready, with %d rows that share %d tokens and these "
+                 "models:",
                  mpo_server_url(serve->server), serve->machine.row_capacity,
                  serve->machine.context_tokens);
     tell_models(serve);

@@ -197,7 +197,7 @@ enum mpo_status mpo_config_open_text(const char *command,
     MPO_TRY(begin_build(&build));
     MPO_TRY(mpo_config_flags_open(command, argc, argv, &arguments, &flags));
     MPO_CHECK(arguments.count == 0, MPO_ERR_USAGE,
-              "expected flags alone beside a configuration text, found '%s'",
+              "expected only flags with a configuration text, found '%s'",
               mpo_config_quote(arguments.text[0], quoted));
     MPO_CHECK(bytes <= MPO_CONFIG_BYTES_MAX, MPO_ERR_CONFIG,
               "%s: expected at most %zu bytes, found more", build.path,

@@ -32,8 +32,8 @@ struct idle {
         command, MPO_SECTION_##section, MPO_OPTION_##section##_##name, is_idle, why        \
     }
 
-#define OF_FIT_ALONE "only fit looks at it"
-#define NO_PROGRAM   "rewards.command names no program"
+#define OF_FIT_ALONE "only fit uses it"
+#define NO_PROGRAM   "rewards.command is empty"
 
 /* What generate, score and evaluate have in common: they fit nothing and write no record. */
 #define OF_A_FIT(command)                                                                  \
@@ -72,9 +72,9 @@ static void read_rows(const struct mpo_config *config, const char *command,
         OPTION("generate", rollout, end_bias, true, "generate has --end-bias"),
         OPTION("generate", policies, min, true, OF_FIT_ALONE),
         OPTION("generate", policies, max, true, OF_FIT_ALONE),
-        OPTION("generate", prompts, file, has_prompt, "--prompt stands in its place"),
-        OPTION("generate", prompts, format, has_prompt, "--prompt is a single one"),
-        OPTION("generate", generate, exact_limit, !draw->exact, "it goes with --exact"),
+        OPTION("generate", prompts, file, has_prompt, "--prompt replaces it"),
+        OPTION("generate", prompts, format, has_prompt, "--prompt gives a single prompt"),
+        OPTION("generate", generate, exact_limit, !draw->exact, "it needs --exact"),
         OPTION("generate", generate, temperature, draw->greedy && draw->temperature > 0.0,
                "--greedy is temperature 0"),
         OF_A_FIT("score"),
@@ -96,12 +96,12 @@ static void read_rows(const struct mpo_config *config, const char *command,
         SECTION("prompt", estimator, true, "prompt draws nothing"),
         SECTION("prompt", rewards, true, "prompt draws nothing"),
         SECTION("prompt", descent, true, "prompt draws nothing"),
-        OPTION("refit", refit, goal, !by_rewards, "it goes with --rewards"),
+        OPTION("refit", refit, goal, !by_rewards, "it needs --rewards"),
         OPTION("refit", refit, output, has_frontier,
                "a frontier is printed alone; redirect standard output"),
-        SECTION("refit", descent, by_rewards, "--rewards has a search of its own"),
+        SECTION("refit", descent, by_rewards, "--rewards uses its own search"),
         SECTION("refit", descent, has_frontier, "a frontier is a grid, without a descent"),
-        OPTION("fit", fit, moved_rewards, !config->fit.resume, "it goes with --resume"),
+        OPTION("fit", fit, moved_rewards, !config->fit.resume, "it needs --resume"),
         OPTION("fit", rewards, deadline, !has_program, NO_PROGRAM),
         OPTION("fit", rewards, calibration, !has_program, NO_PROGRAM),
         OPTION("fit", rewards, calibration, has_program && !by_reward,

@@ -95,7 +95,7 @@ static enum mpo_status judge(struct seat *seats, int32_t count)
               "%-4s %-12s %5s %6s %s\n%s"
               "Slurm: --gpus-per-node=N for N ranks a node, without --gpus-per-task or "
               "--gpu-bind; elsewhere CUDA_VISIBLE_DEVICES must name all devices, or "
-              "another one for each rank. With fewer devices start fewer ranks, or use "
+              "a different one for each rank. With fewer devices start fewer ranks, or use "
               "run.device=cpu",
               "rank", "host", "local", "device", "UUID", table);
 cleanup:

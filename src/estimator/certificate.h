@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
- * The certificate of weights: what rows with the ends integrated out say of a mixture.
+ * The certificate of weights: figures of a mixture from rows with the ends integrated out.
  *
  * Of each prompt it has a row of columns, and every figure of the mixture is the mean of a
  * column over the prompts, or follows from means:

@@ -19,7 +19,7 @@
 #include <math.h>
 
 /* With fewer steps the regression is noise; 1 is right for log-probabilities where the
- * weights are even, and of scores that somebody else measured nothing is known. */
+ * weights are even, and nothing is known about scores that a program measured. */
 #define REGRESSION_STEPS_MIN 3.0
 
 double mpo_control_coefficient(const struct mpo_control *control)

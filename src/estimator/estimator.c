@@ -159,7 +159,7 @@ static void estimate_prompt(struct mpo_estimator *estimator,
     }
 }
 
-/* Add what one prompt says of the tilt. */
+/* Add what one prompt contributes to the tilt. */
 static void pull_tilt(const struct mpo_responses *responses, int32_t slot,
                       const double *share, struct mpo_tilt_pull *pull)
 {

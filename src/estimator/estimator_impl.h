@@ -42,7 +42,8 @@ struct mpo_tilt {
     double squares;
 };
 
-/** What the responses of a step say of the end tilt; sums over j, means over prompts. */
+/** What the responses of a step contribute to the end tilt; sums over j, means over
+ *  prompts. */
 struct mpo_tilt_pull {
     double weighted; /* sum_j softmax(log w)_j e_j,  e_j = sum_t [y_t ends] - q(end|s_t) */
     double plain;    /* (1/m) sum_j e_j, of mean zero under q */

@@ -8,7 +8,7 @@
  *                        used, then as many rows of V floats
  *
  * One barrier a position says "published". All reads are over when the root has what every
- * rank made of its slice, so before the message that ends the position, and nobody
+ * rank made of its slice, so before the message that ends the position, and no rank
  * publishes again without that one: no second barrier is needed.
  */
 #include "exchange_impl.h"

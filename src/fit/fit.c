@@ -303,9 +303,10 @@ static void warn_of_target(const struct mpo_fit *fit)
     double least = mpo_fit_least_exponent(fit);
     if (fit->config->estimator.target == MPO_TARGET_WHOLE && least < 0.0)
         mpo_report(MPO_REPORT_WARNING,
-                   "estimator.target: whole with the strength %g: the reference's exponent "
-                   "falls to %.3g at some weights, where hardly any response that is drawn "
-                   "says something of the mixture of whole responses; fit target: served",
+                   "estimator.target: whole with the strength %g: the reference's "
+                   "exponent falls to %.3g at some weights, where drawn responses "
+                   "say almost nothing about the mixture of whole responses; fit "
+                   "target: served",
                    fit->exponents.strength, least);
 }
 

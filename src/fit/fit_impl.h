@@ -19,7 +19,7 @@
 struct mpo_fit_rewards {
     bool is_used; /* there is a program */
     struct mpo_session_rewards measured;
-    struct mpo_record_rewards record; /* the scale, and what the record says of it */
+    struct mpo_record_rewards record; /* the scale, and where the record has it from */
     const char **policy;              /* [K] names */
     double *score;                    /* [N, K] rewards of the step on the scale */
     double *numbers;                  /* [7, K] owner of what follows and of the scale's */

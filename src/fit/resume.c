@@ -144,7 +144,7 @@ static bool is_old(const struct mpo_record *record)
     return *mpo_record_attribute(record, "target") == '\0';
 }
 
-/* What is wrong with the record is told when it is opened to be continued. */
+/* A fault of the record is reported when it is opened to be continued. */
 static bool is_old_file(const char *path)
 {
     struct mpo_record *record = NULL;

@@ -124,7 +124,7 @@ static int64_t responses_of(const struct mpo_fit *fit, int64_t prompts)
     return prompts * fit->config->rollout.responses;
 }
 
-/* A stopped run is told what to do with its steps. */
+/* The message of a stopped run says what to do with its steps. */
 static enum mpo_status explain_failure(const struct mpo_fit *fit, enum mpo_status status)
 {
     if (fit->summary.steps == 0)

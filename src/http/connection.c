@@ -264,7 +264,7 @@ static void begin_idle(struct mpo_http_connection *connection)
         connection->ahead = NULL;
         connection->ahead_at = connection->ahead_bytes = 0;
     }
-    /* bytes may have come while nobody listened */
+    /* bytes may have come while reading was off */
     event_active(&connection->io, EV_READ, 0);
 }
 
@@ -315,7 +315,7 @@ void mpo_http_connection_open(struct mpo_http *http, int socket, const char *pee
 {
     static const struct mpo_http_refusal too_many = {
         503, "too_many_connections",
-        "this server has as many connections as it may have; try again later", ""};
+        "this server has reached its limit of connections; try again later", ""};
     struct mpo_http_connection *connection = NULL;
     if (!allocate_connection(http, socket, &connection)) {
         close(socket);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The server: opened, run by one thread, and spoken to by others through an eventfd.
+ * The server: opened, run by one thread, and notified by others through an eventfd.
  *
  * Other threads set an atomic and write to the eventfd; nothing of libevent is touched by
  * two threads, so it needs no locks.

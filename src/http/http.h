@@ -13,9 +13,9 @@
  *     mpo_http_close
  *
  * *Loop thread* means: only in callbacks, which is to say in the thread of mpo_http_run.
- * Functions of this header never call a callback; what they cause is told in a later turn of
- * the loop. No callback may block. The thread of mpo_http_run should have all signals blocked
- * (pthread_sigmask before pthread_create); SIGPIPE is never raised.
+ * Functions of this header never call a callback; what they cause is reported in a later
+ * turn of the loop. No callback may block. The thread of mpo_http_run should have all
+ * signals blocked (pthread_sigmask before pthread_create); SIGPIPE is never raised.
  *
  * What is refused here, in the shape of struct mpo_http_error, and does not reach on_request:
  *
@@ -51,7 +51,7 @@ enum mpo_http_method {
 struct mpo_http_route {
     enum mpo_http_method method; /* MPO_HTTP_GET or MPO_HTTP_POST */
     const char *path;            /* "/v1/models"; with a * at the end, any non-empty rest */
-    bool needs_key; /* where there are keys; else the path is open to everybody */
+    bool needs_key;              /* where there are keys; else the path needs none */
 };
 
 /** Bounds; 0 is the default. */
@@ -161,8 +161,8 @@ void mpo_http_cut(struct mpo_http_request *request);
 /** Bytes that were written and that the client has not taken. Loop thread. */
 size_t mpo_http_unsent(const struct mpo_http_request *request);
 
-/** A stream whose client is so much behind is told by on_backlog, and again when it has caught
- *  up to the lower bound. */
+/** on_backlog is called for a stream whose client is this much behind, and again when it
+ *  has caught up to the lower bound. */
 #define MPO_HTTP_BACKLOG_FULL  ((size_t)256 << 10)
 #define MPO_HTTP_BACKLOG_EMPTY ((size_t)64 << 10)
 
@@ -218,7 +218,7 @@ struct mpo_http_spec {
 
 /**
  * Check the spec, read the keys, bind and listen. Clients can connect from then on, and are
- * heard when mpo_http_run is called. Local.
+ * answered when mpo_http_run is called. Local.
  *
  * @return MPO_ERR_OUTPUT when the port or the file of the socket is taken; MPO_ERR_PERMISSION
  *         when it is not permitted; MPO_ERR_INPUT when a file is missing; MPO_ERR_CONFIG for a
@@ -244,8 +244,8 @@ int32_t mpo_http_key_count(const struct mpo_http *http);
 /** Connections that are open. Loop thread. */
 int32_t mpo_http_connections(const struct mpo_http *http);
 
-/** The event loop; returns after mpo_http_stop. A request that is not ended by then is told
- *  by on_gone.
+/** The event loop; returns after mpo_http_stop. on_gone is called for a request that has
+ *  not ended by then.
  *  @return MPO_ERR_INTERNAL when the loop itself breaks */
 enum mpo_status mpo_http_run(struct mpo_http *http);
 

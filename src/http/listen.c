@@ -3,8 +3,8 @@
  * The port: where it is, who gets in, and what happens when there is no room.
  *
  * Without descriptors accept fails, the client stays in the kernel's queue, and the queue
- * goes on being readable: the longest idle connection is closed for it, and where none is,
- * nobody looks at the queue for a moment.
+ * goes on being readable: the longest idle connection is closed for it, and if there is
+ * none, the queue is left alone for a moment.
  */
 #define _GNU_SOURCE /* accept4 */
 #include "http_impl.h"
@@ -34,7 +34,7 @@
 
 /* ---- a Unix socket ---- */
 
-/* The file of a socket that nobody listens on is the trace of a process that was killed. */
+/* The file of a socket without a listener was left by a process that was killed. */
 static enum mpo_status remove_stale_socket(const struct sockaddr_un *place)
 {
     enum mpo_status status = MPO_OK;
@@ -151,7 +151,7 @@ cleanup:
     return status;
 }
 
-/* Where keys are missing everybody who reaches the port may use the machine. */
+/* Without keys anyone who can reach the port may use the machine. */
 static enum mpo_status bind_port(struct mpo_http *http, const char *address)
 {
     enum mpo_status status = MPO_OK;
@@ -173,8 +173,9 @@ static enum mpo_status bind_port(struct mpo_http *http, const char *address)
         mpo_http_origins_guard(http->rules.origins);
     else
         MPO_CHECK(http->rules.keys != NULL || http->spec.allow_open, MPO_ERR_CONFIG,
-                  "address %s can be reached from other hosts: expected a key_file; or set "
-                  "allow_open, if everybody there may use this server",
+                  "address %s can be reached from other hosts: expected a "
+                  "key_file; or set allow_open, if anyone there may use this "
+                  "server",
                   address);
     MPO_TRY(write_url(http));
 cleanup:
@@ -191,7 +192,7 @@ enum mpo_status mpo_http_listen(struct mpo_http *http)
         MPO_TRY(bind_file(http, address + 5));
     else
         MPO_TRY(bind_port(http, address));
-    /* a port can be bound twice, with SO_REUSEADDR, as long as nobody listens */
+    /* a port can be bound twice, with SO_REUSEADDR, until one of them listens */
     if (listen(http->listener, BACKLOG) != 0)
         MPO_TRY(say_bind_failed(address, http->spec.port, errno));
 cleanup:
@@ -242,7 +243,7 @@ static void admit_client(struct mpo_http *http, int end,
     mpo_http_connection_open(http, end, name, !has_room);
 }
 
-/* Without a descriptor accept fails before it looks whether anybody waits. */
+/* Without a descriptor accept fails before it checks the queue. */
 static bool has_client(int listener)
 {
     struct pollfd queue = {.fd = listener, .events = POLLIN};
@@ -266,7 +267,7 @@ static bool free_descriptor(struct mpo_http *http)
     return false;
 }
 
-/* What accept says of one client alone, or of a call that was interrupted. */
+/* Errors of accept that concern one client only, or an interrupted call. */
 static bool is_passing(int error)
 {
     return error != EAGAIN && error != EMFILE && error != ENFILE && error != ENOBUFS &&

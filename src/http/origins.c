@@ -70,10 +70,10 @@ static enum mpo_status check_cors(const struct list *cors, bool has_keys)
         const char *origin = cors->entry[i];
         const char *authority = find_authority(origin);
         if (strcmp(origin, "*") == 0) {
-            MPO_CHECK(
-                !has_keys, MPO_ERR_CONFIG,
-                "cors: expected origins, found \"*\", which beside keys would let every "
-                "page use a key that a browser knows; list the origins");
+            MPO_CHECK(!has_keys, MPO_ERR_CONFIG,
+                      "cors: expected origins, found \"*\", which with keys would let "
+                      "any page use a key that is stored in a browser; list the "
+                      "origins");
             continue;
         }
         /* other schemes are those of browser extensions and programs in a web view */

@@ -27,7 +27,7 @@ enum mpo_http_stage {
 struct mpo_http_refusal {
     int status;
     const char *code;
-    const char *message; /* a constant, or `text`, or owned by somebody who stays */
+    const char *message; /* a constant, or `text`, or owned by what outlives this */
     char text[320];
 };
 

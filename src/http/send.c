@@ -41,7 +41,8 @@ static ssize_t send_pieces(struct mpo_http_connection *connection)
     return sendmsg(connection->socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
-/* A stream is told once when its client is far behind, and once when it has caught up. */
+/* Reported once when the client of a stream is far behind, and once when it has caught
+ * up. */
 static void tell_backlog(struct mpo_http_connection *connection)
 {
     const struct mpo_http_callbacks *callbacks = &connection->http->spec.callbacks;

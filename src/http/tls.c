@@ -72,7 +72,7 @@ SSL *mpo_http_tls_accept(SSL_CTX *tls, int socket)
     return NULL;
 }
 
-/* What recv or send would have said. */
+/* The errno that recv or send would have set. */
 static ssize_t explain_result(SSL *tls, int result)
 {
     if (result > 0)

@@ -128,7 +128,7 @@ static struct mpo_mixture_question make_question(const struct mpo_mixture *mixtu
         question.token = draws->token[draw];
         question.block = question.token / MPO_ROWS_BLOCK;
     } else if (!isfinite(mixture->row_log_z[question.row])) {
-        question.kind = MPO_MIXTURE_GIVEN; /* any token: nobody reads the answer */
+        question.kind = MPO_MIXTURE_GIVEN; /* any token: the answer is not read */
     } else if (draws->kind[draw] == MPO_MIXTURE_GREATEST) {
         question.kind = MPO_MIXTURE_GREATEST;
         question.block = greatest_block(mixture, question.row);

@@ -253,7 +253,7 @@ static bool is_finite(const struct mpo_mixture *mixture, int32_t row,
     return finite;
 }
 
-/* What a device said of policies that take no part is made one and the same NaN. */
+/* A device's figures of policies that take no part become one and the same NaN. */
 static void blank_absent(const struct mpo_mixture *mixture, double *expectation)
 {
     for (int32_t row = 0; row < mixture->rows.row_count; row++)

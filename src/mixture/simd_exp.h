@@ -12,7 +12,8 @@
  *
  * One select, at the end, is all that the compiler must turn into a mask; a clamp of x as
  * well would have GCC 12 give up for SSE2. Even so it may only do it with
- * -fno-trapping-math (CMakeLists.txt): else a comparison that nobody needs might trap.
+ * -fno-trapping-math (CMakeLists.txt): else a comparison whose result is not used might
+ * trap.
  *
  * Source: Muller et al., Handbook of Floating-Point Arithmetic, 2nd ed., section 11.4
  * (additive range reduction, two-part constant after Cody & Waite).

@@ -30,7 +30,7 @@ void mpo_cells_close(struct mpo_cells *cells)
     *cells = (struct mpo_cells){0};
 }
 
-/* Cells from `fresh` on are not touched: memory that nobody needs is never taken. */
+/* Cells from `fresh` on are not touched: memory that is not needed is never taken. */
 void mpo_cells_clear(struct mpo_cells *cells)
 {
     for (int32_t row = 0; row < cells->row_count; row++) {

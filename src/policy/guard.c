@@ -168,18 +168,17 @@ static void describe_end(const struct request *request, int ended,
     list_files(request, files, sizeof files);
     verdict->status = is_stalled ? MPO_ERR_IO : MPO_ERR_DATA;
     if (is_stalled)
-        snprintf(how, sizeof how, "was not done after %d seconds by the clock",
+        snprintf(how, sizeof how, "did not finish within %d seconds of wall time",
                  wall_seconds);
     else if (too_slow)
-        snprintf(how, sizeof how, "was not done with it after %d seconds",
-                 PROCESSOR_SECONDS);
+        snprintf(how, sizeof how, "did not finish within %d seconds", PROCESSOR_SECONDS);
     else
         snprintf(how, sizeof how, "ended the process (%s)",
                  WIFSIGNALED(ended) ? strsignal(WTERMSIG(ended)) : "exit");
     snprintf(verdict->text, sizeof verdict->text,
              "policy '%.63s': the engine cannot open %s: it %s; %s", request->text, files,
              how,
-             is_stalled ? "look whether the file system answers"
+             is_stalled ? "check whether the file system responds"
                         : "convert or download the file again, or use another model");
 }
 

@@ -6,7 +6,7 @@
  *   policy.c      open and close, what was agreed on
  *   file.c        what a path names, and hashes
  *   vocabulary.c  the agreement
- *   remarks.c     what is taken as it is, and told once
+ *   remarks.c     what is accepted, with a warning
  *   guard.c       a process that opens files first
  *   prompts.c     prompts into slots
  *   responses.c   responses that are given

@@ -2,10 +2,10 @@
 /*
  * Room: how many tokens the rows of a policy can hold together, and memory for them.
  *
- * Where nothing is said it is what a unit of rows can come to at most: each held prompt
- * once, as long as the longest, each row's response, and one token more for an engine that
- * needs it, up to a multiple of 256. Rows of one prompt share its cells, and a prompt's
- * cells are free when its last row ends, so there is always enough.
+ * If no size is given it is the most that a unit of rows can need: each held prompt once,
+ * as long as the longest, each row's response, and one token more for an engine that needs
+ * it, up to a multiple of 256. Rows of one prompt share its cells, and a prompt's cells are
+ * free when its last row ends, so there is always enough.
  */
 #include "policy_impl.h"
 

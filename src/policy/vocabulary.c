@@ -9,7 +9,7 @@
  *
  *     rules   how texts become tokens; a difference is refused
  *     texts   of the ids that no policy takes for padding; a difference is refused
- *     types   of the same ids; a difference is told
+ *     types   of the same ids; a difference is a warning
  *
  * Policies of one family may have other special tokens (the end tokens are the union), a
  * few tokens more at the end (masked, because some policy gives them no probability), and
@@ -242,7 +242,7 @@ cleanup:
     return status;
 }
 
-/* ---- what is told ---- */
+/* ---- warnings ---- */
 
 /* Types differ where one family's files come from several converters. */
 static enum mpo_status note_types(const struct party *party, int32_t index, int32_t used,

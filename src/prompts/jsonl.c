@@ -167,7 +167,8 @@ static enum mpo_status check_repeated(const struct mpo_prompts_line *line,
                "both, and they differ");
     if (prefill != NULL && (of_prefill == NULL || strcmp(of_prefill, prompt->prefill) != 0))
         REFUSE(line,
-               "expected no \"prefill\" beside \"%s\"; make it the last assistant message",
+               "expected no \"prefill\" with \"%s\"; make it the last "
+               "assistant message",
                "messages");
 cleanup:
     return status;

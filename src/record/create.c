@@ -3,7 +3,7 @@
  * Making a record: lock, room at the path, the file with everything that will ever be in
  * it, then SWMR.
  *
- * The order matters. The lock comes first, so that nobody else moves or makes the file
+ * The order matters. The lock comes first, so that no other process moves or makes the file
  * meanwhile. The file is made beside its name, as PATH.part, and gets the name when it is
  * whole: a run that is killed before leaves nothing at PATH that would stop the next one.
  * From H5Fstart_swmr_write on no object may be made, and no attribute may be open at that
@@ -87,7 +87,7 @@ static enum mpo_status make_file(struct mpo_record_writer *writer, const char *d
                  "access properties");
     MPO_TRY_HDF5(H5Pset_fclose_degree(access, H5F_CLOSE_STRONG), "access properties");
     MPO_TRY(mpo_record_set_chunk_cache(access));
-    /* HDF5 locks the file until SWMR starts, so nobody opens it half-created. */
+    /* HDF5 locks the file until SWMR starts, so no reader opens it half-created. */
     MPO_TRY_HDF5(H5Pset_file_locking(access, !writer->lock.is_refused, true),
                  "access properties");
     /* Pages need an extension of the superblock, which HDF5 makes with the library's

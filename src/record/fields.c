@@ -7,7 +7,7 @@
  * rewritten with every step, and a crash in the middle of that write would make the
  * checksum reject rows that were acknowledged before and are still there, byte for byte.
  * What was not written reads as NaN or -1: after a crash, a row that a step left half done
- * is told from one of step 0. Time stamps of objects are off, so that identical runs give
+ * differs from one of step 0. Time stamps of objects are off, so that identical runs give
  * identical files. Attributes are variable-length strings, which h5py and xarray give as
  * str (fixed-length ones as bytes).
  */

@@ -2,12 +2,12 @@
 /*
  * Whether the file under a writer is still the one that it left after the last step.
  *
- * A file that somebody removes, moves, cuts short or copies over goes on taking writes, and
- * nothing would be said before the end. So before each step its links, the file at its
- * path, its size and its first bytes are compared with what they were. A newer time of
- * change alone may be a harmless `touch`, or bytes that were overwritten in place: then the
- * file is read back as a reader would. So it is from time to time, for what happened within
- * a step, seldom enough to cost a fiftieth of the run, as long as it takes a second at most.
+ * A file that is removed, moved, cut short or overwritten still accepts writes, so the loss
+ * would not show before the end. So before each step its links, the file at its path, its
+ * size and its first bytes are compared with what they were. A newer time of change alone
+ * may be a harmless `touch`, or bytes that were overwritten in place: then the file is read
+ * back as a reader would. So it is from time to time, for what happened within a step,
+ * seldom enough to cost a fiftieth of the run, as long as it takes a second at most.
  *
  * A file that was moved is whole where it is now, which Linux tells of an open file.
  */
@@ -107,8 +107,8 @@ static enum mpo_status look_closer(struct mpo_record_writer *writer)
     MPO_TRY(expect_whole(writer));
     if (!guard->is_told)
         mpo_report(MPO_REPORT_WARNING,
-                   "%s was touched by another program while it is written; its %lld steps "
-                   "read well",
+                   "%s was touched by another program during the run; its %lld "
+                   "steps can be read",
                    writer->path, (long long)writer->schema.step.rows);
     guard->is_told = true;
 cleanup:
@@ -131,7 +131,7 @@ cleanup:
     return status;
 }
 
-/* Where the file is now, as the kernel knows it; "" where it cannot be told. */
+/* Where the file is now, as the kernel knows it; "" if unknown. */
 static void find_file(int descriptor, const struct stat *file, char path[PATH_MAX])
 {
     char link[64] = "";
@@ -150,16 +150,16 @@ static enum mpo_status check_name(struct mpo_record_writer *writer, const struct
     enum mpo_status status = MPO_OK;
     char path[PATH_MAX] = "";
     struct stat named = {0};
-    MPO_CHECK(file->st_nlink > 0, MPO_ERR_IO, "the file was removed while it is written");
+    MPO_CHECK(file->st_nlink > 0, MPO_ERR_IO, "the file was removed during the run");
     bool is_there = stat(writer->path, &named) == 0;
     if (is_there && same_file(file, &named))
         return MPO_OK;
     const char *other = is_there ? ", and another file is in its place" : "";
     find_file(writer->guard.by_name, file, path);
     MPO_CHECK(path[0] != '\0', MPO_ERR_IO,
-              "the file was moved or lost this name while it is written%s", other);
+              "the file was moved or lost this name during the run%s", other);
     MPO_TRY(mpo_memory_copy_text(path, &writer->guard.moved_to));
-    MPO_FAIL(MPO_ERR_IO, "the file was moved to %s while it is written%s", path, other);
+    MPO_FAIL(MPO_ERR_IO, "the file was moved to %s during the run%s", path, other);
 cleanup:
     return status;
 }

@@ -5,8 +5,8 @@
  * One run, one file. A second SWMR writer can cut a live record short, and HDF5's own lock
  * is given up when SWMR starts, so a run holds flock on PATH.lock from before the record
  * exists until it is closed. The kernel releases the lock when the process dies, however it
- * dies: a lock file that nobody holds means nothing and is taken over. Its line names the
- * holder.
+ * dies: a lock file that no process holds means nothing and is taken over. Its line names
+ * the holder.
  *
  * Some file systems refuse locks (ENOLCK, EOPNOTSUPP). A run then goes on with a warning,
  * HDF5's own lock off as well, and a holder that its line names counts while its process is
@@ -96,7 +96,7 @@ cleanup:
 }
 
 /* The holder removes the file before it unlocks, so the locked file may no longer have a
- * name; a lock on it would exclude nobody. */
+ * name; a lock on it would exclude no one. */
 static bool is_still_named(int descriptor, const char *path)
 {
     struct stat locked;

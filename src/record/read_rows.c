@@ -3,7 +3,7 @@
  * Reading rows of a data set, whatever the file says.
  *
  * Every reader of this folder goes through here: the shape of a data set is compared with
- * what was asked for before HDF5 writes into anybody's buffer, and an extent is believed
+ * what was asked for before HDF5 writes into a caller's buffer, and an extent is believed
  * only as far as the file has room for it.
  */
 #include "record_impl.h"

@@ -269,7 +269,7 @@ static enum mpo_status recover_record(struct repair *repair,
     MPO_TRY(mpo_record_reword(repair->source, look_at_source(repair, out)));
     MPO_TRY(make_copy(repair));
     if (!repair->owned)
-        MPO_TRY(refuse_live(repair->path)); /* nobody began to write meanwhile */
+        MPO_TRY(refuse_live(repair->path)); /* no run has begun to write meanwhile */
     status = repair_copy(repair);
     if (status == MPO_OK)
         status = check_copy(repair);

@@ -176,7 +176,7 @@ enum mpo_status mpo_record_check_sums(const struct mpo_record_schema *schema,
     MPO_TRY(sum_all(&sums));
     for (int64_t n = 0; n < kept->steps; n++)
         MPO_CHECK((uint64_t)noted[n] == sums.found[n], MPO_ERR_DATA,
-                  "row %lld is not what was written: its %s is another one; the file is "
+                  "row %lld is not what was written: its %s differs; the file is "
                   "damaged, or a data set of it was changed or removed",
                   (long long)n, schema->checksum.path);
 cleanup:

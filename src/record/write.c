@@ -32,7 +32,7 @@ static const char *name_remedy(const struct mpo_record_writer *writer, const cha
         return "free space on that disk";
     if (strstr(reason, strerror(EFBIG)) != NULL)
         return "raise the limit of file sizes (ulimit -f)";
-    return "see to the cause";
+    return "remove the cause";
 }
 
 /* Reword the current failure for a person and stop writing. Steps are called safe only

@@ -248,7 +248,7 @@ void mpo_rewards_process_close(struct mpo_rewards_process *process, char *how,
     if (how == NULL)
         return;
     if (!ends_by_itself)
-        snprintf(how, how_bytes, "it closed its output, and went on");
+        snprintf(how, how_bytes, "it closed its output and kept running");
     else if (waited > 0 && WIFSIGNALED(ended))
         snprintf(how, how_bytes, "signal %d (%s)", WTERMSIG(ended),
                  strsignal(WTERMSIG(ended)));

@@ -160,8 +160,8 @@ static enum mpo_status take_answer(const struct exchange *exchange, const char *
     json_t *answer = json_loadb(line, bytes, JSON_REJECT_DUPLICATES, &problem);
     if (answer == NULL)
         REFUSE(line,
-               "expected one JSON object a line (%s; NaN and infinities are no JSON, and "
-               "messages belong on its standard error)",
+               "expected one JSON object a line (%s; NaN and infinities are "
+               "not JSON, and messages belong on its standard error)",
                problem.text);
     if (!json_is_object(answer))
         REFUSE(line, "expected one JSON %s a line", "object");
@@ -210,13 +210,12 @@ static enum mpo_status explain(const struct exchange *exchange, bool is_late)
     char how[96] = "";
     describe_progress(exchange, progress);
     if (is_late)
-        MPO_FAIL(
-            MPO_ERR_PEER,
-            "the reward program is late: nothing but %d of %d answers to this step "
-            "within rewards.deadline (%g s); it has to write each answer at once (flush "
-            "its output), else raise --rewards.deadline",
-            rewards->answered_count, exchange->batch->count,
-            rewards->spec.deadline_seconds);
+        MPO_FAIL(MPO_ERR_PEER,
+                 "the reward program is late: only %d of %d answers to this step "
+                 "within rewards.deadline (%g s); it has to write each answer at "
+                 "once (flush its output), else raise --rewards.deadline",
+                 rewards->answered_count, exchange->batch->count,
+                 rewards->spec.deadline_seconds);
     mpo_rewards_process_close(&rewards->process, how, sizeof how);
     MPO_FAIL(MPO_ERR_PEER,
              "the reward program ended %s (%s); expected it to answer until the end of its "
@@ -236,7 +235,7 @@ static enum mpo_status collect_answers(const struct exchange *exchange)
         .unsent_bytes = rewards->request_bytes,
         .until = deadline > 0.0 ? mpo_timing_now() + deadline : INFINITY,
     };
-    MPO_TRY(take_lines(exchange)); /* answers that nobody asked for */
+    MPO_TRY(take_lines(exchange)); /* answers without a request */
     while (rewards->answered_count < exchange->batch->count) {
         size_t got = 0;
         traffic.room = rewards->line + rewards->line_bytes;

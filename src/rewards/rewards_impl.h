@@ -27,7 +27,7 @@ enum mpo_status mpo_rewards_process_open(const char *command,
                                          struct mpo_rewards_process *process);
 
 /** Close its input, give it a moment, kill what is left of its group, and wait for it. Local.
- *  @param how  "exit code 1", "signal 9 (Killed)"; NULL: nobody asks */
+ *  @param how  "exit code 1", "signal 9 (Killed)"; NULL: not wanted */
 void mpo_rewards_process_close(struct mpo_rewards_process *process, char *how,
                                size_t how_bytes);
 

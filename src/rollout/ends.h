@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
- * Ends integrated out: what a row that never ends says of all responses that end inside it.
+ * Ends integrated out: what a row that never ends implies for all responses that end inside
+ * it.
  *
  * The tokens of such a row come from q without end tokens. At each position t and for each
  * end token e the row carries a *virtual response* y_1 .. y_{t-1} e, and at last the one that

@@ -246,7 +246,7 @@ bool mpo_rollout_gives_up(struct mpo_rollout *rollout, const struct mpo_rollout_
     return rollout->is_cut;
 }
 
-/* What a request to stop cut short is nobody's result. */
+/* What a request to stop cut short is no result. */
 static enum mpo_status agree_on_cut(const struct mpo_rollout *rollout,
                                     const struct mpo_rollout_step *step)
 {

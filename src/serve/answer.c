@@ -231,7 +231,7 @@ cleanup:
     return status;
 }
 
-/* Each choice may have scored the prompt; what they say of it is the same. */
+/* Each choice may have scored the prompt; their figures for it are the same. */
 static enum mpo_status take_given(struct mpo_answer *answer,
                                   const struct mpo_serve_event *event)
 {

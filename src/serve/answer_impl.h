@@ -92,7 +92,7 @@ struct answer_choice {
     int32_t stop;
 };
 
-/** Parts of a `logprobs` member, of which the released entries are told. */
+/** Parts of a `logprobs` member, for the released entries. */
 struct answer_parts {
     const struct answer_entries *part[2]; /* prompt, choice; NULL: none */
 };

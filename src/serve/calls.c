@@ -323,7 +323,8 @@ void server_lose_peer(struct mpo_server *server)
 {
     struct mpo_serve_refusal refusal = {0};
     mpo_serve_refuse(&refusal, 503, "peer_lost", "",
-                     "the server lost one of its ranks and ends; try again later");
+                     "the server lost one of its ranks and is stopping; try again "
+                     "later");
     for (struct server_call *call = server->call; call != NULL; call = call->next) {
         mpo_answer_refuse(call->answer, &refusal);
         send_ready(server, call);

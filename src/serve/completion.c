@@ -6,8 +6,8 @@
  *      "top_logprobs": [null, {" sky": -0.1, " sun": -2.5}], "text_offset": [0, 3],
  *      "mpo": [null, {"policy": {name: nat}, "log_z": nat}]}        with policy_scores
  *
- * The most probable tokens are keys, so of two with one name the more probable is told. The
- * token itself is among them always.
+ * The most probable tokens are keys, so of two with one name the more probable is listed.
+ * The token itself is among them always.
  */
 #include "answer_impl.h"
 

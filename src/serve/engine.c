@@ -230,8 +230,8 @@ static bool can_step(const struct mpo_engine *engine)
 
 /* ---- the loop ---- */
 
-/* Nothing to do: the other ranks sleep by their lines, and hear now and then that this one is
- * there. */
+/* Nothing to do: the other ranks sleep by their lines, and get a sign of life from this one
+ * now and then. */
 static enum mpo_status show_life(struct mpo_engine *engine)
 {
     enum mpo_status status = MPO_OK;

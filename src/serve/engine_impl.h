@@ -13,7 +13,7 @@
 
 /** A row of the machine and whose it is. */
 struct engine_row {
-    struct mpo_serve_request *request; /* NULL: nobody's */
+    struct mpo_serve_request *request; /* NULL: free */
     int32_t slot;
     int32_t prompt; /* of the request */
     int32_t choice;
@@ -43,7 +43,7 @@ struct mpo_engine {
     int32_t *told_length;     /* [H] of a prompt that is seated, its given tokens too */
     int32_t paused_rows;
     bool offers_wait;   /* more prompts could be encoded at once */
-    double last_record; /* that the other ranks have heard */
+    double last_record; /* that the other ranks know of */
     bool others_sleep;  /* it was an idle one, and they have lines */
     struct mpo_engine_use next_use;
     double shown_round_trip; /* in the metrics */

@@ -317,10 +317,10 @@ static bool refuse_by_state(struct mpo_server *server, struct mpo_http_request *
                          "the models are being loaded; try again soon");
     else if (state == SERVER_DRAINING)
         mpo_serve_refuse(&refusal, 503, "draining", "",
-                         "the server is stopping and takes no new request");
+                         "the server is stopping and accepts no new requests");
     else
         mpo_serve_refuse(&refusal, 503, "peer_lost", "",
-                         "the server lost one of its ranks and ends");
+                         "the server lost one of its ranks and is stopping");
     server_refuse(server, http, &refusal);
     return true;
 }

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
  * The link between the HTTP thread and the decode thread of rank zero: requests and
- * cancellations one way, events the other. Nobody waits for the other but the decode thread,
- * which sleeps when it has nothing to do, and when the HTTP thread has not yet taken what a
- * dozen steps gave.
+ * cancellations one way, events the other. Neither waits for the other, except the decode
+ * thread, which sleeps when it has nothing to do, and when the HTTP thread has not yet
+ * taken what a dozen steps gave.
  *
  * A request belongs to the HTTP thread. The decode thread borrows it from submit until the
  * HTTP thread has taken its MPO_SERVE_DONE event; that always comes.

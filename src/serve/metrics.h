@@ -116,6 +116,6 @@ double mpo_metrics_get(const struct mpo_metrics *metrics, enum mpo_metric metric
 
 #define MPO_METRICS_CONTENT_TYPE "text/plain; version=0.0.4; charset=utf-8"
 
-/** All of it, for the caller to free; NULL without memory. Series of models that nobody
- *  asked for and of routes that were never taken are left out. HTTP thread only. */
+/** All of it, for the caller to free; NULL without memory. Series of models that were never
+ *  requested and of routes that were never taken are left out. HTTP thread only. */
 char *mpo_metrics_text(const struct mpo_metrics *metrics, size_t *bytes);

@@ -212,7 +212,7 @@ bool mpo_serve_mix_reweigh(const struct mpo_serve_catalog *catalog,
 {
     if (mix->policy >= 0) {
         mpo_serve_refuse(refusal, 400, "invalid_weights", "weights",
-                         "weights: expected none beside a model that is one policy alone "
+                         "weights: expected none with a model that is a single policy "
                          "(policy/%.63s); leave them out, or ask for the model mpo",
                          catalog->policy_name[mix->policy]);
         return false;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Names in the list of models, and what GET /v1/models says of them.
+ * Names in the list of models, and what GET /v1/models returns for them.
  */
 #include "models.h"
 

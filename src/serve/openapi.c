@@ -3,8 +3,8 @@
  * The description of the interface in OpenAPI 3.1. Requests come from fields.def, so that
  * what is described is what is parsed; answers are described as far as clients rely on them.
  *
- * A schema says what a value alone can be: what two fields say of each other, a name that is
- * no model or a text that is no token is refused with 400 or 404 all the same.
+ * A schema says what a value alone can be: what relates two fields, a name that is no model
+ * or a text that is no token is refused with 400 or 404 all the same.
  */
 #include "openapi.h"
 

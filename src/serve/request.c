@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A body to a request. Each field is first checked by its row of fields.def, all of them
- * before any is used; then come the fields that are lists, and what two fields say of each
- * other. The first thing that is wrong is what the client is told.
+ * before any is used; then come the fields that are lists, and what relates two fields. The
+ * client gets the first fault.
  *
  * Nothing here knows HTTP, other requests or the state of the server: what a body means
  * depends on the catalog alone.
@@ -190,13 +190,13 @@ static bool check_best_of(const struct mpo_serve_reading *reading)
         if (others[i].is_used)
             return mpo_serve_refuse_value(
                 reading, "best_of",
-                "expected 1 beside %s, found %d: candidates are weighed as whole draws of "
-                "the mixture; leave out one of the two",
+                "expected 1 with %s, found %d: candidates are weighed as whole "
+                "draws of the mixture; leave out one of the two",
                 others[i].name, request->best_of);
     return true;
 }
 
-/* ---- what is told ---- */
+/* ---- faults ---- */
 
 static bool read_telling(const struct mpo_serve_reading *reading)
 {
@@ -218,7 +218,7 @@ static bool read_telling(const struct mpo_serve_reading *reading)
         (int32_t)mpo_serve_integer(reading, MPO_SERVE_FIELD_top_logprobs);
     if (request->top_logprobs > 0 && !request->logprobs)
         return mpo_serve_refuse_value(reading, "top_logprobs",
-                                      "expected logprobs: true beside it, found %d alone",
+                                      "expected logprobs: true with it, found %d without",
                                       request->top_logprobs);
     return true;
 }
@@ -295,7 +295,7 @@ static bool read_max_tokens(const struct mpo_serve_reading *reading)
             (long long)tokens, (long long)same);
     if (request->max_tokens == 0 && !request->echo)
         return mpo_serve_refuse_value(reading, name, "expected at least 1%s, found 0",
-                                      is_chat ? "" : ", or echo: true beside it");
+                                      is_chat ? "" : ", or echo: true with it");
     return fit_context(reading);
 }
 
@@ -324,10 +324,10 @@ static bool check_generation_prompt(const struct mpo_serve_reading *reading)
         mpo_serve_flag(reading, MPO_SERVE_FIELD_add_generation_prompt) ||
         mpo_serve_flag(reading, MPO_SERVE_FIELD_continue_final_message))
         return true;
-    mpo_serve_refuse(
-        reading->refusal, 400, "unsupported_parameter", "add_generation_prompt",
-        "add_generation_prompt: expected true, or continue_final_message beside "
-        "it, found false");
+    mpo_serve_refuse(reading->refusal, 400, "unsupported_parameter",
+                     "add_generation_prompt",
+                     "add_generation_prompt: expected true, or "
+                     "continue_final_message with it, found false");
     return false;
 }
 

@@ -130,6 +130,6 @@ bool mpo_serve_read_messages(const struct mpo_serve_reading *reading);
 bool mpo_serve_read_prompts(const struct mpo_serve_reading *reading);
 bool mpo_serve_read_model(const struct mpo_serve_reading *reading);
 
-/** Add a name to those that are told as ignored, if it is short and plain and there are not
- *  20 yet. */
+/** Add a name to those that are reported as ignored, if it is short and plain and there are
+ *  not 20 yet. */
 void mpo_serve_ignore(const struct mpo_serve_reading *reading, const char *name);

@@ -155,7 +155,7 @@ static void check_penalties(const struct mpo_engine *engine,
     int32_t most = engine->spec.bias_max - request->bias_count;
     if (has_penalties(request) && free_count > most)
         mpo_serve_refuse(&request->refusal, 400, "invalid_value", "max_tokens",
-                         "expected at most %d tokens beside presence_penalty or "
+                         "expected at most %d tokens with presence_penalty or "
                          "frequency_penalty, found %d",
                          most, free_count);
 }

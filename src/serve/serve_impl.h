@@ -145,7 +145,7 @@ struct mpo_serve_request {
     int32_t stop_count;
     bool isolated;
 
-    /* what is told of each token */
+    /* what is reported for each token */
     bool logprobs;
     int32_t top_logprobs; /* most probable tokens, 0..20 */
     bool policy_scores;
@@ -158,8 +158,7 @@ struct mpo_serve_request {
     /* between the threads, by mpo_link_* alone */
     _Atomic bool is_cancelled;
     _Atomic bool is_paused;
-    struct mpo_serve_request
-        *next; /* submitted after this one, while nobody has taken it */
+    struct mpo_serve_request *next; /* submitted after this one, until it is taken */
 
     /* the decode thread's, until DONE */
     struct mpo_serve_refusal refusal; /* what a REFUSED event points to */

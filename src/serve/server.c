@@ -64,7 +64,7 @@ static void stop_late(struct mpo_server *server)
     mpo_link_stop(server->engine.link);
 }
 
-/* ---- a decode thread that stands still ---- */
+/* ---- a stuck decode thread ---- */
 
 static void lose(struct mpo_server *server, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
@@ -79,8 +79,8 @@ static void lose(struct mpo_server *server, const char *format, ...)
     mpo_link_break(server->engine.link);
 }
 
-/* The decode thread's own waits have deadlines, but a policy's engine has none; and a rank that
- * stands still while all are idle keeps nobody waiting. */
+/* The decode thread's own waits have deadlines, but a policy's engine has none; and a rank
+ * that is stuck while all are idle keeps no request waiting. */
 static void look_at_clock(struct mpo_server *server)
 {
     double deadline = server->config->run.step_deadline;
@@ -90,8 +90,8 @@ static void look_at_clock(struct mpo_server *server)
         return;
     if (use.rows_live > 0 && mpo_timing_now() - last > STILL_FACTOR * deadline)
         lose(server,
-             "no step for %.0f s: rank 0 stands still; raise --run.step_deadline if a step "
-             "may take so long",
+             "no step for %.0f s: rank 0 is stuck; raise --run.step_deadline "
+             "if a step may take this long",
              STILL_FACTOR * deadline);
     int32_t silent = server->engine.lines != NULL
                          ? mpo_lines_silent_rank(server->engine.lines, deadline)
@@ -266,8 +266,7 @@ void mpo_server_notify(void *server)
 
 void mpo_server_lose_rank(void *argument, int32_t rank)
 {
-    lose(argument, "rank %d is gone, in the middle of serving; its host's log may say why",
-         rank);
+    lose(argument, "rank %d was lost while serving; its host's log may say why", rank);
 }
 
 /* The job fails, in the main thread. */

@@ -49,8 +49,8 @@ void mpo_server_notify(void *server);
 
 void mpo_server_ready(struct mpo_server *server, const struct mpo_server_engine *engine);
 
-/** The job fails because a rank is gone: clients are told, and the process ends with 75 within
- *  a second. Any thread; `gone` of mpo_lines_watch. */
+/** The job fails because a rank is gone: clients are informed, and the process ends with 75
+ *  within a second. Any thread; `gone` of mpo_lines_watch. */
 void mpo_server_lose_rank(void *server, int32_t rank);
 
 /** Let what is written go out, half a second at most, then end the thread. NULL-safe. */

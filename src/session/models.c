@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Only rank zero reads the record, because other ranks may not see its file system. What it
- * says of the models goes to all ranks, and each compares it with the models that it hosts.
+ * Only rank zero reads the record, because other ranks may not see its file system. Its
+ * description of the models goes to all ranks, and each compares it with the models that it
+ * hosts.
  */
 #include "models.h"
 

@@ -7,7 +7,7 @@
  *     plan.c         what follows from a configuration, for jobs that run and for those that
  *                    do not run yet
  *     needs.c        memory, by what it is for
- *     weights.c      the weights that a command is told to use
+ *     weights.c      the weights that a command uses
  *     models.c       whether they belong to this job's models
  *     rewards.c      rewards of responses, measured for a command
  *     end_bias.c     the end tilt that exponents ask for

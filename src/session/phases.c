@@ -2,7 +2,7 @@
 /*
  * The phases of opening a session, in flow order: prompts, ranks, device, policies,
  * exchange, mixture, decode, rollout. Each ends in an agreement, so that one rank's failure
- * is everybody's. doctor and launch run the first of them by themselves.
+ * is a failure of all. doctor and launch run the first of them by themselves.
  */
 #include "parts.h"
 

@@ -25,12 +25,12 @@ static enum mpo_status check_rewards(const struct mpo_config *config)
     MPO_CHECK(config->estimator.target == MPO_TARGET_SERVED, MPO_ERR_CONFIG,
               "estimator.objective: reward balances the rewards of what is served, found "
               "estimator.target: whole; set it to served");
-    MPO_CHECK(
-        config->policy_count > 1 || !isnan(config->policies[0].reward_zero), MPO_ERR_CONFIG,
-        "policies.%s.reward_zero: expected a number, because there is neither a "
-        "reference nor another policy to measure it of; give it, or add a policy with "
-        "role: reference",
-        config->policies[0].name);
+    MPO_CHECK(config->policy_count > 1 || !isnan(config->policies[0].reward_zero),
+              MPO_ERR_CONFIG,
+              "policies.%s.reward_zero: expected a number, because there is "
+              "neither a reference nor another policy to measure it on; give "
+              "it, or add a policy with role: reference",
+              config->policies[0].name);
     for (int32_t k = 0; k < config->objective_count; k++)
         MPO_CHECK(!(config->policies[k].reward_one <= config->policies[k].reward_zero),
                   MPO_ERR_CONFIG,

@@ -52,16 +52,16 @@ static enum mpo_status check_source(const struct mpo_session_spec *spec)
               spec->config_text != NULL ? "config_text " : "",
               spec->settings != NULL ? "settings " : "", given == 0 ? "none" : "together");
     MPO_CHECK(spec->config_folder == NULL || spec->config_text != NULL, MPO_ERR_USAGE,
-              "a session: expected config_folder beside config_text alone, found it beside "
-              "%s",
+              "a session: expected config_folder only with config_text, found "
+              "it with %s",
               spec->config != NULL ? "config, which has a folder" : "settings");
     MPO_CHECK(spec->flag_count >= 0 && (spec->flag_count == 0 || spec->flags != NULL),
               MPO_ERR_USAGE,
               "a session: expected flags [flag_count], found flag_count %d and %s",
               spec->flag_count, spec->flags != NULL ? "flags" : "flags NULL");
     MPO_CHECK(spec->settings == NULL || spec->flag_count == 0, MPO_ERR_USAGE,
-              "a session: expected no flags beside settings, which are read already, found "
-              "%d; give them to mpo_config_open",
+              "a session: expected no flags with settings, which are read "
+              "already, found %d; give them to mpo_config_open",
               spec->flag_count);
     for (int32_t i = 0; i < spec->flag_count; i++)
         MPO_CHECK(spec->flags[i] != NULL, MPO_ERR_USAGE,

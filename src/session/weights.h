@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
- * The weights that a command is told to use.
+ * The weights that a command uses.
  */
 #pragma once
 

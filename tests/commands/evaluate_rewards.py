@@ -105,10 +105,10 @@ def the_scale_of_a_record_is_taken_and_vectors_are_paired():
         tables.check(result["low"] < result["estimate"] < result["high"], result)
     without, = evaluate(config, flags, "--weights=0.5,0.5")
     tables.check(not results(without, "normalised_reward"), "a scale nobody measured")
-    for limit, word in (("1", "no intervals"), ("29", "29 prompts are few"), ("30", "")):
+    for limit, word in (("1", "no intervals"), ("29", "29 prompts are too few"), ("30", "")):
         _, said = tables.run([MPO, "evaluate", config, "--rewards", *flags, "--quiet",
                               "--limit=" + limit])
-        tables.check((word in said) if word else "prompts are few" not in said, said)
+        tables.check((word in said) if word else "prompts are too few" not in said, said)
     out, _ = tables.run([MPO, "evaluate", config, "--rewards", *flags, "--weights=" + record])
     tables.check("smallest normalised" in out and "at least" in out and "nat" not in out, out)
 

@@ -203,7 +203,7 @@ def prompt_that_runs_out_of_tries_does_not_take_the_others_with_it(case):
         lines = [json.loads(line) for line in out.splitlines()]
         tables.check([line["prompt_index"] for line in lines] == [0, 0, 2, 2], str(lines))
         for text in ("prompt 1: 0 of 2 responses survived 100 tries", "--exact-limit",
-                     "1 of 3 prompts", "prompt 1: a response comes within --exact-limit=50"):
+                     "1 of 3 prompts", "prompt 1: a response survives within --exact-limit=50"):
             tables.check(said.count(text) >= 1, "expected '%s' in: %s" % (text, said))
     text, _ = tables.run([case.mpo, "generate", world.config, "--exact", "--exact-limit=50",
                           "--weights=uniform"], expect=65)

@@ -44,7 +44,7 @@ static void print_part(const struct evaluate_vector *vector, enum evaluate_part 
             print_result(&vector->result[r]);
 }
 
-/* Exponents are said where they are not the weights. */
+/* Exponents are printed where they are not the weights. */
 static void print_weights(const struct evaluate *evaluate,
                           const struct evaluate_vector *vector)
 {
@@ -69,7 +69,7 @@ static void print_weights(const struct evaluate *evaluate,
 static void print_differences(const struct evaluate *evaluate,
                               const struct evaluate_vector *vector)
 {
-    printf("served, less that of %s on the same prompts\n", evaluate->vector[0].name);
+    printf("served, minus that of %s on the same prompts\n", evaluate->vector[0].name);
     print_part(vector, EVALUATE_SERVED, true);
     printf("whole responses likewise, as far as the rows of both reach\n");
     print_part(vector, EVALUATE_WHOLE, true);
@@ -86,7 +86,7 @@ static void print_rewards(const struct evaluate *evaluate)
                "95 % interval or bound");
         print_part(&evaluate->vector[a], EVALUATE_SERVED, false);
         if (a > 0)
-            printf("less those of %s on the same prompts\n", evaluate->vector[0].name);
+            printf("minus those of %s on the same prompts\n", evaluate->vector[0].name);
         print_part(&evaluate->vector[a], EVALUATE_SERVED, true);
     }
 }

@@ -51,7 +51,7 @@ static const struct quantity quantities[] = {
     {"value_jackknife", "F", WHOLE, OF_COLUMN, MPO_COLUMN_VALUE, true},
     {"value_bound", "F, hidden modes included", WHOLE, VALUE_BOUND, 0, false},
     {"value", "F, no jackknife", WHOLE, OF_COLUMN, MPO_COLUMN_PLAIN, false},
-    {"value_halving", "F less F of half of the rows", WHOLE, OF_COLUMN, MPO_COLUMN_HALVING,
+    {"value_halving", "F minus F of half of the rows", WHOLE, OF_COLUMN, MPO_COLUMN_HALVING,
      false},
     {"gap", "gap", WHOLE, LARGEST_OF, MPO_BLOCK_WHOLE_EXCESS, false},
     {"ess", "ESS", WHOLE, OF_COLUMN, MPO_COLUMN_ESS, false},

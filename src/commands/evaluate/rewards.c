@@ -71,10 +71,9 @@ static enum mpo_status find_scale(struct evaluate *evaluate)
         is_whole = is_whole && scale->one[k] > scale->zero[k];
     evaluate->column_count = is_whole ? 3 * count : count;
     if (!is_whole)
-        mpo_log_note(
-            "no scale of the rewards, so none is normalised: evaluate the record of a "
-            "fit with estimator.objective: reward, or give policies.NAME.reward_zero "
-            "and reward_one");
+        mpo_log_note("the rewards have no scale, so they are not normalised: "
+                     "evaluate the record of a fit with estimator.objective: reward, "
+                     "or give policies.NAME.reward_zero and reward_one");
 cleanup:
     return status;
 }

@@ -22,12 +22,12 @@
 void evaluate_warn_of_prompts(const struct evaluate *evaluate)
 {
     if (evaluate->prompt_count == 1)
-        mpo_log_warning("1 prompt has no intervals, which come from differences between "
-                        "prompts; use %d or more",
+        mpo_log_warning("a single prompt gives no intervals, which come from "
+                        "differences between prompts; use %d or more",
                         PROMPTS_FEW);
     else if (evaluate->prompt_count < PROMPTS_FEW)
-        mpo_log_warning("%lld prompts are few for a bootstrap over prompts: the intervals "
-                        "are too narrow; use %d or more",
+        mpo_log_warning("%lld prompts are too few for a bootstrap over prompts: the "
+                        "intervals are too narrow; use %d or more",
                         (long long)evaluate->prompt_count, PROMPTS_FEW);
 }
 
@@ -75,14 +75,14 @@ static void warn_of_rows(const struct evaluate *evaluate, struct evaluate_vector
     double effective = rows * vector->interval[MPO_COLUMN_ESS].estimate;
     if (!mpo_sample_is_known(effective, rows)) {
         say(vector,
-            "%.1f of %.0f rows of a prompt are effective, so nothing is known of the "
-            "mixture of whole responses; raise --responses",
+            "%.1f of %.0f rows of a prompt are effective, so nothing is "
+            "known about the mixture of whole responses; raise --responses",
             effective, rows);
         forget_whole(vector);
     } else if (fabs(halving) > HALVING_FAR) {
         say(vector,
-            "F is %.2f nat %s than with half of the rows, so more rows may move it as far "
-            "again; raise --responses",
+            "F is %.2f nat %s than with half of the rows, so more rows may "
+            "change it by as much again; raise --responses",
             fabs(halving), halving > 0.0 ? "higher" : "lower");
     }
 }
@@ -103,8 +103,9 @@ void evaluate_warn(const struct evaluate *evaluate, struct evaluate_vector *vect
     warn_of_rows(evaluate, vector);
     if (value < VALUE_LOW)
         say(vector,
-            "F is %.1f nat, so the mixture of whole responses is far from anything that "
-            "is served; what ends at once may have most of it",
+            "F is %.1f nat, so the mixture of whole responses is far from "
+            "anything that is served; responses that end at once may have "
+            "most of its probability",
             value);
     if (truncated > TRUNCATED_MANY)
         say(vector,

@@ -118,7 +118,7 @@ void fit_report_step(void *argument, const struct mpo_fit *run,
         show_progress(fit);
         return;
     }
-    if (fit->config->rollout.prompts_per_step > 1) /* else nobody knows how F scatters */
+    if (fit->config->rollout.prompts_per_step > 1) /* else the scatter of F is unknown */
         snprintf(error, sizeof error, " +- %.3f", estimate->value_error);
     mpo_log_note("step %4lld/%lld  weights %s  KL %s%s  F %7.3f%s  %s %7.4f  "
                  "ESS %.2f  %5.0f token/s  left %s",
@@ -183,9 +183,10 @@ static void warn_of_whole(const struct fit *fit)
             "with one response per prompt every importance weight is 1, so weights and gap "
             "are meaningless; set rollout.responses to 8 or more");
     else if (!is_known(fit))
-        mpo_log_warning("%.1f of %lld responses to a prompt are effective, so nothing is "
-                        "known of the mixture of whole responses, and the weights mean "
-                        "nothing; raise rollout.responses%s, or fit target: served",
+        mpo_log_warning("%.1f of %lld responses to a prompt are effective, so nothing "
+                        "is known about the mixture of whole responses, and the weights "
+                        "are meaningless; raise rollout.responses%s, or fit target: "
+                        "served",
                         effective_of(fit), responses,
                         from_reference ? ", use rollout.proposal: mixture" : "");
     if (summary->halving_mean - 1.96 * mpo_fit_halving_error(summary) > HALVING_FAR)
@@ -193,9 +194,10 @@ static void warn_of_whole(const struct fit *fit)
                         "still far too low; raise rollout.responses",
                         summary->halving_mean);
     if (value < VALUE_LOW)
-        mpo_log_warning("F is %.1f nat: at the optimum the mixture of whole responses is "
-                        "then close to ending at once, far from anything that is drawn; "
-                        "fit estimator.target: served, or lower rollout.max_tokens",
+        mpo_log_warning("F is %.1f nat: at the optimum the mixture of whole responses "
+                        "then nearly always ends at once, far from anything that is "
+                        "drawn; fit estimator.target: served, or lower "
+                        "rollout.max_tokens",
                         value);
     if (from_reference && value > 3.0 * error && value > 0.0 &&
         mpo_fit_least_exponent(fit->run) >= 0.0)
@@ -223,7 +225,7 @@ static void print_value(const struct fit *fit)
     const struct mpo_fit_summary *summary = mpo_fit_summary(fit->run);
     long long responses = (long long)fit->config->rollout.responses;
     if (responses == 1) {
-        printf("F             %10s: it takes several responses to a prompt\n", "unknown");
+        printf("F             %10s: needs several responses per prompt\n", "unknown");
     } else if (!is_known(fit)) {
         printf("F             %10s: %.1f of %lld responses to a prompt are effective\n",
                "unknown", effective_of(fit), responses);
@@ -233,7 +235,7 @@ static void print_value(const struct fit *fit)
         if (summary->steps > 1)
             printf(", +- %.4f", mpo_fit_value_error(summary));
         if (is_served(fit) && summary->value_mean < VALUE_LOW)
-            printf("; as far as drawn ends reach (mpo evaluate integrates them out)");
+            printf("; from drawn ends only (mpo evaluate integrates them out)");
         putchar('\n');
     }
 }

@@ -54,14 +54,13 @@ enum mpo_status generate_exact_check_exponents(const struct generate *generate)
     if (!config->generate.exact)
         return MPO_OK;
     for (int32_t h = 0; h < config->policy_count; h++) {
-        MPO_CHECK(
-            generate->weights[h] >= 0.0, MPO_ERR_USAGE,
-            "--exact: expected exponents of at least 0, found %g of '%s'%s",
-            generate->weights[h], config->policies[h].name,
-            config->policies[h].role == MPO_ROLE_REFERENCE
-                ? ", which is what the objectives leave of 1; lower --strength or the "
-                  "scales, or use --best-of"
-                : "; use --best-of");
+        MPO_CHECK(generate->weights[h] >= 0.0, MPO_ERR_USAGE,
+                  "--exact: expected exponents of at least 0, found %g of '%s'%s",
+                  generate->weights[h], config->policies[h].name,
+                  config->policies[h].role == MPO_ROLE_REFERENCE
+                      ? ", which is 1 minus those of the objectives; lower --strength "
+                        "or the scales, or use --best-of"
+                      : "; use --best-of");
         sum += generate->weights[h];
     }
     MPO_CHECK(sum >= 1.0 || mpo_sums_to_one(sum), MPO_ERR_USAGE,
@@ -85,8 +84,8 @@ static void tell_prompt(const struct generate *generate, int64_t prompt, double 
     mpo_log_note("prompt %lld: about %.3g tries a response (log Z %.2f nat)",
                  (long long)prompt, 1.0 / share, log_z);
     if (!(chance >= LIKELY))
-        mpo_log_warning("prompt %lld: a response comes within --exact-limit=%.0f with a "
-                        "probability of %.2g",
+        mpo_log_warning("prompt %lld: a response survives within --exact-limit=%.0f "
+                        "tries with a probability of %.2g",
                         (long long)prompt, limit, chance);
 }
 
@@ -136,7 +135,7 @@ enum mpo_status generate_exact_tell_price(struct generate *generate)
     for (int32_t i = 0; i < priced_prompts(generate); i++)
         known += !isnan(generate->log_z[i]);
     if (known > 0)
-        mpo_log_note("the responses of the record say the price of %d prompts", known);
+        mpo_log_note("estimating the cost of %d prompts from the record", known);
     MPO_TRY(find_missing(generate));
     for (int32_t i = 0; i < priced_prompts(generate); i++)
         if (!isnan(generate->log_z[i]))

@@ -14,7 +14,7 @@
 #include "session/recorded_z.h"
 #include "text.h"
 
-/** The price of exact draws is told for so many prompts. */
+/** The cost of exact draws is estimated for this many prompts. */
 #define GENERATE_PRICES_MAX 16
 
 struct generate {
@@ -61,8 +61,8 @@ enum mpo_status generate_exact_check_options(const struct mpo_config_generate *o
  *  @return MPO_ERR_USAGE, with the exponent */
 enum mpo_status generate_exact_check_exponents(const struct generate *generate);
 
-/** What the record of the weights says of that price, before the loop. Collective over all ranks;
- *  failures are agreed on and printed. */
+/** That cost as the record of the weights shows it, before the loop. Collective over all
+ *  ranks; failures are agreed on and printed. */
 enum mpo_status generate_exact_read_price(struct generate *generate,
                                           const struct mpo_weights_choice *choice);
 

@@ -75,7 +75,7 @@ static json_t *list_messages(const struct mpo_prompt *prompt)
     return array;
 }
 
-/* Said wherever a tilt was drawn with or could have been, so that score gives a line the
+/* Written wherever a tilt was drawn with or could have been, so that score gives a line the
  * figures that it has here. */
 static json_t *tilt_member(const struct generate *generate)
 {

@@ -71,7 +71,7 @@ static const char *reason_for_cores(const struct launch *launch)
         return "threads of a rank: launch.cpus_per_task";
     if (launch->config->run.threads != MPO_AUTO_INTEGER)
         return "threads of a rank: run.threads";
-    return launch->gpus_per_node > 0 ? "threads of a rank, enough beside a GPU"
+    return launch->gpus_per_node > 0 ? "threads of a rank, enough with a GPU"
                                      : "threads of a rank, as in launch/*.sbatch";
 }
 
@@ -147,7 +147,7 @@ static void print_options(const struct launch *launch)
     print_size(launch);
     print_memory(launch);
     print_time(launch);
-    print_option("after preemption, or when a node is lost, too", "requeue");
+    print_option("also after preemption or when a node is lost", "requeue");
     print_option("all pieces in one file", "open-mode=append");
     print_option("job name and number", "output=%%x-%%j.out");
 }

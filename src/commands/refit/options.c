@@ -30,7 +30,7 @@ enum mpo_status refit_read(int argc, char *const *argv, struct refit *refit)
         "--frontier and --output (--json prints the result)");
     MPO_CHECK(has_rewards || (*refit->options->floor == '\0' &&
                               refit->options->goal == MPO_GOAL_MAXMIN),
-              MPO_ERR_USAGE, "--goal, --floor: need --rewards, which they are about");
+              MPO_ERR_USAGE, "--goal, --floor: expected --rewards with them, found none");
 cleanup:
     return status;
 }

@@ -313,11 +313,10 @@ static void warn_of_target(const struct refit *refit)
 {
     if (strcmp(mpo_record_attribute(refit->record, "target"),
                mpo_target_name(MPO_TARGET_SERVED)) == 0)
-        mpo_log_warning(
-            "%s was fitted for what is served, which stored responses do not say "
-            "at other weights: this refit is of the mixture of whole responses; "
-            "for served weights run mpo fit",
-            refit->path);
+        mpo_log_warning("%s was fitted for target served, and stored responses do not "
+                        "show what is served at other weights: this refit balances the "
+                        "mixture of whole responses; for target served run mpo fit",
+                        refit->path);
 }
 
 enum mpo_status mpo_command_refit(int argc, char *const *argv)

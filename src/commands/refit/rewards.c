@@ -102,8 +102,8 @@ static enum mpo_status check_floors(const struct reweigh *reweigh)
     const struct mpo_config_refit *options = reweigh->refit->options;
     MPO_CHECK((options->goal == MPO_GOAL_CONSTRAINT) == (*options->floor != '\0'),
               MPO_ERR_USAGE,
-              "--floor: goes with --goal=constraint, which needs it: --goal=constraint "
-              "--floor=NAME=NUMBER (found --goal=%s)",
+              "--floor and --goal=constraint need each other: "
+              "--goal=constraint --floor=NAME=NUMBER (found --goal=%s)",
               mpo_goal_name(options->goal));
 cleanup:
     return status;
@@ -273,13 +273,13 @@ static enum mpo_status find_weights(struct reweigh *reweigh, struct reweigh_poin
         reweigh_predict(reweigh, &point[i]);
         point[i].goal = reweigh_goal(reweigh, goal, &point[i]);
     }
-    MPO_CHECK(
-        reweigh_trusts(reweigh, &point[1]), MPO_ERR_DATA,
-        "%s: the responses say too little about the weights of %s%s: expected an "
-        "effective sample size of at least %g of them and 4 for each prompt, found %.3g "
-        "and %.1f; draw 8 or more for each prompt with --weights=%s",
-        reweigh->source, refit->path, reweigh->bounds != NULL ? " within bounds" : "",
-        reweigh->floor_share, point[1].ess, point[1].effective, refit->path);
+    MPO_CHECK(reweigh_trusts(reweigh, &point[1]), MPO_ERR_DATA,
+              "%s: the responses do not support the weights of %s%s: expected "
+              "an effective sample size of at least %g of them and 4 for each "
+              "prompt, found %.3g and %.1f; draw 8 or more for each prompt "
+              "with --weights=%s",
+              reweigh->source, refit->path, reweigh->bounds != NULL ? " within bounds" : "",
+              reweigh->floor_share, point[1].ess, point[1].effective, refit->path);
     reweigh_search(reweigh, goal, &point[1], &point[2]);
     MPO_TRY(check_goal(reweigh, &point[1]));
 cleanup:

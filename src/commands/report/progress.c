@@ -4,9 +4,10 @@
  * thousands of times per second: a line is made at most ten times per second,
  * without allocation.
  *
- * What is left is told from the share that is done. Within a rollout that is the share of
- * its responses, where one at position t of at most L counts t / L until it ends: it grows
- * steadily, and too slowly rather than too fast, because most responses end before L.
+ * The time left is estimated from the share that is done. Within a rollout that is the
+ * share of its responses, where one at position t of at most L counts t / L until it ends:
+ * it grows steadily, and too slowly rather than too fast, because most responses end before
+ * L.
  */
 #include "progress.h"
 

@@ -20,7 +20,8 @@ enum mpo_status prompt_view_make(const struct mpo_policy *policy, int32_t slot,
                                  struct prompt_view *out);
 void prompt_view_free(struct prompt_view *view);
 
-/** Copy a text that may be too long: then without its middle, whose bytes are told. Local. */
+/** Copy a text; if it is too long, leave out its middle and say how many bytes that is.
+ *  Local. */
 void prompt_view_shorten(const char *text, size_t capacity, char *out);
 
 /** Print a text, each line indented. Local. */

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Whether libllama applies all of an adapter. It keeps a pair for any tensor that a model
- * has, but an architecture adds the product only where its author thought of it; of a pair
- * for another tensor nothing is said. So a graph is looked through: a pair whose tensor is
- * there and which is not there itself is left out.
+ * has, but an architecture adds the product only where its author thought of it, and no
+ * warning says which pairs it leaves out. So a graph is searched: a pair is left out whose
+ * tensor is in the graph and which is not there itself.
  *
  * A graph is seen by a sampler of the backend (as in capture.c), while it is built. What
  * comes after it needs weights, which an attempt has not got. So this is done in a process of

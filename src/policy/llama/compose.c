@@ -54,7 +54,7 @@ static enum mpo_status check_accents(const char *bytes, size_t length)
             return MPO_OK; /* no text: it stays as it is */
         accents = utf8proc_get_property(letter)->combining_class != 0 ? accents + 1 : 0;
         MPO_CHECK(accents <= ACCENTS_MAX, MPO_ERR_DATA,
-                  "a letter with more than %d accents, expected a text that people write",
+                  "a letter with more than %d accents, expected ordinary text",
                   ACCENTS_MAX);
         at += (size_t)step;
     }

@@ -6,9 +6,9 @@
  * script, and take combining marks for letters. libllama's expressions for them know the
  * capitals A to Z alone, and take marks for signs. Nothing outside of libllama can put
  * together what it cuts, so both expressions are followed through the text, and the first
- * piece that ends elsewhere is told. A piece is what one of these takes, the first that can,
- * with capitals C, small letters S and letters L that are both; P is anything but L, a digit
- * or a line end, Z is white space and X anything but L, Z or a digit:
+ * piece that ends elsewhere is reported. A piece is what one of these takes, the first that
+ * can, with capitals C, small letters S and letters L that are both; P is anything but L, a
+ * digit or a line end, Z is white space and X anything but L, Z or a digit:
  *
  *     P? C* S+ E?   P? C+ S* E?   digits   ' '? X+ (line end or /)*   Z* line ends
  *     Z+ not before something else   Z+
@@ -296,11 +296,11 @@ bool mpo_llama_remark(const void *self, const char *text, char *line, size_t lin
     if (policy->model->cuts_capitals)
         bytes = mpo_llama_find_cut(text, policy->model->cuts_endings, &found);
     if (bytes > 0)
-        snprintf(
-            line, line_bytes,
-            "policy '%s': libllama cuts '%.*s' into other words than the model's own "
-            "tokenizer, for it knows the capitals A to Z alone and no combining marks; "
-            "such text can get other tokens than the model was trained with",
-            policy->spec.name, (int)shorten(found, bytes), found);
+        snprintf(line, line_bytes,
+                 "policy '%s': libllama splits '%.*s' into other words than the "
+                 "model's own tokenizer, because it knows only the capitals A to "
+                 "Z and no combining marks; such text may get other tokens than "
+                 "in training",
+                 policy->spec.name, (int)shorten(found, bytes), found);
     return bytes > 0;
 }

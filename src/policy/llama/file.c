@@ -33,9 +33,9 @@ static const char *advice_for(enum mpo_policy_form form)
         return "is an archive, as PyTorch writes checkpoints; save the model as "
                "safetensors and convert its folder: launch/convert.sh FOLDER";
     case MPO_FORM_GGUF_BIG_ENDIAN:
-        return "is a GGUF file for big-endian machines; convert the model again without "
-               "--bigendian, or turn the file with gguf-py's gguf_convert_endian.py FILE "
-               "little";
+        return "is a GGUF file for big-endian machines; convert the model "
+               "again without --bigendian, or convert the file with gguf-py's "
+               "gguf_convert_endian.py FILE little";
     default:
         return "is not in GGUF format; convert the model first: launch/convert.sh FOLDER";
     }
@@ -213,8 +213,8 @@ static enum mpo_status scan_tensor(struct scan *scan, int64_t id)
         if (fread(scan->data, 1, bytes, scan->file) != bytes)
             return MPO_OK;
         MPO_CHECK(all_finite(type, scan->data, bytes), MPO_ERR_DATA,
-                  "policy '%s': %s: tensor %s holds a value that is infinite or no number; "
-                  "the file is damaged, or its training diverged",
+                  "policy '%s': %s: tensor %s holds a value that is infinite or "
+                  "NaN; the file is damaged, or its training diverged",
                   scan->policy, scan->path, gguf_get_tensor_name(metadata, id));
         left -= bytes;
     }

@@ -70,7 +70,7 @@ enum mpo_status mpo_llama_find_devices(const struct mpo_device *device,
 struct mpo_llama_model;
 struct mpo_llama_policy;
 
-/** Kinds of warnings about one file that are told; more would say nothing new. */
+/** Kinds of warnings about one file that are shown; more would say nothing new. */
 #define MPO_LLAMA_WARNINGS_MAX 8
 
 /** A warning of libllama, and how many others differ from it by names and numbers alone. */

@@ -122,8 +122,8 @@ static bool escapes_byte(const char *const *sorted, size_t count, unsigned byte)
            has_text(sorted, count, hex);
 }
 
-/* A byte without a token makes SentencePiece throw an exception that nobody catches, and
- * RWKV go round in circles. */
+/* A byte without a token makes SentencePiece throw an exception that is never caught, and
+ * RWKV loop for ever. */
 static enum mpo_status check_bytes(const struct mpo_llama_source *source,
                                    const struct gguf_context *metadata,
                                    const char *const *sorted, size_t count)

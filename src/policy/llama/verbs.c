@@ -7,7 +7,7 @@
  * go, in order,
  *
  *   all in one llama_decode, if they fit;
- *   otherwise first those whose logits nobody wants, in full batches,
+ *   otherwise first those whose logits are not wanted, in full batches,
  *   then the others together.
  *
  * Either way every wanted row of logits is in the output of the last llama_decode and

@@ -86,7 +86,7 @@ class Response {
     this.place = make("span", "place");
     this.back = button("\u2039", () => this.turnTo(this.shown - 1), "Earlier version");
     this.forth = button("\u203a", () => this.turnTo(this.shown + 1), "Later version");
-    this.again = button("Regenerate", () => this.chat.draw([this]), "Draw it again, with the weights of now");
+    this.again = button("Regenerate", () => this.chat.draw([this]), "Draw again with the current weights");
     this.copy = button("Copy", () => copyText(this.version.text));
     this.versionsBox = make("span", "versions", "", [this.back, this.place, this.forth]);
     const foot = make("footer", "", "", [this.meta, this.versionsBox,

@@ -134,25 +134,25 @@ export function curlLine(body) {
   return `curl ${address} -H 'Content-Type: application/json'${bearer} -d '${text}'`;
 }
 
-// By code, else by status: what happened, and what to do. An empty advice: the server's words.
+// By code, else by status: what happened, and what to do. Empty advice: the server's message.
 const ADVICE = {
   unreachable: ["The server does not answer", ""],
   cut_off: ["The connection was lost", "What came before is kept. Draw the response again."],
   invalid_api_key: ["The server does not know this key", "Give the key that it was started with."],
   queue_full: ["The server is busy", ""],
-  loading: ["The models are being loaded", "The page goes on by itself when they are ready."],
+  loading: ["The models are being loaded", "The page continues by itself when they are ready."],
   draining: ["The server is stopping",
-    "It takes no new requests. The page goes on when it has been started again."],
+    "It accepts no new requests. The page continues when the server is back."],
   queue_timeout: ["The server is busy", "The request waited too long for its turn. Try again."],
   peer_lost: ["The server lost one of its processes",
-    "It ends. Its log says which one; the page goes on when it has been started again."],
+    "It is stopping. Its log says which process; the page continues when the server is back."],
   deadline_exceeded: ["The response took too long", "Ask for a shorter one, or raise serve.deadline."],
   context_length_exceeded: ["Prompt and response are too long",
     "Begin a new chat, or lower the length."],
   out_of_memory: ["The server is out of memory", "Try again, or ask for a shorter response."],
   400: ["The server refused the request", ""],
   403: ["The server refuses this address", ""],
-  404: ["There is no such model", "Reload the page to see the models that there are."],
+  404: ["There is no such model", "Reload the page to see the available models."],
   413: ["The prompt is too long", "Shorten it."],
 };
 

@@ -130,7 +130,7 @@ static void a_file_without_an_end_is_refused_in_time(void **state)
     assert_status(try_files(&test), MPO_ERR_DATA);
     assert_error_names("policy 'round'");
     assert_error_names("model.gguf");
-    assert_error_names("not done with it after 6 seconds");
+    assert_error_names("did not finish within 6 seconds");
     test.spec.name = "helpful";
     assert_ok(try_files(&test)); /* the guard goes on */
     mpo_policies_guard_end();
@@ -170,7 +170,7 @@ static void a_file_that_never_comes_is_given_up(void **state)
     assert_status(try_files(&test), MPO_ERR_IO);
     assert_error_names("policy 'stalled'");
     assert_error_names("model.gguf with one.gguf, two.gguf, three.gguf: it");
-    assert_error_names("not done after 1 seconds by the clock");
+    assert_error_names("did not finish within 1 seconds of wall time");
     test.spec.name = "helpful";
     test.spec.lora = "";
     test.spec.more_count = 0;

@@ -324,7 +324,7 @@ static void ambiguous_members_are_refused(void **state)
                         "both");
     assert_json_refused("{\"text\": \"a\"}\n", "found neither");
     snprintf(text, sizeof text, "{\"prefill\": \"a\", \"messages\": %s}\n", one);
-    assert_json_refused(text, "expected no \"prefill\" beside \"messages\"");
+    assert_json_refused(text, "expected no \"prefill\" with \"messages\"");
 }
 
 static void members_of_the_wrong_kind_are_refused(void **state)

@@ -113,7 +113,7 @@ static void best_of_stands_alone(void **state)
     for (size_t i = 0; i < sizeof beside / sizeof *beside; i++) {
         snprintf(members, sizeof members, "\"best_of\": 2, %s", beside[i]);
         request_expect_refused(MPO_SERVE_CHAT, members, "invalid_value", "best_of",
-                               "beside");
+                               "1 with");
         snprintf(members, sizeof members, "\"best_of\": 1, %s", beside[i]);
         request_expect_taken(MPO_SERVE_CHAT, members);
     }

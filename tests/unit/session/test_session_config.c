@@ -125,9 +125,9 @@ static void one_configuration_is_expected(void **state)
     spec = (struct mpo_session_spec){.settings = config, .config = folder.config};
     refuse_session(&spec, MPO_ERR_USAGE, "found config settings together");
     spec = (struct mpo_session_spec){.config = folder.config, .config_folder = "/tmp"};
-    refuse_session(&spec, MPO_ERR_USAGE, "beside config, which has a folder");
+    refuse_session(&spec, MPO_ERR_USAGE, "with config, which has a folder");
     spec = (struct mpo_session_spec){.settings = config, .config_folder = "/tmp"};
-    refuse_session(&spec, MPO_ERR_USAGE, "beside settings");
+    refuse_session(&spec, MPO_ERR_USAGE, "with settings");
     mpo_config_close(&config);
     table_folder_remove(folder.path);
 }
@@ -166,7 +166,7 @@ static void a_bad_text_is_refused_with_line_and_column(void **state)
     spec.flag_count = 1;
     refuse_session(&spec, MPO_ERR_USAGE, "--run.seed: expected a whole number");
     spec.flags = path;
-    refuse_session(&spec, MPO_ERR_USAGE, "beside a configuration text, found 'my.yaml'");
+    refuse_session(&spec, MPO_ERR_USAGE, "with a configuration text, found 'my.yaml'");
 }
 
 static void a_text_of_any_length_is_no_text(void **state)
