@@ -130,12 +130,12 @@ void mpo_config_close(struct mpo_config **config);
  * another command: "--run.seed=3", "--policies.up.min=0.1". Local.
  *
  * @param arguments arguments that are not flags; borrowed from argv
- * @param flags      [*count] in the order of argv; the caller frees each and the array
+ * @param flags     in the order of argv; the caller frees each and the array
  * @return MPO_ERR_USAGE
  */
 enum mpo_status mpo_config_pass_on(const char *command, int argc, char *const *argv,
-                                   struct mpo_config_arguments *arguments, char ***flags,
-                                   int *count);
+                                   struct mpo_config_arguments *arguments,
+                                   struct mpo_texts *flags);
 
 /** Whether --quiet was given to this command. Local. */
 bool mpo_config_is_quiet(const struct mpo_config *config, const char *command);

@@ -14,6 +14,15 @@ import numpy as np
 
 REPLICATES = 4000
 LEVELS = (2.5, 97.5)  # percentiles of an interval
+# The last columns of every table.tsv, and their titles in the README.
+SHARED_COLUMNS = {
+    "worst": "worst",
+    "over_baseline": "worst over equal weights",
+    "length": "tokens",
+    "ended": "ended",
+    "KL": "KL to the reference, nat",
+    "fluency": "log pi_ref a token",
+}
 
 
 @dataclass(frozen=True)

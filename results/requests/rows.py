@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 from engine import Fit, Row
-from figures import Objective
+from figures import SHARED_COLUMNS, Objective
 from rewards import sentiment
 
 TITLE = "Mean counts on 32 held-out prompts"
@@ -30,12 +30,7 @@ COLUMNS = {
     "excited_share": "",
     "warm_share": "",
     "personal_share": "",
-    "worst": "worst",
-    "over_baseline": "worst over equal weights",
-    "length": "tokens",
-    "ended": "ended",
-    "KL": "KL to the reference, nat",
-    "fluency": "log pi_ref a token",
+    **SHARED_COLUMNS,
 }
 
 CONFIG = "configs/requests.yaml"

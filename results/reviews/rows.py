@@ -7,7 +7,7 @@ mixture that they stand beside.
 """
 
 from engine import Fit, Row
-from figures import Objective
+from figures import SHARED_COLUMNS, Objective
 from rewards import rewards
 
 TITLE = "Mean rewards on 32 held-out prompts"
@@ -26,12 +26,7 @@ COLUMNS = {
     "flesch": "",
     "sentiment_share": "",
     "concise_share": "",
-    "worst": "worst",
-    "over_baseline": "worst over equal weights",
-    "length": "tokens",
-    "ended": "ended",
-    "KL": "KL to the reference, nat",
-    "fluency": "log pi_ref a token",
+    **SHARED_COLUMNS,
 }
 
 CONFIG = "configs/reviews.yaml"

@@ -293,20 +293,20 @@ cleanup:
 }
 
 enum mpo_status mpo_config_pass_on(const char *command, int argc, char *const *argv,
-                                   struct mpo_config_arguments *arguments, char ***flags,
-                                   int *count)
+                                   struct mpo_config_arguments *arguments,
+                                   struct mpo_texts *flags)
 {
     enum mpo_status status = MPO_OK;
     struct mpo_config_flags *parsed = NULL;
-    *count = 0;
-    MPO_NEW(argc, flags);
+    flags->count = 0;
+    MPO_NEW(argc, &flags->text);
     MPO_TRY(mpo_config_flags_open(command, argc, argv, arguments, &parsed));
     for (int i = 0; i < parsed->flag_count; i++) {
         const struct flag *flag = &parsed->flag[i];
         if (mpo_config_is_own(flag->assignment.option, command))
             continue;
-        MPO_TRY(spell_out(flag, &(*flags)[*count]));
-        (*count)++;
+        MPO_TRY(spell_out(flag, &flags->text[flags->count]));
+        flags->count++;
     }
 cleanup:
     mpo_config_flags_close(&parsed);

@@ -189,6 +189,18 @@ cleanup:
     return status;
 }
 
+/* Refuse what is not `noun` in the option's range. */
+static enum mpo_status refuse_range(struct mpo_config_build *build,
+                                    const struct mpo_config_assignment *assignment,
+                                    const char *noun, bool may_be_auto)
+{
+    const struct mpo_config_option *option = assignment->option;
+    char expected[96];
+    snprintf(expected, sizeof expected, "%s from %.15g to %.15g%s", noun, option->low,
+             option->high, may_be_auto ? ", or " MPO_AUTO : "");
+    return mpo_config_refuse(build, assignment, expected);
+}
+
 static enum mpo_status assign_integer(struct mpo_config_build *build,
                                       const struct mpo_config_assignment *assignment,
                                       int64_t *member)
@@ -196,16 +208,13 @@ static enum mpo_status assign_integer(struct mpo_config_build *build,
     const struct mpo_config_option *option = assignment->option;
     bool may_be_auto = option->type == MPO_TYPE_AUTO_INTEGER;
     int64_t value = 0;
-    char expected[96];
     if (may_be_auto && mpo_is_auto(assignment->text)) {
         *member = MPO_AUTO_INTEGER;
         return MPO_OK;
     }
-    snprintf(expected, sizeof expected, "a whole number from %.15g to %.15g%s", option->low,
-             option->high, may_be_auto ? ", or " MPO_AUTO : "");
     if (!read_integer(assignment->text, &value) || (double)value < option->low ||
         (double)value > option->high)
-        return mpo_config_refuse(build, assignment, expected);
+        return refuse_range(build, assignment, "a whole number", may_be_auto);
     *member = value;
     return MPO_OK;
 }
@@ -217,16 +226,13 @@ static enum mpo_status assign_number(struct mpo_config_build *build,
     const struct mpo_config_option *option = assignment->option;
     bool may_be_auto = option->type == MPO_TYPE_AUTO_NUMBER;
     double value = 0;
-    char expected[96];
     if (may_be_auto && mpo_is_auto(assignment->text)) {
         *member = NAN;
         return MPO_OK;
     }
-    snprintf(expected, sizeof expected, "a number from %.15g to %.15g%s", option->low,
-             option->high, may_be_auto ? ", or " MPO_AUTO : "");
     if (!mpo_config_read_number(assignment->text, &value) || value < option->low ||
         value > option->high)
-        return mpo_config_refuse(build, assignment, expected);
+        return refuse_range(build, assignment, "a number", may_be_auto);
     *member = value;
     return MPO_OK;
 }

@@ -192,17 +192,17 @@ static void sum_block(struct cpu *cpu, int32_t row, int32_t block,
 
 static enum mpo_status cpu_sum(void *self, const struct mpo_rows *rows,
                                const struct mpo_mixture_exponents *exponents,
-                               int32_t first_block, int32_t end_block, double *table)
+                               struct mpo_mixture_slice slice, double *table)
 {
     struct cpu *cpu = self;
     cpu->rows = *rows;
     cpu->exponents = *exponents;
-    cpu->first_block = first_block;
+    cpu->first_block = slice.first_block;
     for (int32_t row = 0; row < rows->row_count; row++)
-        for (int32_t block = first_block; block < end_block; block++)
+        for (int32_t block = slice.first_block; block < slice.end_block; block++)
             sum_block(cpu, row, block,
                       mpo_mixture_sums_of(table, cpu->policy_count, rows->row_count,
-                                          block - first_block, row));
+                                          block - slice.first_block, row));
     return MPO_OK;
 }
 

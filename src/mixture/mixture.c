@@ -310,12 +310,13 @@ static enum mpo_status combine_slices(struct mpo_mixture *mixture,
     enum mpo_status status = MPO_OK;
     const struct mpo_rows *rows = &mixture->rows;
     size_t width = (size_t)rows->row_count * MPO_MIXTURE_SUMS_WIDTH(mixture->policy_count);
-    int32_t first = mpo_mixture_own_first(mixture);
-    int32_t end = mpo_mixture_own_end(mixture);
+    struct mpo_mixture_slice own = {mpo_mixture_own_first(mixture),
+                                    mpo_mixture_own_end(mixture)};
     bool stays = mixture->rank == 0 && mixture->ops->fold != NULL;
-    if (first < end)
-        MPO_TRY(mixture->ops->sum(mixture->self, rows, &mixture->exponents, first, end,
-                                  stays ? NULL : mixture->sums + (size_t)first * width));
+    if (own.first_block < own.end_block)
+        MPO_TRY(mixture->ops->sum(mixture->self, rows, &mixture->exponents, own,
+                                  stays ? NULL
+                                        : mixture->sums + (size_t)own.first_block * width));
     MPO_TRY(mpo_mixture_bring(mixture, mixture->sums, width));
     if (mixture->rank == 0)
         MPO_TRY(fold_rows(mixture, moments, expectation));

@@ -337,13 +337,17 @@ static void clear_parts(const struct mpo_rollout *rollout,
             memset(*parts[i].array, 0, count * parts[i].response_bytes);
 }
 
-/* A step: decode this group's units, bring all together on rank zero. */
+/* A step: decode this group's units, bring all together on rank zero. What is asked, of a
+ * rollout that may be for something else, is for the message. */
 static enum mpo_status run_step(struct mpo_rollout *rollout,
-                                const struct mpo_rollout_step *step)
+                                const struct mpo_rollout_step *step, bool is_for_this,
+                                const char *asked)
 {
     enum mpo_status status = MPO_OK;
     struct mpo_rollout_part part[MPO_ROLLOUT_PARTS];
     size_t part_count = list_results(rollout, part);
+    MPO_CHECK(is_for_this, MPO_ERR_INTERNAL, "a rollout of another purpose was asked to %s",
+              asked);
     MPO_TRY(check_step(rollout, step));
     clear_parts(rollout, step, part, part_count);
     MPO_TRY(decode_units(rollout, step));
@@ -357,13 +361,12 @@ enum mpo_status mpo_rollout_run(struct mpo_rollout *rollout,
                                 struct mpo_responses *out)
 {
     enum mpo_status status = MPO_OK;
-    struct mpo_responses *all = &rollout->responses;
-    MPO_CHECK(rollout->spec.purpose == MPO_ROLLOUT_DRAWS ||
-                  rollout->spec.purpose == MPO_ROLLOUT_EXACT,
-              MPO_ERR_INTERNAL, "a rollout of another purpose was asked to draw responses");
-    MPO_TRY(run_step(rollout, step));
-    all->prompt_count = step->prompt_count;
-    *out = *all;
+    MPO_TRY(run_step(rollout, step,
+                     rollout->spec.purpose == MPO_ROLLOUT_DRAWS ||
+                         rollout->spec.purpose == MPO_ROLLOUT_EXACT,
+                     "draw responses"));
+    *out = rollout->responses;
+    out->prompt_count = step->prompt_count;
 cleanup:
     return status;
 }
@@ -373,14 +376,12 @@ enum mpo_status mpo_rollout_score(struct mpo_rollout *rollout,
                                   struct mpo_scores *out)
 {
     enum mpo_status status = MPO_OK;
-    struct mpo_scores *all = &rollout->scores;
-    MPO_CHECK(rollout->spec.purpose == MPO_ROLLOUT_SCORES &&
-                  rollout->spec.unit_prompts == 1,
-              MPO_ERR_INTERNAL,
-              "a rollout of another purpose was asked to score given responses");
-    MPO_TRY(run_step(rollout, step));
-    all->prompt_count = step->prompt_count;
-    *out = *all;
+    MPO_TRY(run_step(rollout, step,
+                     rollout->spec.purpose == MPO_ROLLOUT_SCORES &&
+                         rollout->spec.unit_prompts == 1,
+                     "score given responses"));
+    *out = rollout->scores;
+    out->prompt_count = step->prompt_count;
 cleanup:
     return status;
 }
@@ -390,12 +391,10 @@ enum mpo_status mpo_rollout_integrate(struct mpo_rollout *rollout,
                                       struct mpo_integrals *out)
 {
     enum mpo_status status = MPO_OK;
-    struct mpo_integrals *all = &rollout->integrals;
-    MPO_CHECK(rollout->spec.purpose == MPO_ROLLOUT_INTEGRATES, MPO_ERR_INTERNAL,
-              "a rollout of another purpose was asked to integrate the ends out");
-    MPO_TRY(run_step(rollout, step));
-    all->prompt_count = step->prompt_count;
-    *out = *all;
+    MPO_TRY(run_step(rollout, step, rollout->spec.purpose == MPO_ROLLOUT_INTEGRATES,
+                     "integrate the ends out"));
+    *out = rollout->integrals;
+    out->prompt_count = step->prompt_count;
 cleanup:
     return status;
 }
@@ -405,12 +404,10 @@ enum mpo_status mpo_rollout_end_masses(struct mpo_rollout *rollout,
                                        struct mpo_end_masses *out)
 {
     enum mpo_status status = MPO_OK;
-    struct mpo_end_masses *all = &rollout->masses;
-    MPO_CHECK(rollout->spec.purpose == MPO_ROLLOUT_END_MASSES, MPO_ERR_INTERNAL,
-              "a rollout of another purpose was asked for the mass of the ends");
-    MPO_TRY(run_step(rollout, step));
-    all->prompt_count = step->prompt_count;
-    *out = *all;
+    MPO_TRY(run_step(rollout, step, rollout->spec.purpose == MPO_ROLLOUT_END_MASSES,
+                     "find the mass of the ends"));
+    *out = rollout->masses;
+    out->prompt_count = step->prompt_count;
 cleanup:
     return status;
 }

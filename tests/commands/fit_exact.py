@@ -10,9 +10,7 @@ Seeds are fixed, so a run passes or fails for good. With few seeds the bounds ar
 median's and how often the averaged gap covers.
 """
 
-import argparse
 import os
-import shutil
 import sys
 
 import h5py
@@ -207,13 +205,7 @@ def figures_of_a_record_fit_together(arguments):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("mpo", type=os.path.abspath)
-    parser.add_argument("mpirun")
-    parser.add_argument("work", type=os.path.abspath)
-    parser.add_argument("--seeds", type=int, default=5)
-    arguments = parser.parse_args()
-    shutil.rmtree(arguments.work, ignore_errors=True)
+    arguments = tables.fit_arguments(__doc__, 5)
     cases = [fits_come_close_to_the_exact_optimum,
              fits_with_the_reference_as_proposal_come_close_too,
              scores_of_every_response_are_exact,

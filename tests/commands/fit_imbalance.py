@@ -8,9 +8,7 @@ What a step says of the gradient at the average, to first order, follows from it
 the exact imbalance there from a forward recursion.
 """
 
-import argparse
 import os
-import shutil
 import sys
 
 import h5py
@@ -171,13 +169,7 @@ def single_responses_say_nothing_of_an_imbalance(arguments):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("mpo", type=os.path.abspath)
-    parser.add_argument("mpirun")
-    parser.add_argument("work", type=os.path.abspath)
-    parser.add_argument("--seeds", type=int, default=10)
-    arguments = parser.parse_args()
-    shutil.rmtree(arguments.work, ignore_errors=True)
+    arguments = tables.fit_arguments(__doc__, 10)
     cases = [gradient_at_the_average_follows_from_the_responses,
              slope_is_the_derivative_of_the_gradient,
              a_fit_stops_when_its_output_is_balanced,

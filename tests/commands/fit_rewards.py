@@ -9,10 +9,8 @@ E_q r_k follows from a forward recursion, and the weights at which the normalise
 equal from Newton's method. Seeds are fixed, so a run passes or fails for good.
 """
 
-import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
 
@@ -365,13 +363,7 @@ def the_example_program_answers(arguments):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("mpo", type=os.path.abspath)
-    parser.add_argument("mpirun")
-    parser.add_argument("work", type=os.path.abspath)
-    parser.add_argument("--seeds", type=int, default=20)
-    arguments = parser.parse_args()
-    shutil.rmtree(arguments.work, ignore_errors=True)
+    arguments = tables.fit_arguments(__doc__, 20)
     cases = [rewards_and_gradient_are_those_of_what_is_drawn,
              fits_come_close_to_the_exact_equaliser,
              the_scale_is_measured_at_the_start,

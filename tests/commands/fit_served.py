@@ -9,10 +9,8 @@ E_q log pi_k and KL(q || pi_k) follow from a forward recursion, and the weights 
 are equal from Newton's method. Seeds are fixed, so a run passes or fails for good.
 """
 
-import argparse
 import json
 import os
-import shutil
 import sys
 
 import h5py
@@ -290,13 +288,7 @@ def what_has_no_meaning_is_refused(arguments):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("mpo", type=os.path.abspath)
-    parser.add_argument("mpirun")
-    parser.add_argument("work", type=os.path.abspath)
-    parser.add_argument("--seeds", type=int, default=20)
-    arguments = parser.parse_args()
-    shutil.rmtree(arguments.work, ignore_errors=True)
+    arguments = tables.fit_arguments(__doc__, 20)
     cases = [gradient_and_divergence_are_those_of_what_is_drawn,
              control_variate_lowers_the_variance,
              fits_come_close_to_the_exact_equaliser,

@@ -8,7 +8,9 @@ The last token of a vocabulary ends a response; row V of a table is the start of
 Nothing here shares code with mpo.
 """
 
+import argparse
 import os
+import shutil
 import subprocess
 
 import numpy as np
@@ -260,6 +262,18 @@ def run_hosts(mpirun, hosts, command, folder):
 def check(condition, message):
     if not condition:
         raise AssertionError(message)
+
+
+def fit_arguments(purpose, seeds):
+    """The command line of a test of fits, MPO MPIRUN WORK [--seeds N]; WORK begins empty."""
+    parser = argparse.ArgumentParser(description=purpose.splitlines()[0])
+    parser.add_argument("mpo", type=os.path.abspath)
+    parser.add_argument("mpirun")
+    parser.add_argument("work", type=os.path.abspath)
+    parser.add_argument("--seeds", type=int, default=seeds)
+    arguments = parser.parse_args()
+    shutil.rmtree(arguments.work, ignore_errors=True)
+    return arguments
 
 
 def run_cases(cases):

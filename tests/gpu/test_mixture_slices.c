@@ -36,6 +36,11 @@ static size_t table_width(const struct cut *cut)
     return (size_t)cut->some.row_count * MPO_MIXTURE_SUMS_WIDTH(cut->some.policy_count);
 }
 
+static struct mpo_mixture_slice blocks_of(const struct rank *rank)
+{
+    return (struct mpo_mixture_slice){rank->first_block, rank->end_block};
+}
+
 /* Whether some policy's normaliser of the row is not finite. */
 static bool failed(const struct mixture_case *some, int32_t row)
 {
@@ -58,8 +63,8 @@ static void check_sums(struct cut *cut, const struct rank *rank)
     for (int32_t i = 0; i < policies * row_count; i++)
         slice[i] = cut->some.row[i] + begin;
     const struct mpo_rows rows = {row_count, slice, cut->some.log_norm};
-    assert_ok(cut->cpu_ops->sum(cut->cpu, &rows, &cut->some.exponents, rank->first_block,
-                                rank->end_block, expected));
+    assert_ok(cut->cpu_ops->sum(cut->cpu, &rows, &cut->some.exponents, blocks_of(rank),
+                                expected));
     for (int32_t i = 0; i < count * row_count; i++) {
         if (failed(&cut->some, i % row_count))
             continue; /* NaN, or -inf for a block of nothing else */
@@ -88,16 +93,15 @@ static void fold(struct cut *cut)
         double *part = cut->table + (size_t)rank->first_block * table_width(cut);
         if (rank->first_block == rank->end_block)
             continue;
-        assert_ok(cut->ops->sum(rank->self, &rank->rows, &all, rank->first_block,
-                                rank->end_block, part));
+        assert_ok(cut->ops->sum(rank->self, &rank->rows, &all, blocks_of(rank), part));
         assert_ok(cut->ops->sum(rank->self, &rank->rows, &cut->some.exponents,
-                                rank->first_block, rank->end_block, part));
+                                blocks_of(rank), part));
         check_sums(cut, rank);
     }
     struct rank *root = &cut->rank[0];
     memset(cut->table, 0xff, (size_t)root->end_block * table_width(cut) * sizeof(double));
-    assert_ok(cut->ops->sum(root->self, &root->rows, &cut->some.exponents, 0,
-                            root->end_block, NULL));
+    assert_ok(cut->ops->sum(root->self, &root->rows, &cut->some.exponents,
+                            (struct mpo_mixture_slice){0, root->end_block}, NULL));
     assert_ok(cut->ops->fold(root->self, root->end_block, cut->table, cut->moments + rows,
                              cut->expectation + rows * policies));
     assert_memory_equal(cut->moments + rows, cut->moments, rows * sizeof *cut->moments);
@@ -113,7 +117,8 @@ static void bring_scores(struct cut *cut, int32_t row)
     double *expected =
         runner_allocate((size_t)cut->block_count * MPO_ROWS_BLOCK, sizeof *expected);
     const struct mpo_rows rows = {cut->some.row_count, cut->some.row, cut->some.log_norm};
-    assert_ok(cut->cpu_ops->sum(cut->cpu, &rows, &cut->some.exponents, 0, cut->block_count,
+    assert_ok(cut->cpu_ops->sum(cut->cpu, &rows, &cut->some.exponents,
+                                (struct mpo_mixture_slice){0, cut->block_count},
                                 cut->table));
     assert_ok(cut->cpu_ops->scores(cut->cpu, row, 0, cut->block_count, expected));
     for (int32_t r = 0; r < cut->size; r++)

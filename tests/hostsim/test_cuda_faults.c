@@ -271,7 +271,9 @@ static void every_launch_for_slices_that_fails_is_reported(void **state)
     for (int launch = 0; launch < 2; launch++) {
         enum mpo_status expected = launch == 0 ? MPO_ERR_DEVICE : MPO_OK;
         cudart_fail_launch_after(launch == 0 ? 0 : -1);
-        assert_status(ops->sum(self, &some.rows, &some.exponents, 0, 1, numbers), expected);
+        assert_status(ops->sum(self, &some.rows, &some.exponents,
+                               (struct mpo_mixture_slice){0, 1}, numbers),
+                      expected);
         cudart_fail_launch_after(launch == 0 ? 0 : -1);
         assert_status(ops->fold(self, 1, numbers, some.moments, some.expectation),
                       expected);

@@ -67,14 +67,15 @@ static void fill(struct hosted *hosted, int32_t first, int32_t count, int32_t ro
 }
 
 /* Tokens first .. first + count - 1 of all rows. */
-static void check_rows(const struct mpo_rows *rows, int32_t policy_count, int32_t row_count,
-                       int32_t position, int32_t first, int32_t count)
+static void check_rows(const struct mpo_rows *rows, int32_t policy_count, int32_t position,
+                       int32_t first, int32_t count)
 {
-    assert_int_equal(rows->row_count, count > 0 ? row_count : 0);
+    assert_int_equal(rows->row_count, count > 0 ? row_counts[position] : 0);
     for (int32_t h = 0; h < policy_count; h++)
         for (int32_t b = 0; b < rows->row_count; b++) {
-            const float *row = rows->logits[h * row_count + b];
-            assert_same_bits(rows->log_norm[h * row_count + b], norm_of(h, b, position));
+            const float *row = rows->logits[h * rows->row_count + b];
+            assert_same_bits(rows->log_norm[h * rows->row_count + b],
+                             norm_of(h, b, position));
             for (int32_t v = 0; v < count; v++)
                 assert_true(row[v] == logit_of(h, b, first + v, position));
         }
@@ -129,7 +130,7 @@ static void run_positions(struct mpo_exchange *exchange, const struct mpo_comm *
         struct mpo_rows out;
         fill(&hosted, first, count, row_count, position);
         assert_ok(mpo_exchange_rows(exchange, row_count, hosted.row, hosted.norm, &out));
-        check_rows(&out, policy_count, row_count, position, slice,
+        check_rows(&out, policy_count, position, slice,
                    exchange_case_tokens(exchange, rank, vocab_size));
         check_parts(exchange, comm);
         check_tokens(exchange, comm, row_count, position);

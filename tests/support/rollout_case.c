@@ -73,8 +73,7 @@ static void open_policies(struct rollout_case *loop)
     char paths[ROLLOUT_CASE_POLICIES][TABLE_PATH_BYTES];
     struct mpo_policy_spec specs[ROLLOUT_CASE_POLICIES];
     for (int32_t k = 0; k < ROLLOUT_CASE_POLICIES; k++) {
-        table_write_bigram(loop->folder, names[k], loop->bigram, k, ROLLOUT_CASE_VOCAB,
-                           paths[k]);
+        table_write_bigram(loop->folder, names[k], loop->bigram, k, paths[k]);
         specs[k] = (struct mpo_policy_spec){
             .name = names[k],
             .kind = "table",

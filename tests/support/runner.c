@@ -35,44 +35,44 @@ int runner_run_on_ranks(int argc, char **argv, const char *name,
     return failures;
 }
 
-void runner_assert_close(double actual, double expected, double bound, const char *what,
-                         const char *file, int line)
+void runner_assert_close(double actual, double expected, double bound,
+                         struct runner_place place)
 {
     if (fabs(actual - expected) <= bound)
         return;
-    print_error("%s is %.17g, expected %.17g within %.3g, differs by %.3g\n", what, actual,
-                expected, bound, actual - expected);
-    _fail(file, line);
+    print_error("%s is %.17g, expected %.17g within %.3g, differs by %.3g\n", place.what,
+                actual, expected, bound, actual - expected);
+    _fail(place.file, place.line);
 }
 
-void runner_assert_same_bits(double actual, double expected, const char *what,
-                             const char *file, int line)
+void runner_assert_same_bits(double actual, double expected, struct runner_place place)
 {
     if (memcmp(&actual, &expected, sizeof actual) == 0)
         return;
-    print_error("%s is %.17g (%a), expected the bits of %.17g (%a)\n", what, actual, actual,
-                expected, expected);
-    _fail(file, line);
+    print_error("%s is %.17g (%a), expected the bits of %.17g (%a)\n", place.what, actual,
+                actual, expected, expected);
+    _fail(place.file, place.line);
 }
 
-void runner_assert_between(double actual, double low, double high, const char *what,
-                           const char *file, int line)
+void runner_assert_between(double actual, double low, double high,
+                           struct runner_place place)
 {
     if (actual >= low && actual <= high)
         return;
-    print_error("%s is %.17g, expected between %.17g and %.17g\n", what, actual, low, high);
-    _fail(file, line);
+    print_error("%s is %.17g, expected between %.17g and %.17g\n", place.what, actual, low,
+                high);
+    _fail(place.file, place.line);
 }
 
 void runner_assert_status(enum mpo_status actual, enum mpo_status expected,
-                          const char *what, const char *file, int line)
+                          struct runner_place place)
 {
     if (actual == expected)
         return;
-    print_error("%s returned \"%s\" (%s), expected \"%s\"\n", what,
+    print_error("%s returned \"%s\" (%s), expected \"%s\"\n", place.what,
                 mpo_status_sentence(actual), mpo_error_text(),
                 mpo_status_sentence(expected));
-    _fail(file, line);
+    _fail(place.file, place.line);
 }
 
 void runner_assert_error_names(const char *word, const char *file, int line)

@@ -26,34 +26,41 @@
 int runner_run_on_ranks(int argc, char **argv, const char *name,
                         const struct CMUnitTest *tests, size_t count);
 
+/* What was asserted, and where. */
+struct runner_place {
+    const char *what;
+    const char *file;
+    int line;
+};
+#define RUNNER_PLACE(what) ((struct runner_place){what, __FILE__, __LINE__})
+
 /** |actual - expected| <= bound; NaN never passes. */
 #define assert_close(actual, expected, bound)                                              \
-    runner_assert_close((actual), (expected), (bound), #actual, __FILE__, __LINE__)
+    runner_assert_close((actual), (expected), (bound), RUNNER_PLACE(#actual))
 
 /** The same bits, so that -0 differs from 0 and a NaN equals itself. */
 #define assert_same_bits(actual, expected)                                                 \
-    runner_assert_same_bits((actual), (expected), #actual, __FILE__, __LINE__)
+    runner_assert_same_bits((actual), (expected), RUNNER_PLACE(#actual))
 
 /** low <= actual <= high; NaN never passes. */
 #define assert_between(actual, low, high)                                                  \
-    runner_assert_between((actual), (low), (high), #actual, __FILE__, __LINE__)
+    runner_assert_between((actual), (low), (high), RUNNER_PLACE(#actual))
 
 /** A call returns this status; when it does not, the error text is part of the message. */
 #define assert_status(call, expected)                                                      \
-    runner_assert_status((call), (expected), #call, __FILE__, __LINE__)
+    runner_assert_status((call), (expected), RUNNER_PLACE(#call))
 #define assert_ok(call) assert_status((call), MPO_OK)
 
 /** The last error text contains a word. */
 #define assert_error_names(word) runner_assert_error_names((word), __FILE__, __LINE__)
 
-void runner_assert_close(double actual, double expected, double bound, const char *what,
-                         const char *file, int line);
-void runner_assert_same_bits(double actual, double expected, const char *what,
-                             const char *file, int line);
-void runner_assert_between(double actual, double low, double high, const char *what,
-                           const char *file, int line);
+void runner_assert_close(double actual, double expected, double bound,
+                         struct runner_place place);
+void runner_assert_same_bits(double actual, double expected, struct runner_place place);
+void runner_assert_between(double actual, double low, double high,
+                           struct runner_place place);
 void runner_assert_status(enum mpo_status actual, enum mpo_status expected,
-                          const char *what, const char *file, int line);
+                          struct runner_place place);
 void runner_assert_error_names(const char *word, const char *file, int line);
 
 /** Add to the end of a text in an array, which must have room for it. */

@@ -86,8 +86,9 @@ void table_write(const char *folder, const char *name, const double *probability
 }
 
 void table_write_bigram(const char *folder, const char *name, const struct bigram *bigram,
-                        int32_t policy, int32_t vocab_size, char path[TABLE_PATH_BYTES])
+                        int32_t policy, char path[TABLE_PATH_BYTES])
 {
+    int32_t vocab_size = bigram->vocab_size;
     size_t count = (size_t)(vocab_size + 1) * (size_t)vocab_size;
     double *probability = runner_allocate(count, sizeof *probability);
     for (int32_t s = 0; s <= vocab_size; s++)

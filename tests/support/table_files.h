@@ -41,4 +41,4 @@ void table_write(const char *folder, const char *name, const double *probability
 
 /** Write policy k of bigrams with V + 1 states, the last of them the start, as a table. */
 void table_write_bigram(const char *folder, const char *name, const struct bigram *bigram,
-                        int32_t policy, int32_t vocab_size, char path[TABLE_PATH_BYTES]);
+                        int32_t policy, char path[TABLE_PATH_BYTES]);

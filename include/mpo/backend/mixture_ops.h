@@ -55,6 +55,12 @@ struct mpo_mixture_question {
 /** An answer: the token, then its logit for each policy [H]. */
 #define MPO_MIXTURE_ANSWER_WIDTH(policy_count) ((size_t)(policy_count) + 1) /* doubles */
 
+/** The whole blocks first_block .. end_block - 1 of the vocabulary. */
+struct mpo_mixture_slice {
+    int32_t first_block;
+    int32_t end_block;
+};
+
 struct mpo_mixture_ops {
     const char *device;
     enum mpo_status (*open)(const struct mpo_mixture_spec *spec, void **self);
@@ -80,12 +86,11 @@ struct mpo_mixture_ops {
     /** Answer all draws from whole rows, as mpo_mixture_draw. */
     enum mpo_status (*draw)(void *self, struct mpo_mixture_draws *draws);
 
-    /** Slices: the blocks first_block .. end_block - 1, where rows->logits point. Sums go
-     *  to a table [blocks of the slice, B, MPO_MIXTURE_SUMS_WIDTH(H)], or for NULL they
+    /** The blocks of a slice, where rows->logits point. Sums go to a table [blocks of the slice, B, MPO_MIXTURE_SUMS_WIDTH(H)], or for NULL they
      *  stay for fold alone; the rows stay for scores and answer. */
     enum mpo_status (*sum)(void *self, const struct mpo_rows *rows,
                            const struct mpo_mixture_exponents *exponents,
-                           int32_t first_block, int32_t end_block, double *table);
+                           struct mpo_mixture_slice slice, double *table);
     /** s of some blocks of a row, [blocks, MPO_ROWS_BLOCK] doubles, -inf where masked. A
      *  device with fold is asked for all blocks that were summed. */
     enum mpo_status (*scores)(void *self, int32_t row, int32_t first_block,

@@ -97,8 +97,7 @@ static enum mpo_status configure(struct launch *launch, int argc, char *const *a
     mpo_command_tell_idle(launch->config, "launch");
     launch->config->fit.resume = true; /* as the script does */
     MPO_TRY(check_options(launch->config));
-    MPO_TRY(mpo_config_pass_on("launch", argc, argv, &arguments, &launch->flag,
-                               &launch->flag_count));
+    MPO_TRY(mpo_config_pass_on("launch", argc, argv, &arguments, &launch->flags));
     launch->config_path = arguments.text[0];
     launch->plan.config = launch->config;
     launch->plan.size = mpo_plan_fit(launch->config);
@@ -265,9 +264,9 @@ cleanup:
 
 static void close_launch(struct launch *launch)
 {
-    for (int i = 0; i < launch->flag_count; i++)
-        free(launch->flag[i]);
-    free(launch->flag);
+    for (int32_t i = 0; i < launch->flags.count; i++)
+        free(launch->flags.text[i]);
+    free(launch->flags.text);
     mpo_policies_survey_release(&launch->survey);
     mpo_session_close(&launch->session);
     mpo_config_close(&launch->config);

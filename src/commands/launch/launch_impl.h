@@ -29,8 +29,7 @@ struct launch {
 
     /* as `mpo fit` takes them */
     const char *config_path; /* borrowed from argv */
-    char **flag;             /* [flag_count] owned */
-    int flag_count;
+    struct mpo_texts flags;  /* owned */
 
     struct mpo_plan plan; /* where the ranks go */
     int32_t node_count;

@@ -180,9 +180,9 @@ static void print_command(const struct launch *launch)
            "    \"${mpo[@]}\" fit --resume --run.threads=\"$SLURM_CPUS_PER_TASK\" \\\n    ",
            launch->node_count > 1 ? " --distribution=block" : "");
     print_quoted(launch->config_path);
-    for (int i = 0; i < launch->flag_count; i++) {
+    for (int32_t i = 0; i < launch->flags.count; i++) {
         putchar(' ');
-        print_quoted(launch->flag[i]);
+        print_quoted(launch->flags.text[i]);
     }
     printf(" \"$@\"\n");
 }

@@ -216,15 +216,16 @@ static size_t sums_count(const struct cuda *cuda, int32_t block_count)
 
 static enum mpo_status cuda_sum(void *self, const struct mpo_rows *rows,
                                 const struct mpo_mixture_exponents *exponents,
-                                int32_t first_block, int32_t end_block, double *table)
+                                struct mpo_mixture_slice slice, double *table)
 {
     enum mpo_status status = MPO_OK;
     struct cuda *cuda = (struct cuda *)self;
-    MPO_TRY(sum_blocks(cuda, rows, exponents, first_block, end_block));
+    MPO_TRY(sum_blocks(cuda, rows, exponents, slice.first_block, slice.end_block));
     if (table == NULL || rows->row_count == 0)
         return MPO_OK; /* the device works while the root waits for the others */
     MPO_TRY_CUDA(cudaMemcpyAsync(table, cuda->sums.table,
-                                 sums_count(cuda, end_block - first_block) * sizeof *table,
+                                 sums_count(cuda, slice.end_block - slice.first_block) *
+                                     sizeof *table,
                                  cudaMemcpyDeviceToHost, cuda->stream));
     MPO_TRY_CUDA(cudaStreamSynchronize(cuda->stream));
 cleanup:

@@ -23,6 +23,15 @@ struct world {
     const double *mu;
     struct mpo_end_masses masses;
     int64_t row;
+    double log_stay[L]; /* of the row that is being added */
+    double log_odds[L];
+};
+
+/* Sums over responses: of prod pi^mu, and of it times what ends beyond expectation. */
+struct sums {
+    double end_bias;
+    double mass;
+    double excess;
 };
 
 static double score_of(const struct world *world, int32_t state, int32_t v)
@@ -42,8 +51,7 @@ static void weigh(const struct world *world, int32_t state, double *stay, double
 }
 
 /* All rows that go on from here, of this probability. */
-static void add_rows(struct world *world, int32_t state, int32_t t, double probability,
-                     double log_stay[L], double log_odds[L])
+static void add_rows(struct world *world, int32_t state, int32_t t, double probability)
 {
     double stay = 0.0;
     double end = 0.0;
@@ -51,42 +59,40 @@ static void add_rows(struct world *world, int32_t state, int32_t t, double proba
         for (int32_t i = 0; i < L; i++) {
             /* the first one is a factor of every W */
             world->masses.log_stay[world->row * L + i] =
-                log_stay[i] + (i == 0 ? log(probability) : 0.0);
-            world->masses.log_odds[world->row * L + i] = log_odds[i];
+                world->log_stay[i] + (i == 0 ? log(probability) : 0.0);
+            world->masses.log_odds[world->row * L + i] = world->log_odds[i];
         }
         world->row++;
         return;
     }
     weigh(world, state, &stay, &end);
-    log_stay[t] = log(stay);
-    log_odds[t] = log(end) - log(stay);
+    world->log_stay[t] = log(stay);
+    world->log_odds[t] = log(end) - log(stay);
     for (int32_t v = 0; v < STAYS; v++)
-        add_rows(world, v, t + 1, probability * exp(score_of(world, state, v)) / stay,
-                 log_stay, log_odds);
+        add_rows(world, v, t + 1, probability * exp(score_of(world, state, v)) / stay);
 }
 
-/* Over all responses that go on from here: sum of prod pi^mu, and of it times what ends
- * beyond expectation. */
+/* All responses that go on from here. */
 static void add_responses(const struct world *world, int32_t state, int32_t t,
-                          const double so_far[2], double end_bias, double sums[2])
+                          const double so_far[2], struct sums *sums)
 {
     double stay = 0.0;
     double end = 0.0;
     if (t == L) {
-        sums[0] += so_far[0];
-        sums[1] += so_far[0] * so_far[1];
+        sums->mass += so_far[0];
+        sums->excess += so_far[0] * so_far[1];
         return;
     }
     weigh(world, state, &stay, &end);
-    double q = 1.0 / (1.0 + stay / end * exp(-end_bias));
+    double q = 1.0 / (1.0 + stay / end * exp(-sums->end_bias));
     for (int32_t v = 0; v < V; v++) {
         double next[2] = {so_far[0] * exp(score_of(world, state, v)), so_far[1] - q};
         if (v < STAYS) {
-            add_responses(world, v, t + 1, next, end_bias, sums);
+            add_responses(world, v, t + 1, next, sums);
             continue;
         }
-        sums[0] += next[0];
-        sums[1] += next[0] * (next[1] + 1.0);
+        sums->mass += next[0];
+        sums->excess += next[0] * (next[1] + 1.0);
     }
 }
 
@@ -94,17 +100,15 @@ static double excess_of_ends(const struct world *world, double end_bias)
 {
     double mean = 0.0;
     for (int32_t x = 0; x < STARTS; x++) {
-        double sums[2] = {0.0, 0.0};
-        add_responses(world, V + x, 0, (double[2]){1.0, 0.0}, end_bias, sums);
-        mean += sums[1] / sums[0] / STARTS;
+        struct sums sums = {.end_bias = end_bias};
+        add_responses(world, V + x, 0, (double[2]){1.0, 0.0}, &sums);
+        mean += sums.excess / sums.mass / STARTS;
     }
     return mean;
 }
 
 static double root_of(struct bigram *bigram, const double *mu, struct world *world)
 {
-    double log_stay[L];
-    double log_odds[L];
     double root = NAN;
     *world = (struct world){.bigram = bigram, .mu = mu};
     world->masses = (struct mpo_end_masses){STARTS, ROWS, L, NULL, NULL};
@@ -112,7 +116,7 @@ static double root_of(struct bigram *bigram, const double *mu, struct world *wor
     world->masses.log_odds = calloc((size_t)STARTS * ROWS * L, sizeof(double));
     assert_true(world->masses.log_stay != NULL && world->masses.log_odds != NULL);
     for (int32_t x = 0; x < STARTS; x++)
-        add_rows(world, V + x, 0, 1.0, log_stay, log_odds);
+        add_rows(world, V + x, 0, 1.0);
     assert_int_equal(world->row, STARTS * ROWS);
     assert_ok(mpo_estimator_end_bias_root(&world->masses, &root));
     free(world->masses.log_odds);

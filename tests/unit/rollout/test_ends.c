@@ -74,15 +74,22 @@ static void settle(struct mpo_ends ends, double probability, struct means *means
     }
 }
 
+/* Where a row is: after t tokens, the last of them `state`. */
+struct place {
+    int32_t state;
+    int32_t t;
+    double probability;
+};
+
 /* All rows that go on from here; the arrays of `ends` are copied, one set a position. */
-static void go_on(const struct world *world, const struct mpo_ends *before, int32_t state,
-                  int32_t t, double probability, struct means *means)
+static void go_on(const struct world *world, const struct mpo_ends *before,
+                  struct place place, struct means *means)
 {
     double stay[V];
     double expectation[H];
     double end_log_policy[ENDS * H];
     struct mpo_mixture_moments moments = {0};
-    if (t == L) {
+    if (place.t == L) {
         double copy[4][H];
         struct mpo_ends last = *before;
         double **array[4] = {&last.drawn, &last.whole, &last.served, &last.divergence};
@@ -90,14 +97,14 @@ static void go_on(const struct world *world, const struct mpo_ends *before, int3
             memcpy(copy[i], *array[i], sizeof copy[i]);
             *array[i] = copy[i];
         }
-        settle(last, probability, means);
+        settle(last, place.probability, means);
         return;
     }
-    describe(world, state, stay, &moments, expectation);
+    describe(world, place.state, stay, &moments, expectation);
     for (int32_t e = 0; e < ENDS; e++)
         for (int32_t h = 0; h < H; h++)
             end_log_policy[e * H + h] =
-                bigram_log_policy(world->bigram, h, state, end_token[e]);
+                bigram_log_policy(world->bigram, h, place.state, end_token[e]);
     for (int32_t v = 0; v < V; v++) {
         double copy[4][H];
         double log_policy[H];
@@ -110,7 +117,7 @@ static void go_on(const struct world *world, const struct mpo_ends *before, int3
             *array[i] = copy[i];
         }
         for (int32_t h = 0; h < H; h++)
-            log_policy[h] = bigram_log_policy(world->bigram, h, state, v);
+            log_policy[h] = bigram_log_policy(world->bigram, h, place.state, v);
         mpo_ends_add(&next, &(struct mpo_ends_position){.mu = world->mu,
                                                         .moments = &moments,
                                                         .expectation = expectation,
@@ -118,7 +125,8 @@ static void go_on(const struct world *world, const struct mpo_ends *before, int3
                                                         .end_log_policy = end_log_policy,
                                                         .end_count = ENDS,
                                                         .end_bias = world->end_bias});
-        go_on(world, &next, v, t + 1, probability * stay[v], means);
+        go_on(world, &next, (struct place){v, place.t + 1, place.probability * stay[v]},
+              means);
     }
 }
 
@@ -133,7 +141,7 @@ static struct means enumerate(const struct world *world)
                                   .whole = zero[1],
                                   .served = zero[2],
                                   .divergence = zero[3]};
-    go_on(world, &ends, START, 0, 1.0, &means);
+    go_on(world, &ends, (struct place){START, 0, 1.0}, &means);
     return means;
 }
 
