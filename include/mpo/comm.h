@@ -72,7 +72,7 @@ void mpo_comm_end(void);
 
 /** Start MPI for this process, which leaves MPI to mpo, and begin a job on all of it.
  *  Failures are reported. Collective over all processes. @return MPO_ERR_USAGE when MPI was
- *  started in this process before, by whomever; MPO_ERR_MEMORY; MPO_ERR_PEER */
+ *  started in this process before; MPO_ERR_MEMORY; MPO_ERR_PEER */
 enum mpo_status mpo_comm_start(int *argc, char ***argv);
 
 /** End the job and MPI; nothing when MPI was not started. Collective over all processes. */
@@ -83,7 +83,7 @@ void mpo_comm_stop(void);
  *
  * A wait that lasts longer ends the job: one message names the ranks that do not answer,
  * their hosts and the step, and the exit code is 75 (MPO_ERR_PEER). Ranks other than zero
- * are more patient, so that rank zero speaks. Local; the same on all ranks.
+ * are more patient, so that rank zero reports it. Local; the same on all ranks.
  *
  * @param doing             e.g. "set-up", "fit"; a literal, borrowed
  * @param step              the step under way, -1 outside steps
@@ -159,8 +159,9 @@ void mpo_comm_last_words(void (*say)(void *argument), void *argument);
 void mpo_comm_leave(enum mpo_status status, const char *text) __attribute__((noreturn));
 
 /**
- * This rank cannot go on: tell the failure handler, or end the process (mpo_comm_spec). The
- * text gets the place, "in step 4 of fit". Other ranks learn of it in their waits. Local.
+ * This rank cannot continue: tell the failure handler, or end the process (mpo_comm_spec).
+ * The text gets the place, "in step 4 of fit". Other ranks learn of it in their waits.
+ * Local.
  *
  * @param status  not MPO_OK; its text is that of the last failure
  * @return status

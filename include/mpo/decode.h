@@ -60,7 +60,7 @@ extern "C" {
 /** When prompts are fed. */
 enum mpo_decode_prefill {
     MPO_DECODE_ALONE, /* whole prompts first, before any row continues */
-    MPO_DECODE_MIXED, /* in chunks, beside the rows that are live */
+    MPO_DECODE_MIXED, /* in chunks, together with live rows */
 };
 
 struct mpo_decode_spec {
@@ -199,7 +199,7 @@ enum mpo_status mpo_decode_admit(struct mpo_decode *decode,
 enum mpo_status mpo_decode_rebias(struct mpo_decode *decode, int32_t index,
                                   const struct mpo_mixture_bias *bias, int32_t bias_count);
 
-/** Keep a row where it is, without its tokens being drawn, or let it go on. At the root; from
+/** Pause a row, so that none of its tokens are drawn, or let it continue. At the root; from
  *  the next step on. No effect on a row that has given tokens left. */
 void mpo_decode_pause(struct mpo_decode *decode, int32_t index, bool pauses);
 

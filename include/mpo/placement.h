@@ -48,7 +48,7 @@ int32_t mpo_placement_host(const struct mpo_placement *placement, int32_t policy
 enum mpo_status mpo_placement_group_size(int32_t size, int32_t policy_count,
                                          int32_t ranks_per_group, int32_t *group_size);
 
-/** Form the groups that these policies ask for; parameters and statuses are those above.
+/** Form the groups that these policies need; parameters and statuses are those above.
  *  Errors are agreed on. Collective over all ranks. */
 enum mpo_status mpo_placement_open_comm(int32_t policy_count, int32_t ranks_per_group,
                                         struct mpo_comm **out);

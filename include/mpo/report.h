@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
- * What the library has to say, on its way to whoever shows it.
+ * What the library reports, and to whom.
  *
  * Nothing is printed unless a reporter is set: the program sets its log, another program its
  * own. The one exception is a failure that ends the process because no handler is set

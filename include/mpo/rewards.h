@@ -11,10 +11,10 @@
  *
  *     {"id": 17, "helpful": 0.7, "concise": -12}
  *
- * A batch are the responses of one step; "left" counts the requests of the batch that follow,
- * so that a program that takes many at once knows when it has them all. Other members are
- * ignored. Its standard error is that of mpo. When it has read the end of its input it
- * should end.
+ * A batch is the responses of one step; "left" counts the requests of the batch that
+ * follow, so that a program that takes many at once knows when it has them all. Other
+ * members are ignored. Its standard error is that of mpo. When it has read the end of its
+ * input it should end.
  *
  * It is never started again: what it did not answer in time, or answered wrongly, is an
  * error, and so is its end. It is a process group of its own, so a Ctrl-C that asks mpo to
@@ -56,7 +56,7 @@ struct mpo_rewards_batch {
 };
 
 /**
- * Start the program. That it cannot run is found by the first batch. Local; rank zero only.
+ * Start the program. If it cannot run, the first batch fails. Local; rank zero only.
  *
  * @param spec  borrowed until the handle is closed
  * @return MPO_ERR_MEMORY where there is no process or file descriptor left

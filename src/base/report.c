@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The reporter. There is one per process, because a stage that reports (a record, a device)
- * knows of no session.
+ * has no session.
  */
 #include "mpo/report.h"
 

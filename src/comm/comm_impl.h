@@ -6,7 +6,7 @@
  *     comm.c     groups, and data between ranks
  *     collective.c  collective calls of MPI
  *     agree.c    agreement on errors
- *     fail.c     a rank that cannot go on
+ *     fail.c     a rank that cannot continue
  *     wait.c     waiting with a deadline
  *     stop.c     a request to stop that came to one rank
  *     launch.c   how the process was launched
@@ -61,7 +61,7 @@ enum mpo_comm_control_tag {
 };
 
 /** How this process was launched, from the environment, before MPI_Init. Local.
- *  @param speaks  whether this process is the one that reports an error
+ *  @param speaks  whether this process reports an error
  *  @return MPO_ERR_USAGE when srun started it without PMIx */
 enum mpo_status mpo_comm_check_launch(bool *speaks);
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A rank that cannot go on.
+ * A rank that cannot continue.
  *
  * Inside the step loop ranks are no longer in step, so they cannot agree on an error. The
  * program prints the message and calls MPI_Abort, because any other way out would hide the

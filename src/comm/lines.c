@@ -158,7 +158,7 @@ static bool greet(struct mpo_lines *lines, const struct place *place)
     return send(fd, &greeting, sizeof greeting, MSG_NOSIGNAL) == (ssize_t)sizeof greeting;
 }
 
-/* A stranger, or a rank that comes twice, is turned away. */
+/* A stranger, or a rank that connects twice, is rejected. */
 static void take_line(struct mpo_lines *lines, const struct place *place)
 {
     const struct timeval limit = {.tv_sec = 1};

@@ -89,7 +89,8 @@ static enum mpo_status give_up_unconnected(const struct mpo_comm_event *event)
     return mpo_comm_fail_here(MPO_ERR_PEER);
 }
 
-/* Name the ranks that did not answer and fail. When all did, the event is to blame. */
+/* Name the ranks that did not answer and fail. When all did, the event itself is at
+ * fault. */
 static enum mpo_status give_up_on(const struct mpo_comm_event *event, const bool *answered)
 {
     const struct mpo_comm_job *job = mpo_comm_job();

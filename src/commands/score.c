@@ -12,8 +12,8 @@
  * drawn as, if its line has them, as generate's lines do. Else its text is made into
  * tokens, with an end token unless the line says "ended": false. Under the mixture of whole
  * responses log pi_l(y|x) is log_mixture + log_z but for a constant of the prompt. The
- * tilt b of the end tokens is that of the line, where it has one, so that a line says here
- * what it was when it was drawn.
+ * tilt b of the end tokens is that of the line, where it has one, so that a line is scored
+ * as it was drawn.
  *
  * --pairs: {"prompt", "chosen", "rejected"} in, or "chosen_token_ids" and
  * "rejected_token_ids"; a policy prefers the chosen one when it is

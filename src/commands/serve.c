@@ -45,7 +45,7 @@
 /* The launcher ends the ranks when one of them is gone; who aborts meanwhile disturbs it. */
 #define LAUNCHER_SECONDS 3
 
-/* Rank zero speaks first where both have waited for too long. */
+/* Rank zero reports first where both have waited too long. */
 #define PATIENCE_FACTOR 1.5
 
 struct serve {

@@ -3,10 +3,10 @@
  * Options that change nothing where they are given: the command does not look at them, or they
  * mean something beside another option alone.
  *
- * A flag of the command's own is refused, because whoever gives it expects something of it. Of
- * a shared section it is told, because fit and generate are often given the same flags. What
- * a file says is for all commands alike; only fit, which takes all of it, tells that a part of
- * it has no effect.
+ * A flag of the command's own is refused, because a user who gives it expects an effect.
+ * One of a shared section is a warning, because fit and generate are often given the same
+ * flags. A file is for all commands; only fit, which uses all of it, says that a part of it
+ * has no effect.
  */
 #include "config_impl.h"
 

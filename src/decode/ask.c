@@ -11,7 +11,7 @@
 #include <math.h>
 #include <string.h>
 
-/* What other ranks than the root know of a rule that changes probabilities: that it does.
+/* What ranks other than the root know of a rule that changes probabilities: that it does.
  */
 static const struct mpo_mixture_rule some_rule = {
     .filter = {.temperature = 1.0, .top_k = 1, .top_p = 1.0}};

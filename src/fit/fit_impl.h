@@ -5,7 +5,7 @@
  *     fit.c      the flow of a step
  *     summary.c  what the steps amount to, and whether that is enough
  *     entry.c    what the record gets of a step
- *     resume.c   going on where a record ends
+ *     resume.c   continuing where a record ends
  *     rewards.c  rewards that a program measures
  */
 #pragma once
@@ -38,7 +38,7 @@ struct mpo_fit {
     struct mpo_fit_rewards rewards;
     double *scale;           /* [K] of the exponents */
     int64_t *prompt;         /* [prompts_per_step] */
-    double *proposal;        /* [H + 2]: mu, end bias, 1 to go on or 0 to stop */
+    double *proposal;        /* [H + 2]: mu, end bias, 1 to continue or 0 to stop */
     int64_t first_step;      /* steps in the record when this process started */
     int64_t step;            /* the next one */
     bool resumes;            /* such a record exists */

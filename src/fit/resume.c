@@ -138,7 +138,7 @@ cleanup:
     return status;
 }
 
-/* A record of schema mpo-1.0, which names no target, goes on as it began. */
+/* A record of schema mpo-1.0, which names no target, continues as it began. */
 static bool is_old(const struct mpo_record *record)
 {
     return *mpo_record_attribute(record, "target") == '\0';

@@ -259,6 +259,6 @@ void mpo_http_drain(struct mpo_http *http);
 
 /** Close the port, tell who has connected and sent nothing yet to come again (503 draining),
  *  and let mpo_http_run return when every request is ended and its answer is out, or after so
- *  many seconds (0: at once). The first call counts, but for one that asks for less. Any
- *  thread. */
+ *  many seconds (0: at once). The first call counts, except that a later one may ask for
+ *  less. Any thread. */
 void mpo_http_stop(struct mpo_http *http, double seconds);

@@ -3,8 +3,8 @@
  * The port: where it is, who gets in, and what happens when there is no room.
  *
  * Without descriptors accept fails, the client stays in the kernel's queue, and the queue
- * goes on being readable: the longest idle connection is closed for it, and if there is
- * none, the queue is left alone for a moment.
+ * stays readable: the longest idle connection is closed for it, and if there is none, the
+ * queue is left alone for a moment.
  */
 #define _GNU_SOURCE /* accept4 */
 #include "http_impl.h"
@@ -250,8 +250,8 @@ static bool has_client(int listener)
     return poll(&queue, 1, 0) > 0;
 }
 
-/* Descriptors or memory have run out: a place for whoever waits, or a rest for the listener,
- * which ends by its timer. @return whether to try again at once */
+/* Descriptors or memory have run out: close a connection to make a place, or pause the
+ * listener until its timer. @return whether to try again at once */
 static bool free_descriptor(struct mpo_http *http)
 {
     const struct timeval pause = {.tv_usec = AGAIN_MICROS};

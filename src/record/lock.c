@@ -8,7 +8,7 @@
  * dies: a lock file that no process holds means nothing and is taken over. Its line names
  * the holder.
  *
- * Some file systems refuse locks (ENOLCK, EOPNOTSUPP). A run then goes on with a warning,
+ * Some file systems refuse locks (ENOLCK, EOPNOTSUPP). A run then continues with a warning,
  * HDF5's own lock off as well, and a holder that its line names counts while its process is
  * alive on this host.
  */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Going on with a record.
+ * Continuing a record.
  *
  * One that was closed properly is opened for SWMR writing as it is: from the first byte on
  * nothing but appending happens to it, so that it is never worse off than a record that a

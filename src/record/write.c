@@ -3,9 +3,9 @@
  * Appending a step and closing the record.
  *
  * A step is committed in two moves: every data set but /step is written and the file is
- * flushed; then /step grows by one and is flushed by itself. Whoever sees n rows of /step
- * finds n rows everywhere. Other data sets may be longer for a moment, or after a crash;
- * the surplus means nothing.
+ * flushed; then /step grows by one and is flushed by itself. A reader that sees n rows of
+ * /step finds n rows everywhere. Other data sets may be longer for a moment, or after a
+ * crash; the surplus means nothing.
  *
  * After a refused write (usually a full disk) the file on disk is a consistent SWMR file
  * with all acknowledged steps. Closing it would let HDF5 try the rest of its cache once

@@ -213,7 +213,7 @@ enum mpo_status mpo_rewards_process_move(struct mpo_rewards_process *process,
         if (pipes[1].revents != 0)
             send_bytes(process, traffic);
         else if (pipes[0].revents == 0 && has_ended(process->pid))
-            arrived = 0; /* whoever it has started may hold the pipe */
+            arrived = 0; /* processes that it started may hold the pipe */
         if (pipes[0].revents != 0)
             arrived = read(process->output, traffic->room, traffic->room_bytes);
         MPO_CHECK(arrived >= 0 || pipes[0].revents == 0 || errno == EAGAIN ||

@@ -3,7 +3,7 @@
  * Text that grows at its end, JSON above all: what the HTTP thread writes for its clients.
  *
  * Nothing is checked where it is written: a buffer that lacks memory once is lost, keeps what
- * it had and takes no more, and whoever is about to use it looks. Local.
+ * it had and takes no more, and its user checks for that. Local.
  */
 #pragma once
 

@@ -2,8 +2,8 @@
 /*
  * Calls: requests that draw or score, from the body to the last byte.
  *
- * A call outlives its client. The decode thread may still be about to speak of a request that
- * was cancelled, so everything is kept until its DONE.
+ * A call outlives its client. The decode thread may still send events of a request that was
+ * cancelled, so everything is kept until its DONE.
  */
 #include "server_impl.h"
 

@@ -35,7 +35,7 @@ struct mpo_schedule_spec {
     int32_t client_count;
 };
 
-/** A request with prompts that all ask for as many rows. */
+/** A request whose prompts all need the same number of rows. */
 struct mpo_schedule_request {
     void *owner;    /* the caller's, never NULL */
     int32_t client; /* 0 .. client_count - 1 */

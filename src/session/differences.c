@@ -2,8 +2,8 @@
 /*
  * What differs between the configuration that a record was made with and the present one.
  *
- * A fit that goes on refuses most differences. Weights that are only used may well be meant
- * for policies that have changed a little since, so there a warning is enough.
+ * A fit that is resumed refuses most differences. Weights that are only used may well be
+ * meant for policies that have changed a little since, so there a warning is enough.
  */
 #include "differences.h"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
- * The end tilt that exponents ask for, from a warm-up with the ends integrated out.
+ * The end tilt for given exponents, from a warm-up with the ends integrated out.
  */
 #pragma once
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
  * Memory that a job needs, from a survey of its policies: what doctor compares with what
- * is free, and what a batch job has to ask for.
+ * is free, and what a batch job has to request.
  */
 #pragma once
 

@@ -91,7 +91,7 @@ struct mpo_plan {
     const struct mpo_policies_survey *survey; /* of all policies in this process */
 };
 
-/** Devices of the node whose ranks ask for most; needs no survey. Local. */
+/** Devices of the node whose ranks need most; needs no survey. Local. */
 int32_t mpo_plan_node_devices(const struct mpo_plan *plan);
 
 /** Host memory of the node whose ranks need most, summed over its ranks: each with weights

@@ -256,7 +256,7 @@ enum mpo_status mpo_session_begin_step(struct mpo_session *session,
     double signal_number = mpo_stop_signal();
     MPO_TRY(mpo_comm_max(session->comm, &signal_number, 1));
     if (signal_number > 0.0)
-        mpo_stop_hear((int)signal_number); /* whoever got it: rank zero answers */
+        mpo_stop_hear((int)signal_number); /* whichever rank got it: rank zero answers */
     MPO_CHECK(signal_number == 0.0, MPO_REQUEUE, "stopped by %s after %lld of %lld %s",
               mpo_stop_name((int)signal_number), (long long)progress->done,
               (long long)progress->total, progress->unit);

@@ -55,7 +55,7 @@ enum mpo_status mpo_weights_open(const struct mpo_session *session,
  * another strength than the record's included, has none. Collective over all ranks; failures
  * are agreed on and printed.
  *
- * @param given  the tilt that a user asks for, nat; NAN: the above
+ * @param given  the tilt that a user requests, nat; NAN: the above
  * @param out    b, nat
  */
 enum mpo_status mpo_weights_end_bias(const struct mpo_session *session,

@@ -10,9 +10,9 @@
  * Both filters ask for the same thing: the first token, most probable first and of equal
  * ones the lowest, at which a cumulative amount reaches a target. For top_k every token
  * amounts to 1; for top_p to its weight in units of 2^-40 of the largest weight. Amounts
- * are integers, so their order of addition is of no account and the same rows give the same
- * tokens; a token at the edge may differ from the CPU's where the share p falls within
- * some 1e-10 of a partial sum.
+ * are integers, so the order of addition does not matter and the same rows give the same
+ * tokens; a token at the edge may differ from the CPU's where the share p falls within some
+ * 1e-10 of a partial sum.
  *
  *     filter_scores    4 H V + 8 V written, or 8 V + 8 V of scores      bandwidth
  *                      (every thread reads every bias, from cache)

@@ -472,7 +472,7 @@ int32_t mpo_llama_outputs(const struct mpo_llama_policy *policy,
 
 /** In an attempt: whether libllama would apply all of a policy's adapters, as far as it can
  *  be known.
- *  @return MPO_ERR_DATA with the tensor that an adapter changes in vain */
+ *  @return MPO_ERR_DATA with a tensor of an adapter that libllama ignores */
 enum mpo_status mpo_llama_check_applied(const struct mpo_llama_policy *policy);
 
 /* ---- verbs.c: see struct mpo_policy_ops ---- */

@@ -5,7 +5,7 @@
  *
  * Template text is parsed for special tokens, user text (system, request, messages, prefill)
  * is not. A program in Jinja writes the beginning-of-sequence token itself, or there is none;
- * otherwise it is added once, if the vocabulary asks for it and the format has not written
+ * otherwise it is added once, if the vocabulary requires it and the format has not written
  * it.
  */
 #include "llama_impl.h"

@@ -343,7 +343,7 @@ cleanup:
     return status;
 }
 
-/* A template that writes nothing of the messages is none, whatever it is. */
+/* A template that writes nothing of the messages is no template. */
 static enum mpo_status try_program(const struct mpo_llama_policy *policy)
 {
     enum mpo_status status = MPO_OK;
