@@ -80,7 +80,10 @@ struct mpo_decode_spec {
     bool reports_ends;       /* rows may ask for the end tokens' figures */
     enum mpo_decode_prefill prefill;
     int32_t prefill_tokens; /* of each policy in one step, for MPO_DECODE_MIXED */
-    int32_t prefill_idle;   /* the same while no row draws or looks up; 0: no more */
+    int32_t prefill_step;   /* then prompts may fill a step up to so many tokens, with those
+                               drawn and looked up, where more rows wait than draw, and up
+                               to two tokens a drawing row elsewhere; 0: never */
+    int32_t prefill_idle;   /* of each policy while no row draws or looks up; 0: no more */
 };
 
 /** How a token is drawn from a row's mixture. */

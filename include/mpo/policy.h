@@ -315,6 +315,8 @@ struct mpo_policies_room {
     int32_t context_tokens;    /* > 0: so many tokens in all rows together, those that rows
                                   share counted once, and the two above say nothing; 0: as
                                   many as they and the longest prompt so far can come to */
+    bool mixes_prompts; /* rows of many prompts are fed together: on the CPU in passes
+                                  of so few tokens that a row costs its own cells alone */
 };
 
 /**

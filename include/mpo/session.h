@@ -37,10 +37,12 @@ struct mpo_session_machine {
     int32_t prompt_slots;
     int32_t given_positions; /* as in struct mpo_decode_spec, like those below */
     int32_t prefill_tokens;
+    int32_t prefill_step;
     int32_t prefill_idle;
     int32_t top_max;
     int32_t bias_max;
     int32_t context_tokens; /* of all rows together, for each policy */
+    bool mixes_prompts;     /* as in struct mpo_policies_room */
 };
 
 /** How much is decoded at once. */

@@ -31,7 +31,11 @@
 #define TOKENS_A_ROW       2048
 #define PREFILL_ON_CPU     16
 #define PREFILL_ON_DEVICES 256
-#define PREFILL_IDLE       512 /* a whole batch */
+#define BATCH_TOKENS       512
+
+/* Tokens of a step on the CPU, where more make it longer and no cheaper: a prompt's last one
+ * may come on top, and from 64 on a row pays for the cells of all others. */
+#define STEP_ON_CPU 62
 
 /* Prompts that are encoded before there are rows for them. */
 #define SLOTS_AHEAD 8
@@ -79,15 +83,19 @@ static struct mpo_session_machine plan_machine(const struct mpo_config *config)
     bool devices = runs_on_devices(config);
     int32_t rows = number_or(options->rows, devices ? ROWS_ON_DEVICES : ROWS_ON_CPU);
     int32_t context = number_or(options->context, rows * TOKENS_A_ROW);
-    int32_t beside = devices                 ? PREFILL_ON_DEVICES
-                     : rows > PREFILL_ON_CPU ? rows
-                                             : PREFILL_ON_CPU;
+    bool adapts = options->prefill == MPO_AUTO_INTEGER;
+    /* isolated: the calls of generate, in passes as long as its; alone: no other's cells */
+    bool mixes = !devices && rows > 1 && !options->isolated;
+    int32_t step = mixes ? STEP_ON_CPU : BATCH_TOKENS;
     return (struct mpo_session_machine){
         .row_capacity = rows,
         .prompt_slots = rows + SLOTS_AHEAD,
         .given_positions = (int32_t)options->score_positions,
-        .prefill_tokens = number_or(options->prefill, beside),
-        .prefill_idle = PREFILL_IDLE,
+        .prefill_tokens =
+            number_or(options->prefill, devices ? PREFILL_ON_DEVICES : PREFILL_ON_CPU),
+        .prefill_step = adapts ? (devices ? BATCH_TOKENS : STEP_ON_CPU) : 0,
+        .prefill_idle = step,
+        .mixes_prompts = mixes,
         .top_max = MPO_SERVE_TOP_MAX,
         .bias_max =
             MPO_SERVE_BIAS_COUNT_MAX + (context < PENALISED_MAX ? context : PENALISED_MAX),

@@ -15,7 +15,7 @@
  *   alone   the prompts of all new rows; else up to given_positions tokens of the oldest
  *           row that has given tokens to score; else a token of each live row
  *   mixed   a token of each live row, given tokens of the two oldest rows that have some,
- *           and a chunk of the oldest prompt, all in one
+ *           and chunks of the oldest prompts, all in one
  */
 #include "decode_impl.h"
 
@@ -23,6 +23,10 @@
 
 /* Rows with given tokens that one step scores beside live rows. */
 #define GIVEN_ROWS_MAX 2
+
+/* Prompt tokens for each row that draws, where as many rows draw as wait: a step with them
+ * takes about three times as long as one without, and no stream stands still for longer. */
+#define PREFILL_A_DRAW 2
 
 /* ---- admissions ---- */
 
@@ -128,21 +132,22 @@ static bool plan_prompts(struct mpo_decode *decode)
 }
 
 /* Given tokens of the oldest rows that have some: `positions` at most, of `rows_max` rows.
- * @return false when there are none */
-static bool plan_given(struct mpo_decode *decode, int32_t positions, int32_t rows_max)
+ * @return how many */
+static int32_t plan_given(struct mpo_decode *decode, int32_t positions, int32_t rows_max)
 {
     int32_t rows = 0;
-    for (int32_t i = 0; i < decode->going_count && rows < rows_max && positions > 0; i++) {
+    int32_t left = positions;
+    for (int32_t i = 0; i < decode->going_count && rows < rows_max && left > 0; i++) {
         int32_t row = decode->planned[i];
         int32_t ahead = is_live(decode, i) ? given_ahead(decode, row) : 0;
-        int32_t count = smaller_of(ahead, positions);
+        int32_t count = smaller_of(ahead, left);
         if (count == 0)
             continue;
         decode->order[row].token_count = (int16_t)count;
-        positions -= count;
+        left -= count;
         rows++;
     }
-    return rows > 0;
+    return positions - left;
 }
 
 /* A token of each live row that has no given one to look up. @return how many */
@@ -162,39 +167,74 @@ static int32_t plan_draws(struct mpo_decode *decode)
 
 static void plan_alone(struct mpo_decode *decode)
 {
-    if (plan_prompts(decode) || plan_given(decode, decode->spec.given_positions, 1))
+    if (plan_prompts(decode) || plan_given(decode, decode->spec.given_positions, 1) > 0)
         return;
     plan_draws(decode);
 }
 
-/* The next chunk of the oldest prompt that waits. A row's first position needs the logits
- * of all its policies at once, so their last tokens wait for the longest prompt's. */
-static void plan_chunk(struct mpo_decode *decode, int32_t tokens)
+/* Tokens of a waiting row's prompt that are not fed yet, of the policy that lacks most. */
+static int32_t prompt_left(const struct mpo_decode *decode, int32_t place)
 {
-    for (int32_t i = 0; i < decode->planned_count; i++) {
+    int32_t row = decode->planned[place];
+    const struct mpo_decode_row *wish = &decode->root[row].wish;
+    int32_t fed = place < decode->going_count ? decode->known[row].fed : 0;
+    return mpo_decode_longest_prompt(decode, wish->slot,
+                                     wish->weighted_only ? wish->mu : NULL) -
+           fed;
+}
+
+/* Chunks of the oldest prompts that wait, `budget` tokens together. A row's first position
+ * needs the logits of all its policies at once, so their last tokens wait for the longest
+ * prompt's; that token is free where the others are all that fits, as a drawn one is. */
+static void plan_chunks(struct mpo_decode *decode, int32_t budget)
+{
+    for (int32_t i = 0; i < decode->planned_count && budget > 0; i++) {
         int32_t row = decode->planned[i];
         const struct mpo_decode_row *wish = &decode->root[row].wish;
+        struct mpo_decode_order *order = &decode->order[row];
         if (is_live(decode, i) || wish->share >= 0)
             continue;
-        int64_t fed = i < decode->going_count ? decode->known[row].fed : 0;
-        int64_t longest = mpo_decode_longest_prompt(decode, wish->slot,
-                                                    wish->weighted_only ? wish->mu : NULL);
-        bool is_last = wish->whole_prompt || fed + tokens >= longest - 1;
-        decode->control->chunk = tokens;
-        decode->order[row].prompt =
-            (uint8_t)(is_last ? MPO_DECODE_LAST_CHUNK : MPO_DECODE_CHUNK);
-        break;
+        int32_t left = prompt_left(decode, i);
+        bool is_last = wish->whole_prompt || left - 1 <= budget;
+        order->prompt = (uint8_t)(is_last ? MPO_DECODE_LAST_CHUNK : MPO_DECODE_CHUNK);
+        order->chunk = is_last ? left : budget;
+        budget -= order->chunk;
     }
+}
+
+/* Rows that wait for their prompts. */
+static int32_t count_waiting(const struct mpo_decode *decode)
+{
+    int32_t rows = 0;
+    for (int32_t i = 0; i < decode->planned_count; i++)
+        rows += !is_live(decode, i);
+    return rows;
+}
+
+int32_t mpo_decode_prefill_budget(const struct mpo_decode_spec *spec,
+                                  const struct mpo_decode_load *load)
+{
+    int32_t at_work = load->drawing + load->looked_up;
+    int32_t least = spec->prefill_tokens;
+    int32_t most = spec->prefill_step - at_work;
+    if (at_work == 0 && spec->prefill_idle > 0)
+        return spec->prefill_idle;
+    if (most <= least)
+        return least;
+    if (load->waiting > load->drawing)
+        return most;
+    int32_t calm = PREFILL_A_DRAW * load->drawing;
+    return calm < least ? least : smaller_of(calm, most);
 }
 
 static void plan_mixed(struct mpo_decode *decode)
 {
     int32_t positions = decode->spec.given_positions;
-    int32_t drawing = plan_draws(decode);
-    bool looks_up =
-        plan_given(decode, drawing > 0 ? (positions + 1) / 2 : positions, GIVEN_ROWS_MAX);
-    bool is_idle = drawing == 0 && !looks_up && decode->spec.prefill_idle > 0;
-    plan_chunk(decode, is_idle ? decode->spec.prefill_idle : decode->spec.prefill_tokens);
+    struct mpo_decode_load load = {.drawing = plan_draws(decode)};
+    load.looked_up = plan_given(decode, load.drawing > 0 ? (positions + 1) / 2 : positions,
+                                GIVEN_ROWS_MAX);
+    load.waiting = count_waiting(decode);
+    plan_chunks(decode, mpo_decode_prefill_budget(&decode->spec, &load));
 }
 
 /* A live row's token: the given ones, then the last that was drawn. */

@@ -45,6 +45,7 @@ struct mpo_decode_known {
 
 /** A row's order in a control record: what happens to it in this step. */
 struct mpo_decode_order {
+    int32_t chunk; /* tokens of its prompt that are fed, of the policy that lacks most */
     int16_t token_count; /* that are fed, of the record's tokens; 0: it does not move */
     uint8_t leaves;      /* enum mpo_decode_leaves, before anything else */
     uint8_t prompt;      /* enum mpo_decode_prompt */
@@ -71,7 +72,6 @@ struct mpo_decode_control {
     int32_t kind;
     int32_t clears;      /* forget all rows first */
     int32_t admit_count; /* admissions, in a message of their own */
-    int32_t chunk;       /* tokens of a prompt that is fed */
     int32_t slot;        /* of a prompt that is offered */
     int64_t bytes;       /* of the prompt that follows */
 };
@@ -209,6 +209,17 @@ enum mpo_status mpo_decode_check_root(const struct mpo_decode *decode);
 
 /** Bytes of one admission. Local. */
 size_t mpo_decode_admission_bytes(int32_t policy_count);
+
+/** What a step of MPO_DECODE_MIXED has to do. */
+struct mpo_decode_load {
+    int32_t drawing;   /* rows */
+    int32_t looked_up; /* positions of given tokens */
+    int32_t waiting;   /* rows whose prompts are not fed yet */
+};
+
+/** Prompt tokens that a step feeds beside its load. Local. */
+int32_t mpo_decode_prefill_budget(const struct mpo_decode_spec *spec,
+                                  const struct mpo_decode_load *load);
 
 /** Fill the control record with the next step. At the root. @return false: nothing to do */
 bool mpo_decode_plan(struct mpo_decode *decode);

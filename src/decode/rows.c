@@ -124,8 +124,9 @@ static void cut_prompt(const struct mpo_decode *decode, const struct mpo_policy 
 {
     int64_t length = mpo_policy_prompt_tokens(policy, span->slot);
     int64_t first = decode->known[span->row].fed;
-    int64_t end =
-        span->want == MPO_WANT_LAST ? length : first + (int64_t)decode->control->chunk;
+    int64_t end = span->want == MPO_WANT_LAST
+                      ? length
+                      : first + (int64_t)decode->order[span->row].chunk;
     if (first > length - 1)
         first = length - 1;
     if (span->want != MPO_WANT_LAST && end > length - 1)
@@ -317,7 +318,8 @@ static void advance_rows(struct mpo_decode *decode)
 {
     for (int32_t i = 0; i < decode->span_count; i++)
         if (decode->span[i].want == MPO_WANT_NONE)
-            decode->known[decode->span[i].row].fed += decode->control->chunk;
+            decode->known[decode->span[i].row].fed +=
+                decode->order[decode->span[i].row].chunk;
     for (int32_t i = 0; i < decode->question_count; i++) {
         struct mpo_decode_known *known = &decode->known[decode->question[i].row];
         known->state = MPO_DECODE_LIVE;

@@ -47,6 +47,7 @@ struct mpo_policy_setup mpo_policies_setup(const struct mpo_policies *policies,
     return (struct mpo_policy_setup){
         .row_count = room->row_capacity,
         .position_count = room->position_capacity,
+        .mixes_prompts = room->mixes_prompts,
         .vocab_size = policies->vocab_size,
         .masked = policies->masked,
         .masked_count = policies->masked_count,

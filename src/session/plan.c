@@ -210,6 +210,7 @@ struct mpo_policies_room mpo_plan_room(const struct mpo_session *session)
         .held_prompts = held_prompts(size),
         .response_tokens = (int32_t)session->config->rollout.max_tokens,
         .context_tokens = size->machine.context_tokens,
+        .mixes_prompts = size->machine.mixes_prompts,
     };
 }
 

@@ -113,6 +113,8 @@ static void open_decode(struct rollout_case *loop)
         .bias_max = spec->bias_max,
         .prefill = spec->prefill,
         .prefill_tokens = spec->prefill_tokens,
+        .prefill_step = spec->prefill_step,
+        .prefill_idle = spec->prefill_idle,
     };
     assert_ok(mpo_decode_open(&decode, &loop->decode));
 }

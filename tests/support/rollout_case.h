@@ -30,6 +30,8 @@ struct rollout_case_spec {
     /* of the row machine beside the rollout */
     enum mpo_decode_prefill prefill;
     int32_t prefill_tokens;
+    int32_t prefill_step;
+    int32_t prefill_idle;
     int32_t given_positions; /* 0: as the given responses need */
     int32_t response_tokens; /* of one row; 0: no limit */
     int32_t top_max;

@@ -62,6 +62,7 @@ struct mpo_policy_setup {
     int32_t cell_count;     /* tokens of all rows at once, shared ones counted once, plus at
                                least one; 0: not known */
     int32_t longest_prompt_tokens;
+    bool mixes_prompts;    /* as struct mpo_policies_room has it */
     int32_t vocab_size;    /* V, common: rows handed out have at least this many floats */
     const int32_t *masked; /* [masked_count] below vocab_size */
     int32_t masked_count;

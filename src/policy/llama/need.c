@@ -58,10 +58,14 @@ bool mpo_llama_is_invariant(const struct mpo_llama_policy *policy)
            !mpo_llama_is_in_full(policy->model->handle);
 }
 
+/* From 64 tokens on libllama's attention on the CPU goes through all cells in use, below
+ * through a row's own. */
 int32_t mpo_llama_pass_tokens(const struct mpo_llama_policy *policy)
 {
-    return mpo_llama_is_invariant(policy) ? MPO_LLAMA_INVARIANT_TOKENS
-                                          : MPO_LLAMA_BATCH_TOKENS;
+    bool is_small = policy->setup.mixes_prompts && mpo_device_is_cpu(policy->device) &&
+                    !mpo_llama_is_in_full(policy->model->handle);
+    return is_small || mpo_llama_is_invariant(policy) ? MPO_LLAMA_INVARIANT_TOKENS
+                                                      : MPO_LLAMA_BATCH_TOKENS;
 }
 
 static uint64_t cache_bytes(const struct mpo_llama_policy *policy,
