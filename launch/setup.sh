@@ -18,10 +18,12 @@
 #   MPO_BUILD_DIR       the build tree (default: build, beside src); deps/ inside it is filled here
 #   CMAKE_PREFIX_PATH   a libllama found there is used instead of building one (its archive is
 #                       still downloaded, for the template engine)
-#   MPO_LLAMA_CUDA      ON builds libllama with its CUDA backend (default OFF), for the GPU of this
-#                       machine, or, if it has none, for those of CUDAARCHS (such as "80;90")
+#   MPO_LLAMA_CUDA      ON builds libllama with its CUDA backend (default OFF)
+#   CUDAARCHS           the GPUs to build for, such as "80;90" (default: those of this machine); mpo's
+#                       own kernels are built for them too
 #   MPO_LLAMA_NATIVE    OFF builds libllama for any CPU with AVX2 or similar instead of for this
-#                       machine (default ON): for nodes of several kinds, and for images
+#                       machine (default ON), and without CUDAARCHS for GPUs of many kinds: for nodes
+#                       of several kinds, and for images
 #   JOBS                parallel compile jobs (default: the number of cores)
 set -euo pipefail
 
@@ -179,9 +181,39 @@ flags_without_amx() {
     done
 }
 
+# name_architectures NATIVE: what libllama's kernels are built for, as a part of a file's name.
+name_architectures() {
+    local wanted=${CUDAARCHS:-native} found
+    [ -n "${CUDAARCHS:-}" ] || [ "$1" = ON ] || wanted=many
+    if [[ $wanted == *native* ]]; then
+        nvidia-smi -L >/dev/null 2>&1 || die "MPO_LLAMA_CUDA=ON builds for the GPUs of this machine, and nvidia-smi -L finds none: set CUDAARCHS to those it will run on, for instance CUDAARCHS=90 (H100, H200) or CUDAARCHS='80;90'"
+        found=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | sort -u) || found=
+        wanted=$wanted-$found
+    fi
+    printf '%s' "$wanted" | tr -cs 'A-Za-z0-9' _
+}
+
+# The backend looks for CUDA's own libraries where they were when it was linked, beside $ORIGIN. In
+# `stubs` lies what stands in for the driver's library there; it must not come before the driver's.
+forget_stubs() {
+    local library path kept='' folder
+    local IFS=:
+    library=$(readlink -f "$1/lib/libggml-cuda.so")
+    path=$(readelf -d "$library" | sed -n 's/.*R\(UN\)\{0,1\}PATH.*\[\(.*\)\]/\2/p')
+    for folder in $path; do
+        [[ $folder == */stubs ]] || kept=${kept:+$kept:}$folder
+    done
+    printf 'file(RPATH_SET FILE "%s" NEW_RPATH [[%s]])\n' "$library" "$kept" >"$deps/rpath.cmake"
+    cmake -P "$deps/rpath.cmake"
+}
+
 build_llama() {
-    local prefix=$deps/llama stamp cuda=${MPO_LLAMA_CUDA:-OFF} native=${MPO_LLAMA_NATIVE:-ON} flags
+    local prefix=$deps/llama stamp cuda=${MPO_LLAMA_CUDA:-OFF} native=${MPO_LLAMA_NATIVE:-ON} flags archs
     stamp=$prefix/built-$llama_version-no-amx-cuda-$cuda
+    if [ "$cuda" = ON ]; then
+        archs=$(name_architectures "$native")
+        stamp=$stamp-$archs
+    fi
     [ "$native" = ON ] || stamp=$stamp-any-cpu
     [ ! -e "$stamp" ] || return 0
     unpack_llama
@@ -192,11 +224,13 @@ build_llama() {
         CFLAGS="${CFLAGS:-} $flags" CXXFLAGS="${CXXFLAGS:-} $flags" cmake -S "$deps/llama-src/vendor/llama.cpp" -B "$deps/llama-build" -G Ninja \
             -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=ON -DCMAKE_INSTALL_PREFIX="$prefix" \
             -DCMAKE_INSTALL_LIBDIR=lib "-DCMAKE_INSTALL_RPATH=\$ORIGIN" \
+            -DCMAKE_INSTALL_RPATH_USE_LINK_PATH="$cuda" \
             -DLLAMA_BUILD_COMMON=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_TOOLS=OFF \
             -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_APP=OFF \
             -DLLAMA_CURL=OFF -DGGML_NATIVE="$native" -DGGML_CUDA="$cuda" -DGGML_CUDA_NCCL=OFF \
             ${CUDAARCHS:+"-DCMAKE_CUDA_ARCHITECTURES=$CUDAARCHS"} \
-            && cmake --build "$deps/llama-build" -j "$jobs" && cmake --install "$deps/llama-build"
+            && cmake --build "$deps/llama-build" -j "$jobs" && cmake --install "$deps/llama-build" \
+            && { [ "$cuda" != ON ] || forget_stubs "$prefix"; }
     } >"$deps/llama.log" 2>&1 || { tail -20 "$deps/llama.log" >&2; die "libllama did not build; see $deps/llama.log"; }
     rm -rf "$deps/llama-build"
     touch "$stamp"

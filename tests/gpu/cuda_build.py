@@ -74,8 +74,8 @@ def check_budget(output, has_nccl):
               f"{used}, expected at most {budget.get(kernel)}; see {BUDGET}")
         check(f"{kernel} on sm_{arch} spills nothing",
               found["stack"] == found["stores"] == found["loads"] == "0", found[0])
-    with open(os.path.join(SOURCE, "CMakeLists.txt"), encoding="utf-8") as file:
-        listed = re.search(r"set\(MPO_CUDA_ARCHITECTURES ([^)]*)\)", file.read())[1]
+    with open(os.path.join(BUILD, "CMakeCache.txt"), encoding="utf-8") as file:
+        listed = re.search(r"^CMAKE_CUDA_ARCHITECTURES:\w+=(.*)$", file.read(), re.M)[1]
     expected = {(kernel, int(arch)) for kernel in budget for arch in re.findall(r"\d+", listed)}
     check("every kernel was seen on every architecture", set(seen) == expected,
           f"differ: {sorted(set(seen) ^ expected)}")

@@ -2,21 +2,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """Break the CUDA variant on purpose, one edit at a time: some test must notice.
 
-usage: mutants.py SOURCE_FOLDER WORK_FOLDER [PATH]
+usage: mutants.py SOURCE_FOLDER WORK_FOLDER [PATH|FIRST-LAST]
        mutants.py SOURCE_FOLDER --check    whether each edit still has its place
 
 Each mutant of a kernel is tried on the plain build (values), then with ASan and UBSan, then
 with TSan, until one notices. One of the exchange is then tried on three ranks (ranks), and
 with calls of NCCL that fail (faults). The table at the end says which. PATH leaves only the
-mutants of files whose path has it, such as src/exchange.
+mutants of files whose path has it, such as src/exchange; FIRST-LAST, such as 84-105, leaves
+those of the list from one place to another.
 """
 import os
+import re
 import shutil
 import subprocess
 import sys
 
 SOURCE, WORK = [os.path.abspath(path) for path in sys.argv[1:3]]
 ONLY = sys.argv[3] if len(sys.argv) > 3 else ""
+PLACES = re.fullmatch(r"(\d+)-(\d+)", ONLY)
 TREE = os.path.join(WORK, "tree")
 BUILD = os.path.join(WORK, "build")
 RANKS = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
@@ -311,6 +314,13 @@ def notices(path):
         yield "faults", faults_fail()
 
 
+def chosen():
+    """The mutants that the command line leaves, in the order of the list."""
+    if PLACES:
+        return MUTANTS[int(PLACES[1]) - 1:int(PLACES[2])]
+    return [mutant for mutant in MUTANTS if ONLY in mutant[1]]
+
+
 def try_mutant(path, old, new):
     original = read(os.path.join(TREE, path))
     if original.count(old) != 1:
@@ -335,9 +345,7 @@ def main():
         return
     prepare()
     survivors = []
-    for what, path, old, new in MUTANTS:
-        if ONLY not in path:
-            continue
+    for what, path, old, new in chosen():
         noticed = try_mutant(path, old, new)
         print(f"{noticed:8} {what}", flush=True)
         if (noticed == "nobody") != (what == "nothing"):
