@@ -72,8 +72,10 @@ static void open_policies(struct rollout_case *loop)
     static const char *const names[ROLLOUT_CASE_POLICIES] = {"one", "two", "three"};
     char paths[ROLLOUT_CASE_POLICIES][TABLE_PATH_BYTES];
     struct mpo_policy_spec specs[ROLLOUT_CASE_POLICIES];
+    double probability[(ROLLOUT_CASE_VOCAB + 1) * ROLLOUT_CASE_VOCAB];
     for (int32_t k = 0; k < ROLLOUT_CASE_POLICIES; k++) {
-        table_write_bigram(loop->folder, names[k], loop->bigram, k, paths[k]);
+        table_probability(loop->bigram, k, ROLLOUT_CASE_VOCAB, probability);
+        table_write(loop->folder, names[k], probability, ROLLOUT_CASE_VOCAB, paths[k]);
         specs[k] = (struct mpo_policy_spec){
             .name = names[k],
             .kind = "table",

@@ -85,15 +85,10 @@ void table_write(const char *folder, const char *name, const double *probability
     assert_int_equal(fclose(file), 0);
 }
 
-void table_write_bigram(const char *folder, const char *name, const struct bigram *bigram,
-                        int32_t policy, char path[TABLE_PATH_BYTES])
+void table_probability(const struct bigram *bigram, int32_t policy, int32_t vocab_size,
+                       double *probability)
 {
-    int32_t vocab_size = bigram->vocab_size;
-    size_t count = (size_t)(vocab_size + 1) * (size_t)vocab_size;
-    double *probability = runner_allocate(count, sizeof *probability);
     for (int32_t s = 0; s <= vocab_size; s++)
         for (int32_t v = 0; v < vocab_size; v++)
             probability[s * vocab_size + v] = exp(bigram_log_policy(bigram, policy, s, v));
-    table_write(folder, name, probability, vocab_size, path);
-    free(probability);
 }

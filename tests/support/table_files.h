@@ -39,6 +39,6 @@ void table_write_text(const char *folder, const char *name, const char *text,
 void table_write(const char *folder, const char *name, const double *probability,
                  int32_t vocab_size, char path[TABLE_PATH_BYTES]);
 
-/** Write policy k of bigrams with V + 1 states, the last of them the start, as a table. */
-void table_write_bigram(const char *folder, const char *name, const struct bigram *bigram,
-                        int32_t policy, char path[TABLE_PATH_BYTES]);
+/** Policy k of bigrams with V + 1 states, the last of them the start, for table_write. */
+void table_probability(const struct bigram *bigram, int32_t policy, int32_t vocab_size,
+                       double *probability);
