@@ -50,7 +50,9 @@ struct mpo_comm_spec {
 
 /**
  * Begin a job on ranks that run already. MPI, where it is up, stays the caller's; it needs
- * MPI_THREAD_FUNNELED, for policies compute with threads that never call MPI.
+ * MPI_THREAD_FUNNELED or more (MPI_Init_thread; MPI_Init may give less), for policies compute
+ * with threads that never call MPI. All calls come from one thread, with MPI_THREAD_FUNNELED
+ * from the one that initialised MPI.
  *
  * Collective over the communicator. Every wait for another rank has the deadline of
  * mpo_comm_expect, half an hour before its first call. Some calls of MPI block and have no
@@ -60,7 +62,8 @@ struct mpo_comm_spec {
  * is NULL. A handler cannot call off MPI's call, so with one they wait for ever.
  *
  * @return MPO_ERR_USAGE when a job has begun already, when there is a communicator without
- *         MPI, or one that this rank is no part of; MPO_ERR_PEER
+ *         MPI, or one that this rank is no part of, and when MPI was initialised with
+ *         MPI_THREAD_SINGLE or by another thread; MPO_ERR_PEER
  */
 enum mpo_status mpo_comm_begin(const struct mpo_comm_spec *spec);
 
@@ -106,6 +109,7 @@ void mpo_comm_library_version(char *text, size_t bytes);
  * Collective over all ranks.
  *
  * @param group_size  P >= 1, a divisor of the number of ranks (mpo_placement_group_size)
+ * @return MPO_ERR_USAGE when it is none
  */
 enum mpo_status mpo_comm_open(int32_t group_size, struct mpo_comm **out);
 void mpo_comm_close(struct mpo_comm **comm);
@@ -163,7 +167,8 @@ void mpo_comm_leave(enum mpo_status status, const char *text) __attribute__((nor
  * The text gets the place, "in step 4 of fit". Other ranks learn of it in their waits.
  * Local.
  *
- * @param status  not MPO_OK; its text is that of the last failure
+ * @param status  not MPO_OK; its text is that of the last failure, or where there was none
+ *                the status's sentence
  * @return status
  */
 enum mpo_status mpo_comm_fail(enum mpo_status status);

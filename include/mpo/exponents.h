@@ -20,12 +20,18 @@
 extern "C" {
 #endif
 
+/** Largest A and a_k, and so the largest magnitude of an exponent that a mixture takes, from
+ *  weights or as given: beyond it sums over policies lose the digits that tell tokens apart. */
+#define MPO_STRENGTH_MAX 1e3
+#define MPO_SCALE_MAX    1e3
+#define MPO_EXPONENT_MAX (MPO_STRENGTH_MAX * MPO_SCALE_MAX)
+
 /** Everything but the weights. */
 struct mpo_exponents {
     int32_t objective_count; /* K */
     int32_t policy_count;    /* H: K, or K + 1 with a reference, which is the last one */
-    double strength;         /* A > 0 */
-    const double *scale;     /* [K] a_k > 0, borrowed; NULL: all 1 */
+    double strength;         /* A > 0, at most MPO_STRENGTH_MAX */
+    const double *scale;     /* [K] a_k > 0, at most MPO_SCALE_MAX, borrowed; NULL: all 1 */
 };
 
 /** A = 1 and all a_k = 1. Local. */

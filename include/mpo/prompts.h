@@ -66,26 +66,27 @@ struct mpo_prompt {
 
 struct mpo_prompts_spec {
     const char *path;    /* "-" is standard input */
-    const char *format;  /* MPO_AUTO (by suffix .jsonl), "text", "jsonl" */
+    const char *format;  /* MPO_AUTO (by suffix .jsonl), "text", "jsonl"; NULL: MPO_AUTO */
     const char *prefill; /* text format: beginning of the response, in which {prompt} stands
-                            for the line; "" for none */
+                            for the line; "" or NULL: none */
     /* jsonl format: members that each line must have besides the prompt, texts to score as
        its responses; a line may have "ended": true or false for them, and "end_bias" */
     const char *response_name[MPO_PROMPTS_RESPONSE_COUNT_MAX];
     /* members with their token ids, beside or in place of their texts */
     const char *token_name[MPO_PROMPTS_RESPONSE_COUNT_MAX];
-    int32_t response_count; /* 0: such members are ignored */
-    bool ended;             /* for lines without "ended" */
+    int32_t
+        response_count; /* 0 to 2, each with a response_name; 0: such members are ignored */
+    bool ended;         /* for lines without "ended" */
 };
 
 /** Read all prompts. Local (every rank reads the same file).
  *  @return MPO_ERR_INPUT no such file; MPO_ERR_PERMISSION; MPO_ERR_IO; MPO_ERR_DATA bad
- *          UTF-8, bad JSON, a line over the limit, or no prompt at all; MPO_ERR_CONFIG no such format, or a prefill beside
- *          the jsonl format */
+ *          UTF-8, bad JSON, a line over the limit, or no prompt at all; MPO_ERR_CONFIG no such
+ *          format, or a prefill beside the jsonl format; MPO_ERR_USAGE */
 enum mpo_status mpo_prompts_open(const struct mpo_prompts_spec *spec,
                                  struct mpo_prompts **out);
 
-/** One prompt given as a string (generate --prompt). Local. */
+/** One prompt given as a string (generate --prompt). Local. @param prefill  "" or NULL: none */
 enum mpo_status mpo_prompts_open_single(const char *text, const char *prefill,
                                         struct mpo_prompts **out);
 void mpo_prompts_close(struct mpo_prompts **prompts);

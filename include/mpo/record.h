@@ -81,6 +81,7 @@ struct mpo_record_rewards {
     struct mpo_rewards_scale scale; /* NAN: unknown; errors of what was given are NAN too */
 };
 
+/** What a record is created with; texts other than its path may be NULL: "" is kept. */
 struct mpo_record_spec {
     const char *path;
     bool force;                   /* move an existing output aside */
@@ -138,7 +139,7 @@ struct mpo_record_responses {
 enum mpo_status mpo_record_create(const struct mpo_record_spec *spec,
                                   struct mpo_record_writer **out);
 
-/** A start or restart, for /provenance/segments. */
+/** A start or restart, for /provenance/segments; texts may be NULL. */
 struct mpo_record_segment {
     const char *git_commit;
     const char *job_id;

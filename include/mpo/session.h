@@ -33,34 +33,40 @@ struct mpo_session;
 /** A row machine (mpo/decode.h) for requests that come while it runs, prompts fed in chunks
  *  beside them. */
 struct mpo_session_machine {
-    int32_t row_capacity; /* 0: no machine of this kind */
-    int32_t prompt_slots;
+    int32_t row_capacity;    /* 0: no machine of this kind, and nothing below is set */
+    int32_t prompt_slots;    /* 1 or more */
     int32_t given_positions; /* as in struct mpo_decode_spec, like those below */
-    int32_t prefill_tokens;
+    int32_t prefill_tokens;  /* 1 or more */
     int32_t prefill_step;
     int32_t prefill_idle;
     int32_t top_max;
     int32_t bias_max;
-    int32_t context_tokens; /* of all rows together, for each policy */
+    int32_t context_tokens; /* of all rows together, for each policy; 1 or more */
     bool mixes_prompts;     /* as in struct mpo_policies_room */
 };
 
-/** How much is decoded at once. */
+/** Maximum prompts of a unit, and of a rollout. */
+#define MPO_SESSION_PROMPTS_MAX 1000000
+
+/** How much is decoded at once: nothing that is set, a machine, or a rollout. What contradicts
+ *  itself is refused (MPO_ERR_USAGE), never taken in part. */
 struct mpo_session_size {
     struct mpo_session_machine machine; /* then there are no prompts and no rollout, and
-                                           nothing below says anything but `advice` */
-    int32_t prompts_max; /* prompts of a rollout at most; 0: a unit for each group */
-    int32_t unit_prompts;
-    int32_t responses;
-    int32_t row_capacity;    /* rows decoded at once; 0: all of a unit's */
+                                           nothing below may be set but `advice` */
+    int32_t prompts_max;     /* prompts of a rollout at most; 0: a unit for each group */
+    int32_t unit_prompts;    /* 1 or more wherever anything else is set */
+    int32_t responses;       /* likewise; those given, if they are scored */
+    int32_t row_capacity;    /* rows decoded at once, at least `responses`; 0: all of a
+                                unit's. Not over MPO_ROW_COUNT_MAX either way */
     const char *prompt;      /* one prompt instead of the file; NULL or "": none */
     const char *const *stop; /* [stop_count] texts that end a response, borrowed */
-    int32_t stop_count;
-    const char *advice;    /* what makes rows fewer or shorter: "lower ..."; a literal */
-    bool integrates_ends;  /* rows never end, for mpo_rollout_integrate */
+    int32_t stop_count;      /* 0 where one of the purposes below is set */
+    const char *advice;      /* what makes rows fewer or shorter: "lower ..."; a literal */
+    bool integrates_ends;    /* rows never end, for mpo_rollout_integrate */
     int64_t try_limit;     /* exact draws, with at most so many tries a response; 0: none */
     bool distinct_prompts; /* a step never asks a prompt twice: prompts_max are needed */
-    struct mpo_prompts_spec prompts; /* path NULL: those of the configuration */
+    struct mpo_prompts_spec prompts; /* path NULL: those of the configuration; with a
+                                        response_count, for mpo_rollout_score */
 };
 
 struct mpo_session_spec {
@@ -105,17 +111,18 @@ struct mpo_session_spec {
  * Collective over all ranks.
  *
  * @param out  NULL after a failure
- * @return MPO_ERR_USAGE when a session is open, when not one configuration is given, or
- *         fewer flags than flag_count; the statuses of mpo_comm_begin, mpo_config_open, and
- *         of whatever is opened
+ * @return MPO_ERR_USAGE when a session is open, when not one configuration is given, fewer
+ *         flags than flag_count, or a size that contradicts itself; the statuses of
+ *         mpo_comm_begin, mpo_config_open, and of whatever is opened
  */
 enum mpo_status mpo_session_open(const struct mpo_session_spec *spec,
                                  struct mpo_session **out);
 
-/** Close everything, in reverse order. Collective over all ranks. */
+/** Close everything, in reverse order; what was opened on it, as a fit, is closed before.
+ *  Collective over all ranks. */
 void mpo_session_close(struct mpo_session **session);
 
-/** Its parts, borrowed. Local. */
+/** Its parts, borrowed; a machine has no prompts and no rollout (NULL). Local. */
 const struct mpo_config *mpo_session_config(const struct mpo_session *session);
 const struct mpo_comm *mpo_session_comm(const struct mpo_session *session);
 const struct mpo_prompts *mpo_session_prompts(const struct mpo_session *session);

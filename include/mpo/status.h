@@ -4,7 +4,18 @@
  *
  * A fallible function begins `enum mpo_status status = MPO_OK;` and ends at its one label
  * `cleanup:`.  MPO_FAIL raises, MPO_CHECK raises unless a condition holds, MPO_TRY relays.
- * The text belongs to the calling thread and is valid until that thread raises again.
+ * The text belongs to the calling thread and is valid until that thread raises again. Every
+ * call that returns a status other than MPO_OK leaves one.
+ *
+ * NULL. Where nothing is said of NULL a pointer is there. What is checked is the same everywhere:
+ *   - what returns a status and opens something, or takes a file, a prompt, a response, a step
+ *     or a row of a caller, looks at its pointers and answers MPO_ERR_USAGE with the name of
+ *     the one that is NULL. An opener's *out is NULL after any failure
+ *   - what is called for each token inside of a step (the verbs of mpo/policy.h,
+ *     mpo/exchange.h, mpo/mixture.h), moves bytes between ranks (mpo/comm.h), or asks a handle
+ *     for a figure does not look: NULL there ends the process
+ *   - mpo_x_close, _discard, _finish and _release take NULL and handles that are NULL. Closing
+ *     sets the caller's handle to NULL, so that it may be closed twice
  */
 #pragma once
 

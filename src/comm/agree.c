@@ -12,6 +12,8 @@
 
 #include "mpo/report.h"
 
+#include "base/argument.h"
+
 #define VERDICT_TEXT_BYTES 1024
 #define RANK_LIST_BYTES    256
 
@@ -142,6 +144,8 @@ cleanup:
 enum mpo_status mpo_comm_agree(enum mpo_status status)
 {
     enum mpo_status agreed = status;
+    if (status != MPO_OK)
+        mpo_comm_explain(status);
     if (mpo_comm_job_size() == 1) {
         if (status != MPO_OK)
             mpo_report_failure(MPO_REPORT_ERROR, status, mpo_error_text(),
@@ -156,6 +160,7 @@ enum mpo_status mpo_comm_agree(enum mpo_status status)
 enum mpo_status mpo_comm_same(uint64_t hash, const char *what)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(what);
     uint64_t expected = hash;
     if (mpo_comm_job_size() > 1) {
         MPO_TRY(mpo_comm_check());

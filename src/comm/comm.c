@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/argument.h"
 #include "base/memory.h"
 
 struct mpo_comm {
@@ -80,8 +81,9 @@ static enum mpo_status place_rank(int32_t group_size, struct mpo_comm **out)
     comm->rank = mpo_comm_job_rank();
     comm->size = mpo_comm_job_size();
     comm->group_size = group_size;
-    MPO_CHECK(group_size >= 1 && comm->size % group_size == 0, MPO_ERR_INTERNAL,
-              "%d ranks cannot form groups of %d", comm->size, group_size);
+    MPO_CHECK(group_size >= 1 && comm->size % group_size == 0, MPO_ERR_USAGE,
+              "expected groups of a size that divides %d, the number of ranks, found %d",
+              comm->size, group_size);
     comm->group = comm->rank / comm->group_size;
     comm->group_rank = comm->rank % comm->group_size;
     comm->group_count = comm->size / comm->group_size;
@@ -94,7 +96,9 @@ cleanup:
 
 enum mpo_status mpo_comm_open(int32_t group_size, struct mpo_comm **out)
 {
-    enum mpo_status status = mpo_comm_agree(place_rank(group_size, out));
+    enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(out);
+    status = mpo_comm_agree(place_rank(group_size, out));
     if (status == MPO_OK && mpo_comm_job()->world != MPI_COMM_NULL)
         status = mpo_comm_agree(form_groups(*out));
     if (status != MPO_OK)
@@ -111,7 +115,7 @@ static void free_communicator(MPI_Comm *communicator)
 
 void mpo_comm_close(struct mpo_comm **comm)
 {
-    if (*comm == NULL)
+    if (comm == NULL || *comm == NULL)
         return;
     free_communicator(&(*comm)->local_comm);
     free_communicator(&(*comm)->host_comm);

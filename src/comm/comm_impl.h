@@ -68,6 +68,10 @@ enum mpo_status mpo_comm_check_launch(bool *speaks);
 /** Where the job is: "step 12 of fit", counted as fit prints them; "set-up". Local. */
 void mpo_comm_describe_place(char *text, size_t bytes);
 
+/** Give a failure without a text the sentence of its status: a caller need not have raised one.
+ *  Local. */
+void mpo_comm_explain(enum mpo_status status);
+
 /** mpo_comm_fail for a text that already says where it happened. Local. */
 enum mpo_status mpo_comm_fail_here(enum mpo_status status);
 

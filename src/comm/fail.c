@@ -96,9 +96,16 @@ void mpo_comm_last_words(void (*say)(void *argument), void *argument)
     job->last_argument = argument;
 }
 
+void mpo_comm_explain(enum mpo_status status)
+{
+    if (mpo_error_text()[0] == '\0')
+        mpo_error_raise(status, __FILE__, __LINE__, "%s", mpo_status_sentence(status));
+}
+
 enum mpo_status mpo_comm_fail(enum mpo_status status)
 {
     char text[TEXT_BYTES] = "";
+    mpo_comm_explain(status);
     add_place(text);
     return fail_with(status, text, false);
 }
@@ -113,6 +120,7 @@ enum mpo_status mpo_comm_fail_here(enum mpo_status status)
 void mpo_comm_abort(enum mpo_status status)
 {
     char text[TEXT_BYTES] = "";
+    mpo_comm_explain(status);
     add_place(text);
     fail_with(status, text, false);
     end_process(status, text);

@@ -15,6 +15,7 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include "base/argument.h"
 #include "base/memory.h"
 #include "mpo/report.h"
 
@@ -70,6 +71,26 @@ cleanup:
     return status;
 }
 
+/* What mpo/comm.h asks of MPI that is up. */
+static enum mpo_status check_threads(void)
+{
+    enum mpo_status status = MPO_OK;
+    int level = MPI_THREAD_SINGLE;
+    int is_main = 0;
+    MPO_TRY_MPI(MPI_Query_thread(&level));
+    MPO_TRY_MPI(MPI_Is_thread_main(&is_main));
+    MPO_CHECK(
+        level >= MPI_THREAD_FUNNELED, MPO_ERR_USAGE,
+        "expected MPI with MPI_THREAD_FUNNELED or more, because policies compute with "
+        "threads of their own, found MPI_THREAD_SINGLE; call MPI_Init_thread in place "
+        "of MPI_Init");
+    MPO_CHECK(level > MPI_THREAD_FUNNELED || is_main, MPO_ERR_USAGE,
+              "expected the thread that initialised MPI with MPI_THREAD_FUNNELED, found "
+              "another; use mpo in that thread, or ask for MPI_THREAD_SERIALIZED");
+cleanup:
+    return status;
+}
+
 static enum mpo_status connect_ranks(MPI_Comm communicator)
 {
     enum mpo_status status = MPO_OK;
@@ -94,10 +115,13 @@ enum mpo_status mpo_comm_begin(const struct mpo_comm_spec *spec)
 {
     enum mpo_status status = MPO_OK;
     MPI_Comm communicator = MPI_COMM_NULL;
+    MPO_ARGUMENTS(spec);
     MPO_CHECK(!job.has_begun, MPO_ERR_USAGE,
               "this process has a job already, and can have only one at a time; end it, or "
               "close its session, first");
     MPO_TRY(choose_communicator(spec, &communicator));
+    if (communicator != MPI_COMM_NULL)
+        MPO_TRY(check_threads());
     job.has_begun = true;
     job.spec = *spec;
     job.spec.communicator = NULL; /* the caller's variable may go out of scope */

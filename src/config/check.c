@@ -13,6 +13,7 @@
 
 #include <utf8proc.h>
 
+#include "base/argument.h"
 #include "base/memory.h"
 #include "base/simplex.h"
 #include "mpo/policy.h"
@@ -392,6 +393,7 @@ cleanup:
 enum mpo_status mpo_config_bounds(const struct mpo_config *config, double **bounds)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(config, bounds);
     int32_t count = config->objective_count;
     bool is_bounded = false;
     *bounds = NULL;

@@ -13,7 +13,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/argument.h"
 #include "base/memory.h"
+#include "mpo/exponents.h"
 
 const struct mpo_config_section mpo_config_sections[MPO_SECTION_COUNT] = {
 #define MPO_SECTION_BEGIN(section, scope, sentence)                                        \
@@ -164,10 +166,10 @@ enum mpo_status mpo_config_open(const char *command, int argc, char *const *argv
                                 struct mpo_config **out)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS_TO_OPEN(out, command);
     struct mpo_config_flags *flags = NULL;
     struct mpo_config_build build = {.command = command};
     struct mpo_config_arguments arguments = {0};
-    *out = NULL;
     MPO_TRY(begin_build(&build));
     MPO_TRY(mpo_config_flags_open(command, argc, argv, &arguments, &flags));
     MPO_TRY(take_path(&build, &arguments));
@@ -188,12 +190,13 @@ enum mpo_status mpo_config_open_text(const char *command,
                                      char *const *argv, struct mpo_config **out)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS_TO_OPEN(out, command, source);
+    MPO_ARGUMENTS(source->text);
     struct mpo_config_flags *flags = NULL;
     struct mpo_config_build build = {.command = command, .path = "configuration text"};
     struct mpo_config_arguments arguments = {0};
     size_t bytes = strnlen(source->text, MPO_CONFIG_BYTES_MAX + 1);
     char quoted[MPO_CONFIG_QUOTE_BYTES];
-    *out = NULL;
     MPO_TRY(begin_build(&build));
     MPO_TRY(mpo_config_flags_open(command, argc, argv, &arguments, &flags));
     MPO_CHECK(arguments.count == 0, MPO_ERR_USAGE,
@@ -219,9 +222,9 @@ enum mpo_status mpo_config_open_flags(const char *command, int argc, char *const
                                       struct mpo_config **out)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS_TO_OPEN(out, command, arguments);
     struct mpo_config_flags *flags = NULL;
     struct mpo_config_build build = {.command = command, .path = ""};
-    *out = NULL;
     MPO_TRY(begin_build(&build));
     MPO_TRY(mpo_config_flags_open(command, argc, argv, arguments, &flags));
     MPO_TRY(take_folder(build.path, &build.folder));
@@ -238,8 +241,8 @@ enum mpo_status mpo_config_read_text(const char *name, const char *text,
                                      struct mpo_config **out)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS_TO_OPEN(out, name, text);
     struct mpo_config_build build = {.command = "", .path = name};
-    *out = NULL;
     MPO_TRY(begin_build(&build));
     MPO_NEW(1, &build.config->stored);
     MPO_TRY(mpo_memory_copy_text("", &build.folder));
@@ -288,7 +291,7 @@ static void free_member(const struct mpo_config_option *option, void *member)
 
 void mpo_config_close(struct mpo_config **config)
 {
-    if (*config == NULL)
+    if (config == NULL || *config == NULL)
         return;
     for (int i = 0; i < MPO_OPTION_COUNT; i++) {
         const struct mpo_config_option *option = &mpo_config_options[i];

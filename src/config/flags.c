@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/argument.h"
 #include "base/memory.h"
 
 #define POLICY_PREFIX "--policies."
@@ -211,6 +212,19 @@ cleanup:
     return status;
 }
 
+static enum mpo_status check_arguments(int argc, char *const *argv)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_CHECK(argc >= 0 && (argc == 0 || argv != NULL), MPO_ERR_USAGE,
+              "expected argv [argc], found argc %d and %s", argc,
+              argv != NULL ? "argv" : "argv NULL");
+    for (int i = 0; i < argc; i++)
+        MPO_CHECK(argv[i] != NULL, MPO_ERR_USAGE,
+                  "expected %d texts in argv, found NULL as number %d", argc, i + 1);
+cleanup:
+    return status;
+}
+
 enum mpo_status mpo_config_flags_open(const char *command, int argc, char *const *argv,
                                       struct mpo_config_arguments *arguments,
                                       struct mpo_config_flags **out)
@@ -218,6 +232,7 @@ enum mpo_status mpo_config_flags_open(const char *command, int argc, char *const
     enum mpo_status status = MPO_OK;
     char **whole = NULL; /* argv as getopt wants it, with the program's name before it */
     *arguments = (struct mpo_config_arguments){0};
+    MPO_TRY(check_arguments(argc, argv));
     MPO_NEW(1, out);
     MPO_NEW(argc + 2, &whole);
     MPO_NEW(argc, &(*out)->flag);
@@ -297,6 +312,7 @@ enum mpo_status mpo_config_pass_on(const char *command, int argc, char *const *a
                                    struct mpo_texts *flags)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(command, arguments, flags, count);
     struct mpo_config_flags *parsed = NULL;
     flags->count = 0;
     MPO_NEW(argc, &flags->text);

@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/argument.h"
+
 #define POLICIES  "policies"
 #define KNOWN_MAX 16 /* policies that a hint names */
 
@@ -119,6 +121,7 @@ enum mpo_status mpo_config_get(const struct mpo_config *config, const char *key,
                                char **text)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(config, key, text);
     size_t bytes = 0;
     *text = NULL;
     FILE *stream = open_memstream(text, &bytes);
@@ -126,7 +129,8 @@ enum mpo_status mpo_config_get(const struct mpo_config *config, const char *key,
     MPO_TRY(print_key(config, key, stream));
 cleanup:
     if (stream != NULL && fclose(stream) != 0 && status == MPO_OK)
-        status = MPO_ERR_MEMORY;
+        status =
+            mpo_error_raise(MPO_ERR_MEMORY, __FILE__, __LINE__, "no memory to print a key");
     if (status != MPO_OK) {
         free(*text);
         *text = NULL;

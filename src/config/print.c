@@ -21,6 +21,8 @@
 
 #include <utf8proc.h>
 
+#include "base/argument.h"
+
 static bool must_escape(int32_t letter)
 {
     return letter < 0x20 || (letter >= 0x7F && letter <= 0xA0) || letter == 0x2028 ||
@@ -171,6 +173,7 @@ static void print_section(FILE *stream, const struct mpo_config *config, int sec
 enum mpo_status mpo_config_print(const struct mpo_config *config, char **text)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(config, text);
     size_t bytes = 0;
     *text = NULL;
     FILE *stream = open_memstream(text, &bytes);
@@ -252,6 +255,7 @@ static void print_reference_section(FILE *stream, int section)
 enum mpo_status mpo_config_print_reference(FILE *stream)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(stream);
     fputs("# Every option of mpo with its default, printed by `mpo help --reference`.\n"
           "# These values hold for options that are left out; flags override them for one "
           "run:\n"

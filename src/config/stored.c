@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/argument.h"
 #include "base/memory.h"
 
 #define KEY_BYTES 192
@@ -310,6 +311,7 @@ enum mpo_status mpo_config_compare(const struct mpo_config *first,
                                    void *context)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(first, second);
     struct comparison pair = {.side = {first, second}, .visit = visit, .context = context};
     for (int section = 0; section < MPO_SECTION_COUNT; section++) {
         if (!mpo_config_is_in_files(section))

@@ -16,6 +16,7 @@
 
 #include <utf8proc.h>
 
+#include "base/argument.h"
 #include "base/memory.h"
 
 #define NAME_LETTERS_MAX 64 /* longer names are not compared */
@@ -130,6 +131,7 @@ enum mpo_status mpo_config_parse_numbers(const char *text, double *value, int32_
                                          int32_t *count)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(text, value, count);
     const char *at = text;
     char quoted[MPO_CONFIG_QUOTE_BYTES];
     char number[64];

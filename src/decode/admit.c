@@ -11,6 +11,9 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/argument.h"
+#include "mpo/exponents.h"
+
 /* The row can be assigned again: its old response is gone, or leaves first. */
 static bool is_free(const struct mpo_decode *decode, int32_t index)
 {
@@ -33,6 +36,7 @@ static bool is_at_work(const struct mpo_decode *decode, int32_t index)
 enum mpo_status mpo_decode_check_root(const struct mpo_decode *decode)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(decode);
     MPO_CHECK(decode->is_root, MPO_ERR_USAGE,
               "rows are admitted at the root of their group, and this is rank %d of it; "
               "the other ranks call mpo_decode_follow",
@@ -132,11 +136,14 @@ static enum mpo_status check_exponents(const struct mpo_decode *decode,
     MPO_CHECK(row->mu != NULL, MPO_ERR_USAGE, "a row with mu NULL, expected %d exponents",
               decode->policy_count);
     for (int32_t h = 0; h < decode->policy_count; h++)
-        MPO_CHECK(isfinite(row->mu[h]), MPO_ERR_USAGE,
-                  "a row with exponent %g of policy '%s', expected a finite one",
-                  row->mu[h], mpo_policies_configured(decode->spec.policies, h)->name);
-    MPO_CHECK(isfinite(row->end_bias), MPO_ERR_USAGE,
-              "a row with end bias %g, expected a finite one", row->end_bias);
+        MPO_CHECK(
+            fabs(row->mu[h]) <= MPO_EXPONENT_MAX, MPO_ERR_USAGE,
+            "a row with exponent %g of policy '%s', expected a finite one from %g to %g",
+            row->mu[h], mpo_policies_configured(decode->spec.policies, h)->name,
+            -MPO_EXPONENT_MAX, MPO_EXPONENT_MAX);
+    MPO_CHECK(fabs(row->end_bias) <= MPO_EXPONENT_MAX, MPO_ERR_USAGE,
+              "a row with end bias %g, expected a finite one from %g to %g", row->end_bias,
+              -MPO_EXPONENT_MAX, MPO_EXPONENT_MAX);
 cleanup:
     return status;
 }
@@ -236,6 +243,7 @@ enum mpo_status mpo_decode_admit(struct mpo_decode *decode,
 {
     enum mpo_status status = MPO_OK;
     int32_t found = 0;
+    MPO_ARGUMENTS(decode, row, index);
     MPO_TRY(mpo_decode_check_root(decode));
     while (found < decode->spec.row_capacity && !is_free(decode, found))
         found++;

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/argument.h"
 #include "base/memory.h"
 
 /* ---- open and close ---- */
@@ -145,6 +146,12 @@ static enum mpo_status check_spec(const struct mpo_decode_spec *spec)
     MPO_CHECK(spec->top_max >= 0 && spec->top_max <= MPO_DECODE_TOP_MAX, MPO_ERR_CONFIG,
               "%d most probable tokens, expected 0 to %d", spec->top_max,
               MPO_DECODE_TOP_MAX);
+    MPO_CHECK(
+        spec->prompt_slots >= 1 && spec->bias_max >= 0 && spec->response_tokens >= 0,
+        MPO_ERR_CONFIG,
+        "expected 1 or more prompt slots, 0 or more biases and response tokens, found "
+        "%d, %d and %d",
+        spec->prompt_slots, spec->bias_max, spec->response_tokens);
     MPO_CHECK(spec->prefill == MPO_DECODE_ALONE || spec->prefill_tokens >= 1,
               MPO_ERR_CONFIG, "%d prompt tokens in a step, expected 1 or more",
               spec->prefill_tokens);
@@ -155,6 +162,8 @@ cleanup:
 enum mpo_status mpo_decode_open(const struct mpo_decode_spec *spec, struct mpo_decode **out)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS_TO_OPEN(out, spec);
+    MPO_ARGUMENTS(spec->comm, spec->policies, spec->exchange, spec->mixture);
     struct mpo_decode *decode = NULL;
     int32_t rank = mpo_comm_group_rank(spec->comm);
     MPO_TRY(check_spec(spec));
@@ -182,7 +191,7 @@ cleanup:
 
 void mpo_decode_close(struct mpo_decode **out)
 {
-    struct mpo_decode *decode = *out;
+    struct mpo_decode *decode = out != NULL ? *out : NULL;
     if (decode == NULL)
         return;
     void *const arrays[] = {
@@ -330,6 +339,7 @@ enum mpo_status mpo_decode_step(struct mpo_decode *decode,
                                 const struct mpo_decode_event **events, int32_t *count)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(decode, events, count);
     *events = decode->event;
     *count = 0;
     MPO_TRY(mpo_decode_check_root(decode));
@@ -345,8 +355,12 @@ cleanup:
 
 static enum mpo_status tell_alone(struct mpo_decode *decode, enum mpo_decode_kind kind)
 {
+    enum mpo_status status = MPO_OK;
+    MPO_TRY(mpo_decode_check_root(decode));
     memset(decode->record, 0, decode->record_bytes);
-    return mpo_decode_tell(decode, kind);
+    MPO_TRY(mpo_decode_tell(decode, kind));
+cleanup:
+    return status;
 }
 
 enum mpo_status mpo_decode_idle(struct mpo_decode *decode)
@@ -356,7 +370,7 @@ enum mpo_status mpo_decode_idle(struct mpo_decode *decode)
 
 void mpo_decode_set_rest(struct mpo_decode *decode, const struct mpo_decode_rest *rest)
 {
-    decode->rest = *rest;
+    decode->rest = rest != NULL ? *rest : (struct mpo_decode_rest){0};
 }
 
 enum mpo_status mpo_decode_release(struct mpo_decode *decode)
@@ -369,6 +383,7 @@ enum mpo_status mpo_decode_release(struct mpo_decode *decode)
 enum mpo_status mpo_decode_follow(struct mpo_decode *decode)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(decode);
     while (!decode->is_root) {
         mpo_comm_share_stop();
         MPO_TRY(mpo_decode_tell(decode, MPO_DECODE_RUN));

@@ -16,7 +16,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/argument.h"
 #include "base/memory.h"
+#include "prompts/check.h"
 
 /* A rank's result, besides the token counts of its policies. */
 struct verdict {
@@ -278,9 +280,8 @@ enum mpo_status mpo_decode_offer(struct mpo_decode *decode, int32_t slot,
                                  const struct mpo_prompt *prompt, int32_t *lengths)
 {
     enum mpo_status status = MPO_OK;
-    MPO_CHECK(prompt->message_count <= MPO_PROMPTS_MESSAGE_COUNT_MAX, MPO_ERR_DATA,
-              "the prompt has %d messages, expected at most %d", prompt->message_count,
-              MPO_PROMPTS_MESSAGE_COUNT_MAX);
+    MPO_ARGUMENTS(decode);
+    MPO_TRY(mpo_prompt_check(prompt));
     MPO_TRY(offer_source(decode, slot, &(struct source){.prompt = prompt}, lengths));
 cleanup:
     return status;
@@ -290,6 +291,7 @@ enum mpo_status mpo_decode_offer_tokens(struct mpo_decode *decode, int32_t slot,
                                         const int32_t *token, int32_t token_count)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(decode, token);
     MPO_CHECK(token_count >= 1, MPO_ERR_USAGE,
               "a prompt of %d token ids, expected 1 or more", token_count);
     MPO_TRY(offer_source(
@@ -301,7 +303,9 @@ cleanup:
 enum mpo_status mpo_decode_offer_text(struct mpo_decode *decode, int32_t slot,
                                       const char *text, int32_t *lengths)
 {
-    const struct mpo_message message = {"user", text};
+    enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(decode, text);
+    const struct mpo_message message = {MPO_PROMPT_ROLE_USER, text};
     const struct mpo_prompt prompt = {
         .text = text, .messages = &message, .message_count = 1, .prefill = ""};
     return mpo_decode_offer(decode, slot, &prompt, lengths);

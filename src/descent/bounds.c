@@ -20,6 +20,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "base/argument.h"
 #include "base/simplex.h"
 
 /* A sum farther from 1 than this comes from a point so far out that its logarithms have
@@ -29,6 +30,7 @@
 enum mpo_status mpo_descent_check_bounds(const double *bounds, int32_t count)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(bounds);
     double low = 0.0;
     double high = 0.0;
     for (int32_t k = 0; k < count; k++) {

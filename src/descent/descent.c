@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/argument.h"
 #include "base/memory.h"
 #include "base/simplex.h"
 
@@ -102,7 +103,13 @@ enum mpo_status mpo_descent_open(const struct mpo_descent_spec *spec,
                                  struct mpo_descent **out)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS_TO_OPEN(out, spec);
+    MPO_ARGUMENTS(spec->map);
     struct mpo_descent *descent = NULL;
+    MPO_CHECK(
+        spec->objective_count >= 1 && spec->steps >= 1, MPO_ERR_USAGE,
+        "a descent: expected objective_count and steps of 1 or more, found %d and %lld",
+        spec->objective_count, (long long)spec->steps);
     MPO_NEW(1, &descent);
     descent->count = spec->objective_count;
     descent->steps = spec->steps;
@@ -131,7 +138,7 @@ cleanup:
 
 void mpo_descent_close(struct mpo_descent **out)
 {
-    struct mpo_descent *descent = *out;
+    struct mpo_descent *descent = out != NULL ? *out : NULL;
     if (descent == NULL)
         return;
     free(descent->average);
@@ -219,6 +226,7 @@ cleanup:
 enum mpo_status mpo_descent_step(struct mpo_descent *descent, const double *gradient)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(descent, gradient);
     for (int32_t k = 0; k < descent->count; k++)
         MPO_CHECK(isfinite(gradient[k]), MPO_ERR_DATA,
                   "step %lld: the gradient of objective %d is %g", (long long)descent->step,
@@ -265,6 +273,7 @@ enum mpo_status mpo_descent_load(struct mpo_descent *descent,
                                  const struct mpo_descent_state *state)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(descent, state);
     size_t bytes = (size_t)descent->count * sizeof(double);
     descent->step = state->step;
     descent->range_squares = state->range_squares;

@@ -11,6 +11,8 @@
 
 #include "mpo/report.h"
 
+#include "base/argument.h"
+
 static const struct mpo_device none = {.kind = "none"};
 static const struct mpo_device cpu = {.kind = MPO_DEVICE_CPU};
 
@@ -50,6 +52,8 @@ enum mpo_status mpo_device_open(const struct mpo_device_wish *wish,
                                 const struct mpo_comm *comm, struct mpo_device *out)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(wish, comm, out);
+    MPO_ARGUMENTS(wish->choice);
     const char *choice = wish->choice;
     bool any = mpo_is_auto(choice);
     const struct mpo_device_ops *ops =

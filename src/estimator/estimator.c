@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/argument.h"
 #include "base/memory.h"
 #include "sample.h"
 
@@ -41,11 +42,18 @@ enum mpo_status mpo_estimator_open(const struct mpo_estimator_spec *spec,
                                    struct mpo_estimator **out)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS_TO_OPEN(out, spec);
     struct mpo_estimator *estimator = NULL;
     size_t objectives = (size_t)spec->objective_count;
     size_t prompts = (size_t)spec->prompts_max;
     int32_t mu_count =
         spec->exponents != NULL ? spec->exponents->policy_count : spec->objective_count;
+    MPO_CHECK(
+        spec->objective_count >= 1 && spec->prompts_max >= 1 && spec->responses_max >= 1,
+        MPO_ERR_USAGE,
+        "an estimator: expected objective_count, prompts_max and responses_max of 1 or "
+        "more, found %d, %d and %d",
+        spec->objective_count, spec->prompts_max, spec->responses_max);
     MPO_NEW(1, &estimator);
     estimator->spec = *spec;
     estimator->mu_count = mu_count;
@@ -81,7 +89,7 @@ cleanup:
 
 void mpo_estimator_close(struct mpo_estimator **out)
 {
-    struct mpo_estimator *estimator = *out;
+    struct mpo_estimator *estimator = out != NULL ? *out : NULL;
     if (estimator == NULL)
         return;
     free(estimator->slope);
@@ -287,6 +295,7 @@ enum mpo_status mpo_estimator_step(struct mpo_estimator *estimator, const double
                                    struct mpo_estimate *out)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(estimator, weights, responses, out);
     int32_t prompt_count = responses->prompt_count;
     struct mpo_tilt_pull pull = {0};
     MPO_CHECK(prompt_count <= estimator->spec.prompts_max &&

@@ -15,6 +15,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "base/argument.h"
 #include "base/logarithm.h"
 #include "base/memory.h"
 
@@ -142,6 +143,7 @@ enum mpo_status mpo_estimator_end_bias_root(const struct mpo_end_masses *masses,
                                             double *out)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(masses, out);
     struct parts parts = {.masses = masses};
     int64_t rows = (int64_t)masses->prompt_count * masses->responses;
     MPO_NEW(rows * masses->max_tokens, &parts.ended);

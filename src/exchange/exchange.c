@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/argument.h"
 #include "base/memory.h"
 
 static const struct mpo_exchange_ops *find_transport(const char *name)
@@ -53,6 +54,8 @@ cleanup:
 enum mpo_status mpo_exchange_check(const struct mpo_exchange_spec *spec)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(spec);
+    MPO_ARGUMENTS(spec->transport);
     MPO_TRY(check_transport(spec->transport));
     MPO_TRY(check_pattern(spec));
 cleanup:
@@ -144,6 +147,7 @@ enum mpo_status mpo_exchange_survey(const struct mpo_exchange_spec *spec,
                                     struct mpo_exchange_plan *out)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(spec, comm, out);
     const struct mpo_exchange_ops *ops = NULL;
     struct mpo_exchange_spec chosen;
     *out = (struct mpo_exchange_plan){0};
@@ -212,8 +216,10 @@ cleanup:
 enum mpo_status mpo_exchange_open(const struct mpo_exchange_spec *spec,
                                   const struct mpo_comm *comm, struct mpo_exchange **out)
 {
-    *out = NULL;
-    enum mpo_status status = mpo_comm_agree(allocate_exchange(spec, comm, out));
+    enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS_TO_OPEN(out, spec, comm);
+    MPO_ARGUMENTS(spec->transport);
+    status = mpo_comm_agree(allocate_exchange(spec, comm, out));
     if (status == MPO_OK)
         status = mpo_comm_agree((*out)->common->ops->connect(*out));
     if (status != MPO_OK)
@@ -223,7 +229,7 @@ enum mpo_status mpo_exchange_open(const struct mpo_exchange_spec *spec,
 
 void mpo_exchange_close(struct mpo_exchange **exchange)
 {
-    if (*exchange == NULL)
+    if (exchange == NULL || *exchange == NULL)
         return;
     if (mpo_comm_has_failed()) {
         *exchange = NULL; /* left as it is: MPI may still write into its rows */

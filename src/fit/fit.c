@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/argument.h"
 #include "session/end_bias.h"
 #include "session/plan.h"
 #include "session/provenance.h"
@@ -177,13 +178,39 @@ static enum mpo_status fail_fit(struct mpo_fit *fit, enum mpo_status status)
     return fit->failure;
 }
 
+/* The same on all ranks, as what follows. */
+static enum mpo_status check_health(const struct mpo_fit *fit)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_CHECK(fit->failure == MPO_OK, fit->failure,
+              "a step of this fit failed before, and the job with it; close the fit");
+cleanup:
+    return status;
+}
+
+static enum mpo_status check_running(const struct mpo_fit *fit)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_TRY(check_health(fit));
+    MPO_CHECK(!fit->is_finished, MPO_ERR_USAGE,
+              "a step of a fit whose record is closed; open the fit anew, with fit.resume");
+cleanup:
+    return status;
+}
+
 enum mpo_status mpo_fit_step(struct mpo_fit *fit, bool *more)
 {
-    enum mpo_status status = begin_and_take_step(fit, more);
+    enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(fit, more);
+    *more = false;
+    MPO_TRY(check_running(fit));
+    status = begin_and_take_step(fit, more);
     if (status == MPO_OK || status == MPO_REQUEUE)
         return status;
     *more = false;
     return fail_fit(fit, status);
+cleanup:
+    return status;
 }
 
 /* ---- life ---- */
@@ -242,14 +269,18 @@ cleanup:
     return status;
 }
 
-static enum mpo_status allocate_fit(const struct mpo_fit_spec *spec, struct mpo_fit **out)
+/* `out` is where the caller wants it. */
+static enum mpo_status allocate_fit(const struct mpo_fit_spec *spec, struct mpo_fit **made,
+                                    struct mpo_fit *const *out)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS_OF("mpo_fit_open", spec, out);
+    MPO_ARGUMENTS_OF("mpo_fit_open", spec->session);
     const struct mpo_config *config = spec->session->config;
     size_t prompts = (size_t)config->rollout.prompts_per_step;
     MPO_TRY(check_size(spec->session));
-    MPO_NEW(1, out);
-    struct mpo_fit *fit = *out;
+    MPO_NEW(1, made);
+    struct mpo_fit *fit = *made;
     fit->spec = *spec;
     fit->session = spec->session;
     fit->config = config;
@@ -314,8 +345,9 @@ enum mpo_status mpo_fit_open(const struct mpo_fit_spec *spec, struct mpo_fit **o
 {
     enum mpo_status status = MPO_OK;
     struct mpo_fit *fit = NULL;
-    *out = NULL;
-    MPO_TRY(mpo_comm_agree(allocate_fit(spec, &fit)));
+    if (out != NULL)
+        *out = NULL;
+    MPO_TRY(mpo_comm_agree(allocate_fit(spec, &fit, out)));
     MPO_TRY(resume_or_not(fit));
     MPO_TRY(mpo_fit_rewards_begin(fit));
     if (fit->resumes)
@@ -336,16 +368,20 @@ cleanup:
 
 enum mpo_status mpo_fit_finish(struct mpo_fit *fit)
 {
+    enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(fit);
     /* The job has ended, and with it whatever could be agreed on. */
-    if (fit->failure != MPO_OK)
-        return fit->failure;
+    MPO_TRY(check_health(fit));
+    fit->is_finished = true;
     mpo_comm_expect("the end of fit", -1, fit->config->run.setup_deadline);
-    return mpo_comm_agree(mpo_record_finish(&fit->record));
+    MPO_TRY(mpo_comm_agree(mpo_record_finish(&fit->record)));
+cleanup:
+    return status;
 }
 
 void mpo_fit_close(struct mpo_fit **fit)
 {
-    struct mpo_fit *self = *fit;
+    struct mpo_fit *self = fit != NULL ? *fit : NULL;
     if (self == NULL)
         return;
     mpo_record_finish(&self->record);
@@ -397,7 +433,7 @@ const struct mpo_fit_summary *mpo_fit_summary(const struct mpo_fit *fit)
 
 const double *mpo_fit_average(const struct mpo_fit *fit)
 {
-    return mpo_descent_average(fit->descent);
+    return fit->descent != NULL ? mpo_descent_average(fit->descent) : NULL;
 }
 
 double mpo_fit_least_exponent(const struct mpo_fit *fit)

@@ -44,6 +44,7 @@ struct mpo_fit {
     bool resumes;            /* such a record exists */
     bool warms_up;           /* the end tilt adapts, and has not begun */
     enum mpo_status failure; /* of a step, else MPO_OK */
+    bool is_finished;        /* its record is closed */
 
     /* rank zero only */
     struct mpo_estimator *estimator;

@@ -18,6 +18,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/argument.h"
 #include "session/differences.h"
 #include "session/provenance.h"
 
@@ -158,6 +159,7 @@ enum mpo_status mpo_fit_adopt(const struct mpo_session *session, struct mpo_conf
 {
     enum mpo_status status = MPO_OK;
     bool adopts = false;
+    MPO_ARGUMENTS(session, config);
     if (!config->fit.resume)
         return MPO_OK;
     if (mpo_comm_rank(session->comm) == 0)

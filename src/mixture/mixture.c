@@ -19,6 +19,7 @@
 #include <string.h>
 
 #include "mpo/device.h"
+#include "base/argument.h"
 #include "base/memory.h"
 
 /* Slices as the exchange cuts them; without one the whole vocabulary is the only slice. */
@@ -103,8 +104,15 @@ enum mpo_status mpo_mixture_open(const struct mpo_mixture_spec *spec,
                                  struct mpo_mixture **out)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS_TO_OPEN(out, spec);
+    MPO_ARGUMENTS(spec->device, spec->temperature);
     struct mpo_mixture *mixture = NULL;
     const struct mpo_mixture_ops *ops = mpo_registry_mixture(spec->device);
+    MPO_CHECK(spec->policy_count >= 1 && spec->vocab_size >= 1 && spec->row_capacity >= 1,
+              MPO_ERR_USAGE,
+              "a mixture: expected policy_count, vocab_size and row_capacity of 1 or more, "
+              "found %d, %d and %d",
+              spec->policy_count, spec->vocab_size, spec->row_capacity);
     MPO_CHECK(ops != NULL, MPO_ERR_DEVICE, "this build has no %s mixture; it has: %s",
               spec->device, mpo_device_built());
     MPO_CHECK(!spec->rows_on_device || ops->place != NULL, MPO_ERR_INTERNAL,
@@ -126,7 +134,7 @@ cleanup:
 
 void mpo_mixture_close(struct mpo_mixture **out)
 {
-    struct mpo_mixture *mixture = *out;
+    struct mpo_mixture *mixture = out != NULL ? *out : NULL;
     if (mixture == NULL)
         return;
     mixture->ops->close(mixture->self);

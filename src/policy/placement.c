@@ -4,6 +4,8 @@
  */
 #include "mpo/placement.h"
 
+#include "base/argument.h"
+
 struct mpo_placement mpo_placement_of(int32_t policy_count, const struct mpo_comm *comm)
 {
     return (struct mpo_placement){policy_count, mpo_comm_group_size(comm)};
@@ -31,6 +33,7 @@ enum mpo_status mpo_placement_group_size(int32_t size, int32_t policy_count,
                                          int32_t ranks_per_group, int32_t *out)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(out);
     int32_t group_size = ranks_per_group;
     MPO_CHECK(group_size >= 0 && group_size <= policy_count, MPO_ERR_CONFIG,
               "exchange.ranks_per_group is %d, expected 1 to %d: a group has at most one "
@@ -54,8 +57,10 @@ enum mpo_status mpo_placement_open_comm(int32_t policy_count, int32_t ranks_per_
                                         struct mpo_comm **out)
 {
     int32_t group_size = 0;
-    enum mpo_status status = mpo_comm_agree(mpo_placement_group_size(
-        mpo_comm_job_size(), policy_count, ranks_per_group, &group_size));
+    enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(out);
     *out = NULL;
+    status = mpo_comm_agree(mpo_placement_group_size(mpo_comm_job_size(), policy_count,
+                                                     ranks_per_group, &group_size));
     return status == MPO_OK ? mpo_comm_open(group_size, out) : status;
 }

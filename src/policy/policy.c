@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/argument.h"
 #include "base/memory.h"
 
 /* ---- kinds ---- */
@@ -54,6 +55,7 @@ enum mpo_status mpo_policies_check_device(const struct mpo_policy_spec *policies
                                           int32_t policy_count, const char *kind)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(policies, kind);
     for (int32_t i = 0; i < policy_count; i++) {
         size_t index = 0;
         if (choose_kind(&policies[i], &index) == MPO_OK &&
@@ -185,12 +187,31 @@ cleanup:
     return status;
 }
 
+/* Texts of the specification are borrowed, and looked at whenever a policy is named. */
+static enum mpo_status check_spec(const struct mpo_policies_spec *spec)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS_OF("mpo_policies_open", spec->policies);
+    for (int32_t h = 0; h < spec->placement.policy_count; h++) {
+        const struct mpo_policy_spec *policy = &spec->policies[h];
+        MPO_ARGUMENTS_OF("mpo_policies_open", policy->name, policy->kind, policy->model,
+                         policy->lora, policy->system, policy->request,
+                         policy->chat_template);
+        MPO_CHECK(policy->more_count == 0 || policy->more != NULL, MPO_ERR_USAGE,
+                  "policy '%s': expected %d adapters in more (more_count), found NULL",
+                  policy->name, policy->more_count);
+    }
+cleanup:
+    return status;
+}
+
 enum mpo_status mpo_policies_allocate(const struct mpo_policies_spec *spec,
                                       const struct mpo_comm *comm,
                                       struct mpo_policies **out)
 {
     enum mpo_status status = MPO_OK;
     struct mpo_policies *policies = NULL;
+    MPO_TRY(check_spec(spec));
     MPO_NEW(1, &policies);
     *out = policies;
     MPO_NEW(spec->placement.policy_count, &policies->configured);
@@ -210,8 +231,10 @@ cleanup:
 enum mpo_status mpo_policies_open(const struct mpo_policies_spec *spec,
                                   const struct mpo_comm *comm, struct mpo_policies **out)
 {
+    enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS_TO_OPEN(out, spec, comm);
     struct mpo_policies *policies = NULL;
-    enum mpo_status status = mpo_comm_agree(mpo_policies_allocate(spec, comm, &policies));
+    status = mpo_comm_agree(mpo_policies_allocate(spec, comm, &policies));
     if (status == MPO_OK)
         status = mpo_comm_agree(load_local(policies));
     if (status == MPO_OK)
@@ -226,7 +249,7 @@ enum mpo_status mpo_policies_open(const struct mpo_policies_spec *spec,
 
 void mpo_policies_close(struct mpo_policies **out)
 {
-    struct mpo_policies *policies = *out;
+    struct mpo_policies *policies = out != NULL ? *out : NULL;
     if (policies == NULL)
         return;
     for (int32_t i = 0; policies->local != NULL && i < policies->local_count; i++)

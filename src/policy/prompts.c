@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/argument.h"
 #include "base/memory.h"
 
 enum mpo_status mpo_policy_tokens_reserve(struct mpo_policy_tokens *tokens, size_t count)
@@ -60,6 +61,7 @@ enum mpo_status mpo_policy_encode(struct mpo_policy *policy, int32_t slot,
                                   const struct mpo_prompt *prompt, int32_t *token_count)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(policy);
     struct mpo_policy_tokens tokens = {0};
     MPO_TRY(check_slot(policy, slot));
     MPO_TRY(policy->ops->encode(policy->self, prompt, &tokens));
@@ -77,6 +79,7 @@ enum mpo_status mpo_policy_encode_tokens(struct mpo_policy *policy, int32_t slot
                                          const int32_t *token, int32_t token_count)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(policy, token);
     struct mpo_policy_tokens tokens = {0};
     MPO_TRY(check_slot(policy, slot));
     MPO_CHECK(token_count >= 1, MPO_ERR_DATA,
@@ -145,6 +148,7 @@ enum mpo_status mpo_policy_check_length(const struct mpo_policy *policy, int32_t
                                         int32_t response_tokens, bool given)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(policy);
     int64_t trained_tokens = mpo_policy_trained_tokens(policy);
     int64_t length = mpo_policy_prompt_tokens(policy, slot);
     /* The longer one of the two is what has to be shorter. */
@@ -207,6 +211,7 @@ enum mpo_status mpo_policies_encode_prompts(struct mpo_policies *policies,
                                             int32_t max_tokens)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(policies, comm, prompts);
     struct mpo_policy_prompts file = {prompts, &policies->responses, max_tokens,
                                       &policies->of_texts};
     for (int32_t i = 0; status == MPO_OK && i < policies->local_count; i++)

@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/argument.h"
 #include "base/memory.h"
 #include "base/utf8.h"
 
@@ -260,13 +261,15 @@ enum mpo_status mpo_policies_encode_responses(struct mpo_policies *policies,
                                               const struct mpo_comm *comm,
                                               const struct mpo_prompts *prompts)
 {
+    enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(policies, comm, prompts);
     struct maker maker = {.prompts = prompts, .policies = policies};
     struct mpo_policy_responses made = {
         .per_prompt = mpo_prompts_get(prompts, 0)->response_count,
         .prompt_count = mpo_prompts_count(prompts),
     };
     size_t count = (size_t)made.prompt_count * (size_t)made.per_prompt;
-    enum mpo_status status =
+    status =
         mpo_memory_take(count + 1, sizeof *made.offset, "responses", (void **)&made.offset);
     if (status == MPO_OK && mpo_comm_rank(comm) == 0)
         status = add_responses(&maker, &made);

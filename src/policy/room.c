@@ -9,6 +9,7 @@
  */
 #include "policy_impl.h"
 
+#include "base/argument.h"
 #include "base/memory.h"
 
 #define CELLS_MULTIPLE 256
@@ -97,6 +98,7 @@ enum mpo_status mpo_policies_make_room(struct mpo_policies *policies,
                                        const struct mpo_policies_room *room)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(policies, comm, room);
     (void)comm; /* agreements are of the whole job */
     for (int32_t i = 0; status == MPO_OK && i < policies->local_count; i++) {
         struct mpo_policy_setup setup = mpo_policies_setup(policies, room);

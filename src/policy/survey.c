@@ -10,6 +10,7 @@
 
 #include <stdlib.h>
 
+#include "base/argument.h"
 #include "base/memory.h"
 
 /* True when it holds on every rank. Collective. */
@@ -96,6 +97,7 @@ enum mpo_status mpo_policies_survey(const struct mpo_policies_survey_spec *spec,
                                     struct mpo_policies_survey *out)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(spec, comm, out);
     struct mpo_policies *policies = NULL;
     *out = (struct mpo_policies_survey){0};
     MPO_TRY(mpo_comm_agree(begin_survey(spec, comm, &policies, out)));
@@ -120,6 +122,8 @@ cleanup:
 
 void mpo_policies_survey_release(struct mpo_policies_survey *survey)
 {
+    if (survey == NULL)
+        return;
     free(survey->local);
     *survey = (struct mpo_policies_survey){0};
 }

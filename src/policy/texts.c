@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/argument.h"
 #include "base/memory.h"
 #include "base/utf8.h"
 
@@ -23,6 +24,7 @@ enum mpo_status mpo_policies_tokenise(const struct mpo_policies *policies, const
                                       bool special, int32_t **token, int32_t *token_count)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(policies, text, token, token_count);
     const struct mpo_policy *policy = &policies->local[0];
     struct mpo_policy_tokens tokens = {0};
     if (text[0] != '\0')
@@ -40,6 +42,7 @@ enum mpo_status mpo_policies_tokenise_prompt(const struct mpo_policies *policies
                                              int32_t **token, int32_t *token_count)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(policies, token, token_count);
     const struct mpo_policy *policy = &policies->local[0];
     struct mpo_policy_tokens tokens = {0};
     MPO_TRY(policy->ops->encode(policy->self, prompt, &tokens));
@@ -55,6 +58,7 @@ enum mpo_status mpo_policies_check_states(const struct mpo_policies *policies,
                                           const int32_t *token, int32_t token_count)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(policies, token);
     for (int32_t k = 0; k < policies->local_count; k++) {
         const struct mpo_policy *policy = &policies->local[k];
         for (int32_t i = 0; i < token_count && policy->ops->check_tokens != NULL; i++)
@@ -79,6 +83,7 @@ enum mpo_status mpo_policies_detokenise(const struct mpo_policies *policies,
                                         char **text)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(policies, token, text);
     const struct mpo_policy *policy = &policies->local[0];
     struct mpo_policies_texts texts = {0};
     char *made = NULL;

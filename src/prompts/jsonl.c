@@ -15,9 +15,7 @@
 
 #include <jansson.h>
 
-#define ROLE_SYSTEM    "system"
-#define ROLE_USER      "user"
-#define ROLE_ASSISTANT "assistant"
+#include "check.h"
 
 /* Raise with the file and the line. */
 #define REFUSE(line, format, ...)                                                          \
@@ -48,15 +46,6 @@ cleanup:
     return status;
 }
 
-static const char *known_role(const char *role)
-{
-    static const char *const roles[] = {ROLE_SYSTEM, ROLE_USER, ROLE_ASSISTANT};
-    for (size_t i = 0; i < sizeof roles / sizeof *roles; i++)
-        if (strcmp(role, roles[i]) == 0)
-            return roles[i];
-    return NULL;
-}
-
 static enum mpo_status read_message(struct mpo_prompts *prompts,
                                     const struct mpo_prompts_line *line,
                                     const json_t *value, size_t index,
@@ -70,12 +59,12 @@ static enum mpo_status read_message(struct mpo_prompts *prompts,
     if (!json_is_string(role))
         REFUSE(line, "expected a \"role\" that is a string in messages[%zu], found %s",
                index, kind_of(role));
-    message->role = known_role(json_string_value(role));
+    message->role = mpo_prompt_role(json_string_value(role));
     if (message->role == NULL)
         REFUSE(line,
                "expected role system, user or assistant in messages[%zu], found '%.40s'",
                index, json_string_value(role));
-    if (strcmp(message->role, ROLE_SYSTEM) == 0 && index > 0)
+    if (strcmp(message->role, MPO_PROMPT_ROLE_SYSTEM) == 0 && index > 0)
         REFUSE(line, "expected the system message first, found it as messages[%zu]", index);
     MPO_TRY(keep_string(prompts, line, "content", json_object_get(value, "content"),
                         &message->content));
@@ -95,15 +84,15 @@ static enum mpo_status arrange(struct mpo_prompt *prompt,
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_message *messages = prompt->messages;
-    if (is_role(&messages[prompt->message_count - 1], ROLE_ASSISTANT))
+    if (is_role(&messages[prompt->message_count - 1], MPO_PROMPT_ROLE_ASSISTANT))
         prompt->prefill = messages[--prompt->message_count].content;
     for (int32_t i = 0; i < prompt->message_count; i++)
-        if (is_role(&messages[i], ROLE_USER))
+        if (is_role(&messages[i], MPO_PROMPT_ROLE_USER))
             prompt->text = messages[i].content;
     if (prompt->text == NULL)
         REFUSE(line, "expected at least one user message in \"%s\", found none",
                "messages");
-    if (!is_role(&messages[prompt->message_count - 1], ROLE_USER))
+    if (!is_role(&messages[prompt->message_count - 1], MPO_PROMPT_ROLE_USER))
         REFUSE(line, "expected a user message before the last assistant message, found %s",
                messages[prompt->message_count - 1].role);
 cleanup:
@@ -146,7 +135,7 @@ static enum mpo_status read_prompt(struct mpo_prompts *prompts,
         MPO_TRY(keep_string(prompts, line, "prefill", prefill, &prompt->prefill));
     MPO_TRY(mpo_prompts_take(prompts, sizeof *prompt->messages, &memory));
     struct mpo_message *message = memory;
-    *message = (struct mpo_message){ROLE_USER, prompt->text};
+    *message = (struct mpo_message){MPO_PROMPT_ROLE_USER, prompt->text};
     prompt->messages = message;
     prompt->message_count = 1;
 cleanup:

@@ -18,8 +18,9 @@
 #include <string.h>
 #include <xxhash.h>
 
-#include <utf8proc.h>
+#include "check.h"
 
+#include "base/argument.h"
 #include "base/memory.h"
 #include "base/reason.h"
 #include "base/text.h"
@@ -79,21 +80,6 @@ cleanup:
     return status;
 }
 
-/* The offset of the first byte that is NUL or not UTF-8; `bytes` if there is none. */
-static size_t first_bad_byte(const char *text, size_t bytes)
-{
-    size_t at = 0;
-    while (at < bytes && text[at] != '\0') {
-        utf8proc_int32_t letter = 0;
-        utf8proc_ssize_t step = utf8proc_iterate((const utf8proc_uint8_t *)text + at,
-                                                 (utf8proc_ssize_t)(bytes - at), &letter);
-        if (step <= 0)
-            break;
-        at += (size_t)step;
-    }
-    return at;
-}
-
 /* Read one line into buffer[MPO_PROMPTS_LINE_BYTES_MAX + 2]; *more is false at the end. */
 static enum mpo_status read_line(FILE *stream, char *buffer, struct mpo_prompts_line *line,
                                  bool *more)
@@ -127,7 +113,7 @@ cleanup:
 static enum mpo_status check_utf8(const struct mpo_prompts_line *line)
 {
     enum mpo_status status = MPO_OK;
-    size_t bad = first_bad_byte(line->text, line->bytes);
+    size_t bad = mpo_prompt_first_bad_byte(line->text, line->bytes);
     MPO_CHECK(bad == line->bytes, MPO_ERR_DATA,
               "%s:%lld: expected text in UTF-8 without NUL, found the byte 0x%02X after "
               "%zu bytes",
@@ -231,20 +217,48 @@ cleanup:
     return status;
 }
 
+/* What the specification leaves out; `full` is what is read then. */
+static enum mpo_status complete_spec(const struct mpo_prompts_spec *spec,
+                                     struct mpo_prompts_spec *full)
+{
+    enum mpo_status status = MPO_OK;
+    *full = *spec;
+    if (full->format == NULL)
+        full->format = MPO_AUTO;
+    if (full->prefill == NULL)
+        full->prefill = "";
+    MPO_CHECK(spec->response_count >= 0 &&
+                  spec->response_count <= MPO_PROMPTS_RESPONSE_COUNT_MAX,
+              MPO_ERR_USAGE, "%s: expected response_count 0 to %d, found %d", spec->path,
+              MPO_PROMPTS_RESPONSE_COUNT_MAX, spec->response_count);
+    for (int32_t i = 0; i < spec->response_count; i++)
+        MPO_CHECK(spec->response_name[i] != NULL, MPO_ERR_USAGE,
+                  "%s: expected %d names in response_name (response_count), found NULL as "
+                  "number %d",
+                  spec->path, spec->response_count, i + 1);
+cleanup:
+    return status;
+}
+
 enum mpo_status mpo_prompts_open(const struct mpo_prompts_spec *spec,
                                  struct mpo_prompts **out)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS_TO_OPEN(out, spec);
+    MPO_ARGUMENTS(spec->path);
+    struct mpo_prompts_spec full = {0};
+    const bool standard = strcmp(spec->path, "-") == 0;
     struct mpo_prompts *prompts = NULL;
     const struct mpo_prompts_format *format = NULL;
-    bool standard = strcmp(spec->path, "-") == 0;
     FILE *stream = NULL;
-    struct mpo_prompts_line line = {
+    struct mpo_prompts_line line = {0};
+    MPO_TRY(complete_spec(spec, &full));
+    line = (struct mpo_prompts_line){
         .path = standard ? "standard input" : spec->path,
-        .prefill = spec->prefill,
-        .spec = spec,
+        .prefill = full.prefill,
+        .spec = &full,
     };
-    MPO_TRY(choose_format(spec, &format));
+    MPO_TRY(choose_format(&full, &format));
     stream = standard ? stdin : fopen(spec->path, "rb");
     MPO_CHECK(stream != NULL, mpo_reason_of_input(errno),
               "%s: expected a file of prompts: %s", line.path, strerror(errno));
@@ -264,13 +278,14 @@ enum mpo_status mpo_prompts_open_single(const char *text, const char *prefill,
                                         struct mpo_prompts **out)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS_TO_OPEN(out, text);
     struct mpo_prompts *prompts = NULL;
     struct mpo_prompts_line line = {
         .path = "the given prompt",
         .line_number = 1,
         .text = text,
         .bytes = strnlen(text, MPO_PROMPTS_LINE_BYTES_MAX + 1),
-        .prefill = prefill,
+        .prefill = prefill != NULL ? prefill : "",
     };
     MPO_CHECK(line.bytes <= MPO_PROMPTS_LINE_BYTES_MAX, MPO_ERR_DATA,
               "%s: expected at most %zu bytes, found more", line.path,
@@ -289,7 +304,7 @@ cleanup:
 
 void mpo_prompts_close(struct mpo_prompts **prompts)
 {
-    if (*prompts == NULL)
+    if (prompts == NULL || *prompts == NULL)
         return;
     free((*prompts)->order);
     while ((*prompts)->block != NULL) {

@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "mpo/report.h"
+#include "base/argument.h"
 #include "base/memory.h"
 #include "base/reason.h"
 
@@ -363,14 +364,37 @@ cleanup:
     return status;
 }
 
+static enum mpo_status check_counts(const struct mpo_record_spec *spec)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_CHECK(
+        spec->objective_count >= 1 && spec->policy_count >= spec->objective_count,
+        MPO_ERR_USAGE,
+        "%s: expected objectives, and as many policies or more, found objective_count "
+        "%d and policy_count %d",
+        spec->path, spec->objective_count, spec->policy_count);
+    MPO_CHECK(
+        (spec->prompt_count == 0 || spec->prompt != NULL) &&
+            (spec->attribute_count == 0 || spec->attribute != NULL) &&
+            (spec->rank_count == 0 || spec->rank != NULL),
+        MPO_ERR_USAGE,
+        "%s: expected arrays beside prompt_count, attribute_count and rank_count, found "
+        "NULL beside one that is not 0",
+        spec->path);
+cleanup:
+    return status;
+}
+
 enum mpo_status mpo_record_create(const struct mpo_record_spec *spec,
                                   struct mpo_record_writer **out)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS_TO_OPEN(out, spec);
+    MPO_ARGUMENTS(spec->path, spec->objective, spec->policy, spec->scale);
     struct mpo_record_writer *writer = NULL;
     char *draft = NULL;
-    *out = NULL;
     mpo_record_hdf5_prepare();
+    MPO_TRY(check_counts(spec));
     MPO_TRY(mpo_record_writer_new(spec->path, spec->job_id, &writer));
     writer->objective_count = spec->objective_count;
     writer->policy_count = spec->policy_count;

@@ -28,6 +28,7 @@
 #include <unistd.h>
 
 #include "mpo/report.h"
+#include "base/argument.h"
 #include "base/memory.h"
 #include "base/reason.h"
 
@@ -306,6 +307,7 @@ static void folder_of(const char *path, char folder[PATH_MAX])
 enum mpo_status mpo_record_check(const char *path, bool force)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(path);
     struct mpo_record_lock lock = {.descriptor = -1};
     char folder[PATH_MAX] = "";
     char *target = realpath(path, NULL); /* a run that resumes follows a link */

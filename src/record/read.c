@@ -20,6 +20,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/argument.h"
 #include "base/memory.h"
 #include "base/reason.h"
 
@@ -299,6 +300,8 @@ cleanup:
 
 enum mpo_status mpo_record_open(const char *path, struct mpo_record **out)
 {
+    enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS_TO_OPEN(out, path);
     return open_record(path, false, out);
 }
 
@@ -309,7 +312,7 @@ enum mpo_status mpo_record_open_beside(const char *path, struct mpo_record **out
 
 void mpo_record_close(struct mpo_record **record)
 {
-    struct mpo_record *self = *record;
+    struct mpo_record *self = record != NULL ? *record : NULL;
     if (self == NULL)
         return;
     if (self->file >= 0)
@@ -330,6 +333,7 @@ void mpo_record_close(struct mpo_record **record)
 enum mpo_status mpo_record_refresh(struct mpo_record *record)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(record);
     mpo_record_hdf5_prepare();
     MPO_TRY(look_at_superblock(record));
     status = mpo_record_count_rows(record, "step", &record->step_count);
@@ -365,6 +369,7 @@ enum mpo_status mpo_record_read(struct mpo_record *record, const char *path,
                                 int64_t first_step, int64_t count, double *values)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(record, path, values);
     const struct mpo_record_rows rows = {path, H5T_NATIVE_DOUBLE, columns_of(record, path),
                                          first_step, count};
     mpo_record_hdf5_prepare();
@@ -400,36 +405,11 @@ cleanup:
     return status;
 }
 
-enum mpo_status mpo_record_read_exponents(const struct mpo_record *record, double *strength,
-                                          double *scale)
-{
-    enum mpo_status status = MPO_OK;
-    const char *text = mpo_record_attribute(record, "strength");
-    const struct mpo_record_rows rows = {"scale", H5T_NATIVE_DOUBLE, 1, 0,
-                                         record->objective_count};
-    char *end = NULL;
-    mpo_record_hdf5_prepare();
-    *strength = 1.0;
-    for (int32_t k = 0; k < record->objective_count; k++)
-        scale[k] = 1.0;
-    if (text[0] == '\0')
-        goto cleanup;
-    *strength = strtod(text, &end);
-    MPO_CHECK(*end == '\0' && isfinite(*strength) && *strength > 0.0, MPO_ERR_DATA,
-              "%s: expected a strength above 0, found \"%s\"", record->path, text);
-    MPO_TRY(mpo_record_read_rows(record, &rows, scale));
-    for (int32_t k = 0; k < record->objective_count; k++)
-        MPO_CHECK(isfinite(scale[k]) && scale[k] > 0.0, MPO_ERR_DATA,
-                  "%s: expected scales above 0, found %g as number %d", record->path,
-                  scale[k], k + 1);
-cleanup:
-    return status;
-}
-
 enum mpo_status mpo_record_read_ranks(struct mpo_record *record,
                                       struct mpo_record_rank **rank, int32_t *count)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(record, rank, count);
     struct mpo_record_rows rows = {"provenance/ranks", H5I_INVALID_HID, 1, 0, 0};
     *rank = NULL;
     *count = 0;

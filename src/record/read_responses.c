@@ -10,6 +10,7 @@
 
 #include <stdlib.h>
 
+#include "base/argument.h"
 #include "base/memory.h"
 
 /* Steps only increase, so the first row that decreases was never written. */
@@ -85,6 +86,7 @@ enum mpo_status mpo_record_read_scores(const struct mpo_record *record,
                                        struct mpo_record_scores *out)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(record, out);
     mpo_record_hdf5_prepare();
     *out = (struct mpo_record_scores){0};
     status = read_all(record, out);
@@ -100,6 +102,7 @@ enum mpo_status mpo_record_read_response_rewards(const struct mpo_record *record
                                                  double *control, int64_t *tokens)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(record, reward, control, tokens);
     const struct mpo_record_rows column[] = {
         {"responses/reward", H5T_NATIVE_DOUBLE, (hsize_t)record->objective_count, 0, count},
         {"responses/control", H5T_NATIVE_DOUBLE, (hsize_t)record->policy_count, 0, count},
@@ -115,6 +118,8 @@ cleanup:
 
 void mpo_record_release_scores(struct mpo_record_scores *scores)
 {
+    if (scores == NULL)
+        return;
     free(scores->log_policy);
     free(scores->log_proposal);
     free(scores->prompt);

@@ -8,7 +8,11 @@
  */
 #include "record_impl.h"
 
+#include <stdlib.h>
 #include <string.h>
+
+#include "base/argument.h"
+#include "mpo/exponents.h"
 
 static enum mpo_status extent_of(hid_t data_set, const char *path, hsize_t extent[2])
 {
@@ -101,6 +105,7 @@ enum mpo_status mpo_record_read_rewards(const struct mpo_record *record,
                                         struct mpo_record_rewards *out, bool *exists)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(record, out, exists);
     static const char *const path[] = {"reward_zero", "reward_one", "reward_zero_error",
                                        "reward_one_error"};
     double *const value[] = {out->scale.zero, out->scale.one, out->scale.zero_error,
@@ -116,6 +121,34 @@ enum mpo_status mpo_record_read_rewards(const struct mpo_record *record,
                                              record->objective_count};
         MPO_TRY(mpo_record_read_rows(record, &rows, value[i]));
     }
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_record_read_exponents(const struct mpo_record *record, double *strength,
+                                          double *scale)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(record, strength, scale);
+    const char *text = mpo_record_attribute(record, "strength");
+    const struct mpo_record_rows rows = {"scale", H5T_NATIVE_DOUBLE, 1, 0,
+                                         record->objective_count};
+    char *end = NULL;
+    mpo_record_hdf5_prepare();
+    *strength = 1.0;
+    for (int32_t k = 0; k < record->objective_count; k++)
+        scale[k] = 1.0;
+    if (text[0] == '\0')
+        goto cleanup;
+    *strength = strtod(text, &end);
+    MPO_CHECK(*end == '\0' && *strength > 0.0 && *strength <= MPO_STRENGTH_MAX,
+              MPO_ERR_DATA, "%s: expected a strength above 0 and at most %g, found \"%s\"",
+              record->path, MPO_STRENGTH_MAX, text);
+    MPO_TRY(mpo_record_read_rows(record, &rows, scale));
+    for (int32_t k = 0; k < record->objective_count; k++)
+        MPO_CHECK(scale[k] > 0.0 && scale[k] <= MPO_SCALE_MAX, MPO_ERR_DATA,
+                  "%s: expected scales above 0 and at most %g, found %g as number %d",
+                  record->path, MPO_SCALE_MAX, scale[k], k + 1);
 cleanup:
     return status;
 }

@@ -9,6 +9,7 @@
 
 #include <stdlib.h>
 
+#include "base/argument.h"
 #include "base/memory.h"
 
 #define CONFIG_BYTES_MAX (1 << 24)
@@ -60,6 +61,7 @@ enum mpo_status mpo_record_read_sample(const struct mpo_record *record, int64_t 
                                        struct mpo_record_sample *out)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(record, out);
     int64_t offset[2] = {0, 0};
     *out = (struct mpo_record_sample){0};
     mpo_record_hdf5_prepare();
@@ -79,6 +81,8 @@ cleanup:
 
 void mpo_record_release_sample(struct mpo_record_sample *sample)
 {
+    if (sample == NULL)
+        return;
     free(sample->prompt_text);
     free(sample->text);
     *sample = (struct mpo_record_sample){0};
@@ -87,6 +91,7 @@ void mpo_record_release_sample(struct mpo_record_sample *sample)
 enum mpo_status mpo_record_read_config(const struct mpo_record *record, char **out)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(record, out);
     static const char path[] = "provenance/config";
     hid_t data_set = H5I_INVALID_HID;
     hid_t space = H5I_INVALID_HID;
@@ -112,6 +117,7 @@ enum mpo_status mpo_record_has(const struct mpo_record *record, const char *path
                                bool *exists)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(record, path, exists);
     htri_t found = 0;
     mpo_record_hdf5_prepare();
     MPO_TRY(mpo_record_has_path(record->file, path, &found));

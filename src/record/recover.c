@@ -25,6 +25,7 @@
 #include <unistd.h>
 
 #include "mpo/report.h"
+#include "base/argument.h"
 #include "base/memory.h"
 #include "base/reason.h"
 
@@ -312,6 +313,7 @@ enum mpo_status mpo_record_recover(const char *path, const char *output,
                                    struct mpo_record_recovery *out)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(path, output, out);
     struct repair repair = {.path = path, .output = output};
     mpo_record_hdf5_prepare();
     if (access(path, F_OK) == 0)

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "mpo/report.h"
+#include "base/argument.h"
 #include "base/memory.h"
 #include "base/reason.h"
 
@@ -100,11 +101,11 @@ enum mpo_status mpo_record_resume(const char *path,
                                   int64_t step_count, struct mpo_record_writer **out)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS_TO_OPEN(out, path, segment);
     struct mpo_record_writer *writer = NULL;
     /* A link is resolved, else the lock and the repaired copy would be beside the link and
      * not the record. */
     char *target = realpath(path, NULL);
-    *out = NULL;
     mpo_record_hdf5_prepare();
     MPO_CHECK(target != NULL, mpo_reason_of_input(errno), "%s: %s", path, strerror(errno));
     MPO_TRY(mpo_record_writer_new(target, segment->job_id, &writer));

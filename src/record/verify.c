@@ -21,6 +21,7 @@
 #include <string.h>
 
 #include "mpo/report.h"
+#include "base/argument.h"
 #include "base/memory.h"
 
 #define CHUNKS_TRIED 8 /* of a data set */
@@ -327,6 +328,7 @@ cleanup:
 enum mpo_status mpo_record_verify(struct mpo_record *record)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(record);
     struct mpo_record_schema schema;
     mpo_record_hdf5_prepare();
     mpo_record_invalidate(&schema);

@@ -20,6 +20,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/argument.h"
 #include "base/memory.h"
 
 /* What a person does first, where the acknowledged steps are safe. */
@@ -243,6 +244,7 @@ enum mpo_status mpo_record_append(struct mpo_record_writer *writer,
                                   const struct mpo_record_responses *responses)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(writer, row);
     char doing[64] = "";
     mpo_record_hdf5_prepare();
     MPO_CHECK(!writer->broken, MPO_ERR_IO, "%s: an earlier write failed", writer->path);
@@ -272,7 +274,7 @@ cleanup:
 
 void mpo_record_writer_free(struct mpo_record_writer **writer)
 {
-    struct mpo_record_writer *self = *writer;
+    struct mpo_record_writer *self = writer != NULL ? *writer : NULL;
     if (self == NULL)
         return;
     /* The file closes everything that is open in it (H5F_CLOSE_STRONG). */
@@ -337,7 +339,7 @@ cleanup:
 
 void mpo_record_discard(struct mpo_record_writer **writer)
 {
-    struct mpo_record_writer *self = *writer;
+    struct mpo_record_writer *self = writer != NULL ? *writer : NULL;
     struct stat named;
     if (self == NULL)
         return;
@@ -352,7 +354,7 @@ void mpo_record_discard(struct mpo_record_writer **writer)
 enum mpo_status mpo_record_finish(struct mpo_record_writer **writer)
 {
     enum mpo_status status = MPO_OK;
-    struct mpo_record_writer *self = *writer;
+    struct mpo_record_writer *self = writer != NULL ? *writer : NULL;
     if (self == NULL)
         return MPO_OK;
     mpo_record_hdf5_prepare();

@@ -15,6 +15,7 @@
 
 #include <jansson.h>
 
+#include "base/argument.h"
 #include "base/memory.h"
 #include "base/text.h"
 #include "base/timing.h"
@@ -256,6 +257,7 @@ enum mpo_status mpo_rewards_measure(struct mpo_rewards *rewards,
                                     const struct mpo_rewards_batch *batch, double *reward)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(rewards, batch, reward);
     const struct exchange exchange = {rewards, batch, reward};
     MPO_TRY(mpo_memory_grow((void **)&rewards->is_answered, &rewards->answered_capacity,
                             (size_t)batch->count, sizeof *rewards->is_answered,
@@ -274,6 +276,8 @@ enum mpo_status mpo_rewards_open(const struct mpo_rewards_spec *spec,
                                  struct mpo_rewards **out)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS_TO_OPEN(out, spec);
+    MPO_ARGUMENTS(spec->command, spec->name);
     MPO_NEW(1, out);
     (*out)->spec = *spec;
     MPO_TRY(mpo_rewards_process_open(spec->command, &(*out)->process));
@@ -285,7 +289,7 @@ cleanup:
 
 void mpo_rewards_close(struct mpo_rewards **rewards)
 {
-    struct mpo_rewards *self = *rewards;
+    struct mpo_rewards *self = rewards != NULL ? *rewards : NULL;
     if (self == NULL)
         return;
     mpo_rewards_process_close(&self->process, NULL, 0);

@@ -9,6 +9,8 @@
 
 #include <math.h>
 
+#include "base/argument.h"
+
 #define ERRORS_MIN 2.0
 
 /* A column of a table [units, K], less that of another unless it is NULL. */
@@ -59,6 +61,7 @@ enum mpo_status mpo_rewards_settle_scale(const struct mpo_rewards_measured *meas
                                          struct mpo_rewards_scale *scale)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(measured, policy, scale);
     for (int32_t k = 0; k < objective_count; k++) {
         bool is_given = !isnan(scale->zero[k]) && !isnan(scale->one[k]);
         scale->zero_error[k] = NAN;

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/argument.h"
 #include "base/memory.h"
 #include "base/stop.h"
 
@@ -183,7 +184,10 @@ enum mpo_status mpo_rollout_open(const struct mpo_rollout_spec *spec,
                                  struct mpo_rollout **out)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS_TO_OPEN(out, spec);
+    MPO_ARGUMENTS(spec->comm, spec->policies, spec->decode);
     struct mpo_rollout *rollout = NULL;
+    MPO_TRY(mpo_rollout_check_spec(spec));
     MPO_NEW(1, &rollout);
     rollout->spec = *spec;
     MPO_NEW(spec->row_capacity, &rollout->response);
@@ -199,7 +203,7 @@ cleanup:
 
 void mpo_rollout_close(struct mpo_rollout **out)
 {
-    struct mpo_rollout *rollout = *out;
+    struct mpo_rollout *rollout = out != NULL ? *out : NULL;
     struct mpo_rollout_part part[MPO_ROLLOUT_PARTS];
     if (rollout == NULL)
         return;
@@ -315,17 +319,6 @@ cleanup:
     return status;
 }
 
-static enum mpo_status check_step(const struct mpo_rollout *rollout,
-                                  const struct mpo_rollout_step *step)
-{
-    enum mpo_status status = MPO_OK;
-    MPO_CHECK(step->prompt_count >= 0 && step->prompt_count <= rollout->spec.prompts_max,
-              MPO_ERR_INTERNAL, "a step of %d prompts, room for %d", step->prompt_count,
-              rollout->spec.prompts_max);
-cleanup:
-    return status;
-}
-
 /* Sums begin empty: tokens add to them. */
 static void clear_parts(const struct mpo_rollout *rollout,
                         const struct mpo_rollout_step *step,
@@ -346,9 +339,8 @@ static enum mpo_status run_step(struct mpo_rollout *rollout,
     enum mpo_status status = MPO_OK;
     struct mpo_rollout_part part[MPO_ROLLOUT_PARTS];
     size_t part_count = list_results(rollout, part);
-    MPO_CHECK(is_for_this, MPO_ERR_INTERNAL, "a rollout of another purpose was asked to %s",
-              asked);
-    MPO_TRY(check_step(rollout, step));
+    MPO_TRY(mpo_rollout_check_purpose(rollout, is_for_this, asked));
+    MPO_TRY(mpo_rollout_check_step(rollout, step));
     clear_parts(rollout, step, part, part_count);
     MPO_TRY(decode_units(rollout, step));
     MPO_TRY(gather_units(rollout, step, part, part_count));
@@ -361,6 +353,7 @@ enum mpo_status mpo_rollout_run(struct mpo_rollout *rollout,
                                 struct mpo_responses *out)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(rollout, step, out);
     MPO_TRY(run_step(rollout, step,
                      rollout->spec.purpose == MPO_ROLLOUT_DRAWS ||
                          rollout->spec.purpose == MPO_ROLLOUT_EXACT,
@@ -376,9 +369,8 @@ enum mpo_status mpo_rollout_score(struct mpo_rollout *rollout,
                                   struct mpo_scores *out)
 {
     enum mpo_status status = MPO_OK;
-    MPO_TRY(run_step(rollout, step,
-                     rollout->spec.purpose == MPO_ROLLOUT_SCORES &&
-                         rollout->spec.unit_prompts == 1,
+    MPO_ARGUMENTS(rollout, step, out);
+    MPO_TRY(run_step(rollout, step, rollout->spec.purpose == MPO_ROLLOUT_SCORES,
                      "score given responses"));
     *out = rollout->scores;
     out->prompt_count = step->prompt_count;
@@ -391,6 +383,7 @@ enum mpo_status mpo_rollout_integrate(struct mpo_rollout *rollout,
                                       struct mpo_integrals *out)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(rollout, step, out);
     MPO_TRY(run_step(rollout, step, rollout->spec.purpose == MPO_ROLLOUT_INTEGRATES,
                      "integrate the ends out"));
     *out = rollout->integrals;
@@ -404,6 +397,7 @@ enum mpo_status mpo_rollout_end_masses(struct mpo_rollout *rollout,
                                        struct mpo_end_masses *out)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(rollout, step, out);
     MPO_TRY(run_step(rollout, step, rollout->spec.purpose == MPO_ROLLOUT_END_MASSES,
                      "find the mass of the ends"));
     *out = rollout->masses;

@@ -46,6 +46,14 @@ struct mpo_rollout_unit {
     int64_t live_tokens; /* of rows that live */
 };
 
+/** Refuse a specification, a step, or a call of another purpose, by which ranks could not go
+ *  on together. Local; the same on all ranks. @return MPO_ERR_USAGE. (check.c) */
+enum mpo_status mpo_rollout_check_spec(const struct mpo_rollout_spec *spec);
+enum mpo_status mpo_rollout_check_step(const struct mpo_rollout *rollout,
+                                       const struct mpo_rollout_step *step);
+enum mpo_status mpo_rollout_check_purpose(const struct mpo_rollout *rollout, bool serves,
+                                          const char *asked);
+
 /** Whether a request to stop ends this step, which says that it yields. Local. */
 bool mpo_rollout_gives_up(struct mpo_rollout *rollout, const struct mpo_rollout_step *step);
 

@@ -3,6 +3,7 @@
  * The parts of a session, for this folder and for the commands that need them.
  *
  *     session.c      the handle: configuration, ranks, the loop's steps
+ *     spec.c         what a caller asks for, before anything is opened
  *     phases.c       what is opened, in order
  *     plan.c         what follows from a configuration, for jobs that run and for those that
  *                    do not run yet

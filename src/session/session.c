@@ -9,8 +9,10 @@
 #include <string.h>
 #include <xxhash.h>
 
+#include "base/argument.h"
 #include "base/stop.h"
 #include "plan.h"
+#include "spec.h"
 
 /* All ranks must have read the same. Collective over all ranks. */
 static enum mpo_status compare_config(enum mpo_status opened,
@@ -40,37 +42,6 @@ static const char *command_of(const struct mpo_session_spec *spec)
     return spec->command != NULL ? spec->command : "fit";
 }
 
-static enum mpo_status check_source(const struct mpo_session_spec *spec)
-{
-    enum mpo_status status = MPO_OK;
-    int given =
-        (spec->config != NULL) + (spec->config_text != NULL) + (spec->settings != NULL);
-    MPO_CHECK(given == 1, MPO_ERR_USAGE,
-              "a session: expected one of config (a path), config_text and settings, found "
-              "%s%s%s%s",
-              spec->config != NULL ? "config " : "",
-              spec->config_text != NULL ? "config_text " : "",
-              spec->settings != NULL ? "settings " : "", given == 0 ? "none" : "together");
-    MPO_CHECK(spec->config_folder == NULL || spec->config_text != NULL, MPO_ERR_USAGE,
-              "a session: expected config_folder only with config_text, found "
-              "it with %s",
-              spec->config != NULL ? "config, which has a folder" : "settings");
-    MPO_CHECK(spec->flag_count >= 0 && (spec->flag_count == 0 || spec->flags != NULL),
-              MPO_ERR_USAGE,
-              "a session: expected flags [flag_count], found flag_count %d and %s",
-              spec->flag_count, spec->flags != NULL ? "flags" : "flags NULL");
-    MPO_CHECK(spec->settings == NULL || spec->flag_count == 0, MPO_ERR_USAGE,
-              "a session: expected no flags with settings, which are read "
-              "already, found %d; give them to mpo_config_open",
-              spec->flag_count);
-    for (int32_t i = 0; i < spec->flag_count; i++)
-        MPO_CHECK(spec->flags[i] != NULL, MPO_ERR_USAGE,
-                  "a session: expected %d texts in flags, found NULL as number %d",
-                  spec->flag_count, i + 1);
-cleanup:
-    return status;
-}
-
 /* As the specification has it: of a file or of a text. Local. */
 static enum mpo_status read_config(const struct mpo_session_spec *spec,
                                    struct mpo_config **own)
@@ -79,7 +50,7 @@ static enum mpo_status read_config(const struct mpo_session_spec *spec,
     const struct mpo_config_text source = {spec->config_text, spec->config_folder};
     char **argv = NULL; /* [1 + flag_count], texts borrowed */
     int argc = 0;
-    MPO_TRY(check_source(spec));
+    MPO_TRY(mpo_session_check_spec(spec));
     MPO_NEW(spec->flag_count + 1, &argv);
     if (spec->config != NULL)
         argv[argc++] = (char *)spec->config;
@@ -98,7 +69,7 @@ static enum mpo_status choose_config(const struct mpo_session_spec *spec,
                                      struct mpo_config **own)
 {
     if (spec->settings != NULL)
-        return mpo_comm_agree(check_source(spec));
+        return mpo_comm_agree(mpo_session_check_spec(spec));
     enum mpo_status opened = read_config(spec, own);
     return compare_config(opened, *own);
 }
@@ -116,8 +87,7 @@ enum mpo_status mpo_session_make(const char *command, const struct mpo_config *c
     is_open = true;
     (*out)->command = command;
     (*out)->config = config;
-    bool is_sized = size->unit_prompts > 0 || size->machine.row_capacity > 0;
-    (*out)->size = is_sized ? *size : mpo_plan_fit(config);
+    (*out)->size = mpo_session_is_sized(size) ? *size : mpo_plan_fit(config);
     (*out)->device.kind = "none";
 cleanup:
     return status;
@@ -161,9 +131,9 @@ enum mpo_status mpo_session_open(const struct mpo_session_spec *spec,
 {
     enum mpo_status status = MPO_OK;
     bool owns_job = false;
+    MPO_ARGUMENTS_TO_OPEN(out, spec);
     bool sets_reporter = spec->report.say != NULL;
     struct mpo_reporter before = {0};
-    *out = NULL;
     if (sets_reporter)
         before = mpo_report_to(spec->report);
     MPO_TRY(begin_job(spec, &owns_job));
@@ -184,7 +154,7 @@ cleanup:
 
 void mpo_session_close(struct mpo_session **session)
 {
-    struct mpo_session *self = *session;
+    struct mpo_session *self = session != NULL ? *session : NULL;
     if (self == NULL)
         return;
     mpo_rollout_close(&self->rollout);
@@ -252,6 +222,8 @@ enum mpo_status mpo_session_begin_step(struct mpo_session *session,
                                        const struct mpo_session_progress *progress)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(session, progress);
+    MPO_ARGUMENTS(progress->unit);
     const struct mpo_config_run *run = &session->config->run;
     double signal_number = mpo_stop_signal();
     MPO_TRY(mpo_comm_max(session->comm, &signal_number, 1));

@@ -167,9 +167,9 @@ static enum mpo_status parse_weights(const struct mpo_config *config,
               "%s: expected %d numbers, one per objective, found %d", choice->flag,
               config->objective_count, count);
     for (int32_t k = 0; k < count; k++) {
-        MPO_CHECK(isfinite(weights[k]), MPO_ERR_USAGE,
-                  "%s: expected finite numbers, found %g as number %d", choice->flag,
-                  weights[k], k + 1);
+        MPO_CHECK(fabs(weights[k]) <= MPO_EXPONENT_MAX, MPO_ERR_USAGE,
+                  "%s: expected numbers from %g to %g, found %g as number %d", choice->flag,
+                  -MPO_EXPONENT_MAX, MPO_EXPONENT_MAX, weights[k], k + 1);
         MPO_CHECK(choice->allow_any || weights[k] >= 0.0, MPO_ERR_USAGE,
                   "%s: expected numbers of at least 0, found %g as number %d; "
                   "--allow-any-weights accepts it",

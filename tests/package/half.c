@@ -52,7 +52,9 @@ int main(int argc, char **argv)
     MPI_Comm half = MPI_COMM_NULL;
     struct mpo_session *session = NULL;
     enum mpo_status failure = MPO_OK;
-    MPI_Init(&argc, &argv);
+    int threads = MPI_THREAD_SINGLE;
+    /* Policies compute with threads of their own, which never call MPI. */
+    MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &threads);
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);
     MPI_Comm_size(MPI_COMM_WORLD, &size);
     MPI_Comm_split(MPI_COMM_WORLD, rank < size / 2 ? 0 : 1, rank, &half);
@@ -62,8 +64,8 @@ int main(int argc, char **argv)
                                           .argument = &failure};
     enum mpo_status status = mpo_session_open(&spec, &session);
     memset(token, 0, sizeof token);
-    if (status == MPO_OK)
-        status = draw_response(session, token[0]);
+    if (status == MPO_OK) /* a failure of one rank ends the loops of all */
+        status = mpo_session_end_loop(draw_response(session, token[0]));
     mpo_session_close(&session);
     /* MPI is still up, and the world whole. */
     MPI_Bcast(token[0], TOKENS, MPI_INT32_T, 0, half);

@@ -187,7 +187,14 @@ static void a_resumed_fit_knows_what_was_before(void **state)
     assert_int_equal(summary->tokens, summary->tokens_before);
     assert_true(mpo_fit_value_error(summary) > 0.0);
     assert_ok(mpo_fit_finish(fit));
+    assert_ok(mpo_fit_finish(fit));
+    bool more = true;
+    assert_status(mpo_fit_step(fit, &more), MPO_ERR_USAGE);
+    assert_error_names("whose record is closed");
+    assert_false(more);
     mpo_fit_close(&fit);
+    mpo_fit_close(&fit);
+    mpo_fit_close(NULL);
     mpo_session_close(&session);
     table_folder_remove(folder.path);
 }
@@ -218,10 +225,16 @@ static void a_fit_that_failed_does_not_finish_well(void **state)
     assert_ok(mpo_session_open(&spec, &session));
     assert_ok(mpo_fit_open(
         &(struct mpo_fit_spec){.session = session, .prepare = ask_for_too_much}, &fit));
-    assert_status(mpo_fit_step(fit, &more), MPO_ERR_INTERNAL);
+    assert_status(mpo_fit_step(fit, &more), MPO_ERR_USAGE);
+    assert_error_names("a step of 2147483647 prompts, expected 0 to 2");
     assert_false(more);
-    assert_int_equal(told, MPO_ERR_INTERNAL);
-    assert_int_equal(mpo_fit_finish(fit), MPO_ERR_INTERNAL);
+    assert_int_equal(told, MPO_ERR_USAGE);
+    mpo_error_set("");
+    assert_status(mpo_fit_finish(fit), MPO_ERR_USAGE);
+    assert_error_names("a step of this fit failed before");
+    more = true;
+    assert_status(mpo_fit_step(fit, &more), MPO_ERR_USAGE);
+    assert_false(more);
     mpo_fit_close(&fit);
     mpo_session_close(&session);
     table_folder_remove(folder.path);
