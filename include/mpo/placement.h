@@ -24,6 +24,10 @@ struct mpo_placement {
     int32_t group_size;   /* P, 1..H */
 };
 
+/** Whether a placement is one. Local. @return MPO_ERR_USAGE when there is no policy, or a group
+ *  size that is not 1..H */
+enum mpo_status mpo_placement_check(const struct mpo_placement *placement);
+
 /** The placement of H policies on this rank's group. Local. */
 struct mpo_placement mpo_placement_of(int32_t policy_count, const struct mpo_comm *comm);
 
@@ -43,7 +47,7 @@ int32_t mpo_placement_host(const struct mpo_placement *placement, int32_t policy
  * @param policy_count     H >= 1
  * @param ranks_per_group  P in 1..H, or 0 for the default (W when W <= H, else H)
  * @return MPO_ERR_CONFIG when P is out of range; MPO_ERR_USAGE when W is not a multiple of
- *         P: the text names the next valid sizes
+ *         P: the text names the next valid sizes; or when W or H is not 1 or more
  */
 enum mpo_status mpo_placement_group_size(int32_t size, int32_t policy_count,
                                          int32_t ranks_per_group, int32_t *group_size);

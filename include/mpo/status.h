@@ -60,7 +60,7 @@ const char *mpo_error_text(void);
 const char *mpo_error_trace(void);
 
 /** Replace the text by one that was raised elsewhere, without a trace (a copy
- *  is kept). Local. */
+ *  is kept; NULL: ""). Local. */
 void mpo_error_set(const char *text);
 
 /** Bytes of a text and of a trace at most; longer ones are cut. */

@@ -44,7 +44,10 @@ const char *mpo_error_trace(void)
 
 void mpo_error_set(const char *text)
 {
-    snprintf(error_text, sizeof error_text, "%s", text);
+    size_t bytes = text != NULL ? strnlen(text, sizeof error_text - 1) : 0;
+    if (bytes > 0)
+        memmove(error_text, text, bytes); /* it may be a part of the present one */
+    error_text[bytes] = '\0';
     error_trace[0] = '\0';
 }
 

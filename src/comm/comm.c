@@ -106,10 +106,10 @@ enum mpo_status mpo_comm_open(int32_t group_size, struct mpo_comm **out)
     return status;
 }
 
-/* Collective, except after a failure, when ranks are out of step: then nothing is freed. */
+/* Collective, except where nothing is any more: then nothing is freed. */
 static void free_communicator(MPI_Comm *communicator)
 {
-    if (*communicator != MPI_COMM_NULL && !mpo_comm_job()->has_failed)
+    if (*communicator != MPI_COMM_NULL && !mpo_comm_is_over(*communicator))
         MPI_Comm_free(communicator);
 }
 

@@ -65,6 +65,9 @@ enum mpo_comm_control_tag {
  *  @return MPO_ERR_USAGE when srun started it without PMIx */
 enum mpo_status mpo_comm_check_launch(bool *speaks);
 
+/** Whether MPI was initialised, and not ended since. Local. */
+bool mpo_comm_mpi_is_up(void);
+
 /** Where the job is: "step 12 of fit", counted as fit prints them; "set-up". Local. */
 void mpo_comm_describe_place(char *text, size_t bytes);
 

@@ -99,6 +99,8 @@ MPI_Comm mpo_comm_group_mpi(const struct mpo_comm *comm);
  *  MPI_COMM_NULL without MPI. */
 MPI_Comm mpo_comm_host_mpi(const struct mpo_comm *comm);
 
-/** True after a failure whose handler keeps the process: collective calls are no longer
- *  possible. Local. */
-bool mpo_comm_has_failed(void);
+/** True when nothing collective is possible any more, and what belongs to a communicator is left
+ *  as it is: after a failure whose handler keeps the process, or once a caller has ended the
+ *  job or MPI before it closed what it had opened. Local.
+ *  @param communicator  MPI_COMM_NULL, of a process alone: a failure counts only */
+bool mpo_comm_is_over(MPI_Comm communicator);

@@ -135,9 +135,12 @@ cleanup:
     return status;
 }
 
-bool mpo_comm_has_failed(void)
+bool mpo_comm_is_over(MPI_Comm communicator)
 {
-    return mpo_comm_job()->has_failed;
+    const struct mpo_comm_job *job = mpo_comm_job();
+    if (communicator == MPI_COMM_NULL)
+        return job->has_failed;
+    return job->has_failed || !job->has_begun || !mpo_comm_mpi_is_up();
 }
 
 enum mpo_status mpo_comm_hear(void)

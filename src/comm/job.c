@@ -39,7 +39,7 @@ struct mpo_comm_job *mpo_comm_job(void)
     return &job;
 }
 
-static bool mpi_is_up(void)
+bool mpo_comm_mpi_is_up(void)
 {
     int initialized = 0;
     int finalized = 0;
@@ -52,7 +52,7 @@ static bool mpi_is_up(void)
 static enum mpo_status choose_communicator(const struct mpo_comm_spec *spec, MPI_Comm *out)
 {
     enum mpo_status status = MPO_OK;
-    bool is_up = mpi_is_up();
+    bool is_up = mpo_comm_mpi_is_up();
     int between = 0;
     *out = is_up ? MPI_COMM_WORLD : MPI_COMM_NULL;
     if (spec->communicator == NULL)
@@ -145,9 +145,9 @@ void mpo_comm_end(void)
     if (!job.has_begun)
         return;
     /* Freeing is collective, and after a failure ranks are out of step. */
-    if (!job.has_failed && job.control != MPI_COMM_NULL)
+    if (job.control != MPI_COMM_NULL && !mpo_comm_is_over(job.control))
         MPI_Comm_free(&job.control);
-    if (!job.has_failed && job.world != MPI_COMM_NULL)
+    if (job.world != MPI_COMM_NULL && !mpo_comm_is_over(job.world))
         MPI_Comm_free(&job.world);
     if (job.timer_slack >= 0)
         prctl(PR_SET_TIMERSLACK, (unsigned long)job.timer_slack, 0UL, 0UL, 0UL);
@@ -193,7 +193,7 @@ static void meet_before_the_end(void)
 
 void mpo_comm_stop(void)
 {
-    if (!mpi_is_up()) {
+    if (!mpo_comm_mpi_is_up()) {
         mpo_comm_end();
         return;
     }

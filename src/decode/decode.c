@@ -137,6 +137,7 @@ cleanup:
 static enum mpo_status check_spec(const struct mpo_decode_spec *spec)
 {
     enum mpo_status status = MPO_OK;
+    MPO_TRY(mpo_placement_check(&spec->placement));
     MPO_CHECK(spec->row_capacity >= 1 && spec->row_capacity <= MPO_ROW_COUNT_MAX,
               MPO_ERR_CONFIG, "%d rows at once, expected 1 to %d", spec->row_capacity,
               MPO_ROW_COUNT_MAX);

@@ -51,6 +51,13 @@ static enum mpo_status choose_rule(const struct mpo_descent_spec *spec,
     MPO_CHECK(mpo_step_rule_name(spec->step_rule) != NULL, MPO_ERR_CONFIG,
               "descent.step_rule: expected %s, found number %d", mpo_step_rule_choices(),
               (int)spec->step_rule);
+    MPO_CHECK(mpo_averaging_name(spec->averaging) != NULL, MPO_ERR_CONFIG,
+              "descent.average: expected %s, found number %d", mpo_averaging_choices(),
+              (int)spec->averaging);
+    MPO_CHECK(spec->step_rule == MPO_STEP_RULE_ADAPTIVE ||
+                  (isfinite(spec->step_constant) && spec->step_constant > 0.0),
+              MPO_ERR_CONFIG, "descent.step_constant: expected one above 0, found %g",
+              spec->step_constant);
     descent->rule = spec->step_rule;
     descent->averaging = spec->averaging;
 cleanup:
@@ -71,6 +78,12 @@ static enum mpo_status normalise_weights(struct mpo_descent *descent)
     else
         MPO_TRY(descent->map->project(descent->bounds, descent->count, descent->point,
                                       descent->weights));
+    for (int32_t k = 0; k < descent->count; k++)
+        MPO_CHECK(
+            isfinite(descent->weights[k]), MPO_ERR_DATA,
+            "step %lld: the weight of objective %d is %g, because gradients times the "
+            "step size %g are too large for a double",
+            (long long)descent->step, k + 1, descent->weights[k], descent->step_size);
 cleanup:
     return status;
 }

@@ -38,6 +38,41 @@ struct mpo_estimator {
     double *slope;     /* [K, K]; NULL: target whole */
 };
 
+static enum mpo_status check_spec(const struct mpo_estimator_spec *spec)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_exponents *exponents = spec->exponents;
+    MPO_CHECK(
+        spec->objective_count >= 1 && spec->prompts_max >= 1 && spec->responses_max >= 1,
+        MPO_ERR_USAGE,
+        "an estimator: expected objective_count, prompts_max and responses_max of 1 or "
+        "more, found %d, %d and %d",
+        spec->objective_count, spec->prompts_max, spec->responses_max);
+    if (exponents == NULL)
+        return MPO_OK;
+    MPO_CHECK(
+        exponents->objective_count == spec->objective_count &&
+            exponents->policy_count >= exponents->objective_count,
+        MPO_ERR_USAGE,
+        "an estimator: expected exponents of its %d objectives, found those of %d and "
+        "%d policies",
+        spec->objective_count, exponents->objective_count, exponents->policy_count);
+    MPO_CHECK(
+        exponents->strength > 0.0 && exponents->strength <= MPO_STRENGTH_MAX, MPO_ERR_USAGE,
+        "an estimator: expected exponents of a strength above 0 and at most %g, found "
+        "%g",
+        MPO_STRENGTH_MAX, exponents->strength);
+    for (int32_t k = 0; exponents->scale != NULL && k < exponents->objective_count; k++)
+        MPO_CHECK(
+            exponents->scale[k] > 0.0 && exponents->scale[k] <= MPO_SCALE_MAX,
+            MPO_ERR_USAGE,
+            "an estimator: expected exponents of scales above 0 and at most %g, found "
+            "%g as number %d",
+            MPO_SCALE_MAX, exponents->scale[k], k + 1);
+cleanup:
+    return status;
+}
+
 enum mpo_status mpo_estimator_open(const struct mpo_estimator_spec *spec,
                                    struct mpo_estimator **out)
 {
@@ -48,12 +83,7 @@ enum mpo_status mpo_estimator_open(const struct mpo_estimator_spec *spec,
     size_t prompts = (size_t)spec->prompts_max;
     int32_t mu_count =
         spec->exponents != NULL ? spec->exponents->policy_count : spec->objective_count;
-    MPO_CHECK(
-        spec->objective_count >= 1 && spec->prompts_max >= 1 && spec->responses_max >= 1,
-        MPO_ERR_USAGE,
-        "an estimator: expected objective_count, prompts_max and responses_max of 1 or "
-        "more, found %d, %d and %d",
-        spec->objective_count, spec->prompts_max, spec->responses_max);
+    MPO_TRY(check_spec(spec));
     MPO_NEW(1, &estimator);
     estimator->spec = *spec;
     estimator->mu_count = mu_count;

@@ -197,6 +197,11 @@ static enum mpo_status allocate_exchange(const struct mpo_exchange_spec *spec,
     struct mpo_exchange *exchange = NULL;
     const struct mpo_exchange_ops *ops = NULL;
     struct mpo_exchange_spec chosen;
+    MPO_TRY(mpo_placement_check(&spec->placement));
+    MPO_CHECK(
+        spec->row_capacity >= 1 && spec->vocab_size >= 1, MPO_ERR_USAGE,
+        "an exchange: expected row_capacity and vocab_size of 1 or more, found %d and %d",
+        spec->row_capacity, spec->vocab_size);
     MPO_TRY(choose(spec, comm, &chosen, &ops));
     MPO_NEW(1, &exchange);
     *out = exchange;
@@ -231,7 +236,7 @@ void mpo_exchange_close(struct mpo_exchange **exchange)
 {
     if (exchange == NULL || *exchange == NULL)
         return;
-    if (mpo_comm_has_failed()) {
+    if (mpo_comm_is_over(mpo_comm_group_mpi((*exchange)->comm))) {
         *exchange = NULL; /* left as it is: MPI may still write into its rows */
         return;
     }

@@ -77,7 +77,8 @@ static void mpi_close(struct mpo_exchange *exchange)
     struct messages *self = exchange->self;
     if (self == NULL)
         return;
-    if (mpo_comm_has_failed()) /* maybe between posting and waiting */
+    if (mpo_comm_is_over(
+            mpo_comm_group_mpi(exchange->comm))) /* maybe between posting and waiting */
         mpo_comm_cancel(self->requests, self->posted);
     free(self->packed);
     free(self->halves);

@@ -53,8 +53,8 @@ cleanup:
 
 void mpo_exchange_window_close(struct mpo_exchange_window *window)
 {
-    if (window->base != NULL && window->window != MPI_WIN_NULL && !mpo_comm_has_failed() &&
-        mpo_comm_meet(window->comm) == MPO_OK) {
+    if (window->base != NULL && window->window != MPI_WIN_NULL &&
+        !mpo_comm_is_over(window->comm) && mpo_comm_meet(window->comm) == MPO_OK) {
         mpo_comm_alarm_set("MPI_Win_free");
         MPI_Win_unlock_all(window->window);
         MPI_Win_free(&window->window);

@@ -100,6 +100,43 @@ size_t mpo_mixture_device_bytes(const struct mpo_mixture_spec *spec)
     return ops != NULL && ops->bytes != NULL ? ops->bytes(spec) : 0;
 }
 
+/* Tokens in a list are ascending, so that each is there once. */
+static enum mpo_status check_tokens(const struct mpo_mixture_spec *spec,
+                                    const int32_t *token, int32_t count, const char *what)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_CHECK(count >= 0 && (count == 0 || token != NULL), MPO_ERR_USAGE,
+              "a mixture: expected %s tokens, found %d in a list that is %s", what, count,
+              token != NULL ? "there" : "NULL");
+    for (int32_t i = 0; i < count; i++)
+        MPO_CHECK(token[i] > (i > 0 ? token[i - 1] : -1) && token[i] < spec->vocab_size,
+                  MPO_ERR_USAGE,
+                  "a mixture: expected %s tokens in ascending order below %d, found %d as "
+                  "number %d",
+                  what, spec->vocab_size, token[i], i + 1);
+cleanup:
+    return status;
+}
+
+static enum mpo_status check_spec(const struct mpo_mixture_spec *spec)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_CHECK(spec->policy_count >= 1 && spec->vocab_size >= 1 && spec->row_capacity >= 1,
+              MPO_ERR_USAGE,
+              "a mixture: expected policy_count, vocab_size and row_capacity of 1 or more, "
+              "found %d, %d and %d",
+              spec->policy_count, spec->vocab_size, spec->row_capacity);
+    for (int32_t h = 0; h < spec->policy_count; h++)
+        MPO_CHECK(isfinite(spec->temperature[h]) && spec->temperature[h] > 0.0,
+                  MPO_ERR_USAGE,
+                  "a mixture: expected temperatures above 0, found %g of policy %d",
+                  spec->temperature[h], h);
+    MPO_TRY(check_tokens(spec, spec->end_token, spec->end_count, "end"));
+    MPO_TRY(check_tokens(spec, spec->masked, spec->masked_count, "masked"));
+cleanup:
+    return status;
+}
+
 enum mpo_status mpo_mixture_open(const struct mpo_mixture_spec *spec,
                                  struct mpo_mixture **out)
 {
@@ -108,11 +145,7 @@ enum mpo_status mpo_mixture_open(const struct mpo_mixture_spec *spec,
     MPO_ARGUMENTS(spec->device, spec->temperature);
     struct mpo_mixture *mixture = NULL;
     const struct mpo_mixture_ops *ops = mpo_registry_mixture(spec->device);
-    MPO_CHECK(spec->policy_count >= 1 && spec->vocab_size >= 1 && spec->row_capacity >= 1,
-              MPO_ERR_USAGE,
-              "a mixture: expected policy_count, vocab_size and row_capacity of 1 or more, "
-              "found %d, %d and %d",
-              spec->policy_count, spec->vocab_size, spec->row_capacity);
+    MPO_TRY(check_spec(spec));
     MPO_CHECK(ops != NULL, MPO_ERR_DEVICE, "this build has no %s mixture; it has: %s",
               spec->device, mpo_device_built());
     MPO_CHECK(!spec->rows_on_device || ops->place != NULL, MPO_ERR_INTERNAL,

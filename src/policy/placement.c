@@ -29,12 +29,28 @@ int32_t mpo_placement_host(const struct mpo_placement *placement, int32_t policy
                                     : extra + (policy_index - in_longer) / each;
 }
 
+enum mpo_status mpo_placement_check(const struct mpo_placement *placement)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(placement);
+    MPO_CHECK(placement->policy_count >= 1 && placement->group_size >= 1 &&
+                  placement->group_size <= placement->policy_count,
+              MPO_ERR_USAGE,
+              "a placement: expected policies in a group of 1 to policy_count ranks, found "
+              "policy_count %d and group_size %d",
+              placement->policy_count, placement->group_size);
+cleanup:
+    return status;
+}
+
 enum mpo_status mpo_placement_group_size(int32_t size, int32_t policy_count,
                                          int32_t ranks_per_group, int32_t *out)
 {
     enum mpo_status status = MPO_OK;
     MPO_ARGUMENTS(out);
     int32_t group_size = ranks_per_group;
+    MPO_CHECK(size >= 1 && policy_count >= 1, MPO_ERR_USAGE,
+              "expected 1 or more ranks and policies, found %d and %d", size, policy_count);
     MPO_CHECK(group_size >= 0 && group_size <= policy_count, MPO_ERR_CONFIG,
               "exchange.ranks_per_group is %d, expected 1 to %d: a group has at most one "
               "rank per policy",

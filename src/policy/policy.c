@@ -192,6 +192,11 @@ static enum mpo_status check_spec(const struct mpo_policies_spec *spec)
 {
     enum mpo_status status = MPO_OK;
     MPO_ARGUMENTS_OF("mpo_policies_open", spec->policies);
+    MPO_TRY(mpo_placement_check(&spec->placement));
+    MPO_CHECK(
+        spec->thread_count >= 1 && spec->prompt_slots >= 1, MPO_ERR_USAGE,
+        "policies: expected thread_count and prompt_slots of 1 or more, found %d and %d",
+        spec->thread_count, spec->prompt_slots);
     for (int32_t h = 0; h < spec->placement.policy_count; h++) {
         const struct mpo_policy_spec *policy = &spec->policies[h];
         MPO_ARGUMENTS_OF("mpo_policies_open", policy->name, policy->kind, policy->model,

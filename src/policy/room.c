@@ -80,7 +80,7 @@ enum mpo_status mpo_policy_make_room(struct mpo_policy *policy,
                                      struct mpo_policy_setup *setup)
 {
     enum mpo_status status = MPO_OK;
-    MPO_CHECK(policy->append == NULL, MPO_ERR_INTERNAL, "policy '%s' has its room already",
+    MPO_CHECK(policy->append == NULL, MPO_ERR_USAGE, "policy '%s' has its room already",
               policy->name);
     MPO_TRY(mpo_policies_check_room(room));
     MPO_TRY(mpo_policy_choose_cells(policy, room, setup));

@@ -118,6 +118,9 @@ enum mpo_status mpo_record_has(const struct mpo_record *record, const char *path
 {
     enum mpo_status status = MPO_OK;
     MPO_ARGUMENTS(record, path, exists);
+    MPO_CHECK(path[0] != '\0' && path[0] != '/', MPO_ERR_USAGE,
+              "expected a path without a leading slash, as responses/token, found '%s'",
+              path);
     htri_t found = 0;
     mpo_record_hdf5_prepare();
     MPO_TRY(mpo_record_has_path(record->file, path, &found));

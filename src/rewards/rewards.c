@@ -258,6 +258,8 @@ enum mpo_status mpo_rewards_measure(struct mpo_rewards *rewards,
 {
     enum mpo_status status = MPO_OK;
     MPO_ARGUMENTS(rewards, batch, reward);
+    MPO_ARGUMENTS(batch->prompt, batch->prefill, batch->text, batch->text_bytes,
+                  batch->token_count);
     const struct exchange exchange = {rewards, batch, reward};
     MPO_TRY(mpo_memory_grow((void **)&rewards->is_answered, &rewards->answered_capacity,
                             (size_t)batch->count, sizeof *rewards->is_answered,

@@ -6,8 +6,8 @@
 
 Installs the build tree into WORK, builds the programs of this folder against it, by
 find_package and by pkg-config, and runs them: a response in one process, a program with MPI
-of its own on half of its ranks each, a C++ file, a shared object, and the example of
-src/README.md, which is taken out of the document.
+of its own on half of its ranks each, one that makes mistakes, a C++ file, a shared object, and
+the example of src/README.md, which is taken out of the document.
 """
 import os
 import shutil
@@ -72,6 +72,65 @@ half = run(MPIEXEC, "-n", "4", os.path.join(programs, "half"),
 check("a failure is the caller's to report, and leaves MPI alone",
       half.returncode == 0 and half.stdout.startswith("status ") and
       not half.stdout.startswith("status 0"), half)
+
+# ---- mistakes ----
+
+EDGES = os.path.join(programs, "edges")
+ABSENT = os.path.join(WORK, "missing.yaml")
+OK, USAGE, DATA, INPUT, PEER = 0, 1, 2, 3, 9  # of mpo/status.h
+
+
+def check_lines(result, rank, expected):
+    """Lines "RANK WHAT: STATUS TEXT" of one rank: those expected, (what, status, part of the
+    text), in this order. A failure has a text, and what is well has none."""
+    found = [line.split(": ", 1) for line in result.stdout.splitlines()
+             if line.startswith(f"{rank} ") and not line.startswith(f"{rank} told")]
+    check(f"rank {rank} says as much as expected", len(found) == len(expected), result)
+    for (what, status, part), line in zip(expected, found):
+        code, text = (line[1].split(" ", 1) + [""])[:2]
+        check(f"edges, rank {rank}: {what}",
+              line[0] == f"{rank} {what}" and code == str(status) and part in text and
+              (text == "") == (status == OK), line)
+
+
+retry = run(EDGES, "retry", CONFIG, ABSENT)
+check("mistakes of one process end nothing and print nothing",
+      retry.returncode == 0 and retry.stderr == "", retry)
+check_lines(retry, 0, [
+    ("nothing", USAGE, "mpo_session_open: expected spec, found NULL"),
+    ("no file", INPUT, ABSENT),
+    ("half a size", USAGE, "size.unit_prompts: expected 1 or more beside size.responses"),
+    ("a size", OK, ""),
+    ("a second one", USAGE, "close it before opening another"),
+    ("no text", USAGE, "mpo_decode_offer_text: expected text, found NULL"),
+    ("no such slot", USAGE, "prompt slot 1048576"),
+    ("bad bytes", DATA, "found the byte 0xFF after 4 bytes"),
+    ("a text", OK, ""),
+    ("far exponents", USAGE, "a row with exponent 1e+300"),
+    ("exponents", OK, ""),
+    ("a response", OK, ""),
+    ("no fit", USAGE, "mpo_fit_open: expected spec, found NULL"),
+    ("a fit of another size", USAGE, "leave its size at zero"),
+    ("the second one now", OK, "")])
+late = run(EDGES, "order", CONFIG)
+check("a session may be closed after MPI", late.returncode == 0 and late.stderr == "", late)
+check_lines(late, 0, [("open", OK, ""), ("closed", OK, "")])
+single = run(EDGES, "single", CONFIG)
+check("MPI_Init is refused", single.returncode == 0 and single.stderr == "", single)
+check_lines(single, 0, [("open", USAGE, "call MPI_Init_thread in place of MPI_Init")])
+ranks = run(MPIEXEC, "-n", "3", EDGES, "ranks", CONFIG)
+check("a failure of rank zero is told once on each rank, and ends nobody",
+      ranks.returncode == 0 and
+      sorted(line for line in ranks.stdout.splitlines() if " told: " in line) ==
+      [f"{rank} told: 1" for rank in range(3)], ranks)
+sentence = "bad data, or policies that do not fit together"
+check_lines(ranks, 0, [("open", OK, ""), ("follow", OK, ""), ("end", DATA, sentence),
+                       ("end again", PEER, "the job has already failed")])
+for rank in (1, 2):
+    check_lines(ranks, rank, [("open", OK, "")] +
+                [(call, USAGE, f"this is rank {rank} of it")
+                 for call in ("offer", "idle", "release")] +
+                [("end", PEER, sentence), ("end again", PEER, "the job has already")])
 
 face = run(os.path.join(programs, "face"))
 check("the headers are C++ too", face.returncode == 0 and face.stdout.endswith("success\n"), face)
