@@ -29,7 +29,6 @@ struct counts {
     size_t steps = 0;
     size_t values = 0;
     int nested[KIND_COUNT] = {};
-    bool has_input = false;
     bool place_known = false;
     size_t place = 0;
 };
@@ -42,7 +41,6 @@ void begin()
     now.steps = 0;
     now.values = 0; /* what an older template left in a circle is forgotten */
     now.place_known = false;
-    now.has_input = false;
 }
 
 void work(size_t steps)
@@ -97,25 +95,6 @@ bool error_place(size_t *place) noexcept
     return now.place_known;
 }
 
-quote::quote() : before(now.has_input)
-{
-    now.has_input = false;
-}
-
-quote::~quote()
-{
-    now.has_input = now.has_input || before;
-}
-
-bool quote::has_input() const
-{
-    return now.has_input;
-}
-
-void note_input() noexcept
-{
-    now.has_input = true;
-}
 } // namespace jinja::limits
 
 /* ---- templates ---- */

@@ -8,8 +8,7 @@
  * BYTES_PER_STEP bytes of text copied. They are counted, not timed, so that a template fails
  * on every rank or on none. Nesting is bounded so that the stack is enough.
  *
- * The engine also reports where an error was met, and when the text that it quotes (as JSON,
- * or as a list that is printed) was a user's.
+ * The engine also reports where an error was met.
  */
 #pragma once
 
@@ -89,21 +88,5 @@ void place_error(size_t place) noexcept;
 
 /** @return false when no place was kept */
 bool error_place(size_t *place) noexcept;
-
-/** Whether text that is quoted while this lives has some of a user's. */
-class quote
-{
-  public:
-    quote();
-    ~quote();
-    quote(const quote &) = delete;
-    bool has_input() const;
-
-  private:
-    bool before;
-};
-
-/** Some of the text that is quoted is a user's. */
-void note_input() noexcept;
 
 } // namespace jinja::limits
