@@ -15,12 +15,45 @@
 
 #include "base/memory.h"
 
+/* ---- sources ---- */
+
+/* The bytes of the folders of "/folders/name.cpp:12"; 0: the word names no source. */
+static size_t count_folder_bytes(const char *word, size_t bytes)
+{
+    static const char *const kinds[] = {".c:", ".cpp:", ".cu:", ".cuh:", ".h:", ".hpp:"};
+    size_t folders = 0;
+    for (size_t i = 0; i < bytes; i++)
+        folders = word[i] == '/' ? i + 1 : folders;
+    for (size_t i = folders; i < bytes; i++)
+        for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++)
+            if (strncmp(word + i, kinds[k], strlen(kinds[k])) == 0)
+                return folders;
+    return 0;
+}
+
+/* libllama names the sources that it was built from, whose folders are of no use to anyone
+ * who reads it. */
+static void drop_folders(char *text)
+{
+    while (*text != '\0') {
+        size_t bytes = strcspn(text, " ;()'\"");
+        size_t folders = count_folder_bytes(text, bytes);
+        memmove(text, text + folders, strlen(text + folders) + 1);
+        text += bytes - folders;
+        text += *text != '\0';
+    }
+}
+
+/* ---- what it says ---- */
+
 /* Keep the first errors: the cause comes first, then "cannot load". */
 static void keep_error(struct mpo_llama_library *library, const char *text)
 {
     for (; *text != '\0' && library->said_bytes + 1 < sizeof library->said; text++)
         library->said[library->said_bytes++] = *text == '\n' ? ';' : *text;
     library->said[library->said_bytes] = '\0';
+    drop_folders(library->said);
+    library->said_bytes = strlen(library->said);
 }
 
 /* ---- warnings ---- */
@@ -64,6 +97,7 @@ static void keep_line(struct mpo_llama_library *library)
     struct mpo_llama_warning *warning = &library->warning[library->warning_count++];
     snprintf(warning->text, sizeof warning->text, "%.*s", (int)sizeof warning->text - 1,
              text);
+    drop_folders(warning->text);
     warning->stem_bytes =
         stem_bytes < sizeof warning->text ? stem_bytes : sizeof warning->text - 1;
     warning->more = 0;
@@ -193,8 +227,11 @@ static void end_job(const char *where)
 {
     ggml_log_callback callback = NULL;
     void *library = NULL;
+    char place[512];
+    snprintf(place, sizeof place, "%s", where);
+    drop_folders(place);
     llama_log_get(&callback, &library);
-    enum mpo_status status = raise_end(callback == keep_message ? library : NULL, where);
+    enum mpo_status status = raise_end(callback == keep_message ? library : NULL, place);
     if (mpo_guard_is_fork())
         mpo_guard_answer(status);
     mpo_comm_abort(status);
