@@ -70,7 +70,9 @@ struct mpo_decode_spec {
     struct mpo_mixture *mixture;         /* likewise */
     struct mpo_timing *timing;           /* NULL: disabled */
     struct mpo_placement placement;
-    int32_t row_capacity;    /* rows at once */
+    int32_t row_capacity;    /* rows at work at once */
+    int32_t parked_rows;     /* rows beside them that may be parked; 0: a parked row takes
+                                the place of one at work */
     int32_t prompt_slots;    /* as the policies have */
     int32_t given_positions; /* of given responses in one step; 0: rows are only drawn */
     int32_t response_tokens; /* of one row, given and drawn: those that the policies made
@@ -113,12 +115,17 @@ struct mpo_decode_row {
                            fed for this row nor exchanged; its tokens and log q are the
                            same, log_policy[h] and expectation[h] are NAN */
     struct mpo_draw_rule rule;
-    int32_t top_count;    /* most probable tokens to report at each position */
-    bool moments;         /* report entropy and E_q log pi_h */
-    bool ends;            /* report log pi_h of every end token; needs spec.reports_ends */
-    bool parks;           /* keep its cache when it ends, until it is cancelled */
-    bool whole_prompt;    /* feed its prompt in one step, as MPO_DECODE_ALONE does */
-    bool given_is_prompt; /* the given tokens belong to the prompt: an end token among them
+    int32_t top_count;     /* most probable tokens to report at each position */
+    bool moments;          /* report entropy and E_q log pi_h */
+    bool ends;             /* report log pi_h of every end token; needs spec.reports_ends */
+    bool parks;            /* keep its cache when it ends, until it is cancelled */
+    const int32_t *reused; /* [H] so many tokens of its prompt are the first that row
+                              `source` holds: they are not fed again. Less than the prompt
+                              has. NULL: none; copied. Needs spec.parked_rows */
+    int32_t source;        /* parked, or live and fed with its prompt */
+    bool takes_over;       /* the source is parked, and becomes this row */
+    bool whole_prompt;     /* feed its prompt in one step, as MPO_DECODE_ALONE does */
+    bool given_is_prompt;  /* the given tokens belong to the prompt: an end token among them
                              ends nothing, and positions of draws begin at 0 after them */
 };
 
@@ -182,6 +189,12 @@ enum mpo_status mpo_decode_offer_tokens(struct mpo_decode *decode, int32_t slot,
 enum mpo_status mpo_decode_offer_text(struct mpo_decode *decode, int32_t slot,
                                       const char *text, int32_t *lengths);
 
+/** The tokens of a policy's prompt in a slot; *token borrowed until the next offer. At the
+ *  root of a machine with parked_rows.
+ *  @return their number, 0: none was offered */
+int32_t mpo_decode_prompt(const struct mpo_decode *decode, int32_t slot, int32_t h,
+                          const int32_t **token);
+
 /**
  * Assign the lowest free row to a response. At the root; it joins in the next step.
  *
@@ -206,7 +219,7 @@ enum mpo_status mpo_decode_rebias(struct mpo_decode *decode, int32_t index,
  *  the next step on. No effect on a row that has given tokens left. */
 void mpo_decode_pause(struct mpo_decode *decode, int32_t index, bool pauses);
 
-/** Rows that are neither live, waiting nor parked. At the root. */
+/** Rows that can be admitted. At the root. */
 int32_t mpo_decode_free_rows(const struct mpo_decode *decode);
 
 /** Rows that are waiting or live. At the root. */

@@ -34,6 +34,7 @@ struct mpo_session;
  *  beside them. */
 struct mpo_session_machine {
     int32_t row_capacity;    /* 0: no machine of this kind, and nothing below is set */
+    int32_t parked_rows;     /* as in struct mpo_decode_spec */
     int32_t prompt_slots;    /* 1 or more */
     int32_t given_positions; /* as in struct mpo_decode_spec, like those below */
     int32_t prefill_tokens;  /* 1 or more */

@@ -37,6 +37,9 @@
  * may come on top, and from 64 on a row pays for the cells of all others. */
 #define STEP_ON_CPU 62
 
+/* Rows that are kept when they have ended. */
+#define PREFIXES_A_ROW 2
+
 /* Prompts that are encoded before there are rows for them. */
 #define SLOTS_AHEAD 8
 
@@ -77,6 +80,16 @@ static bool runs_on_devices(const struct mpo_config *config)
     return strcmp(config->run.device, "cuda") == 0;
 }
 
+/* No more than positions of a step beside rows, for each of which there is room anyway. */
+static int32_t choose_parked_rows(const struct mpo_config_serve *options, int32_t rows)
+{
+    int32_t most = (int32_t)options->score_positions;
+    int32_t wanted = number_or(options->prefixes, PREFIXES_A_ROW * rows);
+    if (most > MPO_ROW_COUNT_MAX - 1 - rows)
+        most = MPO_ROW_COUNT_MAX - 1 - rows;
+    return wanted < most ? wanted : most;
+}
+
 static struct mpo_session_machine plan_machine(const struct mpo_config *config)
 {
     const struct mpo_config_serve *options = &config->serve;
@@ -89,6 +102,7 @@ static struct mpo_session_machine plan_machine(const struct mpo_config *config)
     int32_t step = mixes ? STEP_ON_CPU : BATCH_TOKENS;
     return (struct mpo_session_machine){
         .row_capacity = rows,
+        .parked_rows = choose_parked_rows(options, rows),
         .prompt_slots = rows + SLOTS_AHEAD,
         .given_positions = (int32_t)options->score_positions,
         .prefill_tokens =
@@ -191,6 +205,7 @@ static enum mpo_status open_engine(struct serve *serve)
         .policies = serve->session->policies,
         .policy_count = config->policy_count,
         .row_capacity = machine->row_capacity,
+        .parked_rows = machine->parked_rows,
         .slot_capacity = machine->prompt_slots,
         .queue_capacity = (int32_t)config->serve.queue,
         .client_count = mpo_server_client_count(serve->server),

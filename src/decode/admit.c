@@ -49,14 +49,16 @@ static int32_t count_rows(const struct mpo_decode *decode,
                           bool (*counts)(const struct mpo_decode *, int32_t))
 {
     int32_t count = 0;
-    for (int32_t row = 0; decode->is_root && row < decode->spec.row_capacity; row++)
+    for (int32_t row = 0; decode->is_root && row < decode->row_count; row++)
         count += counts(decode, row);
     return count;
 }
 
 int32_t mpo_decode_free_rows(const struct mpo_decode *decode)
 {
-    return count_rows(decode, is_free);
+    int32_t places = count_rows(decode, is_free);
+    int32_t free = decode->spec.row_capacity - count_rows(decode, is_at_work);
+    return free < places ? free : places;
 }
 
 int32_t mpo_decode_live_rows(const struct mpo_decode *decode)
@@ -71,8 +73,7 @@ static enum mpo_status check_share(const struct mpo_decode *decode,
     if (row->share < 0)
         return MPO_OK;
     MPO_CHECK(
-        row->share < decode->spec.row_capacity && decode->root[row->share].is_new,
-        MPO_ERR_USAGE,
+        row->share < decode->row_count && decode->root[row->share].is_new, MPO_ERR_USAGE,
         "a row that shares the prompt of row %d, expected one that was admitted since "
         "the last step",
         row->share);
@@ -177,6 +178,58 @@ cleanup:
     return status;
 }
 
+/* Its cache is kept, from now or from the next step on. */
+static bool is_parked(const struct mpo_decode *decode, int32_t index)
+{
+    enum mpo_decode_leaves leaves = decode->root[index].leaves;
+    return leaves == MPO_DECODE_IS_PARKED ||
+           (leaves == MPO_DECODE_STAYS && decode->known[index].state == MPO_DECODE_PARKED);
+}
+
+/* Whether other rows can begin with the tokens of this one. */
+static bool is_source(const struct mpo_decode *decode, int32_t index)
+{
+    if (index < 0 || index >= decode->row_count || decode->clears)
+        return false;
+    const struct mpo_decode_root *root = &decode->root[index];
+    enum mpo_decode_state state = decode->known[index].state;
+    return !root->is_new && root->leaves != MPO_DECODE_IS_FREED &&
+           (state == MPO_DECODE_LIVE || state == MPO_DECODE_PARKED);
+}
+
+static enum mpo_status check_reuse(const struct mpo_decode *decode,
+                                   const struct mpo_decode_row *row)
+{
+    enum mpo_status status = MPO_OK;
+    if (row->reused == NULL)
+        return MPO_OK;
+    MPO_CHECK(decode->prompt != NULL && is_source(decode, row->source) && row->share < 0,
+              MPO_ERR_USAGE,
+              "a row that reuses tokens of row %d, expected a machine with parked_rows, a "
+              "source that is live or parked, and a row that shares with no other",
+              row->source);
+    MPO_CHECK(!row->takes_over || is_parked(decode, row->source), MPO_ERR_USAGE,
+              "a row that takes over row %d, which is not parked", row->source);
+    const struct mpo_decode_known *source = &decode->known[row->source];
+    for (int32_t h = 0; h < decode->policy_count; h++) {
+        ptrdiff_t at = (ptrdiff_t)row->slot * decode->policy_count + h;
+        int32_t held = decode->begun[(ptrdiff_t)row->source * decode->policy_count + h] +
+                       (source->asked > 0 ? source->asked - 1 : 0);
+        if (!mpo_decode_takes_part(decode, row->source, h))
+            held = 0;
+        MPO_CHECK(
+            row->reused[h] >= 0 && row->reused[h] < decode->length[at] &&
+                row->reused[h] <= held,
+            MPO_ERR_USAGE,
+            "a row that reuses %d tokens of policy '%s', expected less than the %d of "
+            "its prompt and at most the %d of row %d",
+            row->reused[h], mpo_policies_configured(decode->spec.policies, h)->name,
+            decode->length[at], held, row->source);
+    }
+cleanup:
+    return status;
+}
+
 static enum mpo_status check_row(const struct mpo_decode *decode,
                                  const struct mpo_decode_row *row)
 {
@@ -197,6 +250,7 @@ static enum mpo_status check_row(const struct mpo_decode *decode,
     MPO_TRY(check_rule(decode, &row->rule));
     MPO_TRY(check_exponents(decode, row));
     MPO_TRY(check_share(decode, row));
+    MPO_TRY(check_reuse(decode, row));
 cleanup:
     return status;
 }
@@ -222,7 +276,7 @@ enum mpo_status mpo_decode_rebias(struct mpo_decode *decode, int32_t index,
 {
     enum mpo_status status = MPO_OK;
     MPO_TRY(mpo_decode_check_root(decode));
-    MPO_CHECK(index >= 0 && index < decode->spec.row_capacity && is_at_work(decode, index),
+    MPO_CHECK(index >= 0 && index < decode->row_count && is_at_work(decode, index),
               MPO_ERR_USAGE, "row %d, which is not at work, cannot have other biases",
               index);
     struct mpo_decode_root *root = &decode->root[index];
@@ -238,6 +292,20 @@ cleanup:
     return status;
 }
 
+/* How long its prompt is, and what of it is not fed. */
+static void keep_reuse(struct mpo_decode *decode, int32_t index)
+{
+    struct mpo_decode_row *wish = &decode->root[index].wish;
+    ptrdiff_t at = (ptrdiff_t)index * decode->policy_count;
+    const int32_t *length = decode->length + (ptrdiff_t)wish->slot * decode->policy_count;
+    for (int32_t h = 0; h < decode->policy_count; h++) {
+        decode->begun[at + h] = length[h];
+        decode->reused[at + h] = wish->reused != NULL ? wish->reused[h] : 0;
+    }
+    if (wish->reused != NULL)
+        wish->reused = decode->reused + at;
+}
+
 enum mpo_status mpo_decode_admit(struct mpo_decode *decode,
                                  const struct mpo_decode_row *row, int32_t *index)
 {
@@ -245,10 +313,14 @@ enum mpo_status mpo_decode_admit(struct mpo_decode *decode,
     int32_t found = 0;
     MPO_ARGUMENTS(decode, row, index);
     MPO_TRY(mpo_decode_check_root(decode));
-    while (found < decode->spec.row_capacity && !is_free(decode, found))
+    while (found < decode->row_count && !is_free(decode, found))
         found++;
-    MPO_CHECK(found < decode->spec.row_capacity, MPO_ERR_USAGE,
-              "all %d rows are in use; step, or cancel one", decode->spec.row_capacity);
+    if (row->reused != NULL && row->takes_over)
+        found = row->source;
+    MPO_CHECK(found < decode->row_count &&
+                  count_rows(decode, is_at_work) < decode->spec.row_capacity,
+              MPO_ERR_USAGE, "all %d rows are in use; step, or cancel one",
+              decode->spec.row_capacity);
     MPO_TRY(check_row(decode, row));
     decode->root[found].wish = *row;
     decode->root[found].is_new = true;
@@ -259,6 +331,7 @@ enum mpo_status mpo_decode_admit(struct mpo_decode *decode,
     double *mu = decode->mu + (ptrdiff_t)found * decode->policy_count;
     memcpy(mu, row->mu, (size_t)decode->policy_count * sizeof *mu);
     decode->root[found].wish.mu = mu;
+    keep_reuse(decode, found);
     decode->admitted[decode->admitted_count++] = found;
     *index = found;
 cleanup:
@@ -267,7 +340,7 @@ cleanup:
 
 static bool is_shared(const struct mpo_decode *decode, int32_t index)
 {
-    for (int32_t row = 0; row < decode->spec.row_capacity; row++)
+    for (int32_t row = 0; row < decode->row_count; row++)
         if (row != index && is_at_work(decode, row) &&
             decode->root[row].wish.share == index &&
             (decode->root[row].is_new || decode->known[row].state == MPO_DECODE_WAITING))
@@ -284,6 +357,22 @@ static void withdraw_row(struct mpo_decode *decode, int32_t index)
             decode->admitted[kept++] = decode->admitted[i];
     decode->admitted_count = kept;
     decode->root[index].is_new = false;
+    if (is_parked(decode, index)) /* that it has taken over */
+        decode->root[index].leaves = MPO_DECODE_IS_FREED;
+}
+
+/* New rows that would have begun with this one's tokens are fed all of theirs. */
+static void leave_source(struct mpo_decode *decode, int32_t index)
+{
+    for (int32_t i = 0; i < decode->admitted_count; i++) {
+        int32_t row = decode->admitted[i];
+        struct mpo_decode_row *wish = &decode->root[row].wish;
+        if (row == index || wish->reused == NULL || wish->source != index)
+            continue;
+        wish->reused = NULL;
+        memset(decode->reused + (ptrdiff_t)row * decode->policy_count, 0,
+               (size_t)decode->policy_count * sizeof *decode->reused);
+    }
 }
 
 /* Remove the row, now or when its prompt is not needed any more. */
@@ -293,6 +382,8 @@ static void remove_row(struct mpo_decode *decode, int32_t index, enum mpo_decode
     root->is_mute = is_shared(decode, index);
     if (root->is_mute)
         return;
+    if (how == MPO_DECODE_IS_FREED)
+        leave_source(decode, index);
     if (root->is_new)
         withdraw_row(decode, index);
     else if (!decode->clears)
@@ -301,7 +392,7 @@ static void remove_row(struct mpo_decode *decode, int32_t index, enum mpo_decode
 
 void mpo_decode_cancel(struct mpo_decode *decode, int32_t index)
 {
-    if (!decode->is_root || index < 0 || index >= decode->spec.row_capacity ||
+    if (!decode->is_root || index < 0 || index >= decode->row_count ||
         is_free(decode, index))
         return;
     int32_t leader = decode->root[index].wish.share;
@@ -314,14 +405,14 @@ void mpo_decode_cancel(struct mpo_decode *decode, int32_t index)
 
 void mpo_decode_pause(struct mpo_decode *decode, int32_t index, bool pauses)
 {
-    if (decode->is_root && index >= 0 && index < decode->spec.row_capacity &&
+    if (decode->is_root && index >= 0 && index < decode->row_count &&
         is_at_work(decode, index))
         decode->root[index].is_paused = pauses;
 }
 
 void mpo_decode_park(struct mpo_decode *decode, int32_t index)
 {
-    if (decode->is_root && index >= 0 && index < decode->spec.row_capacity &&
+    if (decode->is_root && index >= 0 && index < decode->row_count &&
         is_at_work(decode, index) && !decode->root[index].is_new &&
         decode->known[index].state == MPO_DECODE_LIVE)
         remove_row(decode, index, MPO_DECODE_IS_PARKED);
@@ -333,6 +424,6 @@ void mpo_decode_clear(struct mpo_decode *decode)
         return;
     decode->clears = true;
     decode->admitted_count = 0;
-    for (int32_t row = 0; row < decode->spec.row_capacity; row++)
+    for (int32_t row = 0; row < decode->row_count; row++)
         decode->root[row] = (struct mpo_decode_root){0};
 }

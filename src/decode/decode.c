@@ -32,9 +32,10 @@ static enum mpo_status allocate_record(struct mpo_decode *decode)
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_decode_spec *spec = &decode->spec;
-    size_t rows = (size_t)spec->row_capacity;
+    size_t rows = (size_t)decode->row_count;
     size_t orders = rows * sizeof *decode->order;
-    size_t tokens = (rows + (size_t)spec->given_positions) * sizeof *decode->token;
+    size_t tokens = ((size_t)spec->row_capacity + (size_t)spec->given_positions) *
+                    sizeof *decode->token;
     decode->record_bytes = sizeof *decode->control + orders + tokens;
     MPO_NEW(decode->record_bytes, &decode->record);
     decode->control = (void *)decode->record;
@@ -49,10 +50,13 @@ cleanup:
 static enum mpo_status allocate_rows(struct mpo_decode *decode)
 {
     enum mpo_status status = MPO_OK;
-    size_t rows = (size_t)decode->spec.row_capacity;
+    size_t rows = (size_t)decode->row_count;
     size_t biases = decode->is_root ? rows * (size_t)decode->spec.bias_max : 0;
+    size_t prompts = (size_t)decode->spec.prompt_slots * (size_t)decode->policy_count;
     MPO_NEW(rows, &decode->known);
     MPO_NEW(rows * (size_t)decode->policy_count, &decode->mu);
+    MPO_NEW(rows * (size_t)decode->policy_count, &decode->reused);
+    MPO_NEW(rows * (size_t)decode->policy_count, &decode->begun);
     MPO_NEW(rows, &decode->joined);
     MPO_NEW(rows, &decode->span);
     MPO_NEW(rows, &decode->fed);
@@ -61,8 +65,9 @@ static enum mpo_status allocate_rows(struct mpo_decode *decode)
     MPO_NEW(biases, &decode->bias);
     MPO_NEW(rows, &decode->admitted);
     MPO_NEW(rows, &decode->planned);
-    MPO_NEW((size_t)decode->spec.prompt_slots * (size_t)decode->policy_count,
-            &decode->length);
+    MPO_NEW(prompts, &decode->length);
+    if (decode->is_root && decode->spec.parked_rows > 0)
+        MPO_NEW(prompts, &decode->prompt);
     MPO_TRY(allocate_record(decode));
 cleanup:
     return status;
@@ -141,6 +146,10 @@ static enum mpo_status check_spec(const struct mpo_decode_spec *spec)
     MPO_CHECK(spec->row_capacity >= 1 && spec->row_capacity <= MPO_ROW_COUNT_MAX,
               MPO_ERR_CONFIG, "%d rows at once, expected 1 to %d", spec->row_capacity,
               MPO_ROW_COUNT_MAX);
+    MPO_CHECK(spec->parked_rows >= 0 &&
+                  spec->parked_rows <= MPO_ROW_COUNT_MAX - spec->row_capacity,
+              MPO_ERR_CONFIG, "%d rows and %d parked ones, expected at most %d together",
+              spec->row_capacity, spec->parked_rows, MPO_ROW_COUNT_MAX);
     MPO_CHECK(spec->given_positions >= 0 && spec->given_positions <= INT16_MAX,
               MPO_ERR_CONFIG, "%d positions of given responses in a step, expected 0 to %d",
               spec->given_positions, INT16_MAX);
@@ -170,6 +179,7 @@ enum mpo_status mpo_decode_open(const struct mpo_decode_spec *spec, struct mpo_d
     MPO_TRY(check_spec(spec));
     MPO_NEW(1, &decode);
     decode->spec = *spec;
+    decode->row_count = spec->row_capacity + spec->parked_rows;
     decode->policy_count = spec->placement.policy_count;
     decode->is_root = rank == 0;
     mpo_placement_block(&spec->placement, rank, &decode->first_policy,
@@ -195,6 +205,10 @@ void mpo_decode_close(struct mpo_decode **out)
     struct mpo_decode *decode = out != NULL ? *out : NULL;
     if (decode == NULL)
         return;
+    for (int32_t i = 0;
+         decode->prompt != NULL && i < decode->spec.prompt_slots * decode->policy_count;
+         i++)
+        free(decode->prompt[i].token);
     void *const arrays[] = {
         decode->failure,
         decode->event,
@@ -232,6 +246,7 @@ void mpo_decode_close(struct mpo_decode **out)
         decode->first_local,
         decode->admission,
         decode->record,
+        decode->prompt,
         decode->length,
         decode->planned,
         decode->admitted,
@@ -240,6 +255,8 @@ void mpo_decode_close(struct mpo_decode **out)
         decode->fed,
         decode->span,
         decode->joined,
+        decode->begun,
+        decode->reused,
         decode->mu,
         decode->known,
         decode->is_end,

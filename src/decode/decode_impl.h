@@ -4,6 +4,7 @@
  *
  *   decode.c   open and close; a step from its plan to its events
  *   admit.c    rows come and go, at the root
+ *   plan.c     what a step computes, at the root
  *   control.c  the control record: what the root tells the others, and what all make of it
  *   rows.c     one step's positions: rows of logits brought together and combined
  *   ask.c      each row's token, and what else it wants to know of its position
@@ -38,8 +39,10 @@ struct mpo_decode_known {
     bool moments;
     bool ends;
     bool weighted_only;
-    int32_t asked; /* tokens drawn or looked up so far; all but the last are fed */
-    int32_t fed; /* tokens of its prompt that were fed; of a shorter one all but the last */
+    int32_t asked;  /* tokens drawn or looked up so far; all but the last are fed */
+    int32_t fed;    /* tokens of its prompt that were fed after those that it reuses; of a
+                    shorter one all but the last */
+    int32_t source; /* row whose first tokens it reuses, maybe itself; -1: none */
     double end_bias;
 };
 
@@ -67,7 +70,7 @@ enum mpo_decode_kind {
     MPO_DECODE_RELEASE,
 };
 
-/** The head of a control record; orders [row_capacity] and tokens follow. */
+/** The head of a control record; orders [row_count] and tokens follow. */
 struct mpo_decode_control {
     int32_t kind;
     int32_t clears;      /* forget all rows first */
@@ -94,6 +97,13 @@ struct mpo_decode_root {
     bool is_mute; /* cancelled, and kept until rows that share its prompt have it */
 };
 
+/** The tokens of a policy's prompt, at the root. */
+struct mpo_decode_tokens {
+    int32_t *token; /* [count] */
+    size_t capacity;
+    int32_t count;
+};
+
 /** What is wrong with a position. */
 struct mpo_decode_fault {
     bool is_there;
@@ -103,6 +113,7 @@ struct mpo_decode_fault {
 
 struct mpo_decode {
     struct mpo_decode_spec spec;
+    int32_t row_count;    /* those at work and those parked */
     int32_t policy_count; /* H */
     int32_t first_policy; /* of this rank's */
     int32_t local_count;
@@ -112,11 +123,13 @@ struct mpo_decode {
     bool *is_end; /* [V] */
 
     /* rows */
-    struct mpo_decode_known *known; /* [row_capacity] */
-    double *mu;                     /* [row_capacity, H] */
+    struct mpo_decode_known *known; /* [row_count] */
+    double *mu;                     /* [row_count, H] */
+    int32_t *reused; /* [row_count, H] tokens of its prompt that a row began with */
     int32_t *joined; /* [joined_count] rows that wait or live, oldest first */
     int32_t joined_count;
-    struct mpo_decode_root *root; /* [row_capacity], at the root */
+    struct mpo_decode_root *root; /* [row_count], at the root */
+    int32_t *begun;               /* [row_count, H] tokens of its prompt, at the root */
     bool clears;                  /* before the next step, at the root */
     struct mpo_decode_rest rest;  /* zero: none */
     bool others_sleep;            /* at the root: since the last idle record */
@@ -128,13 +141,15 @@ struct mpo_decode {
     int32_t going_count;
     int32_t *length; /* [prompt_slots, H] tokens of an offered prompt, 0: none; at the root
                       */
-    struct mpo_mixture_bias *bias; /* [row_capacity, bias_max] at the root */
+    struct mpo_decode_tokens *prompt; /* [prompt_slots, H] at the root, where rows may be
+                                         parked beside others */
+    struct mpo_mixture_bias *bias;    /* [row_count, bias_max] at the root */
 
     /* the control record, and admissions beside it */
     char *record; /* [record_bytes] */
     size_t record_bytes;
     struct mpo_decode_control *control; /* in record, like these */
-    struct mpo_decode_order *order;     /* [row_capacity] */
+    struct mpo_decode_order *order;     /* [row_count] */
     int32_t *token;                     /* [row_capacity + given_positions] */
     char *admission;                    /* [row_capacity, admission_bytes] */
     size_t admission_bytes;
@@ -205,10 +220,7 @@ static inline bool mpo_decode_takes_part(const struct mpo_decode *decode, int32_
 /** @return MPO_ERR_USAGE at another rank than the root, which would wait for itself */
 enum mpo_status mpo_decode_check_root(const struct mpo_decode *decode);
 
-/* ---- control.c ---- */
-
-/** Bytes of one admission. Local. */
-size_t mpo_decode_admission_bytes(int32_t policy_count);
+/* ---- plan.c ---- */
 
 /** What a step of MPO_DECODE_MIXED has to do. */
 struct mpo_decode_load {
@@ -223,6 +235,14 @@ int32_t mpo_decode_prefill_budget(const struct mpo_decode_spec *spec,
 
 /** Fill the control record with the next step. At the root. @return false: nothing to do */
 bool mpo_decode_plan(struct mpo_decode *decode);
+
+/* ---- control.c ---- */
+
+/** Admissions beside the record, of the rows that are new. At the root. */
+void mpo_decode_write_admissions(struct mpo_decode *decode);
+
+/** Bytes of one admission. Local. */
+size_t mpo_decode_admission_bytes(int32_t policy_count);
 
 /** Send or receive the control record, and the admissions that belong to it. Collective
  *  over the group. */

@@ -119,18 +119,18 @@ static void lay_out_step(struct mpo_decode *decode)
 /* ---- feed ---- */
 
 /* A chunk is the next tokens of a policy but its last one; the last chunk is what is left. */
-static void cut_prompt(const struct mpo_decode *decode, const struct mpo_policy *policy,
+static void cut_prompt(const struct mpo_decode *decode, int32_t h, int32_t length,
                        struct mpo_policy_span *span)
 {
-    int64_t length = mpo_policy_prompt_tokens(policy, span->slot);
-    int64_t first = decode->known[span->row].fed;
-    int64_t end = span->want == MPO_WANT_LAST
-                      ? length
-                      : first + (int64_t)decode->order[span->row].chunk;
+    int32_t reused = decode->reused[(ptrdiff_t)span->row * decode->policy_count + h];
+    int64_t first = (int64_t)reused + decode->known[span->row].fed;
+    int64_t end = first + decode->order[span->row].chunk;
     if (first > length - 1)
         first = length - 1;
     if (span->want != MPO_WANT_LAST && end > length - 1)
         end = length - 1;
+    if (span->want == MPO_WANT_LAST)
+        end = length;
     span->first = (int32_t)first;
     span->count = (int32_t)(end - first);
 }
@@ -146,7 +146,7 @@ static int32_t choose_spans(struct mpo_decode *decode, const struct mpo_policy *
             continue;
         *span = decode->span[i];
         if (span->slot >= 0)
-            cut_prompt(decode, policy, span);
+            cut_prompt(decode, h, mpo_policy_prompt_tokens(policy, span->slot), span);
         count++;
     }
     return count;

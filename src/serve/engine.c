@@ -10,8 +10,8 @@
 #include "base/memory.h"
 #include "base/timing.h"
 
-/* Prompts that are encoded between two steps, so that rows do not wait long for them. */
-#define OFFERS_PER_STEP 4
+/* Prompts are encoded for so long between two steps, so that rows do not wait for them. */
+#define OFFER_SECONDS 0.005
 
 /* ---- open and close ---- */
 
@@ -24,8 +24,8 @@ static enum mpo_status open_rows(struct mpo_engine *engine)
     memset(longest, 'x', MPO_DECODE_STOP_BYTES_MAX);
     const char *const text[] = {longest};
     const struct mpo_decode_stops room = {text, 1};
-    MPO_NEW(spec->row_capacity, &engine->row);
-    for (int32_t row = 0; row < spec->row_capacity; row++) {
+    MPO_NEW(engine->row_count, &engine->row);
+    for (int32_t row = 0; row < engine->row_count; row++) {
         MPO_TRY(mpo_decode_text_open_tail(&engine->row[row].tail, spec->policies, &room));
         MPO_NEW(spec->bias_max, &engine->row[row].bias);
     }
@@ -47,6 +47,7 @@ enum mpo_status mpo_engine_open(const struct mpo_engine_spec *spec, struct mpo_e
     };
     MPO_NEW(1, &engine);
     engine->spec = *spec;
+    engine->row_count = spec->row_capacity + spec->parked_rows;
     pthread_mutex_init(&engine->lock, NULL);
     MPO_TRY(mpo_schedule_open(&schedule, &engine->schedule));
     MPO_NEW(spec->queue_capacity + spec->slot_capacity, &engine->active);
@@ -54,6 +55,7 @@ enum mpo_status mpo_engine_open(const struct mpo_engine_spec *spec, struct mpo_e
     MPO_NEW(spec->slot_capacity * spec->policy_count, &engine->length);
     MPO_NEW(spec->policy_count, &engine->told_length);
     MPO_TRY(open_rows(engine));
+    MPO_TRY(mpo_engine_open_reuse(engine));
 cleanup:
     if (status != MPO_OK)
         mpo_engine_close(&engine);
@@ -66,7 +68,8 @@ void mpo_engine_close(struct mpo_engine **engine)
     struct mpo_engine *self = *engine;
     if (self == NULL)
         return;
-    for (int32_t row = 0; self->row != NULL && row < self->spec.row_capacity; row++) {
+    mpo_engine_close_reuse(self);
+    for (int32_t row = 0; self->row != NULL && row < self->row_count; row++) {
         mpo_decode_text_close(&self->row[row].tail);
         free(self->row[row].bias);
     }
@@ -98,6 +101,8 @@ static void show_use(struct mpo_engine *engine, const struct mpo_engine_use *use
     const double *seconds = engine->spec.timing->seconds;
     double share = (double)use->cells_used / (double)engine->spec.cell_capacity;
     mpo_metrics_set(metrics, MPO_METRIC_ROWS, 0, use->rows_live);
+    mpo_metrics_set(metrics, MPO_METRIC_PREFIX_CACHE_ROWS, 0, use->rows_kept);
+    mpo_metrics_set(metrics, MPO_METRIC_PREFIX_CACHE_CELLS, 0, (double)use->cells_kept);
     mpo_metrics_set(metrics, MPO_METRIC_NUM_REQUESTS_PAUSED, 0, use->requests_paused);
     for (int32_t h = 0; h < engine->spec.policy_count; h++)
         mpo_metrics_set(metrics, MPO_METRIC_KV_CACHE_USAGE_PERC, h, share);
@@ -117,6 +122,10 @@ static void note_use(struct mpo_engine *engine)
     struct mpo_engine_use use = engine->next_use;
     use.rows_live = engine->spec.row_capacity - mpo_schedule_free_rows(engine->schedule);
     use.cells_used = engine->spec.cell_capacity - mpo_schedule_free_cells(engine->schedule);
+    if (engine->prefixes != NULL) {
+        use.rows_kept = mpo_prefixes_kept_rows(engine->prefixes);
+        use.cells_kept = mpo_prefixes_kept_cells(engine->prefixes);
+    }
     use.requests_waiting = 0;
     use.requests_paused = 0;
     for (int32_t i = 0; i < engine->active_count; i++) {
@@ -210,7 +219,7 @@ static void sweep_requests(struct mpo_engine *engine, bool stops)
 static void apply_pauses(struct mpo_engine *engine)
 {
     engine->paused_rows = 0;
-    for (int32_t row = 0; row < engine->spec.row_capacity; row++) {
+    for (int32_t row = 0; row < engine->row_count; row++) {
         struct engine_row *self = &engine->row[row];
         if (self->request == NULL)
             continue;
@@ -267,6 +276,20 @@ cleanup:
     return status;
 }
 
+/* Prompts that come together are known together, so that one can wait for another. */
+static enum mpo_status offer_prompts(struct mpo_engine *engine)
+{
+    enum mpo_status status = MPO_OK;
+    double until = mpo_timing_now() + OFFER_SECONDS;
+    bool is_offered = true;
+    while (is_offered && !engine->offers_wait) {
+        MPO_TRY(mpo_engine_offer(engine, &is_offered));
+        engine->offers_wait = is_offered && mpo_timing_now() > until;
+    }
+cleanup:
+    return status;
+}
+
 static enum mpo_status take_turn(struct mpo_engine *engine, bool *ends)
 {
     enum mpo_status status = MPO_OK;
@@ -276,13 +299,7 @@ static enum mpo_status take_turn(struct mpo_engine *engine, bool *ends)
     take_news(engine, &news);
     sweep_requests(engine, news.stops);
     engine->offers_wait = false;
-    for (int32_t i = 0; i < OFFERS_PER_STEP; i++) {
-        bool is_offered = false;
-        MPO_TRY(mpo_engine_offer(engine, &is_offered));
-        if (!is_offered)
-            break;
-        engine->offers_wait = i == OFFERS_PER_STEP - 1;
-    }
+    MPO_TRY(offer_prompts(engine));
     MPO_TRY(mpo_engine_seat(engine));
     mpo_engine_forget_ended(engine);
     apply_pauses(engine);

@@ -21,6 +21,7 @@ struct mpo_engine_spec {
     struct mpo_link *link;
     int32_t policy_count; /* H */
     int32_t row_capacity;
+    int32_t parked_rows;    /* as the decode's; 0: no cells are kept */
     int32_t slot_capacity;  /* as the decode's prompt_slots */
     int32_t queue_capacity; /* requests that wait */
     int32_t client_count;
@@ -60,7 +61,9 @@ struct mpo_engine_use {
     int32_t requests_running; /* that have rows */
     int32_t requests_waiting;
     int32_t requests_paused; /* whose client takes no bytes, of those running */
-    int64_t cells_used;
+    int64_t cells_used;      /* reserved by rows that live */
+    int32_t rows_kept;       /* that ended, whose cells prompts may begin with */
+    int64_t cells_kept;
     int64_t steps;
     int64_t positions; /* of the last step */
     double last_step;  /* by mpo_timing_now; 0: none yet */

@@ -4,12 +4,15 @@
  *
  *   engine.c   the loop of steps; who comes and who leaves
  *   seats.c    prompts into slots, rows of requests, and what becomes of their tokens
+ *   reuse.c    cells of earlier rows, with which prompts begin
  */
 #pragma once
 
 #include "engine.h"
 
 #include <pthread.h>
+
+#include "prefixes.h"
 
 /** A row of the machine and whose it is. */
 struct engine_row {
@@ -37,10 +40,18 @@ struct mpo_engine {
     struct mpo_schedule *schedule;
     struct mpo_serve_request **active; /* [active_count] oldest first */
     int32_t active_count;
-    struct engine_row *row;   /* [row_capacity] */
-    struct engine_slot *slot; /* [slot_capacity] */
-    int32_t *length;          /* [slot_capacity, H] tokens of the prompt in a slot */
-    int32_t *told_length;     /* [H] of a prompt that is seated, its given tokens too */
+    int32_t row_count;
+    struct engine_row *row;        /* [row_count] at work, or nobody's */
+    struct mpo_prefixes *prefixes; /* NULL: no cells are kept */
+    struct mpo_prefix_prompt told; /* one prompt, in the arrays below */
+    const int32_t **told_token;    /* [H] */
+    bool *told_part;               /* [H] */
+    struct mpo_prefix now;         /* what a prompt can begin with */
+    struct mpo_prefix later;       /* what it could once other prompts are fed */
+    bool takes_over;               /* its cells are short: the kept row becomes its own */
+    struct engine_slot *slot;      /* [slot_capacity] */
+    int32_t *length;               /* [slot_capacity, H] tokens of the prompt in a slot */
+    int32_t *told_length; /* [H] of a prompt that is seated, its given tokens too */
     int32_t paused_rows;
     bool offers_wait;   /* more prompts could be encoded at once */
     double last_record; /* that the other ranks know of */
@@ -67,6 +78,39 @@ enum mpo_status mpo_engine_hear(struct mpo_engine *engine,
 /** End a request that is refused, cancelled or complete: its rows are cancelled, what waits
  *  of it is forgotten, and DONE is put. */
 void mpo_engine_end_request(struct mpo_engine *engine, struct mpo_serve_request *request);
+
+/** Whether the slot has a prompt that waits for its rows. */
+static inline bool mpo_engine_is_offered(const struct mpo_engine *engine, int32_t slot)
+{
+    return engine->slot[slot].request != NULL && engine->slot[slot].open_rows == 0;
+}
+
+/* ---- reuse.c ---- */
+
+enum mpo_status mpo_engine_open_reuse(struct mpo_engine *engine);
+void mpo_engine_close_reuse(struct mpo_engine *engine);
+
+/** Have prompts wait whose beginning is just being fed for another one. */
+void mpo_engine_hold_prompts(struct mpo_engine *engine);
+
+/** Find what a slot's prompt can begin with, and make room for the cells that it has
+ *  reserved. @return tokens that every policy reuses */
+int32_t mpo_engine_find_cells(struct mpo_engine *engine, int32_t slot);
+
+/** Have the prompt's first row begin with what was found. */
+void mpo_engine_begin_with_cells(struct mpo_engine *engine, struct mpo_decode_row *row);
+
+/** A row of the slot's prompt begins. */
+void mpo_engine_remember(struct mpo_engine *engine, int32_t slot, int32_t row);
+
+/** A row has a token. */
+void mpo_engine_add_token(struct mpo_engine *engine, int32_t row, int32_t token);
+
+/** A row has ended: its cells are kept, or are not. */
+void mpo_engine_leave_cells(struct mpo_engine *engine, int32_t row, bool keeps);
+
+/** Clear the caches. */
+void mpo_engine_forget_cells(struct mpo_engine *engine);
 
 /** Drop ended requests from the list of active ones. */
 void mpo_engine_forget_ended(struct mpo_engine *engine);

@@ -156,11 +156,12 @@ static void answer_health(struct mpo_server *server, struct mpo_http_request *ht
 static json_t *describe_use(const struct mpo_server *server)
 {
     struct mpo_engine_use use = mpo_engine_use(server->engine.engine);
-    return json_pack("{s:i, s:i, s:i, s:i, s:i, s:I, s:I, s:I}", "rows",
+    return json_pack("{s:i, s:i, s:i, s:i, s:i, s:I, s:i, s:I, s:I, s:I}", "rows",
                      server->engine.catalog->row_capacity, "rows_live", use.rows_live,
                      "rows_paused", use.rows_paused, "requests_running",
                      use.requests_running, "requests_waiting", use.requests_waiting,
-                     "cells_used", (json_int_t)use.cells_used, "steps",
+                     "cells_used", (json_int_t)use.cells_used, "rows_kept", use.rows_kept,
+                     "cells_kept", (json_int_t)use.cells_kept, "steps",
                      (json_int_t)use.steps, "max_model_len",
                      (json_int_t)server->engine.catalog->context_tokens);
 }

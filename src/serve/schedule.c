@@ -26,6 +26,7 @@ struct seat {
     int32_t prompt;
     int32_t rows; /* that it asks for; of a seated one those that live */
     bool isolated;
+    bool is_held;
     int32_t passed; /* times that another was seated before it */
     int64_t order;  /* of offers */
     int64_t prompt_cells;
@@ -217,6 +218,11 @@ void mpo_schedule_drop(struct mpo_schedule *schedule, int32_t slot)
 
 /* ---- seats ---- */
 
+void mpo_schedule_hold(struct mpo_schedule *schedule, int32_t slot, bool holds)
+{
+    schedule->seat[slot].is_held = holds;
+}
+
 static bool fits(const struct mpo_schedule *schedule, const struct seat *seat)
 {
     if (schedule->isolated_slot >= 0)
@@ -232,7 +238,7 @@ static int32_t next_measured(const struct mpo_schedule *schedule, int64_t order)
     int32_t found = -1;
     for (int32_t slot = 0; slot < schedule->spec.slot_capacity; slot++) {
         const struct seat *seat = &schedule->seat[slot];
-        if (seat->state == SEAT_MEASURED && seat->order > order &&
+        if (seat->state == SEAT_MEASURED && !seat->is_held && seat->order > order &&
             (found < 0 || seat->order < schedule->seat[found].order))
             found = slot;
     }
@@ -244,7 +250,7 @@ static void seat_prompt(struct mpo_schedule *schedule, int32_t slot)
     struct seat *seat = &schedule->seat[slot];
     for (int32_t other = 0; other < schedule->spec.slot_capacity; other++)
         if (schedule->seat[other].state == SEAT_MEASURED &&
-            schedule->seat[other].order < seat->order)
+            !schedule->seat[other].is_held && schedule->seat[other].order < seat->order)
             schedule->seat[other].passed++;
     schedule->free_rows -= seat->rows;
     schedule->free_cells -= cells_of(seat);

@@ -73,6 +73,10 @@ bool mpo_schedule_take_offer(struct mpo_schedule *schedule,
 bool mpo_schedule_measure(struct mpo_schedule *schedule, int32_t slot,
                           int64_t prompt_tokens, int64_t row_tokens);
 
+/** Have an offered prompt wait for another one's tokens, or no more: as long as it is held
+ *  others are seated before it and none of that counts. */
+void mpo_schedule_hold(struct mpo_schedule *schedule, int32_t slot, bool holds);
+
 /** The next prompt that gets its rows, with rows and cells reserved. @return false when none
  *  fits now */
 bool mpo_schedule_take_seat(struct mpo_schedule *schedule,

@@ -23,7 +23,8 @@ static void put_event(struct mpo_engine *engine, const struct mpo_serve_event *e
     mpo_link_put(engine->spec.link, event);
 }
 
-static void free_row(struct mpo_engine *engine, int32_t row)
+/* @param keeps  its cells, for prompts to come */
+static void free_row(struct mpo_engine *engine, int32_t row, bool keeps)
 {
     struct engine_row *self = &engine->row[row];
     struct engine_slot *slot = &engine->slot[self->slot];
@@ -33,16 +34,17 @@ static void free_row(struct mpo_engine *engine, int32_t row)
         slot->request = NULL;
     self->request = NULL;
     self->is_paused = false;
+    mpo_engine_leave_cells(engine, row, keeps && !was_isolated);
     if (was_isolated && slot->request == NULL)
-        mpo_decode_clear(engine->spec.decode);
+        mpo_engine_forget_cells(engine);
 }
 
 void mpo_engine_end_request(struct mpo_engine *engine, struct mpo_serve_request *request)
 {
-    for (int32_t row = 0; row < engine->spec.row_capacity; row++)
+    for (int32_t row = 0; row < engine->row_count; row++)
         if (engine->row[row].request == request) {
             mpo_decode_cancel(engine->spec.decode, row);
-            free_row(engine, row);
+            free_row(engine, row, false);
         }
     for (int32_t slot = 0; slot < engine->spec.slot_capacity; slot++)
         if (engine->slot[slot].request == request) {
@@ -227,6 +229,7 @@ static struct mpo_decode_row describe_row(const struct mpo_engine *engine,
         .given_count = given,
         .given_is_prompt = true,
         .whole_prompt = request->isolated,
+        .parks = engine->prefixes != NULL && !request->isolated,
         .free_count = engine->slot[place->slot].free_count,
         .mu = request->mu,
         .end_bias = request->end_bias,
@@ -252,7 +255,10 @@ static enum mpo_status seat_row(struct mpo_engine *engine,
     struct mpo_decode_row wish = describe_row(engine, place, choice);
     int32_t index = -1;
     wish.share = *leader;
+    if (*leader < 0)
+        mpo_engine_begin_with_cells(engine, &wish);
     MPO_TRY(mpo_decode_admit(engine->spec.decode, &wish, &index));
+    mpo_engine_remember(engine, place->slot, index);
     if (*leader < 0)
         *leader = index;
     struct engine_row *row = &engine->row[index];
@@ -306,20 +312,22 @@ static enum mpo_status seat_prompt(struct mpo_engine *engine,
     for (int32_t h = 0; h < engine->spec.policy_count; h++)
         engine->told_length[h] = length[h] + given;
     request->seated_prompts++;
+    int32_t cached = mpo_engine_find_cells(engine, place->slot);
     put_event(engine, &(struct mpo_serve_event){.request = request,
                                                 .kind = MPO_SERVE_SEATED,
                                                 .prompt = place->prompt,
                                                 .choice = -1,
+                                                .cached_tokens = cached,
                                                 .length = engine->told_length});
     mpo_schedule_charge(engine->schedule, request->client,
-                        longest_of(engine, place->slot) + given, 0);
+                        longest_of(engine, place->slot) + given - cached, 0);
     if (given + slot->free_count == 0) {
         put_empty(engine, place);
         complete_prompt(engine, request);
         return MPO_OK;
     }
     if (request->isolated)
-        mpo_decode_clear(engine->spec.decode);
+        mpo_engine_forget_cells(engine);
     for (int32_t choice = 0; choice < place->rows; choice++)
         MPO_TRY(seat_row(engine, place, choice, &leader));
 cleanup:
@@ -330,8 +338,11 @@ enum mpo_status mpo_engine_seat(struct mpo_engine *engine)
 {
     enum mpo_status status = MPO_OK;
     struct mpo_schedule_prompt place = {0};
-    while (mpo_schedule_take_seat(engine->schedule, &place))
+    mpo_engine_hold_prompts(engine);
+    while (mpo_schedule_take_seat(engine->schedule, &place)) {
         MPO_TRY(seat_prompt(engine, &place));
+        mpo_engine_hold_prompts(engine);
+    }
 cleanup:
     return status;
 }
@@ -406,9 +417,11 @@ static void finish_row(struct mpo_engine *engine, int32_t index,
                                                 .choice = row->choice,
                                                 .finish = finish,
                                                 .stop = row->tail.stop});
-    if (finish == MPO_SERVE_FINISH_STOP)
+    if (finish == MPO_SERVE_FINISH_STOP && engine->prefixes != NULL && !request->isolated)
+        mpo_decode_park(engine->spec.decode, index);
+    else if (finish == MPO_SERVE_FINISH_STOP)
         mpo_decode_cancel(engine->spec.decode, index);
-    free_row(engine, index);
+    free_row(engine, index, true);
     if (engine->slot[slot].request == NULL)
         complete_prompt(engine, request);
 }
@@ -429,6 +442,7 @@ enum mpo_status mpo_engine_hear(struct mpo_engine *engine,
         return MPO_OK;
     }
     put_token(engine, row, event);
+    mpo_engine_add_token(engine, event->row, event->token);
     MPO_TRY(find_finish(row, event, &finish));
     if ((event->flags & MPO_DECODE_GIVEN) == 0) {
         row->drawn++;

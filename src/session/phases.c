@@ -228,6 +228,7 @@ static enum mpo_status open_decode(struct mpo_session *session)
         .timing = &session->timing,
         .placement = session->placement,
         .row_capacity = mpo_plan_rows(&session->size),
+        .parked_rows = session->size.machine.parked_rows,
         .prompt_slots = mpo_plan_prompt_slots(&session->size, session->prompts),
         .given_positions = mpo_plan_given_positions(&session->size),
         .reports_ends = session->size.integrates_ends,

@@ -205,7 +205,7 @@ struct mpo_policies_room mpo_plan_room(const struct mpo_session *session)
 {
     const struct mpo_session_size *size = &session->size;
     return (struct mpo_policies_room){
-        .row_capacity = mpo_plan_rows(size),
+        .row_capacity = mpo_plan_rows(size) + size->machine.parked_rows,
         .position_capacity = position_rows(size),
         .held_prompts = held_prompts(size),
         .response_tokens = (int32_t)session->config->rollout.max_tokens,

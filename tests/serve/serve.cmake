@@ -19,6 +19,8 @@ mpo_add_script_test("what a server draws has the frequencies of the closed form"
     ../serve/frequencies.py commands 300 1 ${binaries} ${work}/frequencies ${PROJECT_SOURCE_DIR})
 mpo_add_script_test("clients that leave a server leave nothing behind"
     ../serve/leaving.py commands 300 3 ${binaries} ${work}/leaving ${PROJECT_SOURCE_DIR})
+mpo_add_script_test("prompts that begin alike are fed once, and nothing else changes"
+    ../serve/reuse.py commands 300 3 ${binaries} ${work}/reuse ${PROJECT_SOURCE_DIR})
 # The following skip without launch/setup.sh --clients.
 mpo_add_script_test("lm-evaluation-harness finds the exact figures of bigram policies"
     ../serve/harness.py commands 600 2 ${binaries} ${work}/harness ${PROJECT_SOURCE_DIR}

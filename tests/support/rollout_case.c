@@ -53,7 +53,7 @@ static void make_room(struct rollout_case *loop)
 {
     bool given = loop->spec.given != NULL;
     struct mpo_policies_room room = {
-        .row_capacity = loop->spec.row_capacity,
+        .row_capacity = loop->spec.row_capacity + loop->spec.parked_rows,
         .position_capacity = loop->spec.row_capacity + loop->spec.given_positions,
         .held_prompts = loop->spec.unit_prompts,
         .response_tokens = ROLLOUT_CASE_MAX_TOKENS,
@@ -108,6 +108,7 @@ static void open_decode(struct rollout_case *loop)
         .mixture = loop->mixture,
         .placement = mpo_placement_of(ROLLOUT_CASE_POLICIES, loop->comm),
         .row_capacity = spec->row_capacity,
+        .parked_rows = spec->parked_rows,
         .prompt_slots = ROLLOUT_CASE_PROMPTS_MAX,
         .given_positions = spec->given_positions,
         .response_tokens = spec->response_tokens,

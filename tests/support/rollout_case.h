@@ -29,6 +29,7 @@ struct rollout_case_spec {
     int32_t stop_count;
     /* of the row machine beside the rollout */
     enum mpo_decode_prefill prefill;
+    int32_t parked_rows;
     int32_t prefill_tokens;
     int32_t prefill_step;
     int32_t prefill_idle;
