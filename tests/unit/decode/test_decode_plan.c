@@ -67,6 +67,7 @@ static void open_machine(struct rollout_case *loop, int32_t step_tokens)
                                            .unit_prompts = 1,
                                            .responses = 1,
                                            .row_capacity = ROWS,
+                                           .parked_rows = 2,
                                            .given_positions = 8,
                                            .prefill = MPO_DECODE_MIXED,
                                            .prefill_tokens = LEAST,
@@ -209,6 +210,136 @@ static void chunks_that_are_given_stay(void **state)
     rollout_case_close(&loop);
 }
 
+/* ---- reuse ---- */
+
+static const int32_t letters[16] = {1, 0, 2, 2, 1, 0, 0, 1, 2, 0, 1, 1, 2, 2, 0, 1};
+
+/* Draw a row of two tokens to its end, which parks it. @return the row */
+static int32_t park_row(struct rollout_case *loop, int32_t length)
+{
+    int32_t index = -1;
+    const struct mpo_decode_row row = {.slot = 0,
+                                       .share = -1,
+                                       .free_count = 2,
+                                       .mu = mu,
+                                       .end_bias = -50.0,
+                                       .parks = true};
+    const struct mpo_decode_event *event = NULL;
+    int32_t count = 0;
+    assert_ok(mpo_decode_offer_tokens(loop->decode, 0, letters, length));
+    assert_ok(mpo_decode_admit(loop->decode, &row, &index));
+    while (mpo_decode_live_rows(loop->decode) > 0)
+        assert_ok(mpo_decode_step(loop->decode, &event, &count));
+    return index;
+}
+
+static struct mpo_decode_row row_with(int32_t source, const int32_t *reused)
+{
+    return (struct mpo_decode_row){.slot = 1,
+                                   .share = -1,
+                                   .free_count = 1,
+                                   .mu = mu,
+                                   .end_bias = -50.0,
+                                   .reused = reused,
+                                   .source = source};
+}
+
+/* Each policy goes on from its own beginning, and the policy that lacks most says how long a
+ * prompt takes. */
+static void what_is_reused_is_not_fed(void **state)
+{
+    struct rollout_case loop;
+    const int32_t reused[ROLLOUT_CASE_POLICIES] = {8, 5, 8};
+    const int32_t token[] = {letters[0], letters[1], letters[2], letters[3],
+                             letters[4], letters[5], letters[6], letters[7],
+                             2,          2,          2,          0};
+    int32_t index = -1;
+    (void)state;
+    open_machine(&loop, STEP);
+    int32_t parked = park_row(&loop, 8);
+    admit(&loop, 2, 1, -1);
+    step(&loop, "2:0+1!");
+    assert_ok(mpo_decode_offer_tokens(loop.decode, 1, token, 12));
+    struct mpo_decode_row row = row_with(parked, reused);
+    assert_ok(mpo_decode_admit(loop.decode, &row, &index));
+    assert_int_not_equal(index, parked);
+    step(&loop, "d 1:8+3");   /* four tokens of the policy that has seven left */
+    step(&loop, "d 1:11+1!"); /* its last three, and the last one of all */
+    for (int32_t k = 0; k < ROLLOUT_CASE_POLICIES; k++)
+        assert_int_equal(mpo_policy_row_tokens(mpo_policies_local(loop.policies, k), index),
+                         12);
+    rollout_case_close(&loop);
+}
+
+/* A parked row can become the new one, which then needs no place beside it. */
+static void a_row_takes_the_place_of_its_source(void **state)
+{
+    struct rollout_case loop;
+    const int32_t reused[ROLLOUT_CASE_POLICIES] = {8, 8, 6};
+    int32_t index = -1;
+    (void)state;
+    open_machine(&loop, STEP);
+    int32_t parked = park_row(&loop, 8);
+    assert_ok(mpo_decode_offer_tokens(loop.decode, 1, letters, 10));
+    struct mpo_decode_row row = row_with(parked, reused);
+    row.takes_over = true;
+    assert_ok(mpo_decode_admit(loop.decode, &row, &index));
+    assert_int_equal(index, parked);
+    step(&loop, "1:8+2!");
+    assert_int_equal(mpo_policy_row_tokens(watched, index), 10);
+    mpo_decode_park(loop.decode, index); /* it has ended */
+    assert_int_equal(mpo_decode_free_rows(loop.decode), ROWS);
+    rollout_case_close(&loop);
+}
+
+/* A source that leaves before the step, or that never was one. */
+static void sources_that_are_gone_are_fed_anew(void **state)
+{
+    struct rollout_case loop;
+    const int32_t reused[ROLLOUT_CASE_POLICIES] = {8, 8, 8};
+    const int32_t all[ROLLOUT_CASE_POLICIES] = {10, 8, 8};
+    const int32_t more[ROLLOUT_CASE_POLICIES] = {8, 10, 8};
+    int32_t index = -1;
+    (void)state;
+    open_machine(&loop, STEP);
+    int32_t parked = park_row(&loop, 8);
+    assert_ok(mpo_decode_offer_tokens(loop.decode, 1, letters, 10));
+    struct mpo_decode_row row = row_with(parked, all);
+    assert_status(mpo_decode_admit(loop.decode, &row, &index), MPO_ERR_USAGE);
+    assert_ok(mpo_decode_offer_tokens(loop.decode, 1, letters, 12));
+    row.reused = more; /* nine are held: the second drawn token was not fed */
+    assert_status(mpo_decode_admit(loop.decode, &row, &index), MPO_ERR_USAGE);
+    row.reused = reused;
+    row.source = parked + 1;
+    assert_status(mpo_decode_admit(loop.decode, &row, &index), MPO_ERR_USAGE);
+    row.source = parked;
+    assert_ok(mpo_decode_admit(loop.decode, &row, &index));
+    mpo_decode_cancel(loop.decode, parked);
+    step(&loop, "1:0+12!");
+    rollout_case_close(&loop);
+}
+
+/* All rows can be at work beside those that are parked, and no more. */
+static void parked_rows_take_nobodys_place(void **state)
+{
+    struct rollout_case loop;
+    const struct mpo_decode_row row = {.slot = 1, .share = -1, .free_count = 1, .mu = mu};
+    int32_t index = -1;
+    (void)state;
+    open_machine(&loop, STEP);
+    park_row(&loop, 3);
+    park_row(&loop, 3);
+    assert_ok(mpo_decode_offer_tokens(loop.decode, 1, letters, 2));
+    for (int32_t i = 0; i < ROWS; i++) {
+        assert_int_equal(mpo_decode_free_rows(loop.decode), ROWS - i);
+        assert_ok(mpo_decode_admit(loop.decode, &row, &index));
+    }
+    assert_int_equal(mpo_decode_free_rows(loop.decode), 0);
+    assert_status(mpo_decode_admit(loop.decode, &row, &index), MPO_ERR_USAGE);
+    mpo_decode_clear(loop.decode);
+    rollout_case_close(&loop);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -219,6 +350,10 @@ int main(void)
         cmocka_unit_test(long_prompts_are_fed_beside_draws),
         cmocka_unit_test(choices_wait_for_one_prompt),
         cmocka_unit_test(chunks_that_are_given_stay),
+        cmocka_unit_test(what_is_reused_is_not_fed),
+        cmocka_unit_test(a_row_takes_the_place_of_its_source),
+        cmocka_unit_test(sources_that_are_gone_are_fed_anew),
+        cmocka_unit_test(parked_rows_take_nobodys_place),
     };
     return run_cases("decode_plan", tests);
 }

@@ -240,6 +240,37 @@ static void a_large_prompt_is_passed_over_a_few_times_only(void **state)
     close_world(&world);
 }
 
+/* A prompt that waits for another one's tokens is seated after others, and is not passed over
+ * by that: the others never have to wait for it. */
+static void held_prompts_wait_and_nobody_for_them(void **state)
+{
+    (void)state;
+    static struct job job[MPO_SCHEDULE_PATIENCE + 4];
+    struct world world;
+    open_world(&world);
+    job[0] = (struct job){
+        .request = {&job[0], 0, 1, ROWS, false}, .prompt_tokens = 1, .row_tokens = 1};
+    assert_true(mpo_schedule_enter(world.schedule, &job[0].request));
+    assert_true(offer(&world));
+    mpo_schedule_hold(world.schedule, 0, true);
+    assert_false(take_seat(&world));
+    for (int32_t i = 1; i < MPO_SCHEDULE_PATIENCE + 4; i++) {
+        job[i] = (struct job){
+            .request = {&job[i], 0, 1, 1, false}, .prompt_tokens = 1, .row_tokens = 1};
+        assert_true(mpo_schedule_enter(world.schedule, &job[i].request));
+        assert_true(offer(&world));
+        assert_true(take_seat(&world));
+        assert_int_equal(job[i].seated, 1);
+        for (int32_t slot = 1; slot < SLOTS; slot++)
+            if (world.seat[slot].rows == 1)
+                end_row(&world, slot);
+    }
+    mpo_schedule_hold(world.schedule, 0, false);
+    assert_true(take_seat(&world));
+    assert_int_equal(job[0].seated, 1);
+    close_world(&world);
+}
+
 /* Two clients who always have requests waiting; one asks for ten times as many tokens. */
 static void two_clients_get_equal_shares_of_work(void **state)
 {
@@ -308,6 +339,7 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(nothing_is_lost_and_everybody_is_served),
         cmocka_unit_test(a_large_prompt_is_passed_over_a_few_times_only),
+        cmocka_unit_test(held_prompts_wait_and_nobody_for_them),
         cmocka_unit_test(two_clients_get_equal_shares_of_work),
         cmocka_unit_test(a_client_who_comes_back_has_saved_nothing),
     };
