@@ -207,6 +207,10 @@ void mpo_policies_describe(const struct mpo_policies *policies, int32_t index,
 /** The longest context that a policy's model was trained with; 0: any. Local. */
 int32_t mpo_policy_trained_tokens(const struct mpo_policy *policy);
 
+/** Whether a row can be taken back to any earlier token: not with a model whose cache is one
+ *  state for all of them. Local. */
+bool mpo_policy_cuts_rows(const struct mpo_policy *policy);
+
 /**
  * Encode a prompt into a slot, replacing its content; rows fed from it keep their cells.
  * After a failure the slot is unchanged.

@@ -134,6 +134,22 @@ cleanup:
     return status;
 }
 
+/* Rows are kept for other prompts only where all policies can take them back. */
+static enum mpo_status check_reuse(struct serve *serve)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_policies *policies = serve->session->policies;
+    double reuses = 1.0;
+    for (int32_t i = 0; i < mpo_policies_local_count(policies); i++)
+        if (!mpo_policy_cuts_rows(mpo_policies_local(policies, i)))
+            reuses = 0.0;
+    MPO_TRY(mpo_comm_min(serve->session->comm, &reuses, 1));
+    if (reuses == 0.0)
+        serve->machine.parked_rows = 0;
+cleanup:
+    return status;
+}
+
 /* ---- open ---- */
 
 static enum mpo_status open_server(struct serve *serve)
@@ -161,6 +177,7 @@ static enum mpo_status open_catalog(struct serve *serve)
     enum mpo_status status = MPO_OK;
     int32_t context_tokens = 0;
     MPO_TRY(find_row_context(serve, &context_tokens));
+    MPO_TRY(check_reuse(serve));
     MPO_TRY(mpo_serve_models_open(serve->session, &serve->catalog));
     serve->catalog.context_tokens = context_tokens;
     serve->catalog.row_capacity = serve->machine.row_capacity;

@@ -27,6 +27,11 @@ cleanup:
     return status;
 }
 
+bool mpo_policy_cuts_rows(const struct mpo_policy *policy)
+{
+    return policy->ops->cuts_rows == NULL || policy->ops->cuts_rows(policy->self);
+}
+
 int32_t mpo_policy_trained_tokens(const struct mpo_policy *policy)
 {
     return policy->ops->trained_tokens != NULL ? policy->ops->trained_tokens(policy->self)

@@ -1,14 +1,18 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """`mpo serve` under streaming clients, as ratios in one run: against generate --parallel, between
-numbers of clients, between one and sixteen weight vectors, and against llama-server of the same
-llama.cpp archive with one of the policies.
+numbers of clients, between one and sixteen weight vectors, with and without the reuse of
+prompts' beginnings, and against llama-server of the same llama.cpp archive with one of the policies.
 
     tests/bench/serve.py [--clients 1,4,16] [--tokens 48] [--rounds 3] [--llama-server PROGRAM]
+                         [--before PROGRAM]
 
 Needs a built mpo and the demo's model (launch/quickstart.sh).  Nothing else should run.  Servers
 take turns; each figure is the median over the rounds.  No response ends before its last token
-(end tilt -100 nat; ignore_eos).  mpo has two ranks with a thread each, llama-server one thread;
+(end tilt -100 nat; ignore_eos).  A server is new for each figure and has answered one other chat,
+so that prompts share the system text; "kept nothing" shares nothing, as generate does, whose
+prefill counts too.
+--before is another build of mpo, which serves the same clients.  mpo has two ranks with a thread each, llama-server one thread;
 the client shares their cores.  Build llama-server with
 
     cmake -S build/deps/llama-src/vendor/llama.cpp -B build/bench/llama -DCMAKE_BUILD_TYPE=Release \\
@@ -107,55 +111,72 @@ class Llama:
         self.process.wait()
 
 
-def start_mpo(*flags):
+def start_mpo(*flags, program=MPO):
     os.environ.update(ENVIRONMENT)
     server = Server("mpirun", WORK, CONFIG, "--run.threads=1", "--log-requests=false", *flags,
-                    launch=["--bind-to", "none", "--oversubscribe", "-n", "2", MPO])
+                    launch=["--bind-to", "none", "--oversubscribe", "-n", "2", program])
     server.wait_until_ready()
     return server
 
 
-def generate_rate(tokens):
-    """The table's own figure is of a whole run; so is this one, less the time to load."""
+def serve(program, flags, count, tokens, weights=None):
+    """The load on a server of its own."""
+    server = start_mpo(*flags, program=program)
+    load(server.port, 1, 2, {"end_bias": -100, "messages": [{"role": "user", "content": "Hello"}]})
+    figures = load(server.port, count, tokens, {"end_bias": -100}, weights)
+    server.end()
+    return figures
+
+
+def generate_seconds(prompts, tokens):
     path = os.path.join(WORK, "serve_prompts.txt")
     with open(path, "w", encoding="utf-8") as file:
-        file.writelines(prompt(i) + "\n" for i in range(16))
+        file.writelines(prompt(i) + "\n" for i in range(prompts))
+    began = time.perf_counter()
+    subprocess.run(["mpirun", "--bind-to", "none", "--oversubscribe", "-n", "2", MPO, "generate",
+                    CONFIG, f"--prompts.file={path}", "--parallel=16", "--end-bias=-100",
+                    f"--rollout.max_tokens={tokens}", "--run.threads=1", "--quiet"],
+                   stdout=subprocess.DEVNULL, check=True, env=ENVIRONMENT)
+    return time.perf_counter() - began
 
-    def seconds(length):
-        began = time.perf_counter()
-        subprocess.run(["mpirun", "--bind-to", "none", "--oversubscribe", "-n", "2", MPO, "generate",
-                        CONFIG, f"--prompts.file={path}", "--parallel=16", "--end-bias=-100",
-                        f"--rollout.max_tokens={length}", "--run.threads=1", "--quiet"],
-                       stdout=subprocess.DEVNULL, check=True, env=ENVIRONMENT)
-        return time.perf_counter() - began
 
-    return 16 * (tokens - 1) / (seconds(tokens) - seconds(1))
+def generate(tokens):
+    """16 rows side by side, with and without the prefill of their prompts; what a run takes
+    before is left out."""
+    short = generate_seconds(16, 1)
+    draws = generate_seconds(16, tokens) - short
+    prefill = generate_seconds(32, 1) - short
+    return 16 * tokens / (draws + prefill), 16 * (tokens - 1) / draws
 
 
 def measure(arguments):
     counts = [int(count) for count in arguments.clients.split(",")]
+    tokens = arguments.tokens
     rows = {}
 
     def note(name, figures):
         rows.setdefault(name, []).append(figures)
+        print(name, figures, file=sys.stderr, flush=True)
 
     for _ in range(arguments.rounds):
-        server = start_mpo(f"--rows={max(counts)}")
-        load(server.port, 1, 8, {"end_bias": -100})
         for count in counts:
-            note(f"mpo {count}", load(server.port, count, arguments.tokens, {"end_bias": -100}))
-        note("mpo 16 vectors", load(server.port, 16, arguments.tokens, {"end_bias": -100},
-                                    lambda i: [i / 16, 1 - i / 16]))
-        note("mpo 16, one vector", load(server.port, 16, arguments.tokens, {"end_bias": -100},
-                                        lambda i: [0.4, 0.6]))
-        server.end()
-        note("generate", {"rate": generate_rate(arguments.tokens), "first": 0.0})
+            flags = [f"--rows={max(16, count)}"]
+            if arguments.before:
+                note(f"before {count}", serve(arguments.before, flags, count, tokens))
+            note(f"mpo {count}", serve(MPO, flags, count, tokens))
+            note(f"mpo {count}, kept nothing",
+                 serve(MPO, [*flags, "--prefixes=0"], count, tokens))
+        if arguments.vectors:
+            note("mpo 16 vectors", serve(MPO, [], 16, tokens, lambda i: [i / 16, 1 - i / 16]))
+            note("mpo 16, one vector", serve(MPO, [], 16, tokens, lambda i: [0.4, 0.6]))
+        whole, draws = generate(tokens)
+        note("generate, with prefill", {"rate": whole, "first": 0.0})
+        note("generate, draws alone", {"rate": draws, "first": 0.0})
         if arguments.llama_server:
             llama = Llama(arguments.llama_server, max(counts))
             load(llama.port, 1, 8, {"ignore_eos": True})
             for count in counts:
-                note(f"llama-server {count}",
-                     load(llama.port, count, arguments.tokens, {"ignore_eos": True}))
+                note(f"llama-server {count}", load(llama.port, count, tokens, {"ignore_eos": True}))
             llama.end()
     return rows
 
@@ -165,6 +186,8 @@ def main():
     parser.add_argument("--clients", default="1,4,16")
     parser.add_argument("--tokens", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--vectors", action="store_true", help="16 weight vectors against one")
+    parser.add_argument("--before", help="another build of mpo")
     parser.add_argument("--llama-server")
     arguments = parser.parse_args()
     os.makedirs(WORK, exist_ok=True)

@@ -124,6 +124,9 @@ struct mpo_policy_ops {
     /** Longest context that the model was trained with; NULL: it has no limit. */
     int32_t (*trained_tokens)(const void *self);
 
+    /** Whether a row can be truncated to any length above 0; NULL: yes. */
+    bool (*cuts_rows)(const void *self);
+
     /** Append the tokens of a prompt, at least one. May run beside any other call.
      *  @return MPO_ERR_DATA, MPO_ERR_CONFIG: the text says nothing of a file or line */
     enum mpo_status (*encode)(const void *self, const struct mpo_prompt *prompt,

@@ -236,6 +236,13 @@ static int32_t trained_tokens(const void *self)
     return policy->model->context_tokens;
 }
 
+static bool cuts_rows(const void *self)
+{
+    const struct mpo_llama_policy *policy = self;
+    const struct llama_model *model = policy->model->handle;
+    return !llama_model_is_recurrent(model) && !llama_model_is_hybrid(model);
+}
+
 static void policy_describe(const void *self, struct mpo_policy_info *out)
 {
     const struct mpo_llama_policy *policy = self;
@@ -425,6 +432,7 @@ const struct mpo_policy_ops mpo_policy_llama_ops = {
     .rule = policy_rule,
     .remarks = mpo_llama_library_remarks,
     .trained_tokens = trained_tokens,
+    .cuts_rows = cuts_rows,
     .remark = mpo_llama_remark,
     .encode = mpo_llama_encode,
     .need = mpo_llama_need,
