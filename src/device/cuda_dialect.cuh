@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
- * Two macros that let the same kernels be compiled by nvcc for a device and by a host
+ * Macros that let the same kernels be compiled by nvcc for a device and by a host
  * compiler for tests, where tests/support/hostsim/cuda_runtime.h replaces CUDA's header and
  * defines them itself.
  *
@@ -20,5 +20,9 @@
 #define MPO_DYNAMIC_SHARED(type, name)                                                     \
     extern __shared__ __align__(16) unsigned char name##_bytes[];                          \
     type *name = reinterpret_cast<type *>(name##_bytes)
+
+/** Tell a simulated device, which counts them, that this thread reads `count` values of a
+ *  row that other threads read their own of. */
+#define MPO_READS(count) (void)0
 
 #endif

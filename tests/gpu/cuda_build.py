@@ -18,6 +18,7 @@ MODE, NVCC, SOURCE, WORK = sys.argv[1:5]
 BUILD = os.path.join(WORK, "build")
 MPO = os.path.join(BUILD, "mpo")
 SUITE = os.path.join(BUILD, "tests", "test_mixture_cuda")
+SELECTION = os.path.join(BUILD, "tests", "test_mixture_select")
 ROUNDING = os.path.join(BUILD, "tests", "test_rounding_cuda")
 SLICES = os.path.join(BUILD, "tests", "test_mixture_slices")
 MESSAGES = os.path.join(BUILD, "tests", "test_exchange_cuda")
@@ -90,7 +91,8 @@ def build():
     has_nccl = "NCCL was not found" not in said
     if not has_nccl:
         print("note  no NCCL here: the kernels of its exchange are not compiled")
-    suites = ["test_mixture_cuda", "test_rounding_cuda", "test_mixture_slices"]
+    suites = ["test_mixture_cuda", "test_mixture_select", "test_rounding_cuda",
+              "test_mixture_slices"]
     suites += ["test_exchange_cuda"] * has_nccl
     check_budget(must_run("cmake", "--build", BUILD, "-j2", "--target", "mpo", *suites), has_nccl)
 
@@ -132,6 +134,8 @@ def device():
     if result.returncode == 77:
         sys.exit(77)
     check("the mixture on the device is the cpu's", result.returncode == 0)
+    check("filters on the device cut where the cpu's do",
+          subprocess.run([SELECTION, "large"]).returncode == 0)
     check("rows rounded on the device have the cpu's bits",
           subprocess.run([ROUNDING, "large"]).returncode == 0)
     check("slices on the device are its whole rows'",

@@ -3,7 +3,7 @@
 # is an nvcc, and what building asks of a host, which needs neither CUDA nor a device.
 
 if(MPO_CUDA)
-    set(suites mixture_cuda rounding_cuda mixture_slices)
+    set(suites mixture_cuda mixture_select rounding_cuda mixture_slices)
     if(TARGET NCCL::nccl)
         list(APPEND suites exchange_cuda)
     endif()

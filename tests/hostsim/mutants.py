@@ -30,6 +30,7 @@ KERNELS = "src/mixture/cuda/kernels.cuh"
 DRAWS = "src/mixture/cuda/draw_kernels.cuh"
 SLICES = "src/mixture/cuda/slice_kernels.cuh"
 FILTERS = "src/mixture/cuda/filter_kernels.cuh"
+SELECTION = "src/mixture/cuda/select_kernels.cuh"
 ROUNDING = "src/mixture/cuda/round_kernels.cuh"
 MEMORY = "src/mixture/cuda/memory.cuh"
 LAUNCHES = "src/mixture/cuda/draws.cuh"
@@ -38,7 +39,8 @@ NCCL = "src/exchange/nccl.c"
 MESSAGES = "src/exchange/pack_kernels.cuh"
 
 # Of the exchange; of the mixture it is the same three for all files.
-MIXTURE_TESTS = ["test_mixture_cuda", "test_rounding_cuda", "test_mixture_slices"]
+MIXTURE_TESTS = ["test_mixture_cuda", "test_mixture_select", "test_rounding_cuda",
+                 "test_mixture_slices"]
 KERNEL_TESTS = {NCCL: [], MESSAGES: ["test_exchange_cuda"]}
 
 # What is broken, in which file, the text that stands there once, and what takes its place.
@@ -76,14 +78,46 @@ MUTANTS = [
      "/ sum * view->inverse_temperature[h] -", "/ sum -"),
     ("scores without the end tilt", DRAWS,
      "flags & MIXTURE_ENDS ? row_end_bias(&view, row) : 0.0", "0.0"),
-    ("no barrier in the filters' totals", FILTERS,
-     "    __syncthreads();\n    if (warp < MIXTURE_KEYS) {", "    if (warp < MIXTURE_KEYS) {"),
-    ("tokens at a key do not count", FILTERS, "own >= key[i]", "own > key[i]"),
-    ("all ties are kept", FILTERS, "    cut->token = high;\n}", "    cut->token = count - 1;\n}"),
-    ("top_p of all tokens, not of top_k's", FILTERS,
-     "uint64_t amount = kept_amount(weight, count, &cut, by_mass);",
-     "struct mixture_cut all = {0, INT32_MAX};\n"
-     "        uint64_t amount = kept_amount(weight, count, &all, by_mass);"),
+    ("a search is cleared while others read it", SELECTION,
+     "    __syncthreads();\n    for (int32_t i = (int32_t)threadIdx.x; i < MIXTURE_BINS;",
+     "    for (int32_t i = (int32_t)threadIdx.x; i < MIXTURE_BINS;"),
+    ("amounts are added before bins are empty", SELECTION,
+     "        search->count = 0;\n    }\n    __syncthreads();", "        search->count = 0;\n    }"),
+    ("bins are read before all have added", SELECTION,
+     "(unsigned long long)farthest);\n    }\n    __syncthreads();",
+     "(unsigned long long)farthest);\n    }"),
+    ("no barrier in the sum of the bins", SELECTION,
+     "    __syncthreads();\n    sum = 0;", "    sum = 0;"),
+    ("a bin is read before it is found", SELECTION,
+     "    __syncthreads();\n    return search->found;", "    return search->found;"),
+    ("a listed cut is read before it is found", SELECTION,
+     "    __syncthreads();\n    return search->cut;", "    return search->cut;"),
+    ("ties are counted before all are marked", SELECTION,
+     "                });\n    __syncthreads();", "                });"),
+    ("the last tie is not kept", SELECTION, "token <= cut->token", "token < cut->token"),
+    ("all ties are kept", SELECTION, "token <= cut->token", "cut->token >= 0"),
+    ("equals of a list are in the order in which they came", SELECTION,
+     "search->token[i] < token", "i < place"),
+    ("a list that is too long is taken for whole", SELECTION,
+     "search->count <= MIXTURE_LISTED)", "search->count <= 2 * MIXTURE_LISTED)"),
+    ("a list is longer than its place", SELECTION,
+     "place < MIXTURE_LISTED", "place < 4 * MIXTURE_LISTED"),
+    ("top_p of all tokens, not of top_k's", SELECTION, "from.by_mass = stage == 1;",
+     "from.by_mass = stage == 1;\n        from.cut = {0, INT32_MAX};"),
+    ("the bins before are forgotten", SELECTION, "        target -= bin.before;\n", ""),
+    ("neighbours of other bins are added up", SELECTION, "its != bin && amount > 0", "amount > ~0ull - 1"),
+    ("one tie too many", SELECTION, "(target + one - 1) / one", "target / one + 1"),
+    ("ties of the stretches before count again", SELECTION, "wanted - stretch.before", "wanted"),
+    ("stretches are counted from their own first", SELECTION, "first + place.index}", "place.index}"),
+    ("a search reads past its row", SELECTION, "v + i * MIXTURE_THREADS < last ?",
+     "v + i * MIXTURE_THREADS <= last ?"),
+    ("the last bin ends where the others do", SELECTION, "bin == MIXTURE_BINS - 1 || ", ""),
+    ("where nothing lies is searched too", SELECTION,
+     "first > search->nearest ? first : search->nearest", "first"),
+    ("a row is read once more", SELECTION,
+     "        sum_bins(search, search->amount);\n    }",
+     "        search_range(search, from, &range, true);\n        sum_bins(search, search->amount);\n    }"),
+    ("no filter is a filter too", SELECTION, "filter->top_p < 1.0 :", "filter->top_p < 2.0 :"),
     ("every slot draws for the first row", FILTERS,
      "token_scores(&view, draws.row[ruled->draw], block", "token_scores(&view, draws.row[0], block"),
     ("moments are read before they are there", HOST,

@@ -167,7 +167,7 @@ def check_told(name, word, *command):
     said = result.stdout + result.stderr
     check("%s, %a" % (name, word), result.returncode == 0
           and said.count("into other words") == (word is not None)
-          and (word is None or "libllama cuts '%s' into" % word in said), result)
+          and (word is None or "libllama splits '%s' into" % word in said), result)
 
 
 def test_words_that_libllama_cuts_otherwise_are_told():

@@ -98,7 +98,7 @@ static enum mpo_status launch_round(struct cuda *cuda, int32_t draw_count,
     MPO_TRY_CUDA(cudaGetLastError());
     if (round->draws)
         MPO_LAUNCH(mixture_filter_draw, dim3((unsigned)round->count), MIXTURE_THREADS,
-                   MIXTURE_LIST_BYTES(whole.block_count, 0), cuda->stream, whole, draws,
+                   MIXTURE_FILTER_BYTES(whole.block_count), cuda->stream, whole, draws,
                    filter);
     MPO_TRY_CUDA(cudaGetLastError());
     if (round->takes)

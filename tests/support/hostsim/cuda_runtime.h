@@ -74,6 +74,9 @@ void enqueue(cudaStream_t stream, const std::function<void()> &work);
 /** Next launch's outcome, for cudaGetLastError. @return false: do not run it */
 bool launch_succeeds(dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream);
 
+/** Of MPO_READS; counted for cudart_take_reads. */
+void note_reads(int count);
+
 /** Outcome of setting a kernel's attribute. */
 cudaError_t set_attribute();
 
@@ -103,6 +106,7 @@ void launch(const char *name, void (*kernel)(Parameters...), dim3 grid, dim3 blo
 #define MPO_LAUNCH(kernel, grid, threads, shared_bytes, stream, ...)                       \
     hostsim::launch(#kernel, kernel, (grid), (threads), (shared_bytes), (stream),          \
                     __VA_ARGS__)
+#define MPO_READS(count) hostsim::note_reads(count)
 #define MPO_DYNAMIC_SHARED(type, name)                                                     \
     type *name = reinterpret_cast<type *>(hostsim::dynamic_shared)
 
@@ -119,13 +123,30 @@ void launch(const char *name, void (*kernel)(Parameters...), dim3 grid, dim3 blo
 #define __shfl_xor_sync(mask, value, distance)                                             \
     hostsim::shuffle_xor((mask), (value), (distance))
 
-static inline int32_t atomicMin(int32_t *address, int32_t value)
+/* Where replaces(old, value) holds, value takes its place. */
+template <class T, class F> static inline T hostsim_replace(T *address, T value, F replaces)
 {
-    int32_t old = __atomic_load_n(address, __ATOMIC_RELAXED);
-    while (old > value && !__atomic_compare_exchange_n(address, &old, value, false,
-                                                       __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+    T old = __atomic_load_n(address, __ATOMIC_RELAXED);
+    while (replaces(old, value) &&
+           !__atomic_compare_exchange_n(address, &old, value, false, __ATOMIC_RELAXED,
+                                        __ATOMIC_RELAXED))
         continue;
     return old;
+}
+
+template <class T> static inline T atomicMin(T *address, T value)
+{
+    return hostsim_replace(address, value, [](T old, T fresh) { return old > fresh; });
+}
+
+template <class T> static inline T atomicMax(T *address, T value)
+{
+    return hostsim_replace(address, value, [](T old, T fresh) { return old < fresh; });
+}
+
+template <class T> static inline T atomicAdd(T *address, T value)
+{
+    return __atomic_fetch_add(address, value, __ATOMIC_RELAXED);
 }
 
 static inline uint32_t __float_as_uint(float value)

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <stddef.h>
+#include <stdint.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -22,6 +23,10 @@ void cudart_fail_launch_after(int launches);
 
 /** Bytes of device and pinned memory that are allocated. */
 size_t cudart_allocated(void);
+
+/** Values of rows that all threads of all kernels have read, by what MPO_READS tells; starts
+ *  anew from 0. */
+uint64_t cudart_take_reads(void);
 
 /** Device that was set last. */
 int cudart_device(void);

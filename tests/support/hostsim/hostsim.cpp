@@ -8,6 +8,7 @@
  * and the ends of a block) and what does not (shuffles).
  */
 #include "cuda_runtime.h"
+#include "cudart.h"
 
 #include <setjmp.h>
 #include <stdio.h>
@@ -66,6 +67,7 @@ int done_count;
 int barrier_count;
 int barrier_line;
 uint32_t random_state;
+uint64_t read_count;
 char start_sync, barrier_sync, end_sync; /* addresses that TSan orders by */
 
 [[noreturn]] void die(const char *what, int number)
@@ -240,6 +242,11 @@ uint3 thread_place()
     return current->place;
 }
 
+void note_reads(int count)
+{
+    read_count += (uint64_t)count;
+}
+
 void barrier(int line)
 {
     if (barrier_count > 0 && barrier_line != line)
@@ -332,3 +339,8 @@ void run_grid(const char *kernel, dim3 grid, dim3 block, size_t shared_bytes,
     }
 }
 } // namespace hostsim
+
+extern "C" uint64_t cudart_take_reads(void)
+{
+    return std::exchange(hostsim::read_count, 0);
+}
