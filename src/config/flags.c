@@ -312,7 +312,7 @@ enum mpo_status mpo_config_pass_on(const char *command, int argc, char *const *a
                                    struct mpo_texts *flags)
 {
     enum mpo_status status = MPO_OK;
-    MPO_ARGUMENTS(command, arguments, flags, count);
+    MPO_ARGUMENTS(command, arguments, flags);
     struct mpo_config_flags *parsed = NULL;
     flags->count = 0;
     MPO_NEW(argc, &flags->text);
