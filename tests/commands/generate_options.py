@@ -151,6 +151,8 @@ def weights_off_the_simplex_need_a_word(case):
         tokens += [END] * line["ended"]
         truth = tables.log_response(rows, NAMES.index(line["prompt"]), np.array(tokens))
         tables.check(abs(truth - line["log_mixture"]) <= 1e-10, str(line))
+    said = case.lines("--weights=1e300,0,0", "--allow-any-weights", expect=64)
+    tables.check("from -1e+06 to 1e+06, found 1e+300" in said, said)
 
 
 def best_of_many_goes_to_the_mixture_of_whole_responses(case):

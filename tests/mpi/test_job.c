@@ -156,6 +156,20 @@ static void a_second_job_and_what_is_no_communicator_are_refused(void **state)
     mpo_comm_end();
 }
 
+static void groups_may_be_closed_after_their_job(void **state)
+{
+    (void)state;
+    struct mpo_comm *comm = NULL;
+    begin(NULL);
+    assert_ok(mpo_comm_open(1, &comm));
+    mpo_comm_end();
+    mpo_comm_close(&comm);
+    assert_null(comm);
+    begin(NULL);
+    check_that_it_works(world_size());
+    mpo_comm_end();
+}
+
 /* ---- failures ---- */
 
 static void a_failure_is_told_to_every_rank_once(void **state)
@@ -322,6 +336,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(mpi_is_started_once),
         cmocka_unit_test(messages_of_a_job_and_of_its_program_never_meet),
         cmocka_unit_test(a_second_job_and_what_is_no_communicator_are_refused),
+        cmocka_unit_test(groups_may_be_closed_after_their_job),
         cmocka_unit_test(a_failure_is_told_to_every_rank_once),
         cmocka_unit_test(a_rank_that_does_not_come_is_named_and_nobody_dies),
         cmocka_unit_test(a_failed_set_up_is_agreed_on_and_no_failure_of_the_job),

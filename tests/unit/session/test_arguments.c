@@ -294,6 +294,86 @@ static void files_and_figures_name_what_is_missing(void **state)
     assert_error_names("found argc 1 and argv NULL");
 }
 
+static void optimisers_refuse_sizes_that_are_none(void **state)
+{
+    (void)state;
+    struct mpo_descent *descent = NULL;
+    struct mpo_descent_spec slow = {.map = "entropy", .steps = 3};
+    assert_status(mpo_descent_open(&slow, &descent), MPO_ERR_USAGE);
+    slow.objective_count = 2;
+    slow.averaging = (enum mpo_averaging)99;
+    assert_status(mpo_descent_open(&slow, &descent), MPO_ERR_CONFIG);
+    assert_error_names("descent.average: expected uniform|linear, found number 99");
+    slow.averaging = MPO_AVERAGING_UNIFORM;
+    slow.step_rule = MPO_STEP_RULE_FIXED;
+    slow.step_constant = NAN;
+    assert_status(mpo_descent_open(&slow, &descent), MPO_ERR_CONFIG);
+    assert_error_names("descent.step_constant: expected one above 0, found nan");
+    slow.step_constant = 1e300;
+    assert_ok(mpo_descent_open(&slow, &descent));
+    assert_status(mpo_descent_step(descent, (double[]){1e300, -1e300}), MPO_ERR_DATA);
+    assert_error_names("step 1: the weight of objective 1 is");
+    mpo_descent_close(&descent);
+
+    struct mpo_estimator *estimator = NULL;
+    const struct mpo_exponents others = {3, 3, 1.0, NULL};
+    struct mpo_estimator_spec estimate = {.prompts_max = 1, .responses_max = 1};
+    assert_status(mpo_estimator_open(&estimate, &estimator), MPO_ERR_USAGE);
+    estimate.objective_count = 2;
+    estimate.exponents = &others;
+    assert_status(mpo_estimator_open(&estimate, &estimator), MPO_ERR_USAGE);
+    assert_error_names("expected exponents of its 2 objectives, found those of 3");
+    const struct mpo_exponents strong = {2, 3, 1e300, NULL};
+    estimate.exponents = &strong;
+    assert_status(mpo_estimator_open(&estimate, &estimator), MPO_ERR_USAGE);
+    assert_error_names("a strength above 0 and at most 1000, found 1e+300");
+}
+
+static void stages_refuse_sizes_that_are_none(void **state)
+{
+    (void)state;
+    const double one[] = {1.0};
+    const double none[] = {0.0};
+    const int32_t twice[] = {1, 1};
+    const struct mpo_comm *comm = mpo_session_comm(session);
+    struct mpo_mixture *mixture = NULL;
+    struct mpo_mixture_spec mix = {.device = "cpu", .temperature = none, .vocab_size = 2};
+    assert_status(mpo_mixture_open(&mix, &mixture), MPO_ERR_USAGE);
+    mix.policy_count = mix.row_capacity = 1;
+    assert_status(mpo_mixture_open(&mix, &mixture), MPO_ERR_USAGE);
+    assert_error_names("expected temperatures above 0, found 0 of policy 0");
+    mix.temperature = one;
+    mix.end_count = 2;
+    assert_status(mpo_mixture_open(&mix, &mixture), MPO_ERR_USAGE);
+    assert_error_names("expected end tokens, found 2 in a list that is NULL");
+    mix.end_token = twice;
+    assert_status(mpo_mixture_open(&mix, &mixture), MPO_ERR_USAGE);
+    assert_error_names("in ascending order below 2, found 1 as number 2");
+
+    int32_t group_size = 0;
+    struct mpo_exchange *exchange = NULL;
+    struct mpo_policies *policies = NULL;
+    const struct mpo_policy_spec nameless = {.kind = "table"};
+    struct mpo_policies_spec loaded = {.policies = &nameless};
+    assert_status(mpo_placement_group_size(0, 0, 0, &group_size), MPO_ERR_USAGE);
+    assert_status(mpo_exchange_open(&(struct mpo_exchange_spec){.transport = "self"}, comm,
+                                    &exchange),
+                  MPO_ERR_USAGE);
+    assert_error_names("found policy_count 0 and group_size 0");
+    assert_status(mpo_policies_open(&loaded, comm, &policies), MPO_ERR_USAGE);
+    assert_error_names("found policy_count 0 and group_size 0");
+    loaded.placement = (struct mpo_placement){1, 1};
+    assert_status(mpo_policies_open(&loaded, comm, &policies), MPO_ERR_USAGE);
+    assert_error_names(
+        "expected thread_count and prompt_slots of 1 or more, found 0 and 0");
+    loaded.thread_count = loaded.prompt_slots = 1;
+    assert_status(mpo_policies_open(&loaded, comm, &policies), MPO_ERR_USAGE);
+    assert_error_names("mpo_policies_open: expected policy->name, found NULL");
+    struct mpo_comm *groups = NULL;
+    assert_status(mpo_comm_open(2, &groups), MPO_ERR_USAGE);
+    assert_error_names("groups of a size that divides 1, the number of ranks, found 2");
+}
+
 static void closing_nothing_has_no_effect(void **state)
 {
     (void)state;
@@ -332,6 +412,10 @@ static void a_failure_without_a_text_has_the_sentence_of_its_status(void **state
     assert_int_equal(mpo_comm_agree(MPO_ERR_IO), MPO_ERR_IO);
     assert_string_equal(mpo_error_text(), "my own disk is full");
     assert_ok(mpo_session_end_loop(MPO_OK));
+    mpo_error_set(mpo_error_text() + strlen("my own "));
+    assert_string_equal(mpo_error_text(), "disk is full");
+    mpo_error_set(NULL);
+    assert_string_equal(mpo_error_text(), "");
 }
 
 int main(void)
@@ -344,6 +428,8 @@ int main(void)
         cmocka_unit_test(a_step_of_a_rollout_names_what_is_missing),
         cmocka_unit_test(an_exponent_has_a_bound),
         cmocka_unit_test(files_and_figures_name_what_is_missing),
+        cmocka_unit_test(optimisers_refuse_sizes_that_are_none),
+        cmocka_unit_test(stages_refuse_sizes_that_are_none),
         cmocka_unit_test(closing_nothing_has_no_effect),
         cmocka_unit_test(a_failure_without_a_text_has_the_sentence_of_its_status),
     };
