@@ -327,7 +327,8 @@ struct mpo_policies_room {
  * Allocate everything for feed, truncate and fork. Once, before the first feed. Collective
  * over all ranks; errors are agreed on.
  *
- * @return MPO_ERR_CONFIG when sizes are out of range, MPO_ERR_MEMORY
+ * @return MPO_ERR_CONFIG when sizes are out of range, MPO_ERR_USAGE the second time,
+ *         MPO_ERR_MEMORY
  */
 enum mpo_status mpo_policies_make_room(struct mpo_policies *policies,
                                        const struct mpo_comm *comm,

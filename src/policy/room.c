@@ -80,7 +80,7 @@ enum mpo_status mpo_policy_make_room(struct mpo_policy *policy,
                                      struct mpo_policy_setup *setup)
 {
     enum mpo_status status = MPO_OK;
-    MPO_CHECK(policy->append == NULL, MPO_ERR_USAGE, "policy '%s' has its room already",
+    MPO_CHECK(policy->append == NULL, MPO_ERR_INTERNAL, "policy '%s' has its room already",
               policy->name);
     MPO_TRY(mpo_policies_check_room(room));
     MPO_TRY(mpo_policy_choose_cells(policy, room, setup));
@@ -100,9 +100,13 @@ enum mpo_status mpo_policies_make_room(struct mpo_policies *policies,
     enum mpo_status status = MPO_OK;
     MPO_ARGUMENTS(policies, comm, room);
     (void)comm; /* agreements are of the whole job */
+    MPO_CHECK(policies->local[0].append == NULL, MPO_ERR_USAGE,
+              "the policies have their room already, which is made once");
     for (int32_t i = 0; status == MPO_OK && i < policies->local_count; i++) {
         struct mpo_policy_setup setup = mpo_policies_setup(policies, room);
         status = mpo_policy_make_room(&policies->local[i], room, &setup);
     }
-    return mpo_comm_agree(status);
+    MPO_TRY(mpo_comm_agree(status));
+cleanup:
+    return status;
 }

@@ -369,6 +369,11 @@ static void stages_refuse_sizes_that_are_none(void **state)
     loaded.thread_count = loaded.prompt_slots = 1;
     assert_status(mpo_policies_open(&loaded, comm, &policies), MPO_ERR_USAGE);
     assert_error_names("mpo_policies_open: expected policy->name, found NULL");
+    const struct mpo_policies_room room = {
+        .row_capacity = 1, .position_capacity = 1, .held_prompts = 1, .response_tokens = 1};
+    struct mpo_policies *own = (struct mpo_policies *)mpo_session_policies(session);
+    assert_status(mpo_policies_make_room(own, comm, &room), MPO_ERR_USAGE);
+    assert_error_names("have their room already");
     struct mpo_comm *groups = NULL;
     assert_status(mpo_comm_open(2, &groups), MPO_ERR_USAGE);
     assert_error_names("groups of a size that divides 1, the number of ranks, found 2");
