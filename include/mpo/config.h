@@ -162,6 +162,9 @@ enum mpo_status mpo_config_read_text(const char *name, const char *text,
  *  to its default; "policies.scale": of any policy. Local. */
 bool mpo_config_is_written(const struct mpo_config *config, const char *key);
 
+/** Whether a flag gave this option; "policies.scale": of any policy. Local. */
+bool mpo_config_is_flagged(const struct mpo_config *config, const char *key);
+
 /**
  * Visit every option that was given and changes nothing in a command: flags of shared sections
  * that it does not look at, or that mean something beside another option alone; of fit what a

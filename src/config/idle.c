@@ -10,6 +10,7 @@
  */
 #include "config_impl.h"
 
+#include <math.h>
 #include <string.h>
 
 #define ALL (-1) /* options of the section */
@@ -21,19 +22,30 @@ struct idle {
     int option; /* ALL of the section, or one */
     bool is_idle;
     const char *why;
+    bool is_told; /* of the command's own, which would be refused */
 };
 
 #define SECTION(command, section, is_idle, why)                                            \
     {                                                                                      \
-        command, MPO_SECTION_##section, ALL, is_idle, why                                  \
+        command, MPO_SECTION_##section, ALL, is_idle, why, false                           \
     }
 #define OPTION(command, section, name, is_idle, why)                                       \
     {                                                                                      \
-        command, MPO_SECTION_##section, MPO_OPTION_##section##_##name, is_idle, why        \
+        command, MPO_SECTION_##section, MPO_OPTION_##section##_##name, is_idle, why, false \
+    }
+#define TOLD(command, name, is_idle, why)                                                  \
+    {                                                                                      \
+#command, MPO_SECTION_##command, MPO_OPTION_##command##_##name, is_idle, why, true \
     }
 
 #define OF_FIT_ALONE "only fit uses it"
 #define NO_PROGRAM   "rewards.command is empty"
+#define OWN_STRENGTH "--strength replaces it"
+#define NO_DRAW      "--greedy draws nothing"
+#define OF_NO_DRAW   "prompt draws nothing"
+#define OF_REQUESTS  "serve takes it from requests"
+#define NO_CONSTANT  "descent.step_rule: adaptive has no constant"
+#define OF_OTHERS    "another command uses it"
 
 /* What generate, score and evaluate have in common: they fit nothing and write no record. */
 #define OF_A_FIT(command)                                                                  \
@@ -52,19 +64,41 @@ struct idle {
         OPTION(command, policies, reward_zero, is_idle, why),                              \
         OPTION(command, policies, reward_one, is_idle, why)
 
-/* Called for each row that holds for the command and its options. */
-typedef void row_reader(void *context, const struct idle *row);
-
-static void read_rows(const struct mpo_config *config, const char *command,
-                      row_reader *reader, void *context)
+/* NULL where a command has no such section. */
+static bool is_text(const char *text)
 {
-    bool has_prompt = config->generate.prompt != NULL && *config->generate.prompt != '\0';
-    bool has_program = config->rewards.command != NULL && *config->rewards.command != '\0';
-    bool by_rewards = config->refit.rewards != NULL && *config->refit.rewards != '\0';
-    bool has_frontier = config->refit.frontier > 0;
-    bool by_reward = config->estimator.objective == MPO_BALANCE_REWARD;
-    bool is_adaptive = config->descent.step_rule == MPO_STEP_RULE_ADAPTIVE;
-    const struct mpo_config_generate *draw = &config->generate;
+    return text != NULL && *text != '\0';
+}
+
+/* A unit has no more prompts than a step. Of a flag: a file may be made for larger steps. */
+static bool has_idle_unit(const struct mpo_config *config)
+{
+    return config->flagged[MPO_OPTION_rollout_unit_prompts] &&
+           config->rollout.unit_prompts > config->rollout.prompts_per_step;
+}
+
+/* Called for each row that holds for the command and its options. */
+struct reading {
+    const struct mpo_config *config;
+    const char *command;
+    void (*reader)(void *context, const struct idle *row);
+    void *context;
+};
+
+static void read_rows(const struct reading *reading, const struct idle *rows, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (rows[i].is_idle && strcmp(rows[i].command, reading->command) == 0)
+            reading->reader(reading->context, &rows[i]);
+}
+
+#define READ(reading, rows) read_rows(reading, rows, sizeof(rows) / sizeof *(rows))
+
+static void read_generate(const struct reading *reading)
+{
+    const struct mpo_config_generate *draw = &reading->config->generate;
+    bool has_prompt = is_text(draw->prompt);
+    bool is_greedy = draw->greedy || draw->temperature == 0.0;
     const struct idle rows[] = {
         OF_A_FIT("generate"),
         WITHOUT_REWARDS("generate", true, "generate measures no rewards"),
@@ -74,9 +108,23 @@ static void read_rows(const struct mpo_config *config, const char *command,
         OPTION("generate", policies, max, true, OF_FIT_ALONE),
         OPTION("generate", prompts, file, has_prompt, "--prompt replaces it"),
         OPTION("generate", prompts, format, has_prompt, "--prompt gives a single prompt"),
+        OPTION("generate", rollout, strength, !isnan(draw->strength), OWN_STRENGTH),
+        OPTION("generate", run, seed, is_greedy, NO_DRAW),
+        OPTION("generate", generate, limit, has_prompt, "--prompt gives a single prompt"),
+        TOLD(generate, top_k, is_greedy, NO_DRAW),
+        TOLD(generate, top_p, is_greedy, NO_DRAW),
+        TOLD(generate, min_p, is_greedy, NO_DRAW),
         OPTION("generate", generate, exact_limit, !draw->exact, "it needs --exact"),
         OPTION("generate", generate, temperature, draw->greedy && draw->temperature > 0.0,
                "--greedy is temperature 0"),
+    };
+    READ(reading, rows);
+}
+
+static void read_score(const struct reading *reading)
+{
+    bool has_strength = !isnan(reading->config->score.strength);
+    const struct idle rows[] = {
         OF_A_FIT("score"),
         WITHOUT_REWARDS("score", true, "score measures no rewards"),
         OPTION("score", rollout, responses, true, "the responses are those of --input"),
@@ -87,21 +135,98 @@ static void read_rows(const struct mpo_config *config, const char *command,
         OPTION("score", prompts, file, true, "the prompts are those of --input"),
         OPTION("score", prompts, format, true, "the prompts are those of --input"),
         OPTION("score", prompts, prefill, true, "the prompts are those of --input"),
+        OPTION("score", rollout, strength, has_strength, OWN_STRENGTH),
+        OPTION("score", run, seed, true, "score draws nothing"),
+    };
+    READ(reading, rows);
+}
+
+static void read_evaluate(const struct reading *reading)
+{
+    const struct mpo_config_evaluate *evaluate = &reading->config->evaluate;
+    bool has_strength = !isnan(evaluate->strength);
+    const struct idle rows[] = {
         OF_A_FIT("evaluate"),
-        WITHOUT_REWARDS("evaluate", !config->evaluate.rewards,
+        WITHOUT_REWARDS("evaluate", !evaluate->rewards,
                         "without --rewards none are measured"),
-        OPTION("evaluate", rewards, calibration, config->evaluate.rewards, OF_FIT_ALONE),
+        OPTION("evaluate", rewards, calibration, evaluate->rewards, OF_FIT_ALONE),
         OPTION("evaluate", rollout, responses, true, "evaluate draws --responses"),
         OPTION("evaluate", rollout, end_bias, true, "evaluate has --end-bias"),
-        SECTION("prompt", estimator, true, "prompt draws nothing"),
-        SECTION("prompt", rewards, true, "prompt draws nothing"),
-        SECTION("prompt", descent, true, "prompt draws nothing"),
+        OPTION("evaluate", rollout, strength, has_strength, OWN_STRENGTH),
+        OPTION("evaluate", policies, min, evaluate->rewards, "--rewards has no gap"),
+        OPTION("evaluate", policies, max, evaluate->rewards, "--rewards has no gap"),
+    };
+    READ(reading, rows);
+}
+
+static void read_serve(const struct reading *reading)
+{
+    bool has_key = is_text(reading->config->serve.key_file);
+    const struct idle rows[] = {
+        OF_A_FIT("serve"),
+        WITHOUT_REWARDS("serve", true, "serve measures no rewards"),
+        OPTION("serve", rollout, responses, true, OF_REQUESTS),
+        OPTION("serve", rollout, max_tokens, true, OF_REQUESTS),
+        OPTION("serve", rollout, end_bias, true, "models have the tilt of their records"),
+        OPTION("serve", policies, min, true, OF_FIT_ALONE),
+        OPTION("serve", policies, max, true, OF_FIT_ALONE),
+        OPTION("serve", prompts, file, true, OF_REQUESTS),
+        OPTION("serve", prompts, format, true, OF_REQUESTS),
+        OPTION("serve", prompts, prefill, true, OF_REQUESTS),
+        TOLD(serve, open_metrics, !has_key, "without --key-file nothing needs a key"),
+        TOLD(serve, allow_open, has_key, "with --key-file it is not needed"),
+    };
+    READ(reading, rows);
+}
+
+static void read_prompt(const struct reading *reading)
+{
+    const struct idle rows[] = {
+        SECTION("prompt", rollout, true, OF_NO_DRAW),
+        SECTION("prompt", estimator, true, OF_NO_DRAW),
+        SECTION("prompt", rewards, true, OF_NO_DRAW),
+        SECTION("prompt", descent, true, OF_NO_DRAW),
+        SECTION("prompt", exchange, true, OF_NO_DRAW),
+        SECTION("prompt", record, true, OF_NO_DRAW),
+        OPTION("prompt", run, seed, true, OF_NO_DRAW),
+        OPTION("prompt", policies, temperature, true, OF_NO_DRAW),
+        OPTION("prompt", policies, scale, true, OF_NO_DRAW),
+        OPTION("prompt", policies, reward, true, OF_NO_DRAW),
+        OPTION("prompt", policies, reward_zero, true, OF_NO_DRAW),
+        OPTION("prompt", policies, reward_one, true, OF_NO_DRAW),
+        OPTION("prompt", policies, min, true, OF_NO_DRAW),
+        OPTION("prompt", policies, max, true, OF_NO_DRAW),
+    };
+    READ(reading, rows);
+}
+
+static void read_refit(const struct reading *reading)
+{
+    const struct mpo_config *config = reading->config;
+    bool by_rewards = is_text(config->refit.rewards);
+    bool has_frontier = config->refit.frontier > 0;
+    bool is_adaptive = config->descent.step_rule == MPO_STEP_RULE_ADAPTIVE;
+    const struct idle rows[] = {
         OPTION("refit", refit, goal, !by_rewards, "it needs --rewards"),
         OPTION("refit", refit, output, has_frontier,
                "a frontier is printed alone; redirect standard output"),
         SECTION("refit", descent, by_rewards, "--rewards uses its own search"),
         SECTION("refit", descent, has_frontier, "a frontier is a grid, without a descent"),
-        OPTION("fit", fit, moved_rewards, !config->fit.resume, "it needs --resume"),
+        OPTION("refit", descent, step_constant, is_adaptive && !by_rewards && !has_frontier,
+               NO_CONSTANT),
+    };
+    READ(reading, rows);
+}
+
+static void read_fit(const struct reading *reading)
+{
+    const struct mpo_config *config = reading->config;
+    bool has_program = is_text(config->rewards.command);
+    bool by_reward = config->estimator.objective == MPO_BALANCE_REWARD;
+    bool is_adaptive = config->descent.step_rule == MPO_STEP_RULE_ADAPTIVE;
+    const struct idle rows[] = {
+        OPTION("fit", fit, moved_rewards, !config->fit.resume && !config->doctor.resume,
+               "it needs --resume"),
         OPTION("fit", rewards, deadline, !has_program, NO_PROGRAM),
         OPTION("fit", rewards, calibration, !has_program, NO_PROGRAM),
         OPTION("fit", rewards, calibration, has_program && !by_reward,
@@ -109,12 +234,22 @@ static void read_rows(const struct mpo_config *config, const char *command,
         OPTION("fit", policies, reward, !has_program, NO_PROGRAM),
         OPTION("fit", policies, reward_zero, !has_program, NO_PROGRAM),
         OPTION("fit", policies, reward_one, !has_program, NO_PROGRAM),
-        OPTION("fit", descent, step_constant, is_adaptive,
-               "descent.step_rule: adaptive has no constant"),
+        OPTION("fit", descent, step_constant, is_adaptive, NO_CONSTANT),
+        OPTION("fit", rollout, unit_prompts, has_idle_unit(config),
+               "a step has fewer prompts (rollout.prompts_per_step)"),
     };
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
-        if (rows[i].is_idle && strcmp(rows[i].command, command) == 0)
-            reader(context, &rows[i]);
+    READ(reading, rows);
+}
+
+static void read_all(const struct reading *reading)
+{
+    read_generate(reading);
+    read_score(reading);
+    read_evaluate(reading);
+    read_serve(reading);
+    read_prompt(reading);
+    read_refit(reading);
+    read_fit(reading);
 }
 
 /* doctor and launch look at a fit. */
@@ -141,7 +276,7 @@ struct refusal {
 static void find_own(void *context, const struct idle *row)
 {
     struct refusal *refusal = context;
-    for (int i = 0; refusal->option == ALL && i < MPO_OPTION_COUNT; i++)
+    for (int i = 0; refusal->option == ALL && !row->is_told && i < MPO_OPTION_COUNT; i++)
         if (is_of_row(row, i) && refusal->build->config->flagged[i] &&
             mpo_config_is_own(&mpo_config_options[i], refusal->build->command)) {
             refusal->option = i;
@@ -153,7 +288,7 @@ enum mpo_status mpo_config_refuse_idle(struct mpo_config_build *build)
 {
     enum mpo_status status = MPO_OK;
     struct refusal refusal = {.build = build, .option = ALL};
-    read_rows(build->config, build->command, find_own, &refusal);
+    read_all(&(struct reading){build->config, build->command, find_own, &refusal});
     if (refusal.option == ALL)
         return MPO_OK;
     struct mpo_config_assignment about = {.option = &mpo_config_options[refusal.option],
@@ -180,8 +315,22 @@ static void visit_shared(void *context, const struct idle *row)
     bool is_fit = strcmp(row->command, "fit") == 0;
     for (int i = 0; i < MPO_OPTION_COUNT; i++)
         if (is_of_row(row, i) && (config->flagged[i] || (is_fit && config->written[i])) &&
-            !mpo_config_is_own(&mpo_config_options[i], telling->command))
+            (row->is_told || !mpo_config_is_own(&mpo_config_options[i], telling->command)))
             telling->visit(telling->context, mpo_config_options[i].full_name, row->why);
+}
+
+/* --generate.n=3 of fit. config shows all of them. */
+static void visit_others(const struct telling *telling)
+{
+    for (int i = 0; i < MPO_OPTION_COUNT && !mpo_config_is_query(telling->command); i++) {
+        const struct mpo_config_option *option = &mpo_config_options[i];
+        bool is_of_a_command =
+            mpo_config_sections[option->section].scope == MPO_SCOPE_COMMAND;
+        if (is_of_a_command && telling->config->flagged[i] &&
+            !mpo_config_is_own(option, telling->command) &&
+            !mpo_config_is_own(option, command_of(telling->command)))
+            telling->visit(telling->context, option->full_name, OF_OTHERS);
+    }
 }
 
 void mpo_config_visit_idle(const struct mpo_config *config, const char *command,
@@ -189,5 +338,6 @@ void mpo_config_visit_idle(const struct mpo_config *config, const char *command,
                            void *context)
 {
     struct telling telling = {config, command, visit, context};
-    read_rows(config, command_of(command), visit_shared, &telling);
+    read_all(&(struct reading){config, command_of(command), visit_shared, &telling});
+    visit_others(&telling);
 }

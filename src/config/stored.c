@@ -94,12 +94,23 @@ static const struct mpo_config_option *find_option(const char *key)
     return NULL;
 }
 
-bool mpo_config_is_written(const struct mpo_config *config, const char *key)
+/* Of a table with a place for each option. */
+static bool is_marked(const bool *table, const char *key)
 {
     for (int i = 0; i < MPO_OPTION_COUNT; i++)
         if (strcmp(mpo_config_options[i].full_name, key) == 0)
-            return config->written[i];
+            return table[i];
     return false;
+}
+
+bool mpo_config_is_written(const struct mpo_config *config, const char *key)
+{
+    return is_marked(config->written, key);
+}
+
+bool mpo_config_is_flagged(const struct mpo_config *config, const char *key)
+{
+    return is_marked(config->flagged, key);
 }
 
 bool mpo_config_is_given(const struct mpo_config *config, const char *key)

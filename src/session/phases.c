@@ -115,6 +115,16 @@ static enum mpo_status check_policies(const void *asker, const char *kind)
                                      kind);
 }
 
+/* Flags that are about the other kind of device. At the root. */
+static void warn_of_device(const struct mpo_session *session)
+{
+    const bool is_cpu = session->device.total_bytes == 0;
+    const char *key = is_cpu ? "policies.devices" : "run.batch_invariant";
+    if (mpo_comm_rank(session->comm) == 0 && mpo_config_is_flagged(session->config, key))
+        mpo_report(MPO_REPORT_WARNING, "%s has no effect here: policies run on %s", key,
+                   is_cpu ? "the CPU" : "devices");
+}
+
 enum mpo_status mpo_session_open_device(struct mpo_session *session)
 {
     enum mpo_status status = MPO_OK;
@@ -127,6 +137,7 @@ enum mpo_status mpo_session_open_device(struct mpo_session *session)
     wish.count = mpo_plan_devices(session->config, first, count);
     MPO_TRY(mpo_comm_local_before(session->comm, wish.count, &wish.before));
     MPO_TRY(mpo_device_open(&wish, session->comm, &session->device));
+    warn_of_device(session);
 cleanup:
     return status;
 }

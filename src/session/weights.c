@@ -227,6 +227,17 @@ cleanup:
     return status;
 }
 
+/* Flags that make exponents of weights, where there are none. */
+static void warn_of_exponents(const struct mpo_config *config, const char *text)
+{
+    const char *const keys[] = {"rollout.strength", "policies.scale"};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys && mpo_comm_job_rank() == 0; i++)
+        if (mpo_config_is_flagged(config, keys[i]))
+            mpo_report(MPO_REPORT_WARNING,
+                       "%s has no effect here: --weights=%s are exponents as they are",
+                       keys[i], text);
+}
+
 enum mpo_status mpo_weights_check_choices(const struct mpo_config *config,
                                           const struct mpo_weights_choice *choice,
                                           int32_t count)
@@ -260,6 +271,8 @@ enum mpo_status mpo_weights_check_choices(const struct mpo_config *config,
               choice->strength, text,
               choice->allow_any ? "--allow-any-weights takes as exponents as they are"
                                 : "is that policy itself");
+    if (!has_weights)
+        warn_of_exponents(config, text);
 cleanup:
     return status;
 }

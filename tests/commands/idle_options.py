@@ -43,7 +43,7 @@ def test_flags_of_a_fit_are_told_by_the_others():
               "exchange.pattern": "gather"}
     heeded = {"rollout.strength", "record.hash_models", "prompts.date", "policies.temperature",
               "policies.scale", "run.seed", "exchange.pattern"}
-    without = {"generate": heeded | {"rollout.max_tokens"}, "score": heeded,
+    without = {"generate": heeded | {"rollout.max_tokens"}, "score": heeded - {"run.seed"},
                "evaluate": heeded | {"rollout.max_tokens", "policies.min", "policies.max"}}
     for command, more in (("generate", [UNIFORM]), ("score", [UNIFORM, "--input=in.jsonl"]),
                           ("evaluate", [UNIFORM, "--replicates=100"])):
@@ -60,6 +60,74 @@ def test_flags_of_a_fit_are_told_by_the_others():
     result = run("fit", "reference.yaml", "--force", "--rollout.responses=3", "--descent.steps=3",
                  "--rollout.control=0.5")
     check("fit looks at all of them", result.returncode == 0 and idle(result) == [], result)
+
+
+def test_options_of_other_commands_are_told():
+    begin()
+    others = {"fit.force": "true", "generate.n": "3", "score.limit": "2", "evaluate.limit": "2",
+              "serve.port": "3", "launch.groups": "2", "prompt.index": "1", "doctor.format": "json"}
+    own = {"doctor": ["fit"], "launch": ["fit"]}
+    for command, more in (("fit", ["--force", "--quiet"]), ("generate", [UNIFORM]),
+                          ("score", [UNIFORM, "--input=in.jsonl"]), ("doctor", ["--fit.force"]),
+                          ("evaluate", [UNIFORM, "--replicates=100"]), ("launch", ["--fit.quiet", "--record.file=n.h5"]), ("prompt", [])):
+        given = {key: value for key, value in others.items()
+                 if key.split(".")[0] not in [command, *own.get(command, [])]}
+        result = run(command, "config.yaml", *more, *[f"--{key}={value}" for key, value in given.items()])
+        check(f"{command} tells options of others", result.returncode == 0
+              and sorted(idle(result)) == sorted(given), result)
+    result = run("config", "config.yaml", "--generate.n=3", "--get=generate.n")
+    check("config shows them", result.stdout == "3\n" and result.stderr == "", result)
+    write("others.yaml", CONFIG.format(more="generate: {n: 3}\n"))
+    result = run("fit", "others.yaml", "--force", "--quiet")
+    check("a file may have them", idle(result) == [], result)
+
+
+def test_nothing_is_drawn():
+    begin()
+    keys = ["rollout.responses=3", "rollout.end_bias=1", "estimator.target=whole", "descent.steps=3",
+            "rewards.deadline=3", "exchange.pattern=gather", "record.file=x.h5", "run.seed=3",
+            "policies.up.min=0.1", "policies.up.max=0.9", "policies.up.temperature=2", "policies.up.scale=0.9",
+            "policies.up.reward=r", "policies.up.reward_zero=0", "policies.up.reward_one=1"]
+    result = run("prompt", "reference.yaml", *["--" + key for key in keys])
+    told_keys = sorted(re.sub(r"\.up\.", ".", key.split("=")[0]) for key in keys)
+    check("prompt draws nothing", result.returncode == 0 and sorted(idle(result)) == told_keys, result)
+    result = run("prompt", "reference.yaml", "--prompts.prefill=b", "--run.threads=1", "--prompts.date=2020-01-01")
+    check("prompt looks at prompts", result.returncode == 0 and idle(result) == [], result)
+    generate = ["generate", "config.yaml", UNIFORM]
+    for more in (["--greedy"], ["--temperature=0"]):
+        result = run(*generate, *more, "--top-k=2", "--top-p=0.5", "--min-p=0.1", "--run.seed=3")
+        check(f"{more} draws nothing", result.returncode == 0 and sorted(idle(result)) == [
+            "generate.min_p", "generate.top_k", "generate.top_p", "run.seed"], result)
+    result = run(*generate, "--top-k=2", "--top-p=0.5", "--min-p=0.1", "--run.seed=3")
+    check("a draw looks at all", idle(result) == [], result)
+    result = run("score", "config.yaml", "--input=in.jsonl", "--run.seed=3")
+    check("score draws nothing", idle(result) == ["run.seed"], result)
+    refused("a limit of one prompt", 64, ["--limit", "--prompt"], *generate, "--prompt=a", "--limit=1")
+
+
+def test_units_and_devices():
+    begin()
+    for flags, keys in ((["--rollout.unit_prompts=2"], ["rollout.unit_prompts"]),
+                        (["--rollout.unit_prompts=2", "--rollout.prompts_per_step=2"], []),
+                        (["--policies.up.devices=2", "--run.device=cpu"], ["policies.devices"]),
+                        (["--run.batch_invariant=false", "--run.device=cpu"], [])):
+        result = run("fit", "config.yaml", "--force", "--quiet", *flags, ranks=2)
+        check(f"fit {flags}", result.returncode == 0 and idle(result) == keys, result)
+    write("units.yaml", CONFIG.format(more="").replace("rollout: {", "rollout: {unit_prompts: 2, "))
+    result = run("fit", "units.yaml", "--force", "--quiet")
+    check("a file may be made for larger steps", idle(result) == [], result)
+
+
+def test_inspect_without_a_record():
+    begin()
+    for flag in ("--follow", "--responses=2", "--plot=x.svg"):
+        refused(f"inspect --schema {flag}", 64, ["one record", "found 0"], "inspect", "--schema", flag)
+    result = run("inspect", "--schema")
+    check("inspect --schema", result.returncode == 0, result)
+    result = run("refit", "out.h5", "--descent.step_constant=2", "--min-ess=0")
+    check("refit: a constant", idle(result) == ["descent.step_constant"], result)
+    result = run("refit", "out.h5", "--descent.step_constant=2", "--descent.step_rule=fixed", "--min-ess=0")
+    check("refit: a constant of a rule", idle(result) == [], result)
 
 
 def test_prompts_of_one_prompt():
@@ -134,6 +202,12 @@ def test_strength_makes_exponents_of_weights_alone():
         for weights in ("up", "uniform", "out.h5"):
             refused(f"{command[0]}: any {weights}", 64, ["--allow-any-weights", weights], *command,
                     f"--weights={weights}", "--allow-any-weights")
+        for weights in (["--weights=up"], ["--weights=0.5,0.2", "--allow-any-weights"]):
+            result = run(*command, *weights, "--rollout.strength=2", "--policies.up.scale=0.9", ranks=2)
+            check(f"{command[0]}: exponents of {weights}", result.returncode == 0
+                  and idle(result) == ["rollout.strength", "policies.scale"], result)
+        result = run(*command, UNIFORM, "--rollout.strength=2", "--strength=2")
+        check(f"{command[0]}: two strengths", idle(result) == ["rollout.strength"], result)
         for weights in ("uniform", "0.5,0.5", "out.h5"):
             result = run(*command, f"--weights={weights}", "--strength=2")
             check(f"{command[0]}: a strength of {weights}", result.returncode == 0, result)

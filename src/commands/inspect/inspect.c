@@ -95,7 +95,10 @@ static enum mpo_status read_request(const struct mpo_config_inspect *options,
         MPO_TRY(want_series(options->series, request));
     MPO_CHECK(!request->compare || count == 2, MPO_ERR_USAGE,
               "--compare: expected two records, found %d; see mpo help inspect", count);
-    MPO_CHECK(request->compare || count == 1 || (count == 0 && request->schema),
+    bool asks_for_record =
+        request->follow || request->responses > 0 || request->plot != NULL;
+    MPO_CHECK(request->compare || count == 1 ||
+                  (count == 0 && request->schema && !asks_for_record),
               MPO_ERR_USAGE, "expected one record, found %d; see mpo help inspect", count);
     MPO_TRY(check_combination(request));
 cleanup:
