@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 
+import h5py
 import numpy as np
 
 import sample
@@ -137,6 +138,27 @@ def every_class_of_problem_has_the_exit_code_of_fit():
     agrees(config, ["record"], ranks=2, words=["out.h5", "--force"])
     agrees(config, [], "--fit.force", ranks=2)
     agrees(config, [], "--fit.resume")
+
+
+def a_record_to_resume_has_to_be_of_the_job():
+    config = table_case("resumed")
+    record = beside(config, "out.h5")
+    agrees(config, [], "--resume", words=["out.h5 can be created"])
+    with h5py.File(record) as file:
+        steps = len(file["step"])
+    for flag in ("--resume", "--fit.resume"):
+        agrees(config, [], flag, ranks=2, words=["can be continued after %d steps" % steps])
+    other = write_beside(config, "other.txt", "b\na\n")
+    for flag, words in (("--run.seed=9", ["run.seed was", "is 9"]), ("--policies.p1.temperature=2", ["temperature"]),
+                        ("--descent.steps=1", ["can only be raised"]), ("--estimator.target=whole", ["target"]),
+                        ("--prompts.file=" + other, ["prompts of", "other.txt"])):
+        agrees(config, ["record"], "--resume", flag, ranks=2, words=words)
+    agrees(config, [], "--resume", "--descent.steps=%d" % (steps + 1))
+    result = run([MPO, "doctor", config, "--resume", "--fit.force"])
+    tables.check(result.returncode == 64 and "give only one" in result.stderr, result.stderr)
+    with open(record, "r+b") as file:
+        file.truncate(os.path.getsize(record) // 2)
+    agrees(config, ["record"], "--resume", words=["out.h5"])
 
 
 def a_record_that_is_written_now_is_named():
@@ -353,6 +375,30 @@ def what_an_engine_takes_is_counted():
         is_never_better_than_fit(config, what, [n << 20 for n in values], "--run.threads=1")
 
 
+def least_limit(command, config, what, flags):
+    """The least limit, in MB and up to 4, at which the command ends with 0."""
+    low, high = 60, 700
+    while high - low > 4:
+        middle = (low + high) // 2
+        for name in os.listdir(os.path.dirname(config)):
+            if name.startswith("out.h5"):
+                os.remove(beside(config, name))
+        quiet = ["--quiet"] if command == "fit" else []
+        result = run([MPO, command, config, *flags, *quiet], limit=(what, middle << 20))
+        low, high = (low, middle) if result.returncode == 0 else (middle, high)
+    return high
+
+
+def threads_are_counted_as_they_are():
+    """Not only no better than fit: hardly worse either, whatever the number of threads."""
+    config = gguf_case("gguf_threads")
+    for threads in (1, 4):
+        flags = ["--run.threads=%d" % threads]
+        mine, real = (least_limit(command, config, resource.RLIMIT_AS, flags) for command in ("doctor", "fit"))
+        print("       %d threads: doctor from %d MB on, fit from %d MB" % (threads, mine, real), flush=True)
+        tables.check(real - 4 <= mine <= real + 12, "doctor %d, fit %d" % (mine, real))
+
+
 def policies_of_one_model_share_its_weights():
     config = gguf_case("gguf_shared")
     same = ["--policies.p%d.model=%s" % (k, beside(config, "p0.gguf")) for k in (1, 2)]
@@ -381,7 +427,8 @@ def main():
     cases = [a_sound_configuration_is_ok_on_every_valid_number_of_ranks,
              a_wrong_number_of_ranks_is_named_with_the_next_ones,
              every_class_of_problem_has_the_exit_code_of_fit,
-             a_record_that_is_written_now_is_named,
+             a_record_to_resume_has_to_be_of_the_job,
+        a_record_that_is_written_now_is_named,
              vocabularies_that_differ_are_a_problem_of_data,
              all_problems_are_listed_and_the_first_decides,
              a_file_missing_on_one_rank_hangs_nobody,
@@ -397,6 +444,7 @@ def main():
         cases += [models_are_described_by_their_metadata,
                   models_have_problems_of_their_own,
                   what_an_engine_takes_is_counted,
+                  threads_are_counted_as_they_are,
                   policies_of_one_model_share_its_weights,
                   needs_are_close_to_the_peak]
     cases = sample.some("cases", cases, 8)

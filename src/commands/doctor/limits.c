@@ -4,17 +4,14 @@
  * and what it takes beside it and hardly uses, which counts all the same.
  *
  *     ulimit -v    memory, what models' files are mapped to, and for each thread of the
- *                  engine a stack and an arena of malloc
- *     ulimit -d    the same without mapped files and arenas
+ *                  engine a stack (an arena of malloc, too, but malloc does without)
+ *     ulimit -d    the same without mapped files
  *     ulimit -f    the record (src/record/extent.c)
  *
  * A stack that is too small (ulimit -s) ends every command before it begins
  * (src/main.c).
  */
 #include "doctor_impl.h"
-
-/* Of a thread, as glibc reserves it; memory in it counts when it is used. */
-#define ARENA_BYTES ((uint64_t)64 << 20)
 
 /* What fit takes that no policy needs: arrays of a step, the record's chunks and HDF5's
  * caches of them. Seen are 3 MB. */
@@ -56,7 +53,7 @@ static void examine_address_space(struct doctor *doctor, const struct beside *be
                                   uint64_t needed)
 {
     const struct mpo_host *host = &doctor->own.host;
-    needed += beside->thread_count * (host->stack_bytes + ARENA_BYTES);
+    needed += beside->thread_count * host->stack_bytes;
     if (needed > host->address_free_bytes)
         doctor_note(doctor, DOCTOR_memory, DOCTOR_PROBLEM, MPO_ERR_MEMORY,
                     "a rank needs %llu MB more address space, but ulimit -v leaves %llu "

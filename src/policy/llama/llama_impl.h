@@ -215,10 +215,11 @@ struct mpo_llama_model {
     int32_t used;
     int32_t context_tokens; /* that the model was trained with */
     struct mpo_llama_rules rules;
-    bool has_output;    /* a tensor of its own for the output */
-    bool composes;      /* texts, before they are cut into words */
-    bool cuts_capitals; /* see mpo_llama_cuts_capitals */
-    bool cuts_endings;  /* and mpo_llama_cuts_endings */
+    int64_t tensor_count; /* of all parts */
+    bool has_output;      /* a tensor of its own for the output */
+    bool composes;        /* texts, before they are cut into words */
+    bool cuts_capitals;   /* see mpo_llama_cuts_capitals */
+    bool cuts_endings;    /* and mpo_llama_cuts_endings */
     struct mpo_llama_specials specials;
     size_t piece_bytes; /* the longest text that one token stands for, where tokenising must
                            be spared long texts; otherwise 0 */

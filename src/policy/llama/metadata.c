@@ -314,6 +314,7 @@ static enum mpo_status examine_part(const struct mpo_llama_source *source, const
         MPO_TRY(keep_rules(metadata, &model->rules));
     }
     MPO_TRY(check_matrices(source, path, metadata));
+    model->tensor_count += gguf_get_n_tensors(metadata);
     if (gguf_find_tensor(metadata, "output.weight") >= 0)
         model->has_output = true;
     if (model->file.bytes <= SCAN_BYTES_MAX && !mpo_guard_is_fork())

@@ -28,8 +28,14 @@
 
 #define HOST_ARRAYS 4
 
-/* What a context takes for its graphs, whatever the model: seen are 26 MB. */
-#define UNUSED_BYTES ((uint64_t)28 << 20)
+/* What a context takes for its graphs and hardly writes to: libllama makes room for
+ * max(1024, 8 x tensors) nodes, and 6 more for each pair of an adapter, and the scheduler for
+ * twice 30 inputs of each. Architectures with recurrent layers take up to four times that. */
+#define NODES_MIN       1024
+#define NODES_OF_TENSOR 8
+#define NODES_OF_PAIR   6
+#define INPUTS_OF_NODE  60
+#define OF_NODE_BYTES   (INPUTS_OF_NODE * sizeof(struct ggml_tensor) + 64)
 
 /* Activations of the widest layer that exist at the same time: gate, up
  * and their product. */
@@ -102,6 +108,17 @@ static uint64_t work_bytes(const struct mpo_llama_policy *policy,
     return (2 * logits + MPO_LLAMA_BATCH_TOKENS * token) * sizeof(float);
 }
 
+static uint64_t unused_bytes(const struct mpo_llama_policy *policy)
+{
+    uint64_t tensors = (uint64_t)policy->model->tensor_count;
+    uint64_t nodes = NODES_OF_TENSOR * tensors;
+    if (nodes < NODES_MIN)
+        nodes = NODES_MIN;
+    if (policy->adapter_count > 0)
+        nodes += NODES_OF_PAIR * tensors;
+    return nodes * OF_NODE_BYTES;
+}
+
 /* A survey has opened no device. */
 static int32_t device_count(const struct mpo_llama_policy *policy)
 {
@@ -124,7 +141,7 @@ void mpo_llama_need(const void *self, const struct mpo_policy_setup *setup,
         .longest_prompt_tokens = setup->longest_prompt_tokens,
         .devices = device_count(policy),
         .keeps_rows = mpo_llama_capture_built(),
-        .unused_bytes = UNUSED_BYTES,
+        .unused_bytes = unused_bytes(policy),
         .has_threads = true,
     };
     for (int32_t i = 0; i < policy->adapter_count; i++)
