@@ -9,6 +9,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "base/stop.h"
 #include "commands/commands.h"
 #include "mpo/comm.h"
 #include "mpo/policy.h"
@@ -77,6 +78,8 @@ int main(int argc, char **argv)
         return mpo_status_exit_code(MPO_ERR_USAGE);
     }
     enum mpo_status status = MPO_OK;
+    if (command->stop != NULL)
+        mpo_stop_catch(); /* set-up takes time, and the code of a stop is a promise */
     output_begin();
     mpo_log_listen();
     if (command->needs_ranks) {

@@ -93,7 +93,10 @@ void mpo_stop_catch(void)
 
 void mpo_stop_say(const char *text)
 {
+    bool has_come = mpo_stop_is_caught(); /* before there was an answer */
     answer = text;
+    if (has_come)
+        give_answer();
 }
 
 void mpo_stop_tell(void (*tell)(void *argument), void *argument)

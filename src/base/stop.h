@@ -20,8 +20,8 @@ extern "C" {
 /** Handle the signals from now on; commands without steps do not call this. Local. */
 void mpo_stop_catch(void);
 
-/** Write this to standard error at once when the first signal comes; NULL: nothing. The text
- *  is kept by reference and ends with a line end. Local. */
+/** Write this to standard error at once when the first signal comes, or now if it came; NULL:
+ *  nothing. The text is kept by reference and ends with a line end. Local. */
 void mpo_stop_say(const char *text);
 
 /** Call this when the first signal comes, from its handler; it must be safe there. NULL:

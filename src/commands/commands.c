@@ -12,48 +12,56 @@
 #include "commands/report/log.h"
 #include "session/parts.h"
 
+/* What the first signal is answered with. */
+#define AFTER_STEP     "stopping after this step; again to leave now\n"
+#define AFTER_REQUESTS "finishing the running requests; again to leave now\n"
+#define AT_TOKEN       "stopping at the next token; again to leave now\n"
+
 const struct mpo_command mpo_commands[] = {
     {"fit", "find the weights and write the record", "CONFIG [--section.key=value ...]",
-     mpo_command_fit, true},
+     mpo_command_fit, true, AFTER_STEP},
     {"generate", "draw responses from the mixture",
-     "CONFIG [--weights=WEIGHTS] [--prompt=TEXT] [--n=N] [...]", mpo_command_generate,
-     true},
+     "CONFIG [--weights=WEIGHTS] [--prompt=TEXT] [--n=N] [...]", mpo_command_generate, true,
+     AT_TOKEN},
     {"score", "log-probabilities of given responses under every policy and the mixture",
      "CONFIG --input=FILE.jsonl [--weights=WEIGHTS] [--pairs] [...]", mpo_command_score,
-     true},
+     true, AT_TOKEN},
     {"evaluate", "F, gap and divergences at given weights, with confidence intervals",
-     "CONFIG [--weights=WEIGHTS] [--against=\"W;W\"] [...]", mpo_command_evaluate, true},
+     "CONFIG [--weights=WEIGHTS] [--against=\"W;W\"] [...]", mpo_command_evaluate, true,
+     AT_TOKEN},
     {"serve", "answer OpenAI-compatible HTTP requests with the mixture",
-     "CONFIG [--weights=WEIGHTS] [--port=PORT] [...]", mpo_command_serve, true},
+     "CONFIG [--weights=WEIGHTS] [--port=PORT] [...]", mpo_command_serve, true,
+     AFTER_REQUESTS},
     {"doctor", "run the checks of fit on every rank, without loading weights",
-     "CONFIG [--section.key=value ...]", mpo_command_doctor, true},
+     "CONFIG [--section.key=value ...]", mpo_command_doctor, true, NULL},
     {"launch", "print a Slurm batch script for fit, with the resources it needs",
      "CONFIG [--groups=N] [--ranks-per-node=N] [--time=TIME] [...]", mpo_command_launch,
-     false},
+     false, NULL},
     {"prompt", "print a prompt as each policy gets it",
      "CONFIG [--index=N] [--format=FORMAT] [--section.key=value ...]", mpo_command_prompt,
-     false},
+     false, NULL},
     {"config", "print the resolved configuration, or one key of it",
-     "CONFIG [--get=KEY] [--section.key=value ...]", mpo_command_config, false},
+     "CONFIG [--get=KEY] [--section.key=value ...]", mpo_command_config, false, NULL},
     {"inspect", "print or plot a record",
      "RECORD [--format=FORMAT] [--plot=FILE.svg] [--series=NAMES]\n"
      "RECORD --follow [--series=NAMES]\n"
      "RECORD --responses=N [--format=json]\n"
      "RECORD RECORD --compare\n"
      "--schema",
-     mpo_command_inspect, false},
+     mpo_command_inspect, false, NULL},
     {"recover", "repair the record of a killed run, in a copy", "RECORD [--output=FILE.h5]",
-     mpo_command_recover, false},
+     mpo_command_recover, false, NULL},
     {"refit", "fit again from a record's responses, without a model",
      "RECORD [--objectives=A,B] [--min=A=0.1] [--max=A=0.6] [...]\n"
      "RECORD --frontier=N [--plot=FILE.svg] [...]\n"
      "RECORD --rewards=FILE [--goal=GOAL] [--floor=A=0.1] [...]",
-     mpo_command_refit, false},
+     mpo_command_refit, false, NULL},
     {"help", "print help, the manual, shell completion or a reference configuration",
-     "[COMMAND]\n--reference\n--man\n--completion=bash\n--ranks", mpo_command_help, false},
+     "[COMMAND]\n--reference\n--man\n--completion=bash\n--ranks", mpo_command_help, false,
+     NULL},
     {"version", "print versions and built-in features", "[--format=FORMAT]",
-     mpo_command_version, false},
-    {NULL, NULL, NULL, NULL, false},
+     mpo_command_version, false, NULL},
+    {NULL, NULL, NULL, NULL, false, NULL},
 };
 
 const struct mpo_command *mpo_command_find(const char *name)
@@ -62,21 +70,6 @@ const struct mpo_command *mpo_command_find(const char *name)
         if (strcmp(command->name, name) == 0)
             return command;
     return NULL;
-}
-
-/* fit ends after a step, the others at the next token; doctor, which writes nothing, ends at
- * the first signal. */
-static void catch_signals(const char *command)
-{
-    if (strcmp(command, "doctor") == 0)
-        return;
-    mpo_stop_catch();
-    if (mpo_comm_job_rank() == 0)
-        mpo_stop_say(strcmp(command, "fit") == 0
-                         ? "stopping after this step; again to leave now\n"
-                     : strcmp(command, "serve") == 0
-                         ? "finishing the running requests; again to leave now\n"
-                         : "stopping at the next token; again to leave now\n");
 }
 
 static void tell_idle(void *context, const char *key, const char *why)
@@ -94,7 +87,8 @@ enum mpo_status mpo_command_configure(const char *command, int argc, char *const
                                       struct mpo_config **config)
 {
     enum mpo_status status = MPO_OK;
-    catch_signals(command);
+    if (mpo_comm_job_rank() == 0)
+        mpo_stop_say(mpo_command_find(command)->stop);
     MPO_TRY(mpo_session_configure(command, argc, argv, config));
     if (mpo_config_is_quiet(*config, command))
         mpo_log_quiet();

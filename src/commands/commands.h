@@ -18,6 +18,9 @@ struct mpo_command {
     enum mpo_status (*run)(int argc, char *const *argv);
     /** True: MPI is up, and the command passes every failure to mpo_comm_agree. */
     bool needs_ranks;
+    /** A line that answers the first signal, after which the command ends by itself; NULL: it
+     *  writes nothing, and ends at once. */
+    const char *stop;
 };
 
 /** The table, ended by a row without a name. */
@@ -27,7 +30,7 @@ extern const struct mpo_command mpo_commands[];
 const struct mpo_command *mpo_command_find(const char *name);
 
 /** The configuration of a command with ranks: the same on all of them, --quiet obeyed, and
- *  requests to stop heeded from now on. Collective over all ranks; failures are agreed on. */
+ *  requests to stop answered from now on (main heeds them from the first). Collective over all ranks; failures are agreed on. */
 enum mpo_status mpo_command_configure(const char *command, int argc, char *const *argv,
                                       struct mpo_config **config);
 

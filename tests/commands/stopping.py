@@ -52,14 +52,17 @@ def wait_for_work(process, pid=None):
         time.sleep(0.02)
 
 
+def children_of(pid):
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="utf-8") as children:
+        return [int(child) for child in children.read().split()]
+
+
 def rank_of(launcher, rank):
     """The process of one rank, which the launcher started; -1 while there is none."""
-    with open(f"/proc/{launcher}/task/{launcher}/children", encoding="utf-8") as children:
-        processes = children.read().split()
-    for process in processes:
+    for process in children_of(launcher):
         with open(f"/proc/{process}/environ", "rb") as environ:
             if f"PMIX_RANK={rank}".encode() in environ.read().split(b"\0"):
-                return int(process)
+                return process
     return -1
 
 
@@ -135,6 +138,81 @@ def test_fit_finishes_its_step():
         check(f"fit ends by {number.name}: {code}", code == 85 and answered is not None and answered < 1
               and said.count("stopping after this step; again to leave now\n") == 1)
         check("its record is closed", "stopped" in run("inspect", "out.h5").stdout)
+
+
+def catches(pid, number):
+    """Whether a process handles a signal."""
+    with open(f"/proc/{pid}/status", encoding="utf-8") as status:
+        masks = dict(line.split(":\t") for line in status if line.startswith("Sig"))
+    return bool(int(masks["SigCgt"], 16) >> (number - 1) & 1)
+
+
+def guard_of(pid):
+    """The process that opens model files for a rank, which it starts before MPI; -1: none."""
+    for child in children_of(pid):
+        with open(f"/proc/{child}/comm", encoding="utf-8") as comm:
+            if comm.read() == "mpo guard\n":
+                return child
+    return -1
+
+
+def test_signals_are_heeded_from_the_first():
+    """As soon as there is a handler: not the signal's code, but that of a stop."""
+    prepare()
+    for name in ("generate", "score", "evaluate"):
+        process = subprocess.Popen([MPO, *COMMANDS[name]], cwd=WORK, stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.PIPE, text=True)
+        while not catches(process.pid, signal.SIGTERM) and process.poll() is None:
+            pass
+        process.send_signal(signal.SIGTERM)
+        said = process.communicate()[1]
+        check(f"{name} ends by an early SIGTERM: {process.returncode}", process.returncode == 85
+              and said.count("again to leave now") == 1)
+    process = subprocess.Popen([MPO, *COMMANDS["generate"]], cwd=WORK, stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL)
+    while guard_of(process.pid) < 0 and process.poll() is None:
+        time.sleep(0.001)
+    check("before MPI starts", catches(guard_of(process.pid), signal.SIGTERM))
+    process.send_signal(signal.SIGUSR1)
+    check(f"and ends: {process.wait()}", process.returncode == 85)
+
+
+def test_the_second_signal_ends_the_job():
+    """Whether it goes to the launcher, which hands it on, or to one rank."""
+    prepare()
+    command = ["fit", "config.yaml", "--quiet", LONG, "--rollout.responses=64", "--force"]
+    for ranks, number, to in ((2, signal.SIGUSR1, None), (2, signal.SIGTERM, 0), (2, signal.SIGTERM, 1),
+                              (1, signal.SIGINT, None)):
+        start = [MPIEXEC, "-n", str(ranks), "--oversubscribe"] if ranks > 1 else []
+        process = subprocess.Popen([*start, MPO, *command], cwd=WORK, stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.PIPE, text=True)
+        if ranks > 1:
+            wait_for_rank(process, to or 0)
+        else:
+            wait_for_work(process)
+        pids = [rank_of(process.pid, rank) for rank in range(ranks)] if ranks > 1 else [process.pid]
+        target = process.pid if to is None else pids[to]
+        os.kill(target, number)
+        time.sleep(2.5)  # the same request, if it came earlier (src/base/stop.c)
+        check("it finishes its step", process.poll() is None)
+        os.kill(target, number)
+        begun = time.monotonic()
+        said = process.communicate()[1]
+        seconds = time.monotonic() - begun
+        code = 128 + number if ranks > 1 else -number
+        check(f"on {ranks} a second {number.name} to {to} ends it after {seconds:.2f} s: {process.returncode}",
+              process.returncode == code and seconds < 5
+              and said.count("stopping after this step; again to leave now\n") == 1)
+        time.sleep(0.5)
+        check("no rank is left", not any(is_alive(pid) for pid in pids))
+
+
+def is_alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as stat:
+            return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_doctor_ends_at_the_first():
