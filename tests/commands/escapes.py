@@ -4,6 +4,7 @@
 
 usage: escapes.py MPO MPIEXEC WORK_FOLDER
 """
+import json
 import os
 import pty
 import re
@@ -77,6 +78,36 @@ def test_responses():
     check("under mpirun on a terminal", code == 0 and is_clean(text) and "\\u001b" in text)
     piped = subprocess.run([*mpirun, MPO, *commands[1]], cwd=WORK, stdout=subprocess.PIPE, text=True, check=False)
     check("under mpirun in a pipe", RED in piped.stdout and C1 in piped.stdout)
+
+
+def test_every_command_that_shows_texts():
+    """Prompts, file names, names of records, and what programs say on standard error."""
+    prepare()
+    odd = f"p{RED}.txt"
+    record = f"o{RED}{C1}ut.h5"
+    write(odd, f"hi {RED} {C1} {TITLE}\n")
+    run("fit", "config.yaml", "--quiet", f"--record.file={record}", "--rollout.responses=64")
+    prompts = f"--prompts.file={odd}"
+    shown = [["prompt", "config.yaml", prompts], ["doctor", "config.yaml", prompts],
+             ["config", "config.yaml", prompts, "--get=prompts.file"],
+             ["generate", "config.yaml", prompts, f"--weights={record}", "--n=2"],
+             ["evaluate", "config.yaml", f"--weights={record}"], ["inspect", record],
+             ["inspect", record, record, "--compare"], ["recover", record],
+             ["launch", "config.yaml", f"--record.file={record}"]]
+    as_json = [["prompt", "config.yaml", prompts, "--json"], ["doctor", "config.yaml", prompts, "--json"],
+               ["evaluate", "config.yaml", f"--weights={record}", "--json"], ["inspect", record, "--json"],
+               ["recover", record, "--json"], ["score", "config.yaml", "--input=in.jsonl"],
+               ["refit", record, "--min-ess=0"], ["refit", record, "--min-ess=0", "--frontier=2"]]
+    write("in.jsonl", json.dumps({"prompt": "hi", "response": RED}) + "\n")
+    for command in [*shown, *as_json]:
+        code, text = on_terminal(*command)
+        check(f"on a terminal: {command[0]}", code == 0 and is_clean(text))
+        if command in shown:
+            check("and shown", "\\u001b" in text.lower())
+            check("and raw in a pipe", "\033[31m" in run(*command).stdout)
+    reward = "echo '\033[31mred' >&2; cat"
+    code, text = on_terminal("evaluate", "config.yaml", "--rewards", f"--rewards.command={reward}")
+    check("the reward program's words", code == 65 and is_clean(text))
 
 
 def test_names_and_messages():

@@ -75,8 +75,7 @@ void prompt_view_print(const char *text)
 {
     fputs(INDENT, stdout);
     for (size_t i = 0; text[i] != '\0'; i++) {
-        bool control = (unsigned char)text[i] < ' ' && text[i] != '\n' && text[i] != '\t';
-        putchar(control ? '?' : text[i]);
+        putchar(text[i]);
         if (text[i] == '\n')
             fputs(INDENT, stdout);
     }
