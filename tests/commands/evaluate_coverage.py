@@ -294,7 +294,7 @@ def intervals_are_sound_in_random_worlds(arguments):
                 and results["value_jackknife", ""][i] > 0.0 for i in (1, 2)), "F above 0")
         has_intervals = results_of(vectors[0])["length", ""][1] is not None
         tables.check(has_intervals == (len(prompts) > 1), "%d prompts" % len(prompts))
-        tables.check(("1 prompt has no intervals" in said) == (len(prompts) == 1), said)
+        tables.check(("a single prompt gives no intervals" in said) == (len(prompts) == 1), said)
 
 
 def what_is_not_known_is_said(arguments):

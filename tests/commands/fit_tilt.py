@@ -170,7 +170,7 @@ def what_is_not_known_is_said(arguments):
     folder = os.path.join(arguments.work, "hidden_warned")
     config = tables.write_config(folder, hidden_world(2, 1e-5), PROMPTS, options(max_tokens=64))
     _, said = fit(arguments, folder, config)
-    tables.check(any("close to ending at once" in line for line in warnings_of(said)), said)
+    tables.check(any("nearly always ends at once" in line for line in warnings_of(said)), said)
     tables.check("+-" not in [line for line in said.splitlines() if "step    1/" in line][0], said)
     out, _ = tables.run([arguments.mpo, "fit", config, "--estimator.target=served",
                          "--record.file=" + os.path.join(folder, "served.h5")])

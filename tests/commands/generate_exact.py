@@ -176,8 +176,8 @@ def price_is_that_of_the_record_where_it_knows_it(case):
         weights = "--weights=" + records[flags[0]]
         for ranks in (1, 2) if flags == ["short"] else (1,):
             _, said = case.world.run(weights, *flags[1:], ranks=ranks)
-            tables.check(("the price of %d prompts\n" % known in said) == (known > 0)
-                         and ("the price of" in said) == (known > 0), said)
+            tables.check(("the cost of %d prompts from" % known in said) == (known > 0)
+                         and ("the cost of" in said) == (known > 0), said)
             tables.check(("warm-up: 16 rows for each of %d prompts" % warm in said) == (warm > 0)
                          and ("warm-up" in said) == (warm > 0), said)
             told = {int(line.split(":")[0].split()[1]): float(line.split("about ")[1].split()[0])

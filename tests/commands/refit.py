@@ -259,7 +259,7 @@ def strength_and_scales_are_those_of_the_record(setting):
     for flags, strength in (([], 1.5), (["--strength=1.2"], 1.2), (["--strength=0.7"], 0.7)):
         out, said = tables.run([setting.mpo, "refit", record, "--json", *flags])
         found = json.loads(out)
-        tables.check("fitted for what is served" in said, said)
+        tables.check("fitted for target served" in said, said)
         weights = np.array(list(found["weights"].values()))
         mu = [tables.exponents_of(np.array([w, 1.0 - w]), strength, scale) for w in grid]
         values = np.array([exact.value(m) for m in mu])
