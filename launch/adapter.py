@@ -108,10 +108,24 @@ def check_config(config):
                       "save it with path_initial_model_for_weight_conversion of "
                       "save_pretrained, which makes it an adapter of the unchanged one"
                       % config["init_lora_weights"])
+    if config.get("fan_in_fan_out"):
+        raise Refusal("the matrices of its base model lie the other way round, as GPT-2's do "
+                      "(fan_in_fan_out), and llama.cpp's converter turns those of the adapter "
+                      "too; merge the adapter into the model and convert that")
     for key in ("r", "lora_alpha"):
-        value = config.get(key, 1)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-            raise Refusal("expected a number above 0 for %s, found %s" % (key, json.dumps(value)))
+        check_number(key, config.get(key, 1))
+    for key in ("rank_pattern", "alpha_pattern"):
+        patterns = config.get(key) or {}
+        if not isinstance(patterns, dict):
+            raise Refusal("expected an object for %s, found %s" % (key, json.dumps(patterns)[:60]))
+        for pattern, value in patterns.items():
+            check_number("%s of %s" % (pattern, key), value)
+
+
+def check_number(what, value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        raise Refusal("expected a number above 0 for %s, found %s"
+                      % (what, json.dumps(value)[:60]))
 
 
 def check_names(shapes, base):
@@ -135,7 +149,11 @@ def check_names(shapes, base):
 def pattern_of(patterns, module):
     """A module's value among those of patterns, as PEFT finds it, or None."""
     for pattern, value in (patterns or {}).items():
-        if re.match(r"(.*\.)?(%s)$" % pattern, module):
+        try:
+            matched = re.match(r"(.*\.)?(%s)$" % pattern, module)
+        except re.error as problem:
+            raise Refusal("the pattern '%s' is no expression (%s)" % (pattern, problem)) from None
+        if matched:
             return value
     return None
 

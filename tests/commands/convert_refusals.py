@@ -123,6 +123,10 @@ def what_cannot_be_written_is_65(case):
             ("unknown", {"sorcery": {"level": 9}}, ["'sorcery'", "level"]),
             ("alpha", {"lora_alpha": "much"}, ["lora_alpha", "much"]),
             ("rank", {"r": 0}, ["for r", "0"]),
+            ("turned", {"fan_in_fan_out": True}, ["fan_in_fan_out"]),
+            ("nothing_of_one", {"alpha_pattern": {"q_proj": 0}}, ["q_proj", "alpha_pattern", "0"]),
+            ("broken", {"alpha_pattern": {"q_(": 3}}, ["'q_('"]),
+            ("no_object", {"rank_pattern": [4]}, ["rank_pattern", "[4]"]),
             ("patterned", {"rank_pattern": {"q_proj": 3}}, ["rank 4", "3"])):
         case.adapter(name, config)
         case.refused(65, ["'%s'" % name, *words], name, "--base=model", "--output=x")
