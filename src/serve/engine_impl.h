@@ -13,6 +13,7 @@
 #include <pthread.h>
 
 #include "prefixes.h"
+#include "scores.h"
 
 /** A row of the machine and whose it is. */
 struct engine_row {
@@ -31,7 +32,8 @@ struct engine_row {
 struct engine_slot {
     struct mpo_serve_request *request; /* NULL: none */
     int32_t prompt;
-    int32_t free_count; /* tokens that a row may draw */
+    int32_t free_count;  /* tokens that a row may draw */
+    int32_t given_count; /* tokens of the prompt that are given to each row */
     int32_t open_rows;
 };
 
@@ -43,9 +45,12 @@ struct mpo_engine {
     int32_t row_count;
     struct engine_row *row;        /* [row_count] at work, or nobody's */
     struct mpo_prefixes *prefixes; /* NULL: no cells are kept */
+    struct mpo_scores *scores;     /* likewise: figures of prompts that were looked up */
     struct mpo_prefix_prompt told; /* one prompt, in the arrays below */
     const int32_t **told_token;    /* [H] */
     bool *told_part;               /* [H] */
+    int32_t *told_count;           /* [H] */
+    bool *told_among;              /* [row_count] */
     struct mpo_prefix now;         /* what a prompt can begin with */
     struct mpo_prefix later;       /* what it could once other prompts are fed */
     bool takes_over;               /* its cells are short: the kept row becomes its own */
@@ -93,9 +98,18 @@ void mpo_engine_close_reuse(struct mpo_engine *engine);
 /** Have prompts wait whose beginning is just being fed for another one. */
 void mpo_engine_hold_prompts(struct mpo_engine *engine);
 
+/** Whether the figures of the prompt's own tokens are wanted: they are given to its rows. */
+static inline bool mpo_engine_looks_up(const struct mpo_serve_request *request)
+{
+    return request->kind == MPO_SERVE_COMPLETION && request->echo &&
+           (request->logprobs || request->policy_scores);
+}
+
 /** Find what a slot's prompt can begin with, and make room for the cells that it has
- *  reserved. @return tokens that every policy reuses */
-int32_t mpo_engine_find_cells(struct mpo_engine *engine, int32_t slot);
+ *  reserved. A prompt that is looked up is offered anew, with as many tokens as have their
+ *  figures and one more. @param cached  tokens that every policy reuses, out */
+enum mpo_status mpo_engine_find_cells(struct mpo_engine *engine, int32_t slot,
+                                      int32_t *cached);
 
 /** Have the prompt's first row begin with what was found. */
 void mpo_engine_begin_with_cells(struct mpo_engine *engine, struct mpo_decode_row *row);
@@ -103,8 +117,11 @@ void mpo_engine_begin_with_cells(struct mpo_engine *engine, struct mpo_decode_ro
 /** A row of the slot's prompt begins. */
 void mpo_engine_remember(struct mpo_engine *engine, int32_t slot, int32_t row);
 
-/** A row has a token. */
-void mpo_engine_add_token(struct mpo_engine *engine, int32_t row, int32_t token);
+/** Tell the figures that were found of a slot's prompt. Before its rows begin. */
+void mpo_engine_tell_figures(struct mpo_engine *engine, int32_t slot);
+
+/** A row has a token, drawn or given. */
+void mpo_engine_add_token(struct mpo_engine *engine, const struct mpo_decode_event *event);
 
 /** A row has ended: its cells are kept, or are not. */
 void mpo_engine_leave_cells(struct mpo_engine *engine, int32_t row, bool keeps);

@@ -106,6 +106,17 @@ void mpo_prefixes_add(struct mpo_prefixes *prefixes, int32_t row, int32_t token)
         entry->tail[entry->tail_count++] = token;
 }
 
+void mpo_prefixes_fill(struct mpo_prefixes *prefixes, int32_t row, int32_t count)
+{
+    struct entry *entry = &prefixes->entry[row];
+    if (entry->state != FILLING)
+        return;
+    entry->state = LIVE;
+    for (int32_t h = 0; h < prefixes->spec.policy_count; h++)
+        if (entry->count[h] > count)
+            entry->count[h] = count;
+}
+
 /* Tokens of a policy's row that are fed. */
 static int32_t held_tokens(const struct entry *entry, int32_t h)
 {
@@ -194,7 +205,8 @@ void mpo_prefixes_find(const struct mpo_prefixes *prefixes,
     out->saved = 0;
     for (int32_t row = 0; row < prefixes->spec.row_count; row++) {
         const struct entry *entry = &prefixes->entry[row];
-        bool counts = is_fed ? entry->state >= LIVE : entry->state == FILLING;
+        bool counts = (is_fed ? entry->state >= LIVE : entry->state == FILLING) &&
+                      (prompt->among == NULL || prompt->among[row]);
         int32_t saved = counts ? find_saved(prefixes, entry, prompt) : 0;
         if (saved < MPO_PREFIX_TOKENS_MIN || saved < out->saved ||
             (saved == out->saved && entry->used < used))

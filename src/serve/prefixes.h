@@ -34,6 +34,7 @@ struct mpo_prefix_prompt {
     const int32_t *const *token; /* [H] */
     const int32_t *count;        /* [H] at least 1 */
     const bool *takes_part;      /* [H] policies that are fed the prompt */
+    const bool *among;           /* [row_count] rows that it may begin as; NULL: all */
 };
 
 /** The beginning of a prompt that a row holds. */
@@ -56,6 +57,9 @@ void mpo_prefixes_begin(struct mpo_prefixes *prefixes, int32_t row,
 
 /** The row has a further token, and so its prompt is fed. */
 void mpo_prefixes_add(struct mpo_prefixes *prefixes, int32_t row, int32_t token);
+
+/** The row's prompt is fed up to its first `count` tokens, and that is all it holds. */
+void mpo_prefixes_fill(struct mpo_prefixes *prefixes, int32_t row, int32_t count);
 
 /** The row has ended and its cells stay. @return how many, of the policy that has most */
 int32_t mpo_prefixes_keep(struct mpo_prefixes *prefixes, int32_t row);

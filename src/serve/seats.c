@@ -88,16 +88,10 @@ double mpo_engine_patience(const struct mpo_engine *engine)
 
 /* ---- prompts into slots ---- */
 
-static bool looks_up_prompt(const struct mpo_serve_request *request)
-{
-    return request->kind == MPO_SERVE_COMPLETION && request->echo &&
-           (request->logprobs || request->policy_scores);
-}
-
 /* Tokens of the prompt that are given to each row. */
 static int32_t given_count(const struct mpo_serve_request *request, int32_t prompt)
 {
-    return looks_up_prompt(request) ? request->prompt[prompt].token_count - 1 : 0;
+    return mpo_engine_looks_up(request) ? request->prompt[prompt].token_count - 1 : 0;
 }
 
 static enum mpo_status encode_prompt(struct mpo_engine *engine,
@@ -221,11 +215,13 @@ static struct mpo_decode_row describe_row(const struct mpo_engine *engine,
                                           int32_t choice)
 {
     const struct mpo_serve_request *request = place->owner;
-    int32_t given = given_count(request, place->prompt);
+    int32_t given = engine->slot[place->slot].given_count;
+    const struct mpo_serve_prompt *prompt =
+        given > 0 ? &request->prompt[place->prompt] : NULL;
     return (struct mpo_decode_row){
         .slot = place->slot,
         .share = -1,
-        .given = given > 0 ? request->prompt[place->prompt].token + 1 : NULL,
+        .given = given > 0 ? prompt->token + prompt->token_count - given : NULL,
         .given_count = given,
         .given_is_prompt = true,
         .whole_prompt = request->isolated,
@@ -258,7 +254,6 @@ static enum mpo_status seat_row(struct mpo_engine *engine,
     if (*leader < 0)
         mpo_engine_begin_with_cells(engine, &wish);
     MPO_TRY(mpo_decode_admit(engine->spec.decode, &wish, &index));
-    mpo_engine_remember(engine, place->slot, index);
     if (*leader < 0)
         *leader = index;
     struct engine_row *row = &engine->row[index];
@@ -275,6 +270,7 @@ static enum mpo_status seat_row(struct mpo_engine *engine,
     MPO_TRY(mpo_decode_text_begin_with(&row->tail, &stops));
     mpo_answer_text_begin(&row->tail, request);
     engine->slot[place->slot].open_rows++;
+    mpo_engine_remember(engine, place->slot, index);
 cleanup:
     return status;
 }
@@ -305,14 +301,16 @@ static enum mpo_status seat_prompt(struct mpo_engine *engine,
     enum mpo_status status = MPO_OK;
     struct mpo_serve_request *request = place->owner;
     struct engine_slot *slot = &engine->slot[place->slot];
-    int32_t given = given_count(request, place->prompt);
+    int32_t cached = 0;
     int32_t leader = -1;
     const int32_t *length =
         engine->length + (ptrdiff_t)place->slot * engine->spec.policy_count;
+    slot->given_count = given_count(request, place->prompt);
+    MPO_TRY(mpo_engine_find_cells(engine, place->slot, &cached));
+    int32_t given = slot->given_count;
     for (int32_t h = 0; h < engine->spec.policy_count; h++)
         engine->told_length[h] = length[h] + given;
     request->seated_prompts++;
-    int32_t cached = mpo_engine_find_cells(engine, place->slot);
     put_event(engine, &(struct mpo_serve_event){.request = request,
                                                 .kind = MPO_SERVE_SEATED,
                                                 .prompt = place->prompt,
@@ -328,6 +326,7 @@ static enum mpo_status seat_prompt(struct mpo_engine *engine,
     }
     if (request->isolated)
         mpo_engine_forget_cells(engine);
+    mpo_engine_tell_figures(engine, place->slot);
     for (int32_t choice = 0; choice < place->rows; choice++)
         MPO_TRY(seat_row(engine, place, choice, &leader));
 cleanup:
@@ -442,7 +441,7 @@ enum mpo_status mpo_engine_hear(struct mpo_engine *engine,
         return MPO_OK;
     }
     put_token(engine, row, event);
-    mpo_engine_add_token(engine, event->row, event->token);
+    mpo_engine_add_token(engine, event);
     MPO_TRY(find_finish(row, event, &finish));
     if ((event->flags & MPO_DECODE_GIVEN) == 0) {
         row->drawn++;

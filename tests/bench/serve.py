@@ -5,15 +5,17 @@ numbers of clients, between one and sixteen weight vectors, with and without the
 prompts' beginnings, and against llama-server of the same llama.cpp archive with one of the policies.
 
     tests/bench/serve.py [--clients 1,4,16] [--tokens 48] [--rounds 3] [--llama-server PROGRAM]
-                         [--before PROGRAM]
+                         [--before PROGRAM] [--processor]
 
 Needs a built mpo and the demo's model (launch/quickstart.sh).  Nothing else should run.  Servers
 take turns; each figure is the median over the rounds.  No response ends before its last token
 (end tilt -100 nat; ignore_eos).  A server is new for each figure and has answered one other chat,
 so that prompts share the system text; "kept nothing" shares nothing, as generate does, whose
 prefill counts too.
---before is another build of mpo, which serves the same clients.  mpo has two ranks with a thread each, llama-server one thread;
-the client shares their cores.  Build llama-server with
+--before is another build of mpo, which serves the same clients.  mpo has two ranks with a
+thread each, llama-server one thread; the client shares their cores.  With --processor one rank hosts both
+policies and seconds are those of its process, which hardly depend on what else runs; seconds to the first
+token are then its share of the whole time.  Build llama-server with
 
     cmake -S build/deps/llama-src/vendor/llama.cpp -B build/bench/llama -DCMAKE_BUILD_TYPE=Release \\
         -DLLAMA_CURL=OFF -DLLAMA_OPENSSL=OFF && cmake --build build/bench/llama --target llama-server
@@ -22,6 +24,7 @@ import argparse
 import http.client
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -68,8 +71,15 @@ class Client(threading.Thread):
         self.ended = time.perf_counter()
 
 
-def load(port, count, tokens, more, weights=None):
-    """{"rate": token/s, "first": median seconds to the first token} of `count` clients at once."""
+def processor_seconds(pid):
+    with open(f"/proc/{pid}/stat", encoding="ascii") as file:
+        fields = file.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def load(port, count, tokens, more, weights=None, process=None):
+    """{"rate": token/s, "first": median seconds to the first token} of `count` clients at once,
+    by the time of a process if one is given."""
     clients = []
     for i in range(count):
         body = {"messages": [{"role": "user", "content": prompt(i)}], "max_tokens": tokens,
@@ -77,14 +87,18 @@ def load(port, count, tokens, more, weights=None):
         if weights:
             body["weights"] = weights(i)
         clients.append(Client(port, body))
+    used = processor_seconds(process) if process else 0.0
     began = time.perf_counter()
     for client in clients:
         client.start()
     for client in clients:
         client.join()
     seconds = max(client.ended for client in clients) - began
-    return {"rate": count * tokens / seconds,
-            "first": statistics.median(client.times[0] - client.began for client in clients)}
+    first = statistics.median(client.times[0] - client.began for client in clients)
+    if process:
+        used = processor_seconds(process) - used
+        first, seconds = first * used / seconds, used
+    return {"rate": count * tokens / seconds, "first": first}
 
 
 class Llama:
@@ -119,33 +133,42 @@ def start_mpo(*flags, program=MPO):
     return server
 
 
-def serve(program, flags, count, tokens, weights=None):
+def serve(arguments, program, flags, count, weights=None):
     """The load on a server of its own."""
-    server = start_mpo(*flags, program=program)
+    if arguments.processor:
+        server = Server(program, WORK, CONFIG, "--run.threads=1", "--log-requests=false", *flags)
+        server.wait_until_ready()
+    else:
+        server = start_mpo(*flags, program=program)
     load(server.port, 1, 2, {"end_bias": -100, "messages": [{"role": "user", "content": "Hello"}]})
-    figures = load(server.port, count, tokens, {"end_bias": -100}, weights)
+    figures = load(server.port, count, arguments.tokens, {"end_bias": -100}, weights,
+                   server.process.pid if arguments.processor else None)
     server.end()
     return figures
 
 
-def generate_seconds(prompts, tokens):
+def generate_seconds(arguments, prompts, tokens):
     path = os.path.join(WORK, "serve_prompts.txt")
     with open(path, "w", encoding="utf-8") as file:
         file.writelines(prompt(i) + "\n" for i in range(prompts))
-    began = time.perf_counter()
-    subprocess.run(["mpirun", "--bind-to", "none", "--oversubscribe", "-n", "2", MPO, "generate",
-                    CONFIG, f"--prompts.file={path}", "--parallel=16", "--end-bias=-100",
-                    f"--rollout.max_tokens={tokens}", "--run.threads=1", "--quiet"],
+    launch = [] if arguments.processor else ["mpirun", "--bind-to", "none", "--oversubscribe", "-n", "2"]
+    began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([*launch, MPO, "generate", CONFIG, f"--prompts.file={path}", "--parallel=16",
+                    "--end-bias=-100", f"--rollout.max_tokens={tokens}", "--run.threads=1", "--quiet"],
                    stdout=subprocess.DEVNULL, check=True, env=ENVIRONMENT)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if arguments.processor:
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return time.perf_counter() - began
 
 
-def generate(tokens):
+def generate(arguments):
     """16 rows side by side, with and without the prefill of their prompts; what a run takes
     before is left out."""
-    short = generate_seconds(16, 1)
-    draws = generate_seconds(16, tokens) - short
-    prefill = generate_seconds(32, 1) - short
+    tokens = arguments.tokens
+    short = generate_seconds(arguments, 16, 1)
+    draws = generate_seconds(arguments, 16, tokens) - short
+    prefill = generate_seconds(arguments, 32, 1) - short
     return 16 * tokens / (draws + prefill), 16 * (tokens - 1) / draws
 
 
@@ -162,14 +185,14 @@ def measure(arguments):
         for count in counts:
             flags = [f"--rows={max(16, count)}"]
             if arguments.before:
-                note(f"before {count}", serve(arguments.before, flags, count, tokens))
-            note(f"mpo {count}", serve(MPO, flags, count, tokens))
+                note(f"before {count}", serve(arguments, arguments.before, flags, count))
+            note(f"mpo {count}", serve(arguments, MPO, flags, count))
             note(f"mpo {count}, kept nothing",
-                 serve(MPO, [*flags, "--prefixes=0"], count, tokens))
+                 serve(arguments, MPO, [*flags, "--prefixes=0"], count))
         if arguments.vectors:
-            note("mpo 16 vectors", serve(MPO, [], 16, tokens, lambda i: [i / 16, 1 - i / 16]))
-            note("mpo 16, one vector", serve(MPO, [], 16, tokens, lambda i: [0.4, 0.6]))
-        whole, draws = generate(tokens)
+            note("mpo 16 vectors", serve(arguments, MPO, [], 16, lambda i: [i / 16, 1 - i / 16]))
+            note("mpo 16, one vector", serve(arguments, MPO, [], 16, lambda i: [0.4, 0.6]))
+        whole, draws = generate(arguments)
         note("generate, with prefill", {"rate": whole, "first": 0.0})
         note("generate, draws alone", {"rate": draws, "first": 0.0})
         if arguments.llama_server:
@@ -188,6 +211,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--vectors", action="store_true", help="16 weight vectors against one")
     parser.add_argument("--before", help="another build of mpo")
+    parser.add_argument("--processor", action="store_true", help="seconds of the server's process")
     parser.add_argument("--llama-server")
     arguments = parser.parse_args()
     os.makedirs(WORK, exist_ok=True)

@@ -12,6 +12,8 @@ import random
 import sys
 import time
 
+import numpy as np
+
 SOURCE = sys.argv[4]
 sys.path[:0] = [os.path.join(SOURCE, "tests", part) for part in ("commands", "support")]
 import tables  # noqa: E402
@@ -164,6 +166,64 @@ def test_metrics():
         check("found", values["mpo:prefix_cache_hits_total"] == 30)
         check("kept", values["mpo:prefix_cache_rows"] == 2
               and values["mpo:prefix_cache_cells"] == 2 * 38)
+
+
+# ---- prompts that are looked up ----
+
+def closed_form(weights, prompt):
+    """log q of each word after the first, of tables with these weights."""
+    mixed = tables.log_softmax(np.tensordot(weights, tables.log_policies(TABLE), axes=1))
+    states = ["abc".index(word) for word in prompt]
+    return [mixed[a, b] for a, b in zip(states, states[1:])]
+
+
+def test_contexts_are_looked_up_once():
+    """Four continuations of one context, together and one after another."""
+    weights = [0.5, 0.2, 0.3]
+    with Server(MPO, WORK, config(), "--rows=6", "--score-positions=32") as server, \
+            Server(MPO, WORK, config(), "--rows=6", "--prefixes=0") as plain:
+        context = words(20, 90)
+        prompts = [" ".join([*context, *words(30 + i, 6)]) for i in range(4)]
+        body = {"prompt": prompts, "echo": True, "logprobs": 2, "max_tokens": 1, "seed": 1,
+                "weights": weights}
+        before = use_of(server)["steps"]
+        answer = server.ask(COMPLETION, body)
+        steps = use_of(server)["steps"] - before
+        check(f"three of four contexts were there: {cached(answer)} in {steps} steps",
+              3 * 90 <= cached(answer) <= 3 * 96 and steps <= 9)
+        check("the same answers", settled(answer) == settled(plain.ask(COMPLETION, body)))
+        worst = 0.0
+        for prompt, choice in zip(prompts, answer["choices"]):
+            found = choice["logprobs"]["token_logprobs"]
+            exact = closed_form(weights, prompt.split())
+            worst = max(worst, max(abs(a - b) for a, b in zip(found[-len(exact) - 1:-1], exact)))
+        check(f"and exact: {worst:.1e}", worst <= 1e-6)
+        again = server.ask(COMPLETION, {**body, "prompt": prompts[2]})
+        check(f"all but the last: {cached(again)}", cached(again) == 95)
+        lists = [a["choices"][i]["logprobs"]["token_logprobs"] for a, i in ((answer, 2), (again, 0))]
+        check("again the same", lists[0][:-1] == lists[1][:-1])
+
+
+def test_figures_belong_to_their_weights():
+    with Server(MPO, WORK, config(), "--rows=4") as server, \
+            Server(MPO, WORK, config(), "--rows=4", "--prefixes=0") as plain:
+        prompt = words(40, 40)
+        body = {"echo": True, "max_tokens": 1}
+        compare("looked up", server, plain, prompt, 0, **body)
+        # the last common token is fed again for what comes next, and so is the last of all
+        compare("again", server, plain, prompt, 39, **body)
+        compare("no token drawn", server, plain, prompt, 39, **{**body, "max_tokens": 0})
+        compare("after that", server, plain, [*prompt, "a"], 40, **body)
+        compare("choices", server, plain, [*prompt, "b", "b"], 40, **{**body, "n": 3})
+        for title, more in (("other weights", {"weights": [0.6, 0.3, 0.1]}),
+                            ("another tilt", {"end_bias": 0.5}),
+                            ("more tokens told", {"logprobs": 4}),
+                            ("a policy alone", {"model": "policy/policy1"})):
+            compare(f"{title}: new", server, plain, prompt, 0, **{**body, **more})
+            compare(f"{title}: again", server, plain, prompt, 39, **{**body, **more})
+        compare("without echo any row will do", server, plain, prompt, 40)
+        compare("what was drawn was not looked up", server, plain,
+                [*words(41, 20), "c"], 0, **{**body, "max_tokens": 8})
 
 
 fresh()

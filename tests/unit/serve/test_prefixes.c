@@ -30,7 +30,7 @@ static const struct mpo_prefix_prompt *tell(struct text *text, const char *lette
         text->token[0][i] = text->token[1][i + 2] = letters[i];
     for (int32_t h = 0; h < POLICIES; h++)
         text->list[h] = text->token[h];
-    text->prompt = (struct mpo_prefix_prompt){text->list, text->count, text->part};
+    text->prompt = (struct mpo_prefix_prompt){text->list, text->count, text->part, NULL};
     return &text->prompt;
 }
 
@@ -201,6 +201,33 @@ static void whole_rows_are_told_from_parts(void **state)
     mpo_prefixes_close(&prefixes);
 }
 
+/* A prompt that is looked up: its row counts as being fed until all of it is, or all but its
+ * last token where nothing is drawn, and others may only begin as a row that was asked alike. */
+static void rows_that_are_looked_up_are_filled_late(void **state)
+{
+    struct mpo_prefixes *prefixes = open_prefixes();
+    const bool first[ROWS] = {true, false, false, false};
+    const bool second[ROWS] = {false, true, false, false};
+    struct text text;
+    struct found found;
+    (void)state;
+    begin(prefixes, 1, "abcdef");
+    mpo_prefixes_fill(prefixes, 1, 5);
+    assert_found(prefixes, "abcdefg", true, (struct found){{.row = 1, .saved = 5}, {5, 5}});
+    found.prefix.reused = found.reused;
+    tell(&text, "abcdefg");
+    text.prompt.among = first;
+    mpo_prefixes_find(prefixes, &text.prompt, true, &found.prefix);
+    assert_int_equal(found.prefix.row, -1);
+    text.prompt.among = second;
+    mpo_prefixes_find(prefixes, &text.prompt, true, &found.prefix);
+    assert_int_equal(found.prefix.row, 1);
+    assert_int_equal(mpo_prefixes_keep(prefixes, 1), 5);
+    mpo_prefixes_fill(prefixes, 1, 2); /* it is filled, whatever comes */
+    assert_int_equal(mpo_prefixes_kept_cells(prefixes), 5);
+    mpo_prefixes_close(&prefixes);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -210,6 +237,7 @@ int main(void)
         cmocka_unit_test(the_longest_is_taken_then_the_latest),
         cmocka_unit_test(the_oldest_kept_row_goes_first),
         cmocka_unit_test(whole_rows_are_told_from_parts),
+        cmocka_unit_test(rows_that_are_looked_up_are_filled_late),
     };
     return run_cases("prefixes", tests);
 }
