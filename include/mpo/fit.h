@@ -75,6 +75,32 @@ struct mpo_fit_spec {
  */
 enum mpo_status mpo_fit_adopt(const struct mpo_session *session, struct mpo_config *config);
 
+struct mpo_record;
+
+/** What the run of a record was to do, as its configuration says. */
+struct mpo_fit_plan {
+    int64_t steps;   /* descent.steps; 0: not known */
+    double stop_gap; /* nat */
+};
+
+/** Local. @param path  what messages call the record */
+enum mpo_status mpo_fit_read_plan(const struct mpo_record *record, const char *path,
+                                  struct mpo_fit_plan *out);
+
+/** "finished", "extended" (closed after a resume with more steps than its configuration has,
+ *  so it does not tell whether all are there), "stopped" (closed before the last step of its
+ *  configuration), "being written" or "left by a crash". Local. */
+const char *mpo_fit_state(struct mpo_record *record, const struct mpo_fit_plan *plan);
+
+/**
+ * Whether mpo_fit_open can continue the record, as far as that is known without models: their
+ * hashes and the state are looked at there. Rank zero only, after mpo_fit_adopt.
+ *
+ * @param steps  out; steps of the record, -1: there is none
+ * @return MPO_ERR_CONFIG, MPO_ERR_DATA, MPO_ERR_IO as mpo_fit_open
+ */
+enum mpo_status mpo_fit_check_record(const struct mpo_session *session, int64_t *steps);
+
 /**
  * Open the optimiser and the record: a new one, or with fit.resume the one that is there, as
  * if it had never been interrupted. Failures are agreed on and reported.

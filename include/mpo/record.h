@@ -20,7 +20,7 @@
  *
  *     responses   response: the index    response_token of token    response_byte of text
  *     prompts     prompt_bound of offset, one more than prompts     prompt_byte of text
- *     provenance  rank of ranks          segment of segments
+ *     provenance  rank of ranks          segment of segments         note_byte of notes
  *
  * Names and units are such that xarray decodes them: objectives and policies are text, and
  * `time` is a time. (Its engine netcdf4 needs NetCDF-C 4.9.1 for the names.)
@@ -144,6 +144,7 @@ struct mpo_record_segment {
     const char *git_commit;
     const char *job_id;
     const char *start_utc;
+    const char *note; /* a line for /provenance/notes; NULL: nothing has changed */
 };
 
 /**
@@ -311,6 +312,10 @@ void mpo_record_release_sample(struct mpo_record_sample *sample);
 
 /** The configuration as used, YAML; *text is owned by the caller. Local. */
 enum mpo_status mpo_record_read_config(const struct mpo_record *record, char **text);
+
+/** What was changed when the run was resumed, a JSON line for each change (fit says which); ""
+ *  where nothing was. *text is owned by the caller. Local. */
+enum mpo_status mpo_record_read_notes(const struct mpo_record *record, char **text);
 
 /* ---- repairing ---- */
 

@@ -351,7 +351,7 @@ enum mpo_status mpo_fit_open(const struct mpo_fit_spec *spec, struct mpo_fit **o
     MPO_TRY(resume_or_not(fit));
     MPO_TRY(mpo_fit_rewards_begin(fit));
     if (fit->resumes)
-        MPO_TRY(mpo_session_resume_record(fit->session, fit->first_step, &fit->record));
+        MPO_TRY(mpo_fit_continue(fit));
     else
         MPO_TRY(mpo_session_create_record(
             fit->session, spec->command_line,
@@ -389,6 +389,7 @@ void mpo_fit_close(struct mpo_fit **fit)
     mpo_descent_close(&self->descent);
     mpo_estimator_close(&self->estimator);
     mpo_session_texts_close(&self->texts);
+    free(self->last_program);
     free(self->average_gradient);
     free(self->work);
     free(self->without);

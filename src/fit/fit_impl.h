@@ -6,6 +6,7 @@
  *     summary.c  what the steps amount to, and whether that is enough
  *     entry.c    what the record gets of a step
  *     resume.c   continuing where a record ends
+ *     state.c    how far the run of a record has come
  *     rewards.c  rewards that a program measures
  */
 #pragma once
@@ -43,6 +44,7 @@ struct mpo_fit {
     int64_t step;            /* the next one */
     bool resumes;            /* such a record exists */
     bool warms_up;           /* the end tilt adapts, and has not begun */
+    char *last_program;      /* rewards.command of the record's last step, rank zero's */
     enum mpo_status failure; /* of a step, else MPO_OK */
     bool is_finished;        /* its record is closed */
 
@@ -99,6 +101,9 @@ enum mpo_status mpo_fit_record(struct mpo_fit *fit, const struct mpo_fit_entry *
  *  when the configuration is another (the text shows the difference); MPO_ERR_DATA when
  *  models or prompts are */
 enum mpo_status mpo_fit_resume(struct mpo_fit *fit);
+
+/** Open the record to append, and note there what has changed. Collective over all ranks. */
+enum mpo_status mpo_fit_continue(struct mpo_fit *fit);
 
 /** Averaged gap of F (target whole) or averaged imbalance, nat. Rank zero only. */
 double mpo_fit_averaged_gap(const struct mpo_fit *fit);

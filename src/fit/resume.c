@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "base/argument.h"
+#include "base/memory.h"
 #include "session/differences.h"
 #include "session/provenance.h"
 
@@ -48,7 +49,8 @@ static const char *const harmless[] = {
 struct comparison {
     struct mpo_differences found;
     bool models_are_hashed;
-    bool may_move_rewards; /* --moved-rewards, and both have a program */
+    bool may_move_rewards; /* both have a program, and it was said that it moved */
+    bool says_moved;       /* now, by --moved-rewards */
     char folder[PATH_MAX]; /* where the record's paths begin */
 };
 
@@ -78,7 +80,7 @@ static void note_difference(void *context, const char *key, const char *recorded
 {
     struct comparison *comparison = context;
     bool is_moved = comparison->may_move_rewards && strcmp(key, REWARDS_COMMAND) == 0;
-    if (is_moved)
+    if (is_moved && comparison->says_moved)
         mpo_report(MPO_REPORT_WARNING,
                    "--moved-rewards: " REWARDS_COMMAND
                    " was %.500s, is %.500s; from here on "
@@ -91,11 +93,11 @@ static void note_difference(void *context, const char *key, const char *recorded
 
 /* The stored configuration is that of the first start. A record that was extended has more
  * steps than it says. */
-static enum mpo_status check_steps(const struct mpo_fit *fit, int64_t steps,
+static enum mpo_status check_steps(const struct mpo_config *config, int64_t steps,
                                    int64_t step_count)
 {
     enum mpo_status status = MPO_OK;
-    const struct mpo_config_descent *descent = &fit->config->descent;
+    const struct mpo_config_descent *descent = &config->descent;
     MPO_CHECK(descent->steps == steps || descent->step_rule != MPO_STEP_RULE_FIXED,
               MPO_ERR_CONFIG,
               "--resume: descent.steps was %lld, is %lld; it cannot change with "
@@ -110,21 +112,37 @@ cleanup:
     return status;
 }
 
-static enum mpo_status compare_configurations(const struct mpo_fit *fit,
-                                              const struct mpo_record *record)
+/* The reward program of the record's last step, owned. */
+static enum mpo_status find_last_program(const struct mpo_record *record,
+                                         const struct mpo_config *recorded, char **out)
 {
     enum mpo_status status = MPO_OK;
-    const char *path = fit->config->record.file;
+    MPO_TRY(mpo_session_find_change(record, REWARDS_COMMAND, out));
+    if (*out == NULL)
+        MPO_TRY(mpo_memory_copy_text(recorded->rewards.command, out));
+cleanup:
+    return status;
+}
+
+/* @param last_program  the reward program of the record's last step, owned */
+static enum mpo_status compare_configurations(const struct mpo_config *config,
+                                              const struct mpo_record *record,
+                                              char **last_program)
+{
+    enum mpo_status status = MPO_OK;
+    const char *path = config->record.file;
     struct mpo_config *recorded = NULL;
-    struct comparison comparison = {.models_are_hashed = fit->config->record.hash_models};
+    struct comparison comparison = {.models_are_hashed = config->record.hash_models};
     MPO_TRY(mpo_differences_read(record, path, &recorded));
+    MPO_TRY(find_last_program(record, recorded, last_program));
     mpo_differences_find_folder(path, recorded, comparison.folder);
-    bool have_programs =
-        recorded->rewards.command[0] != '\0' && fit->config->rewards.command[0] != '\0';
-    bool is_other = have_programs &&
-                    strcmp(recorded->rewards.command, fit->config->rewards.command) != 0;
-    comparison.may_move_rewards = have_programs && fit->config->fit.moved_rewards;
-    MPO_TRY(mpo_config_compare(recorded, fit->config, note_difference, &comparison));
+    const char *now = config->rewards.command;
+    bool have_programs = recorded->rewards.command[0] != '\0' && now[0] != '\0';
+    bool is_other = have_programs && strcmp(recorded->rewards.command, now) != 0;
+    comparison.says_moved = config->fit.moved_rewards;
+    comparison.may_move_rewards =
+        have_programs && (comparison.says_moved || strcmp(*last_program, now) == 0);
+    MPO_TRY(mpo_config_compare(recorded, config, note_difference, &comparison));
     MPO_CHECK(comparison.found.length == 0, MPO_ERR_CONFIG,
               "--resume: %s was made with a different configuration (%s); restore that "
               "one%s, or start a new record",
@@ -133,7 +151,7 @@ static enum mpo_status compare_configurations(const struct mpo_fit *fit,
                   ? ", give --moved-rewards if the other " REWARDS_COMMAND
                     " measures the same"
                   : "");
-    MPO_TRY(check_steps(fit, recorded->descent.steps, mpo_record_step_count(record)));
+    MPO_TRY(check_steps(config, recorded->descent.steps, mpo_record_step_count(record)));
 cleanup:
     mpo_config_close(&recorded);
     return status;
@@ -175,27 +193,48 @@ cleanup:
 
 /* ---- prompts and objectives ---- */
 
-static enum mpo_status compare_contents(const struct mpo_fit *fit,
+static enum mpo_status compare_contents(const struct mpo_session *session,
                                         const struct mpo_record *record)
 {
     enum mpo_status status = MPO_OK;
-    const char *path = fit->config->record.file;
+    const struct mpo_config *config = session->config;
+    const char *path = config->record.file;
     const char *recorded = mpo_record_attribute(record, MPO_PROMPTS_HASH_ATTRIBUTE);
     char now[MPO_TEXT_HASH_BYTES] = "";
-    mpo_session_prompts_hash(fit->session, now);
+    mpo_session_prompts_hash(session, now);
     MPO_CHECK(recorded[0] == '\0' || strcmp(recorded, now) == 0, MPO_ERR_DATA,
               "--resume: the prompts of %s are not those of %s; restore those, or start a "
               "new record",
-              mpo_prompts_path(fit->session->prompts), path);
-    MPO_CHECK(mpo_record_policy_count(record) == fit->policy_count, MPO_ERR_DATA,
+              mpo_prompts_path(session->prompts), path);
+    MPO_CHECK(mpo_record_policy_count(record) == config->policy_count, MPO_ERR_DATA,
               "--resume: %s has %d policies, the configuration has %d", path,
-              mpo_record_policy_count(record), fit->policy_count);
-    for (int32_t h = 0; h < fit->policy_count; h++)
-        MPO_CHECK(strcmp(mpo_record_policy(record, h), fit->config->policies[h].name) == 0,
+              mpo_record_policy_count(record), config->policy_count);
+    for (int32_t h = 0; h < config->policy_count; h++)
+        MPO_CHECK(strcmp(mpo_record_policy(record, h), config->policies[h].name) == 0,
                   MPO_ERR_DATA,
                   "--resume: policy %d is '%s' in %s but '%s' in the configuration", h + 1,
-                  mpo_record_policy(record, h), path, fit->config->policies[h].name);
+                  mpo_record_policy(record, h), path, config->policies[h].name);
 cleanup:
+    return status;
+}
+
+enum mpo_status mpo_fit_check_record(const struct mpo_session *session, int64_t *steps)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_record *record = NULL;
+    char *last_program = NULL;
+    *steps = -1;
+    if (access(session->config->record.file, F_OK) != 0)
+        return MPO_OK;
+    MPO_TRY(mpo_record_open(session->config->record.file, &record));
+    MPO_TRY(mpo_record_verify(record));
+    MPO_TRY(compare_configurations(session->config, record, &last_program));
+    if (session->prompts != NULL)
+        MPO_TRY(compare_contents(session, record));
+    *steps = mpo_record_step_count(record);
+cleanup:
+    free(last_program);
+    mpo_record_close(&record);
     return status;
 }
 
@@ -365,8 +404,8 @@ enum mpo_status mpo_fit_resume(struct mpo_fit *fit)
     MPO_TRY(mpo_record_open(fit->config->record.file, &record));
     MPO_TRY(mpo_record_verify(record));
     fit->resumes = true;
-    MPO_TRY(compare_configurations(fit, record));
-    MPO_TRY(compare_contents(fit, record));
+    MPO_TRY(compare_configurations(fit->config, record, &fit->last_program));
+    MPO_TRY(compare_contents(fit->session, record));
     MPO_TRY(load_scale(fit, record));
     if (mpo_record_step_count(record) == 0) {
         if (is_old(record))
@@ -379,4 +418,13 @@ enum mpo_status mpo_fit_resume(struct mpo_fit *fit)
 cleanup:
     mpo_record_close(&record);
     return status;
+}
+
+enum mpo_status mpo_fit_continue(struct mpo_fit *fit)
+{
+    const struct mpo_session_change change = {REWARDS_COMMAND, fit->last_program,
+                                              fit->config->rewards.command};
+    bool has_moved = fit->last_program != NULL && strcmp(fit->last_program, change.is) != 0;
+    return mpo_session_resume_record(fit->session, fit->first_step,
+                                     has_moved ? &change : NULL, &fit->record);
 }

@@ -109,7 +109,9 @@ enum mpo_status mpo_record_make_fixed(hid_t file, const struct mpo_record_fixed 
 {
     enum mpo_status status = MPO_OK;
     const hsize_t limit = spec->grows ? H5S_UNLIMITED : spec->rows;
-    const hsize_t chunk = spec->rows < FIXED_CHUNK_ROWS ? spec->rows : FIXED_CHUNK_ROWS;
+    const hsize_t chunk = spec->chunk_rows > 0            ? spec->chunk_rows
+                          : spec->rows < FIXED_CHUNK_ROWS ? spec->rows
+                                                          : FIXED_CHUNK_ROWS;
     hid_t id = H5I_INVALID_HID;
     hid_t space = H5I_INVALID_HID;
     hid_t properties = H5I_INVALID_HID;
@@ -177,22 +179,21 @@ static enum mpo_status make_prompts(hid_t file, const struct mpo_record_spec *sp
     for (int64_t i = 0; i < spec->prompt_count; i++)
         memcpy(text + offset[i], spec->prompt[i], (size_t)(offset[i + 1] - offset[i]));
     const struct mpo_record_fixed offset_spec = {
-        "prompts/offset",
-        "byte",
-        "first byte of each prompt in text; one more at the end",
-        "prompts/prompt_bound",
-        H5T_STD_I64LE,
-        H5T_NATIVE_INT64,
-        (hsize_t)spec->prompt_count + 1,
-        false};
-    const struct mpo_record_fixed text_spec = {"prompts/text",
-                                               "1",
-                                               "prompts in UTF-8, one after another",
-                                               "prompts/prompt_byte",
-                                               H5T_STD_U8LE,
-                                               H5T_NATIVE_UINT8,
-                                               bytes,
-                                               false};
+        .path = "prompts/offset",
+        .units = "byte",
+        .long_name = "first byte of each prompt in text; one more at the end",
+        .dimension = "prompts/prompt_bound",
+        .file_type = H5T_STD_I64LE,
+        .memory_type = H5T_NATIVE_INT64,
+        .rows = (hsize_t)spec->prompt_count + 1};
+    const struct mpo_record_fixed text_spec = {
+        .path = "prompts/text",
+        .units = "1",
+        .long_name = "prompts in UTF-8, one after another",
+        .dimension = "prompts/prompt_byte",
+        .file_type = H5T_STD_U8LE,
+        .memory_type = H5T_NATIVE_UINT8,
+        .rows = bytes};
     MPO_TRY(make_group(file, "prompts", &group));
     MPO_TRY(mpo_record_make_fixed(file, &offset_spec, offset, NULL));
     MPO_TRY(mpo_record_make_fixed(file, &text_spec, text, NULL));

@@ -113,6 +113,26 @@ cleanup:
     return mpo_record_reword(record, status);
 }
 
+enum mpo_status mpo_record_read_notes(const struct mpo_record *record, char **out)
+{
+    enum mpo_status status = MPO_OK;
+    static const char path[] = "provenance/notes";
+    htri_t is_there = 0;
+    int64_t part[2] = {0, 0};
+    mpo_record_hdf5_prepare();
+    MPO_TRY(mpo_record_has_path(record->file, path, &is_there));
+    if (is_there > 0)
+        MPO_TRY(mpo_record_count_rows(record, path, &part[1]));
+    MPO_CHECK(part[1] <= CONFIG_BYTES_MAX, MPO_ERR_DATA, "%s has %lld bytes", path,
+              (long long)part[1]);
+    if (part[1] > 0)
+        MPO_TRY(read_text(record, path, part, out));
+    else
+        MPO_TRY(mpo_memory_copy_text("", out));
+cleanup:
+    return mpo_record_reword(record, status);
+}
+
 enum mpo_status mpo_record_has(const struct mpo_record *record, const char *path,
                                bool *exists)
 {

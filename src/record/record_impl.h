@@ -180,6 +180,7 @@ struct mpo_record_fixed {
     hid_t memory_type;
     hsize_t rows;
     bool grows;
+    hsize_t chunk_rows; /* 0: as many as there are, up to a limit */
 };
 
 /** Make it; *out is owned by the caller, NULL closes it. */
@@ -195,6 +196,9 @@ enum mpo_status mpo_record_make_tables(hid_t file, const struct mpo_record_spec 
 /** Add a row to /provenance/segments and flush it. */
 enum mpo_status mpo_record_append_segment(hid_t file, int64_t first_step,
                                           const struct mpo_record_segment *segment);
+
+/** Add a line to /provenance/notes and flush it. @return MPO_ERR_DATA where a record has none */
+enum mpo_status mpo_record_append_note(hid_t file, const char *line);
 
 /* ---- the lock and the path (record/lock.c) ---- */
 

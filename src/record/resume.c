@@ -112,6 +112,8 @@ enum mpo_status mpo_record_resume(const char *path,
     MPO_TRY(close_properly(target));
     MPO_TRY(open_for_appending(writer));
     MPO_TRY(check_rows(writer, step_count));
+    if (segment->note != NULL)
+        MPO_TRY(mpo_record_append_note(writer->schema.file, segment->note));
     MPO_TRY(mpo_record_append_segment(writer->schema.file, step_count, segment));
     mpo_record_guard_note(writer);
     *out = writer;

@@ -1,11 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The tables of /provenance: who ran (ranks), and when and from where (segments). Their
- * rows are compound values, declared once for file and memory.
+ * The tables of /provenance: who ran (ranks), when and from where (segments), and what was
+ * changed when a run was resumed (notes). Rows are compound values, declared once for file
+ * and memory; notes are text, a line for each.
  */
 #include "record_impl.h"
 
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/memory.h"
 
 /* A row of /provenance/segments: one per start or restart. */
 struct segment {
@@ -17,6 +22,9 @@ struct segment {
 };
 
 #define SEGMENTS_PATH "provenance/segments"
+#define NOTES_PATH    "provenance/notes"
+
+#define NOTES_CHUNK_BYTES 1024
 
 static enum mpo_status insert_text(hid_t file_type, hid_t memory_type, const char *name,
                                    size_t offset, size_t bytes)
@@ -135,12 +143,29 @@ static void fill_segment(const struct mpo_record_segment *source, struct segment
     fill_text(row->start_time, sizeof row->start_time, source->start_utc);
 }
 
+/* An empty line is no note. Only a reward program may be another one when a run goes on. */
+static enum mpo_status make_notes(hid_t file)
+{
+    const struct mpo_record_fixed notes = {
+        .path = NOTES_PATH,
+        .units = "1",
+        .long_name = "JSON lines: what was changed when the run was resumed, UTF-8",
+        .dimension = "provenance/note_byte",
+        .file_type = H5T_STD_U8LE,
+        .memory_type = H5T_NATIVE_UINT8,
+        .rows = 1,
+        .grows = true,
+        .chunk_rows = NOTES_CHUNK_BYTES};
+    return mpo_record_make_fixed(file, &notes, "\n", NULL);
+}
+
 enum mpo_status mpo_record_make_tables(hid_t file, const struct mpo_record_spec *spec)
 {
     enum mpo_status status = MPO_OK;
     struct segment segment = {0};
-    const struct mpo_record_segment first = {spec->git_commit, spec->job_id,
-                                             spec->created_utc};
+    const struct mpo_record_segment first = {.git_commit = spec->git_commit,
+                                             .job_id = spec->job_id,
+                                             .start_utc = spec->created_utc};
     const struct mpo_record_fixed segments = {.path = SEGMENTS_PATH,
                                               .units = "1",
                                               .long_name = "one row per start or restart",
@@ -155,7 +180,25 @@ enum mpo_status mpo_record_make_tables(hid_t file, const struct mpo_record_spec 
     fill_segment(&first, &segment);
     MPO_TRY(make_table(file, segments, &segment_table, &segment));
     MPO_TRY(make_table(file, ranks, &rank_table, spec->rank));
+    if (spec->rewards != NULL)
+        MPO_TRY(make_notes(file));
 cleanup:
+    return status;
+}
+
+/* The data set of the column's path, with the rows that it has. */
+static enum mpo_status open_rows(hid_t file, struct mpo_record_column *column)
+{
+    enum mpo_status status = MPO_OK;
+    const char *path = column->path;
+    hid_t space = H5I_INVALID_HID;
+    MPO_TRY_HDF5(column->id = H5Dopen2(file, path, H5P_DEFAULT), "%s", path);
+    MPO_TRY_HDF5(space = H5Dget_space(column->id), "%s", path);
+    MPO_CHECK(H5Sget_simple_extent_ndims(space) == 1, MPO_ERR_DATA,
+              "%s: expected one dimension", path);
+    MPO_TRY_HDF5(H5Sget_simple_extent_dims(space, &column->rows, NULL), "%s", path);
+cleanup:
+    mpo_record_hdf5_release(&space);
     return status;
 }
 
@@ -167,22 +210,39 @@ enum mpo_status mpo_record_append_segment(hid_t file, int64_t first_step,
     struct mpo_record_column column = {.id = H5I_INVALID_HID, .path = SEGMENTS_PATH};
     hid_t file_type = H5I_INVALID_HID;
     hid_t memory_type = H5I_INVALID_HID;
-    hid_t space = H5I_INVALID_HID;
     MPO_TRY(make_types(&segment_table, &file_type, &memory_type));
     column.memory_type = memory_type;
-    MPO_TRY_HDF5(column.id = H5Dopen2(file, SEGMENTS_PATH, H5P_DEFAULT), SEGMENTS_PATH);
-    MPO_TRY_HDF5(space = H5Dget_space(column.id), SEGMENTS_PATH);
-    MPO_CHECK(H5Sget_simple_extent_ndims(space) == 1, MPO_ERR_DATA,
-              SEGMENTS_PATH ": expected one dimension");
-    MPO_TRY_HDF5(H5Sget_simple_extent_dims(space, &column.rows, NULL), SEGMENTS_PATH);
+    MPO_TRY(open_rows(file, &column));
     segment.restart_count = (int64_t)column.rows;
     fill_segment(source, &segment);
     MPO_TRY(mpo_record_append_rows(&column, 1, &segment));
     MPO_TRY_HDF5(H5Dflush(column.id), SEGMENTS_PATH);
 cleanup:
-    mpo_record_hdf5_release(&space);
     mpo_record_hdf5_release(&column.id);
     mpo_record_hdf5_release(&memory_type);
     mpo_record_hdf5_release(&file_type);
+    return status;
+}
+
+enum mpo_status mpo_record_append_note(hid_t file, const char *line)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_record_column column = {
+        .id = H5I_INVALID_HID, .path = NOTES_PATH, .memory_type = H5T_NATIVE_UINT8};
+    htri_t is_there = 0;
+    char *text = NULL;
+    const size_t bytes = strlen(line) + 1;
+    MPO_TRY(mpo_record_has_path(file, NOTES_PATH, &is_there));
+    MPO_CHECK(is_there > 0, MPO_ERR_DATA,
+              "expected " NOTES_PATH ", where a change is noted, found none: an older mpo "
+              "made the record; start a new one");
+    MPO_NEW(bytes + 1, &text);
+    snprintf(text, bytes + 1, "%s\n", line);
+    MPO_TRY(open_rows(file, &column));
+    MPO_TRY(mpo_record_append_rows(&column, bytes, text));
+    MPO_TRY_HDF5(H5Dflush(column.id), NOTES_PATH);
+cleanup:
+    mpo_record_hdf5_release(&column.id);
+    free(text);
     return status;
 }

@@ -4,6 +4,7 @@
  */
 #include "provenance.h"
 
+#include <jansson.h>
 #include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -246,18 +247,75 @@ static enum mpo_status create_record(const struct mpo_session *session,
     return mpo_record_create(&spec, out);
 }
 
+/* {"step": 12, "time": "...", "key": "rewards.command", "was": "...", "is": "..."} */
+static enum mpo_status write_note(const struct mpo_session_change *change,
+                                  int64_t step_count, const char *time, char **line)
+{
+    enum mpo_status status = MPO_OK;
+    json_t *note =
+        json_pack("{s:I, s:s, s:s, s:s, s:s}", "step", (json_int_t)step_count, "time", time,
+                  "key", change->key, "was", change->was, "is", change->is);
+    *line = note != NULL ? json_dumps(note, JSON_COMPACT) : NULL;
+    MPO_CHECK(*line != NULL, MPO_ERR_MEMORY, "no memory to note a change of %s",
+              change->key);
+cleanup:
+    json_decref(note);
+    return status;
+}
+
 /* Append to the record after its last step; its provenance stays that of its start. */
 static enum mpo_status resume_record(const struct mpo_session *session, int64_t step_count,
+                                     const struct mpo_session_change *change,
                                      struct mpo_record_writer **out)
 {
+    enum mpo_status status = MPO_OK;
     char start_utc[32] = "";
+    char *note = NULL;
+    format_utc(start_utc, sizeof start_utc);
+    if (change != NULL)
+        MPO_TRY(write_note(change, step_count, start_utc, &note));
     struct mpo_record_segment segment = {
         .git_commit = MPO_GIT_COMMIT,
         .job_id = environment("SLURM_JOB_ID"),
         .start_utc = start_utc,
+        .note = note,
     };
-    format_utc(start_utc, sizeof start_utc);
-    return mpo_record_resume(session->config->record.file, &segment, step_count, out);
+    MPO_TRY(mpo_record_resume(session->config->record.file, &segment, step_count, out));
+cleanup:
+    free(note);
+    return status;
+}
+
+/* The key's value in one line, owned; NULL where the line is no note of the key. */
+static char *read_note(const char *line, size_t bytes, const char *key)
+{
+    json_t *note = json_loadb(line, bytes, 0, NULL);
+    const char *named = json_string_value(json_object_get(note, "key"));
+    const char *is = json_string_value(json_object_get(note, "is"));
+    char *copy = named != NULL && is != NULL && strcmp(named, key) == 0 ? strdup(is) : NULL;
+    json_decref(note);
+    return copy;
+}
+
+enum mpo_status mpo_session_find_change(const struct mpo_record *record, const char *key,
+                                        char **is)
+{
+    enum mpo_status status = MPO_OK;
+    char *notes = NULL;
+    *is = NULL;
+    MPO_TRY(mpo_record_read_notes(record, &notes));
+    for (const char *line = notes; *line != '\0';) {
+        size_t bytes = strcspn(line, "\n");
+        char *later = read_note(line, bytes, key);
+        if (later != NULL) {
+            free(*is);
+            *is = later;
+        }
+        line += bytes + (line[bytes] == '\n');
+    }
+cleanup:
+    free(notes);
+    return status;
 }
 
 static enum mpo_status describe_all(const struct mpo_session *session,
@@ -314,8 +372,10 @@ enum mpo_status mpo_session_create_record(const struct mpo_session *session,
 
 enum mpo_status mpo_session_resume_record(const struct mpo_session *session,
                                           int64_t step_count,
+                                          const struct mpo_session_change *change,
                                           struct mpo_record_writer **out)
 {
     bool is_rank_zero = mpo_comm_rank(session->comm) == 0;
-    return mpo_comm_agree(is_rank_zero ? resume_record(session, step_count, out) : MPO_OK);
+    return mpo_comm_agree(is_rank_zero ? resume_record(session, step_count, change, out)
+                                       : MPO_OK);
 }

@@ -18,10 +18,25 @@ enum mpo_status mpo_session_create_record(const struct mpo_session *session,
                                           const struct mpo_record_rewards *rewards,
                                           struct mpo_record_writer **out);
 
-/** Continue the session's record after its last step. Likewise. */
+/** A setting that is another one from some step on, as values of the option. */
+struct mpo_session_change {
+    const char *key;
+    const char *was;
+    const char *is;
+};
+
+/** Continue the session's record after its last step. Likewise.
+ *
+ *  @param change  noted in the record, with step and time; NULL: nothing has changed */
 enum mpo_status mpo_session_resume_record(const struct mpo_session *session,
                                           int64_t step_count,
+                                          const struct mpo_session_change *change,
                                           struct mpo_record_writer **out);
+
+/** What a setting is after the last change that a record notes; *is is owned by the caller,
+ *  NULL where it never changed. Local. */
+enum mpo_status mpo_session_find_change(const struct mpo_record *record, const char *key,
+                                        char **is);
 
 /** Hash of all prompts as the record has it. Local. */
 #define MPO_PROMPTS_HASH_ATTRIBUTE "prompts_xxh64"

@@ -11,17 +11,20 @@ not changed by a bit. Then the program is asked for what it must refuse.
 """
 
 import argparse
+import json
 import os
 import resource
 import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import h5py
 import numpy as np
 
 import crash_replay
+import fit_ranks
 from crash_replay import Bad, RESPONSES, expect
 
 FAILURES = []
@@ -171,6 +174,7 @@ def manners(args, fields):
     result = recover(args, "live.h5")
     check("the record of a killed run", result.returncode == 0
           and "live.recovered.h5" in result.stdout, result)
+    check("without a plan it is finished", "live.recovered.h5, finished\n" in result.stdout, result)
     check_recovered(os.path.join(args.work, "live.recovered.h5"), fields, 5)
     refused(args, "an output that exists", 73, ["live.recovered.h5", "--output"], "live.h5")
     refused(args, "an output in no folder", 73, ["no/such.h5"], "live.h5", "--output",
@@ -204,6 +208,41 @@ def manners(args, fields):
     check("inspect names the command", "`mpo recover live.h5`" in shown.stdout, shown)
 
 
+def a_stopped_run_is_not_finished(args):
+    """A fit that was killed after 5 of 1000000 steps; its copy goes on, and is finished then."""
+    case = os.path.join(args.work, "stopped")
+    config = fit_ranks.write_case(case)
+    record = os.path.join(case, "run.h5")
+    copy = os.path.join(case, "run.recovered.h5")
+    command = [args.mpo, "fit", config, "--record.file=" + record, "--quiet"]
+    fit = subprocess.Popen([*command, "--descent.steps=1000000"], stderr=subprocess.DEVNULL)
+    steps = 0
+    while steps < 5 and fit.poll() is None:
+        time.sleep(0.2)
+        if os.path.exists(record):
+            with h5py.File(record, "r", swmr=True) as file:
+                steps = file["step"].shape[0]
+    fit.kill()
+    fit.wait()
+    result = recover(args, record)
+    check("the copy of a killed run was stopped", result.returncode == 0
+          and "run.recovered.h5, stopped (`mpo fit --resume` continues it)\n" in result.stdout
+          and " of 1000000 planned" in result.stdout and "finished" not in result.stdout, result)
+    result = recover(args, copy)
+    check("and needs no repair", "is stopped (" in result.stdout and " of 1000000 steps): it needs no repair, "
+          "and no copy was made (`mpo fit --resume` continues it)\n" in result.stdout, result)
+    result = recover(args, copy, "--format=json")
+    facts = json.loads(result.stdout)
+    check("as JSON", facts["state"] == "stopped" and facts["planned_steps"] == 1000000
+          and not facts["repaired"], result)
+    whole = os.path.join(case, "whole.h5")
+    subprocess.run([args.mpo, "fit", config, "--record.file=" + whole, "--quiet", "--descent.steps=3"],
+                   check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    result = recover(args, whole)
+    check("a finished run is finished", "is finished (3 steps): it needs no repair, and no copy was "
+          "made\n" in result.stdout, result)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("mpo")
@@ -223,6 +262,7 @@ def main():
               for line in listed.stdout.splitlines()]
     replay(args, fields)
     manners(args, fields)
+    a_stopped_run_is_not_finished(args)
     shutil.rmtree(args.work, ignore_errors=True)
     if FAILURES:
         print(f"{len(FAILURES)} checks failed: {FAILURES}")

@@ -6,6 +6,7 @@ nothing is left running.
     reward_faults.py MPO MPIRUN WORK
 """
 
+import json
 import os
 import shutil
 import signal
@@ -229,6 +230,46 @@ def a_program_that_moved_goes_on_where_the_user_says_so():
     tables.check(steps_of(folder) == steps_of(whole), "resumed otherwise")
     _, said = tables.run(command + ["--resume", "--moved-rewards", "--descent.steps=7"])
     tables.check("moved" not in said, "nothing has moved: " + said)
+    the_record_says_what_measured_its_steps(command, folder, other.split("=", 1)[1])
+
+
+def the_record_says_what_measured_its_steps(command, folder, other):
+    """A note for each change, with its step; the same program again needs neither flag nor note."""
+    first = command_of(folder)
+    shown = json.loads(tables.run([MPO, "inspect", os.path.join(folder, "out.h5"), "--json"])[0])
+    expected = [(3, first, other), (6, other, first)]
+    tables.check([(note["step"], note["was"], note["is"]) for note in shown["notes"]] == expected
+                 and all(note["key"] == "rewards.command" and note["time"].endswith("Z")
+                         for note in shown["notes"]), str(shown["notes"]))
+    with h5py.File(os.path.join(folder, "out.h5")) as record:
+        lines = bytes(record["provenance/notes"][()]).decode().split("\n")
+        tables.check([json.loads(line) for line in lines if line] == shown["notes"], str(lines))
+        first_steps = [int(row["first_step"]) for row in record["provenance/segments"]]
+    tables.check(first_steps == [0, 3, 5, 6], str(first_steps))
+    text = tables.run([MPO, "inspect", os.path.join(folder, "out.h5")])[0]
+    tables.check(text.count("changed ") == 2 and "from step 3 on" in text and "elsewhere.py" in text, text)
+    tables.run(command + ["--resume", "--moved-rewards", "--rewards.command=" + other, "--descent.steps=8"])
+    _, said = tables.run(command + ["--resume", "--rewards.command=" + other, "--descent.steps=9"])
+    tables.check("warning: --moved-rewards" not in said, said)
+    shown = json.loads(tables.run([MPO, "inspect", os.path.join(folder, "out.h5"), "--json"])[0])
+    tables.check(len(shown["notes"]) == 3 and shown["notes"][2]["step"] == 7, str(shown["notes"]))
+    _, said = tables.run(command + ["--resume", "--rewards.command=third", "--descent.steps=9"], expect=78)
+    tables.check("rewards.command was" in said and "--moved-rewards" in said, said)
+    with h5py.File(os.path.join(folder, "out.h5"), "a") as record:
+        del record["provenance/notes"]
+    _, said = tables.run(command + ["--resume", "--moved-rewards", "--rewards.command=cat",
+                                    "--descent.steps=10"], expect=65)
+    tables.check("provenance/notes" in said and steps_of(folder)[0] == 9, said)
+
+
+def command_of(folder):
+    """rewards.command as the first start had it."""
+    with h5py.File(os.path.join(folder, "out.h5")) as record:
+        stored = bytes(record["provenance/config"][()])
+    path = os.path.join(folder, "stored.yaml")
+    with open(path, "wb") as file:
+        file.write(stored.rstrip(b"\0"))
+    return tables.run([MPO, "config", path, "--get=rewards.command"])[0].rstrip("\n")
 
 
 if __name__ == "__main__":

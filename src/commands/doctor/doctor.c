@@ -341,11 +341,24 @@ static enum mpo_status judge(const struct doctor *doctor)
     return MPO_OK;
 }
 
+/* What a record to resume was made with is checked in its place. */
+static enum mpo_status adopt_record(struct doctor *doctor)
+{
+    enum mpo_status status = MPO_OK;
+    if (!doctor->config->fit.resume)
+        return MPO_OK;
+    MPO_TRY(mpo_fit_adopt(doctor->session, doctor->config));
+    MPO_TRY(mpo_comm_agree(mpo_plan_check_fit(doctor->config)));
+cleanup:
+    return status;
+}
+
 /* In flow order, except ranks, which the other checks need first. */
 static enum mpo_status examine(struct doctor *doctor, int32_t *verdict)
 {
     enum mpo_status status = MPO_OK;
     MPO_TRY(examine_ranks(doctor));
+    MPO_TRY(adopt_record(doctor));
     MPO_TRY(examine_prompts(doctor));
     MPO_TRY(mpo_comm_agree(mpo_session_describe_policies(doctor->session)));
     MPO_TRY(examine_device(doctor));
@@ -389,7 +402,9 @@ enum mpo_status mpo_command_doctor(int argc, char *const *argv)
     MPO_TRY(
         mpo_comm_agree(mpo_memory_take(1, sizeof *doctor, "the doctor", (void **)&doctor)));
     MPO_TRY(mpo_command_configure("doctor", argc, argv, &doctor->config));
-    MPO_TRY(mpo_comm_agree(mpo_plan_check_fit(doctor->config)));
+    doctor->config->fit.resume |= doctor->config->doctor.resume;
+    if (!doctor->config->fit.resume)
+        MPO_TRY(mpo_comm_agree(mpo_plan_check_fit(doctor->config)));
     struct mpo_session_size size = mpo_plan_fit(doctor->config);
     MPO_TRY(mpo_comm_agree(
         mpo_session_make("doctor", doctor->config, &size, &doctor->session)));

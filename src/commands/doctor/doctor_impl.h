@@ -9,6 +9,7 @@
  */
 #pragma once
 
+#include "mpo/fit.h"
 #include "session/plan.h"
 #include "base/text.h"
 

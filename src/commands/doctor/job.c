@@ -248,14 +248,28 @@ static void note_warning(void *self, enum mpo_report_level level, const char *te
         doctor_note(self, DOCTOR_record, DOCTOR_WARNING, MPO_OK, "%s", text);
 }
 
-/* A record to resume may exist; fit checks whether it belongs to this job. */
+static void praise_record(struct doctor *doctor, int64_t steps)
+{
+    const char *path = doctor->config->record.file;
+    if (steps >= 0)
+        doctor_note(doctor, DOCTOR_record, DOCTOR_OK, MPO_OK,
+                    "%s can be continued after %lld steps, if its models are the same",
+                    path, (long long)steps);
+    else
+        doctor_note(doctor, DOCTOR_record, DOCTOR_OK, MPO_OK, "%s can be created", path);
+}
+
+/* A record to resume may exist, and has to belong to this job. */
 static void examine_record(struct doctor *doctor)
 {
     const char *path = doctor->config->record.file;
     const struct mpo_config_fit *fit = &doctor->config->fit;
+    int64_t steps = -1;
     struct mpo_reporter before =
         mpo_report_to((struct mpo_reporter){.say = note_warning, .self = doctor});
     enum mpo_status status = mpo_record_check(path, fit->force || fit->resume);
+    if (status == MPO_OK && fit->resume)
+        status = mpo_fit_check_record(doctor->session, &steps);
     mpo_report_to(before);
     if (mpo_record_is_on_network(path))
         doctor_note(doctor, DOCTOR_record, DOCTOR_WARNING, MPO_OK,
@@ -263,8 +277,7 @@ static void examine_record(struct doctor *doctor)
     if (status != MPO_OK)
         doctor_note(doctor, DOCTOR_record, DOCTOR_PROBLEM, status, "%s", mpo_error_text());
     else
-        doctor_note(doctor, DOCTOR_record, DOCTOR_OK, MPO_OK, "%s can be %s", path,
-                    fit->resume ? "created or continued" : "created");
+        praise_record(doctor, steps);
 }
 
 void doctor_examine_job(struct doctor *doctor)

@@ -47,7 +47,7 @@ static void say_end(const struct inspect *inspect, int64_t steps)
     if (strcmp(state, "stopped") == 0)
         mpo_log_note(
             "%s was stopped after %lld of %lld steps; `mpo fit --resume` continues it",
-            inspect->path, (long long)steps, (long long)inspect->planned_step_count);
+            inspect->path, (long long)steps, (long long)inspect->plan.steps);
     else if (strcmp(state, "finished") == 0)
         mpo_log_note("%s is finished: %lld steps", inspect->path, (long long)steps);
     else if (strcmp(state, "extended") == 0)

@@ -7,10 +7,12 @@
  */
 #pragma once
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 
+#include "mpo/fit.h"
 #include "mpo/record.h"
 #include "mpo/status.h"
 
@@ -39,9 +41,9 @@ struct inspect_request {
 struct inspect {
     const char *path; /* borrowed */
     struct mpo_record *record;
-    int64_t step_count;                   /* N, of those in memory */
-    int64_t planned_step_count;           /* descent.steps of its run; 0: not known */
-    double stop_gap;                      /* descent.stop_gap of its run, nat */
+    int64_t step_count; /* N, of those in memory */
+    struct mpo_fit_plan plan;
+    json_t *notes;                        /* array, owned */
     int32_t objective_count;              /* K */
     double *step;                         /* [N] */
     double *series[INSPECT_FIELD_COUNT];  /* [N, columns] each */
@@ -62,9 +64,7 @@ enum mpo_status inspect_open_whole(const char *path, struct inspect *inspect);
 
 void inspect_close(struct inspect *inspect);
 
-/** "finished", "extended" (closed after a resume with more steps than its configuration
- * has, so it does not tell whether all are there), "stopped" (closed before the last step
- * of its configuration), "being written" or "left by a crash". */
+/** As mpo_fit_state. */
 const char *inspect_state(const struct inspect *inspect);
 
 /* ---- views ---- */

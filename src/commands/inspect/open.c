@@ -12,8 +12,6 @@
 #include <string.h>
 
 #include "base/memory.h"
-#include "mpo/config.h"
-#include "mpo/fit.h"
 
 static void release_steps(struct inspect *inspect)
 {
@@ -29,6 +27,8 @@ static void release_steps(struct inspect *inspect)
 void inspect_close(struct inspect *inspect)
 {
     release_steps(inspect);
+    json_decref(inspect->notes);
+    inspect->notes = NULL;
     mpo_record_close(&inspect->record);
 }
 
@@ -60,28 +60,21 @@ cleanup:
     return status;
 }
 
-/* A record without a readable configuration has no planned number of steps. */
-static enum mpo_status read_plan(struct inspect *inspect)
+/* An array of what the run noted; other lines are left out. */
+static enum mpo_status read_notes(struct inspect *inspect)
 {
     enum mpo_status status = MPO_OK;
     char *text = NULL;
-    struct mpo_config *config = NULL;
-    bool is_there = false;
-    MPO_TRY(mpo_record_has(inspect->record, "provenance/config", &is_there));
-    if (!is_there)
-        goto cleanup;
-    MPO_TRY(mpo_record_read_config(inspect->record, &text));
-    status = mpo_config_read_text(inspect->path, text, &config);
-    if (status == MPO_ERR_DATA) {
-        status = MPO_OK;
-        goto cleanup;
+    inspect->notes = json_array();
+    MPO_TRY(mpo_record_read_notes(inspect->record, &text));
+    for (const char *line = text; *line != '\0';) {
+        size_t bytes = strcspn(line, "\n");
+        json_t *note = json_loadb(line, bytes, 0, NULL);
+        if (note != NULL)
+            json_array_append_new(inspect->notes, note);
+        line += bytes + (line[bytes] == '\n');
     }
-    MPO_TRY(status);
-    if (mpo_config_is_given(config, "descent.steps"))
-        inspect->planned_step_count = config->descent.steps;
-    inspect->stop_gap = config->descent.stop_gap;
 cleanup:
-    mpo_config_close(&config);
     free(text);
     return status;
 }
@@ -92,7 +85,8 @@ enum mpo_status inspect_open(const char *path, struct inspect *inspect)
     inspect->path = path;
     MPO_TRY(mpo_record_open(path, &inspect->record));
     inspect->objective_count = mpo_record_objective_count(inspect->record);
-    MPO_TRY(read_plan(inspect));
+    MPO_TRY(mpo_fit_read_plan(inspect->record, path, &inspect->plan));
+    MPO_TRY(read_notes(inspect));
     for (int32_t i = 0; i < INSPECT_FIELD_COUNT; i++) {
         const struct mpo_record_field *field = mpo_record_field(i);
         const bool is_vector = strcmp(field->shape, "OBJECTIVE") == 0;
@@ -114,43 +108,7 @@ cleanup:
     return status;
 }
 
-static bool is_extended(const struct inspect *inspect)
-{
-    return inspect->planned_step_count > 0 &&
-           mpo_record_step_count(inspect->record) > inspect->planned_step_count;
-}
-
-/* A figure of the last step, NAN where there is none. */
-static double read_last(const struct inspect *inspect, const char *path)
-{
-    int64_t steps = mpo_record_step_count(inspect->record);
-    double value = NAN;
-    if (steps == 0 ||
-        mpo_record_read(inspect->record, path, steps - 1, 1, &value) != MPO_OK)
-        return NAN;
-    return value;
-}
-
-/* The record has the last planned step, or stopped on the gap. */
-static bool has_arrived(const struct inspect *inspect)
-{
-    if (mpo_record_step_count(inspect->record) >= inspect->planned_step_count)
-        return true;
-    if (!(inspect->stop_gap > 0.0))
-        return false;
-    return strcmp(mpo_record_attribute(inspect->record, "target"), "served") == 0
-               ? mpo_record_step_count(inspect->record) >= MPO_FIT_STOP_STEPS &&
-                     read_last(inspect, "imbalance") +
-                             read_last(inspect, "imbalance_error") <=
-                         inspect->stop_gap
-               : read_last(inspect, "averaged_gap") <= inspect->stop_gap;
-}
-
 const char *inspect_state(const struct inspect *inspect)
 {
-    if (mpo_record_is_complete(inspect->record))
-        return is_extended(inspect)   ? "extended"
-               : has_arrived(inspect) ? "finished"
-                                      : "stopped";
-    return mpo_record_is_live(inspect->record) ? "being written" : "left by a crash";
+    return mpo_fit_state(inspect->record, &inspect->plan);
 }

@@ -135,9 +135,9 @@ enum mpo_status inspect_print_json(const struct inspect *inspect,
             json_object_set_new(series, mpo_record_field(i)->path, make_series(inspect, i));
     json_object_set_new(root, "path", output_text(inspect->path));
     json_object_set_new(root, "state", output_text(inspect_state(inspect)));
-    if (inspect->planned_step_count > 0)
+    if (inspect->plan.steps > 0)
         json_object_set_new(root, "planned_steps",
-                            json_integer((json_int_t)inspect->planned_step_count));
+                            json_integer((json_int_t)inspect->plan.steps));
     json_object_set_new(root, "log_schema",
                         output_text(mpo_record_attribute(record, "log_schema")));
     json_object_set_new(root, "run_id",
@@ -151,6 +151,8 @@ enum mpo_status inspect_print_json(const struct inspect *inspect,
         root, "policy",
         make_names(inspect, mpo_record_policy_count(record), mpo_record_policy));
     json_object_set_new(root, "provenance", make_attributes(inspect));
+    if (json_array_size(inspect->notes) > 0)
+        json_object_set(root, "notes", inspect->notes);
     json_object_set_new(root, "step", steps);
     json_object_set_new(root, "series", series);
     return output_json(root);

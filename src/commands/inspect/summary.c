@@ -45,6 +45,22 @@ static void print_attribute(const struct inspect *inspect, const char *label,
     printf("%s\n", value);
 }
 
+/* "rewards.command from step 12 on (2026-11-29T12:00:00Z)": what it is now, then what it
+ * was. Lines that are no notes are left out. */
+static void print_notes(const struct inspect *inspect)
+{
+    for (size_t i = 0; i < json_array_size(inspect->notes); i++) {
+        const json_t *note = json_array_get(inspect->notes, i);
+        print_label("changed");
+        printf("%s from step %lld on (%s): %s; was %s\n",
+               json_string_value(json_object_get(note, "key")),
+               (long long)json_integer_value(json_object_get(note, "step")),
+               json_string_value(json_object_get(note, "time")),
+               json_string_value(json_object_get(note, "is")),
+               json_string_value(json_object_get(note, "was")));
+    }
+}
+
 static void print_head(const struct inspect *inspect)
 {
     const char *state = inspect_state(inspect);
@@ -61,12 +77,10 @@ static void print_head(const struct inspect *inspect)
     print_attribute(inspect, "exchange rows", "exchange_rows");
     print_label("steps");
     printf("%lld", (long long)inspect->step_count);
-    if (inspect->step_count < inspect->planned_step_count)
-        printf(" of %lld", (long long)inspect->planned_step_count);
-    if (inspect->step_count > inspect->planned_step_count &&
-        inspect->planned_step_count > 0)
-        printf(", more than the %lld of its configuration",
-               (long long)inspect->planned_step_count);
+    if (inspect->step_count < inspect->plan.steps)
+        printf(" of %lld", (long long)inspect->plan.steps);
+    if (inspect->step_count > inspect->plan.steps && inspect->plan.steps > 0)
+        printf(", more than the %lld of its configuration", (long long)inspect->plan.steps);
     printf("\n");
 }
 
@@ -157,6 +171,7 @@ static void print_times(const struct inspect *inspect)
 void inspect_print_summary(const struct inspect *inspect)
 {
     print_head(inspect);
+    print_notes(inspect);
     if (inspect->step_count > 0) {
         print_weights(inspect);
         print_values(inspect);

@@ -63,7 +63,8 @@ static enum mpo_status resume_record(const char *path, int64_t steps)
     enum mpo_status status = MPO_OK;
     struct mpo_record *record = NULL;
     struct mpo_record_writer *writer = NULL;
-    const struct mpo_record_segment segment = {"commit", "job", "2026-01-01T00:00:00Z"};
+    const struct mpo_record_segment segment = {"commit", "job", "2026-01-01T00:00:00Z",
+                                               NULL};
     MPO_TRY(mpo_record_open(path, &record));
     const int64_t first = mpo_record_step_count(record);
     mpo_record_close(&record);
