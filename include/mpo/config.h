@@ -158,6 +158,13 @@ enum mpo_status mpo_config_print(const struct mpo_config *config, char **text);
 enum mpo_status mpo_config_read_text(const char *name, const char *text,
                                      struct mpo_config **out);
 
+/** The name of a policy's reward: policies.NAME.reward, else the policy's own. Local. */
+const char *mpo_config_reward_name(const struct mpo_config_policies *policy);
+
+/** Whether lines of generate --format jsonl and requests of a reward program have a field of
+ *  this name, which no reward can have then. Local. */
+bool mpo_config_is_line_field(const char *name);
+
 /** Whether a file or a flag gave this option, e.g. "estimator.target", which is then not left
  *  to its default; "policies.scale": of any policy. Local. */
 bool mpo_config_is_written(const struct mpo_config *config, const char *key);

@@ -97,6 +97,16 @@ struct mpo_rewards_measured {
 };
 
 /**
+ * Refuse rewards so large that their means or squares are infinite. Local.
+ *
+ * @param reward  [count, objective_count]
+ * @param policy  [objective_count] names, for the message
+ * @return MPO_ERR_DATA with the policy and its largest value
+ */
+enum mpo_status mpo_rewards_check_size(const double *reward, int64_t count,
+                                       const char *const *policy, int32_t objective_count);
+
+/**
  * Fill in what of a scale is NAN from measured rewards, with errors over units, and check
  * the whole. Units are the same prompts and draws on both sides, so one - zero has the error
  * of the differences. Local.

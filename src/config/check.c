@@ -369,6 +369,48 @@ cleanup:
     return status;
 }
 
+/* ---- names of rewards ---- */
+
+const char *mpo_config_reward_name(const struct mpo_config_policies *policy)
+{
+    return *policy->reward != '\0' ? policy->reward : policy->name;
+}
+
+bool mpo_config_is_line_field(const char *name)
+{
+    static const char *const fields[] = {
+        "control",  "end_bias",    "ended",       "exponents",    "finish",
+        "id",       "left",        "log_mixture", "log_policy",   "log_z",
+        "messages", "prefill",     "prompt",      "prompt_index", "response",
+        "sample",   "token_count", "token_ids",   "tokens",       "tries"};
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
+        if (strcmp(name, fields[i]) == 0)
+            return true;
+    return false;
+}
+
+/* A policy may have such a name where nothing measures its reward. */
+static enum mpo_status check_rewards(struct mpo_config_build *build)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_config *config = build->config;
+    for (int32_t k = 0; k < config->objective_count; k++) {
+        const struct mpo_config_policies *policy = &config->policies[k];
+        bool is_used = *config->rewards.command != '\0' || *policy->reward != '\0';
+        MPO_CHECK(
+            !is_used || config->stored != NULL ||
+                !mpo_config_is_line_field(mpo_config_reward_name(policy)),
+            MPO_ERR_CONFIG,
+            "%s: expected a name for the reward of '%s' that no other field of a line "
+            "has, found '%s'; set policies.%s.reward to another name, which the "
+            "program writes",
+            where_of(build, MPO_OPTION_policies_reward, k), policy->name,
+            mpo_config_reward_name(policy), policy->name);
+    }
+cleanup:
+    return status;
+}
+
 enum mpo_status mpo_config_check(struct mpo_config_build *build)
 {
     enum mpo_status status = MPO_OK;
@@ -386,6 +428,7 @@ enum mpo_status mpo_config_check(struct mpo_config_build *build)
     MPO_TRY(check_initial(build));
     MPO_TRY(check_rollout(build));
     MPO_TRY(check_exponents(build));
+    MPO_TRY(check_rewards(build));
 cleanup:
     return status;
 }

@@ -102,7 +102,7 @@ cleanup:
 }
 
 /* Means of the step as given, and scores on the scale. */
-static void summarise_step(struct mpo_fit *fit, int32_t count)
+static enum mpo_status summarise_step(struct mpo_fit *fit, int32_t count)
 {
     struct mpo_fit_rewards *rewards = &fit->rewards;
     const struct mpo_rewards_scale *scale = &rewards->record.scale;
@@ -117,6 +117,9 @@ static void summarise_step(struct mpo_fit *fit, int32_t count)
         }
         rewards->mean[k] = sum / count;
     }
+    return rewards->record.is_objective
+               ? mpo_rewards_check_size(rewards->score, count, rewards->policy, objectives)
+               : MPO_OK;
 }
 
 static int64_t responses_of(const struct mpo_fit *fit, int64_t prompts)
@@ -148,9 +151,10 @@ enum mpo_status mpo_fit_rewards_measure(struct mpo_fit *fit, int64_t step,
     status = measure_responses(
         fit, responses,
         calibrated + step * responses_of(fit, config->rollout.prompts_per_step));
+    if (status == MPO_OK)
+        status = summarise_step(fit, responses->prompt_count * responses->responses);
     if (status != MPO_OK)
         return explain_failure(fit, status);
-    summarise_step(fit, responses->prompt_count * responses->responses);
     if (fit->rewards.record.is_objective) {
         responses->score = fit->rewards.score;
         responses->score_count = fit->objective_count;

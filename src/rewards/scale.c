@@ -13,6 +13,28 @@
 
 #define ERRORS_MIN 2.0
 
+enum mpo_status mpo_rewards_check_size(const double *reward, int64_t count,
+                                       const char *const *policy, int32_t objective_count)
+{
+    enum mpo_status status = MPO_OK;
+    for (int32_t k = 0; k < objective_count; k++) {
+        double largest = 0.0;
+        double square_sum = 0.0;
+        for (int64_t i = 0; i < count; i++) {
+            double value = reward[i * objective_count + k];
+            square_sum += value * value;
+            if (fabs(value) > fabs(largest))
+                largest = value;
+        }
+        MPO_CHECK(isfinite(square_sum), MPO_ERR_DATA,
+                  "the reward of '%s': expected numbers with a finite mean and a finite "
+                  "scatter, found %g; let the program write smaller ones",
+                  policy[k], largest);
+    }
+cleanup:
+    return status;
+}
+
 /* A column of a table [units, K], less that of another unless it is NULL. */
 struct column {
     const double *value; /* of the first unit */

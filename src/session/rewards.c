@@ -60,12 +60,13 @@ enum mpo_status mpo_session_rewards_open(const struct mpo_session *session, size
     enum mpo_status status = MPO_OK;
     const struct mpo_config *config = session->config;
     size_t objectives = (size_t)config->objective_count;
-    MPO_NEW(objectives, &rewards->name);
+    MPO_NEW(2 * objectives, &rewards->name);
+    rewards->policy = rewards->name + objectives;
     MPO_NEW(2 * count, &rewards->given);
     MPO_NEW(count * objectives, &rewards->reward);
     for (size_t k = 0; k < objectives; k++) {
-        const struct mpo_config_policies *policy = &config->policies[k];
-        rewards->name[k] = *policy->reward != '\0' ? policy->reward : policy->name;
+        rewards->name[k] = mpo_config_reward_name(&config->policies[k]);
+        rewards->policy[k] = config->policies[k].name;
     }
     MPO_TRY(mpo_rewards_open(
         &(struct mpo_rewards_spec){.command = config->rewards.command,
@@ -98,6 +99,7 @@ enum mpo_status mpo_session_measure(const struct mpo_session *session,
                                     const struct mpo_session_texts *texts, int64_t first_id,
                                     struct mpo_session_rewards *rewards)
 {
+    enum mpo_status status = MPO_OK;
     int32_t count = responses->prompt_count * responses->responses;
     for (int32_t i = 0; i < count; i++) {
         const struct mpo_prompt *prompt =
@@ -114,5 +116,9 @@ enum mpo_status mpo_session_measure(const struct mpo_session *session,
         .text_bytes = texts->bytes,
         .token_count = responses->token_count,
     };
-    return mpo_rewards_measure(rewards->program, &batch, rewards->reward);
+    MPO_TRY(mpo_rewards_measure(rewards->program, &batch, rewards->reward));
+    MPO_TRY(mpo_rewards_check_size(rewards->reward, count, rewards->policy,
+                                   session->config->objective_count));
+cleanup:
+    return status;
 }

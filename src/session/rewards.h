@@ -32,9 +32,10 @@ bool mpo_session_has_rewards(const struct mpo_session *session);
 /** The program, and room for the responses of a rollout; zero where it is closed. */
 struct mpo_session_rewards {
     struct mpo_rewards *program;
-    const char **name;  /* [K] of the rewards */
-    const char **given; /* [2, N] prompt and prefill of each response */
-    double *reward;     /* [N, K] as the program has them */
+    const char **name;   /* [K] of the rewards */
+    const char **policy; /* [K] of their policies, in the room of name */
+    const char **given;  /* [2, N] prompt and prefill of each response */
+    double *reward;      /* [N, K] as the program has them */
 };
 
 /** Start the program, for at most `count` responses at once. Rank zero only.
@@ -54,7 +55,7 @@ void mpo_session_expect_rewards(const struct mpo_session *session, const char *d
  *
  * @param texts     of the same responses
  * @param first_id  of the first response, for the program
- * @return the statuses of mpo_rewards_measure
+ * @return the statuses of mpo_rewards_measure and mpo_rewards_check_size
  */
 enum mpo_status mpo_session_measure(const struct mpo_session *session,
                                     const struct mpo_responses *responses,

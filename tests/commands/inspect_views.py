@@ -226,7 +226,11 @@ def check_sample(name, sample):
         start, stop = file["prompts/offset"][prompt:prompt + 2]
         objectives = len(file["objective"])
         row = list(file["step"][()]).index(group["step"][r])
-        weight = file["weights"][row] @ group["log_policy"][r][:objectives]
+        strength, log_policy = float(file.attrs["strength"]), group["log_policy"][r]
+        mu = strength * file["scale"][()] * file["weights"][row]
+        weight = mu @ log_policy[:objectives]
+        if len(log_policy) > objectives:
+            weight += (1.0 - mu.sum()) * log_policy[objectives]
         names = [text.decode() for text in file["policy"][()]]
         return (sample["text"] == bytes(group["text"][at:at + size]).decode()
                 and sample["prompt"] == bytes(file["prompts/text"][start:stop]).decode()

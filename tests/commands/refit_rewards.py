@@ -101,7 +101,16 @@ def predictions_are_right_to_first_order(_):
     before = case.exact(case.weights)
     case.strength = 2.0
     change = case.exact(case.weights) - before
-    predicted = figures(case.refit("--strength=2")["at_record"], "predicted") - plain
+    held = ",".join("policy%d=%.17g" % (k, w * (1.0 - 1e-9)) for k, w in enumerate(case.weights))
+    result = case.refit("--strength=2", "--min=" + held)
+    tables.check(result["predicted"]["strength"] == 2.0
+                 and result["at_record"]["strength"] == 1.5, result)
+    tables.check(np.abs(figures(result["at_record"], "predicted") - plain).max() < 1e-10,
+                 "at the record is not at its strength: %s" % result)
+    text, _ = tables.run([MPO, "refit", case.record, "--rewards=" + case.file, "--strength=2",
+                          "--min=" + held])
+    tables.check("strength               2, of the record 1.5\n" in text, text)
+    predicted = figures(result["predicted"], "predicted") - plain
     fit_rewards.log("strength 1.5 -> 2: rewards change by %s, predicted %s" % (
         np.round(change, 3), np.round(predicted, 3)))
     tables.check(np.abs(change).max() > 0.05, "too little to see")
@@ -175,6 +184,7 @@ def bad_input_is_named(_):
             ({"exponents": {"policy0": 1.0}}, [":3: ", "'policy1'", '"exponents"']),
             ({"end_bias": 1.5}, [":3: ", '"end_bias" 1.5', "--end-bias=0"]),
             ({"end_bias": "x"}, [":3: ", '"end_bias"']),
+            ({"reward0": 1e308}, ["the reward of 'policy0'", "1e+308"]),
             ({"prompt_index": "x"}, [":3: ", '"prompt_index"'])):
         case.write(good[:2] + [{**good[2], **change}] + good[3:])
         said = case.refit(expect=65)
@@ -203,6 +213,19 @@ def bad_input_is_named(_):
                            "--format=jsonl", "--quiet", "--n=8"])
     case.write([case.reward(json.loads(line)) for line in drawn.splitlines()])
     tables.check('"exponents"' in case.refit(expect=65), "filtered draws are taken")
+    drawn, _ = tables.run([MPO, "generate", case.config, "--weights=uniform", "--best-of=4",
+                           "--end-bias=1", "--format=jsonl", "--quiet"])
+    case.write([case.reward(json.loads(line)) for line in drawn.splitlines()])
+    said = case.refit(expect=65)
+    tables.check("without --best-of" in said and "--end-bias=0" in said, said)
+    case.write(good)
+    with h5py.File(case.record, "r+") as file:  # as an older program would have written it
+        text = file["provenance/config"][()].decode().replace('"reward0"', '"tokens"')
+        tables.check('"tokens"' in text, text)
+        del file["provenance/config"]
+        file["provenance/config"] = np.bytes_(text)
+    said = case.refit(expect=65)
+    tables.check("the reward of 'policy0'" in said and '"tokens"' in said, said)
     tables.run([MPO, "fit", case.config, *case.more, "--quiet", "--force",
                 "--rollout.end_bias=0.5", "--record.file=" + case.record])
     tables.check("end tilt" in case.refit(rewards="record", expect=65), "tilted draws are taken")

@@ -37,6 +37,7 @@ FAULTS = [
     ("repeated", 65, ["130 was answered before"]),
     ("array", 65, ["one JSON object a line", "[1, 2]"]),
     ("chatter", 65, ["loading the reward model", "standard error"]),
+    ("huge", 65, ["the reward of 'policy0'", "found 1e+308"]),
     ("long", 65, ["less than 65536 bytes"]),
 ]
 
@@ -188,7 +189,9 @@ def what_has_no_meaning_is_refused():
             (["--rewards.command="], ["estimator.objective: reward", "rewards.command"]),
             (["--estimator.target=whole"], ["estimator.target", "served"]),
             (["--policies.policy0.reward_zero=5", "--policies.policy0.reward_one=5"],
-             ["policies.policy0", "reward_one above reward_zero", "5 and 5"])):
+             ["policies.policy0", "reward_one above reward_zero", "5 and 5"]),
+            (["--policies.policy0.reward=tokens"], ["the reward of 'policy0'", "'tokens'"]),
+            (["--policies.policy1.reward=prompt_index"], ["'policy1'", "'prompt_index'"])):
         _, said = tables.run(command + flags, expect=78)
         for word in words:
             tables.check(word in said, "no '%s' in: %s" % (word, said))

@@ -48,6 +48,8 @@ def lie(kind, values, request):
         return "[1, 2]"
     if kind == "chatter":
         return "loading the reward model ..."
+    if kind == "huge":  # finite, and its square is not
+        return json.dumps({**good, first: 1e308})
     if kind == "long":
         return json.dumps({**good, "padding": "x" * 1000000})
     raise SystemExit("no fault " + kind)

@@ -39,10 +39,12 @@ static enum mpo_status read_figures(const struct reader *reader, const json_t *a
     const struct reweigh *reweigh = reader->reweigh;
     const json_t *object = json_object_get(answer, member);
     if (!json_is_object(object))
-        REFUSE(reader,
-               "expected \"%s\", as generate --format jsonl writes it without --best-of, "
-               "--exact and filters of the draw, found %s",
-               member, object == NULL ? "none" : "something else");
+        REFUSE(
+            reader,
+            "expected \"%s\", found %s: generate --format jsonl writes it where it draws "
+            "from the mixture as it is; draw again without --best-of, --exact, "
+            "--greedy and filters, and with --end-bias=0 if the record has a tilt",
+            member, object == NULL ? "none" : "something else");
     for (int32_t h = 0; h < reweigh->policy_count; h++) {
         const char *name = mpo_record_policy(reweigh->refit->record, h);
         const json_t *number = json_object_get(object, name);
@@ -137,9 +139,9 @@ static enum mpo_status add_line(const struct reader *reader)
         REFUSE(reader, "expected \"tokens\", a number of them, found %s",
                tokens == NULL ? "none" : "something else");
     reweigh->tokens[reweigh->count] = json_integer_value(tokens);
-    MPO_TRY(check_tilt(reader, line));
     MPO_TRY(
         read_figures(reader, line, "exponents", reweigh->base + reweigh->count * policies));
+    MPO_TRY(check_tilt(reader, line));
     MPO_TRY(read_figures(reader, line, "control",
                          reweigh->control + reweigh->count * policies));
     MPO_TRY(read_rewards(reader, line,
@@ -168,13 +170,30 @@ cleanup:
     return status;
 }
 
+/* What generate itself writes would be read as a reward. */
+static enum mpo_status check_names(const struct reweigh *reweigh)
+{
+    enum mpo_status status = MPO_OK;
+    for (int32_t k = 0; k < reweigh->objective_count; k++)
+        MPO_CHECK(!mpo_config_is_line_field(reweigh->name[k]), MPO_ERR_DATA,
+                  "%s: the reward of '%s' is named \"%s\", and generate writes a field of "
+                  "this name, which is no reward; fit with policies.NAME.reward set to "
+                  "another name",
+                  reweigh->refit->path, mpo_record_objective(reweigh->refit->record, k),
+                  reweigh->name[k]);
+cleanup:
+    return status;
+}
+
 static enum mpo_status read_file(struct reweigh *reweigh, const char *path)
 {
     enum mpo_status status = MPO_OK;
     struct reader reader = {.reweigh = reweigh};
     bool is_standard = strcmp(path, "-") == 0;
-    FILE *stream = is_standard ? stdin : fopen(path, "rb");
+    FILE *stream = NULL;
     reweigh->source = is_standard ? "standard input" : path;
+    MPO_TRY(check_names(reweigh));
+    stream = is_standard ? stdin : fopen(path, "rb");
     MPO_CHECK(stream != NULL, mpo_reason_of_input(errno),
               "%s: expected a file of rewarded responses: %s", path, strerror(errno));
     MPO_TRY(read_lines(&reader, stream));
@@ -269,6 +288,8 @@ enum mpo_status reweigh_read(struct reweigh *reweigh, const char *source)
     enum mpo_status status = MPO_OK;
     MPO_TRY(strcmp(source, "record") == 0 ? read_record(reweigh)
                                           : read_file(reweigh, source));
+    MPO_TRY(mpo_rewards_check_size(reweigh->reward, reweigh->count, reweigh->policy,
+                                   reweigh->objective_count));
     MPO_TRY(refit_order_by_prompt(reweigh->prompt, reweigh->count, &reweigh->order));
     MPO_NEW(reweigh->count + reweigh->policy_count, &reweigh->work);
     MPO_NEW(reweigh->count * reweigh->objective_count, &reweigh->prompt_mean);

@@ -63,14 +63,15 @@ static enum mpo_status open_reweigh(const struct refit *refit, struct reweigh *r
     reweigh->floor_share = fmax(TRUSTED_ESS, refit->options->min_ess);
     reweigh->bounds = refit->bounds;
     MPO_NEW(5 * count, &reweigh->numbers);
-    MPO_NEW(count, &reweigh->name);
+    MPO_NEW(2 * count, &reweigh->name);
+    reweigh->policy = reweigh->name + count;
     MPO_TRY(mpo_differences_read(refit->record, refit->path, &reweigh->recorded));
     MPO_CHECK(reweigh->recorded->policy_count == reweigh->policy_count, MPO_ERR_DATA,
               "%s: has %d policies, and %d in its configuration", refit->path,
               reweigh->policy_count, reweigh->recorded->policy_count);
     for (int32_t k = 0; k < count; k++) {
-        const struct mpo_config_policies *policy = &reweigh->recorded->policies[k];
-        reweigh->name[k] = *policy->reward != '\0' ? policy->reward : policy->name;
+        reweigh->name[k] = mpo_config_reward_name(&reweigh->recorded->policies[k]);
+        reweigh->policy[k] = mpo_record_objective(refit->record, k);
     }
     MPO_TRY(read_exponents(reweigh, reweigh->numbers + 4 * count));
     MPO_TRY(read_scale(reweigh));
@@ -192,13 +193,17 @@ static void print_table(const struct reweigh *reweigh, const struct reweigh_poin
            mpo_goal_name(reweigh->refit->options->goal), found->goal);
     print_number(known_goal(start), 0);
     putchar('\n');
+    if (reweigh->target.strength != 1.0 || reweigh->exponents.strength != 1.0)
+        printf("strength      %10g, of the record %g\n", reweigh->target.strength,
+               reweigh->exponents.strength);
     printf("ESS           %10.4f of the responses, at least %g\n", found->ess,
            reweigh->floor_share);
     printf("Measure the rewards on fresh responses at these weights before you rely on "
            "them.\n");
 }
 
-static json_t *make_point(const struct reweigh *reweigh, const struct reweigh_point *point)
+static json_t *make_point(const struct reweigh *reweigh, const struct reweigh_point *point,
+                          double strength)
 {
     json_t *all = json_object();
     for (int32_t k = 0; k < reweigh->objective_count; k++)
@@ -208,8 +213,9 @@ static json_t *make_point(const struct reweigh *reweigh, const struct reweigh_po
                       "predicted", output_number(point->mean[k]), "error",
                       output_number(point->error[k]), "normalised",
                       output_number(reweigh_normalise(reweigh, k, point->mean[k]))));
-    return json_pack("{s:o, s:o, s:o}", "objectives", all, "goal",
-                     output_number(known_goal(point)), "ess", output_number(point->ess));
+    return json_pack("{s:o, s:o, s:o, s:o}", "objectives", all, "strength",
+                     output_number(strength), "goal", output_number(known_goal(point)),
+                     "ess", output_number(point->ess));
 }
 
 static enum mpo_status print_result(const struct reweigh *reweigh,
@@ -219,11 +225,11 @@ static enum mpo_status print_result(const struct reweigh *reweigh,
     enum mpo_status status = MPO_OK;
     const struct mpo_config_refit *options = reweigh->refit->options;
     if (options->format == MPO_REPORT_JSON)
-        MPO_TRY(output_json(
-            json_pack("{s:s, s:s, s:I, s:o, s:o}", "record", reweigh->refit->path, "goal",
-                      mpo_goal_name(options->goal), "responses", (json_int_t)reweigh->count,
-                      "predicted", make_point(reweigh, found), "at_record",
-                      make_point(reweigh, start))));
+        MPO_TRY(output_json(json_pack(
+            "{s:s, s:s, s:I, s:o, s:o}", "record", reweigh->refit->path, "goal",
+            mpo_goal_name(options->goal), "responses", (json_int_t)reweigh->count,
+            "predicted", make_point(reweigh, found, reweigh->target.strength), "at_record",
+            make_point(reweigh, start, reweigh->exponents.strength))));
     else
         print_table(reweigh, start, found);
 cleanup:
@@ -256,6 +262,17 @@ cleanup:
     return status;
 }
 
+/* A prediction at the strength of the record, or at --strength. */
+static void predict(struct reweigh *reweigh, const struct mpo_exponents *exponents,
+                    struct reweigh_point *point)
+{
+    const struct mpo_exponents target = reweigh->target;
+    reweigh->target = *exponents;
+    reweigh_predict(reweigh, point);
+    point->goal = reweigh_goal(reweigh, reweigh->refit->options->goal, point);
+    reweigh->target = target;
+}
+
 /* Predict at the record's output, and search from there. */
 static enum mpo_status find_weights(struct reweigh *reweigh, struct reweigh_point point[3])
 {
@@ -269,10 +286,8 @@ static enum mpo_status find_weights(struct reweigh *reweigh, struct reweigh_poin
            (size_t)reweigh->objective_count * sizeof(double));
     if (reweigh->bounds != NULL)
         MPO_TRY(project(reweigh, point[1].weights));
-    for (int i = 0; i < 2; i++) {
-        reweigh_predict(reweigh, &point[i]);
-        point[i].goal = reweigh_goal(reweigh, goal, &point[i]);
-    }
+    predict(reweigh, &reweigh->exponents, &point[0]);
+    predict(reweigh, &reweigh->target, &point[1]);
     MPO_CHECK(reweigh_trusts(reweigh, &point[1]), MPO_ERR_DATA,
               "%s: the responses do not support the weights of %s%s: expected "
               "an effective sample size of at least %g of them and 4 for each "

@@ -23,6 +23,7 @@ struct reweigh {
     struct mpo_config *recorded;       /* of the record */
     double *numbers;                   /* [5, K] owner of the scale and of the exponents' */
     const char **name;                 /* [K] of the rewards, borrowed */
+    const char **policy;               /* [K] of the objectives, in the room of name */
     int64_t count;                     /* R */
     size_t capacity[5];                /* of the five arrays that follow */
     int64_t *prompt;                   /* [R] */
