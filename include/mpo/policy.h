@@ -84,7 +84,8 @@ struct mpo_policies_spec {
     bool hash_models;     /* SHA-256 of model files for the record */
     bool batch_invariant; /* on the host: a token gets the same figures, to the bit,
                              whatever is fed beside it, with files not in F32 too */
-    const struct mpo_device *device; /* where kinds that can compute; NULL: the CPU */
+    enum mpo_device_rows device_rows; /* batches of live rows alone, or steady ones */
+    const struct mpo_device *device;  /* where kinds that can compute; NULL: the CPU */
     bool rows_on_device; /* leave logits in its memory, where the kind can do that */
     bool metadata_only;  /* read what describes the models but no weights: nothing can be
                             decoded (mpo_policies_survey sets it) */

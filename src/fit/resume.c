@@ -42,6 +42,7 @@ static const char *const harmless[] = {
     "descent.stop_gap",
     "rewards.deadline",
     "run.batch_invariant",
+    "run.device_rows",
 };
 #define REWARDS_COMMAND "rewards.command"
 #define HARMLESS_COUNT  (sizeof harmless / sizeof *harmless)

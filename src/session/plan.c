@@ -198,6 +198,7 @@ struct mpo_policies_spec mpo_plan_policies(const struct mpo_session *session)
         .prompt_time = session->prompt_time,
         .hash_models = session->config->record.hash_models,
         .batch_invariant = session->config->run.batch_invariant,
+        .device_rows = session->config->run.device_rows,
     };
 }
 

@@ -27,6 +27,7 @@ static void policy_close(void *self)
         llama_free(policy->context);
     mpo_llama_capture_close(policy->capture);
     mpo_llama_order_close(policy);
+    mpo_llama_steady_close(policy);
     free(policy->batch.token);
     free(policy->batch.pos);
     free(policy->batch.n_seq_id);
@@ -88,6 +89,7 @@ static enum mpo_status policy_open(const struct mpo_policy_spec *spec,
     policy->hash_models = common->hash_models;
     policy->batch_invariant = common->batch_invariant;
     policy->rows_on_device = common->rows_on_device;
+    policy->device_rows = common->device_rows;
     policy->device = common->device;
     MPO_TRY(mpo_llama_model_acquire(shared, spec, common, &policy->model));
     MPO_TRY(mpo_llama_adapters_open(policy));
@@ -266,6 +268,13 @@ int32_t mpo_llama_sequences(const struct mpo_policy_setup *setup)
                                                       : MPO_LLAMA_SEQUENCES_MAX;
 }
 
+/* libllama rounds up to a multiple of 256. */
+int32_t mpo_llama_cells(const struct mpo_llama_policy *policy,
+                        const struct mpo_policy_setup *setup)
+{
+    return setup->cell_count + mpo_llama_steady_cells(policy, setup);
+}
+
 /* libllama wants as many as sequences. */
 int32_t mpo_llama_outputs(const struct mpo_llama_policy *policy,
                           const struct mpo_policy_setup *setup)
@@ -308,7 +317,7 @@ static struct llama_context_params context_params(const struct mpo_llama_policy 
 {
     struct llama_context_params params = llama_context_default_params();
     bool on_device = mpo_llama_library_has_device(policy->library);
-    params.n_ctx = (uint32_t)policy->setup.cell_count;
+    params.n_ctx = (uint32_t)mpo_llama_cells(policy, &policy->setup);
     params.n_batch = MPO_LLAMA_BATCH_TOKENS;
     params.n_ubatch = (uint32_t)policy->pass_tokens;
     params.n_seq_max = (uint32_t)policy->sequence_count;
@@ -367,7 +376,8 @@ static enum mpo_status make_context(struct mpo_llama_policy *policy)
     policy->batch_tokens = (int32_t)llama_n_batch(policy->context);
     policy->pass_tokens = (int32_t)llama_n_ubatch(policy->context);
     policy->needs_company = mpo_llama_is_invariant(policy) ||
-                            llama_n_ctx(policy->context) >= MPO_LLAMA_SPLIT_CELLS;
+                            (mpo_device_is_cpu(policy->device) &&
+                             llama_n_ctx(policy->context) >= MPO_LLAMA_SPLIT_CELLS);
     MPO_CHECK(policy->memory != NULL && policy->batch_tokens >= policy->output_count_max,
               MPO_ERR_DATA, "policy '%s': the model in %s has no cache of tokens",
               policy->spec.name, policy->spec.model);
@@ -409,6 +419,8 @@ static enum mpo_status policy_allocate(void *self, const struct mpo_policy_setup
     MPO_TRY(make_buffers(policy));
     if (mpo_llama_is_invariant(policy))
         MPO_TRY(mpo_llama_order_open(policy));
+    if (mpo_llama_is_steady(policy))
+        MPO_TRY(mpo_llama_steady_open(policy));
     MPO_TRY(mpo_device_use(policy->device));
 cleanup:
     return status;

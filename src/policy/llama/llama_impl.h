@@ -4,6 +4,7 @@
  *
  *   llama.c    the kind: open, vocabulary, context
  *   verbs.c    clear, feed, truncate, fork
+ *   steady.c   batches that stay alike while rows end
  *   compact.c  rows in the order of their tokens, whatever came and went
  *   capture.c  rows of logits that stay on the device
  *   device.c   where libllama computes
@@ -36,6 +37,7 @@
 #include "capture.h"
 #include "compact.h"
 #include "jinja.h"
+#include "steady.h"
 
 /** Positions of which a context always keeps the logits; rows may allow for more. */
 #define MPO_LLAMA_OUTPUTS_MIN 64
@@ -427,9 +429,10 @@ struct mpo_llama_policy {
     int32_t end_token; /* of a whole response, -1: none */
     int32_t thread_count;
     bool hash_models;
-    bool batch_invariant;            /* wanted; see mpo_llama_is_invariant */
-    bool rows_on_device;             /* wanted; see capture */
-    const struct mpo_device *device; /* NULL: the CPU */
+    bool batch_invariant;             /* wanted; see mpo_llama_is_invariant */
+    bool rows_on_device;              /* wanted; see capture */
+    enum mpo_device_rows device_rows; /* wanted; see mpo_llama_is_steady */
+    const struct mpo_device *device;  /* NULL: the CPU */
 
     /* from here on: when room was made */
     struct mpo_policy_setup setup;
@@ -448,6 +451,7 @@ struct mpo_llama_policy {
     struct llama_batch batch; /* [batch_tokens], its arrays are ours */
     int32_t *sequence;        /* [batch_tokens] what batch.seq_id points to */
     struct mpo_llama_order order;
+    struct mpo_llama_steady steady;
 };
 
 /* ---- adapters.c ---- */
@@ -464,6 +468,10 @@ const char *mpo_llama_adapter_path(const struct mpo_llama_policy *policy, int32_
 
 /** Sequences of a context: one more than rows, where libllama allows it. */
 int32_t mpo_llama_sequences(const struct mpo_policy_setup *setup);
+
+/** Cells of a context: those of rows, and those that silent ones may take. */
+int32_t mpo_llama_cells(const struct mpo_llama_policy *policy,
+                        const struct mpo_policy_setup *setup);
 
 /** Positions of which a context keeps the logits of one decode. */
 int32_t mpo_llama_outputs(const struct mpo_llama_policy *policy,

@@ -84,7 +84,7 @@ static uint64_t cache_bytes(const struct mpo_llama_policy *policy,
     uint64_t key = model_number(model, "attention.key_length", head);
     uint64_t value = model_number(model, "attention.value_length", head);
     uint64_t element = mpo_llama_is_in_full(model) ? sizeof(float) : CACHE_ELEMENT_BYTES;
-    return (uint64_t)setup->cell_count * (uint64_t)llama_model_n_layer(model) *
+    return (uint64_t)mpo_llama_cells(policy, setup) * (uint64_t)llama_model_n_layer(model) *
            (uint64_t)llama_model_n_head_kv(model) * (key + value) * element;
 }
 
@@ -101,9 +101,10 @@ static uint64_t work_bytes(const struct mpo_llama_policy *policy,
     uint64_t width = (uint64_t)llama_model_n_embd(model);
     uint64_t wide = model_number(model, "feed_forward_length", 4 * width);
     uint64_t logits = logit_count(policy, setup);
-    uint64_t token = WIDE_ARRAYS * wide + WIDE_ARRAYS * width + (uint64_t)setup->cell_count;
+    uint64_t token =
+        WIDE_ARRAYS * wide + WIDE_ARRAYS * width + (uint64_t)mpo_llama_cells(policy, setup);
     if (mpo_llama_is_in_full(model))
-        token += SCORE_ARRAYS * (uint64_t)setup->cell_count *
+        token += SCORE_ARRAYS * (uint64_t)mpo_llama_cells(policy, setup) *
                  (uint64_t)llama_model_n_head(model);
     return (2 * logits + MPO_LLAMA_BATCH_TOKENS * token) * sizeof(float);
 }

@@ -26,6 +26,8 @@
  *
  * With a file in F32 attention is computed as written, and all three are 1e-5.
  *
+ * Positions may have a batch of their own (steady.c), with tokens that nobody fed.
+ *
  * A row is a sequence. Forked rows share their cells, and cells that no row holds any more
  * are free. Arguments were checked in policy/feed.c, cells and outputs counted.
  */
@@ -145,8 +147,12 @@ static enum mpo_status give_captured(struct mpo_llama_policy *policy, const floa
         "policy '%s': libllama delivers its logits differently than when it was loaded",
         policy->spec.name);
     llama_synchronize(policy->context);
-    for (int32_t i = 0; i < policy->output_count; i++)
-        logits[i] = mpo_llama_capture_row(policy->capture, i);
+    int32_t place = 0; /* among the outputs, those of silent rows too */
+    for (int32_t i = 0, at = 0; i < policy->output_count; i++) {
+        for (; at < policy->output[i]; at++)
+            place += policy->batch.logits[at] != 0;
+        logits[i] = mpo_llama_capture_row(policy->capture, place);
+    }
 cleanup:
     return status;
 }
@@ -194,6 +200,36 @@ cleanup:
     return status;
 }
 
+/* Run a position: its tokens among those of silent rows, which are taken back. */
+static enum mpo_status decode_steady(struct mpo_llama_policy *policy,
+                                     const struct mpo_policy_append *appends,
+                                     int32_t append_count)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_llama_steady *steady = &policy->steady;
+    int32_t next = 0;
+    for (int32_t i = 0; i < steady->count; i++) {
+        int32_t row = steady->row[i];
+        if (next < append_count && appends[next].row == row) {
+            MPO_TRY(push(policy, row, appends[next++].token[0], true));
+            continue;
+        }
+        put(policy, row, policy->length[row], appends[0].token[0]);
+        policy->batch.logits[policy->batch.n_tokens - 1] = 1;
+    }
+    MPO_TRY(decode(policy));
+    next = 0;
+    for (int32_t i = 0; i < steady->count; i++) {
+        if (next < append_count && appends[next].row == steady->row[i])
+            next++;
+        else
+            llama_memory_seq_rm(policy->memory, steady->row[i],
+                                policy->length[steady->row[i]], -1);
+    }
+cleanup:
+    return status;
+}
+
 /* Before a row gets tokens: what it had when it was left goes, and that of others with it. */
 static void take_row(struct mpo_llama_policy *policy, int32_t row)
 {
@@ -214,7 +250,9 @@ enum mpo_status mpo_llama_feed(void *self, const struct mpo_policy_append *appen
     }
     policy->batch.n_tokens = 0;
     policy->output_count = 0;
-    if (token_count <= policy->batch_tokens) {
+    if (mpo_llama_steady_follow(policy, appends, append_count)) {
+        MPO_TRY(decode_steady(policy, appends, append_count));
+    } else if (token_count <= policy->batch_tokens) {
         MPO_TRY(push_part(policy, appends, append_count, ALL));
     } else {
         MPO_TRY(push_part(policy, appends, append_count, UNWANTED));
@@ -233,6 +271,7 @@ void mpo_llama_clear(void *self)
     struct mpo_llama_policy *policy = self;
     llama_memory_clear(policy->memory, true);
     mpo_llama_order_clear(policy);
+    policy->steady.count = 0;
     memset(policy->length, 0, (size_t)policy->sequence_count * sizeof *policy->length);
 }
 

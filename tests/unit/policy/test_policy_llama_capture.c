@@ -284,6 +284,36 @@ static void graphs_are_used_again_as_often_from_addresses_that_stay(void **state
     twins_remove(&twins);
 }
 
+/* Rows 1 and 4 end, then 3: silent rows lie before, between and behind the others. */
+static void rows_beside_silent_ones_are_those_brought(void **state)
+{
+    (void)state;
+    struct twins twins;
+    const int64_t prompt = 0;
+    const int32_t row[8] = {0, 1, 2, 3, 4, 5, 6, 7};
+    static const int32_t left[3][8] = {
+        {0, 1, 2, 3, 4, 5, 6, 7}, {0, 2, 3, 5, 6, 7}, {0, 2, 5, 6, 7}};
+    static const int32_t count[3] = {8, 6, 5};
+    twins_make(&twins, NULL);
+    twins.left.common.device_rows = MPO_DEVICE_ROWS_FIXED;
+    twins.brought.common.device_rows = MPO_DEVICE_ROWS_FIXED;
+    twins_share(&twins, 1, 8, 40);
+    twins_start(&twins, "x\n");
+    twins_begin(&twins, &(struct policy_entry){&prompt, row, 1, 8});
+    for (int32_t step = 0; step < 30; step++) {
+        int32_t token[8];
+        for (int32_t i = 0; i < count[step / 10]; i++)
+            token[i] = (7 * step + 11 * left[step / 10][i]) % twins.left.states;
+        twins_extend(&twins, &(struct policy_batch){.row = left[step / 10],
+                                                    .token = token,
+                                                    .row_count = count[step / 10]});
+        for (int32_t i = 0; i < count[step / 10]; i++)
+            llama_case_check(&twins.left, i, token[i]);
+    }
+    assert_int_equal(llama_case_policy(&twins.left)->steady.count, 5);
+    twins_remove(&twins);
+}
+
 static void masked_tokens_are_left_as_the_model_gave_them(void **state)
 {
     (void)state;
@@ -310,6 +340,7 @@ int main(void)
         cmocka_unit_test(prompts_of_several_batches_leave_their_last_rows),
         cmocka_unit_test(rows_of_256_sequences_stay_down_to_the_last_one),
         cmocka_unit_test(graphs_are_used_again_as_often_from_addresses_that_stay),
+        cmocka_unit_test(rows_beside_silent_ones_are_those_brought),
         cmocka_unit_test(masked_tokens_are_left_as_the_model_gave_them),
     };
     return run_cases("policy_llama_capture", tests);
