@@ -125,10 +125,28 @@ enum mpo_status mpo_config_open_flags(const char *command, int argc, char *const
                                       struct mpo_config **out);
 void mpo_config_close(struct mpo_config **config);
 
+/** A command line, owned. */
+struct mpo_config_words {
+    const char *command; /* "serve", or that which was given */
+    char **text;         /* [count] and NULL */
+    int count;
+};
+
 /**
- * The flags of a command line outside the command's own section, spelt in full, to pass to
- * another command: "--run.seed=3", "--policies.up.min=0.1". Local.
+ * The command line of doctor or launch, which with --serve is one of serve: flags of their own
+ * get their full names, "--doctor.format=json". Local.
  *
+ * @return MPO_ERR_MEMORY
+ */
+enum mpo_status mpo_config_as_serve(const char *command, int argc, char *const *argv,
+                                    struct mpo_config_words *out);
+void mpo_config_words_release(struct mpo_config_words *words);
+
+/**
+ * The flags of a command line outside the section of launch, spelt in full, to pass to the
+ * job: "--run.seed=3", "--policies.up.min=0.1". Local.
+ *
+ * @param command   whose command line it is
  * @param arguments arguments that are not flags; borrowed from argv
  * @param flags     in the order of argv; the caller frees each and the array
  * @return MPO_ERR_USAGE

@@ -44,6 +44,7 @@ struct mpo_session_machine {
     int32_t bias_max;
     int32_t context_tokens; /* of all rows together, for each policy; 1 or more */
     bool mixes_prompts;     /* as in struct mpo_policies_room */
+    bool shrinks; /* context_tokens is lowered where memory is short, which a note tells */
 };
 
 /** Maximum prompts of a unit, and of a rollout. */

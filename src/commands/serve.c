@@ -24,27 +24,8 @@
 #include "commands/report/log.h"
 #include "serve/models.h"
 #include "serve/server.h"
+#include "serve/size.h"
 #include "session/parts.h"
-
-#define ROWS_ON_CPU        16
-#define ROWS_ON_DEVICES    64
-#define TOKENS_A_ROW       2048
-#define PREFILL_ON_CPU     16
-#define PREFILL_ON_DEVICES 256
-#define BATCH_TOKENS       512
-
-/* Tokens of a step on the CPU, where more make it longer and no cheaper: a prompt's last one
- * may come on top, and from 64 on a row pays for the cells of all others. */
-#define STEP_ON_CPU 62
-
-/* Rows that are kept when they have ended. */
-#define PREFIXES_A_ROW 2
-
-/* Prompts that are encoded before there are rows for them. */
-#define SLOTS_AHEAD 8
-
-/* Tokens that one row can have penalties on, at most. */
-#define PENALISED_MAX 16384
 
 /* Signs of life to ranks that wait; more often where their patience is short. */
 #define IDLE_SECONDS 10.0
@@ -69,53 +50,6 @@ struct serve {
 };
 
 /* ---- sizes ---- */
-
-static int32_t number_or(int64_t option, int32_t automatic)
-{
-    return option != MPO_AUTO_INTEGER ? (int32_t)option : automatic;
-}
-
-static bool runs_on_devices(const struct mpo_config *config)
-{
-    return strcmp(config->run.device, "cuda") == 0;
-}
-
-/* No more than positions of a step beside rows, for each of which there is room anyway. */
-static int32_t choose_parked_rows(const struct mpo_config_serve *options, int32_t rows)
-{
-    int32_t most = (int32_t)options->score_positions;
-    int32_t wanted = number_or(options->prefixes, PREFIXES_A_ROW * rows);
-    if (most > MPO_ROW_COUNT_MAX - 1 - rows)
-        most = MPO_ROW_COUNT_MAX - 1 - rows;
-    return wanted < most ? wanted : most;
-}
-
-static struct mpo_session_machine plan_machine(const struct mpo_config *config)
-{
-    const struct mpo_config_serve *options = &config->serve;
-    bool devices = runs_on_devices(config);
-    int32_t rows = number_or(options->rows, devices ? ROWS_ON_DEVICES : ROWS_ON_CPU);
-    int32_t context = number_or(options->context, rows * TOKENS_A_ROW);
-    bool adapts = options->prefill == MPO_AUTO_INTEGER;
-    /* isolated: the calls of generate, in passes as long as its; alone: no other's cells */
-    bool mixes = !devices && rows > 1 && !options->isolated;
-    int32_t step = mixes ? STEP_ON_CPU : BATCH_TOKENS;
-    return (struct mpo_session_machine){
-        .row_capacity = rows,
-        .parked_rows = choose_parked_rows(options, rows),
-        .prompt_slots = rows + SLOTS_AHEAD,
-        .given_positions = (int32_t)options->score_positions,
-        .prefill_tokens =
-            number_or(options->prefill, devices ? PREFILL_ON_DEVICES : PREFILL_ON_CPU),
-        .prefill_step = adapts ? (devices ? BATCH_TOKENS : STEP_ON_CPU) : 0,
-        .prefill_idle = step,
-        .mixes_prompts = mixes,
-        .top_max = MPO_SERVE_TOP_MAX,
-        .bias_max =
-            MPO_SERVE_BIAS_COUNT_MAX + (context < PENALISED_MAX ? context : PENALISED_MAX),
-        .context_tokens = context,
-    };
-}
 
 /* Tokens of one row: what every model was trained for, and the pool. */
 static enum mpo_status find_row_context(const struct serve *serve, int32_t *tokens)
@@ -157,18 +91,6 @@ static enum mpo_status open_server(struct serve *serve)
     enum mpo_status status = MPO_OK;
     if (mpo_comm_job_rank() == 0)
         status = mpo_server_open(serve->config, &serve->server);
-    return mpo_comm_agree(status);
-}
-
-static enum mpo_status check_groups(const struct serve *serve)
-{
-    enum mpo_status status = MPO_OK;
-    int32_t groups = mpo_comm_group_count(serve->session->comm);
-    MPO_CHECK(groups == 1, MPO_ERR_CONFIG,
-              "serve hosts each policy once: expected at most %d ranks, found %d, which "
-              "make %d groups; start fewer, or one server for each group",
-              serve->config->policy_count, mpo_comm_job_size(), groups);
-cleanup:
     return mpo_comm_agree(status);
 }
 
@@ -280,12 +202,11 @@ static enum mpo_status open_serve(struct serve *serve)
 {
     enum mpo_status status = MPO_OK;
     MPO_TRY(open_server(serve));
-    serve->machine = plan_machine(serve->config);
     struct mpo_session_spec spec = {.command = "serve", .settings = serve->config};
-    spec.size = (struct mpo_session_size){.machine = serve->machine,
-                                          .advice = "lower serve.rows or serve.context"};
+    spec.size = mpo_serve_size(serve->config);
     MPO_TRY(mpo_session_open(&spec, &serve->session));
-    MPO_TRY(check_groups(serve));
+    serve->machine = serve->session->size.machine;
+    MPO_TRY(mpo_comm_agree(mpo_session_check_one_group(serve->session)));
     MPO_TRY(open_catalog(serve));
     MPO_TRY(open_lines(serve));
     if (mpo_comm_job_rank() == 0)

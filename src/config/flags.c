@@ -319,7 +319,7 @@ enum mpo_status mpo_config_pass_on(const char *command, int argc, char *const *a
     MPO_TRY(mpo_config_flags_open(command, argc, argv, arguments, &parsed));
     for (int i = 0; i < parsed->flag_count; i++) {
         const struct flag *flag = &parsed->flag[i];
-        if (mpo_config_is_own(flag->assignment.option, command))
+        if (flag->assignment.option->section == MPO_SECTION_launch)
             continue;
         MPO_TRY(spell_out(flag, &flags->text[flags->count]));
         flags->count++;

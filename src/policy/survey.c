@@ -65,6 +65,9 @@ static void look_at(struct mpo_policies *policies, int32_t index,
         setup.vocab_size = policy->token_count;
     if (spec->prompts != NULL)
         mpo_failure_keep(&out->prompts, encode_and_choose(policies, index, spec, &setup));
+    else if (spec->room.context_tokens > 0) /* that rows share, whatever comes */
+        mpo_failure_keep(&out->prompts,
+                         mpo_policy_choose_cells(policy, &spec->room, &setup));
     if (spec->view != NULL)
         spec->view(spec->viewer, out->policy, &policies->local[index]);
     setup.longest_prompt_tokens = mpo_policy_longest_prompt(policy);

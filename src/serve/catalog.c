@@ -276,10 +276,11 @@ cleanup:
 static enum mpo_status describe(const struct making *making)
 {
     enum mpo_status status = MPO_OK;
+    const struct mpo_policies *policies = mpo_session_policies(making->session);
     const struct mpo_config *config = making->config;
     struct mpo_serve_catalog *catalog = making->catalog;
     *catalog = (struct mpo_serve_catalog){
-        .policies = mpo_session_policies(making->session),
+        .policies = policies,
         .objective_count = config->objective_count,
         .policy_count = config->policy_count,
         .has_reference = config->policy_count > config->objective_count,
@@ -287,7 +288,7 @@ static enum mpo_status describe(const struct making *making)
         .refuses_unknown = config->serve.unknown_fields == MPO_UNKNOWN_FIELDS_REFUSE,
         .allows_isolated = config->serve.isolated,
         .strength = config->rollout.strength,
-        .vocab_size = mpo_policies_vocab_size(mpo_session_policies(making->session)),
+        .vocab_size = policies != NULL ? mpo_policies_vocab_size(policies) : 0,
         .max_tokens = (int32_t)config->serve.max_tokens,
         .created = (int64_t)time(NULL),
     };

@@ -11,14 +11,19 @@
  */
 #include "server_impl.h"
 
+#include <errno.h>
+#include <limits.h>
 #include <math.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/memory.h"
+#include "base/reason.h"
 #include "base/stop.h"
 #include "base/thread.h"
 #include "base/timing.h"
@@ -224,6 +229,26 @@ static struct mpo_http_spec http_spec(struct mpo_server *server)
     };
 }
 
+/* The file is written at the end of loading, beside its name, and renamed. */
+static enum mpo_status check_url_file(const char *path)
+{
+    enum mpo_status status = MPO_OK;
+    char folder[PATH_MAX] = "";
+    char *slash = NULL;
+    if (path[0] == '\0')
+        return MPO_OK;
+    snprintf(folder, sizeof folder, "%s", path);
+    slash = strrchr(folder, '/');
+    if (slash == NULL)
+        snprintf(folder, sizeof folder, ".");
+    else
+        slash[slash == folder] = '\0';
+    MPO_CHECK(access(folder, W_OK | X_OK) == 0, mpo_reason_status(errno, MPO_ERR_OUTPUT),
+              "serve.url_file: %s cannot be written: %s", path, strerror(errno));
+cleanup:
+    return status;
+}
+
 enum mpo_status mpo_server_open(const struct mpo_config *config, struct mpo_server **out)
 {
     enum mpo_status status = MPO_OK;
@@ -233,6 +258,7 @@ enum mpo_status mpo_server_open(const struct mpo_config *config, struct mpo_serv
     server->state = SERVER_LOADING;
     server->max_waiting = (int32_t)config->serve.queue;
     struct mpo_http_spec spec = http_spec(server);
+    MPO_TRY(check_url_file(config->serve.url_file));
     MPO_TRY(mpo_http_open(&spec, &server->http));
     MPO_NEW(mpo_server_client_count(server), &server->waiting_of);
     MPO_TRY(start_thread(server));

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "context.h"
 #include "needs.h"
 #include "plan.h"
 
@@ -61,6 +62,18 @@ enum mpo_status mpo_session_open_ranks(struct mpo_session *session)
 {
     int64_t ranks = session->config->exchange.ranks_per_group;
     return mpo_session_open_groups(session, ranks == MPO_AUTO_INTEGER ? 0 : (int32_t)ranks);
+}
+
+enum mpo_status mpo_session_check_one_group(const struct mpo_session *session)
+{
+    enum mpo_status status = MPO_OK;
+    int32_t groups = mpo_comm_group_count(session->comm);
+    MPO_CHECK(groups == 1, MPO_ERR_CONFIG,
+              "serve hosts each policy once: expected at most %d ranks, found %d, which "
+              "make %d groups; start fewer, or one server for each group",
+              session->config->policy_count, mpo_comm_job_size(), groups);
+cleanup:
+    return status;
 }
 
 /* The adapters of a policy: the first, and what is added to it. */
@@ -309,33 +322,43 @@ cleanup:
     return status;
 }
 
-/* Whether this rank's device has memory for all that will lie there, before weights
- * are read. */
-static enum mpo_status check_device_memory(struct mpo_session *session)
+/* Whether this rank's device has memory for all that will lie there, before weights are
+ * read. */
+static enum mpo_status check_device_memory(const struct mpo_session *session,
+                                           const struct mpo_policies_survey *survey)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_host host = {0};
+    if (session->device.total_bytes == 0)
+        return MPO_OK;
+    mpo_host_describe(&host);
+    struct mpo_needs_device device = mpo_plan_device(
+        session, survey, &host, mpo_context_exchange_bytes(session, survey->vocab_size));
+    MPO_TRY(mpo_comm_agree(mpo_needs_check_device(&device)));
+cleanup:
+    return status;
+}
+
+/* What depends on the memory that there is. A context that was lowered is looked at anew. */
+static enum mpo_status look_at_memory(struct mpo_session *session)
 {
     enum mpo_status status = MPO_OK;
     struct mpo_policies_survey survey = {0};
-    struct mpo_exchange_plan plan = {0};
-    struct mpo_host host = {0};
     bool known = false;
-    if (session->device.total_bytes == 0)
-        return MPO_OK;
-    struct mpo_policies_survey_spec spec = mpo_plan_survey(session);
-    MPO_TRY(mpo_policies_survey(&spec, session->comm, &survey));
-    MPO_TRY(mpo_failure_raise(&survey.vocabulary)); /* all ranks have reported it */
-    MPO_TRY(mpo_failure_raise(&survey.responses));
-    MPO_TRY(is_known(session, &survey, &known));
-    if (!known)
-        goto cleanup;
-    struct mpo_exchange_spec exchange = mpo_plan_exchange(
-        session->config, &session->placement, &session->size, survey.vocab_size);
-    exchange.rows_on_device = mpo_plan_rows_on_device(session);
-    if (mpo_exchange_survey(&exchange, session->comm, &plan) != MPO_OK)
-        plan.rank_bytes = 0; /* opening it will report why */
-    mpo_host_describe(&host);
-    struct mpo_needs_device device =
-        mpo_plan_device(session, &survey, &host, plan.rank_bytes);
-    MPO_TRY(mpo_comm_agree(mpo_needs_check_device(&device)));
+    bool again = session->size.machine.shrinks || session->device.total_bytes > 0;
+    while (again) {
+        struct mpo_policies_survey_spec spec = mpo_plan_survey(session);
+        mpo_policies_survey_release(&survey);
+        MPO_TRY(mpo_policies_survey(&spec, session->comm, &survey));
+        MPO_TRY(mpo_failure_raise(&survey.vocabulary)); /* all ranks have reported it */
+        MPO_TRY(mpo_failure_raise(&survey.responses));
+        MPO_TRY(is_known(session, &survey, &known));
+        if (!known)
+            goto cleanup;
+        MPO_TRY(mpo_context_fit(session, &survey, &again));
+    }
+    if (known)
+        MPO_TRY(check_device_memory(session, &survey));
 cleanup:
     mpo_policies_survey_release(&survey);
     return status;
@@ -354,7 +377,7 @@ enum mpo_status mpo_session_open_phases(struct mpo_session *session)
     MPO_TRY(mpo_comm_agree(mpo_session_open_device(session)));
     MPO_TRY(mpo_session_choose_threads(session));
     MPO_TRY(mpo_comm_agree(mpo_plan_check_rows(&session->size)));
-    MPO_TRY(check_device_memory(session));
+    MPO_TRY(look_at_memory(session));
     MPO_TRY(open_policies(session));
     MPO_TRY(open_exchange(session));
     MPO_TRY(mpo_comm_agree(open_mixture(session)));

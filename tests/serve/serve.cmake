@@ -21,6 +21,9 @@ mpo_add_script_test("clients that leave a server leave nothing behind"
     ../serve/leaving.py commands 300 3 ${binaries} ${work}/leaving ${PROJECT_SOURCE_DIR})
 mpo_add_script_test("prompts that begin alike are fed once, and nothing else changes"
     ../serve/reuse.py commands 300 3 ${binaries} ${work}/reuse ${PROJECT_SOURCE_DIR})
+mpo_add_script_test("doctor --serve and serve agree on what would fail"
+    ../serve/doctor.py commands 300 2 ${binaries} ${work}/serve_doctor ${PROJECT_SOURCE_DIR}
+    ${bigram_tool})
 # The following skip without launch/setup.sh --clients.
 mpo_add_script_test("lm-evaluation-harness finds the exact figures of bigram policies"
     ../serve/harness.py commands 600 2 ${binaries} ${work}/harness ${PROJECT_SOURCE_DIR}

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * doctor: would fit run? Every rank makes all checks and continues after a failure; rank
+ * doctor: would fit run, or with --serve the server? Every rank makes all checks and continues after a failure; rank
  * zero prints the findings of all ranks.
  *
  * The checks are the phases of mpo_session_open themselves, with the policies surveyed instead of
@@ -53,6 +53,8 @@ static enum mpo_status examine_ranks(struct doctor *doctor)
     doctor->ranks_fit = note_status(doctor, DOCTOR_ranks, mpo_session_open_ranks(session));
     if (!doctor->ranks_fit)
         return mpo_session_open_groups(session, 1);
+    if (doctor->serves)
+        note_status(doctor, DOCTOR_ranks, mpo_session_check_one_group(session));
     return MPO_OK;
 }
 
@@ -87,6 +89,8 @@ static enum mpo_status examine_prompts(struct doctor *doctor)
 {
     enum mpo_status status = MPO_OK;
     struct mpo_session *session = doctor->session;
+    if (doctor->serves)
+        return MPO_OK;
     double all_read =
         note_status(doctor, DOCTOR_prompts, mpo_session_read_prompts(session)) ? 1 : 0;
     MPO_TRY(mpo_comm_min(session->comm, &all_read, 1));
@@ -133,11 +137,20 @@ static enum mpo_status examine_policies(struct doctor *doctor)
     struct mpo_policies_survey *survey = &doctor->survey;
     struct mpo_policies_survey_spec spec = mpo_plan_survey(session);
     size_t most = (size_t)doctor->config->policy_count;
+    bool is_shorter = false;
     MPO_TRY(mpo_comm_agree(mpo_memory_take(most, sizeof *doctor->own_prompt, "prompts",
                                            (void **)&doctor->own_prompt)));
-    spec.view = view_prompt;
+    if (!doctor->serves)
+        spec.view = view_prompt;
     spec.viewer = doctor;
     MPO_TRY(mpo_policies_survey(&spec, session->comm, survey));
+    if (survey->all_loaded && doctor->ranks_fit)
+        MPO_TRY(mpo_context_fit(session, survey, &is_shorter));
+    if (is_shorter) {
+        mpo_policies_survey_release(survey);
+        spec.room = mpo_plan_room(session);
+        MPO_TRY(mpo_policies_survey(&spec, session->comm, survey));
+    }
     for (int32_t i = 0; i < survey->local_count; i++) {
         note_failure(doctor, DOCTOR_policies, &survey->local[i].load);
         note_failure(doctor, DOCTOR_context, &survey->local[i].prompts);
@@ -345,7 +358,7 @@ static enum mpo_status judge(const struct doctor *doctor)
 static enum mpo_status adopt_record(struct doctor *doctor)
 {
     enum mpo_status status = MPO_OK;
-    if (!doctor->config->fit.resume)
+    if (doctor->serves || !doctor->config->fit.resume)
         return MPO_OK;
     MPO_TRY(mpo_fit_adopt(doctor->session, doctor->config));
     MPO_TRY(mpo_comm_agree(mpo_plan_check_fit(doctor->config)));
@@ -357,6 +370,8 @@ cleanup:
 static enum mpo_status examine(struct doctor *doctor, int32_t *verdict)
 {
     enum mpo_status status = MPO_OK;
+    if (doctor->serves)
+        doctor_examine_server(doctor);
     MPO_TRY(examine_ranks(doctor));
     MPO_TRY(adopt_record(doctor));
     MPO_TRY(examine_prompts(doctor));
@@ -369,6 +384,8 @@ static enum mpo_status examine(struct doctor *doctor, int32_t *verdict)
     examine_threads(doctor);
     doctor_examine_limits(doctor);
     examine_device_memory(doctor);
+    if (doctor->serves)
+        MPO_TRY(doctor_examine_models(doctor));
     MPO_TRY(gather_ranks(doctor));
     if (mpo_comm_job_rank() == 0)
         doctor_examine_job(doctor);
@@ -395,19 +412,45 @@ static void close_doctor(struct doctor *doctor)
     free(doctor);
 }
 
+/* Local. */
+static enum mpo_status make_session(struct doctor *doctor)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_session_size size = {0};
+    MPO_CHECK(!doctor->config->doctor.serve, MPO_ERR_USAGE,
+              "doctor.serve: expected it as the flag --serve, found it in the "
+              "configuration");
+    doctor->config->fit.resume |= doctor->config->doctor.resume;
+    if (!doctor->serves && !doctor->config->fit.resume)
+        MPO_TRY(mpo_plan_check_fit(doctor->config));
+    size = doctor->serves ? doctor_size_of_serve(doctor->config)
+                          : mpo_plan_fit(doctor->config);
+    MPO_TRY(mpo_session_make("doctor", doctor->config, &size, &doctor->session));
+cleanup:
+    return status;
+}
+
+static enum mpo_status configure(struct doctor *doctor, int argc, char *const *argv)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_config_words words = {0};
+    MPO_TRY(mpo_comm_agree(mpo_config_as_serve("doctor", argc, argv, &words)));
+    doctor->serves = strcmp(words.command, "doctor") != 0;
+    MPO_TRY(mpo_session_configure(words.command, words.count, words.text, &doctor->config));
+    mpo_command_tell_idle(doctor->config, words.command);
+    MPO_TRY(mpo_comm_agree(make_session(doctor)));
+cleanup:
+    mpo_config_words_release(&words);
+    return status;
+}
+
 enum mpo_status mpo_command_doctor(int argc, char *const *argv)
 {
     enum mpo_status status = MPO_OK;
     struct doctor *doctor = NULL;
     MPO_TRY(
         mpo_comm_agree(mpo_memory_take(1, sizeof *doctor, "the doctor", (void **)&doctor)));
-    MPO_TRY(mpo_command_configure("doctor", argc, argv, &doctor->config));
-    doctor->config->fit.resume |= doctor->config->doctor.resume;
-    if (!doctor->config->fit.resume)
-        MPO_TRY(mpo_comm_agree(mpo_plan_check_fit(doctor->config)));
-    struct mpo_session_size size = mpo_plan_fit(doctor->config);
-    MPO_TRY(mpo_comm_agree(
-        mpo_session_make("doctor", doctor->config, &size, &doctor->session)));
+    MPO_TRY(configure(doctor, argc, argv));
     /* From here on failures are findings, including those that ranks agree
      * on by themselves. */
     struct mpo_reporter log = mpo_report_to((struct mpo_reporter){0});

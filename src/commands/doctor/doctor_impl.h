@@ -5,17 +5,20 @@
  *   doctor.c         the checks that every rank makes
  *   limits.c         limits of the process (ulimit) against what fit takes
  *   job.c            the checks that need all ranks' answers, on rank zero
+ *   serve.c          with --serve: what the server opens beside the policies
  *   report.c         tables, findings and JSON
  */
 #pragma once
 
-#include "mpo/fit.h"
-#include "session/plan.h"
 #include "base/text.h"
+#include "mpo/fit.h"
+#include "session/context.h"
+#include "session/plan.h"
 
-/** The checks in the order in which fit would meet the failure. */
+/** The checks in the order in which fit, or serve, would meet the failure. */
 #define DOCTOR_CHECK_LIST(X)                                                               \
     X(launch)                                                                              \
+    X(server)                                                                              \
     X(prompts)                                                                             \
     X(ranks)                                                                               \
     X(device)                                                                              \
@@ -25,6 +28,7 @@
     X(memory)                                                                              \
     X(exchange)                                                                            \
     X(threads)                                                                             \
+    X(models)                                                                              \
     X(record)
 
 enum doctor_check {
@@ -78,6 +82,7 @@ struct doctor {
     struct mpo_session *session;
     struct mpo_policies_survey survey;
     struct mpo_exchange_plan exchange;
+    bool serves;         /* serve is looked at, not fit */
     bool ranks_fit;      /* the number of ranks can host the policies */
     bool speaks_for_job; /* findings noted now belong to the job, not to a rank */
     struct doctor_rank own;
@@ -106,6 +111,20 @@ void doctor_examine_limits(struct doctor *doctor);
 
 /** Rank zero: the checks over all ranks; needs doctor->rank and doctor->policy. */
 void doctor_examine_job(struct doctor *doctor);
+
+/* ---- serve.c ---- */
+
+/** The session that serve would open. */
+struct mpo_session_size doctor_size_of_serve(const struct mpo_config *config);
+
+/** Rank zero: port, keys, certificate, folder of the URL's file. */
+void doctor_examine_server(struct doctor *doctor);
+
+/** Weights, presets and metrics. Collective. */
+enum mpo_status doctor_examine_models(struct doctor *doctor);
+
+/** Rank zero: what rows share; needs doctor->policy. */
+void doctor_praise_context(struct doctor *doctor);
 
 /** Rank zero: print everything in the format asked for.
  *  @param verdict  status of the first problem */

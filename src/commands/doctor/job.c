@@ -68,10 +68,13 @@ static void praise_stages(struct doctor *doctor)
     praise(doctor, DOCTOR_policies, "all files can be read");
     doctor_note(doctor, DOCTOR_vocabulary, DOCTOR_OK, MPO_OK,
                 "common to all policies, %d tokens", doctor->survey.vocab_size);
-    doctor_note(
-        doctor, DOCTOR_context, DOCTOR_OK, MPO_OK,
-        "templates are known; all prompts fit the context with %lld response tokens",
-        (long long)doctor->config->rollout.max_tokens);
+    if (doctor->serves)
+        doctor_praise_context(doctor);
+    else
+        doctor_note(
+            doctor, DOCTOR_context, DOCTOR_OK, MPO_OK,
+            "templates are known; all prompts fit the context with %lld response tokens",
+            (long long)doctor->config->rollout.max_tokens);
 }
 
 static void admit(struct doctor *doctor, enum doctor_check check, const char *reason)
@@ -84,7 +87,7 @@ static bool all_prompts_fit(const struct doctor *doctor)
     for (int32_t i = 0; i < doctor->policy_count; i++)
         if (doctor->policy[i].prompts.status != MPO_OK)
             return false;
-    return doctor->session->prompts != NULL;
+    return doctor->serves || doctor->session->prompts != NULL;
 }
 
 /* Why a figure would mislead; "": it does not. */
@@ -106,7 +109,7 @@ static void admit_gaps(struct doctor *doctor)
 {
     const char *memory = gap(doctor, true);
     const char *exchange = gap(doctor, false);
-    if (doctor->session->prompts == NULL)
+    if (!doctor->serves && doctor->session->prompts == NULL)
         admit(doctor, DOCTOR_context, "the prompts could not be read");
     else if (!doctor->survey.all_loaded)
         admit(doctor, DOCTOR_context, memory);
@@ -183,9 +186,9 @@ static void judge_host(struct doctor *doctor, const struct host_needs *sum)
         doctor_note(
             doctor, DOCTOR_memory, DOCTOR_PROBLEM, MPO_ERR_MEMORY,
             "%s: %d rank%s %llu MB more, but %s leaves %llu MB; use more hosts or smaller "
-            "models, or lower rollout.unit_prompts, responses or max_tokens",
+            "models, or %s",
             host->name, sum->rank_count, need_of(sum->rank_count), shared,
-            host->memory_limit, free_mb);
+            host->memory_limit, free_mb, doctor->session->size.advice);
     else if (sum->alone > host->memory_free_bytes)
         doctor_note(doctor, DOCTOR_memory, DOCTOR_WARNING, MPO_OK,
                     "%s: %d ranks need %llu MB if they share weights, but %llu MB if "
@@ -288,5 +291,6 @@ void doctor_examine_job(struct doctor *doctor)
     admit_gaps(doctor);
     examine_memory(doctor);
     examine_groups(doctor);
-    examine_record(doctor);
+    if (!doctor->serves)
+        examine_record(doctor);
 }

@@ -216,10 +216,11 @@ static void print_text(const struct doctor *doctor, enum mpo_status verdict)
             print_finding(doctor, i);
     if (problems > 0)
         printf("\n"
-               "%d problem%s: fit would exit with code %d\n",
-               problems, mpo_text_plural(problems), mpo_status_exit_code(verdict));
+               "%d problem%s: %s would exit with code %d\n",
+               problems, mpo_text_plural(problems), doctor->serves ? "serve" : "fit",
+               mpo_status_exit_code(verdict));
     else
-        printf("\nfit would run\n");
+        printf("\n%s\n", doctor->serves ? "serve would start" : "fit would run");
 }
 
 /* ---- JSON ---- */

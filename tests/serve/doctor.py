@@ -1,0 +1,144 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""`mpo doctor --serve` says ok: serve starts. It names a problem: serve ends with the same code.
+Where memory is short an automatic context is what there is room for, and both say so.
+
+usage: doctor.py MPO MPIEXEC WORK_FOLDER SOURCE_FOLDER [BIGRAM_GGUF_TOOL]
+"""
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import urllib.error
+
+SOURCE = sys.argv[4]
+sys.path[:0] = [os.path.join(SOURCE, "tests", part) for part in ("commands", "support")]
+from person import MPO, WORK, check, fresh, run, run_tests, start  # noqa: E402
+from server import Server  # noqa: E402
+
+CONFIG = os.path.join(SOURCE, "configs/table.yaml")
+VOCAB = 260
+POLICIES = 3
+
+
+def doctor(*arguments, ranks=1):
+    result = run("doctor", "--serve", *arguments, "--json", ranks=ranks)
+    report = json.loads(result.stdout) if result.stdout else {"checks": []}
+    return result, {one["check"]: one for one in report["checks"]}
+
+
+def starts(config, *flags, launch=()):
+    """0 where a server comes to be ready, else the code with which it ends."""
+    server = Server(MPO, WORK, config, *flags, launch=launch)
+    try:
+        server.wait_until_ready()
+    except (AssertionError, urllib.error.HTTPError):
+        pass
+    return server.end() if server.process.poll() is not None else server.end() and 0
+
+
+def agrees(name, problem, *flags, words=""):
+    result, checks = doctor(CONFIG, *flags)
+    found = [check for check, one in checks.items() if one["level"] == "problem"]
+    code = starts(CONFIG, *(flag for flag in flags if not flag.startswith("--port=")))
+    check(f"{name}: doctor {result.returncode}, serve {code}, {found}",
+          found == ([problem] if problem else []) and result.returncode == code
+          and all(words in checks[one]["text"] for one in found), result)
+
+
+def test_agreement():
+    keys = os.path.join(WORK, "keys")
+    with open(keys, "w", encoding="utf-8") as file:
+        file.write("me:secret\n")
+    os.chmod(keys, 0o644)
+    agrees("as configured", None)
+    agrees("a key file that others may read", "server", f"--key-file={keys}", words="mode 600")
+    os.chmod(keys, 0o600)
+    agrees("keys", None, f"--key_file={keys}", "--presets", "even=uniform", "--name=x/y")
+    agrees("no certificate", "server", "--tls-cert=/no", "--tls-key=/no")
+    agrees("open to all", "server", "--address=0.0.0.0", words="allow_open")
+    agrees("weights", "models", "--weights=0.5,0.6,0.7", words="sum of 1")
+    agrees("a record that is none", "models", f"--weights={CONFIG}")
+    agrees("presets", "models", "--presets=even", words="NAME=WEIGHTS")
+    agrees("a folder that is none", "server", "--url-file=/no/such/url", words="url_file")
+
+
+def test_port():
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        result, checks = doctor(CONFIG, f"--port={port}")
+        served = run("serve", CONFIG, f"--port={port}")
+        check("a port that is taken", result.returncode == served.returncode == 73
+              and checks["server"]["level"] == "problem", result)
+    result, _ = doctor(CONFIG, f"--port={port}")
+    check("and free again", result.returncode == 0, result)
+    result = run("doctor", CONFIG, "--serve", "--rows=8", "--port=0")
+    check("as a text", result.returncode == 0 and "serve would start" in result.stdout
+          and "8 rows share 16384 tokens" in result.stdout, result)
+    result = run("doctor", CONFIG, "--serve=false", "--record.file=x.h5")
+    check("fit, as before", "fit would run" in result.stdout, result)
+
+
+def test_groups():
+    result, checks = doctor(CONFIG, "--port=0", ranks=2 * POLICIES)
+    check("two groups", result.returncode == 78
+          and checks["ranks"]["level"] == "problem", result)
+
+
+# ---- memory ----
+
+def short_model(tool):
+    """A configuration whose automatic context takes some hundred MB."""
+    zeros = os.path.join(WORK, "logits")
+    with open(zeros, "wb") as file:
+        file.write(bytes(4 * VOCAB * VOCAB))
+    model = os.path.join(WORK, "model.gguf")
+    check("a model", start([tool, model, zeros]).returncode == 0)
+    config = os.path.join(WORK, "short.yaml")
+    with open(config, "w", encoding="utf-8") as file:
+        file.write("prompts: {file: prompts.txt}\npolicies:\n" + "".join(
+            f"  - {{name: p{k}, model: model.gguf, template: raw}}\n" for k in range(2)))
+    return config
+
+
+def context_of(checks):
+    return int(re.search(r"rows share (\d+) tokens", checks["context"]["text"]).group(1))
+
+
+def test_memory():
+    if len(sys.argv) < 6:
+        print("ok    SKIP memory: this build has no libllama")
+        return
+    config = short_model(sys.argv[5])
+    flags = (config, "--port=0", "--rows=128")
+    wanted = 128 * 2048
+    result, checks = doctor(*flags)
+    report = json.loads(result.stdout)
+    needs = report["ranks"][0]["needs"]
+    cache, rest = needs["cache_bytes"], needs["total_bytes"] - needs["cache_bytes"]
+    check(f"with memory all of the context, {cache >> 20} MB", context_of(checks) == wanted
+          and checks["context"]["level"] == "ok", result)
+    os.environ.update(SLURM_MEM_PER_NODE=str((rest + cache // 2) >> 20), SLURM_NTASKS="1")
+    result, checks = doctor(*flags)
+    shorter = context_of(checks)
+    check(f"with half of it {shorter} tokens, and a warning", wanted / 8 < shorter < wanted / 1.5
+          and checks["context"]["level"] == "warning" and result.returncode == 0, result)
+    with Server(MPO, WORK, config, "--rows=128") as server:
+        most = server.ask("/v1/mpo")["use"]["max_model_len"]
+        with open(server.log_path, encoding="utf-8") as log:
+            lines = [line for line in log if line.startswith("memory has room for")]
+        found = int(lines[0].split()[4]) if lines else 0
+        check(f"serve says so in a line: {found}", len(lines) == 1
+              and abs(found - shorter) <= wanted / 8 and most <= found)
+    result, checks = doctor(*flags, f"--context={wanted}")
+    check("a context that is given is not changed", result.returncode == 71
+          and checks["memory"]["level"] == "problem", result)
+    del os.environ["SLURM_MEM_PER_NODE"], os.environ["SLURM_NTASKS"]
+
+
+fresh()
+run_tests(globals())
