@@ -35,9 +35,10 @@ const struct mpo_command mpo_commands[] = {
     {"doctor", "run the checks of fit or serve on every rank, without loading weights",
      "CONFIG [--section.key=value ...]\nCONFIG --serve [--port=PORT] [...]",
      mpo_command_doctor, true, NULL},
-    {"launch", "print a Slurm batch script for fit, with the resources it needs",
-     "CONFIG [--groups=N] [--ranks-per-node=N] [--time=TIME] [...]", mpo_command_launch,
-     false, NULL},
+    {"launch", "print a Slurm batch script for fit or serve, with the resources it needs",
+     "CONFIG [--groups=N] [--ranks-per-node=N] [--time=TIME] [...]\n"
+     "CONFIG --serve [--rows=N] [...]",
+     mpo_command_launch, false, NULL},
     {"prompt", "print a prompt as each policy gets it",
      "CONFIG [--index=N] [--format=FORMAT] [--section.key=value ...]", mpo_command_prompt,
      false, NULL},

@@ -7,6 +7,7 @@
 #include <stdbool.h>
 
 #include "mpo/config.h"
+#include "mpo/session.h"
 #include "mpo/status.h"
 
 struct mpo_command {
@@ -47,6 +48,14 @@ enum mpo_status mpo_command_read_flags(const char *command, int argc, char *cons
 /** The same for a command that takes one record; *path is borrowed from argv. */
 enum mpo_status mpo_command_read_record(const char *command, int argc, char *const *argv,
                                         const char **path, struct mpo_config **config);
+
+/** How large a session serve opens. Local. @return MPO_ERR_USAGE in a build that cannot serve */
+enum mpo_status mpo_command_size_serve(const struct mpo_config *config,
+                                       struct mpo_session_size *size);
+
+/** Whether serve would find all its models; those of records are not compared with the
+ *  policies where none are open. Collective; failures are agreed on. */
+enum mpo_status mpo_command_check_models(const struct mpo_session *session);
 
 enum mpo_status mpo_command_fit(int argc, char *const *argv);
 enum mpo_status mpo_command_generate(int argc, char *const *argv);

@@ -322,6 +322,21 @@ cleanup:
     return mpo_session_end_loop(status);
 }
 
+enum mpo_status mpo_command_size_serve(const struct mpo_config *config,
+                                       struct mpo_session_size *size)
+{
+    *size = mpo_serve_size(config);
+    return MPO_OK;
+}
+
+enum mpo_status mpo_command_check_models(const struct mpo_session *session)
+{
+    struct mpo_serve_catalog catalog = {0};
+    enum mpo_status status = mpo_serve_models_open(session, &catalog);
+    mpo_serve_models_close(&catalog);
+    return status;
+}
+
 enum mpo_status mpo_command_serve(int argc, char *const *argv)
 {
     enum mpo_status status = MPO_OK;

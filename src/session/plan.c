@@ -80,7 +80,8 @@ bool mpo_plan_warms_up(const struct mpo_config *config)
 uint64_t mpo_plan_warm_up_bytes(const struct mpo_config *config,
                                 const struct mpo_session_size *size, int64_t prompt_count)
 {
-    return mpo_plan_warms_up(config) ? mpo_session_warm_up_bytes(config, size, prompt_count)
+    bool is_fit = size->machine.row_capacity == 0;
+    return is_fit && mpo_plan_warms_up(config) ? mpo_session_warm_up_bytes(config, size, prompt_count)
                                      : 0;
 }
 

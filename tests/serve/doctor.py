@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """`mpo doctor --serve` says ok: serve starts. It names a problem: serve ends with the same code.
-Where memory is short an automatic context is what there is room for, and both say so.
+Where memory is short an automatic context is what there is room for, and both say so. The script
+of `mpo launch --serve` runs launch/serve.sbatch with the same flags.
 
 usage: doctor.py MPO MPIEXEC WORK_FOLDER SOURCE_FOLDER [BIGRAM_GGUF_TOOL]
 """
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -87,6 +89,47 @@ def test_groups():
     result, checks = doctor(CONFIG, "--port=0", ranks=2 * POLICIES)
     check("two groups", result.returncode == 78
           and checks["ranks"]["level"] == "problem", result)
+
+
+# ---- launch ----
+
+def launch(*arguments):
+    return run("launch", CONFIG, "--serve", *arguments)
+
+
+def test_launch():
+    config = os.path.join(WORK, "a folder; with $HOME's.yaml")
+    shutil.copy(CONFIG, config)
+    shutil.copytree(os.path.join(SOURCE, "configs/table"), os.path.join(WORK, "table"))
+    result = run("launch", config, "--serve", "--rows", "8", "--presets=a=uniform;b=1,0,0",
+                 "--run.seed=4", "--ranks-per-node=1", "--launch.time=01:00:00", "--drain=100")
+    asked = dict(re.findall(r"^#SBATCH --([\w-]+)(?:=(\S+))?", result.stdout, re.MULTILINE))
+    check("what the job asks for", asked.get("nodes") == "3" and asked["time"] == "01:00:00"
+          and asked["signal"] == "B:USR1@200" and asked["ntasks-per-node"] == "1", result)
+    home = os.path.join(WORK, "home")
+    os.makedirs(os.path.join(home, "launch"))
+    with open(os.path.join(home, "launch", "serve.sbatch"), "w", encoding="utf-8") as file:
+        file.write("printf '%s\\0' \"$@\"\n")
+    done = subprocess.run(
+        ["bash", "-s", "--", "--more"], input=result.stdout, capture_output=True, text=True,
+        timeout=60, check=False,
+        env={**os.environ, "MPO_HOME": home, "SLURM_CPUS_PER_TASK": "8"})
+    words = done.stdout.split("\0")[:-1]
+    check(f"its command {words}", words == [
+        "--run.threads=8", config, "--serve.rows=8", "--serve.presets=a=uniform;b=1,0,0",
+        "--run.seed=4", "--serve.drain=100", "--more"])
+    for name, code, flags in (("groups", 78, ["--groups=2"]), ("weights", 64, ["--weights=1,1"]),
+                              ("a step's time", 78, ["--seconds-per-step=3"]),
+                              ("a time before the signal", 78, ["--time=2"]),
+                              ("an unknown flag", 64, ["--bogus"])):
+        refused = launch(*flags)
+        check(f"{name} is refused with {code}", refused.returncode == code
+              and not refused.stdout and refused.stderr.count("\n") == 1, refused)
+    tool = shutil.which("shellcheck")
+    if tool:
+        clean = subprocess.run([tool, "-x", "-"], input=launch().stdout, text=True, cwd=SOURCE,
+                               capture_output=True, check=False)
+        check("the script is clean shell", clean.returncode == 0, clean)
 
 
 # ---- memory ----

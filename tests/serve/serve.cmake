@@ -24,6 +24,8 @@ mpo_add_script_test("prompts that begin alike are fed once, and nothing else cha
 mpo_add_script_test("doctor --serve and serve agree on what would fail"
     ../serve/doctor.py commands 300 2 ${binaries} ${work}/serve_doctor ${PROJECT_SOURCE_DIR}
     ${bigram_tool})
+mpo_add_script_test("servers behind nginx and HAProxy stream, and one drains unnoticed"
+    ../serve/proxies.py commands 300 3 ${binaries} ${work}/proxies ${PROJECT_SOURCE_DIR})
 # The following skip without launch/setup.sh --clients.
 mpo_add_script_test("lm-evaluation-harness finds the exact figures of bigram policies"
     ../serve/harness.py commands 600 2 ${binaries} ${work}/harness ${PROJECT_SOURCE_DIR}

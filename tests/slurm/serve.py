@@ -46,9 +46,23 @@ def status_of(url, path, body, key=None):
 def a_server_drains_is_requeued_and_ends(slurm, work):
     config = os.path.join(cluster.SOURCE, "configs", "table.yaml")
     # The nodes of the tests are one machine, whose names resolve to nothing.
-    job = slurm.submit("serve.sbatch", config, "--address=127.0.0.1", options=[
+    serves(slurm, work, slurm.submit("serve.sbatch", config, "--address=127.0.0.1", options=[
         "--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=0", "--cpus-per-task=1", "--mem=0",
-        "--chdir=" + work, "--output=" + os.path.join(work, "serve.log")])
+        "--chdir=" + work, "--output=" + os.path.join(work, "serve.log")]))
+
+
+def a_script_that_launch_prints_serves(slurm, mpo, work):
+    config = os.path.join(cluster.SOURCE, "configs", "table.yaml")
+    printed, _ = slurm.run(mpo, "launch", config, "--serve", "--address=127.0.0.1", "--rows=4",
+                           "--cpus-per-task=1")
+    script = os.path.join(work, "job.sbatch")
+    with open(script, "w", encoding="utf-8") as file:
+        file.write(printed)
+    serves(slurm, work, slurm.submit(script, options=[
+        "--chdir=" + work, "--output=" + os.path.join(work, "serve.log")]))
+
+
+def serves(slurm, work, job):
     url_file = os.path.join(work, "mpo-serve-%s.url" % job)
     key_file = os.path.join(work, "mpo-serve-%s.key" % job)
     cluster.until(lambda: os.path.exists(url_file), "the URL of job %s" % job, 60)
@@ -78,7 +92,8 @@ def main():
     shutil.rmtree(work, ignore_errors=True)
     os.makedirs(work)
     with cluster.Cluster(mpo) as slurm:
-        code = tables.run_cases([(a_server_drains_is_requeued_and_ends, [slurm, work])])
+        code = tables.run_cases([(a_server_drains_is_requeued_and_ends, [slurm, work]),
+                                 (a_script_that_launch_prints_serves, [slurm, mpo, work])])
     sys.exit(code)
 
 

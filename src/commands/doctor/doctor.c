@@ -421,10 +421,13 @@ static enum mpo_status make_session(struct doctor *doctor)
               "doctor.serve: expected it as the flag --serve, found it in the "
               "configuration");
     doctor->config->fit.resume |= doctor->config->doctor.resume;
-    if (!doctor->serves && !doctor->config->fit.resume)
-        MPO_TRY(mpo_plan_check_fit(doctor->config));
-    size = doctor->serves ? doctor_size_of_serve(doctor->config)
-                          : mpo_plan_fit(doctor->config);
+    if (!doctor->serves) {
+        if (!doctor->config->fit.resume)
+            MPO_TRY(mpo_plan_check_fit(doctor->config));
+        size = mpo_plan_fit(doctor->config);
+    } else {
+        MPO_TRY(mpo_command_size_serve(doctor->config, &size));
+    }
     MPO_TRY(mpo_session_make("doctor", doctor->config, &size, &doctor->session));
 cleanup:
     return status;

@@ -114,9 +114,6 @@ void doctor_examine_job(struct doctor *doctor);
 
 /* ---- serve.c ---- */
 
-/** The session that serve would open. */
-struct mpo_session_size doctor_size_of_serve(const struct mpo_config *config);
-
 /** Rank zero: port, keys, certificate, folder of the URL's file. */
 void doctor_examine_server(struct doctor *doctor);
 

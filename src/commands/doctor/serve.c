@@ -12,11 +12,6 @@
 #include "serve/server.h"
 #include "serve/size.h"
 
-struct mpo_session_size doctor_size_of_serve(const struct mpo_config *config)
-{
-    return mpo_serve_size(config);
-}
-
 void doctor_examine_server(struct doctor *doctor)
 {
     struct mpo_server *server = NULL;
@@ -69,7 +64,7 @@ enum mpo_status doctor_examine_models(struct doctor *doctor)
 void doctor_praise_context(struct doctor *doctor)
 {
     const struct mpo_session_machine *machine = &doctor->session->size.machine;
-    int32_t wanted = doctor_size_of_serve(doctor->config).machine.context_tokens;
+    int32_t wanted = mpo_serve_size(doctor->config).machine.context_tokens;
     int32_t longest = machine->context_tokens;
     for (int32_t i = 0; i < doctor->policy_count; i++) {
         int32_t trained = doctor->policy[i].need.trained_tokens;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * launch: the batch script of a fit, with what its ranks need.
+ * launch: the batch script of a fit, or with --serve of a server, with what its ranks need.
  *
  * One process without MPI surveys all policies as doctor does and adds up the needs of the
  * ranks of each node. What fit would refuse in the configuration, the models and the
@@ -64,15 +64,37 @@ static enum mpo_status check_options(const struct mpo_config *config)
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_config_launch *options = &config->launch;
-    MPO_TRY(mpo_plan_check_fit(config));
     MPO_TRY(check_word("partition", options->partition));
     MPO_TRY(check_word("account", options->account));
     MPO_CHECK(mpo_is_auto(options->time) || is_time(options->time), MPO_ERR_CONFIG,
               "launch.time: expected auto or a time like 90 (minutes), 04:00:00 or "
               "2-12:00:00, found '%.*s'",
               (int)strcspn(options->time, "\n\r"), options->time);
+cleanup:
+    return status;
+}
+
+static enum mpo_status check_fit(const struct mpo_config *config)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_TRY(mpo_plan_check_fit(config));
     MPO_CHECK(strcmp(config->prompts.file, "-") != 0, MPO_ERR_USAGE,
               "prompts.file: expected a file, found -: a batch job has no standard input");
+cleanup:
+    return status;
+}
+
+static enum mpo_status check_serve(const struct mpo_config *config)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_CHECK(config->launch.groups == 1, MPO_ERR_CONFIG,
+              "launch.groups: a server has one group of ranks, found %lld; submit several "
+              "jobs",
+              (long long)config->launch.groups);
+    MPO_CHECK(config->launch.seconds_per_step == 0.0, MPO_ERR_CONFIG,
+              "launch.seconds_per_step: a server has no number of steps, found %g; set "
+              "launch.time",
+              config->launch.seconds_per_step);
 cleanup:
     return status;
 }
@@ -89,22 +111,44 @@ static void warn_of_idle_groups(const struct mpo_config *config)
                         (long long)config->launch.groups, (long long)units);
 }
 
+/* The job is described, but for what the models say. */
+static enum mpo_status plan_job(struct launch *launch)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_config *config = launch->config;
+    launch->plan.config = config;
+    launch->plan.survey = &launch->survey;
+    if (launch->serves) {
+        MPO_TRY(check_serve(config));
+        MPO_TRY(mpo_command_size_serve(config, &launch->plan.size));
+    } else {
+        config->fit.resume = true; /* as the script does */
+        MPO_TRY(check_fit(config));
+        launch->plan.size = mpo_plan_fit(config);
+        warn_of_idle_groups(config);
+    }
+    MPO_TRY(check_options(config));
+    MPO_TRY(mpo_session_make("launch", config, &launch->plan.size, &launch->session));
+cleanup:
+    return status;
+}
+
 static enum mpo_status configure(struct launch *launch, int argc, char *const *argv)
 {
     enum mpo_status status = MPO_OK;
     struct mpo_config_arguments arguments = {0};
-    MPO_TRY(mpo_config_open("launch", argc, argv, &launch->config));
-    mpo_command_tell_idle(launch->config, "launch");
-    launch->config->fit.resume = true; /* as the script does */
-    MPO_TRY(check_options(launch->config));
-    MPO_TRY(mpo_config_pass_on("launch", argc, argv, &arguments, &launch->flags));
+    struct mpo_config_words *words = &launch->words;
+    MPO_TRY(mpo_config_as_serve("launch", argc, argv, words));
+    launch->serves = strcmp(words->command, "launch") != 0;
+    MPO_TRY(mpo_config_open(words->command, words->count, words->text, &launch->config));
+    mpo_command_tell_idle(launch->config, words->command);
+    MPO_CHECK(!launch->config->launch.serve, MPO_ERR_USAGE,
+              "launch.serve: expected it as the flag --serve, found it in the "
+              "configuration");
+    MPO_TRY(mpo_config_pass_on(words->command, words->count, words->text, &arguments,
+                               &launch->flags));
     launch->config_path = arguments.text[0];
-    launch->plan.config = launch->config;
-    launch->plan.size = mpo_plan_fit(launch->config);
-    launch->plan.survey = &launch->survey;
-    MPO_TRY(
-        mpo_session_make("launch", launch->config, &launch->plan.size, &launch->session));
-    warn_of_idle_groups(launch->config);
+    MPO_TRY(plan_job(launch));
 cleanup:
     return status;
 }
@@ -188,7 +232,9 @@ static enum mpo_status choose_time(struct launch *launch)
     enum mpo_status status = MPO_OK;
     const struct mpo_config *config = launch->config;
     double step = config->launch.seconds_per_step;
-    double signal = fmax(LAUNCH_SIGNAL_SECONDS, ceil(2.0 * step));
+    double signal = launch->serves
+                        ? fmax(LAUNCH_DRAIN_SECONDS, ceil(2.0 * config->serve.drain))
+                        : fmax(LAUNCH_SIGNAL_SECONDS, ceil(2.0 * step));
     double limit =
         (double)config->descent.steps * step * (100 + LAUNCH_MARGIN_PERCENT) / 100 +
         LAUNCH_SETUP_SECONDS + signal;
@@ -196,10 +242,10 @@ static enum mpo_status choose_time(struct launch *launch)
     MPO_CHECK(mpo_is_auto(config->launch.time) ||
                   time_seconds(config->launch.time) > signal + SIGNAL_EARLY_SECONDS,
               MPO_ERR_CONFIG,
-              "launch.time: expected more than %g s, because fit is told to stop %g s "
+              "launch.time: expected more than %g s, because %s is told to stop %g s "
               "before the limit or up to a minute earlier; found '%s', which is %g s",
-              signal + SIGNAL_EARLY_SECONDS, signal, config->launch.time,
-              time_seconds(config->launch.time));
+              signal + SIGNAL_EARLY_SECONDS, launch->serves ? "serve" : "fit", signal,
+              config->launch.time, time_seconds(config->launch.time));
     if (step == 0.0 || !mpo_is_auto(config->launch.time))
         return MPO_OK;
     MPO_CHECK(limit <= (double)LIMIT_SECONDS_MAX, MPO_ERR_CONFIG,
@@ -246,7 +292,8 @@ static enum mpo_status plan(struct launch *launch)
 {
     enum mpo_status status = MPO_OK;
     struct mpo_exchange_spec exchange;
-    MPO_TRY(mpo_session_read_prompts(launch->session));
+    if (!launch->serves)
+        MPO_TRY(mpo_session_read_prompts(launch->session));
     MPO_TRY(lay_out_ranks(launch));
     MPO_TRY(mpo_session_open_groups(launch->session, 1));
     MPO_TRY(open_device(launch));
@@ -257,7 +304,10 @@ static enum mpo_status plan(struct launch *launch)
     MPO_TRY(choose_time(launch));
     MPO_TRY(survey_policies(launch));
     launch->node = mpo_plan_node_needs(&launch->plan);
-    MPO_TRY(mpo_record_check(launch->config->record.file, true));
+    if (launch->serves)
+        MPO_TRY(mpo_command_check_models(launch->session));
+    else
+        MPO_TRY(mpo_record_check(launch->config->record.file, true));
 cleanup:
     return status;
 }
@@ -270,6 +320,7 @@ static void close_launch(struct launch *launch)
     mpo_policies_survey_release(&launch->survey);
     mpo_session_close(&launch->session);
     mpo_config_close(&launch->config);
+    mpo_config_words_release(&launch->words);
 }
 
 enum mpo_status mpo_command_launch(int argc, char *const *argv)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
- * The plan of a batch job of fit: where its ranks go, and what each node must provide.
+ * The plan of a batch job of fit or serve: where its ranks go, and what each node must provide.
  *
  *   launch.c         configuration, survey, layout
  *   script.c         the script
@@ -15,6 +15,8 @@
 #define LAUNCH_MARGIN_PERCENT 25
 /** Assumed maximum duration of a step: the signal comes this long before the end. */
 #define LAUNCH_SIGNAL_SECONDS 180
+/** The same of a server, whose running requests finish in serve.drain seconds. */
+#define LAUNCH_DRAIN_SECONDS 120
 /** Part of a derived time limit: loading and hashing models. */
 #define LAUNCH_SETUP_SECONDS 600
 
@@ -27,8 +29,10 @@ struct launch {
     struct mpo_session *session;
     struct mpo_policies_survey survey;
 
-    /* as `mpo fit` takes them */
-    const char *config_path; /* borrowed from argv */
+    /* as `mpo fit`, or `mpo serve`, takes them */
+    bool serves;
+    struct mpo_config_words words;
+    const char *config_path; /* borrowed from words */
     struct mpo_texts flags;  /* owned */
 
     struct mpo_plan plan; /* where the ranks go */

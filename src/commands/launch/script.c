@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The script: launch/resume.sbatch with the figures of one job, each with its origin.
+ * The script: launch/resume.sbatch, or launch/serve.sbatch, with the figures of one job, each
+ * with its origin.
  * The user's texts appear only in the command, quoted: in a comment a line end would
  * start a command.
  */
@@ -33,6 +34,25 @@ static void print_option(const char *reason, const char *format, ...)
 }
 
 /* ---- the head ---- */
+
+static void print_head_of_serve(const struct launch *launch)
+{
+    printf("#!/usr/bin/env bash\n"
+           "# Serve %d policies with %d rank%s; printed by mpo launch --serve %s.\n"
+           "#\n"
+           "#     mpo launch my.yaml --serve >job.sbatch && sbatch job.sbatch\n"
+           "#     cat mpo-serve-JOB.url           # when it is ready: the URL, the models\n"
+           "#     cat mpo-serve-JOB.key           # name:key; the key is the bearer token\n"
+           "#     grep 'ssh -N' mpo-serve-JOB.log # the tunnel from your machine\n"
+           "#\n"
+           "# Before the time limit and when preempted, requests that run may finish, and "
+           "the\n"
+           "# job is requeued.  Submit from the source tree, or set MPO_HOME to it.  "
+           "Options of\n"
+           "# sbatch win over the lines below; arguments go to `mpo serve`.\n",
+           launch->config->policy_count, launch->plan.rank_count,
+           mpo_text_plural(launch->plan.rank_count), MPO_VERSION);
+}
 
 static void print_head(const struct launch *launch)
 {
@@ -99,12 +119,13 @@ static void print_memory(const struct launch *launch)
                  needed * (100 + LAUNCH_MARGIN_PERCENT) / 100 + ranks_mb);
     printf("# MB of the node that needs most: program %llu, weights %llu, cache %llu, work "
            "%llu,\n"
-           "# exchange %llu, as in mpo doctor; the rest is for MPI and the record.\n",
+           "# exchange %llu, as in mpo doctor; the rest is for MPI and %s.\n",
            mpo_text_megabytes_up(node->program_bytes),
            mpo_text_megabytes_up(node->weights_bytes),
            mpo_text_megabytes_up(node->cache_bytes),
            mpo_text_megabytes_up(node->work_bytes),
-           mpo_text_megabytes_up(node->exchange_bytes));
+           mpo_text_megabytes_up(node->exchange_bytes),
+           launch->serves ? "requests" : "the record");
 }
 
 /* Days, hours and minutes, rounded up. */
@@ -121,6 +142,15 @@ static void print_derived_limit(const struct launch *launch)
                  minutes % 60);
 }
 
+static const char *reason_for_signal(const struct launch *launch)
+{
+    if (launch->serves)
+        return "seconds before the end: 2 x serve.drain, at least 120";
+    return launch->signal_seconds > LAUNCH_SIGNAL_SECONDS
+               ? "seconds before the end: 2 x launch.seconds_per_step"
+               : "seconds before the end: more than the longest step takes";
+}
+
 static void print_time(const struct launch *launch)
 {
     const struct mpo_config_launch *options = &launch->config->launch;
@@ -128,18 +158,17 @@ static void print_time(const struct launch *launch)
         print_derived_limit(launch);
     else if (!mpo_is_auto(options->time))
         print_option("of each piece: launch.time", "time=%s", options->time);
+    else if (launch->serves)
+        print_option("of each piece, as in launch/serve.sbatch", "time=08:00:00");
     else
         print_option("of each piece, as in launch/resume.sbatch", "time=04:00:00");
-    print_option(launch->signal_seconds > LAUNCH_SIGNAL_SECONDS
-                     ? "seconds before the end: 2 x launch.seconds_per_step"
-                     : "seconds before the end: more than the longest step takes",
-                 "signal=B:USR1@%d", launch->signal_seconds);
+    print_option(reason_for_signal(launch), "signal=B:USR1@%d", launch->signal_seconds);
 }
 
 static void print_options(const struct launch *launch)
 {
     const struct mpo_config_launch *options = &launch->config->launch;
-    print_option("", "job-name=mpo");
+    print_option("", "job-name=mpo%s", launch->serves ? "-serve" : "");
     if (options->partition[0] != '\0')
         print_option("launch.partition", "partition=%s", options->partition);
     if (options->account[0] != '\0')
@@ -149,7 +178,8 @@ static void print_options(const struct launch *launch)
     print_time(launch);
     print_option("also after preemption or when a node is lost", "requeue");
     print_option("all pieces in one file", "open-mode=append");
-    print_option("job name and number", "output=%%x-%%j.out");
+    print_option("job name and number", "output=%%x-%%j.%s",
+                 launch->serves ? "log" : "out");
 }
 
 /* ---- the command ---- */
@@ -170,7 +200,16 @@ static void print_quoted(const char *text)
     putchar('\'');
 }
 
-static void print_command(const struct launch *launch)
+/* The batch script of servers draws a key, and names the files. */
+static void print_command_of_serve(void)
+{
+    printf("set -euo pipefail\n\n"
+           "# exec: Slurm sends the signal to this process.\n"
+           "exec bash \"${MPO_HOME:-$SLURM_SUBMIT_DIR}/launch/serve.sbatch\" \\\n"
+           "    --run.threads=\"$SLURM_CPUS_PER_TASK\" \\\n    ");
+}
+
+static void print_command_of_fit(const struct launch *launch)
 {
     printf("set -euo pipefail\n\n"
            "# shellcheck source=launch/env.sh\n"
@@ -179,6 +218,14 @@ static void print_command(const struct launch *launch)
            "exec \"$MPO_HOME/launch/requeue.sh\" srun \"${srun_options[@]}\"%s \\\n"
            "    \"${mpo[@]}\" fit --resume --run.threads=\"$SLURM_CPUS_PER_TASK\" \\\n    ",
            launch->node_count > 1 ? " --distribution=block" : "");
+}
+
+static void print_command(const struct launch *launch)
+{
+    if (launch->serves)
+        print_command_of_serve();
+    else
+        print_command_of_fit(launch);
     print_quoted(launch->config_path);
     for (int32_t i = 0; i < launch->flags.count; i++) {
         putchar(' ');
@@ -189,7 +236,10 @@ static void print_command(const struct launch *launch)
 
 void launch_print(const struct launch *launch)
 {
-    print_head(launch);
+    if (launch->serves)
+        print_head_of_serve(launch);
+    else
+        print_head(launch);
     print_options(launch);
     print_command(launch);
 }
