@@ -58,7 +58,7 @@ def test_agreement():
     agrees("as configured", None)
     agrees("a key file that others may read", "server", f"--key-file={keys}", words="mode 600")
     os.chmod(keys, 0o600)
-    agrees("keys", None, f"--key_file={keys}", "--presets", "even=uniform", "--name=x/y")
+    agrees("keys", None, f"--key-file={keys}", "--presets", "even=uniform", "--name=x/y")
     agrees("no certificate", "server", "--tls-cert=/no", "--tls-key=/no")
     agrees("open to all", "server", "--address=0.0.0.0", words="allow_open")
     agrees("weights", "models", "--weights=0.5,0.6,0.7", words="sum of 1")
