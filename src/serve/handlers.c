@@ -14,7 +14,6 @@
 #include "models.h"
 #include "mpo/comm.h"
 #include "mpo/version.h"
-#include "openapi.h"
 #include "page.h"
 #include "tokens.h"
 
@@ -111,6 +110,19 @@ static void answer_text(struct mpo_server *server, struct mpo_http_request *http
                                                     .body = text,
                                                     .body_bytes = strlen(text)});
     free(text);
+}
+
+/* It takes milliseconds to make, in which nobody else would be served. */
+static void answer_openapi(struct mpo_server *server, struct mpo_http_request *http)
+{
+    if (server->openapi == NULL) {
+        refuse_for_memory(server, http);
+        return;
+    }
+    mpo_http_answer(http, &(struct mpo_http_answer){.status = 200,
+                                                    .content_type = "application/json",
+                                                    .body = server->openapi,
+                                                    .body_bytes = strlen(server->openapi)});
 }
 
 static void answer_json(struct mpo_server *server, struct mpo_http_request *http,
@@ -292,8 +304,7 @@ static void handle_loaded(struct mpo_server *server, struct mpo_http_request *ht
         answer_mpo(server, http);
         return;
     case ROUTE_OPENAPI:
-        answer_text(server, http, 200, "application/json",
-                    mpo_serve_openapi_json(server->engine.catalog));
+        answer_openapi(server, http);
         return;
     default:
         answer_metrics(server, http);

@@ -29,6 +29,7 @@
 #include "base/timing.h"
 #include "mpo/comm.h"
 #include "mpo/report.h"
+#include "openapi.h"
 
 /* mpirun kills the ranks a second after it has asked them to end. */
 #define LAUNCHER_SECONDS 0.6
@@ -308,6 +309,7 @@ static void say_last_words(void *argument)
 void mpo_server_ready(struct mpo_server *server, const struct mpo_server_engine *engine)
 {
     server->engine = *engine;
+    server->openapi = mpo_serve_openapi_json(engine->catalog);
     server->ready = mpo_timing_now();
     server->state = SERVER_READY;
     mpo_comm_last_words(say_last_words, server);
@@ -327,6 +329,7 @@ void mpo_server_close(struct mpo_server **server)
         pthread_join(self->thread, NULL);
     }
     mpo_http_close(&self->http);
+    free(self->openapi);
     free(self->waiting_of);
     free(self);
     *server = NULL;

@@ -46,7 +46,8 @@ struct mpo_server {
     int32_t max_waiting;             /* requests that may wait for rows */
     char lost[160];                  /* why the job fails, set before `is_losing` */
     _Atomic bool is_losing;
-    double ready; /* when it was, by mpo_timing_now */
+    double ready;  /* when it was, by mpo_timing_now */
+    char *openapi; /* GET /openapi.json, made once; NULL without memory */
 
     /* the HTTP thread's own */
     struct server_call *call; /* all of them */

@@ -11,6 +11,8 @@ usage: harness.py MPO MPIEXEC WORK_FOLDER SOURCE_FOLDER [BIGRAM_GGUF_TOOL]
 """
 import json
 import os
+import re
+import subprocess
 import sys
 
 SOURCE = sys.argv[4]
@@ -221,6 +223,25 @@ def test_tables():
     with Server(MPO, WORK, config, "--rows=6") as server:
         for case in CASES:
             compare("tables", server, world, case, 1e-6)
+
+
+# ---- README ----
+
+def test_readme():
+    """The command line of README, of a task that is here."""
+    config = tables.write_config(os.path.join(WORK, "readme"), TABLE, ["a"], {})
+    write_tasks()
+    with open(os.path.join(SOURCE, "README.md"), encoding="utf-8") as file:
+        line = re.search(r"^    (lm_eval (?:.*\\\n)*.*)$", file.read(), re.MULTILINE).group(1)
+    with Server(MPO, WORK, config) as server:
+        line = line.replace("arc_easy", f"mpo_choices --include_path {WORK}")
+        line = line.replace("http://127.0.0.1:8080", server.address)
+        folder = os.path.dirname(sys.executable)
+        done = subprocess.run(
+            ["sh", "-c", line], capture_output=True, text=True, check=False,
+            env={**os.environ, "PATH": folder + os.pathsep + os.environ["PATH"]})
+    check("README's lm_eval", done.returncode == 0 and "|mpo_choices|" in done.stdout
+          and "tokenizer_backend" in line, done)
 
 
 # ---- models ----

@@ -26,6 +26,10 @@ mpo_add_script_test("doctor --serve and serve agree on what would fail"
     ${bigram_tool})
 mpo_add_script_test("servers behind nginx and HAProxy stream, and one drains unnoticed"
     ../serve/proxies.py commands 300 3 ${binaries} ${work}/proxies ${PROJECT_SOURCE_DIR})
+mpo_add_script_test("slow and many clients leave a server as it was"
+    ../serve/hostile.py commands 300 3 ${binaries} ${work}/hostile ${PROJECT_SOURCE_DIR})
+mpo_add_script_test("an hour of mixed traffic leaves a server as it was"
+    ../serve/hostile.py "commands;long" 5400 3 ${binaries} ${work}/hostile_long ${PROJECT_SOURCE_DIR} 3600)
 # The following skip without launch/setup.sh --clients.
 mpo_add_script_test("lm-evaluation-harness finds the exact figures of bigram policies"
     ../serve/harness.py commands 600 2 ${binaries} ${work}/harness ${PROJECT_SOURCE_DIR}
