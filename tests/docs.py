@@ -60,7 +60,7 @@ PRINTING = re.compile(r"\b(?:printf|puts|putchar|vprintf|mpo_log_(?:error|warnin
 # Who calls a function, in its comment.
 CALLERS = re.compile(r"\b(?:Local|Collective|[Aa]t the root|Rank zero only|On all ranks)\b")
 
-FOREIGN_FLAGS = ("model_args",)  # of lm_eval
+FOREIGN_FLAGS = ("model_args", "include_path")  # of lm_eval
 
 FAILURES = []
 
