@@ -74,15 +74,19 @@ const struct mpo_command *mpo_command_find(const char *name)
     return NULL;
 }
 
+/* The options of a command that asks for another one are its own all the same. */
 static void tell_idle(void *context, const char *key, const char *why)
 {
-    (void)context;
-    mpo_log_warning("%s has no effect here: %s", key, why);
+    const char *asking = context;
+    size_t length = strcspn(key, ".");
+    if (strlen(asking) != length || strncmp(key, asking, length) != 0)
+        mpo_log_warning("%s has no effect here: %s", key, why);
 }
 
-void mpo_command_tell_idle(const struct mpo_config *config, const char *command)
+void mpo_command_tell_idle(const struct mpo_config *config, const char *command,
+                           const char *asking)
 {
-    mpo_config_visit_idle(config, command, tell_idle, NULL);
+    mpo_config_visit_idle(config, command, tell_idle, (void *)(uintptr_t)asking);
 }
 
 enum mpo_status mpo_command_configure(const char *command, int argc, char *const *argv,
@@ -94,7 +98,7 @@ enum mpo_status mpo_command_configure(const char *command, int argc, char *const
     MPO_TRY(mpo_session_configure(command, argc, argv, config));
     if (mpo_config_is_quiet(*config, command))
         mpo_log_quiet();
-    mpo_command_tell_idle(*config, command);
+    mpo_command_tell_idle(*config, command, "");
 cleanup:
     return status;
 }
@@ -107,7 +111,7 @@ enum mpo_status mpo_command_read_flags(const char *command, int argc, char *cons
     MPO_TRY(mpo_config_open_flags(command, argc, argv, arguments, config));
     if (mpo_config_is_quiet(*config, command))
         mpo_log_quiet();
-    mpo_command_tell_idle(*config, command);
+    mpo_command_tell_idle(*config, command, "");
 cleanup:
     return status;
 }

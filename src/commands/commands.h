@@ -36,8 +36,12 @@ enum mpo_status mpo_command_configure(const char *command, int argc, char *const
                                       struct mpo_config **config);
 
 /** Warn of shared options that were given and change nothing in the command; the two functions
- * beside this one do so. Local. */
-void mpo_command_tell_idle(const struct mpo_config *config, const char *command);
+ *  beside this one do so. Local.
+ *
+ *  @param asking  the command whose options are none of `command` but have an effect, such as
+ *                 launch of `launch --serve`; "": none */
+void mpo_command_tell_idle(const struct mpo_config *config, const char *command,
+                           const char *asking);
 
 /** Read the flags of a command without a configuration and apply --quiet; *config is owned
  * by the caller. */

@@ -128,7 +128,7 @@ enum mpo_status mpo_command_prompt(int argc, char *const *argv)
     enum mpo_status status = MPO_OK;
     struct viewer viewer = {0};
     MPO_TRY(mpo_config_open("prompt", argc, argv, &viewer.config));
-    mpo_command_tell_idle(viewer.config, "prompt");
+    mpo_command_tell_idle(viewer.config, "prompt", "");
     struct mpo_session_size size = mpo_plan_fit(viewer.config);
     MPO_TRY(mpo_session_make("prompt", viewer.config, &size, &viewer.session));
     if (viewer.config->prompt.format == MPO_REPORT_JSON)

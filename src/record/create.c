@@ -186,14 +186,14 @@ static enum mpo_status make_prompts(hid_t file, const struct mpo_record_spec *sp
         .file_type = H5T_STD_I64LE,
         .memory_type = H5T_NATIVE_INT64,
         .rows = (hsize_t)spec->prompt_count + 1};
-    const struct mpo_record_fixed text_spec = {
-        .path = "prompts/text",
-        .units = "1",
-        .long_name = "prompts in UTF-8, one after another",
-        .dimension = "prompts/prompt_byte",
-        .file_type = H5T_STD_U8LE,
-        .memory_type = H5T_NATIVE_UINT8,
-        .rows = bytes};
+    const struct mpo_record_fixed text_spec = {.path = "prompts/text",
+                                               .units = "1",
+                                               .long_name =
+                                                   "prompts in UTF-8, one after another",
+                                               .dimension = "prompts/prompt_byte",
+                                               .file_type = H5T_STD_U8LE,
+                                               .memory_type = H5T_NATIVE_UINT8,
+                                               .rows = bytes};
     MPO_TRY(make_group(file, "prompts", &group));
     MPO_TRY(mpo_record_make_fixed(file, &offset_spec, offset, NULL));
     MPO_TRY(mpo_record_make_fixed(file, &text_spec, text, NULL));

@@ -440,7 +440,7 @@ static enum mpo_status configure(struct doctor *doctor, int argc, char *const *a
     MPO_TRY(mpo_comm_agree(mpo_config_as_serve("doctor", argc, argv, &words)));
     doctor->serves = strcmp(words.command, "doctor") != 0;
     MPO_TRY(mpo_session_configure(words.command, words.count, words.text, &doctor->config));
-    mpo_command_tell_idle(doctor->config, words.command);
+    mpo_command_tell_idle(doctor->config, words.command, doctor->serves ? "doctor" : "");
     MPO_TRY(mpo_comm_agree(make_session(doctor)));
 cleanup:
     mpo_config_words_release(&words);

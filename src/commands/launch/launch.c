@@ -141,7 +141,7 @@ static enum mpo_status configure(struct launch *launch, int argc, char *const *a
     MPO_TRY(mpo_config_as_serve("launch", argc, argv, words));
     launch->serves = strcmp(words->command, "launch") != 0;
     MPO_TRY(mpo_config_open(words->command, words->count, words->text, &launch->config));
-    mpo_command_tell_idle(launch->config, words->command);
+    mpo_command_tell_idle(launch->config, words->command, launch->serves ? "launch" : "");
     MPO_CHECK(!launch->config->launch.serve, MPO_ERR_USAGE,
               "launch.serve: expected it as the flag --serve, found it in the "
               "configuration");
