@@ -119,6 +119,7 @@ enum mpo_status mpo_record_read_notes(const struct mpo_record *record, char **ou
     static const char path[] = "provenance/notes";
     htri_t is_there = 0;
     int64_t part[2] = {0, 0};
+    MPO_ARGUMENTS(record, out);
     mpo_record_hdf5_prepare();
     MPO_TRY(mpo_record_has_path(record->file, path, &is_there));
     if (is_there > 0)
