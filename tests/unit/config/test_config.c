@@ -248,9 +248,9 @@ static void a_flag_of_other_commands_names_them(void **state)
     assert_int_equal(open_yaml("generate", MINIMAL, FLAGS("--ste=3"), &config),
                      MPO_ERR_USAGE);
     assert_error_names("the nearest known one is '--step' (mpo help generate lists all)");
-    assert_int_equal(open_yaml("generate", MINIMAL, FLAGS("--resume"), &config),
+    assert_int_equal(open_yaml("generate", MINIMAL, FLAGS("--force"), &config),
                      MPO_ERR_USAGE);
-    assert_error_names("--resume is a flag of `mpo fit`, not of `mpo generate` (mpo help");
+    assert_error_names("--force is a flag of `mpo fit`, not of `mpo generate` (mpo help");
     struct mpo_config_arguments arguments = {0};
     assert_int_equal(mpo_config_open_flags("inspect", 1, FLAGS("--rollout.responses=3"),
                                            &arguments, &config),
