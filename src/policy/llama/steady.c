@@ -14,7 +14,7 @@
  * A silent token takes one cell during the call. The context has cells for a quarter of the
  * rows beside what rows can hold.
  *
- * Source: llama.cpp's llm_graph_params::allow_reuse (libllama) says what must be alike.
+ * Source: llm_graph_params::allow_reuse of libllama says what must be alike.
  */
 #include "steady.h"
 
