@@ -195,11 +195,10 @@ static size_t extend_match(const char *stop, const uint16_t *border, size_t matc
  * stop text's length: Knuth, Morris & Pratt, SIAM J. Comput. 6 (1977) 323-350. */
 static size_t stop_begun(const struct mpo_decode_text *text, const char *stop)
 {
-    uint16_t border[MPO_DECODE_STOP_BYTES_MAX];
+    uint16_t border[MPO_DECODE_STOP_BYTES_MAX] = {0};
     size_t length = strlen(stop);
     size_t most = length > text->count ? text->count : length > 0 ? length - 1 : 0;
     size_t begun = 0;
-    border[0] = 0;
     for (size_t i = 1; i < most; i++)
         border[i] = (uint16_t)extend_match(stop, border, border[i - 1], stop[i]);
     for (size_t at = text->count - most; at < text->count; at++)
