@@ -27,6 +27,8 @@ struct mpo_fit;
 /** Steps without which a served fit does not stop by itself. */
 #define MPO_FIT_STOP_STEPS 32
 
+#define MPO_FIT_REASON_BYTES 96
+
 /** Sums over the steps that the record has, those of earlier processes included. */
 struct mpo_fit_summary {
     int64_t steps;
@@ -42,6 +44,8 @@ struct mpo_fit_summary {
     double halving_mean; /* F less F of half of the responses, of this process's steps */
     double halving_square_sum;
     int64_t halved_steps;
+    char value_unknown[MPO_FIT_REASON_BYTES]; /* why F, and for target whole the averaged
+                                                 gap, is unknown; "": they are known */
     bool stopped_on_gap;   /* descent.stop_gap is reached: there are no more steps */
     int64_t tokens_before; /* by earlier processes of a resumed run */
     double elapsed_before; /* seconds, likewise */
@@ -79,13 +83,21 @@ struct mpo_record;
 
 /** What the run of a record was to do, as its configuration says. */
 struct mpo_fit_plan {
-    int64_t steps;   /* descent.steps; 0: not known */
-    double stop_gap; /* nat */
+    int64_t steps;    /* descent.steps; 0: not known */
+    double stop_gap;  /* nat */
+    double responses; /* rollout.responses; NAN: not known */
 };
 
 /** Local. @param path  what messages call the record */
 enum mpo_status mpo_fit_read_plan(const struct mpo_record *record, const char *path,
                                   struct mpo_fit_plan *out);
+
+#define MPO_FIT_REASON_BYTES 96
+
+/** Why F of a record is unknown with this mean ESS of its steps; "" where it is known. Local.
+ *  @param text  [MPO_FIT_REASON_BYTES] out */
+const char *mpo_fit_why_unknown(const struct mpo_record *record,
+                                const struct mpo_fit_plan *plan, double ess, char *text);
 
 /** "finished", "extended" (closed after a resume with more steps than its configuration has,
  *  so it does not tell whether all are there), "stopped" (closed before the last step of its

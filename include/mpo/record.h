@@ -35,6 +35,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "mpo/choices.h"
 #include "mpo/rewards.h"
 #include "mpo/rollout.h"
 #include "mpo/status.h"
@@ -245,6 +246,9 @@ const char *mpo_record_policy(const struct mpo_record *record, int32_t index);
 
 /** A root or provenance attribute as text, "" when absent; borrowed. Local. */
 const char *mpo_record_attribute(const struct mpo_record *record, const char *name);
+
+/** What the record was fitted for: whole in schema mpo-1.0. Local. */
+enum mpo_target mpo_record_target(const struct mpo_record *record);
 
 /** Rows first_step .. first_step+count-1 of a trajectory data set as doubles. Local.
  *  @param path    as in record.def, for instance "weights" or "timing/decode", or "step"

@@ -12,6 +12,9 @@
 
 #define MEGABYTE_BITS 20
 
+/* Figures from here on have an exponent. */
+#define FIGURE_FIXED_MAX 1e12
+
 /* Bytes of the first character, and its columns. */
 static size_t measure(const char *text, int32_t *columns)
 {
@@ -87,6 +90,19 @@ bool mpo_text_ends_with(const char *text, const char *suffix)
     size_t length = strlen(text);
     size_t end = strlen(suffix);
     return length >= end && strcmp(text + length - end, suffix) == 0;
+}
+
+struct mpo_text_figure mpo_text_figure(double value, int digits)
+{
+    struct mpo_text_figure out = {"-"};
+    if (!isfinite(value))
+        return out;
+    snprintf(out.text, sizeof out.text, fabs(value) < FIGURE_FIXED_MAX ? "%.*f" : "%.*g",
+             digits, value);
+    size_t digits_end = strspn(out.text + 1, "0.") + 1;
+    if (out.text[0] == '-' && out.text[digits_end] == '\0')
+        memmove(out.text, out.text + 1, digits_end);
+    return out;
 }
 
 const char *mpo_text_plural(int64_t count)

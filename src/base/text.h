@@ -41,6 +41,16 @@ void mpo_text_wrap(FILE *stream, const char *text, int32_t column, int32_t inden
 /** Does the text end with the suffix? Local. */
 bool mpo_text_ends_with(const char *text, const char *suffix);
 
+#define MPO_TEXT_FIGURE_BYTES 32
+
+struct mpo_text_figure {
+    char text[MPO_TEXT_FIGURE_BYTES];
+};
+
+/** A figure with so many digits after the point (very large ones with as many in all): "-"
+ *  where it is not finite, and a zero never has a sign. Local. */
+struct mpo_text_figure mpo_text_figure(double value, int digits);
+
 /** "" for one and "s" for any other number. Local. */
 const char *mpo_text_plural(int64_t count);
 

@@ -15,6 +15,7 @@
 #include "sample.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #define NONE (-1)
@@ -284,6 +285,26 @@ void mpo_sample_divergence(const double *weights, const double *gradient, double
 bool mpo_sample_is_known(double effective, double count)
 {
     return count > 1.0 && effective >= fmin(EFFECTIVE_MIN, EFFECTIVE_PART * count);
+}
+
+bool mpo_sample_may_certify(enum mpo_target target)
+{
+    return target == MPO_TARGET_WHOLE;
+}
+
+const char *mpo_sample_why_unknown(enum mpo_target target, double effective, double count,
+                                   char *text)
+{
+    text[0] = '\0';
+    if (!mpo_sample_may_certify(target))
+        snprintf(text, MPO_SAMPLE_REASON_BYTES,
+                 "drawn ends do not certify it; mpo evaluate integrates them out");
+    else if (count <= 1.0)
+        snprintf(text, MPO_SAMPLE_REASON_BYTES, "needs several responses per prompt");
+    else if (!mpo_sample_is_known(effective, count))
+        snprintf(text, MPO_SAMPLE_REASON_BYTES,
+                 "%.1f of %.0f responses to a prompt are effective", effective, count);
+    return text;
 }
 
 int32_t mpo_sample_pick(const double *share, int32_t count, double uniform)

@@ -112,6 +112,21 @@ void mpo_sample_divergence(const double *weights, const double *gradient, double
  *  nothing is from a single one. Local. */
 bool mpo_sample_is_known(double effective, double count);
 
+/** Whether drawn responses may certify F. For target served nothing leads draws to the short
+ *  modes of whole responses: F of them can be wrong by tens of nat at an ESS of 1. Local. */
+bool mpo_sample_may_certify(enum mpo_target target);
+
+#define MPO_SAMPLE_REASON_BYTES 96
+
+/** Why F, and what follows from importance weights, is unknown; "" where it is known. The one
+ *  rule of fit, inspect and refit. Local.
+ *
+ *  @param effective  of the responses to a prompt (m ESS), on average
+ *  @param count      m
+ *  @param text       [MPO_SAMPLE_REASON_BYTES] out */
+const char *mpo_sample_why_unknown(enum mpo_target target, double effective, double count,
+                                   char *text);
+
 /** Best of m: the response that a uniform number in [0, 1) picks, each with the probability
  *  of its share [count]. As m grows it is a draw from pi_l. Local. */
 int32_t mpo_sample_pick(const double *share, int32_t count, double uniform);

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "estimator/sample.h"
 #include "mpo/config.h"
 
 enum mpo_status mpo_fit_read_plan(const struct mpo_record *record, const char *path,
@@ -18,7 +19,7 @@ enum mpo_status mpo_fit_read_plan(const struct mpo_record *record, const char *p
     char *text = NULL;
     struct mpo_config *config = NULL;
     bool is_there = false;
-    *out = (struct mpo_fit_plan){0};
+    *out = (struct mpo_fit_plan){.responses = NAN};
     MPO_TRY(mpo_record_has(record, "provenance/config", &is_there));
     if (!is_there)
         goto cleanup;
@@ -32,10 +33,39 @@ enum mpo_status mpo_fit_read_plan(const struct mpo_record *record, const char *p
     if (mpo_config_is_given(config, "descent.steps"))
         out->steps = config->descent.steps;
     out->stop_gap = config->descent.stop_gap;
+    out->responses = (double)config->rollout.responses;
 cleanup:
     mpo_config_close(&config);
     free(text);
     return status;
+}
+
+_Static_assert(MPO_FIT_REASON_BYTES == MPO_SAMPLE_REASON_BYTES, "one rule, one length");
+
+const char *mpo_fit_why_unknown(const struct mpo_record *record,
+                                const struct mpo_fit_plan *plan, double ess, char *text)
+{
+    enum mpo_target target = mpo_record_target(record);
+    if (isnan(plan->responses)) /* a record without a readable configuration */
+        return mpo_sample_why_unknown(target, 2.0, 2.0, text);
+    return mpo_sample_why_unknown(target, ess * plan->responses, plan->responses, text);
+}
+
+/* Whether F is known from all steps; a fit stops on no other gap. */
+static bool knows_value(struct mpo_record *record, const struct mpo_fit_plan *plan)
+{
+    char reason[MPO_SAMPLE_REASON_BYTES] = "";
+    int64_t count = mpo_record_step_count(record);
+    double *ess = calloc((size_t)count + 1, sizeof *ess);
+    double sum = 0.0;
+    bool is_known = false;
+    if (ess != NULL && mpo_record_read(record, "ess", 0, count, ess) == MPO_OK) {
+        for (int64_t i = 0; i < count; i++)
+            sum += ess[i];
+        is_known = *mpo_fit_why_unknown(record, plan, sum / (double)count, reason) == '\0';
+    }
+    free(ess);
+    return is_known;
 }
 
 /* A figure of the last step, NAN where there is none. */
@@ -55,12 +85,11 @@ static bool has_arrived(struct mpo_record *record, const struct mpo_fit_plan *pl
         return true;
     if (!(plan->stop_gap > 0.0))
         return false;
-    return strcmp(mpo_record_attribute(record, "target"), "served") == 0
-               ? mpo_record_step_count(record) >= MPO_FIT_STOP_STEPS &&
-                     read_last(record, "imbalance") +
-                             read_last(record, "imbalance_error") <=
-                         plan->stop_gap
-               : read_last(record, "averaged_gap") <= plan->stop_gap;
+    if (mpo_record_target(record) == MPO_TARGET_SERVED)
+        return mpo_record_step_count(record) >= MPO_FIT_STOP_STEPS &&
+               read_last(record, "imbalance") + read_last(record, "imbalance_error") <=
+                   plan->stop_gap;
+    return read_last(record, "averaged_gap") <= plan->stop_gap && knows_value(record, plan);
 }
 
 const char *mpo_fit_state(struct mpo_record *record, const struct mpo_fit_plan *plan)

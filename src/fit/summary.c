@@ -2,7 +2,7 @@
 /*
  * What the steps of a fit amount to: means for the report, and the figure to stop on.
  *
- * For target whole that is the averaged gap. The averaged imbalance of a served fit is a
+ * For target whole that is the averaged gap, where F is known. The averaged imbalance of a served fit is a
  * regret, which says how the descent went and not what its output is worth. That is
  *
  *     I(l) = l . g(l) - min_u u . g(l)                       at the average of the weights
@@ -21,6 +21,10 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "estimator/sample.h"
+
+_Static_assert(MPO_FIT_REASON_BYTES >= MPO_SAMPLE_REASON_BYTES, "a reason fits");
 
 /* Steps of the window at most. */
 #define WINDOW_MAX 4096
@@ -149,16 +153,26 @@ void mpo_fit_summary_add(struct mpo_fit *fit, const struct mpo_estimate *estimat
            fit->average_gradient, (size_t)fit->objective_count * sizeof *fit->window);
 }
 
+static void find_value_reason(struct mpo_fit *fit)
+{
+    struct mpo_fit_summary *summary = &fit->summary;
+    double responses = (double)fit->config->rollout.responses;
+    double ess = summary->ess_sum / (double)summary->steps;
+    mpo_sample_why_unknown(fit->config->estimator.target, ess * responses, responses,
+                           summary->value_unknown);
+}
+
 void mpo_fit_summary_settle(struct mpo_fit *fit)
 {
     struct mpo_fit_summary *summary = &fit->summary;
     double stop_gap = fit->config->descent.stop_gap;
     summary->last_gap = mpo_fit_averaged_gap(fit);
+    find_value_reason(fit);
     find_imbalance(fit);
     bool is_enough = is_served(fit)
                          ? summary->steps >= MPO_FIT_STOP_STEPS &&
                                summary->imbalance + summary->imbalance_error <= stop_gap
-                         : summary->last_gap <= stop_gap;
+                         : summary->last_gap <= stop_gap && *summary->value_unknown == '\0';
     summary->stopped_on_gap = stop_gap > 0.0 && is_enough;
 }
 

@@ -478,3 +478,10 @@ const char *mpo_record_attribute(const struct mpo_record *record, const char *na
             return record->attribute[i].value;
     return "";
 }
+
+enum mpo_target mpo_record_target(const struct mpo_record *record)
+{
+    const char *target = mpo_record_attribute(record, "target");
+    return strcmp(target, mpo_target_name(MPO_TARGET_SERVED)) == 0 ? MPO_TARGET_SERVED
+                                                                   : MPO_TARGET_WHOLE;
+}

@@ -3,9 +3,8 @@
  * The responses to a prompt may be of many steps, each with a proposal of its own; their weights
  * are pooled, as refit pools them.
  *
- * Of a served fit nothing is taken: without a tilt a short mode of whole responses is hardly
- * ever drawn, and log Z of what was drawn can then be wrong by tens of nat at an effective sample
- * size of all responses.
+ * Of a served fit nothing is taken (mpo_sample_may_certify), nor of a record of schema mpo-1.0,
+ * which names no target: its tilt could walk the wrong way before an end was drawn.
  */
 #include "recorded_z.h"
 
@@ -48,8 +47,8 @@ static enum mpo_status is_of_session(const struct mpo_session *session,
     MPO_TRY(mpo_differences_read(record, path, &recorded));
     *out = has_policies(session->config, record) &&
            strcmp(mpo_record_attribute(record, MPO_PROMPTS_HASH_ATTRIBUTE), hash) == 0 &&
-           strcmp(mpo_record_attribute(record, "target"),
-                  mpo_target_name(MPO_TARGET_WHOLE)) == 0 &&
+           *mpo_record_attribute(record, "target") != '\0' &&
+           mpo_sample_may_certify(mpo_record_target(record)) &&
            recorded->rollout.max_tokens == session->config->rollout.max_tokens;
 cleanup:
     mpo_config_close(&recorded);

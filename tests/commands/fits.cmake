@@ -22,3 +22,5 @@ mpo_add_script_test("a served fit stops when it is balanced for many seeds"
     fit_imbalance.py long 1800 3 ${binaries} ${work}/fit_imbalance_long --seeds 60)
 mpo_add_script_test("a whole fit tilts its ends as the exact mixture of responses asks for"
     fit_tilt.py commands 300 6 ${binaries} ${work}/fit_tilt)
+mpo_add_script_test("F that drawn ends do not certify is unknown everywhere"
+    certify.py commands 300 1 ${binaries} ${work}/certify)

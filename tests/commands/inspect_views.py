@@ -272,7 +272,7 @@ def test_compare():
     row = {line.split("  ")[0].strip(): line.split()[-3:] for line in lines}
     for name, path, digits, reduce in (("up", "average", 4, lambda v: v[-1][0]),
                                        ("down", "average", 4, lambda v: v[-1][1]),
-                                       ("F, nat", "value", 4, lambda v: v[-1]),
+                                       ("F of the draws, nat", "value", 4, lambda v: v[-1]),
                                        ("averaged gap, nat", "averaged_gap", 4, lambda v: v[-1]),
                                        ("sample size, mean", "ess", 4, np.mean),
                                        ("tokens", "tokens", 0, np.sum),

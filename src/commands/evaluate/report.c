@@ -21,18 +21,16 @@ static void print_result(const struct evaluate_result *result)
     snprintf(label, sizeof label, "  %s%s%s", result->label, result->policy[0] ? " " : "",
              result->policy);
     mpo_text_pad(stdout, label, LABEL_COLUMNS);
-    if (isfinite(of->estimate))
-        printf(" %10.4f", of->estimate);
-    else
-        printf(" %10s", "-");
+    const struct mpo_text_figure low = mpo_text_figure(of->low, 4);
+    printf(" %10s", mpo_text_figure(of->estimate, 4).text);
     if (!isfinite(of->low))
         printf("   -\n");
     else if (result->is_bound)
-        printf("   at most %.4f\n", of->high);
+        printf("   at most %s\n", mpo_text_figure(of->high, 4).text);
     else if (isfinite(of->high))
-        printf("   [%.4f, %.4f]\n", of->low, of->high);
+        printf("   [%s, %s]\n", low.text, mpo_text_figure(of->high, 4).text);
     else
-        printf("   at least %.4f\n", of->low);
+        printf("   at least %s\n", low.text);
 }
 
 static void print_part(const struct evaluate_vector *vector, enum evaluate_part part,

@@ -189,11 +189,14 @@ static struct mpo_interval largest_of(const struct evaluate *evaluate,
     return largest;
 }
 
+/* Markov's bound is of these prompts; it never says more than the interval over prompts. */
 static struct mpo_interval value_bound_of(const struct evaluate_vector *vector)
 {
+    const struct mpo_interval *value = &vector->interval[MPO_COLUMN_VALUE];
+    double least = vector->interval[MPO_COLUMN_PLAIN].estimate - MARKOV_NATS;
     double most = mpo_certificate_is_bounded(&vector->certificate) ? 0.0 : INFINITY;
-    return (struct mpo_interval){
-        NAN, vector->interval[MPO_COLUMN_PLAIN].estimate - MARKOV_NATS, most};
+    return (struct mpo_interval){NAN, fmin(least, value->low), /* NAN: unknown */
+                                 fmax(most, value->high)};
 }
 
 static void add_quantity(const struct evaluate *evaluate, struct evaluate_vector *vector,

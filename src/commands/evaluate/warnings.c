@@ -68,12 +68,19 @@ static void forget_whole(struct evaluate_vector *vector)
         vector->upper[first + k] = NAN;
 }
 
+/* Whether anything is known of whole responses. */
+static bool has_rows(const struct evaluate *evaluate, const struct evaluate_vector *vector)
+{
+    double rows = (double)evaluate->config->evaluate.responses;
+    return mpo_sample_is_known(rows * vector->interval[MPO_COLUMN_ESS].estimate, rows);
+}
+
 static void warn_of_rows(const struct evaluate *evaluate, struct evaluate_vector *vector)
 {
     double halving = vector->interval[MPO_COLUMN_HALVING].estimate;
     double rows = (double)evaluate->config->evaluate.responses;
     double effective = rows * vector->interval[MPO_COLUMN_ESS].estimate;
-    if (!mpo_sample_is_known(effective, rows)) {
+    if (!has_rows(evaluate, vector)) {
         say(vector,
             "%.1f of %.0f rows of a prompt are effective, so nothing is "
             "known about the mixture of whole responses; raise --responses",
@@ -101,7 +108,7 @@ void evaluate_warn(const struct evaluate *evaluate, struct evaluate_vector *vect
     double truncated = vector->interval[MPO_COLUMN_TRUNCATED].estimate;
     double value = vector->interval[MPO_COLUMN_VALUE].estimate;
     warn_of_rows(evaluate, vector);
-    if (value < VALUE_LOW)
+    if (has_rows(evaluate, vector) && value < VALUE_LOW)
         say(vector,
             "F is %.1f nat, so the mixture of whole responses is far from "
             "anything that is served; responses that end at once may have "

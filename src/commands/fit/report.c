@@ -54,8 +54,8 @@ static void format_numbers(const double *numbers, int32_t count, char *text, siz
     size_t length = 0;
     int32_t shown = count < WEIGHTS_SHOWN_MAX ? count : WEIGHTS_SHOWN_MAX;
     for (int32_t k = 0; k < shown; k++)
-        length += (size_t)snprintf(text + length, bytes - length, "%s%.3f",
-                                   k > 0 ? " " : "", numbers[k]);
+        length += (size_t)snprintf(text + length, bytes - length, "%s%s", k > 0 ? " " : "",
+                                   mpo_text_figure(numbers[k], 3).text);
     if (shown < count)
         snprintf(text + length, bytes - length, " ...");
 }
@@ -94,6 +94,17 @@ static void show_progress(struct fit *fit)
     progress_advance(progress, 1, summary->tokens - summary->tokens_before);
 }
 
+/* "  F -0.123 +- 0.045"; a single prompt has no scatter. */
+static void format_value(const struct fit *fit, const struct mpo_estimate *estimate,
+                         char *text, size_t bytes)
+{
+    size_t length =
+        (size_t)snprintf(text, bytes, "  F %7s", mpo_text_figure(estimate->value, 3).text);
+    if (fit->config->rollout.prompts_per_step > 1)
+        snprintf(text + length, bytes - length, " +- %s",
+                 mpo_text_figure(estimate->value_error, 3).text);
+}
+
 void fit_report_step(void *argument, const struct mpo_fit *run,
                      const struct mpo_estimate *estimate)
 {
@@ -103,7 +114,8 @@ void fit_report_step(void *argument, const struct mpo_fit *run,
     char divergence[32 * WEIGHTS_SHOWN_MAX] = "";
     char rewards[REWARDS_TEXT_BYTES] = "";
     char left[32] = "";
-    char error[32] = "";
+    char value[64] = "";
+    char ess[32] = "";
     int64_t steps = fit->config->descent.steps;
     double elapsed = mpo_fit_elapsed(run);
     double steps_here = (double)(summary->steps - mpo_fit_first_step(fit->run));
@@ -118,12 +130,13 @@ void fit_report_step(void *argument, const struct mpo_fit *run,
         show_progress(fit);
         return;
     }
-    if (fit->config->rollout.prompts_per_step > 1) /* else the scatter of F is unknown */
-        snprintf(error, sizeof error, " +- %.3f", estimate->value_error);
-    mpo_log_note("step %4lld/%lld  weights %s  KL %s%s  F %7.3f%s  %s %7.4f  "
-                 "ESS %.2f  %5.0f token/s  left %s",
+    if (mpo_sample_may_certify(fit->config->estimator.target)) {
+        format_value(fit, estimate, value, sizeof value);
+        snprintf(ess, sizeof ess, "  ESS %.2f", estimate->ess);
+    }
+    mpo_log_note("step %4lld/%lld  weights %s  KL %s%s%s  %s %7s%s  %5.0f token/s  left %s",
                  (long long)summary->steps, (long long)steps, weights, divergence, rewards,
-                 estimate->value, error, regret_name(fit), summary->last_gap, estimate->ess,
+                 value, regret_name(fit), mpo_text_figure(summary->last_gap, 4).text, ess,
                  (double)(summary->tokens - summary->tokens_before) / elapsed, left);
 }
 
@@ -164,10 +177,9 @@ static double effective_of(const struct fit *fit)
            (double)fit->config->rollout.responses;
 }
 
-/* Whether F and what follows from importance weights mean anything. */
 static bool is_known(const struct fit *fit)
 {
-    return mpo_sample_is_known(effective_of(fit), (double)fit->config->rollout.responses);
+    return *mpo_fit_summary(fit->run)->value_unknown == '\0';
 }
 
 /* Of the weights and of F, when they come from importance weights. */
@@ -189,11 +201,15 @@ static void warn_of_whole(const struct fit *fit)
                         "served",
                         effective_of(fit), responses,
                         from_reference ? ", use rollout.proposal: mixture" : "");
+    double stop_gap = fit->config->descent.stop_gap;
+    if (!is_known(fit) && stop_gap > 0.0 && summary->last_gap <= stop_gap)
+        mpo_log_warning("descent.stop_gap did not end the fit: the averaged gap bounds "
+                        "nothing while F is unknown");
     if (summary->halving_mean - 1.96 * mpo_fit_halving_error(summary) > HALVING_FAR)
         mpo_log_warning("F is %.2f nat higher than with half of the responses, so it is "
                         "still far too low; raise rollout.responses",
                         summary->halving_mean);
-    if (value < VALUE_LOW)
+    if (is_known(fit) && value < VALUE_LOW)
         mpo_log_warning("F is %.1f nat: at the optimum the mixture of whole responses "
                         "then nearly always ends at once, far from anything that is "
                         "drawn; fit estimator.target: served, or lower "
@@ -219,39 +235,36 @@ static void warn_where_needed(const struct fit *fit)
                         100.0 * truncated, (long long)fit->config->rollout.max_tokens);
 }
 
-/* F, which for target served is beside the point, and often not known. */
+/* Where F is unknown, what the draws say of it is a diagnostic. */
 static void print_value(const struct fit *fit)
 {
     const struct mpo_fit_summary *summary = mpo_fit_summary(fit->run);
-    long long responses = (long long)fit->config->rollout.responses;
-    if (responses == 1) {
-        printf("F             %10s: needs several responses per prompt\n", "unknown");
-    } else if (!is_known(fit)) {
-        printf("F             %10s: %.1f of %lld responses to a prompt are effective\n",
-               "unknown", effective_of(fit), responses);
-    } else {
-        printf("F             %10.4f nat, mean over %lld step%s", summary->value_mean,
-               (long long)summary->steps, mpo_text_plural(summary->steps));
-        if (summary->steps > 1)
-            printf(", +- %.4f", mpo_fit_value_error(summary));
-        if (is_served(fit) && summary->value_mean < VALUE_LOW)
-            printf("; from drawn ends only (mpo evaluate integrates them out)");
-        putchar('\n');
-    }
+    double error = mpo_fit_value_error(summary);
+    if (!is_known(fit))
+        printf("F             %10s: %s\n", "unknown", summary->value_unknown);
+    printf(
+        "%-13s %10s nat, %smean over %lld step%s", is_known(fit) ? "F" : "  of the draws",
+        mpo_text_figure(summary->value_mean, 4).text, is_known(fit) ? "" : "a diagnostic, ",
+        (long long)summary->steps, mpo_text_plural(summary->steps));
+    if (is_known(fit) && isfinite(error))
+        printf(", +- %s", mpo_text_figure(error, 4).text);
+    putchar('\n');
 }
 
 /* What the descent drives to zero, over its steps and at its output. */
 static void print_regret(const struct fit *fit)
 {
     const struct mpo_fit_summary *summary = mpo_fit_summary(fit->run);
+    const struct mpo_text_figure last = mpo_text_figure(summary->last_gap, 4);
     if (!is_served(fit)) {
-        printf("averaged gap  %10.4f nat\n", summary->last_gap);
+        printf("averaged gap  %10s nat%s\n", last.text,
+               is_known(fit) ? "" : ", which bounds nothing, because F is unknown");
         return;
     }
-    printf("imbalance     %10.4f %s over the steps", summary->last_gap, regret_unit(fit));
+    printf("imbalance     %10s %s over the steps", last.text, regret_unit(fit));
     if (isfinite(summary->imbalance_error))
-        printf(", %.4f +- %.4f at the average", summary->imbalance,
-               summary->imbalance_error);
+        printf(", %s +- %s at the average", mpo_text_figure(summary->imbalance, 4).text,
+               mpo_text_figure(summary->imbalance_error, 4).text);
     putchar('\n');
 }
 
@@ -260,18 +273,20 @@ static void print_table(const struct fit *fit)
     const struct mpo_fit_summary *summary = mpo_fit_summary(fit->run);
     const double *average = mpo_fit_average(fit->run);
     const double *divergence = mpo_fit_divergence(fit->run);
-    printf("%-24s %10s %10s %10s\n", "objective", "weight", "last", "KL, nat");
+    printf("%-24s %10s %10s   %s\n", "objective", "weight", "last",
+           "KL, nat, mean of the steps");
     for (int32_t k = 0; k < fit->config->objective_count; k++) {
         mpo_text_pad(stdout, fit->config->policies[k].name, 24);
-        printf(" %10.4f %10.4f %10.4f\n", average[k], mpo_fit_weights(fit->run)[k],
-               divergence[k]);
+        printf(" %10.4f %10.4f %10s\n", average[k], mpo_fit_weights(fit->run)[k],
+               mpo_text_figure(divergence[k], 4).text);
     }
     fit_print_rewards(fit);
     putchar('\n');
     print_value(fit);
     print_regret(fit);
-    printf("ESS           %10.4f of the responses\n",
-           summary->ess_sum / (double)summary->steps);
+    printf("ESS           %10.4f of the responses%s\n",
+           summary->ess_sum / (double)summary->steps,
+           mpo_sample_may_certify(fit->config->estimator.target) ? "" : ", a diagnostic");
     printf("tokens        %10lld\n", (long long)summary->tokens);
     printf("record        %s\n", fit->config->record.file);
 }
@@ -285,28 +300,44 @@ json_t *fit_numbers_json(const struct fit *fit, const double *numbers)
     return object;
 }
 
-/* Names as in the record; value, ess and truncated are means over the steps. */
+/* What the draws say of F and the gap where they are unknown; NULL where they are known. */
+static json_t *make_diagnostic(const struct fit *fit)
+{
+    const struct mpo_fit_summary *summary = mpo_fit_summary(fit->run);
+    if (is_known(fit))
+        return NULL;
+    return json_pack("{s:o, s:o, s:o}", "value", output_number(summary->value_mean),
+                     "value_error", output_number(mpo_fit_value_error(summary)),
+                     "averaged_gap",
+                     output_number(is_served(fit) ? NAN : summary->last_gap));
+}
+
+/* Names as in the record; divergence, value, ess and truncated are means over the steps. */
 static enum mpo_status print_json(const struct fit *fit)
 {
     const struct mpo_fit_summary *summary = mpo_fit_summary(fit->run);
     double steps = (double)summary->steps;
+    double unless_unknown = is_known(fit) ? 0.0 : NAN;
+    double gap = summary->last_gap + (is_served(fit) ? 0.0 : unless_unknown);
     return output_json(json_pack(
         "{s:s, s:s, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:o, s:b, "
-        "s:o*}",
+        "s:o*, s:o*, s:o*}",
         "record", fit->config->record.file, "target",
         mpo_target_name(fit->config->estimator.target), "steps", (json_int_t)summary->steps,
         "average", fit_numbers_json(fit, mpo_fit_average(fit->run)), "weights",
         fit_numbers_json(fit, mpo_fit_weights(fit->run)), "divergence",
         fit_numbers_json(fit, mpo_fit_divergence(fit->run)), "value",
-        output_number(summary->value_mean), "value_error",
-        output_number(mpo_fit_value_error(summary)), "averaged_gap",
-        output_number(summary->last_gap), "imbalance", output_number(summary->imbalance),
+        output_number(summary->value_mean + unless_unknown), "value_error",
+        output_number(mpo_fit_value_error(summary) + unless_unknown), "averaged_gap",
+        output_number(gap), "imbalance", output_number(summary->imbalance),
         "imbalance_error", output_number(summary->imbalance_error), "ess",
         output_number(summary->ess_sum / steps), "truncated",
         output_number(summary->truncated_sum / steps), "tokens",
         (json_int_t)summary->tokens, "elapsed",
         output_number(summary->elapsed_before + mpo_fit_elapsed(fit->run)),
-        "stopped_on_gap", summary->stopped_on_gap, "rewards", fit_rewards_json(fit)));
+        "stopped_on_gap", summary->stopped_on_gap, "rewards", fit_rewards_json(fit),
+        "value_unknown", is_known(fit) ? NULL : output_text(summary->value_unknown),
+        "diagnostic", make_diagnostic(fit)));
 }
 
 static void note_stop(const struct fit *fit)

@@ -29,10 +29,7 @@ static void print_label(const char *label)
 
 static void print_cell(double value, int digits)
 {
-    if (isfinite(value))
-        printf("  %*.*f", VALUE_WIDTH, digits, value);
-    else
-        printf("  %*s", VALUE_WIDTH, "-");
+    printf("  %*s", VALUE_WIDTH, mpo_text_figure(value, digits).text);
 }
 
 static void print_numbers(const char *label, double first, double second, int digits)
@@ -91,11 +88,23 @@ static double mean_ess(const struct inspect *inspect)
     return inspect_sum(inspect, INSPECT_ess) / (double)inspect->step_count;
 }
 
+/* F, and its standard error where it is known in both. */
+static void print_value(const struct inspect pair[2])
+{
+    char reason[2][MPO_SAMPLE_REASON_BYTES] = {""};
+    bool is_known = true;
+    for (int i = 0; i < 2; i++)
+        if (pair[i].step_count > 0 && *inspect_why_unknown(&pair[i], reason[i]) != '\0')
+            is_known = false;
+    print_last(is_known ? "F, nat" : "F of the draws, nat", pair, INSPECT_value);
+    if (is_known)
+        print_last("  standard error", pair, INSPECT_value_error);
+}
+
 static void print_figures(const struct inspect pair[2])
 {
     printf("\n");
-    print_last("F, nat", pair, INSPECT_value);
-    print_last("  standard error", pair, INSPECT_value_error);
+    print_value(pair);
     print_last("averaged gap, nat", pair, INSPECT_averaged_gap);
     print_numbers("sample size, mean", mean_ess(&pair[0]), mean_ess(&pair[1]), 4);
     print_last("  at the last step", pair, INSPECT_ess);

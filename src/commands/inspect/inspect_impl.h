@@ -12,9 +12,12 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "mpo/exponents.h"
 #include "mpo/fit.h"
 #include "mpo/record.h"
 #include "mpo/status.h"
+
+#include "estimator/sample.h"
 
 /* One constant per field of record.def, in its order. */
 enum inspect_field {
@@ -45,6 +48,9 @@ struct inspect {
     struct mpo_fit_plan plan;
     json_t *notes;                        /* array, owned */
     int32_t objective_count;              /* K */
+    double strength;                      /* A of the exponents */
+    double *scale;                        /* [K] a_k */
+    bool balances_rewards;                /* what has the gradient's unit is of rewards */
     double *step;                         /* [N] */
     double *series[INSPECT_FIELD_COUNT];  /* [N, columns] each */
     int32_t columns[INSPECT_FIELD_COUNT]; /* K or 1 */
@@ -66,6 +72,13 @@ void inspect_close(struct inspect *inspect);
 
 /** As mpo_fit_state. */
 const char *inspect_state(const struct inspect *inspect);
+
+/** The exponents of the record's mixture. */
+struct mpo_exponents inspect_exponents(const struct inspect *inspect);
+
+/** Why F is unknown (mpo_sample_why_unknown), from all steps in memory; "" where it is known.
+ *  @param text  [MPO_SAMPLE_REASON_BYTES] out */
+const char *inspect_why_unknown(const struct inspect *inspect, char *text);
 
 /* ---- views ---- */
 

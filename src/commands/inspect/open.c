@@ -29,6 +29,7 @@ void inspect_close(struct inspect *inspect)
     release_steps(inspect);
     json_decref(inspect->notes);
     inspect->notes = NULL;
+    free(inspect->scale);
     mpo_record_close(&inspect->record);
 }
 
@@ -79,12 +80,32 @@ cleanup:
     return status;
 }
 
+/* Strength, scales, and whether rewards are balanced. */
+static enum mpo_status read_recipe(struct inspect *inspect)
+{
+    enum mpo_status status = MPO_OK;
+    int32_t count = inspect->objective_count;
+    double *numbers = NULL; /* [4, K] */
+    bool is_there = false;
+    MPO_NEW(4 * count, &numbers);
+    struct mpo_record_rewards rewards = {
+        .scale = {numbers, numbers + count, numbers + 2 * count, numbers + 3 * count}};
+    MPO_NEW(count, &inspect->scale);
+    MPO_TRY(mpo_record_read_exponents(inspect->record, &inspect->strength, inspect->scale));
+    MPO_TRY(mpo_record_read_rewards(inspect->record, &rewards, &is_there));
+    inspect->balances_rewards = is_there && rewards.is_objective;
+cleanup:
+    free(numbers);
+    return status;
+}
+
 enum mpo_status inspect_open(const char *path, struct inspect *inspect)
 {
     enum mpo_status status = MPO_OK;
     inspect->path = path;
     MPO_TRY(mpo_record_open(path, &inspect->record));
     inspect->objective_count = mpo_record_objective_count(inspect->record);
+    MPO_TRY(read_recipe(inspect));
     MPO_TRY(mpo_fit_read_plan(inspect->record, path, &inspect->plan));
     MPO_TRY(read_notes(inspect));
     for (int32_t i = 0; i < INSPECT_FIELD_COUNT; i++) {
@@ -106,6 +127,21 @@ enum mpo_status inspect_open_whole(const char *path, struct inspect *inspect)
     MPO_TRY(inspect_load(inspect, 0, mpo_record_step_count(inspect->record)));
 cleanup:
     return status;
+}
+
+struct mpo_exponents inspect_exponents(const struct inspect *inspect)
+{
+    int32_t most = inspect->objective_count + 1; /* with a reference */
+    int32_t policies = mpo_record_policy_count(inspect->record);
+    return (struct mpo_exponents){inspect->objective_count,
+                                  policies < most ? policies : most, inspect->strength,
+                                  inspect->scale};
+}
+
+const char *inspect_why_unknown(const struct inspect *inspect, char *text)
+{
+    double ess = inspect_sum(inspect, INSPECT_ess) / (double)inspect->step_count;
+    return mpo_fit_why_unknown(inspect->record, &inspect->plan, ess, text);
 }
 
 const char *inspect_state(const struct inspect *inspect)

@@ -27,11 +27,16 @@ static const enum inspect_field fields[] = {INSPECT_weights,
 static void put_title(const struct inspect *inspect, struct plot *plot)
 {
     char title[512] = "";
+    char reason[MPO_SAMPLE_REASON_BYTES] = "";
     const char *run = mpo_record_attribute(inspect->record, "run_id");
     snprintf(title, sizeof title, "%s%s%.200s, %lld step%s, %s", inspect->path,
              run[0] != '\0' ? ", run " : "", run, (long long)inspect->step_count,
              mpo_text_plural(inspect->step_count), inspect_state(inspect));
     plot_put_text(plot, "title", title);
+    bool is_known = inspect_why_unknown(inspect, reason)[0] == '\0';
+    plot_put_text(plot, "value_title", is_known ? "F at the weights" : "F of the draws");
+    bool is_served = mpo_record_target(inspect->record) == MPO_TARGET_SERVED;
+    plot_put_text(plot, "regret_title", is_served ? "imbalance" : "averaged gap");
 }
 
 static enum mpo_status put_names(const struct inspect *inspect, struct plot *plot)

@@ -11,10 +11,11 @@
 #include <jansson.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "base/memory.h"
 #include "commands/report/output.h"
-#include "estimator/sample.h"
 
 #define LABEL_WIDTH 12
 
@@ -22,14 +23,18 @@ struct shown {
     const struct inspect *inspect;
     const struct mpo_record_scores *scores;
     int64_t index;
+    double *mu; /* [H] of its step */
     double log_weight;
     struct mpo_record_sample sample;
 };
 
 /* NaN when the record has no such step. */
-static double log_weight(const struct inspect *inspect,
-                         const struct mpo_record_scores *scores, int64_t index)
+static double log_weight(const struct shown *shown)
 {
+    const struct inspect *inspect = shown->inspect;
+    const struct mpo_record_scores *scores = shown->scores;
+    const struct mpo_exponents exponents = inspect_exponents(inspect);
+    const int64_t index = shown->index;
     const int32_t count = inspect->objective_count;
     const double step = (double)scores->step[index];
     int64_t low = 0;
@@ -49,8 +54,8 @@ static double log_weight(const struct inspect *inspect,
         .log_proposal = scores->log_proposal + index,
         .log_policy = scores->log_policy + index * scores->policy_count,
     };
-    return mpo_sample_log_weight(&response, inspect->series[INSPECT_weights] + low * count,
-                                 count, 0);
+    mpo_exponents_of(&exponents, inspect->series[INSPECT_weights] + low * count, shown->mu);
+    return mpo_sample_log_weight(&response, shown->mu, exponents.policy_count, 0);
 }
 
 /* ---- text ---- */
@@ -116,10 +121,11 @@ static enum mpo_status print_samples(const struct inspect *inspect,
 {
     enum mpo_status status = MPO_OK;
     struct shown shown = {.inspect = inspect, .scores = scores};
+    MPO_NEW(mpo_record_policy_count(inspect->record), &shown.mu);
     for (int64_t i = 0; i < count; i++) {
         shown.index =
             (int64_t)((double)(i + 1) * (double)scores->count / (double)count) - 1;
-        shown.log_weight = log_weight(inspect, scores, shown.index);
+        shown.log_weight = log_weight(&shown);
         MPO_TRY(mpo_record_read_sample(inspect->record, shown.index, &shown.sample));
         if (list != NULL)
             json_array_append_new(list, make_sample(&shown));
@@ -129,6 +135,7 @@ static enum mpo_status print_samples(const struct inspect *inspect,
     }
 cleanup:
     mpo_record_release_sample(&shown.sample);
+    free(shown.mu);
     return status;
 }
 

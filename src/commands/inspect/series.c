@@ -111,6 +111,23 @@ static json_t *make_names(const struct inspect *inspect, int32_t count,
     return names;
 }
 
+/* What the exponents are made of, and what the figures of the steps say. */
+static void put_recipe(const struct inspect *inspect, json_t *root)
+{
+    char reason[MPO_SAMPLE_REASON_BYTES] = "";
+    json_t *scale = json_object();
+    for (int32_t k = 0; k < inspect->objective_count; k++)
+        json_object_set_new(scale, mpo_record_objective(inspect->record, k),
+                            output_number(inspect->scale[k]));
+    json_object_set_new(root, "target",
+                        output_text(mpo_target_name(mpo_record_target(inspect->record))));
+    json_object_set_new(root, "strength", output_number(inspect->strength));
+    json_object_set_new(root, "scale", scale);
+    json_object_set_new(root, "balances_rewards", json_boolean(inspect->balances_rewards));
+    if (inspect->step_count > 0 && *inspect_why_unknown(inspect, reason) != '\0')
+        json_object_set_new(root, "value_unknown", output_text(reason));
+}
+
 static json_t *make_attributes(const struct inspect *inspect)
 {
     json_t *object = json_object();
@@ -150,6 +167,7 @@ enum mpo_status inspect_print_json(const struct inspect *inspect,
     json_object_set_new(
         root, "policy",
         make_names(inspect, mpo_record_policy_count(record), mpo_record_policy));
+    put_recipe(inspect, root);
     json_object_set_new(root, "provenance", make_attributes(inspect));
     if (json_array_size(inspect->notes) > 0)
         json_object_set(root, "notes", inspect->notes);

@@ -61,6 +61,21 @@ static void print_notes(const struct inspect *inspect)
     }
 }
 
+/* What the exponents are made of, and what was balanced. */
+static void print_recipe(const struct inspect *inspect)
+{
+    print_label("target");
+    printf("%s%s\n", mpo_target_name(mpo_record_target(inspect->record)),
+           inspect->balances_rewards ? ", balances rewards" : "");
+    print_label("strength");
+    printf("%g\n", inspect->strength);
+    print_label("scales");
+    for (int32_t k = 0; k < inspect->objective_count; k++)
+        printf("%s%s %g", k > 0 ? ", " : "", mpo_record_objective(inspect->record, k),
+               inspect->scale[k]);
+    printf("\n");
+}
+
 static void print_head(const struct inspect *inspect)
 {
     const char *state = inspect_state(inspect);
@@ -75,6 +90,7 @@ static void print_head(const struct inspect *inspect)
     print_attribute(inspect, "run", "run_id");
     print_attribute(inspect, "created", "created_utc");
     print_attribute(inspect, "exchange rows", "exchange_rows");
+    print_recipe(inspect);
     print_label("steps");
     printf("%lld", (long long)inspect->step_count);
     if (inspect->step_count < inspect->plan.steps)
@@ -84,9 +100,15 @@ static void print_head(const struct inspect *inspect)
     printf("\n");
 }
 
+static void print_figure(double value)
+{
+    printf("  %9s", mpo_text_figure(value, 4).text);
+}
+
 static void print_weights(const struct inspect *inspect)
 {
     const int64_t last = (inspect->step_count - 1) * inspect->objective_count;
+    bool has_rewards = inspect->is_there[INSPECT_rewards];
     int width = LABEL_WIDTH - 2;
     for (int32_t k = 0; k < inspect->objective_count; k++) {
         const int name = mpo_text_columns(mpo_record_objective(inspect->record, k));
@@ -94,41 +116,87 @@ static void print_weights(const struct inspect *inspect)
     }
     printf("\n");
     mpo_text_pad(stdout, "objective", width);
-    printf("  %9s  %9s  %9s\n", "average", "last", "last KL");
+    printf("  %9s  %9s  %9s%s\n", "average", "last", "last KL",
+           has_rewards ? "  last reward, as measured" : "");
     for (int32_t k = 0; k < inspect->objective_count; k++) {
         mpo_text_pad(stdout, mpo_record_objective(inspect->record, k), width);
-        printf("  %9.4f  %9.4f  %9.4f\n", inspect->series[INSPECT_average][last + k],
-               inspect->series[INSPECT_weights][last + k],
-               inspect->series[INSPECT_divergence][last + k]);
+        print_figure(inspect->series[INSPECT_average][last + k]);
+        print_figure(inspect->series[INSPECT_weights][last + k]);
+        print_figure(inspect->series[INSPECT_divergence][last + k]);
+        if (has_rewards)
+            printf("  %11.4g", inspect->series[INSPECT_rewards][last + k]);
+        printf("\n");
     }
+}
+
+/* F, where anything is known of it; the figures that were recorded are of the draws alone. */
+static void print_value(const struct inspect *inspect, const char *unknown)
+{
+    const double value = inspect_last(inspect, INSPECT_value);
+    print_label("F");
+    if (*unknown != '\0') {
+        printf("unknown: %s\n", unknown);
+        print_label("  of the draws");
+        printf("%s nat, a diagnostic, at the last weights\n",
+               mpo_text_figure(value, 4).text);
+        return;
+    }
+    printf("%s +- %s nat at the last weights; jackknife %s\n",
+           mpo_text_figure(value, 4).text,
+           mpo_text_figure(inspect_last(inspect, INSPECT_value_error), 4).text,
+           mpo_text_figure(inspect_last(inspect, INSPECT_value_jackknife), 4).text);
+}
+
+/* What the descent drives to zero. */
+static void print_regret(const struct inspect *inspect, const char *unknown)
+{
+    const bool is_served = mpo_record_target(inspect->record) == MPO_TARGET_SERVED;
+    const char *unit = inspect->balances_rewards ? "of the normalised rewards" : "nat";
+    const char *meaning =
+        is_served ? "averaged over the steps, whose weights differ"
+        : *unknown != '\0'
+            ? "bounds nothing, because F is unknown"
+            : "in expectation F(average) is at most this far above its minimum";
+    print_label(is_served ? "imbalance" : "averaged gap");
+    printf("%s %s; %s\n",
+           mpo_text_figure(inspect_last(inspect, INSPECT_averaged_gap), 4).text, unit,
+           meaning);
+    if (is_served && inspect->is_there[INSPECT_imbalance] &&
+        isfinite(inspect_last(inspect, INSPECT_imbalance_error))) {
+        print_label("at the average");
+        printf("%s +- %s %s, from the last quarter of the steps\n",
+               mpo_text_figure(inspect_last(inspect, INSPECT_imbalance), 4).text,
+               mpo_text_figure(inspect_last(inspect, INSPECT_imbalance_error), 4).text,
+               unit);
+    }
+}
+
+static void print_sample_size(const struct inspect *inspect)
+{
+    print_label("sample size");
+    if (inspect->plan.responses == 1.0) {
+        printf("unknown: needs several responses per prompt\n");
+        return;
+    }
+    printf("%.3f of the responses are effective, %.3f over all steps%s\n",
+           inspect_last(inspect, INSPECT_ess),
+           inspect_sum(inspect, INSPECT_ess) / (double)inspect->step_count,
+           mpo_sample_may_certify(mpo_record_target(inspect->record))
+               ? ""
+               : "; a diagnostic of the draws");
 }
 
 static void print_values(const struct inspect *inspect)
 {
     const double steps = (double)inspect->step_count;
+    char reason[MPO_SAMPLE_REASON_BYTES] = "";
+    const char *unknown = inspect_why_unknown(inspect, reason);
     printf("\n");
-    print_label("F");
-    printf("%.4f +- %.4f nat at the last weights; jackknife %.4f\n",
-           inspect_last(inspect, INSPECT_value), inspect_last(inspect, INSPECT_value_error),
-           inspect_last(inspect, INSPECT_value_jackknife));
-    const bool is_served =
-        strcmp(mpo_record_attribute(inspect->record, "target"), "served") == 0;
-    print_label(is_served ? "imbalance" : "averaged gap");
-    printf("%.4f nat; %s\n", inspect_last(inspect, INSPECT_averaged_gap),
-           is_served ? "averaged over the steps, whose weights differ"
-                     : "in expectation F(average) is at most this far above its minimum");
-    if (is_served && inspect->is_there[INSPECT_imbalance] &&
-        isfinite(inspect_last(inspect, INSPECT_imbalance_error))) {
-        print_label("at the average");
-        printf("%.4f +- %.4f nat, from the last quarter of the steps\n",
-               inspect_last(inspect, INSPECT_imbalance),
-               inspect_last(inspect, INSPECT_imbalance_error));
-    }
-    print_label("sample size");
-    printf("%.3f of the responses are effective, %.3f over all steps\n",
-           inspect_last(inspect, INSPECT_ess), inspect_sum(inspect, INSPECT_ess) / steps);
+    print_value(inspect, unknown);
+    print_regret(inspect, unknown);
+    print_sample_size(inspect);
     print_label("end bias");
-    printf("%.3f nat\n", inspect_last(inspect, INSPECT_end_bias));
+    printf("%s nat\n", mpo_text_figure(inspect_last(inspect, INSPECT_end_bias), 3).text);
     print_label("truncated");
     printf("%.1f %% of the responses over all steps\n",
            100.0 * inspect_sum(inspect, INSPECT_truncated) / steps);

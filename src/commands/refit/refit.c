@@ -14,7 +14,8 @@
  * Whatever the record was fitted for, the target is the mixture of whole responses: of a
  * response the record has its probability under each policy, and not what the token mixture
  * at other weights makes of each of its states (log Z_l(s_t)), which its probability there
- * depends on.
+ * depends on. Nor do responses that were drawn for target served certify F: draws without a
+ * tilt can miss the short modes of whole responses, so its figures are then diagnostics.
  */
 #include "refit_impl.h"
 
@@ -136,6 +137,7 @@ void refit_estimate(struct refit *refit, struct refit_point *point)
     double prompts = refit->prompt_count;
     mpo_exponents_of(&refit->exponents, point->weights, refit->mu);
     point->value = point->ess = point->effective = 0.0;
+    point->is_exact = false;
     memset(point->log_policy, 0, (size_t)policies * sizeof *point->log_policy);
     for (int32_t x = 0; x < refit->prompt_count; x++) {
         mpo_sample_estimate(&refit->prompt[x], &query, &figures);
@@ -157,9 +159,22 @@ void refit_state_known_value(const struct refit *refit, struct refit_point *poin
         point->value = fmin(point->value, 0.0);
     for (int32_t k = 0; k < refit->count; k++)
         if (point->weights[k] >= 1.0 &&
-            refit->exponents.strength * refit->exponents.scale[k] == 1.0)
+            refit->exponents.strength * refit->exponents.scale[k] == 1.0) {
             point->value = 0.0;
+            point->is_exact = true;
+        }
     derive_point(refit, point);
+}
+
+const char *refit_why_unknown(const struct refit *refit, const struct refit_point *point,
+                              char *text)
+{
+    double responses = (double)refit->scores.count / refit->prompt_count;
+    text[0] = '\0';
+    if (point->is_exact)
+        return text;
+    return mpo_sample_why_unknown(mpo_record_target(refit->record), point->effective,
+                                  responses, text);
 }
 
 bool refit_supports(const struct refit *refit, const struct refit_point *point)
@@ -311,11 +326,11 @@ static void close_refit(struct refit *refit)
 /* The record's weights are of something else. */
 static void warn_of_target(const struct refit *refit)
 {
-    if (strcmp(mpo_record_attribute(refit->record, "target"),
-               mpo_target_name(MPO_TARGET_SERVED)) == 0)
+    if (mpo_record_target(refit->record) == MPO_TARGET_SERVED)
         mpo_log_warning("%s was fitted for target served, and stored responses do not "
                         "show what is served at other weights: this refit balances the "
-                        "mixture of whole responses; for target served run mpo fit",
+                        "mixture of whole responses, as far as their drawn ends show it; "
+                        "for target served run mpo fit",
                         refit->path);
 }
 

@@ -18,6 +18,7 @@ struct refit_point {
     double value;       /* jackknifed */
     double ess;         /* mean over prompts, of the responses */
     double effective;   /* mean over prompts: responses that count */
+    bool is_exact;      /* value is, whatever the responses say */
     double *weights;    /* [K] */
     double *log_policy; /* [H] mean log pi_h under the whole mixture */
     double *gradient;   /* [K] mean s_k, log pi_k where the exponents are the weights */
@@ -71,6 +72,11 @@ void refit_estimate(struct refit *refit, struct refit_point *point);
 /** State what is known of F whatever the responses say: it is 0 with all exponents on one objective,
  *  and at most 0 where no exponent is negative. After refit_estimate of the same point. Local. */
 void refit_state_known_value(const struct refit *refit, struct refit_point *point);
+
+/** Why F at a point is unknown (mpo_sample_why_unknown), and with it the gap and divergences;
+ *  "" where it is known. Local. @param text  [MPO_SAMPLE_REASON_BYTES] out */
+const char *refit_why_unknown(const struct refit *refit, const struct refit_point *point,
+                              char *text);
 
 /** Whether the responses support these weights. */
 bool refit_supports(const struct refit *refit, const struct refit_point *point);

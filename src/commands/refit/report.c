@@ -21,24 +21,39 @@
 
 /* ---- the result ---- */
 
+/* F and the gap; where they are unknown, what the draws say of them is a diagnostic. */
+static void print_values(const struct refit *refit)
+{
+    char reason[MPO_SAMPLE_REASON_BYTES] = "";
+    bool is_known = *refit_why_unknown(refit, &refit->result, reason) == '\0';
+    printf("\n");
+    if (!is_known)
+        printf("F             %10s: %s\n", "unknown", reason);
+    printf("%-13s %10s nat%s", is_known ? "F" : "  of the draws",
+           mpo_text_figure(refit->result.value, 4).text, is_known ? "" : ", a diagnostic");
+    if (refit->count == mpo_record_objective_count(refit->record))
+        printf(", at the record's weights %s nat",
+               mpo_text_figure(refit->stored.value, 4).text);
+    printf("\ngap           %10s nat%s\n", mpo_text_figure(refit->gap, 4).text,
+           is_known ? "" : ", which bounds nothing, because F is unknown");
+}
+
 static void print_table(const struct refit *refit)
 {
     const struct refit_point *result = &refit->result;
+    char reason[MPO_SAMPLE_REASON_BYTES] = "";
     bool is_whole = refit->count == mpo_record_objective_count(refit->record);
+    bool is_known = *refit_why_unknown(refit, result, reason) == '\0';
     printf("%-*s %10s %10s %14s %12s\n", NAME_COLUMNS, "objective", "weight", "record",
            "mean log pi", "divergence");
     for (int32_t k = 0; k < refit->count; k++) {
-        char stored[32] = "-";
-        if (is_whole)
-            snprintf(stored, sizeof stored, "%.4f", refit->stored.weights[k]);
         mpo_text_pad(stdout, refit_name(refit, k), NAME_COLUMNS);
-        printf(" %10.4f %10s %14.4f %12.4f\n", result->weights[k], stored,
-               result->log_policy[k], result->divergence[k]);
+        printf(" %10.4f %10s %14s %12s\n", result->weights[k],
+               mpo_text_figure(is_whole ? refit->stored.weights[k] : NAN, 4).text,
+               mpo_text_figure(result->log_policy[k], 4).text,
+               mpo_text_figure(is_known ? result->divergence[k] : NAN, 4).text);
     }
-    printf("\nF             %10.4f nat", result->value);
-    if (is_whole)
-        printf(", at the record's weights %.4f nat", refit->stored.value);
-    printf("\ngap           %10.4f nat\n", refit->gap);
+    print_values(refit);
     if (refit->exponents.strength != 1.0)
         printf("strength      %10g\n", refit->exponents.strength);
     printf("ESS           %10.4f of the responses, %.1f per prompt\n", result->ess,
@@ -50,6 +65,7 @@ static void print_table(const struct refit *refit)
 /* F and related figures at some weights. */
 static json_t *make_figures(const struct refit *refit, const struct refit_point *point)
 {
+    char reason[MPO_SAMPLE_REASON_BYTES] = "";
     json_t *root = json_object();
     json_t *weights = json_object();
     json_t *log_policy = json_object();
@@ -61,7 +77,15 @@ static json_t *make_figures(const struct refit *refit, const struct refit_point 
     }
     json_object_set_new(root, "weights", weights);
     json_object_set_new(root, "log_policy", log_policy);
-    json_object_set_new(root, "value_jackknife", output_number(point->value));
+    if (*refit_why_unknown(refit, point, reason) == '\0') {
+        json_object_set_new(root, "value_jackknife", output_number(point->value));
+    } else {
+        json_object_set_new(root, "value_jackknife", json_null());
+        json_object_set_new(root, "value_unknown", output_text(reason));
+        json_object_set_new(
+            root, "diagnostic",
+            json_pack("{s:o}", "value_jackknife", output_number(point->value)));
+    }
     json_object_set_new(root, "ess", output_number(point->ess));
     return root;
 }
@@ -69,10 +93,14 @@ static json_t *make_figures(const struct refit *refit, const struct refit_point 
 static json_t *make_result(const struct refit *refit)
 {
     json_t *root = make_figures(refit, &refit->result);
+    json_t *diagnostic = json_object_get(root, "diagnostic"); /* where F is unknown */
     json_object_set_new(root, "record", output_text(refit->path));
     json_object_set_new(root, "target", output_text(mpo_target_name(MPO_TARGET_WHOLE)));
     json_object_set_new(root, "strength", output_number(refit->exponents.strength));
-    json_object_set_new(root, "gap", output_number(refit->gap));
+    json_object_set_new(root, "gap",
+                        diagnostic == NULL ? output_number(refit->gap) : json_null());
+    if (diagnostic != NULL)
+        json_object_set_new(diagnostic, "gap", output_number(refit->gap));
     json_object_set_new(root, "responses", json_integer(refit->scores.count));
     return root;
 }
@@ -133,7 +161,9 @@ static void print_head(const struct refit *refit, FILE *out)
 {
     for (int32_t k = 0; k < refit->count; k++)
         fprintf(out, "weights.%s\t", refit_name(refit, k));
-    fprintf(out, "value_jackknife\t");
+    fprintf(out, "%s\t",
+            mpo_sample_may_certify(mpo_record_target(refit->record)) ? "value_jackknife"
+                                                                     : "value_draws");
     for (int32_t k = 0; k < refit->count; k++)
         fprintf(out, "log_policy.%s\t", refit_name(refit, k));
     fprintf(out, "ess\tsupported\n");

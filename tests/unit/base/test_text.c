@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Columns of text, lines that fit a terminal, and how figures are spelt. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -105,6 +106,18 @@ static void figures_and_names_have_one_spelling(void **state)
     assert_false(mpo_text_ends_with("a.svg.gz", ".svg"));
 }
 
+static void a_figure_is_a_number_or_a_dash(void **state)
+{
+    (void)state;
+    assert_string_equal(mpo_text_figure(-0.12346, 4).text, "-0.1235");
+    assert_string_equal(mpo_text_figure(-0.00004, 4).text, "0.0000");
+    assert_string_equal(mpo_text_figure(-0.0, 0).text, "0");
+    assert_string_equal(mpo_text_figure(-10.0, 0).text, "-10");
+    assert_string_equal(mpo_text_figure(NAN, 4).text, "-");
+    assert_string_equal(mpo_text_figure(-INFINITY, 4).text, "-");
+    assert_string_equal(mpo_text_figure(1e300, 4).text, "1e+300");
+}
+
 static void shares_add_to_the_whole(void **state)
 {
     (void)state;
@@ -131,6 +144,7 @@ int main(void)
         cmocka_unit_test(lines_of_the_text_stay_lines),
         cmocka_unit_test(padding_counts_columns_and_not_letters),
         cmocka_unit_test(figures_and_names_have_one_spelling),
+        cmocka_unit_test(a_figure_is_a_number_or_a_dash),
         cmocka_unit_test(shares_add_to_the_whole),
     };
     return cmocka_run_group_tests_name("text in columns", tests, NULL, NULL);

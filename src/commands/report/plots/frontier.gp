@@ -4,7 +4,7 @@
 #
 # mpo sets these before: output, is_png, objective [K] and, tab-separated under a head line,
 # $data as `mpo refit RUN.h5 --frontier=N` prints:
-#     K of weights, value_jackknife, K of log_policy, ess, supported
+#     K of weights, value_jackknife (value_draws where F is unknown), K of log_policy, ess, supported
 
 K = |objective|
 value = K + 1
@@ -32,7 +32,7 @@ set grid back lt 1 dt solid lw 0.6 lc rgb '#D8D8D8'
 set key bottom left
 set xlabel 'mean log pi of '.objective[1].', nat'
 set ylabel 'mean log pi of '.objective[2].', nat'
-set cblabel 'F, nat'
+set cblabel word($data[1], value) eq 'value_jackknife' ? 'F, nat' : 'F of the draws, nat'
 set palette gray
 set autoscale cbfix
 if (any_supported) {

@@ -5,7 +5,7 @@
 # differ by orders of magnitude. Lines are named at their ends and differ by dashes as well as
 # by colour (Okabe and Ito's palette, made for colour-blind readers).
 #
-# mpo sets these before: output, is_png, title, objective [K], stage [S] and, tab-separated
+# mpo sets these before: output, is_png, title, value_title, regret_title, objective [K], stage [S] and, tab-separated
 # under a head line, $data as these series of `mpo inspect RUN.h5 --format=tsv --series=...`:
 #     step, K of weights, K of average, value, value_error, averaged_gap, ess, S of timing/...
 
@@ -156,7 +156,7 @@ set tmargin at screen 0.584
 set bmargin at screen 0.461
 set ylabel 'nat'
 set yrange [bottom(value_low, value_high):top(value_low, value_high)]
-set label 1 'F at the weights,' at graph 1.015, 0.62 left
+set label 1 value_title.',' at graph 1.015, 0.62 left
 set label 2 'one standard error' at graph 1.015, 0.42 left tc rgb '#606060'
 plot $data using 1:(column(value) - column(error)):(column(value) + column(error)) every ::1 \
         with filledcurves lc rgb '#BBD3E8', \
@@ -173,7 +173,7 @@ if (low[gap] > 0 && low[gap] <= high[gap]) {
 } else {
     set yrange [bottom(low[gap], high[gap]):top(low[gap], high[gap])]
 }
-set label 1 sprintf('averaged gap %.4f', last_of(gap)) at graph 1.015, 0.5 left
+set label 1 sprintf('%s %.4f', regret_title, last_of(gap)) at graph 1.015, 0.5 left
 plot $data using 1:(column(gap)) every ::1 with @lines ls 1 lw 1.6 lc rgb '#D55E00'
 unset label
 unset logscale y
