@@ -184,6 +184,14 @@ static const char *find_unread(const struct mpo_config *config, const char *key)
     return NULL;
 }
 
+/* An option that came later has a known value before: what its program did. */
+static bool has_value_before(const struct mpo_config_option *option)
+{
+    const char *earlier = mpo_config_initial_before(option);
+    return earlier != NULL && option->initial != NULL &&
+           strcmp(earlier, option->initial) != 0;
+}
+
 /* The printed value; a refused value as written; "-" for a missing one. */
 static enum mpo_status print_side(const struct comparison *pair, int i,
                                   const struct mpo_config_option *option, const char *key,
@@ -198,7 +206,8 @@ static enum mpo_status print_side(const struct comparison *pair, int i,
     MPO_CHECK(stream != NULL, MPO_ERR_MEMORY, "no memory to compare configurations");
     if (unread != NULL)
         fputs(unread, stream);
-    else if (policy_index < 0 || !is_given(config, option, policy_index))
+    else if (policy_index < 0 ||
+             (!is_given(config, option, policy_index) && !has_value_before(option)))
         fputs(NONE, stream);
     else
         mpo_config_print_value(stream, option,

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "base/argument.h"
+#include "base/text.h"
 #include "session/end_bias.h"
 #include "session/plan.h"
 #include "session/provenance.h"
@@ -79,8 +80,9 @@ static enum mpo_status warm_up(struct mpo_fit *fit)
     mpo_estimator_load(fit->estimator, &state);
     mpo_report(
         MPO_REPORT_NOTE,
-        "the end tilt begins at %+.3f nat: %d prompts x %d rows, ends integrated out",
-        *end_bias, query.prompt_count, MPO_END_BIAS_ROWS);
+        "the end tilt begins at %+.3f nat: %d prompt%s x %d rows, ends integrated out",
+        *end_bias, query.prompt_count, mpo_text_plural(query.prompt_count),
+        MPO_END_BIAS_ROWS);
 cleanup:
     return status;
 }

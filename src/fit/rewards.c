@@ -133,8 +133,9 @@ static enum mpo_status explain_failure(const struct mpo_fit *fit, enum mpo_statu
     if (fit->summary.steps == 0)
         return status;
     return mpo_error_raise(
-        status, __FILE__, __LINE__, "%s; %lld steps are in %s: continue with --resume",
-        mpo_error_text(), (long long)fit->summary.steps, fit->config->record.file);
+        status, __FILE__, __LINE__, "%s; %lld step%s in %s: continue with --resume",
+        mpo_error_text(), (long long)fit->summary.steps,
+        fit->summary.steps == 1 ? " is" : "s are", fit->config->record.file);
 }
 
 enum mpo_status mpo_fit_rewards_measure(struct mpo_fit *fit, int64_t step,

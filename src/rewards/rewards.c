@@ -97,7 +97,7 @@ cleanup:
 /* How far a batch is: "after 3 of its 16 answers". */
 static void describe_progress(const struct exchange *exchange, char text[64])
 {
-    snprintf(text, 64, "after %d of %d answers to this step",
+    snprintf(text, 64, "after %d of %d answers to the last requests",
              exchange->rewards->answered_count, exchange->batch->count);
 }
 
@@ -119,7 +119,7 @@ static enum mpo_status find_response(const struct exchange *exchange, const json
                first + batch->count - 1);
     int64_t given = json_integer_value(id);
     if (given < batch->first_id || given - batch->first_id >= batch->count)
-        REFUSE(line, "expected an \"id\" of this step's requests (%lld to %lld)", first,
+        REFUSE(line, "expected an \"id\" of the last requests (%lld to %lld)", first,
                first + batch->count - 1);
     int64_t at = given - batch->first_id;
     if (exchange->rewards->is_answered[at])
@@ -212,7 +212,7 @@ static enum mpo_status explain(const struct exchange *exchange, bool is_late)
     describe_progress(exchange, progress);
     if (is_late)
         MPO_FAIL(MPO_ERR_PEER,
-                 "the reward program is late: only %d of %d answers to this step "
+                 "the reward program is late: only %d of %d answers to the last requests "
                  "within rewards.deadline (%g s); it has to write each answer at "
                  "once (flush its output), else raise --rewards.deadline",
                  rewards->answered_count, exchange->batch->count,

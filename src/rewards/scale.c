@@ -17,6 +17,7 @@ enum mpo_status mpo_rewards_check_size(const double *reward, int64_t count,
                                        const char *const *policy, int32_t objective_count)
 {
     enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(reward, policy);
     for (int32_t k = 0; k < objective_count; k++) {
         double largest = 0.0;
         double square_sum = 0.0;

@@ -16,7 +16,7 @@
 struct mpo_end_bias_query {
     const double *mu;      /* [H] */
     const int64_t *prompt; /* [prompt_count] indices of the session's prompts */
-    int32_t prompt_count;  /* <= MPO_END_BIAS_PROMPTS */
+    int32_t prompt_count;  /* <= MPO_END_BIAS_PROMPTS in a warm-up */
 };
 
 /** Host memory that a warm-up takes on a rank, in a session of a size with so many prompts: the

@@ -22,6 +22,8 @@
 
 /* The responses to one prompt, and room for their weights. */
 struct pool {
+    int64_t *order;       /* [R] responses, those to a prompt together */
+    int64_t *first;       /* [prompts + 1] places in the order */
     double *log_proposal; /* [R] */
     double *log_policy;   /* [R, H] */
     double *work;         /* [2, R] */
@@ -60,9 +62,8 @@ static double log_z_of(const struct mpo_record_scores *scores, const double *mu,
 {
     int32_t policies = scores->policy_count;
     int32_t count = 0;
-    for (int64_t i = 0; i < scores->count && count < INT32_MAX; i++) {
-        if (scores->prompt[i] != prompt)
-            continue;
+    for (int64_t at = pool->first[prompt]; at < pool->first[prompt + 1]; at++) {
+        int64_t i = pool->order[at];
         pool->log_proposal[count] = scores->log_proposal[i];
         memcpy(pool->log_policy + (int64_t)count * policies,
                scores->log_policy + i * policies, (size_t)policies * sizeof *mu);
@@ -83,6 +84,32 @@ static double log_z_of(const struct mpo_record_scores *scores, const double *mu,
     return is_known ? figures.value_jackknife : NAN;
 }
 
+/* Sort the responses by prompt, each prompt's in their order (counting sort). */
+static enum mpo_status index_responses(const struct mpo_record_scores *scores,
+                                       int64_t prompts, struct pool *pool)
+{
+    enum mpo_status status = MPO_OK;
+    int64_t *next = NULL;
+    MPO_NEW(prompts + 1, &pool->first);
+    MPO_NEW(scores->count, &pool->order);
+    MPO_NEW(prompts, &next);
+    for (int64_t i = 0; i < scores->count; i++) {
+        MPO_CHECK(scores->prompt[i] >= 0 && scores->prompt[i] < prompts, MPO_ERR_DATA,
+                  "response %lld of the record is to prompt %lld of %lld", (long long)i,
+                  (long long)scores->prompt[i], (long long)prompts);
+        pool->first[scores->prompt[i] + 1]++;
+    }
+    for (int64_t x = 0; x < prompts; x++) {
+        next[x] = pool->first[x];
+        pool->first[x + 1] += pool->first[x];
+    }
+    for (int64_t i = 0; i < scores->count; i++)
+        pool->order[next[scores->prompt[i]]++] = i;
+cleanup:
+    free(next);
+    return status;
+}
+
 /* Rank zero only: other ranks may not see the file. */
 static enum mpo_status read_log_z(const struct mpo_session *session, const char *path,
                                   const struct mpo_end_bias_query *query, double *out)
@@ -97,6 +124,7 @@ static enum mpo_status read_log_z(const struct mpo_session *session, const char 
     if (!is_known)
         goto cleanup;
     MPO_TRY(mpo_record_read_scores(record, &scores));
+    MPO_TRY(index_responses(&scores, mpo_prompts_count(session->prompts), &pool));
     MPO_NEW(scores.count, &pool.log_proposal);
     MPO_NEW(scores.count * scores.policy_count, &pool.log_policy);
     MPO_NEW(2 * scores.count, &pool.work);
@@ -106,6 +134,8 @@ cleanup:
     free(pool.work);
     free(pool.log_policy);
     free(pool.log_proposal);
+    free(pool.first);
+    free(pool.order);
     mpo_record_release_scores(&scores);
     mpo_record_close(&record);
     return status;

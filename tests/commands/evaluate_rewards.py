@@ -110,6 +110,7 @@ def the_scale_of_a_record_is_taken_and_vectors_are_paired():
                               "--limit=" + limit])
         tables.check((word in said) if word else "prompts are too few" not in said, said)
     out, _ = tables.run([MPO, "evaluate", config, "--rewards", *flags, "--weights=" + record])
+    tables.check("intervals take zero and one as given" in out, out)
     tables.check("smallest normalised" in out and "at least" in out and "nat" not in out, out)
 
 

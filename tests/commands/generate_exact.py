@@ -176,13 +176,16 @@ def price_is_that_of_the_record_where_it_knows_it(case):
         weights = "--weights=" + records[flags[0]]
         for ranks in (1, 2) if flags == ["short"] else (1,):
             _, said = case.world.run(weights, *flags[1:], ranks=ranks)
-            tables.check(("the cost of %d prompts from" % known in said) == (known > 0)
-                         and ("the cost of" in said) == (known > 0), said)
-            tables.check(("warm-up: 16 rows for each of %d prompts" % warm in said) == (warm > 0)
+            tables.check(("the cost of %d prompts from the record\n" % known in said) == (known > 0)
+                         and ("from the record" in said) == (known > 0), said)
+            tables.check(("warm-up: 16 rows for each of %d prompt" % warm in said) == (warm > 0)
                          and ("warm-up" in said) == (warm > 0), said)
             told = {int(line.split(":")[0].split()[1]): float(line.split("about ")[1].split()[0])
                     for line in said.splitlines() if line.startswith("prompt ") and "about" in line}
             tables.check(len(told) == known + warm, said)
+            left = 1 if "--prompt=a" in flags else 2 if "--limit=2" in flags else 16
+            missing = "the cost of %d prompts is not estimated" % (left - len(told))
+            tables.check((missing in said) == (left > len(told)), said)
         if "--rollout.max_tokens=2" in flags:
             continue
         mean = average(records[flags[0]])
@@ -190,6 +193,26 @@ def price_is_that_of_the_record_where_it_knows_it(case):
             truth = 1.0 / law(case.world.log_policy, mean, prompt % 2)[1]
             tables.check(0.5 < tries / truth < 2.0, "%s, prompt %d: %g, in truth %.2f" % (
                 flags, prompt, tries, truth))
+
+
+def every_dear_prompt_has_its_price(case):
+    """Of a record that knows all prompts, those beyond the first 16 where they are dear."""
+    table = case.table[:2].copy()
+    table[:, 0] = table[:, -1] = [0.1, 0.1, 0.8]
+    table[0, 1] = [0.998, 0.001, 0.001]
+    table[1, 1] = [0.001, 0.998, 0.001]
+    world = World(case, "dear", table, ["a"] * 18 + ["b"] + ["a"] * 3)
+    record = os.path.join(case.work, "dear.h5")
+    tables.run([case.mpo, "fit", world.config, "--quiet", "--estimator.target=whole",
+                "--record.file=" + record, "--descent.steps=66"])
+    _, said = world.run("--weights=" + record)
+    told = [line for line in said.splitlines() if line.startswith("prompt ") and "about" in line]
+    tables.check(len(told) == 17 and told[-1].startswith("prompt 18:"), said)
+    tables.check("the cost of 22 prompts from the record" in said
+                 and "5 more prompts: at most 10 tries" in said and "not estimated" not in said, said)
+    tries = float(told[-1].split("about ")[1].split()[0])
+    truth = 1.0 / law(world.log_policy, average(record), 1)[1]
+    tables.check(truth > 12.0 and 0.5 < tries / truth < 2.0, "%g, in truth %.2f" % (tries, truth))
 
 
 def prompt_that_runs_out_of_tries_does_not_take_the_others_with_it(case):
@@ -265,6 +288,7 @@ def main():
              exponents_may_sum_to_more_than_one_and_have_a_strength,
              draws_depend_on_neither_ranks_nor_rows, single_policy_survives_always,
              price_is_told_before, price_is_that_of_the_record_where_it_knows_it,
+             every_dear_prompt_has_its_price,
              prompt_that_runs_out_of_tries_does_not_take_the_others_with_it,
              what_cannot_be_drawn_exactly_is_refused]
     if case.tool is not None:

@@ -118,7 +118,7 @@ def test_resume():
     prepare()
     result = run("fit", "config.yaml", "--resume", longer, "--estimator.target=served")
     check("another target is refused", result.returncode == 78
-          and "estimator.target" in result.stderr and "served" in result.stderr, result)
+          and "estimator.target was whole, is served" in result.stderr and "served" in result.stderr, result)
     check("and the record is as it was", unchanged())
 
 

@@ -44,7 +44,7 @@ def test_stop_gap_stops():
                  "--descent.steps=50")
     check("a fit that stop_gap ended is finished", ", finished\n" in run("inspect", "out.h5").stdout)
     check("stop_gap ends the fit early", result.returncode == 0
-          and "stopped after 1 steps" in result.stderr, result)
+          and "stopped after 1 step:" in result.stderr, result)
 
 
 def test_wrong_input_is_named():

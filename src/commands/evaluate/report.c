@@ -73,16 +73,27 @@ static void print_differences(const struct evaluate *evaluate,
     print_part(vector, EVALUATE_WHOLE, true);
 }
 
+/* "30 prompts x 16 rows" */
+static void print_size(const struct evaluate *evaluate, const char *what)
+{
+    int64_t responses = evaluate->config->evaluate.responses;
+    printf("%lld prompt%s x %lld %s%s", (long long)evaluate->prompt_count,
+           mpo_text_plural(evaluate->prompt_count), (long long)responses, what,
+           mpo_text_plural(responses));
+}
+
 static void print_rewards(const struct evaluate *evaluate)
 {
-    printf("%lld prompts x %lld responses of what is served\n",
-           (long long)evaluate->prompt_count,
-           (long long)evaluate->config->evaluate.responses);
+    print_size(evaluate, "response");
+    printf(" of what is served\n");
     for (int32_t a = 0; a < evaluate->vector_count; a++) {
         print_weights(evaluate, &evaluate->vector[a]);
         printf("%-*s %10s   %s\n", LABEL_COLUMNS, "rewards", "mean",
                "95 % interval or bound");
         print_part(&evaluate->vector[a], EVALUATE_SERVED, false);
+        if (evaluate->column_count > evaluate->objective_count)
+            printf(
+                "normalised: intervals take zero and one as given, without their errors\n");
         if (a > 0)
             printf("minus those of %s on the same prompts\n", evaluate->vector[0].name);
         print_part(&evaluate->vector[a], EVALUATE_SERVED, true);
@@ -95,9 +106,8 @@ static void print_text(const struct evaluate *evaluate)
         print_rewards(evaluate);
         return;
     }
-    printf("%lld prompts x %lld rows, ends integrated out\n",
-           (long long)evaluate->prompt_count,
-           (long long)evaluate->config->evaluate.responses);
+    print_size(evaluate, "row");
+    printf(", ends integrated out\n");
     if (evaluate->has_reference)
         printf("score: scale times mean log (pi / pi of the reference)\n");
     for (int32_t a = 0; a < evaluate->vector_count; a++) {

@@ -29,21 +29,24 @@
 void fit_report_start(struct fit *fit)
 {
     const struct mpo_session *session = fit->session;
+    int64_t prompts = mpo_prompts_count(session->prompts);
+    int32_t policies = fit->config->policy_count;
     mpo_log_note(
-        "mpo fit: %d objectives, %d policies on %d rank%s (%d group%s, exchange %s %s%s, "
-        "%s, %d thread%s each), %lld prompts, seed %lld",
-        fit->config->objective_count, fit->config->policy_count,
-        mpo_comm_size(session->comm), mpo_text_plural(mpo_comm_size(session->comm)),
-        mpo_comm_group_count(session->comm),
+        "mpo fit: %d objective%s, %d %s on %d rank%s (%d group%s, exchange %s %s%s, "
+        "%s, %d thread%s each), %lld prompt%s, seed %lld",
+        fit->config->objective_count, mpo_text_plural(fit->config->objective_count),
+        policies, policies == 1 ? "policy" : "policies", mpo_comm_size(session->comm),
+        mpo_text_plural(mpo_comm_size(session->comm)), mpo_comm_group_count(session->comm),
         mpo_text_plural(mpo_comm_group_count(session->comm)),
         mpo_exchange_transport(session->exchange),
         mpo_pattern_name(mpo_exchange_pattern(session->exchange)),
         fit->config->exchange.rows == MPO_ROW_TYPE_BF16 ? " bf16" : "",
         session->device.kind, session->thread_count, mpo_text_plural(session->thread_count),
-        (long long)mpo_prompts_count(session->prompts), (long long)fit->config->run.seed);
+        (long long)prompts, mpo_text_plural(prompts), (long long)fit->config->run.seed);
     if (mpo_fit_resumes(fit->run))
-        mpo_log_note("resuming %s after %lld steps", fit->config->record.file,
-                     (long long)mpo_fit_first_step(fit->run));
+        mpo_log_note("resuming %s after %lld step%s", fit->config->record.file,
+                     (long long)mpo_fit_first_step(fit->run),
+                     mpo_text_plural(mpo_fit_first_step(fit->run)));
     progress_begin(&fit->progress, "fit", fit->config->descent.steps);
     progress_resume(&fit->progress, mpo_fit_first_step(fit->run));
 }
@@ -344,16 +347,18 @@ static void note_stop(const struct fit *fit)
 {
     const struct mpo_fit_summary *summary = mpo_fit_summary(fit->run);
     long long steps = (long long)summary->steps;
+    const char *plural = mpo_text_plural(summary->steps);
     double stop_gap = fit->config->descent.stop_gap;
     if (is_served(fit))
         mpo_log_note(
-            "stopped after %lld steps: the imbalance at the average, %.4f +- %.4f, is "
+            "stopped after %lld step%s: the imbalance at the average, %s +- %s, is "
             "at most descent.stop_gap %g",
-            steps, summary->imbalance, summary->imbalance_error, stop_gap);
+            steps, plural, mpo_text_figure(summary->imbalance, 4).text,
+            mpo_text_figure(summary->imbalance_error, 4).text, stop_gap);
     else
-        mpo_log_note("stopped after %lld steps: the averaged gap %.4f is at most "
+        mpo_log_note("stopped after %lld step%s: the averaged gap %s is at most "
                      "descent.stop_gap %g",
-                     steps, summary->last_gap, stop_gap);
+                     steps, plural, mpo_text_figure(summary->last_gap, 4).text, stop_gap);
 }
 
 enum mpo_status fit_report_end(const struct fit *fit)

@@ -50,7 +50,7 @@ static void print_number(double value)
     if (isnan(value))
         printf(" %10s", "-");
     else
-        printf(" %10.4g", value);
+        printf(" %10.4g", value + 0.0); /* a zero without a sign */
 }
 
 void fit_print_rewards(const struct fit *fit)

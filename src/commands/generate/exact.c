@@ -7,8 +7,11 @@
 #include "generate_impl.h"
 
 #include <math.h>
+#include <stdlib.h>
 
+#include "base/memory.h"
 #include "base/simplex.h"
+#include "base/text.h"
 #include "commands/report/log.h"
 #include "session/end_bias.h"
 
@@ -76,11 +79,18 @@ cleanup:
 /* Prompts that run out of tries less often are not warned of. */
 #define LIKELY 0.95
 
-static void tell_prompt(const struct generate *generate, int64_t prompt, double log_z)
+/* The price of the first prompts is told whatever it is, that of others from so many tries on. */
+#define PRICES_TOLD 16
+#define TRIES_FEW   10.0
+
+static void tell_prompt(const struct generate *generate, int64_t prompt)
 {
+    double log_z = generate->log_z[prompt];
     double limit = (double)generate->config->generate.exact_limit;
     double share = fmin(exp(log_z), 1.0);
     double chance = -expm1(limit * log1p(-share));
+    if (isnan(log_z))
+        return;
     mpo_log_note("prompt %lld: about %.3g tries a response (log Z %.2f nat)",
                  (long long)prompt, 1.0 / share, log_z);
     if (!(chance >= LIKELY))
@@ -89,23 +99,27 @@ static void tell_prompt(const struct generate *generate, int64_t prompt, double 
                         (long long)prompt, limit, chance);
 }
 
-static int32_t priced_prompts(const struct generate *generate)
-{
-    return generate->prompt_count < GENERATE_PRICES_MAX ? (int32_t)generate->prompt_count
-                                                        : GENERATE_PRICES_MAX;
-}
-
 enum mpo_status generate_exact_read_price(struct generate *generate,
                                           const struct mpo_weights_choice *choice)
 {
-    int64_t prompt[GENERATE_PRICES_MAX] = {0};
-    const struct mpo_end_bias_query query = {generate->weights, prompt,
-                                             priced_prompts(generate)};
+    enum mpo_status status = MPO_OK;
+    int64_t count = generate->prompt_count;
+    int64_t *prompt = NULL;
     if (!generate->config->generate.exact)
         return MPO_OK;
-    for (int32_t i = 0; i < query.prompt_count; i++)
+    MPO_TRY(mpo_comm_agree(
+        mpo_memory_take((size_t)count, sizeof *prompt, "prompts", (void **)&prompt)));
+    MPO_TRY(mpo_comm_agree(mpo_memory_take((size_t)count, sizeof *generate->log_z,
+                                           "prices of exact draws",
+                                           (void **)&generate->log_z)));
+    for (int64_t i = 0; i < count; i++)
         prompt[i] = i;
-    return mpo_session_recorded_log_z(generate->session, choice, &query, generate->log_z);
+    const struct mpo_end_bias_query query = {
+        generate->weights, prompt, (int32_t)(count < INT32_MAX ? count : INT32_MAX)};
+    MPO_TRY(mpo_session_recorded_log_z(generate->session, choice, &query, generate->log_z));
+cleanup:
+    free(prompt);
+    return status;
 }
 
 /* The first prompts that the record says nothing of. */
@@ -115,7 +129,7 @@ static enum mpo_status find_missing(struct generate *generate)
     int64_t prompt[MPO_END_BIAS_PROMPTS] = {0};
     double log_z[MPO_END_BIAS_PROMPTS] = {0};
     int32_t count = 0;
-    for (int32_t i = 0; i < priced_prompts(generate) && i < MPO_END_BIAS_PROMPTS; i++)
+    for (int32_t i = 0; i < generate->prompt_count && i < MPO_END_BIAS_PROMPTS; i++)
         if (isnan(generate->log_z[i]))
             prompt[count++] = i;
     if (count == 0)
@@ -128,18 +142,37 @@ cleanup:
     return status;
 }
 
+static int64_t count_known(const struct generate *generate)
+{
+    int64_t known = 0;
+    for (int64_t i = 0; i < generate->prompt_count; i++)
+        known += !isnan(generate->log_z[i]);
+    return known;
+}
+
 enum mpo_status generate_exact_tell_price(struct generate *generate)
 {
     enum mpo_status status = MPO_OK;
-    int32_t known = 0;
-    for (int32_t i = 0; i < priced_prompts(generate); i++)
-        known += !isnan(generate->log_z[i]);
+    int64_t known = count_known(generate);
+    int64_t cheap = 0;
     if (known > 0)
-        mpo_log_note("estimating the cost of %d prompts from the record", known);
+        mpo_log_note("estimating the cost of %lld prompt%s from the record",
+                     (long long)known, mpo_text_plural(known));
     MPO_TRY(find_missing(generate));
-    for (int32_t i = 0; i < priced_prompts(generate); i++)
-        if (!isnan(generate->log_z[i]))
-            tell_prompt(generate, i, generate->log_z[i]);
+    for (int64_t i = 0; i < generate->prompt_count; i++) {
+        bool is_dear = generate->log_z[i] < -log(TRIES_FEW);
+        if (i < PRICES_TOLD || is_dear)
+            tell_prompt(generate, i);
+        else
+            cheap += !isnan(generate->log_z[i]);
+    }
+    if (cheap > 0)
+        mpo_log_note("%lld more prompt%s: at most %g tries a response", (long long)cheap,
+                     mpo_text_plural(cheap), TRIES_FEW);
+    int64_t missing = generate->prompt_count - count_known(generate);
+    if (missing > 0)
+        mpo_log_note("the cost of %lld prompt%s is not estimated", (long long)missing,
+                     mpo_text_plural(missing));
 cleanup:
     return status;
 }

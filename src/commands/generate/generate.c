@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/text.h"
 #include "commands/commands.h"
 #include "commands/report/log.h"
 #include "commands/report/walk.h"
@@ -38,7 +39,8 @@
 struct mpo_end_bias_query generate_begin_warm_up(const struct generate *generate,
                                                  const int64_t *prompt, int32_t count)
 {
-    mpo_log_note("warm-up: %d rows for each of %d prompts", MPO_END_BIAS_ROWS, count);
+    mpo_log_note("warm-up: %d rows for each of %d prompt%s", MPO_END_BIAS_ROWS, count,
+                 mpo_text_plural(count));
     return (struct mpo_end_bias_query){generate->weights, prompt, count};
 }
 
@@ -272,6 +274,7 @@ enum mpo_status mpo_command_generate(int argc, char *const *argv)
     MPO_TRY(generate_exact_end(&generate));
 cleanup:
     free(generate.candidates);
+    free(generate.log_z);
     free(generate.prompt);
     mpo_decode_text_close(&generate.text);
     free(generate.weights);

@@ -14,9 +14,6 @@
 #include "session/recorded_z.h"
 #include "text.h"
 
-/** The cost of exact draws is estimated for this many prompts. */
-#define GENERATE_PRICES_MAX 16
-
 struct generate {
     struct mpo_config *config;
     struct mpo_session *session;
@@ -30,10 +27,9 @@ struct generate {
     int64_t exact_count;   /* of exact draws on rank zero: responses, */
     int64_t try_count;     /* tries, */
     int64_t undrawn_count; /* and prompts that ran out of tries */
-    double
-        log_z[GENERATE_PRICES_MAX]; /* of exact draws, of the first prompts, NAN: unknown */
-    double *candidates;             /* [2, best_of] log w and its softmax */
-    bool several;                   /* text output needs headings */
+    double *log_z;         /* [prompt_count] of exact draws, NAN: unknown; NULL: none */
+    double *candidates;    /* [2, best_of] log w and its softmax */
+    bool several;          /* text output needs headings */
     struct stops stops;
     struct mpo_mixture_filter filter;
     struct stream stream;

@@ -164,7 +164,7 @@ static void print_number(double value, int width)
     if (isnan(value))
         printf(" %*s", width, "-");
     else
-        printf(" %*.4g", width, value);
+        printf(" %*.4g", width, value + 0.0); /* a zero without a sign */
 }
 
 static double known_goal(const struct reweigh_point *point)
