@@ -374,14 +374,13 @@ static enum mpo_status check_counts(const struct mpo_record_spec *spec)
         "%s: expected objectives, and as many policies or more, found objective_count "
         "%d and policy_count %d",
         spec->path, spec->objective_count, spec->policy_count);
-    MPO_CHECK(
-        (spec->prompt_count == 0 || spec->prompt != NULL) &&
-            (spec->attribute_count == 0 || spec->attribute != NULL) &&
-            (spec->rank_count == 0 || spec->rank != NULL),
-        MPO_ERR_USAGE,
-        "%s: expected arrays beside prompt_count, attribute_count and rank_count, found "
-        "NULL beside one that is not 0",
-        spec->path);
+    MPO_CHECK((spec->prompt_count == 0 || spec->prompt != NULL) &&
+                  (spec->attribute_count == 0 || spec->attribute != NULL) &&
+                  (spec->rank_count == 0 || spec->rank != NULL),
+              MPO_ERR_USAGE,
+              "%s: expected arrays for prompt_count, attribute_count and rank_count, found "
+              "NULL for one that is not 0",
+              spec->path);
 cleanup:
     return status;
 }

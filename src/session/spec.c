@@ -154,15 +154,14 @@ static enum mpo_status check_prompts(const struct mpo_session_size *size)
     MPO_CHECK(!has_prompt || prompts->path == NULL, MPO_ERR_USAGE,
               "a session: expected one of size.prompt and size.prompts.path, found both; a "
               "prompt stands in for the file");
-    MPO_CHECK(
-        !has_prompt || prompts->response_count == 0, MPO_ERR_USAGE,
-        "a session: size.prompts.response_count: expected 0 beside size.prompt, which "
-        "has no responses, found %d; give them in a file",
-        prompts->response_count);
+    MPO_CHECK(!has_prompt || prompts->response_count == 0, MPO_ERR_USAGE,
+              "a session: size.prompts.response_count: expected 0 with size.prompt, which "
+              "has no responses, found %d; give them in a file",
+              prompts->response_count);
     MPO_CHECK(prompts->path != NULL ||
                   (prompts->format == NULL && prompts->prefill == NULL),
               MPO_ERR_USAGE,
-              "a session: size.prompts.path: expected a file beside size.prompts.%s, found "
+              "a session: size.prompts.path: expected a file with size.prompts.%s, found "
               "NULL; without a path file, format and prefill are the configuration's",
               prompts->format != NULL ? "format" : "prefill");
     MPO_CHECK(!size->distinct_prompts || size->prompts_max > 0, MPO_ERR_USAGE,
@@ -189,7 +188,7 @@ static enum mpo_status check_purpose(const struct mpo_session_size *size)
               size->integrates_ends ? "integrates_ends " : "",
               size->try_limit > 0 ? "try_limit" : "");
     MPO_CHECK(purpose == NULL || size->stop_count == 0, MPO_ERR_USAGE,
-              "a session: size.stop_count: expected 0 beside size.%s, where no text ends a "
+              "a session: size.stop_count: expected 0 with size.%s, where no text ends a "
               "response, found %d",
               purpose, size->stop_count);
     MPO_CHECK(given == 0 || (size->unit_prompts == 1 && size->responses == given),
@@ -212,7 +211,7 @@ static enum mpo_status check_rollout(const struct mpo_session_size *size)
         return MPO_OK; /* that of a fit */
     for (int i = 0; i < 2; i++)
         MPO_CHECK(member[i].value != 0, MPO_ERR_USAGE,
-                  "a session: size.%s: expected 1 or more beside size.%s, found 0; set "
+                  "a session: size.%s: expected 1 or more with size.%s, found 0; set "
                   "size.unit_prompts and size.responses, or leave all of size at zero for "
                   "that of a fit",
                   member[i].name, set->name);
@@ -243,7 +242,7 @@ static enum mpo_status check_size(const struct mpo_session_size *size)
     if (set == NULL)
         return check_rollout(size);
     MPO_CHECK(other == NULL, MPO_ERR_USAGE,
-              "a session: size.%s: expected 0 beside size.%s, because a machine has no "
+              "a session: size.%s: expected 0 with size.%s, because a machine has no "
               "prompts and no rollout; set size.machine, or what follows it",
               other->name, set->name);
     MPO_TRY(check_ranges(member, MACHINE_MEMBERS));

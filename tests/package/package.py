@@ -99,7 +99,7 @@ check("mistakes of one process end nothing and print nothing",
 check_lines(retry, 0, [
     ("nothing", USAGE, "mpo_session_open: expected spec, found NULL"),
     ("no file", INPUT, ABSENT),
-    ("half a size", USAGE, "size.unit_prompts: expected 1 or more beside size.responses"),
+    ("half a size", USAGE, "size.unit_prompts: expected 1 or more with size.responses"),
     ("a size", OK, ""),
     ("a second one", USAGE, "close it before opening another"),
     ("no text", USAGE, "mpo_decode_offer_text: expected text, found NULL"),

@@ -71,18 +71,17 @@ static void a_rollout_needs_prompts_and_responses(void **state)
     (void)state;
     static const char *const stop[] = {"b"};
     const struct refusal refusals[] = {
-        {{.responses = 4}, "size.unit_prompts: expected 1 or more beside size.responses"},
-        {{.unit_prompts = 4},
-         "size.responses: expected 1 or more beside size.unit_prompts"},
-        {{.prompts_max = 4}, "beside size.prompts_max, found 0"},
-        {{.row_capacity = 4}, "beside size.row_capacity, found 0"},
-        {{.stop = stop, .stop_count = 1}, "beside size.stop_count, found 0"},
-        {{.prompt = "a"}, "beside size.prompt, found 0"},
-        {{.try_limit = 9}, "beside size.try_limit, found 0"},
-        {{.integrates_ends = true}, "beside size.integrates_ends, found 0"},
-        {{.distinct_prompts = true}, "beside size.distinct_prompts, found 0"},
-        {{.prompts.path = "prompts.txt"}, "beside size.prompts.path, found 0"},
-        {{.prompts.response_count = 1}, "beside size.prompts.response_count, found 0"},
+        {{.responses = 4}, "size.unit_prompts: expected 1 or more with size.responses"},
+        {{.unit_prompts = 4}, "size.responses: expected 1 or more with size.unit_prompts"},
+        {{.prompts_max = 4}, "with size.prompts_max, found 0"},
+        {{.row_capacity = 4}, "with size.row_capacity, found 0"},
+        {{.stop = stop, .stop_count = 1}, "with size.stop_count, found 0"},
+        {{.prompt = "a"}, "with size.prompt, found 0"},
+        {{.try_limit = 9}, "with size.try_limit, found 0"},
+        {{.integrates_ends = true}, "with size.integrates_ends, found 0"},
+        {{.distinct_prompts = true}, "with size.distinct_prompts, found 0"},
+        {{.prompts.path = "prompts.txt"}, "with size.prompts.path, found 0"},
+        {{.prompts.response_count = 1}, "with size.prompts.response_count, found 0"},
     };
     REFUSE(refusals);
 }
@@ -141,7 +140,7 @@ static void a_rollout_has_one_purpose_and_one_source(void **state)
           .prompts = {.response_count = 1}},
          "found response_count try_limit"},
         {{.unit_prompts = 1, .responses = 2, .try_limit = 9, .stop = stop, .stop_count = 1},
-         "size.stop_count: expected 0 beside size.try_limit"},
+         "size.stop_count: expected 0 with size.try_limit"},
         {{.unit_prompts = 2, .responses = 1, .prompts = {.response_count = 1}},
          "expected size.unit_prompts 1 and size.responses 1"},
         {{.unit_prompts = 1, .responses = 1, .prompts = {.response_count = 2}},
@@ -152,9 +151,9 @@ static void a_rollout_has_one_purpose_and_one_source(void **state)
           .responses = 1,
           .prompt = "a",
           .prompts = {.response_count = 1}},
-         "expected 0 beside size.prompt, which has no responses"},
+         "expected 0 with size.prompt, which has no responses"},
         {{.unit_prompts = 1, .responses = 1, .prompts.format = "text"},
-         "size.prompts.path: expected a file beside size.prompts.format, found NULL"},
+         "size.prompts.path: expected a file with size.prompts.format, found NULL"},
         {{.unit_prompts = 1, .responses = 1, .distinct_prompts = true},
          "size.prompts_max: expected the prompts of a step"},
     };
@@ -178,8 +177,8 @@ static void a_machine_is_whole_and_alone(void **state)
         {{.machine = whole}, "size.machine.top_max: expected a number from 0 to 128"},
         {{.machine = whole}, "size.machine.bias_max: expected a number from 0"},
         {{.machine = whole, .unit_prompts = 1},
-         "size.unit_prompts: expected 0 beside size.machine.row_capacity"},
-        {{.machine = whole, .prompt = "a"}, "size.prompt: expected 0 beside size.machine"},
+         "size.unit_prompts: expected 0 with size.machine.row_capacity"},
+        {{.machine = whole, .prompt = "a"}, "size.prompt: expected 0 with size.machine"},
     };
     refusals[3].size.machine.row_capacity = 257;
     refusals[4].size.machine.context_tokens = 0;
