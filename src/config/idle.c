@@ -18,24 +18,24 @@
 /* A section, or an option of it, that changes nothing in a command if `is_idle`. */
 struct idle {
     const char *command;
+    const char *why;
     enum mpo_config_section_index section;
     int option; /* ALL of the section, or one */
     bool is_idle;
-    const char *why;
     bool is_told; /* of the command's own, which would be refused */
 };
 
 #define SECTION(command, section, is_idle, why)                                            \
     {                                                                                      \
-        command, MPO_SECTION_##section, ALL, is_idle, why, false                           \
+        command, why, MPO_SECTION_##section, ALL, is_idle, false                           \
     }
 #define OPTION(command, section, name, is_idle, why)                                       \
     {                                                                                      \
-        command, MPO_SECTION_##section, MPO_OPTION_##section##_##name, is_idle, why, false \
+        command, why, MPO_SECTION_##section, MPO_OPTION_##section##_##name, is_idle, false \
     }
 #define TOLD(command, name, is_idle, why)                                                  \
     {                                                                                      \
-#command, MPO_SECTION_##command, MPO_OPTION_##command##_##name, is_idle, why, true \
+#command, why, MPO_SECTION_##command, MPO_OPTION_##command##_##name, is_idle, true \
     }
 
 #define OF_FIT_ALONE "only fit uses it"
