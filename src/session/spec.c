@@ -72,7 +72,7 @@ cleanup:
     return status;
 }
 
-#define MACHINE_MEMBERS 10
+#define MACHINE_MEMBERS 11
 #define ROLLOUT_MEMBERS 12
 
 static void list_machine(const struct mpo_session_machine *machine,
@@ -80,6 +80,8 @@ static void list_machine(const struct mpo_session_machine *machine,
 {
     const struct member all[MACHINE_MEMBERS] = {
         {"machine.row_capacity", machine->row_capacity, 1, MPO_ROW_COUNT_MAX},
+        {"machine.parked_rows", machine->parked_rows, 0,
+         (int64_t)MPO_ROW_COUNT_MAX - machine->row_capacity},
         {"machine.prompt_slots", machine->prompt_slots, 1, INT32_MAX},
         {"machine.given_positions", machine->given_positions, 0, INT16_MAX},
         {"machine.prefill_tokens", machine->prefill_tokens, 1, INT32_MAX},
