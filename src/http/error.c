@@ -47,10 +47,9 @@ static json_t *mend_text(const char *text)
 char *mpo_http_error_body(const struct mpo_http_error *error)
 {
     json_t *param = error->param != NULL ? mend_text(error->param) : json_null();
-    json_t *root = json_pack("{s: {s: o, s: s, s: o, s: s}}", "error", "message",
-                             mend_text(error->message), "type",
-                             find_error_type(error->status), "param", param, "code",
-                             error->code);
+    json_t *root = json_pack(
+        "{s: {s: o, s: s, s: o, s: s}}", "error", "message", mend_text(error->message),
+        "type", find_error_type(error->status), "param", param, "code", error->code);
     char *body = root != NULL ? json_dumps(root, JSON_COMPACT) : NULL;
     json_decref(root);
     return body;

@@ -81,8 +81,9 @@ uint64_t mpo_plan_warm_up_bytes(const struct mpo_config *config,
                                 const struct mpo_session_size *size, int64_t prompt_count)
 {
     bool is_fit = size->machine.row_capacity == 0;
-    return is_fit && mpo_plan_warms_up(config) ? mpo_session_warm_up_bytes(config, size, prompt_count)
-                                     : 0;
+    return is_fit && mpo_plan_warms_up(config)
+               ? mpo_session_warm_up_bytes(config, size, prompt_count)
+               : 0;
 }
 
 struct mpo_session_size mpo_plan_fit(const struct mpo_config *config)
