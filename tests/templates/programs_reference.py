@@ -40,7 +40,7 @@ WRITTEN = [
     "{% for x in [1] %}{% generation %}{% break %}{% endgeneration %}{% endfor %}", "{% endgeneration %}", "{% else %}",
     "{% for x in [1, 2] %}a{% if true %}b{% break %}{% endif %}c{% endfor %}", "{% for x in [1, 2] %}{% if x == 1 %}b{% continue %}{% endif %}c{% else %}d{% endfor %}",
     "{% for x in [1, 2] %}a{% set y %}b{% break %}{% endset %}{{ y }}{% endfor %}", "{% for x in 1 if true else 2 %}{% endfor %}", "{% if 1 if true else 0 %}a{% endif %}",
-    "{% if false %}{{ 1 | no_filter }}{% endif %}a", "{{ 1 | no_filter if false }}a", "{% if false %}{% for x in [] %}{{ x | no_filter }}{% endfor %}{% endif %}a",
+    "{% if false %}{{ 1 | no_filter }}{% endif %}a", "{{ 1 | no_filter if false }}a", "{% if true %}{{ ' a' | strip }}{% endif %}", "{{ [' a'] | map('strip') | list }}", "{% if false %}{% for x in [] %}{{ x | no_filter }}{% endfor %}{% endif %}a",
     "{% for x in [] %}{{ x is no_test }}{% endfor %}a", "{% if false %}{% set true = 1 %}{% endif %}a", "{% filter length %}abc{% endfilter %}", "{% filter upper %}abc{% endfilter %}",
     # what is called
     "{% macro m(a) %}{{ a }}{% endmacro %}{% call m(1) %}b{% endcall %}", "{% macro m(a) %}{{ a }}{{ caller() }}{% endmacro %}{% call m(1) %}b{% endcall %}",
