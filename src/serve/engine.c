@@ -293,7 +293,7 @@ cleanup:
 static enum mpo_status take_turn(struct mpo_engine *engine, bool *ends)
 {
     enum mpo_status status = MPO_OK;
-    bool waits = !can_step(engine) && !engine->offers_wait;
+    bool waits = !can_step(engine) && !engine->offers_wait && !engine->prompts_wait;
     struct mpo_link_news news =
         mpo_link_listen(engine->spec.link, waits, mpo_engine_patience(engine));
     take_news(engine, &news);

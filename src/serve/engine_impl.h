@@ -54,6 +54,7 @@ struct mpo_engine {
     struct mpo_prefix now;         /* what a prompt can begin with */
     struct mpo_prefix later;       /* what it could once other prompts are fed */
     bool takes_over;               /* its cells are short: the kept row becomes its own */
+    bool prompts_wait;             /* some are held: look again in the next turn */
     struct engine_slot *slot;      /* [slot_capacity] */
     int32_t *length;               /* [slot_capacity, H] tokens of the prompt in a slot */
     int32_t *told_length; /* [H] of a prompt that is seated, its given tokens too */

@@ -108,22 +108,26 @@ static bool tell_prompt(struct mpo_engine *engine, int32_t slot)
     return true;
 }
 
+/* Not for a row that stands still: its client may take no bytes for long. */
 void mpo_engine_hold_prompts(struct mpo_engine *engine)
 {
+    engine->prompts_wait = false;
     for (int32_t slot = 0; engine->prefixes != NULL && slot < engine->spec.slot_capacity;
          slot++) {
         if (!mpo_engine_is_offered(engine, slot) || !tell_prompt(engine, slot))
             continue;
         mpo_prefixes_find(engine->prefixes, &engine->told, false, &engine->later);
         mpo_prefixes_find(engine->prefixes, &engine->told, true, &engine->now);
-        mpo_schedule_hold(engine->schedule, slot,
-                          engine->later.saved >= engine->now.saved + MPO_HOLD_TOKENS);
+        bool holds = engine->later.saved >= engine->now.saved + MPO_HOLD_TOKENS &&
+                     !engine->row[engine->later.row].request->is_paused;
+        mpo_schedule_hold(engine->schedule, slot, holds);
+        engine->prompts_wait = engine->prompts_wait || holds;
     }
 }
 
 /* ---- what is kept ---- */
 
-static void forget_oldest(struct mpo_engine *engine, int32_t row)
+static void forget_row(struct mpo_engine *engine, int32_t row)
 {
     mpo_decode_cancel(engine->spec.decode, row);
     mpo_prefixes_forget(engine->prefixes, row);
@@ -143,7 +147,7 @@ static bool trim_cells(struct mpo_engine *engine, int32_t spared)
 {
     int32_t row = mpo_prefixes_oldest(engine->prefixes, spared);
     while (keeps_too_much(engine) && row >= 0) {
-        forget_oldest(engine, row);
+        forget_row(engine, row);
         row = mpo_prefixes_oldest(engine->prefixes, spared);
     }
     return !keeps_too_much(engine);
@@ -286,12 +290,8 @@ void mpo_engine_leave_cells(struct mpo_engine *engine, int32_t row, bool keeps)
 {
     if (engine->prefixes == NULL)
         return;
-    if (keeps) {
-        (void)mpo_prefixes_keep(engine->prefixes, row);
-    } else {
-        mpo_prefixes_forget(engine->prefixes, row);
-        mpo_scores_drop(engine->scores, row);
-    }
+    if (!keeps || mpo_prefixes_keep(engine->prefixes, row) == 0)
+        forget_row(engine, row);
     (void)trim_cells(engine, -1);
 }
 
