@@ -77,7 +77,7 @@ class Proxy:
         deadline = time.time() + SECONDS
         while self.ask("GET", "/health")[0] != 200:
             if time.time() > deadline or self.process.poll() is not None:
-                self.process.kill()
+                self.__exit__()  # its workers end with it by this signal alone
                 raise AssertionError("the proxy is not ready")
             time.sleep(0.1)
         return self
