@@ -224,6 +224,7 @@ enum mpo_status mpo_fit_check_record(const struct mpo_session *session, int64_t 
     enum mpo_status status = MPO_OK;
     struct mpo_record *record = NULL;
     char *last_program = NULL;
+    MPO_ARGUMENTS(session, steps);
     *steps = -1;
     if (access(session->config->record.file, F_OK) != 0)
         return MPO_OK;

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/argument.h"
 #include "estimator/sample.h"
 #include "mpo/config.h"
 
@@ -19,6 +20,7 @@ enum mpo_status mpo_fit_read_plan(const struct mpo_record *record, const char *p
     char *text = NULL;
     struct mpo_config *config = NULL;
     bool is_there = false;
+    MPO_ARGUMENTS(record, path, out);
     *out = (struct mpo_fit_plan){.responses = NAN};
     MPO_TRY(mpo_record_has(record, "provenance/config", &is_there));
     if (!is_there)
