@@ -11,6 +11,7 @@
 - the library prints nothing; who still does is listed below, with the reason
 - the folders of src/ include each other in no circle
 - no source file is longer than 500 lines
+- a static function of src/ has a name of two words or more, so that a backtrace reads
 - every folder of src/ has a row in the table of src/README.md, and includes only folders
   above it that its row names
 - every function of include/mpo says who calls it: Local, Collective, At the root or Rank
@@ -316,6 +317,14 @@ def no_source_file_is_too_long():
         for name, lines in lengths.items() if lines > LINES_MAX])
 
 
+def static_functions_have_two_words():
+    problems = []
+    for name in filter(is_source, FILES):
+        names = re.findall(r"^static\b[^;={}()]*?\b(\w+)\((?!\*)", read(name), re.M)
+        problems += [f"{name}: {function}" for function in names if "_" not in function]
+    check("a static function has a name of two words or more", problems)
+
+
 def every_folder_has_a_row():
     rows = set(re.findall(r"^\| `(\w+)` \|", read(READMES[0]), re.M))
     folders = {name.split("/")[1] for name in filter(is_source, FILES) if name.count("/") > 1}
@@ -378,6 +387,7 @@ def main():
     only_commands_print()
     folders_have_no_circle()
     no_source_file_is_too_long()
+    static_functions_have_two_words()
     every_folder_has_a_row()
     folders_include_what_their_rows_name()
     functions_say_who_calls_them()

@@ -19,7 +19,7 @@ struct mpo_reporter mpo_report_to(struct mpo_reporter next)
     return before;
 }
 
-static void say(enum mpo_report_level level, const char *text)
+static void deliver_report(enum mpo_report_level level, const char *text)
 {
     if (reporter.say != NULL)
         reporter.say(reporter.self, level, text);
@@ -34,7 +34,7 @@ void mpo_report(enum mpo_report_level level, const char *format, ...)
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
-    say(level, text);
+    deliver_report(level, text);
 }
 
 void mpo_report_failure(enum mpo_report_level level, enum mpo_status status,

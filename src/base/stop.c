@@ -52,7 +52,7 @@ static void give_answer(void)
     errno = error;
 }
 
-static void note(int number, siginfo_t *info, void *context)
+static void note_signal(int number, siginfo_t *info, void *context)
 {
     struct timespec now = {0};
     (void)context;
@@ -77,7 +77,8 @@ static void note(int number, siginfo_t *info, void *context)
 
 void mpo_stop_catch(void)
 {
-    struct sigaction action = {.sa_sigaction = note, .sa_flags = SA_RESTART | SA_SIGINFO};
+    struct sigaction action = {.sa_sigaction = note_signal,
+                               .sa_flags = SA_RESTART | SA_SIGINFO};
     sigemptyset(&action.sa_mask);
     for (size_t i = 0; i < STOP_SIGNAL_COUNT; i++)
         sigaddset(&action.sa_mask, stop_signals[i].number);

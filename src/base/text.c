@@ -16,7 +16,7 @@
 #define FIGURE_FIXED_MAX 1e12
 
 /* Bytes of the first character, and its columns. */
-static size_t measure(const char *text, int32_t *columns)
+static size_t measure_character(const char *text, int32_t *columns)
 {
     utf8proc_int32_t letter = 0;
     utf8proc_ssize_t bytes = utf8proc_iterate((const utf8proc_uint8_t *)text, -1, &letter);
@@ -29,7 +29,7 @@ static int32_t columns_of(const char *text, size_t bytes)
     int32_t sum = 0;
     int32_t columns = 0;
     for (size_t at = 0; at < bytes; sum += columns)
-        at += measure(text + at, &columns);
+        at += measure_character(text + at, &columns);
     return sum;
 }
 
@@ -43,7 +43,7 @@ size_t mpo_text_fit(const char *text, int32_t columns)
     size_t at = 0;
     while (text[at] != '\0') {
         int32_t width = 0;
-        size_t bytes = measure(text + at, &width);
+        size_t bytes = measure_character(text + at, &width);
         if (width > columns)
             break;
         columns -= width;

@@ -60,7 +60,7 @@ static bool all_alike(const struct verdict *verdicts, int32_t size)
     return true;
 }
 
-static void report(const struct verdict *verdict, const char *list)
+static void report_verdict(const struct verdict *verdict, const char *list)
 {
     char text[VERDICT_TEXT_BYTES + RANK_LIST_BYTES + 16] = "";
     snprintf(text, sizeof text, "%s%s%s%s", list[0] != '\0' ? "rank " : "", list,
@@ -73,14 +73,14 @@ static void report_verdicts(const struct verdict *verdicts, int32_t size)
 {
     char list[RANK_LIST_BYTES] = "";
     if (all_alike(verdicts, size)) {
-        report(&verdicts[0], "");
+        report_verdict(&verdicts[0], "");
         return;
     }
     for (int32_t rank = 0; rank < size; rank++) {
         if (verdicts[rank].status == MPO_OK || reported_before(verdicts, rank))
             continue;
         list_ranks(verdicts, size, rank, list);
-        report(&verdicts[rank], list);
+        report_verdict(&verdicts[rank], list);
     }
 }
 
@@ -122,7 +122,7 @@ cleanup:
     return status;
 }
 
-static enum mpo_status agree(enum mpo_status own, enum mpo_status *agreed)
+static enum mpo_status agree_on_status(enum mpo_status own, enum mpo_status *agreed)
 {
     enum mpo_status status = MPO_OK;
     struct verdict verdict = make_verdict(own);
@@ -153,7 +153,7 @@ enum mpo_status mpo_comm_agree(enum mpo_status status)
         return status;
     }
     /* Ranks that cannot even agree are out of step. */
-    enum mpo_status ended = agree(status, &agreed);
+    enum mpo_status ended = agree_on_status(status, &agreed);
     return ended == MPO_OK ? agreed : mpo_comm_fail(ended);
 }
 

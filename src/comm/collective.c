@@ -23,7 +23,7 @@ cleanup:
     return status;
 }
 
-static size_t smaller(size_t a, size_t b)
+static size_t smaller_size(size_t a, size_t b)
 {
     return a < b ? a : b;
 }
@@ -57,7 +57,7 @@ enum mpo_status mpo_comm_broadcast_in(MPI_Comm communicator, void *data, size_t 
     size_t part = 0;
     for (size_t done = 0; done < bytes; done += part) {
         MPI_Request request = MPI_REQUEST_NULL;
-        part = smaller(bytes - done, MPO_COMM_ROOM_BYTES);
+        part = smaller_size(bytes - done, MPO_COMM_ROOM_BYTES);
         memcpy(room, (char *)data + done, part);
         MPO_TRY_MPI(MPI_Ibcast(room, (int)part, MPI_BYTE, root, communicator, &request));
         MPO_TRY(mpo_comm_wait_collective(&request));
@@ -76,7 +76,7 @@ enum mpo_status mpo_comm_reduce_in(MPI_Comm communicator, void *values, size_t c
     size_t part = 0;
     for (size_t done = 0; done < count; done += part) {
         MPI_Request request = MPI_REQUEST_NULL;
-        part = smaller(count - done, MPO_COMM_ROOM_BYTES / how->bytes);
+        part = smaller_size(count - done, MPO_COMM_ROOM_BYTES / how->bytes);
         memcpy(room, value + done * how->bytes, part * how->bytes);
         MPO_TRY_MPI(MPI_Iallreduce(MPI_IN_PLACE, room, (int)part, how->type, how->operation,
                                    communicator, &request));
@@ -99,7 +99,7 @@ enum mpo_status mpo_comm_gather_in(MPI_Comm communicator, const void *data, size
     MPO_TRY_MPI(MPI_Comm_size(communicator, &size));
     for (size_t done = 0; done < bytes; done += part) {
         MPI_Request request = MPI_REQUEST_NULL;
-        part = smaller(bytes - done, MPO_COMM_ROOM_BYTES / ((size_t)size + 1));
+        part = smaller_size(bytes - done, MPO_COMM_ROOM_BYTES / ((size_t)size + 1));
         char *own = room + (size_t)size * part;
         memcpy(own, (const char *)data + done, part);
         MPO_TRY_MPI(MPI_Igather(own, (int)part, MPI_BYTE, room, (int)part, MPI_BYTE, 0,

@@ -69,7 +69,7 @@ cleanup:
 }
 
 /* Local: what may fail on one rank alone. */
-static enum mpo_status place_rank(int32_t group_size, struct mpo_comm **out)
+static enum mpo_status describe_rank(int32_t group_size, struct mpo_comm **out)
 {
     enum mpo_status status = MPO_OK;
     struct mpo_comm *comm = NULL;
@@ -98,7 +98,7 @@ enum mpo_status mpo_comm_open(int32_t group_size, struct mpo_comm **out)
 {
     enum mpo_status status = MPO_OK;
     MPO_ARGUMENTS(out);
-    status = mpo_comm_agree(place_rank(group_size, out));
+    status = mpo_comm_agree(describe_rank(group_size, out));
     if (status == MPO_OK && mpo_comm_job()->world != MPI_COMM_NULL)
         status = mpo_comm_agree(form_groups(*out));
     if (status != MPO_OK)
@@ -189,8 +189,8 @@ MPI_Comm mpo_comm_host_mpi(const struct mpo_comm *comm)
     return comm->host_comm;
 }
 
-static enum mpo_status broadcast(MPI_Comm communicator, void *data, size_t bytes,
-                                 int32_t root)
+static enum mpo_status broadcast_bytes(MPI_Comm communicator, void *data, size_t bytes,
+                                       int32_t root)
 {
     enum mpo_status status = MPO_OK;
     if (communicator == MPI_COMM_NULL)
@@ -204,13 +204,13 @@ cleanup:
 enum mpo_status mpo_comm_group_broadcast(const struct mpo_comm *comm, void *data,
                                          size_t bytes)
 {
-    return broadcast(comm->group_comm, data, bytes, 0);
+    return broadcast_bytes(comm->group_comm, data, bytes, 0);
 }
 
 enum mpo_status mpo_comm_broadcast(const struct mpo_comm *comm, void *data, size_t bytes,
                                    int32_t root)
 {
-    return broadcast(comm->world, data, bytes, root);
+    return broadcast_bytes(comm->world, data, bytes, root);
 }
 
 enum mpo_status mpo_comm_gather(const struct mpo_comm *comm, const void *data, size_t bytes,
@@ -286,8 +286,8 @@ cleanup:
     return status;
 }
 
-static enum mpo_status reduce(const struct mpo_comm *comm, void *values, size_t count,
-                              const struct mpo_comm_reduction *how)
+static enum mpo_status reduce_values(const struct mpo_comm *comm, void *values,
+                                     size_t count, const struct mpo_comm_reduction *how)
 {
     enum mpo_status status = MPO_OK;
     MPO_TRY(mpo_comm_check());
@@ -299,18 +299,18 @@ cleanup:
 
 enum mpo_status mpo_comm_max(const struct mpo_comm *comm, double *values, int32_t count)
 {
-    return reduce(comm, values, (size_t)count,
-                  &(struct mpo_comm_reduction){MPI_DOUBLE, sizeof *values, MPI_MAX});
+    return reduce_values(comm, values, (size_t)count,
+                         &(struct mpo_comm_reduction){MPI_DOUBLE, sizeof *values, MPI_MAX});
 }
 
 enum mpo_status mpo_comm_min(const struct mpo_comm *comm, double *values, int32_t count)
 {
-    return reduce(comm, values, (size_t)count,
-                  &(struct mpo_comm_reduction){MPI_DOUBLE, sizeof *values, MPI_MIN});
+    return reduce_values(comm, values, (size_t)count,
+                         &(struct mpo_comm_reduction){MPI_DOUBLE, sizeof *values, MPI_MIN});
 }
 
 enum mpo_status mpo_comm_or(const struct mpo_comm *comm, uint8_t *bytes, size_t count)
 {
-    return reduce(comm, bytes, count,
-                  &(struct mpo_comm_reduction){MPI_UINT8_T, 1, MPI_BOR});
+    return reduce_values(comm, bytes, count,
+                         &(struct mpo_comm_reduction){MPI_UINT8_T, 1, MPI_BOR});
 }

@@ -146,7 +146,7 @@ static void keep_alive(int fd)
     setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &seconds, sizeof seconds);
 }
 
-static bool greet(struct mpo_lines *lines, const struct place *place)
+static bool greet_root(struct mpo_lines *lines, const struct place *place)
 {
     struct greeting greeting = {.rank = lines->rank};
     memcpy(greeting.token, place->token, TOKEN_BYTES);
@@ -159,7 +159,7 @@ static bool greet(struct mpo_lines *lines, const struct place *place)
 }
 
 /* A stranger, or a rank that connects twice, is rejected. */
-static void take_line(struct mpo_lines *lines, const struct place *place)
+static void accept_line(struct mpo_lines *lines, const struct place *place)
 {
     const struct timeval limit = {.tv_sec = 1};
     struct greeting greeting = {0};
@@ -181,14 +181,14 @@ static void take_line(struct mpo_lines *lines, const struct place *place)
     lines->socket[greeting.rank] = fd;
 }
 
-static bool take_lines(struct mpo_lines *lines, const struct place *place)
+static bool accept_lines(struct mpo_lines *lines, const struct place *place)
 {
     double until = mpo_timing_now() + CONNECT_SECONDS;
     int32_t missing = lines->size - 1;
     while (missing > 0 && mpo_timing_now() < until) {
         struct pollfd poller = {.fd = lines->listener, .events = POLLIN};
         if (poll(&poller, 1, 100) > 0)
-            take_line(lines, place);
+            accept_line(lines, place);
         missing = 0;
         for (int32_t rank = 1; rank < lines->size; rank++)
             missing += lines->socket[rank] < 0;
@@ -216,7 +216,8 @@ static enum mpo_status connect_ranks(struct mpo_lines *lines, const struct mpo_c
     MPO_TRY(mpo_comm_broadcast(comm, &place, sizeof place, 0));
     double connected = place.port != 0;
     if (connected > 0.0)
-        connected = lines->rank == 0 ? take_lines(lines, &place) : greet(lines, &place);
+        connected =
+            lines->rank == 0 ? accept_lines(lines, &place) : greet_root(lines, &place);
     MPO_TRY(mpo_comm_min(comm, &connected, 1));
     *are_connected = connected > 0.0;
 cleanup:

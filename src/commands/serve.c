@@ -268,7 +268,7 @@ cleanup:
     return status;
 }
 
-static enum mpo_status announce(struct serve *serve)
+static enum mpo_status announce_server(struct serve *serve)
 {
     enum mpo_status status = MPO_OK;
     const char *path = serve->config->serve.url_file;
@@ -344,7 +344,7 @@ enum mpo_status mpo_command_serve(int argc, char *const *argv)
     MPO_TRY(mpo_command_configure("serve", argc, argv, &serve.config));
     MPO_TRY(open_serve(&serve));
     if (mpo_comm_job_rank() == 0)
-        status = announce(&serve);
+        status = announce_server(&serve);
     MPO_TRY(mpo_comm_agree(status));
     MPO_TRY(mpo_session_end_loop(run_serve(&serve)));
     mpo_server_close(&serve.server);

@@ -99,7 +99,7 @@ cleanup:
 }
 
 /* "configs/" of "configs/x.yaml", "" of "x.yaml". */
-static enum mpo_status take_folder(const char *path, char **folder)
+static enum mpo_status copy_folder(const char *path, char **folder)
 {
     enum mpo_status status = MPO_OK;
     MPO_TRY(mpo_memory_copy_text(path, folder));
@@ -120,8 +120,8 @@ cleanup:
 }
 
 /* The one argument: the configuration file. */
-static enum mpo_status take_path(struct mpo_config_build *build,
-                                 const struct mpo_config_arguments *arguments)
+static enum mpo_status choose_path(struct mpo_config_build *build,
+                                   const struct mpo_config_arguments *arguments)
 {
     enum mpo_status status = MPO_OK;
     char found[2 * MPO_CONFIG_QUOTE_BYTES + 8] = "none";
@@ -172,8 +172,8 @@ enum mpo_status mpo_config_open(const char *command, int argc, char *const *argv
     struct mpo_config_arguments arguments = {0};
     MPO_TRY(begin_build(&build));
     MPO_TRY(mpo_config_flags_open(command, argc, argv, &arguments, &flags));
-    MPO_TRY(take_path(&build, &arguments));
-    MPO_TRY(take_folder(build.path, &build.folder));
+    MPO_TRY(choose_path(&build, &arguments));
+    MPO_TRY(copy_folder(build.path, &build.folder));
     MPO_TRY(assign_defaults(&build, false, 0));
     MPO_TRY(mpo_config_read_file(&build));
     MPO_TRY(mpo_config_flags_apply(flags, &build));
@@ -227,7 +227,7 @@ enum mpo_status mpo_config_open_flags(const char *command, int argc, char *const
     struct mpo_config_build build = {.command = command, .path = ""};
     MPO_TRY(begin_build(&build));
     MPO_TRY(mpo_config_flags_open(command, argc, argv, arguments, &flags));
-    MPO_TRY(take_folder(build.path, &build.folder));
+    MPO_TRY(copy_folder(build.path, &build.folder));
     MPO_TRY(assign_defaults(&build, false, 0));
     MPO_TRY(mpo_config_flags_apply(flags, &build));
     MPO_TRY(mpo_config_refuse_idle(&build));

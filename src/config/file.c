@@ -80,7 +80,7 @@ cleanup:
     return status;
 }
 
-static struct mpo_config_place place_of(const yaml_node_t *node)
+static struct mpo_config_place position_of(const yaml_node_t *node)
 {
     return (struct mpo_config_place){
         .line = node->start_mark.line + 1,
@@ -197,7 +197,7 @@ static enum mpo_status match_key(const struct mapping *mapping, const struct nam
     enum mpo_status status = MPO_OK;
     const char *path = mapping->build->path;
     const char *dot = *mapping->name != '\0' ? "." : "";
-    struct mpo_config_place place = place_of(key);
+    struct mpo_config_place place = position_of(key);
     char quoted[MPO_CONFIG_QUOTE_BYTES];
     char hint[MPO_CONFIG_HINT_BYTES];
     if (!is_text(key))
@@ -281,7 +281,7 @@ static enum mpo_status assign_node(const struct mapping *mapping,
     struct mpo_config_assignment assignment = {
         .option = option,
         .policy_index = mapping->policy_index,
-        .place = place_of(key),
+        .place = position_of(key),
     };
     char name[96];
     bool list = option->type == MPO_TYPE_NUMBERS;
@@ -315,7 +315,7 @@ static enum mpo_status read_option(const struct mapping *mapping,
 static enum mpo_status read_options(const struct mapping *mapping, const yaml_node_t *node)
 {
     enum mpo_status status = MPO_OK;
-    struct mpo_config_place place = place_of(node);
+    struct mpo_config_place place = position_of(node);
     struct names names = names_of(mapping->section);
     size_t seen[MPO_OPTION_COUNT] = {0};
     if (is_null(node))
@@ -343,7 +343,7 @@ static enum mpo_status read_policies(const struct mapping *file, const yaml_node
 {
     enum mpo_status status = MPO_OK;
     struct mpo_config_build *build = file->build;
-    struct mpo_config_place place = place_of(key);
+    struct mpo_config_place place = position_of(key);
     if (node->type != YAML_SEQUENCE_NODE)
         MPO_TRY(refuse_kind(build, &place, "policies", "a list of policies", node));
     const yaml_node_item_t *items = node->data.sequence.items.start;
@@ -356,7 +356,7 @@ static enum mpo_status read_policies(const struct mapping *file, const yaml_node
         const yaml_node_t *entry = yaml_document_get_node(file->document, items[i]);
         char name[32];
         snprintf(name, sizeof name, "policies[%d]", i);
-        build->policy_place[i] = place_of(entry);
+        build->policy_place[i] = position_of(entry);
         MPO_TRY(read_options(
             &(struct mapping){build, file->document, name, MPO_SECTION_policies, i},
             entry));
@@ -368,7 +368,7 @@ cleanup:
 static enum mpo_status read_root(const struct mapping *file, const yaml_node_t *root)
 {
     enum mpo_status status = MPO_OK;
-    struct mpo_config_place place = place_of(root);
+    struct mpo_config_place place = position_of(root);
     struct names names = names_of(-1);
     size_t seen[MPO_SECTION_COUNT] = {0};
     if (root->type != YAML_MAPPING_NODE)
@@ -407,7 +407,7 @@ static enum mpo_status refuse_more(const struct mpo_config_build *build,
     bool is_last = root == NULL;
     struct mpo_config_place place = {0};
     if (!is_last)
-        place = place_of(root);
+        place = position_of(root);
     yaml_document_delete(&more);
     MPO_CHECK(is_last, MPO_ERR_CONFIG,
               "%s:%zu:%zu: expected one YAML document, found a second one", build->path,

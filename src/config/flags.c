@@ -147,8 +147,8 @@ static void keep_argument(struct mpo_config_flags *flags, const char *text)
 }
 
 /* One result of getopt for the current argument; known is NULL if the option is unknown. */
-static enum mpo_status take(struct mpo_config_flags *flags, const char *argument,
-                            int answer, const struct option *known)
+static enum mpo_status handle_argument(struct mpo_config_flags *flags, const char *argument,
+                                       int answer, const struct option *known)
 {
     enum mpo_status status = MPO_OK;
     char quoted[MPO_CONFIG_QUOTE_BYTES];
@@ -168,8 +168,8 @@ cleanup:
 }
 
 /* typed: argv before names were respelt, as messages show them. */
-static enum mpo_status parse(struct mpo_config_flags *flags, int argc, char **argv,
-                             char *const *typed)
+static enum mpo_status parse_arguments(struct mpo_config_flags *flags, int argc,
+                                       char **argv, char *const *typed)
 {
     enum mpo_status status = MPO_OK;
     opterr = 0;
@@ -181,7 +181,7 @@ static enum mpo_status parse(struct mpo_config_flags *flags, int argc, char **ar
         if (answer == -1)
             break;
         const struct option *known = answer >= FIRST_ANSWER ? &flags->known[index] : NULL;
-        MPO_TRY(take(flags, typed[at - 1], answer, known));
+        MPO_TRY(handle_argument(flags, typed[at - 1], answer, known));
     }
     for (int i = optind; i < argc; i++)
         keep_argument(flags, argv[i]); /* what follows "--" */
@@ -190,7 +190,8 @@ cleanup:
 }
 
 /* --best-of means the option best_of, where none has the name as it is written. */
-static enum mpo_status respell(struct mpo_config_flags *flags, int index, char **argument)
+static enum mpo_status respell_flag(struct mpo_config_flags *flags, int index,
+                                    char **argument)
 {
     enum mpo_status status = MPO_OK;
     char *copy = NULL;
@@ -244,9 +245,9 @@ enum mpo_status mpo_config_flags_open(const char *command, int argc, char *const
     (*out)->argument_count = argc;
     for (int i = 0; i < argc; i++) {
         whole[i + 1] = argv[i];
-        MPO_TRY(respell(*out, i, &whole[i + 1]));
+        MPO_TRY(respell_flag(*out, i, &whole[i + 1]));
     }
-    MPO_TRY(parse(*out, argc + 1, whole, argv));
+    MPO_TRY(parse_arguments(*out, argc + 1, whole, argv));
 cleanup:
     free(whole);
     return status;

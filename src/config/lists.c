@@ -19,7 +19,7 @@ void mpo_config_free_texts(struct mpo_texts *texts)
     *texts = (struct mpo_texts){0};
 }
 
-static char *trim(char *text)
+static char *trim_spaces(char *text)
 {
     size_t bytes = strlen(text);
     while (bytes > 0 && text[bytes - 1] == ' ')
@@ -47,7 +47,7 @@ static int32_t split_list(char *text, const char **part)
             return -1;
         if (comma != NULL)
             *comma = '\0';
-        part[count++] = trim(at);
+        part[count++] = trim_spaces(at);
         at = comma != NULL ? comma + 1 : NULL;
     }
     return count;

@@ -219,8 +219,8 @@ cleanup:
 
 /* ---- options ---- */
 
-static bool differs(const struct comparison *pair, const struct mpo_config_option *option,
-                    const char *key)
+static bool option_differs(const struct comparison *pair,
+                           const struct mpo_config_option *option, const char *key)
 {
     const int32_t *index = pair->policy_index;
     if (index[0] < 0 || index[1] < 0)
@@ -237,7 +237,7 @@ static enum mpo_status compare_option(const struct comparison *pair,
 {
     enum mpo_status status = MPO_OK;
     char *text[2] = {NULL, NULL};
-    if (!differs(pair, option, key))
+    if (!option_differs(pair, option, key))
         return MPO_OK;
     for (int i = 0; i < 2; i++)
         MPO_TRY(print_side(pair, i, option, key, &text[i]));

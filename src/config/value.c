@@ -59,7 +59,7 @@ const char *mpo_config_where(struct mpo_config_build *build,
     return build->where;
 }
 
-static size_t smaller(size_t a, size_t b)
+static size_t smaller_size(size_t a, size_t b)
 {
     return a < b ? a : b;
 }
@@ -79,9 +79,9 @@ size_t mpo_config_distance(const char *a, const char *b)
         row[0] = i;
         for (size_t j = 1; j <= width; j++) {
             size_t changed = above[j - 1] + (a[i - 1] != b[j - 1]);
-            row[j] = smaller(changed, 1 + smaller(row[j - 1], above[j]));
+            row[j] = smaller_size(changed, 1 + smaller_size(row[j - 1], above[j]));
             if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
-                row[j] = smaller(row[j], 1 + rows[(i - 2) % 3][j - 2]);
+                row[j] = smaller_size(row[j], 1 + rows[(i - 2) % 3][j - 2]);
         }
     }
     return rows[height % 3][width];
@@ -140,7 +140,8 @@ enum mpo_status mpo_config_parse_numbers(const char *text, double *value, int32_
         at += strspn(at, " ");
         size_t bytes = strcspn(at, " ,");
         const char *after = at + bytes + strspn(at + bytes, " ");
-        snprintf(number, sizeof number, "%.*s", (int)smaller(bytes, sizeof number), at);
+        snprintf(number, sizeof number, "%.*s", (int)smaller_size(bytes, sizeof number),
+                 at);
         MPO_CHECK(bytes < sizeof number && (*after == ',' || *after == '\0'), MPO_ERR_USAGE,
                   "expected numbers like 0.4,0.6, found '%s'",
                   mpo_config_quote(text, quoted));

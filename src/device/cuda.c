@@ -35,7 +35,7 @@ static void format_uuid(const cudaUUID_t *uuid, char *text, size_t bytes)
 }
 
 /* Open every device of the run; the last one, on which the rank computes, stays current. */
-static enum mpo_status measure(struct mpo_device *run)
+static enum mpo_status measure_memory(struct mpo_device *run)
 {
     enum mpo_status status = MPO_OK;
     run->free_bytes = SIZE_MAX;
@@ -63,7 +63,7 @@ static enum mpo_status cuda_open(int32_t before, int32_t count, struct mpo_devic
               "set run.device=cpu",
               count, before, visible);
     *out = (struct mpo_device){.kind = "cuda", .first = first, .index = first + count - 1};
-    MPO_TRY(measure(out));
+    MPO_TRY(measure_memory(out));
     MPO_TRY_CUDA(cudaGetDeviceProperties(&properties, out->index));
     snprintf(out->name, sizeof out->name, "%.63s", properties.name);
     format_uuid(&properties.uuid, out->uuid, sizeof out->uuid);

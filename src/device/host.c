@@ -42,7 +42,7 @@ static uint64_t read_number(const char *path, const char *key, uint64_t absent)
     return value;
 }
 
-static void lower(struct mpo_host *host, uint64_t bytes, const char *limit)
+static void lower_free_memory(struct mpo_host *host, uint64_t bytes, const char *limit)
 {
     if (bytes >= host->memory_free_bytes)
         return;
@@ -68,7 +68,7 @@ static void lower_to_group(struct mpo_host *host, const char *folder)
     uint64_t used = read_number(path, "", 0);
     snprintf(path, sizeof path, "%s/memory.stat", folder);
     uint64_t cached = read_number(path, "inactive_file ", 0);
-    lower(host, left_of(limit, left_of(used, cached)), "cgroup");
+    lower_free_memory(host, left_of(limit, left_of(used, cached)), "cgroup");
 }
 
 /* The group of this process and all above it; version 1 shows a container its own group at
@@ -95,7 +95,7 @@ static void lower_to_groups(struct mpo_host *host)
     uint64_t used = read_number("/sys/fs/cgroup/memory/memory.usage_in_bytes", "", 0);
     uint64_t cached =
         read_number("/sys/fs/cgroup/memory/memory.stat", "total_inactive_file ", 0);
-    lower(host, left_of(limit, left_of(used, cached)), "cgroup");
+    lower_free_memory(host, left_of(limit, left_of(used, cached)), "cgroup");
 }
 
 static void lower_to_slurm(struct mpo_host *host)
@@ -103,7 +103,8 @@ static void lower_to_slurm(struct mpo_host *host)
     const char *text = getenv("SLURM_MEM_PER_NODE");
     uint64_t megabytes = text != NULL ? strtoull(text, NULL, 10) : 0;
     if (megabytes > 0) /* 0 means all memory in Slurm */
-        lower(host, left_of(megabytes << 20, host->resident_bytes), "SLURM_MEM_PER_NODE");
+        lower_free_memory(host, left_of(megabytes << 20, host->resident_bytes),
+                          "SLURM_MEM_PER_NODE");
 }
 
 /* UINT64_MAX: there is none. */
@@ -151,7 +152,7 @@ void mpo_host_describe(struct mpo_host *out)
     if (out->stack_bytes == UINT64_MAX)
         out->stack_bytes = STACK_BYTES;
     uint64_t available = read_number("/proc/meminfo", "MemAvailable:", UINT64_MAX >> 10);
-    lower(out, available << 10, "MemAvailable");
+    lower_free_memory(out, available << 10, "MemAvailable");
     lower_to_groups(out);
     lower_to_slurm(out);
 }

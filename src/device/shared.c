@@ -29,8 +29,9 @@ struct seat {
 };
 
 /* All devices of this rank's run. */
-static enum mpo_status describe(const struct mpo_device *own, const struct mpo_comm *comm,
-                                struct seat seats[MPO_DEVICE_RUN_MAX])
+static enum mpo_status describe_devices(const struct mpo_device *own,
+                                        const struct mpo_comm *comm,
+                                        struct seat seats[MPO_DEVICE_RUN_MAX])
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_device_ops *ops = mpo_registry_device(own->kind);
@@ -57,7 +58,7 @@ static int by_device(const void *a, const void *b)
 }
 
 /* Whether an entry of the sorted table shares its device with a neighbour. */
-static bool shares(const struct seat *seats, int32_t count, int32_t at)
+static bool shares_device(const struct seat *seats, int32_t count, int32_t at)
 {
     const char *uuid = seats[at].uuid;
     return uuid[0] != '\0' && ((at > 0 && strcmp(seats[at - 1].uuid, uuid) == 0) ||
@@ -73,7 +74,7 @@ static int32_t list_sharing(const struct seat *seats, int32_t count,
     int32_t found = 0;
     for (int32_t i = 0; i < count; i++) {
         const struct seat *seat = &seats[i];
-        if (!shares(seats, count, i) || found++ >= SHOWN_MAX)
+        if (!shares_device(seats, count, i) || found++ >= SHOWN_MAX)
             continue;
         length += (size_t)snprintf(table + length, TABLE_BYTES - length,
                                    "%-4d %-12.12s %5d %6d %s\n", seat->rank, seat->host,
@@ -84,7 +85,7 @@ static int32_t list_sharing(const struct seat *seats, int32_t count,
     return found;
 }
 
-static enum mpo_status judge(struct seat *seats, int32_t count)
+static enum mpo_status check_sharing(struct seat *seats, int32_t count)
 {
     enum mpo_status status = MPO_OK;
     char table[TABLE_BYTES] = "";
@@ -111,7 +112,7 @@ enum mpo_status mpo_device_check_shared(const struct mpo_device *own,
     int32_t count = mpo_comm_size(comm) * MPO_DEVICE_RUN_MAX;
     struct mpo_failure verdict = {.status = MPO_OK};
     bool speaks = mpo_comm_rank(comm) == 0;
-    enum mpo_status ready = describe(own, comm, own_seats);
+    enum mpo_status ready = describe_devices(own, comm, own_seats);
     if (ready == MPO_OK && speaks)
         ready = mpo_memory_take((size_t)count, sizeof *seats, "the devices of all ranks",
                                 (void **)&seats);
@@ -122,7 +123,7 @@ enum mpo_status mpo_device_check_shared(const struct mpo_device *own,
         goto cleanup;
     MPO_TRY(mpo_comm_gather(comm, own_seats, sizeof own_seats, seats));
     if (speaks)
-        mpo_failure_keep(&verdict, judge(seats, count));
+        mpo_failure_keep(&verdict, check_sharing(seats, count));
     MPO_TRY(mpo_comm_broadcast(comm, &verdict, sizeof verdict, 0));
     if (verdict.status != MPO_OK)
         MPO_FAIL(verdict.status, "%s", verdict.text);

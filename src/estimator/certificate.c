@@ -136,7 +136,7 @@ bool mpo_certificate_is_bounded(const struct mpo_certificate *certificate)
     return sum >= 1.0 || mpo_sums_to_one(sum);
 }
 
-static void clip(struct mpo_interval *of, double least, double most)
+static void clip_interval(struct mpo_interval *of, double least, double most)
 {
     of->estimate = fmin(fmax(of->estimate, least), most);
     if (isnan(of->low))
@@ -150,15 +150,15 @@ static void clip_columns(const struct mpo_certificate *certificate, struct mpo_i
     static const enum mpo_certificate_block at_least_zero[] = {MPO_BLOCK_SERVED_DIVERGENCE,
                                                                MPO_BLOCK_WHOLE_DIVERGENCE};
     double most = mpo_certificate_is_bounded(certificate) ? 0.0 : INFINITY;
-    clip(&of[MPO_COLUMN_LENGTH], 1.0, certificate->max_tokens);
-    clip(&of[MPO_COLUMN_TRUNCATED], 0.0, 1.0);
-    clip(&of[MPO_COLUMN_VALUE], -INFINITY, most);
-    clip(&of[MPO_COLUMN_PLAIN], -INFINITY, most);
-    clip(&of[MPO_COLUMN_ESS], 0.0, 1.0);
+    clip_interval(&of[MPO_COLUMN_LENGTH], 1.0, certificate->max_tokens);
+    clip_interval(&of[MPO_COLUMN_TRUNCATED], 0.0, 1.0);
+    clip_interval(&of[MPO_COLUMN_VALUE], -INFINITY, most);
+    clip_interval(&of[MPO_COLUMN_PLAIN], -INFINITY, most);
+    clip_interval(&of[MPO_COLUMN_ESS], 0.0, 1.0);
     for (size_t i = 0; i < sizeof at_least_zero / sizeof *at_least_zero; i++) {
         int32_t first = mpo_certificate_block_first(certificate, at_least_zero[i]);
         for (int32_t h = 0; h < certificate->exponents.policy_count; h++)
-            clip(&of[first + h], 0.0, INFINITY);
+            clip_interval(&of[first + h], 0.0, INFINITY);
     }
 }
 

@@ -63,9 +63,9 @@ cleanup:
 }
 
 /* As ops->refuses, after checking where the rows are. */
-static const char *refuses(const struct mpo_exchange_ops *ops,
-                           const struct mpo_exchange_spec *spec,
-                           const struct mpo_comm *comm)
+static const char *refuses_spec(const struct mpo_exchange_ops *ops,
+                                const struct mpo_exchange_spec *spec,
+                                const struct mpo_comm *comm)
 {
     if (ops->memory == MPO_EXCHANGE_HOST && spec->rows_on_device)
         return "rows are in the memory of devices";
@@ -81,7 +81,7 @@ bool mpo_exchange_carries_device_rows(const char *transport, const struct mpo_co
     for (int32_t i = 0; mpo_exchange_transports[i] != NULL; i++) {
         const struct mpo_exchange_ops *ops = mpo_exchange_transports[i];
         bool wanted = mpo_is_auto(transport) || strcmp(transport, ops->transport) == 0;
-        if (wanted && refuses(ops, &spec, comm) == NULL)
+        if (wanted && refuses_spec(ops, &spec, comm) == NULL)
             return true;
     }
     return false;
@@ -89,9 +89,10 @@ bool mpo_exchange_carries_device_rows(const char *transport, const struct mpo_co
 
 /* The first requested transport that can serve the group; chosen is the spec with the
  * pattern chosen by auto. */
-static enum mpo_status choose(const struct mpo_exchange_spec *spec,
-                              const struct mpo_comm *comm, struct mpo_exchange_spec *chosen,
-                              const struct mpo_exchange_ops **out)
+static enum mpo_status choose_transport(const struct mpo_exchange_spec *spec,
+                                        const struct mpo_comm *comm,
+                                        struct mpo_exchange_spec *chosen,
+                                        const struct mpo_exchange_ops **out)
 {
     enum mpo_status status = MPO_OK;
     const char *name = spec->transport;
@@ -101,7 +102,7 @@ static enum mpo_status choose(const struct mpo_exchange_spec *spec,
     for (int32_t i = 0; mpo_exchange_transports[i] != NULL && *out == NULL; i++) {
         const struct mpo_exchange_ops *ops = mpo_exchange_transports[i];
         bool named = strcmp(name, ops->transport) == 0;
-        const char *reason = refuses(ops, chosen, comm);
+        const char *reason = refuses_spec(ops, chosen, comm);
         MPO_CHECK(!named || reason == NULL, MPO_ERR_CONFIG,
                   "exchange.transport is %s, but %s; use auto", name, reason);
         if (named || (mpo_is_auto(name) && reason == NULL))
@@ -151,7 +152,7 @@ enum mpo_status mpo_exchange_survey(const struct mpo_exchange_spec *spec,
     const struct mpo_exchange_ops *ops = NULL;
     struct mpo_exchange_spec chosen;
     *out = (struct mpo_exchange_plan){0};
-    MPO_TRY(choose(spec, comm, &chosen, &ops));
+    MPO_TRY(choose_transport(spec, comm, &chosen, &ops));
     out->transport = ops->transport;
     out->pattern = chosen.pattern;
     out->rank_bytes = ops->keeps_bytes(&chosen, comm, mpo_comm_group_rank(comm));
@@ -160,7 +161,7 @@ enum mpo_status mpo_exchange_survey(const struct mpo_exchange_spec *spec,
     bool could_share = mpo_comm_group_size(comm) > 1 && mpo_comm_group_shares_host(comm) &&
                        !spec->rows_on_device;
     if (could_share && ops != &mpo_exchange_shared_ops && mpo_is_auto(spec->transport))
-        out->shared_refuses = refuses(&mpo_exchange_shared_ops, &chosen, comm);
+        out->shared_refuses = refuses_spec(&mpo_exchange_shared_ops, &chosen, comm);
 cleanup:
     return status;
 }
@@ -202,7 +203,7 @@ static enum mpo_status allocate_exchange(const struct mpo_exchange_spec *spec,
         spec->row_capacity >= 1 && spec->vocab_size >= 1, MPO_ERR_USAGE,
         "an exchange: expected row_capacity and vocab_size of 1 or more, found %d and %d",
         spec->row_capacity, spec->vocab_size);
-    MPO_TRY(choose(spec, comm, &chosen, &ops));
+    MPO_TRY(choose_transport(spec, comm, &chosen, &ops));
     MPO_NEW(1, &exchange);
     *out = exchange;
     exchange->spec = chosen;
@@ -335,8 +336,8 @@ static void count_rows(struct mpo_exchange *exchange, int32_t row_count)
 }
 
 /* This rank's slice of its own rows is read in the policies' memory. */
-static void place_own(struct mpo_exchange *exchange, struct mpo_slice slice,
-                      const float *const *logits, const double *log_norm)
+static void point_at_own(struct mpo_exchange *exchange, struct mpo_slice slice,
+                         const float *const *logits, const double *log_norm)
 {
     int32_t at = exchange->first_row[exchange->rank];
     int32_t count = mpo_exchange_rows_of(exchange, exchange->rank);
@@ -383,7 +384,7 @@ enum mpo_status mpo_exchange_rows(struct mpo_exchange *exchange, int32_t row_cou
         MPO_TRY(mpo_exchange_post(exchange, row_count, logits));
     exchange->common->is_posted = false;
     if (slice.count > 0) {
-        place_own(exchange, slice, logits, log_norm);
+        point_at_own(exchange, slice, logits, log_norm);
         *out = (struct mpo_rows){row_count, exchange->logits, exchange->log_norm};
     }
     MPO_TRY(exchange->common->ops->rows(exchange, logits, log_norm));

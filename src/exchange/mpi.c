@@ -90,7 +90,7 @@ static void mpi_close(struct mpo_exchange *exchange)
 
 /* ---- bf16 rows ---- */
 
-static void pack(const float *restrict row, int32_t count, uint16_t *restrict packed)
+static void pack_row(const float *restrict row, int32_t count, uint16_t *restrict packed)
 {
     for (int32_t i = 0; i < count; i++) {
         uint32_t bits = 0;
@@ -99,7 +99,7 @@ static void pack(const float *restrict row, int32_t count, uint16_t *restrict pa
     }
 }
 
-static void unpack(const uint16_t *restrict packed, size_t count, float *restrict row)
+static void unpack_rows(const uint16_t *restrict packed, size_t count, float *restrict row)
 {
     for (size_t i = 0; i < count; i++) {
         uint32_t bits = (uint32_t)packed[i] << 16;
@@ -115,7 +115,7 @@ static MPI_Datatype token_type(const struct mpo_exchange *exchange)
 }
 
 /* Post the receives of this rank's slice of the rows of another, after what others send. */
-static enum mpo_status receive(struct mpo_exchange *exchange, int32_t rank)
+static enum mpo_status post_receives(struct mpo_exchange *exchange, int32_t rank)
 {
     enum mpo_status status = MPO_OK;
     struct messages *self = exchange->self;
@@ -138,8 +138,8 @@ cleanup:
 
 /* Post the sends of another rank's slice of this one's rows; bf16 rows are packed at
  * *packed and on. */
-static enum mpo_status send(struct mpo_exchange *exchange, int32_t rank,
-                            const float *const *logits, uint16_t **packed)
+static enum mpo_status post_sends(struct mpo_exchange *exchange, int32_t rank,
+                                  const float *const *logits, uint16_t **packed)
 {
     enum mpo_status status = MPO_OK;
     struct messages *self = exchange->self;
@@ -150,7 +150,7 @@ static enum mpo_status send(struct mpo_exchange *exchange, int32_t rank,
     for (int32_t i = 0; i < count; i++) {
         const void *from = logits[i] + slice.first;
         if (exchange->spec.bf16_rows) {
-            pack(from, slice.count, *packed);
+            pack_row(from, slice.count, *packed);
             from = *packed;
             *packed += slice.count;
         }
@@ -177,10 +177,10 @@ static enum mpo_status mpi_post(struct mpo_exchange *exchange, const float *cons
     self->posted = 0;
     for (int32_t rank = 0; rank < exchange->size; rank++)
         if (rank != exchange->rank && has_slice(exchange, exchange->rank))
-            MPO_TRY(receive(exchange, rank));
+            MPO_TRY(post_receives(exchange, rank));
     for (int32_t rank = 0; rank < exchange->size; rank++)
         if (rank != exchange->rank && has_slice(exchange, rank))
-            MPO_TRY(send(exchange, rank, logits, &packed));
+            MPO_TRY(post_sends(exchange, rank, logits, &packed));
 cleanup:
     return status;
 }
@@ -194,7 +194,7 @@ static enum mpo_status mpi_rows(struct mpo_exchange *exchange, const float *cons
     MPO_TRY(mpo_exchange_post_norms(exchange, log_norm, self->requests, &self->posted));
     MPO_TRY(mpo_comm_wait(self->requests, self->posted));
     if (exchange->spec.bf16_rows)
-        unpack(self->halves, self->received, self->rows);
+        unpack_rows(self->halves, self->received, self->rows);
 cleanup:
     return status;
 }

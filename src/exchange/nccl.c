@@ -62,7 +62,7 @@ static enum mpo_status status_of(ncclResult_t result)
                                                                   : MPO_ERR_DEVICE;
 }
 
-static enum mpo_status complain(struct nccl *self, ncclResult_t result, const char *call)
+static enum mpo_status fail_call(struct nccl *self, ncclResult_t result, const char *call)
 {
     enum mpo_status status = MPO_OK;
     char reason[256] = "";
@@ -83,7 +83,7 @@ cleanup:
     do {                                                                                   \
         ncclResult_t nccl_result = (call);                                                 \
         if (nccl_result != ncclSuccess && nccl_result != ncclInProgress)                   \
-            MPO_TRY(complain((self), nccl_result, #call));                                 \
+            MPO_TRY(fail_call((self), nccl_result, #call));                                \
     } while (0)
 
 /* ---- waits ---- */
@@ -97,7 +97,7 @@ static enum mpo_status is_launched(void *pointer, bool *done)
     MPO_TRY_NCCL(self, ncclCommGetAsyncError(self->comm, &state));
     *done = state == ncclSuccess;
     if (state != ncclSuccess && state != ncclInProgress)
-        MPO_TRY(complain(self, state, "an earlier call"));
+        MPO_TRY(fail_call(self, state, "an earlier call"));
 cleanup:
     return status;
 }
@@ -153,7 +153,7 @@ static size_t nccl_keeps_bytes(const struct mpo_exchange_spec *spec,
            halves * sizeof(uint16_t);
 }
 
-static enum mpo_status reserve(size_t bytes, void **out)
+static enum mpo_status allocate_rows(size_t bytes, void **out)
 {
     return mpo_device_cuda_take(bytes, "the exchange's rows of logits",
                                 "set exchange.pattern to alltoall", out);
@@ -170,11 +170,11 @@ static enum mpo_status nccl_allocate(struct mpo_exchange *exchange)
     MPO_NEW(1, &self);
     exchange->self = self;
     MPO_TRY_CUDA(cudaStreamCreateWithFlags(&self->stream, cudaStreamNonBlocking));
-    MPO_TRY(reserve(tokens.received * sizeof(float), (void **)&self->received));
+    MPO_TRY(allocate_rows(tokens.received * sizeof(float), (void **)&self->received));
     if (spec->bf16_rows)
-        MPO_TRY(reserve(tokens.received * sizeof(uint16_t), (void **)&self->halves));
-    MPO_TRY(reserve(tokens.sent * mpo_exchange_token_bytes(spec), &self->packed));
-    MPO_TRY(reserve(own * sizeof *self->row, (void **)&self->sent_row));
+        MPO_TRY(allocate_rows(tokens.received * sizeof(uint16_t), (void **)&self->halves));
+    MPO_TRY(allocate_rows(tokens.sent * mpo_exchange_token_bytes(spec), &self->packed));
+    MPO_TRY(allocate_rows(own * sizeof *self->row, (void **)&self->sent_row));
     MPO_TRY_CUDA(cudaMallocHost((void **)&self->row, own * sizeof *self->row));
 cleanup:
     return status;
@@ -230,7 +230,7 @@ static enum mpo_status nccl_connect(struct mpo_exchange *exchange)
         first.result = ncclGetUniqueId(&first.id);
     MPO_TRY(mpo_comm_group_broadcast(exchange->comm, &first, sizeof first));
     if (first.result != ncclSuccess)
-        MPO_TRY(complain(self, first.result, "ncclGetUniqueId on the first of them"));
+        MPO_TRY(fail_call(self, first.result, "ncclGetUniqueId on the first of them"));
     MPO_TRY_NCCL(self, ncclCommInitRankConfig(&self->comm, exchange->size, first.id,
                                               exchange->rank, &config));
     MPO_TRY(wait_for(have_met, exchange));
@@ -388,7 +388,7 @@ cleanup:
 }
 
 /* Point the table at what other ranks sent. */
-static void collect(struct mpo_exchange *exchange)
+static void point_at_received(struct mpo_exchange *exchange)
 {
     const struct nccl *self = exchange->self;
     const float *row = self->received;
@@ -412,7 +412,7 @@ static enum mpo_status nccl_rows(struct mpo_exchange *exchange, const float *con
     MPO_TRY(mpo_comm_wait(exchange->common->parts, posted));
     MPO_TRY(unpack_rows(exchange));
     MPO_TRY(wait_for(is_drained, exchange->self));
-    collect(exchange);
+    point_at_received(exchange);
 cleanup:
     return status;
 }

@@ -323,8 +323,8 @@ static void write_slice(struct mpo_exchange *exchange, int32_t rank,
     mpo_exchange_count_sent(exchange, 0, (size_t)count * slice_bytes);
 }
 
-static void publish(struct mpo_exchange *exchange, const float *const *logits,
-                    const double *log_norm)
+static void publish_rows(struct mpo_exchange *exchange, const float *const *logits,
+                         const double *log_norm)
 {
     const struct nodes *self = exchange->self;
     const struct mpo_comm *comm = exchange->comm;
@@ -338,7 +338,7 @@ static void publish(struct mpo_exchange *exchange, const float *const *logits,
 }
 
 /* First rank of a host on which rows are read: a message from each other host. */
-static enum mpo_status receive(struct mpo_exchange *exchange, int *posted)
+static enum mpo_status post_receives(struct mpo_exchange *exchange, int *posted)
 {
     enum mpo_status status = MPO_OK;
     const struct nodes *self = exchange->self;
@@ -360,7 +360,7 @@ cleanup:
 }
 
 /* First rank of a host: a message to each other host on which rows are read. */
-static enum mpo_status send(struct mpo_exchange *exchange, int *posted)
+static enum mpo_status post_sends(struct mpo_exchange *exchange, int *posted)
 {
     enum mpo_status status = MPO_OK;
     const struct nodes *self = exchange->self;
@@ -380,7 +380,7 @@ cleanup:
 
 /* Point this rank's table at its slice of another's records. What this rank received was
  * counted then. */
-static void collect(struct mpo_exchange *exchange, int32_t rank)
+static void point_at_records(struct mpo_exchange *exchange, int32_t rank)
 {
     const struct nodes *self = exchange->self;
     const struct place *own = &self->place[exchange->rank];
@@ -414,17 +414,17 @@ static enum mpo_status nodes_rows(struct mpo_exchange *exchange, const float *co
     count_rows(exchange);
     lay_out_table(exchange);
     if (speaks)
-        MPO_TRY(receive(exchange, &posted));
-    publish(exchange, logits, log_norm);
+        MPO_TRY(post_receives(exchange, &posted));
+    publish_rows(exchange, logits, log_norm);
     MPO_TRY(mpo_exchange_window_meet(&self->window));
     if (speaks)
-        MPO_TRY(send(exchange, &posted));
+        MPO_TRY(post_sends(exchange, &posted));
     MPO_TRY(mpo_comm_wait(self->requests, posted));
     if (self->relays)
         MPO_TRY(mpo_exchange_window_meet(&self->window));
     for (int32_t rank = 0; reads && rank < exchange->size; rank++)
         if (rank != exchange->rank)
-            collect(exchange, rank);
+            point_at_records(exchange, rank);
 cleanup:
     return status;
 }

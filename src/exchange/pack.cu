@@ -7,7 +7,7 @@
 #include "pack_kernels.cuh"
 #include "device/device_cuda.h"
 
-static unsigned spans(size_t count)
+static unsigned span_count(size_t count)
 {
     return (unsigned)((count + EXCHANGE_SPAN - 1) / EXCHANGE_SPAN);
 }
@@ -16,7 +16,7 @@ enum mpo_status mpo_exchange_cuda_pack(const struct mpo_exchange_pack *pack,
                                        cudaStream_t stream)
 {
     enum mpo_status status = MPO_OK;
-    dim3 grid((unsigned)pack->row_count, spans((size_t)pack->count));
+    dim3 grid((unsigned)pack->row_count, span_count((size_t)pack->count));
     if (pack->bf16_rows)
         MPO_LAUNCH(exchange_pack_halves, grid, EXCHANGE_THREADS, 0, stream, *pack);
     else
@@ -30,7 +30,7 @@ enum mpo_status mpo_exchange_cuda_unpack(const struct mpo_exchange_unpack *unpac
                                          cudaStream_t stream)
 {
     enum mpo_status status = MPO_OK;
-    MPO_LAUNCH(exchange_unpack_halves, dim3(spans(unpack->count)), EXCHANGE_THREADS, 0,
+    MPO_LAUNCH(exchange_unpack_halves, dim3(span_count(unpack->count)), EXCHANGE_THREADS, 0,
                stream, *unpack);
     MPO_TRY_CUDA(cudaGetLastError());
 cleanup:

@@ -78,8 +78,8 @@ static void shared_close(struct mpo_exchange *exchange)
 }
 
 /* Copy what other ranks may read: all of a row but this rank's own slice. */
-static void publish(struct mpo_exchange *exchange, const float *const *logits,
-                    const double *log_norm)
+static void publish_rows(struct mpo_exchange *exchange, const float *const *logits,
+                         const double *log_norm)
 {
     struct mpo_exchange_window *self = exchange->self;
     char *own = self->base[exchange->rank];
@@ -101,7 +101,7 @@ static void publish(struct mpo_exchange *exchange, const float *const *logits,
 }
 
 /* Point this rank's table at its slice of another's published rows. */
-static void collect(struct mpo_exchange *exchange, int32_t rank)
+static void point_at_published(struct mpo_exchange *exchange, int32_t rank)
 {
     const struct mpo_exchange_window *self = exchange->self;
     struct mpo_slice slice = mpo_exchange_slice_of(exchange, exchange->rank);
@@ -125,11 +125,11 @@ static enum mpo_status shared_rows(struct mpo_exchange *exchange,
     enum mpo_status status = MPO_OK;
     struct mpo_slice own = mpo_exchange_slice_of(exchange, exchange->rank);
     if (own.count < exchange->spec.vocab_size)
-        publish(exchange, logits, log_norm);
+        publish_rows(exchange, logits, log_norm);
     MPO_TRY(mpo_exchange_window_meet(exchange->self));
     for (int32_t rank = 0; own.count > 0 && rank < exchange->size; rank++)
         if (rank != exchange->rank)
-            collect(exchange, rank);
+            point_at_published(exchange, rank);
 cleanup:
     return status;
 }

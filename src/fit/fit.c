@@ -89,7 +89,7 @@ cleanup:
 
 /* Maximum over ranks of the seconds of each stage since the last step; this rank's seconds
  * are added to its total. */
-static enum mpo_status settle_timing(struct mpo_fit *fit, struct mpo_timing *slowest)
+static enum mpo_status finish_timing(struct mpo_fit *fit, struct mpo_timing *slowest)
 {
     *slowest = fit->session->timing;
     for (int stage = 0; stage < MPO_TIMED_STAGE_COUNT; stage++)
@@ -129,7 +129,7 @@ static enum mpo_status take_step(struct mpo_fit *fit, int64_t step)
         mpo_fit_summary_settle(fit);
     }
     mpo_timing_add(&fit->session->timing, MPO_TIMED_estimate, clock);
-    MPO_TRY(settle_timing(fit, &slowest));
+    MPO_TRY(finish_timing(fit, &slowest));
     clock = mpo_timing_now();
     if (is_rank_zero(fit)) {
         MPO_TRY(mpo_fit_record(

@@ -291,7 +291,7 @@ static const char *source_of_zero(const struct mpo_fit *fit)
     return "";
 }
 
-static enum mpo_status calibrate(struct mpo_fit *fit)
+static enum mpo_status calibrate_scale(struct mpo_fit *fit)
 {
     enum mpo_status status = MPO_OK;
     int32_t objectives = fit->objective_count;
@@ -337,7 +337,7 @@ enum mpo_status mpo_fit_rewards_begin(struct mpo_fit *fit)
                                           &fit->rewards.measured);
     MPO_TRY(mpo_comm_agree(status));
     if (is_objective && !fit->resumes)
-        MPO_TRY(calibrate(fit));
+        MPO_TRY(calibrate_scale(fit));
 cleanup:
     return status;
 }

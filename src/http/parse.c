@@ -112,7 +112,7 @@ static char *finish_part(struct mpo_http_parser *parser)
 }
 
 /* llhttp also knows protocols of radio and video that look like HTTP. */
-static int take_protocol(llhttp_t *llhttp, const char *at, size_t bytes)
+static int check_protocol(llhttp_t *llhttp, const char *at, size_t bytes)
 {
     struct mpo_http_parser *parser = llhttp->data;
     for (size_t i = 0; i < bytes; i++)
@@ -128,7 +128,7 @@ static int refuse_path(struct mpo_http_parser *parser)
                           parser->limits->path_bytes);
 }
 
-static int take_url(llhttp_t *llhttp, const char *at, size_t bytes)
+static int append_url(llhttp_t *llhttp, const char *at, size_t bytes)
 {
     return append_text(llhttp->data, at, bytes);
 }
@@ -146,7 +146,7 @@ static int finish_url(llhttp_t *llhttp)
     return 0;
 }
 
-static int take_name(llhttp_t *llhttp, const char *at, size_t bytes)
+static int append_name(llhttp_t *llhttp, const char *at, size_t bytes)
 {
     struct mpo_http_parser *parser = llhttp->data;
     return parser->in_trailer ? 0 : append_text(parser, at, bytes);
@@ -280,7 +280,7 @@ static int finish_header(llhttp_t *llhttp)
 
 /* ---- the body ---- */
 
-static int take_body(llhttp_t *llhttp, const char *at, size_t bytes)
+static int append_body(llhttp_t *llhttp, const char *at, size_t bytes)
 {
     struct mpo_http_parser *parser = llhttp->data;
     parser->run_bytes = 0;
@@ -307,15 +307,15 @@ static int finish_message(llhttp_t *llhttp)
 /* ---- feeding ---- */
 
 static const llhttp_settings_t settings = {
-    .on_protocol = take_protocol,
-    .on_url = take_url,
+    .on_protocol = check_protocol,
+    .on_url = append_url,
     .on_url_complete = finish_url,
-    .on_header_field = take_name,
+    .on_header_field = append_name,
     .on_header_field_complete = finish_name,
-    .on_header_value = take_name,
+    .on_header_value = append_name,
     .on_header_value_complete = finish_value,
     .on_headers_complete = finish_header,
-    .on_body = take_body,
+    .on_body = append_body,
     .on_message_complete = finish_message,
 };
 

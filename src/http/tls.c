@@ -14,7 +14,7 @@
 #include "base/reason.h"
 
 /* OpenSSL's first reason, and none left for the next caller. */
-static const char *take_reason(void)
+static const char *first_reason(void)
 {
     const char *reason = ERR_reason_error_string(ERR_get_error());
     ERR_clear_error();
@@ -37,7 +37,7 @@ enum mpo_status mpo_http_tls_open(const char *certificate, const char *key, SSL_
     SSL_CTX *tls = SSL_CTX_new(TLS_server_method());
     MPO_CHECK(certificate != NULL && key != NULL, MPO_ERR_CONFIG,
               "tls: expected a certificate and its key, found one of them");
-    MPO_CHECK(tls != NULL, MPO_ERR_MEMORY, "TLS: %s", take_reason());
+    MPO_CHECK(tls != NULL, MPO_ERR_MEMORY, "TLS: %s", first_reason());
     MPO_TRY(check_file("tls_cert", certificate));
     MPO_TRY(check_file("tls_key", key));
     SSL_CTX_set_min_proto_version(tls, TLS1_2_VERSION);
@@ -47,12 +47,13 @@ enum mpo_status mpo_http_tls_open(const char *certificate, const char *key, SSL_
     SSL_CTX_set_session_cache_mode(tls, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_options(tls, SSL_OP_NO_RENEGOTIATION);
     MPO_CHECK(SSL_CTX_use_certificate_chain_file(tls, certificate) == 1, MPO_ERR_CONFIG,
-              "tls_cert %s: expected a certificate in PEM: %s", certificate, take_reason());
+              "tls_cert %s: expected a certificate in PEM: %s", certificate,
+              first_reason());
     MPO_CHECK(SSL_CTX_use_PrivateKey_file(tls, key, SSL_FILETYPE_PEM) == 1, MPO_ERR_CONFIG,
-              "tls_key %s: expected a private key in PEM: %s", key, take_reason());
+              "tls_key %s: expected a private key in PEM: %s", key, first_reason());
     MPO_CHECK(SSL_CTX_check_private_key(tls) == 1, MPO_ERR_CONFIG,
               "tls_key %s: expected the key of the certificate %s: %s", key, certificate,
-              take_reason());
+              first_reason());
     *out = tls;
     tls = NULL;
 cleanup:

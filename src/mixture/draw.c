@@ -96,8 +96,8 @@ cleanup:
 }
 
 /* The root asks about all draws. */
-static enum mpo_status ask(struct mpo_mixture *mixture,
-                           const struct mpo_mixture_draws *draws)
+static enum mpo_status ask_draws(struct mpo_mixture *mixture,
+                                 const struct mpo_mixture_draws *draws)
 {
     enum mpo_status status = MPO_OK;
     bool all_given = true;
@@ -125,7 +125,7 @@ static void part_questions(struct mpo_mixture *mixture, int32_t count)
 }
 
 /* Each rank answers the questions about its slice. */
-static enum mpo_status answer(struct mpo_mixture *mixture, int32_t count)
+static enum mpo_status answer_draws(struct mpo_mixture *mixture, int32_t count)
 {
     enum mpo_status status = MPO_OK;
     size_t width = MPO_MIXTURE_ANSWER_WIDTH(mixture->policy_count);
@@ -158,8 +158,8 @@ static enum mpo_status draw_slices(struct mpo_mixture *mixture,
             MPO_TRY(keep_rule(mixture, &asked, i));
     asked.kind = mixture->kind;
     if (mixture->rank == 0)
-        MPO_TRY(ask(mixture, &asked));
-    MPO_TRY(answer(mixture, asked.count));
+        MPO_TRY(ask_draws(mixture, &asked));
+    MPO_TRY(answer_draws(mixture, asked.count));
     if (mixture->rank == 0)
         mpo_mixture_finish(mixture, asked.count, &asked);
 cleanup:

@@ -46,21 +46,21 @@ const struct mpo_mixture_rule *mpo_mixture_rule_of(const struct mpo_mixture_draw
 }
 
 /* True when token a is more probable than b, or as probable and earlier. */
-static bool precedes(const double *weight, int32_t a, int32_t b)
+static bool token_precedes(const double *weight, int32_t a, int32_t b)
 {
     return weight[a] > weight[b] || (weight[a] == weight[b] && a < b);
 }
 
-static void sink(const double *weight, int32_t *heap, int32_t count, int32_t at)
+static void sink_token(const double *weight, int32_t *heap, int32_t count, int32_t at)
 {
     int32_t token = heap[at];
     for (;;) {
         int32_t child = 2 * at + 1;
         if (child >= count)
             break;
-        if (child + 1 < count && precedes(weight, heap[child + 1], heap[child]))
+        if (child + 1 < count && token_precedes(weight, heap[child + 1], heap[child]))
             child++;
-        if (precedes(weight, token, heap[child]))
+        if (token_precedes(weight, token, heap[child]))
             break;
         heap[at] = heap[child];
         at = child;
@@ -69,13 +69,13 @@ static void sink(const double *weight, int32_t *heap, int32_t count, int32_t at)
 }
 
 /* Take the most probable token: move it from the heap to the place behind it. */
-static int32_t take(const double *weight, int32_t *heap, int32_t *count)
+static int32_t pop_token(const double *weight, int32_t *heap, int32_t *count)
 {
     int32_t first = heap[0];
     heap[0] = heap[--*count];
     heap[*count] = first;
     if (*count > 0)
-        sink(weight, heap, *count, 0);
+        sink_token(weight, heap, *count, 0);
     return first;
 }
 
@@ -92,11 +92,11 @@ static int32_t last_kept(const struct mpo_mixture_filter *filter, const double *
         mass += weight[v];
     }
     for (int32_t at = count / 2 - 1; at >= 0; at--)
-        sink(weight, heap, count, at);
+        sink_token(weight, heap, count, at);
     if (filter->top_k > 0 && filter->top_k < count) {
         mass = 0.0;
         while (count - left < filter->top_k) {
-            last = take(weight, heap, &left);
+            last = pop_token(weight, heap, &left);
             mass += weight[last];
         }
         if (filter->top_p >= 1.0)
@@ -110,7 +110,7 @@ static int32_t last_kept(const struct mpo_mixture_filter *filter, const double *
         return last;
     }
     do {
-        last = take(weight, heap, &left);
+        last = pop_token(weight, heap, &left);
         sum += weight[last];
     } while (left > 0 && sum < filter->top_p * mass);
     return last;
@@ -127,7 +127,7 @@ static int32_t draw_filtered(const struct mpo_mixture_filter *filter, double uni
     mpo_mixture_exponentiate_scaled(weight, 1.0 / filter->temperature, count);
     int32_t last = ranked ? last_kept(filter, weight, heap, count) : 0;
     for (int32_t v = 0; v < count; v++) {
-        if (weight[v] < filter->min_p || (ranked && precedes(weight, last, v)))
+        if (weight[v] < filter->min_p || (ranked && token_precedes(weight, last, v)))
             weight[v] = 0.0;
         target += weight[v];
     }

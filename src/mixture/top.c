@@ -24,7 +24,8 @@ struct list {
     int32_t limit;
 };
 
-static bool precedes(double score, double token, const struct mpo_mixture_listed *other)
+static bool token_precedes(double score, double token,
+                           const struct mpo_mixture_listed *other)
 {
     return score > other->score || (score == other->score && token < other->token);
 }
@@ -35,12 +36,12 @@ static bool has_place(const struct list *list, double score)
     return list->count < list->limit || score >= list->listed[list->limit - 1].score;
 }
 
-static void insert(struct list *list, double score, double token)
+static void insert_token(struct list *list, double score, double token)
 {
     int32_t at = list->count < list->limit ? list->count : list->limit - 1;
-    if (list->count == list->limit && !precedes(score, token, &list->listed[at]))
+    if (list->count == list->limit && !token_precedes(score, token, &list->listed[at]))
         return;
-    while (at > 0 && precedes(score, token, &list->listed[at - 1])) {
+    while (at > 0 && token_precedes(score, token, &list->listed[at - 1])) {
         list->listed[at] = list->listed[at - 1];
         at--;
     }
@@ -79,7 +80,7 @@ cleanup:
 }
 
 /* Remove and return the block of the slice with the greatest top; -1: none left. */
-static int32_t take_block(struct mpo_mixture *mixture, double *top)
+static int32_t pop_block(struct mpo_mixture *mixture, double *top)
 {
     int32_t best = -1;
     *top = -INFINITY;
@@ -104,7 +105,7 @@ static enum mpo_status add_block(struct mpo_mixture *mixture, int32_t row, int32
         MPO_TRY(mixture->ops->scores(mixture->self, row, block, block + 1, score));
     for (int32_t i = 0; i < length; i++)
         if (score[i] > -INFINITY && has_place(list, score[i]))
-            insert(list, score[i], block * MPO_ROWS_BLOCK + i);
+            insert_token(list, score[i], block * MPO_ROWS_BLOCK + i);
 cleanup:
     return status;
 }
@@ -117,8 +118,8 @@ static enum mpo_status list_slice(struct mpo_mixture *mixture, int32_t row, int3
     struct list list = {.listed = mixture->listed + (size_t)mixture->rank * (size_t)limit,
                         .limit = limit};
     MPO_TRY(find_tops(mixture, row));
-    for (int32_t block = take_block(mixture, &top); block >= 0 && has_place(&list, top);
-         block = take_block(mixture, &top))
+    for (int32_t block = pop_block(mixture, &top); block >= 0 && has_place(&list, top);
+         block = pop_block(mixture, &top))
         MPO_TRY(add_block(mixture, row, block, &list));
     for (int32_t i = list.count; i < limit; i++)
         list.listed[i] = (struct mpo_mixture_listed){-INFINITY, -1.0};
@@ -127,7 +128,8 @@ cleanup:
 }
 
 /* Take `count` from the lists of all ranks, or of the root alone. */
-static void merge(struct mpo_mixture *mixture, int32_t size, int32_t count, int32_t *token)
+static void merge_lists(struct mpo_mixture *mixture, int32_t size, int32_t count,
+                        int32_t *token)
 {
     for (int32_t rank = 0; rank < size; rank++)
         mixture->part[rank] = (size_t)rank * (size_t)count;
@@ -138,7 +140,8 @@ static void merge(struct mpo_mixture *mixture, int32_t size, int32_t count, int3
             if (*at == (size_t)(rank + 1) * (size_t)count)
                 continue;
             const struct mpo_mixture_listed *next = &mixture->listed[*at];
-            if (best == NULL || precedes(next->score, next->token, &mixture->listed[*best]))
+            if (best == NULL ||
+                token_precedes(next->score, next->token, &mixture->listed[*best]))
                 best = at;
         }
         token[i] = (int32_t)mixture->listed[(*best)++].token;
@@ -167,7 +170,7 @@ enum mpo_status mpo_mixture_top(struct mpo_mixture *mixture, int32_t row, int32_
     if (mixture->rank != 0)
         return MPO_OK;
     if (isfinite(mixture->row_log_z[row]))
-        merge(mixture, root_has_all ? 1 : mixture->size, count, token);
+        merge_lists(mixture, root_has_all ? 1 : mixture->size, count, token);
     for (int32_t i = 0; i < count && !isfinite(mixture->row_log_z[row]); i++)
         token[i] = -1;
 cleanup:

@@ -42,7 +42,7 @@ void mpo_cells_clear(struct mpo_cells *cells)
     cells->free_count = cells->capacity;
 }
 
-static int32_t take_cell(struct mpo_cells *cells)
+static int32_t allocate_cell(struct mpo_cells *cells)
 {
     int32_t at = cells->free_head;
     if (at >= 0)
@@ -68,7 +68,7 @@ static void let_go(struct mpo_cells *cells, int32_t at)
 void mpo_cells_append(struct mpo_cells *cells, int32_t row, int32_t count)
 {
     for (int32_t i = 0; i < count; i++) {
-        int32_t at = take_cell(cells);
+        int32_t at = allocate_cell(cells);
         cells->cell[at] = (struct mpo_cell){.before = cells->last[row], .holders = 1};
         cells->last[row] = at;
     }

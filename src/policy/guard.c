@@ -90,7 +90,7 @@ static rlim_t data_bytes(void)
     return (rlim_t)pages * (rlim_t)sysconf(_SC_PAGESIZE);
 }
 
-static void limit(int resource, rlim_t most)
+static void limit_resource(int resource, rlim_t most)
 {
     struct rlimit now = {0};
     if (getrlimit(resource, &now) != 0 ||
@@ -105,7 +105,7 @@ static const char *next_text(const char *text)
     return text + strlen(text) + 1;
 }
 
-static void attempt(const struct request *request)
+static void attempt_files(const struct request *request)
 {
     static struct mpo_policy_adapter more[MPO_POLICY_ADAPTER_COUNT_MAX];
     const char *adapter = next_text(next_text(request->text));
@@ -128,9 +128,9 @@ static void attempt(const struct request *request)
     sigprocmask(SIG_UNBLOCK, &child, NULL);
     while (*adapter != '\0' && *(adapter = next_text(adapter)) != '\0')
         more[spec.more_count++] = (struct mpo_policy_adapter){adapter, 1.0};
-    limit(RLIMIT_CORE, 0);
-    limit(RLIMIT_CPU, PROCESSOR_SECONDS);
-    limit(RLIMIT_DATA, data_bytes() + MEMORY_BYTES);
+    limit_resource(RLIMIT_CORE, 0);
+    limit_resource(RLIMIT_CPU, PROCESSOR_SECONDS);
+    limit_resource(RLIMIT_DATA, data_bytes() + MEMORY_BYTES);
     setenv("CUDA_VISIBLE_DEVICES", "", 1); /* a fork has no device */
     signal(SIGXCPU, SIG_DFL);
     mpo_guard_answer(mpo_policy_kinds[request->kind]->try_open(&spec));
@@ -203,7 +203,7 @@ static bool wait_for_end(pid_t pid, int32_t seconds, int *ended)
     }
 }
 
-static void watch(int own, const struct request *request, pid_t pid)
+static void watch_attempt(int own, const struct request *request, pid_t pid)
 {
     struct mpo_failure verdict = {0};
     int ended = 0;
@@ -220,7 +220,7 @@ static void watch(int own, const struct request *request, pid_t pid)
     send(own, &verdict, sizeof verdict, MSG_NOSIGNAL);
 }
 
-static void serve(int own)
+static void serve_requests(int own)
 {
     static struct request request;
     sigset_t child;
@@ -231,10 +231,10 @@ static void serve(int own)
         pid_t pid = fork();
         if (pid == 0) {
             verdict_channel = own;
-            attempt(&request);
+            attempt_files(&request);
         }
         if (pid > 0)
-            watch(own, &request, pid);
+            watch_attempt(own, &request, pid);
         else
             send(own, &(struct mpo_failure){0}, sizeof(struct mpo_failure), MSG_NOSIGNAL);
     }
@@ -263,7 +263,7 @@ void mpo_policies_guard_begin(void)
         prctl(PR_SET_NAME, "mpo guard");
         let_go_of_output();
         if (getppid() == parent)
-            serve(pair[1]);
+            serve_requests(pair[1]);
         _exit(0);
     }
     close(pair[1]);
@@ -300,7 +300,7 @@ void mpo_guard_allow(int32_t seconds)
 
 /* A guard that is gone guards nothing, and the files are opened without it. A fork that was
  * killed may have answered just before. */
-static bool ask(const struct request *request, struct mpo_failure *verdict)
+static bool ask_guard(const struct request *request, struct mpo_failure *verdict)
 {
     ssize_t got = -1;
     while (recv(channel, verdict, sizeof *verdict, MSG_DONTWAIT) > 0)
@@ -359,7 +359,7 @@ enum mpo_status mpo_guard_try(int32_t kind, const struct mpo_policy_spec *spec)
     if (!fits || !add_text(&request, ""))
         return MPO_OK;
     uint64_t key = key_of(&request);
-    if (has_passed(key) || !ask(&request, &verdict))
+    if (has_passed(key) || !ask_guard(&request, &verdict))
         return MPO_OK;
     MPO_TRY(mpo_failure_raise(&verdict));
     if (passed_count < PASSED_MAX)

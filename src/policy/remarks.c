@@ -67,7 +67,7 @@ bool mpo_remarks_line(const struct mpo_remarks *remarks, int32_t index, char *li
 
 /* ---- all ranks' ---- */
 
-static void report(const struct mpo_remarks *remarks)
+static void report_remarks(const struct mpo_remarks *remarks)
 {
     char line[MPO_REMARK_BYTES];
     for (int32_t index = 0; mpo_remarks_line(remarks, index, line, sizeof line); index++)
@@ -91,7 +91,7 @@ enum mpo_status mpo_remarks_report(const struct mpo_remarks *remarks,
     united = &all[rank_count];
     for (int32_t rank = 0; rank < rank_count; rank++)
         mpo_remarks_unite(united, &all[rank]);
-    report(united);
+    report_remarks(united);
 cleanup:
     free(all);
     return status;

@@ -92,7 +92,7 @@ uint64_t mpo_policy_vocabulary_hash(const struct mpo_policy *policy)
     return hash;
 }
 
-static void summarise(const struct mpo_policy *policy, struct summary *out)
+static void summarise_policy(const struct mpo_policy *policy, struct summary *out)
 {
     struct mpo_vocabulary vocabulary = {0};
     policy->ops->vocabulary(policy->self, &vocabulary);
@@ -104,7 +104,7 @@ static void summarise(const struct mpo_policy *policy, struct summary *out)
     snprintf(out->text, sizeof out->text, "%s", vocabulary.summary);
 }
 
-static int32_t smaller(int32_t a, int32_t b)
+static int32_t smaller_count(int32_t a, int32_t b)
 {
     return a < b ? a : b;
 }
@@ -121,7 +121,7 @@ struct party {
 };
 
 /* The rank of the first group that hosts a policy and represents it. */
-static const struct mpo_policy *hosted(const struct party *party, int32_t index)
+static const struct mpo_policy *hosted_policy(const struct party *party, int32_t index)
 {
     int32_t first = 0;
     int32_t count = 0;
@@ -150,7 +150,7 @@ static enum mpo_status share_entry(const struct party *party, enum list list,
                                    int32_t policy_index, int32_t index,
                                    char text[MPO_TOKEN_TEXT_BYTES])
 {
-    const struct mpo_policy *policy = hosted(party, policy_index);
+    const struct mpo_policy *policy = hosted_policy(party, policy_index);
     memset(text, 0, MPO_TOKEN_TEXT_BYTES);
     if (policy != NULL)
         describe_entry(policy, list, index, text);
@@ -166,8 +166,8 @@ static enum mpo_status first_difference(const struct party *party, enum list lis
 {
     enum mpo_status status = MPO_OK;
     uint64_t table[BLOCK_ENTRIES] = {0};
-    const struct mpo_policy *base = hosted(party, 0);
-    const struct mpo_policy *other = hosted(party, index);
+    const struct mpo_policy *base = hosted_policy(party, 0);
+    const struct mpo_policy *other = hosted_policy(party, index);
     int32_t host = mpo_placement_host(party->placement, index);
     *out = 0;
     for (int32_t first = 0; *out == first && first < count; first += BLOCK_ENTRIES) {
@@ -213,7 +213,7 @@ static enum mpo_status refuse_rules(const struct party *party, const struct summ
     struct difference difference = {0};
     const char *base_name = party->specs[0].name;
     const char *other_name = party->specs[index].name;
-    int32_t count = smaller(all[0].rule_count, all[index].rule_count);
+    int32_t count = smaller_count(all[0].rule_count, all[index].rule_count);
     MPO_TRY(find_difference(party, RULES, index, count, &difference));
     MPO_CHECK(difference.index < count, MPO_ERR_DATA,
               "vocabularies differ: policy '%s' has %d rules of its tokenizer and policy "
@@ -265,7 +265,7 @@ static void note_sizes(const struct party *party, const struct summary *all, int
 {
     bool more = all[index].used > all[0].used;
     const struct summary *longer = &all[more ? index : 0];
-    int32_t common = smaller(all[0].used, all[index].used);
+    int32_t common = smaller_count(all[0].used, all[index].used);
     mpo_remarks_add(remarks,
                     "policy '%s' has %d token%s that policy '%s' lacks, from id %d on; "
                     "%s masked: never drawn, and without probability%s",
@@ -303,7 +303,7 @@ static enum mpo_status allocate_summaries(const struct mpo_comm *comm,
     if (mpo_comm_rank(comm) == 0)
         MPO_NEW(mpo_comm_size(comm) * out->own_count, &out->gathered);
     for (int32_t i = 0; i < local_count; i++)
-        summarise(&local[i], &out->own[i]);
+        summarise_policy(&local[i], &out->own[i]);
 cleanup:
     return status;
 }
@@ -372,7 +372,7 @@ static enum mpo_status compare_policy(const struct party *party, const struct su
                                       struct mpo_remarks *remarks)
 {
     enum mpo_status status = MPO_OK;
-    int32_t first = smaller(all[0].used, all[index].used);
+    int32_t first = smaller_count(all[0].used, all[index].used);
     if (all[index].hash[RULES] != all[0].hash[RULES])
         MPO_TRY(refuse_rules(party, all, index));
     if (all[index].hash[TEXTS] != all[0].hash[TEXTS])
@@ -396,8 +396,9 @@ cleanup:
 }
 
 /* The common size and the differences; every rank gets the same result. */
-static enum mpo_status compare(const struct party *party, struct summaries *summaries,
-                               struct mpo_vocabulary_agreement *out)
+static enum mpo_status compare_policies(const struct party *party,
+                                        struct summaries *summaries,
+                                        struct mpo_vocabulary_agreement *out)
 {
     enum mpo_status status = MPO_OK;
     const struct summary *all = summaries->all;
@@ -407,8 +408,8 @@ static enum mpo_status compare(const struct party *party, struct summaries *summ
     out->vocab_size = all[0].size;
     for (int32_t index = 0; index < count; index++) {
         out->hashes[index] = all[index].identity;
-        out->vocab_size = smaller(out->vocab_size, all[index].size);
-        used = smaller(used, all[index].used);
+        out->vocab_size = smaller_count(out->vocab_size, all[index].size);
+        used = smaller_count(used, all[index].used);
     }
     MPO_TRY(share_hashes(party, summaries, used));
     for (int32_t index = 1; index < count; index++)
@@ -441,7 +442,7 @@ enum mpo_status mpo_policy_vocabulary_agree(const struct mpo_comm *comm,
     const struct party party = {comm, &spec->placement, spec->policies, local, local_count};
     MPO_TRY(mpo_comm_agree(
         allocate_summaries(comm, &spec->placement, local, local_count, &summaries)));
-    MPO_TRY(mpo_comm_agree(compare(&party, &summaries, out)));
+    MPO_TRY(mpo_comm_agree(compare_policies(&party, &summaries, out)));
     MPO_TRY(mpo_comm_agree(mpo_memory_take((size_t)out->vocab_size, sizeof *out->flags,
                                            "a vocabulary", (void **)&out->flags)));
     MPO_TRY(mpo_comm_agree(unite_flags(comm, local, local_count, out)));

@@ -79,8 +79,8 @@ static bool is_role(const struct mpo_message *message, const char *role)
 
 /* The last assistant message begins the response;
  * the last user message is what is shown. */
-static enum mpo_status arrange(struct mpo_prompt *prompt,
-                               const struct mpo_prompts_line *line)
+static enum mpo_status arrange_messages(struct mpo_prompt *prompt,
+                                        const struct mpo_prompts_line *line)
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_message *messages = prompt->messages;
@@ -117,7 +117,7 @@ static enum mpo_status read_messages(struct mpo_prompts *prompts,
         MPO_TRY(read_message(prompts, line, json_array_get(array, i), i, &messages[i]));
     prompt->messages = messages;
     prompt->message_count = (int32_t)count;
-    MPO_TRY(arrange(prompt, line));
+    MPO_TRY(arrange_messages(prompt, line));
 cleanup:
     return status;
 }

@@ -205,7 +205,7 @@ cleanup:
 }
 
 /* The common end of both ways to open. */
-static enum mpo_status finish(struct mpo_prompts *prompts, const char *path)
+static enum mpo_status finish_prompts(struct mpo_prompts *prompts, const char *path)
 {
     enum mpo_status status = MPO_OK;
     MPO_TRY(mpo_prompts_keep(prompts, path, strlen(path), &prompts->path));
@@ -264,7 +264,7 @@ enum mpo_status mpo_prompts_open(const struct mpo_prompts_spec *spec,
               "%s: expected a file of prompts: %s", line.path, strerror(errno));
     MPO_NEW(1, &prompts);
     MPO_TRY(read_lines(prompts, stream, format, &line));
-    MPO_TRY(finish(prompts, line.path));
+    MPO_TRY(finish_prompts(prompts, line.path));
 cleanup:
     if (stream != NULL && !standard)
         fclose(stream);
@@ -294,7 +294,7 @@ enum mpo_status mpo_prompts_open_single(const char *text, const char *prefill,
     MPO_NEW(1, &prompts);
     if (line.bytes > 0)
         MPO_TRY(mpo_prompts_add_text(prompts, &line));
-    MPO_TRY(finish(prompts, line.path));
+    MPO_TRY(finish_prompts(prompts, line.path));
 cleanup:
     if (status != MPO_OK)
         mpo_prompts_close(&prompts);

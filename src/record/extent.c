@@ -13,7 +13,7 @@
 #define BYTES_I32      4
 #define BYTES_U8       1
 
-static uint64_t grown(uint64_t rows, uint64_t chunk_rows, uint64_t row_bytes)
+static uint64_t grown_bytes(uint64_t rows, uint64_t chunk_rows, uint64_t row_bytes)
 {
     return (rows + chunk_rows - 1) / chunk_rows * chunk_rows * row_bytes;
 }
@@ -31,7 +31,7 @@ static uint64_t field_bytes(const struct mpo_record_extent *extent)
     if (!extent->has_rewards)
         row -= BYTES_F64 * OBJECTIVE;
     (void)SCALAR;
-    return grown((uint64_t)extent->steps, MPO_RECORD_FIELD_CHUNK_ROWS, row);
+    return grown_bytes((uint64_t)extent->steps, MPO_RECORD_FIELD_CHUNK_ROWS, row);
 }
 
 /* Rows of a data set of /responses. */
@@ -58,8 +58,8 @@ static uint64_t response_bytes(const struct mpo_record_extent *extent)
     enum { COLUMNS_0, COLUMNS_H, COLUMNS_K };
     uint64_t bytes = 0;
 #define ADD_BYTES(name, type, columns, chunk_rows, units, long_name)                       \
-    bytes += grown(response_rows(extent, MPO_RECORD_RESPONSE_##name), chunk_rows,          \
-                   BYTES_##type * width[COLUMNS_##columns]);
+    bytes += grown_bytes(response_rows(extent, MPO_RECORD_RESPONSE_##name), chunk_rows,    \
+                         BYTES_##type * width[COLUMNS_##columns]);
     MPO_RECORD_RESPONSE_LIST(ADD_BYTES)
 #undef ADD_BYTES
     return bytes;

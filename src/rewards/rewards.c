@@ -130,7 +130,7 @@ cleanup:
     return status;
 }
 
-static enum mpo_status take_numbers(const struct exchange *exchange, const json_t *answer,
+static enum mpo_status read_numbers(const struct exchange *exchange, const json_t *answer,
                                     const char *line, int32_t index)
 {
     enum mpo_status status = MPO_OK;
@@ -151,7 +151,7 @@ cleanup:
     return status;
 }
 
-static enum mpo_status take_answer(const struct exchange *exchange, const char *line,
+static enum mpo_status read_answer(const struct exchange *exchange, const char *line,
                                    size_t bytes)
 {
     enum mpo_status status = MPO_OK;
@@ -167,7 +167,7 @@ static enum mpo_status take_answer(const struct exchange *exchange, const char *
     if (!json_is_object(answer))
         REFUSE(line, "expected one JSON %s a line", "object");
     MPO_TRY(find_response(exchange, answer, line, &index));
-    MPO_TRY(take_numbers(exchange, answer, line, index));
+    MPO_TRY(read_numbers(exchange, answer, line, index));
     rewards->is_answered[index] = true;
     rewards->answered_count++;
 cleanup:
@@ -176,7 +176,7 @@ cleanup:
 }
 
 /* Take the whole lines of what has arrived; the rest is moved to the front. */
-static enum mpo_status take_lines(const struct exchange *exchange)
+static enum mpo_status read_lines(const struct exchange *exchange)
 {
     enum mpo_status status = MPO_OK;
     struct mpo_rewards *rewards = exchange->rewards;
@@ -187,7 +187,7 @@ static enum mpo_status take_lines(const struct exchange *exchange)
            (stop = memchr(line, '\n', (size_t)(end - line))) != NULL) {
         *stop = '\0';
         if (strspn(line, " \t\r") < (size_t)(stop - line))
-            MPO_TRY(take_answer(exchange, line, (size_t)(stop - line)));
+            MPO_TRY(read_answer(exchange, line, (size_t)(stop - line)));
         line = stop + 1;
     }
     rewards->line_bytes = (size_t)(end - line);
@@ -203,7 +203,7 @@ cleanup:
 /* ---- a batch ---- */
 
 /* Say how the program ended, or that it was late. */
-static enum mpo_status explain(const struct exchange *exchange, bool is_late)
+static enum mpo_status explain_end(const struct exchange *exchange, bool is_late)
 {
     enum mpo_status status = MPO_OK;
     struct mpo_rewards *rewards = exchange->rewards;
@@ -236,18 +236,18 @@ static enum mpo_status collect_answers(const struct exchange *exchange)
         .unsent_bytes = rewards->request_bytes,
         .until = deadline > 0.0 ? mpo_timing_now() + deadline : INFINITY,
     };
-    MPO_TRY(take_lines(exchange)); /* answers without a request */
+    MPO_TRY(read_lines(exchange)); /* answers without a request */
     while (rewards->answered_count < exchange->batch->count) {
         size_t got = 0;
         traffic.room = rewards->line + rewards->line_bytes;
         traffic.room_bytes = LINE_BYTES_MAX - 1 - rewards->line_bytes;
         status = mpo_rewards_process_move(&rewards->process, &traffic, &got);
         if (status == MPO_ERR_PEER || (status == MPO_OK && got == 0))
-            MPO_TRY(explain(exchange, status == MPO_ERR_PEER));
+            MPO_TRY(explain_end(exchange, status == MPO_ERR_PEER));
         if (status != MPO_OK)
             goto cleanup;
         rewards->line_bytes += got;
-        MPO_TRY(take_lines(exchange));
+        MPO_TRY(read_lines(exchange));
     }
 cleanup:
     return status;

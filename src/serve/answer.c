@@ -211,8 +211,8 @@ cleanup:
     return status;
 }
 
-static enum mpo_status take_seat(struct mpo_answer *answer,
-                                 const struct mpo_serve_event *event)
+static enum mpo_status handle_seat(struct mpo_answer *answer,
+                                   const struct mpo_serve_event *event)
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_serve_request *request = answer->request;
@@ -232,8 +232,8 @@ cleanup:
 }
 
 /* Each choice may have scored the prompt; their figures for it are the same. */
-static enum mpo_status take_given(struct mpo_answer *answer,
-                                  const struct mpo_serve_event *event)
+static enum mpo_status handle_given(struct mpo_answer *answer,
+                                    const struct mpo_serve_event *event)
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_serve_request *request = answer->request;
@@ -249,8 +249,8 @@ cleanup:
 }
 
 /* A token, or the end of a choice. */
-static enum mpo_status take_choice(struct mpo_answer *answer,
-                                   const struct mpo_serve_event *event)
+static enum mpo_status handle_choice(struct mpo_answer *answer,
+                                     const struct mpo_serve_event *event)
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_serve_request *request = answer->request;
@@ -276,7 +276,7 @@ cleanup:
     return status;
 }
 
-static void take_end(struct mpo_answer *answer)
+static void handle_end(struct mpo_answer *answer)
 {
     struct mpo_serve_refusal refusal = {0};
     if (answer->open_count > 0) {
@@ -300,20 +300,20 @@ void mpo_answer_take(struct mpo_answer *answer, const struct mpo_serve_event *ev
         return;
     switch (event->kind) {
     case MPO_SERVE_SEATED:
-        status = take_seat(answer, event);
+        status = handle_seat(answer, event);
         break;
     case MPO_SERVE_GIVEN:
-        status = take_given(answer, event);
+        status = handle_given(answer, event);
         break;
     case MPO_SERVE_TOKEN:
     case MPO_SERVE_CHOICE:
-        status = take_choice(answer, event);
+        status = handle_choice(answer, event);
         break;
     case MPO_SERVE_REFUSED:
         mpo_answer_refuse(answer, event->refusal);
         break;
     case MPO_SERVE_DONE:
-        take_end(answer);
+        handle_end(answer);
         break;
     }
     if (status != MPO_OK || answer->out.is_lost)

@@ -54,7 +54,7 @@ void mpo_serve_buffer_print(struct mpo_serve_buffer *buffer, const char *format,
         mpo_serve_buffer_add(buffer, text, (size_t)length);
 }
 
-static int take_json(const char *bytes, size_t count, void *data)
+static int append_json(const char *bytes, size_t count, void *data)
 {
     struct mpo_serve_buffer *buffer = data;
     mpo_serve_buffer_add(buffer, bytes, count);
@@ -63,7 +63,7 @@ static int take_json(const char *bytes, size_t count, void *data)
 
 void mpo_serve_buffer_json(struct mpo_serve_buffer *buffer, json_t *value)
 {
-    if (value == NULL || json_dump_callback(value, take_json, buffer, JSON_FLAGS) != 0)
+    if (value == NULL || json_dump_callback(value, append_json, buffer, JSON_FLAGS) != 0)
         buffer->is_lost = true;
     json_decref(value);
 }

@@ -54,14 +54,14 @@ static void free_call(struct mpo_server *server, struct server_call *call)
 
 /* ---- metrics ---- */
 
-static void count(const struct mpo_server *server, enum mpo_metric metric, int32_t series,
-                  double value)
+static void count_metric(const struct mpo_server *server, enum mpo_metric metric,
+                         int32_t series, double value)
 {
     mpo_metrics_add(server->engine.metrics, metric, series, value);
 }
 
-static void observe(const struct mpo_server *server, const struct server_call *call,
-                    enum mpo_metric metric, double value)
+static void observe_metric(const struct mpo_server *server, const struct server_call *call,
+                           enum mpo_metric metric, double value)
 {
     mpo_metrics_observe(server->engine.metrics, metric, call->series, value);
 }
@@ -71,13 +71,14 @@ static void count_token(struct mpo_server *server, struct server_call *call)
     double now = mpo_timing_now();
     if (call->first_token == 0.0) {
         call->first_token = now;
-        observe(server, call, MPO_METRIC_TIME_TO_FIRST_TOKEN, now - call->arrived);
-        observe(server, call, MPO_METRIC_REQUEST_PREFILL_TIME, now - call->seated);
+        observe_metric(server, call, MPO_METRIC_TIME_TO_FIRST_TOKEN, now - call->arrived);
+        observe_metric(server, call, MPO_METRIC_REQUEST_PREFILL_TIME, now - call->seated);
     } else {
-        observe(server, call, MPO_METRIC_INTER_TOKEN_LATENCY, now - call->last_token);
+        observe_metric(server, call, MPO_METRIC_INTER_TOKEN_LATENCY,
+                       now - call->last_token);
     }
     call->last_token = now;
-    count(server, MPO_METRIC_GENERATION_TOKENS, call->series, 1.0);
+    count_metric(server, MPO_METRIC_GENERATION_TOKENS, call->series, 1.0);
 }
 
 static void count_seat(struct mpo_server *server, struct server_call *call,
@@ -86,15 +87,16 @@ static void count_seat(struct mpo_server *server, struct server_call *call,
     int32_t longest = 0;
     for (int32_t h = 0; h < server->engine.catalog->policy_count; h++)
         longest = event->length[h] > longest ? event->length[h] : longest;
-    count(server, MPO_METRIC_PROMPT_TOKENS, call->series, longest);
-    count(server, MPO_METRIC_PREFIX_CACHE_QUERIES, call->series, longest);
-    count(server, MPO_METRIC_PREFIX_CACHE_HITS, call->series, event->cached_tokens);
+    count_metric(server, MPO_METRIC_PROMPT_TOKENS, call->series, longest);
+    count_metric(server, MPO_METRIC_PREFIX_CACHE_QUERIES, call->series, longest);
+    count_metric(server, MPO_METRIC_PREFIX_CACHE_HITS, call->series, event->cached_tokens);
     if (call->seated != 0.0)
         return;
     call->seated = mpo_timing_now();
-    observe(server, call, MPO_METRIC_REQUEST_QUEUE_TIME, call->seated - call->arrived);
-    count(server, MPO_METRIC_NUM_REQUESTS_WAITING, call->series, -1.0);
-    count(server, MPO_METRIC_NUM_REQUESTS_RUNNING, call->series, 1.0);
+    observe_metric(server, call, MPO_METRIC_REQUEST_QUEUE_TIME,
+                   call->seated - call->arrived);
+    count_metric(server, MPO_METRIC_NUM_REQUESTS_WAITING, call->series, -1.0);
+    count_metric(server, MPO_METRIC_NUM_REQUESTS_RUNNING, call->series, 1.0);
 }
 
 static void count_end(struct mpo_server *server, struct server_call *call)
@@ -102,20 +104,22 @@ static void count_end(struct mpo_server *server, struct server_call *call)
     struct mpo_answer_usage usage = {0};
     enum mpo_metric gauge = call->seated == 0.0 ? MPO_METRIC_NUM_REQUESTS_WAITING
                                                 : MPO_METRIC_NUM_REQUESTS_RUNNING;
-    count(server, gauge, call->series, -1.0);
+    count_metric(server, gauge, call->series, -1.0);
     mpo_answer_usage(call->answer, &usage);
     if (call->request->refusal.http_status != 0)
-        count(server, MPO_METRIC_REQUESTS_REFUSED,
-              (int32_t)mpo_metrics_code(call->request->refusal.code), 1.0);
+        count_metric(server, MPO_METRIC_REQUESTS_REFUSED,
+                     (int32_t)mpo_metrics_code(call->request->refusal.code), 1.0);
     if (call->is_cancelled || call->request->refusal.http_status != 0)
         return;
-    observe(server, call, MPO_METRIC_E2E_REQUEST_LATENCY, mpo_timing_now() - call->arrived);
-    observe(server, call, MPO_METRIC_REQUEST_PROMPT_TOKENS, (double)usage.prompt_tokens);
-    observe(server, call, MPO_METRIC_REQUEST_GENERATION_TOKENS,
-            (double)usage.completion_tokens);
+    observe_metric(server, call, MPO_METRIC_E2E_REQUEST_LATENCY,
+                   mpo_timing_now() - call->arrived);
+    observe_metric(server, call, MPO_METRIC_REQUEST_PROMPT_TOKENS,
+                   (double)usage.prompt_tokens);
+    observe_metric(server, call, MPO_METRIC_REQUEST_GENERATION_TOKENS,
+                   (double)usage.completion_tokens);
     if (call->first_token != 0.0)
-        observe(server, call, MPO_METRIC_REQUEST_DECODE_TIME,
-                call->last_token - call->first_token);
+        observe_metric(server, call, MPO_METRIC_REQUEST_DECODE_TIME,
+                       call->last_token - call->first_token);
 }
 
 /* ---- what is ready is sent ---- */
@@ -154,7 +158,7 @@ static void cancel_call(struct mpo_server *server, struct server_call *call,
     if (call->is_cancelled)
         return;
     call->is_cancelled = true;
-    count(server, MPO_METRIC_REQUESTS_CANCELLED, (int32_t)cause, 1.0);
+    count_metric(server, MPO_METRIC_REQUESTS_CANCELLED, (int32_t)cause, 1.0);
     mpo_link_cancel(server->engine.link, call->request);
 }
 
@@ -272,14 +276,14 @@ void server_begin_call(struct mpo_server *server, struct mpo_http_request *http,
     call->series = mpo_metrics_model(server->engine.metrics, request->model);
     http->context = call;
     link_call(server, call);
-    count(server, MPO_METRIC_NUM_REQUESTS_WAITING, call->series, 1.0);
+    count_metric(server, MPO_METRIC_NUM_REQUESTS_WAITING, call->series, 1.0);
     mpo_link_submit(server->engine.link, request);
 }
 
 /* ---- events ---- */
 
-static void take_event(struct mpo_server *server, struct server_call *call,
-                       const struct mpo_serve_event *event)
+static void handle_event(struct mpo_server *server, struct server_call *call,
+                         const struct mpo_serve_event *event)
 {
     if (event->kind == MPO_SERVE_SEATED) {
         leave_queue(server, call);
@@ -287,10 +291,11 @@ static void take_event(struct mpo_server *server, struct server_call *call,
     } else if (event->kind == MPO_SERVE_TOKEN) {
         count_token(server, call);
     } else if (event->kind == MPO_SERVE_GIVEN) {
-        count(server, MPO_METRIC_SCORED_POSITIONS, call->series, 1.0);
+        count_metric(server, MPO_METRIC_SCORED_POSITIONS, call->series, 1.0);
     } else if (event->kind == MPO_SERVE_CHOICE) {
-        count(server, MPO_METRIC_REQUEST_SUCCESS,
-              mpo_metrics_finish(call->series, mpo_metrics_finish_of(event->finish)), 1.0);
+        count_metric(server, MPO_METRIC_REQUEST_SUCCESS,
+                     mpo_metrics_finish(call->series, mpo_metrics_finish_of(event->finish)),
+                     1.0);
     }
     mpo_answer_take(call->answer, event);
 }
@@ -303,7 +308,7 @@ void server_take_events(struct mpo_server *server)
         struct server_call *call = event[i].request->owner;
         bool is_last = i + 1 == count_events || event[i + 1].request != event[i].request;
         bool is_done = event[i].kind == MPO_SERVE_DONE;
-        take_event(server, call, &event[i]);
+        handle_event(server, call, &event[i]);
         if (is_last || is_done)
             send_ready(server, call);
         if (is_done) {

@@ -44,7 +44,7 @@ struct making {
 
 /* ---- names ---- */
 
-static enum mpo_status want(struct making *making, const struct wanted *wanted)
+static enum mpo_status add_wanted(struct making *making, const struct wanted *wanted)
 {
     enum mpo_status status = MPO_OK;
     for (int32_t i = 0; i < making->count; i++)
@@ -73,7 +73,7 @@ static enum mpo_status want_second_name(struct making *making)
         "'%.80s'",
         NAME_BYTES_MAX, name);
     snprintf(wanted.name, sizeof wanted.name, "%s", name);
-    MPO_TRY(want(making, &wanted));
+    MPO_TRY(add_wanted(making, &wanted));
 cleanup:
     return status;
 }
@@ -89,7 +89,7 @@ static enum mpo_status want_record(struct making *making, const char *text)
     if (!mpo_weights_are_of_a_record(making->config, text))
         return MPO_OK;
     for (int32_t i = 0; i < RECORD_MODELS; i++)
-        MPO_TRY(want(making, &models[i]));
+        MPO_TRY(add_wanted(making, &models[i]));
 cleanup:
     return status;
 }
@@ -114,7 +114,7 @@ static enum mpo_status want_presets(struct making *making)
                   (int)(bytes < 80 ? bytes : 80), entry);
         wanted.text = equals + 1;
         snprintf(wanted.name, sizeof wanted.name, "mpo:%.*s", (int)bytes, entry);
-        MPO_TRY(want(making, &wanted));
+        MPO_TRY(add_wanted(making, &wanted));
     }
 cleanup:
     return status;
@@ -137,7 +137,7 @@ static enum mpo_status list_wanted(struct making *making)
     MPO_TRY(mpo_memory_copy_text(options->presets, &making->presets));
     making->capacity = 2 + RECORD_MODELS + count_presets(options->presets);
     MPO_NEW(making->capacity, &making->wanted);
-    MPO_TRY(want(making, &first));
+    MPO_TRY(add_wanted(making, &first));
     MPO_TRY(want_second_name(making));
     MPO_TRY(want_record(making, options->weights));
     MPO_TRY(want_presets(making));
@@ -273,7 +273,7 @@ cleanup:
     return status;
 }
 
-static enum mpo_status describe(const struct making *making)
+static enum mpo_status describe_session(const struct making *making)
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_policies *policies = mpo_session_policies(making->session);
@@ -306,7 +306,7 @@ enum mpo_status mpo_serve_models_open(const struct mpo_session *session,
         .session = session, .config = mpo_session_config(session), .catalog = catalog};
     status = list_wanted(&making);
     if (status == MPO_OK)
-        status = describe(&making);
+        status = describe_session(&making);
     MPO_TRY(mpo_comm_agree(status));
     for (int32_t i = 0; i < making.count; i++)
         MPO_TRY(open_model(&making, &making.wanted[i]));

@@ -167,7 +167,7 @@ static void admit_request(struct mpo_engine *engine, struct mpo_serve_request *r
     }
 }
 
-static void take_news(struct mpo_engine *engine, const struct mpo_link_news *news)
+static void handle_news(struct mpo_engine *engine, const struct mpo_link_news *news)
 {
     struct mpo_serve_request *request = news->submitted;
     while (request != NULL) {
@@ -290,13 +290,13 @@ cleanup:
     return status;
 }
 
-static enum mpo_status take_turn(struct mpo_engine *engine, bool *ends)
+static enum mpo_status run_turn(struct mpo_engine *engine, bool *ends)
 {
     enum mpo_status status = MPO_OK;
     bool waits = !can_step(engine) && !engine->offers_wait && !engine->prompts_wait;
     struct mpo_link_news news =
         mpo_link_listen(engine->spec.link, waits, mpo_engine_patience(engine));
-    take_news(engine, &news);
+    handle_news(engine, &news);
     sweep_requests(engine, news.stops);
     engine->offers_wait = false;
     MPO_TRY(offer_prompts(engine));
@@ -320,7 +320,7 @@ enum mpo_status mpo_engine_run(struct mpo_engine *engine)
     bool ends = false;
     engine->last_record = mpo_timing_now();
     while (!ends)
-        MPO_TRY(take_turn(engine, &ends));
+        MPO_TRY(run_turn(engine, &ends));
     if (engine->spec.lines != NULL)
         mpo_lines_ignore(engine->spec.lines);
     MPO_TRY(mpo_decode_release(engine->spec.decode));

@@ -277,7 +277,7 @@ struct unsettled {
 };
 
 /* Settle the borders in what has just been settled, `consumed` bytes of it. */
-static void settle_borders(struct answer_choice *choice, const struct unsettled *raw,
+static void finish_borders(struct answer_choice *choice, const struct unsettled *raw,
                            size_t consumed)
 {
     struct answer_entries *entries = &choice->entries;
@@ -312,7 +312,7 @@ static void settle_borders(struct answer_choice *choice, const struct unsettled 
 }
 
 /* Settle what is certain of a choice's text, all of it where it is complete. */
-static enum mpo_status settle_text(struct answer_choice *choice, bool is_complete)
+static enum mpo_status finish_text(struct answer_choice *choice, bool is_complete)
 {
     enum mpo_status status = MPO_OK;
     struct mpo_decode_text *text = &choice->text;
@@ -326,7 +326,7 @@ static enum mpo_status settle_text(struct answer_choice *choice, bool is_complet
     MPO_TRY(mpo_decode_text_certain(text, &choice->certain));
     if (is_complete)
         choice->certain = text->count;
-    settle_borders(choice, &raw, raw.count - (text->count - text->settled));
+    finish_borders(choice, &raw, raw.count - (text->count - text->settled));
 cleanup:
     return status;
 }
@@ -361,7 +361,7 @@ enum mpo_status answer_choice_add(const struct mpo_answer *answer,
     MPO_TRY(mpo_decode_text_add(text, event->token));
     if (text->is_stopped)
         count_characters(choice);
-    MPO_TRY(settle_text(choice, false));
+    MPO_TRY(finish_text(choice, false));
     choice->log_q += event->log_q;
     choice->log_z += event->log_z;
     for (int32_t h = 0; wants_sums(answer->request) && h < answer->catalog->policy_count;
@@ -375,5 +375,5 @@ cleanup:
 
 enum mpo_status answer_choice_finish(struct answer_choice *choice)
 {
-    return settle_text(choice, true);
+    return finish_text(choice, true);
 }

@@ -49,7 +49,7 @@ struct check {
     struct mpo_serve_refusal *refusal;
 };
 
-static bool refuse(const struct check *check, const char *expected)
+static bool refuse_field(const struct check *check, const char *expected)
 {
     char found[MPO_SERVE_FOUND_BYTES];
     mpo_serve_refuse(check->refusal, 400, "invalid_value", check->field->name,
@@ -80,7 +80,7 @@ static bool refuse_range(const struct check *check, const char *kind)
         snprintf(expected, sizeof expected, "%s %s %s to %s", kind,
                  is_share ? "above" : "from", bound_text(check->field->low, low),
                  bound_text(check->high, high));
-    return refuse(check, expected);
+    return refuse_field(check, expected);
 }
 
 /* ---- types ---- */
@@ -105,7 +105,7 @@ static bool check_logprobs(const struct check *check)
     return json_is_boolean(check->value) || json_is_integer(check->value) ||
                    json_is_real(check->value)
                ? json_is_boolean(check->value) || check_integer(check)
-               : refuse(check, "a whole number from 0 to 20, true or false");
+               : refuse_field(check, "a whole number from 0 to 20, true or false");
 }
 
 static bool check_text(const struct check *check)
@@ -116,7 +116,7 @@ static bool check_text(const struct check *check)
         return true;
     snprintf(expected, sizeof expected, "a text of %g to %g bytes", check->field->low,
              check->high);
-    return refuse(check, expected);
+    return refuse_field(check, expected);
 }
 
 /* What asks for nothing. */
@@ -153,7 +153,7 @@ bool mpo_serve_field_check(const struct mpo_serve_field *field, const json_t *va
     case MPO_SERVE_TYPE_TEXT:
         return check_text(&check);
     case MPO_SERVE_TYPE_FLAG:
-        return json_is_boolean(value) || refuse(&check, "true or false");
+        return json_is_boolean(value) || refuse_field(&check, "true or false");
     case MPO_SERVE_TYPE_INTEGER:
         return check_integer(&check);
     case MPO_SERVE_TYPE_NUMBER:
@@ -164,19 +164,19 @@ bool mpo_serve_field_check(const struct mpo_serve_field *field, const json_t *va
         return check_logprobs(&check);
     case MPO_SERVE_TYPE_TEXTS:
         return json_is_string(value) || json_is_array(value) ||
-               refuse(&check, "a string, or a list of them");
+               refuse_field(&check, "a string, or a list of them");
     case MPO_SERVE_TYPE_WEIGHTS:
         return json_is_array(value) || json_is_object(value) ||
-               refuse(&check, "a list of numbers, or {name: number}");
+               refuse_field(&check, "a list of numbers, or {name: number}");
     case MPO_SERVE_TYPE_MESSAGES:
-        return json_is_array(value) || refuse(&check, "a list of messages");
+        return json_is_array(value) || refuse_field(&check, "a list of messages");
     case MPO_SERVE_TYPE_PROMPTS:
         return json_is_string(value) || json_is_array(value) ||
-               refuse(&check, "a string, token ids, or a list of either");
+               refuse_field(&check, "a string, token ids, or a list of either");
     case MPO_SERVE_TYPE_BIASES:
-        return json_is_object(value) || refuse(&check, "{token id: number}");
+        return json_is_object(value) || refuse_field(&check, "{token id: number}");
     case MPO_SERVE_TYPE_OPTIONS:
-        return json_is_object(value) || refuse(&check, "an object");
+        return json_is_object(value) || refuse_field(&check, "an object");
     case MPO_SERVE_TYPE_REFUSED:
         return check_refused(&check);
     case MPO_SERVE_TYPE_TAKEN:

@@ -312,7 +312,7 @@ static void handle_loaded(struct mpo_server *server, struct mpo_http_request *ht
     }
 }
 
-static bool draws(int32_t route)
+static bool route_draws(int32_t route)
 {
     return route == ROUTE_CHAT || route == ROUTE_COMPLETIONS;
 }
@@ -322,7 +322,7 @@ static bool refuse_by_state(struct mpo_server *server, struct mpo_http_request *
 {
     struct mpo_serve_refusal refusal = {0};
     int state = server->state;
-    if (state == SERVER_READY || (state == SERVER_DRAINING && !draws(http->route)))
+    if (state == SERVER_READY || (state == SERVER_DRAINING && !route_draws(http->route)))
         return false;
     if (state == SERVER_LOADING)
         mpo_serve_refuse(&refusal, 503, "loading", "",

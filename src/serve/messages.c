@@ -19,7 +19,8 @@ struct place {
     char param[48]; /* "messages[3]" */
 };
 
-static bool refuse(const struct place *place, const char *expected, const json_t *found)
+static bool refuse_member(const struct place *place, const char *expected,
+                          const json_t *found)
 {
     char text[MPO_SERVE_FOUND_BYTES];
     return mpo_serve_refuse_value(
@@ -37,9 +38,9 @@ static const json_t *read_part(const struct place *place, const json_t *part)
     if (json_is_string(type) && strcmp(json_string_value(type), "text") == 0 &&
         json_is_string(text))
         return text;
-    refuse(place, "parts of the form {\"type\": \"text\", \"text\": TEXT}",
-           json_is_string(type) && strcmp(json_string_value(type), "text") != 0 ? type
-                                                                                : part);
+    refuse_member(
+        place, "parts of the form {\"type\": \"text\", \"text\": TEXT}",
+        json_is_string(type) && strcmp(json_string_value(type), "text") != 0 ? type : part);
     return NULL;
 }
 
@@ -73,7 +74,7 @@ static char *read_content(const struct place *place, const json_t *content)
     if (json_is_array(content) && json_array_size(content) > 0)
         return join_parts(place, content);
     if (!json_is_string(content)) {
-        refuse(place, "a content that is a text, or a list of text parts", content);
+        refuse_member(place, "a content that is a text, or a list of text parts", content);
         return NULL;
     }
     char *text = strdup(json_string_value(content));
@@ -94,7 +95,7 @@ static const char *read_role(const struct place *place, const json_t *role)
     for (size_t i = 0; i < sizeof known / sizeof *known && json_is_string(role); i++)
         if (strcmp(json_string_value(role), known[i][0]) == 0)
             return known[i][1];
-    refuse(place, "the role system, developer, user or assistant", role);
+    refuse_member(place, "the role system, developer, user or assistant", role);
     return NULL;
 }
 
@@ -147,7 +148,7 @@ static bool read_message(const struct place *place, const json_t *value)
 {
     struct mpo_serve_request *request = place->reading->request;
     if (!json_is_object(value))
-        return refuse(place, "an object with role and content", value);
+        return refuse_member(place, "an object with role and content", value);
     const char *role = read_role(place, json_object_get(value, "role"));
     if (role == NULL || (strcmp(role, "system") == 0 && !check_system(place)) ||
         !check_members(place, value))

@@ -45,7 +45,7 @@ const char *mpo_serve_objectives(const struct mpo_serve_catalog *catalog, char *
 /* ---- weights of a client ---- */
 
 /* Exponents as given, of the objectives; a reference has none. */
-static void take_exponents(const struct mpo_serve_catalog *catalog,
+static void copy_exponents(const struct mpo_serve_catalog *catalog,
                            struct mpo_serve_mix *mix)
 {
     mix->strength = 1.0;
@@ -54,8 +54,9 @@ static void take_exponents(const struct mpo_serve_catalog *catalog,
 }
 
 /* On the simplex, or exponents where they are allowed. `param` has them. */
-static bool take_weights(const struct mpo_serve_catalog *catalog, struct mpo_serve_mix *mix,
-                         const char *param, struct mpo_serve_refusal *refusal)
+static bool check_weights(const struct mpo_serve_catalog *catalog,
+                          struct mpo_serve_mix *mix, const char *param,
+                          struct mpo_serve_refusal *refusal)
 {
     double sum = 0.0;
     int32_t worst = -1; /* the first that is negative */
@@ -68,7 +69,7 @@ static bool take_weights(const struct mpo_serve_catalog *catalog, struct mpo_ser
     }
     mix->as_given = worst >= 0 || !(fabs(sum - 1.0) <= SUM_TOLERANCE);
     if (mix->as_given && catalog->allow_any_weights && is_bounded) {
-        take_exponents(catalog, mix);
+        copy_exponents(catalog, mix);
         return true;
     }
     if (mix->as_given && catalog->allow_any_weights)
@@ -152,7 +153,7 @@ static bool open_at_form(const struct mpo_serve_catalog *catalog, const char *na
     char names[256];
     mix->strength = catalog->strength;
     if (read_at_form(catalog, name + strlen(AT_FORM), mix->weights))
-        return take_weights(catalog, mix, "model", refusal);
+        return check_weights(catalog, mix, "model", refusal);
     mpo_serve_refuse(refusal, 400, "invalid_weights", "model",
                      "model: expected mpo@ and %d numbers separated by ':', or "
                      "NAME=NUMBER of some of %s, found '%s'",
@@ -164,7 +165,7 @@ static bool open_at_form(const struct mpo_serve_catalog *catalog, const char *na
 
 /* ---- the mix ---- */
 
-static void take_model(const struct mpo_serve_catalog *catalog,
+static void copy_model(const struct mpo_serve_catalog *catalog,
                        const struct mpo_serve_model *model, struct mpo_serve_mix *mix)
 {
     if (model->weights != NULL)
@@ -195,7 +196,7 @@ bool mpo_serve_mix_open(const struct mpo_serve_catalog *catalog, const char *nam
     }
     if (is_at_form)
         return open_at_form(catalog, name, mix, refusal);
-    take_model(catalog, model, mix);
+    copy_model(catalog, model, mix);
     return true;
 }
 
@@ -223,7 +224,7 @@ bool mpo_serve_mix_reweigh(const struct mpo_serve_catalog *catalog,
         mix->strength = catalog->strength;
         mix->scale = NULL;
     }
-    return take_weights(catalog, mix, "weights", refusal);
+    return check_weights(catalog, mix, "weights", refusal);
 }
 
 bool mpo_serve_mix_strengthen(const struct mpo_serve_catalog *catalog,

@@ -16,7 +16,7 @@
 
 /* ---- schemas of fields ---- */
 
-static json_t *bounded(const char *type, double low, double high)
+static json_t *bounded_schema(const char *type, double low, double high)
 {
     json_t *schema = json_pack("{s:s, s:f}", "type", type, "minimum", low);
     if (high >= 0x1p63)
@@ -39,7 +39,8 @@ static json_t *ids_schema(const struct mpo_serve_catalog *catalog)
     int32_t begin = mpo_serve_begin_token(catalog);
     int32_t last = begin >= catalog->vocab_size ? begin : catalog->vocab_size - 1;
     return json_pack("{s:s, s:i, s:o}", "type", "array", "maxItems",
-                     (int)catalog->context_tokens, "items", bounded("integer", 0, last));
+                     (int)catalog->context_tokens, "items",
+                     bounded_schema("integer", 0, last));
 }
 
 static json_t *prompts_schema(const struct mpo_serve_catalog *catalog, int count_max)
@@ -73,11 +74,12 @@ static json_t *weights_schema(const struct mpo_serve_catalog *catalog)
     double low = catalog->allow_any_weights ? -1e6 : 0.0;
     json_t *named = json_object();
     for (int32_t k = 0; k < count; k++)
-        json_object_set_new(named, catalog->policy_name[k], bounded("number", low, 1e6));
+        json_object_set_new(named, catalog->policy_name[k],
+                            bounded_schema("number", low, 1e6));
     return json_pack("{s:[{s:s, s:i, s:i, s:o}, {s:s, s:b, s:o}]}", "anyOf", "type",
                      "array", "minItems", count, "maxItems", count, "items",
-                     bounded("number", low, 1e6), "type", "object", "additionalProperties",
-                     0, "properties", named);
+                     bounded_schema("number", low, 1e6), "type", "object",
+                     "additionalProperties", 0, "properties", named);
 }
 
 static json_t *biases_schema(const struct mpo_serve_field *field)
@@ -85,14 +87,14 @@ static json_t *biases_schema(const struct mpo_serve_field *field)
     return json_pack("{s:s, s:i, s:{s:s}, s:o}", "type", "object", "maxProperties",
                      MPO_SERVE_BIAS_COUNT_MAX, "propertyNames", "pattern",
                      "^(0|[1-9][0-9]*)$", "additionalProperties",
-                     bounded("number", field->low, field->high));
+                     bounded_schema("number", field->low, field->high));
 }
 
 static json_t *numbered_schema(const struct mpo_serve_field *field, double high)
 {
     if (field->type == MPO_SERVE_TYPE_INTEGER)
-        return bounded("integer", field->low, high);
-    json_t *schema = bounded("number", field->low, high);
+        return bounded_schema("integer", field->low, high);
+    json_t *schema = bounded_schema("number", field->low, high);
     if (field->type == MPO_SERVE_TYPE_SHARE) {
         json_object_del(schema, "minimum");
         json_object_set_new(schema, "exclusiveMinimum", json_real(field->low));
@@ -127,7 +129,7 @@ static json_t *type_schema(const struct mpo_serve_field *field,
         return prompts_schema(catalog, (int)high);
     case MPO_SERVE_TYPE_LOGPROBS:
         return json_pack("{s:[{s:s}, o]}", "anyOf", "type", "boolean",
-                         bounded("integer", field->low, high));
+                         bounded_schema("integer", field->low, high));
     case MPO_SERVE_TYPE_BIASES:
         return biases_schema(field);
     case MPO_SERVE_TYPE_OPTIONS:
@@ -246,7 +248,7 @@ static json_t *detokenize_schema(const struct mpo_serve_catalog *catalog)
                      "properties", "tokens", ids_schema(catalog));
 }
 
-static json_t *schemas(const struct mpo_serve_catalog *catalog)
+static json_t *all_schemas(const struct mpo_serve_catalog *catalog)
 {
     static const struct {
         const char *name;
@@ -296,17 +298,17 @@ static const struct endpoint endpoints[] = {
     {"/openapi.json", "this description", NULL, "Object", false, true},
 };
 
-static json_t *reference(const char *name)
+static json_t *schema_reference(const char *name)
 {
     return json_pack("{s:s+}", "$ref", "#/components/schemas/", name);
 }
 
 static json_t *json_content(const char *schema)
 {
-    return json_pack("{s:{s:o}}", "application/json", "schema", reference(schema));
+    return json_pack("{s:{s:o}}", "application/json", "schema", schema_reference(schema));
 }
 
-static json_t *answers(const struct endpoint *endpoint)
+static json_t *endpoint_answers(const struct endpoint *endpoint)
 {
     static const char *const refusals[][2] = {
         {"400", "a field or the request is wrong"},
@@ -342,10 +344,10 @@ static json_t *answers(const struct endpoint *endpoint)
     return all;
 }
 
-static json_t *operation(const struct endpoint *endpoint)
+static json_t *endpoint_operation(const struct endpoint *endpoint)
 {
     json_t *operation = json_pack("{s:s, s:o}", "summary", endpoint->summary, "responses",
-                                  answers(endpoint));
+                                  endpoint_answers(endpoint));
     if (endpoint->request != NULL)
         json_object_set_new(operation, "requestBody",
                             json_pack("{s:b, s:o}", "required", 1, "content",
@@ -360,14 +362,14 @@ static json_t *operation(const struct endpoint *endpoint)
     return operation;
 }
 
-static json_t *paths(void)
+static json_t *all_paths(void)
 {
     json_t *all = json_object();
     for (size_t i = 0; i < sizeof endpoints / sizeof *endpoints; i++)
         json_object_set_new(all, endpoints[i].path,
                             json_pack("{s:o}",
                                       endpoints[i].request != NULL ? "post" : "get",
-                                      operation(&endpoints[i])));
+                                      endpoint_operation(&endpoints[i])));
     return all;
 }
 
@@ -378,7 +380,7 @@ char *mpo_serve_openapi_json(const struct mpo_serve_catalog *catalog)
         "{s:s, s:{s:s, s:s, s:s}, s:[{s:[]}, {}], s:o, s:{s:o, s:o}}", "openapi", "3.1.0",
         "info", "title", "mpo serve", "version", mpo_version(), "description",
         "A mixture of language models, whose weights come with each request.", "security",
-        "key", "paths", paths(), "components", "schemas", schemas(catalog),
+        "key", "paths", all_paths(), "components", "schemas", all_schemas(catalog),
         "securitySchemes", key);
     char *text = all != NULL ? json_dumps(all, JSON_COMPACT) : NULL;
     json_decref(all);

@@ -223,7 +223,7 @@ void mpo_schedule_hold(struct mpo_schedule *schedule, int32_t slot, bool holds)
     schedule->seat[slot].is_held = holds;
 }
 
-static bool fits(const struct mpo_schedule *schedule, const struct seat *seat)
+static bool seat_fits(const struct mpo_schedule *schedule, const struct seat *seat)
 {
     if (schedule->isolated_slot >= 0)
         return false;
@@ -263,7 +263,7 @@ bool mpo_schedule_take_seat(struct mpo_schedule *schedule,
                             struct mpo_schedule_prompt *prompt)
 {
     int32_t slot = next_measured(schedule, -1);
-    while (slot >= 0 && !fits(schedule, &schedule->seat[slot])) {
+    while (slot >= 0 && !seat_fits(schedule, &schedule->seat[slot])) {
         const struct seat *seat = &schedule->seat[slot];
         slot = seat->passed < MPO_SCHEDULE_PATIENCE ? next_measured(schedule, seat->order)
                                                     : -1;

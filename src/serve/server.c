@@ -42,7 +42,7 @@
 
 /* ---- draining ---- */
 
-static void drain(struct mpo_server *server)
+static void drain_server(struct mpo_server *server)
 {
     if (server->state != SERVER_READY || mpo_stop_signal() == 0)
         return;
@@ -72,10 +72,10 @@ static void stop_late(struct mpo_server *server)
 
 /* ---- a stuck decode thread ---- */
 
-static void lose(struct mpo_server *server, const char *format, ...)
+static void lose_server(struct mpo_server *server, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
-static void lose(struct mpo_server *server, const char *format, ...)
+static void lose_server(struct mpo_server *server, const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);
@@ -95,18 +95,19 @@ static void look_at_clock(struct mpo_server *server)
     if (deadline <= 0.0 || server->is_losing)
         return;
     if (use.rows_live > 0 && mpo_timing_now() - last > STILL_FACTOR * deadline)
-        lose(server,
-             "no step for %.0f s: rank 0 is stuck; raise --run.step_deadline "
-             "if a step may take this long",
-             STILL_FACTOR * deadline);
+        lose_server(server,
+                    "no step for %.0f s: rank 0 is stuck; raise --run.step_deadline "
+                    "if a step may take this long",
+                    STILL_FACTOR * deadline);
     int32_t silent = server->engine.lines != NULL
                          ? mpo_lines_silent_rank(server->engine.lines, deadline)
                          : -1;
     if (silent >= 0 && use.rows_live == 0)
-        lose(server,
-             "rank %d has not responded for %.0f s; check its host for a stopped process, "
-             "or raise --run.step_deadline",
-             silent, deadline);
+        lose_server(
+            server,
+            "rank %d has not responded for %.0f s; check its host for a stopped process, "
+            "or raise --run.step_deadline",
+            silent, deadline);
 }
 
 /* ---- callbacks of the event loop ---- */
@@ -133,7 +134,7 @@ static void hear_notice(void *argument)
         return;
     }
     server_take_events(server);
-    drain(server);
+    drain_server(server);
     stop_late(server);
     look_at_clock(server);
 }
@@ -293,7 +294,8 @@ void mpo_server_notify(void *server)
 
 void mpo_server_lose_rank(void *argument, int32_t rank)
 {
-    lose(argument, "rank %d was lost while serving; its host's log may say why", rank);
+    lose_server(argument, "rank %d was lost while serving; its host's log may say why",
+                rank);
 }
 
 /* The job fails, in the main thread. */

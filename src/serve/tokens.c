@@ -224,24 +224,24 @@ static bool tokenise_chat(struct question *question, const json_t *root)
     return is_made;
 }
 
-static bool has(const json_t *root, const char *name)
+static bool has_member(const json_t *root, const char *name)
 {
     const json_t *value = json_object_get(root, name);
     return value != NULL && !json_is_null(value);
 }
 
-static bool ask(struct question *question, const json_t *root)
+static bool read_question(struct question *question, const json_t *root)
 {
     bool goes_on = false;
     if (!read_flag(root, "add_special_tokens", &question->begins, question->refusal) ||
         !read_flag(root, "return_token_strs", &question->wants_texts, question->refusal) ||
         !read_flag(root, "continue_final_message", &goes_on, question->refusal))
         return false;
-    if (has(root, "prompt"))
+    if (has_member(root, "prompt"))
         return tokenise_text(question, "prompt", json_object_get(root, "prompt"));
-    if (has(root, "content"))
+    if (has_member(root, "content"))
         return tokenise_text(question, "content", json_object_get(root, "content"));
-    if (has(root, "messages"))
+    if (has_member(root, "messages"))
         return tokenise_chat(question, root);
     mpo_serve_refuse(question->refusal, 400, "missing_field", "prompt",
                      "expected prompt, content or messages, found none of them");
@@ -277,7 +277,7 @@ char *mpo_serve_tokenize_json(const struct mpo_serve_catalog *catalog, const cha
     char *text = NULL;
     *refusal = (struct mpo_serve_refusal){0};
     json_t *root = mpo_serve_json_read(body, body_bytes, refusal);
-    if (root != NULL && ask(&question, root))
+    if (root != NULL && read_question(&question, root))
         text = print_json(answer_tokens(&question), refusal);
     free(question.token);
     json_decref(root);

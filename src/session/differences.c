@@ -56,7 +56,7 @@ void mpo_differences_find_folder(const char *path, const struct mpo_config *reco
 }
 
 /* The real path of a printed text, quotes and all; NULL: none. Owned by the caller. */
-static char *resolve(const char *folder, const char *printed)
+static char *resolve_path(const char *folder, const char *printed)
 {
     char path[2 * PATH_MAX];
     size_t bytes = strlen(printed);
@@ -68,8 +68,8 @@ static char *resolve(const char *folder, const char *printed)
 
 static bool is_same_path(const char *folder, const char *recorded, const char *now)
 {
-    char *one = resolve(folder, recorded);
-    char *other = resolve("", now);
+    char *one = resolve_path(folder, recorded);
+    char *other = resolve_path("", now);
     bool is_same = one != NULL && other != NULL && strcmp(one, other) == 0;
     free(other);
     free(one);

@@ -196,7 +196,7 @@ cleanup:
 
 /* Policies that leave their rows on the host, if any, are among these of the rank; rounded
  * rows are those of all of them. */
-static void place_policies(const struct mpo_session *session, struct mpo_mixture_spec *spec)
+static void choose_placed(const struct mpo_session *session, struct mpo_mixture_spec *spec)
 {
     int32_t first = 0;
     int32_t count = 0;
@@ -215,7 +215,7 @@ static enum mpo_status open_mixture(struct mpo_session *session)
     struct mpo_mixture_spec spec =
         mpo_plan_mixture(session, mpo_policies_vocab_size(session->policies));
     spec.exchange = session->exchange;
-    place_policies(session, &spec);
+    choose_placed(session, &spec);
     spec.end_count = mpo_policies_end_tokens(session->policies, &spec.end_token);
     spec.masked_count = mpo_policies_masked_tokens(session->policies, &spec.masked);
     MPO_TRY(mpo_mixture_open(&spec, &session->mixture));

@@ -53,7 +53,7 @@ static void hash_text(const char *text, char hex[65])
     mpo_text_hex(digest, bytes < 32 ? bytes : 32, hex);
 }
 
-static const char *environment(const char *name)
+static const char *environment_value(const char *name)
 {
     const char *value = getenv(name);
     return value != NULL ? value : "";
@@ -72,7 +72,7 @@ static void describe_run(struct provenance *provenance, const struct mpo_session
     add_attribute(provenance, "seed", text);
     mpo_session_prompts_hash(session, text);
     add_attribute(provenance, MPO_PROMPTS_HASH_ATTRIBUTE, text);
-    add_attribute(provenance, "slurm_job_id", environment("SLURM_JOB_ID"));
+    add_attribute(provenance, "slurm_job_id", environment_value("SLURM_JOB_ID"));
     mpo_comm_library_version(text, sizeof text);
     add_attribute(provenance, "mpi", text);
     mpo_exchange_library_version(text, sizeof text);
@@ -164,7 +164,8 @@ cleanup:
     return status;
 }
 
-static enum mpo_status take_room(const struct mpo_session *session, struct provenance **out)
+static enum mpo_status allocate_provenance(const struct mpo_session *session,
+                                           struct provenance **out)
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_comm *comm = session->comm;
@@ -242,7 +243,7 @@ static enum mpo_status create_record(const struct mpo_session *session,
         .run_id = provenance->run_id,
         .created_utc = provenance->created_utc,
         .git_commit = MPO_GIT_COMMIT,
-        .job_id = environment("SLURM_JOB_ID"),
+        .job_id = environment_value("SLURM_JOB_ID"),
     };
     return mpo_record_create(&spec, out);
 }
@@ -276,7 +277,7 @@ static enum mpo_status resume_record(const struct mpo_session *session, int64_t 
         MPO_TRY(write_note(change, step_count, start_utc, &note));
     struct mpo_record_segment segment = {
         .git_commit = MPO_GIT_COMMIT,
-        .job_id = environment("SLURM_JOB_ID"),
+        .job_id = environment_value("SLURM_JOB_ID"),
         .start_utc = start_utc,
         .note = note,
     };
@@ -352,7 +353,7 @@ enum mpo_status mpo_session_create_record(const struct mpo_session *session,
                                           struct mpo_record_writer **out)
 {
     struct provenance *provenance = NULL;
-    enum mpo_status status = mpo_comm_agree(take_room(session, &provenance));
+    enum mpo_status status = mpo_comm_agree(allocate_provenance(session, &provenance));
     if (provenance != NULL)
         provenance->rewards = rewards;
     if (status == MPO_OK)

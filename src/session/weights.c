@@ -315,7 +315,7 @@ cleanup:
 }
 
 /* Exponents as given: of one policy, or any numbers. */
-static enum mpo_status take_exponents(const struct mpo_config *config,
+static enum mpo_status copy_exponents(const struct mpo_config *config,
                                       const struct mpo_weights_choice *choice,
                                       int32_t policy, struct recipe *recipe)
 {
@@ -340,7 +340,7 @@ static enum mpo_status find_exponents(const struct mpo_config *config,
     int32_t policy = policy_of_name(config, choice->text);
     bool is_numbers = looks_like_numbers(choice->text);
     if (policy >= 0 || (is_numbers && choice->allow_any)) {
-        MPO_TRY(take_exponents(config, choice, policy, recipe));
+        MPO_TRY(copy_exponents(config, choice, policy, recipe));
         goto cleanup;
     }
     if (strcmp(choice->text, "uniform") == 0)

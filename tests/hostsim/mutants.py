@@ -224,7 +224,7 @@ MUTANTS = [
      "    MPO_FAIL(status_of"),
     ("errors that come later are not looked at", NCCL,
      "    if (state != ncclSuccess && state != ncclInProgress)\n"
-     "        MPO_TRY(complain(self, state, \"an earlier call\"));\n", ""),
+     "        MPO_TRY(fail_call(self, state, \"an earlier call\"));\n", ""),
     ("an error of this rank is a peer's", NCCL,
      "                                                                  : MPO_ERR_DEVICE;",
      "                                                                  : MPO_ERR_PEER;"),

@@ -346,7 +346,7 @@ cleanup:
 }
 
 /* Rank zero: the first problem in flow order, which decides the exit code. */
-static enum mpo_status judge(const struct doctor *doctor)
+static enum mpo_status first_problem(const struct doctor *doctor)
 {
     for (int32_t i = 0; i < doctor->all_count; i++)
         if (doctor->all[i].level == DOCTOR_PROBLEM)
@@ -367,7 +367,7 @@ cleanup:
 }
 
 /* In flow order, except ranks, which the other checks need first. */
-static enum mpo_status examine(struct doctor *doctor, int32_t *verdict)
+static enum mpo_status examine_job(struct doctor *doctor, int32_t *verdict)
 {
     enum mpo_status status = MPO_OK;
     if (doctor->serves)
@@ -390,7 +390,7 @@ static enum mpo_status examine(struct doctor *doctor, int32_t *verdict)
     if (mpo_comm_job_rank() == 0)
         doctor_examine_job(doctor);
     MPO_TRY(gather_findings(doctor));
-    *verdict = judge(doctor);
+    *verdict = first_problem(doctor);
     if (mpo_comm_job_rank() == 0)
         status = doctor_report(doctor, (enum mpo_status) * verdict);
     MPO_TRY(mpo_comm_agree(status));
@@ -433,7 +433,8 @@ cleanup:
     return status;
 }
 
-static enum mpo_status configure(struct doctor *doctor, int argc, char *const *argv)
+static enum mpo_status read_configuration(struct doctor *doctor, int argc,
+                                          char *const *argv)
 {
     enum mpo_status status = MPO_OK;
     struct mpo_config_words words = {0};
@@ -453,12 +454,12 @@ enum mpo_status mpo_command_doctor(int argc, char *const *argv)
     struct doctor *doctor = NULL;
     MPO_TRY(
         mpo_comm_agree(mpo_memory_take(1, sizeof *doctor, "the doctor", (void **)&doctor)));
-    MPO_TRY(configure(doctor, argc, argv));
+    MPO_TRY(read_configuration(doctor, argc, argv));
     /* From here on failures are findings, including those that ranks agree
      * on by themselves. */
     struct mpo_reporter log = mpo_report_to((struct mpo_reporter){0});
     int32_t verdict = MPO_OK;
-    status = examine(doctor, &verdict);
+    status = examine_job(doctor, &verdict);
     if (status == MPO_OK)
         status = (enum mpo_status)verdict;
     else

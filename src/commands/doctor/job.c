@@ -9,7 +9,7 @@
 
 #include "doctor_impl.h"
 
-static void praise(struct doctor *doctor, enum doctor_check check, const char *text)
+static void note_good(struct doctor *doctor, enum doctor_check check, const char *text)
 {
     doctor_note(doctor, check, DOCTOR_OK, MPO_OK, "%s", text);
 }
@@ -65,7 +65,7 @@ static void praise_stages(struct doctor *doctor)
                     (long long)mpo_prompts_count(prompts), mpo_prompts_path(prompts));
     doctor_note(doctor, DOCTOR_ranks, DOCTOR_OK, MPO_OK, "%d policies on %d group%s of %d",
                 policies, groups, mpo_text_plural(groups), mpo_comm_group_size(comm));
-    praise(doctor, DOCTOR_policies, "all files can be read");
+    note_good(doctor, DOCTOR_policies, "all files can be read");
     doctor_note(doctor, DOCTOR_vocabulary, DOCTOR_OK, MPO_OK,
                 "common to all policies, %d tokens", doctor->survey.vocab_size);
     if (doctor->serves)
@@ -77,7 +77,8 @@ static void praise_stages(struct doctor *doctor)
             (long long)doctor->config->rollout.max_tokens);
 }
 
-static void admit(struct doctor *doctor, enum doctor_check check, const char *reason)
+static void note_unchecked(struct doctor *doctor, enum doctor_check check,
+                           const char *reason)
 {
     doctor_note(doctor, check, DOCTOR_WARNING, MPO_OK, "not checked, because %s", reason);
 }
@@ -91,7 +92,7 @@ static bool all_prompts_fit(const struct doctor *doctor)
 }
 
 /* Why a figure would mislead; "": it does not. */
-static const char *gap(const struct doctor *doctor, bool of_memory)
+static const char *reason_unknown(const struct doctor *doctor, bool of_memory)
 {
     if (!doctor->survey.all_loaded)
         return "some policies could not be read";
@@ -107,18 +108,18 @@ static const char *gap(const struct doctor *doctor, bool of_memory)
 /* A check that could not be made must not be reported as ok. */
 static void admit_gaps(struct doctor *doctor)
 {
-    const char *memory = gap(doctor, true);
-    const char *exchange = gap(doctor, false);
+    const char *memory = reason_unknown(doctor, true);
+    const char *exchange = reason_unknown(doctor, false);
     if (!doctor->serves && doctor->session->prompts == NULL)
-        admit(doctor, DOCTOR_context, "the prompts could not be read");
+        note_unchecked(doctor, DOCTOR_context, "the prompts could not be read");
     else if (!doctor->survey.all_loaded)
-        admit(doctor, DOCTOR_context, memory);
+        note_unchecked(doctor, DOCTOR_context, memory);
     if (!doctor->survey.all_loaded)
-        admit(doctor, DOCTOR_vocabulary, memory);
+        note_unchecked(doctor, DOCTOR_vocabulary, memory);
     if (memory[0] != '\0')
-        admit(doctor, DOCTOR_memory, memory);
+        note_unchecked(doctor, DOCTOR_memory, memory);
     if (exchange[0] != '\0')
-        admit(doctor, DOCTOR_exchange, exchange);
+        note_unchecked(doctor, DOCTOR_exchange, exchange);
 }
 
 /* ---- memory ---- */
@@ -205,7 +206,7 @@ static void judge_host(struct doctor *doctor, const struct host_needs *sum)
 static void examine_memory(struct doctor *doctor)
 {
     struct mpo_policy_survey *side_by_side = NULL;
-    if (gap(doctor, true)[0] != '\0')
+    if (reason_unknown(doctor, true)[0] != '\0')
         return;
     enum mpo_status status =
         mpo_memory_take((size_t)doctor->policy_count, sizeof *side_by_side,

@@ -186,9 +186,9 @@ static void add_worst(const struct evaluate *evaluate, struct evaluate_vector *v
                                  .interval = worst};
 }
 
-static enum mpo_status compare(const struct evaluate *evaluate,
-                               const struct mpo_bootstrap_spec *spec,
-                               struct evaluate_vector *vector)
+static enum mpo_status compare_rewards(const struct evaluate *evaluate,
+                                       const struct mpo_bootstrap_spec *spec,
+                                       struct evaluate_vector *vector)
 {
     enum mpo_status status = MPO_OK;
     struct mpo_interval *interval = NULL;
@@ -220,7 +220,7 @@ enum mpo_status evaluate_find_rewards(struct evaluate *evaluate)
         if (has_scale(evaluate))
             add_worst(evaluate, vector);
         if (a > 0)
-            MPO_TRY(compare(evaluate, &spec, vector));
+            MPO_TRY(compare_rewards(evaluate, &spec, vector));
     }
     evaluate_warn_of_prompts(evaluate);
 cleanup:

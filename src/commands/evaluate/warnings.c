@@ -43,7 +43,7 @@ __attribute__((format(printf, 2, 3))) static void say(struct evaluate_vector *ve
     json_array_append_new(vector->warnings, json_string(text));
 }
 
-static void forget(struct mpo_interval *of, int32_t count)
+static void clear_intervals(struct mpo_interval *of, int32_t count)
 {
     for (int32_t i = 0; i < count; i++)
         of[i].low = of[i].high = NAN;
@@ -54,14 +54,14 @@ static void forget_whole(struct evaluate_vector *vector)
     static const enum mpo_certificate_block whole[] = {
         MPO_BLOCK_WHOLE_LOG_POLICY, MPO_BLOCK_WHOLE_DIVERGENCE, MPO_BLOCK_WHOLE_SCORE,
         MPO_BLOCK_WHOLE_EXCESS};
-    forget(&vector->interval[MPO_COLUMN_VALUE], 1);
-    forget(&vector->interval[MPO_COLUMN_PLAIN], 1);
-    forget(&vector->interval[MPO_COLUMN_HALVING], 1);
-    forget(&vector->interval[MPO_COLUMN_ESS], 1);
+    clear_intervals(&vector->interval[MPO_COLUMN_VALUE], 1);
+    clear_intervals(&vector->interval[MPO_COLUMN_PLAIN], 1);
+    clear_intervals(&vector->interval[MPO_COLUMN_HALVING], 1);
+    clear_intervals(&vector->interval[MPO_COLUMN_ESS], 1);
     for (size_t i = 0; i < sizeof whole / sizeof *whole; i++)
-        forget(vector->interval +
-                   mpo_certificate_block_first(&vector->certificate, whole[i]),
-               mpo_certificate_block_length(&vector->certificate, whole[i]));
+        clear_intervals(vector->interval +
+                            mpo_certificate_block_first(&vector->certificate, whole[i]),
+                        mpo_certificate_block_length(&vector->certificate, whole[i]));
     int32_t first =
         mpo_certificate_block_first(&vector->certificate, MPO_BLOCK_WHOLE_EXCESS);
     for (int32_t k = 0; k < vector->certificate.exponents.objective_count; k++)

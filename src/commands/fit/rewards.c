@@ -13,7 +13,7 @@
 /* Weights from here on are those of one policy. */
 #define VERTEX_WEIGHT 0.95
 
-static double normalised(const struct mpo_fit_reward_figures *rewards, int32_t k)
+static double normalised_mean(const struct mpo_fit_reward_figures *rewards, int32_t k)
 {
     return (rewards->average[k] - rewards->zero[k]) / (rewards->one[k] - rewards->zero[k]);
 }
@@ -23,9 +23,9 @@ static int32_t find_worst(const struct mpo_fit_reward_figures *rewards, int32_t 
 {
     int32_t worst = 0;
     for (int32_t k = 0; k < count; k++) {
-        if (isnan(normalised(rewards, k)))
+        if (isnan(normalised_mean(rewards, k)))
             return -1;
-        if (normalised(rewards, k) < normalised(rewards, worst))
+        if (normalised_mean(rewards, k) < normalised_mean(rewards, worst))
             worst = k;
     }
     return worst;
@@ -66,7 +66,7 @@ void fit_print_rewards(const struct fit *fit)
         print_number(rewards.average[k]);
         print_number(rewards.zero[k]);
         print_number(rewards.one[k]);
-        print_number(normalised(&rewards, k));
+        print_number(normalised_mean(&rewards, k));
         putchar('\n');
     }
 }
@@ -83,7 +83,7 @@ static void note_vertex(const struct fit *fit, const struct mpo_fit_reward_figur
         "the descent ended at a vertex: '%s' has %.3f of the weight, and its normalised "
         "reward, %.3g on average, is still the smallest; so no weights balance these "
         "rewards, or this one does not grow with the weight of its policy",
-        fit->config->policies[worst].name, weights[worst], normalised(rewards, worst));
+        fit->config->policies[worst].name, weights[worst], normalised_mean(rewards, worst));
 }
 
 void fit_warn_of_rewards(const struct fit *fit)

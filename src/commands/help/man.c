@@ -13,7 +13,7 @@
 
 /* Escape text for roff: no escapes, no request at the beginning of a line, hyphens that can
  * be copied, ASCII quotes. */
-static void put(FILE *stream, const char *text)
+static void put_text(FILE *stream, const char *text)
 {
     static const char special[] = "\\-'\"`^~";
     static const char *const escape[] = {"\\e",   "\\-",   "\\(aq", "\\(dq",
@@ -32,7 +32,7 @@ static void put(FILE *stream, const char *text)
 static void put_title(FILE *stream, const char *request, const char *text)
 {
     fprintf(stream, ".%s ", request);
-    put(stream, text);
+    put_text(stream, text);
     fputc('\n', stream);
 }
 
@@ -53,7 +53,7 @@ static const struct manual_text {
 static void put_paragraph(FILE *stream, const char *text)
 {
     fputs(".PP\n", stream);
-    put(stream, text);
+    put_text(stream, text);
     fputc('\n', stream);
 }
 
@@ -83,11 +83,11 @@ static void put_topics(FILE *stream)
 static void put_item(FILE *stream, const char *term, const char *value, const char *text)
 {
     fputs(".TP\n\\fB", stream);
-    put(stream, term);
+    put_text(stream, term);
     fputs("\\fR", stream);
-    put(stream, value);
+    put_text(stream, value);
     fputc('\n', stream);
-    put(stream, text);
+    put_text(stream, text);
     fputc('\n', stream);
 }
 
@@ -108,7 +108,7 @@ static void put_usage(FILE *stream, const struct mpo_command *command)
         size_t bytes = strcspn(form, "\n");
         snprintf(line, sizeof line, " %.*s", (int)bytes, form);
         fprintf(stream, ".B mpo %s\n", command->name);
-        put(stream, line + (bytes > 0 ? 1 : 0));
+        put_text(stream, line + (bytes > 0 ? 1 : 0));
         fputs(form[bytes] == '\n' ? "\n.br\n" : "\n", stream);
         form = form[bytes] == '\n' ? form + bytes + 1 : NULL;
     }
@@ -120,7 +120,7 @@ static void put_command(FILE *stream, const struct mpo_command *command)
     put_title(stream, "SS", command->name);
     put_usage(stream, command);
     fputs(".PP\n", stream);
-    put(stream, command->sentence);
+    put_text(stream, command->sentence);
     fputs(".\n", stream);
     put_prose(stream, command);
     for (int i = 0; mpo_config_flag(command->name, i, &flag); i++)
@@ -141,7 +141,7 @@ static void put_shared(FILE *stream)
             continue;
         if (strcmp(section, flag.section) != 0) {
             put_title(stream, "SS", flag.section);
-            put(stream, flag.section_sentence);
+            put_text(stream, flag.section_sentence);
             fputs(".\n", stream);
         }
         section = flag.section;

@@ -133,7 +133,8 @@ cleanup:
     return status;
 }
 
-static enum mpo_status configure(struct launch *launch, int argc, char *const *argv)
+static enum mpo_status read_configuration(struct launch *launch, int argc,
+                                          char *const *argv)
 {
     enum mpo_status status = MPO_OK;
     struct mpo_config_arguments arguments = {0};
@@ -288,7 +289,7 @@ cleanup:
 
 /* ---- the command ---- */
 
-static enum mpo_status plan(struct launch *launch)
+static enum mpo_status plan_launch(struct launch *launch)
 {
     enum mpo_status status = MPO_OK;
     struct mpo_exchange_spec exchange;
@@ -327,11 +328,11 @@ enum mpo_status mpo_command_launch(int argc, char *const *argv)
 {
     enum mpo_status status = MPO_OK;
     struct launch launch = {0};
-    MPO_TRY(configure(&launch, argc, argv));
+    MPO_TRY(read_configuration(&launch, argc, argv));
     /* mpo_comm_agree reports a failure, and the program prints it again when this returns;
      * so the report goes nowhere. */
     struct mpo_reporter log = mpo_report_to((struct mpo_reporter){0});
-    status = plan(&launch);
+    status = plan_launch(&launch);
     mpo_report_to(log);
     if (status == MPO_OK)
         launch_print(&launch);

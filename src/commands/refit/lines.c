@@ -95,7 +95,7 @@ cleanup:
     return status;
 }
 
-static enum mpo_status grow(struct reweigh *reweigh)
+static enum mpo_status grow_arrays(struct reweigh *reweigh)
 {
     enum mpo_status status = MPO_OK;
     size_t needed = (size_t)reweigh->count + 1;
@@ -132,7 +132,7 @@ static enum mpo_status add_line(const struct reader *reader)
                "expected \"prompt_index\", as generate --format jsonl writes it, "
                "found %s",
                prompt == NULL ? "none" : "something else");
-    MPO_TRY(grow(reweigh));
+    MPO_TRY(grow_arrays(reweigh));
     reweigh->prompt[reweigh->count] = json_integer_value(prompt);
     const json_t *tokens = json_object_get(line, "tokens");
     if (!json_is_integer(tokens) || json_integer_value(tokens) < 0)

@@ -239,7 +239,7 @@ cleanup:
 /* ---- the command ---- */
 
 /* The weights within bounds that are nearest: those at which a descent would begin. */
-static enum mpo_status project(const struct reweigh *reweigh, double *weights)
+static enum mpo_status project_weights(const struct reweigh *reweigh, double *weights)
 {
     enum mpo_status status = MPO_OK;
     struct mpo_descent *descent = NULL;
@@ -263,8 +263,8 @@ cleanup:
 }
 
 /* A prediction at the strength of the record, or at --strength. */
-static void predict(struct reweigh *reweigh, const struct mpo_exponents *exponents,
-                    struct reweigh_point *point)
+static void predict_rewards(struct reweigh *reweigh, const struct mpo_exponents *exponents,
+                            struct reweigh_point *point)
 {
     const struct mpo_exponents target = reweigh->target;
     reweigh->target = *exponents;
@@ -285,9 +285,9 @@ static enum mpo_status find_weights(struct reweigh *reweigh, struct reweigh_poin
     memcpy(point[1].weights, point[0].weights,
            (size_t)reweigh->objective_count * sizeof(double));
     if (reweigh->bounds != NULL)
-        MPO_TRY(project(reweigh, point[1].weights));
-    predict(reweigh, &reweigh->exponents, &point[0]);
-    predict(reweigh, &reweigh->target, &point[1]);
+        MPO_TRY(project_weights(reweigh, point[1].weights));
+    predict_rewards(reweigh, &reweigh->exponents, &point[0]);
+    predict_rewards(reweigh, &reweigh->target, &point[1]);
     MPO_CHECK(reweigh_trusts(reweigh, &point[1]), MPO_ERR_DATA,
               "%s: the responses do not support the weights of %s%s: expected "
               "an effective sample size of at least %g of them and 4 for each "

@@ -83,8 +83,8 @@ static double predict_prompt(const struct reweigh *reweigh, int64_t first, int64
 }
 
 /* Means and standard errors over prompts. */
-static void summarise(const struct reweigh *reweigh, int64_t prompts,
-                      struct reweigh_point *point)
+static void summarise_prompts(const struct reweigh *reweigh, int64_t prompts,
+                              struct reweigh_point *point)
 {
     for (int32_t k = 0; k < reweigh->objective_count; k++) {
         double mean = 0.0;
@@ -118,5 +118,5 @@ void reweigh_predict(struct reweigh *reweigh, struct reweigh_point *point)
         point->ess += ess;
         point->effective += ess * (double)(end - first);
     }
-    summarise(reweigh, prompts, point);
+    summarise_prompts(reweigh, prompts, point);
 }

@@ -37,7 +37,8 @@ bool reweigh_trusts(const struct reweigh *reweigh, const struct reweigh_point *p
     return point->ess >= reweigh->floor_share && point->effective >= EFFECTIVE_MIN;
 }
 
-static double smallest(const struct reweigh *reweigh, const struct reweigh_point *point)
+static double smallest_reward(const struct reweigh *reweigh,
+                              const struct reweigh_point *point)
 {
     double least = INFINITY;
     for (int32_t k = 0; k < reweigh->objective_count; k++)
@@ -48,7 +49,7 @@ static double smallest(const struct reweigh *reweigh, const struct reweigh_point
 static double log_product(const struct reweigh *reweigh, const struct reweigh_point *point)
 {
     double sum = 0.0;
-    double least = smallest(reweigh, point);
+    double least = smallest_reward(reweigh, point);
     if (!(least > 0.0))
         return MISSED + least;
     for (int32_t k = 0; k < reweigh->objective_count; k++)
@@ -82,7 +83,8 @@ double reweigh_goal(const struct reweigh *reweigh, enum mpo_goal goal,
 {
     if (goal == MPO_GOAL_CONSTRAINT)
         return free_mean(reweigh, point);
-    return goal == MPO_GOAL_NASH ? log_product(reweigh, point) : smallest(reweigh, point);
+    return goal == MPO_GOAL_NASH ? log_product(reweigh, point)
+                                 : smallest_reward(reweigh, point);
 }
 
 /* Weights at a random distance, projected on the bounds: where those fix a weight, draws as
@@ -107,8 +109,8 @@ static bool draw_near(const struct reweigh *reweigh, const double *from, double 
                MPO_OK;
 }
 
-static void take(const struct reweigh *reweigh, const struct reweigh_point *trial,
-                 struct reweigh_point *out)
+static void copy_point(const struct reweigh *reweigh, const struct reweigh_point *trial,
+                       struct reweigh_point *out)
 {
     size_t bytes = (size_t)reweigh->objective_count * sizeof(double);
     memcpy(out->weights, trial->weights, bytes);
@@ -133,7 +135,7 @@ void reweigh_search(struct reweigh *reweigh, enum mpo_goal goal,
             trial->goal = reweigh_goal(reweigh, goal, trial);
             if (!reweigh_trusts(reweigh, trial) || !(trial->goal > start->goal))
                 continue;
-            take(reweigh, trial, start);
+            copy_point(reweigh, trial, start);
             has_risen = true;
         }
         if (!has_risen)

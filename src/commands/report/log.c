@@ -149,7 +149,7 @@ void mpo_log_error(const char *format, ...)
 
 /* ---- what the library says ---- */
 
-static void say(void *self, enum mpo_report_level level, const char *text)
+static void log_report(void *self, enum mpo_report_level level, const char *text)
 {
     (void)self;
     if (level == MPO_REPORT_NOTE)
@@ -171,7 +171,7 @@ static void say(void *self, enum mpo_report_level level, const char *text)
 
 void mpo_log_listen(void)
 {
-    mpo_report_to((struct mpo_reporter){.say = say});
+    mpo_report_to((struct mpo_reporter){.say = log_report});
 }
 
 /* ---- the live line ---- */

@@ -25,7 +25,7 @@
 #define BUFFER_BYTES (1 << 20)
 
 /* Open what may only be read, so that writing to a closed stream goes on failing. */
-static void occupy(int descriptor)
+static void occupy_descriptor(int descriptor)
 {
     if (fcntl(descriptor, F_GETFD) != -1 || errno != EBADF)
         return;
@@ -39,7 +39,7 @@ static void occupy(int descriptor)
 void output_begin(void)
 {
     for (int descriptor = STDIN_FILENO; descriptor <= STDERR_FILENO; descriptor++)
-        occupy(descriptor);
+        occupy_descriptor(descriptor);
     /* A run of hours is not lost with the program that shows its messages, and a file that
      * reaches its limit is a failure like any other. */
     signal(SIGPIPE, SIG_IGN);

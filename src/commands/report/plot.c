@@ -144,7 +144,7 @@ cleanup:
 }
 
 /* The figure takes its place, the older one's where there is one. */
-static enum mpo_status place_figure(const struct plot *plot)
+static enum mpo_status finish_figure(const struct plot *plot)
 {
     enum mpo_status status = MPO_OK;
     MPO_CHECK(is_complete(plot), MPO_ERR_IO,
@@ -167,7 +167,7 @@ enum mpo_status plot_draw(struct plot *plot)
     MPO_TRY(check_output(plot));
     has_begun = true;
     MPO_TRY(run_gnuplot(plot));
-    MPO_TRY(place_figure(plot));
+    MPO_TRY(finish_figure(plot));
     mpo_log_note("drew %s", plot->output);
 cleanup:
     if (status != MPO_OK && has_begun)

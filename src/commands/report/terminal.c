@@ -89,7 +89,7 @@ static bool write_out(const char *bytes, size_t count)
     return true;
 }
 
-static ssize_t filter(void *cookie, const char *bytes, size_t count)
+static ssize_t filter_output(void *cookie, const char *bytes, size_t count)
 {
     char shown[TERMINAL_ESCAPE_BYTES * BLOCK_BYTES];
     size_t done = 0;
@@ -114,7 +114,7 @@ void terminal_filter_output(void)
 {
     if (!terminal_shows(STDOUT_FILENO))
         return;
-    FILE *stream = fopencookie(NULL, "w", (cookie_io_functions_t){.write = filter});
+    FILE *stream = fopencookie(NULL, "w", (cookie_io_functions_t){.write = filter_output});
     if (stream == NULL)
         return;
     setvbuf(stream, NULL, _IOLBF, BUFSIZ);

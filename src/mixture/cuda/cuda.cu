@@ -40,11 +40,11 @@ static enum mpo_status cuda_open(const struct mpo_mixture_spec *spec, void **sel
     MPO_TRY(reserve_shared(cuda));
     MPO_TRY_CUDA(cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking));
     cuda->placed_first = spec->placed_first;
-    MPO_TRY(allocate(cuda, copied_policies(spec)));
+    MPO_TRY(allocate_memory(cuda, copied_policies(spec)));
     MPO_TRY(send_tokens(cuda, spec));
     for (int32_t h = 0; h < spec->policy_count; h++)
         cuda->host.inverse_temperature[h] = 1.0 / spec->temperature[h];
-    MPO_TRY(send(cuda, cuda->host.inverse_temperature, (size_t)spec->policy_count));
+    MPO_TRY(send_array(cuda, cuda->host.inverse_temperature, (size_t)spec->policy_count));
     MPO_TRY_CUDA(cudaStreamSynchronize(cuda->stream));
 cleanup:
     if (status != MPO_OK) {
@@ -137,7 +137,7 @@ static enum mpo_status cuda_normalise(void *self, int32_t policy_index, int32_t 
     MPO_TRY(send_rows(cuda, logits, (size_t)row_count, cuda->vocab_size));
     MPO_TRY(launch_blocks(cuda, &alone));
     MPO_TRY(launch_rows(cuda, &alone));
-    MPO_TRY(fetch(cuda, cuda->host.moments, (size_t)row_count));
+    MPO_TRY(fetch_array(cuda, cuda->host.moments, (size_t)row_count));
     MPO_TRY_CUDA(cudaStreamSynchronize(cuda->stream));
     for (int32_t row = 0; row < row_count; row++) {
         double log_z = cuda->host.moments[row].log_z;
@@ -183,9 +183,9 @@ static enum mpo_status fold_blocks(struct cuda *cuda, struct mpo_mixture_moments
     if (row_count == 0)
         return MPO_OK;
     MPO_TRY(launch_rows(cuda, &whole));
-    MPO_TRY(fetch(cuda, cuda->host.moments, row_count));
+    MPO_TRY(fetch_array(cuda, cuda->host.moments, row_count));
     if (expectation != NULL)
-        MPO_TRY(fetch(cuda, cuda->host.expectation, count));
+        MPO_TRY(fetch_array(cuda, cuda->host.expectation, count));
     MPO_TRY_CUDA(cudaStreamSynchronize(cuda->stream));
     memcpy(moments, cuda->host.moments, row_count * sizeof *moments);
     if (expectation != NULL)
@@ -279,7 +279,7 @@ static enum mpo_status cuda_ask(void *self, const struct mpo_mixture_draws *draw
                MIXTURE_LIST_BYTES(cuda->block_count, 0), cuda->stream, whole_view(cuda),
                cuda->sums, draw_view(cuda, draws->count), cuda->device.question);
     MPO_TRY_CUDA(cudaGetLastError());
-    MPO_TRY(fetch(cuda, cuda->host.question, count));
+    MPO_TRY(fetch_array(cuda, cuda->host.question, count));
     MPO_TRY_CUDA(cudaStreamSynchronize(cuda->stream));
     memcpy(question, cuda->host.question, count * sizeof *question);
 cleanup:
@@ -300,11 +300,11 @@ static enum mpo_status cuda_answer(void *self, const struct mpo_mixture_question
         cuda->host.question[i].block -= cuda->first_block;
         cuda->host.question[i].token -= first_token;
     }
-    MPO_TRY(send(cuda, cuda->host.question, some));
+    MPO_TRY(send_array(cuda, cuda->host.question, some));
     MPO_LAUNCH(mixture_answer, dim3((unsigned)count), MIXTURE_THREADS, 0, cuda->stream,
                cuda->view, cuda->device.question, cuda->device.answers);
     MPO_TRY_CUDA(cudaGetLastError());
-    MPO_TRY(fetch(cuda, cuda->host.answers, some * width));
+    MPO_TRY(fetch_array(cuda, cuda->host.answers, some * width));
     MPO_TRY_CUDA(cudaStreamSynchronize(cuda->stream));
     memcpy(answers, cuda->host.answers, some * width * sizeof *answers);
     for (size_t i = 0; i < some; i++)
@@ -327,7 +327,7 @@ static enum mpo_status cuda_rule(void *self, const struct mpo_mixture_draws *dra
                                  cudaMemcpyHostToDevice, cuda->stream));
     add_rule(cuda, draws->rule[draw], 0, &round);
     MPO_TRY(launch_round(cuda, 1, &round, true));
-    MPO_TRY(fetch(cuda, cuda->host.token, 1));
+    MPO_TRY(fetch_array(cuda, cuda->host.token, 1));
     MPO_TRY_CUDA(cudaStreamSynchronize(cuda->stream));
     draws->token[draw] = cuda->host.token[0];
 cleanup:

@@ -159,7 +159,7 @@ static __device__ int32_t find_token(const struct mixture_view *view,
     token_scores(view, question->row, question->block, NULL, score);
     if (question->kind == MPO_MIXTURE_GREATEST)
         return lowest_with(score, question->block, question->block_top);
-    exponentiate(score, question->block_top);
+    exponentiate_scores(score, question->block_top);
     for (int i = 0; i < MIXTURE_TOKENS; i++)
         score[i] *= question->scale;
     return invert_block(score, question->block, question->target);

@@ -158,9 +158,9 @@ static enum mpo_status cuda_draw(void *self, struct mpo_mixture_draws *draws)
     MPO_LAUNCH(mixture_score, groups, MIXTURE_THREADS, 0, cuda->stream, cuda->view,
                cuda->sums, draw_view(cuda, draws->count));
     MPO_TRY_CUDA(cudaGetLastError());
-    MPO_TRY(fetch(cuda, cuda->host.token, count));
-    MPO_TRY(fetch(cuda, cuda->host.log_proposal, count));
-    MPO_TRY(fetch(cuda, cuda->host.log_policy, figures));
+    MPO_TRY(fetch_array(cuda, cuda->host.token, count));
+    MPO_TRY(fetch_array(cuda, cuda->host.log_proposal, count));
+    MPO_TRY(fetch_array(cuda, cuda->host.log_policy, figures));
     MPO_TRY_CUDA(cudaStreamSynchronize(cuda->stream));
     memcpy(draws->token, cuda->host.token, count * sizeof *draws->token);
     memcpy(draws->log_proposal, cuda->host.log_proposal, count * sizeof(double));

@@ -261,8 +261,8 @@ static __device__ __forceinline__ void token_scores(const struct mixture_view *v
 /* ---- combine ---- */
 
 /* exp(s - top) of each score, exactly 0 for -inf whatever top is. */
-static __device__ __forceinline__ void exponentiate(double score[MIXTURE_TOKENS],
-                                                    double top)
+static __device__ __forceinline__ void exponentiate_scores(double score[MIXTURE_TOKENS],
+                                                           double top)
 {
     for (int i = 0; i < MIXTURE_TOKENS; i++)
         score[i] = score[i] == -INFINITY ? 0.0 : exp(score[i] - top);
@@ -302,7 +302,7 @@ static __global__ void __launch_bounds__(MIXTURE_THREADS)
         flags[i] = token_flags(&view, first_token(block) + i);
     token_scores(&view, row, block, expects ? logits : NULL, weight);
     double top = group_max(fmax(fmax(weight[0], weight[1]), fmax(weight[2], weight[3])));
-    exponentiate(weight, top);
+    exponentiate_scores(weight, top);
     for (int32_t h = 0; expects && h < view.policy_count; h++) {
         union mixture_slot *own = &logits[h * MIXTURE_THREADS + thread];
         float4 logit = own->logit;

@@ -89,8 +89,8 @@ static void cuda_close(void *pointer)
 /* Device memory; one allocation per array, so that a memory checker sees
  * where each ends. */
 template <class T>
-static enum mpo_status reserve(const struct cuda *cuda, const char *what, size_t count,
-                               T **out)
+static enum mpo_status reserve_array(const struct cuda *cuda, const char *what,
+                                     size_t count, T **out)
 {
     char full[128] = "";
     if (cuda->counted != NULL) {
@@ -143,19 +143,20 @@ static enum mpo_status reserve_all(struct cuda *cuda, size_t box_bytes,
     size_t rows = (size_t)cuda->row_capacity;
     size_t vocab = (size_t)cuda->vocab_size;
     size_t blocks = rows * (size_t)cuda->block_count;
-    MPO_TRY(reserve(cuda, "its mailbox", box_bytes, &cuda->device_memory));
-    MPO_TRY(reserve(cuda, "block sums", blocks * MPO_MIXTURE_SUMS_WIDTH(cuda->policy_count),
-                    &cuda->sums.table));
-    MPO_TRY(reserve(cuda, "block sums", blocks, &cuda->sums.block_weight));
-    MPO_TRY(reserve(cuda, "row sums", rows, &cuda->sums.row_max));
-    MPO_TRY(reserve(cuda, "row sums", rows, &cuda->sums.row_sum));
-    MPO_TRY(reserve(cuda, "the vocabulary", vocab, &cuda->flags));
-    MPO_TRY(reserve(cuda, "filtered draws", FILTER_SLOTS * vocab, &cuda->weight));
-    MPO_TRY(reserve(cuda, "filtered draws", FILTER_SLOTS * (size_t)cuda->block_count,
-                    &cuda->slot_block_top));
-    MPO_TRY(reserve(cuda, "filtered draws", FILTER_SLOTS, &cuda->slot_top));
-    MPO_TRY(reserve(cuda, "rows of logits", copied_policies * rows * cuda->row_stride,
-                    &cuda->copied));
+    MPO_TRY(reserve_array(cuda, "its mailbox", box_bytes, &cuda->device_memory));
+    MPO_TRY(reserve_array(cuda, "block sums",
+                          blocks * MPO_MIXTURE_SUMS_WIDTH(cuda->policy_count),
+                          &cuda->sums.table));
+    MPO_TRY(reserve_array(cuda, "block sums", blocks, &cuda->sums.block_weight));
+    MPO_TRY(reserve_array(cuda, "row sums", rows, &cuda->sums.row_max));
+    MPO_TRY(reserve_array(cuda, "row sums", rows, &cuda->sums.row_sum));
+    MPO_TRY(reserve_array(cuda, "the vocabulary", vocab, &cuda->flags));
+    MPO_TRY(reserve_array(cuda, "filtered draws", FILTER_SLOTS * vocab, &cuda->weight));
+    MPO_TRY(reserve_array(cuda, "filtered draws", FILTER_SLOTS * (size_t)cuda->block_count,
+                          &cuda->slot_block_top));
+    MPO_TRY(reserve_array(cuda, "filtered draws", FILTER_SLOTS, &cuda->slot_top));
+    MPO_TRY(reserve_array(cuda, "rows of logits", copied_policies * rows * cuda->row_stride,
+                          &cuda->copied));
 cleanup:
     return status;
 }
@@ -176,7 +177,7 @@ static size_t copied_policies(const struct mpo_mixture_spec *spec)
     return (size_t)(spec->rows_on_device ? spec->placed_count : spec->policy_count);
 }
 
-static enum mpo_status allocate(struct cuda *cuda, size_t copied_policies)
+static enum mpo_status allocate_memory(struct cuda *cuda, size_t copied_policies)
 {
     enum mpo_status status = MPO_OK;
     size_t box_bytes = lay_out_mailbox(cuda, NULL, &cuda->host);
@@ -225,7 +226,7 @@ cleanup:
 
 /* Send count elements of the host's mailbox to the same place on the device. */
 template <class T>
-static enum mpo_status send(struct cuda *cuda, const T *from, size_t count)
+static enum mpo_status send_array(struct cuda *cuda, const T *from, size_t count)
 {
     enum mpo_status status = MPO_OK;
     size_t offset = (size_t)((const char *)from - cuda->host_memory);
@@ -240,11 +241,12 @@ template <class T, class U>
 static enum mpo_status send_span(struct cuda *cuda, const T *from, const U *to)
 {
     const char *first = reinterpret_cast<const char *>(from);
-    return send(cuda, first, (size_t)(reinterpret_cast<const char *>(to) - first));
+    return send_array(cuda, first, (size_t)(reinterpret_cast<const char *>(to) - first));
 }
 
 /* The reverse copy. The elements are valid after waiting for the stream. */
-template <class T> static enum mpo_status fetch(struct cuda *cuda, T *to, size_t count)
+template <class T>
+static enum mpo_status fetch_array(struct cuda *cuda, T *to, size_t count)
 {
     enum mpo_status status = MPO_OK;
     size_t offset = (size_t)((char *)to - cuda->host_memory);
@@ -295,7 +297,7 @@ static enum mpo_status send_rows(struct cuda *cuda, const float *const *logits,
     for (size_t i = 0; i < count; i++)
         if (cuda->host.row[i] == NULL)
             cuda->host.row[i] = (const float *)cuda->weight;
-    MPO_TRY(send(cuda, cuda->host.row, count));
+    MPO_TRY(send_array(cuda, cuda->host.row, count));
 cleanup:
     return status;
 }

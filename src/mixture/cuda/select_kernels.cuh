@@ -129,8 +129,8 @@ static __device__ __forceinline__ void each_weight(const double *weight, int32_t
 }
 
 /* The distances of a range's bin that tokens can have, in bins of their own; after a pass. */
-static __device__ struct mixture_range narrow(const struct mixture_search *search,
-                                              struct mixture_range range, int32_t bin)
+static __device__ struct mixture_range narrow_range(const struct mixture_search *search,
+                                                    struct mixture_range range, int32_t bin)
 {
     uint64_t first = range.first + ((uint64_t)bin << range.shift);
     uint64_t last = first + ((uint64_t)1 << range.shift) - 1;
@@ -337,7 +337,7 @@ static __device__ struct mixture_cut select_cut(struct mixture_search *search,
     for (;;) {
         struct mixture_bin bin = find_bin(search, search->amount, target);
         target -= bin.before;
-        range = narrow(search, range, bin.index);
+        range = narrow_range(search, range, bin.index);
         search_range(search, from, &range, true);
         if (search->count <= MIXTURE_LISTED)
             return cut_listed(search, from->by_mass, target);

@@ -39,7 +39,7 @@ struct look {
     struct pair *left_out; /* out */
 };
 
-static void leave(const char *where)
+static void leave_process(const char *where)
 {
     (void)where;
     _exit(0);
@@ -103,7 +103,7 @@ static void look_backend_apply(struct llama_sampler *sampler, struct ggml_contex
     if (data->logits->view_src == NULL)
         return;
     look_at_graph(sampler->ctx, graph);
-    leave("");
+    leave_process("");
 }
 
 /* ---- the pairs ---- */
@@ -148,7 +148,7 @@ static void look_through(const struct mpo_llama_policy *policy, struct pair *lef
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     signal(SIGALRM, SIG_DFL);
     alarm(SECONDS_MAX);
-    ggml_set_abort_callback(leave);
+    ggml_set_abort_callback(leave_process);
     for (int32_t i = 0; i < policy->adapter_count; i++)
         if (list_pairs(policy, i, &look, &capacity) != MPO_OK)
             return;

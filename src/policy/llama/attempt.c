@@ -26,7 +26,7 @@ static const char sample[] =
     "The 1st of 12 prompts isn't so long:\n\n\t  <b>na\xc3\xafve</b> "
     "caf\xc3\xa9, \xe4\xbd\xa0\xe5\xa5\xbd, \xf0\x9f\x98\x80!?";
 
-static void tokenise(const struct mpo_llama_model *model, const char *text)
+static void tokenise_text(const struct mpo_llama_model *model, const char *text)
 {
     llama_token token[TOKENS_MAX];
     llama_tokenize(model->vocab, text, (int32_t)strlen(text), token, TOKENS_MAX, true,
@@ -40,14 +40,14 @@ static void try_characters(const struct mpo_llama_model *model)
     char text[8] = "";
     for (int byte = 1; byte < 128; byte++) {
         snprintf(text, sizeof text, "%c", byte);
-        tokenise(model, text);
+        tokenise_text(model, text);
     }
     for (int lead = LEAD_FIRST; lead <= LEAD_LAST; lead++) {
         int rest = lead >= FOUR_BYTES ? 3 : lead >= THREE_BYTES ? 2 : 1;
         bool is_high = lead == THREE_BYTES || lead == FOUR_BYTES;
         snprintf(text, sizeof text, "%c%.*s", lead, rest,
                  is_high ? "\xa0\xa0\xa0" : "\x80\x80\x80");
-        tokenise(model, text);
+        tokenise_text(model, text);
     }
 }
 
@@ -58,7 +58,7 @@ static void try_vocabulary(const struct mpo_llama_model *model)
         llama_token_to_piece(model->vocab, id, piece, sizeof piece, 0, true);
         llama_vocab_get_text(model->vocab, id);
     }
-    tokenise(model, sample);
+    tokenise_text(model, sample);
     try_characters(model);
 }
 

@@ -152,7 +152,7 @@ static size_t skip_ending(const struct cutter *cutter, size_t at)
 }
 
 /* The word at a place with what may be before it; `at`: there is none. */
-static size_t take_word(const struct cutter *cutter, size_t at)
+static size_t match_word(const struct cutter *cutter, size_t at)
 {
     utf8proc_int32_t letter = 0;
     const size_t step = read_at(cutter, at, &letter);
@@ -173,7 +173,7 @@ static size_t take_word(const struct cutter *cutter, size_t at)
 /* ---- signs and white space ---- */
 
 /* ' '? X+ and what follows; `at`: there are none. */
-static size_t take_signs(const struct cutter *cutter, size_t at)
+static size_t match_signs(const struct cutter *cutter, size_t at)
 {
     utf8proc_int32_t letter = 0;
     size_t to = at < cutter->length && cutter->text[at] == ' ' ? at + 1 : at;
@@ -189,7 +189,7 @@ static size_t take_signs(const struct cutter *cutter, size_t at)
     return to;
 }
 
-static size_t take_space(const struct cutter *cutter, size_t at)
+static size_t match_space(const struct cutter *cutter, size_t at)
 {
     utf8proc_int32_t letter = 0;
     size_t to = at;
@@ -209,17 +209,17 @@ static size_t take_space(const struct cutter *cutter, size_t at)
 
 /* ---- pieces ---- */
 
-static size_t take_piece(const struct cutter *cutter, size_t at)
+static size_t match_piece(const struct cutter *cutter, size_t at)
 {
     utf8proc_int32_t letter = 0;
     const size_t step = read_at(cutter, at, &letter);
     if (is_digit(letter))
         return at + step; /* how many together is the same for both */
-    size_t to = take_word(cutter, at);
+    size_t to = match_word(cutter, at);
     if (to == at)
-        to = take_signs(cutter, at);
+        to = match_signs(cutter, at);
     if (to == at)
-        to = take_space(cutter, at);
+        to = match_space(cutter, at);
     return to > at ? to : at + step;
 }
 
@@ -250,8 +250,8 @@ size_t mpo_llama_find_cut(const char *text, bool has_endings, const char **found
     struct cutter own = {text, strlen(text), false, has_endings};
     struct cutter other = {text, own.length, true, has_endings};
     for (size_t at = 0, to = 0; at < own.length; at = to) {
-        to = take_piece(&own, at);
-        const size_t other_to = take_piece(&other, at);
+        to = match_piece(&own, at);
+        const size_t other_to = match_piece(&other, at);
         if (to == other_to)
             continue;
         const size_t from = find_start(&own, at);
@@ -262,7 +262,7 @@ size_t mpo_llama_find_cut(const char *text, bool has_endings, const char **found
 }
 
 /* As many letters as have room, for a message. */
-static size_t shorten(const char *text, size_t length)
+static size_t shorten_word(const char *text, size_t length)
 {
     utf8proc_int32_t letter = 0;
     size_t at = 0;
@@ -301,6 +301,6 @@ bool mpo_llama_remark(const void *self, const char *text, char *line, size_t lin
                  "model's own tokenizer, because it knows only the capitals A to "
                  "Z and no combining marks; such text may get other tokens than "
                  "in training",
-                 policy->spec.name, (int)shorten(found, bytes), found);
+                 policy->spec.name, (int)shorten_word(found, bytes), found);
     return bytes > 0;
 }

@@ -42,7 +42,7 @@ bool mpo_llama_is_of_family(const struct llama_model *model, const char *const *
 
 /* The reason why a model cannot be a policy, or NULL. A policy is a causal decoder whose
  * cache can be cut and copied at any token. */
-static const char *unfit(const struct llama_model *model)
+static const char *reason_unfit(const struct llama_model *model)
 {
     char causal[16] = "";
     char pooling[16] = "";
@@ -167,7 +167,7 @@ static enum mpo_status load_model(struct mpo_llama_library *library,
     MPO_CHECK(model->handle != NULL, MPO_ERR_DATA,
               "policy '%s': libllama cannot load %s (%s)", spec->name, spec->model,
               mpo_llama_library_said(library));
-    const char *reason = unfit(model->handle);
+    const char *reason = reason_unfit(model->handle);
     MPO_CHECK(reason == NULL, MPO_ERR_DATA,
               "policy '%s': the model in %s %s; expected a causal language model",
               spec->name, spec->model, reason);

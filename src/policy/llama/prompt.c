@@ -37,7 +37,7 @@ cleanup:
     return status;
 }
 
-static enum mpo_status append(struct request *text, const char *bytes, size_t count)
+static enum mpo_status append_bytes(struct request *text, const char *bytes, size_t count)
 {
     enum mpo_status status = MPO_OK;
     MPO_TRY(mpo_memory_grow((void **)&text->bytes, &text->capacity,
@@ -56,11 +56,11 @@ static enum mpo_status fill_request(const struct mpo_policy_spec *spec, const ch
     enum mpo_status status = MPO_OK;
     const char *rest = spec->request;
     for (const char *place = NULL; (place = strstr(rest, PLACE)) != NULL;) {
-        MPO_TRY(append(out, rest, (size_t)(place - rest)));
-        MPO_TRY(append(out, message, strlen(message)));
+        MPO_TRY(append_bytes(out, rest, (size_t)(place - rest)));
+        MPO_TRY(append_bytes(out, message, strlen(message)));
         rest = place + strlen(PLACE);
     }
-    MPO_TRY(append(out, rest, strlen(rest)));
+    MPO_TRY(append_bytes(out, rest, strlen(rest)));
 cleanup:
     return status;
 }

@@ -158,7 +158,7 @@ static const char *text_of(const struct mpo_llama_model *model, int32_t id)
 }
 
 /* "line 3: " before what went wrong there. */
-static const char *place_text(const struct mpo_jinja_failure *failure, char text[40])
+static const char *describe_line(const struct mpo_jinja_failure *failure, char text[40])
 {
     text[0] = '\0';
     if (failure->line > 0)
@@ -180,13 +180,13 @@ static enum mpo_status fail_rendering(const struct mpo_llama_policy *policy,
     const char *source = policy->chat.source;
     MPO_CHECK(failure->status != MPO_ERR_DATA, MPO_ERR_DATA,
               "policy '%s': the chat template of %s refuses the messages (%s%s)%s",
-              policy->spec.name, source, place_text(failure, place), failure->text,
+              policy->spec.name, source, describe_line(failure, place), failure->text,
               has_system(chat) ? "; remove the system message, or put its text into request"
                                : "; change them, or set another template");
     MPO_FAIL(failure->status,
              "policy '%s': the chat template of %s cannot be rendered (%s%s); set template "
              "to a file with another one, or raw for none",
-             policy->spec.name, source, place_text(failure, place), failure->text);
+             policy->spec.name, source, describe_line(failure, place), failure->text);
 cleanup:
     return status;
 }
@@ -337,7 +337,7 @@ static enum mpo_status read_program(struct mpo_llama_policy *policy, const char 
         MPO_FAIL(failure.status,
                  "policy '%s': the chat template of %s is not valid Jinja (%s%s); set "
                  "template to a file with another one, or raw for none",
-                 policy->spec.name, policy->chat.source, place_text(&failure, place),
+                 policy->spec.name, policy->chat.source, describe_line(&failure, place),
                  failure.text);
 cleanup:
     return status;

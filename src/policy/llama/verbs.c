@@ -35,8 +35,8 @@
 
 #include <string.h>
 
-static void put(struct mpo_llama_policy *policy, int32_t row, int32_t position,
-                int32_t token)
+static void put_token(struct mpo_llama_policy *policy, int32_t row, int32_t position,
+                      int32_t token)
 {
     int32_t at = policy->batch.n_tokens++;
     policy->batch.token[at] = token;
@@ -67,7 +67,7 @@ static int32_t put_company(struct mpo_llama_policy *policy, int32_t *position)
     *position = company >= 0 ? 0 : policy->batch.pos[last] + 1;
     if (company < 0)
         company = policy->sequence[last];
-    put(policy, company, *position, policy->batch.token[last]);
+    put_token(policy, company, *position, policy->batch.token[last]);
     return company;
 }
 
@@ -88,7 +88,7 @@ static void put_output_company(struct mpo_llama_policy *policy)
 }
 
 /* @param code  of llama_decode, out; 1: it found no cells, and changed nothing */
-static enum mpo_status compute(struct mpo_llama_policy *policy, int32_t *code)
+static enum mpo_status compute_batch(struct mpo_llama_policy *policy, int32_t *code)
 {
     enum mpo_status status = MPO_OK;
     MPO_TRY(mpo_llama_order_restore(policy));
@@ -99,7 +99,7 @@ cleanup:
 }
 
 /* Run the batch. Its outputs stay where they are until the next one. */
-static enum mpo_status decode(struct mpo_llama_policy *policy)
+static enum mpo_status decode_batch(struct mpo_llama_policy *policy)
 {
     enum mpo_status status = MPO_OK;
     int32_t position = 0;
@@ -109,9 +109,9 @@ static enum mpo_status decode(struct mpo_llama_policy *policy)
     int32_t company = put_company(policy, &position);
     if (policy->order.is_left != NULL)
         put_output_company(policy);
-    MPO_TRY(compute(policy, &code));
+    MPO_TRY(compute_batch(policy, &code));
     if (code == 1 && mpo_llama_order_release(policy))
-        MPO_TRY(compute(policy, &code));
+        MPO_TRY(compute_batch(policy, &code));
     MPO_CHECK(code == 0, code == 1 ? MPO_ERR_MEMORY : MPO_ERR_INTERNAL,
               "policy '%s': llama_decode of %d tokens returned %d (%s)", policy->spec.name,
               policy->batch.n_tokens, code, mpo_llama_library_said(policy->library));
@@ -123,15 +123,15 @@ cleanup:
 }
 
 /* Add one token to the batch, running what is there when it is full. */
-static enum mpo_status push(struct mpo_llama_policy *policy, int32_t row, int32_t token,
-                            bool output)
+static enum mpo_status push_token(struct mpo_llama_policy *policy, int32_t row,
+                                  int32_t token, bool output)
 {
     enum mpo_status status = MPO_OK;
     if (policy->batch.n_tokens == policy->batch_tokens)
-        MPO_TRY(decode(policy));
+        MPO_TRY(decode_batch(policy));
     if (output)
         policy->output[policy->output_count++] = policy->batch.n_tokens;
-    put(policy, row, policy->length[row], token);
+    put_token(policy, row, policy->length[row], token);
     policy->batch.logits[policy->batch.n_tokens - 1] = output;
     policy->length[row]++;
 cleanup:
@@ -174,7 +174,7 @@ cleanup:
     return status;
 }
 
-static enum mpo_status give(struct mpo_llama_policy *policy, const float **logits)
+static enum mpo_status give_logits(struct mpo_llama_policy *policy, const float **logits)
 {
     if (policy->output_count == 0)
         return MPO_OK;
@@ -194,7 +194,7 @@ static enum mpo_status push_part(struct mpo_llama_policy *policy,
         for (int32_t j = 0; j < appends[i].count; j++) {
             bool wanted = mpo_policy_wants(&appends[i], j);
             if (part == ALL || wanted == (part == WANTED))
-                MPO_TRY(push(policy, appends[i].row, appends[i].token[j], wanted));
+                MPO_TRY(push_token(policy, appends[i].row, appends[i].token[j], wanted));
         }
 cleanup:
     return status;
@@ -211,13 +211,13 @@ static enum mpo_status decode_steady(struct mpo_llama_policy *policy,
     for (int32_t i = 0; i < steady->count; i++) {
         int32_t row = steady->row[i];
         if (next < append_count && appends[next].row == row) {
-            MPO_TRY(push(policy, row, appends[next++].token[0], true));
+            MPO_TRY(push_token(policy, row, appends[next++].token[0], true));
             continue;
         }
-        put(policy, row, policy->length[row], appends[0].token[0]);
+        put_token(policy, row, policy->length[row], appends[0].token[0]);
         policy->batch.logits[policy->batch.n_tokens - 1] = 1;
     }
-    MPO_TRY(decode(policy));
+    MPO_TRY(decode_batch(policy));
     next = 0;
     for (int32_t i = 0; i < steady->count; i++) {
         if (next < append_count && appends[next].row == steady->row[i])
@@ -231,7 +231,7 @@ cleanup:
 }
 
 /* Before a row gets tokens: what it had when it was left goes, and that of others with it. */
-static void take_row(struct mpo_llama_policy *policy, int32_t row)
+static void reopen_row(struct mpo_llama_policy *policy, int32_t row)
 {
     if (policy->order.left_count > 0 && policy->order.is_left[row])
         mpo_llama_order_release(policy);
@@ -246,7 +246,7 @@ enum mpo_status mpo_llama_feed(void *self, const struct mpo_policy_append *appen
     int64_t token_count = 0;
     for (int32_t i = 0; i < append_count; i++) {
         token_count += appends[i].count;
-        take_row(policy, appends[i].row);
+        reopen_row(policy, appends[i].row);
     }
     policy->batch.n_tokens = 0;
     policy->output_count = 0;
@@ -256,11 +256,11 @@ enum mpo_status mpo_llama_feed(void *self, const struct mpo_policy_append *appen
         MPO_TRY(push_part(policy, appends, append_count, ALL));
     } else {
         MPO_TRY(push_part(policy, appends, append_count, UNWANTED));
-        MPO_TRY(decode(policy));
+        MPO_TRY(decode_batch(policy));
         MPO_TRY(push_part(policy, appends, append_count, WANTED));
     }
-    MPO_TRY(decode(policy));
-    MPO_TRY(give(policy, logits));
+    MPO_TRY(decode_batch(policy));
+    MPO_TRY(give_logits(policy, logits));
     MPO_TRY(mpo_device_use(policy->device));
 cleanup:
     return status;
@@ -298,7 +298,7 @@ cleanup:
 enum mpo_status mpo_llama_fork(void *self, int32_t from, int32_t to)
 {
     struct mpo_llama_policy *policy = self;
-    take_row(policy, to);
+    reopen_row(policy, to);
     if (policy->length[to] > 0) {
         llama_memory_seq_rm(policy->memory, to, -1, -1);
         mpo_llama_order_break(policy);
