@@ -18,7 +18,6 @@
 
 #define AT_FORM         "mpo@"
 #define SUM_TOLERANCE   1e-3 /* of weights that a person types into a chat */
-#define EXPONENT_MAX    1e6  /* of one given as such */
 #define AT_NUMBER_BYTES 64
 
 int32_t mpo_serve_objective(const struct mpo_serve_catalog *catalog, const char *name,
@@ -63,7 +62,7 @@ static bool check_weights(const struct mpo_serve_catalog *catalog,
     bool is_bounded = true;
     for (int32_t k = 0; k < catalog->objective_count; k++) {
         sum += mix->weights[k];
-        is_bounded = is_bounded && fabs(mix->weights[k]) <= EXPONENT_MAX;
+        is_bounded = is_bounded && fabs(mix->weights[k]) <= MPO_EXPONENT_MAX;
         if (worst < 0 && !(mix->weights[k] >= 0.0))
             worst = k;
     }
@@ -74,8 +73,8 @@ static bool check_weights(const struct mpo_serve_catalog *catalog,
     }
     if (mix->as_given && catalog->allow_any_weights)
         mpo_serve_refuse(refusal, 400, "invalid_weights", param,
-                         "%s: expected numbers from %g to %g", param, -EXPONENT_MAX,
-                         EXPONENT_MAX);
+                         "%s: expected numbers from %g to %g", param, -MPO_EXPONENT_MAX,
+                         MPO_EXPONENT_MAX);
     else if (worst >= 0)
         mpo_serve_refuse(refusal, 400, "invalid_weights", param,
                          "%s: expected weights of at least 0, found %.9g for %.63s; "

@@ -71,14 +71,14 @@ static json_t *messages_schema(int count_max)
 static json_t *weights_schema(const struct mpo_serve_catalog *catalog)
 {
     int count = catalog->objective_count;
-    double low = catalog->allow_any_weights ? -1e6 : 0.0;
+    double low = catalog->allow_any_weights ? -MPO_EXPONENT_MAX : 0.0;
     json_t *named = json_object();
     for (int32_t k = 0; k < count; k++)
         json_object_set_new(named, catalog->policy_name[k],
-                            bounded_schema("number", low, 1e6));
+                            bounded_schema("number", low, MPO_EXPONENT_MAX));
     return json_pack("{s:[{s:s, s:i, s:i, s:o}, {s:s, s:b, s:o}]}", "anyOf", "type",
                      "array", "minItems", count, "maxItems", count, "items",
-                     bounded_schema("number", low, 1e6), "type", "object",
+                     bounded_schema("number", low, MPO_EXPONENT_MAX), "type", "object",
                      "additionalProperties", 0, "properties", named);
 }
 

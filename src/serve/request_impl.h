@@ -17,6 +17,8 @@
 
 #include <jansson.h>
 
+#include "mpo/exponents.h"
+
 #include "models.h"
 #include "serve_impl.h"
 
