@@ -4,6 +4,7 @@
  */
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -11,6 +12,7 @@
 
 #include "base/stop.h"
 #include "commands/commands.h"
+#include "config/config_impl.h"
 #include "mpo/comm.h"
 #include "mpo/policy.h"
 #include "commands/report/log.h"
@@ -70,11 +72,30 @@ cleanup:
     return status;
 }
 
+/* With the command that may have been meant: one that begins so, or the nearest. */
+static void refuse_command(const char *typed)
+{
+    const char *meant = NULL;
+    size_t least = SIZE_MAX;
+    for (const struct mpo_command *command = mpo_commands; command->name != NULL;
+         command++) {
+        bool begins = strncmp(command->name, typed, strlen(typed)) == 0;
+        size_t distance = begins ? 0 : mpo_config_distance(typed, command->name);
+        if (distance < least && mpo_config_is_near(command->name, distance)) {
+            least = distance;
+            meant = command->name;
+        }
+    }
+    mpo_log_error("no command '%s'%s%s%s; `mpo help` lists the commands", typed,
+                  meant != NULL ? "; did you mean " : "", meant != NULL ? meant : "",
+                  meant != NULL ? "?" : "");
+}
+
 int main(int argc, char **argv)
 {
     const struct mpo_command *command = choose_command(argc, argv);
     if (command == NULL) {
-        mpo_log_error("no command '%s'; `mpo help` lists the commands", argv[1]);
+        refuse_command(argv[1]);
         return mpo_status_exit_code(MPO_ERR_USAGE);
     }
     enum mpo_status status = MPO_OK;

@@ -91,6 +91,15 @@ const struct mpo_exchange_ops *const mpo_exchange_transports[] = {
     NULL,
 };
 
+const char *mpo_exchange_transports_built(void)
+{
+    static const char words[] =
+#define MPO_TRANSPORT(name, built) WORD(built, name)
+#include "registry.def"
+        ;
+    return FIRST_LETTER(words);
+}
+
 /* ---- devices ---- */
 
 static const struct mpo_mixture_ops *const mixtures[] = {

@@ -104,7 +104,7 @@ int32_t mpo_comm_job_rank(void);
 void mpo_comm_library_version(char *text, size_t bytes);
 
 /**
- * Form groups of P consecutive ranks. Errors are agreed on and printed.
+ * Form groups of P consecutive ranks. Errors are agreed on and reported.
  *
  * Collective over all ranks.
  *

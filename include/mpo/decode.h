@@ -109,7 +109,7 @@ struct mpo_decode_row {
     int32_t free_count; /* then at most this many are drawn, until an end token; with the
                            given ones at most response_tokens of the specification, which
                            of a session is rollout.max_tokens */
-    const double *mu;   /* [H] exponents within MPO_EXPONENT_MAX (mpo/exponents.h) */
+    const double *mu;   /* [H] exponents within MPO_EXPONENT_MAX (mpo/limits.h) */
     double end_bias;    /* tilt b, nat, likewise */
     bool weighted_only; /* skip policies with mu_h = 0: they are neither
                            fed for this row nor exchanged; its tokens and log q are the

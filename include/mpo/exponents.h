@@ -16,15 +16,11 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "mpo/limits.h"
+
 #ifdef __cplusplus
 extern "C" {
 #endif
-
-/** Largest A and a_k, and so the largest magnitude of an exponent that a mixture takes, from
- *  weights or as given: beyond it sums over policies lose the digits that tell tokens apart. */
-#define MPO_STRENGTH_MAX 1e3
-#define MPO_SCALE_MAX    1e3
-#define MPO_EXPONENT_MAX (MPO_STRENGTH_MAX * MPO_SCALE_MAX)
 
 /** Everything but the weights. */
 struct mpo_exponents {

@@ -92,8 +92,6 @@ struct mpo_fit_plan {
 enum mpo_status mpo_fit_read_plan(const struct mpo_record *record, const char *path,
                                   struct mpo_fit_plan *out);
 
-#define MPO_FIT_REASON_BYTES 96
-
 /** Why F of a record is unknown with this mean ESS of its steps; "" where it is known. Local.
  *  @param text  [MPO_FIT_REASON_BYTES] out */
 const char *mpo_fit_why_unknown(const struct mpo_record *record,

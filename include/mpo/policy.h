@@ -126,7 +126,7 @@ bool mpo_remarks_line(const struct mpo_remarks *remarks, int32_t index, char *li
 /**
  * Load this rank's block of policies and agree on the vocabulary.
  *
- * Collective over all ranks; errors are agreed on and printed once by comm, remarks are
+ * Collective over all ranks; errors are agreed on and reported once by comm, remarks are
  * reported once as warnings. Afterwards every policy masks the union of the masked tokens
  * and of those that some policy lacks, and the end tokens are the union.
  *
@@ -370,7 +370,7 @@ struct mpo_policies_survey {
     int32_t local_count;
     bool all_loaded;    /* on every rank; otherwise vocabularies were not compared */
     int32_t vocab_size; /* V, common; 0 when they were not, or differ */
-    struct mpo_failure vocabulary; /* this and the next are those of all ranks, printed */
+    struct mpo_failure vocabulary; /* this and the next are those of all ranks, reported */
     struct mpo_failure responses;  /* of those that are given; their length decides */
     struct mpo_remarks remarks;    /* this rank's, and those of the vocabularies */
 };

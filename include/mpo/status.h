@@ -14,7 +14,7 @@
  *   - what is called for each token inside of a step (the verbs of mpo/policy.h,
  *     mpo/exchange.h, mpo/mixture.h), moves bytes between ranks (mpo/comm.h), or asks a handle
  *     for a figure does not look: NULL there ends the process
- *   - mpo_x_close, _discard, _finish and _release take NULL and handles that are NULL. Closing
+ *   - mpo_x_close and _discard take NULL and handles that are NULL. Closing
  *     sets the caller's handle to NULL, so that it may be closed twice
  */
 #pragma once

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The one file of the library that the commit is compiled into.
+ * What this build is, for programs that use the library.
  */
 #include "mpo/version.h"
 

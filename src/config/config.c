@@ -15,7 +15,7 @@
 
 #include "base/argument.h"
 #include "base/memory.h"
-#include "mpo/exponents.h"
+#include "mpo/limits.h"
 
 const struct mpo_config_section mpo_config_sections[MPO_SECTION_COUNT] = {
 #define MPO_SECTION_BEGIN(section, scope, sentence)                                        \
@@ -32,8 +32,8 @@ const struct mpo_config_section mpo_config_sections[MPO_SECTION_COUNT] = {
 #define CHOICES_OF_PATH(list)         NULL
 #define CHOICES_OF_NAME_OR_PATH(list) NULL
 #define CHOICES_OF_DATE(list)         NULL
-#define CHOICES_OF_CHOICE(list)       (mpo_config_##list##_choices + 1)
-#define CHOICES_OF_VARIANT(list)      (mpo_config_##list##_choices + 1)
+#define CHOICES_OF_CHOICE(list)       (mpo_##list##_list + 1)
+#define CHOICES_OF_VARIANT(list)      (mpo_##list##_list + 1)
 #define CHOICES_OF_NUMBERS(list)      NULL
 #define CHOICES_OF_PATHS(list)        NULL
 #define CHOICES_OF_FACTORS(list)      NULL

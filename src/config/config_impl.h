@@ -8,6 +8,7 @@
  */
 #pragma once
 
+#include "base/choices.h"
 #include "mpo/config.h"
 
 /* One enumerator per section and one per option, to index the tables of config.c. */
@@ -135,17 +136,6 @@ struct mpo_config_assignment {
 #define MPO_CONFIG_QUOTE_BYTES 88
 #define MPO_CONFIG_PARTS_MAX   64 /* of a list of paths or of factors */
 #define MPO_CONFIG_HINT_BYTES  512
-
-/* ---- choices.c ---- */
-
-/* Each list as "|a|b|c". */
-#define MPO_CHOICES_BEGIN(list) extern const char mpo_config_##list##_choices[];
-#include "mpo/options.def"
-extern const char mpo_config_prompt_format_choices[];
-extern const char mpo_config_policy_kind_choices[];
-extern const char mpo_config_transport_choices[];
-extern const char mpo_config_device_choices[];
-extern const char mpo_config_mirror_map_choices[];
 
 /* ---- config.c ---- */
 

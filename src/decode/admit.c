@@ -12,7 +12,7 @@
 #include <string.h>
 
 #include "base/argument.h"
-#include "mpo/exponents.h"
+#include "mpo/limits.h"
 
 /* The row can be assigned again: its old response is gone, or leaves first. */
 static bool is_free(const struct mpo_decode *decode, int32_t index)
@@ -33,10 +33,10 @@ static bool is_at_work(const struct mpo_decode *decode, int32_t index)
     return root->is_new || goes_on;
 }
 
-enum mpo_status mpo_decode_check_root(const struct mpo_decode *decode)
+enum mpo_status mpo_decode_check_root(const struct mpo_decode *decode, const char *function)
 {
     enum mpo_status status = MPO_OK;
-    MPO_ARGUMENTS(decode);
+    MPO_ARGUMENTS_OF(function, decode);
     MPO_CHECK(decode->is_root, MPO_ERR_USAGE,
               "rows are admitted at the root of their group, and this is rank %d of it; "
               "the other ranks call mpo_decode_follow",
@@ -275,7 +275,7 @@ enum mpo_status mpo_decode_rebias(struct mpo_decode *decode, int32_t index,
                                   const struct mpo_mixture_bias *bias, int32_t bias_count)
 {
     enum mpo_status status = MPO_OK;
-    MPO_TRY(mpo_decode_check_root(decode));
+    MPO_TRY(mpo_decode_check_root(decode, __func__));
     MPO_CHECK(index >= 0 && index < decode->row_count && is_at_work(decode, index),
               MPO_ERR_USAGE, "row %d, which is not at work, cannot have other biases",
               index);
@@ -312,7 +312,7 @@ enum mpo_status mpo_decode_admit(struct mpo_decode *decode,
     enum mpo_status status = MPO_OK;
     int32_t found = 0;
     MPO_ARGUMENTS(decode, row, index);
-    MPO_TRY(mpo_decode_check_root(decode));
+    MPO_TRY(mpo_decode_check_root(decode, __func__));
     while (found < decode->row_count && !is_free(decode, found))
         found++;
     if (row->reused != NULL && row->takes_over)

@@ -360,7 +360,7 @@ enum mpo_status mpo_decode_step(struct mpo_decode *decode,
     MPO_ARGUMENTS(decode, events, count);
     *events = decode->event;
     *count = 0;
-    MPO_TRY(mpo_decode_check_root(decode));
+    MPO_TRY(mpo_decode_check_root(decode, __func__));
     if (!mpo_decode_plan(decode))
         goto cleanup;
     MPO_TRY(mpo_decode_tell(decode, MPO_DECODE_RUN));
@@ -371,10 +371,11 @@ cleanup:
     return status;
 }
 
-static enum mpo_status tell_alone(struct mpo_decode *decode, enum mpo_decode_kind kind)
+static enum mpo_status tell_alone(struct mpo_decode *decode, const char *function,
+                                  enum mpo_decode_kind kind)
 {
     enum mpo_status status = MPO_OK;
-    MPO_TRY(mpo_decode_check_root(decode));
+    MPO_TRY(mpo_decode_check_root(decode, function));
     memset(decode->record, 0, decode->record_bytes);
     MPO_TRY(mpo_decode_tell(decode, kind));
 cleanup:
@@ -383,7 +384,7 @@ cleanup:
 
 enum mpo_status mpo_decode_idle(struct mpo_decode *decode)
 {
-    return tell_alone(decode, MPO_DECODE_IDLE);
+    return tell_alone(decode, __func__, MPO_DECODE_IDLE);
 }
 
 void mpo_decode_set_rest(struct mpo_decode *decode, const struct mpo_decode_rest *rest)
@@ -393,7 +394,7 @@ void mpo_decode_set_rest(struct mpo_decode *decode, const struct mpo_decode_rest
 
 enum mpo_status mpo_decode_release(struct mpo_decode *decode)
 {
-    return tell_alone(decode, MPO_DECODE_RELEASE);
+    return tell_alone(decode, __func__, MPO_DECODE_RELEASE);
 }
 
 /* ---- the others ---- */

@@ -218,7 +218,8 @@ static inline bool mpo_decode_takes_part(const struct mpo_decode *decode, int32_
 /* ---- admit.c ---- */
 
 /** @return MPO_ERR_USAGE at another rank than the root, which would wait for itself */
-enum mpo_status mpo_decode_check_root(const struct mpo_decode *decode);
+enum mpo_status mpo_decode_check_root(const struct mpo_decode *decode,
+                                      const char *function);
 
 /* ---- plan.c ---- */
 

@@ -325,7 +325,7 @@ static enum mpo_status offer_source(struct mpo_decode *decode, int32_t slot,
 {
     enum mpo_status status = MPO_OK;
     struct offer offer = {0};
-    MPO_TRY(mpo_decode_check_root(decode));
+    MPO_TRY(mpo_decode_check_root(decode, __func__));
     MPO_TRY(check_slot(decode, slot));
     memset(decode->record, 0, decode->record_bytes);
     memset(decode->length + (ptrdiff_t)slot * decode->policy_count, 0,

@@ -51,8 +51,8 @@ cleanup:
     return status;
 }
 
-/* The t at which weight k meets its lower (which 0) or upper bound (1); a weight with no
- * lower bound never meets it. */
+/* The t at which weight k meets its lower (index k) or upper bound (index K + k); a weight with
+ * no lower bound never meets it. */
 static double meeting_point(const double *log_point, const double *bounds, int32_t count,
                             int32_t index)
 {

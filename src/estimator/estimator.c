@@ -331,9 +331,8 @@ enum mpo_status mpo_estimator_step(struct mpo_estimator *estimator, const double
     MPO_CHECK(prompt_count <= estimator->spec.prompts_max &&
                   responses->responses <= estimator->spec.responses_max &&
                   responses->policy_count >= estimator->spec.objective_count,
-              MPO_ERR_INTERNAL,
-              "an estimate of %d prompts x %d responses under %d policies", prompt_count,
-              responses->responses, responses->policy_count);
+              MPO_ERR_USAGE, "an estimate of %d prompts x %d responses under %d policies",
+              prompt_count, responses->responses, responses->policy_count);
     *out = (struct mpo_estimate){
         .coefficient = mpo_control_coefficient(&estimator->control),
         .end_bias = estimator->tilt.end_bias,

@@ -27,16 +27,11 @@ static const struct mpo_exchange_ops *find_transport(const char *name)
 static enum mpo_status check_transport(const char *name)
 {
     enum mpo_status status = MPO_OK;
-    char built[64] = "";
-    size_t length = 0;
     if (mpo_is_auto(name) || find_transport(name) != NULL)
         return MPO_OK;
-    for (int32_t i = 0; mpo_exchange_transports[i] != NULL; i++)
-        length += (size_t)snprintf(built + length, sizeof built - length, " %s",
-                                   mpo_exchange_transports[i]->transport);
     MPO_FAIL(MPO_ERR_DEVICE,
-             "exchange.transport is %s, but this build has no %s; it has:%s", name, name,
-             built);
+             "exchange.transport is %s, but this build has no %s; it has: %s", name, name,
+             mpo_exchange_transports_built());
 cleanup:
     return status;
 }

@@ -88,3 +88,6 @@ void mpo_exchange_shared_room(const struct mpo_exchange_ops *ops,
 /** The transports of this build in the order in which `auto` tries them, ended by
  *  NULL. (src/registry.c) */
 extern const struct mpo_exchange_ops *const mpo_exchange_transports[];
+
+/** Their names: "self shared nodes mpi". Local. */
+const char *mpo_exchange_transports_built(void);

@@ -8,7 +8,7 @@
 #include <math.h>
 
 #include "base/simplex.h"
-#include "mpo/exponents.h"
+#include "mpo/limits.h"
 
 enum mpo_status mpo_rollout_check_spec(const struct mpo_rollout_spec *spec)
 {

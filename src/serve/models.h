@@ -24,7 +24,7 @@
 /**
  * Fill a zeroed catalog from the configuration: everything but context_tokens and
  * row_capacity. Records are read here and never again. Collective over all ranks; failures
- * are agreed on and printed.
+ * are agreed on and reported.
  *
  * @return MPO_ERR_USAGE for presets or a name that cannot be; the statuses of
  *         mpo_weights_open_recipe

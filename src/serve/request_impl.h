@@ -17,7 +17,7 @@
 
 #include <jansson.h>
 
-#include "mpo/exponents.h"
+#include "mpo/limits.h"
 
 #include "models.h"
 #include "serve_impl.h"

@@ -21,7 +21,7 @@ enum mpo_status mpo_models_read(const struct mpo_config *config, struct mpo_reco
 
 /**
  * Send the models to all ranks and refuse those of this job that are not the same. Collective
- * over all ranks; failures are agreed on and printed.
+ * over all ranks; failures are agreed on and reported.
  *
  * @param models  as rank zero read them; others pass path and remedy
  * @return MPO_ERR_DATA

@@ -53,7 +53,7 @@ struct mpo_session {
 };
 
 /** Read the configuration and see that all ranks have the same. Collective over all ranks;
- *  failures are agreed on and printed. */
+ *  failures are agreed on and reported. */
 enum mpo_status mpo_session_configure(const char *command, int argc, char *const *argv,
                                       struct mpo_config **config);
 

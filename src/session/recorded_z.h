@@ -12,7 +12,7 @@
  * responses to each (estimator/sample.h). Known are prompts of a record of target whole, whose
  * tilt lets its responses end as whole ones do, if it has the session's prompts and cut and
  * enough of its responses count (mpo_sample_is_known) for a standard error of a quarter nat. Collective over all ranks; failures are
- * agreed on and printed.
+ * agreed on and reported.
  *
  * @param choice  weights of a record, or others: then nothing is known
  * @param out     [prompt_count] nat, NAN where it is not known; the same on all ranks

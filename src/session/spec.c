@@ -12,14 +12,20 @@
 static enum mpo_status check_source(const struct mpo_session_spec *spec)
 {
     enum mpo_status status = MPO_OK;
-    int given =
-        (spec->config != NULL) + (spec->config_text != NULL) + (spec->settings != NULL);
-    MPO_CHECK(given == 1, MPO_ERR_USAGE,
+    static const char *const words[] = {"none",
+                                        "config",
+                                        "config_text",
+                                        "config and config_text",
+                                        "settings",
+                                        "config and settings",
+                                        "config_text and settings",
+                                        "all three"};
+    int given = (spec->config != NULL) | (spec->config_text != NULL) << 1 |
+                (spec->settings != NULL) << 2;
+    MPO_CHECK(given == 1 || given == 2 || given == 4, MPO_ERR_USAGE,
               "a session: expected one of config (a path), config_text and settings, found "
-              "%s%s%s%s",
-              spec->config != NULL ? "config " : "",
-              spec->config_text != NULL ? "config_text " : "",
-              spec->settings != NULL ? "settings " : "", given == 0 ? "none" : "together");
+              "%s",
+              words[given]);
     MPO_CHECK(spec->config_folder == NULL || spec->config_text != NULL, MPO_ERR_USAGE,
               "a session: expected config_folder only with config_text, found "
               "it with %s",

@@ -39,7 +39,7 @@ enum mpo_status mpo_weights_check_choices(const struct mpo_config *config,
  * Settle the exponents mu of the mixture. Weights of a record become exponents by the
  * record's strength and scales, other weights on the simplex by the configuration's
  * (mpo/exponents.h); a single policy by name is that policy. Collective over all ranks;
- * failures are agreed on and printed.
+ * failures are agreed on and reported.
  *
  * @param out  [H] owned by the caller
  * @return MPO_ERR_DATA when the record has other objectives, models or another vocabulary;
@@ -53,7 +53,7 @@ enum mpo_status mpo_weights_open(const struct mpo_session *session,
  * it is 0, unless rollout.end_bias was set) belongs to the record's exponents: after the last
  * step that for the next one, of an earlier step that which it was drawn with. All else,
  * another strength than the record's included, has none. Collective over all ranks; failures
- * are agreed on and printed.
+ * are agreed on and reported.
  *
  * @param given  the tilt that a user requests, nat; NAN: the above
  * @param out    b, nat
@@ -69,6 +69,6 @@ enum mpo_status mpo_weights_open_recipe(const struct mpo_session *session,
                                         struct mpo_weights_recipe *recipe, double **out);
 
 /** Refuse to go on unless this job's models and vocabulary are those that a record was made
- *  with. Collective over all ranks; failures are agreed on and printed. */
+ *  with. Collective over all ranks; failures are agreed on and reported. */
 enum mpo_status mpo_weights_check_models(const struct mpo_session *session,
                                          const char *path);

@@ -257,7 +257,7 @@ static void steps_that_do_not_fit_are_refused(void **state)
     struct mpo_estimate estimate;
     responses_make(&responses, PROMPTS + 1, RESPONSES, H, LENGTH);
     assert_status(mpo_estimator_step(estimator, weights, &responses, &estimate),
-                  MPO_ERR_INTERNAL);
+                  MPO_ERR_USAGE);
     responses_free(&responses);
     mpo_estimator_close(&estimator);
 }

@@ -119,11 +119,11 @@ static void one_configuration_is_expected(void **state)
     struct mpo_session_spec spec = {0};
     refuse_session(&spec, MPO_ERR_USAGE, "found none");
     spec = (struct mpo_session_spec){.config = folder.config, .config_text = TEXT};
-    refuse_session(&spec, MPO_ERR_USAGE, "found config config_text together");
+    refuse_session(&spec, MPO_ERR_USAGE, "found config and config_text");
     spec = (struct mpo_session_spec){.settings = config, .config_text = TEXT};
-    refuse_session(&spec, MPO_ERR_USAGE, "found config_text settings together");
+    refuse_session(&spec, MPO_ERR_USAGE, "found config_text and settings");
     spec = (struct mpo_session_spec){.settings = config, .config = folder.config};
-    refuse_session(&spec, MPO_ERR_USAGE, "found config settings together");
+    refuse_session(&spec, MPO_ERR_USAGE, "found config and settings");
     spec = (struct mpo_session_spec){.config = folder.config, .config_folder = "/tmp"};
     refuse_session(&spec, MPO_ERR_USAGE, "with config, which has a folder");
     spec = (struct mpo_session_spec){.settings = config, .config_folder = "/tmp"};
