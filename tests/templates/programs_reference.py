@@ -37,6 +37,12 @@ WRITTEN = [
     # statements where they may not be
     "{% break %}", "{% continue %}a", "{% if true %}{% break %}{% endif %}", "{% for x in [1] %}{% endfor %}{% break %}",
     "{% for x in [1] %}{% macro m() %}{% break %}{% endmacro %}{% endfor %}", "{% for x in [1] %}{% else %}{% continue %}{% endfor %}",
+    *("{%% for y in [1, 2] %%}{%% for x in %s %%}T%s{%% else %%}E%s{%% endfor %%}C{%% else %%}Z{%% endfor %%}|{{ messages[0].content }}" % (items, inner, outer)
+      for items in ["[]", "[3]", "[3, 4] if y == 2"]
+      for inner in ["", "{% continue %}U"]
+      for outer in ["{{ y }}{% break %}Q", "{{ y }}{% continue %}Q", "{% if y == 2 %}b{% break %}{% endif %}Q",
+                    "{% set v %}s{% continue %}{% endset %}Q", "{% filter upper %}f{% break %}{% endfilter %}Q",
+                    "{% for z in [] %}{% else %}{{ messages[0].content }}{% continue %}{% endfor %}Q"]),
     "{% for x in [1] %}{% generation %}{% break %}{% endgeneration %}{% endfor %}", "{% endgeneration %}", "{% else %}",
     "{% for x in [1, 2] %}a{% if true %}b{% break %}{% endif %}c{% endfor %}", "{% for x in [1, 2] %}{% if x == 1 %}b{% continue %}{% endif %}c{% else %}d{% endfor %}",
     "{% for x in [1, 2] %}a{% set y %}b{% break %}{% endset %}{{ y }}{% endfor %}", "{% for x in 1 if true else 2 %}{% endfor %}", "{% if 1 if true else 0 %}a{% endif %}",
