@@ -162,6 +162,10 @@ enum mpo_status mpo_record_resume(const char *path,
                                   const struct mpo_record_segment *segment,
                                   int64_t step_count, struct mpo_record_writer **out);
 
+/** Whether the disk has room for the copy on which mpo_record_resume repairs a record that its
+ *  writer left open. Nothing is made. Local. @return MPO_ERR_IO, MPO_ERR_INPUT */
+enum mpo_status mpo_record_check_repair(const char *path);
+
 /** Whether mpo_record_create would refuse the path: its lock is taken and given back, and
  *  nothing else is made. A file system without locks is a warning. Local.
  *  @return MPO_ERR_OUTPUT, MPO_ERR_PERMISSION, MPO_ERR_IO */

@@ -233,6 +233,8 @@ enum mpo_status mpo_fit_check_record(const struct mpo_session *session, int64_t 
     MPO_TRY(compare_configurations(session->config, record, &last_program));
     if (session->prompts != NULL)
         MPO_TRY(compare_contents(session, record));
+    if (!mpo_record_is_complete(record) && !mpo_record_is_live(record))
+        MPO_TRY(mpo_record_check_repair(session->config->record.file));
     *steps = mpo_record_step_count(record);
 cleanup:
     free(last_program);

@@ -292,6 +292,8 @@ static enum mpo_status open_and_recover(struct repair *repair,
     MPO_TRY(mpo_record_verify(repair->source));
     out->repaired = !mpo_record_is_complete(repair->source);
     out->step_count = mpo_record_step_count(repair->source);
+    if (out->repaired && repair->owned) /* else the output may be on another disk */
+        MPO_TRY(mpo_record_check_repair(repair->path));
     if (out->repaired)
         MPO_TRY(recover_record(repair, out));
 cleanup:

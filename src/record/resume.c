@@ -13,6 +13,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "mpo/report.h"
@@ -21,6 +23,27 @@
 #include "base/reason.h"
 
 #define REPAIRED_SUFFIX ".repaired"
+
+enum mpo_status mpo_record_check_repair(const char *path)
+{
+    enum mpo_status status = MPO_OK;
+    struct stat record;
+    struct statvfs disk;
+    MPO_ARGUMENTS(path);
+    MPO_CHECK(stat(path, &record) == 0, MPO_ERR_INPUT, "%s: %s", path, strerror(errno));
+    if (statvfs(path, &disk) != 0)
+        return MPO_OK; /* the copy will tell */
+    double needed = (double)record.st_size;
+    double free_bytes = (double)disk.f_bavail * (double)disk.f_frsize;
+    MPO_CHECK(
+        needed <= free_bytes, MPO_ERR_IO,
+        "%s was left open by a killed run and is repaired on a copy beside it: expected "
+        "%.1f MB free on that disk, found %.1f MB; free some, or give `mpo recover` an "
+        "--output on another disk and resume that one",
+        path, needed / 1e6, free_bytes / 1e6);
+cleanup:
+    return status;
+}
 
 /* The lock is held, so a file of this name was left by a killed repair. */
 static enum mpo_status close_properly(const char *path)

@@ -165,6 +165,29 @@ def full_disk(args, crashed):
     check("a full disk leaves no copy", sorted(os.listdir(args.work)) == before)
 
 
+def no_room_for_a_repair(args):
+    """A disk that holds the record and no copy of it: doctor and fit say so alike."""
+    folder = os.path.join(args.work, "small_disk")
+    os.makedirs(folder)
+    config = fit_ranks.write_case(os.path.join(args.work, "small_case"))
+    script = """mount -t tmpfs -o size=300k tmpfs . && cd "$PWD"
+        "$0" fit "$1" --descent.steps=3000 --record.file="$PWD/q.h5" --quiet 2>/dev/null && exit 99
+        for command in doctor fit; do
+            "$0" $command "$1" --descent.steps=3000 --record.file="$PWD/q.h5" --resume >../$command.out 2>&1
+            echo $command $?
+            grep -c 'another disk' ../$command.out
+        done
+        "$0" recover q.h5 --output=../spare.h5 >/dev/null && echo recovered"""
+    if os.geteuid() != 0 or subprocess.run(["unshare", "-m", "true"], check=False).returncode != 0:
+        print("SKIP  a disk without room for a repair: needs root and mount namespaces")
+        return
+    result = subprocess.run(["unshare", "-m", "sh", "-c", script, args.mpo, config], cwd=folder, timeout=120,
+                            capture_output=True, text=True, check=False)
+    check("a disk without room for a repair: doctor 74, fit 74, and recover writes elsewhere",
+          result.stdout.split() == ["doctor", "74", "1", "fit", "74", "1", "recovered"], result)
+    shutil.rmtree(folder)
+
+
 def manners(args, fields):
     live = crash(args, "live.h5", 5)
     refused(args, "a live record", 73, ["live.h5", f"process {live.pid}", "host "], "live.h5")
@@ -263,6 +286,7 @@ def main():
     replay(args, fields)
     manners(args, fields)
     a_stopped_run_is_not_finished(args)
+    no_room_for_a_repair(args)
     shutil.rmtree(args.work, ignore_errors=True)
     if FAILURES:
         print(f"{len(FAILURES)} checks failed: {FAILURES}")
