@@ -94,7 +94,8 @@ def build():
     suites = ["test_mixture_cuda", "test_mixture_select", "test_rounding_cuda",
               "test_mixture_slices"]
     suites += ["test_exchange_cuda"] * has_nccl
-    check_budget(must_run("cmake", "--build", BUILD, "-j2", "--target", "mpo", *suites), has_nccl)
+    check_budget(must_run("cmake", "--build", BUILD, "-j2", "--target", "mpo",
+                          "device_position", *suites), has_nccl)
 
 
 def fit(device, *more, seed=1):

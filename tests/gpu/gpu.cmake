@@ -3,6 +3,8 @@
 # is an nvcc, and what building asks of a host, which needs neither CUDA nor a device.
 
 if(MPO_CUDA)
+    add_executable(device_position EXCLUDE_FROM_ALL bench/device_position.c)
+    target_link_libraries(device_position PRIVATE mpo_test_support CUDA::cudart_static)
     set(suites mixture_cuda mixture_select rounding_cuda mixture_slices)
     if(TARGET NCCL::nccl)
         list(APPEND suites exchange_cuda)
@@ -33,7 +35,12 @@ mpo_add_script_test("older toolkits are asked for what they know" ../gpu/build_h
     120 1 nvcc ${PROJECT_SOURCE_DIR} ${work}/toolkits)
 mpo_add_script_test("libllama's backend for CUDA finds its libraries" ../gpu/build_hosts.py
     gpu 120 1 setup ${PROJECT_SOURCE_DIR} ${work}/setup)
+mpo_add_script_test("the script for a GPU skips what it cannot show" ../gpu/rehearsal.py gpu
+    300 1 ${PROJECT_SOURCE_DIR} ${work}/rehearsal ${work}/cuda/build ${PROJECT_BINARY_DIR})
+mpo_add_script_test("the time model of GPUs is computed as by hand" ../gpu/time_model.py gpu
+    60 1 ${PROJECT_SOURCE_DIR})
 set_tests_properties("the program builds with CUDA, kernels within their budget" PROPERTIES
     FIXTURES_SETUP cuda_build)
 set_tests_properties("a build with CUDA runs where there is no device"
+    "the script for a GPU skips what it cannot show"
     "a device gives the figures of the CPU" PROPERTIES FIXTURES_REQUIRED cuda_build)

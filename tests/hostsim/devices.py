@@ -36,6 +36,8 @@ DEVICES = 6
 # A rank alone needs no transport; three policies: 6 ranks are two groups of three.
 RUNS = [(1, "self", "auto"), (2, "nccl", "gather"), (3, "nccl", "alltoall"),
         (3, "mpi", "alltoall"), (6, "nccl", "gather")]
+# Where lines are compared.
+WAYS = [(1, "self"), (3, "nccl")]
 # A thread of a device is a fiber here: little is decoded.
 LITTLE = ("--rollout.prompts_per_step=2", "--rollout.responses=2", "--rollout.max_tokens=6")
 
@@ -141,7 +143,7 @@ def compare_fits(case, runs, rows):
 def same_lines(case, command, *flags):
     """JSON lines of the CPU and of devices: texts alike, figures within the tolerance."""
     expected, _ = case.on_cpu(command, *flags)
-    for ranks, transport in ((1, "self"), (3, "nccl")):
+    for ranks, transport in WAYS:
         what = " ".join((command,) + flags) + " on %d" % ranks
         found, _ = case.on_devices(command, ranks, "--exchange.transport=" + transport, *flags)
         pairs = list(zip(expected.splitlines(), found.splitlines(), strict=True))

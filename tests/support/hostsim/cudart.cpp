@@ -163,7 +163,9 @@ void check_copy(const void *to, const void *from, size_t bytes, cudaMemcpyKind k
     const void *host = kind == cudaMemcpyHostToDevice ? from : to;
     if (find(device_memory, device, bytes) == nullptr)
         die("a copy's device side is not in the device's memory");
-    if (find(device_memory, host, 1) != nullptr)
+    if (kind == cudaMemcpyDeviceToDevice && find(device_memory, to, bytes) == nullptr)
+        die("a copy's target is not in the device's memory");
+    if (kind != cudaMemcpyDeviceToDevice && find(device_memory, host, 1) != nullptr)
         die("a copy's host side is in the device's memory");
 }
 
