@@ -37,17 +37,31 @@ fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 top=$work/bundle
-mkdir -p "$top"/{bin,lib,tests,results/gpu}
+mkdir -p "$top"/{bin,programs,lib,tests,results/gpu}
+
+# Python and compute-sanitizer must not get the bundle's libraries, which may be older than theirs.
+write_starter() {
+    cat >"$1" <<'STARTER'
+#!/bin/sh
+# The program of this name with the libraries of the bundle, and those of CUDA that are here.
+here=$(cd "$(dirname "$0")/.." && pwd)
+LD_LIBRARY_PATH=$here/lib:${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}/usr/local/cuda/lib64
+export LD_LIBRARY_PATH
+exec "$here/programs/$(basename "$0")" "$@"
+STARTER
+    chmod +x "$1"
+}
 
 for program in "${programs[@]}"; do
     if [ -x "$build/$program" ]; then
-        cp "$build/$program" "$top/bin/"
+        cp "$build/$program" "$top/programs/"
+        write_starter "$top/bin/$(basename "$program")"
     else
         echo "bundle.sh: left out, not built: $program" >&2
     fi
 done
 # libllama loads its backends by name.
-llama=$(ldd "$top/bin/mpo" | awk '$1 ~ /^libggml\.so/ {print $3}')
+llama=$(ldd "$top/programs/mpo" | awk '$1 ~ /^libggml\.so/ {print $3}')
 [ -z "$llama" ] || cp -L "$(dirname "$llama")"/libggml-*.so* "$top/lib/"
 plugins=$(ompi_info --path pkglibdir | awk '{print $2}')
 if [ ! -d "$plugins" ]; then
@@ -55,7 +69,7 @@ if [ ! -d "$plugins" ]; then
     exit 69
 fi
 cp -LR "$plugins" "$top/lib/openmpi3"
-find "$top/bin" "$top/lib" -type f -exec ldd {} + 2>/dev/null | awk '$3 ~ /^\// {print $3}' | sort -u \
+find "$top/programs" "$top/lib" -type f -exec ldd {} + 2>/dev/null | awk '$3 ~ /^\// {print $3}' | sort -u \
     | while read -r library; do
         name=$(basename "$library")
         [[ $name =~ $left_out ]] || [ -e "$top/lib/$name" ] || cp -L "$library" "$top/lib/"
@@ -69,7 +83,7 @@ cp "$root"/tests/hostsim/{devices,llama_devices}.py "$top/tests/hostsim/"
 cp "$root/tests/gpu/one_device.py" "$top/tests/gpu/"
 git -C "$root" describe --always --dirty >"$top/commit" 2>/dev/null || echo unknown >"$top/commit"
 chmod -R u+w "$top"
-strip --strip-unneeded "$top"/bin/* 2>/dev/null || true
+strip --strip-unneeded "$top"/programs/* 2>/dev/null || true
 packed=$work/$(basename "$bundle")
 XZ_OPT=${XZ_OPT:--T0} tar -C "$work" -caf "$packed" bundle
 mv "$packed" "$bundle"

@@ -23,11 +23,6 @@ trap 'rm -rf "$work"' EXIT
 total=470 # seconds, of 8 minutes
 worst=0
 
-libraries=$PWD/lib
-for folder in /usr/local/cuda/lib64 /usr/local/cuda/targets/x86_64-linux/lib; do
-    [ ! -d "$folder" ] || libraries=$libraries:$folder
-done
-export LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 [ ! -d /usr/local/cuda/bin ] || PATH=$PATH:/usr/local/cuda/bin
 # The bundle's own Open MPI, for processes without mpirun.
 export OPAL_PREFIX=$PWD OMPI_MCA_mca_base_component_path=$PWD/lib/openmpi3
@@ -90,7 +85,8 @@ result_of() { awk -F '\t' -v name="$1" '$1 == name {print $2}' "$out/stages.tsv"
 # checked TOOL NAME SECONDS: a suite under a tool of compute-sanitizer.
 checked() {
     if command -v compute-sanitizer >/dev/null; then
-        stage "$1_$2" "$3" compute-sanitizer --tool "$1" --error-exitcode 9 "bin/test_$2" small
+        stage "$1_$2" "$3" compute-sanitizer --tool "$1" \
+            --target-processes all --error-exitcode 9 "bin/test_$2" small
     else
         end_stage "$1_$2" SKIP 0 "$3" "no compute-sanitizer here"
     fi

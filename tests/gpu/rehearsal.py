@@ -53,8 +53,8 @@ def make_bundle():
 def brings_its_libraries():
     carried = set(os.listdir(os.path.join(BUNDLE, "lib")))
     wanted = set()
-    for name in os.listdir(os.path.join(BUNDLE, "bin")):
-        said = subprocess.run(["ldd", os.path.join(BUNDLE, "bin", name)], capture_output=True,
+    for name in os.listdir(os.path.join(BUNDLE, "programs")):
+        said = subprocess.run(["ldd", os.path.join(BUNDLE, "programs", name)], capture_output=True,
                               text=True, check=False).stdout
         wanted |= {os.path.basename(line.split()[0]) for line in said.splitlines()}
     absent = {name for name in wanted - carried if not re.fullmatch(ELSEWHERE, name)}
