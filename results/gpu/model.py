@@ -173,7 +173,7 @@ def print_summary(c):
 # ---- what a device measured ----
 
 def read_figures(path):
-    """{(quantity, K, V, B): value}; lines of device_position: quantity K V B value."""
+    """{(quantity, K, V, B): value}; lines of quantity K V B value."""
     figures = {}
     with open(path, encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
@@ -200,6 +200,9 @@ PREDICTED = {
     "combine": ("us", lambda c, K, V, B: c["combine"]
                 + transfer_us(4.0 * V * B * K, c["combine_share"] * c["copy_rate"])),
     "draw": ("us", lambda c, K, V, B: c["draw"] + K * c["draw_policy"]),
+    # of tests/gpu/positions.py: one GPU, responses of 256 tokens, half of them in the cache
+    "decode": ("us", lambda c, K, V, B: K * decode_us(c, "1B Q8", B, length=128)),
+    "position": ("us", lambda c, K, V, B: together_us(c, (K, V, B))),
     "mixing": ("us", lambda c, K, V, B: together_us(c, (K, V, B))),
 }
 

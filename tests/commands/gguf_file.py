@@ -102,13 +102,14 @@ class Gguf:
         head = struct.pack("<4sIQQ", b"GGUF", 3, len(self.tensors), len(self.keys))
         for name, (kind, value) in self.keys.items():
             head += pack_text(name) + struct.pack("<I", kind) + pack(kind, value)
-        data = b""
+        data, size = [], 0
         for name, tensor in self.tensors.items():
             head += pack_text(name) + struct.pack("<I", len(tensor.sizes))
             head += struct.pack("<%dQ" % len(tensor.sizes), *tensor.sizes)
-            head += struct.pack("<IQ", tensor.kind, len(data))
-            data += tensor.data + b"\0" * (-len(tensor.data) % ALIGNMENT)
-        return head + b"\0" * (-len(head) % ALIGNMENT) + data
+            head += struct.pack("<IQ", tensor.kind, size)
+            data += [tensor.data, b"\0" * (-len(tensor.data) % ALIGNMENT)]
+            size += len(tensor.data) + len(data[-1])
+        return b"".join([head, b"\0" * (-len(head) % ALIGNMENT), *data])
 
     def write(self, path):
         with open(path, "wb") as stream:

@@ -78,9 +78,9 @@ find "$top/programs" "$top/lib" -type f -exec ldd {} + 2>/dev/null | awk '$3 ~ /
 cp "$root/tests/gpu/on_device.sh" "$top/"
 cp "$root/results/gpu/model.py" "$top/results/gpu/"
 mkdir -p "$top"/tests/{commands,hostsim,gpu}
-cp "$root"/tests/commands/{patterns,sample,tables,records}.py "$top/tests/commands/"
+cp "$root"/tests/commands/{gguf_file,patterns,sample,tables,records}.py "$top/tests/commands/"
 cp "$root"/tests/hostsim/{devices,llama_devices}.py "$top/tests/hostsim/"
-cp "$root/tests/gpu/one_device.py" "$top/tests/gpu/"
+cp "$root"/tests/gpu/{one_device,positions}.py "$top/tests/gpu/"
 git -C "$root" describe --always --dirty >"$top/commit" 2>/dev/null || echo unknown >"$top/commit"
 chmod -R u+w "$top"
 strip --strip-unneeded "$top"/programs/* 2>/dev/null || true

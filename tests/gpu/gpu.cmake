@@ -28,6 +28,9 @@ mpo_add_script_test("a device gives the figures of the CPU"
     ../gpu/cuda_build.py gpu 1200 1 device "${CUDAToolkit_NVCC_EXECUTABLE}"
     ${PROJECT_SOURCE_DIR} ${work}/cuda)
 if(MPO_LLAMA AND NOT MPO_SANITIZE)
+    mpo_add_script_test("a position of random models is timed" ../gpu/positions.py gpu 120 1
+        $<TARGET_FILE:mpo> ${work}/positions $<TARGET_FILE:bigram_gguf_tool>
+        --shape=small --device=cpu --tokens=4)
     mpo_add_script_test("a program links where there is no driver" ../gpu/build_hosts.py gpu
         120 1 link ${PROJECT_SOURCE_DIR} ${work}/driverless ${PROJECT_BINARY_DIR} ${llama_DIR})
 endif()

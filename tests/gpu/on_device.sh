@@ -106,12 +106,12 @@ for suite in mixture_slices rounding_cuda exchange_cuda; do
     stage "$suite" 15 "bin/test_$suite" large
 done
 for suite in mixture mixture_draws mixture_filter mixture_rows mixture_top; do
-    MPO_TEST_DEVICE=cuda stage "$suite" 12 "bin/test_$suite"
+    MPO_TEST_DEVICE=cuda stage "$suite" 8 "bin/test_$suite"
 done
 stage program 40 "$python" tests/gpu/one_device.py bin/mpo "$work/program"
 stage libllama 40 "$python" tests/gpu/one_device.py bin/mpo "$work/libllama" bin/bigram_gguf_tool
 for suite in mixture_cuda mixture_select mixture_slices rounding_cuda; do
-    checked memcheck "$suite" 15
+    checked memcheck "$suite" 12
 done
 checked racecheck mixture_cuda 20
 checked synccheck mixture_cuda 10
@@ -119,9 +119,12 @@ checked initcheck mixture_cuda 10
 
 # ---- speed ----
 
-stage speed 70 bin/device_position
-# What it had measured when its time was up counts too.
-[ ! -s "$out/speed.log" ] || grep -E '^[a-z]+(	[0-9.e+-]+){4}$' "$out/speed.log" >"$out/figures.tsv"
+stage speed 50 bin/device_position
+stage positions 70 "$python" tests/gpu/positions.py bin/mpo "$work/positions" bin/bigram_gguf_tool
+# What they had measured when their time was up counts too.
+for name in speed positions; do
+    [ ! -s "$out/$name.log" ] || grep -E '^[a-z]+(	[0-9.e+-]+){4}$' "$out/$name.log" >>"$out/figures.tsv"
+done
 
 # ---- table ----
 

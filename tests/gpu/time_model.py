@@ -102,6 +102,10 @@ def figures():
     check("a figure beside the model's", line, ("copy", 0, 0, 0, "GB/s", 2150.0, 4300.0, 0.5))
 
 
+    check("a decode of both policies", round(model.PREDICTED["decode"][1](
+        {**C, "copy_rate": 1000.0}, 2, 128256, 1), 6), round(2 * (1310 + 208 + 100 + 4.194304), 6))
+
+
 def bad_input():
     try:
         model.constants({"speed": 1.0})
