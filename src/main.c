@@ -12,7 +12,7 @@
 
 #include "base/stop.h"
 #include "commands/commands.h"
-#include "config/config_impl.h"
+#include "base/spelling.h"
 #include "mpo/comm.h"
 #include "mpo/policy.h"
 #include "commands/report/log.h"
@@ -80,8 +80,8 @@ static void refuse_command(const char *typed)
     for (const struct mpo_command *command = mpo_commands; command->name != NULL;
          command++) {
         bool begins = strncmp(command->name, typed, strlen(typed)) == 0;
-        size_t distance = begins ? 0 : mpo_config_distance(typed, command->name);
-        if (distance < least && mpo_config_is_near(command->name, distance)) {
+        size_t distance = begins ? 0 : mpo_spelling_distance(typed, command->name);
+        if (distance < least && mpo_spelling_is_near(command->name, distance)) {
             least = distance;
             meant = command->name;
         }

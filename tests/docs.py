@@ -316,6 +316,14 @@ def folders_have_no_circle():
     check("the folders of src/ include each other in no circle", problems)
 
 
+def private_headers_stay_private():
+    """registry.c alone sees the insides of the stages."""
+    check("no folder includes another's private header", [
+        f"{name} includes {header}" for name in filter(is_source, FILES) for header in includes(name)
+        if header.endswith("_impl.h") and "/" in header and folder_of(header) != folder_of(name)
+        and name != "src/registry.c"])
+
+
 def no_source_file_is_too_long():
     lengths = {name: read(name).count("\n") for name in FILES if name.endswith(LONG_FILES)}
     check(f"no source file is longer than {LINES_MAX} lines", [
@@ -392,6 +400,7 @@ def main():
     no_command_includes_another()
     only_commands_print()
     folders_have_no_circle()
+    private_headers_stay_private()
     no_source_file_is_too_long()
     static_functions_have_two_words()
     every_folder_has_a_row()

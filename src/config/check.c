@@ -167,7 +167,7 @@ static enum mpo_status check_names_differ(struct mpo_config_build *build)
     enum mpo_status status = MPO_OK;
     const struct mpo_config *config = build->config;
     const struct mpo_config_policies **sorted = NULL;
-    char quoted[MPO_CONFIG_QUOTE_BYTES];
+    char quoted[MPO_QUOTE_BYTES];
     MPO_NEW(config->policy_count, &sorted);
     for (int32_t i = 0; i < config->policy_count; i++)
         sorted[i] = &config->policies[i];
@@ -177,8 +177,7 @@ static enum mpo_status check_names_differ(struct mpo_config_build *build)
                   "%s: expected a unique name, found '%s', which policies[%td] already has",
                   where_of(build, MPO_OPTION_policies_name,
                            (int32_t)(sorted[i] - config->policies)),
-                  mpo_config_quote(sorted[i]->name, quoted),
-                  sorted[i - 1] - config->policies);
+                  mpo_quote(sorted[i]->name, quoted), sorted[i - 1] - config->policies);
 cleanup:
     free(sorted);
     return status;
@@ -188,13 +187,13 @@ static enum mpo_status check_names(struct mpo_config_build *build)
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_config *config = build->config;
-    char quoted[MPO_CONFIG_QUOTE_BYTES];
+    char quoted[MPO_QUOTE_BYTES];
     for (int32_t i = 0; i < config->policy_count; i++) {
         const char *name = config->policies[i].name;
         const char *fault = name_fault(name);
         MPO_CHECK(fault == NULL, MPO_ERR_CONFIG, "%s: expected %s, found '%s'",
                   where_of(build, MPO_OPTION_policies_name, i), fault,
-                  mpo_config_quote(name, quoted));
+                  mpo_quote(name, quoted));
     }
     MPO_TRY(check_names_differ(build));
 cleanup:

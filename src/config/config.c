@@ -124,12 +124,11 @@ static enum mpo_status choose_path(struct mpo_config_build *build,
                                    const struct mpo_config_arguments *arguments)
 {
     enum mpo_status status = MPO_OK;
-    char found[2 * MPO_CONFIG_QUOTE_BYTES + 8] = "none";
-    char quoted[2][MPO_CONFIG_QUOTE_BYTES];
+    char found[2 * MPO_QUOTE_BYTES + 8] = "none";
+    char quoted[2][MPO_QUOTE_BYTES];
     if (arguments->count > 1)
-        snprintf(found, sizeof found, "%s and %s",
-                 mpo_config_quote(arguments->text[0], quoted[0]),
-                 mpo_config_quote(arguments->text[1], quoted[1]));
+        snprintf(found, sizeof found, "%s and %s", mpo_quote(arguments->text[0], quoted[0]),
+                 mpo_quote(arguments->text[1], quoted[1]));
     MPO_CHECK(arguments->count == 1, MPO_ERR_USAGE,
               "expected one configuration file, found %s; usage: mpo %s CONFIG "
               "[--section.key=value ...]",
@@ -196,12 +195,12 @@ enum mpo_status mpo_config_open_text(const char *command,
     struct mpo_config_build build = {.command = command, .path = "configuration text"};
     struct mpo_config_arguments arguments = {0};
     size_t bytes = strnlen(source->text, MPO_CONFIG_BYTES_MAX + 1);
-    char quoted[MPO_CONFIG_QUOTE_BYTES];
+    char quoted[MPO_QUOTE_BYTES];
     MPO_TRY(begin_build(&build));
     MPO_TRY(mpo_config_flags_open(command, argc, argv, &arguments, &flags));
     MPO_CHECK(arguments.count == 0, MPO_ERR_USAGE,
               "expected only flags with a configuration text, found '%s'",
-              mpo_config_quote(arguments.text[0], quoted));
+              mpo_quote(arguments.text[0], quoted));
     MPO_CHECK(bytes <= MPO_CONFIG_BYTES_MAX, MPO_ERR_CONFIG,
               "%s: expected at most %zu bytes, found more", build.path,
               MPO_CONFIG_BYTES_MAX);

@@ -9,6 +9,7 @@
 #pragma once
 
 #include "base/choices.h"
+#include "base/spelling.h"
 #include "mpo/config.h"
 
 /* One enumerator per section and one per option, to index the tables of config.c. */
@@ -133,9 +134,8 @@ struct mpo_config_assignment {
     const char *text;
 };
 
-#define MPO_CONFIG_QUOTE_BYTES 88
-#define MPO_CONFIG_PARTS_MAX   64 /* of a list of paths or of factors */
-#define MPO_CONFIG_HINT_BYTES  512
+#define MPO_CONFIG_PARTS_MAX  64 /* of a list of paths or of factors */
+#define MPO_CONFIG_HINT_BYTES 512
 
 /* ---- config.c ---- */
 
@@ -219,12 +219,6 @@ int mpo_config_find_choice(const char *choices, const char *text);
 const char *mpo_config_where(struct mpo_config_build *build,
                              const struct mpo_config_assignment *assignment);
 
-/** The beginning of a user's text, made safe for one line of a message. */
-const char *mpo_config_quote(const char *text, char quoted[MPO_CONFIG_QUOTE_BYTES]);
-
-/** Edit distance: letters to change, add or remove, and neighbours to swap. */
-size_t mpo_config_distance(const char *a, const char *b);
-
 /** "; did you mean 'x'?" or, when no name is near, "; known: a, b, c". */
 const char *mpo_config_hint(const char *name, const char *const *known, size_t known_count,
                             char hint[MPO_CONFIG_HINT_BYTES]);
@@ -249,9 +243,6 @@ void mpo_config_spell_flag(char *flag);
 /** Whether the first bytes of what was typed are the name of an option, with _ or with -. The
  *  one rule for keys of flags and of --get; a file has them as they are. */
 bool mpo_config_is_spelt(const char *name, const char *typed, size_t bytes);
-
-/** Whether a name at this distance may have been meant. */
-bool mpo_config_is_near(const char *name, size_t distance);
 
 /** Refuse a flag that the command does not have. @return MPO_ERR_USAGE */
 enum mpo_status mpo_config_refuse_unknown(const char *command, const char *argument);

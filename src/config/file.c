@@ -198,7 +198,7 @@ static enum mpo_status match_key(const struct mapping *mapping, const struct nam
     const char *path = mapping->build->path;
     const char *dot = *mapping->name != '\0' ? "." : "";
     struct mpo_config_place place = position_of(key);
-    char quoted[MPO_CONFIG_QUOTE_BYTES];
+    char quoted[MPO_QUOTE_BYTES];
     char hint[MPO_CONFIG_HINT_BYTES];
     if (!is_text(key))
         MPO_TRY(
@@ -210,8 +210,7 @@ static enum mpo_status match_key(const struct mapping *mapping, const struct nam
     if (*index == names->count && mapping->build->config->stored != NULL)
         return MPO_OK;
     MPO_CHECK(*index < names->count, MPO_ERR_CONFIG, "%s:%zu:%zu: %s%s%s: unknown key%s",
-              path, place.line, place.column, mapping->name, dot,
-              mpo_config_quote(name, quoted),
+              path, place.line, place.column, mapping->name, dot, mpo_quote(name, quoted),
               mpo_config_hint(name, names->text, names->count, hint));
     MPO_CHECK(seen[*index] == 0, MPO_ERR_CONFIG,
               "%s:%zu:%zu: %s%s%s: duplicate key; line %zu has it already", path,

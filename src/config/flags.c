@@ -84,15 +84,15 @@ static enum mpo_status parse_policy_flag(struct mpo_config_flags *flags,
     enum mpo_status status = MPO_OK;
     const char *names[MPO_OPTION_COUNT];
     size_t name_count = 0;
-    char quoted[MPO_CONFIG_QUOTE_BYTES];
+    char quoted[MPO_QUOTE_BYTES];
     char hint[MPO_CONFIG_HINT_BYTES];
-    char key[MPO_CONFIG_QUOTE_BYTES];
+    char key[MPO_QUOTE_BYTES];
     const char *policy = argument + strlen(POLICY_PREFIX);
     const char *dot = strchr(policy, '.');
     const char *equals = dot != NULL ? strchr(dot, '=') : NULL;
     MPO_CHECK(equals != NULL && dot > policy, MPO_ERR_USAGE,
               "expected --policies.NAME.key=value, found '%s'",
-              mpo_config_quote(argument, quoted));
+              mpo_quote(argument, quoted));
     snprintf(key, sizeof key, "%.*s", (int)(equals - dot - 1), dot + 1);
     struct flag *flag = &flags->flag[flags->flag_count];
     for (int i = 0; i < MPO_OPTION_COUNT; i++) {
@@ -103,8 +103,7 @@ static enum mpo_status parse_policy_flag(struct mpo_config_flags *flags,
             flag->assignment.option = &mpo_config_options[i];
     }
     MPO_CHECK(flag->assignment.option != NULL, MPO_ERR_USAGE, "unknown key in '%s'%s",
-              mpo_config_quote(argument, quoted),
-              mpo_config_hint(key, names, name_count, hint));
+              mpo_quote(argument, quoted), mpo_config_hint(key, names, name_count, hint));
     flag->assignment.place.flag = argument;
     flag->assignment.place.flag_bytes = (int)(equals - argument);
     flag->assignment.text = equals + 1;
@@ -120,14 +119,14 @@ static enum mpo_status parse_flag(struct mpo_config_flags *flags, const char *ar
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_config_option *option = &mpo_config_options[known->val - FIRST_ANSWER];
-    char quoted[MPO_CONFIG_QUOTE_BYTES];
+    char quoted[MPO_QUOTE_BYTES];
     size_t bytes = strcspn(argument, "=");
     if (strlen(known->name) + strlen("--") != bytes)
         return mpo_config_refuse_unknown(flags->command,
                                          argument); /* only the beginning of the name */
     if (strcmp(known->name, JSON_NAME) == 0) {
         MPO_CHECK(value == NULL, MPO_ERR_USAGE, "--json: expected no value, found '%s'",
-                  mpo_config_quote(value, quoted));
+                  mpo_quote(value, quoted));
         value = mpo_config_json_choice(option);
     }
     flags->flag[flags->flag_count++].assignment = (struct mpo_config_assignment){
@@ -151,7 +150,7 @@ static enum mpo_status handle_argument(struct mpo_config_flags *flags, const cha
                                        int answer, const struct option *known)
 {
     enum mpo_status status = MPO_OK;
-    char quoted[MPO_CONFIG_QUOTE_BYTES];
+    char quoted[MPO_QUOTE_BYTES];
     if (answer == 1)
         keep_argument(flags, argument);
     else if (known != NULL)
@@ -160,7 +159,7 @@ static enum mpo_status handle_argument(struct mpo_config_flags *flags, const cha
         MPO_TRY(parse_policy_flag(flags, argument));
     else if (answer == ':')
         MPO_FAIL(MPO_ERR_USAGE, "%s: expected a value, found none; write %s=VALUE",
-                 mpo_config_quote(argument, quoted), quoted);
+                 mpo_quote(argument, quoted), quoted);
     else
         MPO_TRY(mpo_config_refuse_unknown(flags->command, argument));
 cleanup:

@@ -33,11 +33,11 @@ static enum mpo_status refuse_key(const char *key)
     const char *nearest = "";
     char hint[MPO_CONFIG_HINT_BYTES] = "";
     size_t least = SIZE_MAX;
-    char quoted[2][MPO_CONFIG_QUOTE_BYTES];
+    char quoted[2][MPO_QUOTE_BYTES];
     for (int i = 0; i < MPO_OPTION_COUNT; i++) {
         const struct mpo_config_option *option = &mpo_config_options[i];
         const char *name = prefix > 0 ? option->name : option->full_name;
-        size_t distance = mpo_config_distance(key + prefix, name);
+        size_t distance = mpo_spelling_distance(key + prefix, name);
         if (!mpo_config_is_in_files((int)option->section) || distance >= least ||
             is_of_policies(option) != (prefix > 0))
             continue;
@@ -45,13 +45,13 @@ static enum mpo_status refuse_key(const char *key)
         nearest = name;
     }
     snprintf(quoted[1], sizeof quoted[1], "%.*s", prefix, key);
-    if (mpo_config_is_near(key + prefix, least))
+    if (mpo_spelling_is_near(key + prefix, least))
         snprintf(hint, sizeof hint, "; the nearest key is '%s%s'", quoted[1], nearest);
     MPO_FAIL(
         MPO_ERR_USAGE,
         "--get: expected section.key, policies.NAME.key or policies, found '%s'%s (mpo "
         "config CONFIG lists all)",
-        mpo_config_quote(key, quoted[0]), hint);
+        mpo_quote(key, quoted[0]), hint);
 cleanup:
     return status;
 }
@@ -64,7 +64,7 @@ static enum mpo_status find_policy(const struct mpo_config *config, const char *
     const char *known[KNOWN_MAX];
     size_t known_count = 0;
     size_t bytes = strcspn(name, ".");
-    char wanted[MPO_CONFIG_QUOTE_BYTES];
+    char wanted[MPO_QUOTE_BYTES];
     char hint[MPO_CONFIG_HINT_BYTES];
     for (*index = 0; *index < config->policy_count; (*index)++) {
         const char *other = config->policies[*index].name;

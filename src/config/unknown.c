@@ -21,11 +21,6 @@ bool mpo_config_is_spelt(const char *name, const char *typed, size_t bytes)
     return name[bytes] == '\0';
 }
 
-bool mpo_config_is_near(const char *name, size_t distance)
-{
-    return distance < strlen(name) && distance <= 1 + strlen(name) / 3;
-}
-
 /* Letters to change in one of the names of an option; the beginning of a name as a command
  * shows it most likely means this one. */
 static size_t distance_to(const struct mpo_config_option *option, const char *command,
@@ -33,8 +28,8 @@ static size_t distance_to(const struct mpo_config_option *option, const char *co
 {
     const char *shown =
         mpo_config_is_own(option, command) ? option->name : option->full_name;
-    size_t whole = mpo_config_distance(typed, option->full_name);
-    size_t bare = mpo_config_distance(typed, option->name);
+    size_t whole = mpo_spelling_distance(typed, option->full_name);
+    size_t bare = mpo_spelling_distance(typed, option->name);
     if (strncmp(shown, typed, strlen(typed)) == 0)
         return 0;
     return whole < bare ? whole : bare;
@@ -53,7 +48,7 @@ static bool has_json(const char *command)
 static void name_nearest(const char *command, const char *typed,
                          char nearest[MPO_CONFIG_FLAG_BYTES])
 {
-    size_t least = has_json(command) ? mpo_config_distance(typed, "json") : SIZE_MAX;
+    size_t least = has_json(command) ? mpo_spelling_distance(typed, "json") : SIZE_MAX;
     snprintf(nearest, MPO_CONFIG_FLAG_BYTES, "--json");
     for (int i = 0; i < MPO_OPTION_COUNT; i++) {
         const struct mpo_config_option *option = &mpo_config_options[i];
@@ -65,7 +60,7 @@ static void name_nearest(const char *command, const char *typed,
         least = distance;
         mpo_config_name_flag(option, command, nearest);
     }
-    if (typed[0] == '\0' || !mpo_config_is_near(typed, least))
+    if (typed[0] == '\0' || !mpo_spelling_is_near(typed, least))
         nearest[0] = '\0';
 }
 
@@ -105,15 +100,15 @@ static bool name_owners(const char *typed, char *list, size_t bytes)
 enum mpo_status mpo_config_refuse_unknown(const char *command, const char *argument)
 {
     enum mpo_status status = MPO_OK;
-    char name[MPO_CONFIG_QUOTE_BYTES];
-    char quoted[MPO_CONFIG_QUOTE_BYTES];
+    char name[MPO_QUOTE_BYTES];
+    char quoted[MPO_QUOTE_BYTES];
     char nearest[MPO_CONFIG_FLAG_BYTES] = "";
     char hint[MPO_CONFIG_FLAG_BYTES + 48] = "";
     char owners[256] = "";
     const char *bare = argument + strspn(argument, "-");
     const int dashes = (int)(bare - argument);
     snprintf(name, sizeof name, "%.*s", (int)strcspn(bare, "="), bare);
-    mpo_config_quote(name, quoted);
+    mpo_quote(name, quoted);
     bool may_be_near = name_owners(name, owners, sizeof owners);
     for (char *at = strchr(name, '-'); at != NULL; at = strchr(at, '-'))
         *at = '_';

@@ -19,24 +19,6 @@
 #include "base/argument.h"
 #include "base/memory.h"
 
-#define NAME_LETTERS_MAX 64 /* longer names are not compared */
-
-const char *mpo_config_quote(const char *text, char quoted[MPO_CONFIG_QUOTE_BYTES])
-{
-    const size_t room = MPO_CONFIG_QUOTE_BYTES - sizeof "...";
-    size_t bytes = strnlen(text, MPO_CONFIG_QUOTE_BYTES);
-    bool cut = bytes > room;
-    if (cut)
-        bytes = room;
-    /* Do not split a character: continuation bytes are 10xxxxxx. */
-    while (cut && bytes > 0 && ((unsigned char)text[bytes] & 0xC0) == 0x80)
-        bytes--;
-    for (size_t i = 0; i < bytes; i++)
-        quoted[i] = (unsigned char)text[i] < ' ' || text[i] == 0x7F ? ' ' : text[i];
-    snprintf(quoted + bytes, MPO_CONFIG_QUOTE_BYTES - bytes, "%s", cut ? "..." : "");
-    return quoted;
-}
-
 const char *mpo_config_where(struct mpo_config_build *build,
                              const struct mpo_config_assignment *assignment)
 {
@@ -59,46 +41,18 @@ const char *mpo_config_where(struct mpo_config_build *build,
     return build->where;
 }
 
-static size_t smaller_size(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
-
-size_t mpo_config_distance(const char *a, const char *b)
-{
-    size_t rows[3][NAME_LETTERS_MAX + 1]; /* row i: from i letters of a to j letters of b */
-    size_t height = strnlen(a, NAME_LETTERS_MAX + 1);
-    size_t width = strnlen(b, NAME_LETTERS_MAX + 1);
-    if (width > NAME_LETTERS_MAX || height > NAME_LETTERS_MAX)
-        return SIZE_MAX;
-    for (size_t j = 0; j <= width; j++)
-        rows[0][j] = j;
-    for (size_t i = 1; i <= height; i++) {
-        size_t *row = rows[i % 3];
-        const size_t *above = rows[(i - 1) % 3];
-        row[0] = i;
-        for (size_t j = 1; j <= width; j++) {
-            size_t changed = above[j - 1] + (a[i - 1] != b[j - 1]);
-            row[j] = smaller_size(changed, 1 + smaller_size(row[j - 1], above[j]));
-            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
-                row[j] = smaller_size(row[j], 1 + rows[(i - 2) % 3][j - 2]);
-        }
-    }
-    return rows[height % 3][width];
-}
-
 const char *mpo_config_hint(const char *name, const char *const *known, size_t known_count,
                             char hint[MPO_CONFIG_HINT_BYTES])
 {
     size_t nearest = SIZE_MAX;
     for (size_t i = 0; i < known_count; i++) {
-        size_t distance = mpo_config_distance(name, known[i]);
+        size_t distance = mpo_spelling_distance(name, known[i]);
         if (distance >= nearest)
             continue;
         nearest = distance;
         snprintf(hint, MPO_CONFIG_HINT_BYTES, "; did you mean '%s'?", known[i]);
     }
-    if (mpo_config_is_near(name, nearest))
+    if (mpo_spelling_is_near(name, nearest))
         return hint;
     size_t bytes = 0;
     hint[0] = '\0';
@@ -133,23 +87,21 @@ enum mpo_status mpo_config_parse_numbers(const char *text, double *value, int32_
     enum mpo_status status = MPO_OK;
     MPO_ARGUMENTS(text, value, count);
     const char *at = text;
-    char quoted[MPO_CONFIG_QUOTE_BYTES];
+    char quoted[MPO_QUOTE_BYTES];
     char number[64];
     *count = 0;
     for (bool more = true; more;) {
         at += strspn(at, " ");
         size_t bytes = strcspn(at, " ,");
         const char *after = at + bytes + strspn(at + bytes, " ");
-        snprintf(number, sizeof number, "%.*s", (int)smaller_size(bytes, sizeof number),
-                 at);
+        snprintf(number, sizeof number, "%.*s",
+                 (int)(bytes < sizeof number ? bytes : sizeof number), at);
         MPO_CHECK(bytes < sizeof number && (*after == ',' || *after == '\0'), MPO_ERR_USAGE,
-                  "expected numbers like 0.4,0.6, found '%s'",
-                  mpo_config_quote(text, quoted));
+                  "expected numbers like 0.4,0.6, found '%s'", mpo_quote(text, quoted));
         MPO_CHECK(*count < capacity, MPO_ERR_USAGE,
                   "expected at most %d numbers, found more", capacity);
         MPO_CHECK(mpo_config_read_number(number, &value[*count]), MPO_ERR_USAGE,
-                  "expected numbers like 0.4,0.6, found '%s'",
-                  mpo_config_quote(text, quoted));
+                  "expected numbers like 0.4,0.6, found '%s'", mpo_quote(text, quoted));
         (*count)++;
         more = *after == ',';
         at = after + more;
@@ -184,10 +136,10 @@ enum mpo_status mpo_config_refuse(struct mpo_config_build *build,
                                   const char *expected)
 {
     enum mpo_status status = MPO_OK;
-    char quoted[MPO_CONFIG_QUOTE_BYTES];
+    char quoted[MPO_QUOTE_BYTES];
     MPO_FAIL(assignment->place.flag != NULL ? MPO_ERR_USAGE : MPO_ERR_CONFIG,
              "%s: expected %s, found '%s'", mpo_config_where(build, assignment), expected,
-             mpo_config_quote(assignment->text, quoted));
+             mpo_quote(assignment->text, quoted));
 cleanup:
     return status;
 }

@@ -20,8 +20,6 @@
 
 #define NONE (-1)
 
-/* Effective responses with which something is known, and their part of a few. */
-#define EFFECTIVE_MIN  4.0
 #define EFFECTIVE_PART 0.75
 
 struct mpo_sample mpo_sample_of_step(const struct mpo_responses *responses, int32_t first,
@@ -284,7 +282,8 @@ void mpo_sample_divergence(const double *weights, const double *gradient, double
 
 bool mpo_sample_is_known(double effective, double count)
 {
-    return count > 1.0 && effective >= fmin(EFFECTIVE_MIN, EFFECTIVE_PART * count);
+    return count > 1.0 &&
+           effective >= fmin(MPO_SAMPLE_EFFECTIVE_MIN, EFFECTIVE_PART * count);
 }
 
 bool mpo_sample_may_certify(enum mpo_target target)

@@ -107,6 +107,9 @@ void mpo_sample_estimate(const struct mpo_sample *sample,
 void mpo_sample_divergence(const double *weights, const double *gradient, double value,
                            int32_t objective_count, double *out);
 
+/** Effective responses below which importance weights tell nothing. */
+#define MPO_SAMPLE_EFFECTIVE_MIN 4.0
+
 /** Whether anything is known from importance weights of which so many, of m, are effective
  *  (m ESS): at least 4, or three quarters of a few. Kish's figure cannot fall below 1, so
  *  nothing is from a single one. Local. */

@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "config/config_impl.h"
+#include "base/spelling.h"
 #include "mpo/exponents.h"
 
 #define AT_FORM         "mpo@"
@@ -148,7 +148,7 @@ static bool read_at_form(const struct mpo_serve_catalog *catalog, const char *te
 static bool open_at_form(const struct mpo_serve_catalog *catalog, const char *name,
                          struct mpo_serve_mix *mix, struct mpo_serve_refusal *refusal)
 {
-    char quoted[MPO_CONFIG_QUOTE_BYTES];
+    char quoted[MPO_QUOTE_BYTES];
     char names[256];
     mix->strength = catalog->strength;
     if (read_at_form(catalog, name + strlen(AT_FORM), mix->weights))
@@ -158,7 +158,7 @@ static bool open_at_form(const struct mpo_serve_catalog *catalog, const char *na
                      "NAME=NUMBER of some of %s, found '%s'",
                      catalog->objective_count,
                      mpo_serve_objectives(catalog, names, sizeof names),
-                     mpo_config_quote(name, quoted));
+                     mpo_quote(name, quoted));
     return false;
 }
 

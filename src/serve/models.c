@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "config/config_impl.h"
+#include "base/spelling.h"
 
 const struct mpo_serve_model *mpo_serve_model_find(const struct mpo_serve_catalog *catalog,
                                                    const char *name)
@@ -23,15 +23,15 @@ const struct mpo_serve_model *mpo_serve_model_find(const struct mpo_serve_catalo
 static size_t distance_of(const char *name, const char *listed)
 {
     const char *rest = listed + strcspn(listed, ":/");
-    size_t whole = mpo_config_distance(name, listed);
-    size_t part = *rest != '\0' ? mpo_config_distance(name, rest + 1) : whole;
+    size_t whole = mpo_spelling_distance(name, listed);
+    size_t part = *rest != '\0' ? mpo_spelling_distance(name, rest + 1) : whole;
     return part < whole ? part : whole;
 }
 
 bool mpo_serve_refuse_model(const struct mpo_serve_catalog *catalog, const char *name,
                             struct mpo_serve_refusal *refusal)
 {
-    char quoted[MPO_CONFIG_QUOTE_BYTES];
+    char quoted[MPO_QUOTE_BYTES];
     const char *nearest = catalog->model[0].name;
     size_t least = SIZE_MAX;
     for (int32_t i = 0; i < catalog->model_count; i++) {
@@ -44,7 +44,7 @@ bool mpo_serve_refuse_model(const struct mpo_serve_catalog *catalog, const char 
     mpo_serve_refuse(refusal, 404, "model_not_found", "model",
                      "model: there is no '%s'; the nearest is '%.100s', and GET /v1/models "
                      "lists all; weights may be given as mpo@%s",
-                     mpo_config_quote(name, quoted), nearest,
+                     mpo_quote(name, quoted), nearest,
                      catalog->objective_count > 1 ? "0.4:0.6" : "1");
     return false;
 }

@@ -92,3 +92,14 @@ void table_probability(const struct bigram *bigram, int32_t policy, int32_t voca
         for (int32_t v = 0; v < vocab_size; v++)
             probability[s * vocab_size + v] = exp(bigram_log_policy(bigram, policy, s, v));
 }
+
+void table_folder_make_two(char path[TABLE_PATH_BYTES])
+{
+    static const double up[] = {0.6, 0.2, 0.2, 0.6, 0.2, 0.2, 0.6, 0.2, 0.2, 0.6, 0.2, 0.2};
+    static const double down[] = {0.1, 0.5, 0.4, 0.1, 0.5, 0.4,
+                                  0.1, 0.5, 0.4, 0.1, 0.5, 0.4};
+    char table[TABLE_PATH_BYTES];
+    table_folder_make(path);
+    table_write(path, "up.table", up, 3, table);
+    table_write(path, "down.table", down, 3, table);
+}

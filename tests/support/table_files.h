@@ -22,6 +22,9 @@
 /** Make an empty folder of its own under TMPDIR (or /tmp). */
 void table_folder_make(char path[TABLE_PATH_BYTES]);
 
+/** The same with up.table and down.table in it: two policies over a, b and </s>. */
+void table_folder_make_two(char path[TABLE_PATH_BYTES]);
+
 /** Remove the folder and the files in it; folders inside it are left. */
 void table_folder_remove(const char *path);
 

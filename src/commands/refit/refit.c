@@ -25,10 +25,6 @@
 
 #include "commands/commands.h"
 
-/* Minimum effective responses per prompt, on average,
- * for the logarithm in F to be meaningful. */
-#define EFFECTIVE_MIN 4.0
-
 #define ADVICE                                                                             \
     "run fit with these objectives and bounds, or give --min-ess=0 to see the weights"
 
@@ -181,7 +177,7 @@ bool refit_supports(const struct refit *refit, const struct refit_point *point)
 {
     double least = refit->options->min_ess;
     return isfinite(point->value) && point->ess >= least &&
-           (least <= 0.0 || point->effective >= EFFECTIVE_MIN);
+           (least <= 0.0 || point->effective >= MPO_SAMPLE_EFFECTIVE_MIN);
 }
 
 static enum mpo_status check_support(const struct refit *refit)
@@ -205,7 +201,7 @@ static enum mpo_status check_support(const struct refit *refit)
         !isfinite(result->value), MPO_ERR_DATA,
         "%s: the stored responses do not support the weights %s: expected at least %g "
         "effective responses per prompt, found %.1f; " ADVICE,
-        refit->path, weights, EFFECTIVE_MIN, result->effective);
+        refit->path, weights, MPO_SAMPLE_EFFECTIVE_MIN, result->effective);
     MPO_FAIL(MPO_ERR_DATA, "%s: F at the weights %s is %g, expected a finite number",
              refit->path, weights, result->value);
 cleanup:

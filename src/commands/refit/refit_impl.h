@@ -12,6 +12,7 @@
 #include "commands/report/log.h"
 #include "base/memory.h"
 #include "estimator/sample.h"
+#include "estimator/sample.h"
 
 /** F and related figures at some weights; [K] arrays owned by the refit. */
 struct refit_point {

@@ -21,9 +21,6 @@
 #define TRIALS_MAX   20000
 #define SEED         1
 
-/* Responses that count, for each prompt on average. */
-#define EFFECTIVE_MIN 4.0
-
 /* Of a point that misses a floor or has no product: below all others, and rising to them. */
 #define MISSED (-1e6)
 
@@ -34,7 +31,8 @@ bool reweigh_misses(const struct reweigh_point *point)
 
 bool reweigh_trusts(const struct reweigh *reweigh, const struct reweigh_point *point)
 {
-    return point->ess >= reweigh->floor_share && point->effective >= EFFECTIVE_MIN;
+    return point->ess >= reweigh->floor_share &&
+           point->effective >= MPO_SAMPLE_EFFECTIVE_MIN;
 }
 
 static double smallest_reward(const struct reweigh *reweigh,

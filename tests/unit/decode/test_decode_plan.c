@@ -43,9 +43,8 @@ static void note_span(const struct mpo_policy_span *span)
                  span->want == MPO_WANT_LAST ? "!" : "");
     else if (span->count > 1)
         snprintf(text, sizeof text, "g%d", span->count);
-    if (fed[0] != '\0')
-        strcat(fed, " ");
-    strcat(fed, text);
+    size_t length = strlen(fed);
+    snprintf(fed + length, sizeof fed - length, "%s%s", length > 0 ? " " : "", text);
 }
 
 enum mpo_status __wrap_mpo_policy_feed(struct mpo_policy *policy,

@@ -28,12 +28,9 @@ static struct mpo_session *session;
 
 static int open_session(void **state)
 {
-    static const double up[3 * 2 + 6] = {0.6, 0.2, 0.2, 0.6, 0.2, 0.2,
-                                         0.6, 0.2, 0.2, 0.6, 0.2, 0.2};
     char path[TABLE_PATH_BYTES];
     (void)state;
-    table_folder_make(folder);
-    table_write(folder, "up.table", up, 3, path);
+    table_folder_make_two(folder);
     table_write_text(folder, "prompts.txt", "a\nb\na b\n", path);
     assert_ok(mpo_session_open(
         &(struct mpo_session_spec){.config_text = TEXT, .config_folder = folder},

@@ -31,14 +31,8 @@ struct folder {
 
 static void make_folder(struct folder *folder)
 {
-    static const double up[3 * 2 + 6] = {0.6, 0.2, 0.2, 0.6, 0.2, 0.2,
-                                         0.6, 0.2, 0.2, 0.6, 0.2, 0.2};
-    static const double down[3 * 2 + 6] = {0.1, 0.5, 0.4, 0.1, 0.5, 0.4,
-                                           0.1, 0.5, 0.4, 0.1, 0.5, 0.4};
     char path[TABLE_PATH_BYTES];
-    table_folder_make(folder->path);
-    table_write(folder->path, "up.table", up, 3, path);
-    table_write(folder->path, "down.table", down, 3, path);
+    table_folder_make_two(folder->path);
     table_write_text(folder->path, "prompts.txt", "a\nb\n", path);
     table_write_text(folder->path, "config.yaml", TEXT, folder->config);
 }
