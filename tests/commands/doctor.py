@@ -16,6 +16,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import time
 
 import h5py
 import numpy as np
@@ -163,12 +164,14 @@ def a_record_to_resume_has_to_be_of_the_job():
 
 def a_record_that_is_written_now_is_named():
     config = table_case("live")
+    record = beside(config, "out.h5")
     slow = subprocess.Popen([MPO, "fit", config, "--quiet", "--descent.steps=1000000"],
                             env=dict(os.environ, **tables.ENVIRONMENT),
                             stderr=subprocess.PIPE)
     try:
-        while not os.path.exists(beside(config, "out.h5")) and slow.poll() is None:
-            pass
+        # A record has both names for a moment: its draft's and its own.
+        while slow.poll() is None and (not os.path.exists(record) or os.path.exists(record + ".part")):
+            time.sleep(0.01)
         agrees(config, ["record"], words=["being written by another run"])
     finally:
         slow.kill()
@@ -276,9 +279,10 @@ def the_warm_up_of_a_whole_fit_is_counted():
     """16 rows for each of both prompts x 10^6 positions, two numbers each, and those of a batch:
     8 rows, the most in units of 8, for each of 4."""
     config = table_case("warm", rollout={"max_tokens": 1000000, "responses": 8})
-    served = agrees(config, [], "--estimator.target=served", limit=1 << 30)
+    limit = (resource.RLIMIT_AS, 1 << 30)
+    served = agrees(config, [], "--estimator.target=served", limit=limit)
     whole = agrees(config, ["memory"], "--estimator.target=whole", "--record.file=" + beside(config, "other.h5"),
-                   limit=1 << 30, words=["ulimit"])
+                   limit=limit, words=["ulimit"])
     more = [rank["needs"]["work_bytes"] for report in (whole, served) for rank in report["ranks"]]
     tables.check(more[0] - more[1] == (2 * 16 + 4 * 8) * 10 ** 6 * 16, "%s" % more)
     set_tilt = doctor(config, "--estimator.target=whole", "--rollout.end_bias=0",
@@ -428,7 +432,7 @@ def main():
              a_wrong_number_of_ranks_is_named_with_the_next_ones,
              every_class_of_problem_has_the_exit_code_of_fit,
              a_record_to_resume_has_to_be_of_the_job,
-        a_record_that_is_written_now_is_named,
+             a_record_that_is_written_now_is_named,
              vocabularies_that_differ_are_a_problem_of_data,
              all_problems_are_listed_and_the_first_decides,
              a_file_missing_on_one_rank_hangs_nobody,

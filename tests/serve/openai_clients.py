@@ -13,7 +13,6 @@ import re
 import subprocess
 import sys
 import threading
-import time
 
 SOURCE = sys.argv[4]
 sys.path[:0] = [os.path.join(SOURCE, "tests", part) for part in ("commands", "support")]
@@ -31,7 +30,6 @@ CONFIG = os.path.join(SOURCE, "configs/table.yaml")
 SAID = [{"role": "user", "content": "the film"}]
 ASKED = {"messages": SAID, "max_tokens": 12, "seed": 3}
 LONG = {"model": "mpo", "prompt": "the film", "max_tokens": 30000, "extra_body": {"end_bias": -100}}
-FREE_SECONDS = 20
 
 
 def client_of(server, kind=openai.OpenAI, **options):
@@ -149,31 +147,20 @@ def test_keys():
         check("the right key", bool(answer.choices))
 
 
-def becomes(server, wanted):
-    """Whether the figures in use come to be these."""
-    deadline = time.time() + FREE_SECONDS
-    while time.time() < deadline:
-        use = server.ask("/v1/mpo")["use"]
-        if all(use[name] == value for name, value in wanted.items()):
-            return True
-        time.sleep(0.02)
-    return False
-
-
 def test_cancelled_stream():
     idle = {"rows_live": 0, "cells_used": 0, "requests_running": 0}
     with Server(MPO, WORK, CONFIG, "--rows=2", "--context=32768") as server, client_of(server) as client:
         stream = client.completions.create(stream=True, **LONG)
         next(iter(stream))
-        check("a stream has a row", becomes(server, {"rows_live": 1}))
+        check("a stream has a row", server.uses(rows_live=1))
         stream.close()
-        check("a closed stream has none", becomes(server, idle))
+        check("a closed stream has none", server.uses(**idle))
         impatient = client_of(server, timeout=0.05)
         try:
             impatient.completions.create(**LONG)
             check("a time-out", False)
         except openai.APITimeoutError:
-            check("a client that gives up has no row", becomes(server, idle))
+            check("a client that gives up has no row", server.uses(**idle))
 
 
 def test_full_queue():
@@ -184,12 +171,12 @@ def test_full_queue():
         waiting = threading.Thread(
             target=lambda: client.completions.create(stream=True, **LONG).close())
         waiting.start()
-        check("one waits", becomes(server, {"requests_waiting": 1, "rows_live": 1}))
+        check("one waits", server.uses(requests_waiting=1, rows_live=1))
         raises("one too many", openai.RateLimitError,
                lambda: client.completions.create(**LONG), "queue_full")
         running.close()
         waiting.join()
-        check("its turn came", becomes(server, {"requests_waiting": 0, "requests_running": 0}))
+        check("its turn came", server.uses(requests_waiting=0, requests_running=0))
         patient = client_of(server, max_retries=3)
         check("and others'", bool(patient.chat.completions.create(model="mpo", **ASKED).choices))
 

@@ -9,7 +9,6 @@ import os
 import re
 import signal
 import threading
-import time
 import urllib.error
 
 from window import (BANNER, CONFIG, DONE, ENDLESS, HOSTILE, MPO, READY, SOURCE, WORK, Page, Server,
@@ -27,11 +26,7 @@ def test_stop_and_hostile_text():
         browser.click("#stop")
         check("it can be stopped", browser.wait(DONE))
         check("what came is kept, and said", "stopped" in browser.text(".meta") and browser.run(grows))
-        free = False
-        for _ in range(100):
-            free = free or server.ask("/v1/mpo")["use"]["rows_live"] == 0
-            time.sleep(0.0 if free else 0.05)
-        check("the server's row is free again", free)
+        check("the server's row is free again", server.uses(rows_live=0))
         check("text is no markup", HOSTILE in browser.text(".response .text")
               and browser.run("return document.title !== 'broken' && !document.querySelector('img')"))
         browser.click("[name=view][value=tokens] + span")
@@ -97,12 +92,11 @@ def test_lost_server():
 
 
 def test_busy_and_stopping():
-    with Server(MPO, WORK, os.path.join(WORK, "long.yaml"), "--rows=1", "--queue=1",
-                "--context=40000") as server, \
+    with Server(MPO, WORK, os.path.join(WORK, "long.yaml"), "--rows=1", "--queue=1") as server, \
             Page(server, expect=["429", "503", "ERR_"]) as browser:
         browser.wait(READY)
         body = {"messages": [{"role": "user", "content": "a"}], "stream": True,
-                "max_tokens": 30000}
+                "max_tokens": ENDLESS}
         streams = []
 
         def occupy():
@@ -111,16 +105,17 @@ def test_busy_and_stopping():
             except (urllib.error.URLError, ConnectionError):
                 pass
 
-        for _ in range(2):  # one has the row, whose client reads nothing, and one waits for it
+        # One has the row, whose client reads nothing, and one waits for it.
+        for place in ("requests_running", "requests_waiting"):
             threading.Thread(target=occupy, daemon=True).start()
-            time.sleep(0.2)
+            check(f"{place} is 1", server.uses(**{place: 1}))
         browser.type("#prompt", "a")
         browser.press("Enter")
         note = browser.wait("return document.querySelector('.note.error')?.textContent")
         check(f"a busy server is said, and when to try again: {note}",
               note and re.search(r"busy.*Try again in \d+ s", note))
         server.process.send_signal(signal.SIGTERM)
-        time.sleep(0.3)
+        check("it stops", server.refuses())
         browser.type("#prompt", "a")
         browser.press("Enter")
         banner = browser.wait(BANNER)

@@ -25,9 +25,9 @@ MIXTURE = RESPONSE % ""
 HOSTILE = "<img/src=x/onerror=document.title='broken'>"
 LONG = f"""mpo-table 1
 tokens a {HOSTILE} </s>
-row <s> 0.499999 0.5 0.000001
-row a 0.499999 0.5 0.000001
-row {HOSTILE} 0.499999 0.5 0.000001
+row <s> 0.499999999 0.5 0.000000001
+row a 0.499999999 0.5 0.000000001
+row {HOSTILE} 0.499999999 0.5 0.000000001
 """
 LONG_CONFIG = """policies:
   - {name: up, model: long.table}

@@ -68,3 +68,27 @@ class Server:
     def ask(self, path, body=None):
         with self.open(path, body) as response:
             return json.load(response)
+
+    def uses(self, **wanted):
+        """Whether its figures in use come to be these within START_SECONDS."""
+        return self.comes_to(lambda: wanted.items() <= self.ask("/v1/mpo")["use"].items())
+
+    def refuses(self):
+        """Whether it comes to say, within START_SECONDS, that it stops."""
+        def is_stopping():
+            try:
+                self.ask("/health")
+            except urllib.error.HTTPError as error:
+                return error.code == 503
+            return False
+
+        return self.comes_to(is_stopping)
+
+    @staticmethod
+    def comes_to(condition):
+        deadline = time.time() + START_SECONDS
+        while not condition():
+            if time.time() > deadline:
+                return False
+            time.sleep(0.02)
+        return True
