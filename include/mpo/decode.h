@@ -85,6 +85,9 @@ struct mpo_decode_spec {
     int32_t prefill_step;   /* then prompts may fill a step up to so many tokens, with those
                                drawn and looked up, where more rows wait than draw, and up
                                to two tokens a drawing row elsewhere; 0: never */
+    double prefill_stretch; /* elsewhere instead of the two: so many that a step takes this
+                               many times as long as one without, as measured; 1 or more, 0:
+                               nothing is measured */
     int32_t prefill_idle;   /* of each policy while no row draws or looks up; 0: no more */
 };
 

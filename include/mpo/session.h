@@ -39,6 +39,7 @@ struct mpo_session_machine {
     int32_t given_positions; /* as in struct mpo_decode_spec, like those below */
     int32_t prefill_tokens;  /* 1 or more */
     int32_t prefill_step;
+    double prefill_stretch;
     int32_t prefill_idle;
     int32_t top_max;
     int32_t bias_max;

@@ -174,6 +174,8 @@ static void read_serve(const struct reading *reading)
         OPTION("serve", prompts, format, true, OF_REQUESTS),
         OPTION("serve", prompts, prefill, true, OF_REQUESTS),
         TOLD(serve, open_metrics, !has_key, "without --key-file nothing needs a key"),
+        TOLD(serve, prefill_stretch, reading->config->serve.prefill != MPO_AUTO_INTEGER,
+             "--prefill says how many prompt tokens a step feeds"),
         TOLD(serve, allow_open, has_key, "with --key-file it is not needed"),
     };
     READ(reading, rows);

@@ -68,6 +68,9 @@ static enum mpo_status allocate_rows(struct mpo_decode *decode)
     MPO_NEW(prompts, &decode->length);
     if (decode->is_root && decode->spec.parked_rows > 0)
         MPO_NEW(prompts, &decode->prompt);
+    if (decode->is_root && decode->spec.prefill_stretch > 0.0)
+        MPO_TRY(mpo_decode_pace_open(&decode->pace, decode->spec.prefill_stretch,
+                                     decode->spec.row_capacity));
     MPO_TRY(allocate_record(decode));
 cleanup:
     return status;
@@ -165,6 +168,12 @@ static enum mpo_status check_spec(const struct mpo_decode_spec *spec)
     MPO_CHECK(spec->prefill == MPO_DECODE_ALONE || spec->prefill_tokens >= 1,
               MPO_ERR_CONFIG, "%d prompt tokens in a step, expected 1 or more",
               spec->prefill_tokens);
+    MPO_CHECK(spec->prefill_stretch == 0.0 ||
+                  (spec->prefill == MPO_DECODE_MIXED && spec->prefill_stretch >= 1.0),
+              MPO_ERR_CONFIG,
+              "steps with prompt tokens at most %g times as long as without, expected 1 or "
+              "more, or 0: not measured",
+              spec->prefill_stretch);
 cleanup:
     return status;
 }
@@ -209,6 +218,7 @@ void mpo_decode_close(struct mpo_decode **out)
          decode->prompt != NULL && i < decode->spec.prompt_slots * decode->policy_count;
          i++)
         free(decode->prompt[i].token);
+    mpo_decode_pace_close(&decode->pace);
     void *const arrays[] = {
         decode->failure,
         decode->event,
@@ -361,12 +371,14 @@ enum mpo_status mpo_decode_step(struct mpo_decode *decode,
     *events = decode->event;
     *count = 0;
     MPO_TRY(mpo_decode_check_root(decode, __func__));
+    double clock = mpo_timing_now();
     if (!mpo_decode_plan(decode))
         goto cleanup;
     MPO_TRY(mpo_decode_tell(decode, MPO_DECODE_RUN));
     MPO_TRY(mpo_decode_apply(decode));
     MPO_TRY(mpo_decode_positions_make(decode));
     *count = make_events(decode);
+    mpo_decode_note_step(decode, mpo_timing_now() - clock);
 cleanup:
     return status;
 }

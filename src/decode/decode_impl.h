@@ -5,6 +5,7 @@
  *   decode.c   open and close; a step from its plan to its events
  *   admit.c    rows come and go, at the root
  *   plan.c     what a step computes, at the root
+ *   pace.c     how many prompt tokens a step takes beside draws (pace.h)
  *   control.c  the control record: what the root tells the others, and what all make of it
  *   rows.c     one step's positions: rows of logits brought together and combined
  *   ask.c      each row's token, and what else it wants to know of its position
@@ -18,6 +19,7 @@
 #pragma once
 
 #include "base/timing.h"
+#include "pace.h"
 #include "mpo/decode.h"
 
 enum mpo_decode_state {
@@ -144,6 +146,8 @@ struct mpo_decode {
     struct mpo_decode_tokens *prompt; /* [prompt_slots, H] at the root, where rows may be
                                          parked beside others */
     struct mpo_mixture_bias *bias;    /* [row_count, bias_max] at the root */
+    struct mpo_decode_pace pace;      /* at the root, where spec.prefill_stretch is not 0 */
+    struct mpo_decode_load load;      /* of the step, likewise */
 
     /* the control record, and admissions beside it */
     char *record; /* [record_bytes] */
@@ -223,19 +227,17 @@ enum mpo_status mpo_decode_check_root(const struct mpo_decode *decode,
 
 /* ---- plan.c ---- */
 
-/** What a step of MPO_DECODE_MIXED has to do. */
-struct mpo_decode_load {
-    int32_t drawing;   /* rows */
-    int32_t looked_up; /* positions of given tokens */
-    int32_t waiting;   /* rows whose prompts are not fed yet */
-};
-
-/** Prompt tokens that a step feeds beside its load. Local. */
+/** Prompt tokens that a step of MPO_DECODE_MIXED feeds beside its load. Local.
+ *  @param pace  NULL: steps are not measured */
 int32_t mpo_decode_prefill_budget(const struct mpo_decode_spec *spec,
+                                  const struct mpo_decode_pace *pace,
                                   const struct mpo_decode_load *load);
 
 /** Fill the control record with the next step. At the root. @return false: nothing to do */
 bool mpo_decode_plan(struct mpo_decode *decode);
+
+/** The step of the plan took so long. At the root. */
+void mpo_decode_note_step(struct mpo_decode *decode, double seconds);
 
 /* ---- control.c ---- */
 

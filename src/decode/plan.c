@@ -14,8 +14,8 @@
 /* Rows with given tokens that one step scores beside live rows. */
 #define GIVEN_ROWS_MAX 2
 
-/* Prompt tokens for each row that draws, where as many rows draw as wait: a step with them
- * takes about three times as long as one without, and no stream stands still for longer. */
+/* Prompt tokens for each row that draws, where as many rows draw as wait and it is not known
+ * what they cost: on the CPU a step with them takes three times as long as one without. */
 #define PREFILL_A_DRAW 2
 
 /* Continuing rows, then new ones: the state of the other ranks after reading the record. */
@@ -149,6 +149,7 @@ static int32_t count_waiting(const struct mpo_decode *decode)
 }
 
 int32_t mpo_decode_prefill_budget(const struct mpo_decode_spec *spec,
+                                  const struct mpo_decode_pace *pace,
                                   const struct mpo_decode_load *load)
 {
     int32_t at_work = load->drawing + load->looked_up;
@@ -160,6 +161,10 @@ int32_t mpo_decode_prefill_budget(const struct mpo_decode_spec *spec,
         return least;
     if (load->waiting > load->drawing)
         return most;
+    int32_t paced =
+        pace != NULL && load->drawing > 0 ? mpo_decode_pace_choose(pace, load) : -1;
+    if (paced >= 0)
+        return smaller_of(paced, most);
     int32_t calm = PREFILL_A_DRAW * load->drawing;
     return calm < least ? least : smaller_of(calm, most);
 }
@@ -171,7 +176,19 @@ static void plan_mixed(struct mpo_decode *decode)
     load.looked_up = plan_given(decode, load.drawing > 0 ? (positions + 1) / 2 : positions,
                                 GIVEN_ROWS_MAX);
     load.waiting = count_waiting(decode);
-    plan_chunks(decode, mpo_decode_prefill_budget(&decode->spec, &load));
+    const struct mpo_decode_pace *pace = decode->pace.calm != NULL ? &decode->pace : NULL;
+    plan_chunks(decode, mpo_decode_prefill_budget(&decode->spec, pace, &load));
+    decode->load = load;
+}
+
+void mpo_decode_note_step(struct mpo_decode *decode, double seconds)
+{
+    int32_t fed = 0;
+    if (decode->pace.calm == NULL)
+        return;
+    for (int32_t row = 0; row < decode->row_count; row++)
+        fed += decode->order[row].chunk;
+    mpo_decode_pace_note(&decode->pace, &decode->load, fed, seconds);
 }
 
 /* A live row's token: the given ones, then the last that was drawn. */

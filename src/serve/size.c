@@ -68,6 +68,7 @@ struct mpo_session_size mpo_serve_size(const struct mpo_config *config)
                 .prefill_tokens = number_or(options->prefill,
                                             devices ? PREFILL_ON_DEVICES : PREFILL_ON_CPU),
                 .prefill_step = adapts ? (devices ? BATCH_TOKENS : STEP_ON_CPU) : 0,
+                .prefill_stretch = adapts ? options->prefill_stretch : 0.0,
                 .prefill_idle = step,
                 .mixes_prompts = mixes,
                 .top_max = MPO_SERVE_TOP_MAX,

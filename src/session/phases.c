@@ -262,6 +262,7 @@ static enum mpo_status open_decode(struct mpo_session *session)
         .prefill = mpo_plan_prefill(&session->size),
         .prefill_tokens = session->size.machine.prefill_tokens,
         .prefill_step = session->size.machine.prefill_step,
+        .prefill_stretch = session->size.machine.prefill_stretch,
         .prefill_idle = session->size.machine.prefill_idle,
     };
     return mpo_decode_open(&spec, &session->decode);

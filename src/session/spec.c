@@ -5,6 +5,8 @@
  */
 #include "spec.h"
 
+#include <math.h>
+
 #include "decode/text.h"
 
 /* ---- the configuration ---- */
@@ -254,6 +256,11 @@ static enum mpo_status check_size(const struct mpo_session_size *size)
               "prompts and no rollout; set size.machine, or what follows it",
               other->name, set->name);
     MPO_TRY(check_ranges(member, MACHINE_MEMBERS));
+    double stretch = size->machine.prefill_stretch;
+    MPO_CHECK(stretch == 0.0 || (stretch >= 1.0 && stretch < INFINITY), MPO_ERR_USAGE,
+              "a session: size.machine.prefill_stretch: expected 0, or a number from 1, "
+              "found %g",
+              stretch);
 cleanup:
     return status;
 }

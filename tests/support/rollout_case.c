@@ -117,6 +117,7 @@ static void open_decode(struct rollout_case *loop)
         .prefill = spec->prefill,
         .prefill_tokens = spec->prefill_tokens,
         .prefill_step = spec->prefill_step,
+        .prefill_stretch = spec->prefill_stretch,
         .prefill_idle = spec->prefill_idle,
     };
     assert_ok(mpo_decode_open(&decode, &loop->decode));

@@ -32,6 +32,7 @@ struct rollout_case_spec {
     int32_t parked_rows;
     int32_t prefill_tokens;
     int32_t prefill_step;
+    double prefill_stretch;
     int32_t prefill_idle;
     int32_t given_positions; /* 0: as the given responses need */
     int32_t response_tokens; /* of one row; 0: no limit */

@@ -120,7 +120,7 @@ static void budgets_grow_with_those_who_wait(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         struct mpo_decode_load load = {rows[i].drawing, rows[i].looked_up, rows[i].waiting};
-        assert_int_equal(mpo_decode_prefill_budget(&spec, &load), rows[i].expected);
+        assert_int_equal(mpo_decode_prefill_budget(&spec, NULL, &load), rows[i].expected);
     }
 }
 
@@ -131,7 +131,8 @@ static void budgets_that_are_given_stay(void **state)
     for (int32_t rows = 0; rows < 80; rows += 5)
         assert_int_equal(
             mpo_decode_prefill_budget(
-                &spec, &(struct mpo_decode_load){.drawing = rows, .waiting = 80 - rows}),
+                &spec, NULL,
+                &(struct mpo_decode_load){.drawing = rows, .waiting = 80 - rows}),
             16);
 }
 
@@ -176,6 +177,35 @@ static void long_prompts_are_fed_beside_draws(void **state)
     step(&loop, "d 1:0+4");
     step(&loop, "d 1:4+4");
     step(&loop, "d 1:8+2!");
+    rollout_case_close(&loop);
+}
+
+/* What steps cost says how long the chunks are, and a step without is measured now and then. */
+static void chunks_follow_what_steps_cost(void **state)
+{
+    struct rollout_case loop;
+    (void)state;
+    open_machine(&loop, STEP);
+    struct mpo_decode_pace *pace = &loop.decode->pace;
+    assert_ok(mpo_decode_pace_open(pace, 2.0, ROWS));
+    admit(&loop, 0, 1, -1);
+    step(&loop, "0:0+1!");
+    admit(&loop, 1, 20, -1);
+    step(&loop, "d 1:0+4"); /* nothing is known */
+    assert_int_equal(pace->calm[1].crowded, 1);
+    assert_true(pace->calm[1].seconds == 0.0);
+    pace->calm[1] = (struct mpo_decode_calm){.seconds = 7000.0};
+    pace->token_seconds = 1000.0;
+    step(&loop, "d 1:4+7");
+    assert_int_equal(pace->calm[1].crowded, 1);
+    pace->token_seconds = 1e9;
+    step(&loop, "d 1:11+1");
+    pace->calm[1].crowded = 32;
+    step(&loop, "d");
+    assert_int_equal(pace->calm[1].crowded, 0);
+    assert_true(pace->calm[1].seconds < 7000.0);
+    pace->token_seconds = 1e-9; /* no more than a step holds */
+    step(&loop, "d 1:12+8!");
     rollout_case_close(&loop);
 }
 
@@ -347,6 +377,7 @@ int main(void)
         cmocka_unit_test(several_prompts_go_in_one_step),
         cmocka_unit_test(a_step_leaves_no_lone_last_token),
         cmocka_unit_test(long_prompts_are_fed_beside_draws),
+        cmocka_unit_test(chunks_follow_what_steps_cost),
         cmocka_unit_test(choices_wait_for_one_prompt),
         cmocka_unit_test(chunks_that_are_given_stay),
         cmocka_unit_test(what_is_reused_is_not_fed),

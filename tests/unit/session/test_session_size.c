@@ -174,6 +174,8 @@ static void a_machine_is_whole_and_alone(void **state)
         {{.machine = whole}, "size.machine.top_max: expected a number from 0 to 128"},
         {{.machine = whole}, "size.machine.bias_max: expected a number from 0"},
         {{.machine = whole}, "size.machine.parked_rows: expected a number from 0 to 254"},
+        {{.machine = whole},
+         "size.machine.prefill_stretch: expected 0, or a number from 1, found 0.5"},
         {{.machine = whole, .unit_prompts = 1},
          "size.unit_prompts: expected 0 with size.machine.row_capacity"},
         {{.machine = whole, .prompt = "a"}, "size.prompt: expected 0 with size.machine"},
@@ -184,6 +186,7 @@ static void a_machine_is_whole_and_alone(void **state)
     refusals[6].size.machine.top_max = 129;
     refusals[7].size.machine.bias_max = -1;
     refusals[8].size.machine.parked_rows = 255;
+    refusals[9].size.machine.prefill_stretch = 0.5;
     REFUSE(refusals);
 }
 
