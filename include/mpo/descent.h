@@ -69,8 +69,8 @@ void mpo_descent_close(struct mpo_descent **descent);
 const double *mpo_descent_weights(const struct mpo_descent *descent);
 
 /** Take a step with a gradient [K] at the current weights. Local. Allocates nothing.
- *  @return MPO_ERR_DATA when the gradient is not finite, or so large that weights are not;
- *  MPO_ERR_INTERNAL when the weights would not sum to 1 */
+ *  @return MPO_ERR_DATA when the gradient is not finite, or so large that weights are
+ *  not, or would not sum to 1 */
 enum mpo_status mpo_descent_step(struct mpo_descent *descent, const double *gradient);
 
 /** eta of the last step; 0 before the first. Local. */
@@ -103,7 +103,7 @@ double mpo_descent_gap(const double *weights, const double *gradient, const doub
 void mpo_descent_save(const struct mpo_descent *descent, struct mpo_descent_state *out);
 
 /** Continue from a state that a descent of the same specification saved. Local.
- *  @return MPO_ERR_INTERNAL when its weights do not sum to 1 */
+ *  @return MPO_ERR_DATA when its weights are not finite or do not sum to 1 */
 enum mpo_status mpo_descent_load(struct mpo_descent *descent,
                                  const struct mpo_descent_state *state);
 

@@ -154,6 +154,7 @@ void mpo_exchange_leave_out(struct mpo_exchange *exchange, const bool *absent);
  * Allocates nothing.
  *
  * @param row_count, logits  as in mpo_exchange_rows
+ * @return MPO_ERR_USAGE for a row_count that is negative or above spec.row_capacity
  */
 enum mpo_status mpo_exchange_post(struct mpo_exchange *exchange, int32_t row_count,
                                   const float *const *logits);
@@ -166,7 +167,8 @@ enum mpo_status mpo_exchange_post(struct mpo_exchange *exchange, int32_t row_cou
  * rank has sent what it made of its rows (by mpo_exchange_parts), and the rows stay
  * valid until then.
  *
- * @param row_count  B, the same on all ranks of the group
+ * @param row_count  B, at most spec.row_capacity (MPO_ERR_USAGE), the same on all ranks of
+ *                   the group
  * @param logits     [local policies, B] pointers to [V] floats: logits[k * B + b], but
  *                   without those that were left out
  * @param log_norm   nat, of the same rows

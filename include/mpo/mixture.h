@@ -163,7 +163,9 @@ struct mpo_mixture_moments {
  * @param moments      [B] out, at the root
  * @param expectation  [B, H] out, at the root: E_q log pi_h(v), nat; NaN where it is not
  *                     wanted; NULL on all ranks or on none
- * @return MPO_ERR_DATA at the root when a row fails
+ * @return MPO_ERR_DATA at the root when a row fails; MPO_ERR_USAGE, as from place, round and
+ *         normalise, for more rows than spec.row_capacity, and for a policy that takes no part
+ *         in a row where its exponent is not 0
  */
 enum mpo_status mpo_mixture_combine(struct mpo_mixture *mixture,
                                     const struct mpo_rows *rows,
@@ -237,6 +239,9 @@ struct mpo_mixture_draws {
  *
  * Collective over the group of the exchange, or local without one; results at the root.
  * Allocates nothing.
+ *
+ * @return MPO_ERR_USAGE at the root for a row that was not combined, a token beyond V, a bias
+ *         that is not below +inf, a draw without a uniform
  */
 enum mpo_status mpo_mixture_draw(struct mpo_mixture *mixture,
                                  struct mpo_mixture_draws *draws);

@@ -435,7 +435,7 @@ struct mpo_policy_span {
  * @param spans   [span_count] of distinct rows
  * @param logits  out, in the order of the spans and of the tokens in each; [V] floats each,
  *                borrowed until the next feed of this policy
- * @return MPO_ERR_INTERNAL for a row, slot or token that does not exist, and for more cells
+ * @return MPO_ERR_USAGE for a row, slot or token that does not exist, and for more cells
  * or logits than there is room for: the text names the policy, and the row
  */
 enum mpo_status mpo_policy_feed(struct mpo_policy *policy,

@@ -197,7 +197,8 @@ bool mpo_record_is_on_network(const char *path);
 /** Append one step: everything else first, `/step` last, then flush. On MPO_OK the step is
  *  acknowledged. Rank zero only.
  *  @param responses  NULL: store none (record.responses: false)
- *  @return MPO_ERR_IO, for instance on a full disk; acknowledged steps stay readable */
+ *  @return MPO_ERR_IO, for instance on a full disk; acknowledged steps stay readable;
+ *  MPO_ERR_USAGE for a step that does not follow the last one */
 enum mpo_status mpo_record_append(struct mpo_record_writer *writer,
                                   const struct mpo_record_row *row,
                                   const struct mpo_record_responses *responses);
@@ -256,7 +257,8 @@ enum mpo_target mpo_record_target(const struct mpo_record *record);
 
 /** Rows first_step .. first_step+count-1 of a trajectory data set as doubles. Local.
  *  @param path    as in record.def, for instance "weights" or "timing/decode", or "step"
- *  @param values  [count, columns] out; columns is K for OBJECTIVE fields, else 1 */
+ *  @param values  [count, columns] out; columns is K for OBJECTIVE fields, else 1
+ *  @return MPO_ERR_USAGE for steps that the record does not have; MPO_ERR_DATA */
 enum mpo_status mpo_record_read(struct mpo_record *record, const char *path,
                                 int64_t first_step, int64_t count, double *values);
 

@@ -158,8 +158,9 @@ enum mpo_status mpo_descent_project(const double *bounds, int32_t count, double 
             log_point[k] = log(weights[k]);
     }
     /* Bounds themselves may sum to 1 up to the tolerance only. */
-    MPO_CHECK(fabs(sum - 1.0) <= 2.0 * MPO_SUM_TOLERANCE, MPO_ERR_INTERNAL,
-              "the projection on the bounds of %d weights gave the sum %.9g, expected 1",
+    MPO_CHECK(fabs(sum - 1.0) <= 2.0 * MPO_SUM_TOLERANCE, MPO_ERR_DATA,
+              "the projection on the bounds of %d weights gave the sum %.9g, expected 1: "
+              "gradients times the step size are too large for a double",
               count, sum);
 cleanup:
     return status;

@@ -303,9 +303,9 @@ static enum mpo_status check_row_count(const struct mpo_exchange *exchange,
                                        int32_t row_count)
 {
     enum mpo_status status = MPO_OK;
-    MPO_CHECK(row_count >= 0 && row_count <= exchange->spec.row_capacity, MPO_ERR_INTERNAL,
-              "an exchange of %d rows, room for %d", row_count,
-              exchange->spec.row_capacity);
+    MPO_CHECK(row_count >= 0 && row_count <= exchange->spec.row_capacity, MPO_ERR_USAGE,
+              "an exchange: expected row_count 0 to %d, its row_capacity, found %d",
+              exchange->spec.row_capacity, row_count);
 cleanup:
     return status;
 }

@@ -21,12 +21,12 @@ static enum mpo_status check_rule(const struct mpo_mixture *mixture,
 {
     enum mpo_status status = MPO_OK;
     MPO_CHECK(rule->bias_count >= 0 && rule->bias_count <= mixture->vocab_size,
-              MPO_ERR_INTERNAL, "%d biases for %d tokens", rule->bias_count,
+              MPO_ERR_USAGE, "%d biases for %d tokens", rule->bias_count,
               mixture->vocab_size);
     for (int32_t i = 0; i < rule->bias_count; i++)
         MPO_CHECK(rule->bias[i].token >= 0 && rule->bias[i].token < mixture->vocab_size &&
                       rule->bias[i].value < INFINITY,
-                  MPO_ERR_INTERNAL, "a bias of %g for token %d of %d", rule->bias[i].value,
+                  MPO_ERR_USAGE, "a bias of %g for token %d of %d", rule->bias[i].value,
                   rule->bias[i].token, mixture->vocab_size);
 cleanup:
     return status;
@@ -40,14 +40,14 @@ static enum mpo_status check_draws(const struct mpo_mixture *mixture,
     for (int32_t i = 0; i < draws->count; i++) {
         const struct mpo_mixture_rule *rule = mpo_mixture_rule_of(draws, i);
         MPO_CHECK(draws->row[i] >= 0 && draws->row[i] < mixture->rows.row_count,
-                  MPO_ERR_INTERNAL, "a draw from row %d of %d combined rows", draws->row[i],
+                  MPO_ERR_USAGE, "a draw from row %d of %d combined rows", draws->row[i],
                   mixture->rows.row_count);
         MPO_CHECK(draws->kind[i] != MPO_MIXTURE_GIVEN ||
                       (draws->token[i] >= 0 && draws->token[i] < mixture->vocab_size),
-                  MPO_ERR_INTERNAL, "figures of token %d of %d", draws->token[i],
+                  MPO_ERR_USAGE, "figures of token %d of %d", draws->token[i],
                   mixture->vocab_size);
         MPO_CHECK(draws->kind[i] != MPO_MIXTURE_DRAWN || draws->uniform != NULL,
-                  MPO_ERR_INTERNAL, "draw %d has no uniform", i);
+                  MPO_ERR_USAGE, "draw %d has no uniform", i);
         if (rule != NULL)
             MPO_TRY(check_rule(mixture, rule));
     }

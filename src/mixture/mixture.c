@@ -148,8 +148,11 @@ enum mpo_status mpo_mixture_open(const struct mpo_mixture_spec *spec,
     MPO_TRY(check_spec(spec));
     MPO_CHECK(ops != NULL, MPO_ERR_DEVICE, "this build has no %s mixture; it has: %s",
               spec->device, mpo_device_built());
-    MPO_CHECK(!spec->rows_on_device || ops->place != NULL, MPO_ERR_INTERNAL,
-              "rows in a device's memory for a mixture on the %s", spec->device);
+    MPO_CHECK(
+        !spec->rows_on_device || ops->place != NULL, MPO_ERR_USAGE,
+        "a mixture: expected rows_on_device false on the %s, which has no memory of its "
+        "own, found true",
+        spec->device);
     MPO_CHECK(spec->masked_count < spec->vocab_size, MPO_ERR_DATA,
               "all %d tokens of the vocabulary are masked", spec->vocab_size);
     MPO_NEW(1, &mixture);
@@ -194,14 +197,23 @@ void mpo_mixture_close(struct mpo_mixture **out)
     *out = NULL;
 }
 
+static enum mpo_status check_row_count(const struct mpo_mixture *mixture, int32_t row_count)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_CHECK(row_count >= 0 && row_count <= mixture->row_capacity, MPO_ERR_USAGE,
+              "a mixture: expected row_count 0 to %d, its row_capacity, found %d",
+              mixture->row_capacity, row_count);
+cleanup:
+    return status;
+}
+
 enum mpo_status mpo_mixture_place(struct mpo_mixture *mixture, int32_t policy_index,
                                   int32_t row_count, const float **logits)
 {
     enum mpo_status status = MPO_OK;
     if (!mixture->rows_on_device)
         return MPO_OK;
-    MPO_CHECK(row_count <= mixture->row_capacity, MPO_ERR_INTERNAL,
-              "%d rows to place, room for %d", row_count, mixture->row_capacity);
+    MPO_TRY(check_row_count(mixture, row_count));
     MPO_TRY(mixture->ops->place(mixture->self, policy_index, row_count, logits));
 cleanup:
     return status;
@@ -216,8 +228,7 @@ enum mpo_status mpo_mixture_round(struct mpo_mixture *mixture, int32_t policy_in
         (size_t)(policy_index - mixture->placed_first) * (size_t)mixture->row_capacity;
     if (!mixture->bf16_rows)
         return MPO_OK;
-    MPO_CHECK(row_count <= mixture->row_capacity, MPO_ERR_INTERNAL,
-              "%d rows to round, room for %d", row_count, mixture->row_capacity);
+    MPO_TRY(check_row_count(mixture, row_count));
     mixture->rows.row_count = 0; /* as in normalise */
     if (mixture->rows_on_device)
         return mixture->ops->round(mixture->self, policy_index, row_count, logits);
@@ -235,8 +246,7 @@ enum mpo_status mpo_mixture_normalise(struct mpo_mixture *mixture, int32_t polic
                                       double *log_norm)
 {
     enum mpo_status status = MPO_OK;
-    MPO_CHECK(row_count <= mixture->row_capacity, MPO_ERR_INTERNAL,
-              "%d rows to normalise, room for %d", row_count, mixture->row_capacity);
+    MPO_TRY(check_row_count(mixture, row_count));
     mixture->rows.row_count = 0; /* a device may use the same memory for both */
     MPO_TRY(
         mixture->ops->normalise(mixture->self, policy_index, row_count, logits, log_norm));
@@ -274,7 +284,7 @@ static enum mpo_status find_absent(struct mpo_mixture *mixture)
             continue;
         double mu = mpo_mixture_mu(mixture, i % rows)[i / rows];
         mixture->any_absent = true;
-        MPO_CHECK(mu == 0.0, MPO_ERR_INTERNAL,
+        MPO_CHECK(mu == 0.0, MPO_ERR_USAGE,
                   "policy %d has no logits of row %d, and the exponent %g there", i / rows,
                   i % rows, mu);
     }
@@ -374,8 +384,7 @@ enum mpo_status mpo_mixture_combine(struct mpo_mixture *mixture,
     enum mpo_status status = MPO_OK;
     const struct mpo_mixture_ops *ops = mixture->ops;
     bool root_has_all = mpo_mixture_root_has_all(mixture);
-    MPO_CHECK(rows->row_count <= mixture->row_capacity, MPO_ERR_INTERNAL,
-              "a mixture of %d rows, room for %d", rows->row_count, mixture->row_capacity);
+    MPO_TRY(check_row_count(mixture, rows->row_count));
     mixture->rows = *rows;
     mixture->exponents = *exponents;
     if (expectation == NULL)

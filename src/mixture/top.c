@@ -154,13 +154,13 @@ enum mpo_status mpo_mixture_top(struct mpo_mixture *mixture, int32_t row, int32_
     enum mpo_status status = MPO_OK;
     size_t width = (size_t)count * sizeof *mixture->listed / sizeof(double);
     bool root_has_all = mpo_mixture_root_has_all(mixture);
-    MPO_CHECK(count >= 0 && count <= MPO_MIXTURE_TOP_MAX, MPO_ERR_INTERNAL,
+    MPO_CHECK(count >= 0 && count <= MPO_MIXTURE_TOP_MAX, MPO_ERR_USAGE,
               "%d of the most probable tokens, at most %d", count, MPO_MIXTURE_TOP_MAX);
     if (count == 0 || (root_has_all && mixture->rank != 0))
         return MPO_OK;
     MPO_CHECK(mixture->rank != 0 || (row >= 0 && row < mixture->rows.row_count),
-              MPO_ERR_INTERNAL, "the most probable tokens of row %d of %d combined rows",
-              row, mixture->rows.row_count);
+              MPO_ERR_USAGE, "the most probable tokens of row %d of %d combined rows", row,
+              mixture->rows.row_count);
     MPO_TRY(list_slice(mixture, row, count));
     for (int32_t rank = 0; rank <= mixture->size; rank++)
         mixture->part[rank] = (size_t)rank * width;

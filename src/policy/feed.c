@@ -27,7 +27,7 @@ int32_t mpo_policy_row_tokens(const struct mpo_policy *policy, int32_t row)
 static enum mpo_status check_row(const struct mpo_policy *policy, int32_t row)
 {
     enum mpo_status status = MPO_OK;
-    MPO_CHECK(row >= 0 && row < policy->cells.row_count, MPO_ERR_INTERNAL,
+    MPO_CHECK(row >= 0 && row < policy->cells.row_count, MPO_ERR_USAGE,
               "policy '%s': row %d of %d", policy->name, row, policy->cells.row_count);
 cleanup:
     return status;
@@ -39,7 +39,7 @@ static enum mpo_status check_tokens(const struct mpo_policy *policy,
     enum mpo_status status = MPO_OK;
     for (int32_t i = 0; i < span->count; i++)
         MPO_CHECK(span->token[i] >= 0 && span->token[i] < policy->token_count,
-                  MPO_ERR_INTERNAL, "policy '%s': token %d onto row %d, expected one of %d",
+                  MPO_ERR_USAGE, "policy '%s': token %d onto row %d, expected one of %d",
                   policy->name, span->token[i], span->row, policy->token_count);
 cleanup:
     return status;
@@ -52,7 +52,7 @@ static enum mpo_status find_tokens(const struct mpo_policy *policy,
 {
     enum mpo_status status = MPO_OK;
     *token = span->token;
-    MPO_CHECK(span->slot >= -1 && span->slot < policy->slot_count, MPO_ERR_INTERNAL,
+    MPO_CHECK(span->slot >= -1 && span->slot < policy->slot_count, MPO_ERR_USAGE,
               "policy '%s': prompt slot %d of %d onto row %d", policy->name, span->slot,
               policy->slot_count, span->row);
     if (span->slot < 0) {
@@ -61,7 +61,7 @@ static enum mpo_status find_tokens(const struct mpo_policy *policy,
     }
     const struct mpo_policy_slot *slot = &policy->slot[span->slot];
     MPO_CHECK(
-        span->first >= 0 && span->count <= slot->count - span->first, MPO_ERR_INTERNAL,
+        span->first >= 0 && span->count <= slot->count - span->first, MPO_ERR_USAGE,
         "policy '%s': %d tokens from %d on of prompt slot %d onto row %d, which has %d",
         policy->name, span->count, span->first, span->slot, span->row, slot->count);
     *token = slot->token + span->first;
@@ -83,10 +83,10 @@ static enum mpo_status add_span(struct mpo_policy *policy,
     enum mpo_status status = MPO_OK;
     const int32_t *token = NULL;
     MPO_TRY(check_row(policy, span->row));
-    MPO_CHECK(policy->fed[span->row] < policy->feed_count, MPO_ERR_INTERNAL,
+    MPO_CHECK(policy->fed[span->row] < policy->feed_count, MPO_ERR_USAGE,
               "policy '%s': row %d twice in one feed", policy->name, span->row);
     policy->fed[span->row] = policy->feed_count;
-    MPO_CHECK(span->count >= 0, MPO_ERR_INTERNAL, "policy '%s': %d tokens onto row %d",
+    MPO_CHECK(span->count >= 0, MPO_ERR_USAGE, "policy '%s': %d tokens onto row %d",
               policy->name, span->count, span->row);
     if (span->count == 0)
         return MPO_OK;
@@ -95,13 +95,13 @@ static enum mpo_status add_span(struct mpo_policy *policy,
     feed->output_count +=
         span->want == MPO_WANT_EVERY ? span->count : span->want == MPO_WANT_LAST;
     MPO_CHECK(
-        feed->token_count <= policy->cells.free_count, MPO_ERR_INTERNAL,
+        feed->token_count <= policy->cells.free_count, MPO_ERR_USAGE,
         "policy '%s': %d tokens onto row %d, which has %d: no cells for %lld of them, "
         "of %d cells",
         policy->name, span->count, span->row, mpo_policy_row_tokens(policy, span->row),
         (long long)(feed->token_count - policy->cells.free_count), policy->cells.capacity);
     MPO_CHECK(
-        feed->output_count <= policy->position_capacity, MPO_ERR_INTERNAL,
+        feed->output_count <= policy->position_capacity, MPO_ERR_USAGE,
         "policy '%s': logits of %lld positions wanted up to row %d, at most %d are kept",
         policy->name, (long long)feed->output_count, span->row, policy->position_capacity);
     policy->append[feed->append_count++] = (struct mpo_policy_append){
@@ -132,7 +132,7 @@ enum mpo_status mpo_policy_truncate(struct mpo_policy *policy, int32_t row, int3
     enum mpo_status status = MPO_OK;
     int32_t length = tokens > 0 ? tokens : 0;
     MPO_TRY(check_row(policy, row));
-    MPO_CHECK(length <= policy->cells.length[row], MPO_ERR_INTERNAL,
+    MPO_CHECK(length <= policy->cells.length[row], MPO_ERR_USAGE,
               "policy '%s': row %d cut to %d tokens, but it has only %d", policy->name, row,
               length, policy->cells.length[row]);
     MPO_TRY(policy->ops->truncate(policy->self, row, length));
@@ -146,7 +146,7 @@ enum mpo_status mpo_policy_fork(struct mpo_policy *policy, int32_t from, int32_t
     enum mpo_status status = MPO_OK;
     MPO_TRY(check_row(policy, from));
     MPO_TRY(check_row(policy, to));
-    MPO_CHECK(policy->cells.length[from] > 0, MPO_ERR_INTERNAL,
+    MPO_CHECK(policy->cells.length[from] > 0, MPO_ERR_USAGE,
               "policy '%s': row %d is empty and cannot be copied to row %d", policy->name,
               from, to);
     if (from == to)

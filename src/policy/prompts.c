@@ -41,7 +41,7 @@ int32_t mpo_policy_trained_tokens(const struct mpo_policy *policy)
 static enum mpo_status check_slot(const struct mpo_policy *policy, int32_t slot)
 {
     enum mpo_status status = MPO_OK;
-    MPO_CHECK(slot >= 0 && slot < policy->slot_count, MPO_ERR_INTERNAL,
+    MPO_CHECK(slot >= 0 && slot < policy->slot_count, MPO_ERR_USAGE,
               "policy '%s': prompt slot %d of %d", policy->name, slot, policy->slot_count);
 cleanup:
     return status;

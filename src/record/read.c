@@ -374,7 +374,7 @@ enum mpo_status mpo_record_read(struct mpo_record *record, const char *path,
                                          first_step, count};
     mpo_record_hdf5_prepare();
     MPO_CHECK(first_step >= 0 && count >= 0 && count <= record->step_count - first_step,
-              MPO_ERR_INTERNAL, "expected steps %lld to %lld, found %lld steps",
+              MPO_ERR_USAGE, "expected steps %lld to %lld, found %lld steps",
               (long long)first_step, (long long)(first_step + count),
               (long long)record->step_count);
     MPO_TRY(mpo_record_read_rows(record, &rows, values));

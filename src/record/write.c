@@ -248,7 +248,7 @@ enum mpo_status mpo_record_append(struct mpo_record_writer *writer,
     char doing[64] = "";
     mpo_record_hdf5_prepare();
     MPO_CHECK(!writer->broken, MPO_ERR_IO, "%s: an earlier write failed", writer->path);
-    MPO_CHECK(row->step > writer->last_step, MPO_ERR_INTERNAL,
+    MPO_CHECK(row->step > writer->last_step, MPO_ERR_USAGE,
               "%s: step %lld does not follow step %lld", writer->path, (long long)row->step,
               (long long)writer->last_step);
     snprintf(doing, sizeof doing, "writing step %lld to", (long long)row->step);

@@ -344,7 +344,10 @@ static void more_rows_than_there_is_room_for_are_refused(void **state)
     const float *row[3] = {NULL};
     const double norm[3] = {0};
     assert_ok(mpo_exchange_open(&spec, comm, &exchange));
-    assert_status(mpo_exchange_rows(exchange, 3, row, norm, &rows), MPO_ERR_INTERNAL);
+    assert_status(mpo_exchange_rows(exchange, 3, row, norm, &rows), MPO_ERR_USAGE);
+    assert_status(mpo_exchange_post(exchange, 3, row), MPO_ERR_USAGE);
+    assert_status(mpo_exchange_post(exchange, -1, row), MPO_ERR_USAGE);
+    assert_error_names("expected row_count 0 to 2, its row_capacity, found -1");
     mpo_exchange_close(&exchange);
     mpo_comm_close(&comm);
 }

@@ -181,8 +181,8 @@ static void token_ids_are_taken_as_they_are(void **state)
     assert_status(mpo_policy_encode_tokens(policy, 2, token, 9), MPO_ERR_DATA);
     assert_status(mpo_policy_encode_tokens(policy, 2, token, 0), MPO_ERR_DATA);
     assert_status(mpo_policy_encode_tokens(policy, FEED_CASE_SLOTS, token, 3),
-                  MPO_ERR_INTERNAL);
-    assert_status(mpo_policy_encode_tokens(policy, -1, token, 3), MPO_ERR_INTERNAL);
+                  MPO_ERR_USAGE);
+    assert_status(mpo_policy_encode_tokens(policy, -1, token, 3), MPO_ERR_USAGE);
     assert_int_equal(feed_bench_tokens(&bench, 2), 9);
     assert_int_equal(feed_bench_tokens(&bench, FEED_CASE_SLOTS), 0);
     assert_int_equal(feed_bench_tokens(&bench, -1), 0);
@@ -199,7 +199,7 @@ static void refuse_span(struct feed_bench *bench, struct mpo_policy_span span,
     const struct mpo_policy_span spans[2] = {span_of_tokens(0, &token, 1, MPO_WANT_LAST),
                                              span};
     assert_status(mpo_policy_feed(&bench->test.policy, spans, 2, bench->logits),
-                  MPO_ERR_INTERNAL);
+                  MPO_ERR_USAGE);
     assert_error_names(bench->test.policy.name);
     assert_error_names(word);
     for (int32_t row = 0; row < ROWS; row++)
@@ -237,14 +237,14 @@ static void what_does_not_exist_is_refused_and_changes_nothing(void **state)
     refuse_span(&bench, span_of_tokens(2, token, 2, MPO_WANT_LAST), "onto row 2");
     token[1] = -1;
     refuse_span(&bench, span_of_tokens(2, token, 2, MPO_WANT_LAST), "onto row 2");
-    assert_status(mpo_policy_truncate(policy, ROWS, 0), MPO_ERR_INTERNAL);
-    assert_status(mpo_policy_truncate(policy, 0, bench.row[0].count + 1), MPO_ERR_INTERNAL);
+    assert_status(mpo_policy_truncate(policy, ROWS, 0), MPO_ERR_USAGE);
+    assert_status(mpo_policy_truncate(policy, 0, bench.row[0].count + 1), MPO_ERR_USAGE);
     assert_error_names("row 0 cut to");
-    assert_status(mpo_policy_truncate(policy, 1, 1), MPO_ERR_INTERNAL);
-    assert_status(mpo_policy_fork(policy, 1, 0), MPO_ERR_INTERNAL);
+    assert_status(mpo_policy_truncate(policy, 1, 1), MPO_ERR_USAGE);
+    assert_status(mpo_policy_fork(policy, 1, 0), MPO_ERR_USAGE);
     assert_error_names("row 1 is empty");
-    assert_status(mpo_policy_fork(policy, 0, ROWS), MPO_ERR_INTERNAL);
-    assert_status(mpo_policy_fork(policy, -1, 0), MPO_ERR_INTERNAL);
+    assert_status(mpo_policy_fork(policy, 0, ROWS), MPO_ERR_USAGE);
+    assert_status(mpo_policy_fork(policy, -1, 0), MPO_ERR_USAGE);
     feed_bench_feed_one(&bench, span_of_tokens(0, token, 1, MPO_WANT_LAST));
     feed_bench_close(&bench);
 }
@@ -258,7 +258,7 @@ static void without_room_nothing_is_fed(void **state)
     feed_bench_open(&bench, *state);
     struct mpo_policy *policy = &bench.test.policy;
     const struct mpo_policy_span span = span_of_tokens(0, &token, 1, MPO_WANT_LAST);
-    assert_status(mpo_policy_feed(policy, &span, 1, bench.logits), MPO_ERR_INTERNAL);
+    assert_status(mpo_policy_feed(policy, &span, 1, bench.logits), MPO_ERR_USAGE);
     mpo_policy_clear(policy);
     assert_int_equal(mpo_policy_row_tokens(policy, 0), 0);
     assert_status(mpo_policy_make_room(policy, &room, &setup), MPO_ERR_CONFIG);
@@ -406,7 +406,7 @@ static void *write_slot(void *self)
         if (counts[0] <= counts[1] ||
             mpo_policy_prompt_tokens(policy, writer->slot) != counts[1])
             writer->failures++;
-        if (mpo_policy_encode(policy, FEED_CASE_SLOTS, &wrong, NULL) != MPO_ERR_INTERNAL)
+        if (mpo_policy_encode(policy, FEED_CASE_SLOTS, &wrong, NULL) != MPO_ERR_USAGE)
             writer->failures++;
     }
     return NULL;

@@ -15,7 +15,7 @@ struct policy_entry {
 };
 
 /** @param logits  [prompt_count] out
- *  @return MPO_ERR_INTERNAL when a row lives or a slot is empty, too */
+ *  @return MPO_ERR_USAGE when a row lives or a slot is empty, too */
 enum mpo_status policy_begin(struct mpo_policy *policy, const struct policy_entry *entry,
                              const float **logits);
 
@@ -27,6 +27,6 @@ struct policy_batch {
     bool every_position; /* logits after every token; otherwise after each row's last */
 };
 
-/** @return MPO_ERR_INTERNAL when a row is empty or gets no token, too */
+/** @return MPO_ERR_USAGE when a row is empty or gets no token, too */
 enum mpo_status policy_extend(struct mpo_policy *policy, const struct policy_batch *batch,
                               const float **logits);

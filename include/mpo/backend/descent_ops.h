@@ -44,7 +44,7 @@ struct mpo_descent_map {
      * @param bounds   [2, K] lower and upper, which some weights keep
      * @param dual     [K] in place: a dual point of these weights
      * @param weights  [K] out, within the bounds to the last bit
-     * @return MPO_ERR_INTERNAL when the weights do not sum to 1
+     * @return MPO_ERR_DATA when the weights do not sum to 1
      */
     enum mpo_status (*project)(const double *bounds, int32_t count, double *dual,
                                double *weights);
@@ -67,7 +67,7 @@ struct mpo_descent_map {
  *                   weights (one that underflows, or that its bounds force to 0, keeps a
  *                   finite logarithm)
  * @param weights    [K] out, within the bounds to the last bit
- * @return MPO_ERR_INTERNAL when the weights do not sum to 1 within 2e-6
+ * @return MPO_ERR_DATA when the weights do not sum to 1 within 2e-6
  */
 enum mpo_status mpo_descent_project(const double *bounds, int32_t count, double *log_point,
                                     double *weights);

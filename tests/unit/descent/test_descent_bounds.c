@@ -373,9 +373,43 @@ static void a_loaded_state_goes_on_with_the_same_bits(void **state)
     }
 }
 
+/* Whatever a caller passes as a gradient or a state, it is not a bug of the library. */
+static void points_beyond_a_double_are_bad_data(void **state)
+{
+    (void)state;
+    static const double bounds[6] = {0.1, 0.0, 0.05, 0.9, 0.5, 1.0};
+    static const double zero[3] = {0.0, 0.0, 0.0};
+    static const double wrong[6][3] = {{1e300, -1e300, 0.0},  {1e308, 1e308, -1e308},
+                                       {NAN, 0.0, 0.0},       {INFINITY, 0.0, 0.0},
+                                       {-INFINITY, 0.0, 0.0}, {1e17, 3.0, -1e17}};
+    for (int32_t i = 0; i < 12; i++) {
+        struct mpo_descent *descent = NULL;
+        const struct mpo_descent_spec spec = {"entropy",
+                                              MPO_STEP_RULE_FIXED,
+                                              10.0,
+                                              30,
+                                              3,
+                                              NULL,
+                                              i < 6 ? bounds : NULL,
+                                              MPO_AVERAGING_UNIFORM};
+        const struct mpo_descent_state loaded = {
+            .step = 1, .dual = wrong[i % 6], .weights_sum = zero, .gradient_sum = zero};
+        assert_ok(mpo_descent_open(&spec, &descent));
+        for (int32_t step = 0; step < 3; step++) {
+            enum mpo_status status = mpo_descent_step(descent, wrong[i % 6]);
+            assert_true(status == MPO_OK || status == MPO_ERR_DATA);
+        }
+        enum mpo_status status = mpo_descent_load(descent, &loaded);
+        assert_true(status == MPO_OK || status == MPO_ERR_DATA);
+        assert_true(status == MPO_ERR_DATA || !isnan(wrong[i % 6][0]));
+        mpo_descent_close(&descent);
+    }
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
+        cmocka_unit_test(points_beyond_a_double_are_bad_data),
         cmocka_unit_test(projection_is_the_nearest_point_in_divergence),
         cmocka_unit_test(a_point_within_the_bounds_stays),
         cmocka_unit_test(bounds_with_a_single_point_give_that_point),

@@ -228,7 +228,7 @@ static void draws_from_rows_that_were_not_combined_are_refused(void **state)
                                       .token = &token,
                                       .log_proposal = &log_proposal,
                                       .log_policy = &log_policy};
-    assert_status(mpo_mixture_draw(some.mixture, &draws), MPO_ERR_INTERNAL);
+    assert_status(mpo_mixture_draw(some.mixture, &draws), MPO_ERR_USAGE);
     mixture_case_free(&some);
 }
 
@@ -249,7 +249,7 @@ static void a_draw_without_a_uniform_is_refused(void **state)
                                       .log_policy = &log_policy};
     mixture_case_make(&some, 1, 1, 10, 1.0);
     mixture_case_run(&some);
-    assert_status(mpo_mixture_draw(some.mixture, &draws), MPO_ERR_INTERNAL);
+    assert_status(mpo_mixture_draw(some.mixture, &draws), MPO_ERR_USAGE);
     assert_error_names("no uniform");
     mixture_case_free(&some);
 }
@@ -273,7 +273,7 @@ static void given_tokens_beyond_the_vocabulary_are_refused(void **state)
                                           .token = &token,
                                           .log_proposal = &log_proposal,
                                           .log_policy = &log_policy};
-        assert_status(mpo_mixture_draw(some.mixture, &draws), MPO_ERR_INTERNAL);
+        assert_status(mpo_mixture_draw(some.mixture, &draws), MPO_ERR_USAGE);
         assert_error_names("of 10");
     }
     mixture_case_free(&some);

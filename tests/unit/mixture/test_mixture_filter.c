@@ -311,11 +311,11 @@ static void biases_that_mean_nothing_are_refused(void **state)
                                       .log_policy = log_policy};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         rule.bias = &wrong[i];
-        assert_status(mpo_mixture_draw(some.mixture, &draws), MPO_ERR_INTERNAL);
+        assert_status(mpo_mixture_draw(some.mixture, &draws), MPO_ERR_USAGE);
         assert_error_names("a bias of");
     }
     rule.bias_count = VOCAB + 1;
-    assert_status(mpo_mixture_draw(some.mixture, &draws), MPO_ERR_INTERNAL);
+    assert_status(mpo_mixture_draw(some.mixture, &draws), MPO_ERR_USAGE);
     assert_error_names("3001 biases for 3000 tokens");
     mixture_case_free(&some);
 }

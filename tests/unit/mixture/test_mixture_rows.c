@@ -382,7 +382,7 @@ static void a_policy_without_logits_takes_no_part(void **state)
     some.row_mu[2 + 1] = 0.25;
     assert_status(mpo_mixture_combine(some.mixture, &some.rows, &some.exponents,
                                       some.moments, some.expectation),
-                  MPO_ERR_INTERNAL);
+                  MPO_ERR_USAGE);
     assert_error_names("policy 1 has no logits of row 1, and the exponent 0.25");
     mixture_case_free(&whole);
     mixture_case_free(&some);

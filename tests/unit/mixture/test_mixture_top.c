@@ -161,12 +161,12 @@ static void lists_that_are_too_long_and_rows_that_are_not_there_are_refused(void
     mixture_case_make(&some, 1, 2, 10, 1.0);
     mixture_case_run(&some);
     assert_status(mpo_mixture_top(some.mixture, 0, MPO_MIXTURE_TOP_MAX + 1, token),
-                  MPO_ERR_INTERNAL);
-    assert_status(mpo_mixture_top(some.mixture, 0, -1, token), MPO_ERR_INTERNAL);
-    assert_status(mpo_mixture_top(some.mixture, 2, 1, token), MPO_ERR_INTERNAL);
+                  MPO_ERR_USAGE);
+    assert_status(mpo_mixture_top(some.mixture, 0, -1, token), MPO_ERR_USAGE);
+    assert_status(mpo_mixture_top(some.mixture, 2, 1, token), MPO_ERR_USAGE);
     assert_error_names("row 2 of 2");
     assert_ok(mpo_mixture_normalise(some.mixture, 0, 2, some.row, some.log_norm));
-    assert_status(mpo_mixture_top(some.mixture, 0, 1, token), MPO_ERR_INTERNAL);
+    assert_status(mpo_mixture_top(some.mixture, 0, 1, token), MPO_ERR_USAGE);
     mixture_case_free(&some);
 }
 

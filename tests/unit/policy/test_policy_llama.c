@@ -420,7 +420,7 @@ static void assert_extend_refused(struct llama_case *test, int32_t row, int32_t 
 {
     int32_t token[256] = {0};
     struct policy_batch batch = {&row, &count, token, 1, every_position};
-    assert_status(policy_extend(&test->policy, &batch, test->row), MPO_ERR_INTERNAL);
+    assert_status(policy_extend(&test->policy, &batch, test->row), MPO_ERR_USAGE);
 }
 
 static void calls_that_would_end_the_process_are_refused(void **state)
@@ -439,17 +439,17 @@ static void calls_that_would_end_the_process_are_refused(void **state)
     assert_extend_refused(&test, 2, 1, false);
     assert_extend_refused(&test, -1, 1, false);
     struct policy_batch batch = {&(int32_t){0}, NULL, &token, 1, false};
-    assert_status(policy_extend(&test.policy, &batch, test.row), MPO_ERR_INTERNAL);
+    assert_status(policy_extend(&test.policy, &batch, test.row), MPO_ERR_USAGE);
     token = BIGRAM_GGUF_TOKENS;
-    assert_status(policy_extend(&test.policy, &batch, test.row), MPO_ERR_INTERNAL);
-    assert_status(mpo_policy_truncate(&test.policy, 0, 2), MPO_ERR_INTERNAL);
-    assert_status(mpo_policy_truncate(&test.policy, 1, 1), MPO_ERR_INTERNAL);
-    assert_status(mpo_policy_fork(&test.policy, 1, 0), MPO_ERR_INTERNAL);
+    assert_status(policy_extend(&test.policy, &batch, test.row), MPO_ERR_USAGE);
+    assert_status(mpo_policy_truncate(&test.policy, 0, 2), MPO_ERR_USAGE);
+    assert_status(mpo_policy_truncate(&test.policy, 1, 1), MPO_ERR_USAGE);
+    assert_status(mpo_policy_fork(&test.policy, 1, 0), MPO_ERR_USAGE);
     const int32_t row[3] = {1, 0, 2};
-    assert_status(llama_case_enter(&test, 1, row, 1), MPO_ERR_INTERNAL);
-    assert_status(llama_case_enter(&test, 0, row, 2), MPO_ERR_INTERNAL);
-    assert_status(llama_case_enter(&test, 0, row, 3), MPO_ERR_INTERNAL);
-    assert_status(llama_case_enter(&test, 0, row + 2, 1), MPO_ERR_INTERNAL);
+    assert_status(llama_case_enter(&test, 1, row, 1), MPO_ERR_USAGE);
+    assert_status(llama_case_enter(&test, 0, row, 2), MPO_ERR_USAGE);
+    assert_status(llama_case_enter(&test, 0, row, 3), MPO_ERR_USAGE);
+    assert_status(llama_case_enter(&test, 0, row + 2, 1), MPO_ERR_USAGE);
     token = BYTE('a');
     assert_ok(policy_extend(&test.policy, &batch, test.row));
     llama_case_check(&test, 0, token);

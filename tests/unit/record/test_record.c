@@ -44,7 +44,7 @@ static void a_block_of_steps_is_row_major(void **state)
         assert_true(weights[i] == example_value(EXAMPLE_weights,
                                                 62 + i / EXAMPLE_OBJECTIVES,
                                                 i % EXAMPLE_OBJECTIVES));
-    expect_failure(mpo_record_read(record, "weights", 66, 5, weights), MPO_ERR_INTERNAL,
+    expect_failure(mpo_record_read(record, "weights", 66, 5, weights), MPO_ERR_USAGE,
                    "found 70 steps");
     expect_failure(mpo_record_read(record, "no/such", 0, 1, weights), MPO_ERR_DATA,
                    "no/such");
@@ -218,8 +218,7 @@ static void steps_must_go_up(void **state)
     const struct mpo_record_spec spec = example_spec(path);
     expect_ok(mpo_record_create(&spec, &writer));
     expect_ok(example_append(writer, 3, 4));
-    expect_failure(example_append(writer, 3, 4), MPO_ERR_INTERNAL,
-                   "does not follow step 3");
+    expect_failure(example_append(writer, 3, 4), MPO_ERR_USAGE, "does not follow step 3");
     expect_ok(mpo_record_finish(&writer));
     assert_null(writer);
     expect_ok(mpo_record_finish(&writer));
