@@ -86,7 +86,7 @@ struct mpo_config {
  * reference, a reference where proposal: reference needs one.
  *
  * @param argv  [argc] what follows the command's name
- * @return MPO_ERR_USAGE wrong flags; MPO_ERR_INPUT no such file; MPO_ERR_PERMISSION;
+ * @return MPO_ERR_USAGE wrong flags or no such command; MPO_ERR_INPUT no such file; MPO_ERR_PERMISSION;
  *         MPO_ERR_IO; MPO_ERR_CONFIG the rest
  */
 enum mpo_status mpo_config_open(const char *command, int argc, char *const *argv,
@@ -107,6 +107,10 @@ struct mpo_config_text {
 enum mpo_status mpo_config_open_text(const char *command,
                                      const struct mpo_config_text *source, int argc,
                                      char *const *argv, struct mpo_config **out);
+
+/** Whether a word is a command that takes a configuration. Local.
+ *  @return MPO_ERR_USAGE with those that do */
+enum mpo_status mpo_config_check_command(const char *command);
 
 /** Arguments of a command line that are not flags; borrowed from argv. */
 struct mpo_config_arguments {

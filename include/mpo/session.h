@@ -73,8 +73,8 @@ struct mpo_session_size {
 };
 
 struct mpo_session_spec {
-    /** Whose options need no section name in `flags`, and what messages call the job;
-     *  a literal. NULL: "fit". */
+    /** Whose options need no section name in `flags`, and what messages call the job: a
+     *  command that takes a configuration, as "generate"; a literal. NULL: "fit". */
     const char *command;
 
     /** The configuration, in one of three forms: the path of a file; a text, YAML as in a
@@ -114,8 +114,8 @@ struct mpo_session_spec {
  * Collective over all ranks.
  *
  * @param out  NULL after a failure
- * @return MPO_ERR_USAGE when a session is open, when not one configuration is given, fewer
- *         flags than flag_count, or a size that contradicts itself; the statuses of
+ * @return MPO_ERR_USAGE when a session is open, for a command that there is not, when not
+ *         one configuration is given, fewer flags than flag_count, or a size that contradicts itself; the statuses of
  *         mpo_comm_begin, mpo_config_open, and of whatever is opened
  */
 enum mpo_status mpo_session_open(const struct mpo_session_spec *spec,

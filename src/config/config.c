@@ -169,6 +169,7 @@ enum mpo_status mpo_config_open(const char *command, int argc, char *const *argv
     struct mpo_config_flags *flags = NULL;
     struct mpo_config_build build = {.command = command};
     struct mpo_config_arguments arguments = {0};
+    MPO_TRY(mpo_config_check_command(command));
     MPO_TRY(begin_build(&build));
     MPO_TRY(mpo_config_flags_open(command, argc, argv, &arguments, &flags));
     MPO_TRY(choose_path(&build, &arguments));
@@ -196,6 +197,7 @@ enum mpo_status mpo_config_open_text(const char *command,
     struct mpo_config_arguments arguments = {0};
     size_t bytes = strnlen(source->text, MPO_CONFIG_BYTES_MAX + 1);
     char quoted[MPO_QUOTE_BYTES];
+    MPO_TRY(mpo_config_check_command(command));
     MPO_TRY(begin_build(&build));
     MPO_TRY(mpo_config_flags_open(command, argc, argv, &arguments, &flags));
     MPO_CHECK(arguments.count == 0, MPO_ERR_USAGE,

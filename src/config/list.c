@@ -8,6 +8,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/argument.h"
+#include "base/spelling.h"
+
 #define JSON_FLAG MPO_OPTION_COUNT /* beside the options, the synonym of --format=json */
 
 bool mpo_config_is_own(const struct mpo_config_option *option, const char *command)
@@ -45,6 +48,24 @@ bool mpo_config_is_query(const char *command)
 bool mpo_config_is_configured(const char *command)
 {
     return scope_of(command) == MPO_SCOPE_COMMAND || mpo_config_is_query(command);
+}
+
+enum mpo_status mpo_config_check_command(const char *command)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(command);
+    char quoted[MPO_QUOTE_BYTES];
+    char names[MPO_SECTION_COUNT * MPO_QUOTE_BYTES] = "";
+    size_t used = 0;
+    for (int i = 0; i < MPO_SECTION_COUNT; i++)
+        if (mpo_config_is_configured(mpo_config_sections[i].name))
+            used += (size_t)snprintf(names + used, sizeof names - used, "%s%s",
+                                     used > 0 ? ", " : "", mpo_config_sections[i].name);
+    MPO_CHECK(mpo_config_is_configured(command), MPO_ERR_USAGE,
+              "command: expected one that takes a configuration (%s), found '%s'", names,
+              mpo_quote(command, quoted));
+cleanup:
+    return status;
 }
 
 static bool is_shared(int section)

@@ -268,6 +268,8 @@ cleanup:
 enum mpo_status mpo_session_check_spec(const struct mpo_session_spec *spec)
 {
     enum mpo_status status = MPO_OK;
+    if (spec->command != NULL)
+        MPO_TRY(mpo_config_check_command(spec->command));
     MPO_TRY(check_source(spec));
     MPO_TRY(check_size(&spec->size));
 cleanup:

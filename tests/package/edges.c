@@ -71,6 +71,11 @@ static void retry(const char *config, const char *missing)
     struct mpo_session_spec spec = {.config = config, .size.responses = 4};
     struct mpo_fit *fit = NULL;
     say("nothing", mpo_session_open(NULL, &session));
+    spec.command = "draw";
+    say("no such command", mpo_session_open(&spec, &session));
+    spec.command = "inspect"; /* which takes no configuration */
+    say("no command of a job", mpo_session_open(&spec, &session));
+    spec.command = NULL;
     say("no file",
         mpo_session_open(&(struct mpo_session_spec){.config = missing}, &session));
     say("half a size", mpo_session_open(&spec, &session));

@@ -98,6 +98,8 @@ check("mistakes of one process end nothing and print nothing",
       retry.returncode == 0 and retry.stderr == "", retry)
 check_lines(retry, 0, [
     ("nothing", USAGE, "mpo_session_open: expected spec, found NULL"),
+    ("no such command", USAGE, "command: expected one that takes a configuration (fit, generate,"),
+    ("no command of a job", USAGE, "found 'inspect'"),
     ("no file", INPUT, ABSENT),
     ("half a size", USAGE, "size.unit_prompts: expected 1 or more with size.responses"),
     ("a size", OK, ""),
