@@ -213,6 +213,27 @@ static void a_failure_is_told_to_every_rank_once(void **state)
     mpo_comm_end();
 }
 
+#define LATE_TAG 77
+
+/* Until every other rank has given up waiting for this one. */
+static void wait_for_others(void)
+{
+    for (int i = 1; i < world_size(); i++) {
+        int arrived = 0;
+        MPI_Request request = MPI_REQUEST_NULL;
+        MPI_Irecv(NULL, 0, MPI_INT, MPI_ANY_SOURCE, LATE_TAG, MPI_COMM_WORLD, &request);
+        while (!arrived) {
+            MPI_Test(&request, &arrived, MPI_STATUS_IGNORE);
+            usleep(1000);
+        }
+    }
+}
+
+static void tell_late_rank(int late)
+{
+    MPI_Send(NULL, 0, MPI_INT, late, LATE_TAG, MPI_COMM_WORLD);
+}
+
 static void a_rank_that_does_not_come_is_named_and_nobody_dies(void **state)
 {
     (void)state;
@@ -226,12 +247,12 @@ static void a_rank_that_does_not_come_is_named_and_nobody_dies(void **state)
         begin(&told);
         assert_ok(mpo_comm_open(size, &comm));
         mpo_comm_expect("fit", 0, 0.3);
-        /* Rank zero names the culprit; the others miss rank zero only after they have been
-         * more patient than this. */
         if (world_rank() == late)
-            usleep(late == 0 ? 3500000 : 2000000);
+            wait_for_others();
         double value = world_rank();
         enum mpo_status status = mpo_comm_max(comm, &value, 1);
+        if (world_rank() != late)
+            tell_late_rank(late);
         if (status == MPO_OK && world_rank() == late) /* the others had sent theirs */
             status = mpo_comm_max(comm, &value, 1);
         assert_int_equal(status, MPO_ERR_PEER);
@@ -272,8 +293,10 @@ static void a_rank_that_does_not_come_to_free_a_window_is_named(void **state)
     assert_ok(mpo_exchange_window_connect(&window, 64));
     mpo_comm_expect("the end", -1, 0.3);
     if (world_rank() == late)
-        usleep(2000000);
+        wait_for_others();
     mpo_exchange_window_close(&window);
+    if (world_rank() != late)
+        tell_late_rank(late);
     assert_int_equal(told.count, 1);
     snprintf(name, sizeof name, "rank %d on", late);
     if (world_rank() != late) {
@@ -295,8 +318,10 @@ static void a_rank_that_does_not_come_to_the_job_is_missed(void **state)
         skip();
     mpo_comm_expect("set-up", -1, 0.3);
     if (world_rank() == 0)
-        usleep(3500000);
+        wait_for_others();
     assert_status(mpo_comm_begin(&spec), MPO_ERR_PEER);
+    if (world_rank() != 0)
+        tell_late_rank(0);
     assert_false(mpo_comm_has_begun());
     assert_int_equal(told.count, 1);
     assert_non_null(strstr(told.text, "has not completed for 0.3 s (set-up)"));

@@ -16,8 +16,6 @@
 
 #include "runner.h"
 
-#define PATIENCE 10.0
-
 enum { HELLO, ECHO, SECRET_GET, SECRET_POST, ITEMS, LATER, STREAM, HEAD };
 
 static const struct mpo_http_route routes[] = {
@@ -144,14 +142,14 @@ static void obey_order(struct http_case *self, int order)
 {
     for (int i = atomic_load(&self->held_count) - 1; i >= 0; i--) {
         struct mpo_http_request *request = self->held[i];
-        if (order == HTTP_CASE_WRITE) {
+        if (order == HTTP_CASE_WRITE || order == HTTP_CASE_LAST)
             mpo_http_write(request, self->piece, self->piece_bytes);
+        if (order == HTTP_CASE_WRITE)
             continue;
-        }
         forget_request(self, i);
         if (order == HTTP_CASE_ANSWER)
             answer_text(request, "late\n", 5);
-        else if (order == HTTP_CASE_END)
+        else if (order == HTTP_CASE_END || order == HTTP_CASE_LAST)
             mpo_http_end(request);
         else
             mpo_http_cut(request);
@@ -255,7 +253,7 @@ void http_case_stop(struct http_case *self)
 
 void http_case_await(atomic_int *count, int least)
 {
-    double until = http_case_now() + PATIENCE;
+    double until = http_case_now() + HTTP_CASE_PATIENCE;
     while (atomic_load(count) < least && http_case_now() < until)
         nap();
     assert_true(atomic_load(count) >= least);
@@ -273,7 +271,7 @@ void http_case_order(struct http_case *self, enum http_case_order order)
 
 int http_case_connect(const struct http_case *self)
 {
-    const struct timeval patience = {.tv_sec = (time_t)PATIENCE};
+    const struct timeval patience = {.tv_sec = (time_t)HTTP_CASE_PATIENCE};
     struct sockaddr_un file = {.sun_family = AF_UNIX};
     struct sockaddr_in port = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
     bool is_file = strncmp(self->spec.address, "unix:", 5) == 0;
@@ -355,6 +353,14 @@ char *http_case_ask(const struct http_case *self, const char *text)
     char *answer = http_case_read_all(client, NULL);
     close(client);
     return answer;
+}
+
+void http_case_catch_up(const struct http_case *self)
+{
+    char *answer = http_case_ask(
+        self, "GET /hello HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    assert_int_equal(http_case_status(answer), 200);
+    free(answer);
 }
 
 int http_case_status(const char *answer)

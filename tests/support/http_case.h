@@ -23,12 +23,16 @@
 
 enum { HTTP_CASE_HELD = 64, HTTP_CASE_DONE = 4096 };
 
+/** Seconds after which something is taken to hang. */
+#define HTTP_CASE_PATIENCE 60.0
+
 /** What the loop thread does with every request that is held. */
 enum http_case_order {
     HTTP_CASE_NOTHING,
     HTTP_CASE_ANSWER, /* /later: "late\n" */
     HTTP_CASE_WRITE,  /* /stream: `piece` */
     HTTP_CASE_END,    /* /stream: no more */
+    HTTP_CASE_LAST,   /* /stream: `piece`, and no more */
     HTTP_CASE_CUT     /* /stream: in the middle */
 };
 
@@ -84,7 +88,11 @@ void http_case_stop(struct http_case *self);
 /** Have the loop thread do it, and wait until it has. */
 void http_case_order(struct http_case *self, enum http_case_order order);
 
-/** Wait until the count is at least so large; fails after 10 s. */
+/** Wait until the server has heard what its clients had sent, and was told, before this call:
+ *  it takes them in turn, and answers one that comes now. */
+void http_case_catch_up(const struct http_case *self);
+
+/** Wait until the count is at least so large; fails after HTTP_CASE_PATIENCE. */
 void http_case_await(atomic_int *count, int least);
 
 /** A client; fails where it cannot connect. */
@@ -108,7 +116,7 @@ int http_case_status(const char *answer);
 /** Answers in a text: status lines of HTTP. */
 int http_case_count_answers(const char *text);
 
-/** The connection ends within 10 s, without a byte more. */
+/** The connection ends within HTTP_CASE_PATIENCE, without a byte more. */
 void http_case_expect_end(int client);
 
 double http_case_now(void);

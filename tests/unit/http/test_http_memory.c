@@ -58,7 +58,7 @@ static void ask_once(const char *text, bool ordered, enum http_case_order order)
     int client = http_case_connect(&server);
     http_case_say(client, text);
     if (ordered) {
-        double until = http_case_now() + 10.0;
+        double until = http_case_now() + HTTP_CASE_PATIENCE;
         while (server.held_count == held && server.done_count == done &&
                !has_ended(client) && http_case_now() < until)
             usleep(200);
