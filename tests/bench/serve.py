@@ -32,8 +32,8 @@ import threading
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-sys.path.insert(0, os.path.join(ROOT, "tests", "support"))
-from server import Server, free_port  # noqa: E402
+sys.path[:0] = [os.path.join(ROOT, "tests", part) for part in ("commands", "support")]
+from server import Server, hold_port, port_of  # noqa: E402
 
 MPO = os.path.join(ROOT, "build/mpo")
 CONFIG = os.path.join(ROOT, "configs/reviews.yaml")
@@ -105,7 +105,8 @@ class Llama:
     """llama-server with one policy, a slot a client."""
 
     def __init__(self, program, slots):
-        self.port = free_port()
+        self.held = hold_port()
+        self.port = port_of(self.held)
         self.process = subprocess.Popen(
             [program, "-m", MODEL, "--lora", ADAPTER, "-t", "1", "-tb", "1", "-np", str(slots), "-c",
              str(512 * slots), "--port", str(self.port), "--no-warmup"],

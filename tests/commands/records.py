@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two records compared: every data set but the clocks, byte for byte."""
+"""Records as tests look at them: two compared, every data set but the clocks, byte for byte."""
 
 import h5py
 
@@ -19,6 +19,15 @@ def data_sets(path):
     with h5py.File(path, "r") as record:
         record.visititems(visit)
     return found
+
+
+def steps_in(path):
+    """Steps of a record that may be written now; 0 while it is being made."""
+    try:
+        with h5py.File(path, "r", swmr=True, libver="latest") as record:
+            return len(record["step"])
+    except (OSError, KeyError):
+        return 0
 
 
 def same(expected, found, what):

@@ -18,7 +18,8 @@ import urllib.error
 SOURCE = sys.argv[4]
 sys.path[:0] = [os.path.join(SOURCE, "tests", part) for part in ("commands", "support")]
 from person import MPO, WORK, check, fresh, run, run_tests, start  # noqa: E402
-from server import Server  # noqa: E402
+from server import Server, hold_port, port_of  # noqa: E402
+from waiting import PATIENCE_SECONDS  # noqa: E402
 
 CONFIG = os.path.join(SOURCE, "configs/table.yaml")
 VOCAB = 260
@@ -68,16 +69,18 @@ def test_agreement():
 
 
 def test_port():
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
-        port = other.getsockname()[1]
-        result, checks = doctor(CONFIG, f"--port={port}")
-        served = run("serve", CONFIG, f"--port={port}")
-        check("a port that is taken", result.returncode == served.returncode == 73
-              and checks["server"]["level"] == "problem", result)
-    result, _ = doctor(CONFIG, f"--port={port}")
-    check("and free again", result.returncode == 0, result)
+    with hold_port() as held:
+        port = port_of(held)
+        with socket.socket() as other:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            other.bind(("127.0.0.1", port))
+            other.listen()
+            result, checks = doctor(CONFIG, f"--port={port}")
+            served = run("serve", CONFIG, f"--port={port}")
+            check("a port that is taken", result.returncode == served.returncode == 73
+                  and checks["server"]["level"] == "problem", result)
+        result, _ = doctor(CONFIG, f"--port={port}")
+        check("and free again", result.returncode == 0, result)
     result = run("doctor", CONFIG, "--serve", "--rows=8", "--port=0")
     check("as a text", result.returncode == 0 and "serve would start" in result.stdout
           and "8 rows share 16384 tokens" in result.stdout, result)
@@ -112,7 +115,7 @@ def test_launch():
         file.write("printf '%s\\0' \"$@\"\n")
     done = subprocess.run(
         ["bash", "-s", "--", "--more"], input=result.stdout, capture_output=True, text=True,
-        timeout=60, check=False,
+        timeout=PATIENCE_SECONDS, check=False,
         env={**os.environ, "MPO_HOME": home, "SLURM_CPUS_PER_TASK": "8"})
     words = done.stdout.split("\0")[:-1]
     check(f"its command {words}", words == [

@@ -29,7 +29,7 @@ from server import Server  # noqa: E402
 CONFIG = os.path.join(SOURCE, "configs/table.yaml")
 SAID = [{"role": "user", "content": "the film"}]
 ASKED = {"messages": SAID, "max_tokens": 12, "seed": 3}
-LONG = {"model": "mpo", "prompt": "the film", "max_tokens": 30000, "extra_body": {"end_bias": -100}}
+LONG = {"model": "mpo", "prompt": "the film", "max_tokens": 300000, "extra_body": {"end_bias": -100}}
 
 
 def client_of(server, kind=openai.OpenAI, **options):
@@ -149,7 +149,7 @@ def test_keys():
 
 def test_cancelled_stream():
     idle = {"rows_live": 0, "cells_used": 0, "requests_running": 0}
-    with Server(MPO, WORK, CONFIG, "--rows=2", "--context=32768") as server, client_of(server) as client:
+    with Server(MPO, WORK, CONFIG, "--rows=2", "--context=400000") as server, client_of(server) as client:
         stream = client.completions.create(stream=True, **LONG)
         next(iter(stream))
         check("a stream has a row", server.uses(rows_live=1))
@@ -164,7 +164,7 @@ def test_cancelled_stream():
 
 
 def test_full_queue():
-    with Server(MPO, WORK, CONFIG, "--rows=1", "--queue=1", "--context=32768") as server, \
+    with Server(MPO, WORK, CONFIG, "--rows=1", "--queue=1", "--context=400000") as server, \
             client_of(server) as client:
         running = client.completions.create(stream=True, **LONG)
         next(iter(running))

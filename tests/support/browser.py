@@ -17,7 +17,8 @@ import time
 import urllib.error
 import urllib.request
 
-from server import free_port
+from server import hold_port, port_of
+from waiting import PATIENCE_SECONDS
 
 KEYS = {"Enter": "\ue007", "Escape": "\ue00c", "Tab": "\ue004", "Shift": "\ue008",
         "ArrowLeft": "\ue012", "ArrowUp": "\ue013", "ArrowRight": "\ue014", "ArrowDown": "\ue015",
@@ -37,7 +38,8 @@ class Browser:
 
     def __init__(self, work, width=1280, height=800, scale=1):
         chromium, driver = programs()
-        self.port = free_port()
+        self.held = hold_port()
+        self.port = port_of(self.held)
         self.sent = []
         with open(os.path.join(work, "chromedriver.log"), "wb") as log:
             self.driver = subprocess.Popen([driver, f"--port={self.port}"],
@@ -65,7 +67,7 @@ class Browser:
         options = {"binary": chromium, "args": arguments}
         wanted = {"browserName": "chrome", "goog:chromeOptions": options,
                   "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"}}
-        deadline = time.time() + 60
+        deadline = time.time() + PATIENCE_SECONDS
         while True:
             try:
                 answer = self.call("POST", "/session", {"capabilities": {"alwaysMatch": wanted}})
@@ -91,7 +93,7 @@ class Browser:
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data, method=method,
                                          headers={"Content-Type": "application/json"})
         try:
-            with urllib.request.urlopen(request, timeout=120) as response:
+            with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as response:
                 return json.load(response)["value"]
         except urllib.error.HTTPError as error:
             value = json.load(error)["value"]
@@ -157,7 +159,7 @@ class Browser:
         self.command("actions", {"actions": [{"type": "pointer", "id": "mouse",
                                               "actions": [move]}]})
 
-    def wait(self, script, *arguments, seconds=20):
+    def wait(self, script, *arguments, seconds=PATIENCE_SECONDS):
         """Until the script's value is true; it is returned. None when it never is."""
         deadline = time.time() + seconds
         while True:

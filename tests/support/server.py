@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A `mpo serve` of a test: started on a free port, asked over HTTP, ended."""
+"""A `mpo serve` of a test: started on a free port, asked over HTTP, ended. Scripts that use it
+have tests/commands in their path."""
 import json
 import os
 import signal
@@ -9,13 +10,20 @@ import time
 import urllib.error
 import urllib.request
 
-START_SECONDS = 60
+from waiting import PATIENCE_SECONDS, comes_to
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+def hold_port():
+    """A socket that has a free port of loopback, which nobody else is given while it is open.
+    A server that reuses addresses can listen there all the same."""
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    return held
+
+
+def port_of(held):
+    return held.getsockname()[1]
 
 
 class Server:
@@ -24,7 +32,8 @@ class Server:
     `launch` are the arguments of a launcher in place of mpo, the program the last of them."""
 
     def __init__(self, mpo, work, config, *flags, port=0, key=None, launch=()):
-        self.port = port or free_port()
+        self.held = None if port else hold_port()  # for a server after it, too
+        self.port = port or port_of(self.held)
         self.address = f"http://127.0.0.1:{self.port}"
         self.key = key
         self.log_path = os.path.join(work, f"serve.{self.port}.log")
@@ -41,7 +50,7 @@ class Server:
         self.end()
 
     def wait_until_ready(self):
-        deadline = time.time() + START_SECONDS
+        deadline = time.time() + PATIENCE_SECONDS
         while True:
             try:
                 return self.ask("/health")
@@ -63,32 +72,29 @@ class Server:
             headers.setdefault("Authorization", f"Bearer {self.key}")
         data = json.dumps(body).encode() if body is not None else None
         request = urllib.request.Request(self.address + path, data, headers=headers)
-        return urllib.request.urlopen(request, timeout=START_SECONDS)
+        return urllib.request.urlopen(request, timeout=PATIENCE_SECONDS)
 
     def ask(self, path, body=None):
         with self.open(path, body) as response:
             return json.load(response)
 
     def uses(self, **wanted):
-        """Whether its figures in use come to be these within START_SECONDS."""
-        return self.comes_to(lambda: wanted.items() <= self.ask("/v1/mpo")["use"].items())
+        """Its figures in use, once they are these; None where they do not come to be."""
+        def found():
+            use = self.ask("/v1/mpo")["use"]
+            return use if wanted.items() <= use.items() else None
+
+        return comes_to(found)
 
     def refuses(self):
-        """Whether it comes to say, within START_SECONDS, that it stops."""
-        def is_stopping():
+        """What /health answers once it says that the server stops; None where it does not."""
+        def said():
             try:
                 self.ask("/health")
             except urllib.error.HTTPError as error:
-                return error.code == 503
-            return False
+                return json.load(error) if error.code == 503 else None
+            except (urllib.error.URLError, ConnectionError):
+                pass  # it had connected and asked nothing when draining began
+            return None
 
-        return self.comes_to(is_stopping)
-
-    @staticmethod
-    def comes_to(condition):
-        deadline = time.time() + START_SECONDS
-        while not condition():
-            if time.time() > deadline:
-                return False
-            time.sleep(0.02)
-        return True
+        return comes_to(said)
