@@ -5,6 +5,8 @@
  */
 #pragma once
 
+#include <stdbool.h>
+
 #include "mpo/device.h"
 #include "device/host.h"
 #include "mpo/policy.h"
@@ -49,9 +51,16 @@ struct mpo_needs_device {
     const struct mpo_policy_survey *policies; /* [policy_count] of the rank */
     const struct mpo_policy_spec *specs;      /* [H] */
     int32_t policy_count;
-    uint64_t rows_bytes; /* the mixture's and the exchange's */
-    const char *advice;  /* what makes rows fewer or shorter: "lower ..." */
+    uint64_t rows_bytes;    /* the mixture's and the exchange's */
+    uint64_t library_bytes; /* mpo_needs_of_libraries */
+    const char *advice;     /* what makes rows fewer or shorter: "lower ..." */
 };
+
+/** What CUDA, cuBLAS and libllama take of a device once they compute there, and NCCL once it
+ *  connects ranks: none of it is taken yet when free memory is measured. Local.
+ *  @param connects  the group's rows travel from device to device */
+uint64_t mpo_needs_of_libraries(const struct mpo_policy_survey *policies,
+                                int32_t policy_count, bool connects);
 
 /** Bytes of the device's memory. Local. */
 uint64_t mpo_needs_of_device(const struct mpo_needs_device *device);

@@ -291,6 +291,9 @@ struct mpo_needs_device mpo_plan_device(const struct mpo_session *session,
         .specs = session->policy_specs,
         .policy_count = survey->local_count,
         .rows_bytes = device_rows(session, survey, exchange_bytes),
+        .library_bytes = mpo_needs_of_libraries(survey->local, survey->local_count,
+                                                mpo_plan_rows_on_device(session) &&
+                                                    mpo_comm_group_size(session->comm) > 1),
         .advice = session->size.advice,
     };
 }

@@ -33,6 +33,7 @@ from records import CLOCKS, data_sets, same  # noqa: E402
 VOCAB = patterns.BLOCK + 60
 TOLERANCE = 1e-11
 DEVICES = 6
+NCCL_BYTES = 1 << 29  # which a device keeps free for it
 # A rank alone needs no transport; three policies: 6 ranks are two groups of three.
 RUNS = [(1, "self", "auto"), (2, "nccl", "gather"), (3, "nccl", "alltoall"),
         (3, "mpi", "alltoall"), (6, "nccl", "gather")]
@@ -220,9 +221,33 @@ def devices_without_room_are_refused_before_policies_are_read(case):
                 command="generate", messages=ranks, memory=100000)
         refused(case, 71, ["a rank needs", "lower --responses"], ranks, "--weights=uniform",
                 command="evaluate", messages=ranks, memory=100000)
+    room = NCCL_BYTES + (32 << 20)
     case.on_devices("fit", 3, "--record.file=" + case.record("room"), "--descent.steps=1",
-                    memory=32 << 20)
-    case.on_devices("score", 3, *asked, memory=32 << 20)
+                    memory=room)
+    case.on_devices("score", 3, *asked, memory=room)
+
+
+def device_needs(case, ranks, *flags, **settings):
+    """(bytes for libraries, all bytes) of each rank's device, as doctor has them."""
+    said, _ = case.on_devices("doctor", ranks, "--format=json", *flags, **settings)
+    found = [(one["device_library_bytes"], one["device_bytes"])
+             for one in json.loads(said)["ranks"]]
+    tables.check(len(found) == ranks, said)
+    return found
+
+
+def room_for_nccl_is_kept_where_it_connects_devices(case):
+    """Tables are no libllama's, so a rank alone has no margin; one byte decides."""
+    for ranks, flags, libraries in ((1, (), 0), (3, ("--exchange.transport=mpi",), 0),
+                                    (3, (), NCCL_BYTES)):
+        found = device_needs(case, ranks, *flags)
+        tables.check([one[0] for one in found] == [libraries] * ranks, found)
+    most = max(one[1] for one in found)
+    said, _ = case.on_devices("doctor", 3, memory=most)
+    tables.check(re.search(r"rank host .* rows +libraries +needed +free\n( +[0-2] .* 512M.*\n){3}",
+                           said), said)
+    said, _ = case.on_devices("doctor", 3, memory=most - 1, expect=71)
+    tables.check("libraries: 512" in said, said)
 
 
 def doctor_names_the_transport_that_fit_takes(case):
@@ -262,6 +287,7 @@ def main():
         hosts_without_a_device_for_every_rank_are_refused,
         auto_without_a_device_is_the_cpu,
         devices_without_room_are_refused_before_policies_are_read,
+        room_for_nccl_is_kept_where_it_connects_devices,
         doctor_names_the_transport_that_fit_takes,
         one_rank_has_nothing_to_exchange,
         what_policies_are_refused_for_is_said_once_on_devices,

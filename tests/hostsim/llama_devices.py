@@ -136,6 +136,16 @@ def the_longest_answer_decides_what_score_needs(case):
         case.on_devices("score", ranks, *asked)
 
 
+def room_for_libraries_is_kept_where_libllama_computes(case):
+    for ranks, libraries in ((1, 1 << 30), (3, 3 << 29)):
+        found = devices.device_needs(case, ranks)
+        tables.check([one[0] for one in found] == [libraries] * ranks, found)
+        most = max(one[1] for one in found)
+        case.on_devices("doctor", ranks, memory=most)
+        devices.refused(case, 71, ["a rank needs", "libraries: %d)" % (libraries >> 20)], ranks,
+                        messages=sum(one[1] == most for one in found), memory=most - 1)
+
+
 def main():
     if len(sys.argv) != 5:
         sys.exit(__doc__)
@@ -147,6 +157,7 @@ def main():
         rounded_rows_give_the_cpus_weights_and_the_same_bytes_too,
         generate_and_score_print_the_cpus_lines,
         the_longest_answer_decides_what_score_needs,
+        room_for_libraries_is_kept_where_libllama_computes,
     ]
     sys.exit(tables.run_cases([(one, [case]) for one in cases]))
 

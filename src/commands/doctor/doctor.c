@@ -219,6 +219,8 @@ static void examine_device_memory(struct doctor *doctor)
     struct mpo_needs_device needs =
         mpo_plan_device(doctor->session, survey, &own->host, doctor->exchange.rank_bytes);
     own->device_bytes = mpo_needs_of_device(&needs);
+    own->device_rows_bytes = needs.rows_bytes;
+    own->device_library_bytes = needs.library_bytes;
     own->device_free_bytes = device->free_bytes;
     if (note_status(doctor, DOCTOR_memory, mpo_needs_check_device(&needs)))
         doctor_note(doctor, DOCTOR_memory, DOCTOR_OK, MPO_OK,

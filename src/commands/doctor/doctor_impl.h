@@ -65,6 +65,8 @@ struct doctor_rank {
     struct mpo_host host;
     struct mpo_needs needs;
     uint64_t device_bytes; /* of the device's memory; 0 when it has none of its own */
+    uint64_t device_rows_bytes;
+    uint64_t device_library_bytes;
     uint64_t device_free_bytes;
     char versions[256];
 };

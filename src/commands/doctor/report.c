@@ -109,6 +109,30 @@ static void print_ranks(const struct doctor *doctor)
     }
 }
 
+/* What ranks need of their devices, where they have memory of their own. */
+static void print_devices(const struct doctor *doctor)
+{
+    int32_t shown = 0;
+    for (int32_t r = 0; r < mpo_comm_size(doctor->session->comm); r++) {
+        const struct doctor_rank *rank = &doctor->rank[r];
+        if (rank->device_bytes == 0)
+            continue;
+        if (shown++ == 0)
+            printf("\n%4s %-12s %-6s %5s %8s %8s %9s %8s %8s\n", "rank", "host", "device",
+                   "index", "policies", "rows", "libraries", "needed", "free");
+        printf("%4d %-12.12s %-6.6s %5d", rank->rank, rank->host.name, rank->device,
+               rank->device_index);
+        print_bytes(rank->device_bytes - rank->device_rows_bytes -
+                    rank->device_library_bytes);
+        print_bytes(rank->device_rows_bytes);
+        printf(" "); /* under a wider heading */
+        print_bytes(rank->device_library_bytes);
+        print_bytes(rank->device_bytes);
+        print_bytes(rank->device_free_bytes);
+        printf("\n");
+    }
+}
+
 static const char *base_name(const char *path)
 {
     const char *slash = strrchr(path, '/');
@@ -209,6 +233,7 @@ static void print_text(const struct doctor *doctor, enum mpo_status verdict)
 {
     int32_t problems = count_problems(doctor);
     print_ranks(doctor);
+    print_devices(doctor);
     print_policies(doctor);
     print_prompts(doctor);
     for (int32_t i = 0; i < doctor->all_count; i++)
@@ -327,6 +352,8 @@ static json_t *make_rank(const struct doctor *doctor, const struct doctor_rank *
         json_object_set_new(object, "gpu_uuid", json_null());
     json_object_set_new(object, "needs", make_needs(&rank->needs));
     set_bytes(object, "device_bytes", rank->device_bytes);
+    set_bytes(object, "device_rows_bytes", rank->device_rows_bytes);
+    set_bytes(object, "device_library_bytes", rank->device_library_bytes);
     set_bytes(object, "device_free_bytes", rank->device_free_bytes);
     set_bytes(object, "memory_free_bytes", rank->host.memory_free_bytes);
     set_text(object, "memory_limit", rank->host.memory_limit);

@@ -93,6 +93,24 @@ static void a_policy_on_two_devices_needs_half_of_each(void **state)
                          40 * MB);
 }
 
+/* Half as much again where rows travel from device to device. */
+static void libraries_take_a_margin_of_a_device_that_is_computed_on(void **state)
+{
+    (void)state;
+    struct fixture fixture;
+    prepare(&fixture, 0);
+    assert_int_equal(mpo_needs_of_libraries(fixture.policies, 3, false), 0);
+    assert_int_equal(mpo_needs_of_libraries(fixture.policies, 3, true), 512 * MB);
+    prepare(&fixture, 1);
+    assert_int_equal(mpo_needs_of_libraries(fixture.policies, 3, false), 1024 * MB);
+    assert_int_equal(mpo_needs_of_libraries(fixture.policies, 3, true), 1536 * MB);
+    assert_int_equal(mpo_needs_of_libraries(fixture.policies + 2, 1, false), 0);
+    fixture.device.library_bytes = 1536 * MB;
+    assert_int_equal(mpo_needs_of_device(&fixture.device), (803 + 1536) * MB);
+    assert_status(mpo_needs_check_device(&fixture.device), MPO_ERR_MEMORY);
+    assert_error_names("rows: 40; libraries: 1536");
+}
+
 /* One byte decides. */
 static void a_device_that_is_too_small_is_refused_with_what_to_change(void **state)
 {
@@ -124,6 +142,7 @@ int main(void)
         cmocka_unit_test(shared_weights_count_once_on_the_host),
         cmocka_unit_test(what_is_a_devices_is_not_the_hosts),
         cmocka_unit_test(a_policy_on_two_devices_needs_half_of_each),
+        cmocka_unit_test(libraries_take_a_margin_of_a_device_that_is_computed_on),
         cmocka_unit_test(a_device_that_is_too_small_is_refused_with_what_to_change),
     };
     return run_cases("needs", tests);
