@@ -49,6 +49,8 @@ struct mpo_comm_job {
     const char *doing; /* a literal */
     int64_t step;      /* -1 outside steps */
     double deadline;   /* seconds; 0: none */
+
+    double spin; /* seconds of a wait before it sleeps, of mpo_comm_own_core */
 };
 
 struct mpo_comm_job *mpo_comm_job(void);

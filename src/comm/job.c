@@ -25,11 +25,16 @@
 /* For sleeps in the wait loop; the kernel's default adds 50 us to each. */
 #define TIMER_SLACK_NANOS 1000UL
 
+/* How long a wait spins before it sleeps: about as long as a few sleeps, and on a core of its
+ * own as long as another rank's decode may take longer. */
+#define SPIN_SECONDS     500e-6
+#define OWN_CORE_SECONDS 5e-3
+
 #define NO_JOB                                                                             \
     {                                                                                      \
         .world = MPI_COMM_NULL, .control = MPI_COMM_NULL, .duplicate = MPI_COMM_NULL,      \
         .size = 1, .timer_slack = -1, .doing = "set-up", .step = -1,                       \
-        .deadline = DEADLINE_SECONDS                                                       \
+        .deadline = DEADLINE_SECONDS, .spin = SPIN_SECONDS                                 \
     }
 
 static struct mpo_comm_job job = NO_JOB;
@@ -219,6 +224,11 @@ void mpo_comm_expect(const char *doing, int64_t step, double deadline_seconds)
     job.doing = doing;
     job.step = step;
     job.deadline = deadline_seconds;
+}
+
+void mpo_comm_own_core(void)
+{
+    job.spin = OWN_CORE_SECONDS;
 }
 
 void mpo_comm_describe_place(char *text, size_t bytes)

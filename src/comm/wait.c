@@ -16,8 +16,8 @@
  *
  * The loop spins briefly, because the other rank is usually there, and then sleeps between
  * tests, which leaves the cores to ranks that share them. It spins for the length of
- * several sleeps, because a rank that sleeps too long makes the others sleep as well. Where
- * Open MPI knows that ranks share cores, each of its tests yields.
+ * several sleeps, because a rank that sleeps too long makes the others sleep as well, and
+ * for longer where it has a core of its own. Where Open MPI knows that ranks share cores, each of its tests yields.
  */
 #include "comm_impl.h"
 
@@ -33,9 +33,8 @@
 #include "base/memory.h"
 #include "base/timing.h"
 
-/* How long to spin, and how long to sleep between tests after that. */
-#define SPIN_SECONDS 500e-6
-#define SLEEP_NANOS  20000L
+/* How long to sleep between tests after spinning. */
+#define SLEEP_NANOS 20000L
 
 /* After a longer gap between two tests this rank itself was stopped: it has not waited. */
 #define STILL_SECONDS 1.0
@@ -223,7 +222,7 @@ static enum mpo_status stay_patient(struct patience *wait)
         if (job->rank != 0 && listen_for_call())
             wait->limit += job->deadline;
     }
-    if (now - wait->start > SPIN_SECONDS)
+    if (now - wait->start > job->spin)
         pause_shortly();
 cleanup:
     return status;

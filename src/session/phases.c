@@ -169,6 +169,8 @@ enum mpo_status mpo_session_choose_threads(struct mpo_session *session)
     session->thread_count = wanted != MPO_AUTO_INTEGER ? (int32_t)wanted
                             : each > 0                 ? each
                                                        : 1;
+    if (session->device.total_bytes > 0 && each > 0)
+        mpo_comm_own_core();
 cleanup:
     return status;
 }

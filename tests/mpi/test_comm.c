@@ -3,13 +3,18 @@
  * Ranks, groups and agreement, on however many ranks the program is started with. Expected
  * values are computed from the rank.
  */
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include <sys/resource.h>
+
 #include "mpo/comm.h"
 #include "mpo/placement.h"
+#include "base/timing.h"
+#include "comm/comm_mpi.h"
 #include "runner.h"
 
 enum { TEXT_BYTES = 8192, RANKS_MAX = 64 };
@@ -380,6 +385,41 @@ static void reductions_are_element_by_element_on_every_rank(void **state)
     mpo_comm_close(&comm);
 }
 
+static enum mpo_status has_come(void *self, bool *done)
+{
+    *done = mpo_timing_now() > *(double *)self;
+    return MPO_OK;
+}
+
+/* How often this process gave up its core by itself in a wait. */
+static long sleeps_in_wait(double seconds)
+{
+    struct rusage before;
+    struct rusage after;
+    double end = mpo_timing_now() + seconds;
+    getrusage(RUSAGE_SELF, &before);
+    assert_ok(mpo_comm_wait_for(&(struct mpo_comm_event){
+        .test = has_come, .self = &end, .what = "nothing", .advice = "Look at the clock"}));
+    getrusage(RUSAGE_SELF, &after);
+    return after.ru_nvcsw - before.ru_nvcsw;
+}
+
+/* Last, because there is no way back. */
+static void a_rank_with_a_core_of_its_own_sleeps_later(void **state)
+{
+    (void)state;
+    long shared = sleeps_in_wait(4e-3) + sleeps_in_wait(4e-3);
+    assert_true(shared > 0);
+    mpo_comm_own_core();
+    assert_true(sleeps_in_wait(50e-3) > 0);
+    long least = LONG_MAX;
+    for (int i = 0; i < 20 && least > 0; i++) {
+        long sleeps = sleeps_in_wait(4e-3);
+        least = sleeps < least ? sleeps : least;
+    }
+    assert_int_equal(least, 0);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -398,6 +438,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(gather_orders_bytes_by_rank),
         cmocka_unit_test(send_moves_bytes_between_two_ranks_only),
         cmocka_unit_test(reductions_are_element_by_element_on_every_rank),
+        cmocka_unit_test(a_rank_with_a_core_of_its_own_sleeps_later),
     };
     return run_cases_on_ranks(argc, argv, "comm", tests);
 }
