@@ -7,7 +7,9 @@
 #include "device_cuda.h"
 #include "device_impl.h"
 
+#include <dlfcn.h>
 #include <stdio.h>
+#include <string.h>
 
 static enum mpo_status count_visible(int *visible)
 {
@@ -24,14 +26,59 @@ cleanup:
     return status;
 }
 
-static void format_uuid(const cudaUUID_t *uuid, char *text, size_t bytes)
+/* Questions of the driver's interface: 0 is success. */
+typedef int (*get_device)(int *device, int index);
+typedef int (*get_uuid)(cudaUUID_t *uuid, int device);
+
+/* What the driver says of a device: for a part of a GPU (MIG) the part's identifier. The run
+ * time's properties do not say whose theirs is, and two parts of one GPU must not look like
+ * one device. The run time has loaded the driver's library, with which nothing is linked.
+ * @param uuid     as it was where the driver does not answer
+ * @param is_part  whether it is a part's */
+static void ask_driver(int32_t index, cudaUUID_t *uuid, bool *is_part)
 {
-    size_t at = (size_t)snprintf(text, bytes, "GPU");
+    void *driver = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_NOLOAD);
+    get_device open_device = NULL;
+    get_uuid of_whole = NULL;
+    get_uuid of_part = NULL;
+    cudaUUID_t whole;
+    cudaUUID_t part;
+    int device = 0;
+    *is_part = false;
+    if (driver == NULL)
+        return;
+    *(void **)&open_device = dlsym(driver, "cuDeviceGet"); /* as POSIX says */
+    *(void **)&of_whole = dlsym(driver, "cuDeviceGetUuid");
+    *(void **)&of_part = dlsym(driver, "cuDeviceGetUuid_v2");
+    if (open_device != NULL && of_whole != NULL && of_part != NULL &&
+        open_device(&device, index) == 0 && of_whole(&whole, device) == 0 &&
+        of_part(&part, device) == 0) {
+        *is_part = memcmp(&whole, &part, sizeof part) != 0;
+        *uuid = part;
+    }
+    dlclose(driver);
+}
+
+static void format_uuid(const cudaUUID_t *uuid, bool is_part, char *text, size_t bytes)
+{
+    size_t at = (size_t)snprintf(text, bytes, "%s", is_part ? "MIG" : "GPU");
     for (int i = 0; i < 16; i++) {
         const char *dash = i == 0 || i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "";
         at += (size_t)snprintf(text + at, bytes - at, "%s%02x", dash,
                                (unsigned char)uuid->bytes[i]);
     }
+}
+
+static enum mpo_status cuda_uuid(int32_t index, char *text, size_t bytes)
+{
+    enum mpo_status status = MPO_OK;
+    struct cudaDeviceProp properties;
+    bool is_part = false;
+    MPO_TRY_CUDA(cudaGetDeviceProperties(&properties, index));
+    ask_driver(index, &properties.uuid, &is_part);
+    format_uuid(&properties.uuid, is_part, text, bytes);
+cleanup:
+    return status;
 }
 
 /* Open every device of the run; the last one, on which the rank computes, stays current. */
@@ -66,17 +113,7 @@ static enum mpo_status cuda_open(int32_t before, int32_t count, struct mpo_devic
     MPO_TRY(measure_memory(out));
     MPO_TRY_CUDA(cudaGetDeviceProperties(&properties, out->index));
     snprintf(out->name, sizeof out->name, "%.63s", properties.name);
-    format_uuid(&properties.uuid, out->uuid, sizeof out->uuid);
-cleanup:
-    return status;
-}
-
-static enum mpo_status cuda_uuid(int32_t index, char *text, size_t bytes)
-{
-    enum mpo_status status = MPO_OK;
-    struct cudaDeviceProp properties;
-    MPO_TRY_CUDA(cudaGetDeviceProperties(&properties, index));
-    format_uuid(&properties.uuid, text, bytes);
+    MPO_TRY(cuda_uuid(out->index, out->uuid, sizeof out->uuid));
 cleanup:
     return status;
 }

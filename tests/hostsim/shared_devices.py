@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ranks that are shown the same device are refused, all of them, with one message.
 
-    shared_devices.py MPO MPIRUN WORK
+    shared_devices.py MPO MPIRUN WORK DRIVER
 
-MPO is mpo_hostsim: the program on simulated devices. Each rank is shown devices of its own
+MPO is mpo_hostsim: the program on simulated devices, which are GPUs or, with DRIVER (a
+libcuda.so.1), parts of GPUs. Each rank is shown devices of its own
 choice, as a launcher shows a task its GPUs; ranks 1 and 2 are shown the same one.
 """
 
@@ -18,7 +19,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 
 import tables  # noqa: E402  (found through the path above)
 
-MPO, MPIRUN, WORK = [os.path.abspath(path) for path in sys.argv[1:4]]
+MPO, MPIRUN, WORK, DRIVER = [os.path.abspath(path) for path in sys.argv[1:5]]
 UNAVAILABLE = 69
 FIRST_POLICY = "p0"
 MESSAGE = "expected a device for each rank, found ranks that share one:"
@@ -29,12 +30,15 @@ SHARED = [(1, 0), (1, 1), (1, 1)]
 ONE_HAS_NONE = [(0, 0), (1, 1), (1, 1)]
 
 
-def run(shown, *arguments):
-    """mpo on as many ranks; returns the finished process."""
+def run(shown, *arguments, parts=()):
+    """mpo on as many ranks, on these parts of GPUs if any; returns the finished process."""
     command = [MPIRUN]
-    for count, first in shown:
+    for rank, (count, first) in enumerate(shown):
         command += ["-n", "1", "-x", "HOSTSIM_DEVICES=%d" % count,
-                    "-x", "HOSTSIM_FIRST=%d" % first, MPO, *arguments, ":"]
+                    "-x", "HOSTSIM_FIRST=%d" % first]
+        if parts:
+            command += ["-x", "LD_PRELOAD=" + DRIVER, "-x", "HOSTSIM_PART=%d" % parts[rank]]
+        command += [MPO, *arguments, ":"]
     return subprocess.run(command[:-1], env={**os.environ, **tables.ENVIRONMENT},
                           capture_output=True, text=True, timeout=120, check=False)
 
@@ -91,6 +95,16 @@ def main():
     tables.check([row["gpu_uuid"] for row in report["ranks"]] == UUID, str(report["ranks"]))
     report = examined(config, [(3, 0)] * 3, 0)
     tables.check([row["device_index"] for row in report["ranks"]] == [0, 1, 2], "devices")
+
+    # Parts of one GPU are devices of their own, although NCCL does not connect them; of one
+    # part two ranks are one too many.
+    result = run(SHARED, "fit", config, "--run.device=cuda", "--exchange.transport=mpi",
+                 parts=(1, 2, 3))
+    tables.check(result.returncode == 0, "exit %d: %s" % (result.returncode, result.stderr))
+    result = run(SHARED, "fit", config, "--force", "--run.device=cuda", parts=(1, 2, 2))
+    rows = [line.split() for line in result.stderr.splitlines() if "MIG-" in line]
+    tables.check(result.returncode == UNAVAILABLE and [row[0] for row in rows] == ["1", "2"]
+                 and rows[0][-1] == rows[1][-1] and rows[0][-1].endswith("7702"), result.stderr)
 
     # What nobody uses may be shared: one rank has no device, so auto takes the CPU.
     for shown, flags in ((APART, ["--run.device=cuda"]), (SHARED, ["--run.device=cpu"]),
