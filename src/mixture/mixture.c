@@ -64,12 +64,27 @@ cleanup:
     return status;
 }
 
+/* Of slices the sums go to and from a device at each position. */
+static enum mpo_status take_sums(struct mpo_mixture *mixture, size_t count)
+{
+    enum mpo_status status = MPO_OK;
+    void *memory = NULL;
+    if (mixture->ops->take != NULL)
+        MPO_TRY(mixture->ops->take(count * sizeof *mixture->sums, &memory));
+    else
+        MPO_TRY(mpo_memory_take(count, sizeof *mixture->sums, "sums of blocks", &memory));
+    mixture->sums = memory;
+cleanup:
+    return status;
+}
+
 static enum mpo_status allocate_buffers(struct mpo_mixture *mixture)
 {
     enum mpo_status status = MPO_OK;
     size_t rows = (size_t)mixture->row_capacity;
     size_t blocks = (size_t)mixture->block_count;
-    MPO_NEW(rows * blocks * MPO_MIXTURE_SUMS_WIDTH(mixture->policy_count), &mixture->sums);
+    MPO_TRY(
+        take_sums(mixture, rows * blocks * MPO_MIXTURE_SUMS_WIDTH(mixture->policy_count)));
     MPO_NEW(mixture->policy_count, &mixture->logit_sum);
     MPO_NEW(rows, &mixture->row_top);
     MPO_NEW(rows, &mixture->row_sum);
@@ -188,7 +203,10 @@ void mpo_mixture_close(struct mpo_mixture **out)
     free(mixture->row_sum);
     free(mixture->row_top);
     free(mixture->logit_sum);
-    free(mixture->sums);
+    if (mixture->ops->give_back != NULL)
+        mixture->ops->give_back(mixture->sums);
+    else
+        free(mixture->sums);
     free(mixture->first_block);
     free(mixture->part);
     free(mixture->end_token);

@@ -10,6 +10,7 @@
 
 #include "cudart.h"
 #include "device/device_impl.h"
+#include "mixture/fold.h"
 #include "mixture/mixture_impl.h"
 #include "runner.h"
 
@@ -192,6 +193,21 @@ static void a_mixture_takes_the_memory_that_it_says(void **state)
     mixture_case_free(&some);
 }
 
+/* Slices send it at each position. */
+static void the_table_of_sums_is_pinned(void **state)
+{
+    (void)state;
+    struct mixture_case some;
+    mixture_case_make(&some, 2, 3, 5000, 1.0);
+    const struct mpo_mixture_spec spec = spec_of(&some);
+    assert_ok(mpo_mixture_open(&spec, &some.mixture));
+    assert_true(cudart_is_pinned(some.mixture->sums,
+                                 3 * 5 * MPO_MIXTURE_SUMS_WIDTH(2) * sizeof(double)));
+    mpo_mixture_close(&some.mixture);
+    assert_int_equal(cudart_allocated(), 0);
+    mixture_case_free(&some);
+}
+
 /* One launch after another fails; whatever was under way says so, and nothing is lost. */
 static void every_launch_that_fails_is_reported(void **state)
 {
@@ -363,6 +379,7 @@ int main(void)
         cmocka_unit_test(hosts_without_a_device_or_a_driver_are_told_apart),
         cmocka_unit_test(memory_that_does_not_suffice_is_named_and_given_back),
         cmocka_unit_test(a_mixture_takes_the_memory_that_it_says),
+        cmocka_unit_test(the_table_of_sums_is_pinned),
         cmocka_unit_test(every_launch_that_fails_is_reported),
         cmocka_unit_test(every_launch_for_slices_that_fails_is_reported),
         cmocka_unit_test(draws_after_a_normaliser_need_another_combination),

@@ -67,6 +67,10 @@ struct mpo_mixture_ops {
     void (*close)(void *self); /* NULL-safe */
     /** Bytes of the device's memory that opening takes; NULL: none. */
     size_t (*bytes)(const struct mpo_mixture_spec *spec);
+    /** Memory of the host from and to which the device copies without help of the processor,
+     *  for the table of sums. Both NULL: any will do. */
+    enum mpo_status (*take)(size_t bytes, void **out);
+    void (*give_back)(void *memory); /* NULL-safe */
     /** NULL: rows are never on the device. */
     enum mpo_status (*place)(void *self, int32_t policy_index, int32_t row_count,
                              const float **logits);

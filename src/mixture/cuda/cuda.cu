@@ -7,7 +7,7 @@
  * compute on the host are placed there once. Where the exchange works on the host they are
  * copied in each call, of a slice only the slice. Host rows are pageable, so the driver
  * moves them through its own pinned buffers, and another set here would only add a copy.
- * The same holds for sums and scores of slices. Everything else that is copied is small and
+ * The same holds for scores of slices; their sums have a pinned table. Everything else that is copied is small and
  * in a mailbox, with the same layout in pinned host memory and on the device.
  *
  * With slices, the other ranks' block sums go through the hosts to the root's device, which
@@ -53,6 +53,20 @@ cleanup:
     }
     *self = cuda;
     return status;
+}
+
+/* Pinned. */
+static enum mpo_status cuda_take(size_t bytes, void **out)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_TRY_CUDA(cudaMallocHost(out, bytes));
+cleanup:
+    return status;
+}
+
+static void cuda_give_back(void *memory)
+{
+    cudaFreeHost(memory);
 }
 
 /* ---- rows ---- */
@@ -335,7 +349,7 @@ cleanup:
 }
 
 const struct mpo_mixture_ops mpo_mixture_cuda_ops = {
-    "cuda",      cuda_open,      cuda_close,   cuda_bytes, cuda_place,
-    cuda_round,  cuda_normalise, cuda_combine, cuda_draw,  cuda_sum,
-    cuda_scores, cuda_answer,    cuda_fold,    cuda_ask,   cuda_rule,
+    "cuda",      cuda_open,   cuda_close,     cuda_bytes,   cuda_take, cuda_give_back,
+    cuda_place,  cuda_round,  cuda_normalise, cuda_combine, cuda_draw, cuda_sum,
+    cuda_scores, cuda_answer, cuda_fold,      cuda_ask,     cuda_rule,
 };

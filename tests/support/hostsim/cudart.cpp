@@ -267,6 +267,11 @@ size_t cudart_allocated(void)
     return bytes;
 }
 
+bool cudart_is_pinned(const void *address, size_t bytes)
+{
+    return find(pinned_memory, address, bytes) != nullptr;
+}
+
 int cudart_device(void)
 {
     return device_now;

@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -23,6 +24,9 @@ void cudart_fail_launch_after(int launches);
 
 /** Bytes of device and pinned memory that are allocated. */
 size_t cudart_allocated(void);
+
+/** Whether a range of addresses is within pinned memory. */
+bool cudart_is_pinned(const void *address, size_t bytes);
 
 /** Values of rows that all threads of all kernels have read, by what MPO_READS tells; starts
  *  anew from 0. */
