@@ -13,10 +13,10 @@
 #include <string.h>
 
 #include "mpo/comm.h"
-#include "mpo/device.h"
 #include "mpo/exchange.h"
 #include "mpo/policy.h"
 #include "exchange_case.h"
+#include "exchange_group.h"
 #include "exchange_position.h"
 #include "mixture_figures.h"
 #include "runner.h"
@@ -27,133 +27,20 @@ static int32_t on_cpu(int32_t count, int32_t on_device)
     return strcmp(mixture_case_device(), "cpu") == 0 ? count : on_device;
 }
 
-/* Make the rank's device the thread's; the bytes that are free on it. */
-static size_t take_device(void)
-{
-    struct mpo_comm *comm = NULL;
-    struct mpo_device device;
-    struct mpo_device_wish wish = {.choice = mixture_case_device()};
-    assert_ok(mpo_placement_open_comm(1, 1, &comm));
-    wish.before = mpo_comm_local_rank(comm);
-    assert_ok(mpo_device_open(&wish, comm, &device));
-    mpo_comm_close(&comm);
-    return device.free_bytes;
-}
-
-/* ---- one pattern on one group ---- */
-
-struct group {
-    const struct mixture_case *some;
-    struct mpo_comm *comm;
-    struct mpo_exchange *exchange;
-    struct mpo_mixture *mixture;
-    const float **row; /* [local, B] */
-    double *log_norm;  /* [local, B] */
-    int32_t first_policy;
-    int32_t local_count;
-    bool rows_on_device;
-    const bool *absent; /* [H, B] rows that are left out; NULL: none */
-};
-
-/* What an exchange takes of a device is what it says, and a table of its rows. */
-static void check_room(const struct group *group, const struct mpo_exchange_spec *spec,
-                       size_t taken)
-{
-    struct mpo_exchange_plan plan;
-    size_t row_bytes = (size_t)group->local_count * sizeof(float *);
-    assert_ok(mpo_exchange_survey(spec, group->comm, &plan));
-    assert_int_equal(taken, plan.rank_bytes + (size_t)spec->row_capacity * row_bytes);
-}
-
-static void open_group(struct group *group, const struct mixture_case *some,
-                       const char *transport, enum mpo_pattern pattern, int32_t group_size)
-{
-    *group = (struct group){.some = some, .rows_on_device = strcmp(transport, "nccl") == 0};
-    assert_ok(mpo_placement_open_comm(some->policy_count, group_size, &group->comm));
-    const struct mpo_exchange_spec exchange = {
-        .transport = transport,
-        .pattern = pattern,
-        .placement = mpo_placement_of(some->policy_count, group->comm),
-        .row_capacity = some->row_count,
-        .vocab_size = some->vocab_size,
-        .rows_on_device = group->rows_on_device,
-        .bf16_rows = some->bf16_rows};
-    mpo_placement_block(&exchange.placement, mpo_comm_group_rank(group->comm),
-                        &group->first_policy, &group->local_count);
-    size_t free_bytes = take_device();
-    assert_ok(mpo_exchange_open(&exchange, group->comm, &group->exchange));
-    if (group->rows_on_device)
-        check_room(group, &exchange, free_bytes - take_device());
-    assert_string_equal(mpo_exchange_transport(group->exchange), transport);
-    assert_int_equal(mpo_exchange_pattern(group->exchange), pattern);
-    struct mpo_mixture_spec mixture = mixture_case_spec(some);
-    mixture.exchange = group->exchange;
-    mixture.rows_on_device = group->rows_on_device;
-    mixture.placed_first = group->first_policy;
-    mixture.placed_count = group->local_count;
-    assert_ok(mpo_mixture_open(&mixture, &group->mixture));
-    size_t rows = (size_t)group->local_count * (size_t)some->row_count;
-    group->row = runner_allocate(rows, sizeof *group->row);
-    group->log_norm = runner_allocate(rows, sizeof *group->log_norm);
-}
-
-static void close_group(struct group *group)
-{
-    free(group->log_norm);
-    free(group->row);
-    mpo_mixture_close(&group->mixture);
-    mpo_exchange_close(&group->exchange);
-    mpo_comm_close(&group->comm);
-}
-
-static bool is_absent(const struct group *group, int32_t h, int32_t b)
-{
-    return group->absent != NULL && group->absent[h * group->some->row_count + b];
-}
-
-/* A policy's rows, but for those that are left out. @return how many */
-static int32_t load_rows(const struct group *group, int32_t h, const float **row)
-{
-    int32_t count = 0;
-    for (int32_t b = 0; b < group->some->row_count; b++)
-        if (!is_absent(group, h, b))
-            row[count++] = mixture_case_logits(group->some, h, b);
-    if (count > 0) {
-        assert_ok(mpo_mixture_place(group->mixture, h, count, row));
-        assert_ok(mpo_mixture_round(group->mixture, h, count, row));
-    }
-    return count;
-}
-
 /* Policy 1 may fail: where its rows are normalised, and at the root. */
-static void combine_as(struct group *group, bool fails, struct mixture_figures *figures)
+static void combine_as(struct exchange_group *group, bool fails,
+                       struct mixture_figures *figures)
 {
     bool is_root = mpo_comm_group_rank(group->comm) == 0;
     struct mpo_rows rows;
-    int32_t row_count = group->some->row_count;
-    int32_t first[MIXTURE_CASE_POLICY_MAX + 1] = {0};
-    for (int32_t k = 0; k < group->local_count; k++)
-        first[k + 1] =
-            first[k] + load_rows(group, group->first_policy + k, group->row + first[k]);
-    if (group->absent != NULL)
-        mpo_exchange_leave_out(group->exchange, group->absent);
-    assert_ok(mpo_exchange_post(group->exchange, row_count, group->row));
-    for (int32_t k = 0; k < group->local_count; k++) {
-        int32_t h = group->first_policy + k;
-        if (first[k + 1] > first[k])
-            assert_status(mpo_mixture_normalise(group->mixture, h, first[k + 1] - first[k],
-                                                group->row + first[k],
-                                                group->log_norm + first[k]),
-                          fails && h == 1 ? MPO_ERR_DATA : MPO_OK);
-    }
-    assert_ok(
-        mpo_exchange_rows(group->exchange, row_count, group->row, group->log_norm, &rows));
+    exchange_group_place(group);
+    exchange_group_bring(group, fails ? 1 : -1, &rows);
     assert_status(mpo_mixture_combine(group->mixture, &rows, &group->some->exponents,
                                       figures->moments, figures->expectation),
                   fails && is_root ? MPO_ERR_DATA : MPO_OK);
 }
 
-static void combine(struct group *group, struct mixture_figures *figures)
+static void combine(struct exchange_group *group, struct mixture_figures *figures)
 {
     combine_as(group, false, figures);
 }
@@ -161,7 +48,7 @@ static void combine(struct group *group, struct mixture_figures *figures)
 /* ---- traffic ---- */
 
 /* Combine, draw and broadcast one position; compare what moved with the formulas. */
-static void check_traffic(struct group *group, struct mixture_figures *figures)
+static void check_traffic(struct exchange_group *group, struct mixture_figures *figures)
 {
     struct mpo_exchange_traffic expected = mpo_exchange_traffic(group->exchange);
     int32_t row_count = group->some->row_count;
@@ -216,7 +103,8 @@ static void check_others(const struct mixture_case *some, int32_t failed,
 }
 
 /* The same position with one logit that is none. */
-static void check_failure(struct group *group, const struct mixture_figures *expected,
+static void check_failure(struct exchange_group *group,
+                          const struct mixture_figures *expected,
                           struct mixture_figures *found)
 {
     const struct mixture_case *some = group->some;
@@ -248,11 +136,11 @@ static void check_pattern(const struct mixture_case *some,
                           const struct mixture_figures *expected, const char *transport,
                           enum mpo_pattern pattern, int32_t group_size)
 {
-    struct group group;
+    struct exchange_group group;
     struct mixture_figures found;
     size_t rows = (size_t)some->row_count;
     size_t policies = (size_t)some->policy_count;
-    open_group(&group, some, transport, pattern, group_size);
+    exchange_group_open(&group, some, transport, pattern, group_size);
     group.absent = left_out;
     mixture_figures_make(&found, some);
     check_traffic(&group, &found);
@@ -265,7 +153,7 @@ static void check_pattern(const struct mixture_case *some,
     if (left_out == NULL && some->row_count > 1 && some->row_count < 64)
         check_failure(&group, expected, &found);
     mixture_figures_free(&found);
-    close_group(&group);
+    exchange_group_close(&group);
 }
 
 static bool is_built(const char *transport)
@@ -309,7 +197,7 @@ static void check_case(struct mixture_case *some)
     int32_t size = mpo_comm_job_size();
     bool *expects = runner_allocate((size_t)some->row_count, sizeof *expects);
     mixture_figures_make(&expected, some);
-    take_device();
+    exchange_group_take_device();
     some->varies = true;
     mixture_case_run(some);
     for (int32_t row = 0; row < some->row_count; row++)

@@ -17,6 +17,7 @@
  *                            questions after a stream are not counted
  */
 #include "cuda_runtime.h"
+#include "calls.h"
 #include "cudart.h"
 #include "streams.h"
 
@@ -229,6 +230,7 @@ bool launch_succeeds(dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t st
         die("a launch with more shared memory than there is");
     if (stream->device != device_now)
         die("a launch on a stream of another device");
+    hostsim::calls.launches++;
     if (begin_call() != cudaSuccess)
         last_error = lost;
     if (launches_left-- == 0)
@@ -388,6 +390,7 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes,
                             enum cudaMemcpyKind kind, cudaStream_t stream)
 {
     check_copy(to, from, bytes, kind);
+    hostsim::calls.copies++;
     if (begin_call() != cudaSuccess)
         return lost;
     if (kind == cudaMemcpyHostToDevice && find(pinned_memory, from, bytes) == nullptr) {
@@ -416,6 +419,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream)
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 {
+    hostsim::calls.waits++;
     if (begin_call() != cudaSuccess)
         return lost;
     while (!stream->work.empty())
@@ -429,10 +433,12 @@ cudaError_t cudaStreamQuery(cudaStream_t stream)
 {
     if (lost != cudaSuccess)
         return lost;
-    if (stream->work.empty())
-        return cudaSuccess;
-    advance(stream);
-    return cudaErrorNotReady;
+    if (!stream->work.empty()) {
+        advance(stream);
+        return cudaErrorNotReady;
+    }
+    hostsim::calls.waits++;
+    return cudaSuccess;
 }
 
 cudaError_t cudaGetLastError(void)

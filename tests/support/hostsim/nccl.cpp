@@ -19,6 +19,7 @@
  *
  * Not modelled: reductions, a rank that sends to itself, several devices in one process.
  */
+#include "calls.h"
 #include "nccl_comm.h"
 #include "streams.h"
 
@@ -245,6 +246,7 @@ ncclResult_t ncclGroupEnd(void)
         die("a group of calls ends that did not begin");
     group_depth--;
     group_comm = nullptr;
+    hostsim::calls.groups++;
     if (comm != nullptr && comm->told) /* a call of the group failed */
         return comm->error;
     fault wrong = next_call("ncclGroupEnd", comm != nullptr);
