@@ -2,7 +2,8 @@
 /*
  * Transport `nccl`: rows go from device to device, and no host memory holds one.
  *
- *     post     pack: a kernel for each receiver makes one message of its slices;
+ *     post     pack: a kernel for each receiver makes one message of its slices, unless
+ *              they lie side by side as they are;
  *              group: a message to and from each rank that needs one
  *     rows     normalisers by MPI meanwhile; then wait for the group and, of bf16 rows,
  *              whose messages have 2 bytes per token, unpack: a kernel makes floats of them
@@ -278,6 +279,20 @@ static void nccl_close(struct mpo_exchange *exchange)
 
 /* ---- rows ---- */
 
+/* Whether the slices of another rank are a message as they lie in the policies' memory:
+ * floats of one row, or of whole rows side by side. */
+static bool lie_packed(const struct mpo_exchange *exchange, int32_t rank,
+                       const float *const *logits)
+{
+    int32_t vocab_size = exchange->spec.vocab_size;
+    int32_t rows = mpo_exchange_rows_of(exchange, exchange->rank);
+    bool are_whole = mpo_exchange_slice_of(exchange, rank).count == vocab_size;
+    bool are = !exchange->spec.bf16_rows && (rows == 1 || are_whole);
+    for (int32_t i = 1; are && i < rows; i++)
+        are = logits[i] == logits[i - 1] + vocab_size;
+    return are;
+}
+
 /* Where the slice of another rank begins among the packed ones: those of this rank's own
  * are left out. */
 static void *packed_for(const struct mpo_exchange *exchange, int32_t rank, size_t rows)
@@ -290,12 +305,22 @@ static void *packed_for(const struct mpo_exchange *exchange, int32_t rank, size_
            (size_t)before * rows * mpo_exchange_token_bytes(&exchange->spec);
 }
 
+static bool must_pack(const struct mpo_exchange *exchange, int32_t rank,
+                      const float *const *logits)
+{
+    return rank != exchange->rank && mpo_exchange_slice_of(exchange, rank).count > 0 &&
+           !lie_packed(exchange, rank, logits);
+}
+
 static enum mpo_status pack_rows(struct mpo_exchange *exchange, const float *const *logits)
 {
     enum mpo_status status = MPO_OK;
     struct nccl *self = exchange->self;
     size_t rows = (size_t)mpo_exchange_rows_of(exchange, exchange->rank);
-    if (rows == 0)
+    bool any = false;
+    for (int32_t rank = 0; rows > 0 && rank < exchange->size; rank++)
+        any = any || must_pack(exchange, rank, logits);
+    if (!any)
         return MPO_OK; /* an empty grid must not be launched */
     memcpy(self->row, logits, rows * sizeof *logits);
     MPO_TRY_CUDA(cudaMemcpyAsync((void *)self->sent_row, self->row, rows * sizeof *logits,
@@ -308,7 +333,7 @@ static enum mpo_status pack_rows(struct mpo_exchange *exchange, const float *con
                                          slice.count,
                                          exchange->spec.bf16_rows,
                                          packed_for(exchange, rank, rows)};
-        if (rank != exchange->rank && slice.count > 0)
+        if (must_pack(exchange, rank, logits))
             MPO_TRY(mpo_exchange_cuda_pack(&pack, self->stream));
     }
 cleanup:
@@ -322,20 +347,29 @@ static size_t message_tokens(const struct mpo_exchange *exchange, int32_t from, 
            (size_t)mpo_exchange_slice_of(exchange, to).count;
 }
 
+/* The message for another rank: its slices of this rank's rows. */
+static const void *message_for(const struct mpo_exchange *exchange, int32_t rank,
+                               const float *const *logits)
+{
+    if (lie_packed(exchange, rank, logits))
+        return logits[0] + mpo_exchange_slice_of(exchange, rank).first;
+    return packed_for(exchange, rank,
+                      (size_t)mpo_exchange_rows_of(exchange, exchange->rank));
+}
+
 /* The messages between this rank and one other, inside a group of calls; *room is where the
  * next one goes. */
 static enum mpo_status send_and_receive(struct mpo_exchange *exchange, int32_t rank,
-                                        char **room)
+                                        const float *const *logits, char **room)
 {
     enum mpo_status status = MPO_OK;
     struct nccl *self = exchange->self;
-    size_t rows = (size_t)mpo_exchange_rows_of(exchange, exchange->rank);
     size_t sent = message_tokens(exchange, exchange->rank, rank);
     size_t received = message_tokens(exchange, rank, exchange->rank);
     size_t token = mpo_exchange_token_bytes(&exchange->spec);
     ncclDataType_t type = exchange->spec.bf16_rows ? ncclBfloat16 : ncclFloat;
     if (sent > 0) {
-        MPO_TRY_NCCL(self, ncclSend(packed_for(exchange, rank, rows), sent, type, rank,
+        MPO_TRY_NCCL(self, ncclSend(message_for(exchange, rank, logits), sent, type, rank,
                                     self->comm, self->stream));
         mpo_exchange_count_sent(exchange, 1, sent * token);
     }
@@ -361,7 +395,7 @@ static enum mpo_status nccl_post(struct mpo_exchange *exchange, const float *con
     self->in_group = true;
     for (int32_t rank = 0; rank < exchange->size; rank++)
         if (rank != exchange->rank)
-            MPO_TRY(send_and_receive(exchange, rank, &room));
+            MPO_TRY(send_and_receive(exchange, rank, logits, &room));
     self->in_group = false;
     MPO_TRY_NCCL(self, ncclGroupEnd());
 cleanup:

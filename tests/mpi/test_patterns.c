@@ -291,6 +291,16 @@ static void every_number_of_policies_gives_the_same_bits(void **state)
     }
 }
 
+/* A rank's only row has no others to lie among. */
+static void a_single_row_of_each_rank_gives_the_same_bits(void **state)
+{
+    (void)state;
+    struct mixture_case some;
+    int32_t size = mpo_comm_job_size();
+    make_case(&some, size > 1 ? size : 2, 1, 2100);
+    check_case(&some);
+}
+
 /* Whole slices are masked at both ends and in the middle. */
 static void masked_blocks_give_the_same_bits(void **state)
 {
@@ -351,6 +361,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(every_cut_of_the_vocabulary_gives_the_same_bits),
         cmocka_unit_test(rounded_rows_give_the_same_bits_everywhere),
         cmocka_unit_test(every_number_of_policies_gives_the_same_bits),
+        cmocka_unit_test(a_single_row_of_each_rank_gives_the_same_bits),
         cmocka_unit_test(masked_blocks_give_the_same_bits),
         cmocka_unit_test(ties_give_the_same_tokens),
         cmocka_unit_test(rows_that_are_left_out_change_nothing_else),
