@@ -125,6 +125,22 @@ enum mpo_status mpo_mixture_normalise(struct mpo_mixture *mixture, int32_t polic
                                       int32_t row_count, const float *const *logits,
                                       double *log_norm);
 
+/** Rows of consecutive policies, one policy after another. */
+struct mpo_mixture_part {
+    int32_t first_policy; /* h of the first */
+    int32_t policy_count;
+    const int32_t *first_row; /* [policy_count + 1] policy i has rows first_row[i] up to
+                                 first_row[i + 1] - 1, at most row_capacity; the first is 0 */
+};
+
+/** mpo_mixture_normalise for the rows of several policies, which a device takes together.
+ *  Local.
+ *  @param logits    [rows] pointers to [V] floats
+ *  @param log_norm  [rows] out */
+enum mpo_status mpo_mixture_normalise_part(struct mpo_mixture *mixture,
+                                           const struct mpo_mixture_part *part,
+                                           const float *const *logits, double *log_norm);
+
 /** Exponents of the rows of one position, the same on all ranks of the group. The arrays
  *  are borrowed until the draws are done. */
 struct mpo_mixture_exponents {

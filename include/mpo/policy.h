@@ -11,7 +11,8 @@
  * common to all policies. A *row* is a sequence of tokens in its cache: a prompt and the
  * response being made or scored. The verbs used by every decode of the program:
  *   clear     no row lives
- *   feed      tokens onto rows, from slots or given; logits of the wanted positions
+ *   feed      tokens onto rows, from slots or given; may only launch the work
+ *   collect   logits of the wanted positions
  *   truncate  a row back to a length, or out
  *   fork      a row becomes a copy of another, and shares its cells
  * Nothing outside src/policy/llama knows libllama.
@@ -428,19 +429,25 @@ struct mpo_policy_span {
 };
 
 /**
- * Append spans to rows, empty or not, and return the wanted logits.
+ * Append spans to rows, empty or not. The wanted logits are there once they are collected:
+ * a policy that computes on a device is only set to work, so that the device has the work of
+ * all policies before the first is waited for.
  *
  * Local. Allocates nothing. Nothing is appended when arguments are refused.
  *
  * @param spans   [span_count] of distinct rows
- * @param logits  out, in the order of the spans and of the tokens in each; [V] floats each,
- *                borrowed until the next feed of this policy
+ * @param logits  out, by mpo_policy_collect at the latest, in the order of the spans and of the
+ *                tokens in each; [V] floats each, borrowed until the next feed of this policy
  * @return MPO_ERR_USAGE for a row, slot or token that does not exist, and for more cells
  * or logits than there is room for: the text names the policy, and the row
  */
 enum mpo_status mpo_policy_feed(struct mpo_policy *policy,
                                 const struct mpo_policy_span *spans, int32_t span_count,
                                 const float **logits);
+
+/** Wait for the logits of the last feed, if any were wanted, before any other verb. Local.
+ *  Allocates nothing. @return MPO_ERR_INTERNAL when the engine does not deliver them */
+enum mpo_status mpo_policy_collect(struct mpo_policy *policy);
 
 /** Tokens of a row, its prompt's included; 0: it is empty. Local. */
 int32_t mpo_policy_row_tokens(const struct mpo_policy *policy, int32_t row);

@@ -4,7 +4,8 @@
  * to the control record, their rows of logits are exchanged and combined, and each position
  * is asked for its tokens.
  *
- *     feed        each policy, the same spans                logits [local, B]
+ *     feed        each policy, the same spans
+ *     collect     each policy, once all are at work          logits [local, B]
  *     bring       place, round, post, normalise, exchange    rows   [H, B]
  *     combine     each row by its own exponents              q, log Z
  *     ask         drawn, greatest, given; the most probable  tokens, log q, log pi_h
@@ -190,21 +191,43 @@ static void name_prompts(const struct mpo_decode *decode, int32_t span_count)
     mpo_error_restore(&error);
 }
 
+static enum mpo_status feed_policy(struct mpo_decode *decode, int32_t k)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_policy *policy = mpo_policies_local(decode->spec.policies, k);
+    int32_t span_count = choose_spans(decode, policy, decode->first_policy + k);
+    status = mpo_policy_feed(policy, decode->fed, span_count,
+                             decode->logits + decode->first_local[k]);
+    if (status != MPO_OK)
+        name_prompts(decode, span_count);
+    MPO_TRY(status);
+cleanup:
+    return status;
+}
+
+static enum mpo_status collect_policy(struct mpo_decode *decode, int32_t k)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_policy *policy = mpo_policies_local(decode->spec.policies, k);
+    int32_t h = decode->first_policy + k;
+    status = mpo_policy_collect(policy);
+    if (status != MPO_OK)
+        name_prompts(decode, choose_spans(decode, policy, h));
+    MPO_TRY(status);
+    MPO_TRY(copy_prompts(decode, policy, h));
+cleanup:
+    return status;
+}
+
+/* A device has the work of all policies before the first is waited for. */
 static enum mpo_status feed_policies(struct mpo_decode *decode)
 {
     enum mpo_status status = MPO_OK;
     double clock = mpo_timing_now();
-    for (int32_t k = 0; k < decode->local_count; k++) {
-        struct mpo_policy *policy = mpo_policies_local(decode->spec.policies, k);
-        int32_t h = decode->first_policy + k;
-        int32_t span_count = choose_spans(decode, policy, h);
-        status = mpo_policy_feed(policy, decode->fed, span_count,
-                                 decode->logits + decode->first_local[k]);
-        if (status != MPO_OK)
-            name_prompts(decode, span_count);
-        MPO_TRY(status);
-        MPO_TRY(copy_prompts(decode, policy, h));
-    }
+    for (int32_t k = 0; k < decode->local_count; k++)
+        MPO_TRY(feed_policy(decode, k));
+    for (int32_t k = 0; k < decode->local_count; k++)
+        MPO_TRY(collect_policy(decode, k));
     mpo_timing_add(decode->spec.timing, MPO_TIMED_decode, clock);
 cleanup:
     return status;
@@ -233,16 +256,15 @@ cleanup:
     return status;
 }
 
-/* A row without a finite normaliser is the row's failure, of which the root makes an
- * event: the others go on. */
-static enum mpo_status normalise_rows(struct mpo_decode *decode, int32_t k)
+/* All policies at once. A row without a finite normaliser is the row's failure, of which the
+ * root makes an event: the others go on. */
+static enum mpo_status normalise_rows(struct mpo_decode *decode)
 {
-    enum mpo_status status = MPO_OK;
-    int32_t first = decode->first_local[k];
-    int32_t rows = local_rows(decode, k);
-    if (rows > 0)
-        status = mpo_mixture_normalise(decode->spec.mixture, decode->first_policy + k, rows,
-                                       decode->logits + first, decode->log_norm + first);
+    const struct mpo_mixture_part part = {.first_policy = decode->first_policy,
+                                          .policy_count = decode->local_count,
+                                          .first_row = decode->first_local};
+    enum mpo_status status = mpo_mixture_normalise_part(decode->spec.mixture, &part,
+                                                        decode->logits, decode->log_norm);
     return status == MPO_ERR_DATA ? MPO_OK : status;
 }
 
@@ -259,8 +281,7 @@ static enum mpo_status bring_rows(struct mpo_decode *decode, struct mpo_rows *ro
         mpo_exchange_leave_out(exchange, decode->absent);
     MPO_TRY(mpo_exchange_post(exchange, decode->position_count, decode->logits));
     clock = mpo_timing_add(timing, MPO_TIMED_exchange, clock);
-    for (int32_t k = 0; k < decode->local_count; k++)
-        MPO_TRY(normalise_rows(decode, k));
+    MPO_TRY(normalise_rows(decode));
     clock = mpo_timing_add(timing, MPO_TIMED_mixture, clock);
     MPO_TRY(mpo_exchange_rows(exchange, decode->position_count, decode->logits,
                               decode->log_norm, rows));

@@ -130,13 +130,14 @@ static double row_log_norm(const struct cpu *cpu, const float *x, double scale)
     return all_masked ? -INFINITY : top + log(sum);
 }
 
-static enum mpo_status cpu_normalise(void *self, int32_t policy_index, int32_t row_count,
+static enum mpo_status cpu_normalise(void *self, const struct mpo_mixture_part *part,
                                      const float *const *logits, double *log_norm)
 {
     const struct cpu *cpu = self;
-    for (int32_t row = 0; row < row_count; row++)
-        log_norm[row] =
-            row_log_norm(cpu, logits[row], cpu->inverse_temperature[policy_index]);
+    for (int32_t i = 0; i < part->policy_count; i++)
+        for (int32_t row = part->first_row[i]; row < part->first_row[i + 1]; row++)
+            log_norm[row] = row_log_norm(cpu, logits[row],
+                                         cpu->inverse_temperature[part->first_policy + i]);
     return MPO_OK;
 }
 

@@ -259,25 +259,45 @@ cleanup:
     return status;
 }
 
+/* Called after the work: a failed row is data, and the caller may continue with the others. */
+static enum mpo_status check_norms(const struct mpo_mixture_part *part,
+                                   const double *log_norm)
+{
+    enum mpo_status status = MPO_OK;
+    const int32_t *first = part->first_row;
+    for (int32_t i = 0; i < part->policy_count; i++)
+        for (int32_t row = first[i]; row < first[i + 1]; row++)
+            MPO_CHECK(isfinite(log_norm[row]), MPO_ERR_DATA,
+                      "policy %d: the logits of row %d have no finite normaliser (%g); the "
+                      "model or its file is damaged",
+                      part->first_policy + i, row - first[i], log_norm[row]);
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_mixture_normalise_part(struct mpo_mixture *mixture,
+                                           const struct mpo_mixture_part *part,
+                                           const float *const *logits, double *log_norm)
+{
+    enum mpo_status status = MPO_OK;
+    const int32_t *first = part->first_row;
+    for (int32_t i = 0; i < part->policy_count; i++)
+        MPO_TRY(check_row_count(mixture, first[i + 1] - first[i]));
+    mixture->rows.row_count = 0; /* a device may use the same memory for both */
+    if (first[part->policy_count] > 0)
+        MPO_TRY(mixture->ops->normalise(mixture->self, part, logits, log_norm));
+    MPO_TRY(check_norms(part, log_norm));
+cleanup:
+    return status;
+}
+
 enum mpo_status mpo_mixture_normalise(struct mpo_mixture *mixture, int32_t policy_index,
                                       int32_t row_count, const float *const *logits,
                                       double *log_norm)
 {
-    enum mpo_status status = MPO_OK;
-    MPO_TRY(check_row_count(mixture, row_count));
-    mixture->rows.row_count = 0; /* a device may use the same memory for both */
-    MPO_TRY(
-        mixture->ops->normalise(mixture->self, policy_index, row_count, logits, log_norm));
-    /* Called after the work: a failed row is data, and the caller may continue
-     * with the others. */
-    for (int32_t row = 0; row < row_count; row++)
-        MPO_CHECK(
-            isfinite(log_norm[row]), MPO_ERR_DATA,
-            "policy %d: the logits of row %d have no finite normaliser (%g); the model "
-            "or its file is damaged",
-            policy_index, row, log_norm[row]);
-cleanup:
-    return status;
+    const int32_t first_row[2] = {0, row_count};
+    const struct mpo_mixture_part part = {policy_index, 1, first_row};
+    return mpo_mixture_normalise_part(mixture, &part, logits, log_norm);
 }
 
 enum mpo_status mpo_mixture_bring(struct mpo_mixture *mixture, double *table, size_t width)

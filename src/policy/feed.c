@@ -16,6 +16,7 @@ void mpo_policy_clear(struct mpo_policy *policy)
     if (policy->append == NULL)
         return; /* no room, no rows */
     mpo_cells_clear(&policy->cells);
+    policy->awaited = NULL;
     policy->ops->clear(policy->self);
 }
 
@@ -116,15 +117,27 @@ enum mpo_status mpo_policy_feed(struct mpo_policy *policy,
 {
     enum mpo_status status = MPO_OK;
     struct feed feed = {0};
+    bool collects = policy->ops->collect != NULL;
     policy->feed_count++;
+    policy->awaited = NULL;
     for (int32_t i = 0; i < span_count; i++)
         MPO_TRY(add_span(policy, &spans[i], &feed));
     if (feed.append_count > 0)
-        MPO_TRY(policy->ops->feed(policy->self, policy->append, feed.append_count, logits));
+        MPO_TRY(policy->ops->feed(policy->self, policy->append, feed.append_count,
+                                  collects ? NULL : logits));
+    if (collects && feed.output_count > 0)
+        policy->awaited = logits;
     for (int32_t i = 0; i < feed.append_count; i++)
         mpo_cells_append(&policy->cells, policy->append[i].row, policy->append[i].count);
 cleanup:
     return status;
+}
+
+enum mpo_status mpo_policy_collect(struct mpo_policy *policy)
+{
+    const float **logits = policy->awaited;
+    policy->awaited = NULL;
+    return logits != NULL ? policy->ops->collect(policy->self, logits) : MPO_OK;
 }
 
 enum mpo_status mpo_policy_truncate(struct mpo_policy *policy, int32_t row, int32_t tokens)

@@ -45,6 +45,7 @@ struct mpo_policy {
     struct mpo_policy_append *append; /* [row_capacity] */
     int64_t *fed;                     /* [row_capacity] the last feed of a row, counted */
     int64_t feed_count;
+    const float **awaited; /* of the last feed, to be collected; NULL: none */
 };
 
 /** Given responses of all prompts as tokens; see responses.c. */

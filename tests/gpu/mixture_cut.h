@@ -167,10 +167,13 @@ static void open_cut(struct cut *cut)
     for (int32_t row = 0; row < some->row_count; row++)
         cut->expects[row] = row % 3 != 1;
     some->exponents.expects = cut->expects;
-    for (int32_t h = 0; h < some->policy_count; h++)
-        assert_ok(cut->ops->normalise(cut->whole.self, h, some->row_count,
+    for (int32_t h = 0; h < some->policy_count; h++) {
+        const int32_t first_row[2] = {0, some->row_count};
+        const struct mpo_mixture_part part = {h, 1, first_row};
+        assert_ok(cut->ops->normalise(cut->whole.self, &part,
                                       cut->whole.row + h * some->row_count,
                                       some->log_norm + h * some->row_count));
+    }
     assert_ok(cut->ops->combine(cut->whole.self, &cut->whole.rows, &some->exponents,
                                 cut->moments, cut->expectation));
 }

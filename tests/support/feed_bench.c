@@ -124,6 +124,7 @@ void feed_bench_feed(struct feed_bench *bench, const struct mpo_policy_span *spa
     int32_t output = 0;
     memset(bench->logits, 0, sizeof bench->logits);
     assert_ok(mpo_policy_feed(&bench->test.policy, spans, count, bench->logits));
+    assert_ok(mpo_policy_collect(&bench->test.policy));
     for (int32_t i = 0; i < count; i++) {
         const struct mpo_policy_span *span = &spans[i];
         struct feed_history *row = &bench->row[span->row];

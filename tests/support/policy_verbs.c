@@ -20,6 +20,7 @@ enum mpo_status policy_begin(struct mpo_policy *policy, const struct policy_entr
                                            .want = MPO_WANT_LAST};
     }
     MPO_TRY(mpo_policy_feed(policy, span, entry->prompt_count, logits));
+    MPO_TRY(mpo_policy_collect(policy));
     for (int32_t i = 0; i < entry->prompt_count * each; i++)
         MPO_TRY(mpo_policy_fork(policy, span[i / each].row, entry->row[i]));
 cleanup:
@@ -46,6 +47,7 @@ enum mpo_status policy_extend(struct mpo_policy *policy, const struct policy_bat
         token += count;
     }
     MPO_TRY(mpo_policy_feed(policy, span, batch->row_count, logits));
+    MPO_TRY(mpo_policy_collect(policy));
 cleanup:
     return status;
 }

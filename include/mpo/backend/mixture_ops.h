@@ -77,9 +77,9 @@ struct mpo_mixture_ops {
     /** Round rows in the device's memory; NULL as place. */
     enum mpo_status (*round)(void *self, int32_t policy_index, int32_t row_count,
                              const float **logits);
-    /** As mpo_mixture_normalise; a row that is refused has a normaliser that is not finite.
-     */
-    enum mpo_status (*normalise)(void *self, int32_t policy_index, int32_t row_count,
+    /** As mpo_mixture_normalise_part, of at least one row; a row that is refused has a
+     *  normaliser that is not finite. */
+    enum mpo_status (*normalise)(void *self, const struct mpo_mixture_part *part,
                                  const float *const *logits, double *log_norm);
 
     /** Combine whole rows, if the device does so faster; NULL: as one slice. With

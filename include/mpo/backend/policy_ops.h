@@ -5,7 +5,7 @@
  *
  * Order of calls: open (load) - vocabulary, token (compared and agreed on over all ranks) -
  * encode (as often as there are prompts, at any time from here on) - allocate - clear /
- * feed / truncate / fork - close. A survey, which looks at models without their weights,
+ * feed, collect / truncate / fork - close. A survey, which looks at models without their weights,
  * asks for `need` where a job would allocate.
  *
  * Arguments are checked before a kind sees them (src/policy/feed.c): rows exist and are
@@ -170,9 +170,13 @@ struct mpo_policy_ops {
     /* The verbs of mpo/policy.h. Masked tokens must read MPO_MASKED_LOGIT in every row of
      * logits that is in the host's memory. */
     void (*clear)(void *self);
-    /** @param logits  out, in the order of the wanted tokens; of all appends together */
+    /** May return before the work is done, if there is a collect.
+     *  @param logits  out, in the order of the wanted tokens; of all appends together; NULL
+     *  where collect gives them */
     enum mpo_status (*feed)(void *self, const struct mpo_policy_append *appends,
                             int32_t append_count, const float **logits);
+    /** Wait for the last feed, of which some logits were wanted. NULL: feed gives them. */
+    enum mpo_status (*collect)(void *self, const float **logits);
     /** @param tokens  0 .. as many as the row has */
     enum mpo_status (*truncate)(void *self, int32_t row, int32_t tokens);
     /** @param to  another row than from, empty or not */

@@ -15,7 +15,8 @@
  * the same bits.
  *
  * A normaliser is log Z of the mixture of one policy with exponent 1, so normalise and
- * combine are the same two kernels.
+ * combine are the same two kernels. Rows of several policies are normalised in one call: 1/T
+ * of each row is in the exponent's place, and the temperature is 1.
  */
 #include "mixture/mixture_impl.h"
 
@@ -44,7 +45,9 @@ static enum mpo_status cuda_open(const struct mpo_mixture_spec *spec, void **sel
     MPO_TRY(send_tokens(cuda, spec));
     for (int32_t h = 0; h < spec->policy_count; h++)
         cuda->host.inverse_temperature[h] = 1.0 / spec->temperature[h];
-    MPO_TRY(send_array(cuda, cuda->host.inverse_temperature, (size_t)spec->policy_count));
+    cuda->host.inverse_temperature[spec->policy_count] = 1.0;
+    MPO_TRY(
+        send_array(cuda, cuda->host.inverse_temperature, (size_t)spec->policy_count + 1));
     MPO_TRY_CUDA(cudaStreamSynchronize(cuda->stream));
 cleanup:
     if (status != MPO_OK) {
@@ -134,28 +137,41 @@ cleanup:
     return status;
 }
 
-static enum mpo_status cuda_normalise(void *self, int32_t policy_index, int32_t row_count,
+static struct mixture_view view_of_part(const struct cuda *cuda,
+                                        const struct mpo_mixture_part *part)
+{
+    struct mixture_view alone = {};
+    alone.row = cuda->device.row;
+    alone.mu = cuda->device.scale;
+    alone.inverse_temperature = cuda->device.inverse_temperature + cuda->policy_count;
+    alone.flags = cuda->flags; /* rows that were never on the host are not masked */
+    alone.policy_count = 1;
+    alone.row_count = part->first_row[part->policy_count];
+    alone.vocab_size = cuda->vocab_size;
+    alone.block_count = cuda->block_count;
+    return alone;
+}
+
+static enum mpo_status cuda_normalise(void *self, const struct mpo_mixture_part *part,
                                       const float *const *logits, double *log_norm)
 {
     enum mpo_status status = MPO_OK;
     struct cuda *cuda = (struct cuda *)self;
-    double scale = cuda->host.inverse_temperature[policy_index];
-    struct mixture_view alone = {};
-    alone.row = cuda->device.row;
-    alone.inverse_temperature = cuda->device.inverse_temperature + policy_index;
-    alone.flags = cuda->flags; /* rows that were never on the host are not masked */
-    alone.policy_count = 1;
-    alone.row_count = row_count;
-    alone.vocab_size = cuda->vocab_size;
-    alone.block_count = cuda->block_count;
-    MPO_TRY(send_rows(cuda, logits, (size_t)row_count, cuda->vocab_size));
+    const struct mixture_view alone = view_of_part(cuda, part);
+    size_t row_count = (size_t)alone.row_count;
+    double *scale = cuda->host.scale;
+    for (int32_t i = 0; i < part->policy_count; i++)
+        for (int32_t row = part->first_row[i]; row < part->first_row[i + 1]; row++)
+            scale[row] = cuda->host.inverse_temperature[part->first_policy + i];
+    MPO_TRY(list_rows(cuda, logits, row_count, cuda->vocab_size));
+    MPO_TRY(send_span(cuda, scale, cuda->host.row + row_count));
     MPO_TRY(launch_blocks(cuda, &alone));
     MPO_TRY(launch_rows(cuda, &alone));
-    MPO_TRY(fetch_array(cuda, cuda->host.moments, (size_t)row_count));
+    MPO_TRY(fetch_array(cuda, cuda->host.moments, row_count));
     MPO_TRY_CUDA(cudaStreamSynchronize(cuda->stream));
-    for (int32_t row = 0; row < row_count; row++) {
+    for (size_t row = 0; row < row_count; row++) {
         double log_z = cuda->host.moments[row].log_z;
-        bool all_masked = log_z <= (double)MPO_MASKED_LOGIT * scale;
+        bool all_masked = log_z <= (double)MPO_MASKED_LOGIT * scale[row];
         log_norm[row] = all_masked ? -INFINITY : log_z;
     }
 cleanup:

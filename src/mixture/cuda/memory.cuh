@@ -19,19 +19,20 @@
 /* Small arrays of a call, with the same offsets on both sides. Arrays sent
  * together are adjacent. */
 struct mailbox {
-    const float **row;             /* [H, B] */
-    double *inverse_temperature;   /* [H] */
-    double *log_norm;              /* [H, B] */
-    double *mu;                    /* [B, H] */
-    double *end_bias;              /* [B] */
-    uint8_t *expects;              /* [B] */
-    int32_t *draw_row;             /* [B] */
-    enum mpo_mixture_kind *kind;   /* [B] */
-    double *uniform;               /* [B] */
-    int32_t *token;                /* [B] */
-    struct mixture_ruled *ruled;   /* [FILTER_SLOTS] */
-    struct mpo_mixture_bias *bias; /* [V] of all of them */
-    struct mpo_mixture_moments *moments;
+    double *scale;                         /* [H, B] 1/T of rows that are normalised */
+    const float **row;                     /* [H, B] */
+    double *inverse_temperature;           /* [H + 1] and then 1 */
+    double *log_norm;                      /* [H, B] */
+    double *mu;                            /* [B, H] */
+    double *end_bias;                      /* [B] */
+    uint8_t *expects;                      /* [B] */
+    int32_t *draw_row;                     /* [B] */
+    enum mpo_mixture_kind *kind;           /* [B] */
+    double *uniform;                       /* [B] */
+    int32_t *token;                        /* [B] */
+    struct mixture_ruled *ruled;           /* [FILTER_SLOTS] */
+    struct mpo_mixture_bias *bias;         /* [V] of all of them */
+    struct mpo_mixture_moments *moments;   /* [H, B] of rows that are normalised, or [B] */
     double *expectation;                   /* [B, H] */
     double *log_proposal;                  /* [B] */
     double *log_policy;                    /* [B, H] */
@@ -115,8 +116,9 @@ static size_t lay_out_mailbox(const struct cuda *cuda, char *base, struct mailbo
 {
     size_t policies = (size_t)cuda->policy_count;
     size_t rows = (size_t)cuda->row_capacity;
-    size_t end = lay_out(base, 0, policies * rows, &box->row);
-    end = lay_out(base, end, policies, &box->inverse_temperature);
+    size_t end = lay_out(base, 0, policies * rows, &box->scale);
+    end = lay_out(base, end, policies * rows, &box->row);
+    end = lay_out(base, end, policies + 1, &box->inverse_temperature);
     end = lay_out(base, end, policies * rows, &box->log_norm);
     end = lay_out(base, end, policies * rows, &box->mu);
     end = lay_out(base, end, rows, &box->end_bias);
@@ -127,7 +129,7 @@ static size_t lay_out_mailbox(const struct cuda *cuda, char *base, struct mailbo
     end = lay_out(base, end, rows, &box->token);
     end = lay_out(base, end, FILTER_SLOTS, &box->ruled);
     end = lay_out(base, end, (size_t)cuda->vocab_size, &box->bias);
-    end = lay_out(base, end, rows, &box->moments);
+    end = lay_out(base, end, policies * rows, &box->moments);
     end = lay_out(base, end, rows * policies, &box->expectation);
     end = lay_out(base, end, rows, &box->log_proposal);
     end = lay_out(base, end, rows * policies, &box->log_policy);
@@ -136,20 +138,28 @@ static size_t lay_out_mailbox(const struct cuda *cuda, char *base, struct mailbo
                    &box->answers);
 }
 
+/* Doubles for a block of all rows: combined ones, or those that are normalised. */
+static size_t sums_of_rows(const struct cuda *cuda, size_t rows, size_t alone)
+{
+    size_t combined = rows * MPO_MIXTURE_SUMS_WIDTH(cuda->policy_count);
+    size_t apart = alone * MPO_MIXTURE_SUMS_WIDTH(1);
+    return combined > apart ? combined : apart;
+}
+
 static enum mpo_status reserve_all(struct cuda *cuda, size_t box_bytes,
                                    size_t copied_policies)
 {
     enum mpo_status status = MPO_OK;
     size_t rows = (size_t)cuda->row_capacity;
+    size_t alone = rows * (size_t)cuda->policy_count; /* to be normalised at once */
     size_t vocab = (size_t)cuda->vocab_size;
-    size_t blocks = rows * (size_t)cuda->block_count;
+    size_t blocks = (size_t)cuda->block_count;
     MPO_TRY(reserve_array(cuda, "its mailbox", box_bytes, &cuda->device_memory));
-    MPO_TRY(reserve_array(cuda, "block sums",
-                          blocks * MPO_MIXTURE_SUMS_WIDTH(cuda->policy_count),
+    MPO_TRY(reserve_array(cuda, "block sums", blocks * sums_of_rows(cuda, rows, alone),
                           &cuda->sums.table));
-    MPO_TRY(reserve_array(cuda, "block sums", blocks, &cuda->sums.block_weight));
-    MPO_TRY(reserve_array(cuda, "row sums", rows, &cuda->sums.row_max));
-    MPO_TRY(reserve_array(cuda, "row sums", rows, &cuda->sums.row_sum));
+    MPO_TRY(reserve_array(cuda, "block sums", blocks * alone, &cuda->sums.block_weight));
+    MPO_TRY(reserve_array(cuda, "row sums", alone, &cuda->sums.row_max));
+    MPO_TRY(reserve_array(cuda, "row sums", alone, &cuda->sums.row_sum));
     MPO_TRY(reserve_array(cuda, "the vocabulary", vocab, &cuda->flags));
     MPO_TRY(reserve_array(cuda, "filtered draws", FILTER_SLOTS * vocab, &cuda->weight));
     MPO_TRY(reserve_array(cuda, "filtered draws", FILTER_SLOTS * (size_t)cuda->block_count,
@@ -282,10 +292,10 @@ cleanup:
     return status;
 }
 
-/* Pass the rows' addresses to the device, copying rows that are on the host. Where there is
- * none, kernels may read any numbers: the exponent is 0, and figures of the policy are not
- * used. */
-static enum mpo_status send_rows(struct cuda *cuda, const float *const *logits,
+/* The rows' addresses on the device, for it to be sent, copying rows that are on the host.
+ * Where there is none, kernels may read any numbers: the exponent is 0, and figures of the
+ * policy are not used. */
+static enum mpo_status list_rows(struct cuda *cuda, const float *const *logits,
                                  size_t count, int32_t token_count)
 {
     enum mpo_status status = MPO_OK;
@@ -297,6 +307,15 @@ static enum mpo_status send_rows(struct cuda *cuda, const float *const *logits,
     for (size_t i = 0; i < count; i++)
         if (cuda->host.row[i] == NULL)
             cuda->host.row[i] = (const float *)cuda->weight;
+cleanup:
+    return status;
+}
+
+static enum mpo_status send_rows(struct cuda *cuda, const float *const *logits,
+                                 size_t count, int32_t token_count)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_TRY(list_rows(cuda, logits, count, token_count));
     MPO_TRY(send_array(cuda, cuda->host.row, count));
 cleanup:
     return status;

@@ -459,6 +459,7 @@ const struct mpo_policy_ops mpo_policy_llama_ops = {
     .rows_on_device = policy_rows_on_device,
     .clear = mpo_llama_clear,
     .feed = mpo_llama_feed,
+    .collect = mpo_llama_collect,
     .truncate = mpo_llama_truncate,
     .fork = mpo_llama_fork,
 };

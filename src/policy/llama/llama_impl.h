@@ -3,7 +3,7 @@
  * What the files of the llama policy share.
  *
  *   llama.c    the kind: open, vocabulary, context
- *   verbs.c    clear, feed, truncate, fork
+ *   verbs.c    clear, feed, collect, truncate, fork
  *   steady.c   batches that stay alike while rows end
  *   compact.c  rows in the order of their tokens, whatever came and went
  *   capture.c  rows of logits that stay on the device
@@ -489,6 +489,7 @@ enum mpo_status mpo_llama_check_applied(const struct mpo_llama_policy *policy);
 void mpo_llama_clear(void *self);
 enum mpo_status mpo_llama_feed(void *self, const struct mpo_policy_append *appends,
                                int32_t append_count, const float **logits);
+enum mpo_status mpo_llama_collect(void *self, const float **logits);
 enum mpo_status mpo_llama_truncate(void *self, int32_t row, int32_t tokens);
 enum mpo_status mpo_llama_fork(void *self, int32_t from, int32_t to);
 

@@ -10,8 +10,8 @@
  *   otherwise first those whose logits are not wanted, in full batches,
  *   then the others together.
  *
- * Either way every wanted row of logits is in the output of the last llama_decode and
- * is handed out where it lies, without a copy. The exception to the rule of bits is one
+ * Either way every wanted row of logits is in the output of the last llama_decode, which a
+ * device may still be computing, and is handed out where it lies, without a copy. The exception to the rule of bits is one
  * token computed alone, whose attention is split over the threads where the cache has 512
  * cells or more (4e-3 of difference): there a second token keeps it company and is
  * removed right after.
@@ -174,12 +174,19 @@ cleanup:
     return status;
 }
 
-static enum mpo_status give_logits(struct mpo_llama_policy *policy, const float **logits)
+/* The last llama_decode may still be at work. */
+enum mpo_status mpo_llama_collect(void *self, const float **logits)
 {
-    if (policy->output_count == 0)
-        return MPO_OK;
-    return policy->capture != NULL ? give_captured(policy, logits)
-                                   : give_copied(policy, logits);
+    enum mpo_status status = MPO_OK;
+    struct mpo_llama_policy *policy = self;
+    mpo_llama_library_listen(policy->library, policy->spec.name, policy->spec.model);
+    if (policy->capture != NULL)
+        MPO_TRY(give_captured(policy, logits));
+    else
+        MPO_TRY(give_copied(policy, logits));
+    MPO_TRY(mpo_device_use(policy->device));
+cleanup:
+    return status;
 }
 
 /* Which tokens of a feed to push. */
@@ -237,13 +244,14 @@ static void reopen_row(struct mpo_llama_policy *policy, int32_t row)
         mpo_llama_order_release(policy);
 }
 
-/* libllama may make another device the thread's. */
+/* Gives no logits: those are collected. libllama may make another device the thread's. */
 enum mpo_status mpo_llama_feed(void *self, const struct mpo_policy_append *appends,
                                int32_t append_count, const float **logits)
 {
     enum mpo_status status = MPO_OK;
     struct mpo_llama_policy *policy = self;
     int64_t token_count = 0;
+    (void)logits;
     for (int32_t i = 0; i < append_count; i++) {
         token_count += appends[i].count;
         reopen_row(policy, appends[i].row);
@@ -260,7 +268,6 @@ enum mpo_status mpo_llama_feed(void *self, const struct mpo_policy_append *appen
         MPO_TRY(push_part(policy, appends, append_count, WANTED));
     }
     MPO_TRY(decode_batch(policy));
-    MPO_TRY(give_logits(policy, logits));
     MPO_TRY(mpo_device_use(policy->device));
 cleanup:
     return status;

@@ -319,6 +319,40 @@ static void a_token_without_support_fails_only_where_expectations_are_wanted(voi
     mixture_case_free(&some);
 }
 
+/* As many rows as each policy has, to the bit; a failed one is named by its policy. */
+static void rows_of_several_policies_are_normalised_as_one_after_another(void **state)
+{
+    (void)state;
+    static const int32_t taken[POLICIES] = {3, 0, 2};
+    int32_t first_row[POLICIES + 1] = {0};
+    const float *row[POLICIES * 3];
+    double log_norm[POLICIES * 3];
+    struct mixture_case some;
+    make_case(&some, 3);
+    mixture_case_run(&some);
+    for (int32_t h = 0; h < POLICIES; h++) {
+        first_row[h + 1] = first_row[h] + taken[h];
+        for (int32_t i = 0; i < taken[h]; i++)
+            row[first_row[h] + i] = some.row[h * 3 + i];
+    }
+    const struct mpo_mixture_part part = {0, POLICIES, first_row};
+    assert_ok(mpo_mixture_normalise_part(some.mixture, &part, row, log_norm));
+    for (int32_t h = 0; h < POLICIES; h++)
+        for (int32_t i = 0; i < taken[h]; i++)
+            assert_same_bits(log_norm[first_row[h] + i], some.log_norm[h * 3 + i]);
+    const struct mpo_mixture_part last = {2, 1, first_row};
+    first_row[1] = 1;
+    assert_ok(mpo_mixture_normalise_part(some.mixture, &last, row + 4, log_norm));
+    assert_same_bits(log_norm[0], some.log_norm[2 * 3 + 1]);
+    first_row[1] = 3;
+    mixture_case_logits(&some, 2, 1)[20] = NAN;
+    assert_status(mpo_mixture_normalise_part(some.mixture, &part, row, log_norm),
+                  MPO_ERR_DATA);
+    assert_error_names("policy 2: the logits of row 1");
+    assert_same_bits(log_norm[3], some.log_norm[2 * 3]);
+    mixture_case_free(&some);
+}
+
 /* With mu_h = 0 and no wish for its expectation, a policy has no say in a row. */
 static void a_policy_without_an_exponent_may_fail(void **state)
 {
@@ -397,6 +431,7 @@ int main(void)
         cmocka_unit_test(a_row_that_fails_leaves_the_others_as_they_are),
         cmocka_unit_test(every_row_that_fails_is_marked),
         cmocka_unit_test(a_token_without_support_fails_only_where_expectations_are_wanted),
+        cmocka_unit_test(rows_of_several_policies_are_normalised_as_one_after_another),
         cmocka_unit_test(a_policy_without_an_exponent_may_fail),
         cmocka_unit_test(a_policy_without_logits_takes_no_part),
     };

@@ -51,6 +51,7 @@ static void decode_position(struct llama_case *test, struct unit *unit)
                                                  .want = MPO_WANT_LAST};
     }
     assert_ok(mpo_policy_feed(&test->policy, span, count, test->row));
+    assert_ok(mpo_policy_collect(&test->policy));
     for (int32_t i = 0; i < count; i++)
         llama_case_check(test, i, unit->last[span[i].row]);
     unit->positions++;
