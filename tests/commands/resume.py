@@ -14,16 +14,18 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import h5py
 import numpy as np
 
 import tables
-from records import data_sets, same
+from records import data_sets, same, steps_in
+from waiting import PATIENCE_SECONDS, comes_to, freeze, lines_to, wait_for_work
 
 PROMPTS = ["a", "b a", "c", "a b c", "b", "c c", "a a"]
 STEPS = 24
-SECONDS = 60
+SAME_REQUEST_SECONDS = 2.0  # src/base/stop.c
 
 
 class Case:
@@ -62,8 +64,21 @@ class Case:
         return data_sets(other)
 
     def steps(self):
-        with h5py.File(self.record, "r", swmr=True, libver="latest") as record:
-            return len(record["step"])
+        return steps_in(self.record)
+
+    def keep(self):
+        """What the record is now; None without one."""
+        if not os.path.exists(self.record):
+            return None
+        with open(self.record, "rb") as stream:
+            return stream.read()
+
+    def restore(self, kept):
+        if kept is not None:
+            with open(self.record, "wb") as stream:
+                stream.write(kept)
+        elif os.path.exists(self.record):
+            os.remove(self.record)
 
     def inspect(self):
         out, _ = tables.run([self.mpo, "inspect", self.record], 0)
@@ -105,22 +120,33 @@ def ranks_of(process):
 def finish(process):
     """Exit code and the rest of the talk; a run that hangs is an error."""
     try:
-        out, talk = process.communicate(timeout=SECONDS)
+        out, talk = process.communicate(timeout=PATIENCE_SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()
         raise AssertionError("hangs") from None
     return process.returncode, out, talk
 
 
-def interrupt(case, ranks, step, number, *flags, whom=None):
-    """Run to a step, send a signal to ranks (or all), give exit code and talk."""
-    process = case.start(ranks, *flags)
-    wait_for_step(process, step)
-    pids = ranks_of(process)
-    for rank in whom if whom is not None else range(len(pids)):
-        os.kill(pids[rank], number)
-    code, _, talk = finish(process)
-    return code, talk
+def interrupt(case, ranks, steps, number, *flags, whom=None):
+    """Run to the first of two steps, send a signal to ranks (or all), give exit code and talk. Where
+    the machine was too busy for the signal to come before the second one, all this once more."""
+    kept = case.keep()
+
+    def came_in_time():
+        case.restore(kept)
+        process = case.start(ranks, *flags)
+        process.stderr.readline()
+        pids = ranks_of(process)
+        wait_for_step(process, steps[0])
+        for pid in pids if whom is None else [pids[rank] for rank in whom]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+        code, _, talk = finish(process)
+        return (code, talk) if code != 0 and case.steps() < steps[1] else None
+
+    found = comes_to(came_in_time)
+    tables.check(found, "no signal stops it between the steps %d and %d" % steps)
+    return found
 
 
 def stopped_runs_resume_to_the_same_bytes(arguments):
@@ -129,7 +155,7 @@ def stopped_runs_resume_to_the_same_bytes(arguments):
         expected = case.whole()
         for round_, (number, ranks) in enumerate([(signal.SIGINT, 1), (signal.SIGTERM, 3),
                                                   (signal.SIGUSR1, 2)]):
-            code, talk = interrupt(case, ranks, 3 + 6 * round_, number, "--resume")
+            code, talk = interrupt(case, ranks, (3 + 6 * round_, 9 + 6 * round_), number, "--resume")
             name = signal.Signals(number).name
             tables.check(code == 85, "%s: exit %d\n%s" % (name, code, talk))
             message = "stopped by %s after %d of %d steps" % (name, case.steps(), STEPS)
@@ -151,7 +177,7 @@ def a_signal_to_one_rank_stops_all(arguments):
     case = Case(arguments, "one_rank")
     expected = case.whole()
     for rank in (0, 1, 2):
-        code, talk = interrupt(case, 3, 2 + 5 * rank, signal.SIGUSR1, "--resume", whom=[rank])
+        code, talk = interrupt(case, 3, (2 + 6 * rank, 8 + 6 * rank), signal.SIGUSR1, "--resume", whom=[rank])
         tables.check(code == 85, "rank %d: exit %d\n%s" % (rank, code, talk))
     case.run(1, "--resume", "--quiet")
     same(expected, data_sets(case.record), "after signals to single ranks")
@@ -160,12 +186,11 @@ def a_signal_to_one_rank_stops_all(arguments):
 def killed_runs_resume_to_the_same_bytes(arguments):
     case = Case(arguments, "killed")
     expected = case.whole()
-    for ranks, rank, step in ((1, 0, 2), (3, 0, 6), (3, 1, 10), (2, 1, 14)):
-        acknowledged = case.steps() if os.path.exists(case.record) else 0
-        code, talk = interrupt(case, ranks, acknowledged + 2, signal.SIGKILL, "--resume",
+    for ranks, rank, step in ((1, 0, 2), (3, 0, 7), (3, 1, 12), (2, 1, 17)):
+        code, talk = interrupt(case, ranks, (step, step + 5), signal.SIGKILL, "--resume",
                                whom=[rank])
         tables.check(code in (-9, 137), "%d of %d: exit %d\n%s" % (rank, ranks, code, talk))
-        tables.check(case.steps() >= acknowledged + 2, "%d steps" % case.steps())
+        tables.check(case.steps() >= step, "%d steps" % case.steps())
     _, talk = case.run(2, "--resume")
     tables.check("was left open by a killed run" in talk, talk)
     same(expected, data_sets(case.record), "after kills")
@@ -177,16 +202,25 @@ def killed_runs_resume_to_the_same_bytes(arguments):
 def a_link_to_a_record_is_followed(arguments):
     case = Case(arguments, "link")
     expected = case.whole()
-    interrupt(case, 1, 3, signal.SIGKILL)
+    interrupt(case, 1, (3, 12), signal.SIGKILL)
     target = os.path.join(case.folder, "scratch", "run.h5")
     os.makedirs(os.path.dirname(target))
     os.rename(case.record, target)
     os.symlink(target, case.record)
-    process = case.start(1, "--resume")
-    wait_for_step(process, 5)
-    locked = os.path.exists(target + ".lock")
-    finish(process)
-    tables.check(locked, "the link was locked, not the record")
+    kept, steps = case.keep(), case.steps()
+
+    def locks_midway():
+        """"yes" or "no", as far as it can be caught in the middle."""
+        case.restore(kept)
+        process = case.start(1, "--resume")
+        wait_for_step(process, steps + 1)
+        is_midway = freeze(process) and case.steps() < STEPS
+        locked = os.path.exists(target + ".lock")
+        process.send_signal(signal.SIGCONT)
+        finish(process)
+        return ("yes" if locked else "no") if is_midway else None
+
+    tables.check(comes_to(locks_midway) == "yes", "the link was locked, not the record")
     tables.check(os.path.islink(case.record), "the link was replaced")
     same(expected, data_sets(target), "through a link")
 
@@ -196,9 +230,10 @@ def a_second_signal_leaves_at_once(arguments):
     process = case.start(1, "--rollout.responses=256", "--rollout.max_tokens=200000",
                          "--rollout.end_bias=-12")
     tables.check("mpo fit: " in process.stderr.readline(), "another first line")
-    time.sleep(1.0)  # into the first step
+    wait_for_work(process)  # into the first step
     process.send_signal(signal.SIGINT)
-    time.sleep(0.5)
+    lines_to(process, "again to leave now")
+    time.sleep(0.2)  # longer than launchers take to repeat Ctrl-C
     tables.check(process.poll() is None, "the first signal did not wait for the step")
     process.send_signal(signal.SIGINT)
     code, _, talk = finish(process)
@@ -209,14 +244,23 @@ def a_second_signal_leaves_at_once(arguments):
 def a_launcher_that_repeats_itself_is_heeded_once(arguments):
     """At a time limit Slurm signals the step and then the job; the step here takes longer."""
     case = Case(arguments, "repeated")
-    process = case.start(1, "--rollout.responses=256", "--rollout.max_tokens=1500",
-                         "--rollout.end_bias=-12")
-    wait_for_step(process, 1)
-    process.send_signal(signal.SIGTERM)
-    time.sleep(0.5)
-    if process.poll() is None:
+
+    def repeat():
+        """Exit code and talk; None where the machine made two requests of it."""
+        case.restore(None)
+        process = case.start(1, "--rollout.responses=256", "--rollout.max_tokens=1500",
+                             "--rollout.end_bias=-12")
+        wait_for_step(process, 1)
+        begun = time.monotonic()
         process.send_signal(signal.SIGTERM)
-    code, _, talk = finish(process)
+        lines_to(process, "again to leave now")
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        code, _, talk = finish(process)
+        is_late = code == -signal.SIGTERM and time.monotonic() - begun > SAME_REQUEST_SECONDS
+        return None if is_late else (code, talk)
+
+    code, talk = comes_to(repeat)
     tables.check(code == 85, "exit %d\n%s" % (code, talk))
     tables.check(case.steps() >= 1, "no steps are left")
 
@@ -339,11 +383,9 @@ def the_end_of_a_resumed_run_sums_up_all_steps(arguments):
 def a_rank_that_stands_still_is_named(arguments):
     case = Case(arguments, "hang")
     expected = case.whole()
-    for rank in (1, 2, 0):
-        process = case.start(3, "--resume", "--run.step_deadline=4", "--run.setup_deadline=8")
-        wait_for_step(process, case.steps() + 2 if os.path.exists(case.record) else 2)
-        os.kill(ranks_of(process)[rank], signal.SIGSTOP)
-        code, _, talk = finish(process)
+    for rank, steps in ((1, (2, 9)), (2, (9, 16)), (0, (16, STEPS))):
+        code, talk = interrupt(case, 3, steps, signal.SIGSTOP, "--resume", "--run.step_deadline=4",
+                               "--run.setup_deadline=8", whom=[rank])
         tables.check(code == 75, "rank %d: exit %d\n%s" % (rank, code, talk))
         messages = [line for line in talk.splitlines() if line.startswith("mpo: ")]
         # The launcher wakes a stopped rank before it ends it; that one has not waited.

@@ -39,6 +39,19 @@ def freeze(process):
     return process.poll() is None
 
 
+def wait_for_work(process, pid=None):
+    """Until it has used a second of processor time, as ranks do that decode, or has ended."""
+    def is_at_work():
+        try:
+            with open(f"/proc/{pid or process.pid}/stat", encoding="utf-8") as stat:
+                fields = stat.read().rsplit(")", 1)[1].split()
+        except OSError:
+            return True
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") > 1.0
+
+    comes_to(lambda: process.poll() is not None or is_at_work())
+
+
 def wait_for_record(process, record):
     """Until a fit has made its record, or has ended. It has both names for a moment: its draft's
     and its own."""

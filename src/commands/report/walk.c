@@ -6,6 +6,19 @@
 
 #include "base/stop.h"
 
+/* What cut a batch short on every rank, one of which may have the only signal. */
+static enum mpo_status tell_of_cut(const struct walk *walk, int64_t first)
+{
+    enum mpo_status status = MPO_OK;
+    double signal_number = mpo_stop_signal();
+    MPO_TRY(mpo_comm_max(walk->session->comm, &signal_number, 1));
+    MPO_FAIL(MPO_REQUEUE, "stopped by %s after %lld of %lld %s",
+             mpo_stop_name((int)signal_number), (long long)first,
+             (long long)walk->prompt_count, walk->unit);
+cleanup:
+    return status;
+}
+
 static enum mpo_status walk_batch(const struct walk *walk, int64_t first)
 {
     enum mpo_status status = MPO_OK;
@@ -23,9 +36,8 @@ static enum mpo_status walk_batch(const struct walk *walk, int64_t first)
     progress_follow(walk->progress, &step, step.prompt_count,
                     (int64_t)step.prompt_count * walk->responses);
     status = walk->run(walk->command, &step, first, &token_count);
-    MPO_CHECK(status != MPO_REQUEUE, MPO_REQUEUE, "stopped by %s after %lld of %lld %s",
-              mpo_stop_name(mpo_stop_signal()), (long long)first,
-              (long long)walk->prompt_count, walk->unit);
+    if (status == MPO_REQUEUE)
+        status = tell_of_cut(walk, first);
     MPO_TRY(status);
     progress_advance(walk->progress, step.prompt_count, token_count);
 cleanup:
