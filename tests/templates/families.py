@@ -62,6 +62,8 @@ def vocabulary_keys(vocabulary):
         keys["add_space_prefix"] = (BOOL, vocabulary["space"])
     if "padding" in head:
         keys["padding_token_id"] = (U32, head["padding"])
+    for name, token in head.get("others", {}).items():
+        keys[name + "_token_id"] = (U32, token)
     if "add_bos" in head:
         keys["add_bos_token"] = (BOOL, head["add_bos"])
     return {"tokenizer.ggml." + name: value for name, value in keys.items()}
@@ -190,6 +192,20 @@ def score(response):
     result = run("score", "config.yaml", "--input=prompts.jsonl", "--weights=1")
     check("score takes %a" % response, result.returncode == 0, result)
     return json.loads(result.stdout)["tokens"] if result.returncode == 0 else 0
+
+
+def test_tokens_that_a_file_does_not_have_are_named():
+    """transformers knows more of a tokenizer than a file may say, so that nothing is not ''."""
+    family = KNOWN["families"]["llama-3.1"]
+    for word in ("unk_token", "sep_token", "cls_token", "mask_token",
+                 "additional_special_tokens"):
+        make({"vocabulary": family["vocabulary"],
+              "template": "{%% if messages %%}\n{{ %s }}{{ messages[0].content }}{%% endif %%}" % word})
+        result = run("prompt", "config.yaml")
+        said = " ".join(result.stderr.split())
+        check("%s is refused by name" % word, result.returncode == 78 and
+              "line 2: it asks for %s, which the model file does not have" % word in said
+              and "set template to a file" in said, result)
 
 
 def test_responses_are_composed_as_prompts_are():

@@ -43,7 +43,12 @@ MISTRAL = (
     "{{ '[INST] ' + message['content'] + ' [/INST]' }}{% elif message['role'] == 'assistant' %}"
     "{{ message['content'] + eos_token}}{% else %}{{ raise_exception('Only user and assistant "
     "roles are supported!') }}{% endif %}{% endfor %}")
-OWN = {"mistral-7b": MISTRAL, "smollm-2": SMOLLM}
+TOKENS = (
+    "{{ bos_token }}{% for token in [unk_token, sep_token, cls_token, mask_token, pad_token] %}"
+    "{{ loop.index }}{{ token }}{% endfor %}{% for message in messages %}{{ sep_token }}"
+    "{{ message['role'] }} {{ message['content'] }}{{ cls_token }}{% endfor %}"
+    "{{ 'model' if add_generation_prompt }}")
+OWN = {"mistral-7b": MISTRAL, "smollm-2": SMOLLM, "gemma-2, all tokens": TOKENS}
 FAMILIES = {
     "llama-3.1": ("llama-3", "meta-llama-Llama-3.1-8B-Instruct.jinja"),
     "llama-3.2": ("llama-3", "meta-llama-Llama-3.2-3B-Instruct.jinja"),
@@ -52,6 +57,7 @@ FAMILIES = {
     "mistral-nemo": ("mistral-nemo", "mistralai-Mistral-Nemo-Instruct-2407.jinja"),
     "mistral-7b": ("mistral-7b", None),
     "smollm-2": ("smollm-2", None),
+    "gemma-2, all tokens": ("gemma-2", None),
 }
 SPECIAL = {
     "llama-3": ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>",
@@ -73,6 +79,9 @@ HEADS = {
     "mistral-7b": ("llama", None, "<s>", "</s>", None, True),
     "smollm-2": ("gpt2", "smollm", "<|im_start|>", "<|im_end|>", "<|im_end|>", False),
 }
+# Others, by the names of GGUF; sep and cls are not the family's own.
+OTHERS = {"gemma-2": {"unknown": "<unk>", "mask": "<mask>", "seperator": "<start_of_turn>",
+                      "cls": "<end_of_turn>"}}
 LLAMA_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
     r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
@@ -173,7 +182,9 @@ def train_pieces(name):
 
 
 def make_gemma(ids, merges, first, last):
-    tokenizer = GemmaTokenizer(vocab=ids, merges=merges, bos_token=first, eos_token=last)
+    others = OTHERS["gemma-2"]
+    tokenizer = GemmaTokenizer(vocab=ids, merges=merges, bos_token=first, eos_token=last,
+                               sep_token=others["seperator"], cls_token=others["cls"])
     tokenizer.add_tokens([AddedToken(text, normalized=False) for text in ids
                           if text.strip("\n") == ""])
     return tokenizer
@@ -306,7 +317,9 @@ def head_of(name, vocabulary):
     ids = {text: index for index, (text, _, _) in enumerate(tokens_of(vocabulary))}
     model, pre, first, last, padding, add_first = HEADS[name]
     head = {"model": model, "pre": pre, "bos": ids[first], "eos": ids[last],
-            "padding": ids.get(padding), "add_bos": add_first}
+            "padding": ids.get(padding), "add_bos": add_first,
+            "others": {key: ids[text] for key, text in OTHERS[name].items()}
+            if name in OTHERS else None}
     return {key: value for key, value in head.items() if value is not None}
 
 

@@ -216,9 +216,10 @@ void set_variables(jinja::context &context, const mpo_jinja_input *input)
     const struct {
         const char *name;
         const char *text;
-    } tokens[] = {{"bos_token", input->bos_token},
-                  {"eos_token", input->eos_token},
-                  {"pad_token", input->pad_token}};
+    } tokens[] = {{"bos_token", input->bos_token},  {"eos_token", input->eos_token},
+                  {"pad_token", input->pad_token},  {"unk_token", input->unk_token},
+                  {"sep_token", input->sep_token},  {"cls_token", input->cls_token},
+                  {"mask_token", input->mask_token}};
     for (const auto &token : tokens)
         if (token.text != nullptr)
             context.set_val(token.name, special_token(token.text));

@@ -38,7 +38,8 @@ bool mpo_jinja_open(const char *source, size_t bytes, struct mpo_jinja **out,
                     struct mpo_jinja_failure *failure);
 void mpo_jinja_close(struct mpo_jinja **jinja);
 
-/** What is rendered. Texts of special tokens that the vocabulary does not have are NULL. */
+/** What is rendered. Texts of special tokens that the vocabulary does not have are NULL: the
+ *  first three have no value then, and a template that asks for one of the others fails. */
 struct mpo_jinja_input {
     const struct mpo_message *messages; /* [message_count] contents are a user's */
     int32_t message_count;
@@ -46,6 +47,10 @@ struct mpo_jinja_input {
     const char *bos_token;
     const char *eos_token;
     const char *pad_token;
+    const char *unk_token;
+    const char *sep_token;
+    const char *cls_token;
+    const char *mask_token;
     int64_t time; /* seconds since 1970, for strftime_now, in UTC */
 };
 

@@ -157,6 +157,21 @@ static const char *text_of(const struct mpo_llama_model *model, int32_t id)
     return id >= 0 ? llama_vocab_get_text(model->vocab, id) : NULL;
 }
 
+/* Of a token that libllama knows by a default alone, or not at all: what the file says. */
+static const char *text_by_key(const struct mpo_llama_model *model, const char *name)
+{
+    char key[64] = "";
+    char value[24] = "";
+    char *end = value;
+    snprintf(key, sizeof key, "tokenizer.ggml.%s_token_id", name);
+    if (llama_model_meta_val_str(model->handle, key, value, sizeof value) < 0)
+        return NULL;
+    const long id = strtol(value, &end, 10);
+    if (end == value || *end != '\0' || id < 0 || id >= llama_vocab_n_tokens(model->vocab))
+        return NULL;
+    return text_of(model, (int32_t)id);
+}
+
 /* "line 3: " before what went wrong there. */
 static const char *describe_line(const struct mpo_jinja_failure *failure, char text[40])
 {
@@ -207,6 +222,10 @@ static enum mpo_status run_program(const struct mpo_llama_policy *policy,
         .bos_token = text_of(model, llama_vocab_bos(model->vocab)),
         .eos_token = text_of(model, llama_vocab_eos(model->vocab)),
         .pad_token = text_of(model, llama_vocab_pad(model->vocab)),
+        .unk_token = text_by_key(model, "unknown"),
+        .sep_token = text_by_key(model, "seperator"), /* as GGUF spells it */
+        .cls_token = text_by_key(model, "cls"),
+        .mask_token = text_by_key(model, "mask"),
         .time = policy->chat.time,
     };
     if (!mpo_jinja_render(policy->chat.program, &input, &output, &failure))
