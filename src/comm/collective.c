@@ -9,7 +9,13 @@
  */
 #include "comm_impl.h"
 
+#include <math.h>
 #include <string.h>
+
+#include "base/timing.h"
+
+/* How long a rank that failed waits for the others to return. */
+#define RETURN_SECONDS 1.0
 
 enum mpo_status mpo_comm_duplicate(MPI_Comm communicator, MPI_Comm *out)
 {
@@ -45,6 +51,45 @@ enum mpo_status mpo_comm_meet(MPI_Comm communicator)
     enum mpo_status status = MPO_OK;
     MPO_TRY(mpo_comm_barrier(communicator));
     MPO_TRY(mpo_comm_barrier(communicator));
+cleanup:
+    return status;
+}
+
+/* Ranks on their way back from another library. */
+struct homecoming {
+    MPI_Request request;
+    double until;
+    bool is_complete;
+};
+
+static enum mpo_status have_returned(void *self, bool *done)
+{
+    enum mpo_status status = MPO_OK;
+    struct homecoming *all = self;
+    int complete = 0;
+    MPO_TRY_MPI(MPI_Test(&all->request, &complete, MPI_STATUS_IGNORE));
+    all->is_complete = complete;
+    *done = complete || mpo_timing_now() > all->until;
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_comm_return(MPI_Comm communicator, enum mpo_status own)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_error error;
+    struct homecoming all = {MPI_REQUEST_NULL, INFINITY, false};
+    const struct mpo_comm_event event = {.test = have_returned,
+                                         .self = &all,
+                                         .what = "a call of another rank",
+                                         .advice = MPO_COMM_HOSTS_ADVICE};
+    mpo_error_keep(&error);
+    if (own != MPO_OK)
+        all.until = mpo_timing_now() + RETURN_SECONDS;
+    MPO_TRY_MPI(MPI_Ibarrier(communicator, &all.request));
+    MPO_TRY(mpo_comm_wait_for(&event));
+    mpo_error_restore(&error);
+    status = all.is_complete ? own : mpo_comm_fail(own);
 cleanup:
     return status;
 }

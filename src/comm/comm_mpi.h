@@ -77,6 +77,16 @@ enum mpo_status mpo_comm_duplicate(MPI_Comm communicator, MPI_Comm *out);
  *  Collective over its ranks. */
 enum mpo_status mpo_comm_meet(MPI_Comm communicator);
 
+/** After mpo_comm_meet and calls of another library that wait for ranks inside it: wait until
+ *  all ranks are back. Where this rank has failed and another does not come, which may wait
+ *  for this one where it hears nothing, this rank ends the job (mpo_comm_fail). Collective
+ *  over the communicator's ranks.
+ *  @return own, whatever the others came to */
+enum mpo_status mpo_comm_return(MPI_Comm communicator, enum mpo_status own);
+
+#define MPO_COMM_HOSTS_ADVICE                                                              \
+    "Check the hosts for a stopped process or a stalled file system"
+
 /** MPO_TRY_MPI for a collective call that has only a blocking form, once all ranks of the
  *  communicator are there. Against a rank that stops within the call there is an alarm,
  *  which ends this process, and with it the job, with exit code 75; where a failure handler
@@ -84,12 +94,13 @@ enum mpo_status mpo_comm_meet(MPI_Comm communicator);
 #define MPO_TRY_MPI_TOGETHER(communicator, call)                                           \
     do {                                                                                   \
         MPO_TRY(mpo_comm_meet(communicator));                                              \
-        mpo_comm_alarm_set(#call);                                                         \
+        mpo_comm_alarm_set(#call, MPO_COMM_HOSTS_ADVICE);                                  \
         int mpi_code = (call);                                                             \
         mpo_comm_alarm_clear();                                                            \
         MPO_CHECK_MPI(mpi_code, #call);                                                    \
     } while (0)
-void mpo_comm_alarm_set(const char *call);
+/** @param advice  what to check when it does not return; a sentence without its stop */
+void mpo_comm_alarm_set(const char *call, const char *advice);
 void mpo_comm_alarm_clear(void);
 
 /** Communicator of this rank's group; borrowed. MPI_COMM_NULL without MPI. */

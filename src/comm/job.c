@@ -203,7 +203,7 @@ void mpo_comm_stop(void)
         return;
     }
     meet_before_the_end();
-    mpo_comm_alarm_set("MPI_Finalize");
+    mpo_comm_alarm_set("MPI_Finalize", MPO_COMM_HOSTS_ADVICE);
     mpo_comm_end();
     MPI_Finalize();
     mpo_comm_alarm_clear();

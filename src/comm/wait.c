@@ -82,8 +82,7 @@ static enum mpo_status give_up_unconnected(const struct mpo_comm_event *event)
     mpo_comm_describe_place(place, sizeof place);
     mpo_error_raise(MPO_ERR_PEER, __FILE__, __LINE__,
                     "%s has not completed for %g s (%s), because another rank does "
-                    "not take part in it. Check the hosts for a stopped process or "
-                    "a stalled file system",
+                    "not take part in it. " MPO_COMM_HOSTS_ADVICE,
                     event->what, mpo_comm_job()->deadline, place);
     return mpo_comm_fail_here(MPO_ERR_PEER);
 }
@@ -323,7 +322,7 @@ static void on_alarm(int number)
 /* A single rank waits for no other, however long MPI takes on a busy machine. A caller with
  * a failure handler keeps its own signal handlers, and has no deadline here: there is no
  * way out of MPI's call, so the handler could be called but nothing returned. */
-void mpo_comm_alarm_set(const char *call)
+void mpo_comm_alarm_set(const char *call, const char *advice)
 {
     const struct mpo_comm_job *job = mpo_comm_job();
     double seconds = seconds_of_patience();
@@ -333,10 +332,9 @@ void mpo_comm_alarm_set(const char *call)
         return;
     snprintf(watch.alarm_text, sizeof watch.alarm_text,
              "mpo: rank %d: %.100s has not returned for %.1f s, because "
-             "another rank does not take part in it. Check the hosts for a "
-             "stopped process or a stalled file system, or raise "
+             "another rank does not take part in it. %s, or raise "
              "--run.setup_deadline\n",
-             job->rank, call, seconds);
+             job->rank, call, seconds, advice);
     sigaction(SIGALRM, &action, &watch.before);
     watch.is_set = true;
     timer.it_value.tv_sec = (time_t)seconds;

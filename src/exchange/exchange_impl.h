@@ -20,7 +20,6 @@ enum mpo_exchange_tag {
     MPO_EXCHANGE_TAG_NORM = 2,
     MPO_EXCHANGE_TAG_PART = 3,
     MPO_EXCHANGE_TAG_HOST = 4,
-    MPO_EXCHANGE_TAG_EXCUSE = 5,
 };
 
 struct mpo_exchange_pattern {

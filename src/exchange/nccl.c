@@ -13,10 +13,14 @@
  * position is then one message per pair of ranks: a launch costs NCCL more than a row costs
  * the device.
  *
- * NCCL has no deadline, and blocking calls wait for other ranks. So the communicator is
- * non-blocking, and every wait is that of comm/comm_mpi.h, which names the rank that does
- * not respond and checks NCCL's asynchronous errors on each poll. After an error a
- * communicator can only be aborted; destroying it could wait for ever.
+ * NCCL has no deadline. Its calls wait for other ranks where ranks join and at the first
+ * message between two of them, which connects the two; both happen when the exchange opens,
+ * under an alarm. After that a group of calls is put on the stream at once, and every wait is
+ * that of comm/comm_mpi.h, which names the rank that does not respond and checks NCCL's
+ * asynchronous errors on each poll. (Of a non-blocking communicator NCCL starts a thread for
+ * each group of calls.) A communicator is aborted and never destroyed, for destroying it
+ * waits for the other ranks. At the end nothing is under way: a position ends when all ranks
+ * have received what they need.
  *
  * Source: NCCL user guide, "Fault Tolerance" and "Group Calls".
  */
@@ -30,10 +34,11 @@
 #include "exchange_impl.h"
 #include "device/device_cuda.h"
 
+#define NCCL_ADVICE "Run with NCCL_DEBUG=INFO to see why"
+
 struct nccl {
     ncclComm_t comm; /* NULL: none yet, or aborted */
     cudaStream_t stream;
-    bool in_use;            /* something was sent through comm */
     bool in_group;          /* of calls */
     float *received;        /* [H - own, row_capacity, slice], packed to B; device */
     uint16_t *halves;       /* bf16 rows: the same, as they come; device */
@@ -50,7 +55,7 @@ static void abort_comm(struct nccl *self)
     self->in_group = false;
     if (self->comm == NULL)
         return;
-    mpo_comm_alarm_set("ncclCommAbort");
+    mpo_comm_alarm_set("ncclCommAbort", NCCL_ADVICE);
     ncclCommAbort(self->comm);
     mpo_comm_alarm_clear();
     self->comm = NULL;
@@ -79,43 +84,49 @@ cleanup:
     return status;
 }
 
-/** Raise unless a call of NCCL succeeds or is in progress. */
+/** Raise unless a call of NCCL succeeds. */
 #define MPO_TRY_NCCL(self, call)                                                           \
     do {                                                                                   \
         ncclResult_t nccl_result = (call);                                                 \
-        if (nccl_result != ncclSuccess && nccl_result != ncclInProgress)                   \
+        if (nccl_result != ncclSuccess)                                                    \
             MPO_TRY(fail_call((self), nccl_result, #call));                                \
     } while (0)
 
+static enum mpo_status begin_group(struct nccl *self)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_TRY_NCCL(self, ncclGroupStart());
+    self->in_group = true;
+cleanup:
+    return status;
+}
+
+/* The calls of a group are on the stream then. */
+static enum mpo_status end_group(struct nccl *self)
+{
+    enum mpo_status status = MPO_OK;
+    self->in_group = false;
+    MPO_TRY_NCCL(self, ncclGroupEnd());
+cleanup:
+    return status;
+}
+
 /* ---- waits ---- */
 
-/* All calls of NCCL have been put on the stream. */
-static enum mpo_status is_launched(void *pointer, bool *done)
+/* What was put on the stream has been done. */
+static enum mpo_status is_drained(void *pointer, bool *done)
 {
     enum mpo_status status = MPO_OK;
     struct nccl *self = pointer;
     ncclResult_t state = ncclSuccess;
     MPO_TRY_NCCL(self, ncclCommGetAsyncError(self->comm, &state));
-    *done = state == ncclSuccess;
-    if (state != ncclSuccess && state != ncclInProgress)
+    if (state != ncclSuccess)
         MPO_TRY(fail_call(self, state, "an earlier call"));
-cleanup:
-    return status;
-}
-
-/* ... and has been done. */
-static enum mpo_status is_drained(void *pointer, bool *done)
-{
-    enum mpo_status status = MPO_OK;
-    struct nccl *self = pointer;
-    MPO_TRY(is_launched(self, done));
-    if (!*done)
-        return MPO_OK;
-    cudaError_t state = cudaStreamQuery(self->stream);
-    *done = state == cudaSuccess;
-    if (state != cudaSuccess && state != cudaErrorNotReady) {
+    cudaError_t stream = cudaStreamQuery(self->stream);
+    *done = stream == cudaSuccess;
+    if (stream != cudaSuccess && stream != cudaErrorNotReady) {
         abort_comm(self);
-        MPO_TRY_CUDA(state);
+        MPO_TRY_CUDA(stream);
     }
 cleanup:
     return status;
@@ -123,11 +134,8 @@ cleanup:
 
 static enum mpo_status wait_for(enum mpo_status (*test)(void *self, bool *done), void *self)
 {
-    return mpo_comm_wait_for(
-        &(struct mpo_comm_event){.test = test,
-                                 .self = self,
-                                 .what = "an NCCL call",
-                                 .advice = "Run with NCCL_DEBUG=INFO to see why"});
+    return mpo_comm_wait_for(&(struct mpo_comm_event){
+        .test = test, .self = self, .what = "an NCCL call", .advice = NCCL_ADVICE});
 }
 
 /* ---- life ---- */
@@ -187,35 +195,47 @@ struct introduction {
     ncclUniqueId id;
 };
 
-/* A rank that cannot join tells the others, which would wait for it in NCCL. */
-static void send_excuses(const struct mpo_exchange *exchange)
-{
-    for (int32_t rank = 0; rank < exchange->size; rank++) {
-        MPI_Request request = MPI_REQUEST_NULL;
-        if (rank == exchange->rank)
-            continue;
-        MPI_Isend(NULL, 0, MPI_BYTE, rank, MPO_EXCHANGE_TAG_EXCUSE,
-                  mpo_comm_group_mpi(exchange->comm), &request);
-        MPI_Request_free(&request);
-    }
-}
-
-/* Either all ranks joined, or one failed with an error of its own and the
- * communicator is gone. */
-static enum mpo_status have_met(void *pointer, bool *done)
+/* The first message to and from each rank that may send or get rows, of one token: a rank
+ * hosts a policy, so it has rows. */
+static enum mpo_status greet_ranks(struct mpo_exchange *exchange)
 {
     enum mpo_status status = MPO_OK;
-    struct mpo_exchange *exchange = pointer;
-    int excused = 0;
-    MPO_TRY(is_launched(exchange->self, done));
-    if (*done)
-        return MPO_OK;
-    MPO_TRY_MPI(MPI_Iprobe(MPI_ANY_SOURCE, MPO_EXCHANGE_TAG_EXCUSE,
-                           mpo_comm_group_mpi(exchange->comm), &excused,
-                           MPI_STATUS_IGNORE));
-    if (excused)
-        abort_comm(exchange->self);
-    *done = excused;
+    struct nccl *self = exchange->self;
+    bool receives = mpo_exchange_slice_of(exchange, exchange->rank).count > 0;
+    MPO_TRY(begin_group(self));
+    for (int32_t rank = 0; rank < exchange->size; rank++) {
+        if (rank == exchange->rank)
+            continue;
+        if (mpo_exchange_slice_of(exchange, rank).count > 0)
+            MPO_TRY_NCCL(self, ncclSend(self->packed, 1, ncclBfloat16, rank, self->comm,
+                                        self->stream));
+        if (receives)
+            MPO_TRY_NCCL(self, ncclRecv(self->received, 1, ncclBfloat16, rank, self->comm,
+                                        self->stream));
+    }
+    MPO_TRY(end_group(self));
+cleanup:
+    return status;
+}
+
+/* Calls that wait for other ranks inside NCCL. */
+static enum mpo_status join_ranks(struct mpo_exchange *exchange, ncclUniqueId id)
+{
+    enum mpo_status status = MPO_OK;
+    struct nccl *self = exchange->self;
+    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+    config.blocking = 1;
+    mpo_comm_alarm_set("ncclCommInitRankConfig", NCCL_ADVICE);
+    ncclResult_t result =
+        ncclCommInitRankConfig(&self->comm, exchange->size, id, exchange->rank, &config);
+    mpo_comm_alarm_clear();
+    if (result != ncclSuccess)
+        MPO_TRY(fail_call(self, result, "ncclCommInitRankConfig"));
+    mpo_comm_alarm_set("the first group of NCCL's calls", NCCL_ADVICE);
+    status = greet_ranks(exchange);
+    mpo_comm_alarm_clear();
+    if (status == MPO_OK)
+        status = wait_for(is_drained, self);
 cleanup:
     return status;
 }
@@ -223,41 +243,18 @@ cleanup:
 static enum mpo_status nccl_connect(struct mpo_exchange *exchange)
 {
     enum mpo_status status = MPO_OK;
-    struct nccl *self = exchange->self;
     struct introduction first = {ncclSuccess, {{0}}};
-    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
-    config.blocking = 0;
     if (exchange->rank == 0)
         first.result = ncclGetUniqueId(&first.id);
     MPO_TRY(mpo_comm_group_broadcast(exchange->comm, &first, sizeof first));
     if (first.result != ncclSuccess)
-        MPO_TRY(fail_call(self, first.result, "ncclGetUniqueId on the first of them"));
-    MPO_TRY_NCCL(self, ncclCommInitRankConfig(&self->comm, exchange->size, first.id,
-                                              exchange->rank, &config));
-    MPO_TRY(wait_for(have_met, exchange));
+        MPO_TRY(fail_call(exchange->self, first.result,
+                          "ncclGetUniqueId on the first of them"));
+    MPO_TRY(mpo_comm_meet(mpo_comm_group_mpi(exchange->comm)));
+    MPO_TRY(mpo_comm_return(mpo_comm_group_mpi(exchange->comm),
+                            join_ranks(exchange, first.id)));
 cleanup:
-    if (status != MPO_OK)
-        send_excuses(exchange);
     return status;
-}
-
-/* An unused communicator has nothing to finish, and one rank may not have it. A rank that
- * cannot finish tells the others, as when joining. */
-static void leave_comm(struct mpo_exchange *exchange)
-{
-    struct nccl *self = exchange->self;
-    if (self->comm == NULL)
-        return;
-    ncclResult_t ending = self->in_use ? ncclCommFinalize(self->comm) : ncclInvalidUsage;
-    bool finished = (ending == ncclSuccess || ending == ncclInProgress) &&
-                    wait_for(have_met, exchange) == MPO_OK && self->comm != NULL;
-    if (finished) {
-        ncclCommDestroy(self->comm);
-        return;
-    }
-    abort_comm(self);
-    if (self->in_use)
-        send_excuses(exchange);
 }
 
 static void nccl_close(struct mpo_exchange *exchange)
@@ -265,7 +262,7 @@ static void nccl_close(struct mpo_exchange *exchange)
     struct nccl *self = exchange->self;
     if (self == NULL)
         return;
-    leave_comm(exchange);
+    abort_comm(self);
     cudaFreeHost((void *)self->row);
     cudaFree((void *)self->sent_row);
     cudaFree(self->packed);
@@ -389,21 +386,17 @@ static enum mpo_status nccl_post(struct mpo_exchange *exchange, const float *con
     char *room = exchange->spec.bf16_rows ? (char *)self->halves : (char *)self->received;
     if (exchange->first_row[exchange->size] == 0)
         return MPO_OK;
-    self->in_use = true;
     MPO_TRY(pack_rows(exchange, logits));
-    MPO_TRY_NCCL(self, ncclGroupStart());
-    self->in_group = true;
+    MPO_TRY(begin_group(self));
     for (int32_t rank = 0; rank < exchange->size; rank++)
         if (rank != exchange->rank)
             MPO_TRY(send_and_receive(exchange, rank, logits, &room));
-    self->in_group = false;
-    MPO_TRY_NCCL(self, ncclGroupEnd());
+    MPO_TRY(end_group(self));
 cleanup:
     return status;
 }
 
-/* Convert what other ranks sent to floats; only work that NCCL has put on the stream can be
- * waited for there. */
+/* Convert what other ranks sent to floats. */
 static enum mpo_status unpack_rows(struct mpo_exchange *exchange)
 {
     enum mpo_status status = MPO_OK;
@@ -415,7 +408,6 @@ static enum mpo_status unpack_rows(struct mpo_exchange *exchange)
     const struct mpo_exchange_unpack unpack = {self->halves, count, self->received};
     if (!exchange->spec.bf16_rows || count == 0)
         return MPO_OK;
-    MPO_TRY(wait_for(is_launched, self));
     MPO_TRY(mpo_exchange_cuda_unpack(&unpack, self->stream));
 cleanup:
     return status;

@@ -55,7 +55,7 @@ void mpo_exchange_window_close(struct mpo_exchange_window *window)
 {
     if (window->base != NULL && window->window != MPI_WIN_NULL &&
         !mpo_comm_is_over(window->comm) && mpo_comm_meet(window->comm) == MPO_OK) {
-        mpo_comm_alarm_set("MPI_Win_free");
+        mpo_comm_alarm_set("MPI_Win_free", MPO_COMM_HOSTS_ADVICE);
         MPI_Win_unlock_all(window->window);
         MPI_Win_free(&window->window);
         mpo_comm_alarm_clear();

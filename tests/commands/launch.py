@@ -63,6 +63,8 @@ def ranks_nodes_and_cores_are_those_of_the_groups():
     asks(config, "--groups=2", "--ranks-per-node=6", gpus_per_node="6" if HAS_CUDA else "0")
     asks(config, "--policies.p1.devices=3", "--ranks-per-node=1", gpus_per_node="3" if HAS_CUDA else "0")
     asks(config, "--run.device=cpu", gpus_per_node="0", cpus_per_task="8")
+    asks(config, cpus_per_task="2" if HAS_CUDA else "8")
+    asks(config, "--ranks-per-node=1", cpus_per_task="4" if HAS_CUDA else "8")
     asks(config, "--groups=2", nodes="2", ntasks_per_node="3")
     asks(config, "--groups=2", "--ranks-per-node=2", nodes="3", ntasks_per_node="2")
     asks(config, "--groups=2", "--ranks-per-node=6", nodes="1", ntasks_per_node="6")

@@ -169,13 +169,19 @@ NCCL_SAYS = {
                   "NCCL_DEBUG=INFO"]),
     "stop": (75, [": rank {rank} on", "has not responded for", "raise --run.step_deadline"]),
 }
-# Rank and call: the meeting; the first group's start, a message, its end; the next groups'.
-PLACES = [(0, 2), (1, 1), (1, 2), (0, 4), (1, 3), (2, 4), (0, 6), (2, 5), (1, 9)]
-LONG_PLACES = [(1, 1), (2, 3)]  # those whose end is a deadline
-LAST_CALL = (1, 11)  # ncclCommFinalize
+# While ranks join, those that wait do so inside NCCL, and an alarm ends them: rank zero's.
+JOINING_SAYS = (75, ["rank 0: ", "has not returned for", "another rank does not take part",
+                     "NCCL_DEBUG=INFO"])
+# Rank and call: the meeting; the start of the group that connects, a message of it, its end;
+# the same of the next groups.
+PLACES = [(0, 2), (1, 1), (1, 2), (0, 4), (1, 3), (2, 4), (0, 6),
+          (0, 7), (1, 5), (0, 9), (2, 6), (1, 7), (0, 10), (2, 8), (1, 12)]
+# Those whose end is a deadline or an alarm.
+JOINING_PLACES = [(1, 1), (2, 4)]
+LONG_PLACES = [(2, 6), (1, 7)]
 
 
-def nccl_fault(place, kind):
+def nccl_fault(place, kind, says):
     """(the run, what is wrong with it when it had to say as much)"""
     rank, at = place
     result = fit("--exchange.transport=nccl", ranks=3,
@@ -184,25 +190,30 @@ def nccl_fault(place, kind):
         return result, "no fault"
     if kind == "kill":  # mpirun's answer; mpo has no word to say
         return result, "" if result.returncode == 137 else "not 137"
-    code, words = NCCL_SAYS[kind]
+    code, words = says
     found = wrong(result, code, [word.format(rank=rank) for word in words])
-    if kind in ("call", "async") and "was aborted" not in result.stderr:
+    made = "fault in ncclCommInitRankConfig: call" not in result.stderr
+    if kind in ("call", "async") and made and "was aborted" not in result.stderr:
         found = found or "the communicator was not aborted"
     return result, found
+
+
+def nccl_faults(kind, what, places_of, least, says):
+    at_places = sample.some(f"places of NCCL{what}: {kind}", places_of, least)
+    runs = [(place, *nccl_fault(place, kind, says)) for place in at_places]
+    bad = [(place, found, result) for place, result, found in runs if found]
+    report(f"NCCL{what}: {kind}", len(runs), bad, len(at_places))
 
 
 def test_nccl():
     if MODE != "nccl":
         return
     prepare()
-    for kind in ("call", "async", "hang", "kill", "stop"):
-        at_places = sample.some(
-            f"places of NCCL: {kind}",
-            LONG_PLACES if kind in ("hang", "kill", "stop") else PLACES,
-            1 if kind in ("hang", "kill", "stop") else 3)
-        runs = [(place, *nccl_fault(place, kind)) for place in at_places]
-        bad = [(place, found, result) for place, result, found in runs if found]
-        report(f"NCCL: {kind}", len(runs), bad, len(at_places))
+    for kind in ("call", "async"):
+        nccl_faults(kind, "", PLACES, 3, NCCL_SAYS[kind])
+    for kind in ("hang", "kill", "stop"):
+        nccl_faults(kind, "", LONG_PLACES, 1, NCCL_SAYS.get(kind))
+        nccl_faults(kind, " while ranks join", JOINING_PLACES, 1, JOINING_SAYS)
 
 
 def test_nccl_introduction():
@@ -212,18 +223,6 @@ def test_nccl_introduction():
     result = fit("--exchange.transport=nccl", ranks=3, HOSTSIM_NCCL_FAIL="0:1:call")
     found = wrong(result, 69, ["ncclGetUniqueId", "unhandled cuda error"])
     check("NCCL: no id", not found, result)
-
-
-def test_nccl_last_call():
-    """The record is whole by then, and the other ranks do not wait for the one that fails."""
-    if MODE != "nccl":
-        return
-    rank, at = LAST_CALL
-    for kind in ("call", "async"):
-        result = fit("--exchange.transport=nccl", ranks=3,
-                     HOSTSIM_NCCL_FAIL=f"{rank}:{at}:{kind}")
-        check(f"NCCL: {kind} at the end", "fault in ncclCommFinalize" in result.stderr
-              and "was aborted" in result.stderr and is_whole(result), result)
 
 
 run_tests(globals())

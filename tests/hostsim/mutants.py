@@ -6,8 +6,8 @@ usage: mutants.py SOURCE_FOLDER WORK_FOLDER [PATH|FIRST-LAST]
        mutants.py SOURCE_FOLDER --check    whether each edit still has its place
 
 Each mutant of a kernel is tried on the plain build (values), then with ASan and UBSan, then
-with TSan, until one notices. One of the exchange is then tried on three ranks (ranks), and
-with calls of NCCL that fail (faults). The table at the end says which. PATH leaves only the
+with TSan, until one notices. One of the exchange is then tried on three ranks (calls, of
+their budget, then ranks), and with calls of NCCL that fail (faults). The table at the end says which. PATH leaves only the
 mutants of files whose path has it, such as src/exchange; FIRST-LAST, such as 84-105, leaves
 those of the list from one place to another.
 """
@@ -37,11 +37,12 @@ LAUNCHES = "src/mixture/cuda/draws.cuh"
 HOST = "src/mixture/cuda/cuda.cu"
 NCCL = "src/exchange/nccl.c"
 MESSAGES = "src/exchange/pack_kernels.cuh"
+COMM = "src/comm/collective.c"
 
 # Of the exchange; of the mixture it is the same three for all files.
 MIXTURE_TESTS = ["test_mixture_cuda", "test_mixture_select", "test_rounding_cuda",
                  "test_mixture_slices"]
-KERNEL_TESTS = {NCCL: [], MESSAGES: ["test_exchange_cuda"]}
+KERNEL_TESTS = {NCCL: [], COMM: [], MESSAGES: ["test_exchange_cuda"]}
 
 # What is broken, in which file, the text that stands there once, and what takes its place.
 MUTANTS = [
@@ -196,8 +197,13 @@ MUTANTS = [
      "memcpy(cuda->host.mu, exponents->mu, sizeof(double) * (size_t)cuda->policy_count);"),
     ("where no token is left there is the last one", HOST, "    draws->token[draw] = -1;", "   "),
     ("nothing", NCCL, "/* ---- life ---- */", "/* ---- the life ---- */"),
-    ("the meeting is not waited for", NCCL,
-     "    MPO_TRY(wait_for(have_met, exchange));\ncleanup:", "cleanup:"),
+    ("ranks connect at their first position", NCCL,
+     "    status = greet_ranks(exchange);\n", "    (void)greet_ranks;\n"),
+    ("a rank that joins has no alarm", NCCL,
+     "    mpo_comm_alarm_set(\"ncclCommInitRankConfig\", NCCL_ADVICE);\n", ""),
+    ("a rank that connects has no alarm", NCCL,
+     "    mpo_comm_alarm_set(\"the first group of NCCL's calls\", NCCL_ADVICE);\n", ""),
+    ("a communicator that does not block", NCCL, "config.blocking = 1;", "config.blocking = 0;"),
     ("rows are not waited for", NCCL,
      "    MPO_TRY(wait_for(is_drained, exchange->self));\n", ""),
     ("a receiver expects a float less", NCCL,
@@ -217,9 +223,8 @@ MUTANTS = [
     ("the last span of a message is copied past its end", MESSAGES,
      "if (token < (size_t)pack.count)\n            to[token] = from[token];",
      "to[token] = from[token];"),
-    ("the end is not waited for", NCCL, "wait_for(have_met, exchange) == MPO_OK &&", ""),
     ("the communicator is forgotten", NCCL,
-     "    leave_comm(exchange);\n    cudaFree", "    (void)leave_comm;\n    cudaFree"),
+     "    abort_comm(self);\n    cudaFree", "    cudaFree"),
     ("destroyed in place of aborted", NCCL, "    ncclCommAbort(self->comm);",
      "    ncclCommDestroy(self->comm);"),
     ("aborted inside a group", NCCL, "    if (self->in_group)\n        ncclGroupEnd();\n", ""),
@@ -228,15 +233,13 @@ MUTANTS = [
     ("not aborted after an error", NCCL, "    abort_comm(self);\n    MPO_FAIL(status_of",
      "    MPO_FAIL(status_of"),
     ("errors that come later are not looked at", NCCL,
-     "    if (state != ncclSuccess && state != ncclInProgress)\n"
+     "    if (state != ncclSuccess)\n"
      "        MPO_TRY(fail_call(self, state, \"an earlier call\"));\n", ""),
     ("an error of this rank is a peer's", NCCL,
      "                                                                  : MPO_ERR_DEVICE;",
      "                                                                  : MPO_ERR_PEER;"),
-    ("who cannot come tells nobody", NCCL,
-     "    if (status != MPO_OK)\n        send_excuses(exchange);\n", ""),
-    ("who cannot finish tells nobody", NCCL,
-     "    if (self->in_use)\n        send_excuses(exchange);\n", ""),
+    ("who cannot join leaves the others in NCCL", COMM,
+     "status = all.is_complete ? own : mpo_comm_fail(own);", "status = own;"),
     ("ties round up", ROUNDING, "0x7fffu + (bits >> 16 & 1u)", "0x8000u"),
     ("ties round down", ROUNDING, "0x7fffu + (bits >> 16 & 1u)", "0x7fffu"),
     ("rounding forgets to round", ROUNDING, "bits += 0x7fffu + (bits >> 16 & 1u);", ""),
@@ -332,8 +335,8 @@ def kernels_fail(tests, variant):
                      TSAN_OPTIONS="halt_on_error=1 exitcode=66") for test in tests)
 
 
-def ranks_fail():
-    return fails("mpirun", "-n", "3", build("test_patterns_plain"), HOSTSIM_DEVICES="3",
+def ranks_fail(test):
+    return fails("mpirun", "-n", "3", build(test), HOSTSIM_DEVICES="3",
                  MPO_TEST_DEVICE="cuda", **RANKS)
 
 
@@ -349,7 +352,8 @@ def notices(path):
     for name, variant in (("values", "plain"), ("asan", "asan"), ("tsan", "tsan")):
         yield name, kernels_fail(tests, variant)
     if path in KERNEL_TESTS:
-        yield "ranks", ranks_fail()
+        yield "calls", ranks_fail("test_call_budget_plain")
+        yield "ranks", ranks_fail("test_patterns_plain")
         yield "faults", faults_fail()
 
 

@@ -21,6 +21,7 @@
 #define SIGNAL_EARLY_SECONDS 60 /* as sbatch says of --signal */
 #define CPUS_ALONE           8  /* as in the scripts of launch/ */
 #define CPUS_BESIDE_GPU      2
+#define CPUS_OVER_NODES      4 /* NCCL has a thread for the network, and libllama its own */
 #define LIMIT_SECONDS_MAX    (365 * INT64_C(86400))
 
 /* ---- options ---- */
@@ -217,13 +218,21 @@ cleanup:
     return status;
 }
 
+/* Whether the ranks of some group are on several nodes. */
+static bool groups_span_nodes(const struct mpo_plan *plan)
+{
+    return plan->ranks_per_node % plan->placement.group_size != 0;
+}
+
 static void choose_cores(struct launch *launch)
 {
+    int64_t beside_gpu =
+        groups_span_nodes(&launch->plan) ? CPUS_OVER_NODES : CPUS_BESIDE_GPU;
     int64_t cores = launch->config->launch.cpus_per_task;
     if (cores == MPO_AUTO_INTEGER)
         cores = launch->config->run.threads;
     if (cores == MPO_AUTO_INTEGER)
-        cores = launch->gpus_per_node > 0 ? CPUS_BESIDE_GPU : CPUS_ALONE;
+        cores = launch->gpus_per_node > 0 ? beside_gpu : CPUS_ALONE;
     launch->cpus_per_task = (int32_t)cores;
     launch->session->thread_count = launch->cpus_per_task;
 }

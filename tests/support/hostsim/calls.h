@@ -10,10 +10,11 @@ extern "C" {
 #endif
 
 struct hostsim_calls {
-    int copies;   /* between host and device, on a stream */
-    int launches; /* of kernels */
-    int groups;   /* of NCCL's calls */
-    int waits;    /* for a stream, until it is done */
+    int copies;      /* between host and device, on a stream */
+    int launches;    /* of kernels */
+    int groups;      /* of NCCL's calls */
+    int waits;       /* for a stream, until it is done */
+    int connections; /* first messages of NCCL to or from a rank: a call waits for it */
 };
 
 /** Calls since the last of this one. */

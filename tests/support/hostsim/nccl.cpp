@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * NCCL over MPI, for communicators that do not block. It is stricter than NCCL: what NCCL
- * would answer by wrong data or by a crash ends the program with a word, namely ranks that
- * meet and do not ask for the same (messages of other lengths, types or kinds), ranks that
- * join twice, memory that is not the communicator's device's, streams of another device, a
- * call while one before it is still under way, use after the end, destruction after an
- * error, an abort inside a group of calls. What was asked is on the stream only when
- * ncclCommGetAsyncError has said so, and a message leaves only when its receiver is there.
+ * NCCL over MPI, for communicators that block: a call waits where ranks join, and a group of
+ * calls where it has the first message between two ranks, until both are there. It is
+ * stricter than NCCL: what NCCL would answer by wrong data or by a crash ends the program
+ * with a word, namely ranks that meet and do not ask for the same (messages of other lengths,
+ * types or kinds), ranks that join twice, memory that is not the communicator's device's,
+ * streams of another device, use after the end, destruction, an abort inside a group of
+ * calls. A message leaves only when its receiver is there.
  *
- * What never comes (a message that nobody sends or receives, collectives in another order)
- * is waited for as NCCL does: the program's own deadline must say so.
+ * What never comes (a message that nobody sends or receives) is waited for as NCCL does: the
+ * program's own deadline must say so.
  *
  *     HOSTSIM_NCCL_FAIL=rank:n:kind    the n-th call of the rank, questions not counted:
  *         call     answers ncclUnhandledCudaError
@@ -27,6 +27,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 using namespace hostsim;
 
@@ -34,7 +35,7 @@ namespace
 {
 const int TAG_FIRST = 20000; /* mpo's own are small */
 const int TAG_COUNT = 12000; /* MPI promises tags up to 32767 */
-const int POLLS = 2;         /* questions until what was asked is on the stream */
+const struct timespec PAUSE = {0, 100000};
 
 int group_depth;
 ncclComm *group_comm;
@@ -85,8 +86,6 @@ bool accept(ncclComm_t pointer, const char *name, operation &call, ncclResult_t 
     auto comm = find(pointer, name);
     fault wrong = next_call(name, true);
     const void *own = call.sends ? call.from : call.to;
-    if (comm->state != ncclComm::READY)
-        die("%s while something asked before is under way", name);
     if (comm->told)
         die("%s after an error", name);
     if (call.peer < 0 || call.peer >= comm->size ||
@@ -100,11 +99,11 @@ bool accept(ncclComm_t pointer, const char *name, operation &call, ncclResult_t 
     return *answer == ncclSuccess;
 }
 
-ncclResult_t ask(ncclComm_t comm)
+/* Until a condition holds, as a call of NCCL waits; for ever where nothing comes of it. */
+template <class F> void block_until(ncclComm *comm, F holds)
 {
-    comm->state = ncclComm::ASKED;
-    comm->polls = POLLS;
-    return ncclInProgress;
+    while (comm->stuck || !holds())
+        nanosleep(&PAUSE, nullptr);
 }
 
 ncclResult_t add_message(ncclComm_t comm, const char *name, operation call)
@@ -149,8 +148,8 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t *out, int size, ncclUniqueId id, 
     int made = 0;
     int device = 0;
     *out = nullptr;
-    if (config->magic != HOSTSIM_NCCL_MAGIC || config->blocking != 0)
-        die("only communicators that do not block are modelled");
+    if (config->magic != HOSTSIM_NCCL_MAGIC || config->blocking != 1)
+        die("only communicators that block are modelled");
     if (sscanf(id.internal, "hostsim %d %d", &first, &made) != 2)
         die("the id is none of ncclGetUniqueId's");
     fault wrong = next_call("ncclCommInitRankConfig", true);
@@ -164,57 +163,30 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t *out, int size, ncclUniqueId id, 
     comm->tag = TAG_FIRST + (31 * first + made) % TAG_COUNT;
     suffer(comm.get(), wrong);
     alive.insert(comm);
-    *out = comm.get();
     if (wrong == NONE)
         comm->greet();
-    return ncclInProgress;
+    block_until(comm.get(), [&] {
+        if (comm->error == ncclSuccess)
+            comm->poll_meeting();
+        return comm->is_ready || comm->error != ncclSuccess;
+    });
+    comm->told = comm->error != ncclSuccess;
+    *out = comm.get();
+    return comm->error;
 }
 
-/* The only call that makes anything go on beside the streams. */
 ncclResult_t ncclCommGetAsyncError(ncclComm_t pointer, ncclResult_t *error)
 {
     auto comm = find(pointer, "ncclCommGetAsyncError");
-    bool goes_on = !comm->stuck && comm->error == ncclSuccess;
-    if (comm->state == ncclComm::MEETING && goes_on)
-        comm->poll_meeting();
-    else if (comm->state == ncclComm::ENDING && goes_on)
-        comm->poll_end();
-    else if (comm->state == ncclComm::ASKED && comm->polls-- == 0)
-        comm->launch();
     comm->told = comm->error != ncclSuccess;
-    bool under_way = comm->state != ncclComm::READY && comm->state != ncclComm::ENDED;
-    *error = comm->error != ncclSuccess ? comm->error
-             : under_way                ? ncclInProgress
-                                        : ncclSuccess;
+    *error = comm->error;
     return ncclSuccess;
-}
-
-ncclResult_t ncclCommFinalize(ncclComm_t pointer)
-{
-    auto comm = find(pointer, "ncclCommFinalize");
-    fault wrong = next_call("ncclCommFinalize", true);
-    if (comm->state != ncclComm::READY || comm->told)
-        die("ncclCommFinalize of a communicator that is at work, or after an error");
-    if (suffer(comm.get(), wrong) != ncclSuccess)
-        return comm->error;
-    comm->state = ncclComm::ENDING;
-    for (int peer = 0; peer < comm->size && wrong == NONE; peer++) {
-        if (peer == comm->rank)
-            continue;
-        comm->awaited.insert(comm->world[(size_t)peer]);
-        comm->send(END, comm->world[(size_t)peer], nullptr, nullptr, 0);
-    }
-    return ncclInProgress;
 }
 
 ncclResult_t ncclCommDestroy(ncclComm_t pointer)
 {
-    auto comm = find(pointer, "ncclCommDestroy");
-    if (comm->state != ncclComm::ENDED || comm->error != ncclSuccess)
-        die("ncclCommDestroy of a communicator that was not finalised, or after an error: "
-            "only ncclCommAbort does not wait");
-    alive.erase(comm);
-    return ncclSuccess;
+    find(pointer, "ncclCommDestroy");
+    die("ncclCommDestroy waits for the other ranks: only ncclCommAbort does not");
 }
 
 /* What MPI still holds of it is left to MPI. */
@@ -252,7 +224,12 @@ ncclResult_t ncclGroupEnd(void)
     fault wrong = next_call("ncclGroupEnd", comm != nullptr);
     if (comm == nullptr)
         return wrong == CALL ? ncclUnhandledCudaError : ncclSuccess;
-    return suffer(comm, wrong) == ncclSuccess ? ask(comm) : comm->error;
+    if (suffer(comm, wrong) != ncclSuccess)
+        return comm->error;
+    if (comm->error == ncclSuccess && !comm->stuck)
+        block_until(comm, [=] { return comm->poll_connections(); });
+    comm->launch();
+    return ncclSuccess;
 }
 
 ncclResult_t ncclSend(const void *from, size_t count, ncclDataType_t type, int peer,

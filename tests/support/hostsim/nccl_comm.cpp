@@ -4,10 +4,12 @@
  *
  *     message        envelope and data in one message, whose tag only this communicator
  *                    has; the receiver compares the envelope with what it asked for
- *     meeting, end   messages without data: to the first rank and back, and between all
+ *     meeting        messages without data, to the first rank and back
+ *     connecting     one without data to and from a rank, before the first with data
  *
  * Calls go through PMPI_, for tests that count MPI's or make them fail.
  */
+#include "calls.h"
 #include "nccl_comm.h"
 #include "streams.h"
 
@@ -22,7 +24,7 @@ using namespace hostsim;
 
 namespace
 {
-const char *const kind_names[] = {"a greeting", "a welcome", "a message", "the end"};
+const char *const kind_names[] = {"a greeting", "a welcome", "a connection", "a message"};
 
 /* Every figure that both ends must agree on. */
 struct envelope {
@@ -141,7 +143,7 @@ bool ncclComm::all_sent()
     return sent.empty();
 }
 
-/* ---- the meeting and the end ---- */
+/* ---- the meeting ---- */
 
 static bool same_device(const greeting &one, const greeting &other)
 {
@@ -191,15 +193,22 @@ void ncclComm::poll_meeting()
     error = table.back() ? ncclInvalidUsage : error;
     table.pop_back();
     world = table;
-    state = READY;
+    is_ready = true;
 }
 
-void ncclComm::poll_end()
+/* Whether all ranks are there that what was asked has the first message with. */
+bool ncclComm::poll_connections()
 {
+    for (auto &call : asked) {
+        if (!connected.insert({call.peer, call.sends}).second)
+            continue;
+        hostsim::calls.connections++;
+        awaited.push_back(world[(size_t)call.peer]);
+        send(CONNECT, world[(size_t)call.peer], nullptr, nullptr, 0);
+    }
     for (auto peer = awaited.begin(); peer != awaited.end();)
-        peer = receive(END, *peer, nullptr, nullptr, 0) ? awaited.erase(peer) : ++peer;
-    if (all_sent() && awaited.empty())
-        state = ENDED;
+        peer = receive(CONNECT, *peer, nullptr, nullptr, 0) ? awaited.erase(peer) : ++peer;
+    return all_sent() && awaited.empty();
 }
 
 /* ---- work on streams ---- */
@@ -255,5 +264,4 @@ void ncclComm::launch()
         return work->advance();
     });
     asked.clear();
-    state = READY;
 }

@@ -14,11 +14,12 @@
 #include <list>
 #include <memory>
 #include <set>
+#include <utility>
 #include <vector>
 
 namespace hostsim
 {
-enum kind { HELLO, WELCOME, MESSAGE, END };
+enum kind { HELLO, WELCOME, CONNECT, MESSAGE };
 
 /* What HELLO and WELCOME carry. */
 struct greeting {
@@ -36,7 +37,7 @@ struct operation {
     void *to;
     size_t count;
     ncclDataType_t type;
-    int peer; /* or root */
+    int peer;
     cudaStream_t stream;
 };
 
@@ -55,7 +56,7 @@ int world_rank();
 /* One end of a communicator. Streams hold it too, so that what is left on them is void once
  * it was aborted. */
 struct ncclComm {
-    enum { MEETING, READY, ASKED, ENDING, ENDED } state;
+    bool is_ready; /* all ranks have met */
     int rank;
     int size;
     int device;
@@ -66,11 +67,12 @@ struct ncclComm {
     bool told; /* of the error */
     bool stuck;
     bool aborted;
-    int polls;
     std::vector<hostsim::operation> asked;
     std::vector<hostsim::greeting> greetings; /* of those who came, at the first rank */
     std::list<hostsim::outgoing> sent;
-    std::set<int> awaited; /* ranks whose message of the meeting or the end is to come */
+    std::set<std::pair<int, bool>>
+        connected;          /* ranks that were sent to, or received from */
+    std::list<int> awaited; /* ranks that are yet to connect */
 
     void send(hostsim::kind what, int to_world, const hostsim::operation *call,
               const void *data, size_t bytes);
@@ -79,7 +81,7 @@ struct ncclComm {
     bool all_sent();
     void greet();
     void poll_meeting();
-    void poll_end();
+    bool poll_connections();
     void launch();
 };
 
