@@ -16,13 +16,13 @@ import resource
 import shutil
 import subprocess
 import sys
-import time
 
 import h5py
 import numpy as np
 
 import sample
 import tables
+from waiting import wait_for_record
 
 MPO, MPIRUN, WORK = [sys.argv[1], sys.argv[2], os.path.abspath(sys.argv[3])]
 TOOL = sys.argv[4] if len(sys.argv) > 4 else ""
@@ -169,9 +169,7 @@ def a_record_that_is_written_now_is_named():
                             env=dict(os.environ, **tables.ENVIRONMENT),
                             stderr=subprocess.PIPE)
     try:
-        # A record has both names for a moment: its draft's and its own.
-        while slow.poll() is None and (not os.path.exists(record) or os.path.exists(record + ".part")):
-            time.sleep(0.01)
+        wait_for_record(slow, record)
         agrees(config, ["record"], words=["being written by another run"])
     finally:
         slow.kill()

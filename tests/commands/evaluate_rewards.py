@@ -31,8 +31,9 @@ def prepare(name, **more):
     config, flags = fit_rewards.prepare(folder, world, ("--batch", "--pid", pids), **more)
     with open(os.path.join(folder, "prompts.txt"), "w", encoding="utf-8") as stream:
         stream.write("a\nb\n" * 20)
-    if os.path.exists(pids):
-        os.remove(pids)
+    for left in (pids, pids + ".fault"):
+        if os.path.exists(left):
+            os.remove(left)
     return world, folder, config, flags
 
 
@@ -125,9 +126,12 @@ def what_cannot_be_measured_ends_it():
     for fault, code, word in (("exit,20", 75, "exit code 3"), ("nan,20", 65, "NaN"),
                               ("stall,20", 75, "late")):
         for ranks in (1, 2):
-            _, folder, config, flags = prepare("fault")
-            said = reward_faults.with_fault(fault, lambda: evaluate(
-                config, flags, "--rewards.deadline=1", ranks=ranks, expect=code))
+            def attempt(patience, _):
+                _, folder, config, flags = prepare("fault")
+                return folder, config, flags, evaluate(config, flags, *patience, ranks=ranks, expect=code)
+
+            folder, config, flags, said = reward_faults.with_deadline(fault, attempt) \
+                if word == "late" else reward_faults.with_fault(fault, lambda: attempt([], None))
             tables.check(word in said and said.count("mpo: ") == 1, said)
             reward_faults.check_gone(folder, 1)
     said = evaluate(config, flags, "--rewards.command=", expect=78)

@@ -21,6 +21,8 @@ import time
 import h5py
 import numpy as np
 
+from waiting import PATIENCE_SECONDS
+
 MPO, TOOL, WORK = (os.path.abspath(path) for path in sys.argv[1:4])
 FAILURES = []
 TABLE = """mpo-table 1
@@ -76,7 +78,7 @@ def read(name, path):
 def start_writer(name, steps, pause):
     """A run that writes, after its first three steps."""
     writer = subprocess.Popen([TOOL, "write", os.path.join(WORK, name), str(steps), str(pause)],
-                              stdout=subprocess.PIPE, text=True)
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     for line in writer.stdout:
         if line.strip() == "acknowledged 3":
             break
@@ -99,7 +101,7 @@ def start_follow(name, *arguments):
 
 def finish(follow):
     """What is left to read; one that does not end by itself is ended, and fails."""
-    timer = threading.Timer(15, follow.kill)
+    timer = threading.Timer(PATIENCE_SECONDS, follow.kill)
     timer.start()
     with follow.stdout, follow.stderr:
         texts = follow.stdout.read(), follow.stderr.read()
@@ -146,7 +148,7 @@ def test_every_series_reads_back():
 
 
 def test_the_state_is_said():
-    writer = start_writer("state.h5", 200, 20)
+    writer = start_writer("state.h5", 100000, 20)
     live = inspect("state.h5")
     check("a live record", "being written" in live.stdout and live.returncode == 0, live)
     end(writer, kill=True)
@@ -159,7 +161,7 @@ def test_the_state_is_said():
 
 
 def test_follow_shows_steps_as_they_come():
-    writer = start_writer("grow.h5", 40, 50)
+    writer = start_writer("grow.h5", 40, -1)  # at the end of its input it goes on
     follow = start_follow("grow.h5", "--series", "value,weights")
     head = follow.stdout.readline()
     first = follow.stdout.readline()
@@ -167,6 +169,7 @@ def test_follow_shows_steps_as_they_come():
         "step", "weights.helpful", "weights.harmless", "weights.concise", "value"])
     check("steps are shown while the run goes on", first.startswith("0\t")
           and writer.poll() is None)
+    writer.stdin.close()
     rest, errors = finish(follow)
     end(writer)
     check("every step is shown once", steps_of(head + first + rest) == list(range(40)))
@@ -179,7 +182,7 @@ def test_follow_shows_steps_as_they_come():
 
 
 def test_follow_ends_with_its_writer():
-    writer = start_writer("die.h5", 1000, 10)
+    writer = start_writer("die.h5", 100000, 10)
     follow = start_follow("die.h5")
     follow.stdout.readline()
     end(writer, kill=True)
@@ -191,7 +194,7 @@ def test_follow_ends_with_its_writer():
 
 
 def test_follow_ends_at_an_interrupt():
-    writer = start_writer("stop.h5", 1000, 10)
+    writer = start_writer("stop.h5", 100000, 10)
     follow = start_follow("stop.h5")
     follow.stdout.readline()
     follow.send_signal(signal.SIGINT)

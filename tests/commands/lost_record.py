@@ -13,11 +13,10 @@ import re
 import shutil
 import signal
 import subprocess
-import time
-
-import h5py
 
 from person import MPO, WORK, check, fresh, run, run_tests, table
+from records import steps_in
+from waiting import comes_to, freeze, wait_for_record
 
 RECORD = os.path.join(WORK, "out.h5")
 OTHER = os.path.join(WORK, "other.h5")
@@ -26,41 +25,57 @@ ENDLESS = ["fit", "config.yaml", "--rollout.responses=32", "--descent.steps=1000
 SLOW = ["fit", "config.yaml", "--rollout.responses=256", "--rollout.max_tokens=2000",
         "--descent.steps=1000000"]
 STEPS = 20
+# After so many a fit has not seen what happened to its record, and will not; as many as half of
+# them may have been in the pipe before.
+MORE_STEPS = 2000
+
+
+def lines_to_step(process, more):
+    """Lines of a fit up to its next `more` steps, or to its end."""
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        more -= line.startswith("step ")
+        if more == 0:
+            break
+    return lines
 
 
 def started(*more):
     """A fit that has taken some steps."""
     process = subprocess.Popen([MPO, *ENDLESS, *more], cwd=WORK, stdout=subprocess.DEVNULL,
                                stderr=subprocess.PIPE, text=True)
-    process.early = []
-    for line in process.stderr:
-        process.early.append(line)
-        step = re.match(r"step +(\d+)/", line)
-        if step and int(step[1]) >= STEPS:
-            return process
-    raise AssertionError("".join(process.early))
+    lines = lines_to_step(process, STEPS)
+    if process.poll() is not None:
+        raise AssertionError("".join(lines))
+    return process
 
 
-def ended(process, seconds=20):
-    """(exit code, messages of ours)"""
-    try:
-        _, rest = process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
+def ended(process, steps=MORE_STEPS):
+    """(exit code, messages of ours); a fit that takes so many steps more goes on."""
+    said = lines_to_step(process, steps)
+    goes_on = sum(line.startswith("step ") for line in said) == steps
+    if goes_on:
         process.kill()
-        process.communicate()
-        return "goes on", []
-    return process.returncode, [line for line in rest.splitlines() if line.startswith("mpo: ")]
+    process.communicate()
+    return ("goes on", []) if goes_on else (
+        process.returncode, [line.rstrip("\n") for line in said if line.startswith("mpo: ")])
 
 
-def started_in_first_step():
-    """A fit that is stopped by a signal in its first step, while its record has none."""
+def start_in_first_step():
+    """A fit that is stopped by a signal in its first step, while its record has none; None where
+    that was over already."""
+    fresh()
+    for policy in ("up.table", "down.table"):  # responses of 1000 tokens: a step takes long
+        table(policy, "0.599 0.4 0.001")
     process = subprocess.Popen([MPO, *SLOW], cwd=WORK,
                                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    while not os.path.exists(RECORD) and process.poll() is None:
-        time.sleep(0.001)
-    process.send_signal(signal.SIGSTOP)
-    time.sleep(0.05)
-    return process
+    wait_for_record(process, RECORD)
+    if freeze(process) and os.path.exists(RECORD) and steps_in(RECORD) == 0:
+        return process
+    process.kill()
+    process.communicate()
+    return None
 
 
 def patch(at, count, byte=b"\0"):
@@ -102,11 +117,6 @@ HARMS = {
     "second half wiped out": lambda: patch(0.5, 0.5),
     "all but the head wiped out": lambda: patch(0.05, 0.95),
 }
-
-
-def steps_in(path):
-    with h5py.File(path, "r", swmr=True, libver="latest") as record:
-        return len(record["step"])
 
 
 SMALL = ("a byte less", "a page less")  # while a step is written they may take nothing
@@ -169,26 +179,22 @@ def test_a_touch_is_no_harm():
     fresh()
     process = started()
     os.utime(RECORD)
-    code, _ = ended(process, seconds=2)
+    code, _ = ended(process)
     check("a fit whose record was touched goes on", code == "goes on")
 
 
 def test_harm_in_the_first_step():
     """The record has no step yet, and what a byte less took away is no step's."""
     for name, count in (("a byte", 1), ("a page", 4096), ("nothing", 0)):
-        fresh()
-        for policy in ("up.table", "down.table"):  # responses of 1000 tokens: a step takes long
-            table(policy, "0.599 0.4 0.001")
-        process = started_in_first_step()
-        steps = steps_in(RECORD)
+        process = comes_to(start_in_first_step)
         shorten(count)
         process.send_signal(signal.SIGCONT)
-        code, said = ended(process, seconds=20 if count else 2)
+        code, said = ended(process, steps=1)
         if count == 0:
             check("a fit that was only stopped goes on", code == "goes on")
             continue
-        check(f"{name} less in the first step ({steps} written): exit 74 and one message: {code} {said}",
-              steps == 0 and code == 74 and len(said) == 1 and "out.h5" in said[0])
+        check(f"{name} less in the first step: exit 74 and one message: {code} {said}",
+              code == 74 and len(said) == 1 and "out.h5" in said[0])
         codes = verdicts()
         check(f"{name} less in the first step: they agree: {codes}, and so does fit",
               codes in ((65, 65, 65), (0, 0, 0))

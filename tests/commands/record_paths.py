@@ -11,9 +11,9 @@ import re
 import signal
 import subprocess
 import sys
-import time
 
 from person import MPO, WORK, check, fresh, run, run_tests, says_once, write
+from waiting import wait_for_record
 
 LOCKS, MEMORY, RANKS = sys.argv[4:7]
 RECORD = os.path.join(WORK, "out.h5")
@@ -48,8 +48,7 @@ def started(**options):
     """A fit without end that has a record."""
     process = subprocess.Popen([MPO, *ENDLESS], cwd=WORK, stdout=subprocess.DEVNULL,
                                stderr=subprocess.DEVNULL, **options)
-    while not os.path.exists(RECORD) and process.poll() is None:
-        time.sleep(0.01)
+    wait_for_record(process, RECORD)
     return process
 
 

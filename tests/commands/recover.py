@@ -18,7 +18,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import h5py
 import numpy as np
@@ -26,6 +25,8 @@ import numpy as np
 import crash_replay
 import fit_ranks
 from crash_replay import Bad, RESPONSES, expect
+from records import steps_in
+from waiting import comes_to
 
 FAILURES = []
 
@@ -124,7 +125,7 @@ def replay(args, fields):
 
 def crash(args, name, steps):
     """A record of a run that was killed after so many steps."""
-    process = subprocess.Popen([args.tool, "write", os.path.join(args.work, name), "1000",
+    process = subprocess.Popen([args.tool, "write", os.path.join(args.work, name), "1000000",
                                 "20"], stdout=subprocess.PIPE, text=True)
     for line in process.stdout:
         if int(line.split()[1]) == steps:
@@ -239,12 +240,7 @@ def a_stopped_run_is_not_finished(args):
     copy = os.path.join(case, "run.recovered.h5")
     command = [args.mpo, "fit", config, "--record.file=" + record, "--quiet"]
     fit = subprocess.Popen([*command, "--descent.steps=1000000"], stderr=subprocess.DEVNULL)
-    steps = 0
-    while steps < 5 and fit.poll() is None:
-        time.sleep(0.2)
-        if os.path.exists(record):
-            with h5py.File(record, "r", swmr=True) as file:
-                steps = file["step"].shape[0]
+    comes_to(lambda: fit.poll() is not None or steps_in(record) >= 5)
     fit.kill()
     fit.wait()
     result = recover(args, record)

@@ -12,12 +12,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import h5py
 
 import fit_rewards
 import tables
+from waiting import PATIENCE_SECONDS, comes_to
 
 MPO, MPIRUN, WORK = os.path.abspath(sys.argv[1]), sys.argv[2], os.path.abspath(sys.argv[3])
 STEP = 16  # responses of a step
@@ -27,7 +27,7 @@ FAULTS = [
     ("exit", 75, ["ended after 2 of 16 answers", "exit code 3"]),
     ("killed", 75, ["ended after 2 of 16 answers", "signal 9"]),
     ("mute", 75, ["ended after 2 of 16 answers", "closed its output"]),
-    ("stall", 75, ["late", "2 of 16 answers", "rewards.deadline (1 s)"]),
+    ("stall", 75, ["late", "2 of 16 answers", "rewards.deadline (%d s)"]),
     ("deaf", 75, ["late", "rewards.deadline"]),
     ("nan", 65, ["NaN", "one JSON object a line", '"id": 130']),
     ("null", 65, ['"reward0" to be a number', '"id": 130']),
@@ -50,7 +50,7 @@ def prepare(name):
     for old in os.listdir(folder):
         os.remove(os.path.join(folder, old))
     config, more = fit_rewards.prepare(folder, world, ("--pid", pids))
-    return folder, [MPO, "fit", config, *more, "--descent.steps=6", "--rewards.deadline=1",
+    return folder, [MPO, "fit", config, *more, "--descent.steps=6", "--rewards.deadline=100",
                     "--rewards.calibration=2", "--quiet",
                     "--record.file=" + os.path.join(folder, "out.h5")]
 
@@ -63,21 +63,37 @@ def with_fault(fault, run):
         del os.environ["MPO_TEST_FAULT"]
 
 
+def was_reached(folder):
+    """Whether the program came to its fault."""
+    return os.path.exists(os.path.join(folder, "pids.fault"))
+
+
+def with_deadline(fault, attempt):
+    """attempt(flags, seconds) with a fault that ends by rewards.deadline: 1 s, and more where a busy
+    machine did not bring the program to its fault in time. attempt gives its folder first."""
+    for seconds in (1, 10, 100):
+        result = with_fault(fault, lambda: attempt(["--rewards.deadline=%d" % seconds], seconds))
+        if was_reached(result[0]):
+            break
+    return result
+
+
 def check_gone(folder, programs):
     """Programs are leaders of process groups, so their children are looked for too."""
     with open(os.path.join(folder, "pids"), encoding="utf-8") as stream:
         pids = [int(line) for line in stream]
     tables.check(len(pids) == programs, "%d programs were started, not %d" % (
         len(pids), programs))
-    until = time.monotonic() + 5.0
     for pid in pids:
-        while True:
-            try:
-                os.killpg(pid, 0)
-            except ProcessLookupError:
-                break
-            tables.check(time.monotonic() < until, "program %d is still there" % pid)
-            time.sleep(0.02)
+        tables.check(comes_to(lambda: is_gone(pid)), "program %d is still there" % pid)
+
+
+def is_gone(group):
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return True
+    return False
 
 
 def steps_of(folder):
@@ -91,10 +107,17 @@ def every_fault_ends_the_run_with_a_record_to_resume():
     check_gone(whole, 1)
     for fault, code, words in FAULTS:
         ranks = 2 if fault in ("killed", "stall", "nan") else 1
-        folder, command = prepare(fault)
-        _, said = with_fault("%s,%d" % (fault, 2 * STEP + 3), lambda: tables.run_ranks(
-            MPIRUN, ranks, command, expect=code))
+
+        def attempt(flags, seconds):
+            folder, command = prepare(fault)
+            _, said = tables.run_ranks(MPIRUN, ranks, command + flags, expect=code)
+            return folder, command, said, seconds
+
+        place = "%s,%d" % (fault, 2 * STEP + 3)
+        folder, command, said, seconds = with_deadline(place, attempt) if "late" in words else with_fault(
+            place, lambda: attempt([], None))
         for word in words + ["step 3 of fit", "2 steps are in", "--resume"]:
+            word = word % seconds if "%d" in word else word
             tables.check(word in said, "%s: no '%s' in: %s" % (fault, word, said))
         tables.check(said.count("mpo: ") == 1, "%s: %s" % (fault, said))
         tables.check(fault != "exit" or "a bug of mine" in said, "its own message is lost")
@@ -126,33 +149,46 @@ def a_fault_of_the_calibration_is_told_once():
 
 
 def deadlines_of_other_ranks_wait_for_the_program():
-    folder, command = prepare("slow")
-    with_fault("slow,%d" % (2 * STEP + 3), lambda: tables.run_ranks(
-        MPIRUN, 2, command + ["--run.step_deadline=0.3", "--rewards.deadline=30"]))
+    """The program takes longer than rank one would wait for rank zero otherwise. Rank zero misses rank
+    one where that is stopped by a busy machine for so long: this shows nothing of it."""
+    def attempt():
+        folder, command = prepare("slow")
+        try:
+            with_fault("slow,%d" % (2 * STEP + 3), lambda: tables.run_ranks(
+                MPIRUN, 2, command + ["--run.step_deadline=0.3"]))
+        except AssertionError as problem:
+            if "rank 1 on" in str(problem) or "although all ranks respond" in str(problem):
+                return None
+            raise
+        return folder
+
+    folder = comes_to(attempt)
+    tables.check(folder, "the deadline of the ranks passes")
     check_gone(folder, 1)
     tables.check(steps_of(folder)[0] == 6, "not all steps")
 
 
-def start_apart(name, fault):
+def start_apart(folder, command, fault):
     """A fit in a session of its own whose program is at the fault."""
-    folder, command = prepare(name)
     process = with_fault(fault, lambda: subprocess.Popen(
-        command + ["--rewards.deadline=100"], start_new_session=True, text=True,
+        command, start_new_session=True, text=True,
         env={**os.environ, **tables.ENVIRONMENT}, stderr=subprocess.PIPE,
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL))
-    until = time.monotonic() + 30.0
-    while time.monotonic() < until:
-        if os.path.exists(os.path.join(folder, "out.h5")):
-            time.sleep(0.5)
-            return folder, process
-        time.sleep(0.05)
-    raise AssertionError("no record after 30 s")
+    tables.check(comes_to(lambda: was_reached(folder)), "the program does not come to its fault")
+    return process
+
+
+def interrupt_held(folder, process):
+    """What is said of an interrupt that comes while the program is held."""
+    os.killpg(process.pid, signal.SIGINT)
+    os.remove(os.path.join(folder, "pids.fault"))
+    return process.communicate(timeout=PATIENCE_SECONDS)[1]
 
 
 def an_interrupt_reaches_the_fit_and_not_the_program():
-    folder, process = start_apart("interrupt", "slow,%d" % (2 * STEP + 3))
-    os.killpg(process.pid, signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    folder, command = prepare("interrupt")
+    process = start_apart(folder, command, "held,%d" % (2 * STEP + 3))
+    said = interrupt_held(folder, process)
     tables.check(process.returncode == 85, "ended with %d: %s" % (process.returncode, said))
     check_gone(folder, 1)
     tables.check(steps_of(folder)[0] == 3, "the step was not finished")
@@ -161,25 +197,18 @@ def an_interrupt_reaches_the_fit_and_not_the_program():
 def a_stop_ends_the_calibration():
     folder, command = prepare("stop")
     command = [flag for flag in command if ".reward_" not in flag]
-    process = with_fault("slow,20", lambda: subprocess.Popen(
-        command + ["--rewards.deadline=100", "--rewards.calibration=200"],
-        start_new_session=True, text=True, env={**os.environ, **tables.ENVIRONMENT},
-        stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL))
-    pids = os.path.join(folder, "pids")
-    while not os.path.exists(pids) and process.poll() is None:
-        time.sleep(0.05)
-    time.sleep(0.5)
-    os.killpg(process.pid, signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    process = start_apart(folder, command + ["--rewards.calibration=200"], "held,20")
+    said = interrupt_held(folder, process)
     tables.check(process.returncode == 85 and "of 200 steps of the calibration" in said, said)
     check_gone(folder, 1)
     tables.check(not os.path.exists(os.path.join(folder, "out.h5")), "a record was left")
 
 
 def a_fit_that_is_killed_takes_its_program_along():
-    folder, process = start_apart("kill", "deaf,%d" % (2 * STEP + 3))
+    folder, command = prepare("kill")
+    process = start_apart(folder, command, "deaf,%d" % (2 * STEP + 3))
     process.kill()
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE_SECONDS)
     check_gone(folder, 1)
 
 
@@ -205,10 +234,8 @@ def a_program_that_moved_goes_on_where_the_user_says_so():
     """The same program at another place: refused as another configuration, and with the flag the
     steps of an uninterrupted run. With the flag alone, or without a program, nothing goes on."""
     whole, command = prepare("whole")
-    patient = ["--rewards.deadline=60"]
-    tables.run(command + patient)
+    tables.run(command)
     folder, command = prepare("moved")
-    command += patient
     tables.run(command + ["--descent.steps=3"])
     path = os.path.join(folder, "elsewhere.py")
     shutil.copy(fit_rewards.PROGRAM, path)

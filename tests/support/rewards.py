@@ -6,7 +6,7 @@
 
 VALUES.json is {"name": {"word": value}}. --batch answers the last request of a batch first.
 It leaves its process number in FILE. With MPO_TEST_FAULT=KIND,N in the environment it does at
-the N-th request what KIND says, and a reward program must not.
+the N-th request what KIND says, and a reward program must not; before that it makes FILE.fault.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def lie(kind, values, request):
     raise SystemExit("no fault " + kind)
 
 
-def misbehave(kind, values, request):
+def misbehave(kind, values, request, mark):
     if kind == "exit":
         print("Traceback: a bug of mine", file=sys.stderr)
         sys.exit(3)
@@ -63,6 +63,11 @@ def misbehave(kind, values, request):
         os.kill(os.getpid(), signal.SIGKILL)
     if kind == "slow":
         time.sleep(3.5)
+        print(answer(values, request))
+        return
+    if kind == "held":  # until somebody removes the file
+        while os.path.exists(mark):
+            time.sleep(0.01)
         print(answer(values, request))
         return
     if kind == "stall":
@@ -94,7 +99,10 @@ def main():
         request = json.loads(line)
         assert list(request) == ["id", "prompt", "prefill", "response", "token_count", "left"]
         if number == int(at):
-            misbehave(fault, values, request)
+            mark = "%s.fault" % arguments.pid
+            with open(mark, "w", encoding="utf-8"):
+                pass
+            misbehave(fault, values, request, mark)
             continue
         if not arguments.batch:
             print(answer(values, request))  # no flush: the environment sees to it

@@ -3,7 +3,8 @@
  * A program that writes or checks the record of record_example.h, for the scripts that kill
  * it, fill its disk and read its file.
  *
- *     record_writer_tool write PATH STEPS [PAUSE_MS]   prints "acknowledged N" each step
+ *     record_writer_tool write PATH STEPS [PAUSE_MS]   prints "acknowledged N" each step;
+ *                                      PAUSE_MS -1: waits after the third for the end of its input
  *     record_writer_tool resume PATH STEPS             goes on, likewise
  *     record_writer_tool check PATH STEPS              exit 0: as many or more
  *     record_writer_tool fields                        prints index, path, type, shape
@@ -40,7 +41,11 @@ static enum mpo_status append_steps(struct mpo_record_writer **writer, int64_t f
     for (int64_t n = first; n < steps; n++) {
         MPO_TRY(example_append(*writer, n, n + 1));
         acknowledge(n + 1);
-        nanosleep(&pause, NULL);
+        if (pause_ms >= 0)
+            nanosleep(&pause, NULL);
+        else if (n + 1 == 3)
+            while (getchar() != EOF)
+                ;
     }
 cleanup:
     finished = mpo_record_finish(writer);
