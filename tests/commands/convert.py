@@ -47,7 +47,7 @@ class Case:
 
     def convert(self, *arguments, expect=0, **more):
         done = subprocess.run([self.script, *arguments], cwd=self.work, env=self.environment,
-                              capture_output=True, text=True, timeout=300, check=False, **more)
+                              capture_output=True, text=True, timeout=600, check=False, **more)
         tables.check(done.returncode == expect, "convert.sh %s ended with %d, expected %d\n%s" % (
             " ".join(arguments), done.returncode, expect, done.stderr))
         return done.stderr

@@ -50,7 +50,7 @@ class Case:
 
     def run(self, *arguments):
         return subprocess.run([self.script, *arguments], cwd=self.work, env=self.environment,
-                              capture_output=True, text=True, timeout=60, check=False)
+                              capture_output=True, text=True, timeout=600, check=False)
 
     def refused(self, code, words, *arguments):
         """One line on stderr that has all the words, and no file more than before."""

@@ -159,7 +159,7 @@ def check_image(path, image, fields, acknowledged, tool):
     check_apart(path, fields, acknowledged)
     if tool is not None:
         checked = subprocess.run([tool, "check", path, str(acknowledged)],
-                                 capture_output=True, text=True, timeout=60, check=False)
+                                 capture_output=True, text=True, timeout=600, check=False)
         expect(checked.returncode == 0, f"our reader: {checked.stderr.strip()}")
 
 
@@ -268,7 +268,7 @@ def full_disk_once(args, fields, folder, at, kind):
     environment = dict(os.environ, LD_PRELOAD=args.shim, ENOSPC_AT=str(at), ENOSPC_KIND=kind)
     verb, _, before = begin(args, path)
     ran = subprocess.run([args.tool, verb, path, str(args.steps)], env=environment,
-                         capture_output=True, text=True, timeout=60, check=False)
+                         capture_output=True, text=True, timeout=600, check=False)
     acknowledged = last_acknowledged(ran.stdout)
     if acknowledged is None and before > 0:
         acknowledged = before
@@ -285,7 +285,7 @@ def full_disk_once(args, fields, folder, at, kind):
         else:
             check_apart(path, fields, acknowledged)
             checked = subprocess.run([args.tool, "check", path, str(acknowledged)],
-                                     capture_output=True, text=True, timeout=60, check=False)
+                                     capture_output=True, text=True, timeout=600, check=False)
             expect(checked.returncode == 0, f"our reader: {checked.stderr.strip()}")
         return True
     finally:

@@ -25,7 +25,7 @@ def check(name, condition, shown=""):
 
 
 def run(*arguments):
-    return subprocess.run([MPO, *arguments], capture_output=True, text=True, timeout=60)
+    return subprocess.run([MPO, *arguments], capture_output=True, text=True, timeout=600)
 
 
 def option_rows():
@@ -178,7 +178,7 @@ def complete(line, wordbreaks=True):
         printf '%s\\n' "${{COMPREPLY[@]}}"
     """
     result = subprocess.run(["bash", "--norc", "-uc", script], cwd=WORK, capture_output=True,
-                            text=True, timeout=60)
+                            text=True, timeout=600)
     check(f"completing '{line}' has no error", result.stderr == "", result.stderr)
     return [word for word in result.stdout.split("\n") if word]
 
@@ -218,7 +218,7 @@ def test_completion():
           == ["--run.device=cpu", "--run.device=cuda"])
     check("complete is told", subprocess.run(
         ["bash", "--norc", "-c", ". ./mpo.bash; complete -p mpo"], cwd=WORK, text=True,
-        capture_output=True, timeout=60).stdout == "complete -F _mpo mpo\n")
+        capture_output=True, timeout=600).stdout == "complete -F _mpo mpo\n")
     shutil.rmtree(WORK)
 
 

@@ -49,7 +49,7 @@ def write(name, text):
 
 def run(*arguments):
     return subprocess.run([MPO, *arguments], cwd=WORK, capture_output=True, text=True,
-                          timeout=60, check=False)
+                          timeout=600, check=False)
 
 
 def inspect(*arguments):

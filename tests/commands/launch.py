@@ -181,7 +181,7 @@ def the_script_runs_fit_with_the_same_flags():
         stream.write("#!/bin/sh\nprintf '%s\\0' \"$@\"\n")
     os.chmod(os.path.join(home, "launch", "requeue.sh"), 0o755)
     done = subprocess.run(["bash", "-s", "--", "--more"], input=script, capture_output=True,
-                          text=True, timeout=60, check=False,
+                          text=True, timeout=600, check=False,
                           env={**os.environ, "MPO_HOME": home, "SLURM_CPUS_PER_TASK": "8"})
     words = done.stdout.split("\0")[:-1]
     tables.check(words == ["srun", "--mpi=pmix", "--distribution=block", "mpo", *given],
@@ -200,7 +200,7 @@ def the_script_is_clean_shell():
             print("       (shellcheck is not installed)")
         for tool in tools:
             done = subprocess.run(tool, input=script, capture_output=True, text=True, cwd=SOURCE,
-                                  timeout=60, check=False)
+                                  timeout=600, check=False)
             tables.check(done.returncode == 0 and done.stdout + done.stderr == "",
                          "%s: %s%s" % (tool, done.stdout, done.stderr))
         wide = [line for line in script.splitlines()

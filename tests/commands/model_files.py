@@ -18,7 +18,7 @@ from bigram_models import BAD, BAD_ADAPTER, VOCAB, make, path, prepare_models
 from gguf_file import BOOL, F32, Gguf, I32, LIST, TEXT, TYPE_I32, Tensor, U16, U32
 from person import WORK, check, run, run_tests, write
 
-SECONDS_MAX = 10
+SECONDS_MAX = 60
 CONFIG = """run: {seed: 1, threads: 1}
 prompts: {file: prompts.txt}
 policies:

@@ -11,7 +11,7 @@ import sys
 
 MPO, MPIEXEC, WORK = sys.argv[1:4]
 FAILURES = []
-HANG_SECONDS = 120
+HANG_SECONDS = 600
 
 TABLE = """mpo-table 1
 tokens {tokens}

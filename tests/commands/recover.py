@@ -45,7 +45,7 @@ def read(path):
 
 
 def recover(args, *arguments, **how):
-    return subprocess.run([args.mpo, "recover", *arguments], cwd=args.work, timeout=60,
+    return subprocess.run([args.mpo, "recover", *arguments], cwd=args.work, timeout=600,
                           capture_output=True, text=True, check=False, **how)
 
 
@@ -182,7 +182,7 @@ def no_room_for_a_repair(args):
     if os.geteuid() != 0 or subprocess.run(["unshare", "-m", "true"], check=False).returncode != 0:
         print("SKIP  a disk without room for a repair: needs root and mount namespaces")
         return
-    result = subprocess.run(["unshare", "-m", "sh", "-c", script, args.mpo, config], cwd=folder, timeout=120,
+    result = subprocess.run(["unshare", "-m", "sh", "-c", script, args.mpo, config], cwd=folder, timeout=600,
                             capture_output=True, text=True, check=False)
     check("a disk without room for a repair: doctor 74, fit 74, and recover writes elsewhere",
           result.stdout.split() == ["doctor", "74", "1", "fit", "74", "1", "recovered"], result)
@@ -227,7 +227,7 @@ def manners(args, fields):
     refused(args, "half a record", 65, ["half.h5"], "half.h5")
     refused(args, "no argument", 64, ["expected one record"])
     refused(args, "an unknown option", 64, ["--force"], "live.h5", "--force")
-    shown = subprocess.run([args.mpo, "inspect", "live.h5"], cwd=args.work, timeout=60,
+    shown = subprocess.run([args.mpo, "inspect", "live.h5"], cwd=args.work, timeout=600,
                            capture_output=True, text=True, check=False)
     check("inspect names the command", "`mpo recover live.h5`" in shown.stdout, shown)
 

@@ -232,7 +232,7 @@ def run(command, expect=0):
     """Run a program; its exit code must be the expected one. Returns (stdout, stderr)."""
     done = subprocess.run(command, env={**os.environ, **ENVIRONMENT}, check=False,
                           stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                          timeout=240)
+                          timeout=1200)
     if done.returncode != expect:
         raise AssertionError("%s\nended with %d, expected %d\n%s%s" % (
             " ".join(command), done.returncode, expect, done.stdout, done.stderr))

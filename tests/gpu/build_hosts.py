@@ -86,7 +86,7 @@ def run(*command, **settings):
     environment = {key: value for key, value in os.environ.items()
                    if key not in ("CUDAARCHS", "CUDACXX", "CMAKE_PREFIX_PATH")}
     return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                          timeout=300, env={**environment, **settings}, check=False)
+                          timeout=600, env={**environment, **settings}, check=False)
 
 
 def must(*command, **settings):

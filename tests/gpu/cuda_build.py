@@ -105,7 +105,7 @@ def fit(device, *more, seed=1):
     return subprocess.run(
         [MPO, "fit", os.path.join(SOURCE, "configs", "table.yaml"), f"--record.file={record}",
          f"--run.device={device}", f"--run.seed={seed}", "--descent.steps=5", *more],
-        capture_output=True, text=True, timeout=300)
+        capture_output=True, text=True, timeout=600)
 
 
 def has_device():

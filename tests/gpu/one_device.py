@@ -53,7 +53,7 @@ def skip_without_device(case):
     """The program itself is asked: nothing else has to know what it can use."""
     done = subprocess.run(
         [case.mpo, "generate", case.config, "--run.device=cuda", "--weights=uniform", "--n=1"],
-        env={**os.environ, **tables.ENVIRONMENT}, capture_output=True, text=True, timeout=60,
+        env={**os.environ, **tables.ENVIRONMENT}, capture_output=True, text=True, timeout=600,
         check=False)
     if done.returncode == 69 and any(words in done.stderr for words in NONE):
         print("SKIP: " + done.stderr.strip().splitlines()[-1])

@@ -124,7 +124,7 @@ def bad_input():
 
 def run(*arguments):
     return subprocess.run([sys.executable, os.path.join(SOURCE, "results/gpu/model.py"), *arguments],
-                          capture_output=True, text=True, timeout=60, check=False)
+                          capture_output=True, text=True, timeout=600, check=False)
 
 
 def table_of_the_page():

@@ -40,7 +40,7 @@ def run(shown, *arguments, parts=()):
             command += ["-x", "LD_PRELOAD=" + DRIVER, "-x", "HOSTSIM_PART=%d" % parts[rank]]
         command += [MPO, *arguments, ":"]
     return subprocess.run(command[:-1], env={**os.environ, **tables.ENVIRONMENT},
-                          capture_output=True, text=True, timeout=120, check=False)
+                          capture_output=True, text=True, timeout=600, check=False)
 
 
 def check_table(text):

@@ -23,7 +23,7 @@ failures = 0
 
 
 def run(*command, **kwargs):
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, **kwargs)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, **kwargs)
 
 
 def must(*command, **kwargs):

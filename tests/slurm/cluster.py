@@ -15,7 +15,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SOURCE = os.path.dirname(os.path.dirname(HERE))
@@ -23,21 +22,18 @@ LAUNCH = os.path.join(SOURCE, "launch")
 sys.path.insert(0, os.path.join(SOURCE, "tests", "commands"))
 
 import tables  # noqa: E402  (found through the path above)
+from waiting import comes_to  # noqa: E402
 
 # What the program prints, and where a stack has one of its frames.
 OURS = re.compile(r"ranks? \(|mpo: |/mpo[([]")
 ENDED = ("COMPLETED", "FAILED", "TIMEOUT", "CANCELLED", "NODE_FAIL", "PREEMPTED", "OUT_OF_MEMORY")
 
 
-def until(condition, what, seconds=60.0):
+def until(condition, what, seconds=300.0):
     """Wait until condition() is true, and return what it returned."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        result = condition()
-        if result:
-            return result
-        time.sleep(0.05)
-    raise AssertionError("waited %g s in vain for: %s" % (seconds, what))
+    found = comes_to(condition, seconds)
+    tables.check(found, "waited %g s in vain for: %s" % (seconds, what))
+    return found
 
 
 class Cluster:
@@ -51,7 +47,7 @@ class Cluster:
 
     def script(self, verb):
         return subprocess.run([os.path.join(HERE, "cluster.sh"), verb, self.folder],
-                              capture_output=True, text=True, timeout=120, check=False,
+                              capture_output=True, text=True, timeout=600, check=False,
                               env={k: v for k, v in self.environment.items()
                                    if k != "SLURM_CONF"})
 
@@ -94,7 +90,7 @@ class Cluster:
         """Run a program of Slurm; returns (stdout, stderr)."""
         done = subprocess.run(command, env={**self.environment, **environment}, check=False,
                               stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                              timeout=120)
+                              timeout=600)
         tables.check(done.returncode == expect, "%s\nended with %d, expected %d\n%s%s" % (
             " ".join(command), done.returncode, expect, done.stdout, done.stderr))
         return done.stdout, done.stderr
@@ -111,12 +107,12 @@ class Cluster:
         said, _ = self.run("scontrol", "--oneliner", "show", "job", job)
         return dict(word.split("=", 1) for word in said.split() if "=" in word)
 
-    def wait_for(self, job, *states, seconds=90.0):
+    def wait_for(self, job, *states, seconds=600.0):
         """Wait for one of some states; returns it."""
         return until(lambda: (lambda now: now if now in states else None)(
             self.show(job)["JobState"]), "job %s in %s" % (job, "/".join(states)), seconds)
 
-    def wait(self, job, seconds=90.0):
+    def wait(self, job, seconds=600.0):
         """Wait for the end; returns (state, exit code)."""
         state = self.wait_for(job, *ENDED, seconds=seconds)
         return state, int(self.show(job)["ExitCode"].split(":")[0])
@@ -146,7 +142,7 @@ class Cluster:
         self.ended_well(job)
         return job
 
-    def ended_well(self, job, seconds=90.0):
+    def ended_well(self, job, seconds=600.0):
         ended = self.wait(job, seconds)
         tables.check(ended == ("COMPLETED", 0), "job %s: %s\n%s" % (
             job, ended, self.output(job)))

@@ -87,7 +87,7 @@ start_daemons() {
     done
 }
 
-idle_nodes() { timeout 5 sinfo -h -p main -t idle -o %D 2>/dev/null || true; }
+idle_nodes() { timeout 60 sinfo -h -p main -t idle -o %D 2>/dev/null || true; }
 
 up() {
     check_host
@@ -95,7 +95,7 @@ up() {
     write_configuration
     trap 'down' EXIT
     start_daemons
-    local give_up=$((SECONDS + 30))
+    local give_up=$((SECONDS + 240))
     while [ $SECONDS -lt $give_up ]; do
         if [ "$(idle_nodes)" = 2 ]; then
             trap - EXIT
@@ -104,7 +104,7 @@ up() {
         sleep 0.1
     done
     tail -n 5 "$folder"/log/*.log >&2
-    die "the nodes did not come up in 30 s; see above"
+    die "the nodes did not come up in 240 s; see above"
 }
 
 # Daemons of this cluster, and what its jobs left running; not the shell of a user who
@@ -126,7 +126,7 @@ down() {
     local pid
     scancel --full --signal=KILL --user="$(id -un)" 2>/dev/null || true
     scancel --user="$(id -un)" 2>/dev/null || true
-    for _ in $(seq 100); do
+    for _ in $(seq 600); do
         [ -n "$(squeue -h 2>/dev/null)" ] || break
         sleep 0.1
     done
@@ -134,13 +134,17 @@ down() {
     for pid in $(processes); do
         kill "$pid" 2>/dev/null || true
     done
-    for _ in $(seq 50); do
+    for _ in $(seq 300); do
         [ -n "$(processes)" ] || return 0
         sleep 0.1
     done
     for pid in $(processes); do
         echo "cluster.sh: killing what is left: $pid $(cat "/proc/$pid/comm" 2>/dev/null)" >&2
         kill -KILL "$pid" 2>/dev/null || true
+    done
+    for _ in $(seq 300); do
+        [ -n "$(processes)" ] || return 0
+        sleep 0.1
     done
 }
 

@@ -75,7 +75,7 @@ class Fits:
         """(exit code, what was said) of a fit with a fault."""
         command = self.launchers[launcher] + ["env", "LD_PRELOAD=" + self.module,
                                               "MPO_FAULT=" + fault]
-        done = subprocess.run(command + self.fit(), env=self.slurm.environment, timeout=60,
+        done = subprocess.run(command + self.fit(), env=self.slurm.environment, timeout=600,
                               stdin=subprocess.DEVNULL, capture_output=True, text=True,
                               check=False)
         return done.returncode, done.stdout + done.stderr
@@ -117,7 +117,7 @@ def one_fault(fits, launcher, phase, number, rank):
         ours = [line for line in said.splitlines() if "mpo: " in line]
         tables.check(ours and "rank %d" % rank in ours[0] or phase == "end",
                      "rank %d is not named:\n%s" % (rank, said))
-    cluster.until(lambda: not running(fault), "processes %s to end" % running(fault), 15)
+    cluster.until(lambda: not running(fault), "processes %s to end" % running(fault))
     if os.path.exists(fits.record):
         with h5py.File(fits.record, "r", swmr=True, libver="latest") as record:
             steps = len(record["step"]) if "step" in record else 0

@@ -179,7 +179,7 @@ def a_sweep_writes_one_record_a_line(case):
         running.append(said.split().count("R"))
         return not said.split()
 
-    cluster.until(ended, "the sweep to end", 120)
+    cluster.until(ended, "the sweep to end", 600)
     tables.check(max(running) <= 2, "%d tasks at a time, %%2 was asked for" % max(running))
     for seed, record in enumerate([path(case, "sweep-%d.h5" % n) for n in (1, 2, 3)] + [named], 1):
         expected = fit_ranks.fit(case, config, path(case, "direct.h5"), 1, "--run.seed=%d" % seed,
@@ -204,7 +204,7 @@ def lines_of_a_manifest_that_are_no_fit_are_named(case):
                 3: (64, "line 3: expected arguments quoted as in a shell"), 4: (0, ""),
                 5: (0, ""), 6: (64, "has no line 6")}
     for task, (code, words) in expected.items():
-        ended = case.slurm.wait("%s_%d" % (job, task), 120)
+        ended = case.slurm.wait("%s_%d" % (job, task))
         said = case.slurm.output("%s_%d" % (job, task))
         tables.check(ended[1] == code and words in said, "task %d: %s\n%s" % (task, ended, said))
     made = [n for n in range(7) if os.path.exists("%s-%d.h5" % (manifest, n))]

@@ -17,7 +17,7 @@ import sys
 import cluster
 import h5py
 import tables
-from records import data_sets, same
+from records import data_sets, same, steps_in
 
 STEPS = 30
 ENDLESS = 100000
@@ -50,14 +50,9 @@ class Fit:
                 "--cpus-per-task=1", *options], **environment)
 
     def steps(self):
-        """Steps of the record as of now; 0 while it is being made."""
-        try:
-            with h5py.File(self.record, "r", swmr=True, libver="latest") as record:
-                return len(record["step"])
-        except (OSError, KeyError):
-            return 0
+        return steps_in(self.record)
 
-    def wait_for_step(self, step, job=None, seconds=180):
+    def wait_for_step(self, step, job=None, seconds=600):
         """Wait until the record has so many steps, or, with a job, until that has ended."""
         cluster.until(lambda: self.steps() >= step or (
             job and self.slurm.show(job)["JobState"] in cluster.ENDED),
@@ -74,7 +69,7 @@ class Fit:
             job, step, self.slurm.output(job)))
         return job
 
-    def is_whole(self, *flags, seconds=240):
+    def is_whole(self, *flags, seconds=1800):
         """The record is that of one process that was left alone."""
         whole = os.path.join(self.folder, "whole.h5")
         command = [self.mpo, "fit", self.config, "--record.file=" + whole, "--quiet", *flags]
@@ -105,7 +100,7 @@ def a_preempted_job_goes_on_when_there_is_room_again(slurm, mpo, work):
     # 16 of the 32 cores of each node, so that the other job needs some of them.
     job = fit.begin(4, "resume.sbatch", ranks=4, options=["--cpus-per-task=8"])
     preempt(slurm, work)
-    slurm.ended_well(job, 120)
+    slurm.ended_well(job)
     tables.check(restart_count(slurm, job) == 1, "%d restarts" % restart_count(slurm, job))
     tables.check(fit.restarts() == [0, 1], "segments %s" % fit.restarts())
     tables.check("stopped by SIGTERM" in slurm.output(job), slurm.output(job))
@@ -144,7 +139,7 @@ def one_task_of_a_sweep_is_requeued_alone(slurm, mpo, work):
     fit.record = os.path.join(fit.folder, "run-2.h5")
     fit.wait_for_step(4)
     slurm.run("scancel", "--batch", "--signal=USR1", job + "_2")
-    slurm.ended_well(job + "_2", 120)
+    slurm.ended_well(job + "_2")
     slurm.ended_well(job + "_1")
     counts = [restart_count(slurm, "%s_%d" % (job, task)) for task in (1, 2)]
     tables.check(counts == [0, 1], "restarts %s" % counts)
@@ -152,7 +147,7 @@ def one_task_of_a_sweep_is_requeued_alone(slurm, mpo, work):
 
 
 def a_job_cut_at_its_time_limit_says_so_and_can_go_on(slurm, fit, job):
-    state, code = slurm.wait(job, 180)
+    state, code = slurm.wait(job)
     said = slurm.output(job)
     tables.check(state == "TIMEOUT", "%s %d\n%s" % (state, code, said))
     for words in ("DUE TO TIME LIMIT", "stopped by SIGTERM", "--resume"):
@@ -165,7 +160,7 @@ def a_job_cut_at_its_time_limit_says_so_and_can_go_on(slurm, fit, job):
 
 def slurms_signal_before_the_time_limit_requeues_the_job(slurm, fit, job):
     """Slurm looks for jobs to signal every 30 s."""
-    cluster.until(lambda: restart_count(slurm, job) >= 1, "a restart of job %s" % job, 120)
+    cluster.until(lambda: restart_count(slurm, job) >= 1, "a restart of job %s" % job, 600)
     steps = fit.steps()
     fit.wait_for_step(steps + 1)
     said = slurm.output(job)

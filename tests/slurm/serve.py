@@ -29,7 +29,7 @@ def ask(url, path, body=None, key=None):
     headers = {"Authorization": "Bearer " + key} if key else {}
     data = json.dumps(body).encode() if body is not None else None
     request = urllib.request.Request(url + path, data, headers=headers)
-    with urllib.request.urlopen(request, timeout=30) as response:
+    with urllib.request.urlopen(request, timeout=600) as response:
         return json.load(response)
 
 
@@ -65,7 +65,7 @@ def a_script_that_launch_prints_serves(slurm, mpo, work):
 def serves(slurm, work, job):
     url_file = os.path.join(work, "mpo-serve-%s.url" % job)
     key_file = os.path.join(work, "mpo-serve-%s.key" % job)
-    cluster.until(lambda: os.path.exists(url_file), "the URL of job %s" % job, 60)
+    cluster.until(lambda: os.path.exists(url_file), "the URL of job %s" % job)
     url, *models = read(url_file).splitlines()
     tables.check("mpo" in models and "policy/terse" in models, "models %s" % models)
     tables.check(stat.S_IMODE(os.stat(key_file).st_mode) == 0o600, "the key is its owner's alone")
@@ -74,15 +74,15 @@ def serves(slurm, work, job):
     first = ask(url, "/v1/completions", QUESTION, key)
     tables.check(len(first["choices"]) == 1, "an answer %s" % first)
     log = os.path.join(work, "serve.log")
-    cluster.until(lambda: "ssh -N" in read(log), "a tunnel command in the log", 20)
+    cluster.until(lambda: "ssh -N" in read(log), "a tunnel command in the log")
     os.remove(url_file)
     slurm.run("scancel", "--signal=USR1", "--batch", job)
-    cluster.until(lambda: os.path.exists(url_file), "the URL after a requeue", 120)
+    cluster.until(lambda: os.path.exists(url_file), "the URL after a requeue", 600)
     url = read(url_file).splitlines()[0]
     again = ask(url, "/v1/completions", QUESTION, key)
     tables.check(again["choices"] == first["choices"], "the same seed, the same answer: %s" % again)
     slurm.run("scancel", job)
-    cluster.until(lambda: status_of(url, "/health", None) == 0, "the end of the server", 60)
+    cluster.until(lambda: status_of(url, "/health", None) == 0, "the end of the server")
 
 
 def main():

@@ -31,7 +31,7 @@ def read_table():
 def render_all(templates, message):
     lines = "".join(template.replace("\n", "\3") + "\n" for template in templates)
     done = subprocess.run([TOOL, "--each", "1", *message], input=lines.encode(), check=True,
-                          capture_output=True, timeout=200)
+                          capture_output=True, timeout=600)
     for line in done.stdout.decode().split("\n")[:-1]:
         code, text = line.split(" ", 1)
         yield int(code), text.replace("\3", "\n")

@@ -18,7 +18,7 @@ FAILED = []
 def render(template, conversation):
     words = [word for message in conversation for word in message]
     done = subprocess.run([TOOL, os.path.join(FOLDER, template), "1", *words], check=False,
-                          capture_output=True, timeout=60)
+                          capture_output=True, timeout=600)
     return done.returncode, done.stdout.decode("utf-8")
 
 
