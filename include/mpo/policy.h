@@ -182,6 +182,11 @@ const char *mpo_policy_kinds_built(void);
 enum mpo_status mpo_policies_check_device(const struct mpo_policy_spec *policies,
                                           int32_t policy_count, const char *kind);
 
+/** The index-th option, by its full name, that none of these policies heeds because of its
+ *  kind; NULL: there are no more. Local; looks at the beginnings of model files. */
+const char *mpo_policies_idle_option(const struct mpo_policy_spec *policies,
+                                     int32_t policy_count, int32_t index);
+
 /** Version of the model engine, "none" without one. Local. */
 const char *mpo_policy_engine_version(void);
 

@@ -66,6 +66,39 @@ cleanup:
     return status;
 }
 
+static bool has_name(const char *const *names, const char *name)
+{
+    for (size_t i = 0; names != NULL && names[i] != NULL; i++)
+        if (strcmp(names[i], name) == 0)
+            return true;
+    return false;
+}
+
+static bool is_ignored(const struct mpo_policy_spec *policy, const char *option)
+{
+    size_t index = 0;
+    return choose_kind(policy, &index) == MPO_OK &&
+           has_name(mpo_policy_kinds[index]->ignores, option);
+}
+
+const char *mpo_policies_idle_option(const struct mpo_policy_spec *policies,
+                                     int32_t policy_count, int32_t index)
+{
+    size_t kind = 0;
+    if (policy_count < 1 || choose_kind(&policies[0], &kind) != MPO_OK ||
+        mpo_policy_kinds[kind]->ignores == NULL)
+        return NULL;
+    for (const char *const *option = mpo_policy_kinds[kind]->ignores; *option != NULL;
+         option++) {
+        bool is_idle = true;
+        for (int32_t i = 1; i < policy_count; i++)
+            is_idle = is_idle && is_ignored(&policies[i], *option);
+        if (is_idle && index-- == 0)
+            return *option;
+    }
+    return NULL;
+}
+
 const char *mpo_policy_engine_version(void)
 {
     for (size_t kind = 0; mpo_policy_kinds[kind] != NULL; kind++)
@@ -75,6 +108,37 @@ const char *mpo_policy_engine_version(void)
 }
 
 /* ---- open ---- */
+
+static bool is_given(const char *text)
+{
+    return text != NULL && text[0] != '\0';
+}
+
+/* The engine would not look at them. */
+static enum mpo_status check_options(const struct mpo_policy_spec *spec,
+                                     const struct mpo_policy_ops *ops)
+{
+    enum mpo_status status = MPO_OK;
+    const char *template = spec->chat_template;
+    const struct {
+        const char *name;
+        bool is_given;
+    } options[] = {
+        {"lora", is_given(spec->lora)},
+        {"system", is_given(spec->system)},
+        {"request", is_given(spec->request)},
+        {"template",
+         is_given(template) && !mpo_is_auto(template) && strcmp(template, "raw") != 0},
+    };
+    for (size_t i = 0; i < sizeof options / sizeof *options; i++)
+        MPO_CHECK(!options[i].is_given || !has_name(ops->refuses, options[i].name),
+                  MPO_ERR_CONFIG,
+                  "policy '%s': expected no %s, which has no effect on a policy of kind %s "
+                  "(%s); leave it out, or give another model",
+                  spec->name, options[i].name, ops->kind, spec->model);
+cleanup:
+    return status;
+}
 
 enum mpo_status mpo_policy_open(const struct mpo_policy_spec *spec,
                                 const struct mpo_policies_spec *common,
@@ -86,6 +150,7 @@ enum mpo_status mpo_policy_open(const struct mpo_policy_spec *spec,
     *out = (struct mpo_policy){.ops = ops, .name = spec->name};
     MPO_CHECK(common->prompt_slots >= 1, MPO_ERR_INTERNAL,
               "%d prompts kept at once, expected 1 or more", common->prompt_slots);
+    MPO_TRY(check_options(spec, ops));
     MPO_TRY(ops->open(spec, common, library, &out->self));
     ops->vocabulary(out->self, &vocabulary);
     out->token_count = vocabulary.size;

@@ -238,9 +238,6 @@ static enum mpo_status table_open(const struct mpo_policy_spec *spec,
     reader.file = fopen(spec->model, "r");
     MPO_CHECK(reader.file != NULL, mpo_reason_of_input(errno), "policy '%s': %s: %s",
               spec->name, spec->model, strerror(errno));
-    MPO_CHECK(spec->lora[0] == '\0' && spec->system[0] == '\0' && spec->request[0] == '\0',
-              MPO_ERR_CONFIG,
-              "policy '%s' is a table: lora, system and request need a GGUF", spec->name);
     MPO_NEW(1, &table);
     MPO_TRY(read_table(&reader, table));
     if (common->hash_models)
@@ -469,8 +466,14 @@ static enum mpo_status table_fork(void *self, int32_t from, int32_t to)
     return MPO_OK;
 }
 
+static const char *const table_refuses[] = {"lora", "system", "request", "template", NULL};
+static const char *const table_ignores[] = {"policies.devices", "run.threads",
+                                            "run.batch_invariant", "run.device_rows", NULL};
+
 const struct mpo_policy_ops mpo_policy_table_ops = {
     .kind = "table",
+    .refuses = table_refuses,
+    .ignores = table_ignores,
     .open = table_open,
     .close = table_close,
     .close_library = table_close_library,

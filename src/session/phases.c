@@ -128,14 +128,27 @@ static enum mpo_status check_policies(const void *asker, const char *kind)
                                      kind);
 }
 
-/* Flags that are about the other kind of device. At the root. */
-static void warn_of_device(const struct mpo_session *session)
+/* Flags that are about the other kind of device, or other kinds of policies; of a fit what
+ * its file says too. At the root. */
+static void warn_of_idle(const struct mpo_session *session)
 {
+    const struct mpo_config *config = session->config;
     const bool is_cpu = session->device.total_bytes == 0;
-    const char *key = is_cpu ? "policies.devices" : "run.batch_invariant";
-    if (mpo_comm_rank(session->comm) == 0 && mpo_config_is_flagged(session->config, key))
-        mpo_report(MPO_REPORT_WARNING, "%s has no effect here: policies run on %s", key,
+    const bool is_fit = strcmp(session->command, "fit") == 0;
+    const char *told = is_cpu ? "policies.devices" : "run.batch_invariant";
+    const char *key = NULL;
+    if (mpo_comm_rank(session->comm) != 0)
+        return;
+    if (mpo_config_is_flagged(config, told))
+        mpo_report(MPO_REPORT_WARNING, "%s has no effect here: policies run on %s", told,
                    is_cpu ? "the CPU" : "devices");
+    for (int32_t i = 0; (key = mpo_policies_idle_option(session->policy_specs,
+                                                        config->policy_count, i)) != NULL;
+         i++)
+        if (strcmp(key, told) != 0 && (mpo_config_is_flagged(config, key) ||
+                                       (is_fit && mpo_config_is_written(config, key))))
+            mpo_report(MPO_REPORT_WARNING,
+                       "%s has no effect here: no policy is of a kind that heeds it", key);
 }
 
 enum mpo_status mpo_session_open_device(struct mpo_session *session)
@@ -150,7 +163,7 @@ enum mpo_status mpo_session_open_device(struct mpo_session *session)
     wish.count = mpo_plan_devices(session->config, first, count);
     MPO_TRY(mpo_comm_local_before(session->comm, wish.count, &wish.before));
     MPO_TRY(mpo_device_open(&wish, session->comm, &session->device));
-    warn_of_device(session);
+    warn_of_idle(session);
 cleanup:
     return status;
 }

@@ -110,12 +110,49 @@ def test_units_and_devices():
     for flags, keys in ((["--rollout.unit_prompts=2"], ["rollout.unit_prompts"]),
                         (["--rollout.unit_prompts=2", "--rollout.prompts_per_step=2"], []),
                         (["--policies.up.devices=2", "--run.device=cpu"], ["policies.devices"]),
-                        (["--run.batch_invariant=false", "--run.device=cpu"], [])):
+                        (["--run.batch_invariant=false", "--run.device=cpu"],
+                         ["run.batch_invariant"])):  # of tables
         result = run("fit", "config.yaml", "--force", "--quiet", *flags, ranks=2)
         check(f"fit {flags}", result.returncode == 0 and idle(result) == keys, result)
     write("units.yaml", CONFIG.format(more="").replace("rollout: {", "rollout: {unit_prompts: 2, "))
     result = run("fit", "units.yaml", "--force", "--quiet")
     check("a file may be made for larger steps", idle(result) == [], result)
+
+
+def test_options_of_other_kinds_of_policies():
+    """Tables have no engine: what is about one is told, what would change it is refused."""
+    begin()
+    write("x.jinja", "{{ messages[0].content }}")
+    flags = ["--run.threads=2", "--run.batch_invariant=false", "--run.device_rows=fixed"]
+    keys = ["run.threads", "run.batch_invariant", "run.device_rows"]
+    for command, more in (("doctor", ["--record.file=k.h5"]), ("fit", ["--force", "--quiet"]),
+                          ("generate", [UNIFORM]), ("score", [UNIFORM, "--input=in.jsonl"])):
+        result = run(command, "reference.yaml", *more, *flags, ranks=2)
+        found = idle(result)
+        if command == "doctor":  # among the warnings of its report
+            found = re.findall(r"^warning  device     (?:rank 0: )?(\S+) has no effect", result.stdout, re.M)
+        check(f"{command} tells what no table heeds, once", result.returncode == 0
+              and found == keys, result)
+    write("threads.yaml", REFERENCE.replace("run: {seed: 1", "run: {seed: 1, threads: 2"))
+    result = run("fit", "threads.yaml", "--force", "--quiet")
+    check("of a file too", idle(result) == ["run.threads"], result)
+    result = run("generate", "threads.yaml", UNIFORM)
+    check("by fit alone", idle(result) == [], result)
+    for option, value in (("lora", "x.gguf"), ("system", "be kind"), ("request", "{prompt}?"),
+                          ("template", "x.jinja"), ("template", "chatml")):
+        flag = f"--policies.up.{option}={value}"
+        words = ["'up'", f"no {option}", "kind table"]
+        for command, more in (("fit", ["--force"]), ("generate", [UNIFORM])):
+            refused(f"{command}: {option} of a table", 78, words, command, "reference.yaml", *more,
+                    flag, ranks=2)
+        for command, more in (("prompt", []), ("doctor", ["--record.file=k.h5"])):
+            result = run(command, "reference.yaml", *more, flag)
+            said = " ".join((result.stdout + result.stderr).split())
+            check(f"{command}: {option} of a table", result.returncode == 78
+                  and all(word in said for word in words), result)
+    for value in ("auto", "raw"):
+        result = run("generate", "reference.yaml", UNIFORM, f"--policies.up.template={value}")
+        check(f"template: {value} says what a table does", result.returncode == 0, result)
 
 
 def test_inspect_without_a_record():

@@ -86,6 +86,13 @@ static inline bool mpo_policy_wants(const struct mpo_policy_append *append, int3
 struct mpo_policy_ops {
     const char *kind;
 
+    /** Options that mean nothing to policies of this kind, up to NULL; NULL: none. One that
+     *  gives a policy one of `refuses` (lora, system, request, template) is refused; of
+     *  `ignores`, full names as "run.threads", a session tells those that were given and that
+     *  no policy heeds. */
+    const char *const *refuses;
+    const char *const *ignores;
+
     /** Version of the engine behind the kind; NULL for none. */
     const char *(*engine_version)(void);
 

@@ -58,6 +58,13 @@ static enum mpo_status examine_ranks(struct doctor *doctor)
     return MPO_OK;
 }
 
+/* Options without an effect where the policies run. */
+static void note_idle(void *self, enum mpo_report_level level, const char *text)
+{
+    if (level == MPO_REPORT_WARNING)
+        doctor_note(self, DOCTOR_device, DOCTOR_WARNING, MPO_OK, "%s", text);
+}
+
 /* If one rank has no device to itself, all continue without one: choices that depend on the
  * device, such as the transport, must be the same on all ranks. The report says what each
  * rank found. */
@@ -67,8 +74,11 @@ static enum mpo_status examine_device(struct doctor *doctor)
     struct mpo_session *session = doctor->session;
     struct doctor_rank *own = &doctor->own;
     const struct mpo_device *device = &session->device;
+    struct mpo_reporter before =
+        mpo_report_to((struct mpo_reporter){.say = note_idle, .self = doctor});
     double all =
         note_status(doctor, DOCTOR_device, mpo_session_open_device(session)) ? 1.0 : 0.0;
+    mpo_report_to(before);
     char run[48] = "";
     if (device->first < device->index)
         snprintf(run, sizeof run, " (devices %d to %d)", device->first, device->index);

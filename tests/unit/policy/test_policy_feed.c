@@ -103,6 +103,22 @@ static void words_that_the_table_has_not_are_refused(void **state)
     free(test.table);
 }
 
+/* What one of them heeds, a job heeds. */
+static void options_that_no_policy_heeds_are_listed(void **state)
+{
+    (void)state;
+    const struct mpo_policy_spec spec[2] = {
+        {.name = "words", .kind = "table", .model = "words.table"},
+        {.name = "model", .kind = "llama", .model = "model.gguf"}};
+    const struct mpo_policy_spec tables[2] = {spec[0], spec[0]};
+    assert_string_equal(mpo_policies_idle_option(tables, 2, 0), "policies.devices");
+    assert_string_equal(mpo_policies_idle_option(tables, 2, 3), "run.device_rows");
+    assert_null(mpo_policies_idle_option(tables, 2, 4));
+    assert_null(mpo_policies_idle_option(spec, 2, 0));
+    assert_null(mpo_policies_idle_option(&spec[1], 1, 0));
+    assert_null(mpo_policies_idle_option(NULL, 0, 0));
+}
+
 static void a_prompt_cannot_end_where_the_table_ends(void **state)
 {
     (void)state;
@@ -155,6 +171,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_prompt_without_words_is_the_start),
         cmocka_unit_test(words_that_the_table_has_not_are_refused),
+        cmocka_unit_test(options_that_no_policy_heeds_are_listed),
         cmocka_unit_test(a_prompt_cannot_end_where_the_table_ends),
         cmocka_unit_test(pieces_are_words_with_the_space_before_all_but_the_first),
     };
