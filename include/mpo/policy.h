@@ -365,6 +365,8 @@ struct mpo_policy_need {
 struct mpo_policy_survey {
     int32_t policy;             /* index, 0..H-1 */
     uint64_t vocab_hash;        /* 0 when it did not load */
+    char sha256[65];            /* of model and adapter, as in struct mpo_policy_info */
+    char lora_sha256[65];
     struct mpo_failure load;    /* its files */
     struct mpo_failure prompts; /* its template's and context's */
     struct mpo_policy_need need;
@@ -383,7 +385,8 @@ struct mpo_policies_survey {
 
 /** What a survey looks at. */
 struct mpo_policies_survey_spec {
-    struct mpo_policies_spec policies; /* slots are as many as prompts */
+    struct mpo_policies_spec policies; /* slots are as many as prompts; hash_models reads
+                                          all of the files */
     struct mpo_policies_room room;     /* response_tokens: unless responses are given */
     const struct mpo_prompts *prompts; /* NULL on ranks that could not read them: none are
                                           encoded. Every rank needs them where responses are

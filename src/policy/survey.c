@@ -8,6 +8,7 @@
  */
 #include "policy_impl.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/argument.h"
@@ -22,6 +23,16 @@ static enum mpo_status holds_everywhere(const struct mpo_comm *comm, bool here, 
     return status;
 }
 
+static void describe_files(const struct mpo_policies *policies, int32_t index,
+                           struct mpo_policy_survey *out)
+{
+    struct mpo_policy_info info = {0};
+    mpo_policies_describe(policies, index, &info);
+    snprintf(out->sha256, sizeof out->sha256, "%s", info.sha256);
+    snprintf(out->lora_sha256, sizeof out->lora_sha256, "%s", info.lora_sha256);
+    out->vocab_hash = mpo_policy_vocabulary_hash(&policies->local[index]);
+}
+
 static bool load_all(struct mpo_policies *policies, struct mpo_policies_survey *survey)
 {
     bool all_loaded = true;
@@ -30,7 +41,7 @@ static bool load_all(struct mpo_policies *policies, struct mpo_policies_survey *
         one->policy = policies->first_policy + i;
         mpo_failure_keep(&one->load, mpo_policies_load(policies, i));
         if (one->load.status == MPO_OK)
-            one->vocab_hash = mpo_policy_vocabulary_hash(&policies->local[i]);
+            describe_files(policies, i, one);
         all_loaded = all_loaded && one->load.status == MPO_OK;
     }
     mpo_policies_collect_remarks(policies);
@@ -84,7 +95,6 @@ static enum mpo_status begin_survey(const struct mpo_policies_survey_spec *spec,
     enum mpo_status status = MPO_OK;
     struct mpo_policies_spec light = spec->policies;
     light.metadata_only = true;
-    light.hash_models = false;
     light.prompt_slots =
         spec->prompts != NULL ? (int32_t)mpo_prompts_count(spec->prompts) : 1;
     MPO_TRY(mpo_policies_check_room(&spec->room));

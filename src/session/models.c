@@ -57,17 +57,41 @@ cleanup:
     return status;
 }
 
-/* Compare the models of this rank with those that the weights were found for. doctor, which
- * has loaded none, leaves that to the job. */
+static int32_t count_models(const struct mpo_session *session)
+{
+    if (session->policies != NULL)
+        return mpo_policies_local_count(session->policies);
+    return session->survey != NULL ? session->survey->local_count : 0;
+}
+
+/* A model of this rank, as it was opened or surveyed. @return false: it was not loaded */
+static bool describe_model(const struct mpo_session *session, int32_t index,
+                           struct mpo_policy_info *out)
+{
+    if (session->policies != NULL) {
+        mpo_policies_describe(session->policies, index, out);
+        return true;
+    }
+    const struct mpo_policy_survey *one = &session->survey->local[index];
+    const struct mpo_policy_spec *spec = &session->policy_specs[one->policy];
+    *out = (struct mpo_policy_info){.name = spec->name,
+                                    .model = spec->model,
+                                    .lora = spec->lora,
+                                    .sha256 = one->sha256,
+                                    .lora_sha256 = one->lora_sha256,
+                                    .vocab_hash = one->vocab_hash};
+    return one->load.status == MPO_OK;
+}
+
+/* Compare the models of this rank with those that the weights were found for. */
 static enum mpo_status compare_models(const struct mpo_session *session,
                                       const struct mpo_models *models)
 {
     enum mpo_status status = MPO_OK;
-    if (session->policies == NULL)
-        return MPO_OK;
-    for (int32_t i = 0; i < mpo_policies_local_count(session->policies); i++) {
+    for (int32_t i = 0; i < count_models(session); i++) {
         struct mpo_policy_info info = {0};
-        mpo_policies_describe(session->policies, i, &info);
+        if (!describe_model(session, i, &info))
+            continue;
         for (int32_t j = 0; j < models->count; j++)
             if (strcmp(models->rank[j].policy, info.name) == 0)
                 MPO_TRY(compare_model(&info, models, &models->rank[j]));

@@ -39,6 +39,8 @@ struct mpo_session {
     struct mpo_policy_spec *policy_specs; /* [H] */
     struct mpo_policy_adapter *adapters;  /* those that specs have beside their first */
     double *temperature;                  /* [H] */
+    /** Of a job that only looks at its policies: what it saw, borrowed. */
+    const struct mpo_policies_survey *survey;
     struct mpo_device device;
     struct mpo_timing timing;
     struct mpo_session_size size;

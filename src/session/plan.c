@@ -219,12 +219,14 @@ struct mpo_policies_room mpo_plan_room(const struct mpo_session *session)
 
 struct mpo_policies_survey_spec mpo_plan_survey(const struct mpo_session *session)
 {
-    return (struct mpo_policies_survey_spec){
+    struct mpo_policies_survey_spec spec = {
         .policies = mpo_plan_policies(session),
         .room = mpo_plan_room(session),
         .prompts = session->prompts,
         .responses_given = mpo_plan_has_responses(&session->size),
     };
+    spec.policies.hash_models = false; /* it would read all of the files */
+    return spec;
 }
 
 struct mpo_mixture_spec mpo_plan_mixture(const struct mpo_session *session,

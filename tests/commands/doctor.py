@@ -141,6 +141,22 @@ def every_class_of_problem_has_the_exit_code_of_fit():
     agrees(config, [], "--fit.resume")
 
 
+def has_to_have_its_models(config, name, other):
+    """A record of a run, with another file in the place of one that it was made with."""
+    model = beside(config, name)
+    os.rename(model, model + ".kept")
+    shutil.copy(beside(config, other), model)
+    for ranks in (1, 2):
+        agrees(config, ["record"], "--resume", ranks=ranks,
+               words=[name, "expected the model (SHA-256", "of 'p1' in", "found a different one"])
+    agrees(config, ["record", "policies"], "--resume", "--policies.p0.model=no" + name)
+    moved = beside(config, "moved" + os.path.splitext(name)[1])
+    shutil.copy(model + ".kept", moved)
+    agrees(config, [], "--resume", "--policies.p1.model=" + moved, ranks=2)
+    os.rename(model + ".kept", model)
+    agrees(config, [], "--resume")
+
+
 def a_record_to_resume_has_to_be_of_the_job():
     config = table_case("resumed")
     record = beside(config, "out.h5")
@@ -154,6 +170,7 @@ def a_record_to_resume_has_to_be_of_the_job():
                         ("--descent.steps=1", ["can only be raised"]), ("--estimator.target=whole", ["target"]),
                         ("--prompts.file=" + other, ["prompts of", "other.txt"])):
         agrees(config, ["record"], "--resume", flag, ranks=2, words=words)
+    has_to_have_its_models(config, "p1.table", "p0.table")
     agrees(config, [], "--resume", "--descent.steps=%d" % (steps + 1))
     result = run([MPO, "doctor", config, "--resume", "--fit.force"])
     tables.check(result.returncode == 64 and "give only one" in result.stderr, result.stderr)
@@ -385,6 +402,9 @@ def models_have_problems_of_their_own():
            "--policies.p1.kind=llama", words=["GGUF"])
     agrees(config, ["policies"], "--policies.p1.lora=no.gguf", words=["no.gguf"])
     agrees(config, ["context"], "--rollout.max_tokens=600", words=["context of 512"])
+    tables.check(run([MPO, "fit", config, "--quiet"]).returncode == 0, "a record")
+    has_to_have_its_models(config, "p1.gguf", "p0.gguf")
+    os.remove(beside(config, "out.h5"))
     with open(beside(config, "p1.gguf"), "rb") as stream:
         whole = stream.read()
     with open(beside(config, "cut.gguf"), "wb") as stream:

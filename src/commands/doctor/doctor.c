@@ -153,6 +153,8 @@ static enum mpo_status examine_policies(struct doctor *doctor)
     if (!doctor->serves)
         spec.view = view_prompt;
     spec.viewer = doctor;
+    spec.policies.hash_models = doctor->has_record && doctor->config->record.hash_models;
+    session->survey = survey;
     MPO_TRY(mpo_policies_survey(&spec, session->comm, survey));
     if (survey->all_loaded && doctor->ranks_fit)
         MPO_TRY(mpo_context_fit(session, survey, &is_shorter));
@@ -374,6 +376,7 @@ static enum mpo_status adopt_record(struct doctor *doctor)
         return MPO_OK;
     MPO_TRY(mpo_fit_adopt(doctor->session, doctor->config));
     MPO_TRY(mpo_comm_agree(mpo_plan_check_fit(doctor->config)));
+    MPO_TRY(doctor_find_record(doctor));
 cleanup:
     return status;
 }
@@ -396,6 +399,7 @@ static enum mpo_status examine_job(struct doctor *doctor, int32_t *verdict)
     examine_threads(doctor);
     doctor_examine_limits(doctor);
     examine_device_memory(doctor);
+    doctor_compare_models(doctor);
     if (doctor->serves)
         MPO_TRY(doctor_examine_models(doctor));
     MPO_TRY(gather_ranks(doctor));

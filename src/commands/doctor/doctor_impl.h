@@ -84,9 +84,11 @@ struct doctor {
     struct mpo_session *session;
     struct mpo_policies_survey survey;
     struct mpo_exchange_plan exchange;
+    bool has_record;     /* to resume, which can be opened */
     bool serves;         /* serve is looked at, not fit */
     bool ranks_fit;      /* the number of ranks can host the policies */
     bool speaks_for_job; /* findings noted now belong to the job, not to a rank */
+    struct mpo_failure record_models; /* of the record to resume: not those of the job */
     struct doctor_rank own;
     struct doctor_finding finding[DOCTOR_FINDINGS_MAX];
     int32_t finding_count;
@@ -110,6 +112,13 @@ void doctor_note(struct doctor *doctor, enum doctor_check check, enum doctor_lev
 
 /** The limits of this rank's process; needs doctor->own. (limits.c) */
 void doctor_examine_limits(struct doctor *doctor);
+
+/** Whether there is a record to resume, for all ranks. Collective. (job.c) */
+enum mpo_status doctor_find_record(struct doctor *doctor);
+
+/** Compare its models with those of the survey; told with the record's checks. Collective.
+ *  (job.c) */
+void doctor_compare_models(struct doctor *doctor);
 
 /** Rank zero: the checks over all ranks; needs doctor->rank and doctor->policy. */
 void doctor_examine_job(struct doctor *doctor);

@@ -6,8 +6,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "doctor_impl.h"
+#include "session/weights.h"
 
 static void note_good(struct doctor *doctor, enum doctor_check check, const char *text)
 {
@@ -245,6 +247,30 @@ static void examine_groups(struct doctor *doctor)
         }
 }
 
+static bool can_open(const char *path)
+{
+    struct mpo_record *record = NULL;
+    bool is_open = access(path, F_OK) == 0 && mpo_record_open(path, &record) == MPO_OK;
+    mpo_record_close(&record);
+    return is_open;
+}
+
+enum mpo_status doctor_find_record(struct doctor *doctor)
+{
+    const struct mpo_comm *comm = doctor->session->comm;
+    if (mpo_comm_rank(comm) == 0)
+        doctor->has_record = can_open(doctor->config->record.file);
+    return mpo_comm_broadcast(comm, &doctor->has_record, sizeof doctor->has_record, 0);
+}
+
+void doctor_compare_models(struct doctor *doctor)
+{
+    if (doctor->has_record)
+        mpo_failure_keep(
+            &doctor->record_models,
+            mpo_weights_check_models(doctor->session, doctor->config->record.file));
+}
+
 /* What the record's stage warns of is a finding. */
 static void note_warning(void *self, enum mpo_report_level level, const char *text)
 {
@@ -257,13 +283,12 @@ static void praise_record(struct doctor *doctor, int64_t steps)
     const char *path = doctor->config->record.file;
     if (steps >= 0)
         doctor_note(doctor, DOCTOR_record, DOCTOR_OK, MPO_OK,
-                    "%s can be continued after %lld steps, if its models are the same",
-                    path, (long long)steps);
+                    "%s can be continued after %lld steps", path, (long long)steps);
     else
         doctor_note(doctor, DOCTOR_record, DOCTOR_OK, MPO_OK, "%s can be created", path);
 }
 
-/* A record to resume may exist, and has to belong to this job. */
+/* A record to resume may exist, and has to belong to this job, with its models. */
 static void examine_record(struct doctor *doctor)
 {
     const char *path = doctor->config->record.file;
@@ -274,6 +299,8 @@ static void examine_record(struct doctor *doctor)
     enum mpo_status status = mpo_record_check(path, fit->force || fit->resume);
     if (status == MPO_OK && fit->resume)
         status = mpo_fit_check_record(doctor->session, &steps);
+    if (status == MPO_OK)
+        status = mpo_failure_raise(&doctor->record_models);
     mpo_report_to(before);
     if (mpo_record_is_on_network(path))
         doctor_note(doctor, DOCTOR_record, DOCTOR_WARNING, MPO_OK,
