@@ -363,9 +363,9 @@ struct mpo_policy_need {
 
 /** The result of surveying one policy. Plain data, so that ranks can send it. */
 struct mpo_policy_survey {
-    int32_t policy;             /* index, 0..H-1 */
-    uint64_t vocab_hash;        /* 0 when it did not load */
-    char sha256[65];            /* of model and adapter, as in struct mpo_policy_info */
+    int32_t policy;      /* index, 0..H-1 */
+    uint64_t vocab_hash; /* 0 when it did not load */
+    char sha256[65];     /* of model and adapter, as in struct mpo_policy_info */
     char lora_sha256[65];
     struct mpo_failure load;    /* its files */
     struct mpo_failure prompts; /* its template's and context's */
