@@ -442,6 +442,21 @@ def threads_are_counted_as_they_are():
         tables.check(real - 4 <= mine <= real + 12, "doctor %d, fit %d" % (mine, real))
 
 
+def threads_that_cannot_be_started_end_with_a_word():
+    """OpenMP would end the process by itself, with 1, where there is no room for their stacks."""
+    config = gguf_case("gguf_stacks")
+    flags = ["--run.threads=64"]
+    for ranks in (1, 3):
+        agrees(config, ["memory"], *flags, ranks=ranks, limit=(resource.RLIMIT_AS, 500 << 20), words=["ulimit -v"])
+    for command in (["fit", config, "--quiet"], ["generate", config, "--weights=uniform"]):
+        result = run([MPO, *command, *flags], limit=(resource.RLIMIT_AS, 500 << 20))
+        tables.check(result.returncode == 71 and result.stderr.count("mpo: ") == 1
+                     and "computes in 64 threads" in result.stderr and "run.threads" in result.stderr, result.stderr)
+        result = run([MPO, *command, *flags], limit=(resource.RLIMIT_AS, 500 << 20), OMP_STACKSIZE="64k")
+        tables.check(result.returncode == 0, result.stderr)
+    os.remove(beside(config, "out.h5"))
+
+
 def policies_of_one_model_share_its_weights():
     config = gguf_case("gguf_shared")
     same = ["--policies.p%d.model=%s" % (k, beside(config, "p0.gguf")) for k in (1, 2)]
@@ -488,6 +503,7 @@ def main():
                   models_have_problems_of_their_own,
                   what_an_engine_takes_is_counted,
                   threads_are_counted_as_they_are,
+                  threads_that_cannot_be_started_end_with_a_word,
                   policies_of_one_model_share_its_weights,
                   needs_are_close_to_the_peak]
     cases = sample.some("cases", cases, 8)

@@ -78,10 +78,13 @@ static enum mpo_status policy_open(const struct mpo_policy_spec *spec,
     struct mpo_llama_policy *policy = NULL;
     struct mpo_llama_library *shared = *library;
     *self = NULL;
-    if (shared == NULL)
+    if (shared == NULL) {
         MPO_TRY(
             mpo_llama_library_open(common->metadata_only ? NULL : common->device, &shared));
-    *library = shared;
+        *library = shared;
+        if (!common->metadata_only)
+            MPO_TRY(mpo_llama_threads_start(common->thread_count));
+    }
     MPO_NEW(1, &policy);
     policy->spec = *spec;
     policy->library = shared;

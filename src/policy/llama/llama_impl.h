@@ -9,6 +9,7 @@
  *   capture.c  rows of logits that stay on the device
  *   device.c   where libllama computes
  *   library.c  libllama as a whole, and what it says
+ *   threads.c  whether its threads can be started
  *   file.c     GGUF files: found, hashed, looked through
  *   metadata.c what they say of themselves, examined before libllama sees it
  *   model.c    models and adapters, loaded once per rank
@@ -103,6 +104,10 @@ struct mpo_llama_library {
 enum mpo_status mpo_llama_library_open(const struct mpo_device *device,
                                        struct mpo_llama_library **out);
 void mpo_llama_library_close(void *library); /* NULL-safe */
+
+/** Start the threads that libllama will compute in, this one included. (threads.c)
+ *  @return MPO_ERR_MEMORY with what to change where a limit is in the way */
+enum mpo_status mpo_llama_threads_start(int32_t thread_count);
 
 /** True when its models compute on another device than the CPU. */
 bool mpo_llama_library_has_device(const struct mpo_llama_library *library);
