@@ -262,6 +262,25 @@ struct mpo_mixture_draws {
 enum mpo_status mpo_mixture_draw(struct mpo_mixture *mixture,
                                  struct mpo_mixture_draws *draws);
 
+/** Where mpo_mixture_combine's results go. */
+struct mpo_mixture_results {
+    struct mpo_mixture_moments *moments; /* [B] */
+    double *expectation;                 /* [B, H] or NULL */
+};
+
+/**
+ * mpo_mixture_combine and then mpo_mixture_draw, in one go where a device gains by it: the
+ * same results, and after MPO_ERR_DATA the draws from the other rows are made.
+ *
+ * Collective over the group of the exchange, or local without one; results at the root.
+ * Allocates nothing.
+ */
+enum mpo_status mpo_mixture_combine_and_draw(struct mpo_mixture *mixture,
+                                             const struct mpo_rows *rows,
+                                             const struct mpo_mixture_exponents *exponents,
+                                             const struct mpo_mixture_results *results,
+                                             struct mpo_mixture_draws *draws);
+
 /** Tokens that mpo_mixture_top lists at most. */
 #define MPO_MIXTURE_TOP_MAX 128
 

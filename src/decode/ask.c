@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The questions of a step: each row's token, drawn, given or the most probable one; and what
- * else it wants to know of its position, the most probable tokens and the end tokens.
+ * The questions of a step: each row's token, drawn, given or the most probable one, which the
+ * mixture is asked for as it combines the rows; and what else it wants to know of its
+ * position, the most probable tokens and the end tokens.
  *
  * Every rank asks the same questions in the same order; what they are about (uniforms, given
  * tokens, biases) matters at the root alone.
@@ -49,11 +50,11 @@ static void write_draw(struct mpo_decode *decode, int32_t i)
         decode->draw_uniform[i] = uniform_of(decode, question);
 }
 
-static enum mpo_status draw_tokens(struct mpo_decode *decode)
+struct mpo_mixture_draws mpo_decode_draws(struct mpo_decode *decode)
 {
     for (int32_t i = 0; i < decode->question_count; i++)
         write_draw(decode, i);
-    struct mpo_mixture_draws draws = {
+    return (struct mpo_mixture_draws){
         .count = decode->question_count,
         .row = decode->draw_row,
         .kind = decode->draw_kind,
@@ -63,7 +64,6 @@ static enum mpo_status draw_tokens(struct mpo_decode *decode)
         .log_proposal = decode->draw_log_q,
         .log_policy = decode->draw_log_policy,
     };
-    return mpo_mixture_draw(decode->spec.mixture, &draws);
 }
 
 /* The most probable tokens; their figures are those of given ones, so that a token has one
@@ -155,10 +155,9 @@ cleanup:
     return status;
 }
 
-enum mpo_status mpo_decode_ask(struct mpo_decode *decode)
+enum mpo_status mpo_decode_ask_more(struct mpo_decode *decode)
 {
     enum mpo_status status = MPO_OK;
-    MPO_TRY(draw_tokens(decode));
     MPO_TRY(find_tops(decode));
     MPO_TRY(look_up_ends(decode));
     if (decode->is_root)

@@ -262,9 +262,13 @@ enum mpo_status mpo_decode_positions_make(struct mpo_decode *decode);
 
 /* ---- ask.c ---- */
 
-/** Draw or look up the tokens of the step's questions, once its positions are combined.
- *  Collective over the group; the figures are at the root. */
-enum mpo_status mpo_decode_ask(struct mpo_decode *decode);
+/** The step's questions about tokens, as the mixture takes them; what they ask matters at the
+ *  root alone. Local. */
+struct mpo_mixture_draws mpo_decode_draws(struct mpo_decode *decode);
+
+/** What else rows want to know of their positions, once these are combined and their tokens
+ *  are known. Collective over the group; the figures are at the root. */
+enum mpo_status mpo_decode_ask_more(struct mpo_decode *decode);
 
 /* ---- offer.c ---- */
 

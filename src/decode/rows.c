@@ -8,7 +8,8 @@
  *     collect     each policy, once all are at work          logits [local, B]
  *     bring       place, round, post, normalise, exchange    rows   [H, B]
  *     combine     each row by its own exponents              q, log Z
- *     ask         drawn, greatest, given; the most probable  tokens, log q, log pi_h
+ *       and draw  drawn, greatest, given                     tokens, log q, log pi_h
+ *     ask more    the most probable, the end tokens          the same
  *
  * The exchange moves the policies' logits; normalisers follow as small messages. So a
  * transport that works beside the host starts before the rows are normalised, and the two
@@ -316,14 +317,18 @@ static struct mpo_decode_fault find_fault(const struct mpo_decode *decode,
         .is_there = !is_whole, .policy = -1, .norm = moments->log_z};
 }
 
-static enum mpo_status combine_rows(struct mpo_decode *decode, const struct mpo_rows *rows)
+static enum mpo_status combine_and_draw(struct mpo_decode *decode,
+                                        const struct mpo_rows *rows)
 {
     enum mpo_status status = MPO_OK;
+    struct mpo_mixture_draws draws = mpo_decode_draws(decode);
+    const struct mpo_mixture_results results = {
+        decode->moments, decode->any_moments ? decode->expectation : NULL};
     struct mpo_mixture_exponents exponents = {.mu = decode->position_mu,
                                               .end_bias = decode->position_bias,
                                               .expects = decode->position_expects};
-    status = mpo_mixture_combine(decode->spec.mixture, rows, &exponents, decode->moments,
-                                 decode->any_moments ? decode->expectation : NULL);
+    status = mpo_mixture_combine_and_draw(decode->spec.mixture, rows, &exponents, &results,
+                                          &draws);
     if (status == MPO_ERR_DATA)
         status = MPO_OK; /* looked for below, row by row */
     for (int32_t i = 0; status == MPO_OK && decode->is_root && i < decode->position_count;
@@ -354,8 +359,8 @@ static enum mpo_status mix_positions(struct mpo_decode *decode)
     struct mpo_rows rows = {0};
     MPO_TRY(bring_rows(decode, &rows));
     double clock = mpo_timing_now();
-    MPO_TRY(combine_rows(decode, &rows));
-    MPO_TRY(mpo_decode_ask(decode));
+    MPO_TRY(combine_and_draw(decode, &rows));
+    MPO_TRY(mpo_decode_ask_more(decode));
     mpo_timing_add(decode->spec.timing, MPO_TIMED_mixture, clock);
 cleanup:
     return status;

@@ -192,6 +192,15 @@ static void blank_failed(const struct mpo_mixture *mixture,
     }
 }
 
+/* What is known of draws beside what a device says. */
+static void blank_draws(const struct mpo_mixture *mixture,
+                        const struct mpo_mixture_draws *draws)
+{
+    if (mixture->any_absent)
+        blank_absent(mixture, draws);
+    blank_failed(mixture, draws);
+}
+
 /* Draws from `first` on, as many as fit. */
 static struct mpo_mixture_draws part_of(const struct mpo_mixture *mixture,
                                         const struct mpo_mixture_draws *draws,
@@ -225,12 +234,48 @@ enum mpo_status mpo_mixture_draw(struct mpo_mixture *mixture,
             MPO_TRY(mixture->ops->draw(mixture->self, &part));
         else
             MPO_TRY(draw_slices(mixture, &part));
-        if (mixture->rank != 0)
-            continue;
-        if (mixture->any_absent)
-            blank_absent(mixture, &part);
-        blank_failed(mixture, &part);
+        if (mixture->rank == 0)
+            blank_draws(mixture, &part);
     }
+cleanup:
+    return status;
+}
+
+/* By the device, which has whole rows. */
+static enum mpo_status combine_and_draw(struct mpo_mixture *mixture,
+                                        const struct mpo_mixture_results *results,
+                                        struct mpo_mixture_draws *draws)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_TRY(check_draws(mixture, draws));
+    MPO_TRY(mixture->ops->combine_and_draw(mixture->self, &mixture->rows,
+                                           &mixture->exponents, results, draws));
+    status = mpo_mixture_check(mixture, results->moments, results->expectation);
+    blank_draws(mixture, draws);
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_mixture_combine_and_draw(struct mpo_mixture *mixture,
+                                             const struct mpo_rows *rows,
+                                             const struct mpo_mixture_exponents *exponents,
+                                             const struct mpo_mixture_results *results,
+                                             struct mpo_mixture_draws *draws)
+{
+    enum mpo_status status = MPO_OK;
+    bool root_has_all = mpo_mixture_root_has_all(mixture);
+    bool fits = draws->count > 0 && draws->count <= mixture->row_capacity;
+    if (root_has_all && mixture->rank == 0 && fits &&
+        mixture->ops->combine_and_draw != NULL) {
+        MPO_TRY(mpo_mixture_begin(mixture, rows, exponents, results->expectation));
+        return combine_and_draw(mixture, results, draws);
+    }
+    enum mpo_status combined = mpo_mixture_combine(mixture, rows, exponents,
+                                                   results->moments, results->expectation);
+    if (combined != MPO_OK && combined != MPO_ERR_DATA)
+        return combined;
+    MPO_TRY(mpo_mixture_draw(mixture, draws));
+    status = combined;
 cleanup:
     return status;
 }

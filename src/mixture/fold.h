@@ -119,6 +119,16 @@ static inline bool mpo_mixture_root_has_all(const struct mpo_mixture *mixture)
     return mixture->first_block[1] == mixture->block_count;
 }
 
+/** Make rows those that are combined. Local. @param expectation  NULL: no row expects any */
+enum mpo_status mpo_mixture_begin(struct mpo_mixture *mixture, const struct mpo_rows *rows,
+                                  const struct mpo_mixture_exponents *exponents,
+                                  const double *expectation);
+
+/** What a device found of them: mark rows that failed, for the caller and for draws. At the
+ *  root. @return MPO_ERR_DATA when there are some */
+enum mpo_status mpo_mixture_check(struct mpo_mixture *mixture,
+                                  struct mpo_mixture_moments *moments, double *expectation);
+
 /** Bring a table [block, width] to the root. Collective over the group. */
 enum mpo_status mpo_mixture_bring(struct mpo_mixture *mixture, double *table, size_t width);
 

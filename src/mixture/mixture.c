@@ -413,6 +413,30 @@ cleanup:
     return status;
 }
 
+enum mpo_status mpo_mixture_begin(struct mpo_mixture *mixture, const struct mpo_rows *rows,
+                                  const struct mpo_mixture_exponents *exponents,
+                                  const double *expectation)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_TRY(check_row_count(mixture, rows->row_count));
+    mixture->rows = *rows;
+    mixture->exponents = *exponents;
+    if (expectation == NULL)
+        mixture->exponents.expects = mixture->nobody;
+    if (!mpo_mixture_root_has_all(mixture) || mixture->rank == 0)
+        MPO_TRY(find_absent(mixture));
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_mixture_check(struct mpo_mixture *mixture,
+                                  struct mpo_mixture_moments *moments, double *expectation)
+{
+    if (mixture->any_absent && expectation != NULL)
+        blank_absent(mixture, expectation);
+    return check_rows(mixture, moments, expectation);
+}
+
 enum mpo_status mpo_mixture_combine(struct mpo_mixture *mixture,
                                     const struct mpo_rows *rows,
                                     const struct mpo_mixture_exponents *exponents,
@@ -422,23 +446,16 @@ enum mpo_status mpo_mixture_combine(struct mpo_mixture *mixture,
     enum mpo_status status = MPO_OK;
     const struct mpo_mixture_ops *ops = mixture->ops;
     bool root_has_all = mpo_mixture_root_has_all(mixture);
-    MPO_TRY(check_row_count(mixture, rows->row_count));
-    mixture->rows = *rows;
-    mixture->exponents = *exponents;
-    if (expectation == NULL)
-        mixture->exponents.expects = mixture->nobody;
+    MPO_TRY(mpo_mixture_begin(mixture, rows, exponents, expectation));
     if (root_has_all && mixture->rank != 0)
         return MPO_OK;
-    MPO_TRY(find_absent(mixture));
     if (root_has_all && ops->combine != NULL)
         MPO_TRY(
             ops->combine(mixture->self, rows, &mixture->exponents, moments, expectation));
     else
         MPO_TRY(combine_slices(mixture, moments, expectation));
-    if (mixture->rank == 0 && mixture->any_absent && expectation != NULL)
-        blank_absent(mixture, expectation);
     if (mixture->rank == 0)
-        MPO_TRY(check_rows(mixture, moments, expectation));
+        MPO_TRY(mpo_mixture_check(mixture, moments, expectation));
 cleanup:
     return status;
 }

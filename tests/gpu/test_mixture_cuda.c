@@ -422,6 +422,53 @@ static void the_same_rows_give_the_same_bytes_again(void **state)
     pair_free(&pair);
 }
 
+/* Rows combined and drawn from in one go, after a row with another tilt: the bits of both
+ * calls. */
+static void check_in_one_go(struct mixture_case *some, enum mpo_status expected)
+{
+    enum { ROWS = 13, FIGURES = 3 * ROWS };
+    struct mixture_questions apart;
+    struct mixture_questions together;
+    struct mpo_mixture_moments moments[ROWS];
+    double expectation[FIGURES];
+    const struct mpo_mixture_results results = {moments, expectation};
+    mixture_questions_make(&apart, some, ROWS);
+    mixture_questions_make(&together, some, ROWS);
+    struct mpo_mixture_draws draws = mixture_questions_draws(&together);
+    assert_status(mpo_mixture_combine(some->mixture, &some->rows, &some->exponents,
+                                      some->moments, some->expectation),
+                  expected);
+    mixture_questions_ask(&apart, some->mixture);
+    some->row_end_bias[1] = -3.0;
+    assert_status(mpo_mixture_combine(some->mixture, &some->rows, &some->exponents, moments,
+                                      expectation),
+                  expected);
+    mixture_questions_ask(&together, some->mixture);
+    mixture_case_set(some);
+    assert_status(mpo_mixture_combine_and_draw(some->mixture, &some->rows, &some->exponents,
+                                               &results, &draws),
+                  expected);
+    assert_memory_equal(some->moments, moments, sizeof moments);
+    assert_memory_equal(some->expectation, expectation, sizeof expectation);
+    mixture_questions_same(&together, &apart);
+    mixture_questions_free(&together);
+    mixture_questions_free(&apart);
+}
+
+static void both_calls_in_one_go_give_the_bits_of_both(void **state)
+{
+    (void)state;
+    struct mixture_case some;
+    mixture_case_make(&some, 3, 13, 1500, 6.0);
+    some.device = "cuda";
+    some.varies = true;
+    mixture_case_run(&some);
+    check_in_one_go(&some, MPO_OK);
+    some.log_norm[0] = NAN; /* as of a row that was refused */
+    check_in_one_go(&some, MPO_ERR_DATA);
+    mixture_case_free(&some);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -440,6 +487,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(rows_in_device_memory_are_read_in_place),
         cmocka_unit_test(masked_tokens_may_be_anything_on_the_device),
         cmocka_unit_test(the_same_rows_give_the_same_bytes_again),
+        cmocka_unit_test(both_calls_in_one_go_give_the_bits_of_both),
     };
     if (!device_suite_has_device())
         return 77;

@@ -120,12 +120,12 @@ static void take_position(struct exchange_group *group)
     struct drawn drawn;
     struct mpo_mixture_moments moments[ROWS];
     double expectation[ROWS * POLICIES];
+    const struct mpo_mixture_results results = {moments, expectation};
     char record[64] = "";
     struct mpo_mixture_draws draws = spread_draws(&drawn);
     exchange_group_bring(group, -1, &rows);
-    assert_ok(mpo_mixture_combine(group->mixture, &rows, &group->some->exponents, moments,
-                                  expectation));
-    assert_ok(mpo_mixture_draw(group->mixture, &draws));
+    assert_ok(mpo_mixture_combine_and_draw(group->mixture, &rows, &group->some->exponents,
+                                           &results, &draws));
     assert_ok(mpo_exchange_broadcast(group->exchange, record, sizeof record));
 }
 

@@ -241,13 +241,18 @@ static void every_launch_that_fails_is_reported(void **state)
                                           some.moments, some.expectation),
                       MPO_ERR_DEVICE);
     }
-    mixture_case_combine(&some);
-    for (int launch = 0; launch < 2; launch++) {
+    const struct mpo_mixture_results results = {some.moments, some.expectation};
+    for (int launch = 0; launch < 3; launch++) {
         cudart_fail_launch_after(launch);
-        assert_status(mpo_mixture_draw(some.mixture, &draws), MPO_ERR_DEVICE);
+        assert_status(mpo_mixture_combine_and_draw(some.mixture, &some.rows,
+                                                   &some.exponents, &results, &draws),
+                      MPO_ERR_DEVICE);
     }
+    mixture_case_combine(&some);
+    cudart_fail_launch_after(0);
+    assert_status(mpo_mixture_draw(some.mixture, &draws), MPO_ERR_DEVICE);
     draws.rule = &rule;
-    for (int launch = 0; launch < 5; launch++) {
+    for (int launch = 0; launch < 4; launch++) {
         cudart_fail_launch_after(launch);
         assert_status(mpo_mixture_draw(some.mixture, &draws), MPO_ERR_DEVICE);
     }

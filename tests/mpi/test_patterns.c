@@ -45,6 +45,31 @@ static void combine(struct exchange_group *group, struct mixture_figures *figure
     combine_as(group, false, figures);
 }
 
+/* The same position combined and asked about in one go. */
+static void check_in_one_go(struct exchange_group *group,
+                            const struct mixture_figures *expected,
+                            struct mixture_figures *found)
+{
+    struct mpo_rows rows;
+    size_t row_count = (size_t)group->some->row_count;
+    size_t figures = row_count * (size_t)group->some->policy_count;
+    const struct mpo_mixture_results results = {found->moments, found->expectation};
+    struct mpo_mixture_draws draws = mixture_questions_draws(&found->questions);
+    exchange_group_place(group);
+    exchange_group_bring(group, -1, &rows);
+    assert_ok(mpo_mixture_combine_and_draw(group->mixture, &rows, &group->some->exponents,
+                                           &results, &draws));
+    if (mpo_comm_group_rank(group->comm) == 0) {
+        assert_memory_equal(found->moments, expected->moments,
+                            row_count * sizeof *found->moments);
+        assert_memory_equal(found->expectation, expected->expectation,
+                            figures * sizeof(double));
+        mixture_questions_same(&found->questions, &expected->questions);
+    }
+    assert_ok(mpo_exchange_broadcast(group->exchange, found->token[MIXTURE_DRAWN],
+                                     row_count * sizeof(int32_t)));
+}
+
 /* ---- traffic ---- */
 
 /* Combine, draw and broadcast one position; compare what moved with the formulas. */
@@ -150,6 +175,7 @@ static void check_pattern(const struct mixture_case *some,
         mixture_figures_same(&found, expected, rows, policies);
     assert_ok(mpo_exchange_broadcast(group.exchange, found.token[MIXTURE_DRAWN],
                                      (size_t)some->row_count * sizeof(int32_t)));
+    check_in_one_go(&group, expected, &found);
     if (left_out == NULL && some->row_count > 1 && some->row_count < 64)
         check_failure(&group, expected, &found);
     mixture_figures_free(&found);

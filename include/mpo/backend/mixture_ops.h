@@ -89,6 +89,12 @@ struct mpo_mixture_ops {
                                struct mpo_mixture_moments *moments, double *expectation);
     /** Answer all draws from whole rows, as mpo_mixture_draw. */
     enum mpo_status (*draw)(void *self, struct mpo_mixture_draws *draws);
+    /** Both of one or more rows and draws, if the device does so faster; NULL: one after the
+     *  other. */
+    enum mpo_status (*combine_and_draw)(void *self, const struct mpo_rows *rows,
+                                        const struct mpo_mixture_exponents *exponents,
+                                        const struct mpo_mixture_results *results,
+                                        struct mpo_mixture_draws *draws);
 
     /** The blocks of a slice, where rows->logits point. Sums go to a table [blocks of the slice, B, MPO_MIXTURE_SUMS_WIDTH(H)], or for NULL they
      *  stay for fold alone; the rows stay for scores and answer. */

@@ -178,28 +178,50 @@ cleanup:
     return status;
 }
 
-/* Sum the blocks of a slice, or of whole rows. */
-static enum mpo_status sum_blocks(struct cuda *cuda, const struct mpo_rows *rows,
-                                  const struct mpo_mixture_exponents *exponents,
-                                  int32_t first_block, int32_t end_block)
+/* Put rows that are combined, or slices of them, into the mailbox. */
+static enum mpo_status note_combined(struct cuda *cuda, const struct mpo_rows *rows,
+                                     const struct mpo_mixture_exponents *exponents,
+                                     struct mpo_mixture_slice slice)
 {
     enum mpo_status status = MPO_OK;
     size_t row_count = (size_t)rows->row_count;
     size_t count = (size_t)cuda->policy_count * row_count;
-    cuda->view = slice_view(cuda, rows->row_count, first_block, end_block);
-    cuda->first_block = first_block;
-    if (count == 0)
-        return MPO_OK; /* an empty grid must not be launched */
+    cuda->view = slice_view(cuda, rows->row_count, slice.first_block, slice.end_block);
+    cuda->first_block = slice.first_block;
     memcpy(cuda->host.log_norm, rows->log_norm, count * sizeof(double));
     memcpy(cuda->host.mu, exponents->mu, count * sizeof(double));
     memcpy(cuda->host.end_bias, exponents->end_bias, row_count * sizeof(double));
     for (size_t row = 0; row < row_count; row++)
         cuda->host.expects[row] = mpo_mixture_expects(exponents, (int32_t)row);
-    MPO_TRY(send_span(cuda, cuda->host.log_norm, cuda->host.expects + row_count));
-    MPO_TRY(send_rows(cuda, rows->logits, count, cuda->view.vocab_size));
+    MPO_TRY(list_rows(cuda, rows->logits, count, cuda->view.vocab_size));
+cleanup:
+    return status;
+}
+
+/* Sum the blocks of a slice, or of whole rows. */
+static enum mpo_status sum_blocks(struct cuda *cuda, const struct mpo_rows *rows,
+                                  const struct mpo_mixture_exponents *exponents,
+                                  struct mpo_mixture_slice slice)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_TRY(note_combined(cuda, rows, exponents, slice));
+    if (rows->row_count == 0)
+        return MPO_OK; /* an empty grid must not be launched */
+    MPO_TRY(send_span(cuda, cuda->host.row, cuda->host.expects + rows->row_count));
     MPO_TRY(launch_blocks(cuda, &cuda->view));
 cleanup:
     return status;
+}
+
+/* The figures of the rows combined last, which have come to the mailbox. */
+static void take_figures(const struct cuda *cuda, struct mpo_mixture_moments *moments,
+                         double *expectation)
+{
+    size_t row_count = (size_t)cuda->view.row_count;
+    size_t count = row_count * (size_t)cuda->policy_count;
+    memcpy(moments, cuda->host.moments, row_count * sizeof *moments);
+    if (expectation != NULL)
+        memcpy(expectation, cuda->host.expectation, count * sizeof *expectation);
 }
 
 /* Fold the sums of all blocks into rows. */
@@ -208,20 +230,21 @@ static enum mpo_status fold_blocks(struct cuda *cuda, struct mpo_mixture_moments
 {
     enum mpo_status status = MPO_OK;
     const struct mixture_view whole = whole_view(cuda);
-    size_t row_count = (size_t)whole.row_count;
-    size_t count = row_count * (size_t)whole.policy_count;
-    if (row_count == 0)
+    size_t count = (size_t)whole.row_count * (size_t)whole.policy_count;
+    if (count == 0)
         return MPO_OK;
     MPO_TRY(launch_rows(cuda, &whole));
-    MPO_TRY(fetch_array(cuda, cuda->host.moments, row_count));
-    if (expectation != NULL)
-        MPO_TRY(fetch_array(cuda, cuda->host.expectation, count));
+    MPO_TRY(fetch_span(cuda, cuda->host.moments, cuda->host.expectation + count));
     MPO_TRY_CUDA(cudaStreamSynchronize(cuda->stream));
-    memcpy(moments, cuda->host.moments, row_count * sizeof *moments);
-    if (expectation != NULL)
-        memcpy(expectation, cuda->host.expectation, count * sizeof *expectation);
+    take_figures(cuda, moments, expectation);
 cleanup:
     return status;
+}
+
+static struct mpo_mixture_slice whole_slice(const struct cuda *cuda)
+{
+    struct mpo_mixture_slice slice = {0, cuda->block_count};
+    return slice;
 }
 
 static enum mpo_status cuda_combine(void *self, const struct mpo_rows *rows,
@@ -231,8 +254,28 @@ static enum mpo_status cuda_combine(void *self, const struct mpo_rows *rows,
 {
     enum mpo_status status = MPO_OK;
     struct cuda *cuda = (struct cuda *)self;
-    MPO_TRY(sum_blocks(cuda, rows, exponents, 0, cuda->block_count));
+    MPO_TRY(sum_blocks(cuda, rows, exponents, whole_slice(cuda)));
     MPO_TRY(fold_blocks(cuda, moments, expectation));
+cleanup:
+    return status;
+}
+
+/* One copy there, the kernels, one copy back and one wait, of which each takes longer than a
+ * kernel for a few rows. */
+static enum mpo_status cuda_combine_and_draw(void *self, const struct mpo_rows *rows,
+                                             const struct mpo_mixture_exponents *exponents,
+                                             const struct mpo_mixture_results *results,
+                                             struct mpo_mixture_draws *draws)
+{
+    enum mpo_status status = MPO_OK;
+    struct cuda *cuda = (struct cuda *)self;
+    MPO_TRY(note_combined(cuda, rows, exponents, whole_slice(cuda)));
+    MPO_TRY(send_span(cuda, cuda->host.row, note_draws(cuda, draws)));
+    MPO_TRY(launch_blocks(cuda, &cuda->view));
+    MPO_TRY(launch_rows(cuda, &cuda->view));
+    MPO_TRY(launch_draws(cuda, draws));
+    MPO_TRY(fetch_draws(cuda, draws));
+    take_figures(cuda, results->moments, results->expectation);
 cleanup:
     return status;
 }
@@ -250,7 +293,7 @@ static enum mpo_status cuda_sum(void *self, const struct mpo_rows *rows,
 {
     enum mpo_status status = MPO_OK;
     struct cuda *cuda = (struct cuda *)self;
-    MPO_TRY(sum_blocks(cuda, rows, exponents, slice.first_block, slice.end_block));
+    MPO_TRY(sum_blocks(cuda, rows, exponents, slice));
     if (table == NULL || rows->row_count == 0)
         return MPO_OK; /* the device works while the root waits for the others */
     MPO_TRY_CUDA(cudaMemcpyAsync(table, cuda->sums.table,
@@ -365,7 +408,7 @@ cleanup:
 }
 
 const struct mpo_mixture_ops mpo_mixture_cuda_ops = {
-    "cuda",      cuda_open,   cuda_close,     cuda_bytes,   cuda_take, cuda_give_back,
-    cuda_place,  cuda_round,  cuda_normalise, cuda_combine, cuda_draw, cuda_sum,
-    cuda_scores, cuda_answer, cuda_fold,      cuda_ask,     cuda_rule,
+    "cuda",     cuda_open,   cuda_close,     cuda_bytes,   cuda_take, cuda_give_back,
+    cuda_place, cuda_round,  cuda_normalise, cuda_combine, cuda_draw, cuda_combine_and_draw,
+    cuda_sum,   cuda_scores, cuda_answer,    cuda_fold,    cuda_ask,  cuda_rule,
 };

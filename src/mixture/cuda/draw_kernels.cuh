@@ -4,7 +4,7 @@
  * then one of its blocks say. Costs as in mixture/cuda/kernels.cuh:
  *
  *     draw             4 H 1024 + V/1024 16          latency, one group a draw
- *     score            32 H (one sector a policy)    latency, one thread a draw
+ *                      (+ 32 H, a sector a policy, for the token's figures)
  */
 #pragma once
 
@@ -165,8 +165,33 @@ static __device__ int32_t find_token(const struct mixture_view *view,
     return invert_block(score, question->block, question->target);
 }
 
-/** Grid: draws. The token of each draw that has none yet: inverts the block sums of a row
- *  and then one block, or finds the most probable token, of equal ones the lowest. */
+/* log pi_h(token) by a thread a policy, then log q(token) by one, in the CPU's order. */
+static __device__ void score_token(const struct mixture_view *view,
+                                   const struct mixture_sums *sums,
+                                   const struct mixture_draw_view *draws, int32_t token)
+{
+    int32_t row = draws->row[blockIdx.x];
+    double *log_policy =
+        draws->log_policy + (size_t)blockIdx.x * (size_t)view->policy_count;
+    uint32_t flags = token_flags(view, token);
+    for (int32_t h = (int32_t)threadIdx.x; h < view->policy_count; h += MIXTURE_THREADS) {
+        double logit = (double)known_logit(policy_row(view, h, row)[token], flags);
+        log_policy[h] = logit * view->inverse_temperature[h] - policy_norm(view, h, row);
+    }
+    __syncthreads();
+    if (threadIdx.x > 0)
+        return;
+    double score = flags & MIXTURE_ENDS ? row_end_bias(view, row) : 0.0;
+    for (int32_t h = 0; h < view->policy_count; h++) {
+        double mu = policy_mu(view, h, row);
+        score += mu != 0.0 ? mu * log_policy[h] : 0.0;
+    }
+    draws->log_proposal[blockIdx.x] = score - sums->moments[row].log_z;
+}
+
+/** Grid: draws. The token of each draw that has none yet, and the figures of all: inverts the
+ *  block sums of a row and then one block, or finds the most probable token, of equal ones
+ *  the lowest. */
 static __global__ void __launch_bounds__(MIXTURE_THREADS)
     mixture_draw(struct mixture_view view, struct mixture_sums sums,
                  struct mixture_draw_view draws)
@@ -176,26 +201,5 @@ static __global__ void __launch_bounds__(MIXTURE_THREADS)
     int32_t token = find_token(&view, &question);
     if (threadIdx.x == 0 && draws.kind[blockIdx.x] != MPO_MIXTURE_GIVEN)
         draws.token[blockIdx.x] = token;
-}
-
-/** One thread per draw: log pi_h(token) and log q(token), in the CPU's order. */
-static __global__ void __launch_bounds__(MIXTURE_THREADS)
-    mixture_score(struct mixture_view view, struct mixture_sums sums,
-                  struct mixture_draw_view draws)
-{
-    int32_t i = (int32_t)(blockIdx.x * blockDim.x + threadIdx.x);
-    if (i >= draws.count)
-        return;
-    int32_t row = draws.row[i];
-    int32_t token = draws.token[i];
-    double *log_policy = draws.log_policy + (size_t)i * (size_t)view.policy_count;
-    uint32_t flags = token_flags(&view, token);
-    double score = flags & MIXTURE_ENDS ? row_end_bias(&view, row) : 0.0;
-    for (int32_t h = 0; h < view.policy_count; h++) {
-        double logit = (double)known_logit(policy_row(&view, h, row)[token], flags);
-        log_policy[h] = logit * view.inverse_temperature[h] - policy_norm(&view, h, row);
-        double mu = policy_mu(&view, h, row);
-        score += mu != 0.0 ? mu * log_policy[h] : 0.0;
-    }
-    draws.log_proposal[i] = score - sums.moments[row].log_z;
+    score_token(&view, &sums, &draws, token);
 }

@@ -22,7 +22,8 @@ static struct mixture_draw_view draw_view(const struct cuda *cuda, int32_t count
     return view;
 }
 
-static enum mpo_status send_draws(struct cuda *cuda, const struct mpo_mixture_draws *draws)
+/* Put the draws into the mailbox. @return where they end there */
+static const int32_t *note_draws(struct cuda *cuda, const struct mpo_mixture_draws *draws)
 {
     size_t count = (size_t)draws->count;
     memcpy(cuda->host.draw_row, draws->row, count * sizeof *draws->row);
@@ -30,7 +31,13 @@ static enum mpo_status send_draws(struct cuda *cuda, const struct mpo_mixture_dr
     memcpy(cuda->host.token, draws->token, count * sizeof *draws->token);
     if (draws->uniform != NULL)
         memcpy(cuda->host.uniform, draws->uniform, count * sizeof *draws->uniform);
-    return send_span(cuda, cuda->host.draw_row, cuda->host.token + count);
+    return cuda->host.token + count;
+}
+
+static enum mpo_status send_draws(struct cuda *cuda, const struct mpo_mixture_draws *draws)
+{
+    const int32_t *end = note_draws(cuda, draws);
+    return send_span(cuda, cuda->host.draw_row, end);
 }
 
 /* ---- rules ---- */
@@ -127,16 +134,11 @@ cleanup:
 
 /* ---- tokens ---- */
 
-/* The tokens of draws that were sent. */
+/* Tokens and figures of draws that were sent. */
 static enum mpo_status launch_draws(struct cuda *cuda,
                                     const struct mpo_mixture_draws *draws)
 {
     enum mpo_status status = MPO_OK;
-    bool all_given = true;
-    for (int32_t i = 0; i < draws->count; i++)
-        all_given = all_given && draws->kind[i] == MPO_MIXTURE_GIVEN;
-    if (all_given)
-        return MPO_OK;
     MPO_TRY(launch_rules(cuda, draws));
     MPO_LAUNCH(mixture_draw, dim3((unsigned)draws->count), MIXTURE_THREADS,
                MIXTURE_LIST_BYTES(cuda->block_count, 0), cuda->stream, cuda->view,
@@ -146,25 +148,28 @@ cleanup:
     return status;
 }
 
-static enum mpo_status cuda_draw(void *self, struct mpo_mixture_draws *draws)
+/* Wait for all that is under way, with moments and expectations in the mailbox then. */
+static enum mpo_status fetch_draws(struct cuda *cuda, struct mpo_mixture_draws *draws)
 {
     enum mpo_status status = MPO_OK;
-    struct cuda *cuda = (struct cuda *)self;
     size_t count = (size_t)draws->count;
     size_t figures = count * (size_t)cuda->policy_count;
-    dim3 groups((unsigned)((count + MIXTURE_THREADS - 1) / MIXTURE_THREADS));
-    MPO_TRY(send_draws(cuda, draws));
-    MPO_TRY(launch_draws(cuda, draws));
-    MPO_LAUNCH(mixture_score, groups, MIXTURE_THREADS, 0, cuda->stream, cuda->view,
-               cuda->sums, draw_view(cuda, draws->count));
-    MPO_TRY_CUDA(cudaGetLastError());
-    MPO_TRY(fetch_array(cuda, cuda->host.token, count));
-    MPO_TRY(fetch_array(cuda, cuda->host.log_proposal, count));
-    MPO_TRY(fetch_array(cuda, cuda->host.log_policy, figures));
+    MPO_TRY(fetch_span(cuda, cuda->host.token, cuda->host.log_policy + figures));
     MPO_TRY_CUDA(cudaStreamSynchronize(cuda->stream));
     memcpy(draws->token, cuda->host.token, count * sizeof *draws->token);
     memcpy(draws->log_proposal, cuda->host.log_proposal, count * sizeof(double));
     memcpy(draws->log_policy, cuda->host.log_policy, figures * sizeof(double));
+cleanup:
+    return status;
+}
+
+static enum mpo_status cuda_draw(void *self, struct mpo_mixture_draws *draws)
+{
+    enum mpo_status status = MPO_OK;
+    struct cuda *cuda = (struct cuda *)self;
+    MPO_TRY(send_draws(cuda, draws));
+    MPO_TRY(launch_draws(cuda, draws));
+    MPO_TRY(fetch_draws(cuda, draws));
 cleanup:
     return status;
 }

@@ -16,12 +16,15 @@
 /* Draws under rules made at a time; each needs 8 V bytes. */
 #define FILTER_SLOTS 32
 
-/* Small arrays of a call, with the same offsets on both sides. Arrays sent
- * together are adjacent. */
+/* Small arrays of a call, with the same offsets on both sides. Arrays are adjacent that are
+ * sent together, from scale or row to token, and those that come back together, from
+ * token to log_policy. */
 struct mailbox {
+    double *inverse_temperature;           /* [H + 1] and then 1 */
+    struct mixture_ruled *ruled;           /* [FILTER_SLOTS] */
+    struct mpo_mixture_bias *bias;         /* [V] of all of them */
     double *scale;                         /* [H, B] 1/T of rows that are normalised */
     const float **row;                     /* [H, B] */
-    double *inverse_temperature;           /* [H + 1] and then 1 */
     double *log_norm;                      /* [H, B] */
     double *mu;                            /* [B, H] */
     double *end_bias;                      /* [B] */
@@ -30,8 +33,6 @@ struct mailbox {
     enum mpo_mixture_kind *kind;           /* [B] */
     double *uniform;                       /* [B] */
     int32_t *token;                        /* [B] */
-    struct mixture_ruled *ruled;           /* [FILTER_SLOTS] */
-    struct mpo_mixture_bias *bias;         /* [V] of all of them */
     struct mpo_mixture_moments *moments;   /* [H, B] of rows that are normalised, or [B] */
     double *expectation;                   /* [B, H] */
     double *log_proposal;                  /* [B] */
@@ -116,9 +117,11 @@ static size_t lay_out_mailbox(const struct cuda *cuda, char *base, struct mailbo
 {
     size_t policies = (size_t)cuda->policy_count;
     size_t rows = (size_t)cuda->row_capacity;
-    size_t end = lay_out(base, 0, policies * rows, &box->scale);
+    size_t end = lay_out(base, 0, policies + 1, &box->inverse_temperature);
+    end = lay_out(base, end, FILTER_SLOTS, &box->ruled);
+    end = lay_out(base, end, (size_t)cuda->vocab_size, &box->bias);
+    end = lay_out(base, end, policies * rows, &box->scale);
     end = lay_out(base, end, policies * rows, &box->row);
-    end = lay_out(base, end, policies + 1, &box->inverse_temperature);
     end = lay_out(base, end, policies * rows, &box->log_norm);
     end = lay_out(base, end, policies * rows, &box->mu);
     end = lay_out(base, end, rows, &box->end_bias);
@@ -127,8 +130,6 @@ static size_t lay_out_mailbox(const struct cuda *cuda, char *base, struct mailbo
     end = lay_out(base, end, rows, &box->kind);
     end = lay_out(base, end, rows, &box->uniform);
     end = lay_out(base, end, rows, &box->token);
-    end = lay_out(base, end, FILTER_SLOTS, &box->ruled);
-    end = lay_out(base, end, (size_t)cuda->vocab_size, &box->bias);
     end = lay_out(base, end, policies * rows, &box->moments);
     end = lay_out(base, end, rows * policies, &box->expectation);
     end = lay_out(base, end, rows, &box->log_proposal);
@@ -264,6 +265,14 @@ static enum mpo_status fetch_array(struct cuda *cuda, T *to, size_t count)
                                  cudaMemcpyDeviceToHost, cuda->stream));
 cleanup:
     return status;
+}
+
+/* Fetch all between two places of the mailbox. */
+template <class T, class U>
+static enum mpo_status fetch_span(struct cuda *cuda, T *from, const U *to)
+{
+    char *first = reinterpret_cast<char *>(from);
+    return fetch_array(cuda, first, (size_t)(reinterpret_cast<const char *>(to) - first));
 }
 
 /* Rows of the host, or slices of them, and where copies of them go. */
