@@ -52,9 +52,12 @@ struct mpo_exchange_spec {
     enum mpo_pattern pattern;
     struct mpo_placement placement; /* of the H policies */
     int32_t row_capacity;           /* rows of one position at most */
-    int32_t vocab_size;             /* V */
-    bool rows_on_device;            /* rows lie in a device's memory, in all calls */
-    bool bf16_rows;                 /* rows are as mpo_mixture_round leaves them */
+    int32_t
+        usual_rows; /* of most positions, by which the pattern auto is chosen for devices;
+                           0: row_capacity */
+    int32_t vocab_size;  /* V */
+    bool rows_on_device; /* rows lie in a device's memory, in all calls */
+    bool bf16_rows;      /* rows are as mpo_mixture_round leaves them */
 };
 
 /** Whether this build has the spec's transport and pattern. Local.
@@ -116,9 +119,15 @@ enum mpo_pattern mpo_exchange_pattern(const struct mpo_exchange *exchange);
  * 1], borrowed. The root's is never empty. Local. */
 const int32_t *mpo_exchange_slices(const struct mpo_exchange *exchange);
 
-/** Tokens of a rank's slice in a job that is not running, in a group of P ranks. Local. */
+/** Where a group's ranks are. */
+struct mpo_exchange_site {
+    int32_t group_size; /* P */
+    bool shares_host;   /* all of them are on one */
+};
+
+/** Tokens of a rank's slice in a job that is not running. Local. */
 int32_t mpo_exchange_plan_tokens(const struct mpo_exchange_spec *spec, int32_t group_rank,
-                                 int32_t group_size);
+                                 const struct mpo_exchange_site *site);
 
 /** Ranks that have slices, and this one's place among them. Local. */
 int32_t mpo_exchange_size(const struct mpo_exchange *exchange); /* P */

@@ -5,8 +5,8 @@
     model.py [--constants TABLE.json] [--gpu H100|H200] > table.tsv
     model.py --compare FIGURES.tsv [--json TABLE.json]
 
-The first prints the model for every K, V, B, model and link, today and after each step that is
-planned. The second sets what tests/gpu/on_device.sh measured beside the model's figures; the
+The first prints the model for every K, V, B, model and link, at first and after each step that was
+made or is planned. The second sets what tests/gpu/on_device.sh measured beside the model's figures; the
 constants that follow from it go into TABLE.json, which the first takes.
 
 K policies, a GPU each ("nvlink", "infiniband") or all on one ("one"), B rows of V floats,
@@ -14,6 +14,7 @@ r = 4 V bytes. In microseconds, c(..) the constants below:
 
     gather     c(pack) + c(group) + alpha + c(combine) + c(draw) + K c(draw_policy) + c(host)
                + c(tokens) + B ((K - 1) r / wire + K r / c(combine_rate) + 2 r / c(copy_rate))
+               and without c(pack) and 2 r / c(copy_rate) where rows are sent as they lie
     alltoall   the same fixed part + c(rounds)
                + B ((K - 1)/K r / wire + r / c(combine_rate) + 2 r / c(copy_rate)
                     + 8 (K + 3) V / 1024 / c(sums_rate))
@@ -42,7 +43,9 @@ CONSTANTS = {
 }
 GPUS = {"H100": 2950.0, "H200": 4300.0}  # copy_rate
 BLOCK = 1024  # tokens that have one sum
-ALLTOALL_LOGITS_MIN = 3e6  # ALLTOALL_DEVICE_LOGITS_MIN of src/exchange/pattern.c
+# ALLTOALL_NEAR_LOGITS_MIN and ALLTOALL_FAR_LOGITS_MIN of src/exchange/pattern.c
+ALLTOALL_LOGITS_MIN = {"nvlink": 20e6, "infiniband": 3e6}
+ALLTOALL_LOGITS_MIN_AT_FIRST = 3e6
 
 # name: weights in GB, layers, width of attention, bytes of cache a token
 MODELS = {
@@ -52,10 +55,12 @@ MODELS = {
 }
 LINKS = ("nvlink", "infiniband", "one")
 # Each holds for all that follow.
-STEPS = ("today", "blocking communicator", "combine and draw in one chain",
-         "one launch for all policies", "the chain as one graph", "alltoall in the stream",
-         "pattern by topology, bf16 between nodes")
-BLOCKING, CHAIN, TOGETHER, GRAPH, STREAM, TOPOLOGY = range(1, 7)
+STEPS = ("at first", "rows sent as they lie", "blocking communicator",
+         "combine and draw in one chain", "pattern by topology", "one launch for all policies",
+         "the chain as one graph", "alltoall in the stream",
+         "bf16 between nodes, the better pattern")
+LIE, BLOCKING, CHAIN, TOPOLOGY, TOGETHER, GRAPH, STREAM, HALVES = range(1, 9)
+TODAY = TOPOLOGY  # the program has made the steps up to here
 
 
 def constants(changed=None):
@@ -84,28 +89,31 @@ def wire_rate(c, link, K):
     return c["nvlink_pair" if link == "nvlink" and K == 2 else link + "_rate"]
 
 
-def exchange_us(c, pattern, link, shape, step=0):
+def exchange_us(c, pattern, link, shape, step=TODAY):
     """A position of a pattern between GPUs; shape: (K, V, B)."""
     K, V, B = shape
     row, wire, copy = 4.0 * V, wire_rate(c, link, K), c["copy_rate"]
-    sent = row / 2 if step >= TOPOLOGY and link == "infiniband" else row
+    halves = step >= HALVES and link == "infiniband"
+    sent = row / 2 if halves else row
+    lie = pattern == "gather" and step >= LIE and not halves
+    packing = 0.0 if lie else transfer_us(2 * row, copy)
     group = c["group_blocking" if step >= BLOCKING else "group"]
-    fixed = (c["pack"] + group + c[link + "_alpha"] + mixing_us(c, K, step) + c["host"]
-             + c["tokens"])
+    fixed = (0.0 if lie else c["pack"]) + group + c[link + "_alpha"] + c["host"] + c["tokens"]
     sums = 8.0 * (K + 3) * V / BLOCK
-    packing = transfer_us(2 * row, copy)
     combine_rate = c["combine_share"] * copy
     if pattern == "gather":
-        return fixed + B * (transfer_us((K - 1) * sent, wire) + packing
-                            + transfer_us(K * row, combine_rate))
+        return fixed + mixing_us(c, K, step) + B * (
+            transfer_us((K - 1) * sent, wire) + packing + transfer_us(K * row, combine_rate))
     each = transfer_us((K - 1) / K * sent, wire) + packing + transfer_us(row, combine_rate)
     if step >= STREAM:
         late = c[link + "_alpha"] - c["nvlink_alpha"]
         return c["stream"] + late + B * (each + transfer_us(sums, wire))
-    return fixed + c["rounds"] + B * (each + transfer_us(sums, c["sums_rate"]))
+    # Sums have to come from other ranks between combining and drawing: no chain.
+    return (fixed + mixing_us(c, K, 0) + c["rounds"]
+            + B * (each + transfer_us(sums, c["sums_rate"])))
 
 
-def together_us(c, shape, step=0):
+def together_us(c, shape, step=TODAY):
     """A position of K policies on one GPU."""
     K, V, B = shape
     launches = 1 if step >= TOGETHER else K
@@ -114,15 +122,16 @@ def together_us(c, shape, step=0):
             + transfer_us(size, c["combine_share"] * c["copy_rate"]))
 
 
-def added_us(c, link, shape, step=0):
+def added_us(c, link, shape, step=TODAY):
     """(what mixing adds to a position, the pattern that `auto` takes)"""
     if link == "one":
         return together_us(c, shape, step), "-"
     costs = {name: exchange_us(c, name, link, shape, step) for name in ("gather", "alltoall")}
-    if step >= TOPOLOGY:
+    least = ALLTOALL_LOGITS_MIN[link] if step >= TOPOLOGY else ALLTOALL_LOGITS_MIN_AT_FIRST
+    if step >= HALVES:
         chosen = min(costs, key=costs.get)
     else:
-        chosen = "alltoall" if math.prod(shape) >= ALLTOALL_LOGITS_MIN else "gather"
+        chosen = "alltoall" if math.prod(shape) >= least else "gather"
     return costs[chosen], chosen
 
 
@@ -165,7 +174,7 @@ def print_summary(c):
             for B in (1, 16, 64):
                 whole = decode_us(c, model, B) * (8 if link == "one" else 1)
                 first, last = (100 * added_us(c, link, (8, 131072, B), step)[0] / whole
-                               for step in (0, len(STEPS) - 1))
+                               for step in (TODAY, len(STEPS) - 1))
                 cells.append(f"{first:.1f} -> {last:.1f} %")
         print(f"| {model} | " + " | ".join(cells) + " |")
 

@@ -91,9 +91,11 @@ static enum mpo_status choose_transport(const struct mpo_exchange_spec *spec,
 {
     enum mpo_status status = MPO_OK;
     const char *name = spec->transport;
+    const struct mpo_exchange_site site = {mpo_comm_group_size(comm),
+                                           mpo_comm_group_shares_host(comm)};
     *out = NULL;
     MPO_TRY(mpo_exchange_check(spec));
-    *chosen = mpo_exchange_choose(spec, mpo_comm_group_size(comm));
+    *chosen = mpo_exchange_choose(spec, &site);
     for (int32_t i = 0; mpo_exchange_transports[i] != NULL && *out == NULL; i++) {
         const struct mpo_exchange_ops *ops = mpo_exchange_transports[i];
         bool named = strcmp(name, ops->transport) == 0;

@@ -70,9 +70,10 @@ enum mpo_status mpo_exchange_post_norms(struct mpo_exchange *exchange,
 /** How a pattern cuts, NULL for auto. */
 const struct mpo_exchange_pattern *mpo_exchange_pattern_find(enum mpo_pattern pattern);
 
-/** The spec with the pattern chosen by auto: the faster one, as measured. */
+/** The spec with the pattern chosen by auto: the faster one, as measured on hosts and as
+ *  modelled on devices. */
 struct mpo_exchange_spec mpo_exchange_choose(const struct mpo_exchange_spec *spec,
-                                             int32_t group_size);
+                                             const struct mpo_exchange_site *site);
 
 /** Bytes of shared memory that the groups of this host would need, and
  *  what is free. Local. */

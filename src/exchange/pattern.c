@@ -51,27 +51,43 @@ struct mpo_slice mpo_exchange_slice_of(const struct mpo_exchange *exchange, int3
  * tests/bench/exchange_patterns.sh > results/exchange/table.tsv on two cores, with the
  * mixture on the CPU.
  *
- * A device takes its exponentials in less time than those rounds need for far longer rows.
- * Its limit was not measured; it is one of logits, K B V. */
-#define ALLTOALL_EXPONENTIALS_MIN  80000.0
-#define ALLTOALL_DEVICE_LOGITS_MIN 3000000.0
+ * A device takes its exponentials in less time than those rounds need for far longer rows, so
+ * its limit is one of logits, K B V, which sharing saves the root from receiving: worth more
+ * between nodes, where they come by a network adapter. It was not measured. In the model of
+ * results/gpu both take the same time at 82 million logits of two policies and at 20 of eight
+ * over NVLink, and at 9 and 2 over InfiniBand. */
+#define ALLTOALL_EXPONENTIALS_MIN 80000.0
+#define ALLTOALL_FAR_LOGITS_MIN   3000000.0
+#define ALLTOALL_NEAR_LOGITS_MIN  20000000.0
+
+/* Whether sharing pays for positions of so many rows. */
+static bool sharing_pays(const struct mpo_exchange_spec *spec,
+                         const struct mpo_exchange_site *site)
+{
+    double vocab_size = (double)spec->vocab_size;
+    double rows = spec->usual_rows > 0 ? spec->usual_rows : spec->row_capacity;
+    double logits = spec->placement.policy_count * rows * vocab_size;
+    if (site->group_size == 1)
+        return false;
+    if (!spec->rows_on_device)
+        return (double)spec->row_capacity * vocab_size >= ALLTOALL_EXPONENTIALS_MIN;
+    return logits >=
+           (site->shares_host ? ALLTOALL_NEAR_LOGITS_MIN : ALLTOALL_FAR_LOGITS_MIN);
+}
 
 struct mpo_exchange_spec mpo_exchange_choose(const struct mpo_exchange_spec *spec,
-                                             int32_t group_size)
+                                             const struct mpo_exchange_site *site)
 {
     struct mpo_exchange_spec chosen = *spec;
-    double exponentials = (double)spec->row_capacity * (double)spec->vocab_size;
-    double logits = spec->placement.policy_count * exponentials;
-    bool pays = spec->rows_on_device ? logits >= ALLTOALL_DEVICE_LOGITS_MIN
-                                     : exponentials >= ALLTOALL_EXPONENTIALS_MIN;
     if (spec->pattern == MPO_PATTERN_AUTO)
-        chosen.pattern = group_size > 1 && pays ? MPO_PATTERN_ALLTOALL : MPO_PATTERN_GATHER;
+        chosen.pattern =
+            sharing_pays(spec, site) ? MPO_PATTERN_ALLTOALL : MPO_PATTERN_GATHER;
     return chosen;
 }
 
 int32_t mpo_exchange_plan_tokens(const struct mpo_exchange_spec *spec, int32_t group_rank,
-                                 int32_t group_size)
+                                 const struct mpo_exchange_site *site)
 {
-    const struct mpo_exchange_spec chosen = mpo_exchange_choose(spec, group_size);
-    return mpo_exchange_slice(&chosen, group_rank, group_size).count;
+    const struct mpo_exchange_spec chosen = mpo_exchange_choose(spec, site);
+    return mpo_exchange_slice(&chosen, group_rank, site->group_size).count;
 }

@@ -157,6 +157,13 @@ static int32_t position_rows(const struct mpo_session_size *size)
     });
 }
 
+/* Of a step that only draws, or only scores. */
+static int32_t usual_rows(const struct mpo_session_size *size)
+{
+    bool draws_beside = mpo_plan_prefill(size) == MPO_DECODE_MIXED;
+    return draws_beside ? mpo_plan_rows(size) : position_rows(size);
+}
+
 /* Prompts whose cells are held at once at most. A prompt holds them while one of its rows
  * lives, and another can join as long as its m rows are free: the most are held when one
  * row of each is left and one prompt has just joined. */
@@ -253,6 +260,7 @@ struct mpo_exchange_spec mpo_plan_exchange(const struct mpo_config *config,
         .pattern = config->exchange.pattern,
         .placement = *placement,
         .row_capacity = position_rows(size),
+        .usual_rows = usual_rows(size),
         .vocab_size = vocab_size,
         .bf16_rows = rounds_rows(config),
     };
@@ -349,7 +357,8 @@ static size_t rows_kept(const struct mpo_plan *plan, int32_t rank, int32_t own)
         plan->config, &plan->placement, &plan->size, plan->survey->vocab_size);
     int32_t group_size = plan->placement.group_size;
     int32_t far = plan->config->policy_count - policies_near(plan, rank);
-    int32_t tokens = mpo_exchange_plan_tokens(&spec, rank % group_size, group_size);
+    const struct mpo_exchange_site site = {group_size, far == 0};
+    int32_t tokens = mpo_exchange_plan_tokens(&spec, rank % group_size, &site);
     const struct mpo_mixture_spec rounded = {.bf16_rows = spec.bf16_rows,
                                              .vocab_size = spec.vocab_size,
                                              .row_capacity = spec.row_capacity,

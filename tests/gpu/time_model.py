@@ -40,41 +40,65 @@ def check(name, found, expected):
 
 
 def exchanges():
-    gather = [model.exchange_us(C, "gather", "nvlink", SHAPE, step) for step in range(7)]
+    gather = [model.exchange_us(C, "gather", "nvlink", SHAPE, step) for step in range(9)]
     fixed = 1 + 20 + 3 + 7 + 11 + 5 * 0.5 + 2 + 6
-    check("gather today", gather[0], fixed + 3 * (4 * 5.0 + 2 * 1 + 5 * 2))
-    check("a blocking communicator", gather[1], gather[0] - 16)
-    check("one chain", gather[2], gather[1] - 13)
-    check("policies that have a GPU each have one launch already", gather[3], gather[2])
-    check("one graph, and no other step changes a gather over NVLink", gather[4:],
+    check("gather at first", gather[0], fixed + 3 * (4 * 5.0 + 2 * 1 + 5 * 2))
+    check("rows sent as they lie", gather[1], gather[0] - 1 - 3 * 2)
+    check("a blocking communicator", gather[2], gather[1] - 16)
+    check("one chain", gather[3], gather[2] - 13)
+    check("today", model.exchange_us(C, "gather", "nvlink", SHAPE), gather[3])
+    check("policies that have a GPU each have one launch already", gather[4:6], [gather[3]] * 2)
+    check("one graph, and no other step changes a gather over NVLink", gather[6:],
           [gather[3] - 1] * 3)
-    check("gather of two over NVLink", model.exchange_us(C, "gather", "nvlink", (2, V, 1)),
-          51 + 10 + 2 + 4.0)
-    check("alltoall today", model.exchange_us(C, "alltoall", "nvlink", SHAPE),
-          fixed + 100 + 3 * (0.8 * 5 + 2 + 2 + 4))
+    check("gather of two over NVLink",
+          model.exchange_us(C, "gather", "nvlink", (2, V, 1), 0), 51 + 10 + 2 + 4.0)
+    alltoall = fixed + 100 + 3 * (0.8 * 5 + 2 + 2 + 4)
+    check("alltoall at first", model.exchange_us(C, "alltoall", "nvlink", SHAPE, 0), alltoall)
+    check("alltoall today has no chain", model.exchange_us(C, "alltoall", "nvlink", SHAPE),
+          alltoall - 16)
     check("alltoall in the stream",
           model.exchange_us(C, "alltoall", "nvlink", SHAPE, model.STREAM),
           50 + 3 * (4 + 2 + 2 + 0.078125))
     check("alltoall of bf16 over InfiniBand",
-          model.exchange_us(C, "alltoall", "infiniband", SHAPE, model.TOPOLOGY),
+          model.exchange_us(C, "alltoall", "infiniband", SHAPE, model.HALVES),
           50 + 10 + 3 * (8 + 2 + 2 + 0.3125))
     check("gather of bf16 over InfiniBand",
-          model.exchange_us(C, "gather", "infiniband", SHAPE, model.TOPOLOGY),
+          model.exchange_us(C, "gather", "infiniband", SHAPE, model.HALVES),
           1 + 4 + 13 + 4 + 2.5 + 2 + 6 + 3 * (40.0 + 2 + 10))
 
 
 def choices():
     with open(os.path.join(SOURCE, "src", "exchange", "pattern.c"), encoding="utf-8") as file:
-        limit = re.search(r"ALLTOALL_DEVICE_LOGITS_MIN (\S+)", file.read())[1]
-    check("the limit of auto is that of the program", model.ALLTOALL_LOGITS_MIN, float(limit))
-    check("3.84 million logits go to all", model.added_us(C, "nvlink", SHAPE)[1], "alltoall")
-    check("2.56 million are gathered", model.added_us(C, "nvlink", (5, V, 2))[1], "gather")
+        limits = dict(re.findall(r"#define ALLTOALL_(\w+)_LOGITS_MIN +(\S+)", file.read()))
+    check("the limits of auto are those of the program", model.ALLTOALL_LOGITS_MIN,
+          {"nvlink": float(limits["NEAR"]), "infiniband": float(limits["FAR"])})
+    check("3.84 million logits went to all at first", model.added_us(C, "nvlink", SHAPE, 0)[1],
+          "alltoall")
+    check("they go to all between nodes", model.added_us(C, "infiniband", SHAPE)[1], "alltoall")
+    check("they are gathered on one", model.added_us(C, "nvlink", SHAPE)[1], "gather")
+    check("20.48 million go to all there too", model.added_us(C, "nvlink", (5, V, 16))[1],
+          "alltoall")
+    check("2.56 million are gathered", model.added_us(C, "infiniband", (5, V, 2))[1], "gather")
     check("later the better one is taken",
-          model.added_us(C, "nvlink", (2, 1024, 1), model.TOPOLOGY)[1], "gather")
+          model.added_us(C, "nvlink", (2, 1024, 1), model.HALVES)[1], "gather")
+    c = model.constants()
+    for K, link, million in ((2, "nvlink", 82), (8, "nvlink", 20), (2, "infiniband", 9),
+                             (8, "infiniband", 2)):
+        check(f"{K} over {link} break even where pattern.c says", round(break_even(c, K, link)),
+              million)
+
+
+def break_even(c, K, link):
+    """Million logits at which both patterns take the same time."""
+    costs = [[model.exchange_us(c, name, link, (K, 131072, B)) for B in (0, 1)]
+             for name in ("gather", "alltoall")]
+    (gather, gather_more), (alltoall, alltoall_more) = costs
+    rows = (alltoall - gather) / ((gather_more - gather) - (alltoall_more - alltoall))
+    return rows * K * 131072 / 1e6
 
 
 def one_gpu():
-    check("all on one GPU", model.added_us(C, "one", SHAPE), (40 + 18 + 2.5 + 15 * 3.0, "-"))
+    check("all on one GPU", model.added_us(C, "one", SHAPE, 0), (40 + 18 + 2.5 + 15 * 3.0, "-"))
     check("all on one GPU, one launch", model.added_us(C, "one", SHAPE, model.TOGETHER)[0],
           8 + 5 + 2.5 + 15 * 3.0)
 
@@ -132,7 +156,7 @@ def table_of_the_page():
         page = file.read()
     check("model.md has the table that the program prints", run("--summary").stdout in page, True)
     rows = [line for line in run().stdout.splitlines() if not line.startswith("#")][1:]
-    check("the whole table has a row for each case and step", len(rows), 3 * 27 * 7)
+    check("the whole table has a row for each case and step", len(rows), 3 * 27 * 9)
 
 
 for one in (exchanges, choices, one_gpu, decodes, figures, bad_input, table_of_the_page):

@@ -295,37 +295,47 @@ static void auto_takes_the_pattern_that_was_measured_faster(void **state)
     }
 }
 
-/* Local: what auto takes on both sides of its limits, on hosts and on devices. */
+/* Local: what auto takes on both sides of its limits, for ranks with the CPU's rows and with
+ * devices', on one host and on several. */
 static void auto_changes_the_pattern_at_its_limits(void **state)
 {
     (void)state;
+    static const enum mpo_pattern pattern[] = {MPO_PATTERN_GATHER, MPO_PATTERN_ALLTOALL};
     static const struct {
         int32_t policy_count;
-        int32_t row_capacity;
+        int32_t row_count;
         int32_t vocab_size;
-        bool rows_on_device;
-        enum mpo_pattern pattern;
+        bool on_device;
+        bool near; /* whether it is alltoall on one host */
+        bool far;
     } cases[] = {
-        {2, 1, 49152, false, MPO_PATTERN_GATHER},
-        {2, 2, 49152, false, MPO_PATTERN_ALLTOALL},
-        {8, 1, 49152, false, MPO_PATTERN_GATHER},
-        {8, 2, 49152, false, MPO_PATTERN_ALLTOALL},
-        {2, 1, 151936, false, MPO_PATTERN_ALLTOALL},
-        {2, 8, 151936, true, MPO_PATTERN_GATHER},
-        {2, 10, 151936, true, MPO_PATTERN_ALLTOALL},
-        {8, 2, 151936, true, MPO_PATTERN_GATHER},
-        {8, 3, 151936, true, MPO_PATTERN_ALLTOALL},
+        {2, 1, 49152, false, false, false}, {2, 2, 49152, false, true, true},
+        {8, 1, 49152, false, false, false}, {8, 2, 49152, false, true, true},
+        {2, 1, 151936, false, true, true},  {2, 8, 151936, true, false, false},
+        {2, 10, 151936, true, false, true}, {2, 65, 151936, true, false, true},
+        {2, 66, 151936, true, true, true},  {8, 2, 151936, true, false, false},
+        {8, 3, 151936, true, false, true},  {8, 16, 151936, true, false, true},
+        {8, 17, 151936, true, true, true},  {4, 16, 131072, true, false, true},
+        {2, 16, 131072, true, false, true}, {2, 64, 32768, true, false, true},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        const struct mpo_exchange_spec spec = {
+        struct mpo_exchange_spec spec = {
             .transport = "auto",
             .pattern = MPO_PATTERN_AUTO,
             .placement = {.policy_count = cases[i].policy_count},
-            .row_capacity = cases[i].row_capacity,
+            .row_capacity = cases[i].row_count,
             .vocab_size = cases[i].vocab_size,
-            .rows_on_device = cases[i].rows_on_device};
-        assert_int_equal(mpo_exchange_choose(&spec, 2).pattern, cases[i].pattern);
-        assert_int_equal(mpo_exchange_choose(&spec, 1).pattern, MPO_PATTERN_GATHER);
+            .rows_on_device = cases[i].on_device};
+        const struct mpo_exchange_site near = {2, true};
+        const struct mpo_exchange_site far = {2, false};
+        const struct mpo_exchange_site alone = {1, true};
+        enum mpo_pattern expected = pattern[cases[i].far];
+        assert_int_equal(mpo_exchange_choose(&spec, &near).pattern, pattern[cases[i].near]);
+        assert_int_equal(mpo_exchange_choose(&spec, &far).pattern, expected);
+        assert_int_equal(mpo_exchange_choose(&spec, &alone).pattern, MPO_PATTERN_GATHER);
+        spec.usual_rows = spec.row_capacity; /* for devices most positions count */
+        spec.row_capacity = cases[i].on_device ? 10000 : spec.row_capacity;
+        assert_int_equal(mpo_exchange_choose(&spec, &far).pattern, expected);
     }
 }
 
