@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Ranks that are shown the same device are refused, all of them, with one message.
+"""Ranks that are shown the same device are refused, all of them, with one message, unless a
+test asks for it (MPO_TEST_SHARE_DEVICE).
 
     shared_devices.py MPO MPIRUN WORK DRIVER
 
@@ -30,15 +31,18 @@ SHARED = [(1, 0), (1, 1), (1, 1)]
 ONE_HAS_NONE = [(0, 0), (1, 1), (1, 1)]
 
 
-def run(shown, *arguments, parts=()):
-    """mpo on as many ranks, on these parts of GPUs if any; returns the finished process."""
+def run(shown, *arguments, parts=(), **settings):
+    """mpo on as many ranks, on these parts of GPUs if any, with these settings, of which %d is
+    the rank; returns the finished process."""
     command = [MPIRUN]
     for rank, (count, first) in enumerate(shown):
-        command += ["-n", "1", "-x", "HOSTSIM_DEVICES=%d" % count,
-                    "-x", "HOSTSIM_FIRST=%d" % first]
+        own = {name: setting % rank if "%d" in setting else setting
+               for name, setting in settings.items()}
+        own.update(HOSTSIM_DEVICES=count, HOSTSIM_FIRST=first)
         if parts:
-            command += ["-x", "LD_PRELOAD=" + DRIVER, "-x", "HOSTSIM_PART=%d" % parts[rank]]
-        command += [MPO, *arguments, ":"]
+            own.update(LD_PRELOAD=DRIVER, HOSTSIM_PART=parts[rank])
+        flags = [word for name, value in own.items() for word in ("-x", f"{name}={value}")]
+        command += ["-n", "1", *flags, MPO, *arguments, ":"]
     return subprocess.run(command[:-1], env={**os.environ, **tables.ENVIRONMENT},
                           capture_output=True, text=True, timeout=600, check=False)
 
@@ -50,8 +54,8 @@ def check_table(text):
                  [("1", "1", "0", UUID[1]), ("2", "2", "0", UUID[1])], text)
 
 
-def refused(config, shown, device):
-    result = run(shown, "fit", config, "--run.device=" + device)
+def refused(config, shown, device, **settings):
+    result = run(shown, "fit", config, "--run.device=" + device, **settings)
     tables.check(result.returncode == UNAVAILABLE, "exit %d: %s" % (result.returncode,
                                                                     result.stderr))
     tables.check(result.stderr.count(MESSAGE) == 1, result.stderr)
@@ -105,6 +109,16 @@ def main():
     rows = [line.split() for line in result.stderr.splitlines() if "MIG-" in line]
     tables.check(result.returncode == UNAVAILABLE and [row[0] for row in rows] == ["1", "2"]
                  and rows[0][-1] == rows[1][-1] and rows[0][-1].endswith("7702"), result.stderr)
+
+    # Tests may ask for it. NCCL refuses too, unless each rank says that its host is another one.
+    flags = ["fit", config, "--force", "--run.device=cuda", "--exchange.transport=nccl"]
+    result = run(SHARED, *flags, MPO_TEST_SHARE_DEVICE="1", NCCL_HOSTID="host%d")
+    tables.check(result.returncode == 0, "exit %d: %s" % (result.returncode, result.stderr))
+    result = run(SHARED, *flags, MPO_TEST_SHARE_DEVICE="1")
+    tables.check(result.returncode == UNAVAILABLE and result.stderr.count("mpo: NCCL: ") == 1
+                 and "ncclCommInitRankConfig failed: invalid usage" in result.stderr,
+                 result.stderr)
+    refused(config, SHARED, "cuda", MPO_TEST_SHARE_DEVICE="0")
 
     # What nobody uses may be shared: one rank has no device, so auto takes the CPU.
     for shown, flags in ((APART, ["--run.device=cuda"]), (SHARED, ["--run.device=cpu"]),

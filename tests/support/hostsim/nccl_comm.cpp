@@ -155,7 +155,10 @@ void ncclComm::greet()
 {
     greeting own = {rank, size, world_rank(), hostsim::physical(device), {}};
     int length = 0;
+    const char *host_id = getenv("NCCL_HOSTID");
     PMPI_Get_processor_name(own.host, &length);
+    if (host_id != nullptr) /* as NCCL's own: ranks are where they say */
+        snprintf(own.host, sizeof own.host, "%s", host_id);
     if (own.world == first_world)
         greetings.push_back(own);
     else
