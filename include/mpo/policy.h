@@ -86,6 +86,7 @@ struct mpo_policies_spec {
     bool batch_invariant; /* on the host: a token gets the same figures, to the bit,
                              whatever is fed beside it, with files not in F32 too */
     enum mpo_device_rows device_rows; /* batches of live rows alone, or steady ones */
+    enum mpo_kv kv;                   /* one cache, or one a row where that is possible */
     const struct mpo_device *device;  /* where kinds that can compute; NULL: the CPU */
     bool rows_on_device; /* leave logits in its memory, where the kind can do that */
     bool metadata_only;  /* read what describes the models but no weights: nothing can be
@@ -326,6 +327,7 @@ struct mpo_policies_room {
     int32_t context_tokens;    /* > 0: so many tokens in all rows together, those that rows
                                   share counted once, and the two above say nothing; 0: as
                                   many as they and the longest prompt so far can come to */
+    bool scores;        /* given responses: logits of many positions of a row in one feed */
     bool mixes_prompts; /* rows of many prompts are fed together: on the CPU in passes
                                   of so few tokens that a row costs its own cells alone */
 };

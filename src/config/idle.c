@@ -137,6 +137,7 @@ static void read_score(const struct reading *reading)
         OPTION("score", prompts, prefill, true, "the prompts are those of --input"),
         OPTION("score", rollout, strength, has_strength, OWN_STRENGTH),
         OPTION("score", run, seed, true, "score draws nothing"),
+        OPTION("score", run, kv, true, "score has one cache"),
     };
     READ(reading, rows);
 }
@@ -166,6 +167,7 @@ static void read_serve(const struct reading *reading)
         OF_A_FIT("serve"),
         WITHOUT_REWARDS("serve", true, "serve measures no rewards"),
         OPTION("serve", rollout, responses, true, OF_REQUESTS),
+        OPTION("serve", run, kv, true, "serve has one cache"),
         OPTION("serve", rollout, max_tokens, true, OF_REQUESTS),
         OPTION("serve", rollout, end_bias, true, "models have the tilt of their records"),
         OPTION("serve", policies, min, true, OF_FIT_ALONE),

@@ -43,6 +43,7 @@ static const char *const harmless[] = {
     "rewards.deadline",
     "run.batch_invariant",
     "run.device_rows",
+    "run.kv",
 };
 #define REWARDS_COMMAND "rewards.command"
 #define HARMLESS_COUNT  (sizeof harmless / sizeof *harmless)

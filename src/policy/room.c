@@ -70,6 +70,8 @@ enum mpo_status mpo_policy_choose_cells(const struct mpo_policy *policy,
               "responses or max_tokens",
               policy->name, (long long)cells);
     setup->cell_count = (int32_t)cells;
+    if (room->context_tokens == 0 && !room->scores)
+        setup->row_tokens = setup->longest_prompt_tokens + room->response_tokens;
 cleanup:
     return status;
 }

@@ -208,6 +208,7 @@ struct mpo_policies_spec mpo_plan_policies(const struct mpo_session *session)
         .hash_models = session->config->record.hash_models,
         .batch_invariant = session->config->run.batch_invariant,
         .device_rows = session->config->run.device_rows,
+        .kv = session->config->run.kv,
     };
 }
 
@@ -220,6 +221,7 @@ struct mpo_policies_room mpo_plan_room(const struct mpo_session *session)
         .held_prompts = held_prompts(size),
         .response_tokens = (int32_t)session->config->rollout.max_tokens,
         .context_tokens = size->machine.context_tokens,
+        .scores = mpo_plan_given_positions(size) > 0,
         .mixes_prompts = size->machine.mixes_prompts,
     };
 }

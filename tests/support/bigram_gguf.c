@@ -214,6 +214,25 @@ void bigram_gguf_write(const char *path, const float *logits,
 
 /* ---- the adapter ---- */
 
+void bigram_gguf_logits(const float *logits, float memory, const int32_t *token,
+                        int32_t count, float *out)
+{
+    double hidden[BIGRAM_GGUF_TOKENS] = {0.0};
+    double square = 0.0;
+    for (int32_t i = 0; i < count; i++)
+        hidden[token[i]] += (double)memory / count;
+    hidden[token[count - 1]] += 1.0;
+    for (int32_t s = 0; s < BIGRAM_GGUF_TOKENS; s++)
+        square += hidden[s] * hidden[s];
+    for (int32_t v = 0; v < BIGRAM_GGUF_TOKENS; v++) {
+        double sum = 0.0;
+        for (int32_t s = 0; s < BIGRAM_GGUF_TOKENS; s++)
+            if (hidden[s] != 0.0)
+                sum += hidden[s] * (double)logits[s * BIGRAM_GGUF_TOKENS + v];
+        out[v] = (float)(sum / sqrt(square));
+    }
+}
+
 void bigram_gguf_write_adapter(const char *path, const float *shift, int32_t token_count)
 {
     struct model model = {.file = gguf_init_empty(), .tensors = make_tensors(0)};

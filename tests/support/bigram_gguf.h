@@ -51,6 +51,13 @@ struct bigram_gguf_options {
 void bigram_gguf_write(const char *path, const float *logits,
                        const struct bigram_gguf_options *options);
 
+/** The logits of a model with memory and no control tokens after tokens, as struct
+ *  bigram_gguf_options says.
+ *  @param logits  [S, S] the table
+ *  @param out     [S] */
+void bigram_gguf_logits(const float *logits, float memory, const int32_t *token,
+                        int32_t count, float *out);
+
 /**
  * Write a LoRA adapter of rank 1 for a plain model: it adds scale * shift[v] to every row.
  *

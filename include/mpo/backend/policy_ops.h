@@ -61,6 +61,8 @@ struct mpo_policy_setup {
     int32_t position_count; /* maximum positions with wanted logits in one feed */
     int32_t cell_count;     /* tokens of all rows at once, shared ones counted once, plus at
                                least one; 0: not known */
+    int32_t row_tokens; /* of one row at most, where those after the prompt are fed one at a
+                           time; 0: rows share a room, or have given responses */
     int32_t longest_prompt_tokens;
     bool mixes_prompts;    /* as struct mpo_policies_room has it */
     int32_t vocab_size;    /* V, common: rows handed out have at least this many floats */

@@ -28,6 +28,7 @@ static void policy_close(void *self)
     mpo_llama_capture_close(policy->capture);
     mpo_llama_order_close(policy);
     mpo_llama_steady_close(policy);
+    mpo_llama_split_close(policy);
     free(policy->batch.token);
     free(policy->batch.pos);
     free(policy->batch.n_seq_id);
@@ -93,6 +94,7 @@ static enum mpo_status policy_open(const struct mpo_policy_spec *spec,
     policy->batch_invariant = common->batch_invariant;
     policy->rows_on_device = common->rows_on_device;
     policy->device_rows = common->device_rows;
+    policy->kv = common->kv;
     policy->device = common->device;
     MPO_TRY(mpo_llama_model_acquire(shared, spec, common, &policy->model));
     MPO_TRY(mpo_llama_adapters_open(policy));
@@ -265,8 +267,11 @@ static void policy_describe(const void *self, struct mpo_policy_info *out)
 
 /* ---- room ---- */
 
-int32_t mpo_llama_sequences(const struct mpo_policy_setup *setup)
+int32_t mpo_llama_sequences(const struct mpo_llama_policy *policy,
+                            const struct mpo_policy_setup *setup)
 {
+    if (mpo_llama_is_split(policy, setup))
+        return setup->row_count;
     return setup->row_count < MPO_LLAMA_SEQUENCES_MAX ? setup->row_count + 1
                                                       : MPO_LLAMA_SEQUENCES_MAX;
 }
@@ -275,14 +280,23 @@ int32_t mpo_llama_sequences(const struct mpo_policy_setup *setup)
 int32_t mpo_llama_cells(const struct mpo_llama_policy *policy,
                         const struct mpo_policy_setup *setup)
 {
+    if (mpo_llama_is_split(policy, setup))
+        return setup->row_count * mpo_llama_split_cells(setup);
     return setup->cell_count + mpo_llama_steady_cells(policy, setup);
+}
+
+int32_t mpo_llama_seen_cells(const struct mpo_llama_policy *policy,
+                             const struct mpo_policy_setup *setup)
+{
+    return mpo_llama_is_split(policy, setup) ? mpo_llama_split_cells(setup)
+                                             : mpo_llama_cells(policy, setup);
 }
 
 /* libllama wants as many as sequences. */
 int32_t mpo_llama_outputs(const struct mpo_llama_policy *policy,
                           const struct mpo_policy_setup *setup)
 {
-    int32_t most = mpo_llama_sequences(setup);
+    int32_t most = mpo_llama_sequences(policy, setup);
     int32_t wanted = setup->position_count;
     if (mpo_llama_is_invariant(policy))
         wanted += MPO_LLAMA_BATCH_TOKENS / MPO_LLAMA_INVARIANT_TOKENS + 1; /* company */
@@ -335,7 +349,7 @@ static struct llama_context_params context_params(const struct mpo_llama_policy 
     }
     params.offload_kqv = on_device;
     params.op_offload = on_device;
-    params.kv_unified = true;
+    params.kv_unified = !policy->split.is_on;
     return params;
 }
 
@@ -379,7 +393,7 @@ static enum mpo_status make_context(struct mpo_llama_policy *policy)
     policy->batch_tokens = (int32_t)llama_n_batch(policy->context);
     policy->pass_tokens = (int32_t)llama_n_ubatch(policy->context);
     policy->needs_company = mpo_llama_is_invariant(policy) ||
-                            (mpo_device_is_cpu(policy->device) &&
+                            (mpo_device_is_cpu(policy->device) && !policy->split.is_on &&
                              llama_n_ctx(policy->context) >= MPO_LLAMA_SPLIT_CELLS);
     MPO_CHECK(policy->memory != NULL && policy->batch_tokens >= policy->output_count_max,
               MPO_ERR_DATA, "policy '%s': the model in %s has no cache of tokens",
@@ -414,7 +428,8 @@ static enum mpo_status policy_allocate(void *self, const struct mpo_policy_setup
     struct mpo_llama_policy *policy = self;
     MPO_TRY(check_setup(policy, setup));
     policy->setup = *setup;
-    policy->sequence_count = mpo_llama_sequences(setup);
+    policy->split.is_on = mpo_llama_is_split(policy, setup);
+    policy->sequence_count = mpo_llama_sequences(policy, setup);
     policy->output_count_max = mpo_llama_outputs(policy, setup);
     policy->pass_tokens = mpo_llama_pass_tokens(policy);
     MPO_TRY(make_context(policy));
@@ -422,7 +437,9 @@ static enum mpo_status policy_allocate(void *self, const struct mpo_policy_setup
     MPO_TRY(make_buffers(policy));
     if (mpo_llama_is_invariant(policy))
         MPO_TRY(mpo_llama_order_open(policy));
-    if (mpo_llama_is_steady(policy))
+    if (policy->split.is_on)
+        MPO_TRY(mpo_llama_split_open(policy));
+    else if (mpo_llama_is_steady(policy))
         MPO_TRY(mpo_llama_steady_open(policy));
     MPO_TRY(mpo_device_use(policy->device));
 cleanup:

@@ -5,6 +5,7 @@
  *   llama.c    the kind: open, vocabulary, context
  *   verbs.c    clear, feed, collect, truncate, fork
  *   steady.c   batches that stay alike while rows end
+ *   split.c    a cache for each row
  *   compact.c  rows in the order of their tokens, whatever came and went
  *   capture.c  rows of logits that stay on the device
  *   device.c   where libllama computes
@@ -38,6 +39,7 @@
 #include "capture.h"
 #include "compact.h"
 #include "jinja.h"
+#include "split.h"
 #include "steady.h"
 
 /** Positions of which a context always keeps the logits; rows may allow for more. */
@@ -437,6 +439,7 @@ struct mpo_llama_policy {
     bool batch_invariant;             /* wanted; see mpo_llama_is_invariant */
     bool rows_on_device;              /* wanted; see capture */
     enum mpo_device_rows device_rows; /* wanted; see mpo_llama_is_steady */
+    enum mpo_kv kv;                   /* wanted; see mpo_llama_is_split */
     const struct mpo_device *device;  /* NULL: the CPU */
 
     /* from here on: when room was made */
@@ -444,7 +447,8 @@ struct mpo_llama_policy {
     struct llama_context *context;
     struct mpo_llama_capture *capture; /* NULL: rows come to the host */
     llama_memory_t memory;
-    int32_t sequence_count; /* one more than rows, where libllama allows it */
+    int32_t sequence_count; /* one more than rows, where libllama allows it; as many where
+                               each has a cache */
     int32_t batch_tokens;   /* in one llama_decode at most */
     int32_t pass_tokens;    /* of them, computed at once at most */
     int32_t output_count_max;
@@ -457,6 +461,7 @@ struct mpo_llama_policy {
     int32_t *sequence;        /* [batch_tokens] what batch.seq_id points to */
     struct mpo_llama_order order;
     struct mpo_llama_steady steady;
+    struct mpo_llama_split split;
 };
 
 /* ---- adapters.c ---- */
@@ -471,12 +476,18 @@ enum mpo_status mpo_llama_adapters_set(struct mpo_llama_policy *policy);
 /** Path of adapter `index` of a policy. (adapters.c) */
 const char *mpo_llama_adapter_path(const struct mpo_llama_policy *policy, int32_t index);
 
-/** Sequences of a context: one more than rows, where libllama allows it. */
-int32_t mpo_llama_sequences(const struct mpo_policy_setup *setup);
+/** Sequences of a context: one more than rows, where libllama allows it; as many as rows
+ *  where each has a cache. */
+int32_t mpo_llama_sequences(const struct mpo_llama_policy *policy,
+                            const struct mpo_policy_setup *setup);
 
 /** Cells of a context: those of rows, and those that silent ones may take. */
 int32_t mpo_llama_cells(const struct mpo_llama_policy *policy,
                         const struct mpo_policy_setup *setup);
+
+/** Those among which a token finds what its row has read. */
+int32_t mpo_llama_seen_cells(const struct mpo_llama_policy *policy,
+                             const struct mpo_policy_setup *setup);
 
 /** Positions of which a context keeps the logits of one decode. */
 int32_t mpo_llama_outputs(const struct mpo_llama_policy *policy,
@@ -490,6 +501,17 @@ int32_t mpo_llama_outputs(const struct mpo_llama_policy *policy,
 enum mpo_status mpo_llama_check_applied(const struct mpo_llama_policy *policy);
 
 /* ---- verbs.c: see struct mpo_policy_ops ---- */
+
+/** Put a token for a row at a position into the batch, its logits not wanted. */
+void mpo_llama_put_token(struct mpo_llama_policy *policy, int32_t row, int32_t position,
+                         int32_t token);
+
+/** Put the next token of a row into the batch, running what is there when it is full. */
+enum mpo_status mpo_llama_push_token(struct mpo_llama_policy *policy, int32_t row,
+                                     int32_t token, bool output);
+
+/** Run the batch. Its outputs stay where they are until the next one. */
+enum mpo_status mpo_llama_decode_batch(struct mpo_llama_policy *policy);
 
 void mpo_llama_clear(void *self);
 enum mpo_status mpo_llama_feed(void *self, const struct mpo_policy_append *appends,

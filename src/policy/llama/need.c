@@ -101,10 +101,10 @@ static uint64_t work_bytes(const struct mpo_llama_policy *policy,
     uint64_t width = (uint64_t)llama_model_n_embd(model);
     uint64_t wide = model_number(model, "feed_forward_length", 4 * width);
     uint64_t logits = logit_count(policy, setup);
-    uint64_t token =
-        WIDE_ARRAYS * wide + WIDE_ARRAYS * width + (uint64_t)mpo_llama_cells(policy, setup);
+    uint64_t token = WIDE_ARRAYS * wide + WIDE_ARRAYS * width +
+                     (uint64_t)mpo_llama_seen_cells(policy, setup);
     if (mpo_llama_is_in_full(model))
-        token += SCORE_ARRAYS * (uint64_t)mpo_llama_cells(policy, setup) *
+        token += SCORE_ARRAYS * (uint64_t)mpo_llama_seen_cells(policy, setup) *
                  (uint64_t)llama_model_n_head(model);
     return (2 * logits + MPO_LLAMA_BATCH_TOKENS * token) * sizeof(float);
 }
@@ -138,7 +138,8 @@ void mpo_llama_need(const void *self, const struct mpo_policy_setup *setup,
         .model_file = {(uint64_t)file->device, (uint64_t)file->inode},
         .model_bytes = llama_model_size(policy->model->handle),
         .trained_tokens = policy->model->context_tokens,
-        .context_tokens = setup->cell_count,
+        .context_tokens = mpo_llama_is_split(policy, setup) ? mpo_llama_cells(policy, setup)
+                                                            : setup->cell_count,
         .longest_prompt_tokens = setup->longest_prompt_tokens,
         .devices = device_count(policy),
         .keeps_rows = mpo_llama_capture_built(),

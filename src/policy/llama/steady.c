@@ -50,7 +50,8 @@ void mpo_llama_steady_close(struct mpo_llama_policy *policy)
 int32_t mpo_llama_steady_cells(const struct mpo_llama_policy *policy,
                                const struct mpo_policy_setup *setup)
 {
-    return mpo_llama_is_steady(policy) ? mpo_llama_sequences(setup) / SILENT_SHARE : 0;
+    return mpo_llama_is_steady(policy) ? mpo_llama_sequences(policy, setup) / SILENT_SHARE
+                                       : 0;
 }
 
 /* One token of each row, and its logits wanted. */

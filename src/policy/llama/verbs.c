@@ -26,7 +26,8 @@
  *
  * With a file in F32 attention is computed as written, and all three are 1e-5.
  *
- * Positions may have a batch of their own (steady.c), with tokens that nobody fed.
+ * Positions may have a batch of their own (steady.c), with tokens that nobody fed, and so may
+ * rows with a cache for each (split.c).
  *
  * A row is a sequence. Forked rows share their cells, and cells that no row holds any more
  * are free. Arguments were checked in policy/feed.c, cells and outputs counted.
@@ -35,8 +36,8 @@
 
 #include <string.h>
 
-static void put_token(struct mpo_llama_policy *policy, int32_t row, int32_t position,
-                      int32_t token)
+void mpo_llama_put_token(struct mpo_llama_policy *policy, int32_t row, int32_t position,
+                         int32_t token)
 {
     int32_t at = policy->batch.n_tokens++;
     policy->batch.token[at] = token;
@@ -67,7 +68,7 @@ static int32_t put_company(struct mpo_llama_policy *policy, int32_t *position)
     *position = company >= 0 ? 0 : policy->batch.pos[last] + 1;
     if (company < 0)
         company = policy->sequence[last];
-    put_token(policy, company, *position, policy->batch.token[last]);
+    mpo_llama_put_token(policy, company, *position, policy->batch.token[last]);
     return company;
 }
 
@@ -98,8 +99,7 @@ cleanup:
     return status;
 }
 
-/* Run the batch. Its outputs stay where they are until the next one. */
-static enum mpo_status decode_batch(struct mpo_llama_policy *policy)
+enum mpo_status mpo_llama_decode_batch(struct mpo_llama_policy *policy)
 {
     enum mpo_status status = MPO_OK;
     int32_t position = 0;
@@ -122,16 +122,15 @@ cleanup:
     return status;
 }
 
-/* Add one token to the batch, running what is there when it is full. */
-static enum mpo_status push_token(struct mpo_llama_policy *policy, int32_t row,
-                                  int32_t token, bool output)
+enum mpo_status mpo_llama_push_token(struct mpo_llama_policy *policy, int32_t row,
+                                     int32_t token, bool output)
 {
     enum mpo_status status = MPO_OK;
     if (policy->batch.n_tokens == policy->batch_tokens)
-        MPO_TRY(decode_batch(policy));
+        MPO_TRY(mpo_llama_decode_batch(policy));
     if (output)
         policy->output[policy->output_count++] = policy->batch.n_tokens;
-    put_token(policy, row, policy->length[row], token);
+    mpo_llama_put_token(policy, row, policy->length[row], token);
     policy->batch.logits[policy->batch.n_tokens - 1] = output;
     policy->length[row]++;
 cleanup:
@@ -149,6 +148,8 @@ static enum mpo_status give_captured(struct mpo_llama_policy *policy, const floa
     llama_synchronize(policy->context);
     int32_t place = 0; /* among the outputs, those of silent rows too */
     for (int32_t i = 0, at = 0; i < policy->output_count; i++) {
+        if (policy->output[i] < at)
+            at = place = 0; /* rows in another order than the batch's */
         for (; at < policy->output[i]; at++)
             place += policy->batch.logits[at] != 0;
         logits[i] = mpo_llama_capture_row(policy->capture, place);
@@ -201,7 +202,8 @@ static enum mpo_status push_part(struct mpo_llama_policy *policy,
         for (int32_t j = 0; j < appends[i].count; j++) {
             bool wanted = mpo_policy_wants(&appends[i], j);
             if (part == ALL || wanted == (part == WANTED))
-                MPO_TRY(push_token(policy, appends[i].row, appends[i].token[j], wanted));
+                MPO_TRY(mpo_llama_push_token(policy, appends[i].row, appends[i].token[j],
+                                             wanted));
         }
 cleanup:
     return status;
@@ -218,13 +220,13 @@ static enum mpo_status decode_steady(struct mpo_llama_policy *policy,
     for (int32_t i = 0; i < steady->count; i++) {
         int32_t row = steady->row[i];
         if (next < append_count && appends[next].row == row) {
-            MPO_TRY(push_token(policy, row, appends[next++].token[0], true));
+            MPO_TRY(mpo_llama_push_token(policy, row, appends[next++].token[0], true));
             continue;
         }
-        put_token(policy, row, policy->length[row], appends[0].token[0]);
+        mpo_llama_put_token(policy, row, policy->length[row], appends[0].token[0]);
         policy->batch.logits[policy->batch.n_tokens - 1] = 1;
     }
-    MPO_TRY(decode_batch(policy));
+    MPO_TRY(mpo_llama_decode_batch(policy));
     next = 0;
     for (int32_t i = 0; i < steady->count; i++) {
         if (next < append_count && appends[next].row == steady->row[i])
@@ -258,16 +260,18 @@ enum mpo_status mpo_llama_feed(void *self, const struct mpo_policy_append *appen
     }
     policy->batch.n_tokens = 0;
     policy->output_count = 0;
-    if (mpo_llama_steady_follow(policy, appends, append_count)) {
+    if (policy->split.is_on) {
+        MPO_TRY(mpo_llama_split_feed(policy, appends, append_count));
+    } else if (mpo_llama_steady_follow(policy, appends, append_count)) {
         MPO_TRY(decode_steady(policy, appends, append_count));
     } else if (token_count <= policy->batch_tokens) {
         MPO_TRY(push_part(policy, appends, append_count, ALL));
     } else {
         MPO_TRY(push_part(policy, appends, append_count, UNWANTED));
-        MPO_TRY(decode_batch(policy));
+        MPO_TRY(mpo_llama_decode_batch(policy));
         MPO_TRY(push_part(policy, appends, append_count, WANTED));
     }
-    MPO_TRY(decode_batch(policy));
+    MPO_TRY(mpo_llama_decode_batch(policy));
     MPO_TRY(mpo_device_use(policy->device));
 cleanup:
     return status;
@@ -279,6 +283,7 @@ void mpo_llama_clear(void *self)
     llama_memory_clear(policy->memory, true);
     mpo_llama_order_clear(policy);
     policy->steady.count = 0;
+    policy->split.count = 0;
     memset(policy->length, 0, (size_t)policy->sequence_count * sizeof *policy->length);
 }
 

@@ -4,7 +4,6 @@
  * too few or of another row shows. The model's weights are of 32 bits. Its cache is of 16,
  * or of 32 where the file says that it is in F32, which takes another way through attention.
  */
-#include <math.h>
 #include <stdio.h>
 
 #include "bigram.h"
@@ -55,24 +54,10 @@ static void open_in_full(struct feed_case *test)
     open_model(test, false, true);
 }
 
-/* See struct bigram_gguf_options. */
 static void mean_of_all(const struct feed_case *test, const int32_t *token, int32_t count,
                         float *out)
 {
-    double hidden[BIGRAM_GGUF_TOKENS] = {0.0};
-    double square = 0.0;
-    for (int32_t i = 0; i < count; i++)
-        hidden[token[i]] += (double)MEMORY / count;
-    hidden[token[count - 1]] += 1.0;
-    for (int32_t s = 0; s < test->states; s++)
-        square += hidden[s] * hidden[s];
-    for (int32_t v = 0; v < test->states; v++) {
-        double sum = 0.0;
-        for (int32_t s = 0; s < test->states; s++)
-            if (hidden[s] != 0.0)
-                sum += hidden[s] * (double)test->table[s * test->states + v];
-        out[v] = (float)(sum / sqrt(square));
-    }
+    bigram_gguf_logits(test->table, MEMORY, token, count, out);
 }
 
 int main(void)
