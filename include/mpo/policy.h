@@ -15,6 +15,7 @@
  *   collect   logits of the wanted positions
  *   truncate  a row back to a length, or out
  *   fork      a row becomes a copy of another, and shares its cells
+ *   rescale   other scales of a policy's adapters, while no row lives
  * Nothing outside src/policy/llama knows libllama.
  *
  * Order of policies everywhere: the K objectives as configured, then the reference if any.
@@ -416,6 +417,24 @@ void mpo_policies_survey_release(struct mpo_policies_survey *survey);
 /** True when the logits that feed gives lie in the device's memory, masked tokens as the
  * model left them; otherwise in the host's, masked. Local. */
 bool mpo_policy_rows_on_device(const struct mpo_policy *policy);
+
+/** Adapters of a policy, in the order of its configuration. Local. */
+int32_t mpo_policy_adapter_count(const struct mpo_policy *policy);
+
+/**
+ * Give the policy's adapters other scales than those of its configuration: from here on it is
+ * the model with the sum of scale_i times adapter i. Empties every row, since what a cache
+ * holds depends on the scales.
+ *
+ * Local; the next feed may allocate.
+ *
+ * @param scale        [scale_count] finite; rounded to float
+ * @param scale_count  mpo_policy_adapter_count
+ * @return MPO_ERR_USAGE for a policy without room, another number of scales, or one that is
+ *         not finite
+ */
+enum mpo_status mpo_policy_rescale(struct mpo_policy *policy, const double *scale,
+                                   int32_t scale_count);
 
 /** Empty every row and its cache: from here on the verbs' results are a function of the
  *  calls alone, to the bit. Local. */

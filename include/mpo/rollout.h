@@ -7,6 +7,11 @@
  * and everything the estimator needs to know of them; or the scores of given responses.
  * Both are loops over the row machine (mpo/decode.h).
  *
+ * Where policies are adapters of one model, q can be one policy, the model with the adapters of
+ * all of them (struct mpo_rollout_blend). Then responses are drawn from that policy alone,
+ * which costs one pass a token, and scored as they are under all policies afterwards, many
+ * positions a pass.
+ *
  * The prompts of a step are cut into work units of `unit_prompts`; a unit is decoded from a
  * cleared cache by one group, and rows of finished responses are given to the unit's next
  * prompts. What is computed depends on the unit alone, so any number of ranks gives the
@@ -60,7 +65,8 @@ struct mpo_scores {
     int32_t policy_count; /* H */
     int32_t *token_count; /* [N] tokens, the end token of a whole response included */
     double *log_mixture;  /* [N] log q(y|x), nat */
-    double *log_z;        /* [N] sum_t log Z(s_t) - b [y_t ends], nat */
+    double *log_z;        /* [N] sum_t log Z(s_t) - b [y_t ends], nat; of a blend 0 but for
+                             the tilt */
     double *log_policy;   /* [N, H] log pi_h(y|x), nat */
 };
 
@@ -70,7 +76,7 @@ struct mpo_scores {
 struct mpo_integrals {
     int32_t prompt_count; /* prompts of this step */
     int32_t responses;    /* rows of each */
-    int32_t policy_count; /* H */
+    int32_t policy_count; /* H; with a blend H + 1: its policy, the last, is q and whole */
     double *log_total;    /* [N] log R, of which the mean of R is Z without bias, nat */
     double *whole;      /* [N, H] mean log pi_h under the whole mixture, by the parts of R,
                              nat */
@@ -104,14 +110,32 @@ enum mpo_rollout_purpose {
     MPO_ROLLOUT_END_MASSES, /* mpo_rollout_end_masses */
 };
 
+/**
+ * One policy in place of the mixture: the last one that decode has, whose adapter i gets
+ *
+ *     scale_i = sum_h mu_h share_ih              (src/README.md, Adapters of one model)
+ *
+ * with the exponents mu of each step. It has an exponent nowhere else: mu and results are of
+ * the other H policies.
+ */
+struct mpo_rollout_blend {
+    int32_t adapter_count; /* of the last policy */
+    const double *share; /* [adapter_count, H] scale of adapter i in policy h; 0: it is none
+                              of its own */
+};
+
 struct mpo_rollout_spec {
     const struct mpo_comm *comm;         /* borrowed, like all below */
     const struct mpo_policies *policies; /* that have encoded all prompts into slots of
                                             their indices */
     struct mpo_decode *decode;
     struct mpo_timing *timing; /* NULL: disabled */
+    const struct mpo_rollout_blend
+        *blend; /* NULL: q is made of the rows of logits. Groups of
+                                              one rank, and given_positions in decode; not
+                                              for exact draws and end masses */
     uint64_t seed;
-    int32_t policy_count; /* H */
+    int32_t policy_count; /* H, without the policy of a blend */
     int32_t prompts_max;  /* prompts of a step at most */
     int32_t unit_prompts;
     int32_t row_capacity;    /* of decode; with all of a unit's rows, no prompt waits */

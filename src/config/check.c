@@ -27,9 +27,8 @@ static const struct mpo_config_stand_in stand_ins[] = {
 };
 #define STAND_IN_COUNT (sizeof stand_ins / sizeof *stand_ins)
 
-/* The place and the name of one option, for messages. */
-static const char *where_of(struct mpo_config_build *build, int option_index,
-                            int32_t policy_index)
+const char *mpo_config_where_of(struct mpo_config_build *build, int option_index,
+                                int32_t policy_index)
 {
     struct mpo_config_assignment about = {
         .option = &mpo_config_options[option_index],
@@ -74,7 +73,7 @@ static enum mpo_status check_stand_ins(struct mpo_config_build *build)
         MPO_CHECK(build->place[own].flag == NULL || is_given(build, own) || initial == NULL,
                   MPO_ERR_USAGE,
                   "%s: expected a value, found an empty text; without the flag, %s is used",
-                  where_of(build, own, 0),
+                  mpo_config_where_of(build, own, 0),
                   initial[0] != '\0' ? initial
                                      : mpo_config_options[stand_ins[i].option].full_name);
     }
@@ -98,7 +97,7 @@ static enum mpo_status check_option(struct mpo_config_build *build, int option_i
                       is_needless(build, option_index) ||
                       mpo_config_sections[option->section].scope == MPO_SCOPE_COMMAND,
                   MPO_ERR_CONFIG, "%s: expected a value, found none (%s)",
-                  where_of(build, option_index, k), option->sentence);
+                  mpo_config_where_of(build, option_index, k), option->sentence);
         if (*member == NULL)
             MPO_TRY(mpo_memory_copy_text("", member));
     }
@@ -112,7 +111,7 @@ static enum mpo_status check_record_path(struct mpo_config_build *build)
     enum mpo_status status = MPO_OK;
     MPO_CHECK(build->config->record.file[0] != '\0', MPO_ERR_CONFIG,
               "%s: expected the name of a file, found none; without it, mpo.h5 is written",
-              where_of(build, MPO_OPTION_record_file, 0));
+              mpo_config_where_of(build, MPO_OPTION_record_file, 0));
 cleanup:
     return status;
 }
@@ -175,8 +174,8 @@ static enum mpo_status check_names_differ(struct mpo_config_build *build)
     for (int32_t i = 1; i < config->policy_count; i++)
         MPO_CHECK(strcmp(sorted[i - 1]->name, sorted[i]->name) != 0, MPO_ERR_CONFIG,
                   "%s: expected a unique name, found '%s', which policies[%td] already has",
-                  where_of(build, MPO_OPTION_policies_name,
-                           (int32_t)(sorted[i] - config->policies)),
+                  mpo_config_where_of(build, MPO_OPTION_policies_name,
+                                      (int32_t)(sorted[i] - config->policies)),
                   mpo_quote(sorted[i]->name, quoted), sorted[i - 1] - config->policies);
 cleanup:
     free(sorted);
@@ -192,7 +191,7 @@ static enum mpo_status check_names(struct mpo_config_build *build)
         const char *name = config->policies[i].name;
         const char *fault = name_fault(name);
         MPO_CHECK(fault == NULL, MPO_ERR_CONFIG, "%s: expected %s, found '%s'",
-                  where_of(build, MPO_OPTION_policies_name, i), fault,
+                  mpo_config_where_of(build, MPO_OPTION_policies_name, i), fault,
                   mpo_quote(name, quoted));
     }
     MPO_TRY(check_names_differ(build));
@@ -218,8 +217,8 @@ static enum mpo_status check_and_sort_roles(struct mpo_config_build *build)
         MPO_CHECK(
             reference < 0, MPO_ERR_CONFIG,
             "%s: expected at most one policy with role reference, found '%s' and '%s'",
-            where_of(build, MPO_OPTION_policies_role, i), config->policies[i].name,
-            config->policies[reference].name);
+            mpo_config_where_of(build, MPO_OPTION_policies_role, i),
+            config->policies[i].name, config->policies[reference].name);
         reference = i;
     }
     config->objective_count = count - (reference >= 0);
@@ -245,13 +244,13 @@ static enum mpo_status check_initial(struct mpo_config_build *build)
         return MPO_OK;
     MPO_CHECK(initial->count == build->config->objective_count, MPO_ERR_CONFIG,
               "%s: expected %d numbers, one per objective, found %d",
-              where_of(build, MPO_OPTION_descent_initial, 0),
+              mpo_config_where_of(build, MPO_OPTION_descent_initial, 0),
               build->config->objective_count, initial->count);
     for (int32_t i = 0; i < initial->count; i++)
         sum += initial->value[i];
     MPO_CHECK(mpo_sums_to_one(sum), MPO_ERR_CONFIG,
               "%s: expected weights that sum to 1, found a sum of %.9g",
-              where_of(build, MPO_OPTION_descent_initial, 0), sum);
+              mpo_config_where_of(build, MPO_OPTION_descent_initial, 0), sum);
 cleanup:
     return status;
 }
@@ -267,11 +266,11 @@ static enum mpo_status check_bounds(struct mpo_config_build *build)
         bool is_bounded = policy->min > 0.0 || policy->max < 1.0;
         MPO_CHECK(!is_reference(policy) || !is_bounded, MPO_ERR_CONFIG,
                   "%s: expected no min and max for '%s', because a reference has no weight",
-                  where_of(build, MPO_OPTION_policies_min, i), policy->name);
+                  mpo_config_where_of(build, MPO_OPTION_policies_min, i), policy->name);
         MPO_CHECK(policy->min <= policy->max, MPO_ERR_CONFIG,
                   "%s: expected min to be at most max, found min %g and max %g for '%s'",
-                  where_of(build, MPO_OPTION_policies_min, i), policy->min, policy->max,
-                  policy->name);
+                  mpo_config_where_of(build, MPO_OPTION_policies_min, i), policy->min,
+                  policy->max, policy->name);
     }
 cleanup:
     return status;
@@ -289,13 +288,13 @@ static enum mpo_status check_adapters(struct mpo_config_build *build)
                   MPO_ERR_CONFIG,
                   "%s: expected no lora_scale for '%s', which has no adapter (lora), found "
                   "%g",
-                  where_of(build, MPO_OPTION_policies_lora_scale, i), policy->name,
-                  policy->lora_scale.value[0]);
+                  mpo_config_where_of(build, MPO_OPTION_policies_lora_scale, i),
+                  policy->name, policy->lora_scale.value[0]);
         MPO_CHECK(scales == 1 || scales == policy->lora.count, MPO_ERR_CONFIG,
                   "%s: expected one scale, or one for each of the %d adapters of '%s', "
                   "found %d",
-                  where_of(build, MPO_OPTION_policies_lora_scale, i), policy->lora.count,
-                  policy->name, scales);
+                  mpo_config_where_of(build, MPO_OPTION_policies_lora_scale, i),
+                  policy->lora.count, policy->name, scales);
     }
 cleanup:
     return status;
@@ -330,15 +329,15 @@ static enum mpo_status check_rollout(struct mpo_config_build *build)
     MPO_CHECK(row_count <= MPO_ROW_COUNT_MAX, MPO_ERR_CONFIG,
               "%s: expected rollout.unit_prompts x rollout.responses to be at most %d, "
               "found %lld x %lld",
-              where_of(build, MPO_OPTION_rollout_unit_prompts, 0), MPO_ROW_COUNT_MAX,
-              (long long)config->rollout.unit_prompts,
+              mpo_config_where_of(build, MPO_OPTION_rollout_unit_prompts, 0),
+              MPO_ROW_COUNT_MAX, (long long)config->rollout.unit_prompts,
               (long long)config->rollout.responses);
     bool needs_reference = config->rollout.proposal == MPO_PROPOSAL_REFERENCE;
     MPO_CHECK(!needs_reference || config->objective_count < config->policy_count,
               MPO_ERR_CONFIG,
               "%s: reference needs one policy with role reference, found none; add it to "
               "policies or use mixture",
-              where_of(build, MPO_OPTION_rollout_proposal, 0));
+              mpo_config_where_of(build, MPO_OPTION_rollout_proposal, 0));
 cleanup:
     return status;
 }
@@ -352,18 +351,19 @@ static enum mpo_status check_exponents(struct mpo_config_build *build)
     MPO_CHECK(has_reference || config->rollout.strength == 1.0, MPO_ERR_CONFIG,
               "%s: a strength of %g needs one policy with role reference, found none; add "
               "the model that the policies were trained from",
-              where_of(build, MPO_OPTION_rollout_strength, 0), config->rollout.strength);
+              mpo_config_where_of(build, MPO_OPTION_rollout_strength, 0),
+              config->rollout.strength);
     for (int32_t k = 0; k < config->objective_count; k++)
         MPO_CHECK(has_reference || config->policies[k].scale == 1.0, MPO_ERR_CONFIG,
                   "%s: a scale of %g needs one policy with role reference, found none; add "
                   "the model that '%s' was trained from",
-                  where_of(build, MPO_OPTION_policies_scale, k), config->policies[k].scale,
-                  config->policies[k].name);
-    MPO_CHECK(!has_reference || config->policies[config->policy_count - 1].scale == 1.0,
-              MPO_ERR_CONFIG,
-              "%s: expected no scale for '%s', because a reference has none",
-              where_of(build, MPO_OPTION_policies_scale, config->policy_count - 1),
-              config->policies[config->policy_count - 1].name);
+                  mpo_config_where_of(build, MPO_OPTION_policies_scale, k),
+                  config->policies[k].scale, config->policies[k].name);
+    MPO_CHECK(
+        !has_reference || config->policies[config->policy_count - 1].scale == 1.0,
+        MPO_ERR_CONFIG, "%s: expected no scale for '%s', because a reference has none",
+        mpo_config_where_of(build, MPO_OPTION_policies_scale, config->policy_count - 1),
+        config->policies[config->policy_count - 1].name);
 cleanup:
     return status;
 }
@@ -403,7 +403,7 @@ static enum mpo_status check_rewards(struct mpo_config_build *build)
             "%s: expected a name for the reward of '%s' that no other field of a line "
             "has, found '%s'; set policies.%s.reward to another name, which the "
             "program writes",
-            where_of(build, MPO_OPTION_policies_reward, k), policy->name,
+            mpo_config_where_of(build, MPO_OPTION_policies_reward, k), policy->name,
             mpo_config_reward_name(policy), policy->name);
     }
 cleanup:
@@ -422,6 +422,7 @@ enum mpo_status mpo_config_check(struct mpo_config_build *build)
     MPO_TRY(check_names(build));
     MPO_TRY(check_bounds(build));
     MPO_TRY(check_adapters(build));
+    MPO_TRY(mpo_config_check_one_base(build));
     MPO_TRY(check_and_sort_roles(build));
     MPO_TRY(check_bound_sums(build));
     MPO_TRY(check_initial(build));

@@ -152,6 +152,17 @@ enum mpo_status mpo_config_take_policies(struct mpo_config_build *build, int32_t
  *  @return MPO_ERR_CONFIG, MPO_ERR_USAGE */
 enum mpo_status mpo_config_check(struct mpo_config_build *build);
 
+/** The place and the name of one option, for messages; in build->where.
+ *  @param policy_index  in the order of the file; 0 where it is not of policies */
+const char *mpo_config_where_of(struct mpo_config_build *build, int option_index,
+                                int32_t policy_index);
+
+/* ---- adapters.c ---- */
+
+/** Check that policies differ in their adapters alone, where rollout.mixture adds these. Before
+ *  policies are put in order. @return MPO_ERR_CONFIG */
+enum mpo_status mpo_config_check_one_base(struct mpo_config_build *build);
+
 /* ---- idle.c ---- */
 
 /** Refuse a flag of the command's own that has no effect beside the others.

@@ -6,6 +6,8 @@
  */
 #include "policy_impl.h"
 
+#include <math.h>
+
 bool mpo_policy_rows_on_device(const struct mpo_policy *policy)
 {
     return policy->ops->rows_on_device != NULL && policy->ops->rows_on_device(policy->self);
@@ -18,6 +20,33 @@ void mpo_policy_clear(struct mpo_policy *policy)
     mpo_cells_clear(&policy->cells);
     policy->awaited = NULL;
     policy->ops->clear(policy->self);
+}
+
+int32_t mpo_policy_adapter_count(const struct mpo_policy *policy)
+{
+    return policy->ops->adapter_count != NULL ? policy->ops->adapter_count(policy->self)
+                                              : 0;
+}
+
+enum mpo_status mpo_policy_rescale(struct mpo_policy *policy, const double *scale,
+                                   int32_t scale_count)
+{
+    enum mpo_status status = MPO_OK;
+    int32_t count = mpo_policy_adapter_count(policy);
+    MPO_CHECK(policy->append != NULL, MPO_ERR_USAGE,
+              "policy '%s' has no room yet; make it before adapters get other scales",
+              policy->name);
+    MPO_CHECK(scale_count == count && count > 0, MPO_ERR_USAGE,
+              "policy '%s': %d scales, expected one for each of its %d adapters",
+              policy->name, scale_count, count);
+    for (int32_t i = 0; i < count; i++)
+        MPO_CHECK(isfinite((float)scale[i]), MPO_ERR_USAGE,
+                  "policy '%s': a scale of %g for adapter %d, expected a finite one",
+                  policy->name, scale[i], i + 1);
+    mpo_policy_clear(policy);
+    MPO_TRY(policy->ops->rescale(policy->self, scale));
+cleanup:
+    return status;
 }
 
 int32_t mpo_policy_row_tokens(const struct mpo_policy *policy, int32_t row)

@@ -26,14 +26,15 @@ struct mpo_decode_row mpo_rollout_row(const struct mpo_rollout *rollout,
                                       const struct mpo_rollout_step *step, int32_t slot,
                                       int32_t share, int64_t j)
 {
+    bool scores_later = mpo_rollout_scores_later(rollout, step);
     struct mpo_decode_row row = {
         .slot = (int32_t)step->prompt[slot],
         .share = share,
         .free_count = rollout->spec.max_tokens,
-        .mu = step->mu,
+        .mu = mpo_rollout_exponents(rollout, step),
         .end_bias = step->end_bias,
-        .weighted_only = step->weighted_only,
-        .moments = true,
+        .weighted_only = step->weighted_only || scores_later,
+        .moments = !scores_later,
         .rule = {.greedy = step->greedy,
                  .seed = rollout->spec.seed,
                  .counter = {.step = (uint64_t)step->step,
@@ -55,10 +56,10 @@ struct mpo_decode_row mpo_rollout_row(const struct mpo_rollout *rollout,
 static void begin_ends(struct mpo_rollout *rollout, int32_t row)
 {
     struct mpo_integrals *all = &rollout->integrals;
-    ptrdiff_t policies = rollout->spec.policy_count;
+    ptrdiff_t policies = rollout->row_policies;
     ptrdiff_t response = rollout->response[row];
     rollout->ends[row] =
-        (struct mpo_ends){.policy_count = rollout->spec.policy_count,
+        (struct mpo_ends){.policy_count = rollout->row_policies,
                           .log_total = -INFINITY,
                           .survival = 1.0,
                           .drawn = rollout->drawn + row * policies,
@@ -93,16 +94,22 @@ cleanup:
     return status;
 }
 
-void mpo_rollout_account(struct mpo_responses *all, int32_t index,
-                         const struct mpo_decode_event *event)
+static void account_token(struct mpo_responses *all, int32_t index,
+                          const struct mpo_decode_event *event)
+{
+    size_t response = (size_t)index;
+    all->token[response * (size_t)all->max_tokens + (size_t)event->position] = event->token;
+    all->token_count[response] = event->position + 1;
+    all->ended[response] = (event->flags & MPO_DECODE_ENDED) != 0;
+    all->log_proposal[response] += event->log_q;
+}
+
+void mpo_rollout_account_figures(struct mpo_responses *all, int32_t index,
+                                 const struct mpo_decode_event *event)
 {
     size_t policies = (size_t)all->policy_count;
     size_t response = (size_t)index;
     bool ends = (event->flags & MPO_DECODE_ENDED) != 0;
-    all->token[response * (size_t)all->max_tokens + (size_t)event->position] = event->token;
-    all->token_count[response] = event->position + 1;
-    all->ended[response] = ends;
-    all->log_proposal[response] += event->log_q;
     all->end_surprise[response] += (ends ? 1.0 : 0.0) - event->moments->end_probability;
     all->entropy[response] += event->moments->entropy;
     for (size_t h = 0; h < policies; h++) {
@@ -110,6 +117,13 @@ void mpo_rollout_account(struct mpo_responses *all, int32_t index,
         all->control[response * policies + h] +=
             event->log_policy[h] - event->expectation[h];
     }
+}
+
+void mpo_rollout_account(struct mpo_responses *all, int32_t index,
+                         const struct mpo_decode_event *event)
+{
+    account_token(all, index, event);
+    mpo_rollout_account_figures(all, index, event);
 }
 
 /* Add what ends at this position, and after the last one what is cut. */
@@ -122,7 +136,7 @@ static void account_ends(struct mpo_rollout *rollout, const struct mpo_rollout_s
     const int32_t *end_token = NULL;
     mpo_ends_add(
         ends, &(struct mpo_ends_position){
-                  .mu = step->mu,
+                  .mu = mpo_rollout_exponents(rollout, step),
                   .moments = event->moments,
                   .expectation = event->expectation,
                   .log_policy = event->log_policy,
@@ -190,7 +204,10 @@ static enum mpo_status handle_event(struct mpo_rollout *rollout,
     } else if (keeps_masses(rollout)) {
         account_masses(rollout, event);
     } else {
-        mpo_rollout_account(&rollout->responses, rollout->response[event->row], event);
+        account_token(&rollout->responses, rollout->response[event->row], event);
+        if (!mpo_rollout_scores_later(rollout, unit->step))
+            mpo_rollout_account_figures(&rollout->responses, rollout->response[event->row],
+                                        event);
         MPO_TRY(look_for_stop(rollout, unit->step, event, &stops));
     }
     if (stops)
@@ -240,6 +257,9 @@ enum mpo_status mpo_rollout_draw_unit(struct mpo_rollout *rollout,
         if (count > 0)
             report_position(rollout, &unit, count);
     }
+    if (mpo_rollout_scores_later(rollout, step))
+        for (int32_t slot = first_slot; slot < unit.end_slot && !rollout->is_cut; slot++)
+            MPO_TRY(mpo_rollout_score_unit(rollout, step, slot));
 cleanup:
     return status;
 }

@@ -126,7 +126,7 @@ static void set_sizes(struct mpo_rollout *rollout)
     rollout->scores = (struct mpo_scores){.responses = spec->responses,
                                           .policy_count = spec->policy_count};
     rollout->integrals = (struct mpo_integrals){.responses = spec->responses,
-                                                .policy_count = spec->policy_count};
+                                                .policy_count = rollout->row_policies};
     rollout->masses = (struct mpo_end_masses){.responses = spec->responses,
                                               .max_tokens = spec->max_tokens};
 }
@@ -156,7 +156,8 @@ static enum mpo_status allocate_results(struct mpo_rollout *rollout)
         MPO_TRY(allocate_search(rollout, responses));
     if (spec->purpose == MPO_ROLLOUT_INTEGRATES) {
         MPO_NEW(spec->row_capacity, &rollout->ends);
-        MPO_NEW((size_t)spec->row_capacity * (size_t)spec->policy_count, &rollout->drawn);
+        MPO_NEW((size_t)spec->row_capacity * (size_t)rollout->row_policies,
+                &rollout->drawn);
     }
     size_t part_count = list_results(rollout, part);
     MPO_TRY(allocate_parts(part, part_count, responses));
@@ -192,6 +193,7 @@ enum mpo_status mpo_rollout_open(const struct mpo_rollout_spec *spec,
     rollout->spec = *spec;
     MPO_NEW(spec->row_capacity, &rollout->response);
     MPO_NEW(spec->prompts_max, &rollout->prompt);
+    MPO_TRY(mpo_rollout_blend_open(rollout));
     MPO_TRY(open_tails(rollout));
     MPO_TRY(allocate_results(rollout));
 cleanup:
@@ -215,6 +217,8 @@ void mpo_rollout_close(struct mpo_rollout **out)
     for (int32_t row = 0; rollout->tail != NULL && row < rollout->spec.row_capacity; row++)
         mpo_decode_text_close(&rollout->tail[row]);
     free(rollout->tail);
+    free(rollout->scale);
+    free(rollout->one);
     free(rollout->prompt);
     free(rollout->response);
     free(rollout);
@@ -308,6 +312,7 @@ static enum mpo_status decode_units(struct mpo_rollout *rollout,
 {
     enum mpo_status status = MPO_OK;
     rollout->is_cut = false;
+    MPO_TRY(mpo_rollout_blend_begin(rollout, step));
     memcpy(rollout->prompt, step->prompt,
            (size_t)step->prompt_count * sizeof *rollout->prompt);
     if (mpo_comm_group_rank(rollout->spec.comm) == 0)

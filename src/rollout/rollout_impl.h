@@ -12,6 +12,9 @@
 
 struct mpo_rollout {
     struct mpo_rollout_spec spec;
+    int32_t row_policies; /* that decode has: H, and the policy of a blend */
+    double *one; /* [H + 1] exponents of a blend's rows: 1 for its policy; NULL: no blend */
+    double *scale;                  /* [adapter_count] of its policy in this step */
     int32_t *response;              /* [row_capacity] of the step, that a row makes */
     struct mpo_decode_text *tail;   /* [row_capacity] NULL: no stop texts */
     int64_t *prompt;                /* [prompts_max] of the step */
@@ -74,14 +77,33 @@ struct mpo_decode_row mpo_rollout_row(const struct mpo_rollout *rollout,
                                       const struct mpo_rollout_step *step, int32_t slot,
                                       int32_t share, int64_t j);
 
-/** Add a token and its figures to a response. Local. (draw.c) */
+/** Add a token and its figures to a response; the figures alone, of a token that is there.
+ *  Local. (draw.c) */
 void mpo_rollout_account(struct mpo_responses *all, int32_t index,
                          const struct mpo_decode_event *event);
+void mpo_rollout_account_figures(struct mpo_responses *all, int32_t index,
+                                 const struct mpo_decode_event *event);
 
-/** Score the given responses of a prompt slot from a cleared cache, into rollout->scores.
- *  At the group's root, while the others follow. (score.c) */
+/** Score the given responses of a prompt slot from a cleared cache, into rollout->scores; or,
+ *  in a rollout of draws, those that were drawn, into rollout->responses. At the group's root,
+ *  while the others follow. (score.c) */
 enum mpo_status mpo_rollout_score_unit(struct mpo_rollout *rollout,
                                        const struct mpo_rollout_step *step, int32_t slot);
+
+/** Exponents of the step's rows [row_policies]: its own, or with a blend those of the one policy
+ *  that is drawn from. Local. */
+const double *mpo_rollout_exponents(const struct mpo_rollout *rollout,
+                                    const struct mpo_rollout_step *step);
+
+/** Whether responses are drawn first, from one policy, and scored by all afterwards. Local. */
+bool mpo_rollout_scores_later(const struct mpo_rollout *rollout,
+                              const struct mpo_rollout_step *step);
+
+/** Make room for a blend, if there is one, and give its policy the scales of a step. Local.
+ *  (blend.c) */
+enum mpo_status mpo_rollout_blend_open(struct mpo_rollout *rollout);
+enum mpo_status mpo_rollout_blend_begin(struct mpo_rollout *rollout,
+                                        const struct mpo_rollout_step *step);
 
 /** Raise the failure of a row with the prompt and the response that it makes. Local. */
 enum mpo_status mpo_rollout_raise(const struct mpo_rollout *rollout,

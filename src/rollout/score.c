@@ -7,13 +7,32 @@
  *     log q(y|x) = sum_t log q(y_t|s_t),   log Z = sum_t ( log Z(s_t) - b [y_t ends] )
  *                                                              (src/README.md, Mixture)
  *
- * A unit is one prompt with its responses; sums run over positions in order.
+ * A unit is one prompt with its responses; sums run over positions in order. Responses of a
+ * blend, drawn from one policy, are given to the others in the same way (blend.c).
  */
 #include "rollout_impl.h"
 
 static double end_bias_of(const struct mpo_rollout_step *step, int32_t slot)
 {
     return step->end_biases != NULL ? step->end_biases[slot] : step->end_bias;
+}
+
+static bool were_drawn(const struct mpo_rollout *rollout)
+{
+    return rollout->spec.purpose == MPO_ROLLOUT_DRAWS;
+}
+
+/* The tokens of response j. @return how many */
+static int32_t find_response(const struct mpo_rollout *rollout, int32_t slot, int32_t j,
+                             const int32_t **token)
+{
+    const struct mpo_responses *drawn = &rollout->responses;
+    size_t at = (size_t)slot * (size_t)rollout->spec.responses + (size_t)j;
+    if (!were_drawn(rollout))
+        return mpo_policies_response(rollout->spec.policies, rollout->prompt[slot], j,
+                                     token);
+    *token = drawn->token + at * (size_t)drawn->max_tokens;
+    return drawn->token_count[at];
 }
 
 static enum mpo_status admit_responses(struct mpo_rollout *rollout,
@@ -26,11 +45,11 @@ static enum mpo_status admit_responses(struct mpo_rollout *rollout,
         int32_t index = 0;
         struct mpo_decode_row row = {.slot = (int32_t)prompt,
                                      .share = leader,
-                                     .mu = step->mu,
+                                     .mu = mpo_rollout_exponents(rollout, step),
                                      .end_bias = end_bias_of(step, slot),
+                                     .moments = were_drawn(rollout),
                                      .parks = true};
-        row.given_count =
-            mpo_policies_response(rollout->spec.policies, prompt, j, &row.given);
+        row.given_count = find_response(rollout, slot, j, &row.given);
         MPO_TRY(mpo_decode_admit(rollout->spec.decode, &row, &index));
         if (j == 0)
             leader = index;
@@ -56,6 +75,11 @@ static void account_token(struct mpo_rollout *rollout, double end_bias,
     struct mpo_scores *scores = &rollout->scores;
     size_t policies = (size_t)scores->policy_count;
     size_t at = (size_t)rollout->response[event->row];
+    if (were_drawn(rollout)) {
+        mpo_rollout_account_figures(&rollout->responses, rollout->response[event->row],
+                                    event);
+        return;
+    }
     scores->token_count[at]++;
     scores->log_mixture[at] += event->log_q;
     scores->log_z[at] += event->moments->log_z;
@@ -71,7 +95,7 @@ static void report_response(const struct mpo_rollout *rollout,
                             int32_t response)
 {
     int32_t group_count = mpo_comm_group_count(rollout->spec.comm);
-    if (step->report != NULL)
+    if (step->report != NULL && !were_drawn(rollout))
         step->report(step->reporter, scored,
                      group_count * rollout->scores.token_count[response]);
 }

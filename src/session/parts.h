@@ -5,6 +5,7 @@
  *     session.c      the handle: configuration, ranks, the loop's steps
  *     spec.c         what a caller asks for, before anything is opened
  *     phases.c       what is opened, in order
+ *     blend.c        the policy that has the adapters of all
  *     plan.c         what follows from a configuration, for jobs that run and for those that
  *                    do not run yet
  *     needs.c        memory, by what it is for
@@ -36,11 +37,13 @@ struct mpo_session {
     struct mpo_mixture *mixture;
     struct mpo_decode *decode;
     struct mpo_rollout *rollout;
-    struct mpo_policy_spec *policy_specs; /* [H] */
+    struct mpo_policy_spec *policy_specs; /* [H], and the one of a blend */
     struct mpo_policy_adapter *adapters;  /* those that specs have beside their first */
     double *temperature;                  /* [H] */
     /** Of a job that only looks at its policies: what it saw, borrowed. */
     const struct mpo_policies_survey *survey;
+    struct mpo_rollout_blend blend;       /* where one policy is drawn from (blend.c) */
+    struct mpo_policy_adapter *blended;   /* [adapter_count] the adapters of that policy */
     struct mpo_device device;
     struct mpo_timing timing;
     struct mpo_session_size size;

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "blend.h"
 #include "context.h"
 #include "needs.h"
 #include "plan.h"
@@ -46,7 +47,7 @@ cleanup:
 enum mpo_status mpo_session_open_groups(struct mpo_session *session,
                                         int32_t ranks_per_group)
 {
-    int32_t policy_count = session->config->policy_count;
+    int32_t policy_count = mpo_plan_policy_count(session->config);
     enum mpo_status status = MPO_OK;
     int64_t *time = &session->prompt_time;
     MPO_TRY(mpo_placement_open_comm(policy_count, ranks_per_group, &session->comm));
@@ -60,8 +61,7 @@ cleanup:
 
 enum mpo_status mpo_session_open_ranks(struct mpo_session *session)
 {
-    int64_t ranks = session->config->exchange.ranks_per_group;
-    return mpo_session_open_groups(session, ranks == MPO_AUTO_INTEGER ? 0 : (int32_t)ranks);
+    return mpo_session_open_groups(session, mpo_plan_ranks_per_group(session->config));
 }
 
 enum mpo_status mpo_session_check_one_group(const struct mpo_session *session)
@@ -98,8 +98,8 @@ enum mpo_status mpo_session_describe_policies(struct mpo_session *session)
         adapter_count += config->policies[h].lora.count;
     MPO_NEW(adapter_count, &session->adapters);
     adapter_count = 0;
-    MPO_NEW(config->policy_count, &session->policy_specs);
-    MPO_NEW(config->policy_count, &session->temperature);
+    MPO_NEW(mpo_plan_policy_count(config), &session->policy_specs);
+    MPO_NEW(mpo_plan_policy_count(config), &session->temperature);
     for (int32_t h = 0; h < config->policy_count; h++) {
         const struct mpo_config_policies *policy = &config->policies[h];
         session->temperature[h] = policy->temperature;
@@ -117,6 +117,8 @@ enum mpo_status mpo_session_describe_policies(struct mpo_session *session)
                           session->adapters + adapter_count);
         adapter_count += session->policy_specs[h].more_count;
     }
+    if (mpo_plan_blends(config))
+        MPO_TRY(mpo_session_describe_blend(session));
 cleanup:
     return status;
 }
@@ -124,8 +126,8 @@ cleanup:
 static enum mpo_status check_policies(const void *asker, const char *kind)
 {
     const struct mpo_session *session = asker;
-    return mpo_policies_check_device(session->policy_specs, session->config->policy_count,
-                                     kind);
+    return mpo_policies_check_device(session->policy_specs,
+                                     mpo_plan_policy_count(session->config), kind);
 }
 
 /* Flags that are about the other kind of device, or other kinds of policies; of a fit what
@@ -269,7 +271,7 @@ static enum mpo_status open_decode(struct mpo_session *session)
         .row_capacity = mpo_plan_rows(&session->size),
         .parked_rows = session->size.machine.parked_rows,
         .prompt_slots = mpo_plan_prompt_slots(&session->size, session->prompts),
-        .given_positions = mpo_plan_given_positions(&session->size),
+        .given_positions = mpo_plan_given_positions(session->config, &session->size),
         .reports_ends = session->size.integrates_ends,
         .response_tokens = response_tokens(session),
         .top_max = session->size.machine.top_max,
@@ -290,6 +292,7 @@ struct mpo_rollout_spec mpo_session_rollout_spec(struct mpo_session *session)
         .policies = session->policies,
         .decode = session->decode,
         .timing = &session->timing,
+        .blend = mpo_plan_blends(session->config) ? &session->blend : NULL,
         .seed = (uint64_t)session->config->run.seed,
         .policy_count = session->config->policy_count,
         .row_capacity = mpo_plan_rows(&session->size),

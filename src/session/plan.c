@@ -48,6 +48,11 @@ enum mpo_status mpo_plan_check_fit(const struct mpo_config *config)
     MPO_CHECK(!(config->fit.resume && config->fit.force), MPO_ERR_USAGE,
               "--resume continues the record and --force moves it aside; give only one");
     bool is_served = config->estimator.target == MPO_TARGET_SERVED;
+    MPO_CHECK(
+        is_served || !mpo_plan_blends(config), MPO_ERR_CONFIG,
+        "estimator.target: whole needs responses of the mixture of logits, found "
+        "rollout.mixture: adapters, whose one policy is no product of the others; use "
+        "target: served, or mixture: logits");
     MPO_CHECK(!is_served || config->rollout.proposal == MPO_PROPOSAL_MIXTURE,
               MPO_ERR_CONFIG,
               "estimator.target: served takes its gradient from responses of the mixture, "
@@ -99,6 +104,24 @@ struct mpo_session_size mpo_plan_fit(const struct mpo_config *config)
 
 /* ---- stages ---- */
 
+bool mpo_plan_blends(const struct mpo_config *config)
+{
+    return config->rollout.mixture == MPO_MIXING_ADAPTERS;
+}
+
+int32_t mpo_plan_policy_count(const struct mpo_config *config)
+{
+    return config->policy_count + (mpo_plan_blends(config) ? 1 : 0);
+}
+
+int32_t mpo_plan_ranks_per_group(const struct mpo_config *config)
+{
+    int64_t ranks = config->exchange.ranks_per_group;
+    if (mpo_plan_blends(config))
+        return 1;
+    return ranks == MPO_AUTO_INTEGER ? 0 : (int32_t)ranks;
+}
+
 int32_t mpo_plan_rows(const struct mpo_session_size *size)
 {
     if (size->machine.row_capacity > 0)
@@ -127,11 +150,14 @@ bool mpo_plan_has_responses(const struct mpo_session_size *size)
     return size->prompts.response_count > 0;
 }
 
-int32_t mpo_plan_given_positions(const struct mpo_session_size *size)
+int32_t mpo_plan_given_positions(const struct mpo_config *config,
+                                 const struct mpo_session_size *size)
 {
     if (size->machine.row_capacity > 0)
         return size->machine.given_positions;
-    return mpo_plan_has_responses(size) ? MPO_DECODE_GIVEN_POSITIONS : 0;
+    return mpo_plan_has_responses(size) || mpo_plan_blends(config)
+               ? MPO_DECODE_GIVEN_POSITIONS
+               : 0;
 }
 
 enum mpo_decode_prefill mpo_plan_prefill(const struct mpo_session_size *size)
@@ -148,11 +174,12 @@ int32_t mpo_plan_prompt_slots(const struct mpo_session_size *size,
 }
 
 /* Positions of one step at most. */
-static int32_t position_rows(const struct mpo_session_size *size)
+static int32_t position_rows(const struct mpo_config *config,
+                             const struct mpo_session_size *size)
 {
     return mpo_decode_positions(&(struct mpo_decode_spec){
         .row_capacity = mpo_plan_rows(size),
-        .given_positions = mpo_plan_given_positions(size),
+        .given_positions = mpo_plan_given_positions(config, size),
         .prefill = mpo_plan_prefill(size),
     });
 }
@@ -181,7 +208,7 @@ static bool rounds_rows(const struct mpo_config *config)
 int32_t mpo_plan_devices(const struct mpo_config *config, int32_t first, int32_t count)
 {
     int64_t devices = 1;
-    for (int32_t h = first; h < first + count; h++)
+    for (int32_t h = first; h < first + count && h < config->policy_count; h++)
         if (config->policies[h].devices > devices)
             devices = config->policies[h].devices;
     return (int32_t)devices;
@@ -217,7 +244,7 @@ struct mpo_policies_room mpo_plan_room(const struct mpo_session *session)
     const struct mpo_session_size *size = &session->size;
     return (struct mpo_policies_room){
         .row_capacity = mpo_plan_rows(size) + size->machine.parked_rows,
-        .position_capacity = position_rows(size),
+        .position_capacity = position_rows(session->config, size),
         .held_prompts = held_prompts(size),
         .response_tokens = (int32_t)session->config->rollout.max_tokens,
         .context_tokens = size->machine.context_tokens,
@@ -244,9 +271,9 @@ struct mpo_mixture_spec mpo_plan_mixture(const struct mpo_session *session,
     return (struct mpo_mixture_spec){
         .device = session->device.kind,
         .temperature = session->temperature,
-        .policy_count = session->config->policy_count,
+        .policy_count = mpo_plan_policy_count(session->config),
         .vocab_size = vocab_size,
-        .row_capacity = position_rows(&session->size),
+        .row_capacity = position_rows(session->config, &session->size),
         .rows_on_device = mpo_plan_rows_on_device(session),
         .bf16_rows = rounds_rows(session->config),
     };
@@ -261,7 +288,7 @@ struct mpo_exchange_spec mpo_plan_exchange(const struct mpo_config *config,
         .transport = config->exchange.transport,
         .pattern = config->exchange.pattern,
         .placement = *placement,
-        .row_capacity = position_rows(size),
+        .row_capacity = position_rows(config, size),
         .usual_rows = usual_rows(size),
         .vocab_size = vocab_size,
         .bf16_rows = rounds_rows(config),
@@ -358,7 +385,7 @@ static size_t rows_kept(const struct mpo_plan *plan, int32_t rank, int32_t own)
     struct mpo_exchange_spec spec = mpo_plan_exchange(
         plan->config, &plan->placement, &plan->size, plan->survey->vocab_size);
     int32_t group_size = plan->placement.group_size;
-    int32_t far = plan->config->policy_count - policies_near(plan, rank);
+    int32_t far = plan->placement.policy_count - policies_near(plan, rank);
     const struct mpo_exchange_site site = {group_size, far == 0};
     int32_t tokens = mpo_exchange_plan_tokens(&spec, rank % group_size, &site);
     const struct mpo_mixture_spec rounded = {.bf16_rows = spec.bf16_rows,

@@ -24,6 +24,16 @@ enum mpo_status mpo_plan_check_fit(const struct mpo_config *config);
 
 /* ---- stages ---- */
 
+/** Whether q is one policy, made of the adapters of all (rollout.mixture). Local. */
+bool mpo_plan_blends(const struct mpo_config *config);
+
+/** Policies that are hosted: those of the configuration, and the one of a blend. Local. */
+int32_t mpo_plan_policy_count(const struct mpo_config *config);
+
+/** Ranks of a group as configured, 0: as many as the policies ask for. Those of a blend share
+ *  one model, so each rank hosts all. Local. */
+int32_t mpo_plan_ranks_per_group(const struct mpo_config *config);
+
 /** Rows that a rank decodes at once. Local. */
 int32_t mpo_plan_rows(const struct mpo_session_size *size);
 
@@ -35,7 +45,8 @@ enum mpo_status mpo_plan_check_rows(const struct mpo_session_size *size);
 bool mpo_plan_has_responses(const struct mpo_session_size *size);
 
 /** Positions of given responses in one step, 0 where none are scored. Local. */
-int32_t mpo_plan_given_positions(const struct mpo_session_size *size);
+int32_t mpo_plan_given_positions(const struct mpo_config *config,
+                                 const struct mpo_session_size *size);
 
 /** How prompts are fed. Local. */
 enum mpo_decode_prefill mpo_plan_prefill(const struct mpo_session_size *size);

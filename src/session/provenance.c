@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "build_info.h"
+#include "plan.h"
 
 #define ATTRIBUTE_COUNT 19
 #define VALUE_BYTES     4096
@@ -186,7 +187,10 @@ static enum mpo_status gather_ranks(struct provenance *provenance,
     enum mpo_status status = MPO_OK;
     const struct mpo_comm *comm = session->comm;
     int32_t total = mpo_comm_size(comm) * provenance->rows_per_rank;
-    for (int32_t i = 0; i < mpo_policies_local_count(session->policies); i++)
+    int32_t own = mpo_policies_local_count(session->policies);
+    if (mpo_plan_blends(session->config))
+        own--; /* what is drawn from is no file of its own */
+    for (int32_t i = 0; i < own; i++)
         describe_policy(session, i, &provenance->own[i]);
     MPO_TRY(mpo_comm_gather(comm, provenance->own,
                             (size_t)provenance->rows_per_rank * sizeof *provenance->own,

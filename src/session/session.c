@@ -165,6 +165,8 @@ void mpo_session_close(struct mpo_session **session)
     free(self->temperature);
     free(self->policy_specs);
     free(self->adapters);
+    free(self->blended);
+    free((double *)self->blend.share);
     mpo_prompts_close(&self->prompts);
     mpo_comm_close(&self->comm);
     mpo_config_close(&self->own_config);

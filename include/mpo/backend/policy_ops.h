@@ -176,6 +176,10 @@ struct mpo_policy_ops {
     /** NULL: never. */
     bool (*rows_on_device)(const void *self);
 
+    /** Adapters, and other scales of them, while no row lives. NULL: none. */
+    int32_t (*adapter_count)(const void *self);
+    enum mpo_status (*rescale)(void *self, const double *scale);
+
     /* The verbs of mpo/policy.h. Masked tokens must read MPO_MASKED_LOGIT in every row of
      * logits that is in the host's memory. */
     void (*clear)(void *self);

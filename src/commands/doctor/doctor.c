@@ -146,7 +146,7 @@ static enum mpo_status examine_policies(struct doctor *doctor)
     struct mpo_session *session = doctor->session;
     struct mpo_policies_survey *survey = &doctor->survey;
     struct mpo_policies_survey_spec spec = mpo_plan_survey(session);
-    size_t most = (size_t)doctor->config->policy_count;
+    size_t most = (size_t)mpo_plan_policy_count(doctor->config);
     bool is_shorter = false;
     MPO_TRY(mpo_comm_agree(mpo_memory_take(most, sizeof *doctor->own_prompt, "prompts",
                                            (void **)&doctor->own_prompt)));

@@ -142,8 +142,8 @@ static const char *base_name(const char *path)
 static void print_policy(const struct doctor *doctor, int32_t rank,
                          const struct mpo_policy_survey *policy)
 {
-    const struct mpo_config_policies *configured =
-        &doctor->config->policies[policy->policy];
+    const struct mpo_policy_spec *configured =
+        &doctor->session->policy_specs[policy->policy];
     const struct mpo_policy_need *need = &policy->need;
     char vocabulary[MPO_TEXT_HASH_BYTES];
     printf("%4d %-16.16s %-28.28s", rank, configured->name, base_name(configured->model));
@@ -281,29 +281,31 @@ static json_t *make_prompt(const struct doctor_prompt *prompt)
 }
 
 /* One as a text, several as a list. */
-static void set_adapters(json_t *object, const struct mpo_texts *adapters)
+static void set_adapters(json_t *object, const struct mpo_policy_spec *policy)
 {
-    json_t *list = adapters->count > 1 ? json_array() : NULL;
-    for (int32_t i = 0; list != NULL && i < adapters->count; i++)
-        json_array_append_new(list, output_text(adapters->text[i]));
-    if (list != NULL)
-        json_object_set_new(object, "lora", list);
-    else
-        set_text(object, "lora", adapters->count > 0 ? adapters->text[0] : "");
+    if (policy->more_count == 0) {
+        set_text(object, "lora", policy->lora);
+        return;
+    }
+    json_t *list = json_array();
+    json_array_append_new(list, output_text(policy->lora));
+    for (int32_t i = 0; i < policy->more_count; i++)
+        json_array_append_new(list, output_text(policy->more[i].path));
+    json_object_set_new(object, "lora", list);
 }
 
 static json_t *make_policy(const struct doctor *doctor,
                            const struct mpo_policy_survey *policy)
 {
     json_t *object = json_object();
-    const struct mpo_config_policies *configured =
-        &doctor->config->policies[policy->policy];
+    const struct mpo_policy_spec *configured =
+        &doctor->session->policy_specs[policy->policy];
     const struct mpo_policy_need *need = &policy->need;
     char hash[MPO_TEXT_HASH_BYTES];
     mpo_text_hash(policy->vocab_hash, hash);
     set_text(object, "name", configured->name);
     set_text(object, "model", configured->model);
-    set_adapters(object, &configured->lora);
+    set_adapters(object, configured);
     json_object_set_new(object, "readable", json_boolean(policy->load.status == MPO_OK));
     set_text(object, "vocabulary", policy->load.status == MPO_OK ? hash : "");
     set_integer(object, "vocabulary_size", need->vocab_size);

@@ -205,12 +205,13 @@ static enum mpo_status lay_out_ranks(struct launch *launch)
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_config *config = launch->config;
-    int64_t wanted = config->exchange.ranks_per_group;
-    int64_t group = wanted == MPO_AUTO_INTEGER ? config->policy_count : wanted;
+    int32_t policies = mpo_plan_policy_count(config);
+    int32_t wanted = mpo_plan_ranks_per_group(config);
+    int32_t group = wanted == 0 ? policies : wanted;
     launch->plan.rank_count = (int32_t)(group * config->launch.groups);
-    MPO_TRY(mpo_placement_group_size(launch->plan.rank_count, config->policy_count,
-                                     (int32_t)group, &launch->plan.placement.group_size));
-    launch->plan.placement.policy_count = config->policy_count;
+    MPO_TRY(mpo_placement_group_size(launch->plan.rank_count, policies, group,
+                                     &launch->plan.placement.group_size));
+    launch->plan.placement.policy_count = policies;
     MPO_TRY(fill_nodes(launch, config->launch.ranks_per_node));
     if (program_has_cuda() && strcmp(config->run.device, MPO_DEVICE_CPU) != 0)
         launch->gpus_per_node = mpo_plan_node_devices(&launch->plan);

@@ -19,6 +19,9 @@
 /* A copy has a free place in the table with a chance of at least 1/13 for 12 adapters. */
 #define COPIES_MAX 128
 
+/* No sum of floats changes by it. */
+#define LEAST_SCALE 1e-30F
+
 /* Path of adapter `index` of a policy. */
 const char *mpo_llama_adapter_path(const struct mpo_llama_policy *policy, int32_t index)
 {
@@ -26,7 +29,7 @@ const char *mpo_llama_adapter_path(const struct mpo_llama_policy *policy, int32_
     return index == 0 ? spec->lora : spec->more[index - 1].path;
 }
 
-static float adapter_scale(const struct mpo_llama_policy *policy, int32_t index)
+static float configured_scale(const struct mpo_llama_policy *policy, int32_t index)
 {
     const struct mpo_policy_spec *spec = &policy->spec;
     return (float)(index == 0 ? spec->lora_scale : spec->more[index - 1].scale);
@@ -76,7 +79,7 @@ static bool are_in_order(const struct mpo_llama_policy *policy, int32_t count)
     const void *handle[MPO_POLICY_ADAPTER_COUNT_MAX];
     size_t used = 0;
     for (int32_t i = count - 1; i >= 0; i--)
-        if (adapter_scale(policy, i) != 0.0F)
+        if (policy->scale[i] != 0.0F)
             handle[used++] = policy->adapter[i]->handle;
     return mpo_llama_are_in_order(handle, used);
 }
@@ -102,6 +105,9 @@ enum mpo_status mpo_llama_adapters_open(struct mpo_llama_policy *policy)
     enum mpo_status status = MPO_OK;
     int32_t count = policy->spec.lora[0] != '\0' ? 1 + policy->spec.more_count : 0;
     MPO_NEW(count, &policy->adapter);
+    MPO_NEW(count, &policy->scale);
+    for (int32_t i = 0; i < count; i++)
+        policy->scale[i] = configured_scale(policy, i);
     for (int32_t i = 0; i < count; i++) {
         MPO_TRY(mpo_llama_adapter_acquire(policy, mpo_llama_adapter_path(policy, i),
                                           &policy->adapter[i]));
@@ -131,7 +137,7 @@ enum mpo_status mpo_llama_adapters_set(struct mpo_llama_policy *policy)
         return MPO_OK;
     for (int32_t i = 0; i < count; i++) { /* the last one first: see are_in_order */
         handle[i] = policy->adapter[count - 1 - i]->handle;
-        scale[i] = adapter_scale(policy, count - 1 - i);
+        scale[i] = policy->scale[count - 1 - i];
     }
     int32_t code = llama_set_adapters_lora(policy->context, handle, (size_t)count, scale);
     MPO_CHECK(code == 0, MPO_ERR_DATA,
@@ -139,4 +145,21 @@ enum mpo_status mpo_llama_adapters_set(struct mpo_llama_policy *policy)
               mpo_llama_adapter_path(policy, 0), code);
 cleanup:
     return status;
+}
+
+int32_t mpo_llama_adapter_count(const void *self)
+{
+    const struct mpo_llama_policy *policy = self;
+    return policy->adapter_count;
+}
+
+/* Next to nothing in place of 0, so that the adapters and their order stay the same. */
+enum mpo_status mpo_llama_rescale(void *self, const double *scale)
+{
+    struct mpo_llama_policy *policy = self;
+    for (int32_t i = 0; i < policy->adapter_count; i++) {
+        float rounded = (float)scale[i];
+        policy->scale[i] = rounded != 0.0F ? rounded : LEAST_SCALE;
+    }
+    return mpo_llama_adapters_set(policy);
 }

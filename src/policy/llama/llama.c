@@ -39,6 +39,7 @@ static void policy_close(void *self)
     free(policy->length);
     mpo_llama_template_close(policy);
     free(policy->adapter_names);
+    free(policy->scale);
     free(policy->adapter);
     mpo_llama_model_release(policy->library, policy->model);
     free(policy);
@@ -477,6 +478,8 @@ const struct mpo_policy_ops mpo_policy_llama_ops = {
     .parse = policy_parse,
     .tokenise = policy_tokenise,
     .rows_on_device = policy_rows_on_device,
+    .adapter_count = mpo_llama_adapter_count,
+    .rescale = mpo_llama_rescale,
     .clear = mpo_llama_clear,
     .feed = mpo_llama_feed,
     .collect = mpo_llama_collect,

@@ -429,6 +429,7 @@ struct mpo_llama_policy {
     struct mpo_llama_library *library;
     struct mpo_llama_model *model;
     struct mpo_llama_adapter **adapter; /* [adapter_count] */
+    float *scale;                       /* [adapter_count] at present */
     int32_t adapter_count;
     char *adapter_names;  /* " + " between them, NULL for fewer than two */
     char lora_sha256[65]; /* "" when not asked for */
@@ -472,6 +473,10 @@ enum mpo_status mpo_llama_adapters_open(struct mpo_llama_policy *policy);
 
 /** Add them to the context of the policy. */
 enum mpo_status mpo_llama_adapters_set(struct mpo_llama_policy *policy);
+
+/** See struct mpo_policy_ops. */
+int32_t mpo_llama_adapter_count(const void *self);
+enum mpo_status mpo_llama_rescale(void *self, const double *scale);
 
 /** Path of adapter `index` of a policy. (adapters.c) */
 const char *mpo_llama_adapter_path(const struct mpo_llama_policy *policy, int32_t index);
