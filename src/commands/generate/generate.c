@@ -226,6 +226,13 @@ static enum mpo_status check_options(struct generate *generate)
     enum mpo_status status = MPO_OK;
     const struct mpo_config_generate *options = &generate->config->generate;
     MPO_TRY(generate_exact_check_options(options));
+    MPO_CHECK(
+        generate->config->rollout.mixture == MPO_MIXING_LOGITS ||
+            (!options->exact && options->best_of == 1),
+        MPO_ERR_USAGE,
+        "%s: draws from the mixture of whole responses, which is one of logits, found "
+        "rollout.mixture: adapters; leave it out, or use --rollout.mixture=logits",
+        options->exact ? "--exact" : "--best-of");
     MPO_CHECK(options->n * options->best_of <= MPO_ROW_COUNT_MAX, MPO_ERR_USAGE,
               "--n: expected --n times --best-of to be at most %d, found %lld times %lld",
               MPO_ROW_COUNT_MAX, (long long)options->n, (long long)options->best_of);
