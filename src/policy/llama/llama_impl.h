@@ -467,14 +467,11 @@ struct mpo_llama_policy {
 
 /* ---- adapters.c ---- */
 
-/** Load the adapters of a policy.
- *  @return MPO_ERR_CONFIG for one that is named twice */
+/** Load the adapters of a policy. @return MPO_ERR_CONFIG for one that is named twice */
 enum mpo_status mpo_llama_adapters_open(struct mpo_llama_policy *policy);
 
-/** Add them to the context of the policy. */
+/** Add them to its context; the others: see struct mpo_policy_ops. */
 enum mpo_status mpo_llama_adapters_set(struct mpo_llama_policy *policy);
-
-/** See struct mpo_policy_ops. */
 int32_t mpo_llama_adapter_count(const void *self);
 enum mpo_status mpo_llama_rescale(void *self, const double *scale);
 
