@@ -60,7 +60,11 @@ struct mpo_texts {
 #define MPO_MEMBER_LIST(section)    struct mpo_config_##section *section;
 #define MPO_MEMBER_COMMAND(section) struct mpo_config_##section section;
 #define MPO_MEMBER_QUERY(section)   struct mpo_config_##section section;
-#define MPO_MEMBER_FLAGS(section)   struct mpo_config_##section section;
+#ifdef __cplusplus /* where export is a keyword */
+#define MPO_MEMBER_FLAGS(section) struct mpo_config_##section flags_of_##section;
+#else
+#define MPO_MEMBER_FLAGS(section) struct mpo_config_##section section;
+#endif
 
 struct mpo_config_stored;
 

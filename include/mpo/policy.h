@@ -189,6 +189,23 @@ enum mpo_status mpo_policies_check_device(const struct mpo_policy_spec *policies
 const char *mpo_policies_idle_option(const struct mpo_policy_spec *policies,
                                      int32_t policy_count, int32_t index);
 
+/**
+ * Write several adapters of one model as one that is their sum at these scales: its matrices
+ * are theirs side by side, in 32-bit floats. It is read back and compared.
+ *
+ * Local; needs no model.
+ *
+ * @param adapters  [count] files and scales; count >= 1
+ * @param path      of a file that does not exist
+ * @param rank      out, the sum of their ranks
+ * @return MPO_ERR_DATA for what is no adapter, adapters of different models, and ranks with a
+ *         sum above the smaller side of a tensor; MPO_ERR_OUTPUT when the file exists;
+ *         MPO_ERR_INPUT, MPO_ERR_IO, MPO_ERR_MEMORY; MPO_ERR_DEVICE in a build without an
+ *         engine that has adapters
+ */
+enum mpo_status mpo_policies_unite_adapters(const struct mpo_policy_adapter *adapters,
+                                            int32_t count, const char *path, int64_t *rank);
+
 /** Version of the model engine, "none" without one. Local. */
 const char *mpo_policy_engine_version(void);
 

@@ -76,7 +76,7 @@ struct mpo_scores {
 struct mpo_integrals {
     int32_t prompt_count; /* prompts of this step */
     int32_t responses;    /* rows of each */
-    int32_t policy_count; /* H; with a blend H + 1: its policy, the last, is q and whole */
+    int32_t policy_count; /* H; where there is a blend H + 1: the last is its policy */
     double *log_total;    /* [N] log R, of which the mean of R is Z without bias, nat */
     double *whole;      /* [N, H] mean log pi_h under the whole mixture, by the parts of R,
                              nat */
@@ -124,6 +124,10 @@ struct mpo_rollout_blend {
                               of its own */
 };
 
+/** scale_i of adapter i for exponents mu [H]. Local. */
+double mpo_rollout_blend_scale(const struct mpo_rollout_blend *blend, int32_t policy_count,
+                               const double *mu, int32_t adapter);
+
 struct mpo_rollout_spec {
     const struct mpo_comm *comm;         /* borrowed, like all below */
     const struct mpo_policies *policies; /* that have encoded all prompts into slots of
@@ -160,11 +164,12 @@ struct mpo_rollout_step {
     const int64_t *prompt;  /* [prompt_count] prompt indices */
     int32_t prompt_count;   /* <= prompts_max */
     const double *mu;       /* [H] */
-    double end_bias;        /* b, nat */
-    bool greedy;            /* the most probable token instead of a draw */
-    bool weighted_only;     /* as of a row (mpo/decode.h): log_policy[h] and control[h] are
+    bool of_logits;     /* q is made of the rows of logits, even where there is a blend */
+    double end_bias;    /* b, nat */
+    bool greedy;        /* the most probable token instead of a draw */
+    bool weighted_only; /* as of a row (mpo/decode.h): log_policy[h] and control[h] are
                               NAN where mu_h = 0 */
-    bool yields;            /* a request to stop ends it at the next token */
+    bool yields;        /* a request to stop ends it at the next token */
     const struct mpo_mixture_filter *filter; /* of the draws; NULL: none */
     /* [prompt_count] of scores: b of each prompt; NULL: end_bias */
     const double *end_biases;

@@ -58,6 +58,8 @@ const struct mpo_command mpo_commands[] = {
      "RECORD --frontier=N [--plot=FILE.svg] [...]\n"
      "RECORD --rewards=FILE [--goal=GOAL] [--floor=A=0.1] [...]",
      mpo_command_refit, false, NULL},
+    {"export", "write a record of adapters as one LoRA adapter for other programs",
+     "RECORD [--output=FILE.gguf] [--step=N] [...]", mpo_command_export, false, NULL},
     {"help", "print help, the manual, shell completion or a reference configuration",
      "[COMMAND]\n--reference\n--man\n--completion=bash\n--ranks", mpo_command_help, false,
      NULL},

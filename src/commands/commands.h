@@ -73,5 +73,6 @@ enum mpo_status mpo_command_config(int argc, char *const *argv);
 enum mpo_status mpo_command_inspect(int argc, char *const *argv);
 enum mpo_status mpo_command_recover(int argc, char *const *argv);
 enum mpo_status mpo_command_refit(int argc, char *const *argv);
+enum mpo_status mpo_command_export(int argc, char *const *argv);
 enum mpo_status mpo_command_help(int argc, char *const *argv);
 enum mpo_status mpo_command_version(int argc, char *const *argv);

@@ -59,12 +59,11 @@ static int find_difference(const struct mpo_config_policies *a,
 static enum mpo_status check_command(struct mpo_config_build *build)
 {
     enum mpo_status status = MPO_OK;
-    bool serves = strcmp(build->command, "serve") == 0;
-    MPO_CHECK(!serves && strcmp(build->command, "evaluate") != 0, MPO_ERR_CONFIG,
-              "%s: %s knows mixtures of logits alone, found adapters; use "
-              "--rollout.mixture=logits%s",
-              mpo_config_where_of(build, MPO_OPTION_rollout_mixture, 0), build->command,
-              serves ? ", or export the record to one adapter and serve that" : "");
+    MPO_CHECK(
+        strcmp(build->command, "serve") != 0, MPO_ERR_CONFIG,
+        "%s: serve mixes logits, found adapters; export the record to one adapter and "
+        "serve that, or use --rollout.mixture=logits",
+        mpo_config_where_of(build, MPO_OPTION_rollout_mixture, 0));
 cleanup:
     return status;
 }

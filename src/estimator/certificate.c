@@ -52,15 +52,16 @@ static void keep_served(const struct mpo_certificate *certificate,
                         const struct mpo_integrals *integrals, int32_t slot, double *column)
 {
     int32_t m = integrals->responses;
-    int32_t policies = integrals->policy_count;
+    int32_t policies = certificate->exponents.policy_count;
+    int32_t stride = integrals->policy_count;
     int64_t first = (int64_t)slot * m;
     double *score = block_of(certificate, column, MPO_BLOCK_SERVED_LOG_POLICY);
     double *divergence = block_of(certificate, column, MPO_BLOCK_SERVED_DIVERGENCE);
     column[MPO_COLUMN_LENGTH] = mean_of(integrals->length + first, m, 1);
     column[MPO_COLUMN_TRUNCATED] = mean_of(integrals->truncated + first, m, 1);
     for (int32_t h = 0; h < policies; h++) {
-        score[h] = mean_of(integrals->served + first * policies + h, m, policies);
-        divergence[h] = mean_of(integrals->divergence + first * policies + h, m, policies);
+        score[h] = mean_of(integrals->served + first * stride + h, m, stride);
+        divergence[h] = mean_of(integrals->divergence + first * stride + h, m, stride);
     }
 }
 
@@ -68,7 +69,7 @@ static void keep_whole(const struct mpo_certificate *certificate,
                        const struct mpo_integrals *integrals, int32_t slot, double *column)
 {
     int32_t m = integrals->responses;
-    int32_t policies = integrals->policy_count;
+    int32_t policies = certificate->exponents.policy_count;
     double *mean = block_of(certificate, column, MPO_BLOCK_WHOLE_LOG_POLICY);
     struct mpo_sample sample = mpo_sample_of_integrals(integrals, slot * m, m);
     struct mpo_sample_query query = {.objective_count = policies, .jackknife = true};
@@ -109,12 +110,26 @@ static void keep_scores(const struct mpo_certificate *certificate, const double 
         excess[k] = inner - score[k];
 }
 
+static void forget_whole(const struct mpo_certificate *certificate, double *column)
+{
+    static const enum mpo_certificate_block whole[] = {MPO_BLOCK_WHOLE_LOG_POLICY,
+                                                       MPO_BLOCK_WHOLE_DIVERGENCE};
+    for (int32_t c = MPO_COLUMN_VALUE; c < MPO_COLUMN_SINGLES; c++)
+        column[c] = NAN;
+    for (size_t i = 0; i < sizeof whole / sizeof *whole; i++)
+        for (int32_t h = 0; h < certificate->exponents.policy_count; h++)
+            block_of(certificate, column, whole[i])[h] = NAN;
+}
+
 void mpo_certificate_keep(const struct mpo_certificate *certificate,
                           const struct mpo_integrals *integrals, int32_t slot,
                           double *column)
 {
     keep_served(certificate, integrals, slot, column);
-    keep_whole(certificate, integrals, slot, column);
+    if (certificate->of_blend)
+        forget_whole(certificate, column);
+    else
+        keep_whole(certificate, integrals, slot, column);
     keep_scores(certificate, block_of(certificate, column, MPO_BLOCK_SERVED_LOG_POLICY),
                 block_of(certificate, column, MPO_BLOCK_SERVED_SCORE),
                 block_of(certificate, column, MPO_BLOCK_SERVED_EXCESS));

@@ -58,7 +58,10 @@ struct mpo_certificate {
     const double *weights;          /* [K] l */
     const double *mu;               /* [H] which need not follow from them */
     int32_t max_tokens;             /* L */
-    double *room;                   /* [2 rows of a prompt] */
+    bool
+        of_blend; /* q is one policy (mpo/rollout.h), no product: it has no whole mixture, and
+                      these columns are NAN */
+    double *room; /* [2 rows of a prompt] */
 };
 
 /** How many columns a block has. Local. */

@@ -107,6 +107,21 @@ const char *mpo_policy_engine_version(void)
     return "none";
 }
 
+enum mpo_status mpo_policies_unite_adapters(const struct mpo_policy_adapter *adapters,
+                                            int32_t count, const char *path, int64_t *rank)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(adapters, path, rank);
+    for (size_t kind = 0; mpo_policy_kinds[kind] != NULL; kind++)
+        if (mpo_policy_kinds[kind]->unite != NULL)
+            return mpo_policy_kinds[kind]->unite(adapters, count, path, rank);
+    MPO_FAIL(MPO_ERR_DEVICE,
+             "adapters need kind llama, which this build does not have; it has: %s",
+             mpo_policy_kinds_built());
+cleanup:
+    return status;
+}
+
 /* ---- open ---- */
 
 static bool is_given(const char *text)

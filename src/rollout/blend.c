@@ -38,11 +38,20 @@ enum mpo_status mpo_rollout_blend_open(struct mpo_rollout *rollout)
     if (blend == NULL)
         return MPO_OK;
     MPO_TRY(check_blend(&rollout->spec));
-    MPO_NEW(rollout->row_policies, &rollout->one);
+    MPO_NEW(rollout->row_policies, &rollout->mu);
     MPO_NEW(blend->adapter_count, &rollout->scale);
-    rollout->one[rollout->row_policies - 1] = 1.0;
 cleanup:
     return status;
+}
+
+double mpo_rollout_blend_scale(const struct mpo_rollout_blend *blend, int32_t policy_count,
+                               const double *mu, int32_t adapter)
+{
+    const double *share = blend->share + (ptrdiff_t)adapter * policy_count;
+    double scale = 0.0;
+    for (int32_t h = 0; h < policy_count; h++)
+        scale += mu[h] * share[h];
+    return scale;
 }
 
 enum mpo_status mpo_rollout_blend_begin(struct mpo_rollout *rollout,
@@ -52,12 +61,13 @@ enum mpo_status mpo_rollout_blend_begin(struct mpo_rollout *rollout,
     const int32_t policies = rollout->spec.policy_count;
     if (blend == NULL)
         return MPO_OK;
-    for (int32_t i = 0; i < blend->adapter_count; i++) {
-        const double *share = blend->share + (ptrdiff_t)i * policies;
-        rollout->scale[i] = 0.0;
-        for (int32_t h = 0; h < policies; h++)
-            rollout->scale[i] += step->mu[h] * share[h];
-    }
+    for (int32_t h = 0; h < policies; h++)
+        rollout->mu[h] = step->of_logits ? step->mu[h] : 0.0;
+    rollout->mu[policies] = step->of_logits ? 0.0 : 1.0;
+    if (step->of_logits)
+        return MPO_OK;
+    for (int32_t i = 0; i < blend->adapter_count; i++)
+        rollout->scale[i] = mpo_rollout_blend_scale(blend, policies, step->mu, i);
     return mpo_policy_rescale(mpo_policies_local(rollout->spec.policies, policies),
                               rollout->scale, blend->adapter_count);
 }
@@ -65,12 +75,12 @@ enum mpo_status mpo_rollout_blend_begin(struct mpo_rollout *rollout,
 const double *mpo_rollout_exponents(const struct mpo_rollout *rollout,
                                     const struct mpo_rollout_step *step)
 {
-    return rollout->spec.blend != NULL ? rollout->one : step->mu;
+    return rollout->spec.blend != NULL ? rollout->mu : step->mu;
 }
 
 bool mpo_rollout_scores_later(const struct mpo_rollout *rollout,
                               const struct mpo_rollout_step *step)
 {
     return rollout->spec.blend != NULL && rollout->spec.purpose == MPO_ROLLOUT_DRAWS &&
-           !step->weighted_only;
+           !step->of_logits && !step->weighted_only;
 }

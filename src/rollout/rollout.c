@@ -218,7 +218,7 @@ void mpo_rollout_close(struct mpo_rollout **out)
         mpo_decode_text_close(&rollout->tail[row]);
     free(rollout->tail);
     free(rollout->scale);
-    free(rollout->one);
+    free(rollout->mu);
     free(rollout->prompt);
     free(rollout->response);
     free(rollout);

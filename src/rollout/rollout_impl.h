@@ -13,9 +13,9 @@
 struct mpo_rollout {
     struct mpo_rollout_spec spec;
     int32_t row_policies; /* that decode has: H, and the policy of a blend */
-    double *one; /* [H + 1] exponents of a blend's rows: 1 for its policy; NULL: no blend */
-    double *scale;                  /* [adapter_count] of its policy in this step */
-    int32_t *response;              /* [row_capacity] of the step, that a row makes */
+    double *mu;           /* [H + 1] exponents of this step's rows; NULL: no blend */
+    double *scale;        /* [adapter_count] of its policy in this step */
+    int32_t *response;    /* [row_capacity] of the step, that a row makes */
     struct mpo_decode_text *tail;   /* [row_capacity] NULL: no stop texts */
     int64_t *prompt;                /* [prompts_max] of the step */
     struct mpo_responses responses; /* of the step; arrays sized for prompts_max */

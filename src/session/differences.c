@@ -121,27 +121,14 @@ static void note_policy(void *context, const char *key, const char *recorded,
         mpo_differences_add(&comparison->found, key, recorded, now);
 }
 
-/* Weights balance what they were found for: the other mixture is another distribution. */
-static enum mpo_status check_mixture(const struct mpo_config *recorded,
-                                     const struct mpo_config *config, const char *path)
-{
-    enum mpo_status status = MPO_OK;
-    const char *fitted = mpo_mixing_name(recorded->rollout.mixture);
-    MPO_CHECK(recorded->rollout.mixture == config->rollout.mixture, MPO_ERR_DATA,
-              "%s: fitted with rollout.mixture: %s, but the configuration has %s; give "
-              "--rollout.mixture=%s, or the weights as numbers",
-              path, fitted, mpo_mixing_name(config->rollout.mixture), fitted);
-cleanup:
-    return status;
-}
-
 enum mpo_status mpo_differences_warn(const struct mpo_config *config,
-                                     const struct mpo_record *record, const char *path)
+                                     const struct mpo_record *record, const char *path,
+                                     enum mpo_mixing *mixture)
 {
     enum mpo_status status = MPO_OK;
     struct mpo_config *recorded = NULL;
     MPO_TRY(mpo_differences_read(record, path, &recorded));
-    MPO_TRY(check_mixture(recorded, config, path));
+    *mixture = recorded->rollout.mixture;
     struct comparison comparison = {.models_are_hashed = config->record.hash_models &&
                                                          recorded->record.hash_models};
     mpo_differences_find_folder(path, recorded, comparison.folder);

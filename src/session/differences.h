@@ -45,6 +45,9 @@ bool mpo_differences_is_same_file(const char *folder, const char *recorded,
  * their sections are compared, but for what says only where or how fast they compute, and
  * for bounds and scales, which belong to the weights. Models are compared by their
  * files only where they have no hashes. Rank zero only.
+ *
+ * @param mixture  out, the rollout.mixture of the record
  */
 enum mpo_status mpo_differences_warn(const struct mpo_config *config,
-                                     const struct mpo_record *record, const char *path);
+                                     const struct mpo_record *record, const char *path,
+                                     enum mpo_mixing *mixture);

@@ -185,10 +185,11 @@ static int32_t position_rows(const struct mpo_config *config,
 }
 
 /* Of a step that only draws, or only scores. */
-static int32_t usual_rows(const struct mpo_session_size *size)
+static int32_t usual_rows(const struct mpo_config *config,
+                          const struct mpo_session_size *size)
 {
     bool draws_beside = mpo_plan_prefill(size) == MPO_DECODE_MIXED;
-    return draws_beside ? mpo_plan_rows(size) : position_rows(size);
+    return draws_beside ? mpo_plan_rows(size) : position_rows(config, size);
 }
 
 /* Prompts whose cells are held at once at most. A prompt holds them while one of its rows
@@ -248,7 +249,7 @@ struct mpo_policies_room mpo_plan_room(const struct mpo_session *session)
         .held_prompts = held_prompts(size),
         .response_tokens = (int32_t)session->config->rollout.max_tokens,
         .context_tokens = size->machine.context_tokens,
-        .scores = mpo_plan_given_positions(size) > 0,
+        .scores = mpo_plan_given_positions(session->config, size) > 0,
         .mixes_prompts = size->machine.mixes_prompts,
     };
 }
@@ -289,7 +290,7 @@ struct mpo_exchange_spec mpo_plan_exchange(const struct mpo_config *config,
         .pattern = config->exchange.pattern,
         .placement = *placement,
         .row_capacity = position_rows(config, size),
-        .usual_rows = usual_rows(size),
+        .usual_rows = usual_rows(config, size),
         .vocab_size = vocab_size,
         .bf16_rows = rounds_rows(config),
     };

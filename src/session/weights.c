@@ -26,6 +26,7 @@ struct recipe {
     double *weights;  /* [K] */
     double *scale;    /* [K] of the exponents */
     double *strength; /* [1] the same as that of the exponents, to be sent */
+    double *mixture;  /* [1] enum mpo_mixing */
 };
 
 /* ---- a record ---- */
@@ -110,6 +111,23 @@ static void warn_of_recipe(const struct mpo_config *config,
                        recorded->scale[k]);
 }
 
+/* Weights balance what they were found for: the other mixture is another distribution. One of
+ * logits needs nothing that one of adapters has not. */
+static enum mpo_status check_mixture(const struct mpo_config *config,
+                                     const struct mpo_weights_choice *choice,
+                                     enum mpo_mixing fitted)
+{
+    enum mpo_status status = MPO_OK;
+    bool has_both = choice->any_mixture && config->rollout.mixture == MPO_MIXING_ADAPTERS;
+    MPO_CHECK(fitted == config->rollout.mixture || has_both, MPO_ERR_DATA,
+              "%s: fitted with rollout.mixture: %s, but the configuration has %s; give "
+              "--rollout.mixture=%s, or the weights as numbers",
+              choice->text, mpo_mixing_name(fitted),
+              mpo_mixing_name(config->rollout.mixture), mpo_mixing_name(fitted));
+cleanup:
+    return status;
+}
+
 static enum mpo_status read_record(const struct mpo_config *config,
                                    const struct mpo_weights_choice *choice,
                                    struct recipe *recipe, struct mpo_models *models)
@@ -118,6 +136,7 @@ static enum mpo_status read_record(const struct mpo_config *config,
     struct mpo_record *record = NULL;
     const char *path = choice->text;
     const char *series = choice->iterate == MPO_ITERATE_LAST ? "weights" : "average";
+    enum mpo_mixing mixture = config->rollout.mixture;
     int64_t row = 0;
     MPO_TRY(mpo_record_open(path, &record));
     MPO_TRY(check_objectives(config, record, path));
@@ -127,7 +146,9 @@ static enum mpo_status read_record(const struct mpo_config *config,
     MPO_TRY(mpo_record_read_exponents(record, &recipe->exponents.strength, recipe->scale));
     warn_of_recipe(config, choice, &recipe->exponents);
     MPO_TRY(mpo_models_read(config, record, models));
-    MPO_TRY(mpo_differences_warn(config, record, path));
+    MPO_TRY(mpo_differences_warn(config, record, path, &mixture));
+    MPO_TRY(check_mixture(config, choice, mixture));
+    *recipe->mixture = mixture;
 cleanup:
     mpo_record_close(&record);
     return status;
@@ -279,7 +300,7 @@ cleanup:
 
 static size_t recipe_length(const struct mpo_config *config)
 {
-    return (size_t)config->policy_count + 2 * (size_t)config->objective_count + 1;
+    return (size_t)config->policy_count + 2 * (size_t)config->objective_count + 2;
 }
 
 /* As configured, unless a record says otherwise. */
@@ -290,6 +311,8 @@ static enum mpo_status open_recipe(const struct mpo_config *config, struct recip
     recipe->weights = recipe->mu + config->policy_count;
     recipe->scale = recipe->weights + config->objective_count;
     recipe->strength = recipe->scale + config->objective_count;
+    recipe->mixture = recipe->strength + 1;
+    *recipe->mixture = config->rollout.mixture;
     for (int32_t k = 0; k < config->objective_count; k++)
         recipe->scale[k] = config->policies[k].scale;
     recipe->exponents =
@@ -391,7 +414,8 @@ enum mpo_status mpo_weights_open_recipe(const struct mpo_session *session,
                                recipe_length(config) * sizeof *recipe.mu, 0));
     if (mpo_weights_are_of_a_record(config, choice->text))
         MPO_TRY(mpo_models_compare(session, &models));
-    *made = (struct mpo_weights_recipe){*recipe.strength, recipe.scale, recipe.weights};
+    *made = (struct mpo_weights_recipe){
+        *recipe.strength, (enum mpo_mixing) * recipe.mixture, recipe.scale, recipe.weights};
     *out = recipe.mu;
     recipe.mu = NULL;
 cleanup:

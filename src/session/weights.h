@@ -14,12 +14,15 @@ struct mpo_weights_choice {
     bool allow_any;           /* negative weights and any sum: exponents as given */
     double strength;          /* of the exponents; NAN: the record's, or as configured */
     const char *flag;         /* what messages call it: "--weights"; a literal */
+    bool any_mixture; /* a record of the other rollout.mixture too, where both are hosted */
 };
 
 /** What exponents were made of (mpo/exponents.h); arrays belong to the exponents' memory. */
 struct mpo_weights_recipe {
-    double strength;       /* A */
-    const double *scale;   /* [K] a_k */
+    double strength; /* A */
+    enum mpo_mixing
+        mixture;         /* that weights of a record were fitted for, else as configured */
+    const double *scale; /* [K] a_k */
     const double *weights; /* [K] l; exponents given as such, of the objectives */
 };
 

@@ -19,7 +19,7 @@ from adapter_worlds import LIKELY, Arguments, World, data_sets, fit, responses
 
 # Logits of a float32 model through the engine agree with its table to about 1e-5 a token.
 SCORE_BOUND = 1e-4
-# Of the largest component of the weights, 62 steps of 16 responses, median over seeds.
+# Of the largest component of the weights, 62 steps of 16 responses.
 NEAR_EQUALISER = 0.05
 # Standard errors that an unbiased mean may be off.
 Z_BOUND = 4.0
@@ -83,7 +83,7 @@ def what_is_drawn_and_scored_is_the_base_with_all_adapters(arguments):
         folder = arguments.folder("held%g" % strength)
         config = world.write(arguments.tool, folder, reference=True)
         found = fit(arguments, config, folder + "/out.h5", *HELD,
-                    "--descent.initial=0.2,0.5,0.3", "--descent.steps=100",
+                    "--descent.initial=0.2,0.5,0.3", "--descent.steps=60",
                     "--rollout.strength=%g" % strength)
         exact = world.exact(True)
         rows = world.log_rows(strength * weights)
@@ -106,7 +106,7 @@ def the_control_variate_lowers_the_variance(arguments):
     variance = []
     for control in ("0", "auto"):
         found = fit(arguments, config, folder + "/%s.h5" % control, *HELD,
-                    "--descent.steps=60", "--rollout.control=" + control)
+                    "--descent.steps=40", "--rollout.control=" + control)
         centred = found["gradient"] - found["gradient"].mean(axis=1, keepdims=True)
         variance.append(centred.var(axis=0, ddof=1).sum())
     log("variance without over with: %.2f" % (variance[0] / variance[1]))
@@ -114,21 +114,21 @@ def the_control_variate_lowers_the_variance(arguments):
 
 
 def fits_of_both_kinds_come_to_the_exact_equaliser(arguments):
-    for count, strength in ((2, 1.0), (3, 1.0), (2, 1.5)):
+    for count, strength in ((3, 1.0), (2, 1.5)):
         reference = strength != 1.0
         world, _, equaliser = find_world(count, reference, strength)
         folder = arguments.folder("world%d_%g" % (count, strength))
         config = world.write(arguments.tool, folder, reference=reference)
         for kind in ("adapters", "logits"):
             off = []
-            for seed in range(1, 4):
+            for seed in (1, 2):
                 found = fit(arguments, config, folder + "/%s%d.h5" % (kind, seed),
                             "--rollout.mixture=" + kind, "--rollout.strength=%g" % strength,
                             "--run.seed=%d" % seed)
                 off.append(np.abs(found["average"][-1] - equaliser).max())
-            log("K = %d, A = %g, %s, at %s: median %.3f, worst %.3f off" % (
-                count, strength, kind, np.round(equaliser, 3), np.median(off), max(off)))
-            tables.check(np.median(off) <= NEAR_EQUALISER, "median %g" % np.median(off))
+            log("K = %d, A = %g, %s, at %s: %s off" % (
+                count, strength, kind, np.round(equaliser, 3), np.round(off, 3)))
+            tables.check(max(off) <= NEAR_EQUALISER, "%s off" % off)
 
 
 def adapters_that_policies_share_have_the_sum_of_their_scales(arguments):

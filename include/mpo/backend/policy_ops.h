@@ -180,6 +180,10 @@ struct mpo_policy_ops {
     int32_t (*adapter_count)(const void *self);
     enum mpo_status (*rescale)(void *self, const double *scale);
 
+    /** mpo_policies_unite_adapters. NULL: the kind has no adapters. */
+    enum mpo_status (*unite)(const struct mpo_policy_adapter *adapters, int32_t count,
+                             const char *path, int64_t *rank);
+
     /* The verbs of mpo/policy.h. Masked tokens must read MPO_MASKED_LOGIT in every row of
      * logits that is in the host's memory. */
     void (*clear)(void *self);

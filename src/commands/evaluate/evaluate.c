@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "commands/commands.h"
+#include "session/plan.h"
 
 #define STEP_PROMPTS 64
 #define UNIT_ROWS    16
@@ -88,6 +89,7 @@ static enum mpo_status evaluate_vector(struct evaluate *evaluate, int32_t at_han
         .prompt_count = evaluate->prompt_count,
         .responses = (int32_t)evaluate->config->evaluate.responses,
         .step = {.mu = evaluate->vector[at_hand].mu,
+                 .of_logits = evaluate->vector[at_hand].mixture == MPO_MIXING_LOGITS,
                  .end_bias = evaluate->vector[at_hand].end_bias,
                  .yields = true},
         .run = evaluate->config->evaluate.rewards ? measure_batch : evaluate_batch,
@@ -98,6 +100,38 @@ static enum mpo_status evaluate_vector(struct evaluate *evaluate, int32_t at_han
 }
 
 /* ---- weights ---- */
+
+/* "logits:run.h5": the weights, and the kind of mixture where it is named. @return the rest */
+static const char *after_kind(const char *name, enum mpo_mixing kind)
+{
+    const char *text = mpo_mixing_name(kind);
+    size_t bytes = strlen(text);
+    bool is_named = strncmp(name, text, bytes) == 0 && name[bytes] == ':';
+    return is_named ? name + bytes + 1 : NULL;
+}
+
+static enum mpo_status split_names(struct evaluate *evaluate)
+{
+    enum mpo_status status = MPO_OK;
+    bool has_both = mpo_plan_blends(evaluate->config);
+    for (int32_t a = 0; a < evaluate->vector_count; a++) {
+        struct evaluate_vector *vector = &evaluate->vector[a];
+        const char *of_logits = after_kind(vector->name, MPO_MIXING_LOGITS);
+        const char *of_adapters = after_kind(vector->name, MPO_MIXING_ADAPTERS);
+        MPO_CHECK(of_adapters == NULL || has_both, MPO_ERR_USAGE,
+                  "%s: %s: expected rollout.mixture: adapters, with which both kinds can "
+                  "be evaluated, found logits",
+                  a == 0 ? "--weights" : "--against", vector->name);
+        vector->mixture = of_logits != NULL     ? MPO_MIXING_LOGITS
+                          : of_adapters != NULL ? MPO_MIXING_ADAPTERS
+                                                : evaluate->config->rollout.mixture;
+        vector->weights = of_logits != NULL     ? of_logits
+                          : of_adapters != NULL ? of_adapters
+                                                : vector->name;
+    }
+cleanup:
+    return status;
+}
 
 /* --weights first, then the vectors of --against, separated by semicolons. */
 static enum mpo_status name_vectors(struct evaluate *evaluate)
@@ -114,6 +148,7 @@ static enum mpo_status name_vectors(struct evaluate *evaluate)
                   EVALUATE_VECTORS_MAX - 1);
         evaluate->vector[evaluate->vector_count++].name = name;
     }
+    MPO_TRY(split_names(evaluate));
     MPO_TRY(mpo_config_bounds(config, &evaluate->bounds));
 cleanup:
     return status;
@@ -122,12 +157,13 @@ cleanup:
 static struct mpo_weights_choice choice_of(const struct evaluate *evaluate, int32_t index)
 {
     const struct mpo_config_evaluate *options = &evaluate->config->evaluate;
-    return (struct mpo_weights_choice){evaluate->vector[index].name,
+    return (struct mpo_weights_choice){evaluate->vector[index].weights,
                                        options->iterate,
                                        options->step,
                                        options->allow_any_weights,
                                        options->strength,
-                                       index == 0 ? "--weights" : "--against"};
+                                       index == 0 ? "--weights" : "--against",
+                                       true};
 }
 
 static enum mpo_status choose_vectors(struct evaluate *evaluate)
@@ -151,7 +187,10 @@ static enum mpo_status read_vector(struct evaluate *evaluate, int32_t index)
         mpo_weights_open_recipe(evaluate->session, &choice, &vector->recipe, &vector->mu));
     MPO_TRY(mpo_weights_end_bias(evaluate->session, &choice,
                                  evaluate->config->evaluate.end_bias, &vector->end_bias));
+    if (vector->weights == vector->name) /* no kind is named */
+        vector->mixture = vector->recipe.mixture;
     vector->certificate = (struct mpo_certificate){
+        .of_blend = vector->mixture == MPO_MIXING_ADAPTERS,
         .exponents = {evaluate->objective_count, evaluate->config->policy_count,
                       vector->recipe.strength, vector->recipe.scale},
         .weights = vector->recipe.weights,

@@ -39,8 +39,10 @@ struct evaluate_result {
 
 /** A weight vector; all but name, mu, recipe and end_bias on rank zero only. */
 struct evaluate_vector {
-    const char *name; /* as the user wrote it, borrowed */
-    double *mu;       /* [H] */
+    const char *name;    /* as the user wrote it, borrowed */
+    const char *weights; /* the name without the kind of mixture before it */
+    enum mpo_mixing mixture;
+    double *mu; /* [H] */
     struct mpo_weights_recipe recipe;
     double end_bias; /* of what is served: that which generate draws with */
     struct mpo_certificate certificate;

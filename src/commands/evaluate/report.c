@@ -59,6 +59,8 @@ static void print_weights(const struct evaluate *evaluate,
         printf("\nstrength %g, exponents:", vector->recipe.strength);
     for (int32_t h = 0; !is_same && h < config->policy_count; h++)
         printf(" %s %.4f", config->policies[h].name, vector->mu[h]);
+    if (vector->mixture == MPO_MIXING_ADAPTERS)
+        printf("\none policy: the model with all adapters");
     if (vector->end_bias != 0.0)
         printf("\nserved with an end tilt of %+.4f nat", vector->end_bias);
     printf("\n");
@@ -69,6 +71,8 @@ static void print_differences(const struct evaluate *evaluate,
 {
     printf("served, minus that of %s on the same prompts\n", evaluate->vector[0].name);
     print_part(vector, EVALUATE_SERVED, true);
+    if (vector->certificate.of_blend || evaluate->vector[0].certificate.of_blend)
+        return;
     printf("whole responses likewise, as far as the rows of both reach\n");
     print_part(vector, EVALUATE_WHOLE, true);
 }
@@ -113,10 +117,13 @@ static void print_text(const struct evaluate *evaluate)
     for (int32_t a = 0; a < evaluate->vector_count; a++) {
         const struct evaluate_vector *vector = &evaluate->vector[a];
         print_weights(evaluate, vector);
-        printf("%-*s %10s   %s\n", LABEL_COLUMNS, "served (the token mixture), nat",
-               "estimate", "95 % interval or bound");
+        bool has_whole = !vector->certificate.of_blend;
+        printf("%-*s %10s   %s\n", LABEL_COLUMNS,
+               has_whole ? "served (the token mixture), nat" : "served, nat", "estimate",
+               "95 % interval or bound");
         print_part(vector, EVALUATE_SERVED, false);
-        printf("whole responses, as far as these rows reach, nat\n");
+        if (has_whole)
+            printf("whole responses, as far as these rows reach, nat\n");
         print_part(vector, EVALUATE_WHOLE, false);
         if (a > 0)
             print_differences(evaluate, vector);
@@ -180,6 +187,9 @@ static json_t *make_vector(const struct evaluate *evaluate,
     for (int32_t r = 0; r < vector->result_count; r++)
         json_array_append_new(results, make_result(&vector->result[r]));
     json_object_set_new(object, "name", json_string(vector->name));
+    if (evaluate->config->rollout.mixture == MPO_MIXING_ADAPTERS) /* both are there */
+        json_object_set_new(object, "mixture",
+                            json_string(mpo_mixing_name(vector->mixture)));
     json_object_set_new(object, "weights",
                         make_numbers(evaluate, vector->recipe.weights, count));
     json_object_set_new(object, "strength", output_number(vector->recipe.strength));

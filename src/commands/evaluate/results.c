@@ -223,6 +223,16 @@ static void add_quantity(const struct evaluate *evaluate, struct evaluate_vector
     }
 }
 
+/* What is drawn from adapters has no whole mixture. */
+static bool has_quantity(const struct evaluate_vector *vector,
+                         const struct quantity *quantity)
+{
+    bool is_whole =
+        quantity->part == WHOLE ||
+        (quantity->kind == OF_BLOCK && quantity->index == MPO_BLOCK_WHOLE_LOG_POLICY);
+    return !is_whole || !vector->certificate.of_blend;
+}
+
 /* ---- differences from the first vector ---- */
 
 enum mpo_status evaluate_find_differences(const struct evaluate *evaluate,
@@ -263,7 +273,8 @@ static enum mpo_status add_differences(const struct evaluate *evaluate,
                                          .is_difference = true,
                                          .label = label_of(evaluate, &quantities[i])};
         result.policy = "";
-        if (quantities[i].is_compared)
+        if (quantities[i].is_compared && has_quantity(vector, &quantities[i]) &&
+            has_quantity(base, &quantities[i]))
             add_columns(evaluate, vector, result, &quantities[i], interval);
     }
 cleanup:
@@ -306,7 +317,8 @@ enum mpo_status evaluate_find_results(struct evaluate *evaluate)
                                           vector->upper));
         evaluate_warn(evaluate, vector);
         for (size_t i = 0; i < sizeof quantities / sizeof *quantities; i++)
-            add_quantity(evaluate, vector, &quantities[i]);
+            if (has_quantity(vector, &quantities[i]))
+                add_quantity(evaluate, vector, &quantities[i]);
         if (a > 0)
             MPO_TRY(add_differences(evaluate, &spec, vector));
     }

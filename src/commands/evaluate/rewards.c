@@ -35,9 +35,9 @@ static enum mpo_status read_recorded(const struct evaluate *evaluate,
     struct mpo_record_rewards recorded = {
         .scale = {numbers, numbers + count, numbers + 2 * count, numbers + 3 * count}};
     for (int32_t a = 0; a < evaluate->vector_count && !is_there; a++) {
-        if (!mpo_weights_are_of_a_record(evaluate->config, evaluate->vector[a].name))
+        if (!mpo_weights_are_of_a_record(evaluate->config, evaluate->vector[a].weights))
             continue;
-        MPO_TRY(mpo_record_open(evaluate->vector[a].name, &record));
+        MPO_TRY(mpo_record_open(evaluate->vector[a].weights, &record));
         MPO_TRY(mpo_record_read_rewards(record, &recorded, &is_there));
         mpo_record_close(&record);
     }

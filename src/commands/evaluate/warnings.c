@@ -98,7 +98,7 @@ static void warn_of_weights(const struct evaluate *evaluate, struct evaluate_vec
 {
     const char *reason = evaluate_why_no_gap(evaluate, vector);
     bool has_imbalance = evaluate_why_no_imbalance(evaluate, vector) == NULL;
-    if (reason != NULL)
+    if (reason != NULL && !(has_imbalance && vector->certificate.of_blend))
         say(vector, "no gap%s, because %s", has_imbalance ? "" : " and no imbalance",
             reason);
 }
@@ -107,8 +107,10 @@ void evaluate_warn(const struct evaluate *evaluate, struct evaluate_vector *vect
 {
     double truncated = vector->interval[MPO_COLUMN_TRUNCATED].estimate;
     double value = vector->interval[MPO_COLUMN_VALUE].estimate;
-    warn_of_rows(evaluate, vector);
-    if (has_rows(evaluate, vector) && value < VALUE_LOW)
+    bool has_whole = !vector->certificate.of_blend;
+    if (has_whole)
+        warn_of_rows(evaluate, vector);
+    if (has_whole && has_rows(evaluate, vector) && value < VALUE_LOW)
         say(vector,
             "F is %.1f nat, so the mixture of whole responses is far from "
             "anything that is served; responses that end at once may have "

@@ -15,6 +15,7 @@
 
 #include "mpo/report.h"
 #include "base/memory.h"
+#include "unite.h"
 
 /* ---- open and close ---- */
 
@@ -480,6 +481,7 @@ const struct mpo_policy_ops mpo_policy_llama_ops = {
     .rows_on_device = policy_rows_on_device,
     .adapter_count = mpo_llama_adapter_count,
     .rescale = mpo_llama_rescale,
+    .unite = mpo_llama_unite,
     .clear = mpo_llama_clear,
     .feed = mpo_llama_feed,
     .collect = mpo_llama_collect,
