@@ -3,6 +3,7 @@
 """`mpo serve` under streaming clients, as ratios in one run: against generate --parallel, between
 numbers of clients, between one and sixteen weight vectors, with and without the reuse of
 prompts' beginnings, and against llama-server of the same llama.cpp archive with one of the policies.
+serve_goals.py holds ratios against their goals, serve_costs.py what serve costs beside decoding.
 
     tests/bench/serve.py [--clients 1,4,16] [--tokens 48] [--rounds 3] [--llama-server PROGRAM]
                          [--before PROGRAM] [--processor]
@@ -24,6 +25,7 @@ import argparse
 import http.client
 import json
 import os
+import re
 import resource
 import statistics
 import subprocess
@@ -40,6 +42,7 @@ CONFIG = os.path.join(ROOT, "configs/reviews.yaml")
 MODEL = os.path.join(ROOT, "build/deps/models/SmolLM2-135M-Instruct.Q4_1.gguf")
 ADAPTER = os.path.join(ROOT, "configs/reviews/sentiment.gguf")
 WORK = os.path.join(ROOT, "build/bench")
+TEXT = re.compile(rb'"(content|text)":"[^"]')
 SUBJECTS = ["the sea", "a lost dog", "two brothers", "a bank", "the moon", "a chess game", "a farm",
             "an old ship", "a wedding", "the desert", "a school", "a violin", "a train", "winter",
             "a lighthouse", "a garden"]
@@ -48,26 +51,33 @@ ENVIRONMENT = {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_R
 
 
 def prompt(index):
-    return f"Write a review of a film about {SUBJECTS[index % len(SUBJECTS)]}."
+    """A request of about 40 tokens with its template, another for each index."""
+    count = len(SUBJECTS)
+    also = f" and {SUBJECTS[(index + index // count) % count]}" if index >= count else ""
+    return f"Write a review of a film about {SUBJECTS[index % count]}{also}."
 
 
 class Client(threading.Thread):
-    """One stream: when its tokens come."""
+    """One stream: when its tokens come.  It leaves in the middle when `leaves` is set."""
 
-    def __init__(self, port, body):
+    def __init__(self, port, body, path="/v1/chat/completions"):
         super().__init__()
         self.port = port
-        self.body = body
+        self.body = {"stream": True, **body}
+        self.path = path
         self.times = []
+        self.leaves = False
 
     def run(self):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=600)
         self.began = time.perf_counter()
-        connection.request("POST", "/v1/chat/completions", json.dumps(self.body),
-                           {"Content-Type": "application/json"})
+        connection.request("POST", self.path, json.dumps(self.body), {"Content-Type": "application/json"})
         for line in connection.getresponse():
-            if line.startswith(b"data: {") and b'"content":"' in line and b'"content":""' not in line:
+            if line.startswith(b"data: {") and TEXT.search(line):
                 self.times.append(time.perf_counter())
+            if self.leaves:
+                break
+        connection.close()
         self.ended = time.perf_counter()
 
 
@@ -82,8 +92,8 @@ def load(port, count, tokens, more, weights=None, process=None):
     by the time of a process if one is given."""
     clients = []
     for i in range(count):
-        body = {"messages": [{"role": "user", "content": prompt(i)}], "max_tokens": tokens,
-                "stream": True, "seed": i, **more}
+        body = {"messages": [{"role": "user", "content": prompt(i)}], "max_tokens": tokens, "seed": i,
+                **more}
         if weights:
             body["weights"] = weights(i)
         clients.append(Client(port, body))
@@ -102,14 +112,14 @@ def load(port, count, tokens, more, weights=None, process=None):
 
 
 class Llama:
-    """llama-server with one policy, a slot a client."""
+    """llama-server with one policy and one core, a slot a client."""
 
-    def __init__(self, program, slots):
+    def __init__(self, program, slots, context=512):
         self.held = hold_port()
         self.port = port_of(self.held)
         self.process = subprocess.Popen(
-            [program, "-m", MODEL, "--lora", ADAPTER, "-t", "1", "-tb", "1", "-np", str(slots), "-c",
-             str(512 * slots), "--port", str(self.port), "--no-warmup"],
+            ["taskset", "-c", "0", program, "-m", MODEL, "--lora", ADAPTER, "-t", "1", "-tb", "1", "-np",
+             str(slots), "-c", str(context * slots), "--port", str(self.port), "--no-warmup"],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while True:
             try:
@@ -126,12 +136,17 @@ class Llama:
         self.process.wait()
 
 
-def start_mpo(*flags, program=MPO):
+def start_mpo(*flags, program=MPO, config=CONFIG):
     os.environ.update(ENVIRONMENT)
-    server = Server("mpirun", WORK, CONFIG, "--run.threads=1", "--log-requests=false", *flags,
+    server = Server("mpirun", WORK, config, "--run.threads=1", "--log-requests=false", *flags,
                     launch=["--bind-to", "none", "--oversubscribe", "-n", "2", program])
     server.wait_until_ready()
     return server
+
+
+def say(name, figure, goal):
+    """A line of a table: what was measured, and what it is held against."""
+    print(f"{name}\t{figure}\t{goal}", flush=True)
 
 
 def serve(arguments, program, flags, count, weights=None):

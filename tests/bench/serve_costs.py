@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What `mpo serve` costs beside decoding: of scoring, memory, idleness, long prompts and HTTP.
 
-    tests/bench/serve_costs.py [--only REGEX] [--idle SECONDS]
+    tests/bench/serve_costs.py [--only REGEX] [--idle SECONDS] [--flag=--prefill-stretch=3] [--quick]
 
 Needs a built mpo and the demo's model (launch/quickstart.sh).  Nothing else should run.  Two ranks
 with a thread each; the client shares their cores.  Prints a line for each figure, with what
@@ -19,15 +19,11 @@ import subprocess
 import threading
 import time
 
-from serve import CONFIG, ENVIRONMENT, MPO, WORK, Client, load, prompt, start_mpo
+from serve import CONFIG, ENVIRONMENT, MPO, WORK, Client, load, prompt, say, start_mpo
 
 LONG = 1900        # tokens of a long prompt; the model's context has 2048
 ENDLESS = {"end_bias": -100}
 TICK = 1 / os.sysconf("SC_CLK_TCK")
-
-
-def say(name, figure, goal):
-    print(f"{name}\t{figure}\t{goal}", flush=True)
 
 
 # ---- processes ----
@@ -96,9 +92,9 @@ def score_seconds(lines, tokens):
     return time.perf_counter() - began
 
 
-def scoring():
+def scoring(arguments):
     """Echo with logprobs against score, a position."""
-    count, lines = 512, 8
+    count, lines = (128, 2) if arguments.quick else (512, 8)
     server = start_mpo("--rows=8")
     score_prompt(server, 64, 99)
     echoed = [score_prompt(server, count, seed) for seed in range(lines)]
@@ -108,19 +104,21 @@ def scoring():
         "<= 1.1")
 
 
-def scored_memory():
+def scored_memory(arguments):
+    count = 475 if arguments.quick else LONG
     server = start_mpo("--rows=2")
     score_prompt(server, 64, 1)
     before = resident_bytes(server)
-    score_prompt(server, LONG, 2)
+    score_prompt(server, count, 2)
     grown = resident_bytes(server) - before
     server.end()
-    whole = LONG * 49152 * 4
-    say(f"memory of {LONG} scored positions over that of 64, MB",
+    whole = count * 49152 * 4
+    say(f"memory of {count} scored positions over that of 64, MB",
         f"{grown / 1e6:.1f}", f"their logits would be {2 * whole / 1e6:.0f}")
 
 
-def idleness(seconds):
+def idleness(arguments):
+    seconds = arguments.idle
     server = start_mpo("--rows=2")
     load(server.port, 1, 8, ENDLESS)
     time.sleep(2)
@@ -136,37 +134,40 @@ def idleness(seconds):
     say("first token after that, against one at once after it", f"{soon / again:.2f}", "1")
 
 
-def idle_connections():
+def idle_connections(arguments):
+    tokens = 12 if arguments.quick else 48
     server = start_mpo("--rows=16", "--connections=1100")
     load(server.port, 16, 8, ENDLESS)
-    alone = load(server.port, 16, 48, ENDLESS)["rate"]
+    alone = load(server.port, 16, tokens, ENDLESS)["rate"]
     before = resident_bytes(server)
     sockets = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(1000)]
     time.sleep(1)
     grown = resident_bytes(server) - before
-    beside = load(server.port, 16, 48, ENDLESS)["rate"]
+    beside = load(server.port, 16, tokens, ENDLESS)["rate"]
     for one in sockets:
         one.close()
-    again = load(server.port, 16, 48, ENDLESS)["rate"]
+    again = load(server.port, 16, tokens, ENDLESS)["rate"]
     server.end()
     say("1,000 idle connections, MB", f"{grown / 1e6:.1f}", "<= 16")
     say("16 streams beside them, token/s against without",
         f"{beside / statistics.mean((alone, again)):.3f}", ">= 0.99")
 
 
-def long_prompt():
-    """Gaps between tokens of 8 streams, while a long prompt arrives and without one."""
-    server = start_mpo("--rows=9")
-    load(server.port, 8, 8, ENDLESS)
+def gaps_beside_a_prompt(server, tokens, whose, more):
+    """Gaps between tokens of 8 streams, while a prompt of so many tokens arrives and without one.
+    Ends the server."""
+    load(server.port, 8, 8, more)
     clients = [Client(server.port, {"messages": [{"role": "user", "content": prompt(i)}], "seed": i,
-                                    "max_tokens": 200, "stream": True, **ENDLESS}) for i in range(8)]
+                                    "max_tokens": 1000, **more}) for i in range(8)]
     for client in clients:
         client.start()
     while any(len(client.times) < 40 for client in clients):
         time.sleep(0.02)
     arrived = time.perf_counter()
-    ask(server, "/v1/completions", {"model": "mpo", "prompt": token_ids(LONG, 3), "max_tokens": 1})
+    ask(server, "/v1/completions", {"model": "mpo", "prompt": token_ids(tokens, 3), "max_tokens": 1})
     fed = time.perf_counter()
+    for client in clients:
+        client.leaves = True
     for client in clients:
         client.join()
     server.end()
@@ -175,25 +176,21 @@ def long_prompt():
         for one, other in zip(client.times[10:], client.times[11:]):
             if other < arrived:
                 quiet.append(other - one)
-            elif other > arrived and one < fed:
+            elif one < fed:
                 beside.append(other - one)
     median, beside = statistics.median(quiet), sorted(beside)
-    say(f"gap between tokens of 8 streams while {LONG} tokens arrive: p99 against the median without",
-        f"{beside[int(0.99 * len(beside))] / median:.1f}", "<= 3")
-    say("the longest", f"{beside[-1] / median:.1f}", "<= 5")
-    say("seconds until the long prompt has its token", f"{fed - arrived:.1f}", "")
+    say(f"{whose}gap between tokens of 8 streams while {tokens} tokens arrive: p99 in medians without",
+        f"{beside[int(0.99 * len(beside))] / median:.1f}", "" if whose else "<= 3")
+    say(f"{whose}the longest", f"{beside[-1] / median:.1f}", "" if whose else "<= 5")
+    say(f"{whose}s until the prompt has its token; s of the median", f"{fed - arrived:.1f} {median:.3f}", "")
 
 
-def http_thread():
-    """CPU of the thread that speaks HTTP, a streamed token; /health beside 16 streams."""
-    server = start_mpo("--rows=16")
-    load(server.port, 16, 8, ENDLESS)
-    tasks = f"/proc/{ranks(server)[1]}/task"
-    names = {}
-    for task in os.listdir(tasks):
-        with open(f"{tasks}/{task}/comm", encoding="utf-8") as file:
-            names[file.read().strip()] = f"{tasks}/{task}/stat"
-    path = names.get("mpo-http")
+def long_prompt(arguments):
+    gaps_beside_a_prompt(start_mpo("--rows=9", *arguments.flag), 475 if arguments.quick else LONG, "", ENDLESS)
+
+
+def watch_health(server, meanwhile):
+    """Seconds that /health took, asked every 20 ms, while something else was done."""
     waits, ended = [], threading.Event()
 
     def look():
@@ -204,35 +201,65 @@ def http_thread():
             connection.getresponse().read()
             waits.append(time.perf_counter() - began)
 
-    before = cpu_seconds(path) if path else 0
-    load(server.port, 16, 100, ENDLESS)
-    if path:
-        say("CPU of the HTTP thread, us a streamed token",
-            f"{(cpu_seconds(path) - before) / 1600 * 1e6:.0f}", "<= 20")
-    else:
-        say("threads of rank zero", " ".join(names), "one named mpo-http expected")
     looking = threading.Thread(target=look)
     looking.start()
-    load(server.port, 16, 48, ENDLESS)
+    meanwhile()
     ended.set()
     looking.join()
+    return sorted(waits)
+
+
+def http_thread(arguments):
+    """CPU of the thread that speaks HTTP, a streamed token; /health beside 16 streams."""
+    server = start_mpo("--rows=16")
+    load(server.port, 16, 8, ENDLESS)
+    tasks = f"/proc/{ranks(server)[1]}/task"
+    names = {}
+    for task in os.listdir(tasks):
+        with open(f"{tasks}/{task}/comm", encoding="utf-8") as file:
+            names[file.read().strip()] = f"{tasks}/{task}/stat"
+    path = names["mpo-http"]
+    before = cpu_seconds(path)
+    tokens = 24 if arguments.quick else 100
+    load(server.port, 16, tokens, ENDLESS)
+    say("CPU of the HTTP thread, us a streamed token",
+        f"{(cpu_seconds(path) - before) / (16 * tokens) * 1e6:.0f}", "<= 20")
+    waits = watch_health(server, lambda: load(server.port, 16, tokens // 2, ENDLESS))
     server.end()
-    waits.sort()
     say("/health beside 16 streams, p99 in ms", f"{1e3 * waits[int(0.99 * len(waits))]:.1f}", "<= 10")
+
+
+def encoding(arguments):
+    """Texts of 30,000 characters into tokens: how long one takes, and who waits for them."""
+    server = start_mpo("--rows=8")
+    text = " ".join(prompt(i) for i in range(700))[:30000]
+    seconds = []
+
+    def tokenise():
+        for _ in range(10 if arguments.quick else 40):
+            began = time.perf_counter()
+            ask(server, "/tokenize", {"prompt": text})
+            seconds.append(time.perf_counter() - began)
+
+    waits = watch_health(server, tokenise)
+    server.end()
+    say("30,000 characters into tokens, ms", f"{1e3 * statistics.median(seconds):.0f}", "")
+    say("/health beside such texts, p99 in ms", f"{1e3 * waits[int(0.99 * len(waits))]:.1f}", "<= 10")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="", help="figures whose function matches this expression")
     parser.add_argument("--idle", type=int, default=60, help="seconds that the idle server is watched")
+    parser.add_argument("--quick", action="store_true", help="a quarter, to see that all works")
+    parser.add_argument("--flag", action="append", default=[], help="of the server of long_prompt")
     arguments = parser.parse_args()
     os.makedirs(WORK, exist_ok=True)
     print("figure\tmeasured\tgoal")
-    for measure in (scoring, scored_memory, idle_connections, long_prompt, http_thread):
+    for measure in (scoring, scored_memory, idle_connections, long_prompt, http_thread, encoding,
+                    idleness):
         if re.search(arguments.only, measure.__name__):
-            measure()
-    if re.search(arguments.only, "idleness"):
-        idleness(arguments.idle)
+            measure(arguments)
 
 
 if __name__ == "__main__":
