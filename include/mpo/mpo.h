@@ -42,5 +42,6 @@
 #include "mpo/rng.h"
 #include "mpo/session.h"
 #include "mpo/status.h"
+#include "mpo/survey.h"
 #include "mpo/timing.h"
 #include "mpo/version.h"

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Measure all that results/serve/README.md says of speed, and write results/serve/figures.md.
+# Measure all that results/serve/README.md says of speed, and write the table beside this file.
 #
 #     results/serve/measure.sh [--llama-server PROGRAM] [--only REGEX] [--quick]
 #
 #   --llama-server  for the figures against it (tests/bench/serve.py says how it is built)
-#   --only          figures of functions whose names match; figures.md has these alone
-#   --quick         a quarter of everything, to see that all works; figures.md stays
+#   --only          figures of functions whose names match; the table has these alone
+#   --quick         a quarter of everything, to see that all works; the table stays
 #
 # Needs a built mpo and the demo's model: launch/quickstart.sh makes both.  Two cores and
 # nothing else running; about ten minutes.  A figure that fails is left out, and named at the end.

@@ -10,6 +10,7 @@
 #include "mpo/device.h"
 #include "device/host.h"
 #include "mpo/policy.h"
+#include "mpo/survey.h"
 
 /** Host memory that one rank needs, by purpose. Plain data. */
 struct mpo_needs {

@@ -42,8 +42,8 @@ struct mpo_session {
     double *temperature;                  /* [H] */
     /** Of a job that only looks at its policies: what it saw, borrowed. */
     const struct mpo_policies_survey *survey;
-    struct mpo_rollout_blend blend;       /* where one policy is drawn from (blend.c) */
-    struct mpo_policy_adapter *blended;   /* [adapter_count] the adapters of that policy */
+    struct mpo_rollout_blend blend;     /* where one policy is drawn from (blend.c) */
+    struct mpo_policy_adapter *blended; /* [adapter_count] the adapters of that policy */
     struct mpo_device device;
     struct mpo_timing timing;
     struct mpo_session_size size;

@@ -15,6 +15,7 @@
 #pragma once
 
 #include "mpo/policy.h"
+#include "mpo/survey.h"
 #include "mpo/texts.h"
 
 #ifdef __cplusplus

@@ -237,12 +237,13 @@ static void an_unknown_flag_names_the_nearest(void **state)
 static void a_flag_of_other_commands_names_them(void **state)
 {
     (void)state;
-    assert_flag_refused("--step=3", "--step is a flag of `mpo generate`, `mpo score`, `mpo "
-                                    "evaluate`, not of `mpo fit`; the nearest known one is "
-                                    "'--descent.steps' (mpo help fit lists all)");
+    assert_flag_refused(
+        "--step=3", "--step is a flag of `mpo generate`, `mpo score`, `mpo "
+                    "evaluate`, `mpo export`, not of `mpo fit`; the nearest known one is "
+                    "'--descent.steps' (mpo help fit lists all)");
     assert_flag_refused("--best_of=3", "--best_of is a flag of `mpo generate`, not of");
     assert_flag_refused("--inspect.plot=x", "--inspect.plot is a flag of `mpo inspect`");
-    assert_flag_refused("--limit=3", "`mpo generate`, `mpo score`, `mpo evaluate`, `mpo export`, not of");
+    assert_flag_refused("--limit=3", "`mpo generate`, `mpo score`, `mpo evaluate`, not of");
     /* and its own are nearer */
     struct mpo_config *config = NULL;
     assert_int_equal(open_yaml("generate", MINIMAL, FLAGS("--ste=3"), &config),
