@@ -68,7 +68,7 @@ def rehearse(**environment):
     out = os.path.join(WORK, "out")
     shutil.rmtree(out, ignore_errors=True)
     done = subprocess.run([os.path.join(BUNDLE, "on_device.sh"), out], capture_output=True, text=True,
-                          timeout=110, check=False,
+                          timeout=600, check=False,
                           env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1", **environment})
     with open(os.path.join(out, "table.json"), encoding="utf-8") as file:
         table = json.load(file)
@@ -112,12 +112,15 @@ def with_stand_ins():
     stand_in("test_mixture_filter", "exit 77")
     stand_in("test_mixture_rows", '[ "$MPO_TEST_DEVICE" = cuda ]')
     os.remove(os.path.join(BUNDLE, "bin", "test_mixture_top"))
-    stages, text, table, code = rehearse(MPO_STAGE_SECONDS="3")
-    for name, result, word in (
-            ("device", "ok", ""), ("mixture_cuda", "ok", ""), ("mixture_rows", "ok", ""),
-            ("speed", "ok", ""), ("mixture_select", "FAIL", "exit code 3"),
-            ("mixture", "FAIL", "time limit"), ("mixture_draws", "SKIP", "SKIPPED"),
-            ("mixture_filter", "SKIP", "77"), ("mixture_top", "SKIP", "not in the bundle")):
+    expected = (("device", "ok", ""), ("mixture_cuda", "ok", ""), ("mixture_rows", "ok", ""),
+                ("speed", "ok", ""), ("mixture_select", "FAIL", "exit code 3"),
+                ("mixture", "FAIL", "time limit"), ("mixture_draws", "SKIP", "SKIPPED"),
+                ("mixture_filter", "SKIP", "77"), ("mixture_top", "SKIP", "not in the bundle"))
+    for seconds in ("3", "30"):  # where a busy machine takes as long for what does nothing
+        stages, text, table, code = rehearse(MPO_STAGE_SECONDS=seconds)
+        if not any("time limit" in stages[name][1] and word != "time limit" for name, _, word in expected):
+            break
+    for name, result, word in expected:
         check(f"{name} ends with {result}", stages[name][0] == result and word in stages[name][1],
               stages[name])
     check("a failure makes the exit code 1", code == 1, code)
@@ -138,7 +141,7 @@ def program_without_a_device():
     for code, words in ((77, "no CUDA device"), (1, "ended with 70")):
         done = subprocess.run(
             [sys.executable, "tests/gpu/one_device.py", "bin/mpo", os.path.join(WORK, "program")],
-            cwd=BUNDLE, capture_output=True, text=True, timeout=100, check=False)
+            cwd=BUNDLE, capture_output=True, text=True, timeout=600, check=False)
         check(f"a program that says '{words}' ends its test with {code}", words in done.stdout and (
             done.returncode == code if code == 77 else done.returncode != 0), done.stdout)
         check("and SKIP only where there is no device", ("SKIP" in done.stdout) == (code == 77))

@@ -15,6 +15,7 @@ after it fails too. MODE:
 With --sample (tests/commands/sample.py) some of these.
 """
 import os
+import re
 import sys
 
 from pathlib import Path
@@ -54,6 +55,20 @@ def fit(*flags, ranks=1, **settings):
     if ranks == 1:
         settings["OMPI_MCA_ess_singleton_isolated"] = "1"  # no daemon for one process
     return run(*FIT, *flags, ranks=ranks, env={**os.environ, **settings})
+
+
+def deadlines(patience):
+    return [f"--run.setup_deadline={3 * patience}", f"--run.step_deadline={2 * patience}"]
+
+
+def patiently(attempt):
+    """(the run, what is wrong with it) of attempt(patience). A busy machine may stop a rank for as long
+    as a deadline: what one ended otherwise than it should is tried with longer ones."""
+    for patience in (1, 4, 16):
+        result, found = attempt(patience)
+        if not found or not re.search(r"has not (responded|returned|completed) for", result.stderr):
+            break
+    return result, found
 
 
 def wrong(result, code, words):
@@ -96,8 +111,13 @@ def every_call(what, at_places, least, **options):
     count, whole, bad = 0, 0, []
     for at in at_places:
         where = f"{at}" if rank is None else f"{rank}:{at}"
-        result = fit(*options.get("flags", ()), ranks=options.get("ranks", 1),
-                     HOSTSIM_FAIL=where)
+
+        def attempt(patience, where=where):
+            result = fit(*options.get("flags", ()), *deadlines(patience), ranks=options.get("ranks", 1),
+                         HOSTSIM_FAIL=where)
+            return result, result.returncode == 75
+
+        result, _ = patiently(attempt)
         if "this call of CUDA fails" not in result.stderr:
             if result.returncode != 0:
                 bad.append((at, "a fit without a fault", result))
@@ -183,8 +203,12 @@ LONG_PLACES = [(2, 6), (1, 7)]
 
 def nccl_fault(place, kind, says):
     """(the run, what is wrong with it when it had to say as much)"""
+    return patiently(lambda patience: one_nccl_fault(place, kind, says, patience))
+
+
+def one_nccl_fault(place, kind, says, patience):
     rank, at = place
-    result = fit("--exchange.transport=nccl", ranks=3,
+    result = fit("--exchange.transport=nccl", *deadlines(patience), ranks=3,
                  HOSTSIM_NCCL_FAIL=f"{rank}:{at}:{kind}")
     if "hostsim: fault in" not in result.stderr:
         return result, "no fault"

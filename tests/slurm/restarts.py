@@ -30,6 +30,7 @@ class Fit:
     def __init__(self, slurm, mpo, work, name, steps=STEPS, config=None):
         self.slurm = slurm
         self.mpo = mpo
+        self.planned = steps
         self.folder = os.path.join(work, name)
         os.makedirs(self.folder)
         self.config = config or tables.write_config(
@@ -95,12 +96,35 @@ def restart_count(slurm, job):
     return int(slurm.show(job)["Restarts"])
 
 
+def order(slurm, job, *command):
+    """An order for a job, which Slurm refuses where that has ended."""
+    try:
+        slurm.run(*command, job)
+    except AssertionError:
+        if slurm.show(job)["JobState"] not in cluster.ENDED:
+            raise
+
+
+def disturbed(slurm, mpo, work, name, disturb):
+    """A fit that was disturbed before its end, and what disturb(fit) says of it, which is nothing where
+    that came too late: then a fit of more steps is tried."""
+    for steps in (STEPS, 10 * STEPS, 100 * STEPS):
+        fit = Fit(slurm, mpo, work, "%s_%d" % (name, steps), steps)
+        found = disturb(fit)
+        if found:
+            return fit, found
+    raise AssertionError("every fit had ended before it was disturbed")
+
+
 def a_preempted_job_goes_on_when_there_is_room_again(slurm, mpo, work):
-    fit = Fit(slurm, mpo, work, "preempted")
-    # 16 of the 32 cores of each node, so that the other job needs some of them.
-    job = fit.begin(4, "resume.sbatch", ranks=4, options=["--cpus-per-task=8"])
-    preempt(slurm, work)
-    slurm.ended_well(job)
+    def disturb(fit):
+        # 16 of the 32 cores of each node, so that the other job needs some of them.
+        job = fit.begin(4, "resume.sbatch", ranks=4, options=["--cpus-per-task=8"])
+        preempt(slurm, work)
+        slurm.ended_well(job)
+        return job if restart_count(slurm, job) else None
+
+    fit, job = disturbed(slurm, mpo, work, "preempted", disturb)
     tables.check(restart_count(slurm, job) == 1, "%d restarts" % restart_count(slurm, job))
     tables.check(fit.restarts() == [0, 1], "segments %s" % fit.restarts())
     tables.check("stopped by SIGTERM" in slurm.output(job), slurm.output(job))
@@ -108,40 +132,49 @@ def a_preempted_job_goes_on_when_there_is_room_again(slurm, mpo, work):
 
 
 def a_cancelled_job_stays_cancelled_and_goes_on_by_hand_with_other_ranks(slurm, mpo, work):
-    fit = Fit(slurm, mpo, work, "cancelled")
-    job = fit.begin(4, "resume.sbatch", ranks=4)
-    slurm.run("scancel", job)
-    state, code = slurm.wait(job)
+    def disturb(fit):
+        job = fit.begin(4, "resume.sbatch", ranks=4)
+        order(slurm, job, "scancel")
+        state, code = slurm.wait(job)
+        return (job, state, code) if state != "COMPLETED" else None
+
+    fit, (job, state, code) = disturbed(slurm, mpo, work, "cancelled", disturb)
     tables.check((state, code) == ("CANCELLED", 85), "%s %d\n%s" % (
         state, code, slurm.output(job)))
     tables.check("submit it again to continue" in slurm.output(job), slurm.output(job))
-    tables.check(4 <= fit.steps() < STEPS, "%d steps" % fit.steps())
+    tables.check(4 <= fit.steps() < fit.planned, "%d steps" % fit.steps())
     slurm.ended_well(fit.submit("resume.sbatch", ranks=2))
     fit.is_whole()
 
 
 def restarts_have_a_limit(slurm, mpo, work):
-    fit = Fit(slurm, mpo, work, "limit")
-    job = fit.begin(2, "resume.sbatch", MPO_RESTARTS="0")
-    slurm.run("scancel", "--batch", "--signal=USR1", job)
-    ended = slurm.wait(job)
+    def disturb(fit):
+        job = fit.begin(2, "resume.sbatch", MPO_RESTARTS="0")
+        order(slurm, job, "scancel", "--batch", "--signal=USR1")
+        ended = slurm.wait(job)
+        return (job, ended) if ended[0] != "COMPLETED" else None
+
+    _, (job, ended) = disturbed(slurm, mpo, work, "limit", disturb)
     tables.check(ended == ("FAILED", 85), "%s\n%s" % (ended, slurm.output(job)))
     tables.check("MPO_RESTARTS allows no more" in slurm.output(job), slurm.output(job))
 
 
 def one_task_of_a_sweep_is_requeued_alone(slurm, mpo, work):
-    fit = Fit(slurm, mpo, work, "sweep")
-    manifest = os.path.join(fit.folder, "run.txt")
-    with open(manifest, "w", encoding="utf-8") as stream:
-        stream.write(fit.config + " --descent.steps=4\n" + fit.config + "\n")
-    job = slurm.submit("sweep.sbatch", manifest, options=[
-        "--array=1-2", "--cpus-per-task=1", "--output=%s/%%A_%%a.out" % slurm.folder])
-    fit.record = os.path.join(fit.folder, "run-2.h5")
-    fit.wait_for_step(4)
-    slurm.run("scancel", "--batch", "--signal=USR1", job + "_2")
-    slurm.ended_well(job + "_2")
-    slurm.ended_well(job + "_1")
-    counts = [restart_count(slurm, "%s_%d" % (job, task)) for task in (1, 2)]
+    def disturb(fit):
+        manifest = os.path.join(fit.folder, "run.txt")
+        with open(manifest, "w", encoding="utf-8") as stream:
+            stream.write(fit.config + " --descent.steps=4\n" + fit.config + "\n")
+        job = slurm.submit("sweep.sbatch", manifest, options=[
+            "--array=1-2", "--cpus-per-task=1", "--output=%s/%%A_%%a.out" % slurm.folder])
+        fit.record = os.path.join(fit.folder, "run-2.h5")
+        fit.wait_for_step(4)
+        order(slurm, job + "_2", "scancel", "--batch", "--signal=USR1")
+        slurm.ended_well(job + "_2")
+        slurm.ended_well(job + "_1")
+        counts = [restart_count(slurm, "%s_%d" % (job, task)) for task in (1, 2)]
+        return counts if counts[1] else None
+
+    fit, counts = disturbed(slurm, mpo, work, "sweep", disturb)
     tables.check(counts == [0, 1], "restarts %s" % counts)
     fit.is_whole()
 
