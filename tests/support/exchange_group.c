@@ -100,19 +100,16 @@ void exchange_group_bring(struct exchange_group *group, int32_t failing,
                           struct mpo_rows *rows)
 {
     int32_t row_count = group->some->row_count;
+    const struct mpo_mixture_part part = {group->first_policy, group->local_count,
+                                          group->first_row};
     if (group->absent != NULL)
         mpo_exchange_leave_out(group->exchange, group->absent);
     assert_ok(mpo_exchange_post(group->exchange, row_count, group->row));
-    for (int32_t k = 0; k < group->local_count; k++) {
-        int32_t h = group->first_policy + k;
-        int32_t first = group->first_row[k];
-        int32_t count = group->first_row[k + 1] - first;
-        if (count > 0)
-            assert_status(mpo_mixture_normalise(group->mixture, h, count,
-                                                group->row + first,
-                                                group->log_norm + first),
-                          h == failing ? MPO_ERR_DATA : MPO_OK);
-    }
+    assert_status(
+        mpo_mixture_normalise_part(group->mixture, &part, group->row, group->log_norm),
+        part.first_policy <= failing && failing < part.first_policy + part.policy_count
+            ? MPO_ERR_DATA
+            : MPO_OK);
     assert_ok(
         mpo_exchange_rows(group->exchange, row_count, group->row, group->log_norm, rows));
 }
