@@ -99,6 +99,11 @@ void mpo_comm_expect(const char *doing, int64_t step, double deadline_seconds);
  *  late. Until the job ends. Local. */
 void mpo_comm_own_core(void);
 
+/** Say that groups do not wait for each other from now on, or that they do again: a group's root,
+ *  in place of rank zero, waits least and names those of its group that do not answer. Local;
+ *  the same on all ranks. */
+void mpo_comm_work_apart(const struct mpo_comm *comm, bool are_apart);
+
 /** Number of ranks of the job, 1 when none has begun. Local. */
 int32_t mpo_comm_job_size(void);
 

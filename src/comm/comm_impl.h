@@ -8,6 +8,7 @@
  *     agree.c    agreement on errors
  *     fail.c     a rank that cannot continue
  *     wait.c     waiting with a deadline
+ *     lines.c    sockets by which idle ranks sleep; star.c makes such sockets
  *     stop.c     a request to stop that came to one rank
  *     launch.c   how the process was launched
  */
@@ -45,6 +46,10 @@ struct mpo_comm_job {
     int32_t stop_signal;      /* that the others were told of; 0: none so far */
     double listened_for_stop; /* of mpo_timing_now */
 
+    /* of mpo_comm_work_apart */
+    int32_t leader; /* rank that calls this one's roll */
+    int32_t led;    /* ranks that it calls, from itself on; 0: all */
+
     /* of mpo_comm_expect */
     const char *doing; /* a literal */
     int64_t step;      /* -1 outside steps */
@@ -54,6 +59,9 @@ struct mpo_comm_job {
 };
 
 struct mpo_comm_job *mpo_comm_job(void);
+
+/** Ranks whose roll this one's leader calls. Local. */
+int32_t mpo_comm_led(void);
 
 enum mpo_comm_control_tag {
     MPO_COMM_CALL = 1,

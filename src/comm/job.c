@@ -231,6 +231,17 @@ void mpo_comm_own_core(void)
     job.spin = OWN_CORE_SECONDS;
 }
 
+int32_t mpo_comm_led(void)
+{
+    return job.led > 0 ? job.led : job.size;
+}
+
+void mpo_comm_work_apart(const struct mpo_comm *comm, bool are_apart)
+{
+    job.leader = are_apart ? mpo_comm_rank(comm) - mpo_comm_group_rank(comm) : 0;
+    job.led = are_apart ? mpo_comm_group_size(comm) : 0;
+}
+
 void mpo_comm_describe_place(char *text, size_t bytes)
 {
     if (job.step < 0)

@@ -1,14 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
- * Lines: a silent socket from every rank to rank zero, beside MPI. MPI cannot wait without
- * using a core, and does not say that a process is gone; a socket does both.
+ * Lines: a silent socket from every rank to its group's root, beside MPI (star.h).
  *
- *     end of file           that process is gone: known at once
- *     a byte from zero      wake up: a message of MPI comes next
- *     a byte to zero        awake: how long a round trip takes
+ *     end of file             that process is gone: known at once
+ *     a byte from the root    wake up: a message of MPI comes next
+ *     a byte to the root      awake: how long a round trip takes
  *
- * On one host the lines are Unix sockets, else TCP with a random token. Where they cannot be
- * made (a firewall) a warning says so, and ranks wait by MPI as always.
+ * Where they cannot be made (a firewall) a warning says so, and ranks wait by MPI as always.
  */
 #pragma once
 
@@ -20,7 +18,7 @@
 struct mpo_lines;
 
 /**
- * Connect every rank with rank zero. One rank needs none.
+ * Connect every rank with its group's root. A group of one rank needs none.
  *
  * Collective over all ranks; a failure to connect is a warning.
  *
@@ -30,12 +28,18 @@ struct mpo_lines;
 enum mpo_status mpo_lines_open(const struct mpo_comm *comm, struct mpo_lines **out);
 void mpo_lines_close(struct mpo_lines **lines);
 
-/* ---- rank zero ---- */
+/* ---- the group's root ---- */
 
-/** Call `gone` in a thread of its own when the first other rank is gone. The thread blocks all
- *  signals. @return MPO_ERR_MEMORY */
+struct mpo_lines_watch {
+    double patience_seconds; /* that a rank may take to wake up; 0: for ever */
+    /** The first rank is gone, or does not wake up. Called once, in the watcher's thread. */
+    void (*lost)(void *argument, const char *text);
+    void *argument;
+};
+
+/** Watch the others in a thread of its own. @return MPO_ERR_MEMORY */
 enum mpo_status mpo_lines_watch(struct mpo_lines *lines,
-                                void (*gone)(void *argument, int32_t rank), void *argument);
+                                const struct mpo_lines_watch *watch);
 
 /** No more reports of lost ranks: the ranks are about to end as they should. */
 void mpo_lines_ignore(struct mpo_lines *lines);
@@ -43,19 +47,15 @@ void mpo_lines_ignore(struct mpo_lines *lines);
 /** Wake all others. */
 void mpo_lines_wake(struct mpo_lines *lines);
 
-/** A rank that was woken so many seconds ago and has not said that it is awake; -1: none. Any
- *  thread. */
-int32_t mpo_lines_silent_rank(const struct mpo_lines *lines, double seconds);
-
 /** Seconds of the last round trip over all ranks; 0: there was none. Any thread. */
 double mpo_lines_round_trip(const struct mpo_lines *lines);
 
 /* ---- the other ranks ---- */
 
 /**
- * Sleep until rank zero wakes this one.
+ * Sleep until the root wakes this one.
  *
  * @param seconds  at most; 0: for ever
- * @return MPO_ERR_PEER when rank zero is gone, or has been silent for so long
+ * @return MPO_ERR_PEER when the root is gone, or has been silent for so long
  */
 enum mpo_status mpo_lines_sleep(struct mpo_lines *lines, double seconds);

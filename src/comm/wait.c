@@ -4,11 +4,12 @@
  *
  * MPI notices a process that died and never one that hangs: a stopped rank, a dead file
  * system under a model, a lost node. So every wait of the program is a non-blocking call
- * and a loop of tests with a deadline. At the deadline rank zero asks all ranks to answer.
+ * and a loop of tests with a deadline. At the deadline rank zero asks all ranks to answer, or
+ * where groups work apart a group's root its own: the *leader*.
  * Ranks that wait do so from inside their own loop, so a rank that does not answer is the
  * one that the others wait for. This costs nothing while all is well. The other ranks'
- * deadline is longer, so that rank zero, which can name the rank, reports first; they
- * report when rank zero itself hangs.
+ * deadline is longer, so that the leader, which can name the rank, reports first; they
+ * report when the leader itself hangs.
  *
  * Calls that have no non-blocking form (splitting communicators, windows, the end) are made
  * when all ranks are there, and run under an alarm. Such a process has nothing to save, so
@@ -44,7 +45,7 @@
 #define LISTEN_SECONDS 0.01
 #define ANSWER_SECONDS 1.0
 
-/* Other ranks wait longer than rank zero: by this factor, this time, and this time per
+/* Other ranks wait longer than their leader: by this factor, this time, and this time per
  * rank, so that they do not all report at once. */
 #define PATIENCE_FACTOR  1.5
 #define PATIENCE_SECONDS (2.0 * ANSWER_SECONDS)
@@ -69,7 +70,7 @@ static double seconds_of_patience(void)
     const struct mpo_comm_job *job = mpo_comm_job();
     if (job->deadline <= 0.0)
         return INFINITY;
-    if (job->rank == 0)
+    if (job->rank == job->leader)
         return job->deadline;
     return PATIENCE_FACTOR * job->deadline + PATIENCE_SECONDS +
            PATIENCE_STAGGER * job->rank;
@@ -123,16 +124,30 @@ static void pause_shortly(void)
     nanosleep(&(struct timespec){.tv_nsec = SLEEP_NANOS}, NULL);
 }
 
-/* Rank zero: ask all ranks, wait a moment for answers. */
+/* All but those that this rank leads answer to another. */
+static enum mpo_status make_roll(bool **answered)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_comm_job *job = mpo_comm_job();
+    MPO_NEW(job->size, answered);
+    for (int32_t rank = 0; rank < job->size; rank++)
+        (*answered)[rank] = rank < job->leader || rank >= job->leader + mpo_comm_led();
+cleanup:
+    return status;
+}
+
+/* The leader: ask all ranks that it leads, wait a moment for answers. */
 static enum mpo_status call_the_roll(const struct mpo_comm_event *event)
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_comm_job *job = mpo_comm_job();
     bool *answered = NULL; /* [W] */
-    MPO_NEW(job->size, &answered);
-    answered[0] = true;
-    for (int32_t rank = 1; rank < job->size; rank++) {
+    MPO_TRY(make_roll(&answered));
+    answered[job->rank] = true;
+    for (int32_t rank = 0; rank < job->size; rank++) {
         MPI_Request request = MPI_REQUEST_NULL;
+        if (answered[rank])
+            continue;
         MPI_Isend(NULL, 0, MPI_BYTE, rank, MPO_COMM_CALL, job->control, &request);
         MPI_Request_free(&request);
     }
@@ -155,30 +170,31 @@ cleanup:
     return status;
 }
 
-/* Other ranks: answer rank zero when it asks. @return true when it did: it is about to end
+/* Other ranks: answer the leader when it asks. @return true when it did: it is about to end
  * the job, so that this rank need not */
 static bool listen_for_call(void)
 {
     const struct mpo_comm_job *job = mpo_comm_job();
     MPI_Request request = MPI_REQUEST_NULL;
     int called = 0;
-    MPI_Iprobe(0, MPO_COMM_CALL, job->control, &called, MPI_STATUS_IGNORE);
+    MPI_Iprobe(job->leader, MPO_COMM_CALL, job->control, &called, MPI_STATUS_IGNORE);
     if (!called)
         return false;
-    MPI_Recv(NULL, 0, MPI_BYTE, 0, MPO_COMM_CALL, job->control, MPI_STATUS_IGNORE);
-    MPI_Isend(NULL, 0, MPI_BYTE, 0, MPO_COMM_ANSWER, job->control, &request);
+    MPI_Recv(NULL, 0, MPI_BYTE, job->leader, MPO_COMM_CALL, job->control,
+             MPI_STATUS_IGNORE);
+    MPI_Isend(NULL, 0, MPI_BYTE, job->leader, MPO_COMM_ANSWER, job->control, &request);
     MPI_Request_free(&request);
     return true;
 }
 
-static enum mpo_status miss_rank_zero(const struct mpo_comm_event *event)
+static enum mpo_status miss_leader(const struct mpo_comm_event *event)
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_comm_job *job = mpo_comm_job();
     bool *answered = NULL; /* [W] */
     MPO_NEW(job->size, &answered);
-    for (int32_t rank = 1; rank < job->size; rank++)
-        answered[rank] = true;
+    for (int32_t rank = 0; rank < job->size; rank++)
+        answered[rank] = rank != job->leader;
     status = give_up_on(event, answered);
 cleanup:
     free(answered);
@@ -199,7 +215,7 @@ static enum mpo_status give_up(const struct mpo_comm_event *event)
     const struct mpo_comm_job *job = mpo_comm_job();
     if (job->control == MPI_COMM_NULL)
         return give_up_unconnected(event);
-    return job->rank == 0 ? call_the_roll(event) : miss_rank_zero(event);
+    return job->rank == job->leader ? call_the_roll(event) : miss_leader(event);
 }
 
 /* What a waiting rank does between two tests. */
@@ -218,7 +234,7 @@ static enum mpo_status stay_patient(struct patience *wait)
         wait->listened = now;
         MPO_TRY(mpo_comm_hear());
         mpo_comm_share_stop();
-        if (job->rank != 0 && listen_for_call())
+        if (job->rank != job->leader && listen_for_call())
             wait->limit += job->deadline;
     }
     if (now - wait->start > job->spin)

@@ -5,8 +5,8 @@
  *     port and keys -> models -> ready -> steps -> drained
  *
  * The port is taken and the page is there before models are loaded, so that a wrong address
- * or key file is known at once and /health can say "loading". Rank zero has the HTTP thread
- * and the scheduler; the other ranks follow its control records.
+ * or key file is known at once and /health can say "loading". Rank zero has the HTTP thread.
+ * The root of each group has a scheduler; the other ranks follow its control records.
  */
 #include "commands/commands.h"
 
@@ -22,6 +22,8 @@
 #include "base/stop.h"
 #include "comm/lines.h"
 #include "commands/report/log.h"
+#include "serve/engine.h"
+#include "serve/groups.h"
 #include "serve/models.h"
 #include "serve/server.h"
 #include "serve/size.h"
@@ -39,12 +41,13 @@
 struct serve {
     struct mpo_config *config;
     struct mpo_session *session;
-    struct mpo_server *server; /* rank zero's, like those below but the catalog */
+    struct mpo_server *server; /* rank zero's */
     struct mpo_serve_catalog catalog;
     struct mpo_lines *lines; /* NULL: none */
-    struct mpo_link *link;
-    struct mpo_engine *engine;
-    struct mpo_metrics *metrics;
+    struct mpo_groups *groups;
+    struct mpo_engine *engine;   /* a root's, like the metrics */
+    struct mpo_metrics *metrics; /* of the job at rank zero, elsewhere of the group */
+    int32_t client_count;
     struct mpo_session_machine machine;
     char fingerprint[17];
 };
@@ -128,58 +131,82 @@ static double seconds_or_ever(double option)
     return option > 0.0 ? option : 1e300;
 }
 
-static enum mpo_status open_engine(struct serve *serve)
+static bool is_root(const struct serve *serve)
+{
+    return mpo_comm_group_rank(serve->session->comm) == 0;
+}
+
+static double idle_seconds(const struct serve *serve)
+{
+    double patience = serve->config->run.step_deadline;
+    return patience > 0.0 && patience < 3.0 * IDLE_SECONDS ? patience / 3.0 : IDLE_SECONDS;
+}
+
+static enum mpo_status open_metrics(struct serve *serve)
 {
     enum mpo_status status = MPO_OK;
+    const struct mpo_comm *comm = serve->session->comm;
+    bool is_zero = mpo_comm_rank(comm) == 0;
+    if (!is_root(serve))
+        return MPO_OK;
+    MPO_TRY(find_fingerprint(serve));
+    MPO_TRY(mpo_metrics_open(&serve->catalog, serve->config->serve.metrics_prefix,
+                             is_zero ? mpo_comm_size(comm) : mpo_comm_group_size(comm),
+                             is_zero ? mpo_comm_group_count(comm) : 1, &serve->metrics));
+cleanup:
+    return status;
+}
+
+static enum mpo_status open_engine(struct serve *serve)
+{
     const struct mpo_config *config = serve->config;
     const struct mpo_session_machine *machine = &serve->machine;
-    double patience = config->run.step_deadline;
-    struct mpo_link_spec link = {.policy_count = config->policy_count,
-                                 .step_events =
-                                     machine->row_capacity + machine->given_positions,
-                                 .notify = mpo_server_notify,
-                                 .argument = serve->server};
-    struct mpo_engine_spec engine = {
+    const struct mpo_engine_spec engine = {
         .decode = serve->session->decode,
         .policies = serve->session->policies,
+        .link = is_root(serve) ? mpo_groups_links(serve->groups)[0] : NULL,
         .policy_count = config->policy_count,
         .row_capacity = machine->row_capacity,
         .parked_rows = machine->parked_rows,
         .slot_capacity = machine->prompt_slots,
         .queue_capacity = (int32_t)config->serve.queue,
-        .client_count = mpo_server_client_count(serve->server),
+        .client_count = serve->client_count,
         .bias_max = machine->bias_max,
         .cell_capacity = machine->context_tokens,
         .context_tokens = serve->catalog.context_tokens,
         .queue_seconds = seconds_or_ever(config->serve.queue_seconds),
         .deadline_seconds = seconds_or_ever(config->serve.deadline),
+        .idle_seconds = idle_seconds(serve),
         .lines = serve->lines,
+        .metrics = serve->metrics,
         .timing = &serve->session->timing,
-        .idle_seconds =
-            patience > 0.0 && patience < 3.0 * IDLE_SECONDS ? patience / 3.0 : IDLE_SECONDS,
     };
-    MPO_TRY(find_fingerprint(serve));
-    MPO_TRY(mpo_metrics_open(&serve->catalog, config->serve.metrics_prefix,
-                             mpo_comm_job_size(), &serve->metrics));
-    engine.metrics = serve->metrics;
-    MPO_TRY(mpo_link_open(&link, &serve->link));
-    engine.link = serve->link;
-    MPO_TRY(mpo_engine_open(&engine, &serve->engine));
-cleanup:
-    return status;
+    return is_root(serve) ? mpo_engine_open(&engine, &serve->engine) : MPO_OK;
 }
 
-/* ---- lines between ranks ---- */
+/* ---- between ranks ---- */
+
+static void let_launcher_end_us(void)
+{
+    nanosleep(&(struct timespec){.tv_sec = LAUNCHER_SECONDS}, NULL);
+}
 
 static enum mpo_status sleep_by_line(void *argument)
 {
     const struct serve *serve = argument;
-    const struct timespec while_it_ends_us = {.tv_sec = LAUNCHER_SECONDS};
     enum mpo_status status =
         mpo_lines_sleep(serve->lines, PATIENCE_FACTOR * serve->config->run.step_deadline);
     if (status != MPO_OK)
-        nanosleep(&while_it_ends_us, NULL);
+        let_launcher_end_us();
     return status;
+}
+
+/* The root of another group has lost rank zero. */
+static void leave_job(void *argument, const char *text)
+{
+    (void)argument;
+    let_launcher_end_us();
+    mpo_comm_leave(MPO_ERR_PEER, text);
 }
 
 static void wake_by_lines(void *argument)
@@ -198,6 +225,44 @@ cleanup:
     return status;
 }
 
+static enum mpo_status open_groups(struct serve *serve)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_comm *comm = serve->session->comm;
+    const struct mpo_session_machine *machine = &serve->machine;
+    double patience = serve->config->run.step_deadline;
+    bool is_zero = mpo_comm_rank(comm) == 0;
+    if (is_zero)
+        serve->client_count = mpo_server_client_count(serve->server);
+    MPO_TRY(mpo_comm_broadcast(comm, &serve->client_count, sizeof serve->client_count, 0));
+    const struct mpo_groups_spec groups = {
+        .link = {.policy_count = serve->config->policy_count,
+                 .step_events = machine->row_capacity + machine->given_positions,
+                 .notify = mpo_server_notify,
+                 .argument = serve->server},
+        .metrics = serve->metrics,
+        .alive_seconds = idle_seconds(serve),
+        .patience_seconds = is_zero ? patience : PATIENCE_FACTOR * patience,
+        .lost = is_zero ? mpo_server_lose_rank : leave_job,
+        .argument = serve->server,
+    };
+    MPO_TRY(mpo_groups_open(&groups, comm, &serve->groups));
+cleanup:
+    return status;
+}
+
+static enum mpo_status watch_lines(struct serve *serve)
+{
+    bool is_zero = mpo_comm_rank(serve->session->comm) == 0;
+    const struct mpo_lines_watch watch = {
+        .patience_seconds = serve->config->run.step_deadline,
+        .lost = is_zero ? mpo_server_lose_rank : mpo_groups_report,
+        .argument = is_zero ? (void *)serve->server : (void *)serve->groups,
+    };
+    return serve->lines != NULL && is_root(serve) ? mpo_lines_watch(serve->lines, &watch)
+                                                  : MPO_OK;
+}
+
 static enum mpo_status open_serve(struct serve *serve)
 {
     enum mpo_status status = MPO_OK;
@@ -206,12 +271,11 @@ static enum mpo_status open_serve(struct serve *serve)
     spec.size = mpo_serve_size(serve->config);
     MPO_TRY(mpo_session_open(&spec, &serve->session));
     serve->machine = serve->session->size.machine;
-    MPO_TRY(mpo_comm_agree(mpo_session_check_one_group(serve->session)));
     MPO_TRY(open_catalog(serve));
     MPO_TRY(open_lines(serve));
-    if (mpo_comm_job_rank() == 0)
-        status = open_engine(serve);
-    MPO_TRY(mpo_comm_agree(status));
+    MPO_TRY(mpo_comm_agree(open_metrics(serve)));
+    MPO_TRY(open_groups(serve));
+    MPO_TRY(mpo_comm_agree(open_engine(serve)));
 cleanup:
     return status;
 }
@@ -268,27 +332,32 @@ cleanup:
     return status;
 }
 
+static void tell_ready(const struct serve *serve)
+{
+    int32_t groups = mpo_comm_group_count(serve->session->comm);
+    char count[32] = "";
+    if (groups > 1)
+        snprintf(count, sizeof count, "%d groups of ", groups);
+    mpo_log_note("%s is ready, with %s%d rows that share %d tokens and these models:",
+                 mpo_server_url(serve->server), count, serve->machine.row_capacity,
+                 serve->machine.context_tokens);
+}
+
 static enum mpo_status announce_server(struct serve *serve)
 {
     enum mpo_status status = MPO_OK;
     const char *path = serve->config->serve.url_file;
     const struct mpo_server_engine engine = {
         .catalog = &serve->catalog,
-        .link = serve->link,
-        .engine = serve->engine,
-        .lines = serve->lines,
+        .link = mpo_groups_links(serve->groups),
+        .group_count = mpo_comm_group_count(serve->session->comm),
         .metrics = serve->metrics,
         .fingerprint = serve->fingerprint,
         .rank_count = mpo_comm_job_size(),
-        .client_count = mpo_server_client_count(serve->server),
+        .client_count = serve->client_count,
     };
-    mpo_server_ready(serve->server, &engine);
-    if (serve->lines != NULL)
-        MPO_TRY(mpo_lines_watch(serve->lines, mpo_server_lose_rank, serve->server));
-    mpo_log_note("%s is ready, with %d rows that share %d tokens and these "
-                 "models:",
-                 mpo_server_url(serve->server), serve->machine.row_capacity,
-                 serve->machine.context_tokens);
+    MPO_TRY(mpo_server_ready(serve->server, &engine));
+    tell_ready(serve);
     tell_models(serve);
     tell_tunnel(serve);
     if (path[0] != '\0')
@@ -302,11 +371,15 @@ cleanup:
 static enum mpo_status run_serve(struct serve *serve)
 {
     enum mpo_status status = MPO_OK;
+    const struct mpo_comm *comm = serve->session->comm;
     mpo_comm_expect("serve", -1, serve->config->run.step_deadline);
-    if (mpo_comm_job_rank() == 0)
+    mpo_comm_work_apart(comm, true);
+    if (is_root(serve))
         MPO_TRY(mpo_engine_run(serve->engine));
     else
         MPO_TRY(mpo_decode_follow(serve->session->decode));
+    mpo_groups_finish(serve->groups);
+    mpo_comm_work_apart(comm, false);
 cleanup:
     return status;
 }
@@ -343,7 +416,8 @@ enum mpo_status mpo_command_serve(int argc, char *const *argv)
     struct serve serve = {0};
     MPO_TRY(mpo_command_configure("serve", argc, argv, &serve.config));
     MPO_TRY(open_serve(&serve));
-    if (mpo_comm_job_rank() == 0)
+    status = watch_lines(&serve);
+    if (status == MPO_OK && mpo_comm_job_rank() == 0)
         status = announce_server(&serve);
     MPO_TRY(mpo_comm_agree(status));
     MPO_TRY(mpo_session_end_loop(run_serve(&serve)));
@@ -352,7 +426,7 @@ enum mpo_status mpo_command_serve(int argc, char *const *argv)
 cleanup:
     mpo_server_close(&serve.server);
     mpo_engine_close(&serve.engine);
-    mpo_link_close(&serve.link);
+    mpo_groups_close(&serve.groups);
     mpo_metrics_close(&serve.metrics);
     mpo_lines_close(&serve.lines);
     mpo_serve_models_close(&serve.catalog);

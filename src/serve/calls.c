@@ -159,7 +159,7 @@ static void cancel_call(struct mpo_server *server, struct server_call *call,
         return;
     call->is_cancelled = true;
     count_metric(server, MPO_METRIC_REQUESTS_CANCELLED, (int32_t)cause, 1.0);
-    mpo_link_cancel(server->engine.link, call->request);
+    mpo_link_cancel(server->engine.link[call->group], call->request);
 }
 
 static void send_whole(struct server_call *call, const struct mpo_answer_ready *ready)
@@ -210,6 +210,47 @@ static void send_ready(struct mpo_server *server, struct server_call *call)
     if (ready.is_complete)
         call->http = NULL;
     mpo_answer_sent(call->answer);
+}
+
+/* ---- groups ---- */
+
+/* A prompt's tokens are not known before a policy has made them. */
+#define BYTES_A_TOKEN 4
+
+static void describe_chat(const struct mpo_serve_request *request,
+                          struct mpo_dispatch_prompt *prompt, int64_t *tokens)
+{
+    for (int32_t i = 0; i < request->chat.message_count; i++) {
+        const struct mpo_message *message = &request->chat.messages[i];
+        mpo_dispatch_add(prompt, message->role, strlen(message->role) + 1);
+        mpo_dispatch_add(prompt, message->content, strlen(message->content) + 1);
+        *tokens += (int64_t)strlen(message->content) / BYTES_A_TOKEN;
+    }
+}
+
+static void choose_group(struct mpo_server *server, struct server_call *call)
+{
+    const struct mpo_serve_request *request = call->request;
+    struct mpo_dispatch_prompt prompt = {0};
+    if (request->kind == MPO_SERVE_CHAT)
+        describe_chat(request, &prompt, &call->tokens);
+    else
+        mpo_dispatch_add(&prompt, request->prompt[0].token,
+                        (size_t)request->prompt[0].token_count *
+                            sizeof *request->prompt[0].token);
+    for (int32_t i = 0; request->kind != MPO_SERVE_CHAT && i < request->prompt_count; i++)
+        call->tokens += request->prompt[i].token_count;
+    call->rows = request->prompt_count * mpo_serve_choices(request);
+    call->group = mpo_dispatch_enter(server->dispatch, call->rows, call->tokens,
+                                    request->isolated ? NULL : &prompt);
+}
+
+static void leave_group(struct mpo_server *server, struct server_call *call, int32_t rows,
+                        int64_t tokens)
+{
+    mpo_dispatch_leave(server->dispatch, call->group, rows, tokens);
+    call->rows -= rows;
+    call->tokens -= tokens;
 }
 
 /* ---- a call begins ---- */
@@ -277,7 +318,8 @@ void server_begin_call(struct mpo_server *server, struct mpo_http_request *http,
     http->context = call;
     link_call(server, call);
     count_metric(server, MPO_METRIC_NUM_REQUESTS_WAITING, call->series, 1.0);
-    mpo_link_submit(server->engine.link, request);
+    choose_group(server, call);
+    mpo_link_submit(server->engine.link[call->group], request);
 }
 
 /* ---- events ---- */
@@ -288,6 +330,7 @@ static void handle_event(struct mpo_server *server, struct server_call *call,
     if (event->kind == MPO_SERVE_SEATED) {
         leave_queue(server, call);
         count_seat(server, call, event);
+        leave_group(server, call, 0, call->tokens);
     } else if (event->kind == MPO_SERVE_TOKEN) {
         count_token(server, call);
     } else if (event->kind == MPO_SERVE_GIVEN) {
@@ -296,14 +339,15 @@ static void handle_event(struct mpo_server *server, struct server_call *call,
         count_metric(server, MPO_METRIC_REQUEST_SUCCESS,
                      mpo_metrics_finish(call->series, mpo_metrics_finish_of(event->finish)),
                      1.0);
+        leave_group(server, call, 1, 0);
     }
     mpo_answer_take(call->answer, event);
 }
 
-void server_take_events(struct mpo_server *server)
+static void take_events(struct mpo_server *server, struct mpo_link *link)
 {
     const struct mpo_serve_event *event = NULL;
-    int32_t count_events = mpo_link_take(server->engine.link, &event);
+    int32_t count_events = mpo_link_take(link, &event);
     for (int32_t i = 0; i < count_events; i++) {
         struct server_call *call = event[i].request->owner;
         bool is_last = i + 1 == count_events || event[i + 1].request != event[i].request;
@@ -313,9 +357,16 @@ void server_take_events(struct mpo_server *server)
             send_ready(server, call);
         if (is_done) {
             count_end(server, call);
+            leave_group(server, call, call->rows, call->tokens);
             free_call(server, call);
         }
     }
+}
+
+void server_take_events(struct mpo_server *server)
+{
+    for (int32_t group = 0; group < server->engine.group_count; group++)
+        take_events(server, server->engine.link[group]);
 }
 
 void server_lose_client(struct mpo_server *server, struct server_call *call)

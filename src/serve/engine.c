@@ -48,7 +48,6 @@ enum mpo_status mpo_engine_open(const struct mpo_engine_spec *spec, struct mpo_e
     MPO_NEW(1, &engine);
     engine->spec = *spec;
     engine->row_count = spec->row_capacity + spec->parked_rows;
-    pthread_mutex_init(&engine->lock, NULL);
     MPO_TRY(mpo_schedule_open(&schedule, &engine->schedule));
     MPO_NEW(spec->queue_capacity + spec->slot_capacity, &engine->active);
     MPO_NEW(spec->slot_capacity, &engine->slot);
@@ -79,23 +78,13 @@ void mpo_engine_close(struct mpo_engine **engine)
     free(self->slot);
     free(self->active);
     mpo_schedule_close(&self->schedule);
-    pthread_mutex_destroy(&self->lock);
     free(self);
     *engine = NULL;
 }
 
 /* ---- what is in use ---- */
 
-struct mpo_engine_use mpo_engine_use(const struct mpo_engine *engine)
-{
-    struct mpo_engine *self = (struct mpo_engine *)engine;
-    pthread_mutex_lock(&self->lock);
-    struct mpo_engine_use use = self->use;
-    pthread_mutex_unlock(&self->lock);
-    return use;
-}
-
-static void show_use(struct mpo_engine *engine, const struct mpo_engine_use *use)
+static void show_use(struct mpo_engine *engine, const struct mpo_link_use *use)
 {
     struct mpo_metrics *metrics = engine->spec.metrics;
     const double *seconds = engine->spec.timing->seconds;
@@ -119,7 +108,7 @@ static void show_use(struct mpo_engine *engine, const struct mpo_engine_use *use
 
 static void note_use(struct mpo_engine *engine)
 {
-    struct mpo_engine_use use = engine->next_use;
+    struct mpo_link_use use = engine->use;
     use.rows_live = engine->spec.row_capacity - mpo_schedule_free_rows(engine->schedule);
     use.cells_used = engine->spec.cell_capacity - mpo_schedule_free_cells(engine->schedule);
     if (engine->prefixes != NULL) {
@@ -137,10 +126,8 @@ static void note_use(struct mpo_engine *engine)
     use.round_trip =
         engine->spec.lines != NULL ? mpo_lines_round_trip(engine->spec.lines) : 0.0;
     show_use(engine, &use);
-    engine->next_use = use;
-    pthread_mutex_lock(&engine->lock);
     engine->use = use;
-    pthread_mutex_unlock(&engine->lock);
+    mpo_link_show(engine->spec.link, &use);
 }
 
 /* ---- requests come ---- */
@@ -251,7 +238,7 @@ static enum mpo_status show_life(struct mpo_engine *engine)
     MPO_TRY(mpo_decode_idle(engine->spec.decode));
     engine->last_record = mpo_timing_now();
     engine->others_sleep = engine->spec.lines != NULL;
-    engine->next_use.last_idle = engine->last_record;
+    engine->use.last_idle = engine->last_record;
 cleanup:
     return status;
 }
@@ -263,10 +250,10 @@ static enum mpo_status step_rows(struct mpo_engine *engine)
     int32_t count = 0;
     MPO_TRY(mpo_decode_step(engine->spec.decode, &event, &count));
     engine->last_record = mpo_timing_now();
-    engine->next_use.last_step = engine->last_record;
+    engine->use.last_step = engine->last_record;
     engine->others_sleep = false;
-    engine->next_use.steps++;
-    engine->next_use.positions = count;
+    engine->use.steps++;
+    engine->use.positions = count;
     mpo_metrics_add(engine->spec.metrics, MPO_METRIC_STEPS, 0, 1.0);
     mpo_metrics_observe(engine->spec.metrics, MPO_METRIC_STEP_POSITIONS, 0, count);
     for (int32_t i = 0; i < count; i++)
@@ -309,7 +296,7 @@ static enum mpo_status run_turn(struct mpo_engine *engine, bool *ends)
         MPO_TRY(show_life(engine));
     note_use(engine);
     mpo_link_send(engine->spec.link);
-    *ends = news.stops || (news.drains && engine->active_count == 0);
+    *ends = news.stops;
 cleanup:
     return status;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
- * The decode thread's loop at the root: requests come by the link, the scheduler seats them,
+ * The decode thread's loop at a group's root: requests come by the link, the scheduler seats them,
  * the row machine steps, and events go back. It draws, looks up and finds stop texts, and
  * never waits for a client.
  *
@@ -44,8 +44,8 @@ enum mpo_status mpo_engine_open(const struct mpo_engine_spec *spec,
 void mpo_engine_close(struct mpo_engine **engine);
 
 /**
- * Serve until the link says to drain and all is complete, or to stop. The others follow
- * (mpo_decode_follow), and are released at the end.
+ * Serve until the link says to stop. The others follow (mpo_decode_follow), and are released
+ * at the end.
  *
  * At the root of the group.
  *
@@ -53,21 +53,3 @@ void mpo_engine_close(struct mpo_engine **engine);
  *         fails, ends its request alone
  */
 enum mpo_status mpo_engine_run(struct mpo_engine *engine);
-
-/** What is in use, for people and metrics; any thread. */
-struct mpo_engine_use {
-    int32_t rows_live;
-    int32_t rows_paused;
-    int32_t requests_running; /* that have rows */
-    int32_t requests_waiting;
-    int32_t requests_paused; /* whose client takes no bytes, of those running */
-    int64_t cells_used;      /* reserved by rows that live */
-    int32_t rows_kept;       /* that ended, whose cells prompts may begin with */
-    int64_t cells_kept;
-    int64_t steps;
-    int64_t positions; /* of the last step */
-    double last_step;  /* by mpo_timing_now; 0: none yet */
-    double last_idle;  /* sign of life, likewise */
-    double round_trip; /* seconds of the last sign of life */
-};
-struct mpo_engine_use mpo_engine_use(const struct mpo_engine *engine);

@@ -10,8 +10,6 @@
 
 #include "engine.h"
 
-#include <pthread.h>
-
 #include "prefixes.h"
 #include "scores.h"
 
@@ -62,10 +60,8 @@ struct mpo_engine {
     bool offers_wait;   /* more prompts could be encoded at once */
     double last_record; /* that the other ranks know of */
     bool others_sleep;  /* it was an idle one, and they have lines */
-    struct mpo_engine_use next_use;
+    struct mpo_link_use use;
     double shown_round_trip; /* in the metrics */
-    pthread_mutex_t lock;
-    struct mpo_engine_use use; /* under the lock */
 };
 
 /** Seconds until something has to be looked at without news. */

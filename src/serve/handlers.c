@@ -6,6 +6,7 @@
 #include "server_impl.h"
 
 #include <jansson.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -149,33 +150,72 @@ static const char *state_name(int state)
     }
 }
 
+/* The longest round trip, and the longest time since a group was heard of. */
+static void find_worst_group(const struct mpo_server *server, double *round_trip,
+                             double *silence)
+{
+    double now = mpo_timing_now();
+    for (int32_t g = 0; g < server->engine.group_count; g++) {
+        struct mpo_link_use use = mpo_link_use(server->engine.link[g]);
+        double heard = fmax(use.last_step, use.last_idle);
+        *round_trip = fmax(*round_trip, use.round_trip);
+        if (heard > 0.0)
+            *silence = fmax(*silence, now - heard);
+    }
+}
+
 static void answer_health(struct mpo_server *server, struct mpo_http_request *http)
 {
     int state = server->state;
     json_t *body = json_pack("{s:s}", "status", state_name(state));
     if (state == SERVER_READY) {
-        struct mpo_engine_use use = mpo_engine_use(server->engine.engine);
-        double heard = use.last_step > use.last_idle ? use.last_step : use.last_idle;
+        double round_trip = 0.0;
+        double silence = 0.0;
+        find_worst_group(server, &round_trip, &silence);
         json_object_set_new(body, "ranks", json_integer(server->engine.rank_count));
-        json_object_set_new(body, "round_trip_seconds", json_real(use.round_trip));
-        if (heard > 0.0)
-            json_object_set_new(body, "heard_seconds_ago",
-                                json_real(mpo_timing_now() - heard));
+        json_object_set_new(body, "round_trip_seconds", json_real(round_trip));
+        if (silence > 0.0)
+            json_object_set_new(body, "heard_seconds_ago", json_real(silence));
     }
     answer_json(server, http, state == SERVER_READY ? 200 : 503, body);
 }
 
-static json_t *describe_use(const struct mpo_server *server)
+static void add_use(struct mpo_link_use *sum, const struct mpo_link_use *more)
 {
-    struct mpo_engine_use use = mpo_engine_use(server->engine.engine);
-    return json_pack("{s:i, s:i, s:i, s:i, s:i, s:I, s:i, s:I, s:I, s:I}", "rows",
-                     server->engine.catalog->row_capacity, "rows_live", use.rows_live,
-                     "rows_paused", use.rows_paused, "requests_running",
-                     use.requests_running, "requests_waiting", use.requests_waiting,
-                     "cells_used", (json_int_t)use.cells_used, "rows_kept", use.rows_kept,
-                     "cells_kept", (json_int_t)use.cells_kept, "steps",
-                     (json_int_t)use.steps, "max_model_len",
-                     (json_int_t)server->engine.catalog->context_tokens);
+    sum->rows_live += more->rows_live;
+    sum->rows_paused += more->rows_paused;
+    sum->requests_running += more->requests_running;
+    sum->requests_waiting += more->requests_waiting;
+    sum->cells_used += more->cells_used;
+    sum->rows_kept += more->rows_kept;
+    sum->cells_kept += more->cells_kept;
+    sum->steps += more->steps;
+}
+
+static json_t *describe_use(const struct mpo_server *server, const struct mpo_link_use *use,
+                            int32_t group_count)
+{
+    const struct mpo_serve_catalog *catalog = server->engine.catalog;
+    return json_pack(
+        "{s:i, s:i, s:i, s:i, s:i, s:I, s:i, s:I, s:I, s:I}", "rows",
+        group_count * catalog->row_capacity, "rows_live", use->rows_live, "rows_paused",
+        use->rows_paused, "requests_running", use->requests_running, "requests_waiting",
+        use->requests_waiting, "cells_used", (json_int_t)use->cells_used, "rows_kept",
+        use->rows_kept, "cells_kept", (json_int_t)use->cells_kept, "steps",
+        (json_int_t)use->steps, "max_model_len", (json_int_t)catalog->context_tokens);
+}
+
+/* All groups together, and each. */
+static json_t *describe_uses(const struct mpo_server *server, json_t **groups)
+{
+    struct mpo_link_use sum = {0};
+    *groups = json_array();
+    for (int32_t g = 0; g < server->engine.group_count; g++) {
+        struct mpo_link_use use = mpo_link_use(server->engine.link[g]);
+        add_use(&sum, &use);
+        json_array_append_new(*groups, describe_use(server, &use, 1));
+    }
+    return describe_use(server, &sum, server->engine.group_count);
 }
 
 /* What the page reads. */
@@ -183,17 +223,19 @@ static void answer_mpo(struct mpo_server *server, struct mpo_http_request *http)
 {
     const struct mpo_serve_catalog *catalog = server->engine.catalog;
     json_t *policies = json_array();
+    json_t *groups = NULL;
+    json_t *use = describe_uses(server, &groups);
     for (int32_t h = 0; h < catalog->policy_count; h++)
         json_array_append_new(policies,
                               json_pack("{s:s, s:b, s:b}", "name", catalog->policy_name[h],
                                         "reference", h >= catalog->objective_count,
                                         "system", catalog->has_system[h]));
     answer_json(server, http, 200,
-                json_pack("{s:o, s:o, s:o, s:i, s:s, s:s, s:s}", "policies", policies,
-                          "models", mpo_serve_models_list(catalog), "use",
-                          describe_use(server), "groups", 1, "version", mpo_version(),
-                          "engine", mpo_policy_engine_version(), "system_fingerprint",
-                          server->engine.fingerprint));
+                json_pack("{s:o, s:o, s:o, s:i, s:o, s:s, s:s, s:s}", "policies", policies,
+                          "models", mpo_serve_models_list(catalog), "use", use, "groups",
+                          server->engine.group_count, "group_use", groups, "version",
+                          mpo_version(), "engine", mpo_policy_engine_version(),
+                          "system_fingerprint", server->engine.fingerprint));
 }
 
 static void answer_version(struct mpo_server *server, struct mpo_http_request *http)

@@ -39,11 +39,11 @@ struct mpo_link {
     struct box read;      /* the HTTP thread's */
     struct mpo_serve_request *first;
     struct mpo_serve_request *last;
-    uint64_t serial;
-    bool drains;
     bool stops;
     bool is_broken;
     bool is_woken;
+    struct mpo_link_use use; /* under the lock */
+    bool tells_use;          /* the decode thread's: its counts are others now */
 };
 
 static enum mpo_status open_box(const struct mpo_link *link, int32_t capacity,
@@ -112,27 +112,32 @@ void mpo_link_close(struct mpo_link **link)
 
 /* ---- to the decode thread ---- */
 
-void mpo_link_wake(struct mpo_link *link)
+/* Under the lock, which is released: something was asked. */
+static void wake_and_unlock(struct mpo_link *link)
 {
-    pthread_mutex_lock(&link->lock);
     link->is_woken = true;
     pthread_cond_signal(&link->asked);
     pthread_mutex_unlock(&link->lock);
+    if (link->spec.asked != NULL)
+        link->spec.asked(link->spec.asked_argument);
+}
+
+void mpo_link_wake(struct mpo_link *link)
+{
+    pthread_mutex_lock(&link->lock);
+    wake_and_unlock(link);
 }
 
 void mpo_link_submit(struct mpo_link *link, struct mpo_serve_request *request)
 {
     pthread_mutex_lock(&link->lock);
-    request->serial = ++link->serial;
     request->next = NULL;
     if (link->last != NULL)
         link->last->next = request;
     else
         link->first = request;
     link->last = request;
-    link->is_woken = true;
-    pthread_cond_signal(&link->asked);
-    pthread_mutex_unlock(&link->lock);
+    wake_and_unlock(link);
 }
 
 void mpo_link_cancel(struct mpo_link *link, struct mpo_serve_request *request)
@@ -141,29 +146,20 @@ void mpo_link_cancel(struct mpo_link *link, struct mpo_serve_request *request)
     mpo_link_wake(link);
 }
 
+/* A decode thread that steps sees a pause in its next turn; one that passes it on has to be
+ * told. */
 void mpo_link_pause(struct mpo_link *link, struct mpo_serve_request *request, bool pauses)
 {
     request->is_paused = pauses;
-    if (!pauses)
+    if (!pauses || link->spec.asked != NULL)
         mpo_link_wake(link);
-}
-
-void mpo_link_drain(struct mpo_link *link)
-{
-    pthread_mutex_lock(&link->lock);
-    link->drains = true;
-    link->is_woken = true;
-    pthread_cond_signal(&link->asked);
-    pthread_mutex_unlock(&link->lock);
 }
 
 void mpo_link_stop(struct mpo_link *link)
 {
     pthread_mutex_lock(&link->lock);
     link->stops = true;
-    link->is_woken = true;
-    pthread_cond_signal(&link->asked);
-    pthread_mutex_unlock(&link->lock);
+    wake_and_unlock(link);
 }
 
 static struct timespec time_after(double seconds)
@@ -187,8 +183,7 @@ struct mpo_link_news mpo_link_listen(struct mpo_link *link, bool waits, double s
     while (waits && !link->is_woken)
         if (pthread_cond_timedwait(&link->asked, &link->lock, &until) == ETIMEDOUT)
             break;
-    struct mpo_link_news news = {
-        .submitted = link->first, .drains = link->drains, .stops = link->stops};
+    struct mpo_link_news news = {.submitted = link->first, .stops = link->stops};
     link->first = NULL;
     link->last = NULL;
     link->is_woken = false;
@@ -230,10 +225,35 @@ void mpo_link_put(struct mpo_link *link, const struct mpo_serve_event *event)
     copy_event(link, &link->put, event);
 }
 
+bool mpo_link_counts_differ(const struct mpo_link_use *a, const struct mpo_link_use *b)
+{
+    return a->rows_live != b->rows_live || a->rows_paused != b->rows_paused ||
+           a->requests_running != b->requests_running ||
+           a->requests_waiting != b->requests_waiting || a->rows_kept != b->rows_kept ||
+           a->cells_used != b->cells_used;
+}
+
+void mpo_link_show(struct mpo_link *link, const struct mpo_link_use *use)
+{
+    pthread_mutex_lock(&link->lock);
+    link->tells_use = link->tells_use || mpo_link_counts_differ(&link->use, use);
+    link->use = *use;
+    pthread_mutex_unlock(&link->lock);
+}
+
+struct mpo_link_use mpo_link_use(struct mpo_link *link)
+{
+    pthread_mutex_lock(&link->lock);
+    struct mpo_link_use use = link->use;
+    pthread_mutex_unlock(&link->lock);
+    return use;
+}
+
 void mpo_link_send(struct mpo_link *link)
 {
-    if (link->put.count == 0)
+    if (link->put.count == 0 && !link->tells_use)
         return;
+    link->tells_use = false;
     pthread_mutex_lock(&link->lock);
     while (link->sent.count + link->put.count > link->sent.capacity)
         pthread_cond_wait(&link->taken, &link->lock);

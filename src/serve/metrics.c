@@ -5,23 +5,16 @@
  * are printed, so that an observation writes two numbers and the count is always that of
  * the buckets.
  */
-#include "metrics.h"
+#include "metrics_impl.h"
 
 #include <math.h>
-#include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/memory.h"
-#include "buffer.h"
 
 /* Bounds of a histogram at most, without infinity. */
 #define BOUND_COUNT_MAX 28
-
-enum type { COUNTER, GAUGE, HISTOGRAM };
-
-enum series { MODEL, FINISH, CODE, CAUSE, ROUTE, CONNECTIONS, STAGE, ENGINE, POLICY };
 
 /* ---- buckets: vLLM's, but the last two ---- */
 
@@ -44,32 +37,9 @@ static const double NONE[] = {INFINITY};
 
 /* ---- the list ---- */
 
-struct metric {
-    enum type type;
-    enum series series;
-    const double *bounds; /* ended by infinity */
-    const char *name;
-    const char *help;
-};
-
-static const struct metric METRIC[] = {
+const struct metric metrics_list[MPO_METRIC_COUNT] = {
 #define MPO_METRIC(identifier, type, series, buckets, name, help)                          \
     {type, series, buckets, name, help},
-#include "metrics.def"
-};
-
-static const char *const FINISH_NAME[] = {
-#define MPO_LABEL_FINISH(enumerator, value) value,
-#include "metrics.def"
-};
-
-static const char *const STAGE_NAME[] = {
-#define MPO_LABEL_STAGE(enumerator, value) value,
-#include "metrics.def"
-};
-
-static const char *const CAUSE_NAME[] = {
-#define MPO_LABEL_CAUSE(enumerator, value) value,
 #include "metrics.def"
 };
 
@@ -78,35 +48,28 @@ static const char *const CODE_NAME[] = {
 #include "metrics.def"
 };
 
-static const char *const PATH_NAME[] = {
-#define MPO_LABEL_PATH(enumerator, value) value,
-#include "metrics.def"
-};
-
-static const int HTTP_STATUS[] = {200, 204, 400, 401, 403, 404, 405, 408,
-                                  413, 414, 429, 431, 500, 503, 504};
-#define HTTP_STATUS_COUNT ((int32_t)(sizeof HTTP_STATUS / sizeof *HTTP_STATUS))
+const int metrics_http_status[METRICS_HTTP_STATUS_COUNT] = {
+    200, 204, 400, 401, 403, 404, 405, 408, 413, 414, 429, 431, 500, 503, 504};
 #define HTTP_STATUS_OTHER 500
-
-/* Names of models beside the catalog's. */
-#define ANY_WEIGHTS "mpo@"
-#define ANY_OTHER   "other"
-#define MODEL_EXTRA 2
-
-struct mpo_metrics {
-    const struct mpo_serve_catalog *catalog;
-    const char *prefix;
-    int32_t model_count;             /* MODEL_EXTRA included */
-    bool *is_asked;                  /* [model_count] */
-    int32_t first[MPO_METRIC_COUNT]; /* of a metric's values */
-    int32_t width[MPO_METRIC_COUNT]; /* values of one series */
-    int32_t bound_count[MPO_METRIC_COUNT];
-    _Atomic double *value;
-};
 
 /* ---- life ---- */
 
-static int32_t series_count(const struct mpo_metrics *metrics, enum series series)
+/* Of one group, where each has its own. */
+int32_t metrics_group_series(const struct mpo_metrics *metrics, enum series series)
+{
+    switch (series) {
+    case STAGE:
+        return MPO_METRIC_STAGE_COUNT;
+    case POLICY:
+        return metrics->catalog->policy_count;
+    case ENGINE:
+        return 1;
+    default:
+        return 0;
+    }
+}
+
+int32_t metrics_series_count(const struct mpo_metrics *metrics, enum series series)
 {
     switch (series) {
     case MODEL:
@@ -118,16 +81,12 @@ static int32_t series_count(const struct mpo_metrics *metrics, enum series serie
     case CAUSE:
         return MPO_METRIC_CAUSE_COUNT;
     case ROUTE:
-        return MPO_METRIC_PATH_COUNT * HTTP_STATUS_COUNT;
-    case STAGE:
-        return MPO_METRIC_STAGE_COUNT;
-    case POLICY:
-        return metrics->catalog->policy_count;
+        return MPO_METRIC_PATH_COUNT * METRICS_HTTP_STATUS_COUNT;
     case CONNECTIONS:
-    case ENGINE:
-        break;
+        return 1;
+    default:
+        return metrics->group_count * metrics_group_series(metrics, series);
     }
-    return 1;
 }
 
 /* Lengths up to the longest that there can be. */
@@ -142,7 +101,7 @@ static int32_t count_bounds(const struct mpo_metrics *metrics, const double *bou
 
 enum mpo_status mpo_metrics_open(const struct mpo_serve_catalog *catalog,
                                  const char *prefix, int32_t rank_count,
-                                 struct mpo_metrics **out)
+                                 int32_t group_count, struct mpo_metrics **out)
 {
     enum mpo_status status = MPO_OK;
     struct mpo_metrics *metrics = NULL;
@@ -151,17 +110,21 @@ enum mpo_status mpo_metrics_open(const struct mpo_serve_catalog *catalog,
     MPO_NEW(1, &metrics);
     metrics->catalog = catalog;
     metrics->prefix = prefix;
-    metrics->model_count = catalog->model_count + MODEL_EXTRA;
+    metrics->group_count = group_count;
+    metrics->model_count = catalog->model_count + METRICS_MODEL_EXTRA;
     MPO_NEW(metrics->model_count, &metrics->is_asked);
     metrics->is_asked[0] = true;
     for (int32_t i = 0; i < MPO_METRIC_COUNT; i++) {
-        metrics->bound_count[i] = count_bounds(metrics, METRIC[i].bounds);
-        metrics->width[i] = METRIC[i].type == HISTOGRAM ? metrics->bound_count[i] + 2 : 1;
+        metrics->bound_count[i] = count_bounds(metrics, metrics_list[i].bounds);
+        metrics->width[i] =
+            metrics_list[i].type == HISTOGRAM ? metrics->bound_count[i] + 2 : 1;
         metrics->first[i] = value_count;
-        value_count += metrics->width[i] * series_count(metrics, METRIC[i].series);
+        value_count +=
+            metrics->width[i] * metrics_series_count(metrics, metrics_list[i].series);
     }
     MPO_NEW(value_count, &metrics->value);
-    mpo_metrics_set(metrics, MPO_METRIC_RANKS, 0, rank_count);
+    for (int32_t group = 0; group < group_count; group++)
+        mpo_metrics_set(metrics, MPO_METRIC_RANKS, group, rank_count / group_count);
     *out = metrics;
     metrics = NULL;
 cleanup:
@@ -188,7 +151,8 @@ int32_t mpo_metrics_model(struct mpo_metrics *metrics, const char *model)
     int32_t index = 0;
     while (index < count && strcmp(metrics->catalog->model[index].name, model) != 0)
         index++;
-    if (index == count && strncmp(model, ANY_WEIGHTS, strlen(ANY_WEIGHTS)) != 0)
+    if (index == count &&
+        strncmp(model, METRICS_ANY_WEIGHTS, strlen(METRICS_ANY_WEIGHTS)) != 0)
         index++;
     metrics->is_asked[index] = true;
     return index;
@@ -221,31 +185,25 @@ enum mpo_metric_code mpo_metrics_code(const char *code)
     return (enum mpo_metric_code)index;
 }
 
+const char *mpo_metrics_code_name(enum mpo_metric_code code)
+{
+    return CODE_NAME[code];
+}
+
 static int32_t find_http_status(int http_status)
 {
-    for (int32_t i = 0; i < HTTP_STATUS_COUNT; i++)
-        if (HTTP_STATUS[i] == http_status)
+    for (int32_t i = 0; i < METRICS_HTTP_STATUS_COUNT; i++)
+        if (metrics_http_status[i] == http_status)
             return i;
     return find_http_status(HTTP_STATUS_OTHER);
 }
 
 int32_t mpo_metrics_route(enum mpo_metric_path path, int http_status)
 {
-    return (int32_t)path * HTTP_STATUS_COUNT + find_http_status(http_status);
+    return (int32_t)path * METRICS_HTTP_STATUS_COUNT + find_http_status(http_status);
 }
 
 /* ---- updates ---- */
-
-static _Atomic double *value_at(const struct mpo_metrics *metrics, enum mpo_metric metric,
-                                int32_t series)
-{
-    return metrics->value + metrics->first[metric] + series * metrics->width[metric];
-}
-
-static double read_value(_Atomic double *value)
-{
-    return atomic_load_explicit(value, memory_order_relaxed);
-}
 
 static void write_value(_Atomic double *value, double to)
 {
@@ -255,199 +213,71 @@ static void write_value(_Atomic double *value, double to)
 void mpo_metrics_add(struct mpo_metrics *metrics, enum mpo_metric metric, int32_t series,
                      double value)
 {
-    _Atomic double *at = value_at(metrics, metric, series);
-    write_value(at, read_value(at) + value);
+    _Atomic double *at = metrics_at(metrics, metric, series);
+    write_value(at, metrics_read(at) + value);
 }
 
 void mpo_metrics_set(struct mpo_metrics *metrics, enum mpo_metric metric, int32_t series,
                      double value)
 {
-    write_value(value_at(metrics, metric, series), value);
+    write_value(metrics_at(metrics, metric, series), value);
 }
 
 void mpo_metrics_observe(struct mpo_metrics *metrics, enum mpo_metric metric,
                          int32_t series, double value)
 {
-    _Atomic double *bucket = value_at(metrics, metric, series);
+    _Atomic double *bucket = metrics_at(metrics, metric, series);
     _Atomic double *sum = bucket + metrics->bound_count[metric] + 1;
-    const double *bounds = METRIC[metric].bounds;
+    const double *bounds = metrics_list[metric].bounds;
     int32_t index = 0;
     while (index < metrics->bound_count[metric] && value > bounds[index])
         index++;
-    write_value(bucket + index, read_value(bucket + index) + 1.0);
-    write_value(sum, read_value(sum) + value);
+    write_value(bucket + index, metrics_read(bucket + index) + 1.0);
+    write_value(sum, metrics_read(sum) + value);
 }
 
 double mpo_metrics_get(const struct mpo_metrics *metrics, enum mpo_metric metric,
                        int32_t series)
 {
-    return read_value(value_at(metrics, metric, series));
+    return metrics_read(metrics_at(metrics, metric, series));
 }
 
-/* ---- text ---- */
+/* ---- groups ---- */
 
-static const char *model_name(const struct mpo_metrics *metrics, int32_t model)
+int32_t mpo_metrics_group_values(const struct mpo_metrics *metrics)
 {
-    int32_t count = metrics->catalog->model_count;
-    if (model < count)
-        return metrics->catalog->model[model].name;
-    return model == count ? ANY_WEIGHTS : ANY_OTHER;
-}
-
-/* name="value" */
-static void put_label(struct mpo_serve_buffer *out, const char *name, const char *value)
-{
-    mpo_serve_buffer_put(out, name);
-    mpo_serve_buffer_put(out, "=\"");
-    for (const char *at = value; *at != '\0'; at++) {
-        if (*at == '\\' || *at == '"' || *at == '\n')
-            mpo_serve_buffer_put(out, "\\");
-        mpo_serve_buffer_add(out, *at == '\n' ? "n" : at, 1);
-    }
-    mpo_serve_buffer_put(out, "\"");
-}
-
-/* The labels of a series, with commas between them. */
-static void put_labels(const struct mpo_metrics *metrics, enum series series, int32_t index,
-                       struct mpo_serve_buffer *out)
-{
-    char status[16];
-    switch (series) {
-    case MODEL:
-        put_label(out, "model_name", model_name(metrics, index));
-        break;
-    case FINISH:
-        put_label(out, "model_name", model_name(metrics, index / MPO_METRIC_FINISH_COUNT));
-        mpo_serve_buffer_put(out, ",");
-        put_label(out, "finished_reason", FINISH_NAME[index % MPO_METRIC_FINISH_COUNT]);
-        break;
-    case CODE:
-        put_label(out, "code", CODE_NAME[index]);
-        break;
-    case CAUSE:
-        put_label(out, "cause", CAUSE_NAME[index]);
-        break;
-    case ROUTE:
-        snprintf(status, sizeof status, "%d", HTTP_STATUS[index % HTTP_STATUS_COUNT]);
-        put_label(out, "path", PATH_NAME[index / HTTP_STATUS_COUNT]);
-        mpo_serve_buffer_put(out, ",");
-        put_label(out, "status", status);
-        break;
-    case STAGE:
-        put_label(out, "stage", STAGE_NAME[index]);
-        break;
-    case POLICY:
-        put_label(out, "model_name", model_name(metrics, 0));
-        mpo_serve_buffer_put(out, ",");
-        put_label(out, "policy", metrics->catalog->policy_name[index]);
-        break;
-    case ENGINE:
-        put_label(out, "model_name", model_name(metrics, 0));
-        break;
-    case CONNECTIONS:
-        break;
-    }
-}
-
-static bool is_shown(const struct mpo_metrics *metrics, enum mpo_metric metric,
-                     int32_t index)
-{
-    switch (METRIC[metric].series) {
-    case MODEL:
-        return metrics->is_asked[index];
-    case FINISH:
-        return metrics->is_asked[index / MPO_METRIC_FINISH_COUNT];
-    case ROUTE:
-        return mpo_metrics_get(metrics, metric, index) > 0.0;
-    default:
-        return true;
-    }
-}
-
-/* One line: prefix, name, suffix, labels, `le` where it is no NULL, value. */
-struct line {
-    enum mpo_metric metric;
-    int32_t index;
-    const char *suffix;
-    const char *le;
-    double value;
-};
-
-static void put_line(const struct mpo_metrics *metrics, const struct line *line,
-                     struct mpo_serve_buffer *out)
-{
-    const struct metric *metric = &METRIC[line->metric];
-    bool has_labels = metric->series != CONNECTIONS;
-    mpo_serve_buffer_put(out, metrics->prefix);
-    mpo_serve_buffer_put(out, metric->name);
-    mpo_serve_buffer_put(out, line->suffix);
-    mpo_serve_buffer_put(out, has_labels || line->le != NULL ? "{" : "");
-    put_labels(metrics, metric->series, line->index, out);
-    if (line->le != NULL) {
-        mpo_serve_buffer_put(out, has_labels ? "," : "");
-        put_label(out, "le", line->le);
-    }
-    mpo_serve_buffer_put(out, has_labels || line->le != NULL ? "}" : "");
-    mpo_serve_buffer_print(out, " %.17g\n", line->value);
-}
-
-/* A bound as vLLM's client library writes it: 1.0, 0.05, +Inf. */
-static void format_bound(double bound, char text[32])
-{
-    snprintf(text, 32, "%.15g", bound);
-    if (isinf(bound))
-        snprintf(text, 32, "+Inf");
-    else if (strpbrk(text, ".e") == NULL)
-        strncat(text, ".0", 31 - strlen(text));
-}
-
-static void put_histogram(const struct mpo_metrics *metrics, enum mpo_metric metric,
-                          int32_t index, struct mpo_serve_buffer *out)
-{
-    _Atomic double *bucket = value_at(metrics, metric, index);
-    int32_t bound_count = metrics->bound_count[metric];
-    char bound[32];
-    struct line line = {.metric = metric, .index = index, .suffix = "_bucket", .le = bound};
-    for (int32_t i = 0; i <= bound_count; i++) {
-        line.value += read_value(bucket + i);
-        format_bound(i < bound_count ? METRIC[metric].bounds[i] : INFINITY, bound);
-        put_line(metrics, &line, out);
-    }
-    double count = line.value;
-    line = (struct line){metric, index, "_sum", NULL, read_value(bucket + bound_count + 1)};
-    put_line(metrics, &line, out);
-    line = (struct line){metric, index, "_count", NULL, count};
-    put_line(metrics, &line, out);
-}
-
-static void put_metric(const struct mpo_metrics *metrics, enum mpo_metric metric,
-                       struct mpo_serve_buffer *out)
-{
-    static const char *const type[] = {"counter", "gauge", "histogram"};
-    const struct metric *one = &METRIC[metric];
-    mpo_serve_buffer_put(out, "# HELP ");
-    mpo_serve_buffer_put(out, metrics->prefix);
-    mpo_serve_buffer_print(out, "%s %s\n# TYPE ", one->name, one->help);
-    mpo_serve_buffer_put(out, metrics->prefix);
-    mpo_serve_buffer_print(out, "%s %s\n", one->name, type[one->type]);
-    for (int32_t i = 0; i < series_count(metrics, one->series); i++) {
-        struct line line = {metric, i, "", NULL, mpo_metrics_get(metrics, metric, i)};
-        if (!is_shown(metrics, metric, i))
-            continue;
-        if (one->type == HISTOGRAM)
-            put_histogram(metrics, metric, i, out);
-        else
-            put_line(metrics, &line, out);
-    }
-}
-
-char *mpo_metrics_text(const struct mpo_metrics *metrics, size_t *bytes)
-{
-    struct mpo_serve_buffer out = {0};
+    int32_t count = 0;
     for (int32_t i = 0; i < MPO_METRIC_COUNT; i++)
-        put_metric(metrics, (enum mpo_metric)i, &out);
-    *bytes = out.count;
-    if (out.is_lost)
-        mpo_serve_buffer_close(&out);
-    return out.bytes;
+        count += metrics->width[i] * metrics_group_series(metrics, metrics_list[i].series);
+    return count;
+}
+
+/* A group's values of a metric. */
+static _Atomic double *group_at(const struct mpo_metrics *metrics, int32_t metric,
+                                int32_t group, int32_t *count)
+{
+    *count =
+        metrics->width[metric] * metrics_group_series(metrics, metrics_list[metric].series);
+    return metrics->value + metrics->first[metric] + group * *count;
+}
+
+void mpo_metrics_read_group(const struct mpo_metrics *metrics, int32_t group, double *out)
+{
+    for (int32_t i = 0; i < MPO_METRIC_COUNT; i++) {
+        int32_t count = 0;
+        _Atomic double *at = group_at(metrics, i, group, &count);
+        for (int32_t j = 0; j < count; j++)
+            *out++ = metrics_read(at + j);
+    }
+}
+
+void mpo_metrics_write_group(struct mpo_metrics *metrics, int32_t group,
+                             const double *values)
+{
+    for (int32_t i = 0; i < MPO_METRIC_COUNT; i++) {
+        int32_t count = 0;
+        _Atomic double *at = group_at(metrics, i, group, &count);
+        for (int32_t j = 0; j < count; j++)
+            write_value(at + j, *values++);
+    }
 }

@@ -63,7 +63,7 @@ enum mpo_metric_path {
 struct mpo_metrics;
 
 /**
- * All at 0, but for the number of ranks.
+ * All at 0, but for the number of ranks; each group has as many.
  *
  * @param catalog  its models and policies are labels; borrowed, like the prefix
  * @param prefix   before each name: "mpo:", "vllm:", ""
@@ -71,7 +71,7 @@ struct mpo_metrics;
  */
 enum mpo_status mpo_metrics_open(const struct mpo_serve_catalog *catalog,
                                  const char *prefix, int32_t rank_count,
-                                 struct mpo_metrics **out);
+                                 int32_t group_count, struct mpo_metrics **out);
 void mpo_metrics_close(struct mpo_metrics **metrics);
 
 /* ---- series ---- */
@@ -89,6 +89,9 @@ enum mpo_metric_finish mpo_metrics_finish_of(enum mpo_serve_finish finish);
 
 /** Of REQUESTS_REFUSED: the code of a refusal; OTHER for one that is not listed. */
 enum mpo_metric_code mpo_metrics_code(const char *code);
+
+/** The code; a literal. */
+const char *mpo_metrics_code_name(enum mpo_metric_code code);
 
 /** Of HTTP_REQUESTS: a path and a status; a status that is none of HTTP_STATUS in metrics.c
  *  counts as 500. */
@@ -111,6 +114,20 @@ void mpo_metrics_observe(struct mpo_metrics *metrics, enum mpo_metric metric,
 /** What a counter or gauge says. Any thread. */
 double mpo_metrics_get(const struct mpo_metrics *metrics, enum mpo_metric metric,
                        int32_t series);
+
+/* ---- groups ----
+ * An engine counts as group 0 of its process. Of other processes rank zero has copies. */
+
+/** Values of the series that each group has. */
+int32_t mpo_metrics_group_values(const struct mpo_metrics *metrics);
+
+/** Those of a group. @param out  [mpo_metrics_group_values] */
+void mpo_metrics_read_group(const struct mpo_metrics *metrics, int32_t group, double *out);
+
+/** Set them, by the thread that gets them from the group's root.
+ *  @param values  [mpo_metrics_group_values] */
+void mpo_metrics_write_group(struct mpo_metrics *metrics, int32_t group,
+                             const double *values);
 
 /* ---- text ---- */
 

@@ -105,9 +105,9 @@ struct mpo_serve_prompt {
     int32_t token_count;
 };
 
-/** One checked request. All of it is constant from submission on. */
+/** One checked request. All of it is constant from submission on. Its plain members travel to
+ *  other groups as they are; an array needs its lines in wire.c. */
 struct mpo_serve_request {
-    uint64_t serial; /* from 1, set by mpo_link_submit */
     enum mpo_serve_kind kind;
     char id[40];     /* "chatcmpl-" or "cmpl-" and 24 hex digits */
     char *model;     /* as it was asked for, echoed in the answer */

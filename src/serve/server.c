@@ -6,8 +6,9 @@
  *                  |          |
  *                  +---> lost <+      the job fails
  *
- * A signal wakes the event loop, whose thread tells the decode thread to drain: the decode
- * thread itself may be waiting for another rank at that moment.
+ * A signal wakes the event loop, whose thread takes no more requests; when those that it has
+ * are complete, or it is late, it tells the decode threads to stop. Those themselves may be
+ * waiting for another rank at that moment.
  */
 #include "server_impl.h"
 
@@ -15,7 +16,6 @@
 #include <limits.h>
 #include <math.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -48,7 +48,6 @@ static void drain_server(struct mpo_server *server)
         return;
     server->state = SERVER_DRAINING;
     server->drains_since = mpo_timing_now();
-    mpo_link_drain(server->engine.link);
     mpo_http_drain(server->http);
 }
 
@@ -59,55 +58,52 @@ static bool is_hurried(void)
            mpo_stop_signal() == SIGTERM;
 }
 
-static void stop_late(struct mpo_server *server)
+static void stop_drained(struct mpo_server *server)
 {
     double patience = is_hurried() ? fmin(LAUNCHER_SECONDS, server->config->serve.drain)
                                    : server->config->serve.drain;
-    if (server->has_stopped || server->drains_since == 0.0 ||
-        mpo_timing_now() - server->drains_since < patience)
+    if (server->has_stopped || server->drains_since == 0.0)
+        return;
+    if (server->call_count > 0 && mpo_timing_now() - server->drains_since < patience)
         return;
     server->has_stopped = true;
-    mpo_link_stop(server->engine.link);
+    for (int32_t group = 0; group < server->engine.group_count; group++)
+        mpo_link_stop(server->engine.link[group]);
 }
 
 /* ---- a stuck decode thread ---- */
 
-static void lose_server(struct mpo_server *server, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
-
-static void lose_server(struct mpo_server *server, const char *format, ...)
+static void break_links(struct mpo_server *server)
 {
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(server->lost, sizeof server->lost, format, arguments);
-    va_end(arguments);
-    server->is_losing = true;
-    mpo_link_break(server->engine.link);
+    for (int32_t group = 0; group < server->engine.group_count; group++)
+        mpo_link_break(server->engine.link[group]);
 }
 
-/* The decode thread's own waits have deadlines, but a policy's engine has none; and a rank
- * that is stuck while all are idle keeps no request waiting. */
-static void look_at_clock(struct mpo_server *server)
+void mpo_server_lose_rank(void *argument, const char *text)
 {
-    double deadline = server->config->run.step_deadline;
-    struct mpo_engine_use use = mpo_engine_use(server->engine.engine);
-    double last = fmax(fmax(use.last_step, use.last_idle), server->ready);
-    if (deadline <= 0.0 || server->is_losing)
+    struct mpo_server *server = argument;
+    if (atomic_flag_test_and_set(&server->has_lost))
         return;
-    if (use.rows_live > 0 && mpo_timing_now() - last > STILL_FACTOR * deadline)
-        lose_server(server,
-                    "no step for %.0f s: rank 0 is stuck; raise --run.step_deadline "
-                    "if a step may take this long",
-                    STILL_FACTOR * deadline);
-    int32_t silent = server->engine.lines != NULL
-                         ? mpo_lines_silent_rank(server->engine.lines, deadline)
-                         : -1;
-    if (silent >= 0 && use.rows_live == 0)
-        lose_server(
-            server,
-            "rank %d has not responded for %.0f s; check its host for a stopped process, "
-            "or raise --run.step_deadline",
-            silent, deadline);
+    snprintf(server->lost, sizeof server->lost, "%s", text);
+    server->is_losing = true;
+    break_links(server);
+}
+
+/* The decode thread's own waits have deadlines, but a policy's engine has none. */
+static void look_at_clock(struct mpo_server *server, int32_t group)
+{
+    char text[sizeof server->lost] = "";
+    double limit = STILL_FACTOR * server->config->run.step_deadline;
+    struct mpo_link_use use = mpo_link_use(server->engine.link[group]);
+    double last = fmax(fmax(use.last_step, use.last_idle), server->ready);
+    if (limit <= 0.0 || use.rows_live == 0 || mpo_timing_now() - last <= limit)
+        return;
+    snprintf(
+        text, sizeof text,
+        "no step for %.0f s: rank %d is stuck; raise --run.step_deadline if a step may "
+        "take this long",
+        limit, group * (server->engine.rank_count / server->engine.group_count));
+    mpo_server_lose_rank(server, text);
 }
 
 /* ---- callbacks of the event loop ---- */
@@ -127,7 +123,7 @@ static void hear_notice(void *argument)
     int state = server->state;
     if (state == SERVER_LOADING)
         return;
-    if (state != SERVER_LOST && mpo_link_is_broken(server->engine.link)) {
+    if (state != SERVER_LOST && mpo_link_is_broken(server->engine.link[0])) {
         server->state = SERVER_LOST;
         server_lose_peer(server);
         mpo_http_stop(server->http, FLUSH_SECONDS);
@@ -135,8 +131,9 @@ static void hear_notice(void *argument)
     }
     server_take_events(server);
     drain_server(server);
-    stop_late(server);
-    look_at_clock(server);
+    stop_drained(server);
+    for (int32_t group = 0; group < server->engine.group_count; group++)
+        look_at_clock(server, group);
 }
 
 static void hear_clock(void *argument)
@@ -158,7 +155,7 @@ static void pause_client(void *argument, struct mpo_http_request *http, bool ful
     struct mpo_server *server = argument;
     struct server_call *call = http->context;
     if (call != NULL)
-        mpo_link_pause(server->engine.link, call->request, full);
+        mpo_link_pause(server->engine.link[call->group], call->request, full);
 }
 
 static void log_request(const struct mpo_server *server, const struct mpo_http_done *done)
@@ -292,24 +289,22 @@ void mpo_server_notify(void *server)
     mpo_http_notify(((struct mpo_server *)server)->http);
 }
 
-void mpo_server_lose_rank(void *argument, int32_t rank)
-{
-    lose_server(argument, "rank %d was lost while serving; its host's log may say why",
-                rank);
-}
-
 /* The job fails, in the main thread. */
 static void say_last_words(void *argument)
 {
     struct mpo_server *server = argument;
-    mpo_link_break(server->engine.link);
+    break_links(server);
     mpo_http_stop(server->http, FLUSH_SECONDS);
     pthread_join(server->thread, NULL);
     server->has_thread = false;
 }
 
-void mpo_server_ready(struct mpo_server *server, const struct mpo_server_engine *engine)
+enum mpo_status mpo_server_ready(struct mpo_server *server,
+                                 const struct mpo_server_engine *engine)
 {
+    enum mpo_status status = MPO_OK;
+    MPO_TRY(mpo_dispatch_open(engine->group_count, engine->catalog->row_capacity,
+                             &server->dispatch));
     server->engine = *engine;
     server->openapi = mpo_serve_openapi_json(engine->catalog);
     server->ready = mpo_timing_now();
@@ -317,6 +312,8 @@ void mpo_server_ready(struct mpo_server *server, const struct mpo_server_engine 
     mpo_comm_last_words(say_last_words, server);
     mpo_stop_tell(mpo_server_notify, server);
     mpo_http_notify(server->http); /* for a signal that came before */
+cleanup:
+    return status;
 }
 
 void mpo_server_close(struct mpo_server **server)
@@ -332,6 +329,7 @@ void mpo_server_close(struct mpo_server **server)
     }
     mpo_http_close(&self->http);
     free(self->openapi);
+    mpo_dispatch_close(&self->dispatch);
     free(self->waiting_of);
     free(self);
     *server = NULL;

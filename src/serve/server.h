@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
- * The server of rank zero: the HTTP thread, what it serves, and how it ends.
+ * The server of rank zero: the HTTP thread, what it serves, and how it ends. Each request goes
+ * to the group that dispatch.h chooses.
  *
  *     mpo_server_open     bind, read the keys, start the thread: /health says "loading"
  *     mpo_server_ready    from now on requests are taken
@@ -11,7 +12,7 @@
  */
 #pragma once
 
-#include "engine.h"
+#include "link.h"
 #include "metrics.h"
 #include "mpo/config.h"
 
@@ -20,9 +21,8 @@ struct mpo_server;
 /** What the server serves once it is loaded; borrowed until the server is closed. */
 struct mpo_server_engine {
     const struct mpo_serve_catalog *catalog;
-    struct mpo_link *link;
-    const struct mpo_engine *engine;
-    const struct mpo_lines *lines; /* NULL: none */
+    struct mpo_link *const *link; /* [group_count] */
+    int32_t group_count;
     struct mpo_metrics *metrics;
     const char *fingerprint;
     int32_t rank_count;
@@ -47,11 +47,13 @@ int32_t mpo_server_port(const struct mpo_server *server);
 /** Tell the HTTP thread of events: the notify of struct mpo_link_spec. Any thread. */
 void mpo_server_notify(void *server);
 
-void mpo_server_ready(struct mpo_server *server, const struct mpo_server_engine *engine);
+/** @return MPO_ERR_MEMORY */
+enum mpo_status mpo_server_ready(struct mpo_server *server,
+                                 const struct mpo_server_engine *engine);
 
-/** The job fails because a rank is gone: clients are informed, and the process ends with 75
- *  within a second. Any thread; `gone` of mpo_lines_watch. */
-void mpo_server_lose_rank(void *server, int32_t rank);
+/** The job fails because a rank is gone or stuck: clients are informed, and the process ends
+ *  with 75 within a second. Any thread; `lost` of mpo_lines_watch and of a courier. */
+void mpo_server_lose_rank(void *server, const char *text);
 
 /** Let what is written go out, half a second at most, then end the thread. NULL-safe. */
 void mpo_server_close(struct mpo_server **server);

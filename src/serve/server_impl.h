@@ -14,6 +14,7 @@
 #include <stdatomic.h>
 
 #include "answer.h"
+#include "dispatch.h"
 #include "http/http.h"
 
 enum server_state { SERVER_LOADING, SERVER_READY, SERVER_DRAINING, SERVER_LOST };
@@ -26,6 +27,9 @@ struct server_call {
     bool has_begun; /* the status line of a stream is out */
     bool is_seated;
     bool is_cancelled;
+    int32_t group;  /* that decodes it */
+    int32_t rows;   /* that it has or waits for */
+    int64_t tokens; /* of its prompts that wait for rows, about */
     int32_t series; /* of metrics */
     double arrived; /* by mpo_timing_now, like those below; 0: not yet */
     double seated;
@@ -43,8 +47,10 @@ struct mpo_server {
     enum mpo_status ran;             /* of mpo_http_run */
     _Atomic int state;               /* enum server_state */
     struct mpo_server_engine engine; /* set before SERVER_READY */
-    int32_t max_waiting;             /* requests that may wait for rows */
-    char lost[160];                  /* why the job fails, set before `is_losing` */
+    struct mpo_dispatch *dispatch;
+    int32_t max_waiting;  /* requests that may wait for rows */
+    char lost[160];       /* why the job fails, set before `is_losing` */
+    atomic_flag has_lost; /* the first to say so has filled it */
     _Atomic bool is_losing;
     double ready;  /* when it was, by mpo_timing_now */
     char *openapi; /* GET /openapi.json, made once; NULL without memory */
@@ -55,7 +61,7 @@ struct mpo_server {
     int32_t waiting_count; /* of them without rows */
     int32_t *waiting_of;   /* [client_count] */
     double drains_since;   /* 0: it does not drain */
-    bool has_stopped;      /* the decode thread was told to stop */
+    bool has_stopped;      /* the decode threads were told to stop */
 };
 
 /* ---- handlers.c ---- */
@@ -75,11 +81,11 @@ enum mpo_metric_path server_path_of(int32_t route);
 
 /* ---- calls.c ---- */
 
-/** Parse the body, and hand the request to the decode thread. */
+/** Parse the body, and hand the request to the decode thread of a group. */
 void server_begin_call(struct mpo_server *server, struct mpo_http_request *http,
                        enum mpo_serve_kind kind);
 
-/** Take all events of the link and send what is ready. */
+/** Take all events of all links and send what is ready. */
 void server_take_events(struct mpo_server *server);
 
 /** The client of a call is gone. */

@@ -86,9 +86,6 @@ enum mpo_status mpo_session_open_groups(struct mpo_session *session,
 /** Form the groups of the configuration. Failures are agreed on. Collective over all ranks. */
 enum mpo_status mpo_session_open_ranks(struct mpo_session *session);
 
-/** Whether the ranks are one group, as serve wants. Local; after open_ranks. */
-enum mpo_status mpo_session_check_one_group(const struct mpo_session *session);
-
 /** The policies of the configuration as the policy stage wants them. Local. */
 enum mpo_status mpo_session_describe_policies(struct mpo_session *session);
 

@@ -64,18 +64,6 @@ enum mpo_status mpo_session_open_ranks(struct mpo_session *session)
     return mpo_session_open_groups(session, mpo_plan_ranks_per_group(session->config));
 }
 
-enum mpo_status mpo_session_check_one_group(const struct mpo_session *session)
-{
-    enum mpo_status status = MPO_OK;
-    int32_t groups = mpo_comm_group_count(session->comm);
-    MPO_CHECK(groups == 1, MPO_ERR_CONFIG,
-              "serve hosts each policy once: expected at most %d ranks, found %d, which "
-              "make %d groups; start fewer, or one server for each group",
-              session->config->policy_count, mpo_comm_job_size(), groups);
-cleanup:
-    return status;
-}
-
 /* The adapters of a policy: the first, and what is added to it. */
 static void describe_adapters(const struct mpo_config_policies *policy,
                               struct mpo_policy_spec *spec, struct mpo_policy_adapter *more)

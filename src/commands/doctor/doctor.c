@@ -53,8 +53,6 @@ static enum mpo_status examine_ranks(struct doctor *doctor)
     doctor->ranks_fit = note_status(doctor, DOCTOR_ranks, mpo_session_open_ranks(session));
     if (!doctor->ranks_fit)
         return mpo_session_open_groups(session, 1);
-    if (doctor->serves)
-        note_status(doctor, DOCTOR_ranks, mpo_session_check_one_group(session));
     return MPO_OK;
 }
 

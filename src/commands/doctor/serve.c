@@ -47,7 +47,7 @@ enum mpo_status doctor_examine_models(struct doctor *doctor)
     doctor->speaks_for_job = true;
     if (status == MPO_OK && mpo_comm_job_rank() == 0)
         status = mpo_metrics_open(&catalog, doctor->config->serve.metrics_prefix,
-                                  mpo_comm_job_size(), &metrics);
+                                  mpo_comm_job_size(), 1, &metrics);
     if (mpo_comm_job_rank() == 0) {
         if (status != MPO_OK)
             doctor_note(doctor, DOCTOR_models, DOCTOR_PROBLEM, status, "%s",

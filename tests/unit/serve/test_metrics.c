@@ -27,7 +27,7 @@ static struct mpo_metrics *open_metrics(const char *prefix)
                                          .context_tokens = 64,
                                          .model = models,
                                          .model_count = 3};
-    assert_ok(mpo_metrics_open(&catalog, prefix, 3, &metrics));
+    assert_ok(mpo_metrics_open(&catalog, prefix, 3, 1, &metrics));
     return metrics;
 }
 
