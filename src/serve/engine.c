@@ -280,12 +280,14 @@ cleanup:
 static enum mpo_status run_turn(struct mpo_engine *engine, bool *ends)
 {
     enum mpo_status status = MPO_OK;
-    bool waits = !can_step(engine) && !engine->offers_wait && !engine->prompts_wait;
+    bool waits = !can_step(engine) && !engine->offers_wait && !engine->prompts_wait &&
+                 !engine->has_freed;
     struct mpo_link_news news =
         mpo_link_listen(engine->spec.link, waits, mpo_engine_patience(engine));
     handle_news(engine, &news);
     sweep_requests(engine, news.stops);
     engine->offers_wait = false;
+    engine->has_freed = false;
     MPO_TRY(offer_prompts(engine));
     MPO_TRY(mpo_engine_seat(engine));
     mpo_engine_forget_ended(engine);

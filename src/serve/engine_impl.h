@@ -58,6 +58,7 @@ struct mpo_engine {
     int32_t *told_length; /* [H] of a prompt that is seated, its given tokens too */
     int32_t paused_rows;
     bool offers_wait;   /* more prompts could be encoded at once */
+    bool has_freed;     /* rows, slots or cells, which others may wait for, in this turn */
     double last_record; /* that the other ranks know of */
     bool others_sleep;  /* it was an idle one, and they have lines */
     struct mpo_link_use use;

@@ -34,6 +34,7 @@ static void free_row(struct mpo_engine *engine, int32_t row, bool keeps)
         slot->request = NULL;
     self->request = NULL;
     self->is_paused = false;
+    engine->has_freed = true;
     mpo_engine_leave_cells(engine, row, keeps && !was_isolated);
     if (was_isolated && slot->request == NULL)
         mpo_engine_forget_cells(engine);
@@ -60,6 +61,7 @@ void mpo_engine_end_request(struct mpo_engine *engine, struct mpo_serve_request 
     put_event(engine, &(struct mpo_serve_event){
                           .request = request, .kind = MPO_SERVE_DONE, .choice = -1});
     request->is_ended = true;
+    engine->has_freed = true;
 }
 
 void mpo_engine_forget_ended(struct mpo_engine *engine)

@@ -125,6 +125,20 @@ def leaves_nothing(title, count, launch=()):
         check(f"{title}: the same answers afterwards", again == references)
 
 
+def test_rows_pass_on():
+    """Requests wait for the one row of a process; who ends makes way for the next at once."""
+    config = tables.write_config(os.path.join(WORK, "tables"), TABLE, ["a"], {})
+    with Server(MPO, WORK, config, "--rows=1", "--log-requests=false") as server:
+        async def ask_all():
+            return await asyncio.gather(*(asyncio.to_thread(
+                server.ask, "/v1/completions", {"prompt": "a", "max_tokens": 40, "seed": seed})
+                for seed in range(6)))
+        began = time.time()
+        asyncio.run(ask_all())
+        spent = time.time() - began
+        check(f"six requests for one row take {spent:.1f} s", spent < 5.0)
+
+
 def test_one_rank():
     leaves_nothing("one rank", 200)
 
