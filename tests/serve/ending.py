@@ -7,9 +7,7 @@ usage: ending.py MPO MPIEXEC WORK_FOLDER SOURCE_FOLDER [--sample]
 """
 import os
 import signal
-import subprocess
 import sys
-import threading
 import urllib.error
 
 SOURCE = sys.argv[4]
@@ -17,8 +15,8 @@ sys.path[:0] = [os.path.join(SOURCE, "tests", part) for part in ("commands", "su
 import sample  # noqa: E402
 from person import MPO, WORK, fresh, run_tests  # noqa: E402
 from person import check as check_result  # noqa: E402
-from server import Server  # noqa: E402
-from waiting import PATIENCE_SECONDS, are_gone, comes_to  # noqa: E402
+from server import Job, Server, Stream  # noqa: E402
+from waiting import PATIENCE_SECONDS  # noqa: E402
 
 MPIEXEC = sys.argv[2]
 CONFIG = os.path.join(SOURCE, "configs/table.yaml")
@@ -30,71 +28,6 @@ SCORED = {"prompt": [" ".join(["the film was"] * 4000)] * 20, "max_tokens": 0, "
 
 def check(name, condition, found=None):
     check_result(name if condition else f"{name}: found {found!r}", condition)
-
-
-class Stream(threading.Thread):
-    """A request that is open while something happens to the server. From the line `held` on it reads
-    nothing until go_on: what it asked for cannot end meanwhile."""
-
-    def __init__(self, server, body, held=None):
-        super().__init__()
-        self.held = held
-        self.may_go_on = threading.Event()
-        self.server = server
-        self.body = body
-        self.lines = 0
-        self.last = b""
-        self.error = None
-        self.status = None
-        self.start()
-
-    def run(self):
-        try:
-            with self.server.open("/v1/completions", self.body) as response:
-                self.status = response.status
-                for line in response:
-                    self.lines += 1
-                    self.last = line if line.strip() else self.last
-                    if self.lines == self.held:
-                        self.may_go_on.wait()
-        except urllib.error.HTTPError as error:
-            self.status = error.code
-            self.last = error.read()
-        except OSError as error:
-            self.error = error
-
-    def wait_for_lines(self, count):
-        comes_to(lambda: self.lines >= count or not self.is_alive())
-
-    def go_on(self):
-        self.may_go_on.set()
-        self.join()
-
-
-class Job(Server):
-    """The same under mpirun."""
-
-    def __init__(self, *flags):
-        super().__init__(MPIEXEC, WORK, CONFIG, *flags, launch=[
-            "--oversubscribe", "--bind-to", "none", "-n", str(RANKS), MPO])
-
-    def rank_processes(self):
-        """{rank: process id}; forks of a rank have another parent."""
-        listed = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True,
-                                text=True, check=False).stdout.split()
-        ranks = {}
-        for process in map(int, listed):
-            with open(f"/proc/{process}/environ", "rb") as environment:
-                for entry in environment.read().split(b"\0"):
-                    if entry.startswith(b"OMPI_COMM_WORLD_RANK="):
-                        ranks[int(entry.split(b"=")[1])] = process
-        return ranks
-
-    def wait(self):
-        try:
-            return self.process.wait(PATIENCE_SECONDS)
-        except subprocess.TimeoutExpired:
-            return None
 
 
 # ---- signals ----
@@ -142,42 +75,28 @@ PHASES = {
 }
 
 
-def lose_rank(phase, rank, number):
+def lose_one(phase, rank, number):
     fresh()
-    name = f"rank {rank} gets {number.name} while {phase}"
     body = PHASES[phase]
     # The deadline ends what a rank that stands still would hold; a lost one is the launcher's affair.
     deadline = 2 if number == signal.SIGSTOP else 60
-    job = Job(f"--run.step_deadline={deadline}", "--context=400000")
+    job = Job((MPO, MPIEXEC), WORK, CONFIG, RANKS, f"--run.step_deadline={deadline}",
+              "--context=400000")
     job.wait_until_ready()
-    ranks = job.rank_processes()
-    check(f"{name}: all ranks are there", sorted(ranks) == list(range(RANKS)), ranks)
-    stream = Stream(job, body) if body is not None else None
+    streams = [Stream(job, body)] if body is not None else []
     if phase == "drawing":
-        stream.wait_for_lines(20)
+        streams[0].wait_for_lines(20)
     elif phase == "scoring":
-        check(f"{name}: it scores", job.uses(requests_running=1))
-    os.kill(ranks[rank], number)
-    code = job.wait()
-    wanted = [137] if number == signal.SIGKILL else [75]
-    check(f"{name}: exit code {wanted}", code in wanted, code)
-    check(f"{name}: no process is left", are_gone(ranks.values()))
-    if stream is None:
-        return
-    stream.join()
-    if rank != 0:
-        check(f"{name}: the client hears of it", b'"peer_lost"' in stream.last,
-              (stream.status, stream.last[-300:], stream.error))
-    else:
-        check(f"{name}: the client's connection ends", stream.last != b"data: [DONE]\n",
-              stream.last)
+        check("it scores", job.uses(requests_running=1))
+    for name, condition, found in job.lose_rank(rank, number, streams):
+        check(f"rank {rank} gets {number.name} while {phase}: {name}", condition, found)
 
 
 def test_lost_ranks():
     cases = [(phase, rank, number) for phase in PHASES for rank in range(RANKS)
              for number in (signal.SIGKILL, signal.SIGSTOP)]
     for case in sample.some("lost ranks", cases, 4):
-        lose_rank(*case)
+        lose_one(*case)
 
 
 run_tests(globals())

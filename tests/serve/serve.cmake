@@ -11,6 +11,8 @@ mpo_add_script_test("answers of serve are those of generate, whole or in pieces"
     ../serve/answers.py commands 300 1 ${binaries} ${work}/answers ${PROJECT_SOURCE_DIR})
 mpo_add_sweep_test("a server ends as it should by signals and by lost ranks"
     ../serve/ending.py commands 600 2 ${binaries} ${work}/ending ${PROJECT_SOURCE_DIR})
+mpo_add_sweep_test("groups of a server answer as one, and end together"
+    ../serve/replicas.py commands 600 2 ${binaries} ${work}/replicas ${PROJECT_SOURCE_DIR})
 mpo_add_script_test("the page of serve draws, shows and copies what is exact"
     ../serve/page.py commands 600 2 ${binaries} ${work}/page ${PROJECT_SOURCE_DIR})
 mpo_add_script_test("the page of serve says what to do, and is for everybody"

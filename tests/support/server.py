@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """A `mpo serve` of a test: started on a free port, asked over HTTP, ended. Scripts that use it
 have tests/commands in their path."""
+import http.client
 import json
 import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 import urllib.error
 import urllib.request
 
-from waiting import PATIENCE_SECONDS, comes_to
+from waiting import PATIENCE_SECONDS, are_gone, comes_to
 
 
 def hold_port():
@@ -98,3 +100,86 @@ class Server:
             return None
 
         return comes_to(said)
+
+
+class Stream(threading.Thread):
+    """A request that is open while something happens to the server. From the line `held` on it reads
+    nothing until go_on: what it asked for cannot end meanwhile."""
+
+    def __init__(self, server, body, held=None):
+        super().__init__()
+        self.held = held
+        self.may_go_on = threading.Event()
+        self.server = server
+        self.body = body
+        self.lines = 0
+        self.last = b""
+        self.error = None
+        self.status = None
+        self.start()
+
+    def run(self):
+        try:
+            with self.server.open("/v1/completions", self.body) as response:
+                self.status = response.status
+                for line in response:
+                    self.lines += 1
+                    self.last = line if line.strip() else self.last
+                    if self.lines == self.held:
+                        self.may_go_on.wait()
+        except urllib.error.HTTPError as error:
+            self.status = error.code
+            self.last = error.read()
+        except (OSError, http.client.HTTPException) as error:
+            self.error = error
+
+    def wait_for_lines(self, count):
+        comes_to(lambda: self.lines >= count or not self.is_alive())
+
+    def go_on(self):
+        self.may_go_on.set()
+        self.join()
+
+
+class Job(Server):
+    """A server on several ranks; `program` is (mpo, mpiexec)."""
+
+    def __init__(self, program, work, config, ranks, *flags):
+        mpo, mpiexec = program
+        super().__init__(mpiexec, work, config, *flags, launch=[
+            "--oversubscribe", "--bind-to", "none", "-n", str(ranks), mpo])
+
+    def rank_processes(self):
+        """{rank: process id}; forks of a rank have another parent."""
+        listed = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True,
+                                text=True, check=False).stdout.split()
+        ranks = {}
+        for process in map(int, listed):
+            with open(f"/proc/{process}/environ", "rb") as environment:
+                for entry in environment.read().split(b"\0"):
+                    if entry.startswith(b"OMPI_COMM_WORLD_RANK="):
+                        ranks[int(entry.split(b"=")[1])] = process
+        return ranks
+
+    def wait(self):
+        try:
+            return self.process.wait(PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def lose_rank(self, rank, number, streams):
+        """Send a rank the signal that ends or stops it. Yields (name, condition, found) of what
+        has to come of it, for the job and for the clients of these streams."""
+        ranks = self.rank_processes()
+        os.kill(ranks[rank], number)
+        code = self.wait()
+        wanted = 137 if number == signal.SIGKILL else 75
+        yield f"exit code {wanted}", code == wanted, code
+        yield "no process is left", are_gone(ranks.values()), ranks
+        for stream in streams:
+            stream.join()
+            found = (stream.status, stream.last[-300:], stream.error)
+            if rank == 0:
+                yield "the client's connection ends", stream.last != b"data: [DONE]\n", found
+            else:
+                yield "the client hears of it", b'"peer_lost"' in stream.last, found
