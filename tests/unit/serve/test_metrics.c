@@ -18,7 +18,7 @@ static struct mpo_serve_model models[] = {
     {.name = default_name}, {.name = preset_name}, {.name = alone_name}};
 static const char *const policies[] = {"one", "two"};
 
-static struct mpo_metrics *open_metrics(const char *prefix)
+static struct mpo_metrics *open_with_groups(const char *prefix, int32_t group_count)
 {
     static struct mpo_serve_catalog catalog;
     struct mpo_metrics *metrics = NULL;
@@ -27,8 +27,13 @@ static struct mpo_metrics *open_metrics(const char *prefix)
                                          .context_tokens = 64,
                                          .model = models,
                                          .model_count = 3};
-    assert_ok(mpo_metrics_open(&catalog, prefix, 3, 1, &metrics));
+    assert_ok(mpo_metrics_open(&catalog, prefix, 3 * group_count, group_count, &metrics));
     return metrics;
+}
+
+static struct mpo_metrics *open_metrics(const char *prefix)
+{
+    return open_with_groups(prefix, 1);
 }
 
 static char *text_of(const struct mpo_metrics *metrics)
@@ -187,6 +192,42 @@ static void a_reader_beside_the_decode_thread_sees_counters_grow(void **state)
     mpo_metrics_close(&metrics);
 }
 
+/* What a group's engine has counted in a process of its own, as rank zero tells it. */
+static void each_group_has_series_of_its_own(void **state)
+{
+    struct mpo_metrics *own = open_metrics("");
+    struct mpo_metrics *all = open_with_groups("", 2);
+    int32_t count = mpo_metrics_group_values(own);
+    double *values = calloc((size_t)count, sizeof *values);
+    (void)state;
+    assert_non_null(values);
+    assert_int_equal(mpo_metrics_group_values(all), count);
+    mpo_metrics_set(own, MPO_METRIC_ROWS, 0, 5.0);
+    mpo_metrics_add(own, MPO_METRIC_STEPS, 0, 7.0);
+    mpo_metrics_set(own, MPO_METRIC_KV_CACHE_USAGE_PERC, 1, 0.5);
+    mpo_metrics_set(own, MPO_METRIC_STAGE_SECONDS, MPO_METRIC_STAGE_MIXTURE, 2.0);
+    mpo_metrics_observe(own, MPO_METRIC_STEP_POSITIONS, 0, 3.0);
+    mpo_metrics_set(all, MPO_METRIC_ROWS, 0, 1.0);
+    mpo_metrics_read_group(own, 0, values);
+    mpo_metrics_write_group(all, 1, values);
+    assert_says(all, "rows{model_name=\"mpo\",group=\"0\"} 1\n");
+    assert_says(all, "rows{model_name=\"mpo\",group=\"1\"} 5\n");
+    assert_says(all, "ranks{model_name=\"mpo\",group=\"0\"} 3\n");
+    assert_says(all, "ranks{model_name=\"mpo\",group=\"1\"} 3\n");
+    assert_says(all, "steps_total{model_name=\"mpo\",group=\"1\"} 7\n");
+    assert_says(all, "perc{model_name=\"mpo\",policy=\"two\",group=\"1\"} 0.5\n");
+    assert_says(all, "perc{model_name=\"mpo\",policy=\"two\",group=\"0\"} 0\n");
+    assert_says(all, "seconds_total{stage=\"mixture\",group=\"1\"} 2\n");
+    assert_says(all, "seconds_total{stage=\"http\",group=\"0\"} 0\n");
+    assert_says_nothing_of(all, "{stage=\"http\",group=\"1\"}");
+    assert_says(all, "positions_count{model_name=\"mpo\",group=\"1\"} 1\n");
+    assert_says(all, "positions_bucket{model_name=\"mpo\",group=\"1\",le=\"4.0\"} 1\n");
+    assert_says_nothing_of(own, "group=");
+    free(values);
+    mpo_metrics_close(&all);
+    mpo_metrics_close(&own);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -194,6 +235,7 @@ int main(void)
         cmocka_unit_test(a_histogram_adds_up),
         cmocka_unit_test(series_nobody_asked_for_are_not_shown),
         cmocka_unit_test(a_reader_beside_the_decode_thread_sees_counters_grow),
+        cmocka_unit_test(each_group_has_series_of_its_own),
     };
     return run_cases("metrics", tests);
 }
