@@ -236,13 +236,13 @@ static void choose_group(struct mpo_server *server, struct server_call *call)
         describe_chat(request, &prompt, &call->tokens);
     else
         mpo_dispatch_add(&prompt, request->prompt[0].token,
-                        (size_t)request->prompt[0].token_count *
-                            sizeof *request->prompt[0].token);
+                         (size_t)request->prompt[0].token_count *
+                             sizeof *request->prompt[0].token);
     for (int32_t i = 0; request->kind != MPO_SERVE_CHAT && i < request->prompt_count; i++)
         call->tokens += request->prompt[i].token_count;
     call->rows = request->prompt_count * mpo_serve_choices(request);
     call->group = mpo_dispatch_enter(server->dispatch, call->rows, call->tokens,
-                                    request->isolated ? NULL : &prompt);
+                                     request->isolated ? NULL : &prompt);
 }
 
 static void leave_group(struct mpo_server *server, struct server_call *call, int32_t rows,

@@ -213,7 +213,7 @@ static bool take_frames(struct mpo_courier *courier)
 }
 
 /* All that is there, up to one buffer, so that nothing else waits for long. */
-static void receive(struct mpo_courier *courier)
+static void receive_frames(struct mpo_courier *courier)
 {
     char bytes[RECEIVE_BYTES];
     ssize_t count = recv(courier->spec.socket, bytes, sizeof bytes, 0);
@@ -308,7 +308,7 @@ static void wait_for_news(struct mpo_courier *courier)
         (void)bytes;
     }
     if (poller[0].revents & (POLLIN | POLLHUP | POLLERR))
-        receive(courier);
+        receive_frames(courier);
     check_silence(courier, mpo_timing_now() - began, limit);
 }
 

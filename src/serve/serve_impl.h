@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
- * serve's inside: what the HTTP thread and the decode thread of rank zero share.
+ * serve's inside: what the HTTP thread and the decode threads share.
  *
- *     HTTP thread                                   decode thread (main; MPI)
- *       handlers.c  routes, keys, SSE                 serve.c     the loop of steps
+ *     HTTP thread (rank zero)                       decode thread (main; MPI), of each group
+ *       handlers.c  routes, keys, SSE                 engine.c    the loop of steps
  *       request.c   body -> request, fields.def       schedule.c  who is seated next (pure)
  *       models.c    names -> exponents                seats.c     rows of requests, their
  *       tokens.c    text <-> tokens, endpoints                    tokens and stop texts
@@ -13,6 +13,7 @@
  *            |                                             ^
  *            +---- link.c: requests, cancellations --------+
  *            ^---- link.c: events -------------------------+
+ *                  courier.c: the same between processes (dispatch.c says which group)
  *
  * A request is made by the HTTP thread and belongs to it; the decode thread borrows it from
  * mpo_link_submit until its MPO_SERVE_DONE event has been taken. The decode thread never

@@ -304,7 +304,7 @@ enum mpo_status mpo_server_ready(struct mpo_server *server,
 {
     enum mpo_status status = MPO_OK;
     MPO_TRY(mpo_dispatch_open(engine->group_count, engine->catalog->row_capacity,
-                             &server->dispatch));
+                              &server->dispatch));
     server->engine = *engine;
     server->openapi = mpo_serve_openapi_json(engine->catalog);
     server->ready = mpo_timing_now();

@@ -14,7 +14,7 @@
 /* More than any request with its limits. */
 #define FRAME_BYTES_MAX ((int64_t)1 << 30)
 
-static size_t padded(size_t count)
+static size_t padded_bytes(size_t count)
 {
     return (count + 7) / 8 * 8;
 }
@@ -25,7 +25,7 @@ static void put_part(struct mpo_serve_buffer *out, const void *bytes, size_t cou
 {
     static const char zero[8];
     mpo_serve_buffer_add(out, bytes, count);
-    mpo_serve_buffer_add(out, zero, padded(count) - count);
+    mpo_serve_buffer_add(out, zero, padded_bytes(count) - count);
 }
 
 /* @return where it begins, for end_frame */
@@ -92,7 +92,7 @@ static const void *next_part(struct reader *reader, int64_t count, size_t elemen
         reader->fails = true;
         return NULL;
     }
-    size_t bytes = padded((size_t)count * element_bytes);
+    size_t bytes = padded_bytes((size_t)count * element_bytes);
     reader->at += bytes;
     reader->left -= bytes;
     return part;

@@ -17,7 +17,7 @@ import urllib.error
 
 SOURCE = sys.argv[4]
 sys.path[:0] = [os.path.join(SOURCE, "tests", part) for part in ("commands", "support")]
-from person import MPO, WORK, check, fresh, run, run_tests, start  # noqa: E402
+from person import MPIEXEC, MPO, WORK, check, fresh, run, run_tests, start  # noqa: E402
 from server import Server, hold_port, port_of  # noqa: E402
 from waiting import PATIENCE_SECONDS  # noqa: E402
 
@@ -34,7 +34,7 @@ def doctor(*arguments, ranks=1):
 
 def starts(config, *flags, launch=()):
     """0 where a server comes to be ready, else the code with which it ends."""
-    server = Server(MPO, WORK, config, *flags, launch=launch)
+    server = Server(MPIEXEC if launch else MPO, WORK, config, *flags, launch=launch)
     try:
         server.wait_until_ready()
     except (AssertionError, urllib.error.HTTPError):
@@ -89,9 +89,17 @@ def test_port():
 
 
 def test_groups():
-    result, checks = doctor(CONFIG, "--port=0", ranks=2 * POLICIES)
-    check("two groups", result.returncode == 78
-          and checks["ranks"]["level"] == "problem", result)
+    result, checks = doctor(CONFIG, "--port=0", "--rows=8", ranks=2 * POLICIES)
+    check("two groups", result.returncode == 0 and checks["ranks"]["level"] == "ok"
+          and "2 groups of 3" in checks["ranks"]["text"]
+          and "2 groups, 16 rows in all" in checks["context"]["text"], result)
+    one = json.loads(doctor(CONFIG, "--port=0", "--rows=8", ranks=POLICIES)[0].stdout)
+    two = json.loads(result.stdout)
+    check("whose ranks need as much memory each", len(two["ranks"]) == 6
+          and [rank["needs"]["cache_bytes"] for rank in two["ranks"]]
+          == 2 * [rank["needs"]["cache_bytes"] for rank in one["ranks"]], result)
+    code = starts(CONFIG, "--rows=8", launch=("-n", str(2 * POLICIES), "--oversubscribe", MPO))
+    check(f"and start: {code}", code == 0)
 
 
 # ---- launch ----
@@ -121,13 +129,16 @@ def test_launch():
     check(f"its command {words}", words == [
         "--run.threads=8", config, "--serve.rows=8", "--serve.presets=a=uniform;b=1,0,0",
         "--run.seed=4", "--serve.drain=100", "--more"])
-    for name, code, flags in (("groups", 78, ["--groups=2"]), ("weights", 64, ["--weights=1,1"]),
+    for name, code, flags in (("weights", 64, ["--weights=1,1"]),
                               ("a step's time", 78, ["--seconds-per-step=3"]),
                               ("a time before the signal", 78, ["--time=2"]),
                               ("an unknown flag", 64, ["--bogus"])):
         refused = launch(*flags)
         check(f"{name} is refused with {code}", refused.returncode == code
               and not refused.stdout and refused.stderr.count("\n") == 1, refused)
+    text = launch("--groups=2", "--launch.ranks-per-node=3").stdout
+    check("two groups on two nodes", "in 2 groups of 3" in text
+          and re.search(r"^#SBATCH --nodes=2\b", text, re.MULTILINE), launch("--groups=2"))
     tool = shutil.which("shellcheck")
     if tool:
         clean = subprocess.run([tool, "-x", "-"], input=launch().stdout, text=True, cwd=SOURCE,

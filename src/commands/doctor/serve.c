@@ -66,17 +66,23 @@ void doctor_praise_context(struct doctor *doctor)
     const struct mpo_session_machine *machine = &doctor->session->size.machine;
     int32_t wanted = mpo_serve_size(doctor->config).machine.context_tokens;
     int32_t longest = machine->context_tokens;
+    int32_t groups = mpo_comm_group_count(doctor->session->comm);
+    char sum[64] = "";
     for (int32_t i = 0; i < doctor->policy_count; i++) {
         int32_t trained = doctor->policy[i].need.trained_tokens;
         longest = trained > 0 && trained < longest ? trained : longest;
     }
-    doctor_note(doctor, DOCTOR_context,
-                machine->context_tokens < wanted ? DOCTOR_WARNING : DOCTOR_OK, MPO_OK,
-                "%d rows share %d tokens (serve.context)%s; a prompt and its response have "
-                "%d at most",
-                machine->row_capacity, machine->context_tokens,
-                machine->context_tokens < wanted ? ", less than 2048 each, because memory "
-                                                   "is short"
-                                                 : "",
-                longest);
+    if (groups > 1)
+        snprintf(sum, sizeof sum, " in each of %d groups, %d rows in all", groups,
+                 groups * machine->row_capacity);
+    doctor_note(
+        doctor, DOCTOR_context,
+        machine->context_tokens < wanted ? DOCTOR_WARNING : DOCTOR_OK, MPO_OK,
+        "%d rows share %d tokens (serve.context)%s%s; a prompt and its response have "
+        "%d at most",
+        machine->row_capacity, machine->context_tokens, sum,
+        machine->context_tokens < wanted ? ", less than 2048 each, because memory "
+                                           "is short"
+                                         : "",
+        longest);
 }

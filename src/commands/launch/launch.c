@@ -88,10 +88,6 @@ cleanup:
 static enum mpo_status check_serve(const struct mpo_config *config)
 {
     enum mpo_status status = MPO_OK;
-    MPO_CHECK(config->launch.groups == 1, MPO_ERR_CONFIG,
-              "launch.groups: a server has one group of ranks, found %lld; submit several "
-              "jobs",
-              (long long)config->launch.groups);
     MPO_CHECK(config->launch.seconds_per_step == 0.0, MPO_ERR_CONFIG,
               "launch.seconds_per_step: a server has no number of steps, found %g; set "
               "launch.time",

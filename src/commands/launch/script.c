@@ -35,10 +35,16 @@ static void print_option(const char *reason, const char *format, ...)
 
 /* ---- the head ---- */
 
+static int32_t group_count(const struct launch *launch)
+{
+    return launch->plan.rank_count / launch->plan.placement.group_size;
+}
+
 static void print_head_of_serve(const struct launch *launch)
 {
     printf("#!/usr/bin/env bash\n"
-           "# Serve %d policies with %d rank%s; printed by mpo launch --serve %s.\n"
+           "# Serve %d policies with %d rank%s, in %d group%s of %d; printed by mpo launch "
+           "--serve %s.\n"
            "#\n"
            "#     mpo launch my.yaml --serve >job.sbatch && sbatch job.sbatch\n"
            "#     cat mpo-serve-JOB.url           # when it is ready: the URL, the models\n"
@@ -51,12 +57,14 @@ static void print_head_of_serve(const struct launch *launch)
            "Options of\n"
            "# sbatch win over the lines below; arguments go to `mpo serve`.\n",
            launch->config->policy_count, launch->plan.rank_count,
-           mpo_text_plural(launch->plan.rank_count), MPO_VERSION);
+           mpo_text_plural(launch->plan.rank_count), group_count(launch),
+           mpo_text_plural(group_count(launch)), launch->plan.placement.group_size,
+           MPO_VERSION);
 }
 
 static void print_head(const struct launch *launch)
 {
-    int32_t groups = launch->plan.rank_count / launch->plan.placement.group_size;
+    int32_t groups = group_count(launch);
     printf(
         "#!/usr/bin/env bash\n"
         "# Fit %d policies with %d rank%s, in %d group%s of %d; printed by mpo launch %s.\n"
