@@ -6,7 +6,7 @@
 #
 #   --llama-server  for the figures against it (tests/bench/serve.py says how it is built)
 #   --only          figures of functions whose names match; the table has these alone
-#   --quick         a quarter of everything, to see that all works; the table stays
+#   --quick         a quarter of everything, to see that all works; the table is only printed
 #
 # Needs a built mpo and the demo's model: launch/quickstart.sh makes both.  Two cores and
 # nothing else running; about ten minutes.  A figure that fails is left out, and named at the end.

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Calls: requests that draw or score, from the body to the last byte.
+ * Calls: requests that draw or score, until the last byte.
  *
  * A call outlives its client. The decode thread may still send events of a request that was
  * cancelled, so everything is kept until its DONE.
@@ -255,7 +255,7 @@ static void leave_group(struct mpo_server *server, struct server_call *call, int
 
 /* ---- a call begins ---- */
 
-static bool is_full(const struct mpo_server *server, int32_t client,
+bool server_is_full(const struct mpo_server *server, int32_t client,
                     struct mpo_serve_refusal *refusal)
 {
     int32_t most = server->max_waiting;
@@ -290,30 +290,19 @@ static struct server_call *make_call(struct mpo_server *server,
 }
 
 void server_begin_call(struct mpo_server *server, struct mpo_http_request *http,
-                       enum mpo_serve_kind kind)
+                       struct mpo_serve_request *request, double arrived)
 {
-    struct mpo_serve_refusal refusal = {0};
-    struct mpo_serve_request *request = NULL;
-    struct server_call *call = NULL;
-    int32_t client = http->key_index >= 0 ? http->key_index : 0;
-    if (!is_full(server, client, &refusal))
-        mpo_serve_request_parse(
-            server->engine.catalog,
-            &(struct mpo_serve_body){kind, http->body, http->body_bytes, client}, &request,
-            &refusal);
-    if (refusal.http_status == 0) {
-        call = make_call(server, request);
-        if (call == NULL)
-            mpo_serve_refuse(&refusal, 500, "out_of_memory", "",
-                             "there is no memory for the answer; try again later");
-    }
-    if (refusal.http_status != 0) {
+    struct server_call *call = make_call(server, request);
+    if (call == NULL) {
+        struct mpo_serve_refusal refusal = {0};
+        mpo_serve_refuse(&refusal, 500, "out_of_memory", "",
+                         "there is no memory for the answer; try again later");
         mpo_serve_request_close(&request);
         server_refuse(server, http, &refusal);
         return;
     }
     call->http = http;
-    call->arrived = mpo_timing_now();
+    call->arrived = arrived;
     call->series = mpo_metrics_model(server->engine.metrics, request->model);
     http->context = call;
     link_call(server, call);

@@ -126,6 +126,12 @@ static void answer_openapi(struct mpo_server *server, struct mpo_http_request *h
                                                     .body_bytes = strlen(server->openapi)});
 }
 
+void server_answer_json(struct mpo_server *server, struct mpo_http_request *http,
+                        char *text)
+{
+    answer_text(server, http, 200, "application/json", text);
+}
+
 static void answer_json(struct mpo_server *server, struct mpo_http_request *http,
                         int status, json_t *body)
 {
@@ -273,9 +279,7 @@ static void answer_about_tokens(struct mpo_server *server, struct mpo_http_reque
     struct mpo_serve_refusal refusal = {0};
     const struct mpo_serve_catalog *catalog = server->engine.catalog;
     char *body = NULL;
-    if (http->route == ROUTE_TOKENIZE)
-        body = mpo_serve_tokenize_json(catalog, http->body, http->body_bytes, &refusal);
-    else if (http->route == ROUTE_DETOKENIZE)
+    if (http->route == ROUTE_DETOKENIZE)
         body = mpo_serve_detokenize_json(catalog, http->body, http->body_bytes, &refusal);
     else
         body = mpo_serve_tokenizer_info_json(catalog, &refusal);
@@ -325,10 +329,13 @@ static void handle_loaded(struct mpo_server *server, struct mpo_http_request *ht
 {
     switch (http->route) {
     case ROUTE_CHAT:
-        server_begin_call(server, http, MPO_SERVE_CHAT);
+        server_read_body(server, http, SERVER_CHAT);
         return;
     case ROUTE_COMPLETIONS:
-        server_begin_call(server, http, MPO_SERVE_COMPLETION);
+        server_read_body(server, http, SERVER_COMPLETION);
+        return;
+    case ROUTE_TOKENIZE:
+        server_read_body(server, http, SERVER_TOKENIZE);
         return;
     case ROUTE_MODELS:
         answer_text(server, http, 200, "application/json",
@@ -337,7 +344,6 @@ static void handle_loaded(struct mpo_server *server, struct mpo_http_request *ht
     case ROUTE_MODEL:
         answer_model(server, http);
         return;
-    case ROUTE_TOKENIZE:
     case ROUTE_DETOKENIZE:
     case ROUTE_TOKENIZER_INFO:
         answer_about_tokens(server, http);
@@ -359,12 +365,11 @@ static bool route_draws(int32_t route)
     return route == ROUTE_CHAT || route == ROUTE_COMPLETIONS;
 }
 
-/* A server that is not ready, or not any more. */
-static bool refuse_by_state(struct mpo_server *server, struct mpo_http_request *http)
+bool server_refuses(struct mpo_server *server, struct mpo_http_request *http, bool draws)
 {
     struct mpo_serve_refusal refusal = {0};
     int state = server->state;
-    if (state == SERVER_READY || (state == SERVER_DRAINING && !route_draws(http->route)))
+    if (state == SERVER_READY || (state == SERVER_DRAINING && !draws))
         return false;
     if (state == SERVER_LOADING)
         mpo_serve_refuse(&refusal, 503, "loading", "",
@@ -396,6 +401,6 @@ void server_handle(void *argument, struct mpo_http_request *http)
         answer_page(server, http, &mpo_page_files[http->route - ROUTE_PAGE]);
         return;
     }
-    if (!refuse_by_state(server, http))
+    if (!server_refuses(server, http, route_draws(http->route)))
         handle_loaded(server, http);
 }

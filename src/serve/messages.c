@@ -12,6 +12,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tokens.h"
+
+/* Bytes of messages that take a tokeniser milliseconds. */
+#define LONG_CHAT ((size_t)16 << 10)
+
 /* A message that is being read. */
 struct place {
     const struct mpo_serve_reading *reading;
@@ -176,6 +181,36 @@ static bool continue_last(const struct mpo_serve_reading *reading)
     return true;
 }
 
+/* Each policy makes tokens of a chat between two steps, so what cannot fit is not let in: if
+ * it takes milliseconds, it is known before. */
+static bool check_lengths(const struct mpo_serve_reading *reading)
+{
+    const struct mpo_message *message = reading->request->message;
+    int32_t context = reading->catalog->context_tokens;
+    size_t bytes = 0;
+    int64_t tokens = 0;
+    for (size_t i = 0; message[i].content != NULL; i++)
+        bytes += strlen(message[i].content);
+    for (size_t i = 0; message[i].content != NULL && tokens <= context; i++) {
+        char param[48];
+        int32_t count = 0;
+        snprintf(param, sizeof param, "messages[%zu]", i);
+        const struct mpo_serve_text text = {.text = message[i].content,
+                                            .bytes = strlen(message[i].content),
+                                            .param = param};
+        if (!mpo_serve_check_text(reading->catalog, &text,
+                                  bytes >= LONG_CHAT ? &count : NULL, reading->refusal))
+            return false;
+        tokens += count;
+    }
+    if (tokens > context)
+        mpo_serve_refuse(reading->refusal, 400, "context_length_exceeded", "messages",
+                         "messages: expected at most %d tokens, found at least %lld; "
+                         "shorten them",
+                         context, (long long)tokens);
+    return tokens <= context;
+}
+
 bool mpo_serve_read_messages(const struct mpo_serve_reading *reading)
 {
     struct mpo_serve_request *request = reading->request;
@@ -199,5 +234,5 @@ bool mpo_serve_read_messages(const struct mpo_serve_reading *reading)
         if (!read_message(&place, json_array_get(list, i)))
             return false;
     }
-    return !continues || continue_last(reading);
+    return (!continues || continue_last(reading)) && check_lengths(reading);
 }

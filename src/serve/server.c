@@ -126,10 +126,12 @@ static void hear_notice(void *argument)
     if (state != SERVER_LOST && mpo_link_is_broken(server->engine.link[0])) {
         server->state = SERVER_LOST;
         server_lose_peer(server);
+        server_lose_readings(server);
         mpo_http_stop(server->http, FLUSH_SECONDS);
         return;
     }
     server_take_events(server);
+    server_take_readings(server);
     drain_server(server);
     stop_drained(server);
     for (int32_t group = 0; group < server->engine.group_count; group++)
@@ -148,6 +150,8 @@ static void lose_client(void *argument, struct mpo_http_request *http)
 {
     if (http->context != NULL)
         server_lose_client(argument, http->context);
+    else
+        server_lose_reader(argument, http);
 }
 
 static void pause_client(void *argument, struct mpo_http_request *http, bool full)
@@ -260,6 +264,7 @@ enum mpo_status mpo_server_open(const struct mpo_config *config, struct mpo_serv
     MPO_TRY(check_url_file(config->serve.url_file));
     MPO_TRY(mpo_http_open(&spec, &server->http));
     MPO_NEW(mpo_server_client_count(server), &server->waiting_of);
+    MPO_TRY(mpo_readers_open(mpo_server_notify, server, &server->readers));
     MPO_TRY(start_thread(server));
 cleanup:
     if (status != MPO_OK)
@@ -327,6 +332,7 @@ void mpo_server_close(struct mpo_server **server)
         mpo_http_stop(self->http, FLUSH_SECONDS);
         pthread_join(self->thread, NULL);
     }
+    server_close_readings(self);
     mpo_http_close(&self->http);
     free(self->openapi);
     mpo_dispatch_close(&self->dispatch);

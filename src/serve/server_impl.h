@@ -4,7 +4,8 @@
  *
  *   server.c     the thread; loading, ready, draining, lost
  *   handlers.c   routes, and the answers that need no row
- *   calls.c      requests that draw or score: from the body to the last byte
+ *   reading.c    bodies of requests, long ones beside this thread (readers.h)
+ *   calls.c      requests that draw or score, until the last byte
  */
 #pragma once
 
@@ -16,6 +17,7 @@
 #include "answer.h"
 #include "dispatch.h"
 #include "http/http.h"
+#include "readers.h"
 
 enum server_state { SERVER_LOADING, SERVER_READY, SERVER_DRAINING, SERVER_LOST };
 
@@ -39,6 +41,17 @@ struct server_call {
     struct server_call *previous;
 };
 
+enum server_body_kind { SERVER_CHAT, SERVER_COMPLETION, SERVER_TOKENIZE };
+
+/** What was made of a body: a refusal, else the one or the other. */
+struct server_body {
+    struct mpo_serve_refusal refusal;
+    struct mpo_serve_request *request;
+    char *text; /* of the answer */
+};
+
+struct server_reading;
+
 struct mpo_server {
     const struct mpo_config *config;
     struct mpo_http *http;
@@ -58,10 +71,13 @@ struct mpo_server {
     /* the HTTP thread's own */
     struct server_call *call; /* all of them */
     int32_t call_count;
-    int32_t waiting_count; /* of them without rows */
+    int32_t waiting_count; /* of them without rows, and bodies of such that are read */
     int32_t *waiting_of;   /* [client_count] */
-    double drains_since;   /* 0: it does not drain */
-    bool has_stopped;      /* the decode threads were told to stop */
+    struct mpo_readers *readers;
+    struct server_reading *reading; /* all bodies that are read by them */
+    size_t reading_bytes;
+    double drains_since; /* 0: it does not drain */
+    bool has_stopped;    /* the decode threads were told to stop */
 };
 
 /* ---- handlers.c ---- */
@@ -76,14 +92,26 @@ void server_handle(void *server, struct mpo_http_request *http);
 void server_refuse(struct mpo_server *server, struct mpo_http_request *http,
                    const struct mpo_serve_refusal *refusal);
 
+/** Answer 200 with a text of JSON, which it frees; NULL: there was no memory. */
+void server_answer_json(struct mpo_server *server, struct mpo_http_request *http,
+                        char *text);
+
+/** Refuse what a server that is not ready, or not any more, does not do. @return whether */
+bool server_refuses(struct mpo_server *server, struct mpo_http_request *http, bool draws);
+
 /** The path of metrics of a route; -1: no route. */
 enum mpo_metric_path server_path_of(int32_t route);
 
 /* ---- calls.c ---- */
 
-/** Parse the body, and hand the request to the decode thread of a group. */
+/** Hand a request to the decode thread of a group; takes it over.
+ *  @param arrived  by mpo_timing_now */
 void server_begin_call(struct mpo_server *server, struct mpo_http_request *http,
-                       enum mpo_serve_kind kind);
+                       struct mpo_serve_request *request, double arrived);
+
+/** Whether as many requests wait for rows as may. @param refusal  then says so */
+bool server_is_full(const struct mpo_server *server, int32_t client,
+                    struct mpo_serve_refusal *refusal);
 
 /** Take all events of all links and send what is ready. */
 void server_take_events(struct mpo_server *server);
@@ -93,3 +121,21 @@ void server_lose_client(struct mpo_server *server, struct server_call *call);
 
 /** End all calls because the job fails. */
 void server_lose_peer(struct mpo_server *server);
+
+/* ---- reading.c ---- */
+
+/** Read the body of a request, at once or later, and answer it or begin its call. */
+void server_read_body(struct mpo_server *server, struct mpo_http_request *http,
+                      enum server_body_kind kind);
+
+/** Go on with the bodies that were read. */
+void server_take_readings(struct mpo_server *server);
+
+/** The client of a body that is being read is gone, if there is one. */
+void server_lose_reader(struct mpo_server *server, const struct mpo_http_request *http);
+
+/** Refuse all bodies that are being read, because the job fails. */
+void server_lose_readings(struct mpo_server *server);
+
+/** End the readers. Once the HTTP thread has ended. */
+void server_close_readings(struct mpo_server *server);

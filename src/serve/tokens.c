@@ -109,6 +109,24 @@ bool mpo_serve_tokenise(const struct mpo_serve_catalog *catalog,
     return is_made;
 }
 
+bool mpo_serve_check_text(const struct mpo_serve_catalog *catalog,
+                          const struct mpo_serve_text *text, int32_t *count,
+                          struct mpo_serve_refusal *refusal)
+{
+    struct mpo_policies_texts rules = {0};
+    int32_t *token = NULL;
+    mpo_policies_describe_texts(catalog->policies, &rules);
+    if (!check_bytes(catalog, text, &rules, refusal))
+        return false;
+    if (count == NULL)
+        return true;
+    enum mpo_status status =
+        mpo_policies_tokenise(catalog->policies, text->text, false, &token, count);
+    free(token);
+    return status == MPO_OK ||
+           mpo_serve_refuse_status(refusal, status, "invalid_value", text->param);
+}
+
 int32_t mpo_serve_begin_token(const struct mpo_serve_catalog *catalog)
 {
     struct mpo_policies_texts rules = {0};

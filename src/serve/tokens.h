@@ -4,7 +4,8 @@
  * endpoints that do nothing else. The text of a special token stands for the token, as
  * clients of such endpoints expect. A text is bounded before it is tokenised.
  *
- * All calls are local, belong to the HTTP thread, and read nothing that decoding writes.
+ * All calls are local, belong to the HTTP thread and its readers, and read nothing that
+ * decoding writes.
  */
 #pragma once
 
@@ -24,6 +25,13 @@ struct mpo_serve_text {
 bool mpo_serve_tokenise(const struct mpo_serve_catalog *catalog,
                         const struct mpo_serve_text *text, int32_t **token, int32_t *count,
                         struct mpo_serve_refusal *refusal);
+
+/** Whether a text can be given to a tokeniser.
+ *  @param count  out: tokens of it, none of which is special; NULL: not wanted
+ *  @return false with the refusal noted, as above */
+bool mpo_serve_check_text(const struct mpo_serve_catalog *catalog,
+                          const struct mpo_serve_text *text, int32_t *count,
+                          struct mpo_serve_refusal *refusal);
 
 /** The beginning of sequence, that the vocabulary wants or only has; -1: none. */
 int32_t mpo_serve_begin_token(const struct mpo_serve_catalog *catalog);

@@ -72,7 +72,10 @@ class Client(threading.Thread):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=600)
         self.began = time.perf_counter()
         connection.request("POST", self.path, json.dumps(self.body), {"Content-Type": "application/json"})
-        for line in connection.getresponse():
+        answer = connection.getresponse()
+        if answer.status != 200:
+            raise AssertionError(answer.read())
+        for line in answer:
             if line.startswith(b"data: {") and TEXT.search(line):
                 self.times.append(time.perf_counter())
             if self.leaves:

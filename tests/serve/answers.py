@@ -9,6 +9,8 @@ usage: answers.py MPO MPIEXEC WORK_FOLDER SOURCE_FOLDER
 import json
 import os
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 SOURCE = sys.argv[4]
 sys.path[:0] = [os.path.join(SOURCE, "tests", part) for part in ("commands", "support")]
@@ -95,6 +97,18 @@ def test_prompt_tokens_are_counted():
         for more in ({"echo": True}, {"echo": True, "logprobs": 1}, {"n": 2}):
             usage = server.ask(COMPLETION, {**body, **more})["usage"]
             check(f"whatever is asked: {more}", usage["prompt_tokens"] == 6)
+
+
+def test_nobody_sleeps_while_one_waits():
+    """Choices that end together leave a server without rows at work, and with room."""
+    with Server(MPO, WORK, CONFIG, "--rows=4") as server:
+        body = {"prompt": "the film", "n": 4, "max_tokens": 40, "end_bias": -100, "seed": 1}
+        began = time.monotonic()
+        with ThreadPoolExecutor(6) as pool:
+            answers = list(pool.map(lambda _: server.ask(COMPLETION, body), range(6)))
+        check("six requests that need all rows are served one after another",
+              time.monotonic() - began < 8.0 and all(
+                  answer["usage"]["completion_tokens"] == 160 for answer in answers))
 
 
 def generated(seed, *flags):

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Clients that leave: 200 at once, many of which go while they wait, while their prompt is
 fed, in the middle of a stream, or with half a request sent. What they held is free again, and
-those who stay get the answers that they get when alone: on table policies, to the byte.
+those who stay get the answers that they get when alone: on table policies, to the byte. Half
+of the bodies are long enough to be read beside the HTTP thread.
 
 usage: leaving.py MPO MPIEXEC WORK_FOLDER SOURCE_FOLDER
 """
@@ -19,6 +20,7 @@ from person import MPIEXEC, MPO, WORK, check, fresh, run_tests  # noqa: E402
 from server import Server  # noqa: E402
 
 SEED, REFERENCES = 5, 12
+LONG = 20000  # bytes of a body
 SILENT = ("rows_live", "rows_paused", "requests_running", "requests_waiting", "cells_used")
 ANSWER_SECONDS = 240
 TABLE = tables.random_tables(3, 3, 6, 0.5, end_logit=-7.0)
@@ -41,8 +43,8 @@ def settled(document):
             for choice in document["choices"]], document["usage"]["completion_tokens"]
 
 
-def request_bytes(body):
-    data = json.dumps(body).encode()
+def request_bytes(body, padding):
+    data = json.dumps(body).encode() + b" " * padding
     return (b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
             b"Content-Length: %d\r\n\r\n" % len(data)) + data
 
@@ -84,7 +86,7 @@ async def client(number, port, references):
     which = dice.randrange(REFERENCES)
     way = dice.choice(("whole", "stream", "early", "half", "timed", "timed", "in stream"))
     streams = way in ("stream", "in stream") or (way == "timed" and dice.random() < 0.5)
-    data = request_bytes({**body_of(which), "stream": streams})
+    data = request_bytes({**body_of(which), "stream": streams}, dice.choice((0, LONG)))
     await asyncio.sleep(dice.random() * 0.5)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:

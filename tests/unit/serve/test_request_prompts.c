@@ -127,6 +127,32 @@ static void there_are_1024_messages_at_most(void **state)
     check_chat_refused(list, "messages", "found 1025");
 }
 
+/* A short one is measured by the policies themselves, when it is their turn. */
+static void a_chat_that_cannot_fit_is_refused(void **state)
+{
+    (void)state;
+    static const char *const words = "a a a a a a a a a a a a a a a a a a a a";
+    static char list[1 << 16];
+    static char long_one[1 << 15];
+    for (int count = 400; count <= 425; count += 25) {
+        snprintf(list, sizeof list, "[");
+        for (int i = 0; i < count; i++)
+            append_text(list, "%s{\"role\": \"user\", \"content\": \"%s\"}",
+                        i > 0 ? ", " : "", words);
+        append_text(list, "]");
+        struct mpo_serve_request *request = parse_chat(list, "");
+        assert_true((request != NULL) == ((size_t)count * strlen(words) < 16384));
+        mpo_serve_request_close(&request);
+    }
+    check_chat_refused(list, "messages", "expected at most 64 tokens, found at least 80");
+    memset(long_one, 'a', sizeof long_one - 1);
+    snprintf(list, sizeof list,
+             "[{\"role\": \"user\", \"content\": \"b\"}, "
+             "{\"role\": \"assistant\", \"content\": \"%s\"}]",
+             long_one);
+    check_chat_refused(list, "messages[1]", "found a text of 32767 bytes");
+}
+
 /* ---- prompts ---- */
 
 static struct mpo_serve_request *parse_prompt(const char *prompt, const char *members)
@@ -399,6 +425,7 @@ int main(void)
         cmocka_unit_test(messages_that_no_template_can_have_are_refused),
         cmocka_unit_test(a_policy_with_a_system_text_takes_no_other),
         cmocka_unit_test(there_are_1024_messages_at_most),
+        cmocka_unit_test(a_chat_that_cannot_fit_is_refused),
         cmocka_unit_test(prompts_are_texts_or_ids_one_or_many),
         cmocka_unit_test(ids_have_their_text_and_texts_keep_theirs),
         cmocka_unit_test(prompts_that_are_none_are_refused),
