@@ -358,6 +358,44 @@ static void more_policies_than_shared_memory_holds_are_refused(void **state)
     assert_int_equal(cudart_allocated(), 0);
 }
 
+/* Twelve take 56 KB of shared memory, which a kernel has to ask for. Policies that agree have
+ * log Z = 0, and each the mixture's expectation. */
+static void more_policies_than_usual_shared_memory_holds_are_mixed(void **state)
+{
+    (void)state;
+    enum { POLICIES = 12, VOCAB = 10 };
+    static const float logit[VOCAB] = {0.5f, -1.0f, 2.0f, 0.0f, 0.25f,
+                                       3.0f, -2.0f, 1.0f, 1.5f};
+    double temperature[POLICIES];
+    double mu[POLICIES];
+    double log_norm[POLICIES];
+    double expectation[POLICIES];
+    const float *row[POLICIES];
+    const double end_bias = 0.0;
+    struct mpo_mixture_moments moments = {0};
+    struct mpo_mixture *mixture = NULL;
+    const struct mpo_mixture_spec spec = {.device = "cuda",
+                                          .temperature = temperature,
+                                          .policy_count = POLICIES,
+                                          .vocab_size = VOCAB,
+                                          .row_capacity = 1};
+    for (int32_t h = 0; h < POLICIES; h++) {
+        temperature[h] = 1.0;
+        mu[h] = 1.0 / POLICIES;
+        row[h] = logit;
+    }
+    assert_ok(mpo_mixture_open(&spec, &mixture));
+    for (int32_t h = 0; h < POLICIES; h++)
+        assert_ok(mpo_mixture_normalise(mixture, h, 1, &row[h], &log_norm[h]));
+    const struct mpo_rows rows = {1, row, log_norm};
+    const struct mpo_mixture_exponents exponents = {.mu = mu, .end_bias = &end_bias};
+    assert_ok(mpo_mixture_combine(mixture, &rows, &exponents, &moments, expectation));
+    assert_close(moments.log_z, 0.0, 1e-14);
+    for (int32_t h = 0; h < POLICIES; h++)
+        assert_close(expectation[h], -moments.entropy, 1e-12);
+    mpo_mixture_close(&mixture);
+}
+
 static void rows_on_a_device_are_no_rows_for_the_cpu(void **state)
 {
     (void)state;
@@ -388,6 +426,7 @@ int main(void)
         cmocka_unit_test(every_launch_that_fails_is_reported),
         cmocka_unit_test(every_launch_for_slices_that_fails_is_reported),
         cmocka_unit_test(draws_after_a_normaliser_need_another_combination),
+        cmocka_unit_test(more_policies_than_usual_shared_memory_holds_are_mixed),
         cmocka_unit_test(more_policies_than_shared_memory_holds_are_refused),
         cmocka_unit_test(rows_on_a_device_are_no_rows_for_the_cpu),
     };

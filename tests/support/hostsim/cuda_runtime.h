@@ -5,7 +5,8 @@
  * Every CUDA thread is a fiber. The groups of a grid run one after another in a random
  * order, and within a group the threads that can go on are taken in a random order up to
  * their next barrier or warp operation; HOSTSIM_SEED chooses the order. Dynamic shared
- * memory starts as NaN and is as long as the launch says. A barrier that some threads miss,
+ * memory starts as NaN and is as long as the launch says, 48 KB at most unless the kernel
+ * asked for more. A barrier that some threads miss,
  * threads at different barriers, and a shuffle from a lane that takes no part end the
  * program with the kernel's name and the line.
  *
@@ -71,14 +72,20 @@ void run_grid(const char *kernel, dim3 grid, dim3 block, size_t shared_bytes,
  *  or asks after it. */
 void enqueue(cudaStream_t stream, const std::function<void()> &work);
 
+struct launch_shape {
+    dim3 grid;
+    dim3 block;
+    size_t shared_bytes;
+};
+
 /** Next launch's outcome, for cudaGetLastError. @return false: do not run it */
-bool launch_succeeds(dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream);
+bool launch_succeeds(const void *kernel, const launch_shape &shape, cudaStream_t stream);
 
 /** Of MPO_READS; counted for cudart_take_reads. */
 void note_reads(int count);
 
-/** Outcome of setting a kernel's attribute. */
-cudaError_t set_attribute();
+/** Let a kernel have so much dynamic shared memory, where it would have 48 KB. */
+cudaError_t set_dynamic_most(const void *kernel, int bytes);
 
 template <class T> T shuffle_xor(uint32_t mask, T value, int distance)
 {
@@ -95,7 +102,7 @@ template <class... Parameters, class... Arguments>
 void launch(const char *name, void (*kernel)(Parameters...), dim3 grid, dim3 block,
             size_t shared_bytes, cudaStream_t stream, Arguments... arguments)
 {
-    if (!launch_succeeds(grid, block, shared_bytes, stream))
+    if (!launch_succeeds((const void *)kernel, {grid, block, shared_bytes}, stream))
         return;
     enqueue(stream, [=] {
         run_grid(name, grid, block, shared_bytes, [=] { kernel(arguments...); });
@@ -178,7 +185,8 @@ static inline double __longlong_as_double(long long bits)
 }
 
 template <class... Parameters>
-cudaError_t cudaFuncSetAttribute(void (*)(Parameters...), cudaFuncAttribute, int)
+cudaError_t cudaFuncSetAttribute(void (*kernel)(Parameters...), cudaFuncAttribute,
+                                 int value)
 {
-    return hostsim::set_attribute();
+    return hostsim::set_dynamic_most((const void *)kernel, value);
 }

@@ -93,6 +93,16 @@ struct program {
     }
 } whole_program;
 
+/* Of a group, on the smallest devices that mpo is built for: registers, of which a thread may
+ * take 255, and shared memory, of which a kernel has 48 KB less its own unless it asked. */
+const unsigned REGISTERS = 65536;
+const unsigned REGISTERS_MOST = 255;
+const size_t SHARED_MOST = (size_t)99 << 10;
+const size_t STATIC_MOST = 2080; /* of all kernels: tests/gpu/kernel_budget.tsv */
+const size_t DYNAMIC_USUAL = ((size_t)48 << 10) - STATIC_MOST;
+
+std::map<const void *, size_t> dynamic_most; /* what kernels asked for */
+
 /* The block of a range of addresses, NULL when it is not within one. */
 const block *find(const memory &memory, const void *address, size_t bytes)
 {
@@ -222,12 +232,19 @@ int device_of(const void *address, size_t bytes)
     return found != nullptr ? found->device : -1;
 }
 
-bool launch_succeeds(dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream)
+bool launch_succeeds(const void *kernel, const launch_shape &shape, cudaStream_t stream)
 {
-    if (grid.x == 0 || grid.y == 0 || grid.y > 65535 || block.x == 0 || block.x > 1024)
+    const dim3 &grid = shape.grid;
+    const dim3 &block = shape.block;
+    unsigned threads = block.x * block.y * block.z;
+    auto asked = dynamic_most.find(kernel);
+    if (grid.x == 0 || grid.x > INT32_MAX || grid.y == 0 || grid.y > 65535 || grid.z == 0 ||
+        grid.z > 65535 || threads == 0 || threads > 1024 || block.z > 64)
         die("a launch of an impossible grid");
-    if (shared_bytes > (size_t)99 << 10)
-        die("a launch with more shared memory than there is");
+    if (threads * REGISTERS_MOST > REGISTERS)
+        die("a launch of so many threads needs a kernel with a limit of registers");
+    if (shape.shared_bytes > (asked != dynamic_most.end() ? asked->second : DYNAMIC_USUAL))
+        die("a launch with more shared memory than its kernel may have");
     if (stream->device != device_now)
         die("a launch on a stream of another device");
     hostsim::calls.launches++;
@@ -238,9 +255,14 @@ bool launch_succeeds(dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t st
     return last_error == cudaSuccess;
 }
 
-cudaError_t set_attribute()
+cudaError_t set_dynamic_most(const void *kernel, int bytes)
 {
-    return begin_call();
+    if (begin_call() != cudaSuccess)
+        return lost;
+    if (bytes < 0 || (size_t)bytes > SHARED_MOST)
+        return last_error = cudaErrorInvalidValue;
+    dynamic_most[kernel] = (size_t)bytes;
+    return cudaSuccess;
 }
 } // namespace hostsim
 
@@ -332,7 +354,7 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int devic
 
 cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr, int)
 {
-    *value = 99 << 10; /* the smallest of the devices that mpo is built for */
+    *value = (int)SHARED_MOST;
     return begin_call();
 }
 
@@ -446,43 +468,5 @@ cudaError_t cudaGetLastError(void)
     cudaError_t error = last_error;
     last_error = lost;
     return error;
-}
-
-const char *cudaGetErrorName(cudaError_t error)
-{
-    switch (error) {
-    case cudaSuccess:
-        return "cudaSuccess";
-    case cudaErrorMemoryAllocation:
-        return "cudaErrorMemoryAllocation";
-    case cudaErrorInsufficientDriver:
-        return "cudaErrorInsufficientDriver";
-    case cudaErrorInvalidDevice:
-        return "cudaErrorInvalidDevice";
-    case cudaErrorNotReady:
-        return "cudaErrorNotReady";
-    case cudaErrorLaunchFailure:
-        return "cudaErrorLaunchFailure";
-    }
-    return "unknown";
-}
-
-const char *cudaGetErrorString(cudaError_t error)
-{
-    switch (error) {
-    case cudaSuccess:
-        return "no error";
-    case cudaErrorMemoryAllocation:
-        return "out of memory";
-    case cudaErrorInsufficientDriver:
-        return "CUDA driver version is insufficient for CUDA runtime version";
-    case cudaErrorInvalidDevice:
-        return "invalid device ordinal";
-    case cudaErrorNotReady:
-        return "device not ready";
-    case cudaErrorLaunchFailure:
-        return "unspecified launch failure";
-    }
-    return "unknown";
 }
 }
