@@ -37,6 +37,9 @@
 /* What is written last should reach its clients. */
 #define FLUSH_SECONDS 0.5
 
+/* mpirun reports the first rank that ended: the lost one, if it has noticed that by then. */
+#define NOTICE_SECONDS 2
+
 /* Steps without any sign of life, in deadlines of one. */
 #define STILL_FACTOR 2.0
 
@@ -51,11 +54,15 @@ static void drain_server(struct mpo_server *server)
     mpo_http_drain(server->http);
 }
 
+static bool is_under_mpirun(void)
+{
+    return getenv("OMPI_COMM_WORLD_SIZE") != NULL;
+}
+
 /* mpirun says that it ends its ranks by its own signal, and Slurm waits longer. */
 static bool is_hurried(void)
 {
-    return mpo_stop_is_from_parent() && getenv("OMPI_COMM_WORLD_SIZE") != NULL &&
-           mpo_stop_signal() == SIGTERM;
+    return mpo_stop_is_from_parent() && is_under_mpirun() && mpo_stop_signal() == SIGTERM;
 }
 
 static void stop_drained(struct mpo_server *server)
@@ -187,6 +194,8 @@ static void *run_thread(void *argument)
 {
     struct mpo_server *server = argument;
     server->ran = mpo_http_run(server->http);
+    if (server->is_losing && is_under_mpirun())
+        nanosleep(&(struct timespec){.tv_sec = NOTICE_SECONDS}, NULL);
     if (server->is_losing)
         mpo_comm_leave(MPO_ERR_PEER, server->lost);
     return NULL;

@@ -52,7 +52,7 @@ enum mpo_status mpo_server_ready(struct mpo_server *server,
                                  const struct mpo_server_engine *engine);
 
 /** The job fails because a rank is gone or stuck: clients are informed, and the process ends
- *  with 75 within a second. Any thread; `lost` of mpo_lines_watch and of a courier. */
+ *  with 75 within a second, under mpirun two later. Any thread; `lost` of mpo_lines_watch and of a courier. */
 void mpo_server_lose_rank(void *server, const char *text);
 
 /** Let what is written go out, half a second at most, then end the thread. NULL-safe. */

@@ -70,7 +70,7 @@ def test_drain_is_limited():
 
 PHASES = {
     "idle": None,
-    "drawing": {**LONG, "stream": True},
+    "drawing": {**LONG, "max_tokens": 3000000, "stream": True},
     "scoring": SCORED,
 }
 
@@ -81,7 +81,7 @@ def lose_one(phase, rank, number):
     # The deadline ends what a rank that stands still would hold; a lost one is the launcher's affair.
     deadline = 2 if number == signal.SIGSTOP else 60
     job = Job((MPO, MPIEXEC), WORK, CONFIG, RANKS, f"--run.step_deadline={deadline}",
-              "--context=400000")
+              "--context=4000000")
     job.wait_until_ready()
     streams = [Stream(job, body)] if body is not None else []
     if phase == "drawing":

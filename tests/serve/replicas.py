@@ -225,7 +225,9 @@ def time_limits(server, layout):
 
 def running_requests_finish(server, layout):
     groups = LAYOUTS[layout][0]
-    streams = [Stream(server, {**LONG, "seed": i}, held=2) for i in range(groups)]
+    # Of such tokens no socket holds as many as are asked for.
+    body = {**LONG, "max_tokens": 8000, "logprobs": 5, "policy_scores": True}
+    streams = [Stream(server, {**body, "seed": i}, held=2) for i in range(groups)]
     for stream in streams:
         stream.wait_for_lines(2)
     server.process.send_signal(signal.SIGUSR1)
@@ -274,9 +276,10 @@ def idle_ranks_sleep(server, layout):
 def lose_one(layout, phase, rank, number):
     groups = LAYOUTS[layout][0]
     # The deadline ends what a rank that stands still would hold; a lost one is the launcher's affair.
-    server = job(layout, f"--run.step_deadline={2 if number == signal.SIGSTOP else 60}")
+    deadline = 2 if number == signal.SIGSTOP else 60
+    server = job(layout, f"--run.step_deadline={deadline}", "--context=4000000")
     server.wait_until_ready()
-    streams = [Stream(server, {**LONG, "seed": i, "max_tokens": 300000})
+    streams = [Stream(server, {**LONG, "seed": i, "max_tokens": 3000000})
                for i in range(groups if phase == "drawing" else 0)]
     for stream in streams:
         stream.wait_for_lines(20)
