@@ -422,8 +422,8 @@ static void the_same_rows_give_the_same_bytes_again(void **state)
     pair_free(&pair);
 }
 
-/* Rows combined and drawn from in one go, after a row with another tilt: the bits of both
- * calls. */
+/* Rows combined and drawn from in one go, after a row with another tilt and another draw: the
+ * bits of both calls. */
 static void check_in_one_go(struct mixture_case *some, enum mpo_status expected)
 {
     enum { ROWS = 13, FIGURES = 3 * ROWS };
@@ -431,6 +431,7 @@ static void check_in_one_go(struct mixture_case *some, enum mpo_status expected)
     struct mixture_questions together;
     struct mpo_mixture_moments moments[ROWS];
     double expectation[FIGURES];
+    double log_proposal = 0.0;
     const struct mpo_mixture_results results = {moments, expectation};
     mixture_questions_make(&apart, some, ROWS);
     mixture_questions_make(&together, some, ROWS);
@@ -443,7 +444,7 @@ static void check_in_one_go(struct mixture_case *some, enum mpo_status expected)
     assert_status(mpo_mixture_combine(some->mixture, &some->rows, &some->exponents, moments,
                                       expectation),
                   expected);
-    mixture_questions_ask(&together, some->mixture);
+    mixture_case_draw(some, together.row[0] == 5 ? 6 : 5, NULL, &log_proposal, expectation);
     mixture_case_set(some);
     assert_status(mpo_mixture_combine_and_draw(some->mixture, &some->rows, &some->exponents,
                                                &results, &draws),
