@@ -19,7 +19,7 @@ set -euo pipefail
 
 programs=(mpo tests/device_position tests/bigram_gguf_tool
     tests/test_mixture_cuda tests/test_mixture_select tests/test_mixture_slices
-    tests/test_rounding_cuda tests/test_exchange_cuda tests/test_mixture tests/test_mixture_draws
+    tests/test_rounding_cuda tests/test_exchange_cuda tests/test_capture_cuda tests/test_mixture tests/test_mixture_draws
     tests/test_mixture_filter tests/test_mixture_rows tests/test_mixture_top)
 left_out='^(ld-linux.*|linux-vdso|lib(c|m|dl|rt|pthread|resolv|util|cuda|cublas|cublasLt|nccl))\.so'
 

@@ -100,14 +100,15 @@ checked() {
 device=unknown
 stage device 15 bin/device_position 1 2 2048 1
 [ "$(result_of device)" != SKIP ] || device=no
-stage mixture_cuda 40 bin/test_mixture_cuda large
-stage mixture_select 40 bin/test_mixture_select large
+stage mixture_cuda 36 bin/test_mixture_cuda large
+stage mixture_select 34 bin/test_mixture_select large
 for suite in mixture_slices rounding_cuda exchange_cuda; do
     stage "$suite" 15 "bin/test_$suite" large
 done
 for suite in mixture mixture_draws mixture_filter mixture_rows mixture_top; do
     MPO_TEST_DEVICE=cuda stage "$suite" 8 "bin/test_$suite"
 done
+stage capture_cuda 12 bin/test_capture_cuda
 stage program 40 "$python" tests/gpu/one_device.py bin/mpo "$work/program"
 stage libllama 40 "$python" tests/gpu/one_device.py bin/mpo "$work/libllama" bin/bigram_gguf_tool
 for suite in mixture_cuda mixture_select mixture_slices rounding_cuda; do

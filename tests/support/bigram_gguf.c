@@ -194,6 +194,17 @@ static void add_weights(struct model *model, const float *logits)
     add_tensor(model, "blk.0.ffn_down.weight", FEED_FORWARD, wide, 0.0f);
 }
 
+/* The norm multiplies by its root, which is a power of 2 then. */
+static int32_t choose_width(const struct model *model)
+{
+    int32_t width = 4;
+    while (width < model->states)
+        width *= 4;
+    return model->options.few_bits
+               ? width
+               : (model->states + HEAD_SIZE - 1) / HEAD_SIZE * HEAD_SIZE;
+}
+
 void bigram_gguf_write(const char *path, const float *logits,
                        const struct bigram_gguf_options *options)
 {
@@ -202,7 +213,7 @@ void bigram_gguf_write(const char *path, const float *logits,
         model.options = *options;
     model.states = BIGRAM_GGUF_TOKENS + model.options.control_count;
     model.vocab = model.states + model.options.padding;
-    model.embedding = (model.states + HEAD_SIZE - 1) / HEAD_SIZE * HEAD_SIZE;
+    model.embedding = choose_width(&model);
     size_t floats = (size_t)model.embedding * (size_t)(2 * model.vocab) +
                     (size_t)model.embedding * (size_t)(4 * model.embedding + 32);
     model.tensors = make_tensors(floats * sizeof(float));

@@ -36,7 +36,10 @@ struct bigram_gguf_options {
     bool add_bos;
     bool says_f32;   /* that its weights are F32: its cache is F32, too */
     bool embeddings; /* say that attention is not causal */
-    float memory;    /* 0: the next token depends on the last one alone. Otherwise attention
+    bool
+        few_bits; /* a width that is a power of 4, so that logits in eighths are exact to the
+                        bit, also where a device multiplies in TF32 */
+    float memory; /* 0: the next token depends on the last one alone. Otherwise attention
                         adds so much of the mean of all tokens to the last: with n_s the
                         share of s among them and h_s = [s is last] + memory n_s, the logits
                         are sum_s h_s logits[s] / |h| */

@@ -5,6 +5,7 @@
  */
 #include "llama_case.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,6 +25,8 @@ void llama_case_make(struct llama_case *test, const struct bigram_gguf_options *
     size_t count = (size_t)test->states * (size_t)test->states;
     test->logits = runner_allocate(count, sizeof *test->logits);
     bigram_random_logits(7, STRENGTH, count, test->logits);
+    for (size_t i = 0; options != NULL && options->few_bits && i < count; i++)
+        test->logits[i] = roundf(8.0f * test->logits[i]) / 8.0f;
     bigram_gguf_write(test->model, test->logits, options);
     test->spec = (struct mpo_policy_spec){
         .name = "helpful",
