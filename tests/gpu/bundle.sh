@@ -17,7 +17,7 @@
 #     tar -xJf BUNDLE.tar.xz && cd bundle && ./on_device.sh OUT
 set -euo pipefail
 
-programs=(mpo tests/device_position tests/bigram_gguf_tool
+programs=(mpo tests/device_position tests/nccl_group tests/bigram_gguf_tool
     tests/test_mixture_cuda tests/test_mixture_select tests/test_mixture_slices
     tests/test_rounding_cuda tests/test_exchange_cuda tests/test_capture_cuda tests/test_mixture tests/test_mixture_draws
     tests/test_mixture_filter tests/test_mixture_rows tests/test_mixture_top)

@@ -93,7 +93,7 @@ def build():
         print("note  no NCCL here: the kernels of its exchange are not compiled")
     suites = ["test_mixture_cuda", "test_mixture_select", "test_rounding_cuda",
               "test_mixture_slices"]
-    suites += ["test_exchange_cuda"] * has_nccl
+    suites += ["test_exchange_cuda", "nccl_group"] * has_nccl
     check_budget(must_run("cmake", "--build", BUILD, "-j2", "--target", "mpo",
                           "device_position", *suites), has_nccl)
 
