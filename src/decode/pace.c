@@ -94,7 +94,9 @@ void mpo_decode_pace_note(struct mpo_decode_pace *pace, const struct mpo_decode_
     calm->crowded++;
     double added = (seconds - calm->seconds) / chunk;
     double share = chunk < CHUNK_WHOLE ? LAST_SHARE * chunk / CHUNK_WHOLE : LAST_SHARE;
-    if (calm->seconds > 0.0 && added > 0.0)
+    if (added < 0.0)
+        added = 0.0; /* it counts, or only slow steps would */
+    if (calm->seconds > 0.0)
         follow_value(&pace->token_seconds, added, share);
 }
 
