@@ -197,6 +197,8 @@ def what_cannot_be_exported_is_refused(case):
         _, said = tables.run([case.mpo, "export", *flags], expect=code)
         for word in words:
             tables.check(word in said, said)
+    _, said = tables.run([case.mpo, "refit", case.record, "--rewards=record"], expect=65)
+    tables.check("adapters" in said or "reward" in said, said)
     os.rename(case.path("2.gguf"), case.path("away.gguf"))
     _, said = tables.run([case.mpo, "export", case.record, "--output", case.path("x.gguf")],
                          expect=66)

@@ -69,6 +69,11 @@ static enum mpo_status open_reweigh(const struct refit *refit, struct reweigh *r
     MPO_CHECK(reweigh->recorded->policy_count == reweigh->policy_count, MPO_ERR_DATA,
               "%s: has %d policies, and %d in its configuration", refit->path,
               reweigh->policy_count, reweigh->recorded->policy_count);
+    MPO_CHECK(
+        reweigh->recorded->rollout.mixture == MPO_MIXING_LOGITS, MPO_ERR_DATA,
+        "%s: --rewards predicts what a mixture of logits would draw, found a record of "
+        "rollout.mixture: adapters; fit with estimator.objective: reward instead",
+        refit->path);
     for (int32_t k = 0; k < count; k++) {
         reweigh->name[k] = mpo_config_reward_name(&reweigh->recorded->policies[k]);
         reweigh->policy[k] = mpo_record_objective(refit->record, k);
