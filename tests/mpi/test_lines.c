@@ -17,7 +17,7 @@
 #include "mpo/placement.h"
 #include "runner.h"
 
-#define WAIT_SECONDS 20.0
+#define WAIT_SECONDS 60.0
 
 struct loss {
     _Atomic int count;
@@ -92,7 +92,7 @@ static void check_silence(const struct mpo_comm *comm)
     snprintf(who, sizeof who, "rank %d has not", mpo_comm_rank(comm) + last);
     if (mpo_comm_group_rank(comm) == 0) {
         double until = mpo_timing_now() + WAIT_SECONDS;
-        assert_ok(mpo_lines_watch(lines, &(struct mpo_lines_watch){0.3, note_loss, &loss}));
+        assert_ok(mpo_lines_watch(lines, &(struct mpo_lines_watch){1.0, note_loss, &loss}));
         mpo_lines_wake(lines);
         while (loss.count == 0 && mpo_timing_now() < until)
             poll(NULL, 0, 1);

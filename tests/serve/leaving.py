@@ -12,12 +12,14 @@ import json
 import os
 import random
 import sys
+import time
 
 SOURCE = sys.argv[4]
 sys.path[:0] = [os.path.join(SOURCE, "tests", part) for part in ("commands", "support")]
 import tables  # noqa: E402
 from person import MPIEXEC, MPO, WORK, check, fresh, run_tests  # noqa: E402
 from server import Server  # noqa: E402
+from waiting import comes_to  # noqa: E402
 
 SEED, REFERENCES = 5, 12
 LONG = 20000  # bytes of a body
@@ -135,10 +137,14 @@ def test_rows_pass_on():
             return await asyncio.gather(*(asyncio.to_thread(
                 server.ask, "/v1/completions", {"prompt": "a", "max_tokens": 40, "seed": seed})
                 for seed in range(6)))
-        began = time.time()
-        asyncio.run(ask_all())
-        spent = time.time() - began
-        check(f"six requests for one row take {spent:.1f} s", spent < 25.0)
+        seconds = []
+
+        def is_quick():
+            began = time.time()
+            asyncio.run(ask_all())
+            seconds.append(time.time() - began)
+            return seconds[-1] < 5.0  # more where the machine is busy
+        check(f"six requests for one row take {seconds} s", comes_to(is_quick))
 
 
 def test_one_rank():

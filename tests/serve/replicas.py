@@ -266,11 +266,14 @@ def processor_seconds(processes):
 
 def idle_ranks_sleep(server, layout):
     ranks = list(server.rank_processes().values())
-    time.sleep(0.2)
-    before = processor_seconds(ranks)
-    time.sleep(1.0)
-    used = processor_seconds(ranks) - before
-    check(f"{layout}: {used:.2f} s of processor time in a second of idleness", used <= 0.02)
+    seconds = []
+
+    def is_cheap():
+        before = processor_seconds(ranks)
+        time.sleep(1.0)
+        seconds.append(processor_seconds(ranks) - before)
+        return seconds[-1] <= 0.02  # more where something is still under way
+    check(f"{layout}: seconds of processor time in a second of idleness {seconds}", comes_to(is_cheap))
 
 
 def lose_one(layout, phase, rank, number):
