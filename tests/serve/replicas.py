@@ -273,7 +273,8 @@ def idle_ranks_sleep(server, layout):
         time.sleep(1.0)
         seconds.append(processor_seconds(ranks) - before)
         return seconds[-1] <= 0.02  # more where something is still under way
-    check(f"{layout}: seconds of processor time in a second of idleness {seconds}", comes_to(is_cheap))
+    was_cheap = comes_to(is_cheap)
+    check(f"{layout}: seconds of processor time in a second of idleness {seconds}", was_cheap)
 
 
 def lose_one(layout, phase, rank, number):
