@@ -4,6 +4,7 @@ have tests/commands in their path."""
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -176,6 +177,11 @@ class Job(Server):
         wanted = 137 if number == signal.SIGKILL else 75
         yield f"exit code {wanted}", code == wanted, code
         yield "no process is left", are_gone(ranks.values()), ranks
+        if number == signal.SIGSTOP and rank != 0:
+            with open(self.log_path, encoding="utf-8") as log:
+                text = log.read()
+            yield ("it is named", re.search(rf"rank {rank}\b[^,\n]* has not responded", text)
+                   is not None, text[-1500:])
         for stream in streams:
             stream.join()
             found = (stream.status, stream.last[-300:], stream.error)
