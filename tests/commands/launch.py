@@ -15,10 +15,10 @@ import shutil
 import subprocess
 import sys
 
-import doctor
+import doctor_case
 import fit_ranks
 import tables
-from doctor import MPO, WORK
+from doctor_case import MPO, WORK
 
 SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILT = json.loads(tables.run([MPO, "version", "--format=json"])[0])
@@ -115,7 +115,7 @@ def memory_is_as_doctor_counts(config, telling):
         script = launch(config, "--groups=%d" % (ranks // 3), "--ranks-per-node=%d" % ranks)
         found = {part: int(re.search(r"\b%s (\d+)" % part, script)[1])
                  for part in ("program", *PARTS)}
-        _, report = doctor.doctor(config, ranks=ranks)
+        _, report = doctor_case.doctor(config, ranks=ranks)
         for part in PARTS:
             counted = sum(rank["needs"][part + "_bytes"] for rank in report["ranks"])
             tables.check(found[part] == -(-counted // 2**20), "%s: %d MB, doctor has %d bytes" % (
@@ -132,7 +132,7 @@ def memory_of_tables_is_what_doctor_counts_and_the_stated_margin():
 
 
 def memory_of_models_is_what_doctor_counts_and_the_stated_margin():
-    memory_is_as_doctor_counts(doctor.gguf_case("gguf", responses=64, max_tokens=100,
+    memory_is_as_doctor_counts(doctor_case.gguf_case("gguf", responses=64, max_tokens=100,
                                                 prompts_per_step=2),
                                ["weights", "cache", "work"])
 
@@ -155,7 +155,7 @@ def rounded_rows_and_their_messages_count_as_memory():
     row = 256 * 512
     for transport, needs in (("mpi", [(4 + 2 * 6) * row] + 2 * [(4 + 2) * row]),
                              ("shared", [4 * row] + 2 * [2 * 4 * row + 8 * 256])):
-        _, report = doctor.doctor(config, "--exchange.rows=bf16", "--exchange.pattern=gather",
+        _, report = doctor_case.doctor(config, "--exchange.rows=bf16", "--exchange.pattern=gather",
                                   "--exchange.transport=" + transport, ranks=3)
         found = [rank["needs"]["exchange_bytes"] for rank in report["ranks"]]
         tables.check(found == needs, "%s: %s, expected %s" % (transport, found, needs))
