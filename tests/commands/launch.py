@@ -270,7 +270,7 @@ def main():
         what_would_not_be_one_word_for_sbatch_is_refused,
         groups_without_prompts_are_warned_of,
     ]
-    if doctor.TOOL:
+    if doctor_case.TOOL:
         cases.append(memory_of_models_is_what_doctor_counts_and_the_stated_margin)
     sys.exit(tables.run_cases([(case, []) for case in cases]))
 
