@@ -103,7 +103,7 @@ def a_command_without_ranks_runs_once(mpo, work, source):
     tables.check({"fit", "generate", "score", "evaluate", "doctor", "serve"} == set(ranked), listed)
     shown, _ = tables.run([mpo, "help"])
     others = set(re.findall(r"^  (\w+) ", shown.split("commands:")[1].split("\n\n")[0], re.M)) - set(ranked)
-    tables.check({"config", "launch", "prompt", "inspect", "recover", "refit", "help", "version"} == others,
+    tables.check({"config", "export", "launch", "prompt", "inspect", "recover", "refit", "help", "version"} == others,
                  str(others))
     program = echo(mpo, work)
     for command in sorted(others - {"config", "help"}):
