@@ -6,7 +6,6 @@
 
 #include <math.h>
 #include <stdint.h>
-#include <string.h>
 
 #include "base/memory.h"
 #include "base/timing.h"
@@ -103,10 +102,17 @@ static bool is_behind(const struct mpo_courier *courier)
     return courier->out.count - courier->sent > UNSENT_BYTES_MAX;
 }
 
+static bool is_told(const struct mpo_link_use *use, const struct mpo_link_use *told)
+{
+    return !mpo_link_counts_differ(use, told) &&
+           use->requests_paused == told->requests_paused && use->steps == told->steps &&
+           use->last_idle == told->last_idle;
+}
+
 double courier_state_due(struct mpo_courier *courier)
 {
     struct mpo_link_use use = mpo_link_use(courier->spec.link);
-    if (is_behind(courier) || memcmp(&use, &courier->use, sizeof use) == 0)
+    if (is_behind(courier) || is_told(&use, &courier->use))
         return INFINITY;
     if (mpo_link_counts_differ(&use, &courier->use))
         return 0.0; /* who has an answer finds no row of it in use */

@@ -123,8 +123,9 @@ enum mpo_status mpo_metrics_open(const struct mpo_serve_catalog *catalog,
             metrics->width[i] * metrics_series_count(metrics, metrics_list[i].series);
     }
     MPO_NEW(value_count, &metrics->value);
+    const int32_t group_ranks = rank_count / group_count;
     for (int32_t group = 0; group < group_count; group++)
-        mpo_metrics_set(metrics, MPO_METRIC_RANKS, group, rank_count / group_count);
+        mpo_metrics_set(metrics, MPO_METRIC_RANKS, group, group_ranks);
     *out = metrics;
     metrics = NULL;
 cleanup:

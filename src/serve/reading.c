@@ -203,12 +203,13 @@ void server_lose_readings(struct mpo_server *server)
 
 void server_close_readings(struct mpo_server *server)
 {
+    struct server_reading *next = NULL;
     if (server->readers != NULL)
         mpo_readers_stop(server->readers);
-    while (server->reading != NULL) {
-        struct server_reading *reading = server->reading;
-        unlink_reading(server, reading);
-        free_reading(reading);
+    for (struct server_reading *at = server->reading; at != NULL; at = next) {
+        next = at->next;
+        free_reading(at);
     }
+    server->reading = NULL;
     mpo_readers_close(&server->readers);
 }
