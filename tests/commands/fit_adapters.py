@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fits with rollout.mixture: adapters, in worlds where the sum of adapters is the mixture.
 
-    fit_adapters.py MPO MPIRUN WORK BIGRAM_GGUF_TOOL
+    fit_adapters.py MPO MPIRUN WORK BIGRAM_GGUF_TOOL [--long]
 
 What is drawn from is known in closed form (adapter_worlds.py), so are E_q s_k, KL(q || pi_k) and
-the weights at which they are balanced. Seeds are fixed, so a run passes or fails for good.
+the weights at which they are balanced. Seeds are fixed, so a run passes or fails for good;
+--long has more of them, both kinds of fits, and both strengths.
 """
 
 import os
@@ -76,14 +77,15 @@ def check_first_tokens(found, rows):
 
 
 def what_is_drawn_and_scored_is_the_base_with_all_adapters(arguments):
-    """At weights that hardly move, at strengths 1 and 1.6."""
+    """At weights that hardly move."""
     world = World(3, 3)
     weights = np.array([0.2, 0.5, 0.3])
-    for strength in (1.0, 1.6):
+    for strength in (1.0, 1.6) if arguments.long else (1.6,):
         folder = arguments.folder("held%g" % strength)
         config = world.write(arguments.tool, folder, reference=True)
         found = fit(arguments, config, folder + "/out.h5", *HELD,
-                    "--descent.initial=0.2,0.5,0.3", "--descent.steps=60",
+                    "--descent.initial=0.2,0.5,0.3",
+                    "--descent.steps=%d" % (60 if arguments.long else 15),
                     "--rollout.strength=%g" % strength)
         exact = world.exact(True)
         rows = world.log_rows(strength * weights)
@@ -106,7 +108,8 @@ def the_control_variate_lowers_the_variance(arguments):
     variance = []
     for control in ("0", "auto"):
         found = fit(arguments, config, folder + "/%s.h5" % control, *HELD,
-                    "--descent.steps=40", "--rollout.control=" + control)
+                    "--descent.steps=%d" % (40 if arguments.long else 8),
+                    "--rollout.control=" + control)
         centred = found["gradient"] - found["gradient"].mean(axis=1, keepdims=True)
         variance.append(centred.var(axis=0, ddof=1).sum())
     log("variance without over with: %.2f" % (variance[0] / variance[1]))
@@ -114,14 +117,14 @@ def the_control_variate_lowers_the_variance(arguments):
 
 
 def fits_of_both_kinds_come_to_the_exact_equaliser(arguments):
-    for count, strength in ((3, 1.0), (2, 1.5)):
+    for count, strength in ((3, 1.0), (2, 1.5)) if arguments.long else ((2, 1.5),):
         reference = strength != 1.0
         world, _, equaliser = find_world(count, reference, strength)
         folder = arguments.folder("world%d_%g" % (count, strength))
         config = world.write(arguments.tool, folder, reference=reference)
-        for kind in ("adapters", "logits"):
+        for kind in ("adapters", "logits") if arguments.long else ("adapters",):
             off = []
-            for seed in (1, 2):
+            for seed in range(1, 7 if arguments.long else 2):
                 found = fit(arguments, config, folder + "/%s%d.h5" % (kind, seed),
                             "--rollout.mixture=" + kind, "--rollout.strength=%g" % strength,
                             "--run.seed=%d" % seed)
@@ -217,6 +220,7 @@ def what_is_no_set_of_adapters_is_refused(arguments):
 
 def main():
     arguments = Arguments(*sys.argv[1:5])
+    arguments.long = sys.argv[5:] == ["--long"]
     cases = [what_is_drawn_and_scored_is_the_base_with_all_adapters,
              the_control_variate_lowers_the_variance,
              fits_of_both_kinds_come_to_the_exact_equaliser,
