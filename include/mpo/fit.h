@@ -83,9 +83,10 @@ struct mpo_record;
 
 /** What the run of a record was to do, as its configuration says. */
 struct mpo_fit_plan {
-    int64_t steps;    /* descent.steps; 0: not known */
-    double stop_gap;  /* nat */
-    double responses; /* rollout.responses; NAN: not known */
+    int64_t steps;       /* descent.steps; 0: not known */
+    double stop_gap;     /* nat */
+    double responses;    /* rollout.responses; NAN: not known */
+    const char *mixture; /* rollout.mixture, as mpo_mixing_name; NULL: not known */
 };
 
 /** Local. @param path  what messages call the record */

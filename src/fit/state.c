@@ -36,6 +36,7 @@ enum mpo_status mpo_fit_read_plan(const struct mpo_record *record, const char *p
         out->steps = config->descent.steps;
     out->stop_gap = config->descent.stop_gap;
     out->responses = (double)config->rollout.responses;
+    out->mixture = mpo_mixing_name(config->rollout.mixture);
 cleanup:
     mpo_config_close(&config);
     free(text);

@@ -106,6 +106,13 @@ def evaluate_says_both_kinds_side_by_side(case):
     tables.check("rollout.mixture" in said, said)
 
 
+def inspect_says_what_is_mixed(case):
+    text, _ = tables.run([case.mpo, "inspect", case.record])
+    tables.check("\nmixture of     adapters\n" in text, text)
+    out, _ = tables.run([case.mpo, "inspect", case.record, "--format=json"])
+    tables.check(json.loads(out)["mixture"] == "adapters", out[:1000])
+
+
 def what_has_no_meaning_is_refused(case):
     for code, command, flags, words in (
             (65, "generate", ["--rollout.mixture=logits", "--weights=" + case.record],
@@ -213,6 +220,7 @@ def main():
     cases = [generate_and_score_say_what_the_closed_form_says,
              one_policy_by_name_is_that_policy,
              evaluate_says_both_kinds_side_by_side,
+             inspect_says_what_is_mixed,
              what_has_no_meaning_is_refused,
              an_exported_adapter_is_what_was_drawn_from,
              adapters_of_other_tensors_and_types_are_united,

@@ -126,6 +126,8 @@ def test_every_series_reads_back():
     check("json says the state and the names", given["state"] == "finished"
           and given["planned_steps"] == len(given["step"])
           and given["objective"] == ["up", "down"] and given["log_schema"] == "mpo-1.1")
+    check("what was mixed", given["mixture"] == "logits"
+          and "mixture of     logits\n" in inspect("out.h5").stdout)
     check("json has every series", sorted(given["series"]) == sorted(fields))
     check("json is exact", all(np.array_equal(np.array(given["series"][f], float),
                                               read("out.h5", f), equal_nan=True) for f in fields))

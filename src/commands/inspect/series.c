@@ -121,6 +121,8 @@ static void put_recipe(const struct inspect *inspect, json_t *root)
                             output_number(inspect->scale[k]));
     json_object_set_new(root, "target",
                         output_text(mpo_target_name(mpo_record_target(inspect->record))));
+    if (inspect->plan.mixture != NULL)
+        json_object_set_new(root, "mixture", output_text(inspect->plan.mixture));
     json_object_set_new(root, "strength", output_number(inspect->strength));
     json_object_set_new(root, "scale", scale);
     json_object_set_new(root, "balances_rewards", json_boolean(inspect->balances_rewards));

@@ -67,6 +67,10 @@ static void print_recipe(const struct inspect *inspect)
     print_label("target");
     printf("%s%s\n", mpo_target_name(mpo_record_target(inspect->record)),
            inspect->balances_rewards ? ", balances rewards" : "");
+    if (inspect->plan.mixture != NULL) {
+        print_label("mixture of");
+        printf("%s\n", inspect->plan.mixture);
+    }
     print_label("strength");
     printf("%g\n", inspect->strength);
     print_label("scales");
