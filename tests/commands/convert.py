@@ -19,7 +19,7 @@ import h5py
 import numpy as np
 
 import tables
-from gguf_file import Gguf
+from gguf_file import F32, Gguf
 
 # Of a token's log-probability from 32-bit files: libllama keeps keys and values in 16 bits.
 BOUND = 1e-3
@@ -31,6 +31,18 @@ policies:
 rollout: {responses: 8, max_tokens: 12}
 descent: {steps: 4}
 record: {file: out.h5}
+"""
+BOTH = """run: {seed: 3}
+prompts: {file: prompts.txt}
+policies:
+  - {name: tuned, model: base-f32.gguf, lora: tuned-f32.gguf, template: raw}
+  - {name: wide, model: base-f32.gguf, lora: wide.gguf, template: raw}
+rollout: {mixture: adapters, responses: 8, max_tokens: 12}
+descent: {steps: 2}
+record: {file: both.h5}
+"""
+BALANCED = """prompts: {file: prompts.txt}
+policies: [{name: one, model: base-f32.gguf, lora: balanced.gguf, template: raw}]
 """
 
 
@@ -58,6 +70,23 @@ class Case:
         said = self.convert(*arguments, expect=code, **more).splitlines()[-1]
         tables.check(all(word in said for word in words), said)
         tables.check(sorted(os.listdir(self.work)) == before, "left: %s" % os.listdir(self.work))
+
+    def write(self, name, text):
+        with open(self.path(name), "w", encoding="utf-8") as stream:
+            stream.write(text)
+
+    def scores(self, config, *flags):
+        """log pi of the responses of in.jsonl, by policy."""
+        out, _ = tables.run([self.mpo, "score", self.path(config), *flags,
+                             "--input=" + self.path("in.jsonl")])
+        lines = [json.loads(line)["log_policy"] for line in out.splitlines()]
+        return {name: [line[name] for line in lines] for name in lines[0]}
+
+    def in_venv(self, script, *arguments):
+        here = os.path.dirname(os.path.abspath(__file__))
+        deps = os.path.join(self.environment["MPO_BUILD_DIR"], "deps")
+        python = os.path.join(deps, "convert-venv", "bin", "python")
+        return tables.run([python, "-B", os.path.join(here, script), self.work, *arguments])[0]
 
     def bytes_of(self, name):
         with open(self.path(name), "rb") as stream:
@@ -149,6 +178,62 @@ def scales_are_those_of_peft(case):
                          "%s: %s is off" % (name, tensor))
 
 
+def an_adapter_comes_back_to_the_bit(case):
+    """From 32 bits; from 16 rounded to them. What PEFT makes of it has the truth's numbers."""
+    case.convert("tuned", "--base=base", "--type=f16", "--output=tuned-f16.gguf")
+    case.convert("wide", "--base=base")
+    for file, name, bits in (("tuned-f32.gguf", "tuned", 32), ("tuned-f16.gguf", "tuned", 16),
+                             ("wide.gguf", "wide", 32)):
+        back = "back-" + file
+        case.convert("--to-peft", file, "--base=base", "--output", back)
+        print("       " + case.in_venv("convert_peft.py", back, name, "%d" % bits), flush=True)
+    with open(case.path("back-tuned-f32.gguf/adapter_config.json"), encoding="utf-8") as stream:
+        config = json.load(stream)
+    tables.check(config["target_modules"] == ["down_proj", "k_proj", "q_proj", "v_proj"]
+                 and config["r"] == 4 and config["lora_alpha"] == 8, "%s" % config)
+
+
+def what_export_writes_becomes_a_folder_for_peft(case):
+    case.write("both.yaml", BOTH)
+    case.write("balanced.yaml", BALANCED)
+    tables.run([case.mpo, "fit", case.path("both.yaml"), "--quiet"])
+    tables.run([case.mpo, "export", case.path("both.h5"), "--output", case.path("balanced.gguf")])
+    case.convert("--to-peft=balanced.gguf", "--base=base", "--output=balanced/")
+    found = case.scores("balanced.yaml")["one"]
+    with open(case.path("truth.json"), "r+", encoding="utf-8") as stream:
+        given = json.load(stream)
+        given["truth"]["balanced"] = found
+        stream.seek(0)
+        json.dump(given, stream)
+    print("       " + case.in_venv("convert_peft.py", "balanced", "balanced", "0"), flush=True)
+
+
+def what_cannot_be_turned_back_is_refused(case):
+    file = Gguf.read(case.path("tuned-f32.gguf"))
+    for name, change in (("alpha0", lambda: file.keys.update(
+            {"adapter.lora.alpha": (F32, 0.0)})),
+                         ("half", lambda: file.tensors.pop("blk.0.attn_q.weight.lora_b"))):
+        change()
+        file.write(case.path(name + ".gguf"))
+        file = Gguf.read(case.path("tuned-f32.gguf"))
+    case.variant("one_layer", {"num_hidden_layers": 1})
+    case.variant("narrow", {"intermediate_size": 80})
+    case.variant("qwen", {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"})
+    case.variant("nobody", {"architectures": ["NobodyForCausalLM"], "model_type": "nobody"})
+    for path, base, words in (
+            ("base-f32.gguf", "base", ["LoRA adapter", "model"]),
+            ("truth.json", "base", ["no GGUF"]),
+            ("alpha0.gguf", "base", ["adapter.lora.alpha", "0"]),
+            ("half.gguf", "base", ["blk.0.attn_q", "lora_b"]),
+            ("tuned-f32.gguf", "one_layer", ["blk.1", "1 layers"]),
+            ("tuned-f32.gguf", "narrow", ["blk.0.ffn_down", "64 x 96", "64 x 80"]),
+            ("tuned-f32.gguf", "qwen", ["'llama'", "'qwen2'"]),
+            ("tuned-f32.gguf", "nobody", ["'nobody'", "not known"])):
+        case.refused(65, [path, *words], "--to-peft", path, "--base", base, "--output=x")
+    case.refused(74, ["'x'", "full"], "--to-peft=wide.gguf", "--base=base", "--output=x",
+                 preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (16384, 16384)))
+
+
 def what_the_converter_refuses_leaves_no_file(case):
     case.variant("strange", {"architectures": ["NobodyForCausalLM"]})
     case.refused(65, ["strange"], "strange", "--output=x.gguf")
@@ -163,20 +248,16 @@ def a_full_disk_leaves_no_file(case):
                  preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
 
 
-def make_checkpoints(case, source, build):
+def make_checkpoints(case, source):
     setup = subprocess.run([os.path.join(source, "launch", "setup.sh"), "--converters"],
                            env=case.environment, capture_output=True, text=True, check=False)
     if setup.returncode == 69:
         print("SKIP: the converters cannot be had here:", setup.stderr)
         sys.exit(77)
     tables.check(setup.returncode == 0, setup.stderr)
-    here = os.path.dirname(os.path.abspath(__file__))
-    tables.run([os.path.join(build, "deps", "convert-venv", "bin", "python"),
-                os.path.join(here, "convert_checkpoints.py"), case.work])
-    with open(case.path("config.yaml"), "w", encoding="utf-8") as stream:
-        stream.write(CONFIG)
-    with open(case.path("prompts.txt"), "w", encoding="utf-8") as stream:
-        stream.write("the cat\na good film\n")
+    case.in_venv("convert_checkpoints.py")
+    case.write("config.yaml", CONFIG)
+    case.write("prompts.txt", "the cat\na good film\n")
 
 
 def main():
@@ -184,9 +265,11 @@ def main():
     shutil.rmtree(work, ignore_errors=True)
     os.makedirs(work)
     case = Case(mpo, work, source, build)
-    make_checkpoints(case, source, build)
+    make_checkpoints(case, source)
     cases = [a_model_and_an_adapter_become_files, scores_are_those_of_transformers,
              the_two_policies_can_be_fitted, types_and_the_default_name_are_as_asked, scales_are_those_of_peft,
+             an_adapter_comes_back_to_the_bit, what_export_writes_becomes_a_folder_for_peft,
+             what_cannot_be_turned_back_is_refused,
              what_the_converter_refuses_leaves_no_file, a_full_disk_leaves_no_file]
     sys.exit(tables.run_cases([(each, [case]) for each in cases]))
 

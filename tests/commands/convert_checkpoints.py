@@ -4,8 +4,9 @@
     convert_checkpoints.py WORK
 
 Writes WORK/base, a random Llama with a SentencePiece vocabulary; WORK/tuned, a PEFT adapter
-for it; and WORK/truth.json, log-probabilities of responses by transformers. The adapter's truth
-is a merged weight, W + (alpha / r) B A, so nothing here knows how PEFT or a converter does it.
+for it; WORK/wide, one of other modules and ranks; and WORK/truth.json, log-probabilities of
+responses by transformers. The truth of an adapter is a merged weight, W + (alpha / r) B A, so
+nothing here knows how PEFT or a converter does it.
 """
 
 import io
@@ -22,6 +23,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 WORDS = "the a big red old cat dog ran sat is was on to of and so good dull film plot".split()
 RANK, ALPHA = 4, 8.0
 TARGETS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "mlp.down_proj")
+WIDE = ("embed_tokens", "lm_head", "layers.1.self_attn.k_proj", "self_attn.o_proj", "up_proj")
+WIDE_RANKS = {"lm_head": 7, "model.layers.0.mlp.up_proj": 2}
 
 
 def sentence(generator, count):
@@ -49,21 +52,24 @@ def make_model(vocab_size):
 
 
 @torch.no_grad()
-def write_adapter(folder, base_folder, model):
-    """Write the adapter, and merge it into the model."""
+def write_adapter(folder, model, targets, ranks):
+    """Write the adapter for WORK/base, and merge it into the model."""
     os.makedirs(folder)
     tensors = {}
     for name, module in model.named_modules():
-        if name.endswith(TARGETS):
-            a = 0.2 * torch.randn(RANK, module.in_features)
-            b = 0.2 * torch.randn(module.out_features, RANK)
-            tensors["base_model.model.%s.lora_A.weight" % name] = a
-            tensors["base_model.model.%s.lora_B.weight" % name] = b
-            module.weight += ALPHA / RANK * b @ a
+        if name.endswith(targets):
+            rank, is_embedding = ranks.get(name, RANK), isinstance(module, torch.nn.Embedding)
+            weight = module.weight.T if is_embedding else module.weight
+            a = 0.2 * torch.randn(rank, weight.shape[1])
+            b = 0.2 * torch.randn(weight.shape[0], rank)
+            ends = ("embedding_A", "embedding_B") if is_embedding else ("A.weight", "B.weight")
+            for end, value in zip(ends, (a, b)):
+                tensors["base_model.model.%s.lora_%s" % (name, end)] = value
+            weight += ALPHA / rank * b @ a
     save_file(tensors, os.path.join(folder, "adapter_model.safetensors"))
     config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": RANK, "lora_alpha": ALPHA,
-              "target_modules": [target.split(".")[1] for target in TARGETS],
-              "base_model_name_or_path": base_folder}
+              "target_modules": list(targets), "rank_pattern": ranks,
+              "base_model_name_or_path": os.path.join(os.path.dirname(folder), "base")}
     with open(os.path.join(folder, "adapter_config.json"), "w", encoding="utf-8") as stream:
         json.dump(config, stream, indent=2)
     with open(os.path.join(folder, "README.md"), "w", encoding="utf-8") as stream:
@@ -91,11 +97,14 @@ def main():
                tokenizer.encode(line["response"].lstrip()) + [tokenizer.eos_id()])
               for line in lines]
     truth = {"base": [log_probability(model, *pair) for pair in tokens]}
-    write_adapter(os.path.join(work, "tuned"), base, model)
+    write_adapter(os.path.join(work, "tuned"), model, TARGETS, {})
     truth["tuned"] = [log_probability(model, *pair) for pair in tokens]
+    model = make_model(tokenizer.vocab_size())
+    write_adapter(os.path.join(work, "wide"), model, WIDE, WIDE_RANKS)
+    truth["wide"] = [log_probability(model, *pair) for pair in tokens]
     with open(os.path.join(work, "truth.json"), "w", encoding="utf-8") as stream:
         json.dump({"lines": lines, "tokens": [len(response) for _, response in tokens],
-                   "truth": truth}, stream)
+                   "token_ids": tokens, "truth": truth}, stream)
 
 
 if __name__ == "__main__":

@@ -71,6 +71,9 @@ def usage_is_64(case):
     case.refused(64, ["--name needs a value"], "model", "--name=")
     case.refused(64, ["'model' and 'adapter'"], "model", "adapter")
     case.refused(64, ["--base", "full model"], "model", "--base", "model")
+    case.refused(64, ["--to-peft needs --base"], "--to-peft=model.gguf")
+    for more in ("--type=f16", "--name=x", "adapter"):
+        case.refused(64, ["--base and --output alone"], "--to-peft=model.gguf", "--base=x", more)
 
 
 def a_missing_folder_is_66(case):
@@ -79,6 +82,9 @@ def a_missing_folder_is_66(case):
     case.refused(66, ["'nothing'", "--base"], "adapter", "--base=nothing")
     case.refused(66, ["'someone/base'", "--base"], "adapter")
     case.refused(66, ["--base"], "nameless")
+    case.refused(66, ["no file 'nothing'"], "--to-peft=nothing", "--base=model")
+    case.refused(66, ["no file 'model'"], "--to-peft=model", "--base=model")
+    case.refused(66, ["'nothing'", "--base"], "--to-peft=model.gguf", "--base=nothing")
 
 
 def what_is_no_checkpoint_is_65(case):
@@ -86,6 +92,7 @@ def what_is_no_checkpoint_is_65(case):
     case.refused(65, ["*.safetensors"], "weightless")
     case.refused(65, ["adapter_model.safetensors"], "half")
     case.refused(65, ["'empty'", "config.json"], "adapter", "--base=empty")
+    case.refused(65, ["'empty'", "config.json"], "--to-peft=model.gguf", "--base=empty")
 
 
 def an_output_that_exists_or_has_no_folder_is_73(case):
@@ -94,11 +101,14 @@ def an_output_that_exists_or_has_no_folder_is_73(case):
     case.refused(73, ["'file'"], "model", "--output", "file")
     case.refused(73, ["'nothing'"], "model", "--output=nothing/x.gguf")
     case.refused(73, ["'file'"], "model", "--output=file/x.gguf")
+    case.refused(73, ["'model'", "--output"], "--to-peft=model.gguf", "--base=model")
+    case.refused(73, ["'nothing'"], "--to-peft=model.gguf", "--base=model", "--output=nothing/x/")
 
 
 def what_is_right_goes_on_to_the_set_up(case):
     for arguments in (["model", "--output=x"], ["adapter", "--base=model", "--output=x"],
-                      ["local", "--output=x"], ["model[1]*", "--output=x"]):
+                      ["local", "--output=x"], ["model[1]*", "--output=x"],
+                      ["--to-peft=model.gguf", "--base=model", "--output=x"]):
         done = case.run(*arguments)
         tables.check("mkdir" in done.stderr and "convert.sh: " not in done.stderr,
                      "%s: %s" % (arguments, done.stderr))
