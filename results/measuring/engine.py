@@ -217,8 +217,9 @@ class Workspace:
             for line in self.path(part).read_text(encoding="utf-8").splitlines()
         ]
 
-    def tokens_decoded(self, parts):
-        """All tokens of the parts, candidates that were not chosen included."""
+    def decoded(self, parts):
+        """(all tokens of the parts, candidates that were not chosen included, seconds)."""
         logs = [self.path(part).with_suffix(".log") for part in parts if self.path(part).exists()]
-        found = [re.search(r"(\d+) tokens in", log.read_text(encoding="utf-8")) for log in logs]
-        return sum(int(match[1]) for match in found)
+        text = "".join(log.read_text(encoding="utf-8") for log in logs)
+        found = re.findall(r"(\d+) tokens in ([\d.]+) s", text)
+        return sum(int(tokens) for tokens, _ in found), sum(float(time) for _, time in found)

@@ -60,11 +60,13 @@ def collect(workspace, demo):
         common = common or prompts
         if prompts != common:
             sys.exit(f"{row.name}: other prompts than the first row")
-        passes = float(row.passes)
+        passes, served = float(row.passes), sum(line["tokens"] for line in lines)
+        decoded, seconds = workspace.decoded(parts)
         if row.candidates > 1:
-            passes *= workspace.tokens_decoded(parts) / sum(line["tokens"] for line in lines)
+            passes *= decoded / served
         extra[row.name] = {
             "passes": round(passes, 1),
+            "token_rate": round(served / seconds, 1) if seconds > 0.0 else np.nan,
             "responses": len(lines) // len(prompts),
             "parts": f"{len(parts)}/{len(workspace.parts(row))}",
             "curve": row.curve,
@@ -97,13 +99,14 @@ def reward_table(workspace, demo):
     names = [*demo.COLUMNS, "over_single"]
     figures.write_tsv(demo.HERE / "table.tsv", names, rows, extra)
     shown = [column for column, title in demo.COLUMNS.items() if title]
-    titles = [demo.COLUMNS[column] for column in shown] + ["passes a token", "responses"]
+    titles = [demo.COLUMNS[column] for column in shown] + ["passes a token", "token/s", "responses"]
     text = ["| | " + " | ".join(titles) + " |", "|---" * (len(titles) + 1) + "|"]
     for name, columns in rows.items():
         cells = [figures.cell(figures.figure(columns[column])) for column in shown]
         if name == demo.BASELINE:
             cells[shown.index("over_baseline")] = "0"
-        cells += [f"{extra[name]['passes']:g}", f"{extra[name]['responses']}"]
+        known = [extra[name][key] for key in ("passes", "token_rate", "responses")]
+        cells += ["-" if np.isnan(value) else f"{value:g}" for value in known]
         text.append(f"| {name} | " + " | ".join(cells) + " |")
     text.append(f"\nThe single policy that is best on its worst objective: {best}.")
     if missing:

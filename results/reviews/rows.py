@@ -53,12 +53,31 @@ STEPS = 24  # from there on the averaged weights stay within 0.01 (fits.tsv)
 fit_served = Fit("served", CONFIG, STEPS, SERVED)
 fit_served_15 = Fit("served 1.5", HOSTED, STEPS, (*SERVED, "--rollout.strength=1.5"))
 fit_served_2 = Fit("served 2", HOSTED, STEPS, (*SERVED, "--rollout.strength=2"))
+ADAPTERS = (*SERVED, "--rollout.mixture=adapters")
+MIXTURE = "rollout.mixture"
+fit_adapters = Fit("adapters", CONFIG, STEPS, ADAPTERS, needs=MIXTURE)
+fit_adapters_15 = Fit(
+    "adapters 1.5", HOSTED, STEPS, (*ADAPTERS, "--rollout.strength=1.5"), needs=MIXTURE
+)
+fit_adapters_2 = Fit(
+    "adapters 2", HOSTED, STEPS, (*ADAPTERS, "--rollout.strength=2"), needs=MIXTURE
+)
 fit_published = Fit("published", "configs/reviews_published.yaml", STEPS)
 fit_reward = Fit("reward", HOSTED, STEPS, REWARD, needs="rewards.command")
 fit_reward_2 = Fit(
     "reward 2", HOSTED, STEPS, (*REWARD, "--rollout.strength=2"), needs="rewards.command"
 )
-FITS = (fit_served, fit_served_15, fit_served_2, fit_published, fit_reward, fit_reward_2)
+FITS = (
+    fit_served,
+    fit_served_15,
+    fit_served_2,
+    fit_adapters,
+    fit_adapters_15,
+    fit_adapters_2,
+    fit_published,
+    fit_reward,
+    fit_reward_2,
+)
 
 
 def averaged(name, scales="", shares=None, **more):
@@ -72,6 +91,11 @@ def averaged(name, scales="", shares=None, **more):
         policy="averaged",
         **more,
     )
+
+
+def of_adapters(name, fit):
+    """All adapters on one policy, at the scales that a fit found: one pass a token."""
+    return Row(name, HOSTED, fit=fit, flags=("--rollout.mixture=adapters",), needs=MIXTURE)
 
 
 def weights(share, strength, **more):
@@ -109,6 +133,9 @@ ROWS = (
     ),
     averaged("averaged, fitted shares", shares=fit_served),
     Row("served fit, strength 1.5", HOSTED, fit=fit_served_15, passes=3),
+    of_adapters("served fit of adapters", fit_adapters),
+    of_adapters("served fit of adapters, strength 1.5", fit_adapters_15),
+    of_adapters("served fit of adapters, strength 2", fit_adapters_2),
     Row("published fit", HOSTED, fit=fit_published, passes=2),
     Row("reward fit", HOSTED, fit=fit_reward, passes=2),
     Row("reward fit, strength 2", HOSTED, fit=fit_reward_2, passes=3, curve="weights, strength 2"),
