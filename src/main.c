@@ -2,6 +2,7 @@
 /*
  * mpo COMMAND ...: start MPI, run the command, stop MPI.
  */
+#include <malloc.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdint.h>
@@ -54,11 +55,21 @@ static bool has_stack(void)
     return false;
 }
 
+/* Of a limit of address space malloc reserves 64 MB for each thread that finds as much left when
+ * it first asks, which threads of MPI do by luck: a job fitted or not from run to run. */
+static void share_arena(void)
+{
+    struct rlimit space = {0};
+    if (getrlimit(RLIMIT_AS, &space) == 0 && space.rlim_cur != RLIM_INFINITY)
+        mallopt(M_ARENA_MAX, 1);
+}
+
 static enum mpo_status run_with_ranks(const struct mpo_command *command, int argc,
                                       char **argv)
 {
     if (!has_stack())
         return MPO_ERR_MEMORY;
+    share_arena();
     mpo_policies_guard_begin(); /* not safe once MPI is up */
     enum mpo_status status = mpo_comm_start(&argc, &argv);
     if (status != MPO_OK)

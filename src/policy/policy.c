@@ -165,8 +165,8 @@ enum mpo_status mpo_policy_open(const struct mpo_policy_spec *spec,
     *out = (struct mpo_policy){.ops = ops, .name = spec->name};
     MPO_CHECK(common->prompt_slots >= 1, MPO_ERR_INTERNAL,
               "%d prompts kept at once, expected 1 or more", common->prompt_slots);
-    MPO_TRY(check_options(spec, ops));
     MPO_TRY(ops->open(spec, common, library, &out->self));
+    MPO_TRY(check_options(spec, ops)); /* once there is such a file */
     ops->vocabulary(out->self, &vocabulary);
     out->token_count = vocabulary.size;
     out->begin_token = vocabulary.begin_token;
