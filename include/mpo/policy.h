@@ -206,6 +206,17 @@ const char *mpo_policies_idle_option(const struct mpo_policy_spec *policies,
 enum mpo_status mpo_policies_unite_adapters(const struct mpo_policy_adapter *adapters,
                                             int32_t count, const char *path, int64_t *rank);
 
+/**
+ * The SHA-256 of a model as records have it, of a split one that of all parts together.
+ *
+ * Local; opens no engine.
+ *
+ * @param policy  whose model it is, for messages
+ * @return MPO_ERR_INPUT when a file is missing, MPO_ERR_DATA for what is no model;
+ *         MPO_ERR_IO, MPO_ERR_MEMORY; MPO_ERR_DEVICE in a build without an engine
+ */
+enum mpo_status mpo_policies_hash_model(const char *policy, const char *path, char hex[65]);
+
 /** Version of the model engine, "none" without one. Local. */
 const char *mpo_policy_engine_version(void);
 

@@ -31,23 +31,105 @@ struct exported {
     struct mpo_record_rank *rank;
     int32_t rank_count;
     int64_t lora_rank;
+    char hashed[2 * PATH_MAX]; /* a model, and its hash */
+    char sha256[65];
 };
 
-/* ---- the record ---- */
+/* ---- the record and its files ---- */
 
-/* A path of the record, where it is found; owned. */
-static enum mpo_status find_file(const char *folder, char **path)
+/* Files of one policy of the record. */
+struct files {
+    const char *policy;
+    const char *kind; /* for messages: "model" */
+    char **path;      /* [count] owned by the configuration */
+    int32_t count;
+    const char *sha256; /* as the record has it; "" where it has none */
+};
+
+/* Where a relative path is, if it is in neither folder as written. Owned by the caller. */
+static enum mpo_status find_file(const char *first, const char *second, const char *path,
+                                 char **out)
 {
     enum mpo_status status = MPO_OK;
-    char moved[2 * PATH_MAX];
-    char *found = NULL;
-    snprintf(moved, sizeof moved, "%s%s", folder, *path);
-    if (**path == '\0' || access(*path, F_OK) == 0 || access(moved, F_OK) != 0)
-        return MPO_OK;
-    MPO_TRY(mpo_memory_copy_text(moved, &found));
-    free(*path);
-    *path = found;
+    const char *folder[] = {first, second};
+    char found[2 * PATH_MAX];
+    snprintf(found, sizeof found, "%s", path);
+    for (int i = 0; i < 2 && *path != '/'; i++) {
+        snprintf(found, sizeof found, "%s%s", folder[i], path);
+        if (access(found, F_OK) == 0)
+            break;
+        snprintf(found, sizeof found, "%s", path);
+    }
+    MPO_TRY(mpo_memory_copy_text(found, out));
 cleanup:
+    return status;
+}
+
+/* Policies of one base name one file, which is large. */
+static enum mpo_status hash_model(struct exported *to, const char *policy, const char *path,
+                                  char hex[65])
+{
+    enum mpo_status status = MPO_OK;
+    if (strcmp(path, to->hashed) != 0)
+        MPO_TRY(mpo_policies_hash_model(policy, path, to->sha256));
+    snprintf(to->hashed, sizeof to->hashed, "%s", path);
+    memcpy(hex, to->sha256, sizeof to->sha256);
+cleanup:
+    return status;
+}
+
+/* As a record has it: of one adapter its hash, of several that of their hashes. */
+static enum mpo_status hash_adapters(char *const *path, int32_t count, char hex[65])
+{
+    enum mpo_status status = MPO_OK;
+    char text[MPO_POLICY_ADAPTER_COUNT_MAX * 65 + 1];
+    size_t length = 0;
+    for (int32_t i = 0; i < count && length < sizeof text; i++) {
+        MPO_TRY(mpo_policy_file_sha256(path[i], hex));
+        length += (size_t)snprintf(text + length, sizeof text - length, "%s\n", hex);
+    }
+    if (count > 1)
+        MPO_TRY(mpo_policy_text_sha256(text, hex));
+cleanup:
+    return status;
+}
+
+/* The files in the working directory, else where the record was written, or, where those are
+ * others, the other way round. The paths become theirs. */
+static enum mpo_status take_files(struct exported *to, const char *folder, struct files *of)
+{
+    enum mpo_status status = MPO_OK;
+    char *found[MPO_POLICY_ADAPTER_COUNT_MAX] = {NULL};
+    const char *place[] = {"", folder, ""};
+    char hex[65] = "";
+    char other[65] = ""; /* of the first place */
+    bool is_same = false;
+    for (int p = 0; p < 2 && !is_same; p++) {
+        for (int32_t i = 0; i < of->count; i++) {
+            free(found[i]);
+            found[i] = NULL;
+            MPO_TRY(find_file(place[p], place[p + 1], of->path[i], &found[i]));
+        }
+        if (of->sha256[0] != '\0' && strcmp(of->kind, "model") == 0)
+            MPO_TRY(hash_model(to, of->policy, found[0], hex));
+        else if (of->sha256[0] != '\0')
+            MPO_TRY(hash_adapters(found, of->count, hex));
+        is_same = strcmp(hex, of->sha256) == 0;
+        if (p == 0)
+            memcpy(other, hex, sizeof other);
+    }
+    MPO_CHECK(is_same, MPO_ERR_DATA,
+              "%s: expected the %s (SHA-256 %.12s...) of '%s' in %s, found a different one "
+              "(%.12s...); restore it, or fit again",
+              of->path[0], of->kind, of->sha256, of->policy, to->path, other);
+    for (int32_t i = 0; i < of->count; i++) {
+        free(of->path[i]);
+        of->path[i] = found[i];
+        found[i] = NULL;
+    }
+cleanup:
+    for (int32_t i = 0; i < of->count; i++)
+        free(found[i]);
     return status;
 }
 
@@ -58,9 +140,17 @@ static enum mpo_status find_files(struct exported *to)
     mpo_differences_find_folder(to->path, to->recorded, folder);
     for (int32_t h = 0; h < to->recorded->policy_count; h++) {
         struct mpo_config_policies *policy = &to->recorded->policies[h];
-        MPO_TRY(find_file(folder, &policy->model));
-        for (int32_t i = 0; i < policy->lora.count; i++)
-            MPO_TRY(find_file(folder, &policy->lora.text[i]));
+        struct files model = {policy->name, "model", &policy->model, 1, ""};
+        struct files lora = {policy->name, "adapter", policy->lora.text, policy->lora.count,
+                             ""};
+        for (int32_t i = 0; i < to->rank_count; i++)
+            if (strcmp(to->rank[i].policy, policy->name) == 0) {
+                model.sha256 = to->rank[i].sha256;
+                lora.sha256 = to->rank[i].lora_sha256;
+            }
+        MPO_TRY(take_files(to, folder, &model));
+        if (lora.count > 0)
+            MPO_TRY(take_files(to, folder, &lora));
     }
 cleanup:
     return status;
@@ -84,48 +174,7 @@ cleanup:
     return status;
 }
 
-/* ---- the files ---- */
-
-/* As a record has it: of one adapter its hash, of several that of their hashes. */
-static enum mpo_status hash_adapters(const struct mpo_policy_spec *spec, char hex[65])
-{
-    enum mpo_status status = MPO_OK;
-    char text[MPO_POLICY_ADAPTER_COUNT_MAX * 65 + 1];
-    size_t length = 0;
-    MPO_TRY(mpo_policy_file_sha256(spec->lora, hex));
-    if (spec->more_count == 0)
-        return MPO_OK;
-    length += (size_t)snprintf(text, sizeof text, "%s\n", hex);
-    for (int32_t i = 0; i < spec->more_count && length < sizeof text; i++) {
-        MPO_TRY(mpo_policy_file_sha256(spec->more[i].path, hex));
-        length += (size_t)snprintf(text + length, sizeof text - length, "%s\n", hex);
-    }
-    MPO_TRY(mpo_policy_text_sha256(text, hex));
-cleanup:
-    return status;
-}
-
-static enum mpo_status check_adapters(const struct exported *to)
-{
-    enum mpo_status status = MPO_OK;
-    char hex[65] = "";
-    for (int32_t h = 0; h < to->recorded->policy_count; h++) {
-        const struct mpo_policy_spec *spec = &to->session->policy_specs[h];
-        const char *stored = "";
-        for (int32_t i = 0; i < to->rank_count; i++)
-            if (strcmp(to->rank[i].policy, spec->name) == 0)
-                stored = to->rank[i].lora_sha256;
-        if (spec->lora[0] == '\0')
-            continue;
-        MPO_TRY(hash_adapters(spec, hex));
-        MPO_CHECK(stored[0] == '\0' || strcmp(stored, hex) == 0, MPO_ERR_DATA,
-                  "%s: expected the adapter (SHA-256 %.12s...) of '%s' in %s, found a "
-                  "different one (%.12s...); restore it, or fit again",
-                  spec->lora, stored, spec->name, to->path, hex);
-    }
-cleanup:
-    return status;
-}
+/* ---- the command ---- */
 
 /* Scales of all adapters; those of 0 take no part. @return how many do */
 static int32_t choose_scales(const struct exported *to, struct mpo_policy_adapter *adapter)
@@ -142,16 +191,14 @@ static int32_t choose_scales(const struct exported *to, struct mpo_policy_adapte
     return count;
 }
 
-/* ---- the command ---- */
-
 static enum mpo_status open_export(struct exported *to)
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_config_export *options = &to->options->export;
     const struct mpo_session_size size = {.unit_prompts = 1, .responses = 1};
-    const struct mpo_weights_choice choice = {to->path, options->iterate,  options->step,
-                                              false,    options->strength, "export",
-                                              false};
+    const struct mpo_weights_choice choice = {
+        to->path,          options->iterate, options->step, false,
+        options->strength, "export",         false,         false};
     size_t stem = strlen(to->path);
     if (stem > strlen(SUFFIX) && strcmp(to->path + stem - strlen(SUFFIX), SUFFIX) == 0)
         stem -= strlen(SUFFIX);
@@ -163,7 +210,6 @@ static enum mpo_status open_export(struct exported *to)
     MPO_TRY(mpo_session_open_groups(to->session, 1));
     MPO_TRY(mpo_session_describe_policies(to->session));
     MPO_TRY(mpo_weights_open(to->session, &choice, &to->mu));
-    MPO_TRY(check_adapters(to));
 cleanup:
     return status;
 }

@@ -122,6 +122,20 @@ cleanup:
     return status;
 }
 
+enum mpo_status mpo_policies_hash_model(const char *policy, const char *path, char hex[65])
+{
+    enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(policy, path, hex);
+    for (size_t kind = 0; mpo_policy_kinds[kind] != NULL; kind++)
+        if (mpo_policy_kinds[kind]->hash_model != NULL)
+            return mpo_policy_kinds[kind]->hash_model(policy, path, hex);
+    MPO_FAIL(MPO_ERR_DEVICE,
+             "models need kind llama, which this build does not have; it has: %s",
+             mpo_policy_kinds_built());
+cleanup:
+    return status;
+}
+
 /* ---- open ---- */
 
 static bool is_given(const char *text)

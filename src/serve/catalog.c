@@ -214,6 +214,7 @@ static enum mpo_status open_model(const struct making *making, const struct want
                      !is_on_simplex(config, wanted->text),
         .strength = NAN,
         .flag = wanted->flag,
+        .logits_alone = true,
     };
     MPO_TRY(mpo_weights_open_recipe(making->session, &choice, &recipe, &mu));
     MPO_TRY(mpo_weights_end_bias(making->session, &choice, wanted->is_untilted ? 0.0 : NAN,

@@ -198,20 +198,111 @@ def what_cannot_be_exported_is_refused(case):
                 "--descent.steps=1", "--record.file=" + logits])
     for code, words, flags in (
             (65, ["logits", "adapters"], [logits]),
-            (73, ["one.gguf"], [case.record, "--output", case.path("one.gguf")]),
+            (73, ["one.gguf", "another file", "--output"], [case.record, "--output", case.path("one.gguf")]),
             (64, ["step"], [case.record, "--step=99", "--output", case.path("x.gguf")]),
             (66, ["nothing.h5"], ["nothing.h5"])):
         _, said = tables.run([case.mpo, "export", *flags], expect=code)
         for word in words:
             tables.check(word in said, said)
-    _, said = tables.run([case.mpo, "refit", case.record, "--rewards=record"], expect=65)
-    tables.check("adapters" in said or "reward" in said, said)
+    for flags in (["--rewards=record"], [], ["--frontier=3"]):
+        out, said = tables.run([case.mpo, "refit", case.record, *flags], expect=65)
+        tables.check("rollout.mixture: adapters" in said and out == "", out + said)
+    tables.run([case.mpo, "refit", logits, "--min-ess=0"])
     os.rename(case.path("2.gguf"), case.path("away.gguf"))
     _, said = tables.run([case.mpo, "export", case.record, "--output", case.path("x.gguf")],
                          expect=66)
     tables.check("2.gguf" in said, said)
     os.rename(case.path("away.gguf"), case.path("2.gguf"))
     tables.check(not os.path.exists(case.path("x.gguf")), "a file was left")
+
+
+def damage(path):
+    """Turn the last byte over; what the file is stays what it was."""
+    with open(path, "r+b") as stream:
+        stream.seek(-1, os.SEEK_END)
+        last = stream.read(1)
+        stream.seek(-1, os.SEEK_END)
+        stream.write(bytes([last[0] ^ 1]))
+
+
+def the_model_is_that_of_the_fit(case):
+    export = [case.mpo, "export", case.record, "--output", case.path("x.gguf")]
+    base, kept = case.path("base.gguf"), case.path("kept.gguf")
+    shutil.copy(base, kept)
+    damage(base)
+    out, said = tables.run(export, expect=65)
+    tables.check("SHA-256" in said and "model" in said and "base.gguf" in said, out + said)
+    os.remove(base)
+    _, said = tables.run(export, expect=66)
+    tables.check("base.gguf" in said, said)
+    tables.check(not os.path.exists(case.path("x.gguf")), "a file was left")
+    shutil.move(kept, base)
+    tables.run(export)
+    os.remove(case.path("x.gguf"))
+
+
+def without_a_hash_in_the_record_no_model_is_asked_for(case):
+    record = case.path("unhashed.h5")
+    case.run("fit", "--record.hash_models=false", "--descent.steps=1", "--quiet",
+             "--record.file=" + record)
+    os.rename(case.path("base.gguf"), case.path("away.gguf"))
+    tables.run([case.mpo, "export", record])
+    os.rename(case.path("away.gguf"), case.path("base.gguf"))
+
+
+def the_files_of_the_fit_are_taken_where_others_have_their_names(case):
+    """Paths of the record are relative: files of these names are in the working directory and
+    where the record was written."""
+    here, names = case.path("here"), ["base.gguf", "0.gguf", "1.gguf", "2.gguf"]
+    os.makedirs(here)
+    tables.run(["env", "-C", case.folder, case.mpo, "fit", "config.yaml", "--quiet",
+                "--descent.steps=1", "--record.file=near.h5"])
+    export = ["env", "-C", here, case.mpo, "export", "../near.h5", "--json"]
+    for name in names:
+        shutil.copy(case.path(name), here)
+    damage(os.path.join(here, "1.gguf"))
+    damage(os.path.join(here, "base.gguf"))
+    out, _ = tables.run([*export, "--output=a.gguf"])
+    said = json.loads(out)
+    paths = [one["lora"] for one in said["adapters"]]
+    tables.check([os.path.dirname(path) == "" for path in paths] == [True, False, True], out)
+    tables.check(os.path.samefile(os.path.join(here, said["model"]), case.path("base.gguf")), out)
+    shutil.copy(case.path("1.gguf"), here)
+    shutil.copy(case.path("1.gguf"), case.path("kept.gguf"))
+    damage(case.path("1.gguf"))
+    tables.run([*export, "--output=b.gguf"])
+    damage(os.path.join(here, "1.gguf"))
+    _, said = tables.run([*export, "--output=c.gguf"], expect=65)
+    tables.check("SHA-256" in said and "'p1'" in said, said)
+    shutil.move(case.path("kept.gguf"), case.path("1.gguf"))
+    both = [open(os.path.join(here, name), "rb").read() for name in ("a.gguf", "b.gguf")]
+    tables.check(both[0] == both[1], "other files were taken")
+
+
+def a_file_that_cannot_grow_is_told_in_one_line(case):
+    _, said = tables.run(["sh", "-c", 'trap "" XFSZ; ulimit -f 1; exec "$@"', "sh", case.mpo,
+                          "export", case.record, "--output", case.path("full.gguf")], expect=71)
+    tables.check(said.count("\n") == 1 and "full.gguf" in said and "gguf_" not in said, said)
+    tables.check(not os.path.exists(case.path("full.gguf")), "a file was left")
+
+
+def serve_names_what_serves_a_record_of_adapters(case):
+    for flag in ("--serve.weights=%s" % case.record, "--presets=mine=%s" % case.record):
+        _, said = case.run("serve", "--rollout.mixture=logits", "--port=0", flag, expect=65)
+        tables.check("mpo export" in said and "--rollout.mixture" not in said, said)
+
+
+def doctor_tells_of_a_bad_adapter_once(case):
+    with open(case.path("1.gguf"), "rb") as stream:
+        kept = stream.read()
+    with open(case.path("1.gguf"), "wb") as stream:
+        stream.write(b"nothing")
+    out, said = case.run("doctor", "--record.file=" + case.path("new.h5"), expect=65)
+    with open(case.path("1.gguf"), "wb") as stream:
+        stream.write(kept)
+    tables.check(out.count("\nproblem") + out.startswith("problem") == 1, out + said)
+    told = [line for line in out.splitlines() if line.startswith("problem")]
+    tables.check("'p1'" in told[0] and "'all, added'" not in out, out)
 
 
 def main():
@@ -224,7 +315,13 @@ def main():
              what_has_no_meaning_is_refused,
              an_exported_adapter_is_what_was_drawn_from,
              adapters_of_other_tensors_and_types_are_united,
-             what_cannot_be_exported_is_refused]
+             what_cannot_be_exported_is_refused,
+             the_model_is_that_of_the_fit,
+             without_a_hash_in_the_record_no_model_is_asked_for,
+             the_files_of_the_fit_are_taken_where_others_have_their_names,
+             a_file_that_cannot_grow_is_told_in_one_line,
+             serve_names_what_serves_a_record_of_adapters,
+             doctor_tells_of_a_bad_adapter_once]
     sys.exit(tables.run_cases([(one, [case]) for one in cases]))
 
 

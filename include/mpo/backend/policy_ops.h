@@ -185,6 +185,9 @@ struct mpo_policy_ops {
     enum mpo_status (*unite)(const struct mpo_policy_adapter *adapters, int32_t count,
                              const char *path, int64_t *rank);
 
+    /** mpo_policies_hash_model. NULL: the kind has no model files. */
+    enum mpo_status (*hash_model)(const char *policy, const char *path, char hex[65]);
+
     /* The verbs of mpo/policy.h. Masked tokens must read MPO_MASKED_LOGIT in every row of
      * logits that is in the host's memory. */
     void (*clear)(void *self);

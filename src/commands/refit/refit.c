@@ -24,6 +24,7 @@
 #include <string.h>
 
 #include "commands/commands.h"
+#include "session/differences.h"
 
 #define ADVICE                                                                             \
     "run fit with these objectives and bounds, or give --min-ess=0 to see the weights"
@@ -288,11 +289,27 @@ static void free_point(struct refit_point *point)
     free(point->weights);
 }
 
+/* Stored responses are reweighted to other weights of a mixture of logits alone. */
+static enum mpo_status check_mixture(const struct refit *refit)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_config *recorded = NULL;
+    MPO_TRY(mpo_differences_read(refit->record, refit->path, &recorded));
+    MPO_CHECK(recorded->rollout.mixture == MPO_MIXING_LOGITS, MPO_ERR_DATA,
+              "%s: refit balances a mixture of logits, found a record of rollout.mixture: "
+              "adapters; fit again with the objectives and bounds that you want",
+              refit->path);
+cleanup:
+    mpo_config_close(&recorded);
+    return status;
+}
+
 static enum mpo_status open_refit(struct refit *refit)
 {
     enum mpo_status status = MPO_OK;
     MPO_TRY(mpo_record_open(refit->path, &refit->record));
     MPO_TRY(refit_apply(refit));
+    MPO_TRY(check_mixture(refit));
     MPO_TRY(mpo_record_read_scores(refit->record, &refit->scores));
     MPO_TRY(group_by_prompt(refit));
     MPO_TRY(allocate_point(refit, &refit->result));

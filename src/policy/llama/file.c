@@ -159,6 +159,25 @@ cleanup:
     return status;
 }
 
+enum mpo_status mpo_llama_hash_model(const char *policy, const char *path, char hex[65])
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_llama_file file = {0};
+    struct gguf_context *metadata = NULL;
+    struct mpo_llama_listener before = mpo_llama_library_mute();
+    MPO_TRY(mpo_llama_file_find(policy, path, &file));
+    metadata = gguf_init_from_file(path, (struct gguf_init_params){.no_alloc = true});
+    MPO_CHECK(metadata != NULL, MPO_ERR_DATA,
+              "policy '%s': %s is truncated or damaged; download it again", policy, path);
+    MPO_TRY(mpo_llama_file_parts(policy, path, metadata, &file));
+    MPO_TRY(mpo_llama_file_hash(true, path, &file));
+    memcpy(hex, file.sha256, sizeof file.sha256);
+cleanup:
+    gguf_free(metadata);
+    mpo_llama_library_unmute(before);
+    return status;
+}
+
 /* ---- numbers ---- */
 
 /* Whether all are finite. Plain types are read here, others by ggml, which says on standard

@@ -263,3 +263,16 @@ void mpo_llama_library_close(void *self)
     llama_backend_free();
     free(library);
 }
+
+struct mpo_llama_listener mpo_llama_library_mute(void)
+{
+    struct mpo_llama_listener before = {0};
+    llama_log_get(&before.say, &before.self);
+    llama_log_set(keep_message, NULL);
+    return before;
+}
+
+void mpo_llama_library_unmute(struct mpo_llama_listener before)
+{
+    llama_log_set(before.say, before.self);
+}

@@ -482,6 +482,7 @@ const struct mpo_policy_ops mpo_policy_llama_ops = {
     .adapter_count = mpo_llama_adapter_count,
     .rescale = mpo_llama_rescale,
     .unite = mpo_llama_unite,
+    .hash_model = mpo_llama_hash_model,
     .clear = mpo_llama_clear,
     .feed = mpo_llama_feed,
     .collect = mpo_llama_collect,

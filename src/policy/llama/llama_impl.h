@@ -135,6 +135,17 @@ bool mpo_llama_library_lacks_memory(const struct mpo_llama_library *library);
  *  at work. */
 void mpo_llama_library_heed(struct mpo_llama_library *library, bool heeds);
 
+/** Who hears libllama and ggml. */
+struct mpo_llama_listener {
+    ggml_log_callback say;
+    void *self;
+};
+
+/** Nobody hears them, until mpo_llama_library_unmute. For work on files beside models. */
+struct mpo_llama_listener mpo_llama_library_mute(void);
+
+void mpo_llama_library_unmute(struct mpo_llama_listener before);
+
 /** See struct mpo_policy_ops. */
 const struct mpo_remarks *mpo_llama_library_remarks(const void *library);
 
@@ -176,6 +187,9 @@ enum mpo_status mpo_llama_file_part(const struct mpo_llama_file *file, const cha
  *  only the later one may request it. */
 enum mpo_status mpo_llama_file_hash(bool wanted, const char *path,
                                     struct mpo_llama_file *file);
+
+/** See struct mpo_policy_ops. */
+enum mpo_status mpo_llama_hash_model(const char *policy, const char *path, char hex[65]);
 
 /** Read all numbers of one part.
  *  @return MPO_ERR_DATA with the tensor that holds one that is not finite */

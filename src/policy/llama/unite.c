@@ -322,7 +322,8 @@ static enum mpo_status write_file(const struct united *united, const char *path)
     enum mpo_status status = MPO_OK;
     FILE *file = fopen(path, "wbx");
     MPO_CHECK(file != NULL, mpo_reason_status(errno, MPO_ERR_OUTPUT),
-              "%s: cannot be created: %s", path, strerror(errno));
+              "%s: cannot be created: %s; name another file with --output", path,
+              strerror(errno));
     errno = 0;
     bool written = gguf_write_to_file_ptr(united->file, file, false);
     written = fclose(file) == 0 && written;
@@ -377,6 +378,7 @@ enum mpo_status mpo_llama_unite(const struct mpo_policy_adapter *adapters, int32
 {
     enum mpo_status status = MPO_OK;
     struct united united = {.part_count = count};
+    struct mpo_llama_listener before = mpo_llama_library_mute();
     MPO_NEW(count, &united.part);
     for (int32_t i = 0; i < count; i++) {
         united.part[i].adapter = &adapters[i];
@@ -388,6 +390,7 @@ enum mpo_status mpo_llama_unite(const struct mpo_policy_adapter *adapters, int32
     MPO_TRY(check_file(&united, path));
     *rank = united.rank;
 cleanup:
+    mpo_llama_library_unmute(before);
     release_united(&united);
     return status;
 }
