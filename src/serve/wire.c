@@ -249,7 +249,9 @@ struct mpo_serve_request *mpo_wire_read_request(const struct mpo_wire_frame *fra
 {
     struct reader reader = read_frame(frame);
     const struct mpo_serve_request *head = next_part(&reader, 1, sizeof *head);
-    struct mpo_serve_request *request = head != NULL ? malloc(sizeof *request) : NULL;
+    bool is_one = head != NULL && head->stop_count >= 0 && head->prompt_count >= 0 &&
+                  head->chat.message_count >= 0;
+    struct mpo_serve_request *request = is_one ? malloc(sizeof *request) : NULL;
     if (request == NULL)
         return NULL;
     memcpy(request, head, sizeof *request);
@@ -352,7 +354,9 @@ bool mpo_wire_read_event(const struct mpo_wire_frame *frame, int32_t policy_coun
 {
     struct reader reader = read_frame(frame);
     const struct event_head *head = next_part(&reader, 1, sizeof *head);
-    if (head == NULL || head->top_count < 0 || head->top_count > MPO_SERVE_TOP_MAX)
+    if (head == NULL || head->kind < 0 || head->kind > MPO_SERVE_DONE ||
+        (head->kind == MPO_SERVE_SEATED && !head->has_length) || head->top_count < 0 ||
+        head->top_count > MPO_SERVE_TOP_MAX)
         return false;
     *event = (struct mpo_serve_event){.kind = (enum mpo_serve_event_kind)head->kind,
                                       .prompt = head->prompt,
