@@ -467,8 +467,9 @@ static enum mpo_status table_fork(void *self, int32_t from, int32_t to)
 }
 
 static const char *const table_refuses[] = {"lora", "system", "request", "template", NULL};
-static const char *const table_ignores[] = {"policies.devices", "run.threads",
-                                            "run.batch_invariant", "run.device_rows", NULL};
+static const char *const table_ignores[] = {
+    "policies.devices", "run.threads", "run.batch_invariant",
+    "run.device_rows",  "run.kv",      NULL};
 
 const struct mpo_policy_ops mpo_policy_table_ops = {
     .kind = "table",

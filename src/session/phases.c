@@ -118,6 +118,25 @@ static enum mpo_status check_policies(const void *asker, const char *kind)
                                      mpo_plan_policy_count(session->config), kind);
 }
 
+struct told {
+    const char *key;
+    bool is_told; /* as one that the command does not look at */
+};
+
+static void look_for_key(void *context, const char *key, const char *why)
+{
+    struct told *told = context;
+    (void)why;
+    told->is_told = told->is_told || strcmp(key, told->key) == 0;
+}
+
+static bool is_told_by_command(const struct mpo_session *session, const char *key)
+{
+    struct told told = {.key = key};
+    mpo_config_visit_idle(session->config, session->command, look_for_key, &told);
+    return told.is_told;
+}
+
 /* Flags that are about the other kind of device, or other kinds of policies; of a fit what
  * its file says too. At the root. */
 static void warn_of_idle(const struct mpo_session *session)
@@ -135,8 +154,9 @@ static void warn_of_idle(const struct mpo_session *session)
     for (int32_t i = 0; (key = mpo_policies_idle_option(session->policy_specs,
                                                         config->policy_count, i)) != NULL;
          i++)
-        if (strcmp(key, told) != 0 && (mpo_config_is_flagged(config, key) ||
-                                       (is_fit && mpo_config_is_written(config, key))))
+        if (strcmp(key, told) != 0 && !is_told_by_command(session, key) &&
+            (mpo_config_is_flagged(config, key) ||
+             (is_fit && mpo_config_is_written(config, key))))
             mpo_report(MPO_REPORT_WARNING,
                        "%s has no effect here: no policy is of a kind that heeds it", key);
 }

@@ -138,13 +138,14 @@ static void view_prompt(void *self, int32_t index, struct mpo_policy *policy)
     prompt_view_free(&view);
 }
 
-static bool has_failed(const struct mpo_policies_survey *survey, int32_t count)
+/* Whether a failure of the policy that has all adapters is one of a policy before it. */
+static bool is_told(const struct doctor *doctor, int32_t index)
 {
-    for (int32_t i = 0; i < count; i++)
-        if (survey->local[i].load.status != MPO_OK ||
-            survey->local[i].prompts.status != MPO_OK)
-            return true;
-    return false;
+    const struct mpo_policy_survey *local = doctor->survey.local;
+    bool has_failed = false;
+    for (int32_t i = 0; i < index; i++)
+        has_failed |= local[i].load.status != MPO_OK || local[i].prompts.status != MPO_OK;
+    return has_failed && local[index].policy == doctor->config->policy_count;
 }
 
 static enum mpo_status examine_policies(struct doctor *doctor)
@@ -171,8 +172,7 @@ static enum mpo_status examine_policies(struct doctor *doctor)
         MPO_TRY(mpo_policies_survey(&spec, session->comm, survey));
     }
     for (int32_t i = 0; i < survey->local_count; i++) {
-        bool has_all = survey->local[i].policy >= doctor->config->policy_count;
-        if (has_all && has_failed(survey, i)) /* for an adapter that it has from there */
+        if (is_told(doctor, i))
             continue;
         note_failure(doctor, DOCTOR_policies, &survey->local[i].load);
         note_failure(doctor, DOCTOR_context, &survey->local[i].prompts);
