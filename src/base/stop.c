@@ -52,6 +52,24 @@ static void give_answer(void)
     errno = error;
 }
 
+static void call_told(void)
+{
+    int error = errno;
+    void (*call)(void *argument) = told;
+    if (call != NULL)
+        call(told_argument);
+    errno = error;
+}
+
+/* Launchers send to all ranks, so this one may have heard of it from another. */
+static void note_heard(const siginfo_t *info)
+{
+    if (!is_heard || is_from_parent || info == NULL || info->si_pid != getppid())
+        return;
+    is_from_parent = 1;
+    call_told();
+}
+
 static void note_signal(int number, siginfo_t *info, void *context)
 {
     struct timespec now = {0};
@@ -62,15 +80,16 @@ static void note_signal(int number, siginfo_t *info, void *context)
         caught_at = now;
         is_from_parent = info != NULL && info->si_pid == getppid();
         give_answer();
-        if (told != NULL)
-            told(told_argument);
+        call_told();
         return;
     }
     double since = (double)(now.tv_sec - caught_at.tv_sec) +
                    1e-9 * (double)(now.tv_nsec - caught_at.tv_nsec);
     bool is_of_keys = number == SIGINT && !is_heard;
-    if (since < (is_of_keys ? SAME_KEYS_SECONDS : SAME_REQUEST_SECONDS))
+    if (since < (is_of_keys ? SAME_KEYS_SECONDS : SAME_REQUEST_SECONDS)) {
+        note_heard(info);
         return;
+    }
     signal(number, SIG_DFL);
     raise(number);
 }
@@ -132,6 +151,7 @@ void mpo_stop_hear(int signal_number)
     is_heard = 1;
     caught = signal_number;
     give_answer();
+    call_told();
 }
 
 bool mpo_stop_is_caught(void)

@@ -24,8 +24,9 @@ void mpo_stop_catch(void);
  *  nothing. The text is kept by reference and ends with a line end. Local. */
 void mpo_stop_say(const char *text);
 
-/** Call this when the first signal comes, from its handler; it must be safe there. NULL:
- *  nothing. Local. */
+/** Call this when the first signal comes, from its handler, or is heard of, in that thread; again
+ *  when it turns out to come from the parent. It must be safe in a handler. NULL: nothing.
+ *  Local. */
 void mpo_stop_tell(void (*tell)(void *argument), void *argument);
 
 /** Whether the signal came from the process that started this one, as when mpirun ends a job:
@@ -38,7 +39,8 @@ void mpo_stop_request(void);
 /** Forget what was asked without a signal. Local. */
 void mpo_stop_forget(void);
 
-/** Take a signal that came to another process of the job for one that came here. Local. */
+/** Take a signal that came to another process of the job for one that came here. Any thread.
+ *  Local. */
 void mpo_stop_hear(int signal_number);
 
 /** True after a signal to this rank or to another, and not after a request without one.

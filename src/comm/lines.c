@@ -16,10 +16,18 @@
 #include <unistd.h>
 
 #include "base/memory.h"
+#include "base/stop.h"
 #include "base/thread.h"
 #include "base/timing.h"
 #include "mpo/report.h"
 #include "star.h"
+
+/* What a rank says to its root; a signal's number is added to the last. */
+enum said {
+    SAYS_AWAKE = 1,
+    SAYS_ENDS = 2,
+    SAYS_STOP = 128,
+};
 
 /* How often the watcher looks for ranks that do not answer, in parts of their patience. */
 #define LOOK_SHARE 0.25
@@ -85,17 +93,34 @@ cleanup:
     return status;
 }
 
+void mpo_lines_unwatch(struct mpo_lines *lines)
+{
+    const uint64_t one = 1;
+    if (lines == NULL || !lines->has_watcher)
+        return;
+    ssize_t written = write(lines->stop, &one, sizeof one);
+    (void)written;
+    pthread_join(lines->watcher, NULL);
+    lines->has_watcher = false;
+}
+
+/* The root is not waited for: it may have gone. Safe in a signal's handler. */
+static void say_to_root(const struct mpo_lines *lines, int what)
+{
+    const unsigned char byte = (unsigned char)what;
+    int socket = lines->socket[lines->root];
+    ssize_t sent = socket >= 0 ? send(socket, &byte, 1, MSG_NOSIGNAL | MSG_DONTWAIT) : 0;
+    (void)sent; /* if the root is gone, the next wait says so */
+}
+
 void mpo_lines_close(struct mpo_lines **lines)
 {
     struct mpo_lines *self = *lines;
     if (self == NULL)
         return;
-    if (self->has_watcher) {
-        const uint64_t one = 1;
-        ssize_t written = write(self->stop, &one, sizeof one);
-        (void)written;
-        pthread_join(self->watcher, NULL);
-    }
+    mpo_lines_unwatch(self);
+    if (self->socket != NULL)
+        say_to_root(self, SAYS_ENDS); /* a root has no socket to itself */
     for (int32_t rank = 0; self->socket != NULL && rank < self->size; rank++)
         if (self->socket[rank] >= 0)
             close(self->socket[rank]);
@@ -110,22 +135,35 @@ void mpo_lines_close(struct mpo_lines **lines)
 
 /* ---- the root ---- */
 
-/* Bytes of a rank that is awake. @return false when it is gone */
+/* The rank has answered so many wakes. */
+static void note_answers(struct mpo_lines *lines, int32_t member, int32_t count)
+{
+    pthread_mutex_lock(&lines->lock);
+    lines->answer_count[member] += count;
+    lines->awake += lines->answer_count[member] == lines->wake_count;
+    if (lines->awake == lines->count - 1)
+        lines->round_trip = mpo_timing_now() - lines->woken;
+    pthread_mutex_unlock(&lines->lock);
+}
+
+/* What a rank says. @return false when it is gone */
 static bool hear_rank(struct mpo_lines *lines, int32_t member)
 {
-    char byte[64];
+    unsigned char byte[64];
+    int32_t answers = 0;
     ssize_t bytes =
         recv(lines->socket[lines->root + member], byte, sizeof byte, MSG_DONTWAIT);
     if (bytes == 0 || (bytes < 0 && errno != EAGAIN && errno != EINTR))
         return false;
-    pthread_mutex_lock(&lines->lock);
-    if (bytes > 0) {
-        lines->answer_count[member] += bytes;
-        lines->awake += lines->answer_count[member] == lines->wake_count;
-        if (lines->awake == lines->count - 1)
-            lines->round_trip = mpo_timing_now() - lines->woken;
+    for (ssize_t i = 0; i < bytes; i++) {
+        answers += byte[i] == SAYS_AWAKE;
+        if (byte[i] == SAYS_ENDS)
+            mpo_lines_ignore(lines);
+        if (byte[i] > SAYS_STOP)
+            mpo_stop_hear(byte[i] - SAYS_STOP);
     }
-    pthread_mutex_unlock(&lines->lock);
+    if (answers > 0)
+        note_answers(lines, member, answers);
     return true;
 }
 
@@ -249,12 +287,16 @@ double mpo_lines_round_trip(const struct mpo_lines *lines)
 
 /* ---- the other ranks ---- */
 
+void mpo_lines_tell_stop(void *argument)
+{
+    say_to_root(argument, SAYS_STOP + mpo_stop_signal());
+}
+
 enum mpo_status mpo_lines_sleep(struct mpo_lines *lines, double seconds)
 {
     enum mpo_status status = MPO_OK;
     double until = mpo_timing_now() + seconds;
     const int socket = lines->socket[lines->root];
-    const char answer = 1;
     char byte = 0;
     for (;;) {
         struct pollfd poller = {.fd = socket, .events = POLLIN};
@@ -271,8 +313,7 @@ enum mpo_status mpo_lines_sleep(struct mpo_lines *lines, double seconds)
         if (bytes < 0 && errno == EINTR)
             continue;
         MPO_CHECK(bytes > 0, MPO_ERR_PEER, "rank %d is gone", lines->root);
-        ssize_t sent = send(socket, &answer, 1, MSG_NOSIGNAL);
-        (void)sent; /* if the root is gone, the next wait says so */
+        say_to_root(lines, SAYS_AWAKE);
         break;
     }
 cleanup:

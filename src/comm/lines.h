@@ -4,7 +4,8 @@
  *
  *     end of file             that process is gone: known at once
  *     a byte from the root    wake up: a message of MPI comes next
- *     a byte to the root      awake: how long a round trip takes
+ *     a byte to the root      awake: how long a round trip takes; a signal to stop came here;
+ *                             the line ends as it should
  *
  * Where they cannot be made (a firewall) a warning says so, and ranks wait by MPI as always.
  */
@@ -37,12 +38,16 @@ struct mpo_lines_watch {
     void *argument;
 };
 
-/** Watch the others in a thread of its own. @return MPO_ERR_MEMORY */
+/** Watch the others in a thread of its own, which also calls mpo_stop_hear for their signals.
+ *  @return MPO_ERR_MEMORY */
 enum mpo_status mpo_lines_watch(struct mpo_lines *lines,
                                 const struct mpo_lines_watch *watch);
 
 /** No more reports of lost ranks: the ranks are about to end as they should. */
 void mpo_lines_ignore(struct mpo_lines *lines);
+
+/** End the watcher; nothing more is reported or heard. NULL-safe, and at any rank. */
+void mpo_lines_unwatch(struct mpo_lines *lines);
 
 /** Wake all others. */
 void mpo_lines_wake(struct mpo_lines *lines);
@@ -59,3 +64,6 @@ double mpo_lines_round_trip(const struct mpo_lines *lines);
  * @return MPO_ERR_PEER when the root is gone, or has been silent for so long
  */
 enum mpo_status mpo_lines_sleep(struct mpo_lines *lines, double seconds);
+
+/** Tell the root of the signal to stop that came here; for mpo_stop_tell. */
+void mpo_lines_tell_stop(void *lines);

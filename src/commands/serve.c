@@ -263,6 +263,29 @@ static enum mpo_status watch_lines(struct serve *serve)
                                                   : MPO_OK;
 }
 
+/* To rank zero, whose server it stops: by a rank's line to its root, by that one's courier. */
+static void share_stop(struct serve *serve)
+{
+    bool has_group = is_root(serve);
+    void (*tell)(void *argument) = has_group ? mpo_groups_tell_stop : mpo_lines_tell_stop;
+    void *argument = has_group ? (void *)serve->groups : (void *)serve->lines;
+    if (mpo_comm_job_rank() == 0 || argument == NULL)
+        return; /* the server hears of it; there are no sockets */
+    mpo_stop_tell(tell, argument);
+    if (mpo_stop_is_caught())
+        tell(argument); /* it came during set-up */
+}
+
+/* Other ranks close their sockets from here on, which is no loss. Whoever could report one, or
+ * notify the server, ends before it. */
+static void close_server(struct serve *serve)
+{
+    mpo_lines_unwatch(serve->lines);
+    mpo_groups_end(serve->groups);
+    mpo_stop_tell(NULL, NULL);
+    mpo_server_close(&serve->server);
+}
+
 static enum mpo_status open_serve(struct serve *serve)
 {
     enum mpo_status status = MPO_OK;
@@ -417,14 +440,15 @@ enum mpo_status mpo_command_serve(int argc, char *const *argv)
     MPO_TRY(mpo_command_configure("serve", argc, argv, &serve.config));
     MPO_TRY(open_serve(&serve));
     status = watch_lines(&serve);
+    share_stop(&serve);
     if (status == MPO_OK && mpo_comm_job_rank() == 0)
         status = announce_server(&serve);
     MPO_TRY(mpo_comm_agree(status));
     MPO_TRY(mpo_session_end_loop(run_serve(&serve)));
-    mpo_server_close(&serve.server);
+    close_server(&serve);
     MPO_TRY(end_serve(&serve));
 cleanup:
-    mpo_server_close(&serve.server);
+    close_server(&serve);
     mpo_engine_close(&serve.engine);
     mpo_groups_close(&serve.groups);
     mpo_metrics_close(&serve.metrics);

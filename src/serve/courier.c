@@ -105,14 +105,19 @@ void mpo_courier_finish(struct mpo_courier *courier)
     join_thread(courier);
 }
 
+void mpo_courier_end(struct mpo_courier *courier)
+{
+    courier->is_closing = true;
+    ring_event(courier);
+    join_thread(courier);
+}
+
 void mpo_courier_close(struct mpo_courier **courier)
 {
     struct mpo_courier *self = *courier;
     if (self == NULL)
         return;
-    self->is_closing = true;
-    ring_event(self);
-    join_thread(self);
+    mpo_courier_end(self);
     for (size_t i = 0; !self->spec.is_near && i < self->request_capacity; i++)
         mpo_serve_request_close(&self->request[i].request);
     close(self->spec.socket);
@@ -234,8 +239,10 @@ static void send_out(struct mpo_courier *courier)
                              courier->out.count - courier->sent, MSG_NOSIGNAL);
         if (count < 0 && errno == EINTR)
             continue;
-        if (count < 0 && errno != EAGAIN)
+        if (count < 0 && errno != EAGAIN) {
+            receive_frames(courier); /* END may have come */
             lose_gone(courier);
+        }
         if (count <= 0)
             return;
         courier->sent += (size_t)count;
@@ -351,6 +358,11 @@ static void *run_courier(void *argument)
         send_out(courier);
         if (finishes)
             end_far(courier);
+    }
+    if (courier->is_closing && !courier->has_ended && !courier->has_failed) {
+        /* Before the other end finds the socket closed. */
+        mpo_wire_put(&courier->out, MPO_WIRE_END, -1, NULL, 0);
+        send_out(courier);
     }
     return NULL;
 }

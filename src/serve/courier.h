@@ -51,5 +51,9 @@ void mpo_courier_report(void *courier, const char *text);
  *  is in the link then. */
 void mpo_courier_finish(struct mpo_courier *courier);
 
-/** Ends the thread at once, if mpo_courier_finish has not. NULL-safe. */
+/** End the thread at once, if mpo_courier_finish has not, and tell the other end that this is no
+ *  loss. The link may still wake it, to no effect. */
+void mpo_courier_end(struct mpo_courier *courier);
+
+/** After mpo_courier_end, which it calls. NULL-safe. */
 void mpo_courier_close(struct mpo_courier **courier);

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "base/memory.h"
+#include "base/stop.h"
 #include "base/timing.h"
 
 /* With more than this unsent no events are taken from the engine. */
@@ -129,8 +130,18 @@ static void gather_state(struct mpo_courier *courier)
     mpo_wire_put_state(&courier->out, &courier->use, courier->values, courier->value_count);
 }
 
+static void tell_signal(struct mpo_courier *courier)
+{
+    const int64_t number = mpo_stop_signal();
+    if (courier->told_stop || !mpo_stop_is_caught())
+        return;
+    mpo_wire_put(&courier->out, MPO_WIRE_SIGNAL, -1, &number, sizeof number);
+    courier->told_stop = true;
+}
+
 static void gather_told(struct mpo_courier *courier)
 {
+    tell_signal(courier);
     if (is_behind(courier))
         return;
     gather_events(courier);

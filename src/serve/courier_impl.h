@@ -57,7 +57,7 @@ struct mpo_courier {
     int32_t value_count;     /* of a group */
     struct mpo_link_use use; /* far: as it was told last */
     double told;             /* when that was */
-    bool told_stop;          /* near */
+    bool told_stop;          /* near: to end; far: a signal that came */
 };
 
 /** A free number. @return -1: no memory */

@@ -4,6 +4,10 @@
  */
 #include "courier_impl.h"
 
+#include <string.h>
+
+#include "base/stop.h"
+
 /* ---- requests go out ---- */
 
 /* Without memory for its frame a request ends here. */
@@ -101,6 +105,17 @@ static bool take_state(struct mpo_courier *courier, const struct mpo_wire_frame 
     return true;
 }
 
+/* As if it had come here: a signal to any rank stops the server. */
+static bool take_signal(const struct mpo_wire_frame *frame)
+{
+    int64_t number = 0;
+    if (frame->head.bytes != sizeof number)
+        return false;
+    memcpy(&number, frame->bytes, sizeof number);
+    mpo_stop_hear((int)number);
+    return true;
+}
+
 static bool take_told(struct mpo_courier *courier, const struct mpo_wire_frame *frame)
 {
     switch (frame->head.kind) {
@@ -108,6 +123,8 @@ static bool take_told(struct mpo_courier *courier, const struct mpo_wire_frame *
         return take_event(courier, frame);
     case MPO_WIRE_STATE:
         return take_state(courier, frame);
+    case MPO_WIRE_SIGNAL:
+        return take_signal(frame);
     default:
         return false;
     }

@@ -151,6 +151,19 @@ void mpo_groups_report(void *argument, const char *text)
     mpo_courier_report(groups->courier[0], text);
 }
 
+void mpo_groups_tell_stop(void *argument)
+{
+    struct mpo_groups *groups = argument;
+    mpo_courier_wake(&groups->courier[0]);
+}
+
+void mpo_groups_end(struct mpo_groups *groups)
+{
+    for (int32_t i = 0; groups != NULL && i < groups->link_count; i++)
+        if (groups->courier[i] != NULL)
+            mpo_courier_end(groups->courier[i]);
+}
+
 void mpo_groups_finish(struct mpo_groups *groups)
 {
     for (int32_t i = 0; i < groups->link_count; i++)

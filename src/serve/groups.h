@@ -42,3 +42,11 @@ void mpo_groups_report(void *groups, const char *text);
 /** The engine of this root has ended: pass its last events on, or at rank zero wait for those
  *  of all others. */
 void mpo_groups_finish(struct mpo_groups *groups);
+
+/** Another root than rank zero: have rank zero told of the signal to stop that came to this
+ *  group; for mpo_stop_tell. */
+void mpo_groups_tell_stop(void *groups);
+
+/** End all couriers at once: from then on nothing is reported as lost, and what mpo_groups_open
+ *  borrowed may be closed. The links stay. NULL-safe. */
+void mpo_groups_end(struct mpo_groups *groups);

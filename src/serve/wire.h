@@ -10,7 +10,8 @@
  *     EVENT    an event of a request          the group's root -> rank zero
  *     STATE    struct mpo_link_use, its times as ages; values of metrics
  *     LOST     a text: why the job fails
- *     END      nothing follows
+ *     SIGNAL   int64: a signal to stop came to a rank of the group
+ *     END      nothing follows; of both where the job ends before it serves
  *     ALIVE    nothing is said                both
  *
  * A frame's place and length are multiples of 8, so that doubles are read where they lie. Both
@@ -36,6 +37,7 @@ enum mpo_wire_kind {
     MPO_WIRE_LOST,
     MPO_WIRE_END,
     MPO_WIRE_ALIVE,
+    MPO_WIRE_SIGNAL,
 };
 
 struct mpo_wire_head {

@@ -21,6 +21,7 @@ from waiting import PATIENCE_SECONDS  # noqa: E402
 MPIEXEC = sys.argv[2]
 CONFIG = os.path.join(SOURCE, "configs/table.yaml")
 RANKS = 3
+STOPS = (signal.SIGTERM, signal.SIGUSR1)
 LONG = {"prompt": "the film", "max_tokens": 30000, "end_bias": -100}
 SCORED = {"prompt": [" ".join(["the film was"] * 4000)] * 20, "max_tokens": 0, "echo": True,
           "logprobs": 1}
@@ -51,6 +52,33 @@ def test_signals():
               stream.last)
         found = server.process.wait(PATIENCE_SECONDS)
         check(f"{number.name}: exit code {code}", found == code, found)
+
+
+def stop_by(rank, number, phase):
+    fresh()
+    with Job((MPO, MPIEXEC), WORK, CONFIG, RANKS, "--drain=600", "--context=200000") as job:
+        streams = []
+        if phase == "drawing":
+            streams = [Stream(job, {**LONG, "stream": True, "max_tokens": 20000}, held=20)]
+            streams[0].wait_for_lines(20)
+        name = f"rank {rank} gets {number.name} while {phase}"
+        os.kill(job.rank_processes()[rank], number)
+        if streams:
+            health = job.refuses()
+            check(f"{name}: /health says draining", health == {"status": "draining"}, health)
+        for stream in streams:
+            stream.go_on()
+            check(f"{name}: a stream finishes", stream.last == b"data: [DONE]\n", stream.last)
+        code = job.wait()
+        wanted = 85 if number == signal.SIGUSR1 else 0
+        check(f"{name}: exit code {wanted}", code == wanted, code)
+
+
+def test_a_signal_to_any_rank():
+    cases = [(rank, number) for rank in range(1, RANKS) for number in STOPS]
+    for phase in ("idle", "drawing"):
+        for rank, number in sample.some(f"signals while {phase}", cases, 1):
+            stop_by(rank, number, phase)
 
 
 def test_drain_is_limited():

@@ -30,6 +30,8 @@ LAYOUTS = {"2 groups of 2": (2, 2), "3 groups of 1": (3, 1)}
 TABLE = tables.random_tables(3, 3, 6, 0.5, end_logit=-7.0)
 SILENT = ("rows_live", "rows_paused", "requests_running", "requests_waiting", "cells_used")
 LONG = {"prompt": "a b", "max_tokens": 60000, "end_bias": -100, "stream": True}
+# Of such tokens no socket holds as many as are asked for.
+UNSENT = {**LONG, "max_tokens": 8000, "logprobs": 5, "policy_scores": True}
 BODIES = [
     {"prompt": "a b c", "seed": 1, "max_tokens": 200, "logprobs": 3, "policy_scores": True},
     {"prompt": "b " * 300, "seed": 2, "max_tokens": 30, "echo": True, "logprobs": 2},
@@ -225,9 +227,7 @@ def time_limits(server, layout):
 
 def running_requests_finish(server, layout):
     groups = LAYOUTS[layout][0]
-    # Of such tokens no socket holds as many as are asked for.
-    body = {**LONG, "max_tokens": 8000, "logprobs": 5, "policy_scores": True}
-    streams = [Stream(server, {**body, "seed": i}, held=2) for i in range(groups)]
+    streams = [Stream(server, {**UNSENT, "seed": i}, held=2) for i in range(groups)]
     for stream in streams:
         stream.wait_for_lines(2)
     server.process.send_signal(signal.SIGUSR1)
@@ -290,6 +290,47 @@ def lose_one(layout, phase, rank, number):
     for name, condition, found in server.lose_rank(rank, number, streams):
         check(f"{layout}, rank {rank} gets {number.name} while {phase}: {name}", condition,
               found)
+
+
+def stop_by(layout, phase, rank, number):
+    with job(layout, "--drain=600") as server:
+        streams = [Stream(server, {**UNSENT, "seed": i}, held=2)
+                   for i in range(LAYOUTS[layout][0] if phase == "drawing" else 0)]
+        for stream in streams:
+            stream.wait_for_lines(2)
+        os.kill(server.rank_processes()[rank], number)
+        name = f"{layout}, rank {rank} gets {number.name} while {phase}"
+        if streams:
+            check(f"{name}: it stops", server.refuses())
+        for stream in streams:
+            stream.go_on()
+            check(f"{name}: a stream is whole", stream.last == b"data: [DONE]\n", stream.last)
+        code = server.wait()
+        wanted = 85 if number == signal.SIGUSR1 else 0
+        check(f"{name}: exit code {wanted}", code == wanted, code)
+
+
+def test_a_signal_to_any_rank():
+    cases = [(layout, phase, rank, number) for layout, shape in LAYOUTS.items()
+             for phase in ("idle", "drawing") for rank in range(shape[1], shape[0] * shape[1])
+             for number in (signal.SIGTERM, signal.SIGUSR1)]
+    for case in sample.some("signals", cases, 2):
+        fresh()
+        stop_by(*case)
+
+
+def test_a_start_that_fails():
+    """Ranks end one after the other, and none takes that for a loss."""
+    for layout in [*LAYOUTS] * 2:
+        fresh()
+        os.mkdir(os.path.join(WORK, "url.part"))
+        server = job(layout, "--url-file=url")
+        code = server.wait()
+        with open(server.log_path, encoding="utf-8") as log:
+            text = log.read()
+        check(f"{layout}: exit code 73", code == 73, (code, text[-1500:]))
+        check(f"{layout}: nothing but the reason", "url.part cannot be written" in text
+              and "was lost" not in text, text[-1500:])
 
 
 def test_lost_ranks():

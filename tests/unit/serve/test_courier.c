@@ -314,16 +314,29 @@ static void the_last_events_arrive_before_the_end(void **state)
 
 static void a_peer_that_is_gone_is_lost_once(void **state)
 {
-    struct world world;
+    struct end near = {0};
+    int pair[2];
     (void)state;
-    open_world(&world);
-    mpo_courier_close(&world.far.courier);
-    wait_until(world.near.lost > 0);
-    assert_non_null(strstr(world.near.text, "rank 4 was lost"));
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+    open_end(&near, pair[0], true, WAIT_SECONDS);
+    close(pair[1]); /* as when its process dies */
+    wait_until(near.lost > 0);
+    assert_non_null(strstr(near.text, "rank 4 was lost"));
     poll(NULL, 0, 100);
-    assert_int_equal(world.near.lost, 1);
-    close_end(&world.near);
-    close_end(&world.far);
+    assert_int_equal(near.lost, 1);
+    close_end(&near);
+}
+
+static void a_peer_that_closes_is_not_lost(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        struct world world;
+        open_world(&world);
+        close_end(i == 0 ? &world.far : &world.near);
+        poll(NULL, 0, 100); /* two signs of life, sent to nobody */
+        close_world(&world);
+    }
 }
 
 static void a_peer_that_says_nothing_is_lost_at_its_time(void **state)
@@ -397,6 +410,7 @@ int main(void)
         cmocka_unit_test(much_in_both_directions_is_no_deadlock),
         cmocka_unit_test(the_last_events_arrive_before_the_end),
         cmocka_unit_test(a_peer_that_is_gone_is_lost_once),
+        cmocka_unit_test(a_peer_that_closes_is_not_lost),
         cmocka_unit_test(a_peer_that_says_nothing_is_lost_at_its_time),
         cmocka_unit_test(idle_peers_hear_of_each_other),
         cmocka_unit_test(why_a_group_fails_is_told),
