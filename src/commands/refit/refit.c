@@ -24,7 +24,6 @@
 #include <string.h>
 
 #include "commands/commands.h"
-#include "session/differences.h"
 
 #define ADVICE                                                                             \
     "run fit with these objectives and bounds, or give --min-ess=0 to see the weights"
@@ -293,14 +292,15 @@ static void free_point(struct refit_point *point)
 static enum mpo_status check_mixture(const struct refit *refit)
 {
     enum mpo_status status = MPO_OK;
-    struct mpo_config *recorded = NULL;
-    MPO_TRY(mpo_differences_read(refit->record, refit->path, &recorded));
-    MPO_CHECK(recorded->rollout.mixture == MPO_MIXING_LOGITS, MPO_ERR_DATA,
+    struct mpo_fit_plan plan = {0};
+    MPO_TRY(mpo_fit_read_plan(refit->record, refit->path, &plan));
+    MPO_CHECK(plan.mixture == NULL ||
+                  strcmp(plan.mixture, mpo_mixing_name(MPO_MIXING_LOGITS)) == 0,
+              MPO_ERR_DATA,
               "%s: refit balances a mixture of logits, found a record of rollout.mixture: "
-              "adapters; fit again with the objectives and bounds that you want",
-              refit->path);
+              "%s; fit again with the objectives and bounds that you want",
+              refit->path, plan.mixture);
 cleanup:
-    mpo_config_close(&recorded);
     return status;
 }
 
