@@ -30,8 +30,6 @@ LAYOUTS = {"2 groups of 2": (2, 2), "3 groups of 1": (3, 1)}
 TABLE = tables.random_tables(3, 3, 6, 0.5, end_logit=-7.0)
 SILENT = ("rows_live", "rows_paused", "requests_running", "requests_waiting", "cells_used")
 LONG = {"prompt": "a b", "max_tokens": 60000, "end_bias": -100, "stream": True}
-# Of such tokens no socket holds as many as are asked for.
-UNSENT = {**LONG, "max_tokens": 8000, "logprobs": 5, "policy_scores": True}
 BODIES = [
     {"prompt": "a b c", "seed": 1, "max_tokens": 200, "logprobs": 3, "policy_scores": True},
     {"prompt": "b " * 300, "seed": 2, "max_tokens": 30, "echo": True, "logprobs": 2},
@@ -184,11 +182,15 @@ def clients_leave(server, layout, expected):
     check(f"{layout}: who left has left nothing", silent, use)
 
 
+def unread(layout, seed):
+    """More tokens than are drawn before a client that reads nothing is noticed."""
+    return {**LONG, "seed": seed, "max_tokens": 12000 if LAYOUTS[layout][1] > 1 else 80000}
+
+
 def slow_clients_wait(server, layout):
     """One that reads nothing is paused, whatever of its answer is under way."""
-    groups, ranks = LAYOUTS[layout]
-    tokens = 12000 if ranks > 1 else 80000
-    slow = [connect(server, {**LONG, "seed": 3, "max_tokens": tokens}) for _ in range(groups)]
+    groups, body = LAYOUTS[layout][0], unread(layout, 3)
+    slow = [connect(server, body) for _ in range(groups)]
 
     def paused():
         return [group["rows_paused"] for group in server.ask("/v1/mpo")["group_use"]]
@@ -202,7 +204,7 @@ def slow_clients_wait(server, layout):
         with client.makefile("rb") as file:
             text = file.read()
         counts.add((text.count(b"data: {"), b"data: [DONE]" in text))
-    check(f"{layout}: then read to its end", counts == {(tokens + 1, True)}, counts)
+    check(f"{layout}: then read to its end", counts == {(body["max_tokens"] + 1, True)}, counts)
 
 
 def time_limits(server, layout):
@@ -227,7 +229,7 @@ def time_limits(server, layout):
 
 def running_requests_finish(server, layout):
     groups = LAYOUTS[layout][0]
-    streams = [Stream(server, {**UNSENT, "seed": i}, held=2) for i in range(groups)]
+    streams = [Stream(server, unread(layout, i), held=2) for i in range(groups)]
     for stream in streams:
         stream.wait_for_lines(2)
     server.process.send_signal(signal.SIGUSR1)
@@ -294,7 +296,7 @@ def lose_one(layout, phase, rank, number):
 
 def stop_by(layout, phase, rank, number):
     with job(layout, "--drain=600") as server:
-        streams = [Stream(server, {**UNSENT, "seed": i}, held=2)
+        streams = [Stream(server, unread(layout, i), held=2)
                    for i in range(LAYOUTS[layout][0] if phase == "drawing" else 0)]
         for stream in streams:
             stream.wait_for_lines(2)
