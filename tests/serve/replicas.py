@@ -120,9 +120,10 @@ def request_bytes(body):
 
 
 def connect(server, body):
-    """A client that reads nothing, and has little room for what it is sent."""
+    """A client that reads nothing. Its room is more than loopback's packets have: with less, what was
+    not read for long comes on when the kernel asks again, seconds later."""
     client = socket.socket()
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 17)
     client.connect(("127.0.0.1", server.port))
     client.sendall(request_bytes(body))
     return client

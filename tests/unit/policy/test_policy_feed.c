@@ -113,7 +113,8 @@ static void options_that_no_policy_heeds_are_listed(void **state)
     const struct mpo_policy_spec tables[2] = {spec[0], spec[0]};
     assert_string_equal(mpo_policies_idle_option(tables, 2, 0), "policies.devices");
     assert_string_equal(mpo_policies_idle_option(tables, 2, 3), "run.device_rows");
-    assert_null(mpo_policies_idle_option(tables, 2, 4));
+    assert_string_equal(mpo_policies_idle_option(tables, 2, 4), "run.kv");
+    assert_null(mpo_policies_idle_option(tables, 2, 5));
     assert_null(mpo_policies_idle_option(spec, 2, 0));
     assert_null(mpo_policies_idle_option(&spec[1], 1, 0));
     assert_null(mpo_policies_idle_option(NULL, 0, 0));
