@@ -94,7 +94,7 @@ static void measure(int blocking, const struct buffers *buffers, int rounds)
 
 int main(int argc, char **argv)
 {
-    const int rounds = argc > 1 ? atoi(argv[1]) : ROUNDS_ALL;
+    const int rounds = argc > 1 ? (int)strtol(argv[1], NULL, 10) : ROUNDS_ALL;
     const size_t bytes = sizeof(float) * ROWS_MAX * VOCAB;
     struct buffers buffers = {NULL};
     if (!device_suite_has_device())

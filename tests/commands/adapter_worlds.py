@@ -10,9 +10,9 @@ engine. Nothing here shares code with mpo.
 import os
 import shutil
 
-import h5py
 import numpy as np
 
+import records
 import tables
 from gguf_file import F32, TEXT, TYPE_F32, Gguf, Tensor
 
@@ -22,7 +22,6 @@ LIKELY = [3 + ord(letter) for letter in "abcde"] + [END]
 PROMPTS = ("a", "b")
 STARTS = [3 + ord(prompt) for prompt in PROMPTS]
 MAX_TOKENS = 12
-CLOCKS = ("timing", "time", "elapsed", "provenance")
 
 
 class Exact(tables.Exact):
@@ -128,19 +127,27 @@ def fit(arguments, config, record, *flags, ranks=1):
     """The data sets of the record, clocks aside."""
     tables.run_ranks(arguments.mpirun, ranks, [
         arguments.mpo, "fit", config, "--record.file=" + record, "--quiet", *flags])
-    return data_sets(record)
+    return records.values(record)
 
 
-def data_sets(record):
-    found = {}
+class Fitted:
+    """A world with a reference, its configuration, and a record of adapters."""
 
-    def visit(name, item):
-        if isinstance(item, h5py.Dataset) and name.split("/")[0] not in CLOCKS:
-            found[name] = item[()]
+    STRENGTH = 1.4
 
-    with h5py.File(record, "r") as stream:
-        stream.visititems(visit)
-    return found
+    def __init__(self, arguments):
+        self.mpo, self.folder = arguments.mpo, arguments.folder("case")
+        self.world = World(3, 3)
+        self.config = self.world.write(arguments.tool, self.folder, reference=True)
+        self.record = self.path("run.h5")
+        found = fit(arguments, self.config, self.record, "--descent.steps=6",
+                    "--rollout.strength=%g" % self.STRENGTH)
+        self.weights = found["average"][-1]
+        self.scales = self.STRENGTH * self.weights
+        self.rows = self.world.log_rows(self.scales)
+
+    def path(self, name):
+        return os.path.join(self.folder, name)
 
 
 def responses(found):

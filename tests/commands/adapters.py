@@ -15,31 +15,19 @@ import sys
 import numpy as np
 
 import tables
-from adapter_worlds import VOCAB, Arguments, World, fit
+from adapter_worlds import VOCAB, Arguments, Fitted
 from gguf_file import F32, Gguf
 
-STRENGTH = 1.4
 # Logits of a float32 model through the engine agree with its table to about 1e-5 a token.
 SCORE_BOUND = 1e-4
 
 
-class Case:
-    """A world with a reference, its configuration and a record of it."""
+class Case(Fitted):
+    """Commands on it."""
 
     def __init__(self, arguments):
-        self.mpo, self.folder = arguments.mpo, arguments.folder("case")
-        self.world = World(3, 3)
-        self.config = self.world.write(arguments.tool, self.folder, reference=True)
-        self.record = self.path("run.h5")
-        found = fit(arguments, self.config, self.record, "--descent.steps=6",
-                    "--rollout.strength=%g" % STRENGTH)
-        self.weights = found["average"][-1]
-        self.scales = STRENGTH * self.weights
-        self.rows = self.world.log_rows(self.scales)
+        super().__init__(arguments)
         self.exact = self.world.exact(True)
-
-    def path(self, name):
-        return os.path.join(self.folder, name)
 
     def run(self, command, *flags, expect=0, config=None):
         words = [self.mpo, command, config or self.config]
@@ -83,7 +71,7 @@ def evaluate_says_both_kinds_side_by_side(case):
     numbers = "0.2,0.5,0.3"
     out, _ = case.run("evaluate", "--weights=" + case.record, "--replicates=100",
                       "--against=logits:%s;%s;logits:%s" % (case.record, numbers, numbers),
-                      "--strength=%g" % STRENGTH, "--format=json", "--responses=32")
+                      "--strength=%g" % case.STRENGTH, "--format=json", "--responses=32")
     vectors = json.loads(out)["vectors"]
     tables.check([vector["mixture"] for vector in vectors]
                  == ["adapters", "logits", "adapters", "logits"], out)

@@ -15,8 +15,9 @@ import sys
 
 import numpy as np
 
+import records
 import tables
-from adapter_worlds import LIKELY, Arguments, World, data_sets, fit, responses
+from adapter_worlds import LIKELY, Arguments, World, fit, responses
 
 # Logits of a float32 model through the engine agree with its table to about 1e-5 a token.
 SCORE_BOUND = 1e-4
@@ -181,7 +182,7 @@ def a_resumed_fit_is_that_of_one_piece(arguments):
     parts = folder + "/parts.h5"
     fit(arguments, config, parts, "--descent.steps=5")
     fit(arguments, config, parts, "--descent.steps=12", "--resume")
-    for name, value in data_sets(parts).items():
+    for name, value in records.values(parts).items():
         tables.check(value.tobytes() == whole[name].tobytes(), "/" + name)
     _, said = tables.run([arguments.mpo, "fit", config, "--record.file=" + parts, "--resume",
                           "--descent.steps=12", "--rollout.mixture=logits"], expect=78)

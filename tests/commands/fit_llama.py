@@ -14,9 +14,9 @@ import os
 import shutil
 import sys
 
-import h5py
 import numpy as np
 
+import records
 import tables
 
 VOCAB = 260
@@ -27,7 +27,6 @@ MAX_TOKENS = 12
 EXCESS_WORST = 5e-3
 # Logits of a float32 model through the engine agree with its table to about 1e-5 a token.
 SCORE_BOUND = 1e-4
-CLOCKS = ("timing", "time", "elapsed", "provenance")
 
 
 def random_logits(seed, policy_count):
@@ -80,15 +79,7 @@ def write_case(arguments, folder, logits, order=(0, 1, 2)):
 def fit(arguments, config, record, ranks=1, *flags):
     tables.run_ranks(arguments.mpirun, ranks, [
         arguments.mpo, "fit", config, "--record.file=" + record, "--quiet", *flags])
-    found = {}
-
-    def visit(name, item):
-        if isinstance(item, h5py.Dataset) and name.split("/")[0] not in CLOCKS:
-            found[name] = item[()]
-
-    with h5py.File(record, "r") as stream:
-        stream.visititems(visit)
-    return found
+    return records.values(record)
 
 
 def start_states():

@@ -8,13 +8,22 @@ import tables
 CLOCKS = ("timing", "time", "elapsed", "provenance")
 
 
+def values(path):
+    """{name: value} of every data set but the clocks."""
+    return each_data_set(path, lambda item: item[()])
+
+
 def data_sets(path):
     """{name: bytes and shape} of every data set but the clocks."""
+    return each_data_set(path, lambda item: (item.dtype.str, item.shape, item[()].tobytes()))
+
+
+def each_data_set(path, read):
     found = {}
 
     def visit(name, item):
         if isinstance(item, h5py.Dataset) and name.split("/")[0] not in CLOCKS:
-            found[name] = (item.dtype.str, item.shape, item[()].tobytes())
+            found[name] = read(item)
 
     with h5py.File(path, "r") as record:
         record.visititems(visit)

@@ -23,11 +23,10 @@ sys.path[:0] = [os.path.join(HERE, "..", folder) for folder in ("commands", "sup
 
 import numpy as np  # noqa: E402
 import tables  # noqa: E402
-from adapter_worlds import END, LIKELY, Arguments, World, fit  # noqa: E402
+from adapter_worlds import END, LIKELY, Arguments, Fitted  # noqa: E402
 from server import hold_port, port_of  # noqa: E402
 from waiting import PATIENCE_SECONDS  # noqa: E402
 
-STRENGTH = 1.4
 PROMPTS = "abcde"
 MAX_TOKENS = 12
 # Of a token's log-probability in a float32 model, as in tests/commands/adapters.py.
@@ -69,21 +68,12 @@ class LlamaServer:
             return json.load(answer)
 
 
-class Case:
-    """A record of adapters, and what it was exported to."""
+class Case(Fitted):
+    """And what it was exported to."""
 
     def __init__(self, arguments):
-        self.mpo, self.folder = arguments.mpo, arguments.folder("case")
-        self.world = World(3, 3)
-        self.config = self.world.write(arguments.tool, self.folder, reference=True)
-        self.record = self.path("run.h5")
-        found = fit(arguments, self.config, self.record, "--descent.steps=6",
-                    "--rollout.strength=%g" % STRENGTH)
-        self.rows = self.world.log_rows(STRENGTH * found["average"][-1])
+        super().__init__(arguments)
         tables.run([self.mpo, "export", self.record, "--output", self.path("one.gguf")])
-
-    def path(self, name):
-        return os.path.join(self.folder, name)
 
     def greedy(self):
         """Prompt -> tokens, by generate."""
