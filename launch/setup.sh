@@ -18,7 +18,8 @@
 #   MPO_BUILD_DIR       the build tree (default: build, beside src); deps/ inside it is filled here
 #   CMAKE_PREFIX_PATH   a libllama found there is used instead of building one (its archive is
 #                       still downloaded, for the template engine)
-#   MPO_LLAMA_CUDA      ON builds libllama with its CUDA backend (default OFF)
+#   MPO_LLAMA_CUDA      ON also builds libllama's CUDA backend (default OFF), which is loaded where a
+#                       GPU is asked for: mpo then starts on hosts without a driver too
 #   CUDAARCHS           the GPUs to build for, such as "80;90" (default: those of this machine); mpo's
 #                       own kernels are built for them too
 #   MPO_LLAMA_NATIVE    OFF builds libllama for any CPU with AVX2 or similar instead of for this
@@ -207,12 +208,38 @@ forget_stubs() {
     cmake -P "$deps/rpath.cmake"
 }
 
+# configure_llama BUILD PREFIX OPTION...
+configure_llama() {
+    local tree=$1 prefix=$2
+    shift 2
+    cmake -S "$deps/llama-src/vendor/llama.cpp" -B "$tree" -G Ninja \
+        -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=ON -DCMAKE_INSTALL_PREFIX="$prefix" \
+        -DCMAKE_INSTALL_LIBDIR=lib "-DCMAKE_INSTALL_RPATH=\$ORIGIN" \
+        -DLLAMA_BUILD_COMMON=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_TOOLS=OFF \
+        -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_APP=OFF \
+        -DLLAMA_CURL=OFF "$@"
+}
+
+# The backend for CUDA is a library that nothing is linked with: it needs the driver's, and mpo
+# loads it where a GPU is asked for. GGML_BACKEND_DL alone would make the CPU's such a library too,
+# and without GGML_NATIVE, so this is a build of its own, of which nothing else is kept.
+build_cuda_backend() {
+    local tree=$deps/llama-cuda-build prefix=$1 native=$2
+    rm -rf "$tree"
+    configure_llama "$tree" "$prefix" -DCMAKE_INSTALL_BINDIR=lib -DCMAKE_INSTALL_RPATH_USE_LINK_PATH=ON \
+        -DGGML_BACKEND_DL=ON -DGGML_CPU=OFF -DGGML_NATIVE="$native" -DGGML_CUDA=ON -DGGML_CUDA_NCCL=OFF \
+        ${CUDAARCHS:+"-DCMAKE_CUDA_ARCHITECTURES=$CUDAARCHS"} \
+        && cmake --build "$tree" -j "$jobs" --target ggml-cuda \
+        && cmake --install "$tree/ggml/src/ggml-cuda" --prefix "$prefix" \
+        && forget_stubs "$prefix" && rm -rf "$tree"
+}
+
 build_llama() {
     local prefix=$deps/llama stamp cuda=${MPO_LLAMA_CUDA:-OFF} native=${MPO_LLAMA_NATIVE:-ON} flags archs
     stamp=$prefix/built-$llama_version-no-amx-cuda-$cuda
     if [ "$cuda" = ON ]; then
         archs=$(name_architectures "$native")
-        stamp=$stamp-$archs
+        stamp=$stamp-apart-$archs
     fi
     [ "$native" = ON ] || stamp=$stamp-any-cpu
     [ ! -e "$stamp" ] || return 0
@@ -221,16 +248,10 @@ build_llama() {
     rm -rf "$deps/llama-build" "$prefix"
     flags=$(flags_without_amx)
     {
-        CFLAGS="${CFLAGS:-} $flags" CXXFLAGS="${CXXFLAGS:-} $flags" cmake -S "$deps/llama-src/vendor/llama.cpp" -B "$deps/llama-build" -G Ninja \
-            -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=ON -DCMAKE_INSTALL_PREFIX="$prefix" \
-            -DCMAKE_INSTALL_LIBDIR=lib "-DCMAKE_INSTALL_RPATH=\$ORIGIN" \
-            -DCMAKE_INSTALL_RPATH_USE_LINK_PATH="$cuda" \
-            -DLLAMA_BUILD_COMMON=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_TOOLS=OFF \
-            -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_APP=OFF \
-            -DLLAMA_CURL=OFF -DGGML_NATIVE="$native" -DGGML_CUDA="$cuda" -DGGML_CUDA_NCCL=OFF \
-            ${CUDAARCHS:+"-DCMAKE_CUDA_ARCHITECTURES=$CUDAARCHS"} \
+        CFLAGS="${CFLAGS:-} $flags" CXXFLAGS="${CXXFLAGS:-} $flags" configure_llama "$deps/llama-build" "$prefix" \
+            -DGGML_NATIVE="$native" \
             && cmake --build "$deps/llama-build" -j "$jobs" && cmake --install "$deps/llama-build" \
-            && { [ "$cuda" != ON ] || forget_stubs "$prefix"; }
+            && { [ "$cuda" != ON ] || build_cuda_backend "$prefix" "$native"; }
     } >"$deps/llama.log" 2>&1 || { tail -20 "$deps/llama.log" >&2; die "libllama did not build; see $deps/llama.log"; }
     rm -rf "$deps/llama-build"
     touch "$stamp"

@@ -3,22 +3,26 @@
 """It builds where people build: without a driver, with an older toolkit, without a GPU.
 
 usage: build_hosts.py link  SOURCE_FOLDER WORK_FOLDER BUILD_FOLDER LLAMA_FOLDER
+       build_hosts.py apart SOURCE_FOLDER WORK_FOLDER BUILD_FOLDER LLAMA_FOLDER BIGRAM_GGUF_TOOL
        build_hosts.py nvcc  SOURCE_FOLDER WORK_FOLDER
        build_hosts.py setup SOURCE_FOLDER WORK_FOLDER
 
 Needs neither CUDA nor a device. `link` links a program against the installed library and a
-libggml-cuda whose libcuda is gone; `nvcc` configures with a compiler that says which toolkit
-it is of and refuses what that did not know; `setup` lets launch/setup.sh build a libllama of
-one file, and looks for what it would find when it is loaded.
+libllama that is linked with a libggml-cuda whose libcuda is gone; `apart` puts backends beside
+libllama that a program is to load, or not; `nvcc` configures with a compiler that says which
+toolkit it is of and refuses what that did not know; `setup` lets launch/setup.sh build a
+libllama of two files, and looks for what its backend would find when it is loaded.
 """
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 
 MODE, SOURCE, WORK = sys.argv[1:4]
 FAILURES = []
+STATES = 260  # of the smallest bigram model
 
 NVCC = """#!/bin/bash
 # A compiler of CUDA %(version)s that hands everything to the host's.
@@ -54,15 +58,52 @@ printf '\n#$ %%s\n' "LIBRARIES= $libraries" "c++ a.o $libraries -lcudart_static 
 exec c++ "${wanted[@]}"
 """
 
+# libllama without the backend for CUDA, or that backend alone, as llama.cpp has the choice.
 LLAMA = """
 cmake_minimum_required(VERSION 3.20)
 project(small C)
-add_library(ggml-cuda SHARED cuda.c)
+include(GNUInstallDirs)
+if(NOT GGML_CUDA)
+    add_library(llama SHARED llama.c)
+    install(TARGETS llama)
+elseif(NOT GGML_BACKEND_DL OR NOT DEFINED GGML_CPU OR GGML_CPU)
+    message(FATAL_ERROR "expected a library apart, and none for the CPU, which could not be GGML_NATIVE")
+else()
+    add_subdirectory(ggml/src/ggml-cuda)
+endif()
+"""
+
+BACKEND = """
+add_library(ggml-cuda MODULE cuda.c)
 target_link_libraries(ggml-cuda PRIVATE %(toolkit)s/lib64/libcudart.so
     %(toolkit)s/math/libcublas.so %(toolkit)s/lib64/stubs/libcuda.so)
-install(TARGETS ggml-cuda)
+install(TARGETS ggml-cuda LIBRARY DESTINATION ${CMAKE_INSTALL_BINDIR})
 file(WRITE ${CMAKE_BINARY_DIR}/for "${CMAKE_CUDA_ARCHITECTURES}")
 install(FILES ${CMAKE_BINARY_DIR}/for DESTINATION .)
+"""
+
+# A backend with the CPU for its devices, which libllama has already.
+DEVICES = """
+#include <stddef.h>
+struct reg {
+    int version;
+    const char *(*name)(void *);
+    size_t (*count)(void *);
+    void *(*get)(void *, size_t);
+    void *(*address)(void *, const char *);
+};
+struct reg *ggml_backend_reg_by_name(const char *name);
+void *ggml_backend_dev_by_type(int type);
+static const char *name(void *self) { return "CUDA"; }
+static size_t count(void *self) { return %(count)d; }
+static void *get(void *self, size_t index) { return ggml_backend_dev_by_type(0); }
+static void *address(void *self, const char *name) { return NULL; }
+struct reg *ggml_backend_init(void)
+{
+    static struct reg reg = {0, name, count, get, address};
+    reg.version = ggml_backend_reg_by_name("CPU")->version;
+    return &reg;
+}
 """
 
 
@@ -86,7 +127,8 @@ def run(*command, **settings):
     environment = {key: value for key, value in os.environ.items()
                    if key not in ("CUDAARCHS", "CUDACXX", "CMAKE_PREFIX_PATH")}
     return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                          timeout=600, env={**environment, **settings}, check=False)
+                          errors="replace", timeout=600, env={**environment, **settings},
+                          check=False)
 
 
 def must(*command, **settings):
@@ -123,17 +165,22 @@ def make_driverless_llama(llama_folder):
     return os.path.dirname(package), backend, away
 
 
-def link(build, llama_folder):
-    package, backend, driver = make_driverless_llama(llama_folder)
-    plain = run("cc", "-o", os.path.join(WORK, "plain"),
-                write("int main(void) { return 0; }", "code", "plain.c"), "-Wl,--no-as-needed", backend)
-    check("the linker asks for the driver's library", "libcuda.so.1" in plain.stdout, plain)
+def build_programs(build, package, *targets):
+    """Programs of tests/package. @return their folder, that of the installed mpo, the last build"""
     prefix = os.path.join(WORK, "prefix")
     must("cmake", "--install", build, "--prefix", prefix)
     programs = os.path.join(WORK, "programs")
     must("cmake", "-S", os.path.join(SOURCE, "tests", "package"), "-B", programs,
          f"-DCMAKE_PREFIX_PATH={prefix}", f"-Dllama_DIR={package}")
-    linked = run("cmake", "--build", programs, "--target", "sample")
+    return programs, prefix, run("cmake", "--build", programs, "--target", *targets)
+
+
+def link(build, llama_folder):
+    package, backend, driver = make_driverless_llama(llama_folder)
+    plain = run("cc", "-o", os.path.join(WORK, "plain"),
+                write("int main(void) { return 0; }", "code", "plain.c"), "-Wl,--no-as-needed", backend)
+    check("the linker asks for the driver's library", "libcuda.so.1" in plain.stdout, plain)
+    programs, prefix, linked = build_programs(build, package, "sample")
     check("a program links without the driver", linked.returncode == 0, linked.stdout[-3000:])
     sample = [os.path.join(programs, "sample"), os.path.join(SOURCE, "configs", "table.yaml"), "the film"]
     check("and starts where the driver is",
@@ -143,6 +190,84 @@ def link(build, llama_folder):
     described = [folder for folder, _, files in os.walk(prefix) if "mpo.pc" in files]
     flags = must("pkg-config", "--libs", "mpo", PKG_CONFIG_PATH=":".join(described)).split()
     check("pkg-config says how", "-Wl,--allow-shlib-undefined" in flags, flags)
+
+
+# ---- apart ----
+
+def copy_llama(llama_folder):
+    """The llama package of this build with copies of its libraries.
+    @return the package's folder, that of the libraries"""
+    beside = os.path.join(WORK, "beside")
+    os.makedirs(beside)
+    libraries = os.path.join(llama_folder, "..", "..")
+    for name in os.listdir(libraries):
+        if re.match(r"lib(llama|ggml)[^/]*\.so", name) and "cuda" not in name:
+            shutil.copy(os.path.join(libraries, name), beside, follow_symlinks=False)
+    package = write(f'include("{llama_folder}/llama-config.cmake")\n'
+                    "foreach(one llama ggml::ggml ggml::ggml-base ggml::ggml-cpu)\n"
+                    "    if(TARGET ${one})\n"
+                    "        get_target_property(file ${one} IMPORTED_LOCATION)\n"
+                    "        get_filename_component(file ${file} NAME)\n"
+                    "        set_target_properties(${one} PROPERTIES IMPORTED_LOCATION\n"
+                    f'            "{beside}/${{file}}")\n'
+                    "    endif()\nendforeach()\n", "llama", "llama-config.cmake")
+    return os.path.dirname(package), beside
+
+
+def make_models(tool):
+    """A configuration of three bigram models. @return its path"""
+    lines = ["prompts: {file: prompts.txt}", "run: {threads: 1, device: cpu}", "policies:"]
+    for k in range(3):
+        raw = write("", f"p{k}.f32")
+        with open(raw, "wb") as file:
+            file.write(struct.pack(f"<{STATES ** 2}f", *[i * (k + 7) % 5 for i in range(STATES ** 2)]))
+        must(tool, os.path.join(WORK, f"p{k}.gguf"), raw)
+        lines.append(f"  - {{name: p{k}, model: p{k}.gguf, template: raw}}")
+    write("ab\n", "prompts.txt")
+    return write("\n".join(lines) + "\n", "config.yaml")
+
+
+def apart(build, llama_folder, tool):
+    package, beside = copy_llama(llama_folder)
+    programs, _, built = build_programs(build, package, "sample", "backend")
+    check("programs are built", built.returncode == 0, built.stdout[-3000:])
+    backend, sample = os.path.join(programs, "backend"), os.path.join(programs, "sample")
+    module = os.path.join(beside, "libggml-cuda.so")
+
+    def ask(name, code, words, **settings):
+        found = run(backend, "cuda", **settings)
+        check(name, found.returncode == code and all(word in found.stdout for word in words), found)
+
+    ask("a libllama without a backend is said to have none", 69,
+        ["this libllama has no cuda", module, "MPO_LLAMA_CUDA=ON", "run.device=cpu"])
+    driver = make_library("int cuMemCreate(void) { return 0; }", "driver/libcuda.so.1",
+                          "-Wl,-soname,libcuda.so.1")
+    make_library("int cuMemCreate(void);\n"
+                 "void *ggml_backend_init(void) { return cuMemCreate() ? ggml_backend_init : 0; }",
+                 module, driver)
+    away = os.path.join(WORK, "away")
+    os.rename(os.path.dirname(driver), away)
+    ask("a backend without its driver is refused with what is missing", 69,
+        [f"{module} cannot be loaded: libcuda.so.1", "driver of a GPU", "run.device=cpu"])
+    check("the cpu is not", run(backend, "cpu").returncode == 0)
+    config = make_models(tool)
+    drawn = run(sample, config, "ab")
+    check("and computes without the driver", drawn.returncode == 0, drawn)
+    loaded = ":".join(os.path.join(beside, name) for name in sorted(os.listdir(beside))
+                      if re.fullmatch(r"lib\w+(-\w+)?\.so\.0", name))
+    for command in (["version"], ["doctor", config], ["generate", config, "--weights=uniform"]):
+        done = run(os.path.join(build, "mpo"), *command, LD_PRELOAD=loaded)
+        check(f"mpo {command[0]} ends as elsewhere", done.returncode == 0, done)
+    ask("a library of something else is refused", 69, ["found another library", module],
+        LD_LIBRARY_PATH=away)
+    for count in (0, 1):
+        os.remove(module)
+        make_library(DEVICES % {"count": count}, module)
+        ask(f"a backend that finds {count} devices is asked", 69 if count == 0 else 0,
+            ["finds no device of kind cuda"] if count == 0 else ["yes"])
+    os.rename(module, os.path.join(WORK, "libggml-cuda.so"))
+    found = run("sh", "-c", 'cd "$0" && exec "$@"', WORK, backend, "cuda")
+    check("one in the working folder is not loaded", found.returncode == 69, found)
 
 
 # ---- nvcc ----
@@ -209,8 +334,11 @@ def prepare_setup():
     make_library("int cublas;", "toolkit/math/libcublas.so")
     make_library("int cuda;", "toolkit/lib64/stubs/libcuda.so", "-Wl,-soname,libcuda.so.1")
     source = ("build", "deps", "llama-src", "vendor", "llama.cpp")
-    write("extern int cudart, cublas, cuda; int *all[] = {&cudart, &cublas, &cuda};", *source, "cuda.c")
-    write(LLAMA % {"toolkit": toolkit}, *source, "CMakeLists.txt")
+    cuda = (*source, "ggml", "src", "ggml-cuda")
+    write("int llama;", *source, "llama.c")
+    write(LLAMA, *source, "CMakeLists.txt")
+    write("extern int cudart, cublas, cuda; int *all[] = {&cudart, &cublas, &cuda};", *cuda, "cuda.c")
+    write(BACKEND % {"toolkit": toolkit}, *cuda, "CMakeLists.txt")
     write("#!/bin/sh\necho 'install ok installed'\n", "tools", "dpkg-query", mode=0o755)
 
 
@@ -238,10 +366,13 @@ def setup():
     check("also where it says native", code == 69 and "set CUDAARCHS" in said, said)
     code, said, archs = set_up(CUDAARCHS="90")
     check("with it libllama is built for those", (code, archs) == (0, "90"), said)
+    lib = os.path.join(WORK, "build", "deps", "llama", "lib")
+    check("its backend is a library apart", sorted(os.listdir(lib)) == ["libggml-cuda.so", "libllama.so"],
+          os.listdir(lib))
     check("and not again", "building" not in set_up(CUDAARCHS="90")[1])
     code, said, archs = set_up(CUDAARCHS="80;90")
     check("but for others", (code, archs) == (0, "80;90") and "building" in said, said)
-    library = os.path.join(WORK, "build", "deps", "llama", "lib", "libggml-cuda.so")
+    library = os.path.join(lib, "libggml-cuda.so")
     path = re.search(r"R(?:UN)?PATH.*\[(.*)\]", must("readelf", "-d", library))[1].split(":")
     toolkit = os.path.join(WORK, "toolkit")
     check("it looks beside itself, and where CUDA's libraries were, but not among the stubs",
@@ -260,7 +391,7 @@ def setup():
 def main():
     shutil.rmtree(WORK, ignore_errors=True)
     os.makedirs(WORK)
-    {"link": link, "nvcc": nvcc, "setup": setup}[MODE](*sys.argv[4:])
+    {"link": link, "apart": apart, "nvcc": nvcc, "setup": setup}[MODE](*sys.argv[4:])
     if FAILURES:
         sys.exit(f"{len(FAILURES)} failed")
 

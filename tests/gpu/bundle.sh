@@ -60,7 +60,7 @@ for program in "${programs[@]}"; do
         echo "bundle.sh: left out, not built: $program" >&2
     fi
 done
-# libllama loads its backends by name.
+# Of its backends libllama is linked with some, and loads others from its own folder.
 llama=$(ldd "$top/programs/mpo" | awk '$1 ~ /^libggml\.so/ {print $3}')
 [ -z "$llama" ] || cp -L "$(dirname "$llama")"/libggml-*.so* "$top/lib/"
 plugins=$(ompi_info --path pkglibdir | awk '{print $2}')

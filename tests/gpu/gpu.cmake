@@ -39,6 +39,9 @@ if(MPO_LLAMA AND NOT MPO_SANITIZE)
         --shape=small --device=cpu --tokens=4)
     mpo_add_script_test("a program links where there is no driver" ../gpu/build_hosts.py gpu
         120 1 link ${PROJECT_SOURCE_DIR} ${work}/driverless ${PROJECT_BINARY_DIR} ${llama_DIR})
+    mpo_add_script_test("libllama's backend for CUDA is loaded where it can be"
+        ../gpu/build_hosts.py gpu 120 1 apart ${PROJECT_SOURCE_DIR} ${work}/apart
+        ${PROJECT_BINARY_DIR} ${llama_DIR} $<TARGET_FILE:bigram_gguf_tool>)
 endif()
 mpo_add_script_test("older toolkits are asked for what they know" ../gpu/build_hosts.py gpu
     120 1 nvcc ${PROJECT_SOURCE_DIR} ${work}/toolkits)

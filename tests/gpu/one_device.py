@@ -27,7 +27,8 @@ import llama_devices  # noqa: E402
 import tables  # noqa: E402  (through the path that devices gives)
 
 NONE = ("no CUDA device", "cudaErrorNoDevice", "cudaErrorInsufficientDriver", "this build has no cuda",
-        "this libllama has no cuda")
+        "this libllama has no cuda", "libllama finds no device of kind cuda",
+        "libggml-cuda.so cannot be loaded")
 TWICE = [(1, "self", "auto")] * 2
 LOGIT_TOLERANCE = 1e-2
 

@@ -146,6 +146,17 @@ def room_for_libraries_is_kept_where_libllama_computes(case):
                         messages=sum(one[1] == most for one in found), memory=most - 1)
 
 
+def a_libllama_without_them_is_refused_or_told(case):
+    for wish, ranks in (("cuda", 1), ("cuda", 3), ("auto", 1), ("auto", 3)):
+        out, said = tables.run_ranks(case.mpirun, ranks, [
+            "env", "HOSTSIM_DEVICES=3", "HOSTSIM_NO_LLAMA=1", case.mpo, "generate", case.config,
+            "--run.device=" + wish, WEIGHTS], 69 if wish == "cuda" else 0)
+        tables.check("this libllama has no cuda" in said and "libggml-cuda.so" in said, said)
+        tables.check(said.count("this libllama has no cuda") == 1, said)
+        tables.check(wish == "cuda" or "run.device is auto: using the cpu, because" in said, said)
+        tables.check((out != "") == (wish == "auto"), out)
+
+
 def main():
     if len(sys.argv) != 5:
         sys.exit(__doc__)
@@ -158,6 +169,7 @@ def main():
         generate_and_score_print_the_cpus_lines,
         the_longest_answer_decides_what_score_needs,
         room_for_libraries_is_kept_where_libllama_computes,
+        a_libllama_without_them_is_refused_or_told,
     ]
     sys.exit(tables.run_cases([(one, [case]) for one in cases]))
 

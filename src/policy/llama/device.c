@@ -13,43 +13,31 @@
 
 #include <string.h>
 
-static void say_nothing(enum ggml_log_level level, const char *text, void *user_data)
+/* The backend for a kind of device, of which it finds some. */
+static enum mpo_status find_backend(const char *kind, ggml_backend_reg_t *out)
 {
-    (void)level;
-    (void)text;
-    (void)user_data;
-}
-
-/* Registers backends that are libraries of their own, which must be done once. */
-static void load_backends(void)
-{
-    static bool loaded = false;
-    if (loaded)
-        return;
-    loaded = true;
-    llama_log_set(say_nothing, NULL);
-    ggml_backend_load_all();
-}
-
-/* The backend for a kind of device, NULL when there is none or it finds no device. */
-static ggml_backend_reg_t find_backend(const char *kind)
-{
-    load_backends();
-    ggml_backend_reg_t backend =
-        strcmp(kind, "cuda") == 0 ? ggml_backend_reg_by_name("CUDA") : NULL;
-    return backend != NULL && ggml_backend_reg_dev_count(backend) > 0 ? backend : NULL;
+    enum mpo_status status = MPO_OK;
+    const char *name = strcmp(kind, "cuda") == 0 ? "CUDA" : kind;
+    ggml_backend_reg_t backend = NULL;
+    MPO_TRY(mpo_llama_load_cpu()); /* where others lie that libllama knows comes along */
+    backend = ggml_backend_reg_by_name(name);
+    if (backend == NULL) {
+        MPO_TRY(mpo_llama_load_backend(kind));
+        backend = ggml_backend_reg_by_name(name);
+    }
+    MPO_CHECK(backend != NULL && ggml_backend_reg_dev_count(backend) > 0, MPO_ERR_DEVICE,
+              "libllama finds no device of kind %s; see nvidia-smi and "
+              "CUDA_VISIBLE_DEVICES, or set run.device=cpu",
+              kind);
+    *out = backend;
+cleanup:
+    return status;
 }
 
 enum mpo_status mpo_llama_check_device(const char *kind)
 {
-    enum mpo_status status = MPO_OK;
-    MPO_CHECK(strcmp(kind, MPO_DEVICE_CPU) == 0 || find_backend(kind) != NULL,
-              MPO_ERR_DEVICE,
-              "this libllama has no %s, or finds no device; build it for %s with "
-              "MPO_LLAMA_CUDA=ON launch/setup.sh, or set run.device=cpu",
-              kind, kind);
-cleanup:
-    return status;
+    ggml_backend_reg_t backend = NULL;
+    return strcmp(kind, MPO_DEVICE_CPU) == 0 ? MPO_OK : find_backend(kind, &backend);
 }
 
 int32_t mpo_llama_spread(const struct mpo_policy_spec *spec, int32_t run)
@@ -62,12 +50,12 @@ enum mpo_status mpo_llama_find_devices(const struct mpo_device *device,
                                        ggml_backend_dev_t list[MPO_DEVICE_RUN_MAX + 1])
 {
     enum mpo_status status = MPO_OK;
-    load_backends();
+    ggml_backend_reg_t backend = NULL;
     list[0] = NULL;
+    MPO_TRY(mpo_llama_load_cpu());
     if (mpo_device_is_cpu(device))
         return MPO_OK;
-    MPO_TRY(mpo_llama_check_device(device->kind));
-    ggml_backend_reg_t backend = find_backend(device->kind);
+    MPO_TRY(find_backend(device->kind, &backend));
     size_t count = ggml_backend_reg_dev_count(backend);
     MPO_CHECK(
         (size_t)device->index < count && device->index - device->first < MPO_DEVICE_RUN_MAX,

@@ -9,6 +9,7 @@
  *   compact.c  rows in the order of their tokens, whatever came and went
  *   capture.c  rows of logits that stay on the device
  *   device.c   where libllama computes
+ *   backends.c libraries that it computes with
  *   library.c  libllama as a whole, and what it says
  *   threads.c  whether its threads can be started
  *   file.c     GGUF files: found, hashed, looked through
@@ -69,6 +70,16 @@ enum mpo_status mpo_llama_check_device(const char *kind);
  *  @return MPO_ERR_DEVICE when libllama does not have it */
 enum mpo_status mpo_llama_find_devices(const struct mpo_device *device,
                                        ggml_backend_dev_t list[MPO_DEVICE_RUN_MAX + 1]);
+
+/* ---- backends.c ---- */
+
+/** See that libllama can compute on the CPU, by a library of its own if it has none linked.
+ *  @return MPO_ERR_DEVICE */
+enum mpo_status mpo_llama_load_cpu(void);
+
+/** Load the backend for a kind of device, which is not linked.
+ *  @return MPO_ERR_DEVICE when there is none, or it cannot be loaded on this host */
+enum mpo_status mpo_llama_load_backend(const char *kind);
 
 /* ---- library.c ---- */
 

@@ -4,6 +4,8 @@
  */
 #include "llama_devices.h"
 
+#include <stdbool.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "cuda_runtime_api.h"
@@ -14,7 +16,8 @@
 
 ggml_backend_reg_t hostsim_reg_by_name(const char *name)
 {
-    return ggml_backend_reg_by_name(strcmp(name, "CUDA") == 0 ? "CPU" : name);
+    bool is_simulated = strcmp(name, "CUDA") == 0 && getenv("HOSTSIM_NO_LLAMA") == NULL;
+    return ggml_backend_reg_by_name(is_simulated ? "CPU" : name);
 }
 
 size_t hostsim_reg_dev_count(ggml_backend_reg_t backend)

@@ -18,7 +18,7 @@
 extern "C" {
 #endif
 
-/** The CPU's for "CUDA". */
+/** The CPU's for "CUDA", unless the environment has HOSTSIM_NO_LLAMA. */
 ggml_backend_reg_t hostsim_reg_by_name(const char *name);
 
 /** As many as cudaGetDeviceCount finds. */
