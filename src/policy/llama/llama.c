@@ -301,7 +301,8 @@ int32_t mpo_llama_outputs(const struct mpo_llama_policy *policy,
     int32_t most = mpo_llama_sequences(policy, setup);
     int32_t wanted = setup->position_count;
     if (mpo_llama_is_invariant(policy))
-        wanted += MPO_LLAMA_BATCH_TOKENS / MPO_LLAMA_INVARIANT_TOKENS + 1; /* company */
+        wanted +=
+            MPO_LLAMA_BATCH_TOKENS / mpo_llama_pass_tokens(policy, setup) + 1; /* company */
     /* no more than tokens of a batch, which are no more than cells */
     if (wanted > MPO_LLAMA_BATCH_TOKENS)
         wanted = MPO_LLAMA_BATCH_TOKENS;
@@ -433,7 +434,7 @@ static enum mpo_status policy_allocate(void *self, const struct mpo_policy_setup
     policy->split.is_on = mpo_llama_is_split(policy, setup);
     policy->sequence_count = mpo_llama_sequences(policy, setup);
     policy->output_count_max = mpo_llama_outputs(policy, setup);
-    policy->pass_tokens = mpo_llama_pass_tokens(policy);
+    policy->pass_tokens = mpo_llama_pass_tokens(policy, setup);
     MPO_TRY(make_context(policy));
     MPO_TRY(mpo_llama_adapters_set(policy));
     MPO_TRY(make_buffers(policy));

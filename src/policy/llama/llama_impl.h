@@ -282,7 +282,8 @@ bool mpo_llama_is_in_full(const struct llama_model *model);
 bool mpo_llama_is_invariant(const struct mpo_llama_policy *policy);
 
 /** Tokens that its context computes at once. */
-int32_t mpo_llama_pass_tokens(const struct mpo_llama_policy *policy);
+int32_t mpo_llama_pass_tokens(const struct mpo_llama_policy *policy,
+                              const struct mpo_policy_setup *setup);
 
 /** Whether a model's pre-tokenizer, which stands for a family of models, is one of these. */
 bool mpo_llama_is_of_family(const struct llama_model *model, const char *const *family,

@@ -66,12 +66,18 @@ bool mpo_llama_is_invariant(const struct mpo_llama_policy *policy)
 
 /* From 64 tokens on libllama's attention on the CPU goes through all cells in use, below
  * through a row's own. */
-int32_t mpo_llama_pass_tokens(const struct mpo_llama_policy *policy)
+int32_t mpo_llama_pass_tokens(const struct mpo_llama_policy *policy,
+                              const struct mpo_policy_setup *setup)
 {
-    bool is_small = policy->setup.mixes_prompts && mpo_device_is_cpu(policy->device) &&
+    bool is_small = setup->mixes_prompts && mpo_device_is_cpu(policy->device) &&
                     !mpo_llama_is_in_full(policy->model->handle);
-    return is_small || mpo_llama_is_invariant(policy) ? MPO_LLAMA_INVARIANT_TOKENS
-                                                      : MPO_LLAMA_BATCH_TOKENS;
+    if (!is_small && !mpo_llama_is_invariant(policy))
+        return MPO_LLAMA_BATCH_TOKENS;
+    /* 64 rows are two passes of 32: one of 63 would leave a lone token for the second */
+    int32_t passes =
+        (setup->row_count + MPO_LLAMA_INVARIANT_TOKENS - 1) / MPO_LLAMA_INVARIANT_TOKENS;
+    return passes > 1 ? (setup->row_count + passes - 1) / passes
+                      : MPO_LLAMA_INVARIANT_TOKENS;
 }
 
 static uint64_t cache_bytes(const struct mpo_llama_policy *policy,
