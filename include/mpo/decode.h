@@ -28,7 +28,7 @@
  *         status = mpo_decode_step(decode, &events, &count);     then look at the events
  *     mpo_decode_release(decode);
  *
- * A refusal of offer or admit (MPO_ERR_USAGE, MPO_ERR_DATA) leaves the machine whole,
+ * A refusal of an offer or of admit (MPO_ERR_USAGE, MPO_ERR_DATA) leaves the machine whole,
  * and a row that fails is an event. Any other failure of step, offer, idle, release or
  * follow leaves the ranks out of step: pass it to mpo_session_end_loop (or mpo_comm_fail),
  * of which the other ranks learn in their waits.
@@ -191,6 +191,51 @@ enum mpo_status mpo_decode_offer_tokens(struct mpo_decode *decode, int32_t slot,
 /** The same for one user message. At the root. */
 enum mpo_status mpo_decode_offer_text(struct mpo_decode *decode, int32_t slot,
                                       const char *text, int32_t *lengths);
+
+/** How ranks encode prompts beside the steps: in a thread of each, for its policies. */
+struct mpo_decode_beside {
+    /** A prompt is encoded on this rank. Called in that thread, once for each, in the order of
+     *  their offers. NULL: nobody is told */
+    void (*encoded)(void *argument);
+    /** At the root: prompts that every other rank has encoded so far. NULL: it does not know */
+    int64_t (*others)(void *argument);
+    void *argument; /* borrowed */
+};
+
+/** Start the thread. Local; on all ranks of the group, before the first offer of this kind.
+ *  @return MPO_ERR_MEMORY; MPO_ERR_USAGE the second time */
+enum mpo_status mpo_decode_encode_beside(struct mpo_decode *decode,
+                                         const struct mpo_decode_beside *beside);
+
+/** End it: nobody is told of anything from then on, and what it has not encoded is forgotten.
+ *  NULL-safe. Local. */
+void mpo_decode_end_encoding(struct mpo_decode *decode);
+
+/**
+ * Like mpo_decode_offer, but the prompt is encoded beside the steps that follow, after those
+ * that were offered so before. Its slot is nobody else's until mpo_decode_end_offer.
+ *
+ * At the root of the group, while the others follow. May allocate.
+ *
+ * @return MPO_ERR_USAGE as mpo_decode_offer, and without mpo_decode_encode_beside;
+ *         MPO_ERR_MEMORY: nothing is encoded
+ */
+enum mpo_status mpo_decode_begin_offer(struct mpo_decode *decode, int32_t slot,
+                                       const struct mpo_prompt *prompt);
+
+enum mpo_decode_progress {
+    MPO_DECODE_NOT_ENCODED,  /* or nothing was offered */
+    MPO_DECODE_ENCODED_HERE, /* at the root; mpo_decode_end_offer may wait for others */
+    MPO_DECODE_ENCODED,      /* everywhere, or nobody knows */
+};
+
+/** How far it is. Never waits. At the root. */
+enum mpo_decode_progress mpo_decode_offer_progress(struct mpo_decode *decode, int32_t slot);
+
+/** Have the prompt in its slot, as after mpo_decode_offer and with its statuses; waits until
+ *  all ranks have encoded it. At the root of the group, while the others follow. */
+enum mpo_status mpo_decode_end_offer(struct mpo_decode *decode, int32_t slot,
+                                     int32_t *lengths);
 
 /** The tokens of a policy's prompt in a slot; *token borrowed until the next offer. At the
  *  root of a machine with parked_rows.

@@ -26,6 +26,7 @@
 enum said {
     SAYS_AWAKE = 1,
     SAYS_ENDS = 2,
+    SAYS_DONE = 3,
     SAYS_STOP = 128,
 };
 
@@ -46,6 +47,7 @@ struct mpo_lines {
     double woken; /* when the others were, for the round trip; 0: never */
     int64_t wake_count;
     int64_t *answer_count; /* [count] at the root: wakes that a rank has answered */
+    int64_t *done_count;   /* [count] at the root: pieces of work that a rank has done */
     int32_t awake;         /* ranks that have answered the last one */
     double round_trip;     /* seconds */
 };
@@ -64,6 +66,7 @@ static enum mpo_status make_lines(const struct mpo_comm *comm, struct mpo_lines 
     pthread_mutex_init(&lines->lock, NULL);
     MPO_NEW(lines->size, &lines->socket);
     MPO_NEW(lines->count, &lines->answer_count);
+    MPO_NEW(lines->count, &lines->done_count);
     for (int32_t rank = 0; rank < lines->size; rank++)
         lines->socket[rank] = -1;
 cleanup:
@@ -127,6 +130,7 @@ void mpo_lines_close(struct mpo_lines **lines)
     if (self->stop >= 0)
         close(self->stop);
     pthread_mutex_destroy(&self->lock);
+    free(self->done_count);
     free(self->answer_count);
     free(self->socket);
     free(self);
@@ -146,17 +150,26 @@ static void note_answers(struct mpo_lines *lines, int32_t member, int32_t count)
     pthread_mutex_unlock(&lines->lock);
 }
 
+static void note_done(struct mpo_lines *lines, int32_t member, int32_t count)
+{
+    pthread_mutex_lock(&lines->lock);
+    lines->done_count[member] += count;
+    pthread_mutex_unlock(&lines->lock);
+}
+
 /* What a rank says. @return false when it is gone */
 static bool hear_rank(struct mpo_lines *lines, int32_t member)
 {
     unsigned char byte[64];
     int32_t answers = 0;
+    int32_t done = 0;
     ssize_t bytes =
         recv(lines->socket[lines->root + member], byte, sizeof byte, MSG_DONTWAIT);
     if (bytes == 0 || (bytes < 0 && errno != EAGAIN && errno != EINTR))
         return false;
     for (ssize_t i = 0; i < bytes; i++) {
         answers += byte[i] == SAYS_AWAKE;
+        done += byte[i] == SAYS_DONE;
         if (byte[i] == SAYS_ENDS)
             mpo_lines_ignore(lines);
         if (byte[i] > SAYS_STOP)
@@ -164,6 +177,8 @@ static bool hear_rank(struct mpo_lines *lines, int32_t member)
     }
     if (answers > 0)
         note_answers(lines, member, answers);
+    if (done > 0)
+        note_done(lines, member, done);
     return true;
 }
 
@@ -285,7 +300,24 @@ double mpo_lines_round_trip(const struct mpo_lines *lines)
     return seconds;
 }
 
+int64_t mpo_lines_done(void *argument)
+{
+    struct mpo_lines *lines = argument;
+    int64_t least = INT64_MAX;
+    pthread_mutex_lock(&lines->lock);
+    for (int32_t member = 1; member < lines->count; member++)
+        if (lines->done_count[member] < least)
+            least = lines->done_count[member];
+    pthread_mutex_unlock(&lines->lock);
+    return least;
+}
+
 /* ---- the other ranks ---- */
+
+void mpo_lines_tell_done(void *lines)
+{
+    say_to_root(lines, SAYS_DONE);
+}
 
 void mpo_lines_tell_stop(void *argument)
 {

@@ -4,8 +4,8 @@
  *
  *     end of file             that process is gone: known at once
  *     a byte from the root    wake up: a message of MPI comes next
- *     a byte to the root      awake: how long a round trip takes; a signal to stop came here;
- *                             the line ends as it should
+ *     a byte to the root      awake: how long a round trip takes; a piece of work is done; a
+ *                             signal to stop came here; the line ends as it should
  *
  * Where they cannot be made (a firewall) a warning says so, and ranks wait by MPI as always.
  */
@@ -55,6 +55,9 @@ void mpo_lines_wake(struct mpo_lines *lines);
 /** Seconds of the last round trip over all ranks; 0: there was none. Any thread. */
 double mpo_lines_round_trip(const struct mpo_lines *lines);
 
+/** Pieces of work that every other rank has told to be done. Any thread. */
+int64_t mpo_lines_done(void *lines);
+
 /* ---- the other ranks ---- */
 
 /**
@@ -64,6 +67,9 @@ double mpo_lines_round_trip(const struct mpo_lines *lines);
  * @return MPO_ERR_PEER when the root is gone, or has been silent for so long
  */
 enum mpo_status mpo_lines_sleep(struct mpo_lines *lines, double seconds);
+
+/** Tell the root that a piece of work is done here. Any thread. */
+void mpo_lines_tell_done(void *lines);
 
 /** Tell the root of the signal to stop that came here; for mpo_stop_tell. */
 void mpo_lines_tell_stop(void *lines);

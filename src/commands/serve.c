@@ -225,6 +225,30 @@ cleanup:
     return status;
 }
 
+/* A prompt is encoded: the root's engine takes it, and other ranks tell their root. */
+static void note_encoded(void *argument)
+{
+    const struct serve *serve = argument;
+    if (is_root(serve))
+        mpo_link_wake(mpo_groups_links(serve->groups)[0]);
+    else if (serve->lines != NULL)
+        mpo_lines_tell_done(serve->lines);
+}
+
+static int64_t count_encoded(void *argument)
+{
+    return mpo_lines_done(((struct serve *)argument)->lines);
+}
+
+static enum mpo_status open_encoder(struct serve *serve)
+{
+    const struct mpo_decode_beside beside = {.encoded = note_encoded,
+                                             .others = serve->lines != NULL ? count_encoded
+                                                                            : NULL,
+                                             .argument = serve};
+    return mpo_decode_encode_beside(serve->session->decode, &beside);
+}
+
 static enum mpo_status open_groups(struct serve *serve)
 {
     enum mpo_status status = MPO_OK;
@@ -282,6 +306,7 @@ static void close_server(struct serve *serve)
 {
     mpo_lines_unwatch(serve->lines);
     mpo_groups_end(serve->groups);
+    mpo_decode_end_encoding(serve->session != NULL ? serve->session->decode : NULL);
     mpo_stop_tell(NULL, NULL);
     mpo_server_close(&serve->server);
 }
@@ -299,6 +324,7 @@ static enum mpo_status open_serve(struct serve *serve)
     MPO_TRY(mpo_comm_agree(open_metrics(serve)));
     MPO_TRY(open_groups(serve));
     MPO_TRY(mpo_comm_agree(open_engine(serve)));
+    MPO_TRY(mpo_comm_agree(open_encoder(serve)));
 cleanup:
     return status;
 }

@@ -218,6 +218,7 @@ void mpo_decode_close(struct mpo_decode **out)
          decode->prompt != NULL && i < decode->spec.prompt_slots * decode->policy_count;
          i++)
         free(decode->prompt[i].token);
+    mpo_encoder_close(&decode->encoder);
     mpo_decode_pace_close(&decode->pace);
     void *const arrays[] = {
         decode->failure,
@@ -411,6 +412,31 @@ enum mpo_status mpo_decode_release(struct mpo_decode *decode)
 
 /* ---- the others ---- */
 
+static enum mpo_status do_as_told(struct mpo_decode *decode)
+{
+    enum mpo_status status = MPO_OK;
+    switch ((enum mpo_decode_kind)decode->control->kind) {
+    case MPO_DECODE_RUN:
+        MPO_TRY(mpo_decode_apply(decode));
+        MPO_TRY(mpo_decode_positions_make(decode));
+        break;
+    case MPO_DECODE_IDLE:
+        if (decode->rest.sleep != NULL)
+            MPO_TRY(decode->rest.sleep(decode->rest.argument));
+        break;
+    case MPO_DECODE_RELEASE:
+        break;
+    case MPO_DECODE_OFFER:
+    case MPO_DECODE_OFFER_TOKENS:
+    case MPO_DECODE_BEGIN_OFFER:
+    case MPO_DECODE_END_OFFER:
+        MPO_TRY(mpo_decode_take_offer(decode));
+        break;
+    }
+cleanup:
+    return status;
+}
+
 enum mpo_status mpo_decode_follow(struct mpo_decode *decode)
 {
     enum mpo_status status = MPO_OK;
@@ -420,15 +446,7 @@ enum mpo_status mpo_decode_follow(struct mpo_decode *decode)
         MPO_TRY(mpo_decode_tell(decode, MPO_DECODE_RUN));
         if (decode->control->kind == MPO_DECODE_RELEASE)
             break;
-        if (decode->control->kind == MPO_DECODE_IDLE && decode->rest.sleep != NULL)
-            MPO_TRY(decode->rest.sleep(decode->rest.argument));
-        if (decode->control->kind == MPO_DECODE_OFFER ||
-            decode->control->kind == MPO_DECODE_OFFER_TOKENS) {
-            MPO_TRY(mpo_decode_take_offer(decode));
-        } else if (decode->control->kind == MPO_DECODE_RUN) {
-            MPO_TRY(mpo_decode_apply(decode));
-            MPO_TRY(mpo_decode_positions_make(decode));
-        }
+        MPO_TRY(do_as_told(decode));
     }
 cleanup:
     return status;

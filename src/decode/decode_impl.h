@@ -10,6 +10,8 @@
  *   rows.c     one step's positions: rows of logits brought together and combined
  *   ask.c      each row's token, and what else it wants to know of its position
  *   offer.c    prompts that come while the machine runs
+ *   known.c    what the root knows of them
+ *   encoder.c  their tokens, in a thread beside the steps (encoder.h)
  *   text.c     tokens into text, one after another (text.h)
  *
  * Two tables of rows: what every rank of the group knows of a row (struct
@@ -19,6 +21,7 @@
 #pragma once
 
 #include "base/timing.h"
+#include "encoder.h"
 #include "pace.h"
 #include "mpo/decode.h"
 
@@ -68,6 +71,8 @@ enum mpo_decode_kind {
     MPO_DECODE_RUN,
     MPO_DECODE_OFFER,        /* a prompt follows */
     MPO_DECODE_OFFER_TOKENS, /* as token ids */
+    MPO_DECODE_BEGIN_OFFER,  /* a prompt follows, for the encoders */
+    MPO_DECODE_END_OFFER,    /* its tokens are wanted */
     MPO_DECODE_IDLE,
     MPO_DECODE_RELEASE,
 };
@@ -130,12 +135,14 @@ struct mpo_decode {
     int32_t *reused; /* [row_count, H] tokens of its prompt that a row began with */
     int32_t *joined; /* [joined_count] rows that wait or live, oldest first */
     int32_t joined_count;
-    struct mpo_decode_root *root; /* [row_count], at the root */
-    int32_t *begun;               /* [row_count, H] tokens of its prompt, at the root */
-    bool clears;                  /* before the next step, at the root */
-    struct mpo_decode_rest rest;  /* zero: none */
-    bool others_sleep;            /* at the root: since the last idle record */
-    int32_t *admitted;            /* [admitted_count] new rows, in order, at the root */
+    struct mpo_decode_root *root;    /* [row_count], at the root */
+    int32_t *begun;                  /* [row_count, H] tokens of its prompt, at the root */
+    bool clears;                     /* before the next step, at the root */
+    struct mpo_decode_rest rest;     /* zero: none */
+    struct mpo_decode_beside beside; /* zero: none */
+    struct mpo_encoder *encoder;     /* NULL: none */
+    bool others_sleep;               /* at the root: since the last idle record */
+    int32_t *admitted;               /* [admitted_count] new rows, in order, at the root */
     int32_t admitted_count;
     int32_t *planned; /* [planned_count] rows of the next step: going_count continuing ones,
                          then new ones; at the root */
@@ -270,7 +277,7 @@ struct mpo_mixture_draws mpo_decode_draws(struct mpo_decode *decode);
  *  are known. Collective over the group; the figures are at the root. */
 enum mpo_status mpo_decode_ask_more(struct mpo_decode *decode);
 
-/* ---- offer.c ---- */
+/* ---- known.c ---- */
 
 /** Tokens of the prompt in a slot, of the policy that has most; 0: none was offered. At the
  *  root.
@@ -278,6 +285,13 @@ enum mpo_status mpo_decode_ask_more(struct mpo_decode *decode);
 int32_t mpo_decode_longest_prompt(const struct mpo_decode *decode, int32_t slot,
                                   const double *mu);
 
-/** Receive and encode the prompt that a control record announced. Collective over the group
- *  without the root, which calls mpo_decode_offer. */
+/** The tokens of the prompt that the control record is about come to the root. Collective over
+ *  the group.
+ *  @param length  [H] tokens of each policy's, at the root; elsewhere those of this rank */
+enum mpo_status mpo_decode_gather_tokens(struct mpo_decode *decode, const int32_t *length);
+
+/* ---- offer.c ---- */
+
+/** What a control record of an offer asks for. Collective over the group without the root,
+ *  which calls mpo_decode_offer and the like. */
 enum mpo_status mpo_decode_take_offer(struct mpo_decode *decode);

@@ -8,6 +8,9 @@
  *     root   the messages
  *     all    encode; refusals and token counts go to the root, and its verdict back
  *
+ * Beside steps it comes in two parts. With BEGIN_OFFER the ranks have the messages and hand them
+ * to their encoders (encoder.h); after END_OFFER refusals and counts go to the root as above.
+ *
  * A prompt travels as texts, each ended by a NUL: role and content of each message, then
  * the prefill; or as token ids.
  */
@@ -27,10 +30,10 @@ struct verdict {
 };
 
 struct offer {
-    char *text; /* [bytes]; of token ids too, which malloc has aligned */
+    struct mpo_encoder_prompt
+        own; /* its text of [bytes]; of token ids too, which malloc has
+                                      aligned */
     size_t bytes;
-    struct mpo_message *messages;
-    struct mpo_prompt prompt;
     struct verdict *verdict;
     size_t verdict_bytes;
 };
@@ -38,15 +41,14 @@ struct offer {
 static void release_offer(struct offer *offer)
 {
     free(offer->verdict);
-    free(offer->messages);
-    free(offer->text);
+    mpo_encoder_prompt_free(&offer->own);
 }
 
 static enum mpo_status allocate_texts(struct offer *offer)
 {
     enum mpo_status status = MPO_OK;
-    MPO_NEW(offer->bytes, &offer->text);
-    MPO_NEW(MPO_PROMPTS_MESSAGE_COUNT_MAX, &offer->messages);
+    MPO_NEW(offer->bytes, &offer->own.text);
+    MPO_NEW(MPO_PROMPTS_MESSAGE_COUNT_MAX, &offer->own.messages);
 cleanup:
     return status;
 }
@@ -117,14 +119,15 @@ static const char *next_text(const char **at)
 
 static void read_prompt(struct offer *offer)
 {
-    const char *at = offer->text;
-    const char *end = offer->text + offer->bytes;
+    struct mpo_encoder_prompt *own = &offer->own;
+    const char *at = own->text;
+    const char *end = own->text + offer->bytes;
     int32_t count = 0;
     const char *text = next_text(&at);
     for (; at < end && count < MPO_PROMPTS_MESSAGE_COUNT_MAX; text = next_text(&at))
-        offer->messages[count++] = (struct mpo_message){text, next_text(&at)};
-    offer->prompt = (struct mpo_prompt){
-        .text = "", .messages = offer->messages, .message_count = count, .prefill = text};
+        own->messages[count++] = (struct mpo_message){text, next_text(&at)};
+    own->prompt = (struct mpo_prompt){
+        .text = "", .messages = own->messages, .message_count = count, .prefill = text};
 }
 
 /* ---- encoding ---- */
@@ -134,7 +137,7 @@ static enum mpo_status encode_prompt(struct mpo_decode *decode, const struct off
     enum mpo_status status = MPO_OK;
     for (int32_t k = 0; k < decode->local_count; k++)
         MPO_TRY(mpo_policy_encode(mpo_policies_local(decode->spec.policies, k),
-                                  decode->control->slot, &offer->prompt,
+                                  decode->control->slot, &offer->own.prompt,
                                   &offer->verdict->length[decode->first_policy + k]));
 cleanup:
     return status;
@@ -143,7 +146,7 @@ cleanup:
 static enum mpo_status encode_tokens(struct mpo_decode *decode, const struct offer *offer)
 {
     enum mpo_status status = MPO_OK;
-    const int32_t *token = (const void *)offer->text;
+    const int32_t *token = (const void *)offer->own.text;
     int32_t count = (int32_t)(offer->bytes / sizeof *token);
     for (int32_t k = 0; k < decode->local_count; k++) {
         MPO_TRY(mpo_policy_encode_tokens(mpo_policies_local(decode->spec.policies, k),
@@ -154,76 +157,7 @@ cleanup:
     return status;
 }
 
-/* ---- tokens to the root ---- */
-
-static enum mpo_status keep_tokens(struct mpo_decode *decode, int32_t h,
-                                   const int32_t *token, int32_t count)
-{
-    enum mpo_status status = MPO_OK;
-    struct mpo_decode_tokens *prompt =
-        decode->prompt + (ptrdiff_t)decode->control->slot * decode->policy_count + h;
-    prompt->count = 0;
-    MPO_TRY(mpo_memory_grow((void **)&prompt->token, &prompt->capacity, (size_t)count,
-                            sizeof *prompt->token, "a prompt's tokens"));
-    if (token != NULL)
-        memcpy(prompt->token, token, (size_t)count * sizeof *token);
-    prompt->count = count;
-cleanup:
-    return status;
-}
-
-/* From the rank that hosts policy h, maybe the root itself. */
-static enum mpo_status bring_tokens(struct mpo_decode *decode, int32_t h, int32_t host,
-                                    int32_t count)
-{
-    enum mpo_status status = MPO_OK;
-    const struct mpo_comm *comm = decode->spec.comm;
-    int32_t own = mpo_comm_group_rank(comm);
-    int32_t root = mpo_comm_rank(comm) - own;
-    int32_t slot = decode->control->slot;
-    const int32_t *token = NULL;
-    if (host == own)
-        count = mpo_policy_prompt(
-            mpo_policies_local(decode->spec.policies, h - decode->first_policy), slot,
-            &token);
-    if (decode->is_root)
-        MPO_TRY(keep_tokens(decode, h, token, count));
-    if (host == 0)
-        return MPO_OK;
-    int32_t *data = decode->is_root ? decode->prompt[slot * decode->policy_count + h].token
-                                    : (int32_t *)token;
-    MPO_TRY(mpo_comm_send(comm, root + host, root, data, (size_t)count * sizeof *data));
-cleanup:
-    return status;
-}
-
-/* What the root compares with rows that are there. Collective over the group. */
-static enum mpo_status gather_tokens(struct mpo_decode *decode, const struct offer *offer)
-{
-    enum mpo_status status = MPO_OK;
-    int32_t own = mpo_comm_group_rank(decode->spec.comm);
-    for (int32_t host = 0; host < mpo_comm_group_size(decode->spec.comm); host++) {
-        int32_t first = 0;
-        int32_t count = 0;
-        if (!decode->is_root && host != own)
-            continue;
-        mpo_placement_block(&decode->spec.placement, host, &first, &count);
-        for (int32_t h = first; h < first + count; h++)
-            MPO_TRY(bring_tokens(decode, h, host, offer->verdict->length[h]));
-    }
-cleanup:
-    return status;
-}
-
-int32_t mpo_decode_prompt(const struct mpo_decode *decode, int32_t slot, int32_t h,
-                          const int32_t **token)
-{
-    bool is_there = decode->prompt != NULL && slot >= 0 &&
-                    slot < decode->spec.prompt_slots && h >= 0 && h < decode->policy_count;
-    ptrdiff_t at = (ptrdiff_t)slot * decode->policy_count + h;
-    *token = is_there ? decode->prompt[at].token : NULL;
-    return is_there && decode->length[at] > 0 ? decode->prompt[at].count : 0;
-}
+/* ---- an offer ---- */
 
 /* Two verdicts: this rank's and, at the root, another's. */
 static enum mpo_status make_verdicts(const struct mpo_decode *decode, struct offer *offer)
@@ -247,17 +181,17 @@ struct source {
 static void write_source(const struct source *source, struct offer *offer)
 {
     if (source->prompt != NULL)
-        write_prompt(source->prompt, offer->text);
+        write_prompt(source->prompt, offer->own.text);
     else
-        memcpy(offer->text, source->token, offer->bytes);
+        memcpy(offer->own.text, source->token, offer->bytes);
 }
 
-/* All ranks; source is NULL but at the root. */
-static enum mpo_status pass_on(struct mpo_decode *decode, struct offer *offer,
-                               const struct source *source)
+/* The prompt reaches all ranks, unless one has no room for it; source is NULL but at the
+ * root. */
+static enum mpo_status pass_prompt(struct mpo_decode *decode, struct offer *offer,
+                                   const struct source *source)
 {
     enum mpo_status status = MPO_OK;
-    MPO_TRY(make_verdicts(decode, offer));
     offer->bytes = (size_t)decode->control->bytes;
     mpo_failure_keep(&offer->verdict->failure, allocate_texts(offer));
     MPO_TRY(agree_on_verdict(decode, offer));
@@ -265,16 +199,43 @@ static enum mpo_status pass_on(struct mpo_decode *decode, struct offer *offer,
         goto cleanup;
     if (source != NULL)
         write_source(source, offer);
-    MPO_TRY(mpo_exchange_broadcast(decode->spec.exchange, offer->text, offer->bytes));
-    if (decode->control->kind == MPO_DECODE_OFFER_TOKENS) {
-        mpo_failure_keep(&offer->verdict->failure, encode_tokens(decode, offer));
-    } else {
+    MPO_TRY(mpo_exchange_broadcast(decode->spec.exchange, offer->own.text, offer->bytes));
+    if (decode->control->kind != MPO_DECODE_OFFER_TOKENS)
         read_prompt(offer);
-        mpo_failure_keep(&offer->verdict->failure, encode_prompt(decode, offer));
+cleanup:
+    return status;
+}
+
+/* Its tokens in the slots of this rank's policies. */
+static enum mpo_status make_tokens(struct mpo_decode *decode, const struct offer *offer)
+{
+    int32_t kind = decode->control->kind;
+    int32_t *length = offer->verdict->length + decode->first_policy;
+    if (kind == MPO_DECODE_END_OFFER)
+        return mpo_encoder_take(decode->encoder, decode->control->slot, length);
+    return kind == MPO_DECODE_OFFER_TOKENS ? encode_tokens(decode, offer)
+                                           : encode_prompt(decode, offer);
+}
+
+/* All ranks; source is NULL but at the root. */
+static enum mpo_status pass_on(struct mpo_decode *decode, struct offer *offer,
+                               const struct source *source)
+{
+    enum mpo_status status = MPO_OK;
+    int32_t kind = decode->control->kind;
+    MPO_TRY(make_verdicts(decode, offer));
+    if (kind != MPO_DECODE_END_OFFER)
+        MPO_TRY(pass_prompt(decode, offer, source));
+    if (offer->verdict->failure.status != MPO_OK)
+        goto cleanup;
+    if (kind == MPO_DECODE_BEGIN_OFFER) {
+        mpo_encoder_submit(decode->encoder, decode->control->slot, &offer->own);
+        goto cleanup;
     }
+    mpo_failure_keep(&offer->verdict->failure, make_tokens(decode, offer));
     MPO_TRY(agree_on_verdict(decode, offer));
     if (offer->verdict->failure.status == MPO_OK && decode->spec.parked_rows > 0)
-        MPO_TRY(gather_tokens(decode, offer));
+        MPO_TRY(mpo_decode_gather_tokens(decode, offer->verdict->length));
 cleanup:
     return status;
 }
@@ -301,6 +262,8 @@ static enum mpo_status check_slot(const struct mpo_decode *decode, int32_t slot)
     enum mpo_status status = MPO_OK;
     MPO_CHECK(slot >= 0 && slot < decode->spec.prompt_slots, MPO_ERR_USAGE,
               "prompt slot %d, of %d", slot, decode->spec.prompt_slots);
+    MPO_CHECK(decode->encoder == NULL || !mpo_encoder_has(decode->encoder, slot),
+              MPO_ERR_USAGE, "prompt slot %d, whose prompt is being encoded", slot);
     for (int32_t row = 0; row < decode->row_count; row++)
         MPO_CHECK(!waits_for_prompt(decode, row) || decode->root[row].wish.slot != slot,
                   MPO_ERR_USAGE, "prompt slot %d, whose prompt row %d waits for", slot,
@@ -309,44 +272,47 @@ cleanup:
     return status;
 }
 
-int32_t mpo_decode_longest_prompt(const struct mpo_decode *decode, int32_t slot,
-                                  const double *mu)
-{
-    const int32_t *length = decode->length + (ptrdiff_t)slot * decode->policy_count;
-    int32_t longest = 0;
-    for (int32_t h = 0; h < decode->policy_count; h++)
-        if ((mu == NULL || mu[h] != 0.0) && length[h] > longest)
-            longest = length[h];
-    return longest;
-}
-
-static enum mpo_status offer_source(struct mpo_decode *decode, int32_t slot,
-                                    const struct source *source, int32_t *lengths)
+/* Tell all ranks of a prompt, or of the end of its encoding, and do what follows. */
+static enum mpo_status tell_offer(struct mpo_decode *decode, enum mpo_decode_kind kind,
+                                  int32_t slot, const struct source *source)
 {
     enum mpo_status status = MPO_OK;
     struct offer offer = {0};
-    MPO_TRY(mpo_decode_check_root(decode, __func__));
-    MPO_TRY(check_slot(decode, slot));
+    int32_t *length = decode->length + (ptrdiff_t)slot * decode->policy_count;
+    size_t length_bytes = (size_t)decode->policy_count * sizeof *length;
     memset(decode->record, 0, decode->record_bytes);
-    memset(decode->length + (ptrdiff_t)slot * decode->policy_count, 0,
-           (size_t)decode->policy_count * sizeof *decode->length);
+    memset(length, 0, length_bytes);
     decode->control->slot = slot;
-    decode->control->bytes = source->prompt != NULL ? (int64_t)prompt_bytes(source->prompt)
-                                                    : (int64_t)source->token_count *
-                                                          (int64_t)sizeof *source->token;
-    MPO_TRY(mpo_decode_tell(decode, source->prompt != NULL ? MPO_DECODE_OFFER
-                                                           : MPO_DECODE_OFFER_TOKENS));
+    if (source != NULL)
+        decode->control->bytes =
+            source->prompt != NULL
+                ? (int64_t)prompt_bytes(source->prompt)
+                : (int64_t)source->token_count * (int64_t)sizeof *source->token;
+    MPO_TRY(mpo_decode_tell(decode, kind));
     MPO_TRY(pass_on(decode, &offer, source));
     MPO_TRY(mpo_failure_raise(&offer.verdict->failure));
-    for (int32_t h = 0; h < decode->policy_count; h++) {
-        int32_t length = offer.verdict->length[h];
-        decode->length[(ptrdiff_t)slot * decode->policy_count + h] = length;
-        if (lengths != NULL)
-            lengths[h] = length;
-    }
+    memcpy(length, offer.verdict->length, length_bytes);
 cleanup:
     release_offer(&offer);
     return status;
+}
+
+static enum mpo_status offer_source(struct mpo_decode *decode, enum mpo_decode_kind kind,
+                                    int32_t slot, const struct source *source)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_TRY(mpo_decode_check_root(decode, __func__));
+    MPO_TRY(check_slot(decode, slot));
+    MPO_TRY(tell_offer(decode, kind, slot, source));
+cleanup:
+    return status;
+}
+
+static void copy_lengths(const struct mpo_decode *decode, int32_t slot, int32_t *lengths)
+{
+    if (lengths != NULL)
+        memcpy(lengths, decode->length + (ptrdiff_t)slot * decode->policy_count,
+               (size_t)decode->policy_count * sizeof *lengths);
 }
 
 enum mpo_status mpo_decode_offer(struct mpo_decode *decode, int32_t slot,
@@ -355,7 +321,9 @@ enum mpo_status mpo_decode_offer(struct mpo_decode *decode, int32_t slot,
     enum mpo_status status = MPO_OK;
     MPO_ARGUMENTS(decode);
     MPO_TRY(mpo_prompt_check(prompt));
-    MPO_TRY(offer_source(decode, slot, &(struct source){.prompt = prompt}, lengths));
+    MPO_TRY(
+        offer_source(decode, MPO_DECODE_OFFER, slot, &(struct source){.prompt = prompt}));
+    copy_lengths(decode, slot, lengths);
 cleanup:
     return status;
 }
@@ -367,8 +335,8 @@ enum mpo_status mpo_decode_offer_tokens(struct mpo_decode *decode, int32_t slot,
     MPO_ARGUMENTS(decode, token);
     MPO_CHECK(token_count >= 1, MPO_ERR_USAGE,
               "a prompt of %d token ids, expected 1 or more", token_count);
-    MPO_TRY(offer_source(
-        decode, slot, &(struct source){.token = token, .token_count = token_count}, NULL));
+    MPO_TRY(offer_source(decode, MPO_DECODE_OFFER_TOKENS, slot,
+                         &(struct source){.token = token, .token_count = token_count}));
 cleanup:
     return status;
 }
@@ -382,4 +350,95 @@ enum mpo_status mpo_decode_offer_text(struct mpo_decode *decode, int32_t slot,
     const struct mpo_prompt prompt = {
         .text = text, .messages = &message, .message_count = 1, .prefill = ""};
     return mpo_decode_offer(decode, slot, &prompt, lengths);
+}
+
+/* ---- beside steps ---- */
+
+static void note_encoded(void *argument)
+{
+    const struct mpo_decode *decode = argument;
+    if (decode->beside.encoded != NULL)
+        decode->beside.encoded(decode->beside.argument);
+}
+
+enum mpo_status mpo_decode_encode_beside(struct mpo_decode *decode,
+                                         const struct mpo_decode_beside *beside)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_policy **local = NULL;
+    MPO_ARGUMENTS(decode, beside);
+    MPO_CHECK(decode->encoder == NULL, MPO_ERR_USAGE,
+              "prompts are encoded beside the steps already");
+    decode->beside = *beside;
+    MPO_NEW(decode->local_count, &local);
+    for (int32_t k = 0; k < decode->local_count; k++)
+        local[k] = mpo_policies_local(decode->spec.policies, k);
+    const struct mpo_encoder_spec spec = {.policy = local,
+                                          .policy_count = decode->local_count,
+                                          .slot_count = decode->spec.prompt_slots,
+                                          .encoded = note_encoded,
+                                          .argument = decode};
+    MPO_TRY(mpo_encoder_open(&spec, &decode->encoder));
+cleanup:
+    free(local);
+    return status;
+}
+
+void mpo_decode_end_encoding(struct mpo_decode *decode)
+{
+    if (decode != NULL)
+        mpo_encoder_close(&decode->encoder);
+}
+
+static enum mpo_status check_encoder(const struct mpo_decode *decode)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_CHECK(decode->encoder != NULL, MPO_ERR_USAGE,
+              "no prompt can be encoded beside the steps before mpo_decode_encode_beside");
+cleanup:
+    return status;
+}
+
+enum mpo_status mpo_decode_begin_offer(struct mpo_decode *decode, int32_t slot,
+                                       const struct mpo_prompt *prompt)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(decode);
+    MPO_TRY(mpo_prompt_check(prompt));
+    MPO_TRY(check_encoder(decode));
+    MPO_TRY(offer_source(decode, MPO_DECODE_BEGIN_OFFER, slot,
+                         &(struct source){.prompt = prompt}));
+cleanup:
+    return status;
+}
+
+static bool is_under_way(const struct mpo_decode *decode, int32_t slot)
+{
+    return decode->encoder != NULL && slot >= 0 && slot < decode->spec.prompt_slots &&
+           mpo_encoder_has(decode->encoder, slot);
+}
+
+enum mpo_decode_progress mpo_decode_offer_progress(struct mpo_decode *decode, int32_t slot)
+{
+    if (!is_under_way(decode, slot) || !mpo_encoder_is_done(decode->encoder, slot))
+        return MPO_DECODE_NOT_ENCODED;
+    bool knows = decode->beside.others != NULL;
+    int64_t number = mpo_encoder_number(decode->encoder, slot);
+    return !knows || decode->beside.others(decode->beside.argument) >= number
+               ? MPO_DECODE_ENCODED
+               : MPO_DECODE_ENCODED_HERE;
+}
+
+enum mpo_status mpo_decode_end_offer(struct mpo_decode *decode, int32_t slot,
+                                     int32_t *lengths)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_ARGUMENTS(decode);
+    MPO_TRY(mpo_decode_check_root(decode, __func__));
+    MPO_CHECK(is_under_way(decode, slot), MPO_ERR_USAGE,
+              "prompt slot %d, of which nothing is encoded", slot);
+    MPO_TRY(tell_offer(decode, MPO_DECODE_END_OFFER, slot, NULL));
+    copy_lengths(decode, slot, lengths);
+cleanup:
+    return status;
 }

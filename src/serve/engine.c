@@ -10,7 +10,8 @@
 #include "base/memory.h"
 #include "base/timing.h"
 
-/* Prompts are encoded for so long between two steps, so that rows do not wait for them. */
+/* Prompts are offered and taken for so long between two steps, so that rows do not wait for
+ * them. */
 #define OFFER_SECONDS 0.005
 
 /* ---- open and close ---- */
@@ -51,6 +52,7 @@ enum mpo_status mpo_engine_open(const struct mpo_engine_spec *spec, struct mpo_e
     MPO_TRY(mpo_schedule_open(&schedule, &engine->schedule));
     MPO_NEW(spec->queue_capacity + spec->slot_capacity, &engine->active);
     MPO_NEW(spec->slot_capacity, &engine->slot);
+    MPO_NEW(spec->slot_capacity, &engine->coming);
     MPO_NEW(spec->slot_capacity * spec->policy_count, &engine->length);
     MPO_NEW(spec->policy_count, &engine->told_length);
     MPO_TRY(open_rows(engine));
@@ -75,6 +77,7 @@ void mpo_engine_close(struct mpo_engine **engine)
     free(self->row);
     free(self->told_length);
     free(self->length);
+    free(self->coming);
     free(self->slot);
     free(self->active);
     mpo_schedule_close(&self->schedule);
@@ -93,6 +96,7 @@ static void show_use(struct mpo_engine *engine, const struct mpo_link_use *use)
     mpo_metrics_set(metrics, MPO_METRIC_PREFIX_CACHE_ROWS, 0, use->rows_kept);
     mpo_metrics_set(metrics, MPO_METRIC_PREFIX_CACHE_CELLS, 0, (double)use->cells_kept);
     mpo_metrics_set(metrics, MPO_METRIC_NUM_REQUESTS_PAUSED, 0, use->requests_paused);
+    mpo_metrics_set(metrics, MPO_METRIC_PROMPTS_ENCODING, 0, engine->coming_count);
     for (int32_t h = 0; h < engine->spec.policy_count; h++)
         mpo_metrics_set(metrics, MPO_METRIC_KV_CACHE_USAGE_PERC, h, share);
     mpo_metrics_set(metrics, MPO_METRIC_STAGE_SECONDS, MPO_METRIC_STAGE_DECODE,
@@ -231,7 +235,8 @@ static bool can_step(const struct mpo_engine *engine)
 static enum mpo_status show_life(struct mpo_engine *engine)
 {
     enum mpo_status status = MPO_OK;
-    bool may_sleep = engine->spec.lines != NULL && !engine->others_sleep;
+    bool may_sleep = engine->spec.lines != NULL && !engine->others_sleep &&
+                     engine->coming_count == 0; /* else there is more to come soon */
     double since = mpo_timing_now() - engine->last_record;
     if (!may_sleep && since < engine->spec.idle_seconds)
         return MPO_OK;
@@ -255,6 +260,8 @@ static enum mpo_status step_rows(struct mpo_engine *engine)
     engine->use.steps++;
     engine->use.positions = count;
     mpo_metrics_add(engine->spec.metrics, MPO_METRIC_STEPS, 0, 1.0);
+    if (engine->coming_count > 0 && !engine->offers_wait)
+        mpo_metrics_add(engine->spec.metrics, MPO_METRIC_STEPS_BESIDE_ENCODING, 0, 1.0);
     mpo_metrics_observe(engine->spec.metrics, MPO_METRIC_STEP_POSITIONS, 0, count);
     for (int32_t i = 0; i < count; i++)
         MPO_TRY(mpo_engine_hear(engine, &event[i]));
@@ -269,9 +276,11 @@ static enum mpo_status offer_prompts(struct mpo_engine *engine)
     enum mpo_status status = MPO_OK;
     double until = mpo_timing_now() + OFFER_SECONDS;
     bool is_offered = true;
-    while (is_offered && !engine->offers_wait) {
+    bool is_taken = true;
+    while ((is_offered || is_taken) && !engine->offers_wait) {
         MPO_TRY(mpo_engine_offer(engine, &is_offered));
-        engine->offers_wait = is_offered && mpo_timing_now() > until;
+        MPO_TRY(mpo_engine_take(engine, can_step(engine), &is_taken));
+        engine->offers_wait = (is_offered || is_taken) && mpo_timing_now() > until;
     }
 cleanup:
     return status;

@@ -23,7 +23,7 @@
 #define BODIES_BYTES_MAX ((size_t)64 << 20)
 
 struct server_reading {
-    struct mpo_readers_job job; /* first */
+    struct mpo_worker_job job; /* first */
     struct mpo_server *server;
     struct mpo_http_request *http; /* NULL: the client is gone */
     _Atomic bool is_gone;          /* the same, for the reader */
@@ -112,7 +112,7 @@ static void free_reading(struct server_reading *reading)
     free(reading);
 }
 
-static void run_reading(struct mpo_readers_job *job)
+static void run_reading(struct mpo_worker_job *job)
 {
     struct server_reading *reading = (void *)job;
     const struct mpo_serve_body bytes = {
@@ -147,7 +147,7 @@ static void read_later(struct mpo_server *server, struct mpo_http_request *http,
     reading->byte_count = http->body_bytes;
     memcpy(reading->bytes, http->body, http->body_bytes);
     link_reading(server, reading);
-    mpo_readers_submit(server->readers, &reading->job);
+    mpo_workers_submit(server->readers, &reading->job);
 }
 
 /* ---- what the HTTP thread calls ---- */
@@ -171,8 +171,8 @@ void server_read_body(struct mpo_server *server, struct mpo_http_request *http,
 
 void server_take_readings(struct mpo_server *server)
 {
-    for (struct mpo_readers_job *job = mpo_readers_take(server->readers); job != NULL;
-         job = mpo_readers_take(server->readers)) {
+    for (struct mpo_worker_job *job = mpo_workers_take(server->readers, false); job != NULL;
+         job = mpo_workers_take(server->readers, false)) {
         struct server_reading *reading = (void *)job;
         unlink_reading(server, reading);
         bool draws = reading->kind != SERVER_TOKENIZE;
@@ -205,11 +205,11 @@ void server_close_readings(struct mpo_server *server)
 {
     struct server_reading *next = NULL;
     if (server->readers != NULL)
-        mpo_readers_stop(server->readers);
+        mpo_workers_stop(server->readers);
     for (struct server_reading *at = server->reading; at != NULL; at = next) {
         next = at->next;
         free_reading(at);
     }
     server->reading = NULL;
-    mpo_readers_close(&server->readers);
+    mpo_workers_close(&server->readers);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Prompts into slots, slots into rows, and what becomes of a row's tokens.
+ * Slots into rows, and what becomes of a row's tokens.
  *
  * A prompt keeps its slot until its last row has ended, so a slot's number names it. With
  * echo and log-probabilities the prompt is its first token alone, and the others are given
@@ -49,7 +49,8 @@ void mpo_engine_end_request(struct mpo_engine *engine, struct mpo_serve_request 
         }
     for (int32_t slot = 0; slot < engine->spec.slot_capacity; slot++)
         if (engine->slot[slot].request == request) {
-            mpo_schedule_drop(engine->schedule, slot);
+            if (!engine->slot[slot].is_coming) /* else the encoders write into it */
+                mpo_schedule_drop(engine->schedule, slot);
             engine->slot[slot].request = NULL;
         }
     (void)mpo_schedule_withdraw(engine->schedule, request);
@@ -77,7 +78,7 @@ double mpo_engine_patience(const struct mpo_engine *engine)
 {
     double now = mpo_timing_now();
     double until = engine->last_record + engine->spec.idle_seconds;
-    if (engine->spec.lines != NULL && !engine->others_sleep)
+    if (engine->spec.lines != NULL && !engine->others_sleep && engine->coming_count == 0)
         return 0.0; /* they may sleep first */
     for (int32_t i = 0; i < engine->active_count; i++) {
         const struct mpo_serve_request *request = engine->active[i];
@@ -88,50 +89,9 @@ double mpo_engine_patience(const struct mpo_engine *engine)
     return fmax(until - now, 0.0);
 }
 
-/* ---- prompts into slots ---- */
+/* ---- slots into rows ---- */
 
-/* Tokens of the prompt that are given to each row. */
-static int32_t given_count(const struct mpo_serve_request *request, int32_t prompt)
-{
-    return mpo_engine_looks_up(request) ? request->prompt[prompt].token_count - 1 : 0;
-}
-
-static enum mpo_status encode_prompt(struct mpo_engine *engine,
-                                     const struct mpo_serve_request *request,
-                                     const struct mpo_schedule_prompt *place)
-{
-    enum mpo_status status = MPO_OK;
-    int32_t *length = engine->length + (ptrdiff_t)place->slot * engine->spec.policy_count;
-    if (request->kind == MPO_SERVE_CHAT)
-        return mpo_decode_offer(engine->spec.decode, place->slot, &request->chat, length);
-    const struct mpo_serve_prompt *prompt = &request->prompt[place->prompt];
-    int32_t count = prompt->token_count - given_count(request, place->prompt);
-    MPO_TRY(
-        mpo_decode_offer_tokens(engine->spec.decode, place->slot, prompt->token, count));
-    for (int32_t h = 0; h < engine->spec.policy_count; h++)
-        length[h] = count;
-cleanup:
-    return status;
-}
-
-/* A refusal of an offer is the client's, any other failure the job's. */
-static enum mpo_status refuse_offer(struct mpo_serve_request *request,
-                                    enum mpo_status status)
-{
-    if (status == MPO_ERR_DATA || status == MPO_ERR_CONFIG) {
-        mpo_serve_refuse(&request->refusal, 400, "template_error",
-                         request->kind == MPO_SERVE_CHAT ? "messages" : "prompt", "%s",
-                         mpo_error_text());
-        return MPO_OK;
-    }
-    if (status == MPO_ERR_MEMORY || status == MPO_ERR_USAGE) {
-        mpo_serve_refuse(&request->refusal, 500, "row_failed", "", "%s", mpo_error_text());
-        return MPO_OK;
-    }
-    return status;
-}
-
-static int32_t longest_of(const struct mpo_engine *engine, int32_t slot)
+int32_t mpo_engine_longest(const struct mpo_engine *engine, int32_t slot)
 {
     int32_t longest = 0;
     for (int32_t h = 0; h < engine->spec.policy_count; h++) {
@@ -140,77 +100,6 @@ static int32_t longest_of(const struct mpo_engine *engine, int32_t slot)
     }
     return longest;
 }
-
-static bool has_penalties(const struct mpo_serve_request *request)
-{
-    return request->presence_penalty != 0.0 || request->frequency_penalty != 0.0;
-}
-
-/* Each token that is drawn may need a bias of its own. */
-static void check_penalties(const struct mpo_engine *engine,
-                            struct mpo_serve_request *request, int32_t free_count)
-{
-    int32_t most = engine->spec.bias_max - request->bias_count;
-    if (has_penalties(request) && free_count > most)
-        mpo_serve_refuse(&request->refusal, 400, "invalid_value", "max_tokens",
-                         "expected at most %d tokens with presence_penalty or "
-                         "frequency_penalty, found %d",
-                         most, free_count);
-}
-
-/* How many tokens a row of the slot may draw. */
-static void measure_prompt(struct mpo_engine *engine, struct mpo_serve_request *request,
-                           const struct mpo_schedule_prompt *place)
-{
-    struct engine_slot *slot = &engine->slot[place->slot];
-    int32_t given = given_count(request, place->prompt);
-    int32_t longest = longest_of(engine, place->slot);
-    int32_t left = engine->spec.context_tokens - longest - given;
-    slot->free_count = request->max_tokens;
-    if (left < slot->free_count && !request->gave_max_tokens && left > 0)
-        slot->free_count = left;
-    if (left < slot->free_count || left < 0) {
-        mpo_serve_refuse(&request->refusal, 400, "context_length_exceeded",
-                         request->kind == MPO_SERVE_CHAT ? "messages" : "prompt",
-                         "the prompt has %d tokens for the policy that has most and "
-                         "max_tokens is %d, expected at most %d together; shorten the "
-                         "prompt or lower max_tokens",
-                         longest + given, request->max_tokens, engine->spec.context_tokens);
-        return;
-    }
-    check_penalties(engine, request, slot->free_count);
-    if (!mpo_schedule_measure(engine->schedule, place->slot, longest,
-                              given + slot->free_count))
-        mpo_serve_refuse(&request->refusal, 400, "context_length_exceeded", "n",
-                         "%d choices of %d tokens after a prompt of %d need more than the "
-                         "%lld tokens that all rows hold; lower n or max_tokens",
-                         place->rows, given + slot->free_count, longest,
-                         (long long)engine->spec.cell_capacity);
-}
-
-enum mpo_status mpo_engine_offer(struct mpo_engine *engine, bool *is_offered)
-{
-    enum mpo_status status = MPO_OK;
-    struct mpo_schedule_prompt place = {0};
-    *is_offered = mpo_schedule_take_offer(engine->schedule, &place);
-    if (!*is_offered)
-        return MPO_OK;
-    struct mpo_serve_request *request = place.owner;
-    engine->slot[place.slot] =
-        (struct engine_slot){.request = request, .prompt = place.prompt};
-    enum mpo_status encoded = encode_prompt(engine, request, &place);
-    engine->others_sleep = false;
-    if (encoded == MPO_OK)
-        measure_prompt(engine, request, &place);
-    else
-        MPO_TRY(refuse_offer(request, encoded));
-    if (request->refusal.http_status != 0)
-        mpo_engine_end_request(engine, request);
-cleanup:
-    return status;
-}
-
-/* ---- slots into rows ---- */
 
 static struct mpo_decode_row describe_row(const struct mpo_engine *engine,
                                           const struct mpo_schedule_prompt *place,
@@ -236,7 +125,7 @@ static struct mpo_decode_row describe_row(const struct mpo_engine *engine,
                  .filter = request->filter,
                  .bias = request->bias,
                  .bias_count = request->bias_count,
-                 .changes = has_penalties(request),
+                 .changes = mpo_engine_penalises(request),
                  .seed = request->seed,
                  .counter = {.prompt = (uint64_t)place->prompt,
                              .response = (uint64_t)choice}},
@@ -307,7 +196,7 @@ static enum mpo_status seat_prompt(struct mpo_engine *engine,
     int32_t leader = -1;
     const int32_t *length =
         engine->length + (ptrdiff_t)place->slot * engine->spec.policy_count;
-    slot->given_count = given_count(request, place->prompt);
+    slot->given_count = mpo_engine_given_count(request, place->prompt);
     MPO_TRY(mpo_engine_find_cells(engine, place->slot, &cached));
     int32_t given = slot->given_count;
     for (int32_t h = 0; h < engine->spec.policy_count; h++)
@@ -320,7 +209,7 @@ static enum mpo_status seat_prompt(struct mpo_engine *engine,
                                                 .cached_tokens = cached,
                                                 .length = engine->told_length});
     mpo_schedule_charge(engine->schedule, request->client,
-                        longest_of(engine, place->slot) + given - cached, 0);
+                        mpo_engine_longest(engine, place->slot) + given - cached, 0);
     if (given + slot->free_count == 0) {
         put_empty(engine, place);
         complete_prompt(engine, request);
@@ -448,7 +337,7 @@ enum mpo_status mpo_engine_hear(struct mpo_engine *engine,
     if ((event->flags & MPO_DECODE_GIVEN) == 0) {
         row->drawn++;
         mpo_schedule_charge(engine->schedule, row->request->client, 0, 1);
-        if (finish == MPO_SERVE_FINISH_NONE && has_penalties(row->request))
+        if (finish == MPO_SERVE_FINISH_NONE && mpo_engine_penalises(row->request))
             MPO_TRY(penalise_token(engine, event->row, event->token));
     }
     if (finish != MPO_SERVE_FINISH_NONE)

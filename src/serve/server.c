@@ -43,6 +43,9 @@
 /* Steps without any sign of life, in deadlines of one. */
 #define STILL_FACTOR 2.0
 
+/* One that tokenises the longest text keeps nobody waiting who comes with another. */
+#define READER_COUNT 2
+
 /* ---- draining ---- */
 
 static void drain_server(struct mpo_server *server)
@@ -266,6 +269,10 @@ enum mpo_status mpo_server_open(const struct mpo_config *config, struct mpo_serv
     enum mpo_status status = MPO_OK;
     struct mpo_server *server = NULL;
     MPO_NEW(1, &server);
+    const struct mpo_workers_spec readers = {.name = "mpo-reader",
+                                             .thread_count = READER_COUNT,
+                                             .notify = mpo_server_notify,
+                                             .argument = server};
     server->config = config;
     server->state = SERVER_LOADING;
     server->max_waiting = (int32_t)config->serve.queue;
@@ -273,7 +280,7 @@ enum mpo_status mpo_server_open(const struct mpo_config *config, struct mpo_serv
     MPO_TRY(check_url_file(config->serve.url_file));
     MPO_TRY(mpo_http_open(&spec, &server->http));
     MPO_NEW(mpo_server_client_count(server), &server->waiting_of);
-    MPO_TRY(mpo_readers_open(mpo_server_notify, server, &server->readers));
+    MPO_TRY(mpo_workers_open(&readers, &server->readers));
     MPO_TRY(start_thread(server));
 cleanup:
     if (status != MPO_OK)

@@ -4,7 +4,7 @@
  *
  *   server.c     the thread; loading, ready, draining, lost
  *   handlers.c   routes, and the answers that need no row
- *   reading.c    bodies of requests, long ones beside this thread (readers.h)
+ *   reading.c    bodies of requests, long ones beside this thread (base/workers.h)
  *   calls.c      requests that draw or score, until the last byte
  */
 #pragma once
@@ -17,7 +17,7 @@
 #include "answer.h"
 #include "dispatch.h"
 #include "http/http.h"
-#include "readers.h"
+#include "base/workers.h"
 
 enum server_state { SERVER_LOADING, SERVER_READY, SERVER_DRAINING, SERVER_LOST };
 
@@ -73,7 +73,7 @@ struct mpo_server {
     int32_t call_count;
     int32_t waiting_count; /* of them without rows, and bodies of such that are read */
     int32_t *waiting_of;   /* [client_count] */
-    struct mpo_readers *readers;
+    struct mpo_workers *readers;    /* of long bodies */
     struct server_reading *reading; /* all bodies that are read by them */
     size_t reading_bytes;
     double drains_since; /* 0: it does not drain */

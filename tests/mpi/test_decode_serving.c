@@ -5,6 +5,8 @@
  * bit the row that it stands for. On one rank and on several; the root plays.
  */
 #include <math.h>
+#include <sched.h>
+#include <stdatomic.h>
 
 #include "decode_requests.h"
 #include "runner.h"
@@ -110,6 +112,90 @@ static void offer_again(struct mpo_decode *decode)
         assert_int_equal(after.count, LENGTH);
         assert_drawn_alike(alone.figures, after.figures, LENGTH);
     }
+}
+
+/* ---- prompts that are encoded beside steps ---- */
+
+/* The tokens of a are 0; more of them are a prompt that other ranks encode too. */
+static const struct mpo_message beside_message = {"user", "b a c"};
+static const struct mpo_prompt beside_prompt = {
+    .text = "", .messages = &beside_message, .message_count = 1, .prefill = ""};
+
+/* What the others are said to have done. */
+static atomic_llong others_done;
+static atomic_int told_count;
+
+static int64_t say_others(void *argument)
+{
+    (void)argument;
+    return others_done;
+}
+
+static void note_encoded(void *argument)
+{
+    (void)argument;
+    told_count++;
+}
+
+/* Until it is encoded here; steps go on meanwhile. */
+static void wait_for_encoding(struct mpo_decode *decode, int32_t slot)
+{
+    while (mpo_decode_offer_progress(decode, slot) == MPO_DECODE_NOT_ENCODED)
+        sched_yield();
+}
+
+/* The slot is taken from its offer to its end, and has then the prompt of an offer at once. */
+static void offer_beside(struct mpo_decode *decode)
+{
+    static struct drawn at_once;
+    static struct drawn beside;
+    static struct drawn other;
+    int32_t length[2][DECODE_POLICIES];
+    struct mpo_decode_row row = row_of(0);
+    struct mpo_decode_row company = row_of(1);
+    assert_ok(mpo_decode_offer(decode, 0, &beside_prompt, length[0]));
+    run_row(decode, &row, &at_once);
+    run_row(decode, &company, &other);
+    for (int32_t round = 1; round <= 20; round++) {
+        others_done = round - 1;
+        assert_int_equal(mpo_decode_offer_progress(decode, 0), MPO_DECODE_NOT_ENCODED);
+        assert_status(mpo_decode_end_offer(decode, 0, NULL), MPO_ERR_USAGE);
+        assert_ok(mpo_decode_begin_offer(decode, 0, &beside_prompt));
+        assert_status(mpo_decode_begin_offer(decode, 0, &beside_prompt), MPO_ERR_USAGE);
+        assert_status(mpo_decode_offer_tokens(decode, 0, text, 1), MPO_ERR_USAGE);
+        run_row(decode, &company, &beside); /* steps that wait for no token */
+        assert_drawn_alike(other.figures, beside.figures, LENGTH);
+        wait_for_encoding(decode, 0);
+        assert_int_equal(mpo_decode_offer_progress(decode, 0), MPO_DECODE_ENCODED_HERE);
+        others_done = round;
+        assert_int_equal(mpo_decode_offer_progress(decode, 0), MPO_DECODE_ENCODED);
+        assert_ok(mpo_decode_end_offer(decode, 0, length[1]));
+        assert_memory_equal(length[0], length[1], sizeof length[0]);
+        run_row(decode, &row, &beside);
+        assert_drawn_alike(at_once.figures, beside.figures, LENGTH);
+    }
+    while (told_count < 20)
+        sched_yield(); /* the last one is told after it is there */
+    assert_int_equal(told_count, 20);
+}
+
+/* A refusal is that of an offer at once, and the end of one waits for what is not done. */
+static void refuse_beside(struct mpo_decode *decode)
+{
+    const struct mpo_message message = {"user", "a nothing"};
+    struct mpo_prompt bad = beside_prompt;
+    bad.messages = &message;
+    others_done = INT64_MAX;
+    assert_status(mpo_decode_begin_offer(decode, -1, &bad), MPO_ERR_USAGE);
+    assert_status(mpo_decode_begin_offer(decode, 1000, &bad), MPO_ERR_USAGE);
+    for (int32_t slot = 0; slot < DECODE_SLOT_COUNT; slot++)
+        assert_ok(mpo_decode_begin_offer(decode, slot, slot == 1 ? &bad : &beside_prompt));
+    for (int32_t slot = DECODE_SLOT_COUNT - 1; slot >= 0; slot--) {
+        enum mpo_status expected = slot == 1 ? MPO_ERR_DATA : MPO_OK;
+        assert_status(mpo_decode_end_offer(decode, slot, NULL), expected);
+        assert_int_equal(mpo_decode_offer_progress(decode, slot), MPO_DECODE_NOT_ENCODED);
+    }
+    assert_ok(mpo_decode_begin_offer(decode, 0, &beside_prompt)); /* and is left so */
 }
 
 /* ---- prompts that are looked up ---- */
@@ -283,6 +369,33 @@ static void token_ids_are_a_prompt_like_its_text(void **state)
     play(2, offer_tokens);
 }
 
+static void play_beside(void (*root)(struct mpo_decode *))
+{
+    struct rollout_case loop;
+    struct rollout_case_spec spec = decode_machine(MPO_DECODE_MIXED, 2);
+    const struct mpo_decode_beside beside = {.encoded = note_encoded, .others = say_others};
+    spec.response_tokens = 0;
+    spec.parked_rows = 2;
+    told_count = 0;
+    rollout_case_open(&loop, &spec);
+    if (mpo_comm_group_rank(loop.comm) == 0)
+        assert_status(mpo_decode_begin_offer(loop.decode, 0, &beside_prompt),
+                      MPO_ERR_USAGE);
+    assert_ok(mpo_decode_encode_beside(loop.decode, &beside));
+    assert_status(mpo_decode_encode_beside(loop.decode, &beside), MPO_ERR_USAGE);
+    decode_play_on(&loop, root);
+    mpo_decode_end_encoding(loop.decode);
+    mpo_decode_end_encoding(loop.decode);
+    rollout_case_close(&loop);
+}
+
+static void a_prompt_is_encoded_beside_steps(void **state)
+{
+    (void)state;
+    play_beside(offer_beside);
+    play_beside(refuse_beside);
+}
+
 static void a_slot_is_free_when_its_row_is_cancelled(void **state)
 {
     (void)state;
@@ -321,6 +434,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(token_ids_are_a_prompt_like_its_text),
+        cmocka_unit_test(a_prompt_is_encoded_beside_steps),
         cmocka_unit_test(a_slot_is_free_when_its_row_is_cancelled),
         cmocka_unit_test(a_prompt_that_is_looked_up_is_the_prompt),
         cmocka_unit_test(biases_may_change_between_two_steps),

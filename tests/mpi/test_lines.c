@@ -116,6 +116,43 @@ static void who_does_not_wake_up_is_named(void **state)
     }
 }
 
+/* As many pieces of work as the slowest rank has done: the last of the group does one less. */
+static void check_work(const struct mpo_comm *comm)
+{
+    struct mpo_lines *lines = NULL;
+    struct loss loss = {0};
+    double until = mpo_timing_now() + WAIT_SECONDS;
+    const int32_t pieces = 100;
+    int32_t last = mpo_comm_group_size(comm) - 1;
+    assert_ok(mpo_lines_open(comm, &lines));
+    if (mpo_comm_group_rank(comm) == 0) {
+        assert_int_equal(mpo_lines_done(lines), 0);
+        assert_ok(mpo_lines_watch(
+            lines, &(struct mpo_lines_watch){WAIT_SECONDS, note_loss, &loss}));
+        while (mpo_lines_done(lines) < pieces - 1 && mpo_timing_now() < until)
+            poll(NULL, 0, 1);
+        mpo_lines_ignore(lines);
+        assert_int_equal(mpo_lines_done(lines), pieces - 1);
+    }
+    for (int32_t i = mpo_comm_group_rank(comm) == last; i < pieces; i++)
+        if (mpo_comm_group_rank(comm) > 0)
+            mpo_lines_tell_done(lines);
+    assert_ok(mpo_comm_agree(MPO_OK));
+    assert_int_equal(loss.count, 0);
+    mpo_lines_close(&lines);
+}
+
+static void work_is_done_when_every_rank_has_done_it(void **state)
+{
+    (void)state;
+    for (int32_t size = 2; size <= mpo_comm_job_size(); size++) {
+        struct mpo_comm *comm = form_groups(size);
+        if (comm != NULL)
+            check_work(comm);
+        mpo_comm_close(&comm);
+    }
+}
+
 /* Every rank sends its number to its hub. */
 static void check_star(const struct mpo_comm *comm, int32_t hub)
 {
@@ -164,6 +201,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_root_wakes_the_ranks_of_its_group),
         cmocka_unit_test(who_does_not_wake_up_is_named),
+        cmocka_unit_test(work_is_done_when_every_rank_has_done_it),
         cmocka_unit_test(ranks_are_connected_with_their_hub_alone),
     };
     return run_cases_on_ranks(argc, argv, "lines", tests);

@@ -6,59 +6,17 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "feed_case.h"
+#include "feed_words.h"
 #include "runner.h"
 
-enum { VOCAB = 6 };
-
-static void open_table(struct feed_case *test)
-{
-    char path[TABLE_PATH_BYTES];
-    double probability[VOCAB + 1][VOCAB];
-    test->states = VOCAB;
-    test->table = runner_allocate((size_t)(VOCAB + 1) * VOCAB, sizeof *test->table);
-    for (int state = 0; state <= VOCAB; state++) {
-        double sum = 0.0;
-        for (int id = 0; id < VOCAB; id++)
-            sum += probability[state][id] =
-                0.1 + runner_uniform(3, (uint64_t)(state * VOCAB + id));
-        for (int id = 0; id < VOCAB; id++) {
-            probability[state][id] /= sum;
-            test->table[state * VOCAB + id] = (float)log(probability[state][id]);
-        }
-    }
-    table_write(test->folder, "words.table", &probability[0][0], VOCAB, path);
-    const struct mpo_policy_spec spec = {.name = "words",
-                                         .model = path,
-                                         .lora = "",
-                                         .system = "",
-                                         .request = "",
-                                         .chat_template = "auto"};
-    const struct mpo_policies_spec common = {.prompt_slots = FEED_CASE_SLOTS};
-    assert_ok(mpo_policy_open(&spec, &common, &mpo_policy_table_ops, &test->library,
-                              &test->policy));
-}
-
-static void row_of_last(const struct feed_case *test, const int32_t *token, int32_t count,
-                        float *out)
-{
-    for (int32_t id = 0; id < VOCAB; id++)
-        out[id] = test->table[token[count - 1] * VOCAB + id];
-}
-
-static const struct feed_kind words = {
-    .first_token = 0,
-    .token_count = VOCAB - 1,
-    .open = open_table,
-    .expect = row_of_last,
-};
+enum { VOCAB = FEED_WORDS_VOCAB };
 
 /* ---- a table's own ---- */
 
 static void a_prompt_without_words_is_the_start(void **state)
 {
     (void)state;
-    struct feed_case test = {.kind = &words};
+    struct feed_case test = {.kind = &feed_words};
     const struct mpo_message nothing = {"user", " "};
     const struct mpo_prompt empty = {
         .messages = &nothing, .message_count = 1, .prefill = ""};
@@ -67,7 +25,7 @@ static void a_prompt_without_words_is_the_start(void **state)
         .messages = &word, .message_count = 1, .prefill = "c"};
     int32_t count = 0;
     table_folder_make(test.folder);
-    open_table(&test);
+    feed_words_open(&test);
     assert_ok(mpo_policy_encode(&test.policy, 0, &empty, &count));
     assert_int_equal(count, 1);
     assert_int_equal(test.policy.slot[0].token[0], VOCAB);
@@ -84,12 +42,12 @@ static void a_prompt_without_words_is_the_start(void **state)
 static void words_that_the_table_has_not_are_refused(void **state)
 {
     (void)state;
-    struct feed_case test = {.kind = &words};
+    struct feed_case test = {.kind = &feed_words};
     const struct mpo_message message = {"user", "a zebra"};
     struct mpo_prompt prompt = {.messages = &message, .message_count = 1, .prefill = ""};
     const int32_t kept = 1;
     table_folder_make(test.folder);
-    open_table(&test);
+    feed_words_open(&test);
     assert_ok(mpo_policy_encode_tokens(&test.policy, 0, &kept, 1));
     assert_status(mpo_policy_encode(&test.policy, 0, &prompt, NULL), MPO_ERR_DATA);
     assert_error_names("'zebra' is not a token");
@@ -145,11 +103,11 @@ static void a_prompt_cannot_end_where_the_table_ends(void **state)
 static void pieces_are_words_with_the_space_before_all_but_the_first(void **state)
 {
     (void)state;
-    struct feed_case test = {.kind = &words};
+    struct feed_case test = {.kind = &feed_words};
     char text[8];
     const int32_t token[4] = {VOCAB - 1, 0, 1, VOCAB - 1};
     table_folder_make(test.folder);
-    open_table(&test);
+    feed_words_open(&test);
     assert_int_equal(mpo_policy_piece(&test.policy, 1, true, text, 2), 1);
     assert_string_equal(text, "b");
     assert_int_equal(mpo_policy_piece(&test.policy, 1, false, text, 3), 2);
@@ -176,5 +134,6 @@ int main(void)
         cmocka_unit_test(a_prompt_cannot_end_where_the_table_ends),
         cmocka_unit_test(pieces_are_words_with_the_space_before_all_but_the_first),
     };
-    return feed_case_run("policy_feed", &words) + run_cases("policy_feed_table", tests);
+    return feed_case_run("policy_feed", &feed_words) +
+           run_cases("policy_feed_table", tests);
 }
