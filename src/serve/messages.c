@@ -181,8 +181,8 @@ static bool continue_last(const struct mpo_serve_reading *reading)
     return true;
 }
 
-/* Each policy makes tokens of a chat between two steps, so what cannot fit is not let in: if
- * it takes milliseconds, it is known before. */
+/* Other prompts wait for the encoders, which make tokens of a chat for each policy, so what
+ * cannot fit is not let in: if it takes milliseconds, it is known before. */
 static bool check_lengths(const struct mpo_serve_reading *reading)
 {
     const struct mpo_message *message = reading->request->message;

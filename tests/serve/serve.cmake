@@ -23,6 +23,8 @@ mpo_add_script_test("clients that leave a server leave nothing behind"
     ../serve/leaving.py commands 300 3 ${binaries} ${work}/leaving ${PROJECT_SOURCE_DIR})
 mpo_add_script_test("prompts that begin alike are fed once, and nothing else changes"
     ../serve/reuse.py commands 300 3 ${binaries} ${work}/reuse ${PROJECT_SOURCE_DIR})
+mpo_add_script_test("streams go on while chats become tokens, and nothing else changes"
+    ../serve/encoding.py commands 300 3 ${binaries} ${work}/encoding ${PROJECT_SOURCE_DIR})
 mpo_add_script_test("doctor --serve and serve agree on what would fail"
     ../serve/doctor.py commands 300 2 ${binaries} ${work}/serve_doctor ${PROJECT_SOURCE_DIR}
     ${bigram_tool})
