@@ -217,6 +217,19 @@ enum mpo_status mpo_policies_unite_adapters(const struct mpo_policy_adapter *ada
  */
 enum mpo_status mpo_policies_hash_model(const char *policy, const char *path, char hex[65]);
 
+/**
+ * The SHA-256 of a policy's adapters as records have it: of one that of its file, of several
+ * that of the text of their hashes, one a line.
+ *
+ * Local; opens no engine.
+ *
+ * @param path  [count] files; 1 <= count <= MPO_POLICY_ADAPTER_COUNT_MAX
+ * @return MPO_ERR_INPUT when a file is missing, MPO_ERR_PERMISSION when it may not be read;
+ *         MPO_ERR_IO, MPO_ERR_MEMORY; MPO_ERR_USAGE for another count
+ */
+enum mpo_status mpo_policies_hash_adapters(const char *const *path, int32_t count,
+                                           char hex[65]);
+
 /** Version of the model engine, "none" without one. Local. */
 const char *mpo_policy_engine_version(void);
 

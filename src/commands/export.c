@@ -14,7 +14,6 @@
 #include "commands.h"
 #include "commands/report/log.h"
 #include "commands/report/output.h"
-#include "mpo/backend/policy_ops.h"
 #include "session/differences.h"
 #include "session/weights.h"
 
@@ -78,22 +77,6 @@ cleanup:
     return status;
 }
 
-/* As a record has it: of one adapter its hash, of several that of their hashes. */
-static enum mpo_status hash_adapters(char *const *path, int32_t count, char hex[65])
-{
-    enum mpo_status status = MPO_OK;
-    char text[MPO_POLICY_ADAPTER_COUNT_MAX * 65 + 1];
-    size_t length = 0;
-    for (int32_t i = 0; i < count && length < sizeof text; i++) {
-        MPO_TRY(mpo_policy_file_sha256(path[i], hex));
-        length += (size_t)snprintf(text + length, sizeof text - length, "%s\n", hex);
-    }
-    if (count > 1)
-        MPO_TRY(mpo_policy_text_sha256(text, hex));
-cleanup:
-    return status;
-}
-
 /* The files in the working directory, else where the record was written, or, where those are
  * others, the other way round. The paths become theirs. */
 static enum mpo_status take_files(struct exported *to, const char *folder, struct files *of)
@@ -113,7 +96,7 @@ static enum mpo_status take_files(struct exported *to, const char *folder, struc
         if (of->sha256[0] != '\0' && strcmp(of->kind, "model") == 0)
             MPO_TRY(hash_model(to, of->policy, found[0], hex));
         else if (of->sha256[0] != '\0')
-            MPO_TRY(hash_adapters(found, of->count, hex));
+            MPO_TRY(mpo_policies_hash_adapters((const char *const *)found, of->count, hex));
         is_same = strcmp(hex, of->sha256) == 0;
         if (p == 0)
             memcpy(other, hex, sizeof other);

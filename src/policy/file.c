@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/argument.h"
 #include "base/memory.h"
 #include "base/reason.h"
 #include "base/text.h"
@@ -88,19 +89,47 @@ cleanup:
     return status;
 }
 
-enum mpo_status mpo_policy_text_sha256(const char *text, char hex[65])
+enum mpo_status mpo_policy_join_sha256(const char *const *each, int32_t count, char hex[65])
 {
     enum mpo_status status = MPO_OK;
     unsigned char digest[EVP_MAX_MD_SIZE] = {0};
     unsigned int bytes = 0;
+    const size_t line_bytes = 65; /* with its end */
+    char *text = NULL;
+    MPO_NEW((size_t)count * line_bytes + 1, &text);
+    for (int32_t i = 0; i < count; i++)
+        snprintf(text + (size_t)i * line_bytes, line_bytes + 1, "%s\n", each[i]);
     bool ok = EVP_Digest(text, strlen(text), digest, &bytes, EVP_sha256(), NULL) == 1;
     MPO_CHECK(ok && bytes == 32, MPO_ERR_INTERNAL, "SHA-256 of %u bytes", bytes);
-    mpo_text_hex(digest, bytes, hex);
+    if (count > 1)
+        mpo_text_hex(digest, bytes, hex);
+    else
+        memcpy(hex, each[0], line_bytes);
 cleanup:
+    free(text);
     return status;
 }
 
 enum mpo_status mpo_policy_file_sha256(const char *path, char hex[65])
 {
     return mpo_policy_files_sha256(&path, 1, hex);
+}
+
+enum mpo_status mpo_policies_hash_adapters(const char *const *path, int32_t count,
+                                           char hex[65])
+{
+    enum mpo_status status = MPO_OK;
+    char own[MPO_POLICY_ADAPTER_COUNT_MAX][65];
+    const char *each[MPO_POLICY_ADAPTER_COUNT_MAX] = {NULL};
+    MPO_ARGUMENTS(path, hex);
+    MPO_CHECK(count >= 1 && count <= MPO_POLICY_ADAPTER_COUNT_MAX, MPO_ERR_USAGE,
+              "the hash of adapters: expected 1 to %d files, found %d",
+              MPO_POLICY_ADAPTER_COUNT_MAX, count);
+    for (int32_t i = 0; i < count; i++) {
+        MPO_TRY(mpo_policy_file_sha256(path[i], own[i]));
+        each[i] = own[i];
+    }
+    MPO_TRY(mpo_policy_join_sha256(each, count, hex));
+cleanup:
+    return status;
 }

@@ -12,7 +12,6 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "mpo/backend/policy_ops.h"
 #include "plan.h"
 
 /* Shown by doctor and in messages; users' names have no comma. */
@@ -37,8 +36,8 @@ static enum mpo_status check_model(const struct mpo_policy_spec *base,
     char b[65] = "";
     if (is_same_file(base->model, other->model))
         return MPO_OK;
-    MPO_TRY(mpo_policy_file_sha256(base->model, a));
-    MPO_TRY(mpo_policy_file_sha256(other->model, b));
+    MPO_TRY(mpo_policies_hash_model(base->name, base->model, a));
+    MPO_TRY(mpo_policies_hash_model(other->name, other->model, b));
     MPO_CHECK(strcmp(a, b) == 0, MPO_ERR_DATA,
               "rollout.mixture: adapters needs adapters of one model, but '%s' is of %s "
               "(SHA-256 %.12s...) and '%s' of %s (%.12s...); use rollout.mixture: logits",

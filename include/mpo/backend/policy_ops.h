@@ -214,8 +214,11 @@ bool mpo_guard_is_fork(void);
 /** SHA-256 of a file in hexadecimal (64 characters and a NUL). Local. */
 enum mpo_status mpo_policy_file_sha256(const char *path, char hex[65]);
 
-/** The same of a text. Local. */
-enum mpo_status mpo_policy_text_sha256(const char *text, char hex[65]);
+/** The hash of several adapters of one policy, from theirs: that of their text, one a line; of
+ *  one its own. Local.
+ *  @param each  [count] of 65 characters; count >= 1 */
+enum mpo_status mpo_policy_join_sha256(const char *const *each, int32_t count,
+                                       char hex[65]);
 
 /** The same of several files, one after the other. Local. */
 enum mpo_status mpo_policy_files_sha256(const char *const *path, int32_t count,

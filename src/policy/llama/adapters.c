@@ -35,26 +35,14 @@ static float configured_scale(const struct mpo_llama_policy *policy, int32_t ind
     return (float)(index == 0 ? spec->lora_scale : spec->more[index - 1].scale);
 }
 
-/* One hash for the adapters of a policy: that of the only one, or of the text of all. */
 static enum mpo_status hash_adapters(struct mpo_llama_policy *policy)
 {
-    enum mpo_status status = MPO_OK;
-    char *text = NULL;
-    const size_t line_bytes = sizeof policy->adapter[0]->file.sha256;
+    const char *each[MPO_POLICY_ADAPTER_COUNT_MAX] = {NULL};
     if (!policy->hash_models || policy->adapter_count == 0)
         return MPO_OK;
-    memcpy(policy->lora_sha256, policy->adapter[0]->file.sha256,
-           sizeof policy->lora_sha256);
-    if (policy->adapter_count == 1)
-        return MPO_OK;
-    MPO_NEW((size_t)policy->adapter_count * line_bytes + 1, &text);
     for (int32_t i = 0; i < policy->adapter_count; i++)
-        snprintf(text + (size_t)i * line_bytes, line_bytes + 1, "%s\n",
-                 policy->adapter[i]->file.sha256);
-    MPO_TRY(mpo_policy_text_sha256(text, policy->lora_sha256));
-cleanup:
-    free(text);
-    return status;
+        each[i] = policy->adapter[i]->file.sha256;
+    return mpo_policy_join_sha256(each, policy->adapter_count, policy->lora_sha256);
 }
 
 static enum mpo_status name_adapters(struct mpo_llama_policy *policy)
