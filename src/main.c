@@ -83,6 +83,24 @@ cleanup:
     return status;
 }
 
+/* A command of one process under a launcher of several: all would print, and write one file. */
+static enum mpo_status run_once(const struct mpo_command *command, int argc, char **argv)
+{
+    /* Of mpo COMMAND ... --help only the command is left. */
+    bool asks = asks_for_help(argc, argv);
+    int first = argc < 2 ? argc : asks ? 1 : 2;
+    int32_t ranks = 1;
+    if (mpo_comm_launched_rank(&ranks) > 0)
+        return MPO_OK;
+    if (ranks > 1)
+        mpo_log_warning("%s runs in one process: rank 0 does, and the other %d end at once",
+                        command->name, ranks - 1);
+    enum mpo_status status = command->run(asks ? 1 : argc - first, argv + first);
+    if (status != MPO_OK)
+        mpo_report_failure(MPO_REPORT_ERROR, status, mpo_error_text(), mpo_error_trace());
+    return status;
+}
+
 /* With the command that may have been meant: one that begins so, or the nearest. */
 static void refuse_command(const char *typed)
 {
@@ -114,17 +132,10 @@ int main(int argc, char **argv)
         mpo_stop_catch(); /* set-up takes time, and the code of a stop is a promise */
     output_begin();
     mpo_log_listen();
-    if (command->needs_ranks) {
+    if (command->needs_ranks)
         status = run_with_ranks(command, argc, argv);
-    } else {
-        /* Of mpo COMMAND ... --help only the command is left. */
-        bool asks = asks_for_help(argc, argv);
-        int first = argc < 2 ? argc : asks ? 1 : 2;
-        status = command->run(asks ? 1 : argc - first, argv + first);
-        if (status != MPO_OK)
-            mpo_report_failure(MPO_REPORT_ERROR, status, mpo_error_text(),
-                               mpo_error_trace());
-    }
+    else
+        status = run_once(command, argc, argv);
     enum mpo_status printed = output_flush();
     if (printed != MPO_OK && status == MPO_OK) {
         mpo_log_error("%s", mpo_error_text());

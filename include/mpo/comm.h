@@ -104,6 +104,11 @@ void mpo_comm_own_core(void);
  *  the same on all ranks. */
 void mpo_comm_work_apart(const struct mpo_comm *comm, bool are_apart);
 
+/** The rank that a launcher (mpirun, srun --mpi=pmix) has given this process, from the
+ *  environment; 0 without one. For a program that starts no MPI. Local.
+ *  @param count  out, the number of ranks; 1 without a launcher, or where it does not tell */
+int32_t mpo_comm_launched_rank(int32_t *count);
+
 /** Number of ranks of the job, 1 when none has begun. Local. */
 int32_t mpo_comm_job_size(void);
 

@@ -48,6 +48,28 @@ static bool is_launched(void)
     return is_set("PMIX_RANK") || is_set("PMI_RANK") || is_set("OMPI_COMM_WORLD_SIZE");
 }
 
+/* Of launchers that tell a process its place: its rank, and the number of ranks. */
+static const char *const places[][2] = {{"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"},
+                                        {"PMIX_RANK", "SLURM_STEP_NUM_TASKS"},
+                                        {"PMI_RANK", "PMI_SIZE"}};
+
+static int32_t number_of(const char *name, int32_t otherwise)
+{
+    const char *text = getenv(name);
+    return text != NULL ? (int32_t)strtol(text, NULL, 10) : otherwise;
+}
+
+int32_t mpo_comm_launched_rank(int32_t *count)
+{
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++)
+        if (is_set(places[i][0])) {
+            *count = number_of(places[i][1], 1);
+            return number_of(places[i][0], 0);
+        }
+    *count = 1;
+    return 0;
+}
+
 /* What MPI_Init takes; where it gets less it ends the process with code 1 or a crash. */
 #define FILES_MIN           24
 #define ADDRESS_ALONE_BYTES ((size_t)32 << 20)

@@ -121,6 +121,23 @@ def a_command_without_ranks_runs_once(mpo, work, source):
     tables.check(said.count("no command 'fitt'") == 1, said)
 
 
+def under_mpirun_rank_zero_alone_runs_it(mpo, work, source):
+    """Each rank would print, and write the same file."""
+    config = fit_ranks.write_case(work)
+    record, copy = os.path.join(work, "once.h5"), os.path.join(work, "copy.h5")
+    local(mpo, source, "fit", config, "--record.file=" + record, "--descent.steps=2")
+    for words in (["inspect", record, "--format=json"], ["version", "--format=json"],
+                  ["refit", record, "--min-ess=0", "--format=json"],
+                  ["recover", record, "--output=" + copy, "--format=json"]):
+        shown, said = tables.run_ranks("mpirun", 2, [mpo, *words])
+        json.loads(shown)  # one document
+        tables.check(said.count("runs in one process") == 1, said)
+    _, said = tables.run_ranks("mpirun", 2, [mpo, "inspect", record + ".no"], expect=66)
+    tables.check(said.count(record + ".no") == 1, said)
+    shown, _ = tables.run_ranks("mpirun", 2, [mpo, "fit", "--help"])
+    tables.check(shown == tables.run([mpo, "help", "fit"])[0], shown)
+
+
 def a_tree_with_a_blank_and_a_link_to_the_script_work(mpo, work, source):
     tree = os.path.join(work, "a tree")
     shutil.copytree(os.path.join(source, "launch"), os.path.join(tree, "launch"))
@@ -144,6 +161,7 @@ def main():
              a_program_that_is_not_built_is_named,
              what_needs_no_ranks_is_left_to_the_program,
              a_command_without_ranks_runs_once,
+             under_mpirun_rank_zero_alone_runs_it,
              a_tree_with_a_blank_and_a_link_to_the_script_work]
     sys.exit(tables.run_cases([(case, sys.argv[1:]) for case in cases]))
 
