@@ -45,6 +45,9 @@ struct mpo_session_machine {
     int32_t bias_max;
     int32_t context_tokens; /* of all rows together, for each policy; 1 or more */
     bool mixes_prompts;     /* as in struct mpo_policies_room */
+    int32_t blends; /* with rollout.mixture: adapters: so many policies are hosted, each the
+                       model with the adapters of all, which mpo_policy_rescale makes one of
+                       a mixture's; 0: those of the configuration, and one such */
     bool shrinks; /* context_tokens is lowered where memory is short, which a note tells */
 };
 

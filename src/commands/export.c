@@ -179,9 +179,9 @@ static enum mpo_status open_export(struct exported *to)
     enum mpo_status status = MPO_OK;
     const struct mpo_config_export *options = &to->options->export;
     const struct mpo_session_size size = {.unit_prompts = 1, .responses = 1};
-    const struct mpo_weights_choice choice = {
-        to->path,          options->iterate, options->step, false,
-        options->strength, "export",         false,         false};
+    const struct mpo_weights_choice choice = {to->path, options->iterate,  options->step,
+                                              false,    options->strength, "export",
+                                              false};
     size_t stem = strlen(to->path);
     if (stem > strlen(SUFFIX) && strcmp(to->path + stem - strlen(SUFFIX), SUFFIX) == 0)
         stem -= strlen(SUFFIX);

@@ -298,7 +298,7 @@ static enum mpo_status open_score(struct score *score)
     const struct mpo_config_score *options = &score->config->score;
     struct mpo_weights_choice choice = {
         options->weights,  options->iterate, options->step, options->allow_any_weights,
-        options->strength, "--weights",      false,         false};
+        options->strength, "--weights",      false};
     MPO_TRY(mpo_comm_agree(mpo_weights_check_choices(score->config, &choice, 1)));
     struct mpo_session_spec spec = {.command = "score", .settings = score->config};
     spec.size = (struct mpo_session_size){

@@ -165,7 +165,7 @@ static enum mpo_status open_engine(struct serve *serve)
         .decode = serve->session->decode,
         .policies = serve->session->policies,
         .link = is_root(serve) ? mpo_groups_links(serve->groups)[0] : NULL,
-        .policy_count = config->policy_count,
+        .policy_count = serve->catalog.policy_count,
         .row_capacity = machine->row_capacity,
         .parked_rows = machine->parked_rows,
         .slot_capacity = machine->prompt_slots,
@@ -260,7 +260,7 @@ static enum mpo_status open_groups(struct serve *serve)
         serve->client_count = mpo_server_client_count(serve->server);
     MPO_TRY(mpo_comm_broadcast(comm, &serve->client_count, sizeof serve->client_count, 0));
     const struct mpo_groups_spec groups = {
-        .link = {.policy_count = serve->config->policy_count,
+        .link = {.policy_count = serve->catalog.policy_count,
                  .step_events = machine->row_capacity + machine->given_positions,
                  .notify = mpo_server_notify,
                  .argument = serve->server},

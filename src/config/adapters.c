@@ -55,19 +55,6 @@ static int find_difference(const struct mpo_config_policies *a,
     return -1;
 }
 
-/* Scales belong to a context, and a server's requests each have weights of their own. */
-static enum mpo_status check_command(struct mpo_config_build *build)
-{
-    enum mpo_status status = MPO_OK;
-    MPO_CHECK(
-        strcmp(build->command, "serve") != 0, MPO_ERR_CONFIG,
-        "%s: serve mixes logits, found adapters; export the record to one adapter and "
-        "serve that, or use --rollout.mixture=logits",
-        mpo_config_where_of(build, MPO_OPTION_rollout_mixture, 0));
-cleanup:
-    return status;
-}
-
 static enum mpo_status check_group(struct mpo_config_build *build)
 {
     enum mpo_status status = MPO_OK;
@@ -89,7 +76,6 @@ enum mpo_status mpo_config_check_one_base(struct mpo_config_build *build)
     int32_t adapters = 0;
     if (config->rollout.mixture != MPO_MIXING_ADAPTERS)
         return MPO_OK;
-    MPO_TRY(check_command(build));
     MPO_TRY(check_group(build));
     for (int32_t i = 0; i < config->policy_count; i++) {
         int option = find_difference(&config->policies[0], &config->policies[i]);

@@ -5,6 +5,9 @@
  * Weights are opened by the calls that generate uses, on all ranks together, so that records
  * get the same checks; the text of serve.presets is the same on all ranks and is taken apart
  * by each. What a model needs is copied into one piece of memory of its own.
+ *
+ * With rollout.mixture: adapters models of the same text are one hosted policy, which gets its
+ * scales here, before the first request.
  */
 #include "models.h"
 
@@ -16,7 +19,8 @@
 
 #include "base/memory.h"
 #include "base/simplex.h"
-#include "session/parts.h"
+#include "session/blend.h"
+#include "session/plan.h"
 #include "session/weights.h"
 
 #define NAME_BYTES_MAX 256
@@ -30,6 +34,7 @@ struct wanted {
     const char *flag; /* that it came from; a literal */
     enum mpo_iterate iterate;
     bool is_untilted;
+    int32_t blend; /* the policy that it is, of a blend */
 };
 
 struct making {
@@ -40,6 +45,7 @@ struct making {
     struct wanted *wanted; /* [count] */
     int32_t count;
     int32_t capacity;
+    int32_t blend_count; /* 0: logits are mixed */
 };
 
 /* ---- names ---- */
@@ -82,14 +88,15 @@ static enum mpo_status want_record(struct making *making, const char *text)
 {
     enum mpo_status status = MPO_OK;
     const struct wanted models[RECORD_MODELS] = {
-        {"mpo:average", text, "--weights", MPO_ITERATE_AVERAGE, false},
-        {"mpo:last", text, "--weights", MPO_ITERATE_LAST, false},
-        {"mpo:untilted", text, "--weights", MPO_ITERATE_AVERAGE, true},
+        {"mpo:average", text, "--weights", MPO_ITERATE_AVERAGE, false, 0},
+        {"mpo:last", text, "--weights", MPO_ITERATE_LAST, false, 0},
+        {"mpo:untilted", text, "--weights", MPO_ITERATE_AVERAGE, true, 0},
     };
     if (!mpo_weights_are_of_a_record(making->config, text))
         return MPO_OK;
     for (int32_t i = 0; i < RECORD_MODELS; i++)
-        MPO_TRY(add_wanted(making, &models[i]));
+        if (models[i].iterate == MPO_ITERATE_AVERAGE || !mpo_plan_blends(making->config))
+            MPO_TRY(add_wanted(making, &models[i])); /* a blend more costs a cache */
 cleanup:
     return status;
 }
@@ -128,6 +135,18 @@ static int32_t count_presets(const char *text)
     return count;
 }
 
+/* Weights of one text are the same. */
+static void number_blends(struct making *making)
+{
+    for (int32_t i = 0; i < making->count && mpo_plan_blends(making->config); i++) {
+        int32_t same = 0;
+        while (strcmp(making->wanted[same].text, making->wanted[i].text) != 0)
+            same++;
+        making->wanted[i].blend =
+            same < i ? making->wanted[same].blend : making->blend_count++;
+    }
+}
+
 /* Local, and the same on all ranks. */
 static enum mpo_status list_wanted(struct making *making)
 {
@@ -141,8 +160,19 @@ static enum mpo_status list_wanted(struct making *making)
     MPO_TRY(want_second_name(making));
     MPO_TRY(want_record(making, options->weights));
     MPO_TRY(want_presets(making));
+    number_blends(making);
 cleanup:
     return status;
+}
+
+/* A list that cannot be is refused when it is opened. */
+int32_t mpo_serve_models_blends(const struct mpo_config *config)
+{
+    struct making making = {.config = config};
+    bool is_listed = list_wanted(&making) == MPO_OK;
+    free(making.wanted);
+    free(making.presets);
+    return is_listed || !mpo_plan_blends(config) ? making.blend_count : 1;
 }
 
 /* ---- weights ---- */
@@ -173,17 +203,29 @@ static bool is_on_simplex(const struct mpo_config *config, const char *text)
     return is_on && mpo_sums_to_one(sum);
 }
 
+/* Exponents of the hosted policies; of a blend its own policy alone, which is given mu. */
+static enum mpo_status set_exponents(const struct making *making,
+                                     const struct wanted *wanted, const double *mu,
+                                     double *out)
+{
+    if (making->blend_count == 0) {
+        memcpy(out, mu, (size_t)making->config->policy_count * sizeof *mu);
+        return MPO_OK;
+    }
+    out[wanted->blend] = 1.0;
+    return mpo_session_set_blend(making->session, wanted->blend, mu);
+}
+
 /* The model's memory: mu [H], weights [K], scale [K]. */
-static enum mpo_status fill_model(const struct mpo_config *config, const double *mu,
-                                  const struct mpo_weights_recipe *recipe,
+static enum mpo_status fill_model(const struct making *making, const struct wanted *wanted,
+                                  const double *mu, const struct mpo_weights_recipe *recipe,
                                   struct mpo_serve_model *model)
 {
     enum mpo_status status = MPO_OK;
-    const size_t policies = (size_t)config->policy_count;
-    const size_t objectives = (size_t)config->objective_count;
+    const size_t policies = (size_t)making->catalog->policy_count;
+    const size_t objectives = (size_t)making->config->objective_count;
     double *numbers = NULL;
     MPO_NEW(policies + 2 * objectives, &numbers);
-    memcpy(numbers, mu, policies * sizeof *mu);
     model->mu = numbers;
     model->policy = -1;
     model->strength = recipe->strength;
@@ -191,6 +233,7 @@ static enum mpo_status fill_model(const struct mpo_config *config, const double 
     memcpy(numbers + policies + objectives, recipe->scale, objectives * sizeof *mu);
     model->weights = numbers + policies;
     model->scale = numbers + policies + objectives;
+    MPO_TRY(set_exponents(making, wanted, mu, numbers));
 cleanup:
     return status;
 }
@@ -214,13 +257,12 @@ static enum mpo_status open_model(const struct making *making, const struct want
                      !is_on_simplex(config, wanted->text),
         .strength = NAN,
         .flag = wanted->flag,
-        .logits_alone = true,
     };
     MPO_TRY(mpo_weights_open_recipe(making->session, &choice, &recipe, &mu));
     MPO_TRY(mpo_weights_end_bias(making->session, &choice, wanted->is_untilted ? 0.0 : NAN,
                                  &model->end_bias));
     model->as_given = is_alone || choice.allow_any;
-    status = fill_model(config, mu, &recipe, model);
+    status = fill_model(making, wanted, mu, &recipe, model);
     if (status == MPO_OK)
         status = mpo_memory_copy_text(wanted->name, &model->name);
     making->catalog->model_count++;
@@ -244,6 +286,19 @@ static enum mpo_status add_policies(const struct making *making)
         snprintf(name, sizeof name, "policy/%s", catalog->policy_name[h]);
         MPO_TRY(mpo_memory_copy_text(name, &model->name));
     }
+cleanup:
+    return status;
+}
+
+/* A hosted policy is called as the first model that is it. */
+static enum mpo_status name_blends(const struct making *making)
+{
+    enum mpo_status status = MPO_OK;
+    const char **name = NULL;
+    MPO_NEW(making->blend_count, &name);
+    making->catalog->blend_name = name;
+    for (int32_t i = making->count - 1; i >= 0; i--)
+        name[making->wanted[i].blend] = making->catalog->model[i].name;
 cleanup:
     return status;
 }
@@ -283,7 +338,8 @@ static enum mpo_status describe_session(const struct making *making)
     *catalog = (struct mpo_serve_catalog){
         .policies = policies,
         .objective_count = config->objective_count,
-        .policy_count = config->policy_count,
+        .policy_count =
+            making->blend_count > 0 ? making->blend_count : config->policy_count,
         .has_reference = config->policy_count > config->objective_count,
         .allow_any_weights = config->serve.allow_any_weights,
         .refuses_unknown = config->serve.unknown_fields == MPO_UNKNOWN_FIELDS_REFUSE,
@@ -311,7 +367,8 @@ enum mpo_status mpo_serve_models_open(const struct mpo_session *session,
     MPO_TRY(mpo_comm_agree(status));
     for (int32_t i = 0; i < making.count; i++)
         MPO_TRY(open_model(&making, &making.wanted[i]));
-    MPO_TRY(mpo_comm_agree(add_policies(&making)));
+    MPO_TRY(mpo_comm_agree(making.blend_count > 0 ? name_blends(&making)
+                                                  : add_policies(&making)));
 cleanup:
     free(making.wanted);
     free(making.presets);
@@ -330,5 +387,6 @@ void mpo_serve_models_close(struct mpo_serve_catalog *catalog)
     free((void *)catalog->policy_name);
     free((void *)catalog->scale);
     free((void *)catalog->has_system);
+    free((void *)catalog->blend_name);
     *catalog = (struct mpo_serve_catalog){0};
 }

@@ -43,7 +43,7 @@ static void put_figures(const struct mpo_answer *answer, const double *figure,
 {
     mpo_serve_buffer_put(out, "{");
     for (int32_t h = 0; h < answer->catalog->policy_count; h++) {
-        const char *policy = answer->catalog->policy_name[h];
+        const char *policy = mpo_serve_hosted_name(answer->catalog, h);
         mpo_serve_buffer_put(out, h > 0 ? "," : "");
         mpo_serve_buffer_string(out, policy, strlen(policy));
         mpo_serve_buffer_put(out, ":");
@@ -63,11 +63,15 @@ void answer_put_mixture(const struct mpo_answer *answer, struct mpo_serve_buffer
     mpo_serve_buffer_put(out, ",\"weights\":");
     mpo_serve_buffer_json(out, mpo_serve_weights_json(answer->catalog, request->weights));
     mpo_serve_buffer_put(out, ",\"prompt_tokens\":{");
+    const char *comma = "";
     for (int32_t h = 0; h < answer->catalog->policy_count; h++) {
-        const char *policy = answer->catalog->policy_name[h];
-        mpo_serve_buffer_put(out, h > 0 ? "," : "");
+        const char *policy = mpo_serve_hosted_name(answer->catalog, h);
+        if (answer->catalog->blend_name != NULL && request->mu[h] == 0.0)
+            continue; /* another model */
+        mpo_serve_buffer_put(out, comma);
         mpo_serve_buffer_string(out, policy, strlen(policy));
         mpo_serve_buffer_print(out, ":%lld", (long long)answer->prompt_tokens[h]);
+        comma = ",";
     }
     mpo_serve_buffer_put(out, "}}");
 }

@@ -127,7 +127,7 @@ void answer_put_scores(const struct mpo_answer *answer, const struct mpo_serve_e
 {
     mpo_serve_buffer_put(out, "{\"policy\":{");
     for (int32_t h = 0; h < answer->catalog->policy_count; h++) {
-        const char *name = answer->catalog->policy_name[h];
+        const char *name = mpo_serve_hosted_name(answer->catalog, h);
         mpo_serve_buffer_put(out, h > 0 ? "," : "");
         mpo_serve_buffer_string(out, name, strlen(name));
         mpo_serve_buffer_put(out, ":");

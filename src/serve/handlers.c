@@ -231,13 +231,16 @@ static void answer_mpo(struct mpo_server *server, struct mpo_http_request *http)
     json_t *policies = json_array();
     json_t *groups = NULL;
     json_t *use = describe_uses(server, &groups);
-    for (int32_t h = 0; h < catalog->policy_count; h++)
+    for (int32_t h = 0; h < mpo_serve_named_count(catalog); h++)
         json_array_append_new(policies,
                               json_pack("{s:s, s:b, s:b}", "name", catalog->policy_name[h],
                                         "reference", h >= catalog->objective_count,
                                         "system", catalog->has_system[h]));
     answer_json(server, http, 200,
-                json_pack("{s:o, s:o, s:o, s:i, s:o, s:s, s:s, s:s}", "policies", policies,
+                json_pack("{s:o, s:s, s:o, s:o, s:i, s:o, s:s, s:s, s:s}", "policies",
+                          policies, "mixture",
+                          mpo_mixing_name(catalog->blend_name != NULL ? MPO_MIXING_ADAPTERS
+                                                                      : MPO_MIXING_LOGITS),
                           "models", mpo_serve_models_list(catalog), "use", use, "groups",
                           server->engine.group_count, "group_use", groups, "version",
                           mpo_version(), "engine", mpo_policy_engine_version(),

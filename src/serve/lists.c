@@ -71,9 +71,10 @@ static bool read_weights(const struct mpo_serve_reading *reading, struct mpo_ser
     double *weights = calloc((size_t)reading->catalog->objective_count, sizeof *weights);
     if (weights == NULL)
         return mpo_serve_lacks_memory(reading->refusal);
-    bool is_read = json_is_array(reading->value[MPO_SERVE_FIELD_weights])
-                       ? read_numbered(reading, weights)
-                       : read_named(reading, weights);
+    bool is_read = reading->catalog->blend_name != NULL || /* refused, whatever they are */
+                   (json_is_array(reading->value[MPO_SERVE_FIELD_weights])
+                        ? read_numbered(reading, weights)
+                        : read_named(reading, weights));
     is_read =
         is_read && mpo_serve_mix_reweigh(reading->catalog, mix, weights, reading->refusal);
     free(weights);

@@ -113,7 +113,7 @@ static bool check_system(const struct place *place)
             "expected a system or developer message as the first one only, found one as "
             "number %zu",
             place->index + 1);
-    for (int32_t h = 0; h < catalog->policy_count; h++)
+    for (int32_t h = 0; h < mpo_serve_named_count(catalog); h++)
         if (catalog->has_system[h])
             return mpo_serve_refuse_value(
                 place->reading, place->param,

@@ -89,7 +89,7 @@ static void put_labels(const struct mpo_metrics *metrics, enum series series, in
     case POLICY:
         put_label(out, "model_name", model_name(metrics, 0));
         mpo_serve_buffer_put(out, ",");
-        put_label(out, "policy", metrics->catalog->policy_name[index]);
+        put_label(out, "policy", mpo_serve_hosted_name(metrics->catalog, index));
         break;
     case ENGINE:
         put_label(out, "model_name", model_name(metrics, 0));

@@ -5,6 +5,9 @@
  *
  * A tilt belongs to the exponents that it was fitted for. Weights or a strength of the
  * request's own make other ones, which have none, as generate has it.
+ *
+ * Models that are policies (rollout.mixture: adapters) have exponent 1 at their own; their
+ * scales are set, so a request cannot change weights or strength.
  */
 #include "models.h"
 
@@ -90,6 +93,23 @@ static bool check_weights(const struct mpo_serve_catalog *catalog,
     return !mix->as_given;
 }
 
+/* Where each model is a policy. `param` has the weights. */
+static bool refuse_weights(const struct mpo_serve_catalog *catalog, const char *param,
+                           struct mpo_serve_refusal *refusal)
+{
+    char names[256] = "";
+    size_t length = 0;
+    for (int32_t i = 0; i < catalog->model_count && length < sizeof names; i++)
+        length += (size_t)snprintf(names + length, sizeof names - length, "%s%s",
+                                   i > 0 ? ", " : "", catalog->model[i].name);
+    mpo_serve_refuse(refusal, 400, "invalid_weights", param,
+                     "%s: expected no weights, because with rollout.mixture: adapters each "
+                     "model has scales that are set when the server starts; ask for one of "
+                     "the models %s%s, or start it with --presets=NAME=WEIGHTS",
+                     param, names, length < sizeof names ? "" : " ...");
+    return false;
+}
+
 /* ---- mpo@0.4:0.6, mpo@helpful=0.4:concise=0.6 ---- */
 
 static bool read_number(const char *text, size_t bytes, double *value)
@@ -150,6 +170,8 @@ static bool open_at_form(const struct mpo_serve_catalog *catalog, const char *na
 {
     char quoted[MPO_QUOTE_BYTES];
     char names[256];
+    if (catalog->blend_name != NULL)
+        return refuse_weights(catalog, "model", refusal);
     mix->strength = catalog->strength;
     if (read_at_form(catalog, name + strlen(AT_FORM), mix->weights))
         return check_weights(catalog, mix, "model", refusal);
@@ -210,6 +232,8 @@ bool mpo_serve_mix_reweigh(const struct mpo_serve_catalog *catalog,
                            struct mpo_serve_mix *mix, const double *weights,
                            struct mpo_serve_refusal *refusal)
 {
+    if (catalog->blend_name != NULL)
+        return refuse_weights(catalog, "weights", refusal);
     if (mix->policy >= 0) {
         mpo_serve_refuse(refusal, 400, "invalid_weights", "weights",
                          "weights: expected none with a model that is a single policy "
@@ -230,7 +254,15 @@ bool mpo_serve_mix_strengthen(const struct mpo_serve_catalog *catalog,
                               struct mpo_serve_mix *mix, double strength,
                               struct mpo_serve_refusal *refusal)
 {
-    if (strength != 1.0 && (mix->policy >= 0 || mix->as_given))
+    if (catalog->blend_name != NULL && strength != mix->strength)
+        mpo_serve_refuse(refusal, 400, "invalid_value", "strength",
+                         "strength: expected %.9g, the model's own, because with "
+                         "rollout.mixture: adapters its scales are set when the server "
+                         "starts, found %.9g; leave it out",
+                         mix->strength, strength);
+    else if (catalog->blend_name != NULL)
+        return true;
+    else if (strength != 1.0 && (mix->policy >= 0 || mix->as_given))
         mpo_serve_refuse(
             refusal, 400, "invalid_value", "strength",
             "strength: expected 1 for %s, which has no weights on the simplex, "
@@ -258,6 +290,6 @@ void mpo_serve_mix_finish(const struct mpo_serve_catalog *catalog,
         .strength = mix->strength,
         .scale = mix->scale != NULL ? mix->scale : catalog->scale,
     };
-    if (!mix->as_given && mix->policy < 0)
+    if (!mix->as_given && mix->policy < 0 && catalog->blend_name == NULL)
         mpo_exponents_of(&exponents, mix->weights, mix->mu);
 }

@@ -43,9 +43,14 @@ bool mpo_serve_refuse_model(const struct mpo_serve_catalog *catalog, const char 
     }
     mpo_serve_refuse(refusal, 404, "model_not_found", "model",
                      "model: there is no '%s'; the nearest is '%.100s', and GET /v1/models "
-                     "lists all; weights may be given as mpo@%s",
+                     "lists all; %s%s",
                      mpo_quote(name, quoted), nearest,
-                     catalog->objective_count > 1 ? "0.4:0.6" : "1");
+                     catalog->blend_name != NULL
+                         ? "others are set up by --presets=NAME=WEIGHTS"
+                         : "weights may be given as mpo@",
+                     catalog->blend_name != NULL    ? ""
+                     : catalog->objective_count > 1 ? "0.4:0.6"
+                                                    : "1");
     return false;
 }
 

@@ -8,6 +8,10 @@
  *     policy/NAME                     that policy alone
  *     mpo@0.4:0.6, mpo@a=0.4:b=0.6    these weights; answered, not listed
  *
+ * With rollout.mixture: adapters each of the first three kinds (without :last) is a policy, the
+ * model with the adapters of all at the scales that its weights ask for, and there are no
+ * others: scales belong to a context, and are set when the server opens.
+ *
  * catalog.c makes the list when the server opens, from records and numbers; models.c finds
  * names in it and lists them; mix.c makes exponents of what a request asks for.
  */
@@ -31,6 +35,10 @@
  */
 enum mpo_status mpo_serve_models_open(const struct mpo_session *session,
                                       struct mpo_serve_catalog *catalog);
+
+/** With rollout.mixture: adapters how many policies the models are, those of the same weights
+ *  one together; 0 without. Local. */
+int32_t mpo_serve_models_blends(const struct mpo_config *config);
 
 /** Release what models_open made; the catalog is zero afterwards. Local. */
 void mpo_serve_models_close(struct mpo_serve_catalog *catalog);
@@ -66,8 +74,8 @@ json_t *mpo_serve_weights_json(const struct mpo_serve_catalog *catalog,
 
 /** What a request is drawn from. Arrays are owned, but for scale. */
 struct mpo_serve_mix {
-    double *mu;          /* [H] exponents, made by mpo_serve_mix_finish */
-    double *weights;     /* [K] l, or exponents as given */
+    double *mu;      /* [H] exponents of hosted policies, made by mpo_serve_mix_finish */
+    double *weights; /* [K] l, or exponents as given */
     const double *scale; /* [K] a_k; NULL: as configured */
     double strength;     /* A */
     double end_bias;     /* nat */
@@ -80,7 +88,7 @@ bool mpo_serve_mix_open(const struct mpo_serve_catalog *catalog, const char *nam
                         struct mpo_serve_mix *mix, struct mpo_serve_refusal *refusal);
 void mpo_serve_mix_close(struct mpo_serve_mix *mix); /* also of a zero one */
 
-/** Replace the weights; without a tilt then. Local.
+/** Replace the weights; without a tilt then. Refused where models are policies. Local.
  *  @param weights  [K] as a client gave them */
 bool mpo_serve_mix_reweigh(const struct mpo_serve_catalog *catalog,
                            struct mpo_serve_mix *mix, const double *weights,

@@ -156,12 +156,20 @@ static json_t *field_schema(const struct mpo_serve_field *field,
     return schema;
 }
 
+/* Fields that ask for what a model which is a policy does not have. */
+static bool is_refused(const struct mpo_serve_catalog *catalog, int32_t index)
+{
+    return catalog->blend_name != NULL &&
+           (index == MPO_SERVE_FIELD_weights || index == MPO_SERVE_FIELD_strength ||
+            index == MPO_SERVE_FIELD_policy_scores || index == MPO_SERVE_FIELD_best_of);
+}
+
 static json_t *request_schema(const struct mpo_serve_catalog *catalog,
                               enum mpo_serve_kind kind)
 {
     json_t *properties = json_object();
     for (int32_t i = 0; i < MPO_SERVE_FIELD_COUNT; i++)
-        if ((mpo_serve_fields[i].endpoints & (1U << kind)) != 0)
+        if ((mpo_serve_fields[i].endpoints & (1U << kind)) != 0 && !is_refused(catalog, i))
             json_object_set_new(properties, mpo_serve_fields[i].name,
                                 field_schema(&mpo_serve_fields[i], catalog));
     json_t *schema =
@@ -380,9 +388,11 @@ char *mpo_serve_openapi_json(const struct mpo_serve_catalog *catalog)
     json_t *all = json_pack(
         "{s:s, s:{s:s, s:s, s:s}, s:[{s:[]}, {}], s:o, s:{s:o, s:o}}", "openapi", "3.1.0",
         "info", "title", "mpo serve", "version", mpo_version(), "description",
-        "A mixture of language models, whose weights come with each request.", "security",
-        "key", "paths", all_paths(), "components", "schemas", all_schemas(catalog),
-        "securitySchemes", key);
+        catalog->blend_name != NULL
+            ? "Mixtures of the adapters of a language model, one for each name."
+            : "A mixture of language models, whose weights come with each request.",
+        "security", "key", "paths", all_paths(), "components", "schemas",
+        all_schemas(catalog), "securitySchemes", key);
     char *text = all != NULL ? json_dumps(all, JSON_COMPACT) : NULL;
     json_decref(all);
     return text;

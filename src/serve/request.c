@@ -186,6 +186,12 @@ static bool check_best_of(const struct mpo_serve_reading *reading)
         {"presence_penalty", request->presence_penalty != 0.0},
         {"frequency_penalty", request->frequency_penalty != 0.0},
     };
+    if (request->best_of > 1 && reading->catalog->blend_name != NULL)
+        return mpo_serve_refuse_value(reading, "best_of",
+                                      "expected 1, because with rollout.mixture: adapters "
+                                      "a model is one policy, with "
+                                      "no mixture of whole responses beside it, found %d",
+                                      request->best_of);
     for (size_t i = 0; i < sizeof others / sizeof *others && request->best_of > 1; i++)
         if (others[i].is_used)
             return mpo_serve_refuse_value(
@@ -204,6 +210,11 @@ static bool read_telling(const struct mpo_serve_reading *reading)
     const json_t *logprobs = reading->value[MPO_SERVE_FIELD_logprobs_of_text];
     int64_t top = json_is_true(logprobs) ? 1 : 0;
     request->policy_scores = mpo_serve_flag(reading, MPO_SERVE_FIELD_policy_scores);
+    if (request->policy_scores && reading->catalog->blend_name != NULL)
+        return mpo_serve_refuse_value(
+            reading, "policy_scores",
+            "expected false, because with rollout.mixture: adapters a model is one policy "
+            "and the server has no others; mpo score has the scores of all");
     request->weighted_only = !request->policy_scores;
     request->stream = mpo_serve_flag(reading, MPO_SERVE_FIELD_stream);
     if (request->kind == MPO_SERVE_COMPLETION) {

@@ -76,11 +76,16 @@ struct mpo_serve_model {
 /** Everything that a request can refer to; constant while the server runs. */
 struct mpo_serve_catalog {
     const struct mpo_policies *policies; /* borrowed; its vocabulary is constant */
-    const char *const *policy_name;      /* [H] */
-    const double *scale;                 /* [K] configured a_k */
-    const bool *has_system;              /* [H] the policy has a system text of its own */
-    int32_t objective_count;             /* K */
-    int32_t policy_count;                /* H */
+    /** Of the configuration: objectives, and the reference if there is one; whether the policy has
+     *  a system text of its own. */
+    const char *const *policy_name;
+    const bool *has_system;
+    /** [H] With rollout.mixture: adapters the models that are a policy each, and nothing else
+     *  is hosted; NULL: the policies of the configuration are. */
+    const char *const *blend_name;
+    const double *scale;     /* [K] configured a_k */
+    int32_t objective_count; /* K */
+    int32_t policy_count;    /* H, hosted */
     bool has_reference;
     bool allow_any_weights;
     bool refuses_unknown;          /* serve.unknown_fields: refuse */
@@ -94,6 +99,20 @@ struct mpo_serve_catalog {
     struct mpo_serve_model *model; /* [model_count] the first is "mpo" */
     int32_t model_count;
 };
+
+/** Name of a hosted policy. */
+static inline const char *mpo_serve_hosted_name(const struct mpo_serve_catalog *catalog,
+                                                int32_t policy)
+{
+    return catalog->blend_name != NULL ? catalog->blend_name[policy]
+                                       : catalog->policy_name[policy];
+}
+
+/** Policies of the configuration. */
+static inline int32_t mpo_serve_named_count(const struct mpo_serve_catalog *catalog)
+{
+    return catalog->objective_count + (catalog->has_reference ? 1 : 0);
+}
 
 /* ---- requests ---- */
 

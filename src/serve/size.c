@@ -6,6 +6,7 @@
 
 #include <string.h>
 
+#include "models.h"
 #include "serve_impl.h"
 
 #define ROWS_ON_CPU        16
@@ -71,6 +72,7 @@ struct mpo_session_size mpo_serve_size(const struct mpo_config *config)
                 .prefill_stretch = adapts ? options->prefill_stretch : 0.0,
                 .prefill_idle = step,
                 .mixes_prompts = mixes,
+                .blends = mpo_serve_models_blends(config),
                 .top_max = MPO_SERVE_TOP_MAX,
                 .bias_max = MPO_SERVE_BIAS_COUNT_MAX +
                             (context < PENALISED_MAX ? context : PENALISED_MAX),

@@ -2,12 +2,14 @@
 /*
  * Policies that are adapters of one model: what is drawn from is that model with all of them.
  * The configuration has checked that nothing else differs (config/adapters.c), so this policy
- * has whatever they have in common, and one place beside them.
+ * has whatever they have in common. It has one place beside them, or, in a machine whose
+ * requests draw from several mixtures, one for each of these and the others have none.
  *
  * Two paths are one model if they are one file, or files of one content, as for a record.
  */
 #include "blend.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -16,6 +18,7 @@
 
 /* Shown by doctor and in messages; users' names have no comma. */
 #define BLEND_NAME "all, added"
+#define NAME_BYTES 24 /* with a number behind it */
 
 static bool is_same_file(const char *a, const char *b)
 {
@@ -93,21 +96,52 @@ cleanup:
     return status;
 }
 
-enum mpo_status mpo_session_describe_blend(struct mpo_session *session)
+enum mpo_status mpo_session_describe_blends(struct mpo_session *session)
 {
     enum mpo_status status = MPO_OK;
     const int32_t policies = session->config->policy_count;
-    struct mpo_policy_spec *blend = &session->policy_specs[policies];
+    const int32_t hosted = mpo_plan_policy_count(session->config, &session->size);
+    const int32_t first = mpo_plan_first_blend(session->config, &session->size);
     for (int32_t h = 1; h < policies; h++)
         MPO_TRY(check_model(&session->policy_specs[0], &session->policy_specs[h]));
     MPO_TRY(unite_adapters(session));
-    *blend = session->policy_specs[0];
-    blend->name = BLEND_NAME;
-    blend->lora = session->blended[0].path;
-    blend->lora_scale = 1.0;
-    blend->more = session->blended + 1;
-    blend->more_count = session->blend.adapter_count - 1;
-    session->temperature[policies] = session->temperature[0];
+    MPO_NEW((hosted - first) * NAME_BYTES, &session->blend_names);
+    session->hosted = session->policy_specs + (first == 0 ? policies : 0);
+    for (int32_t i = first; i < hosted; i++) {
+        struct mpo_policy_spec *blend = &session->hosted[i];
+        char *name = session->blend_names + (ptrdiff_t)(i - first) * NAME_BYTES;
+        *blend = session->policy_specs[0];
+        if (hosted - first == 1)
+            snprintf(name, NAME_BYTES, BLEND_NAME);
+        else
+            snprintf(name, NAME_BYTES, BLEND_NAME " %d", i - first + 1);
+        blend->name = name;
+        blend->lora = session->blended[0].path;
+        blend->lora_scale = 1.0;
+        blend->more = session->blended + 1;
+        blend->more_count = session->blend.adapter_count - 1;
+    }
+    for (int32_t i = 1; i < hosted; i++)
+        session->temperature[i] = session->temperature[0];
 cleanup:
+    return status;
+}
+
+enum mpo_status mpo_session_set_blend(const struct mpo_session *session, int32_t index,
+                                      const double *mu)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_rollout_blend *blend = &session->blend;
+    const int32_t policies = session->config->policy_count;
+    double *scale = NULL;
+    if (session->policies == NULL)
+        return MPO_OK;
+    MPO_NEW(blend->adapter_count, &scale);
+    for (int32_t i = 0; i < blend->adapter_count; i++)
+        scale[i] = mpo_rollout_blend_scale(blend, policies, mu, i);
+    MPO_TRY(mpo_policy_rescale(mpo_policies_local(session->policies, index), scale,
+                               blend->adapter_count));
+cleanup:
+    free(scale);
     return status;
 }

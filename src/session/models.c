@@ -73,7 +73,7 @@ static bool describe_model(const struct mpo_session *session, int32_t index,
         return true;
     }
     const struct mpo_policy_survey *one = &session->survey->local[index];
-    const struct mpo_policy_spec *spec = &session->policy_specs[one->policy];
+    const struct mpo_policy_spec *spec = &session->hosted[one->policy];
     *out = (struct mpo_policy_info){.name = spec->name,
                                     .model = spec->model,
                                     .lora = spec->lora,
@@ -83,18 +83,55 @@ static bool describe_model(const struct mpo_session *session, int32_t index,
     return one->load.status == MPO_OK;
 }
 
+/* Compare a policy with what the record has of its name. */
+static enum mpo_status compare_policy(const struct mpo_policy_info *info,
+                                      const struct mpo_models *models)
+{
+    enum mpo_status status = MPO_OK;
+    for (int32_t j = 0; j < models->count; j++)
+        if (strcmp(models->rank[j].policy, info->name) == 0)
+            MPO_TRY(compare_model(info, models, &models->rank[j]));
+cleanup:
+    return status;
+}
+
+/* Where blends alone are hosted: they have the base model and the adapters of all, so what
+ * belongs to each policy is read from its files. */
+static enum mpo_status compare_adapters(const struct mpo_session *session,
+                                        const struct mpo_policy_info *blend,
+                                        const struct mpo_models *models)
+{
+    enum mpo_status status = MPO_OK;
+    for (int32_t h = 0; h < session->config->policy_count; h++) {
+        const struct mpo_policy_spec *spec = &session->policy_specs[h];
+        const struct mpo_texts *lora = &session->config->policies[h].lora;
+        char hash[65] = "";
+        struct mpo_policy_info info = *blend;
+        if (blend->sha256[0] != '\0' && lora->count > 0)
+            MPO_TRY(mpo_policies_hash_adapters((const char *const *)lora->text, lora->count,
+                                               hash));
+        info.name = spec->name;
+        info.lora = spec->lora;
+        info.lora_sha256 = hash;
+        MPO_TRY(compare_policy(&info, models));
+    }
+cleanup:
+    return status;
+}
+
 /* Compare the models of this rank with those that the weights were found for. */
 static enum mpo_status compare_models(const struct mpo_session *session,
                                       const struct mpo_models *models)
 {
     enum mpo_status status = MPO_OK;
-    for (int32_t i = 0; i < count_models(session); i++) {
+    bool has_blends_alone = session->size.machine.blends > 0;
+    int32_t count = count_models(session);
+    for (int32_t i = 0; i < (has_blends_alone && count > 1 ? 1 : count); i++) {
         struct mpo_policy_info info = {0};
         if (!describe_model(session, i, &info))
             continue;
-        for (int32_t j = 0; j < models->count; j++)
-            if (strcmp(models->rank[j].policy, info.name) == 0)
-                MPO_TRY(compare_model(&info, models, &models->rank[j]));
+        MPO_TRY(has_blends_alone ? compare_adapters(session, &info, models)
+                                 : compare_policy(&info, models));
     }
 cleanup:
     return status;

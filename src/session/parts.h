@@ -37,13 +37,15 @@ struct mpo_session {
     struct mpo_mixture *mixture;
     struct mpo_decode *decode;
     struct mpo_rollout *rollout;
-    struct mpo_policy_spec *policy_specs; /* [H], and the one of a blend */
+    struct mpo_policy_spec *policy_specs; /* [H], and those of blends */
+    struct mpo_policy_spec *hosted;       /* the first of them that is hosted */
     struct mpo_policy_adapter *adapters;  /* those that specs have beside their first */
-    double *temperature;                  /* [H] */
+    double *temperature;                  /* of those that are hosted */
     /** Of a job that only looks at its policies: what it saw, borrowed. */
     const struct mpo_policies_survey *survey;
     struct mpo_rollout_blend blend;     /* where one policy is drawn from (blend.c) */
     struct mpo_policy_adapter *blended; /* [adapter_count] the adapters of that policy */
+    char *blend_names;
     struct mpo_device device;
     struct mpo_timing timing;
     struct mpo_session_size size;

@@ -47,7 +47,7 @@ cleanup:
 enum mpo_status mpo_session_open_groups(struct mpo_session *session,
                                         int32_t ranks_per_group)
 {
-    int32_t policy_count = mpo_plan_policy_count(session->config);
+    int32_t policy_count = mpo_plan_policy_count(session->config, &session->size);
     enum mpo_status status = MPO_OK;
     int64_t *time = &session->prompt_time;
     MPO_TRY(mpo_placement_open_comm(policy_count, ranks_per_group, &session->comm));
@@ -81,13 +81,19 @@ enum mpo_status mpo_session_describe_policies(struct mpo_session *session)
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_config *config = session->config;
+    const int32_t hosted = mpo_plan_policy_count(config, &session->size);
     int32_t adapter_count = 0;
     for (int32_t h = 0; h < config->policy_count; h++)
         adapter_count += config->policies[h].lora.count;
+    MPO_CHECK(session->size.machine.blends == 0 || mpo_plan_blends(config), MPO_ERR_USAGE,
+              "a session: size.machine.blends: expected 0 with rollout.mixture: logits, "
+              "found %d",
+              session->size.machine.blends);
     MPO_NEW(adapter_count, &session->adapters);
     adapter_count = 0;
-    MPO_NEW(mpo_plan_policy_count(config), &session->policy_specs);
-    MPO_NEW(mpo_plan_policy_count(config), &session->temperature);
+    MPO_NEW(config->policy_count + hosted, &session->policy_specs);
+    MPO_NEW(config->policy_count + hosted, &session->temperature);
+    session->hosted = session->policy_specs;
     for (int32_t h = 0; h < config->policy_count; h++) {
         const struct mpo_config_policies *policy = &config->policies[h];
         session->temperature[h] = policy->temperature;
@@ -106,7 +112,7 @@ enum mpo_status mpo_session_describe_policies(struct mpo_session *session)
         adapter_count += session->policy_specs[h].more_count;
     }
     if (mpo_plan_blends(config))
-        MPO_TRY(mpo_session_describe_blend(session));
+        MPO_TRY(mpo_session_describe_blends(session));
 cleanup:
     return status;
 }
@@ -114,8 +120,8 @@ cleanup:
 static enum mpo_status check_policies(const void *asker, const char *kind)
 {
     const struct mpo_session *session = asker;
-    return mpo_policies_check_device(session->policy_specs,
-                                     mpo_plan_policy_count(session->config), kind);
+    return mpo_policies_check_device(
+        session->hosted, mpo_plan_policy_count(session->config, &session->size), kind);
 }
 
 struct told {
@@ -151,9 +157,9 @@ static void warn_of_idle(const struct mpo_session *session)
     if (mpo_config_is_flagged(config, told))
         mpo_report(MPO_REPORT_WARNING, "%s has no effect here: policies run on %s", told,
                    is_cpu ? "the CPU" : "devices");
-    for (int32_t i = 0; (key = mpo_policies_idle_option(session->policy_specs,
-                                                        config->policy_count, i)) != NULL;
-         i++)
+    const int32_t hosted = mpo_plan_policy_count(config, &session->size);
+    for (int32_t i = 0;
+         (key = mpo_policies_idle_option(session->hosted, hosted, i)) != NULL; i++)
         if (strcmp(key, told) != 0 && !is_told_by_command(session, key) &&
             (mpo_config_is_flagged(config, key) ||
              (is_fit && mpo_config_is_written(config, key))))

@@ -109,9 +109,25 @@ bool mpo_plan_blends(const struct mpo_config *config)
     return config->rollout.mixture == MPO_MIXING_ADAPTERS;
 }
 
-int32_t mpo_plan_policy_count(const struct mpo_config *config)
+/* A machine hosts its blends and nothing else. */
+static bool has_blends_alone(const struct mpo_config *config,
+                             const struct mpo_session_size *size)
 {
+    return mpo_plan_blends(config) && size->machine.blends > 0;
+}
+
+int32_t mpo_plan_policy_count(const struct mpo_config *config,
+                              const struct mpo_session_size *size)
+{
+    if (has_blends_alone(config, size))
+        return size->machine.blends;
     return config->policy_count + (mpo_plan_blends(config) ? 1 : 0);
+}
+
+int32_t mpo_plan_first_blend(const struct mpo_config *config,
+                             const struct mpo_session_size *size)
+{
+    return has_blends_alone(config, size) ? 0 : config->policy_count;
 }
 
 int32_t mpo_plan_ranks_per_group(const struct mpo_config *config)
@@ -226,7 +242,7 @@ struct mpo_policies_spec mpo_plan_policies(const struct mpo_session *session)
 {
     const struct mpo_prompts *prompts = session->prompts;
     return (struct mpo_policies_spec){
-        .policies = session->policy_specs,
+        .policies = session->hosted,
         .placement = session->placement,
         .thread_count = session->thread_count,
         .prompt_slots = mpo_plan_prompt_slots(&session->size, prompts),
@@ -272,7 +288,7 @@ struct mpo_mixture_spec mpo_plan_mixture(const struct mpo_session *session,
     return (struct mpo_mixture_spec){
         .device = session->device.kind,
         .temperature = session->temperature,
-        .policy_count = mpo_plan_policy_count(session->config),
+        .policy_count = mpo_plan_policy_count(session->config, &session->size),
         .vocab_size = vocab_size,
         .row_capacity = position_rows(session->config, &session->size),
         .rows_on_device = mpo_plan_rows_on_device(session),
@@ -328,7 +344,7 @@ struct mpo_needs_device mpo_plan_device(const struct mpo_session *session,
         .device = &session->device,
         .host = host->name,
         .policies = survey->local,
-        .specs = session->policy_specs,
+        .specs = session->hosted,
         .policy_count = survey->local_count,
         .rows_bytes = device_rows(session, survey, exchange_bytes),
         .library_bytes = mpo_needs_of_libraries(survey->local, survey->local_count,

@@ -27,8 +27,14 @@ enum mpo_status mpo_plan_check_fit(const struct mpo_config *config);
 /** Whether q is one policy, made of the adapters of all (rollout.mixture). Local. */
 bool mpo_plan_blends(const struct mpo_config *config);
 
-/** Policies that are hosted: those of the configuration, and the one of a blend. Local. */
-int32_t mpo_plan_policy_count(const struct mpo_config *config);
+/** Policies that are hosted: those of the configuration, and the one of a blend; or, where a
+ *  machine has blends, these alone. Local. */
+int32_t mpo_plan_policy_count(const struct mpo_config *config,
+                              const struct mpo_session_size *size);
+
+/** The first of the hosted policies that is of a blend; as many as are hosted without. Local. */
+int32_t mpo_plan_first_blend(const struct mpo_config *config,
+                             const struct mpo_session_size *size);
 
 /** Ranks of a group as configured, 0: as many as the policies ask for. Those of a blend share
  *  one model, so each rank hosts all. Local. */

@@ -166,6 +166,7 @@ void mpo_session_close(struct mpo_session **session)
     free(self->policy_specs);
     free(self->adapters);
     free(self->blended);
+    free(self->blend_names);
     free((double *)self->blend.share);
     mpo_prompts_close(&self->prompts);
     mpo_comm_close(&self->comm);

@@ -80,7 +80,7 @@ cleanup:
     return status;
 }
 
-#define MACHINE_MEMBERS 11
+#define MACHINE_MEMBERS 12
 #define ROLLOUT_MEMBERS 12
 
 static void list_machine(const struct mpo_session_machine *machine,
@@ -99,6 +99,7 @@ static void list_machine(const struct mpo_session_machine *machine,
         {"machine.bias_max", machine->bias_max, 0, INT32_MAX},
         {"machine.context_tokens", machine->context_tokens, 1, INT32_MAX},
         {"machine.mixes_prompts", machine->mixes_prompts, 0, 1},
+        {"machine.blends", machine->blends, 0, MPO_POLICY_COUNT_MAX},
     };
     for (int i = 0; i < MACHINE_MEMBERS; i++)
         member[i] = all[i];

@@ -119,11 +119,6 @@ static enum mpo_status check_mixture(const struct mpo_config *config,
 {
     enum mpo_status status = MPO_OK;
     bool has_both = choice->any_mixture && config->rollout.mixture == MPO_MIXING_ADAPTERS;
-    MPO_CHECK(
-        fitted == MPO_MIXING_LOGITS || !choice->logits_alone, MPO_ERR_DATA,
-        "%s: fitted with rollout.mixture: adapters, but serve mixes logits; write one "
-        "adapter with mpo export %s and serve that",
-        choice->text, choice->text);
     MPO_CHECK(fitted == config->rollout.mixture || has_both, MPO_ERR_DATA,
               "%s: fitted with rollout.mixture: %s, but the configuration has %s; give "
               "--rollout.mixture=%s, or the weights as numbers",

@@ -15,7 +15,6 @@ struct mpo_weights_choice {
     double strength;          /* of the exponents; NAN: the record's, or as configured */
     const char *flag;         /* what messages call it: "--weights"; a literal */
     bool any_mixture; /* a record of the other rollout.mixture too, where both are hosted */
-    bool logits_alone; /* the command draws from nothing else */
 };
 
 /** What exponents were made of (mpo/exponents.h); arrays belong to the exponents' memory. */

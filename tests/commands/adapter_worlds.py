@@ -136,7 +136,8 @@ class Fitted:
     STRENGTH = 1.4
 
     def __init__(self, arguments):
-        self.mpo, self.folder = arguments.mpo, arguments.folder("case")
+        self.mpo, self.mpirun = arguments.mpo, arguments.mpirun
+        self.folder = arguments.folder("case")
         self.world = World(3, 3)
         self.config = self.world.write(arguments.tool, self.folder, reference=True)
         self.record = self.path("run.h5")

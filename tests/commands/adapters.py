@@ -106,8 +106,7 @@ def what_has_no_meaning_is_refused(case):
             (65, "generate", ["--rollout.mixture=logits", "--weights=" + case.record],
              ["rollout.mixture", "adapters"]),
             (64, "generate", ["--exact"], ["--exact", "adapters"]),
-            (64, "generate", ["--best-of=4"], ["--best-of", "adapters"]),
-            (78, "serve", [], ["serve", "export"])):
+            (64, "generate", ["--best-of=4"], ["--best-of", "adapters"])):
         _, said = case.run(command, *flags, expect=code)
         for word in words:
             tables.check(word in said, said)
@@ -274,10 +273,12 @@ def a_file_that_cannot_grow_is_told_in_one_line(case):
     tables.check(not os.path.exists(case.path("full.gguf")), "a file was left")
 
 
-def serve_names_what_serves_a_record_of_adapters(case):
-    for flag in ("--serve.weights=%s" % case.record, "--presets=mine=%s" % case.record):
-        _, said = case.run("serve", "--rollout.mixture=logits", "--port=0", flag, expect=65)
-        tables.check("mpo export" in said and "--rollout.mixture" not in said, said)
+def under_mpirun_one_rank_exports(case):
+    path = case.path("once.gguf")
+    out, said = tables.run_ranks(case.mpirun, 2, [case.mpo, "export", case.record, "--output",
+                                                  path, "--json"])
+    tables.check(json.loads(out)["adapter"] == path and said.count("rank 0") == 1, out + said)
+    tables.check(open(path, "rb").read() == open(case.path("one.gguf"), "rb").read(), "other bytes")
 
 
 def doctor_tells_of_a_bad_adapter_once(case):
@@ -308,7 +309,7 @@ def main():
              without_a_hash_in_the_record_no_model_is_asked_for,
              the_files_of_the_fit_are_taken_where_others_have_their_names,
              a_file_that_cannot_grow_is_told_in_one_line,
-             serve_names_what_serves_a_record_of_adapters,
+             under_mpirun_one_rank_exports,
              doctor_tells_of_a_bad_adapter_once]
     sys.exit(tables.run_cases([(one, [case]) for one in cases]))
 

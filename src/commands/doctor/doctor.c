@@ -138,14 +138,15 @@ static void view_prompt(void *self, int32_t index, struct mpo_policy *policy)
     prompt_view_free(&view);
 }
 
-/* Whether a failure of the policy that has all adapters is one of a policy before it. */
+/* Whether a failure of a policy that has all adapters is one of a policy before it. */
 static bool is_told(const struct doctor *doctor, int32_t index)
 {
     const struct mpo_policy_survey *local = doctor->survey.local;
+    int32_t blend = mpo_plan_first_blend(doctor->config, &doctor->session->size);
     bool has_failed = false;
     for (int32_t i = 0; i < index; i++)
         has_failed |= local[i].load.status != MPO_OK || local[i].prompts.status != MPO_OK;
-    return has_failed && local[index].policy == doctor->config->policy_count;
+    return has_failed && local[index].policy >= blend;
 }
 
 static enum mpo_status examine_policies(struct doctor *doctor)
@@ -154,7 +155,7 @@ static enum mpo_status examine_policies(struct doctor *doctor)
     struct mpo_session *session = doctor->session;
     struct mpo_policies_survey *survey = &doctor->survey;
     struct mpo_policies_survey_spec spec = mpo_plan_survey(session);
-    size_t most = (size_t)mpo_plan_policy_count(doctor->config);
+    size_t most = (size_t)mpo_plan_policy_count(doctor->config, &session->size);
     bool is_shorter = false;
     MPO_TRY(mpo_comm_agree(mpo_memory_take(most, sizeof *doctor->own_prompt, "prompts",
                                            (void **)&doctor->own_prompt)));

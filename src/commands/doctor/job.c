@@ -241,7 +241,7 @@ static void examine_groups(struct doctor *doctor)
                 doctor_note(doctor, DOCTOR_record, DOCTOR_PROBLEM, MPO_ERR_DATA,
                             "policy '%s' is not the same model in every group; check the "
                             "model's path on each host",
-                            doctor->config->policies[a->policy].name);
+                            doctor->session->hosted[a->policy].name);
                 return;
             }
         }

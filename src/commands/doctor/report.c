@@ -142,8 +142,7 @@ static const char *base_name(const char *path)
 static void print_policy(const struct doctor *doctor, int32_t rank,
                          const struct mpo_policy_survey *policy)
 {
-    const struct mpo_policy_spec *configured =
-        &doctor->session->policy_specs[policy->policy];
+    const struct mpo_policy_spec *configured = &doctor->session->hosted[policy->policy];
     const struct mpo_policy_need *need = &policy->need;
     char vocabulary[MPO_TEXT_HASH_BYTES];
     printf("%4d %-16.16s %-28.28s", rank, configured->name, base_name(configured->model));
@@ -177,7 +176,7 @@ static bool is_same_prompt(const struct doctor_prompt *a, const struct doctor_pr
 static void print_prompts(const struct doctor *doctor)
 {
     const struct mpo_config_policies *policies = doctor->config->policies;
-    for (int32_t i = 0; i < doctor->config->policy_count; i++) {
+    for (int32_t i = 0; i < doctor->config->policy_count && !doctor->serves; i++) {
         const struct doctor_prompt *prompt = &doctor->prompt[i];
         bool shown = prompt->token_count == 0;
         for (int32_t j = 0; j < i; j++)
@@ -298,8 +297,7 @@ static json_t *make_policy(const struct doctor *doctor,
                            const struct mpo_policy_survey *policy)
 {
     json_t *object = json_object();
-    const struct mpo_policy_spec *configured =
-        &doctor->session->policy_specs[policy->policy];
+    const struct mpo_policy_spec *configured = &doctor->session->hosted[policy->policy];
     const struct mpo_policy_need *need = &policy->need;
     char hash[MPO_TEXT_HASH_BYTES];
     mpo_text_hash(policy->vocab_hash, hash);

@@ -163,8 +163,7 @@ static struct mpo_weights_choice choice_of(const struct evaluate *evaluate, int3
                                        options->allow_any_weights,
                                        options->strength,
                                        index == 0 ? "--weights" : "--against",
-                                       true,
-                                       false};
+                                       true};
 }
 
 static enum mpo_status choose_vectors(struct evaluate *evaluate)

@@ -189,7 +189,7 @@ static enum mpo_status open_generate(struct generate *generate)
     const struct mpo_config_generate *options = &generate->config->generate;
     struct mpo_weights_choice choice = {
         options->weights,  options->iterate, options->step, options->allow_any_weights,
-        options->strength, "--weights",      false,         false};
+        options->strength, "--weights",      false};
     MPO_TRY(mpo_comm_agree(mpo_weights_check_choices(generate->config, &choice, 1)));
     generate->responses = (int32_t)(options->n * options->best_of);
     struct mpo_session_spec spec = {.command = "generate", .settings = generate->config};

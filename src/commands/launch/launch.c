@@ -201,7 +201,7 @@ static enum mpo_status lay_out_ranks(struct launch *launch)
 {
     enum mpo_status status = MPO_OK;
     const struct mpo_config *config = launch->config;
-    int32_t policies = mpo_plan_policy_count(config);
+    int32_t policies = mpo_plan_policy_count(config, &launch->plan.size);
     int32_t wanted = mpo_plan_ranks_per_group(config);
     int32_t group = wanted == 0 ? policies : wanted;
     launch->plan.rank_count = (int32_t)(group * config->launch.groups);

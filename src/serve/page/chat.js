@@ -303,7 +303,7 @@ export class Chat {
     const isMixture = name === MIXTURE;
     const { model, mix } = this.controls.mixture();
     const alone = Object.fromEntries(this.policies.map((p) => [p.name, p.name === name ? 1 : 0]));
-    const scores = isMixture || this.asTokens
+    const scores = !this.controls.isFixed && (isMixture || this.asTokens)
       ? { logprobs: true, top_logprobs: TOP_COUNT, policy_scores: true } : {};
     return {
       seed,

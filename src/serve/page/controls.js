@@ -4,6 +4,8 @@
  *
  * Untouched sliders stand for the preset that was chosen last, by its own name: a preset of a
  * fit also has an end tilt, which belongs to its exact weights and ends when one is moved.
+ * Where the server draws from adapters that are added up (rollout.mixture: adapters), its
+ * weights are those of the presets, and there are no sliders.
  */
 import { Weights, UNITS, modelName } from "./weights.js";
 import { make, colour, nats } from "./tokens.js";
@@ -56,8 +58,9 @@ export class Controls {
     this.objectives = server.policies.filter((p) => !p.reference).map((p) => p.name);
     this.weights = new Weights(this.objectives.length);
     this.changed = changed;
+    this.isFixed = server.mixture === "adapters";
     this.presets = this.findPresets(server.models.data);
-    this.rows = this.objectives.map((name, k) => this.makeRow(name, k));
+    this.rows = this.isFixed ? [] : this.objectives.map((name, k) => this.makeRow(name, k));
     find("sliders").replaceChildren(...this.rows.map((row) => row.element));
     this.makePresets();
     this.bindSampling(server);
@@ -75,7 +78,7 @@ export class Controls {
     }));
     const share = 1 / this.objectives.length;
     const isEqual = (preset) => preset.weights.every((w) => Math.abs(w - share) < 1e-9);
-    if (!presets.some(isEqual))
+    if (!this.isFixed && !presets.some(isEqual))
       presets.push({ id: null, label: "equal", weights: this.objectives.map(() => share), tilt: 0 });
     return presets;
   }

@@ -15,6 +15,7 @@ const PASSING = ["unreachable", "loading", "draining", "peer_lost"];
 
 const find = (id) => document.getElementById(id);
 const tip = new Tip(find("tip"));
+const empty = find("empty"); // not among the turns once there is one
 let server = null;
 let controls = null;
 let chat = null;
@@ -77,12 +78,26 @@ function adopt(found) {
   if (isSame) return;
   controls = new Controls(server, () => {});
   chat = new Chat(server, controls, {
-    turns: find("turns"), empty: find("empty"), tip, busy: showBusy, failed, say,
+    turns: find("turns"), empty, tip, busy: showBusy, failed, say,
   });
+  showWhatIsMixed();
   chat.asTokens = document.querySelector("[name=view]:checked").value === "tokens";
   showLegend();
   chat.showSide(find("side").checked);
   showBusy(false);
+}
+
+/** With adapters that are added up there is one policy, and nothing to compare it with. */
+function showWhatIsMixed() {
+  const isOne = controls.isFixed;
+  find("views").hidden = isOne;
+  find("side").parentElement.hidden = isOne;
+  if (isOne) {
+    find("side").checked = false;
+    document.querySelector("[name=view][value=text]").checked = true;
+  }
+  empty.querySelector("#lead-logits").hidden = isOne;
+  empty.querySelector("#lead-adapters").hidden = !isOne;
 }
 
 function showAbout() {

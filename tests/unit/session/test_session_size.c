@@ -179,6 +179,9 @@ static void a_machine_is_whole_and_alone(void **state)
         {{.machine = whole, .unit_prompts = 1},
          "size.unit_prompts: expected 0 with size.machine.row_capacity"},
         {{.machine = whole, .prompt = "a"}, "size.prompt: expected 0 with size.machine"},
+        {{.machine = whole}, "size.machine.blends: expected a number from 0 to 1024"},
+        {{.machine = whole},
+         "size.machine.blends: expected 0 with rollout.mixture: logits, found 1"},
     };
     refusals[3].size.machine.row_capacity = 257;
     refusals[4].size.machine.context_tokens = 0;
@@ -187,6 +190,8 @@ static void a_machine_is_whole_and_alone(void **state)
     refusals[7].size.machine.bias_max = -1;
     refusals[8].size.machine.parked_rows = 255;
     refusals[9].size.machine.prefill_stretch = 0.5;
+    refusals[12].size.machine.blends = 1025;
+    refusals[13].size.machine.blends = 1;
     REFUSE(refusals);
 }
 
