@@ -17,7 +17,7 @@ SOURCE = sys.argv[4]
 sys.path[:0] = [os.path.join(SOURCE, "tests", part) for part in ("commands", "support")]
 import numpy as np  # noqa: E402
 import tables  # noqa: E402
-from adapter_worlds import END, LIKELY, Arguments, Fitted  # noqa: E402
+from adapter_worlds import END, LIKELY, Arguments, Fitted, fit  # noqa: E402
 from adapters import damage  # noqa: E402
 from browser import programs  # noqa: E402
 from person import MPIEXEC, MPO, check, run, run_tests, says_once  # noqa: E402
@@ -30,15 +30,21 @@ SCORE_BOUND = 1e-4
 # Of chi-square with 6 degrees of freedom: exceeded once in 6e4 tables.
 CHI_SQUARE_BOUND = 30.0
 
-CASE = Fitted(Arguments(*sys.argv[1:4], sys.argv[5]))
+ARGUMENTS = Arguments(*sys.argv[1:4], sys.argv[5])
+CASE = Fitted(ARGUMENTS)
 WORK = CASE.folder
-FLAGS = ("--weights=" + CASE.record, "--presets=even=uniform;one=p1;kind=0.2,0.5,0.3;base=base",
-         "--rows=16", "--context=8192", "--isolated", "--rollout.strength=1.2",
+OTHER = CASE.path("other.h5")  # another record of the same policies, of another strength
+OTHER_WEIGHTS = fit(ARGUMENTS, CASE.config, OTHER, "--descent.steps=2", "--run.seed=8",
+                    "--rollout.strength=0.7")["average"][-1]
+FLAGS = ("--weights=" + CASE.record,
+         f"--presets=even=uniform;one=p1;kind=0.2,0.5,0.3;base=base;other={OTHER}", "--rows=16",
+         "--context=8192", "--isolated", "--rollout.strength=1.2",
          "--log-requests=false", "--run.threads=1")
 # Model -> scales of the adapters: of weights in numbers at the strength of the configuration.
 SCALES = {"mpo": CASE.scales, "mpo:average": CASE.scales, "mpo:untilted": CASE.scales,
           "mpo:even": np.full(3, 1.2 / 3), "mpo:one": np.array([0.0, 1.0, 0.0]),
-          "mpo:kind": 1.2 * np.array([0.2, 0.5, 0.3]), "mpo:base": np.zeros(3)}
+          "mpo:kind": 1.2 * np.array([0.2, 0.5, 0.3]), "mpo:base": np.zeros(3),
+          "mpo:other": 0.7 * OTHER_WEIGHTS}
 
 
 def rows_of(model):
@@ -81,9 +87,9 @@ def test_list():
             policy["name"] for policy in state["policies"]] == [*names, "base"])
         with server.open("/metrics") as response:
             text = response.read().decode()
-        labels = [f'policy="{name}"' for name in ("mpo", "mpo:even", "mpo:one", "mpo:kind", "mpo:base")]
+        labels = [f'policy="{name}"' for name in SCALES if name not in ("mpo:average", "mpo:untilted")]
         lines = [line for line in text.splitlines() if line.startswith("mpo:kv_cache_usage_perc{")]
-        check(f"each has a cache, and those of the same weights one {lines}", len(lines) == 5
+        check(f"each has a cache, and those of the same weights one {lines}", len(lines) == 6
               and all(label in line for label, line in zip(labels, lines)))
         schemas = server.ask("/openapi.json")["components"]["schemas"]
         fields = set().union(*(schema.get("properties", {}) for schema in schemas.values()))
@@ -258,7 +264,7 @@ def test_page():
         presets = browser.run("return [...document.querySelectorAll('#presets button')]"
                               ".map((button) => button.textContent)")
         check(f"but presets {presets}", presets == [
-            "default", "average", "untilted", "even", "one", "kind", "base"])
+            "default", "average", "untilted", "even", "one", "kind", "base", "other"])
         browser.click("#presets button:nth-child(6)")
         body = chat(browser, "a")[0]
         check(f"a preset is asked by its name, without scores: {body}",
