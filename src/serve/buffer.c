@@ -71,7 +71,7 @@ void mpo_serve_buffer_json(struct mpo_serve_buffer *buffer, json_t *value)
 void mpo_serve_buffer_string(struct mpo_serve_buffer *buffer, const char *bytes,
                              size_t count)
 {
-    mpo_serve_buffer_json(buffer, json_stringn(bytes, count));
+    mpo_serve_buffer_json(buffer, json_stringn(count > 0 ? bytes : "", count));
 }
 
 void mpo_serve_buffer_number(struct mpo_serve_buffer *buffer, double value)

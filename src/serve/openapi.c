@@ -105,7 +105,10 @@ static json_t *numbered_schema(const struct mpo_serve_field *field, double high)
 static json_t *allowed_schema(const struct mpo_serve_field *field)
 {
     json_t *allowed = json_loads(field->initial, 0, NULL);
-    json_array_append_new(allowed, json_false());
+    json_array_append_new(allowed, json_false()); /* and whatever else is empty */
+    json_array_append_new(allowed, json_string(""));
+    json_array_append_new(allowed, json_array());
+    json_array_append_new(allowed, json_object());
     return json_pack("{s:o}", "enum", allowed);
 }
 
@@ -337,8 +340,7 @@ static json_t *endpoint_answers(const struct endpoint *endpoint)
                                                : json_pack("{s:{s:{s:s}}}", "text/plain",
                                                            "schema", "type", "string");
     if (endpoint->streams)
-        json_object_set_new(content, "text/event-stream",
-                            json_pack("{s:{s:s}}", "schema", "type", "string"));
+        json_object_set_new(content, "text/event-stream", json_object());
     json_t *all =
         json_pack("{s:{s:s, s:o}}", "200", "description", "done", "content", content);
     for (size_t i = 0; i < sizeof refusals / sizeof *refusals; i++)

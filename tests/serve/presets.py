@@ -113,6 +113,8 @@ def test_figures_are_those_of_the_closed_form():
         rows -= np.log(np.exp(rows).sum())
         off = np.abs(np.sort(rows[LIKELY])[::-1] - sorted(top.values(), reverse=True)[:6]).max()
         check(f"a tilt of the request is off by {off:.1e}", off < SCORE_BOUND)
+        echo = server.ask(COMPLETION, {"prompt": "", "echo": True, "max_tokens": 0})
+        check("an empty text is echoed", echo["choices"][0]["text"] == "")
 
 
 def test_draws_have_their_frequencies():
