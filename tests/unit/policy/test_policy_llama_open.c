@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 
 #include "llama_case.h"
+#include "table_files.h"
 
 #define BYTE(letter) BIGRAM_GGUF_BYTE(letter)
 
@@ -258,6 +259,31 @@ static void a_policy_is_described_by_its_hashes_and_sizes(void **state)
     llama_case_remove(&test);
 }
 
+/* By hand: of "abc", and of a text that has this hash twice, one a line. */
+static void adapters_have_the_hash_of_their_file_or_of_their_hashes(void **state)
+{
+    (void)state;
+    char folder[TABLE_PATH_BYTES];
+    char file[2][TABLE_PATH_BYTES];
+    char hex[65] = "";
+    table_folder_make(folder);
+    table_write_text(folder, "a.gguf", "abc", file[0]);
+    table_write_text(folder, "b.gguf", "abc", file[1]);
+    const char *const both[] = {file[0], file[1]};
+    const char *const none[] = {"/no/such.gguf"};
+    assert_ok(mpo_policies_hash_adapters(both, 1, hex));
+    assert_string_equal(hex,
+                        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    assert_ok(mpo_policies_hash_adapters(both, 2, hex));
+    assert_string_equal(hex,
+                        "ed9453257140de25bccb9b1fe8413c845d0ce1c7a25fcdfe1c874ac5f12c8564");
+    assert_status(mpo_policies_hash_adapters(none, 1, hex), MPO_ERR_INPUT);
+    assert_error_names("/no/such.gguf");
+    assert_status(mpo_policies_hash_adapters(both, 0, hex), MPO_ERR_USAGE);
+    assert_status(mpo_policies_hash_adapters(NULL, 1, hex), MPO_ERR_USAGE);
+    table_folder_remove(folder);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -274,6 +300,7 @@ int main(void)
         cmocka_unit_test(a_prompt_that_does_not_fit_the_context_is_refused),
         cmocka_unit_test(a_unit_of_too_many_rows_is_refused),
         cmocka_unit_test(a_policy_is_described_by_its_hashes_and_sizes),
+        cmocka_unit_test(adapters_have_the_hash_of_their_file_or_of_their_hashes),
     };
     return run_cases("policy_llama_open", tests);
 }
