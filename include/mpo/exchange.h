@@ -192,6 +192,32 @@ enum mpo_status mpo_exchange_rows(struct mpo_exchange *exchange, int32_t row_cou
 enum mpo_status mpo_exchange_parts(struct mpo_exchange *exchange, double *table,
                                    const size_t *start);
 
+/** A table in devices' memory of which every rank with a slice has a part. */
+struct mpo_exchange_table {
+    void *memory;        /* at the root the whole table, elsewhere the rank's part alone */
+    const size_t *start; /* [P + 1] in bytes where parts begin, the last: the end */
+    void *stream;        /* the caller's; of CUDA a cudaStream_t */
+};
+
+/** Whether the three below are there: the transport goes between devices by itself, and
+ *  more ranks than the root have slices. The same on all ranks of the group. Local. */
+bool mpo_exchange_has_device_parts(const struct mpo_exchange *exchange);
+
+/** Bring the parts to the root, by messages behind what is on the streams; nothing has come
+ *  before mpo_exchange_device_wait. Collective over the ranks of the group that have slices.
+ *  Allocates nothing.
+ *  @return MPO_ERR_PEER, MPO_ERR_DEVICE, as the two below */
+enum mpo_status mpo_exchange_device_gather(struct mpo_exchange *exchange,
+                                           const struct mpo_exchange_table *table);
+
+/** Bring the root's bytes to all of them in the same way. Collective as before. */
+enum mpo_status mpo_exchange_device_deal(struct mpo_exchange *exchange, void *memory,
+                                         size_t bytes, void *stream);
+
+/** Wait for all that is on the stream, with the deadline of all waits. Collective as before:
+ *  what is waited for needs the others. */
+enum mpo_status mpo_exchange_device_wait(struct mpo_exchange *exchange, void *stream);
+
 /** Broadcast bytes from the root. Collective over the group. Allocates nothing. */
 enum mpo_status mpo_exchange_broadcast(struct mpo_exchange *exchange, void *data,
                                        size_t bytes);

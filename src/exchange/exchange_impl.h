@@ -4,7 +4,8 @@
  * mpo/backend/exchange_ops.h. A new pattern is a choice in mpo/options.def and one row of
  * the table in exchange/pattern.c.
  *
- *   exchange.c  the choice of a transport, small messages
+ *   exchange.c  the choice of a transport, rows, normalisers
+ *   parts.c     other small messages
  *   pattern.c   who reduces which slice
  *   window.c    shared memory of ranks of one host, for `shared` and `nodes`
  */

@@ -8,8 +8,9 @@
  *     rows     normalisers by MPI meanwhile; then wait for the group and, of bf16 rows,
  *              whose messages have 2 bytes per token, unpack: a kernel makes floats of them
  *
- * Everything runs on a stream of the transport's own, so that the mixture normalises the
- * rows while they travel. Packing moves each float twice through the device's memory, but a
+ * All of it runs on a stream of the transport's own, so that the mixture normalises the
+ * rows while they travel. What ranks make of slices is smaller and goes along the mixture's
+ * stream (nccl_parts.c). Packing moves each float twice through the device's memory, but a
  * position is then one message per pair of ranks: a launch costs NCCL more than a row costs
  * the device.
  *
@@ -24,28 +25,17 @@
  *
  * Source: NCCL user guide, "Fault Tolerance" and "Group Calls".
  */
-#include <nccl.h>
+#include "nccl_impl.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/memory.h"
 #include "pack.h"
-#include "exchange_impl.h"
 #include "device/device_cuda.h"
 
 #define NCCL_ADVICE "Run with NCCL_DEBUG=INFO to see why"
-
-struct nccl {
-    ncclComm_t comm; /* NULL: none yet, or aborted */
-    cudaStream_t stream;
-    bool in_group;          /* of calls */
-    float *received;        /* [H - own, row_capacity, slice], packed to B; device */
-    uint16_t *halves;       /* bf16 rows: the same, as they come; device */
-    void *packed;           /* [own, row_capacity, V], slices in order of ranks; device */
-    const float **row;      /* [own, row_capacity] pinned */
-    const float **sent_row; /* the same; device */
-};
 
 /* Inside a group of calls an abort would wait for the group's end. */
 static void abort_comm(struct nccl *self)
@@ -68,7 +58,7 @@ static enum mpo_status status_of(ncclResult_t result)
                                                                   : MPO_ERR_DEVICE;
 }
 
-static enum mpo_status fail_call(struct nccl *self, ncclResult_t result, const char *call)
+enum mpo_status mpo_nccl_fail(struct nccl *self, ncclResult_t result, const char *call)
 {
     enum mpo_status status = MPO_OK;
     char reason[256] = "";
@@ -84,15 +74,7 @@ cleanup:
     return status;
 }
 
-/** Raise unless a call of NCCL succeeds. */
-#define MPO_TRY_NCCL(self, call)                                                           \
-    do {                                                                                   \
-        ncclResult_t nccl_result = (call);                                                 \
-        if (nccl_result != ncclSuccess)                                                    \
-            MPO_TRY(fail_call((self), nccl_result, #call));                                \
-    } while (0)
-
-static enum mpo_status begin_group(struct nccl *self)
+enum mpo_status mpo_nccl_begin_group(struct nccl *self)
 {
     enum mpo_status status = MPO_OK;
     MPO_TRY_NCCL(self, ncclGroupStart());
@@ -101,8 +83,7 @@ cleanup:
     return status;
 }
 
-/* The calls of a group are on the stream then. */
-static enum mpo_status end_group(struct nccl *self)
+enum mpo_status mpo_nccl_end_group(struct nccl *self)
 {
     enum mpo_status status = MPO_OK;
     self->in_group = false;
@@ -113,16 +94,22 @@ cleanup:
 
 /* ---- waits ---- */
 
+struct awaited {
+    struct nccl *nccl;
+    cudaStream_t stream;
+};
+
 /* What was put on the stream has been done. */
 static enum mpo_status is_drained(void *pointer, bool *done)
 {
     enum mpo_status status = MPO_OK;
-    struct nccl *self = pointer;
+    const struct awaited *awaited = pointer;
+    struct nccl *self = awaited->nccl;
     ncclResult_t state = ncclSuccess;
     MPO_TRY_NCCL(self, ncclCommGetAsyncError(self->comm, &state));
     if (state != ncclSuccess)
-        MPO_TRY(fail_call(self, state, "an earlier call"));
-    cudaError_t stream = cudaStreamQuery(self->stream);
+        MPO_TRY(mpo_nccl_fail(self, state, "an earlier call"));
+    cudaError_t stream = cudaStreamQuery(awaited->stream);
     *done = stream == cudaSuccess;
     if (stream != cudaSuccess && stream != cudaErrorNotReady) {
         abort_comm(self);
@@ -132,10 +119,13 @@ cleanup:
     return status;
 }
 
-static enum mpo_status wait_for(enum mpo_status (*test)(void *self, bool *done), void *self)
+enum mpo_status mpo_nccl_wait(struct nccl *self, cudaStream_t stream)
 {
-    return mpo_comm_wait_for(&(struct mpo_comm_event){
-        .test = test, .self = self, .what = "an NCCL call", .advice = NCCL_ADVICE});
+    struct awaited awaited = {self, stream};
+    return mpo_comm_wait_for(&(struct mpo_comm_event){.test = is_drained,
+                                                      .self = &awaited,
+                                                      .what = "an NCCL call",
+                                                      .advice = NCCL_ADVICE});
 }
 
 /* ---- life ---- */
@@ -202,7 +192,7 @@ static enum mpo_status greet_ranks(struct mpo_exchange *exchange)
     enum mpo_status status = MPO_OK;
     struct nccl *self = exchange->self;
     bool receives = mpo_exchange_slice_of(exchange, exchange->rank).count > 0;
-    MPO_TRY(begin_group(self));
+    MPO_TRY(mpo_nccl_begin_group(self));
     for (int32_t rank = 0; rank < exchange->size; rank++) {
         if (rank == exchange->rank)
             continue;
@@ -213,7 +203,7 @@ static enum mpo_status greet_ranks(struct mpo_exchange *exchange)
             MPO_TRY_NCCL(self, ncclRecv(self->received, 1, ncclBfloat16, rank, self->comm,
                                         self->stream));
     }
-    MPO_TRY(end_group(self));
+    MPO_TRY(mpo_nccl_end_group(self));
 cleanup:
     return status;
 }
@@ -230,12 +220,12 @@ static enum mpo_status join_ranks(struct mpo_exchange *exchange, ncclUniqueId id
         ncclCommInitRankConfig(&self->comm, exchange->size, id, exchange->rank, &config);
     mpo_comm_alarm_clear();
     if (result != ncclSuccess)
-        MPO_TRY(fail_call(self, result, "ncclCommInitRankConfig"));
+        MPO_TRY(mpo_nccl_fail(self, result, "ncclCommInitRankConfig"));
     mpo_comm_alarm_set("the first group of NCCL's calls", NCCL_ADVICE);
     status = greet_ranks(exchange);
     mpo_comm_alarm_clear();
     if (status == MPO_OK)
-        status = wait_for(is_drained, self);
+        status = mpo_nccl_wait(self, self->stream);
 cleanup:
     return status;
 }
@@ -248,8 +238,8 @@ static enum mpo_status nccl_connect(struct mpo_exchange *exchange)
         first.result = ncclGetUniqueId(&first.id);
     MPO_TRY(mpo_comm_group_broadcast(exchange->comm, &first, sizeof first));
     if (first.result != ncclSuccess)
-        MPO_TRY(fail_call(exchange->self, first.result,
-                          "ncclGetUniqueId on the first of them"));
+        MPO_TRY(mpo_nccl_fail(exchange->self, first.result,
+                              "ncclGetUniqueId on the first of them"));
     MPO_TRY(mpo_comm_meet(mpo_comm_group_mpi(exchange->comm)));
     MPO_TRY(mpo_comm_return(mpo_comm_group_mpi(exchange->comm),
                             join_ranks(exchange, first.id)));
@@ -387,11 +377,11 @@ static enum mpo_status nccl_post(struct mpo_exchange *exchange, const float *con
     if (exchange->first_row[exchange->size] == 0)
         return MPO_OK;
     MPO_TRY(pack_rows(exchange, logits));
-    MPO_TRY(begin_group(self));
+    MPO_TRY(mpo_nccl_begin_group(self));
     for (int32_t rank = 0; rank < exchange->size; rank++)
         if (rank != exchange->rank)
             MPO_TRY(send_and_receive(exchange, rank, logits, &room));
-    MPO_TRY(end_group(self));
+    MPO_TRY(mpo_nccl_end_group(self));
 cleanup:
     return status;
 }
@@ -432,12 +422,13 @@ static enum mpo_status nccl_rows(struct mpo_exchange *exchange, const float *con
                                  const double *log_norm)
 {
     enum mpo_status status = MPO_OK;
+    struct nccl *self = exchange->self;
     int posted = 0;
     (void)logits;
     MPO_TRY(mpo_exchange_post_norms(exchange, log_norm, exchange->common->parts, &posted));
     MPO_TRY(mpo_comm_wait(exchange->common->parts, posted));
     MPO_TRY(unpack_rows(exchange));
-    MPO_TRY(wait_for(is_drained, exchange->self));
+    MPO_TRY(mpo_nccl_wait(self, self->stream));
     point_at_received(exchange);
 cleanup:
     return status;
@@ -462,4 +453,5 @@ const struct mpo_exchange_ops mpo_exchange_nccl_ops = {
     .close = nccl_close,
     .post = nccl_post,
     .rows = nccl_rows,
+    .parts = &mpo_nccl_parts,
 };

@@ -8,7 +8,8 @@
  *     answer  its rank    finds the token, says it with its logits
  *     finish  root        log q, log pi_h
  *
- * One rank with whole rows asks itself, or has the device do all of it. A row that failed
+ * One rank with whole rows asks itself, or has the device do all of it; devices that talk to
+ * each other do all but the end, where no draw has a rule. A row that failed
  * takes part like any other, so that all ranks do the same; what came of it is blanked.
  */
 #include "fold.h"
@@ -256,6 +257,41 @@ cleanup:
     return status;
 }
 
+/* Whether a position may go from device to device, which every rank decides alike. */
+static bool goes_by_devices(const struct mpo_mixture *mixture,
+                            const struct mpo_mixture_draws *draws)
+{
+    bool goes = mixture->ops->combine_and_draw_slices != NULL &&
+                mpo_exchange_has_device_parts(mixture->exchange);
+    for (int32_t i = 0; goes && i < draws->count; i++)
+        goes = !brings_scores(mixture, draws, i);
+    return goes;
+}
+
+/* By the devices of all ranks with slices. */
+static enum mpo_status combine_and_draw_slices(struct mpo_mixture *mixture,
+                                               const struct mpo_mixture_results *results,
+                                               struct mpo_mixture_draws *draws)
+{
+    enum mpo_status status = MPO_OK;
+    const struct mpo_mixture_team team = {
+        mixture->exchange, mixture->rank, mixture->size, mixture->first_block,
+        mixture->part,     results,       draws,         mixture->question,
+        mixture->answers};
+    if (mixture->rank == 0)
+        MPO_TRY(check_draws(mixture, draws));
+    if (mpo_mixture_own_first(mixture) < mpo_mixture_own_end(mixture))
+        MPO_TRY(mixture->ops->combine_and_draw_slices(mixture->self, &mixture->rows,
+                                                      &mixture->exponents, &team));
+    if (mixture->rank != 0)
+        return MPO_OK;
+    status = mpo_mixture_check(mixture, results->moments, results->expectation);
+    mpo_mixture_finish(mixture, draws->count, draws);
+    blank_draws(mixture, draws);
+cleanup:
+    return status;
+}
+
 enum mpo_status mpo_mixture_combine_and_draw(struct mpo_mixture *mixture,
                                              const struct mpo_rows *rows,
                                              const struct mpo_mixture_exponents *exponents,
@@ -269,6 +305,10 @@ enum mpo_status mpo_mixture_combine_and_draw(struct mpo_mixture *mixture,
         mixture->ops->combine_and_draw != NULL) {
         MPO_TRY(mpo_mixture_begin(mixture, rows, exponents, results->expectation));
         return combine_and_draw(mixture, results, draws);
+    }
+    if (!root_has_all && fits && goes_by_devices(mixture, draws)) {
+        MPO_TRY(mpo_mixture_begin(mixture, rows, exponents, results->expectation));
+        return combine_and_draw_slices(mixture, results, draws);
     }
     enum mpo_status combined = mpo_mixture_combine(mixture, rows, exponents,
                                                    results->moments, results->expectation);

@@ -70,6 +70,35 @@ static void check_in_one_go(struct exchange_group *group,
                                      row_count * sizeof(int32_t)));
 }
 
+/* The same with draws that have no rules, which devices make among themselves: of one kind
+ * after the other, and of a position of which one row fails; -1: none. */
+static void check_devices(struct exchange_group *group, int32_t failed,
+                          const struct mixture_figures *expected,
+                          struct mixture_figures *found)
+{
+    static const enum mixture_mode modes[3] = {MIXTURE_DRAWN, MIXTURE_GREEDY,
+                                               MIXTURE_GIVEN};
+    static int32_t turn;
+    const struct mixture_case *some = group->some;
+    bool is_root = mpo_comm_group_rank(group->comm) == 0;
+    enum mixture_mode mode = failed < 0 ? modes[turn++ % 3] : MIXTURE_DRAWN;
+    struct mpo_rows rows;
+    exchange_group_place(group);
+    exchange_group_bring(group, failed < 0 ? -1 : 1, &rows);
+    assert_status(mixture_figures_take(group->mixture, some, &rows, mode, found),
+                  failed >= 0 && is_root ? MPO_ERR_DATA : MPO_OK);
+    if (is_root && failed < 0)
+        mixture_figures_same_mode(found, expected, some, mode);
+    for (int32_t i = 0; is_root && failed >= 0 && i < some->row_count; i++) {
+        bool fails = 5 * i % some->row_count == failed; /* as in draw */
+        assert_int_equal(found->token[mode][i], fails ? -1 : expected->token[mode][i]);
+        assert_same_bits(found->log_proposal[mode][i],
+                         fails ? NAN : expected->log_proposal[mode][i]);
+    }
+    assert_ok(mpo_exchange_broadcast(group->exchange, found->token[MIXTURE_DRAWN],
+                                     (size_t)some->row_count * sizeof(int32_t)));
+}
+
 /* ---- traffic ---- */
 
 /* Combine, draw and broadcast one position; compare what moved with the formulas. */
@@ -149,6 +178,7 @@ static void check_failure(struct exchange_group *group,
         check_others(some, failed, found, expected);
     assert_ok(mpo_exchange_broadcast(group->exchange, found->token[MIXTURE_DRAWN],
                                      (size_t)some->row_count * sizeof(int32_t)));
+    check_devices(group, failed, expected, found);
     *logit = kept;
 }
 
@@ -163,8 +193,6 @@ static void check_pattern(const struct mixture_case *some,
 {
     struct exchange_group group;
     struct mixture_figures found;
-    size_t rows = (size_t)some->row_count;
-    size_t policies = (size_t)some->policy_count;
     exchange_group_open(&group, some, transport, pattern, group_size);
     group.absent = left_out;
     mixture_figures_make(&found, some);
@@ -172,10 +200,11 @@ static void check_pattern(const struct mixture_case *some,
     combine(&group, &found);
     mixture_figures_ask(group.mixture, some, &found);
     if (mpo_comm_group_rank(group.comm) == 0)
-        mixture_figures_same(&found, expected, rows, policies);
+        mixture_figures_same(&found, expected, some);
     assert_ok(mpo_exchange_broadcast(group.exchange, found.token[MIXTURE_DRAWN],
                                      (size_t)some->row_count * sizeof(int32_t)));
     check_in_one_go(&group, expected, &found);
+    check_devices(&group, -1, expected, &found);
     if (left_out == NULL && some->row_count > 1 && some->row_count < 64)
         check_failure(&group, expected, &found);
     mixture_figures_free(&found);

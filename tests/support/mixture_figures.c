@@ -33,9 +33,12 @@ void mixture_figures_free(struct mixture_figures *figures)
     free(figures->moments);
 }
 
-void mixture_figures_draw(struct mpo_mixture *mixture, const struct mixture_case *some,
-                          enum mixture_mode mode, struct mixture_figures *figures)
+enum mpo_status mixture_figures_take(struct mpo_mixture *mixture,
+                                     const struct mixture_case *some,
+                                     const struct mpo_rows *rows, enum mixture_mode mode,
+                                     struct mixture_figures *figures)
 {
+    const struct mpo_mixture_results results = {figures->moments, figures->expectation};
     int32_t count = some->row_count;
     int32_t *row = runner_allocate((size_t)count, sizeof *row);
     double *uniform = runner_allocate((size_t)count, sizeof *uniform);
@@ -59,11 +62,21 @@ void mixture_figures_draw(struct mpo_mixture *mixture, const struct mixture_case
                                       .token = figures->token[mode],
                                       .log_proposal = figures->log_proposal[mode],
                                       .log_policy = figures->log_policy[mode]};
-    assert_ok(mpo_mixture_draw(mixture, &draws));
+    enum mpo_status status =
+        rows == NULL ? mpo_mixture_draw(mixture, &draws)
+                     : mpo_mixture_combine_and_draw(mixture, rows, &some->exponents,
+                                                    &results, &draws);
     free(rule);
     free(kind);
     free(uniform);
     free(row);
+    return status;
+}
+
+void mixture_figures_draw(struct mpo_mixture *mixture, const struct mixture_case *some,
+                          enum mixture_mode mode, struct mixture_figures *figures)
+{
+    assert_ok(mixture_figures_take(mixture, some, NULL, mode, figures));
 }
 
 void mixture_figures_ask(struct mpo_mixture *mixture, const struct mixture_case *some,
@@ -76,21 +89,26 @@ void mixture_figures_ask(struct mpo_mixture *mixture, const struct mixture_case 
     assert_ok(mpo_mixture_top(mixture, last, MPO_MIXTURE_TOP_MAX, figures->top));
 }
 
-void mixture_figures_same(const struct mixture_figures *found,
-                          const struct mixture_figures *expected, size_t rows,
-                          size_t policies)
+void mixture_figures_same_mode(const struct mixture_figures *found,
+                               const struct mixture_figures *expected,
+                               const struct mixture_case *some, enum mixture_mode mode)
 {
+    size_t rows = (size_t)some->row_count;
+    size_t doubles = rows * (size_t)some->policy_count * sizeof(double);
     assert_memory_equal(found->moments, expected->moments, rows * sizeof *found->moments);
-    assert_memory_equal(found->expectation, expected->expectation,
-                        rows * policies * sizeof(double));
-    for (int32_t mode = 0; mode < MIXTURE_MODE_COUNT; mode++) {
-        assert_memory_equal(found->token[mode], expected->token[mode],
-                            rows * sizeof(int32_t));
-        assert_memory_equal(found->log_proposal[mode], expected->log_proposal[mode],
-                            rows * sizeof(double));
-        assert_memory_equal(found->log_policy[mode], expected->log_policy[mode],
-                            rows * policies * sizeof(double));
-    }
+    assert_memory_equal(found->expectation, expected->expectation, doubles);
+    assert_memory_equal(found->token[mode], expected->token[mode], rows * sizeof(int32_t));
+    assert_memory_equal(found->log_proposal[mode], expected->log_proposal[mode],
+                        rows * sizeof(double));
+    assert_memory_equal(found->log_policy[mode], expected->log_policy[mode], doubles);
+}
+
+void mixture_figures_same(const struct mixture_figures *found,
+                          const struct mixture_figures *expected,
+                          const struct mixture_case *some)
+{
+    for (enum mixture_mode mode = 0; mode < MIXTURE_MODE_COUNT; mode++)
+        mixture_figures_same_mode(found, expected, some, mode);
     mixture_questions_same(&found->questions, &expected->questions);
     assert_memory_equal(found->top, expected->top, sizeof found->top);
 }

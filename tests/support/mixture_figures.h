@@ -35,11 +35,20 @@ void mixture_figures_free(struct mixture_figures *figures);
 void mixture_figures_draw(struct mpo_mixture *mixture, const struct mixture_case *some,
                           enum mixture_mode mode, struct mixture_figures *figures);
 
+/** The same, and before it rows are combined, in one go; NULL: none are. */
+enum mpo_status mixture_figures_take(struct mpo_mixture *mixture,
+                                     const struct mixture_case *some,
+                                     const struct mpo_rows *rows, enum mixture_mode mode,
+                                     struct mixture_figures *figures);
+
 /** All that is asked of combined rows. */
 void mixture_figures_ask(struct mpo_mixture *mixture, const struct mixture_case *some,
                          struct mixture_figures *figures);
 
-/** Both have the same bits. */
+/** Both have the same bits; the first: of combined rows and draws in one mode. */
+void mixture_figures_same_mode(const struct mixture_figures *found,
+                               const struct mixture_figures *expected,
+                               const struct mixture_case *some, enum mixture_mode mode);
 void mixture_figures_same(const struct mixture_figures *found,
-                          const struct mixture_figures *expected, size_t rows,
-                          size_t policies);
+                          const struct mixture_figures *expected,
+                          const struct mixture_case *some);

@@ -30,6 +30,17 @@ enum mpo_exchange_memory {
     MPO_EXCHANGE_ANY, /* either: it does not touch them */
 };
 
+/** Small messages between devices' memories, for transports that have them: they are put on
+ *  a stream of the caller's, behind what is there, and not waited for. Arguments are those of
+ *  mpo_exchange_device_gather, _deal and _wait. Not called on ranks without a slice. */
+struct mpo_exchange_device_parts {
+    enum mpo_status (*gather)(struct mpo_exchange *exchange,
+                              const struct mpo_exchange_table *table);
+    enum mpo_status (*deal)(struct mpo_exchange *exchange, void *memory, size_t bytes,
+                            void *stream);
+    enum mpo_status (*wait)(struct mpo_exchange *exchange, void *stream);
+};
+
 struct mpo_exchange_ops {
     const char *transport;
     bool in_window; /* keeps_bytes are shared memory of the host */
@@ -85,6 +96,8 @@ struct mpo_exchange_ops {
      */
     enum mpo_status (*rows)(struct mpo_exchange *exchange, const float *const *logits,
                             const double *log_norm);
+
+    const struct mpo_exchange_device_parts *parts; /* NULL: it has none */
 };
 
 /** One rank's part of an exchange, as a transport sees it. Arrays are allocated before the

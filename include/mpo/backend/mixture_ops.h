@@ -61,6 +61,20 @@ struct mpo_mixture_slice {
     int32_t end_block;
 };
 
+/** A position of slices whose ranks talk from device to device. What is not said to be of all
+ *  is of the root alone. */
+struct mpo_mixture_team {
+    struct mpo_exchange *exchange; /* of all: mpo_exchange_has_device_parts */
+    int32_t rank;                  /* of all; 0: the root */
+    int32_t size;                  /* of all: P */
+    const int32_t *first_block;    /* of all: [P + 1] of each rank's slice */
+    size_t *part;                  /* of all: [P + 1] to work with */
+    const struct mpo_mixture_results *results;
+    const struct mpo_mixture_draws *draws; /* without rules; of all: count */
+    struct mpo_mixture_question *question; /* [count] out: about each draw */
+    double *answers;                       /* [count, MPO_MIXTURE_ANSWER_WIDTH(H)] out */
+};
+
 struct mpo_mixture_ops {
     const char *device;
     enum mpo_status (*open)(const struct mpo_mixture_spec *spec, void **self);
@@ -108,6 +122,13 @@ struct mpo_mixture_ops {
     /** Answers [count, MPO_MIXTURE_ANSWER_WIDTH(H)] about blocks of the slice. */
     enum mpo_status (*answer)(void *self, const struct mpo_mixture_question *question,
                               int32_t count, double *answers);
+
+    /** Sum the blocks of a slice, at the root fold all and ask about the draws, answer about
+     *  the slice, all without a host between them. Called on ranks that have a slice; NULL:
+     *  sum, fold, ask and answer one after the other. */
+    enum mpo_status (*combine_and_draw_slices)(
+        void *self, const struct mpo_rows *rows,
+        const struct mpo_mixture_exponents *exponents, const struct mpo_mixture_team *team);
 
     /** The root's work on slices, on devices that also do it for whole rows, so that both
      *  give the same bits. All three NULL: src/mixture/fold.c does it on the host. */

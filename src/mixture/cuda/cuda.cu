@@ -10,9 +10,10 @@
  * The same holds for scores of slices; their sums have a pinned table. Everything else that is copied is small and
  * in a mailbox, with the same layout in pinned host memory and on the device.
  *
- * With slices, the other ranks' block sums go through the hosts to the root's device, which
- * folds them and asks about draws with the kernels for whole rows; so both patterns end in
- * the same bits.
+ * With slices, the other ranks' block sums go to the root's device, which folds them and asks
+ * about draws with the kernels for whole rows; so both patterns end in the same bits. Where
+ * the exchange goes from device to device, questions and answers do so too, along the stream;
+ * else, and where draws have rules, through the hosts.
  *
  * A normaliser is log Z of the mixture of one policy with exponent 1, so normalise and
  * combine are the same two kernels. Rows of several policies are normalised in one call: 1/T
@@ -56,20 +57,6 @@ cleanup:
     }
     *self = cuda;
     return status;
-}
-
-/* Pinned. */
-static enum mpo_status cuda_take(size_t bytes, void **out)
-{
-    enum mpo_status status = MPO_OK;
-    MPO_TRY_CUDA(cudaMallocHost(out, bytes));
-cleanup:
-    return status;
-}
-
-static void cuda_give_back(void *memory)
-{
-    cudaFreeHost(memory);
 }
 
 /* ---- rows ---- */
@@ -341,6 +328,17 @@ cleanup:
     return status;
 }
 
+static enum mpo_status launch_ask(struct cuda *cuda, int32_t count)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_LAUNCH(mixture_ask, dim3((unsigned)count), MIXTURE_THREADS,
+               MIXTURE_LIST_BYTES(cuda->block_count, 0), cuda->stream, whole_view(cuda),
+               cuda->sums, draw_view(cuda, count), cuda->device.question);
+    MPO_TRY_CUDA(cudaGetLastError());
+cleanup:
+    return status;
+}
+
 static enum mpo_status cuda_ask(void *self, const struct mpo_mixture_draws *draws,
                                 struct mpo_mixture_question *question)
 {
@@ -348,10 +346,7 @@ static enum mpo_status cuda_ask(void *self, const struct mpo_mixture_draws *draw
     struct cuda *cuda = (struct cuda *)self;
     size_t count = (size_t)draws->count;
     MPO_TRY(send_draws(cuda, draws));
-    MPO_LAUNCH(mixture_ask, dim3((unsigned)count), MIXTURE_THREADS,
-               MIXTURE_LIST_BYTES(cuda->block_count, 0), cuda->stream, whole_view(cuda),
-               cuda->sums, draw_view(cuda, draws->count), cuda->device.question);
-    MPO_TRY_CUDA(cudaGetLastError());
+    MPO_TRY(launch_ask(cuda, draws->count));
     MPO_TRY(fetch_array(cuda, cuda->host.question, count));
     MPO_TRY_CUDA(cudaStreamSynchronize(cuda->stream));
     memcpy(question, cuda->host.question, count * sizeof *question);
@@ -359,29 +354,110 @@ cleanup:
     return status;
 }
 
-/* For the kernels the slice begins with block 0. */
+static enum mpo_status launch_answers(struct cuda *cuda, int32_t count)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_LAUNCH(mixture_answer, dim3((unsigned)count), MIXTURE_THREADS, 0, cuda->stream,
+               cuda->view, cuda->first_block, cuda->device.question, cuda->device.answers);
+    MPO_TRY_CUDA(cudaGetLastError());
+cleanup:
+    return status;
+}
+
 static enum mpo_status cuda_answer(void *self, const struct mpo_mixture_question *question,
                                    int32_t count, double *answers)
 {
     enum mpo_status status = MPO_OK;
     struct cuda *cuda = (struct cuda *)self;
-    int32_t first_token = cuda->first_block * MPO_ROWS_BLOCK;
     size_t some = (size_t)count;
-    size_t width = MPO_MIXTURE_ANSWER_WIDTH(cuda->policy_count);
-    for (int32_t i = 0; i < count; i++) {
-        cuda->host.question[i] = question[i];
-        cuda->host.question[i].block -= cuda->first_block;
-        cuda->host.question[i].token -= first_token;
-    }
+    size_t figures = some * MPO_MIXTURE_ANSWER_WIDTH(cuda->policy_count);
+    memcpy(cuda->host.question, question, some * sizeof *question);
     MPO_TRY(send_array(cuda, cuda->host.question, some));
-    MPO_LAUNCH(mixture_answer, dim3((unsigned)count), MIXTURE_THREADS, 0, cuda->stream,
-               cuda->view, cuda->device.question, cuda->device.answers);
-    MPO_TRY_CUDA(cudaGetLastError());
-    MPO_TRY(fetch_array(cuda, cuda->host.answers, some * width));
+    MPO_TRY(launch_answers(cuda, count));
+    MPO_TRY(fetch_array(cuda, cuda->host.answers, figures));
     MPO_TRY_CUDA(cudaStreamSynchronize(cuda->stream));
-    memcpy(answers, cuda->host.answers, some * width * sizeof *answers);
-    for (size_t i = 0; i < some; i++)
-        answers[i * width] += first_token;
+    memcpy(answers, cuda->host.answers, figures * sizeof *answers);
+cleanup:
+    return status;
+}
+
+/* Bring the block sums of all slices to the root. */
+static enum mpo_status gather_sums(const struct cuda *cuda,
+                                   const struct mpo_mixture_team *team)
+{
+    const struct mpo_exchange_table table = {cuda->sums.table, team->part, cuda->stream};
+    for (int32_t rank = 0; rank <= team->size; rank++)
+        team->part[rank] = sums_count(cuda, team->first_block[rank]) * sizeof(double);
+    return mpo_exchange_device_gather(team->exchange, &table);
+}
+
+/* Bring each slice's answers to all questions to the root. */
+static enum mpo_status gather_answers(const struct cuda *cuda,
+                                      const struct mpo_mixture_team *team)
+{
+    const struct mpo_exchange_table table = {cuda->device.answers, team->part,
+                                             cuda->stream};
+    size_t bytes = (size_t)team->draws->count *
+                   MPO_MIXTURE_ANSWER_WIDTH(cuda->policy_count) * sizeof(double);
+    team->part[0] = 0;
+    for (int32_t rank = 0; rank < team->size; rank++)
+        team->part[rank + 1] =
+            team->part[rank] +
+            (team->first_block[rank] < team->first_block[rank + 1] ? bytes : 0);
+    return mpo_exchange_device_gather(team->exchange, &table);
+}
+
+/* Of each draw the answer of the rank that has its block. */
+static void take_answers(const struct cuda *cuda, const struct mpo_mixture_team *team)
+{
+    size_t width = MPO_MIXTURE_ANSWER_WIDTH(cuda->policy_count);
+    for (int32_t i = 0; i < team->draws->count; i++) {
+        int32_t rank = 0;
+        team->question[i] = cuda->host.question[i];
+        while (team->first_block[rank + 1] <= team->question[i].block)
+            rank++;
+        memcpy(team->answers + (size_t)i * width,
+               cuda->host.answers + team->part[rank] / sizeof(double) + (size_t)i * width,
+               width * sizeof(double));
+    }
+}
+
+/* At the root: one copy there, the kernels, one copy back and one wait. */
+static enum mpo_status
+cuda_combine_and_draw_slices(void *self, const struct mpo_rows *rows,
+                             const struct mpo_mixture_exponents *exponents,
+                             const struct mpo_mixture_team *team)
+{
+    enum mpo_status status = MPO_OK;
+    struct cuda *cuda = (struct cuda *)self;
+    bool is_root = team->rank == 0;
+    int32_t count = team->draws->count;
+    struct mpo_mixture_slice own = {team->first_block[team->rank],
+                                    team->first_block[team->rank + 1]};
+    MPO_TRY(note_combined(cuda, rows, exponents, own));
+    if (is_root)
+        MPO_TRY(send_span(cuda, cuda->host.row, note_draws(cuda, team->draws)));
+    else
+        MPO_TRY(send_span(cuda, cuda->host.row, cuda->host.expects + rows->row_count));
+    MPO_TRY(launch_blocks(cuda, &cuda->view));
+    MPO_TRY(gather_sums(cuda, team));
+    if (is_root) {
+        const struct mixture_view whole = whole_view(cuda);
+        MPO_TRY(launch_rows(cuda, &whole));
+        MPO_TRY(launch_ask(cuda, count));
+    }
+    MPO_TRY(mpo_exchange_device_deal(team->exchange, cuda->device.question,
+                                     (size_t)count * sizeof *team->question, cuda->stream));
+    MPO_TRY(launch_answers(cuda, count));
+    MPO_TRY(gather_answers(cuda, team));
+    if (is_root)
+        MPO_TRY(fetch_span(cuda, cuda->host.moments,
+                           (char *)cuda->host.answers + team->part[team->size]));
+    MPO_TRY(mpo_exchange_device_wait(team->exchange, cuda->stream));
+    if (is_root) {
+        take_figures(cuda, team->results->moments, team->results->expectation);
+        take_answers(cuda, team);
+    }
 cleanup:
     return status;
 }
@@ -408,7 +484,9 @@ cleanup:
 }
 
 const struct mpo_mixture_ops mpo_mixture_cuda_ops = {
-    "cuda",     cuda_open,   cuda_close,     cuda_bytes,   cuda_take, cuda_give_back,
-    cuda_place, cuda_round,  cuda_normalise, cuda_combine, cuda_draw, cuda_combine_and_draw,
-    cuda_sum,   cuda_scores, cuda_answer,    cuda_fold,    cuda_ask,  cuda_rule,
+    "cuda",         cuda_open,      cuda_close,  cuda_bytes,
+    cuda_take,      cuda_give_back, cuda_place,  cuda_round,
+    cuda_normalise, cuda_combine,   cuda_draw,   cuda_combine_and_draw,
+    cuda_sum,       cuda_scores,    cuda_answer, cuda_combine_and_draw_slices,
+    cuda_fold,      cuda_ask,       cuda_rule,
 };

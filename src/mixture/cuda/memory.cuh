@@ -18,7 +18,7 @@
 
 /* Small arrays of a call, with the same offsets on both sides. Arrays are adjacent that are
  * sent together, from scale or row to token, and those that come back together, from
- * token to log_policy. */
+ * token to log_policy or from moments to answers. */
 struct mailbox {
     double *inverse_temperature;           /* [H + 1] and then 1 */
     struct mixture_ruled *ruled;           /* [FILTER_SLOTS] */
@@ -38,7 +38,7 @@ struct mailbox {
     double *log_proposal;                  /* [B] */
     double *log_policy;                    /* [B, H] */
     struct mpo_mixture_question *question; /* [B] about slices */
-    double *answers;                       /* [B, MPO_MIXTURE_ANSWER_WIDTH(H)] */
+    double *answers; /* [H, B, MPO_MIXTURE_ANSWER_WIDTH(H)] of ranks, at most H */
 };
 
 struct cuda {
@@ -135,7 +135,8 @@ static size_t lay_out_mailbox(const struct cuda *cuda, char *base, struct mailbo
     end = lay_out(base, end, rows, &box->log_proposal);
     end = lay_out(base, end, rows * policies, &box->log_policy);
     end = lay_out(base, end, rows, &box->question);
-    return lay_out(base, end, rows * MPO_MIXTURE_ANSWER_WIDTH(cuda->policy_count),
+    return lay_out(base, end,
+                   policies * rows * MPO_MIXTURE_ANSWER_WIDTH(cuda->policy_count),
                    &box->answers);
 }
 
@@ -200,6 +201,20 @@ static enum mpo_status allocate_memory(struct cuda *cuda, size_t copied_policies
     cuda->sums.expectation = cuda->device.expectation;
 cleanup:
     return status;
+}
+
+/* Pinned. */
+static enum mpo_status cuda_take(size_t bytes, void **out)
+{
+    enum mpo_status status = MPO_OK;
+    MPO_TRY_CUDA(cudaMallocHost(out, bytes));
+cleanup:
+    return status;
+}
+
+static void cuda_give_back(void *memory)
+{
+    cudaFreeHost(memory);
 }
 
 static size_t cuda_bytes(const struct mpo_mixture_spec *spec)

@@ -16,9 +16,9 @@
  *     answer           4 H 1024 + 32 H               latency, one group a draw
  *     scores           4 H S + 8 S written           bandwidth; target 80 % of it
  *
- * What goes to the host a row: S/1024 (24 + 8 H) of block sums of the slices that are not
- * the root's, up to the root's device again; 48 a question and 8 + 8 H an answer; with
- * filters also 8 S of scores per draw, up to the root's device again.
+ * What goes to the root's device a row: S/1024 (24 + 8 H) of block sums of the other slices;
+ * 48 a question to each of them, and of each 8 + 8 H an answer. From device to device where
+ * the exchange can, else through the hosts; so do scores where a draw has a rule, 8 S.
  */
 #pragma once
 
@@ -35,18 +35,23 @@ static __global__ void __launch_bounds__(MIXTURE_THREADS)
         question[blockIdx.x] = own;
 }
 
-/** Grid: questions. The token, then its logits: [count, MPO_MIXTURE_ANSWER_WIDTH(H)]. */
+/** Grid: questions. The token, then its logits: [count, MPO_MIXTURE_ANSWER_WIDTH(H)]; nothing
+ *  of questions about other slices. Of the rows a slice begins with token 0. */
 static __global__ void __launch_bounds__(MIXTURE_THREADS)
-    mixture_answer(struct mixture_view view, const struct mpo_mixture_question *question,
-                   double *answers)
+    mixture_answer(struct mixture_view view, int32_t first_block,
+                   const struct mpo_mixture_question *question, double *answers)
 {
     struct mpo_mixture_question own = question[blockIdx.x];
     double *answer =
         answers + (size_t)blockIdx.x * MPO_MIXTURE_ANSWER_WIDTH(view.policy_count);
+    own.block -= first_block;
+    own.token -= first_block * MPO_ROWS_BLOCK;
+    if (own.block < 0 || own.block >= view.block_count)
+        return; /* the whole group */
     int32_t token = find_token(&view, &own);
     uint32_t flags = token_flags(&view, token);
     if (threadIdx.x == 0)
-        answer[0] = (double)token;
+        answer[0] = (double)(token + first_block * MPO_ROWS_BLOCK);
     for (int32_t h = (int32_t)threadIdx.x; h < view.policy_count; h += MIXTURE_THREADS)
         answer[1 + h] = (double)known_logit(policy_row(&view, h, own.row)[token], flags);
 }

@@ -24,7 +24,12 @@ typedef enum {
     ncclInProgress = 7
 } ncclResult_t;
 
-typedef enum { ncclInt32 = 2, ncclFloat = 7, ncclBfloat16 = 9 } ncclDataType_t;
+typedef enum {
+    ncclInt8 = 0,
+    ncclInt32 = 2,
+    ncclFloat = 7,
+    ncclBfloat16 = 9
+} ncclDataType_t;
 
 typedef struct ncclUniqueId {
     char internal[128];

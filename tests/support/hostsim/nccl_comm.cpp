@@ -68,6 +68,8 @@ std::shared_ptr<ncclComm> hostsim::find(ncclComm_t comm, const char *call)
 
 size_t hostsim::size_of(ncclDataType_t type)
 {
+    if (type == ncclInt8)
+        return 1;
     if (type == ncclBfloat16)
         return 2;
     if (type != ncclInt32 && type != ncclFloat)
