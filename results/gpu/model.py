@@ -15,9 +15,11 @@ r = 4 V bytes. In microseconds, c(..) the constants below:
     gather     c(pack) + c(group) + alpha + c(combine) + c(draw) + K c(draw_policy) + c(host)
                + c(tokens) + B ((K - 1) r / wire + K r / c(combine_rate) + 2 r / c(copy_rate))
                and without c(pack) and 2 r / c(copy_rate) where rows are sent as they lie
-    alltoall   the same fixed part + c(rounds)
+    alltoall   the same fixed part + 3 (c(group_blocking) + alpha): sums, questions, answers
                + B ((K - 1)/K r / wire + r / c(combine_rate) + 2 r / c(copy_rate)
-                    + 8 (K + 3) V / 1024 / c(sums_rate))
+                    + 8 (K + 3) V / 1024 / wire)
+               and before they went along the stream c(rounds) for the three, with no chain, and
+               c(sums_rate) for sums
     one        K c(normalise) + c(combine) + c(draw) + K c(draw_policy)
                + B K r (1 / c(copy_rate) + 1 / c(combine_rate))
     decode     weights (1 + crowd(B)) / c(copy_rate) + 13 layers c(kernel) + c(decode_host)
@@ -35,7 +37,7 @@ CONSTANTS = {
     "combine": (30.0, "us"), "draw": (35.0, "us"), "draw_policy": (1.0, "us"),
     "chain": (25.0, "us"), "chain_graph": (15.0, "us"),
     "normalise": (28.0, "us"), "host": (5.0, "us"), "tokens": (8.0, "us"),
-    "rounds": (110.0, "us"), "stream": (85.0, "us"), "sums_rate": (4.3, "GB/s"),
+    "rounds": (110.0, "us"), "sums_rate": (4.3, "GB/s"),
     "nvlink_alpha": (7.5, "us"), "nvlink_rate": (330.0, "GB/s"), "nvlink_pair": (150.0, "GB/s"),
     "infiniband_alpha": (22.5, "us"), "infiniband_rate": (45.0, "GB/s"),
     "kernel": (1.8, "us"), "decode_host": (120.0, "us"),
@@ -57,10 +59,10 @@ LINKS = ("nvlink", "infiniband", "one")
 # Each holds for all that follow.
 STEPS = ("at first", "rows sent as they lie", "blocking communicator",
          "combine and draw in one chain", "pattern by topology", "one launch for all policies",
-         "the chain as one graph", "alltoall in the stream",
+         "alltoall in the stream", "the chain as one graph",
          "bf16 between nodes, the better pattern")
-LIE, BLOCKING, CHAIN, TOPOLOGY, TOGETHER, GRAPH, STREAM, HALVES = range(1, 9)
-TODAY = TOGETHER  # the program has made the steps up to here
+LIE, BLOCKING, CHAIN, TOPOLOGY, TOGETHER, STREAM, GRAPH, HALVES = range(1, 9)
+TODAY = STREAM  # the program has made the steps up to here
 
 
 def constants(changed=None):
@@ -106,8 +108,8 @@ def exchange_us(c, pattern, link, shape, step=TODAY):
             transfer_us((K - 1) * sent, wire) + packing + transfer_us(K * row, combine_rate))
     each = transfer_us((K - 1) / K * sent, wire) + packing + transfer_us(row, combine_rate)
     if step >= STREAM:
-        late = c[link + "_alpha"] - c["nvlink_alpha"]
-        return c["stream"] + late + B * (each + transfer_us(sums, wire))
+        return (fixed + mixing_us(c, K, step) + 3 * (c["group_blocking"] + c[link + "_alpha"])
+                + B * (each + transfer_us(sums, wire)))
     # Sums have to come from other ranks between combining and drawing: no chain.
     return (fixed + mixing_us(c, K, 0) + c["rounds"]
             + B * (each + transfer_us(sums, c["sums_rate"])))

@@ -54,8 +54,9 @@ struct mpo_slice mpo_exchange_slice_of(const struct mpo_exchange *exchange, int3
  * A device takes its exponentials in less time than those rounds need for far longer rows, so
  * its limit is one of logits, K B V, which sharing saves the root from receiving: worth more
  * between nodes, where they come by a network adapter. It was not measured. In the model of
- * results/gpu both take the same time at 82 million logits of two policies and at 20 of eight
- * over NVLink, and at 9 and 2 over InfiniBand. */
+ * results/gpu both take the same time at 9.4 million logits of two policies and at 5.8 of
+ * eight over NVLink, and at 4.8 and 1.5 over InfiniBand; at 82, 20, 9.0 and 2.4 where draws
+ * have rules and rounds go through the hosts, which is what the limit on one host is for. */
 #define ALLTOALL_EXPONENTIALS_MIN 80000.0
 #define ALLTOALL_FAR_LOGITS_MIN   3000000.0
 #define ALLTOALL_NEAR_LOGITS_MIN  20000000.0

@@ -21,7 +21,7 @@ import model  # noqa: E402  (found through the path above)
 C = model.constants({
     "copy_rate": 1024.0, "combine_share": 0.5, "pack": 1.0, "group": 20.0, "group_blocking": 4.0,
     "combine": 7.0, "draw": 11.0, "draw_policy": 0.5, "chain": 5.0, "chain_graph": 4.0,
-    "normalise": 8.0, "host": 2.0, "tokens": 6.0, "rounds": 100.0, "stream": 50.0,
+    "normalise": 8.0, "host": 2.0, "tokens": 6.0, "rounds": 100.0,
     "sums_rate": 4.0, "nvlink_alpha": 3.0, "nvlink_rate": 204.8, "nvlink_pair": 102.4,
     "infiniband_alpha": 13.0, "infiniband_rate": 51.2, "kernel": 1.0, "decode_host": 100.0,
     "cell": 1e-8, "mask": 1e-3})
@@ -47,21 +47,21 @@ def exchanges():
     check("a blocking communicator", gather[2], gather[1] - 16)
     check("one chain", gather[3], gather[2] - 13)
     check("today", model.exchange_us(C, "gather", "nvlink", SHAPE), gather[3])
-    check("policies that have a GPU each have one launch already", gather[4:6], [gather[3]] * 2)
-    check("one graph, and no other step changes a gather over NVLink", gather[6:],
-          [gather[3] - 1] * 3)
+    check("policies that have a GPU each have one launch already, and gather no sums", gather[4:7],
+          [gather[3]] * 3)
+    check("one graph, and no other step changes a gather over NVLink", gather[7:],
+          [gather[3] - 1] * 2)
     check("gather of two over NVLink",
           model.exchange_us(C, "gather", "nvlink", (2, V, 1), 0), 51 + 10 + 2 + 4.0)
     alltoall = fixed + 100 + 3 * (0.8 * 5 + 2 + 2 + 4)
     check("alltoall at first", model.exchange_us(C, "alltoall", "nvlink", SHAPE, 0), alltoall)
-    check("alltoall today has no chain", model.exchange_us(C, "alltoall", "nvlink", SHAPE),
-          alltoall - 16)
-    check("alltoall in the stream",
-          model.exchange_us(C, "alltoall", "nvlink", SHAPE, model.STREAM),
-          50 + 3 * (4 + 2 + 2 + 0.078125))
+    check("alltoall with rounds has no chain",
+          model.exchange_us(C, "alltoall", "nvlink", SHAPE, model.TOGETHER), alltoall - 16)
+    check("alltoall today", model.exchange_us(C, "alltoall", "nvlink", SHAPE),
+          1 + 4 + 3 + 5 + 2.5 + 2 + 6 + 3 * (4 + 3) + 3 * (4 + 2 + 2 + 0.078125))
     check("alltoall of bf16 over InfiniBand",
           model.exchange_us(C, "alltoall", "infiniband", SHAPE, model.HALVES),
-          50 + 10 + 3 * (8 + 2 + 2 + 0.3125))
+          1 + 4 + 13 + 4 + 2.5 + 2 + 6 + 3 * (4 + 13) + 3 * (8 + 2 + 2 + 0.3125))
     check("gather of bf16 over InfiniBand",
           model.exchange_us(C, "gather", "infiniband", SHAPE, model.HALVES),
           1 + 4 + 13 + 4 + 2.5 + 2 + 6 + 3 * (40.0 + 2 + 10))
@@ -82,15 +82,16 @@ def choices():
     check("later the better one is taken",
           model.added_us(C, "nvlink", (2, 1024, 1), model.HALVES)[1], "gather")
     c = model.constants()
-    for K, link, million in ((2, "nvlink", 82), (8, "nvlink", 20), (2, "infiniband", 9),
-                             (8, "infiniband", 2)):
-        check(f"{K} over {link} break even where pattern.c says", round(break_even(c, K, link)),
-              million)
+    for K, link, million, rounds in ((2, "nvlink", 9.4, 82.2), (8, "nvlink", 5.8, 20.1),
+                                     (2, "infiniband", 4.8, 9.0), (8, "infiniband", 1.5, 2.4)):
+        check(f"{K} over {link} break even where pattern.c says",
+              [round(break_even(c, K, link, step), 1) for step in (model.STREAM, model.TOGETHER)],
+              [million, rounds])
 
 
-def break_even(c, K, link):
+def break_even(c, K, link, step):
     """Million logits at which both patterns take the same time."""
-    costs = [[model.exchange_us(c, name, link, (K, 131072, B)) for B in (0, 1)]
+    costs = [[model.exchange_us(c, name, link, (K, 131072, B), step) for B in (0, 1)]
              for name in ("gather", "alltoall")]
     (gather, gather_more), (alltoall, alltoall_more) = costs
     rows = (alltoall - gather) / ((gather_more - gather) - (alltoall_more - alltoall))

@@ -6,10 +6,11 @@ usage: mutants.py SOURCE_FOLDER WORK_FOLDER [PATH|FIRST-LAST]
        mutants.py SOURCE_FOLDER --check    whether each edit still has its place
 
 Each mutant of a kernel is tried on the plain build (values), then with ASan and UBSan, then
-with TSan, until one notices. One of the exchange is then tried on three ranks (calls, of
-their budget, then ranks), and with calls of NCCL that fail (faults). The table at the end says which. PATH leaves only the
-mutants of files whose path has it, such as src/exchange; FIRST-LAST, such as 84-105, leaves
-those of the list from one place to another.
+with TSan, until one notices. One of the exchange or of slices is then tried on three ranks
+(calls, of their budget, then ranks), one of the exchange also with calls of NCCL that fail
+(faults). The table at the end says which. PATH leaves only the mutants of files whose path has
+it, such as src/exchange; FIRST-LAST, such as 84-105, leaves those of the list from one place to
+another. Set MPO_MUTANT_SECONDS where a test may take longer than 300 s.
 """
 import os
 import re
@@ -36,13 +37,16 @@ MEMORY = "src/mixture/cuda/memory.cuh"
 LAUNCHES = "src/mixture/cuda/draws.cuh"
 HOST = "src/mixture/cuda/cuda.cu"
 NCCL = "src/exchange/nccl.c"
+PARTS = "src/exchange/nccl_parts.c"
 MESSAGES = "src/exchange/pack_kernels.cuh"
 COMM = "src/comm/collective.c"
 
 # Of the exchange; of the mixture it is the same three for all files.
 MIXTURE_TESTS = ["test_mixture_cuda", "test_mixture_select", "test_rounding_cuda",
                  "test_mixture_slices"]
-KERNEL_TESTS = {NCCL: [], COMM: [], MESSAGES: ["test_exchange_cuda"]}
+KERNEL_TESTS = {NCCL: [], PARTS: [], COMM: [], MESSAGES: ["test_exchange_cuda"]}
+# What devices do with slices among themselves needs several.
+ON_RANKS = [*KERNEL_TESTS, SLICES, HOST]
 
 # What is broken, in which file, the text that stands there once, and what takes its place.
 MUTANTS = [
@@ -153,10 +157,36 @@ MUTANTS = [
      "score[i] = token + i < view.vocab_size ? slot[token + i] : -INFINITY;",
      "score[i] = token + i < view.vocab_size ? 0.0 : -INFINITY;"),
     ("slices have the flags of the first", MEMORY, "cuda->flags + first;", "cuda->flags;"),
-    ("answers count tokens from the slice's first", HOST,
-     "answers[i * width] += first_token;", "answers[i * width] += 0;"),
-    ("questions count blocks from the vocabulary's first", HOST,
-     ".block -= cuda->first_block;", ".block -= 0;"),
+    ("answers count tokens from the slice's first", SLICES,
+     "(double)(token + first_block * MPO_ROWS_BLOCK);", "(double)token;"),
+    ("questions count blocks from the vocabulary's first", SLICES,
+     "own.block -= first_block;", "own.block -= 0;"),
+    ("questions about other slices are answered", SLICES,
+     "    if (own.block < 0 || own.block >= view.block_count)\n        return; /* the whole group */\n", ""),
+    ("sums stay where they were made", HOST, "    MPO_TRY(gather_sums(cuda, team));\n", ""),
+    ("sums of slices lie as if each were the first", HOST,
+     "sums_count(cuda, team->first_block[rank]) *", "sums_count(cuda, rank > 0) *"),
+    ("a position of slices is not waited for", HOST,
+     "    MPO_TRY(mpo_exchange_device_wait(team->exchange, cuda->stream));\n", ""),
+    ("answers are those of the root", HOST,
+     "        while (team->first_block[rank + 1] <= team->question[i].block)\n            rank++;\n", ""),
+    ("the last answers stay on the device", HOST,
+     "(char *)cuda->host.answers + team->part[team->size]", "(char *)cuda->host.answers + team->part[1]"),
+    ("slices are asked before they are folded", HOST,
+     "        MPO_TRY(launch_rows(cuda, &whole));\n        MPO_TRY(launch_ask(cuda, count));",
+     "        MPO_TRY(launch_ask(cuda, count));\n        MPO_TRY(launch_rows(cuda, &whole));"),
+    ("parts of all ranks come to the same place", PARTS,
+     "(char *)table->memory + table->start[rank], bytes", "(char *)table->memory, bytes"),
+    ("a part is sent from where the root has it", PARTS,
+     "ncclSend(table->memory, bytes,", "ncclSend((char *)table->memory + table->start[rank], bytes,"),
+    ("questions go to ranks that have no slice", PARTS,
+     "        if (mpo_exchange_slice_of(exchange, rank).count == 0)\n            continue;\n", ""),
+    ("questions are waited for on the rows' stream", PARTS,
+     "ncclRecv(memory, bytes, ncclInt8, 0, self->comm, stream)",
+     "ncclRecv(memory, bytes, ncclInt8, 0, self->comm, self->stream)"),
+    ("what is awaited is the rows' stream", PARTS,
+     "mpo_nccl_wait(exchange->self, stream);",
+     "mpo_nccl_wait(exchange->self, stream == NULL ? stream : ((struct nccl *)exchange->self)->stream);"),
     ("the other slices' sums are left out", HOST, "if (others > 0)", "if (others == SIZE_MAX)"),
     ("the other slices' sums take the root's place", HOST,
      "cuda->sums.table + own, table + own", "cuda->sums.table, table + own"),
@@ -222,7 +252,8 @@ MUTANTS = [
      "    mpo_comm_alarm_set(\"the first group of NCCL's calls\", NCCL_ADVICE);\n", ""),
     ("a communicator that does not block", NCCL, "config.blocking = 1;", "config.blocking = 0;"),
     ("rows are not waited for", NCCL,
-     "    MPO_TRY(wait_for(is_drained, exchange->self));\n", ""),
+     "    MPO_TRY(unpack_rows(exchange));\n    MPO_TRY(mpo_nccl_wait(self, self->stream));\n",
+     "    MPO_TRY(unpack_rows(exchange));\n"),
     ("a receiver expects a float less", NCCL,
      "ncclRecv(*room, received,", "ncclRecv(*room, received - 1,"),
     ("a sender calls floats integers", NCCL, "sent, type, rank,", "sent, ncclInt32, rank,"),
@@ -251,7 +282,7 @@ MUTANTS = [
      "    MPO_FAIL(status_of"),
     ("errors that come later are not looked at", NCCL,
      "    if (state != ncclSuccess)\n"
-     "        MPO_TRY(fail_call(self, state, \"an earlier call\"));\n", ""),
+     "        MPO_TRY(mpo_nccl_fail(self, state, \"an earlier call\"));\n", ""),
     ("an error of this rank is a peer's", NCCL,
      "                                                                  : MPO_ERR_DEVICE;",
      "                                                                  : MPO_ERR_PEER;"),
@@ -341,7 +372,7 @@ def build(program):
 def fails(*command, **settings):
     """Whether a test does not pass. A broken search may never end: timeout(1) makes that a
     failure too."""
-    ran = subprocess.run(["timeout", "300", *command], env={**os.environ, **settings},
+    ran = subprocess.run(["timeout", os.environ.get("MPO_MUTANT_SECONDS", "300"), *command], env={**os.environ, **settings},
                          stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                          stderr=subprocess.DEVNULL, check=False)
     return ran.returncode != 0
@@ -368,9 +399,10 @@ def notices(path):
     tests = KERNEL_TESTS.get(path, MIXTURE_TESTS)
     for name, variant in (("values", "plain"), ("asan", "asan"), ("tsan", "tsan")):
         yield name, kernels_fail(tests, variant)
-    if path in KERNEL_TESTS:
+    if path in ON_RANKS:
         yield "calls", ranks_fail("test_call_budget_plain")
         yield "ranks", ranks_fail("test_patterns_plain")
+    if path in KERNEL_TESTS:
         yield "faults", faults_fail()
 
 
