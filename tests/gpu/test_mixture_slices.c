@@ -152,32 +152,31 @@ static void ask(struct cut *cut, enum mode mode, const struct mpo_mixture_draws 
     }
 }
 
-/* Every rank answers the questions about its slice in one go, with the whole's tokens. */
+/* Every rank is asked all questions in one go, and answers those about its slice with the
+ * whole's tokens; of the others it must not look for a token, for its rows end before. */
 static void answer(struct cut *cut)
 {
     size_t width = MPO_MIXTURE_ANSWER_WIDTH(cut->some.policy_count);
     int32_t row_count = cut->some.row_count;
     int32_t answered = 0;
     for (int32_t r = 0; r < cut->size; r++) {
-        struct mpo_mixture_question *own = runner_allocate((size_t)row_count, sizeof *own);
-        int32_t count = 0;
-        for (int32_t i = 0; i < row_count; i++)
-            if (cut->question[i].block >= cut->rank[r].first_block &&
-                cut->question[i].block < cut->rank[r].end_block)
-                own[count++] = cut->question[i];
-        if (count > 0)
-            assert_ok(cut->ops->answer(cut->rank[r].self, own, count, cut->answers));
-        for (int32_t i = 0; i < count; i++) {
-            int32_t token = cut->token[own[i].draw];
+        const struct rank *rank = &cut->rank[r];
+        if (rank->first_block == rank->end_block)
+            continue;
+        assert_ok(cut->ops->answer(rank->self, cut->question, row_count, cut->answers));
+        for (int32_t i = 0; i < row_count; i++) {
+            const struct mpo_mixture_question *asked = &cut->question[i];
+            int32_t token = cut->token[asked->draw];
             const double *found = cut->answers + (size_t)i * width;
+            if (asked->block < rank->first_block || asked->block >= rank->end_block)
+                continue;
+            answered++;
             assert_int_equal(found[0], token);
-            assert_int_equal(own[i].row, cut->row[own[i].draw]);
+            assert_int_equal(asked->row, cut->row[asked->draw]);
             for (int32_t h = 0; h < cut->some.policy_count; h++)
                 assert_same_bits(found[1 + h], (double)mixture_case_logits(
-                                                   &cut->some, h, own[i].row)[token]);
+                                                   &cut->some, h, asked->row)[token]);
         }
-        answered += count;
-        free(own);
     }
     assert_int_equal(answered, row_count);
 }

@@ -119,7 +119,8 @@ struct mpo_mixture_ops {
      *  device with fold is asked for all blocks that were summed. */
     enum mpo_status (*scores)(void *self, int32_t row, int32_t first_block,
                               int32_t end_block, double *score);
-    /** Answers [count, MPO_MIXTURE_ANSWER_WIDTH(H)] about blocks of the slice. */
+    /** Answers [count, MPO_MIXTURE_ANSWER_WIDTH(H)] about blocks of the slice. A device with
+     *  combine_and_draw_slices may be asked about others too, whose answers are not read. */
     enum mpo_status (*answer)(void *self, const struct mpo_mixture_question *question,
                               int32_t count, double *answers);
 
