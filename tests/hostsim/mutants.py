@@ -6,9 +6,9 @@ usage: mutants.py SOURCE_FOLDER WORK_FOLDER [PATH|FIRST-LAST]
        mutants.py SOURCE_FOLDER --check    whether each edit still has its place
 
 Each mutant of a kernel is tried on the plain build (values), then with ASan and UBSan, then
-with TSan, until one notices. One of the exchange or of slices is then tried on three ranks
-(calls, of their budget, then ranks), one of the exchange also with calls of NCCL that fail
-(faults). The table at the end says which. PATH leaves only the mutants of files whose path has
+with TSan, until one notices. One of the exchange or of slices is tried on three ranks too, of
+which first the calls are counted (calls, ranks), one of the exchange also with calls of NCCL
+that fail (faults). The table at the end says which. PATH leaves only the mutants of files whose path has
 it, such as src/exchange; FIRST-LAST, such as 84-105, leaves those of the list from one place to
 another. Set MPO_MUTANT_SECONDS where a test may take longer than 300 s.
 """
@@ -397,10 +397,12 @@ def faults_fail():
 def notices(path):
     """(name, whether it fails) of every test of what a file belongs to, as they are run."""
     tests = KERNEL_TESTS.get(path, MIXTURE_TESTS)
-    for name, variant in (("values", "plain"), ("asan", "asan"), ("tsan", "tsan")):
-        yield name, kernels_fail(tests, variant)
+    yield "values", kernels_fail(tests, "plain")
     if path in ON_RANKS:
         yield "calls", ranks_fail("test_call_budget_plain")
+    for variant in ("asan", "tsan"):
+        yield variant, kernels_fail(tests, variant)
+    if path in ON_RANKS:
         yield "ranks", ranks_fail("test_patterns_plain")
     if path in KERNEL_TESTS:
         yield "faults", faults_fail()
