@@ -34,7 +34,7 @@ RECORD = os.path.join(WORK, "out.h5")
 FIT = ["fit", "config.yaml", "--run.device=cuda", "--descent.steps=1", "--rollout.responses=2",
        "--rollout.max_tokens=3", "--rollout.prompts_per_step=1",
        "--run.setup_deadline=3", "--run.step_deadline=2"]
-LEFT = ["config.yaml", "down.table", "flat.table", "prompts.txt", "up.table"]
+LEFT = []  # what is there before a fit
 FORGOTTEN = ("never freed", "neither destroyed nor aborted")
 SPARSE = 7  # of as many calls a sample tries one
 GIVEN_BACK = 15  # calls at most that only give something back, at the end of a fit
@@ -45,6 +45,21 @@ def prepare():
     table("flat.table", "0.3 0.3 0.4")
     write("config.yaml", CONFIG.format(more="").replace(
         "rollout:", "  - {name: flat, model: flat.table}\nrollout:"))
+    LEFT[:] = sorted(os.listdir(WORK))
+
+
+def prepare_slices():
+    """Policies of two blocks of tokens: of three ranks the first two have a slice each."""
+    prepare()
+    tokens = [f"t{i}" for i in range(1100)] + ["</s>"]
+    row = " ".join(["0.0009"] * 1100 + ["0.01"])
+    write("long.table", "mpo-table 1\ntokens " + " ".join(tokens) + "\n" + "".join(
+        f"row {name} {row}\n" for name in ["<s>", *tokens[:-1]]))
+    write("prompts.txt", "t0\n")
+    write("config.yaml", re.sub(r"\w+\.table", "long.table",
+                                CONFIG.format(more="").replace(
+        "rollout:", "  - {name: flat, model: flat.table}\nrollout:")))
+    LEFT[:] = sorted(os.listdir(WORK))
 
 
 def fit(*flags, ranks=1, **settings):
@@ -199,19 +214,24 @@ PLACES = [(0, 2), (1, 1), (1, 2), (0, 4), (1, 3), (2, 4), (0, 6),
 # Those whose end is a deadline or an alarm.
 JOINING_PLACES = [(1, 1), (2, 4)]
 LONG_PLACES = [(2, 6), (1, 7)]
+# The first position's messages about slices: sums, questions and answers of rank 1.
+SLICE_PLACES = {"call": [(1, 13), (0, 14), (0, 17), (1, 16), (0, 20), (1, 20)],
+                "async": [(1, 12), (0, 16), (1, 19)],
+                "hang": [(1, 14), (0, 18), (1, 20)], "stop": [(1, 13), (1, 18)]}
 
 
-def nccl_fault(place, kind, says):
-    """(the run, what is wrong with it when it had to say as much)"""
-    return patiently(lambda patience: one_nccl_fault(place, kind, says, patience))
+def nccl_fault(place, kind, says, flags):
+    """(the run, what is wrong with it when it had to say as much)
+
+    Where no deadline is to end the job, the alarm of ranks that wait must not either, however
+    long mpirun takes to end them."""
+    return patiently(lambda patience: one_nccl_fault(
+        place, kind, says, [*flags, *deadlines(16 if kind in ("call", "async") else patience)]))
 
 
-def one_nccl_fault(place, kind, says, patience):
+def one_nccl_fault(place, kind, says, flags):
     rank, at = place
-    # Where no deadline is to end the job, the alarm of ranks that wait must not either, however
-    # long mpirun takes to end them.
-    patience = 16 if kind in ("call", "async") else patience
-    result = fit("--exchange.transport=nccl", *deadlines(patience), ranks=3,
+    result = fit("--exchange.transport=nccl", *flags, ranks=3,
                  HOSTSIM_NCCL_FAIL=f"{rank}:{at}:{kind}")
     if "hostsim: fault in" not in result.stderr:
         return result, "no fault"
@@ -225,9 +245,10 @@ def one_nccl_fault(place, kind, says, patience):
     return result, found
 
 
-def nccl_faults(kind, what, places_of, least, says):
+def nccl_faults(kind, what, places_of, least, flags=()):
+    says = JOINING_SAYS if places_of is JOINING_PLACES else NCCL_SAYS.get(kind)
     at_places = sample.some(f"places of NCCL{what}: {kind}", places_of, least)
-    runs = [(place, *nccl_fault(place, kind, says)) for place in at_places]
+    runs = [(place, *nccl_fault(place, kind, says, flags)) for place in at_places]
     bad = [(place, found, result) for place, result, found in runs if found]
     report(f"NCCL{what}: {kind}", len(runs), bad, len(at_places))
 
@@ -237,10 +258,18 @@ def test_nccl():
         return
     prepare()
     for kind in ("call", "async"):
-        nccl_faults(kind, "", PLACES, 3, NCCL_SAYS[kind])
+        nccl_faults(kind, "", PLACES, 3)
     for kind in ("hang", "kill", "stop"):
-        nccl_faults(kind, "", LONG_PLACES, 1, NCCL_SAYS.get(kind))
-        nccl_faults(kind, " while ranks join", JOINING_PLACES, 1, JOINING_SAYS)
+        nccl_faults(kind, "", LONG_PLACES, 1)
+        nccl_faults(kind, " while ranks join", JOINING_PLACES, 1)
+
+
+def test_slices():
+    if MODE != "nccl":
+        return
+    prepare_slices()
+    for kind, places_of in SLICE_PLACES.items():
+        nccl_faults(kind, " about slices", places_of, 1, ["--exchange.pattern=alltoall"])
 
 
 def test_nccl_introduction():
