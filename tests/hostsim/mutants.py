@@ -8,9 +8,9 @@ usage: mutants.py SOURCE_FOLDER WORK_FOLDER [PATH|FIRST-LAST]
 Each mutant of a kernel is tried on the plain build (values), then with ASan and UBSan, then
 with TSan, until one notices. One of the exchange or of slices is tried on three ranks too, of
 which first the calls are counted (calls, ranks), one of the exchange also with calls of NCCL
-that fail (faults). The table at the end says which. PATH leaves only the mutants of files whose path has
-it, such as src/exchange; FIRST-LAST, such as 84-105, leaves those of the list from one place to
-another. Set MPO_MUTANT_SECONDS where a test may take longer than 300 s.
+that fail (faults). The table at the end says which. PATH leaves only the mutants of files whose
+path has it, such as src/exchange; FIRST-LAST, such as 84-105, leaves those of the list from one
+place to another. Set MPO_MUTANT_SECONDS where a test may take longer than 300 s.
 """
 import os
 import re
