@@ -3,10 +3,13 @@
  * Calls: requests that draw or score, until the last byte.
  *
  * A call outlives its client. The decode thread may still send events of a request that was
- * cancelled, so everything is kept until its DONE.
+ * cancelled, so everything is kept until its DONE. Where there are several groups, a call waits
+ * here until one of them has room (dispatch.h), and ends here if it is cancelled or late
+ * meanwhile.
  */
 #include "server_impl.h"
 
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,6 +41,7 @@ static void leave_queue(struct mpo_server *server, struct server_call *call)
 static void free_call(struct mpo_server *server, struct server_call *call)
 {
     leave_queue(server, call);
+    mpo_dispatch_end(server->dispatch, &call->entry);
     if (call->previous != NULL)
         call->previous->next = call->next;
     else
@@ -90,6 +94,7 @@ static void count_seat(struct mpo_server *server, struct server_call *call,
     count_metric(server, MPO_METRIC_PROMPT_TOKENS, call->series, longest);
     count_metric(server, MPO_METRIC_PREFIX_CACHE_QUERIES, call->series, longest);
     count_metric(server, MPO_METRIC_PREFIX_CACHE_HITS, call->series, event->cached_tokens);
+    mpo_dispatch_seat(server->dispatch, &call->entry, longest - event->cached_tokens);
     if (call->seated != 0.0)
         return;
     call->seated = mpo_timing_now();
@@ -159,7 +164,8 @@ static void cancel_call(struct mpo_server *server, struct server_call *call,
         return;
     call->is_cancelled = true;
     count_metric(server, MPO_METRIC_REQUESTS_CANCELLED, (int32_t)cause, 1.0);
-    mpo_link_cancel(server->engine.link[call->group], call->request);
+    if (call->entry.group >= 0)
+        mpo_link_cancel(server->engine.link[call->entry.group], call->request);
 }
 
 static void send_whole(struct server_call *call, const struct mpo_answer_ready *ready)
@@ -218,39 +224,52 @@ static void send_ready(struct mpo_server *server, struct server_call *call)
 #define BYTES_A_TOKEN 4
 
 static void describe_chat(const struct mpo_serve_request *request,
-                          struct mpo_dispatch_prompt *prompt, int64_t *tokens)
+                          struct mpo_dispatch_entry *entry)
 {
     for (int32_t i = 0; i < request->chat.message_count; i++) {
         const struct mpo_message *message = &request->chat.messages[i];
-        mpo_dispatch_add(prompt, message->role, strlen(message->role) + 1);
-        mpo_dispatch_add(prompt, message->content, strlen(message->content) + 1);
-        *tokens += (int64_t)strlen(message->content) / BYTES_A_TOKEN;
+        mpo_dispatch_add(&entry->prompt, message->role, strlen(message->role) + 1);
+        mpo_dispatch_add(&entry->prompt, message->content, strlen(message->content) + 1);
+        entry->tokens += (int64_t)strlen(message->content) / BYTES_A_TOKEN;
     }
 }
 
-static void choose_group(struct mpo_server *server, struct server_call *call)
+static void enter_line(struct mpo_server *server, struct server_call *call)
 {
     const struct mpo_serve_request *request = call->request;
-    struct mpo_dispatch_prompt prompt = {0};
+    struct mpo_dispatch_entry *entry = &call->entry;
+    entry->client = request->client;
+    entry->prompt_count = request->prompt_count;
+    entry->prompt_rows = mpo_serve_choices(request);
+    entry->isolated = request->isolated;
     if (request->kind == MPO_SERVE_CHAT)
-        describe_chat(request, &prompt, &call->tokens);
+        describe_chat(request, entry);
     else
-        mpo_dispatch_add(&prompt, request->prompt[0].token,
+        mpo_dispatch_add(&entry->prompt, request->prompt[0].token,
                          (size_t)request->prompt[0].token_count *
                              sizeof *request->prompt[0].token);
     for (int32_t i = 0; request->kind != MPO_SERVE_CHAT && i < request->prompt_count; i++)
-        call->tokens += request->prompt[i].token_count;
-    call->rows = request->prompt_count * mpo_serve_choices(request);
-    call->group = mpo_dispatch_enter(server->dispatch, call->rows, call->tokens,
-                                     request->isolated ? NULL : &prompt);
+        entry->tokens += request->prompt[i].token_count;
+    mpo_dispatch_enter(server->dispatch, entry);
 }
 
-static void leave_group(struct mpo_server *server, struct server_call *call, int32_t rows,
-                        int64_t tokens)
+static struct server_call *call_of(struct mpo_dispatch_entry *entry)
 {
-    mpo_dispatch_leave(server->dispatch, call->group, rows, tokens);
-    call->rows -= rows;
-    call->tokens -= tokens;
+    return (void *)((char *)entry - offsetof(struct server_call, entry));
+}
+
+/* Who can leave the line goes to its group. */
+static void hand_over(struct mpo_server *server)
+{
+    struct mpo_dispatch_entry *entry = NULL;
+    double now = mpo_timing_now();
+    if (server->has_stopped || server->state == SERVER_LOST)
+        return;
+    while ((entry = mpo_dispatch_take(server->dispatch)) != NULL) {
+        struct server_call *call = call_of(entry);
+        call->request->waited_seconds = now - call->entered;
+        mpo_link_submit(server->engine.link[entry->group], call->request);
+    }
 }
 
 /* ---- a call begins ---- */
@@ -285,7 +304,9 @@ static struct server_call *make_call(struct mpo_server *server,
         return NULL;
     }
     call->request = request;
+    call->entered = mpo_timing_now();
     request->owner = call;
+    enter_line(server, call);
     return call;
 }
 
@@ -307,8 +328,7 @@ void server_begin_call(struct mpo_server *server, struct mpo_http_request *http,
     http->context = call;
     link_call(server, call);
     count_metric(server, MPO_METRIC_NUM_REQUESTS_WAITING, call->series, 1.0);
-    choose_group(server, call);
-    mpo_link_submit(server->engine.link[call->group], request);
+    hand_over(server);
 }
 
 /* ---- events ---- */
@@ -319,18 +339,24 @@ static void handle_event(struct mpo_server *server, struct server_call *call,
     if (event->kind == MPO_SERVE_SEATED) {
         leave_queue(server, call);
         count_seat(server, call, event);
-        leave_group(server, call, 0, call->tokens);
     } else if (event->kind == MPO_SERVE_TOKEN) {
         count_token(server, call);
+        mpo_dispatch_draw(server->dispatch, &call->entry);
     } else if (event->kind == MPO_SERVE_GIVEN) {
         count_metric(server, MPO_METRIC_SCORED_POSITIONS, call->series, 1.0);
     } else if (event->kind == MPO_SERVE_CHOICE) {
         count_metric(server, MPO_METRIC_REQUEST_SUCCESS,
                      mpo_metrics_finish(call->series, mpo_metrics_finish_of(event->finish)),
                      1.0);
-        leave_group(server, call, 1, 0);
+        mpo_dispatch_leave(server->dispatch, &call->entry);
     }
     mpo_answer_take(call->answer, event);
+}
+
+static void end_call(struct mpo_server *server, struct server_call *call)
+{
+    count_end(server, call);
+    free_call(server, call);
 }
 
 static void take_events(struct mpo_server *server, struct mpo_link *link)
@@ -344,11 +370,8 @@ static void take_events(struct mpo_server *server, struct mpo_link *link)
         handle_event(server, call, &event[i]);
         if (is_last || is_done)
             send_ready(server, call);
-        if (is_done) {
-            count_end(server, call);
-            leave_group(server, call, call->rows, call->tokens);
-            free_call(server, call);
-        }
+        if (is_done)
+            end_call(server, call);
     }
 }
 
@@ -356,12 +379,53 @@ void server_take_events(struct mpo_server *server)
 {
     for (int32_t group = 0; group < server->engine.group_count; group++)
         take_events(server, server->engine.link[group]);
+    hand_over(server);
+}
+
+/* ---- calls that no group has ---- */
+
+static void refuse_call(struct mpo_server *server, struct server_call *call)
+{
+    const struct mpo_serve_event refused = {.request = call->request,
+                                            .kind = MPO_SERVE_REFUSED,
+                                            .choice = -1,
+                                            .refusal = &call->request->refusal};
+    mpo_answer_take(call->answer, &refused);
+    send_ready(server, call);
+    end_call(server, call);
+}
+
+/* Clocks run in the order in which calls came. */
+void server_end_line(struct mpo_server *server, bool stops)
+{
+    struct mpo_dispatch_entry *entry = NULL;
+    double now = mpo_timing_now();
+    while ((entry = mpo_dispatch_first(server->dispatch)) != NULL) {
+        struct server_call *call = call_of(entry);
+        if (stops)
+            mpo_serve_refuse_stopping(&call->request->refusal);
+        mpo_serve_refuse_late(call->request, now - call->entered,
+                              &(struct mpo_serve_patience){
+                                  .queue_seconds = server->config->serve.queue_seconds,
+                                  .deadline_seconds = server->config->serve.deadline});
+        if (call->request->refusal.http_status == 0)
+            break;
+        refuse_call(server, call);
+    }
+}
+
+void server_pause_call(struct mpo_server *server, struct server_call *call, bool pauses)
+{
+    if (call->entry.group >= 0)
+        mpo_link_pause(server->engine.link[call->entry.group], call->request, pauses);
 }
 
 void server_lose_client(struct mpo_server *server, struct server_call *call)
 {
     call->http = NULL;
     cancel_call(server, call, MPO_METRIC_CAUSE_CLIENT);
+    if (call->entry.group < 0)
+        end_call(server, call);
 }
 
 void server_lose_peer(struct mpo_server *server)

@@ -145,7 +145,7 @@ static void admit_request(struct mpo_engine *engine, struct mpo_serve_request *r
         .rows = mpo_serve_choices(request),
         .isolated = request->isolated,
     };
-    request->submitted = mpo_timing_now();
+    request->submitted = mpo_timing_now() - request->waited_seconds;
     request->open_prompts = request->prompt_count;
     request->seated_prompts = 0;
     request->is_ended = false;
@@ -170,24 +170,6 @@ static void handle_news(struct mpo_engine *engine, const struct mpo_link_news *n
 
 /* ---- requests leave ---- */
 
-static void check_clock(const struct mpo_engine *engine, struct mpo_serve_request *request,
-                        double now)
-{
-    double waited = now - request->submitted;
-    if (request->seated_prompts == 0 && waited > engine->spec.queue_seconds)
-        mpo_serve_refuse(&request->refusal, 503, "queue_timeout", "",
-                         "the request has waited %.0f s for free rows; try again later, or "
-                         "raise serve.queue_seconds or serve.rows",
-                         engine->spec.queue_seconds);
-    if (waited > engine->spec.deadline_seconds) {
-        mpo_serve_refuse(&request->refusal, 504, "deadline_exceeded", "",
-                         "the response is not complete after %.0f s; ask for fewer tokens, "
-                         "or raise serve.deadline",
-                         engine->spec.deadline_seconds);
-        request->refusal.never_retry = true;
-    }
-}
-
 static void sweep_requests(struct mpo_engine *engine, bool stops)
 {
     double now = mpo_timing_now();
@@ -195,10 +177,12 @@ static void sweep_requests(struct mpo_engine *engine, bool stops)
         struct mpo_serve_request *request = engine->active[i];
         if (request->is_ended)
             continue;
-        check_clock(engine, request, now);
+        mpo_serve_refuse_late(request, now - request->submitted,
+                              &(struct mpo_serve_patience){
+                                  .queue_seconds = engine->spec.queue_seconds,
+                                  .deadline_seconds = engine->spec.deadline_seconds});
         if (stops)
-            mpo_serve_refuse(&request->refusal, 503, "draining", "",
-                             "the server is stopping; try again later");
+            mpo_serve_refuse_stopping(&request->refusal);
         if (request->is_cancelled || request->refusal.http_status != 0)
             mpo_engine_end_request(engine, request);
     }

@@ -221,6 +221,7 @@ static json_t *describe_uses(const struct mpo_server *server, json_t **groups)
         add_use(&sum, &use);
         json_array_append_new(*groups, describe_use(server, &use, 1));
     }
+    sum.requests_waiting += mpo_dispatch_waiting(server->dispatch);
     return describe_use(server, &sum, server->engine.group_count);
 }
 

@@ -41,3 +41,28 @@ struct mpo_http_error mpo_serve_refusal_error(const struct mpo_serve_refusal *re
         .never_retry = refusal->never_retry,
     };
 }
+
+void mpo_serve_refuse_stopping(struct mpo_serve_refusal *refusal)
+{
+    mpo_serve_refuse(refusal, 503, "draining", "",
+                     "the server is stopping; try again later");
+}
+
+void mpo_serve_refuse_late(struct mpo_serve_request *request, double waited_seconds,
+                           const struct mpo_serve_patience *patience)
+{
+    double queue = patience->queue_seconds;
+    double deadline = patience->deadline_seconds;
+    if (request->seated_prompts == 0 && queue > 0.0 && waited_seconds > queue)
+        mpo_serve_refuse(&request->refusal, 503, "queue_timeout", "",
+                         "the request has waited %.0f s for free rows; try again later, or "
+                         "raise serve.queue_seconds or serve.rows",
+                         queue);
+    if (deadline > 0.0 && waited_seconds > deadline) {
+        mpo_serve_refuse(&request->refusal, 504, "deadline_exceeded", "",
+                         "the response is not complete after %.0f s; ask for fewer tokens, "
+                         "or raise serve.deadline",
+                         deadline);
+        request->refusal.never_retry = true;
+    }
+}

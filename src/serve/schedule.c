@@ -9,8 +9,7 @@
 #include <string.h>
 
 #include "base/memory.h"
-
-#define DRAWN_WEIGHT 2
+#include "shares.h"
 
 struct waiting {
     struct mpo_schedule_request request;
@@ -38,8 +37,7 @@ struct mpo_schedule {
     struct waiting *waiting; /* [waiting_count] oldest first */
     int32_t waiting_count;
     struct seat *seat; /* [slot_capacity] */
-    int64_t *counter;  /* [client_count] */
-    int32_t *active;   /* [client_count] requests and prompts of a client that are here */
+    struct mpo_shares *shares;
     int64_t order;
     int32_t free_rows;
     int64_t free_cells;
@@ -58,8 +56,7 @@ enum mpo_status mpo_schedule_open(const struct mpo_schedule_spec *spec,
     schedule->isolated_slot = -1;
     MPO_NEW(spec->queue_capacity, &schedule->waiting);
     MPO_NEW(spec->slot_capacity, &schedule->seat);
-    MPO_NEW(spec->client_count, &schedule->counter);
-    MPO_NEW(spec->client_count, &schedule->active);
+    MPO_TRY(mpo_shares_open(spec->client_count, &schedule->shares));
 cleanup:
     if (status != MPO_OK)
         mpo_schedule_close(&schedule);
@@ -72,32 +69,17 @@ void mpo_schedule_close(struct mpo_schedule **schedule)
     struct mpo_schedule *self = *schedule;
     if (self == NULL)
         return;
-    free(self->active);
-    free(self->counter);
+    mpo_shares_close(&self->shares);
     free(self->seat);
     free(self->waiting);
     free(self);
     *schedule = NULL;
 }
 
-/* ---- clients ---- */
-
-static void come_back(struct mpo_schedule *schedule, int32_t client)
-{
-    int64_t least = INT64_MAX;
-    if (schedule->active[client] > 0)
-        return;
-    for (int32_t c = 0; c < schedule->spec.client_count; c++)
-        if (schedule->active[c] > 0 && schedule->counter[c] < least)
-            least = schedule->counter[c];
-    if (least != INT64_MAX && schedule->counter[client] < least)
-        schedule->counter[client] = least;
-}
-
 void mpo_schedule_charge(struct mpo_schedule *schedule, int32_t client,
                          int64_t prompt_tokens, int64_t drawn_tokens)
 {
-    schedule->counter[client] += prompt_tokens + DRAWN_WEIGHT * drawn_tokens;
+    mpo_shares_charge(schedule->shares, client, prompt_tokens, drawn_tokens);
 }
 
 /* ---- waiting ---- */
@@ -107,8 +89,7 @@ bool mpo_schedule_enter(struct mpo_schedule *schedule,
 {
     if (schedule->waiting_count == schedule->spec.queue_capacity)
         return false;
-    come_back(schedule, request->client);
-    schedule->active[request->client]++;
+    mpo_shares_come(schedule->shares, request->client);
     schedule->waiting[schedule->waiting_count++] = (struct waiting){.request = *request};
     return true;
 }
@@ -116,7 +97,7 @@ bool mpo_schedule_enter(struct mpo_schedule *schedule,
 static void remove_waiting(struct mpo_schedule *schedule, int32_t index)
 {
     struct waiting *at = schedule->waiting + index;
-    schedule->active[at->request.client]--;
+    mpo_shares_leave(schedule->shares, at->request.client);
     schedule->waiting_count--;
     memmove(at, at + 1, (size_t)(schedule->waiting_count - index) * sizeof *at);
 }
@@ -144,16 +125,17 @@ static int32_t free_slot(const struct mpo_schedule *schedule)
     return -1;
 }
 
-/* The oldest request of the client with the smallest counter; -1: none waits. */
+/* The oldest request of the client with the smallest count; -1: none waits. */
 static int32_t next_waiting(const struct mpo_schedule *schedule)
 {
     int32_t found = -1;
     int64_t least = 0;
     for (int32_t i = 0; i < schedule->waiting_count; i++) {
-        int64_t counter = schedule->counter[schedule->waiting[i].request.client];
-        if (found < 0 || counter < least) {
+        int64_t count =
+            mpo_shares_count(schedule->shares, schedule->waiting[i].request.client);
+        if (found < 0 || count < least) {
             found = i;
-            least = counter;
+            least = count;
         }
     }
     return found;
@@ -183,7 +165,7 @@ bool mpo_schedule_take_offer(struct mpo_schedule *schedule,
                                          .rows = request->rows,
                                          .isolated = request->isolated,
                                          .order = schedule->order++};
-    schedule->active[request->client]++;
+    mpo_shares_come(schedule->shares, request->client);
     if (++waiting->next == request->prompt_count)
         remove_waiting(schedule, index);
     *prompt = describe_seat(schedule, slot);
@@ -207,7 +189,7 @@ bool mpo_schedule_measure(struct mpo_schedule *schedule, int32_t slot,
 
 static void empty_seat(struct mpo_schedule *schedule, int32_t slot)
 {
-    schedule->active[schedule->seat[slot].client]--;
+    mpo_shares_leave(schedule->shares, schedule->seat[slot].client);
     schedule->seat[slot] = (struct seat){.state = SEAT_FREE};
 }
 

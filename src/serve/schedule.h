@@ -12,10 +12,7 @@
  * is seated, so a row that has begun never lacks a cell and nothing is preempted.
  *
  * Fairness: requests of one client are served in their order. Among clients the one with the
- * smallest counter is next, a prompt token counting 1 and a drawn token 2; a client that comes
- * back begins at the smallest counter of those who are here. (Virtual token counter: Sheng et
- * al., Fairness in serving large language models, OSDI 2024, whose bound of twice the largest
- * request holds.) A prompt that does not fit is passed over MPO_SCHEDULE_PATIENCE times; then
+ * smallest count is next (shares.h). A prompt that does not fit is passed over MPO_SCHEDULE_PATIENCE times; then
  * the others wait for it.
  */
 #pragma once

@@ -59,6 +59,9 @@ void mpo_serve_refuse(struct mpo_serve_refusal *refusal, int http_status, const 
 /** What is answered; borrows the refusal's texts. */
 struct mpo_http_error mpo_serve_refusal_error(const struct mpo_serve_refusal *refusal);
 
+/** Why a server that stops does not answer. */
+void mpo_serve_refuse_stopping(struct mpo_serve_refusal *refusal);
+
 /* ---- models ---- */
 
 /** What a name stands for. */
@@ -173,6 +176,7 @@ struct mpo_serve_request {
     bool include_usage;
     char *ignored; /* names of fields without effect, comma-separated, "" for none */
 
+    double waited_seconds; /* for a group, until it was submitted */
     void *owner; /* the HTTP thread's own state; never read by the decode thread */
 
     /* between the threads, by mpo_link_* alone */
@@ -205,6 +209,16 @@ void mpo_serve_request_parse(const struct mpo_serve_catalog *catalog,
                              struct mpo_serve_request **out,
                              struct mpo_serve_refusal *refusal);
 void mpo_serve_request_close(struct mpo_serve_request **request);
+
+/** How long a request may take; 0: for ever. */
+struct mpo_serve_patience {
+    double queue_seconds;    /* until it has rows */
+    double deadline_seconds; /* until it is complete */
+};
+
+/** Refuse a request that has waited for so long, without rows if it has no seat. */
+void mpo_serve_refuse_late(struct mpo_serve_request *request, double waited_seconds,
+                           const struct mpo_serve_patience *patience);
 
 /** Rows that a prompt of this request takes: n or best_of. */
 static inline int32_t mpo_serve_choices(const struct mpo_serve_request *request)

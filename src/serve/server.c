@@ -77,6 +77,7 @@ static void stop_drained(struct mpo_server *server)
     if (server->call_count > 0 && mpo_timing_now() - server->drains_since < patience)
         return;
     server->has_stopped = true;
+    server_end_line(server, true);
     for (int32_t group = 0; group < server->engine.group_count; group++)
         mpo_link_stop(server->engine.link[group]);
 }
@@ -141,6 +142,7 @@ static void hear_notice(void *argument)
         return;
     }
     server_take_events(server);
+    server_end_line(server, false);
     server_take_readings(server);
     drain_server(server);
     stop_drained(server);
@@ -169,7 +171,7 @@ static void pause_client(void *argument, struct mpo_http_request *http, bool ful
     struct mpo_server *server = argument;
     struct server_call *call = http->context;
     if (call != NULL)
-        mpo_link_pause(server->engine.link[call->group], call->request, full);
+        server_pause_call(server, call, full);
 }
 
 static void log_request(const struct mpo_server *server, const struct mpo_http_done *done)
@@ -324,8 +326,11 @@ enum mpo_status mpo_server_ready(struct mpo_server *server,
                                  const struct mpo_server_engine *engine)
 {
     enum mpo_status status = MPO_OK;
-    MPO_TRY(mpo_dispatch_open(engine->group_count, engine->catalog->row_capacity,
-                              &server->dispatch));
+    MPO_TRY(mpo_dispatch_open(
+        &(struct mpo_dispatch_spec){.group_count = engine->group_count,
+                                    .row_capacity = engine->catalog->row_capacity,
+                                    .client_count = engine->client_count},
+        &server->dispatch));
     server->engine = *engine;
     server->openapi = mpo_serve_openapi_json(engine->catalog);
     server->ready = mpo_timing_now();

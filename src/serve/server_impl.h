@@ -29,11 +29,10 @@ struct server_call {
     bool has_begun; /* the status line of a stream is out */
     bool is_seated;
     bool is_cancelled;
-    int32_t group;  /* that decodes it */
-    int32_t rows;   /* that it has or waits for */
-    int64_t tokens; /* of its prompts that wait for rows, about */
-    int32_t series; /* of metrics */
-    double arrived; /* by mpo_timing_now, like those below; 0: not yet */
+    struct mpo_dispatch_entry entry; /* its way to a group */
+    int32_t series;                  /* of metrics */
+    double arrived;                  /* by mpo_timing_now, like those below; 0: not yet */
+    double entered;                  /* into the line, after its body was read */
     double seated;
     double first_token;
     double last_token;
@@ -115,6 +114,12 @@ bool server_is_full(const struct mpo_server *server, int32_t client,
 
 /** Take all events of all links and send what is ready. */
 void server_take_events(struct mpo_server *server);
+
+/** Refuse who has waited for a group for too long; with `stops` all that wait. */
+void server_end_line(struct mpo_server *server, bool stops);
+
+/** The client of a call takes no bytes, or takes them again. */
+void server_pause_call(struct mpo_server *server, struct server_call *call, bool pauses);
 
 /** The client of a call is gone. */
 void server_lose_client(struct mpo_server *server, struct server_call *call);
