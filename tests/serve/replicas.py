@@ -6,11 +6,9 @@ is kept; what clients do, signals, and lost ranks have the same ends as with one
 
 usage: replicas.py MPO MPIEXEC WORK_FOLDER SOURCE_FOLDER [--sample]
 """
-import json
 import os
 import re
 import signal
-import socket
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +19,7 @@ import sample  # noqa: E402
 import tables  # noqa: E402
 from person import MPIEXEC, MPO, WORK, fresh, run_tests  # noqa: E402
 from person import check as check_result  # noqa: E402
-from server import Job, Server, Stream  # noqa: E402
+from server import Job, Server, Stream, connect  # noqa: E402
 from waiting import comes_to  # noqa: E402
 
 ROWS = 4
@@ -112,22 +110,6 @@ def answers_are_those_of_one_group(server, layout, expected):
 
 
 # ---- who decodes ----
-
-def request_bytes(body):
-    data = json.dumps(body).encode()
-    return (b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
-            b"Content-Length: %d\r\n\r\n" % len(data)) + data
-
-
-def connect(server, body):
-    """A client that reads nothing. Its room is more than loopback's packets have: with less, what was
-    not read for long comes on when the kernel asks again, seconds later."""
-    client = socket.socket()
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 17)
-    client.connect(("127.0.0.1", server.port))
-    client.sendall(request_bytes(body))
-    return client
-
 
 def requests_are_spread(server, layout):
     groups = LAYOUTS[layout][0]

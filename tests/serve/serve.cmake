@@ -13,6 +13,12 @@ mpo_add_sweep_test("a server ends as it should by signals and by lost ranks"
     ../serve/ending.py commands 600 2 ${binaries} ${work}/ending ${PROJECT_SOURCE_DIR})
 mpo_add_sweep_test("groups of a server answer as one, and end together"
     ../serve/replicas.py commands 600 2 ${binaries} ${work}/replicas ${PROJECT_SOURCE_DIR})
+mpo_add_script_test("groups of a server have one waiting line, and keys their shares of all"
+    ../serve/line.py commands 300 2 ${binaries} ${work}/line ${PROJECT_SOURCE_DIR})
+if(bigram_tool)
+    mpo_add_script_test("groups of a server with models give the bytes of one"
+        ../serve/models.py commands 300 4 ${binaries} ${work}/serve_models ${bigram_tool})
+endif()
 mpo_add_script_test("the page of serve draws, shows and copies what is exact"
     ../serve/page.py commands 600 2 ${binaries} ${work}/page ${PROJECT_SOURCE_DIR})
 mpo_add_script_test("the page of serve says what to do, and is for everybody"

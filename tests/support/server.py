@@ -103,13 +103,28 @@ class Server:
         return comes_to(said)
 
 
+def connect(server, body):
+    """A client that reads nothing: its socket. Its room is more than loopback's packets have: with less,
+    what was not read for long comes on when the kernel asks again, seconds later."""
+    data = json.dumps(body).encode()
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 17)
+    client.connect(("127.0.0.1", server.port))
+    key = f"Authorization: Bearer {server.key}\r\n" if server.key else ""
+    client.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+                   b"%sContent-Length: %d\r\n\r\n" % (key.encode(), len(data)) + data)
+    return client
+
+
 class Stream(threading.Thread):
     """A request that is open while something happens to the server. From the line `held` on it reads
-    nothing until go_on: what it asked for cannot end meanwhile."""
+    nothing until go_on: what it asked for cannot end meanwhile. `key` is another one than the
+    server's."""
 
-    def __init__(self, server, body, held=None):
+    def __init__(self, server, body, held=None, key=None):
         super().__init__()
         self.held = held
+        self.headers = {"Authorization": f"Bearer {key}"} if key else {}
         self.may_go_on = threading.Event()
         self.server = server
         self.body = body
@@ -121,7 +136,7 @@ class Stream(threading.Thread):
 
     def run(self):
         try:
-            with self.server.open("/v1/completions", self.body) as response:
+            with self.server.open("/v1/completions", self.body, **self.headers) as response:
                 self.status = response.status
                 for line in response:
                     self.lines += 1
