@@ -74,6 +74,7 @@ struct mpo_policy_spec {
                                   name that libllama knows */
     double temperature; /* > 0 */
     int32_t devices;    /* of its rank's run that its layers are spread over, 0 as 1 */
+    bool rescales;      /* mpo_policy_rescale will be called, which needs memory */
 };
 
 /** What all policies of a job are opened with. */
@@ -396,15 +397,17 @@ int32_t mpo_policy_adapter_count(const struct mpo_policy *policy);
 
 /**
  * Give the policy's adapters other scales than those of its configuration: from here on it is
- * the model with the sum of scale_i times adapter i. Empties every row, since what a cache
- * holds depends on the scales.
+ * the model with one adapter, the sum of scale_i times adapter i, as mpo_policies_unite_adapters
+ * writes it: the same bits as with that file. Empties every row, since what a cache holds
+ * depends on the scales.
  *
- * Local; the next feed may allocate.
+ * Local; reads the adapters' files, and the next feed may allocate.
  *
- * @param scale        [scale_count] finite; rounded to float
+ * @param scale        [scale_count] finite
  * @param scale_count  mpo_policy_adapter_count
  * @return MPO_ERR_USAGE for a policy without room, another number of scales, or one that is
- *         not finite
+ *         not finite; MPO_ERR_DATA for adapters that cannot be united; MPO_ERR_MEMORY, and as
+ *         for a file that is read
  */
 enum mpo_status mpo_policy_rescale(struct mpo_policy *policy, const double *scale,
                                    int32_t scale_count);

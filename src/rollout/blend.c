@@ -3,7 +3,7 @@
  * A blend: q is one policy, the model with the adapters of all policies, each at the sum of its
  * scales in them times their exponents.
  *
- * libllama keeps scales with a context, and what a cache holds depends on them, so they change
+ * A context has the sum of its adapters, and what a cache holds depends on it, so scales change
  * between steps alone: every rank sets them before its first unit, and a unit begins with a
  * cleared cache. Rows of a blend have exponent 1 for its policy and 0 for the others, which are
  * not fed while responses are drawn (mpo/decode.h, weighted_only). Then each prompt's responses

@@ -120,6 +120,7 @@ enum mpo_status mpo_session_describe_blends(struct mpo_session *session)
         blend->lora_scale = 1.0;
         blend->more = session->blended + 1;
         blend->more_count = session->blend.adapter_count - 1;
+        blend->rescales = true;
     }
     for (int32_t i = 1; i < hosted; i++)
         session->temperature[i] = session->temperature[0];

@@ -6,21 +6,22 @@
  * returns them (llama_adapter_loras), and a sum of floats depends on its order. So the same
  * policy would have other bits in another run. Here a copy of a file is loaded anew until
  * its address leaves the table in the order of the list, which happens at once in most cases.
+ *
+ * With other scales (mpo_llama_rescale) they become one, the file that mpo export writes.
  */
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/memory.h"
 #include "llama_impl.h"
 #include "order.h"
+#include "unite.h"
 
 /* A copy has a free place in the table with a chance of at least 1/13 for 12 adapters. */
 #define COPIES_MAX 128
-
-/* No sum of floats changes by it. */
-#define LEAST_SCALE 1e-30F
 
 /* Path of adapter `index` of a policy. */
 const char *mpo_llama_adapter_path(const struct mpo_llama_policy *policy, int32_t index)
@@ -141,13 +142,58 @@ int32_t mpo_llama_adapter_count(const void *self)
     return policy->adapter_count;
 }
 
-/* Next to nothing in place of 0, so that the adapters and their order stay the same. */
+/* Files are read once: one that changes later is not another policy. */
+static enum mpo_status open_parts(struct mpo_llama_policy *policy)
+{
+    const char *path[MPO_POLICY_ADAPTER_COUNT_MAX];
+    if (policy->parts != NULL)
+        return MPO_OK;
+    for (int32_t i = 0; i < policy->adapter_count; i++)
+        path[i] = mpo_llama_adapter_path(policy, i);
+    return mpo_llama_parts_open(path, policy->adapter_count, &policy->parts);
+}
+
+/* @param out  NULL where all scales are 0 */
+static enum mpo_status load_sum(struct mpo_llama_policy *policy, const double *scale,
+                                struct llama_adapter_lora **out)
+{
+    enum mpo_status status = MPO_OK;
+    char path[64];
+    int file = -1;
+    *out = NULL;
+    MPO_TRY(open_parts(policy));
+    MPO_TRY(mpo_llama_parts_sum(policy->parts, scale, &file));
+    if (file < 0)
+        return MPO_OK;
+    snprintf(path, sizeof path, "/proc/self/fd/%d", file);
+    mpo_llama_library_listen(policy->library, policy->spec.name, path);
+    *out = llama_adapter_lora_init(policy->model->handle, path);
+    MPO_CHECK(*out != NULL, MPO_ERR_MEMORY,
+              "policy '%s': libllama cannot load the sum of its adapters (%s)",
+              policy->spec.name, mpo_llama_library_said(policy->library));
+cleanup:
+    if (file >= 0)
+        close(file);
+    return status;
+}
+
 enum mpo_status mpo_llama_rescale(void *self, const double *scale)
 {
+    enum mpo_status status = MPO_OK;
     struct mpo_llama_policy *policy = self;
-    for (int32_t i = 0; i < policy->adapter_count; i++) {
-        float rounded = (float)scale[i];
-        policy->scale[i] = rounded != 0.0F ? rounded : LEAST_SCALE;
-    }
-    return mpo_llama_adapters_set(policy);
+    struct llama_adapter_lora *sum = NULL;
+    MPO_TRY(load_sum(policy, scale, &sum));
+    int32_t code =
+        llama_set_adapters_lora(policy->context, &sum, sum != NULL, &(float){1.0F});
+    MPO_CHECK(code == 0, MPO_ERR_INTERNAL,
+              "policy '%s': libllama rejected the sum of its adapters (code %d)",
+              policy->spec.name, code);
+    if (policy->sum != NULL)
+        llama_adapter_lora_free(policy->sum);
+    policy->sum = sum;
+    sum = NULL;
+cleanup:
+    if (sum != NULL)
+        llama_adapter_lora_free(sum);
+    return status;
 }

@@ -26,6 +26,9 @@ static void policy_close(void *self)
         return;
     if (policy->context != NULL)
         llama_free(policy->context);
+    if (policy->sum != NULL)
+        llama_adapter_lora_free(policy->sum);
+    mpo_llama_parts_close(&policy->parts);
     mpo_llama_capture_close(policy->capture);
     mpo_llama_order_close(policy);
     mpo_llama_steady_close(policy);

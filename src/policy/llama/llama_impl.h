@@ -333,7 +333,7 @@ struct mpo_llama_policy {
     struct mpo_llama_library *library;
     struct mpo_llama_model *model;
     struct mpo_llama_adapter **adapter; /* [adapter_count] */
-    float *scale;                       /* [adapter_count] at present */
+    float *scale;                       /* [adapter_count] as configured */
     int32_t adapter_count;
     char *adapter_names;  /* " + " between them, NULL for fewer than two */
     char lora_sha256[65]; /* "" when not asked for */
@@ -352,6 +352,8 @@ struct mpo_llama_policy {
     struct llama_context *context;
     struct mpo_llama_capture *capture; /* NULL: rows come to the host */
     llama_memory_t memory;
+    struct mpo_llama_parts *parts;  /* files of the adapters; NULL: no other scales yet */
+    struct llama_adapter_lora *sum; /* of the adapters, at other scales; NULL: none */
     int32_t sequence_count; /* one more than rows, where libllama allows it; as many where
                                each has a cache */
     int32_t batch_tokens;   /* in one llama_decode at most */

@@ -28,6 +28,11 @@
 
 #define HOST_ARRAYS 4
 
+/* Files of adapters in F16 whose sum is in F32: of the loaded one, and of the host with what was
+ * read, the sum, and the file in memory that it is loaded from. */
+#define SUM_ARRAYS      2
+#define SUM_ARRAYS_MADE 7
+
 /* What a context takes for its graphs and hardly writes to: libllama makes room for
  * max(1024, 8 x tensors) nodes, and 6 more for each pair of an adapter, and the scheduler for
  * twice 30 inputs of each. Architectures with recurrent layers take up to four times that. */
@@ -135,6 +140,15 @@ static int32_t device_count(const struct mpo_llama_policy *policy)
     return mpo_llama_spread(&policy->spec, device->index - device->first + 1);
 }
 
+/* The sum of adapters in F32, of files in F16; on the host also what it is made of. */
+static void add_sum(struct mpo_policy_need *need)
+{
+    uint64_t files = need->adapter_bytes;
+    need->adapter_bytes += (need->devices > 0 ? SUM_ARRAYS : SUM_ARRAYS_MADE) * files;
+    if (need->devices > 0)
+        need->host_bytes += SUM_ARRAYS_MADE * files;
+}
+
 void mpo_llama_need(const void *self, const struct mpo_policy_setup *setup,
                     struct mpo_policy_need *out)
 {
@@ -154,10 +168,12 @@ void mpo_llama_need(const void *self, const struct mpo_policy_setup *setup,
     };
     for (int32_t i = 0; i < policy->adapter_count; i++)
         out->adapter_bytes += (uint64_t)policy->adapter[i]->file.bytes;
+    if (policy->spec.rescales)
+        add_sum(out);
     if (setup->cell_count > 0) {
         out->cache_bytes = cache_bytes(policy, setup);
         out->work_bytes = work_bytes(policy, setup);
         if (out->devices > 0)
-            out->host_bytes = HOST_ARRAYS * logit_count(policy, setup) * sizeof(float);
+            out->host_bytes += HOST_ARRAYS * logit_count(policy, setup) * sizeof(float);
     }
 }

@@ -7,16 +7,20 @@
  * of which any engine makes the same product, alpha / rank being 1. A tensor that an adapter
  * leaves as it is gets zeros in its place, so that all tensors have one rank, which servers
  * expect. Numbers are written in F32, so nothing is rounded but the products with a scale.
+ * A policy whose adapters get other scales draws from this file too, one in memory, so that the
+ * exported one is the same policy to the bit, also of models that round activations.
  *
  * In a file the rank is the second size of lora_a and the first of lora_b; of the embedding of
  * tokens, of which rows are taken, it is the first of both.
  */
+#define _GNU_SOURCE /* memfd_create */
 #include "unite.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/memory.h"
@@ -151,7 +155,7 @@ static const char *architecture_of(const struct part *part)
     return is_text ? gguf_get_val_str(part->file, id) : "";
 }
 
-static enum mpo_status read_part(struct united *united, struct part *part)
+static enum mpo_status open_part(struct part *part)
 {
     enum mpo_status status = MPO_OK;
     const struct gguf_init_params params = {.no_alloc = false, .ctx = &part->tensors};
@@ -160,6 +164,20 @@ static enum mpo_status read_part(struct united *united, struct part *part)
     part->file = gguf_init_from_file(path_of(part), params);
     MPO_CHECK(part->file != NULL, MPO_ERR_DATA, "%s: expected an adapter in GGUF",
               path_of(part));
+cleanup:
+    return status;
+}
+
+static void close_part(struct part *part)
+{
+    gguf_free(part->file);
+    if (part->tensors != NULL)
+        ggml_free(part->tensors);
+}
+
+static enum mpo_status list_part(struct united *united, struct part *part)
+{
+    enum mpo_status status = MPO_OK;
     MPO_CHECK(strcmp(architecture_of(part), architecture_of(united->part)) == 0,
               MPO_ERR_DATA,
               "%s is for the architecture '%s' and %s for '%s'; expected adapters of one "
@@ -336,6 +354,27 @@ cleanup:
     return status;
 }
 
+static enum mpo_status write_memory(const struct united *united, int *out)
+{
+    enum mpo_status status = MPO_OK;
+    FILE *file = NULL;
+    int memory = memfd_create("adapter", MFD_CLOEXEC);
+    int copy = memory >= 0 ? dup(memory) : -1;
+    file = copy >= 0 ? fdopen(copy, "wb") : NULL;
+    if (file == NULL && copy >= 0)
+        close(copy);
+    bool written = file != NULL && gguf_write_to_file_ptr(united->file, file, false);
+    if (file != NULL)
+        written = fclose(file) == 0 && written;
+    if (!written && memory >= 0)
+        close(memory);
+    MPO_CHECK(written, MPO_ERR_MEMORY, "no memory for the sum of %d adapters: %s",
+              united->part_count, strerror(errno));
+    *out = memory;
+cleanup:
+    return status;
+}
+
 /* What was written is read back, and is what was meant. */
 static enum mpo_status check_file(const struct united *united, const char *path)
 {
@@ -359,18 +398,24 @@ cleanup:
     return status;
 }
 
+/* The parts' files stay. */
 static void release_united(struct united *united)
 {
-    for (int32_t i = 0; united->part != NULL && i < united->part_count; i++) {
-        gguf_free(united->part[i].file);
-        if (united->part[i].tensors != NULL)
-            ggml_free(united->part[i].tensors);
-    }
     gguf_free(united->file);
     if (united->tensors != NULL)
         ggml_free(united->tensors);
     free(united->target);
     free(united->part);
+}
+
+static enum mpo_status unite_parts(struct united *united)
+{
+    enum mpo_status status = MPO_OK;
+    for (int32_t i = 0; i < united->part_count; i++)
+        MPO_TRY(list_part(united, &united->part[i]));
+    MPO_TRY(make_file(united));
+cleanup:
+    return status;
 }
 
 enum mpo_status mpo_llama_unite(const struct mpo_policy_adapter *adapters, int32_t count,
@@ -382,13 +427,83 @@ enum mpo_status mpo_llama_unite(const struct mpo_policy_adapter *adapters, int32
     MPO_NEW(count, &united.part);
     for (int32_t i = 0; i < count; i++) {
         united.part[i].adapter = &adapters[i];
-        MPO_TRY(read_part(&united, &united.part[i]));
+        MPO_TRY(open_part(&united.part[i]));
     }
+    MPO_TRY(unite_parts(&united));
     MPO_TRY(check_ranks(&united));
-    MPO_TRY(make_file(&united));
     MPO_TRY(write_file(&united, path));
     MPO_TRY(check_file(&united, path));
     *rank = united.rank;
+cleanup:
+    mpo_llama_library_unmute(before);
+    for (int32_t i = 0; united.part != NULL && i < count; i++)
+        close_part(&united.part[i]);
+    release_united(&united);
+    return status;
+}
+
+/* ---- sums in memory ---- */
+
+struct mpo_llama_parts {
+    struct mpo_policy_adapter *adapter; /* [count] at the scales of the last sum */
+    struct part *part;                  /* [count] */
+    int32_t count;
+};
+
+enum mpo_status mpo_llama_parts_open(const char *const *path, int32_t count,
+                                     struct mpo_llama_parts **out)
+{
+    enum mpo_status status = MPO_OK;
+    struct mpo_llama_parts *parts = NULL;
+    struct mpo_llama_listener before = mpo_llama_library_mute();
+    MPO_NEW(1, &parts);
+    MPO_NEW(count, &parts->adapter);
+    MPO_NEW(count, &parts->part);
+    parts->count = count;
+    for (int32_t i = 0; i < count; i++) {
+        parts->adapter[i].path = path[i];
+        parts->part[i].adapter = &parts->adapter[i];
+        MPO_TRY(open_part(&parts->part[i]));
+    }
+cleanup:
+    mpo_llama_library_unmute(before);
+    if (status != MPO_OK)
+        mpo_llama_parts_close(&parts);
+    *out = parts;
+    return status;
+}
+
+void mpo_llama_parts_close(struct mpo_llama_parts **out)
+{
+    struct mpo_llama_parts *parts = *out;
+    if (parts == NULL)
+        return;
+    for (int32_t i = 0; i < parts->count; i++)
+        close_part(&parts->part[i]);
+    free(parts->part);
+    free(parts->adapter);
+    free(parts);
+    *out = NULL;
+}
+
+enum mpo_status mpo_llama_parts_sum(struct mpo_llama_parts *parts, const double *scale,
+                                    int *out)
+{
+    enum mpo_status status = MPO_OK;
+    struct united united = {0};
+    struct mpo_llama_listener before = mpo_llama_library_mute();
+    *out = -1;
+    MPO_NEW(parts->count, &united.part);
+    for (int32_t i = 0; i < parts->count; i++) {
+        parts->adapter[i].scale = scale[i];
+        parts->part[i].rank = 0;
+        if (scale[i] != 0.0)
+            united.part[united.part_count++] = parts->part[i];
+    }
+    if (united.part_count > 0) {
+        MPO_TRY(unite_parts(&united));
+        MPO_TRY(write_memory(&united, out));
+    }
 cleanup:
     mpo_llama_library_unmute(before);
     release_united(&united);
