@@ -13,52 +13,23 @@
  * In a file the rank is the second size of lora_a and the first of lora_b; of the embedding of
  * tokens, of which rows are taken, it is the first of both.
  */
-#define _GNU_SOURCE /* memfd_create */
 #include "unite.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/memory.h"
 #include "base/reason.h"
 #include "llama_impl.h"
+#include "united.h"
 
-#define NAME_BYTES   128
 #define SUFFIX_BYTES 7 /* ".lora_a" */
 #define ALPHA_KEY    "adapter.lora.alpha"
 #define TYPE_KEY     "adapter.type"
 #define EMBEDDING    "token_embd.weight"
-
-/* One adapter as its file has it. */
-struct part {
-    const struct mpo_policy_adapter *adapter;
-    struct gguf_context *file;
-    struct ggml_context *tensors;
-    int64_t rank;  /* of the tensor that has the largest */
-    int64_t first; /* place of its rank among those of all */
-};
-
-/* A tensor that some adapter changes. */
-struct target {
-    char name[NAME_BYTES];
-    int64_t inner; /* of the model's tensor, in memory order */
-    int64_t outer;
-};
-
-struct united {
-    struct part *part; /* [part_count] */
-    int32_t part_count;
-    struct target *target; /* [target_count] */
-    size_t target_count;
-    size_t target_capacity;
-    int64_t rank; /* of all together */
-    struct gguf_context *file;
-    struct ggml_context *tensors;
-};
 
 static const char *path_of(const struct part *part)
 {
@@ -70,7 +41,7 @@ static const char *path_of(const struct part *part)
 static struct ggml_tensor *find_half(const struct part *part, const char *name,
                                      const char *suffix)
 {
-    char full[NAME_BYTES + SUFFIX_BYTES + 1];
+    char full[MPO_UNITED_NAME_BYTES + SUFFIX_BYTES + 1];
     snprintf(full, sizeof full, "%s%s", name, suffix);
     return ggml_get_tensor(part->tensors, full);
 }
@@ -131,7 +102,7 @@ cleanup:
 static enum mpo_status list_targets(struct united *united, struct part *part)
 {
     enum mpo_status status = MPO_OK;
-    char name[NAME_BYTES];
+    char name[MPO_UNITED_NAME_BYTES];
     for (int64_t id = 0; id < gguf_get_n_tensors(part->file); id++) {
         const char *full = gguf_get_tensor_name(part->file, id);
         size_t bytes = strlen(full);
@@ -281,7 +252,7 @@ cleanup:
 static struct ggml_tensor *make_half(struct united *united, const char *name,
                                      const char *suffix, const int64_t sizes[2])
 {
-    char full[NAME_BYTES + SUFFIX_BYTES + 1];
+    char full[MPO_UNITED_NAME_BYTES + SUFFIX_BYTES + 1];
     struct ggml_tensor *half =
         ggml_new_tensor_2d(united->tensors, GGML_TYPE_F32, sizes[0], sizes[1]);
     snprintf(full, sizeof full, "%s%s", name, suffix);
@@ -333,70 +304,7 @@ cleanup:
     return status;
 }
 
-/* ---- the file ---- */
-
-static enum mpo_status write_file(const struct united *united, const char *path)
-{
-    enum mpo_status status = MPO_OK;
-    FILE *file = fopen(path, "wbx");
-    MPO_CHECK(file != NULL, mpo_reason_status(errno, MPO_ERR_OUTPUT),
-              "%s: cannot be created: %s; name another file with --output", path,
-              strerror(errno));
-    errno = 0;
-    bool written = gguf_write_to_file_ptr(united->file, file, false);
-    written = fclose(file) == 0 && written;
-    int error = errno;
-    if (!written)
-        unlink(path);
-    MPO_CHECK(written, mpo_reason_status(error, MPO_ERR_IO), "%s: writing failed: %s%s",
-              path, strerror(error), mpo_reason_advice(error));
-cleanup:
-    return status;
-}
-
-static enum mpo_status write_memory(const struct united *united, int *out)
-{
-    enum mpo_status status = MPO_OK;
-    FILE *file = NULL;
-    int memory = memfd_create("adapter", MFD_CLOEXEC);
-    int copy = memory >= 0 ? dup(memory) : -1;
-    file = copy >= 0 ? fdopen(copy, "wb") : NULL;
-    if (file == NULL && copy >= 0)
-        close(copy);
-    bool written = file != NULL && gguf_write_to_file_ptr(united->file, file, false);
-    if (file != NULL)
-        written = fclose(file) == 0 && written;
-    if (!written && memory >= 0)
-        close(memory);
-    MPO_CHECK(written, MPO_ERR_MEMORY, "no memory for the sum of %d adapters: %s",
-              united->part_count, strerror(errno));
-    *out = memory;
-cleanup:
-    return status;
-}
-
-/* What was written is read back, and is what was meant. */
-static enum mpo_status check_file(const struct united *united, const char *path)
-{
-    enum mpo_status status = MPO_OK;
-    struct ggml_context *tensors = NULL;
-    struct gguf_context *file =
-        gguf_init_from_file(path, (struct gguf_init_params){false, &tensors});
-    bool is_same =
-        file != NULL && gguf_get_n_tensors(file) == (int64_t)(2 * united->target_count);
-    for (struct ggml_tensor *of = ggml_get_first_tensor(united->tensors);
-         is_same && of != NULL; of = ggml_get_next_tensor(united->tensors, of)) {
-        const struct ggml_tensor *other = ggml_get_tensor(tensors, ggml_get_name(of));
-        is_same = other != NULL && ggml_are_same_shape(of, other) &&
-                  memcmp(of->data, other->data, ggml_nbytes(of)) == 0;
-    }
-    MPO_CHECK(is_same, MPO_ERR_IO, "%s does not read back as it was written", path);
-cleanup:
-    gguf_free(file);
-    if (tensors != NULL)
-        ggml_free(tensors);
-    return status;
-}
+/* ---- both ---- */
 
 /* The parts' files stay. */
 static void release_united(struct united *united)
@@ -431,8 +339,8 @@ enum mpo_status mpo_llama_unite(const struct mpo_policy_adapter *adapters, int32
     }
     MPO_TRY(unite_parts(&united));
     MPO_TRY(check_ranks(&united));
-    MPO_TRY(write_file(&united, path));
-    MPO_TRY(check_file(&united, path));
+    MPO_TRY(mpo_united_write(&united, path));
+    MPO_TRY(mpo_united_check(&united, path));
     *rank = united.rank;
 cleanup:
     mpo_llama_library_unmute(before);
@@ -502,7 +410,7 @@ enum mpo_status mpo_llama_parts_sum(struct mpo_llama_parts *parts, const double 
     }
     if (united.part_count > 0) {
         MPO_TRY(unite_parts(&united));
-        MPO_TRY(write_memory(&united, out));
+        MPO_TRY(mpo_united_write_memory(&united, out));
     }
 cleanup:
     mpo_llama_library_unmute(before);
