@@ -107,9 +107,12 @@ int32_t mpo_decode_pace_choose(const struct mpo_decode_pace *pace,
     int32_t least = (load->drawing + DRAWS_A_TOKEN - 1) / DRAWS_A_TOKEN;
     if (pace->calm[load->drawing].crowded >= PROBE_STEPS && load->looked_up == 0)
         return 0;
-    if (calm == 0.0 || pace->token_seconds == 0.0)
+    if (calm == 0.0)
         return -1;
-    double tokens = (pace->stretch - 1.0) * calm / pace->token_seconds;
+    double token = pace->token_seconds;
+    if (token == 0.0) /* not known: a prompt token costs no more than a row that draws */
+        token = calm / load->drawing;
+    double tokens = (pace->stretch - 1.0) * calm / token;
     if (tokens < least)
         return least;
     return tokens < INT32_MAX ? (int32_t)tokens : INT32_MAX;

@@ -42,15 +42,16 @@ static double take_step(struct machine *machine, const struct mpo_decode_load *l
 
 static const struct mpo_decode_load eight = {.drawing = 8, .waiting = 1};
 
-/* Some steps of eight rows without prompts, and the first ones beside one. */
+/* Some steps of eight rows without prompts, and the first ones beside one. The very first takes
+ * as many tokens as if each were a row. */
 static double settle(struct machine *machine)
 {
     double calm = 0.0;
     for (int32_t i = 0; i < 10; i++)
         calm = take_step(machine, &(struct mpo_decode_load){.drawing = 8}, 0);
-    assert_int_equal(mpo_decode_pace_choose(&machine->pace, &eight), -1);
-    take_step(machine, &eight, 16);
-    for (int32_t i = 0; i < SETTLED; i++)
+    assert_int_equal(mpo_decode_pace_choose(&machine->pace, &eight),
+                     (int32_t)(8.0 * (STRETCH - 1.0)));
+    for (int32_t i = 0; i < 1 + SETTLED; i++)
         take_step(machine, &eight, mpo_decode_pace_choose(&machine->pace, &eight));
     return calm;
 }
