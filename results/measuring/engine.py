@@ -48,7 +48,7 @@ class Row:
     policy: str = ""  # the policy of averaged adapters
     tuned: bool = False  # drawn with an end bias chosen on training prompts
     needs: str = ""  # an option that an older mpo lacks
-    blocks: int = 2  # of so many responses to each prompt, for each seed
+    blocks: int = 2  # of so many responses to each prompt; a fit has one for each seed
     curve: str = ""  # the curve of the plot that this row is a point of
 
 
@@ -160,7 +160,8 @@ class Workspace:
     def parts(self, row):
         """All runs of a row, in the order in which they are made."""
         seeds = row.fit.seeds if row.fit else (None,)
-        return [Part(row, seed, block) for block in range(row.blocks) for seed in seeds]
+        blocks = range(1 if row.fit else row.blocks)
+        return [Part(row, seed, block) for block in blocks for seed in seeds]
 
     def path(self, part):
         return self.out / f"{part.name()}.jsonl"

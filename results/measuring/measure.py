@@ -18,6 +18,7 @@ from pathlib import Path
 import figures
 import numpy as np
 from engine import Workspace, open_record, say
+from speed import measure_speeds, speed_table
 from tune import tuned_bias
 
 BEGIN_MARK = "<!-- measured: begin (written by measure.py) -->"
@@ -60,13 +61,12 @@ def collect(workspace, demo):
         common = common or prompts
         if prompts != common:
             sys.exit(f"{row.name}: other prompts than the first row")
-        passes, served = float(row.passes), sum(line["tokens"] for line in lines)
-        decoded, seconds = workspace.decoded(parts)
+        passes = float(row.passes)
         if row.candidates > 1:
-            passes *= decoded / served
+            decoded, _ = workspace.decoded(parts)
+            passes *= decoded / sum(line["tokens"] for line in lines)
         extra[row.name] = {
             "passes": round(passes, 1),
-            "token_rate": round(served / seconds, 1) if seconds > 0.0 else np.nan,
             "responses": len(lines) // len(prompts),
             "parts": f"{len(parts)}/{len(workspace.parts(row))}",
             "curve": row.curve,
@@ -99,14 +99,13 @@ def reward_table(workspace, demo):
     names = [*demo.COLUMNS, "over_single"]
     figures.write_tsv(demo.HERE / "table.tsv", names, rows, extra)
     shown = [column for column, title in demo.COLUMNS.items() if title]
-    titles = [demo.COLUMNS[column] for column in shown] + ["passes a token", "token/s", "responses"]
+    titles = [demo.COLUMNS[column] for column in shown] + ["passes a token", "responses"]
     text = ["| | " + " | ".join(titles) + " |", "|---" * (len(titles) + 1) + "|"]
     for name, columns in rows.items():
         cells = [figures.cell(figures.figure(columns[column])) for column in shown]
         if name == demo.BASELINE:
             cells[shown.index("over_baseline")] = "0"
-        known = [extra[name][key] for key in ("passes", "token_rate", "responses")]
-        cells += ["-" if np.isnan(value) else f"{value:g}" for value in known]
+        cells += [f"{extra[name][key]:g}" for key in ("passes", "responses")]
         text.append(f"| {name} | " + " | ".join(cells) + " |")
     text.append(f"\nThe single policy that is best on its worst objective: {best}.")
     if missing:
@@ -205,18 +204,22 @@ def main():
     parser.add_argument("--rounds", type=int, default=0, help="only so many parts of each row")
     parser.add_argument("--seeds", type=int, default=0, help="only fits up to this seed")
     parser.add_argument("--tables", action="store_true", help="run nothing, write the tables")
+    parser.add_argument("--speed", type=int, nargs="?", const=3, default=0, help="token/s alone")
     arguments = parser.parse_args()
     demo = importlib.import_module("rows")
     demo.NAME = arguments.demo
     demo.HERE = arguments.root / "results" / arguments.demo
     root = arguments.root.resolve()
     workspace = Workspace(root, arguments.demo, arguments.mpo, demo.HELDOUT, demo.RESPONSES)
-    if not arguments.tables:
+    if arguments.speed:
+        measure_speeds(root, arguments.mpo, demo, arguments.speed)
+    elif not arguments.tables:
         measure(workspace, demo, arguments)
     say("tables")
     rewards, fits = reward_table(workspace, demo), fit_table(workspace, demo)
     (demo.HERE / "table.md").write_text(f"{rewards}\n\n{fits}\n", encoding="utf-8")
-    parts = (f"### {demo.TITLE}", rewards, "### Fits", fits, provenance(workspace, demo))
+    parts = [f"### {demo.TITLE}", rewards, *speed_table(demo), "### Fits", fits]
+    parts.append(provenance(workspace, demo))
     write_readme(demo.HERE / "README.md", "\n\n".join(parts))
 
 

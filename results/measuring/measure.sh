@@ -2,13 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 # Make the tables and plots of a demonstration, step by step.
 #
-#     results/measuring/measure.sh DEMO [--only REGEX] [--rounds N] [--seeds N] [--tables]
+#     results/measuring/measure.sh DEMO [--only REGEX] [--rounds N] [--seeds N] [--tables] [--speed [ROUNDS]]
 #
 #   DEMO      a folder of results/ with a rows.py: reviews or requests
 #   --only    rows whose names match; the tables are of all rows that are there
 #   --rounds  only so many parts of each row: 1 makes a first table of few responses
 #   --seeds   only the fits up to this seed
 #   --tables  run nothing, write tables and plots of what is there
+#   --speed   token/s alone, on a machine with nothing else to do
 #
 # What is in build/results/DEMO is kept: call it again after an interruption.  Needs a built
 # mpo and the demo's model: launch/quickstart.sh makes both.  The Python packages go into

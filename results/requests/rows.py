@@ -78,6 +78,12 @@ ROWS = (
     Row("reward fit", HOSTED, fit=fit_reward, passes=4),
 )
 
+# (what, forward passes a token, arguments)
+SPEEDS = (
+    ("one policy", 1, (CONFIG, "--weights=personal")),
+    ("mixture of four", 4, (CONFIG, "--weights=uniform")),
+)
+
 FIRST_PERSON = re.compile(r"\b(?:I|me|my|My|we|We)\b")
 
 

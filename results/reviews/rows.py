@@ -149,6 +149,19 @@ ROWS = (
     *(weights(share, 2) for share in (0.4, 0.6, 0.7)),
 )
 
+# (what, forward passes a token, arguments): each without a reference that it does not need.
+SPEEDS = (
+    ("one policy", 1, (CONFIG, "--weights=sentiment")),
+    ("mixture of logits", 2, (CONFIG, "--weights=uniform")),
+    ("mixture of adapters", 1, (CONFIG, "--weights=uniform", "--rollout.mixture=adapters")),
+    ("mixture of logits, strength 2", 3, (HOSTED, "--weights=uniform", "--strength=2")),
+    (
+        "mixture of adapters, strength 2",
+        1,
+        (HOSTED, "--weights=uniform", "--strength=2", "--rollout.mixture=adapters"),
+    ),
+)
+
 
 def score(line):
     """Rewards of one line of `mpo generate`; the end token does not count as a token."""
