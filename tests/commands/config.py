@@ -31,8 +31,10 @@ def test_it_reads_back_to_the_same():
     result = run("config", "sub/config.yaml")
     check("paths are seen from the working directory",
           '  file: "sub/prompts.txt"\n' in result.stdout, result)
-    result = run("config", "config.yaml", ranks=2)
-    check("a launcher does no harm", result.returncode == 0 and result.stderr == "", result)
+    alone, result = run("config", "config.yaml"), run("config", "config.yaml", ranks=2)
+    check("under a launcher rank zero prints, and says that it is alone",
+          result.returncode == 0 and result.stdout == alone.stdout
+          and result.stderr.count("\n") == 1 and "rank 0 does" in result.stderr, result)
 
 
 def test_one_key():
