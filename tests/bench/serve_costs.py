@@ -22,6 +22,7 @@ import time
 from serve import CONFIG, ENVIRONMENT, MPO, WORK, Client, load, prompt, say, start_mpo
 
 LONG = 1900        # tokens of a long prompt; the model's context has 2048
+TOGETHER = 0.01    # seconds between tokens of a step at most
 ENDLESS = {"end_bias": -100}
 TICK = 1 / os.sysconf("SC_CLK_TCK")
 
@@ -153,6 +154,13 @@ def idle_connections(arguments):
         f"{beside / statistics.mean((alone, again)):.3f}", ">= 0.99")
 
 
+def step_times(of_clients):
+    """When tokens came, to whichever client: those of a step come together. A client alone says less,
+    because a token that is a part of a character has no text, and so no event."""
+    times = sorted(time for times in of_clients for time in times)
+    return times[:1] + [other for one, other in zip(times, times[1:]) if other - one > TOGETHER]
+
+
 def gaps_beside_a_prompt(server, tokens, whose, more):
     """Gaps between tokens of 8 streams, while a prompt of so many tokens arrives and without one.
     Ends the server."""
@@ -172,12 +180,12 @@ def gaps_beside_a_prompt(server, tokens, whose, more):
         client.join()
     server.end()
     quiet, beside = [], []
-    for client in clients:
-        for one, other in zip(client.times[10:], client.times[11:]):
-            if other < arrived:
-                quiet.append(other - one)
-            elif one < fed:
-                beside.append(other - one)
+    steps = step_times(client.times[10:] for client in clients)
+    for one, other in zip(steps, steps[1:]):
+        if other < arrived:
+            quiet.append(other - one)
+        elif one < fed:
+            beside.append(other - one)
     median, beside = statistics.median(quiet), sorted(beside)
     say(f"{whose}gap between tokens of 8 streams while {tokens} tokens arrive: p99 in medians without",
         f"{beside[int(0.99 * len(beside))] / median:.1f}", "" if whose else "<= 3")
