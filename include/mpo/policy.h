@@ -74,7 +74,7 @@ struct mpo_policy_spec {
                                   name that libllama knows */
     double temperature; /* > 0 */
     int32_t devices;    /* of its rank's run that its layers are spread over, 0 as 1 */
-    bool rescales;      /* mpo_policy_rescale will be called, which needs memory */
+    bool rescales;      /* mpo_policy_rescale comes before any feed; it needs memory */
 };
 
 /** What all policies of a job are opened with. */

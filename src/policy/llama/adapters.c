@@ -108,7 +108,8 @@ enum mpo_status mpo_llama_adapters_open(struct mpo_llama_policy *policy)
                 "policy '%s': adapters %d and %d are the same file, %s; name it once, "
                 "with the sum of the scales",
                 policy->spec.name, j + 1, i + 1, mpo_llama_adapter_path(policy, i));
-        MPO_TRY(put_in_order(policy, i));
+        if (!policy->spec.rescales) /* they become one */
+            MPO_TRY(put_in_order(policy, i));
     }
     MPO_TRY(hash_adapters(policy));
     MPO_TRY(name_adapters(policy));

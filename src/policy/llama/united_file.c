@@ -37,19 +37,19 @@ cleanup:
 enum mpo_status mpo_united_write_memory(const struct united *united, int *out)
 {
     enum mpo_status status = MPO_OK;
-    FILE *file = NULL;
     int memory = memfd_create("adapter", MFD_CLOEXEC);
     int copy = memory >= 0 ? dup(memory) : -1;
-    file = copy >= 0 ? fdopen(copy, "wb") : NULL;
+    FILE *file = copy >= 0 ? fdopen(copy, "wb") : NULL;
     if (file == NULL && copy >= 0)
         close(copy);
     bool written = file != NULL && gguf_write_to_file_ptr(united->file, file, false);
     if (file != NULL)
         written = fclose(file) == 0 && written;
+    int error = errno;
     if (!written && memory >= 0)
         close(memory);
     MPO_CHECK(written, MPO_ERR_MEMORY, "no memory for the sum of %d adapters: %s",
-              united->part_count, strerror(errno));
+              united->part_count, strerror(error));
     *out = memory;
 cleanup:
     return status;

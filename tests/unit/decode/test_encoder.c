@@ -52,13 +52,12 @@ static void close_bench(struct bench *bench)
 /* So many times a word; a prompt has a message of its own. */
 static void submit(struct bench *bench, int32_t slot, const char *word, int32_t count)
 {
+    const size_t bytes = strlen(word) + 1;
     struct mpo_encoder_prompt prompt = {
-        .text = runner_allocate((strlen(word) + 1) * (size_t)count + 1, 1),
+        .text = runner_allocate(bytes * (size_t)count + 1, 1),
         .messages = runner_allocate(1, sizeof *prompt.messages)};
-    char *end = prompt.text;
     for (int32_t i = 0; i < count; i++)
-        end += sprintf(end, "%s ", word);
-    *end = '\0';
+        snprintf(prompt.text + (size_t)i * bytes, bytes + 1, "%s ", word);
     prompt.prompt = feed_bench_prompt(prompt.messages, prompt.text);
     mpo_encoder_submit(bench->encoder, slot, &prompt);
     assert_null(prompt.text);
